@@ -1,0 +1,94 @@
+# Every target sets up what it needs in .venv by itself. PYTHON=… picks the interpreter, PYTEST_ARGS=… adds to pytest's.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+PYTEST := $(PY) -m pytest
+CODE := meshlib $(wildcard adapters) scripts
+SEEDS ?= 100
+PYTEST_ARGS ?=
+
+# ---------------------------------------------------------------------------------------------- what one asks for
+
+.PHONY: help
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: $(VENV)/.stamp-run ## a control plane, three versions of a service and a client, live in this terminal
+	@if [ -t 1 ]; then exec $(BIN)/meshlib demo; else exec $(BIN)/meshlib demo --once; fi
+
+.PHONY: test
+test: $(VENV)/.stamp-dev ## the tests: units, state machines, real processes on loopback, a real Envoy
+	@$(PYTEST) $(foreach d,unit machine e2e,$(wildcard tests/$d)) -m "not storm" $(PYTEST_ARGS)
+
+.PHONY: check
+check: $(VENV)/.stamp-dev ## style, types, layers, house rules, generated pages
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy $(CODE)
+	@PYTHONPATH=. $(BIN)/lint-imports --no-cache
+	@$(PY) scripts/check_house.py
+	@$(PY) scripts/generated.py --check
+
+.PHONY: docs
+docs: $(VENV)/.stamp-dev ## the documentation, built into site/
+	@$(PY) -m mkdocs build --strict --quiet
+	@echo "docs: site/index.html"
+
+.PHONY: bench
+bench: $(VENV)/.stamp-dev ## one table: what meshlib costs beside the bare libraries and beside a sidecar
+	@$(PY) -m bench
+
+.PHONY: oracle
+oracle: $(VENV)/.stamp-dev ## meshlib against a real Envoy on SEEDS random route tables
+	@MESHLIB_ORACLE_SEEDS=$(SEEDS) $(PYTEST) tests/e2e -m oracle --timeout=0 $(PYTEST_ARGS)
+
+.PHONY: storm
+storm: $(VENV)/.stamp-dev ## 20,000 calls while control plane and endpoints die and return
+	@$(PYTEST) tests/e2e -m storm --timeout=900 $(PYTEST_ARGS)
+
+.PHONY: interop
+interop: $(VENV)/.stamp-dev ## against go-control-plane (needs Go)
+	@$(PYTEST) tests/interop/go-control-plane --timeout=600 $(PYTEST_ARGS)
+
+.PHONY: interop-istio
+interop-istio: $(VENV)/.stamp-dev ## against Istio's discovery server (needs Go; the first build takes minutes)
+	@$(PYTEST) tests/interop/istiod --timeout=1800 $(PYTEST_ARGS)
+
+.PHONY: drift
+drift: $(VENV)/.stamp-dev ## our wire schema against the published one, in an environment of its own
+	@$(PY) tests/compat/drift/run.py
+
+.PHONY: fmt
+fmt: $(VENV)/.stamp-dev ## format the code and write the generated pages
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+	@$(PY) scripts/generated.py
+
+.PHONY: clean
+clean: ## remove what was built, .venv too
+	rm -rf $(VENV) build dist site .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# ---------------------------------------------------------------------------------------------- the environment
+
+$(PY):
+	@scripts/make_venv.sh $(VENV)
+
+# What `make demo` needs, and no more, so that the first look comes soon.
+$(VENV)/.stamp-run: pyproject.toml | $(PY)
+	@echo "setting up $(VENV) …"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-input -e '.[cli,yaml]'
+	@touch $@
+
+$(VENV)/.stamp-dev: pyproject.toml | $(PY)
+	@echo "setting up $(VENV) for development …"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-input -e '.[dev]'
+	@touch $@ $(VENV)/.stamp-run
