@@ -1,0 +1,1 @@
+"""What the mesh is: frozen values, no behaviour, no I/O."""

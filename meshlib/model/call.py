@@ -1,0 +1,194 @@
+"""One call, as values: what is asked, what was decided, what became of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from meshlib.model.headers import Headers
+from meshlib.model.jsonable import jsonable
+
+if TYPE_CHECKING:
+    from meshlib.model.policy import RetryPolicy
+
+__all__ = ["Attempt", "CallInfo", "CallOptions", "Decision", "Head", "Outcome", "OutcomeKind", "Response"]
+
+
+@dataclass(slots=True)
+class Head:
+    """The head of a request. ``path`` is the raw ``:path`` with its query, ``authority`` the Host as asked for.
+
+    Mutable while a plan builds what an attempt sends; a transport treats it as read-only.
+    """
+
+    method: str
+    scheme: str
+    authority: str
+    path: str
+    headers: Headers = field(default_factory=Headers)
+
+    def copy(self) -> Head:
+        return Head(self.method, self.scheme, self.authority, self.path, self.headers.copy())
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """What one call asks for itself.
+
+    Args:
+        timeout: Seconds for the whole call with its retries; the nearest of this and the route's holds. 0: none of
+            its own, and the route's is switched off.
+        retry: A ``RetryPolicy``, a mapping with the keys of a service's ``retry``, or False for no retry; None: the
+            route's.
+        hash_key: What consistent hashing uses instead of the route's hash policy.
+        idempotent: False stops retries once anything may have been sent; True allows them whatever the method.
+    """
+
+    timeout: float | None = None
+    retry: RetryPolicy | dict[str, object] | bool | None = None
+    hash_key: str | None = None
+    idempotent: bool | None = None
+
+
+class OutcomeKind(Enum):
+    """How an attempt ended. The values are the contract's ``Attempt.outcome``."""
+
+    OK = "ok"
+    STATUS = "status"
+    CONNECT = "connect"
+    RESET = "reset"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    REFUSED = "refused"
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a transport tells the plan of one attempt. The only thing that travels back.
+
+    ``status`` and ``headers`` are set once a response head arrived; ``kind`` then is OK (the plan turns it into STATUS
+    where the status is one that a policy counts as failed). ``sent``: whether a byte of the request may have left.
+    ``seconds``: from the start of the attempt. ``error``: the host library's exception, kept for the caller.
+    """
+
+    kind: OutcomeKind
+    status: int | None = None
+    headers: Headers | None = None
+    sent: bool = False
+    seconds: float = 0.0
+    error: BaseException | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A response that the configuration orders (redirect, direct response, 404) or a failure told as one."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+
+    def to_dict(self) -> dict[str, object]:
+        return {
+            "status": self.status,
+            "headers": [list(pair) for pair in self.headers],
+            "body": jsonable(self.body),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try. ``number`` counts from 1; ``outcome`` is a value of :class:`OutcomeKind`; ``seconds`` until its head,
+    or its failure.
+    """
+
+    number: int
+    endpoint: str
+    outcome: str
+    status: int | None
+    sent: bool
+    seconds: float
+
+    def to_dict(self) -> dict[str, object]:
+        return {
+            "number": self.number,
+            "endpoint": self.endpoint,
+            "outcome": self.outcome,
+            "status": self.status,
+            "sent": self.sent,
+            "seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CallInfo:
+    """What meshlib did with a call. ``via`` is ``"mesh"``, ``"sidecar"`` or ``"direct"``; names that do not apply are
+    ``""``, as is ``endpoint`` where nobody was picked.
+    """
+
+    via: str
+    listener: str = ""
+    route: str = ""
+    cluster: str = ""
+    endpoint: str = ""
+    attempts: tuple[Attempt, ...] = ()
+    seconds: float = 0.0
+    lines: tuple[str, ...] = field(default=(), repr=False)
+
+    def trace(self) -> tuple[str, ...]:
+        """The decision in words, a line a step."""
+        return self.lines
+
+    def to_dict(self) -> dict[str, object]:
+        return {
+            "via": self.via,
+            "listener": self.listener,
+            "route": self.route,
+            "cluster": self.cluster,
+            "endpoint": self.endpoint,
+            "attempts": [attempt.to_dict() for attempt in self.attempts],
+            "seconds": self.seconds,
+            "trace": list(self.lines),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a call would do (``Mesh.explain``). ``headers``: lower-case name → value, as they would arrive."""
+
+    via: str
+    listener: str
+    virtual_host: str
+    route: str
+    cluster: str
+    endpoint: str
+    method: str
+    authority: str
+    path: str
+    headers: dict[str, str] = field(hash=False)
+    timeout: float | None
+    retry: RetryPolicy | None
+    response: Response | None
+    lines: tuple[str, ...] = field(default=(), repr=False)
+
+    def trace(self) -> tuple[str, ...]:
+        return self.lines
+
+    def to_dict(self) -> dict[str, object]:
+        return {
+            "via": self.via,
+            "listener": self.listener,
+            "virtual_host": self.virtual_host,
+            "route": self.route,
+            "cluster": self.cluster,
+            "endpoint": self.endpoint,
+            "method": self.method,
+            "authority": self.authority,
+            "path": self.path,
+            "headers": dict(self.headers),
+            "timeout": self.timeout,
+            "retry": jsonable(self.retry),
+            "response": self.response.to_dict() if self.response else None,
+            "trace": list(self.lines),
+        }

@@ -1,0 +1,97 @@
+"""Clusters: a name, how its endpoints are found, and how they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from meshlib.model.endpoint import Assignment
+from meshlib.model.policy import Balancing, Breaker, Limits, Outlier
+
+__all__ = ["Cluster", "Discovery", "DnsTarget", "Tls", "TlsMatch"]
+
+
+class Discovery(Enum):
+    """Where a cluster's endpoints come from."""
+
+    STATIC = "static"
+    EDS = "eds"
+    STRICT_DNS = "strict_dns"
+    LOGICAL_DNS = "logical_dns"
+    SRV = "srv"
+    ORIGINAL_DST = "original_dst"
+
+
+@dataclass(frozen=True, slots=True)
+class DnsTarget:
+    """A name to resolve. ``port`` is 0 for SRV. ``group``: index of the assignment's locality that the answers fill;
+    ``weight`` is what each answer gets there. ``refresh`` in seconds (Envoy ``dns_refresh_rate``, 5 s) is used where
+    the answer's TTL is not to be respected.
+    """
+
+    name: str
+    port: int = 0
+    group: int = 0
+    weight: int = 1
+    hostname: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """What a control plane demands of the connection (``UpstreamTlsContext``). PEM bytes or file paths.
+
+    ``unsupported`` is set where it demands what cannot be done yet (SDS, certificate providers): an endpoint behind
+    it is never called, neither so nor in plain text.
+    """
+
+    sni: str = ""
+    ca_pem: bytes = b""
+    ca_file: str = ""
+    cert_pem: bytes = b""
+    cert_file: str = ""
+    key_pem: bytes = field(default=b"", repr=False)
+    key_file: str = ""
+    sans: tuple[str, ...] = ()
+    alpn: tuple[str, ...] = ()
+    unsupported: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsMatch:
+    """An entry of ``transport_socket_matches``: endpoints whose ``envoy.transport_socket_match`` metadata has all
+    of ``match`` use ``tls`` (None: plain text).
+    """
+
+    name: str
+    match: Mapping[str, object] = field(hash=False)
+    tls: Tls | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """``assignment`` holds the endpoints: inline for STATIC, from EDS, or as DNS answered; None while nothing is known.
+    For the DNS kinds the localities of ``assignment`` are the groups that ``dns`` fills. ``connect_timeout`` in
+    seconds (Envoy default 5). ``http2``: talk HTTP/2 (prior knowledge in plain text). ``known`` False: declared by a
+    route only.
+    """
+
+    name: str
+    discovery: Discovery = Discovery.STATIC
+    assignment: Assignment | None = None
+    eds_name: str = ""
+    dns: tuple[DnsTarget, ...] = ()
+    dns_refresh: float = 5.0
+    respect_dns_ttl: bool = True
+    dns_family: str = "auto"
+    balancing: Balancing = field(default_factory=Balancing)
+    connect_timeout: float | None = 5.0
+    limits: Limits = field(default_factory=Limits)
+    outlier: Outlier | None = None
+    breaker: Breaker | None = None
+    tls: Tls | None = None
+    tls_matches: tuple[TlsMatch, ...] = ()
+    http2: bool = False
+    idle_timeout: float | None = None
+    max_requests_per_connection: int | None = None
+    metadata: Mapping[str, Mapping[str, object]] = field(default_factory=dict, hash=False)

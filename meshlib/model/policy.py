@@ -1,0 +1,159 @@
+"""What a call is promised and where it stops: retries, timeouts, limits, breakers, ejection, balancing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from meshlib.model.route import HeaderMatch
+
+__all__ = [
+    "Balancer",
+    "Balancing",
+    "Breaker",
+    "HashKind",
+    "HashPolicy",
+    "Limits",
+    "Outlier",
+    "RetryBudget",
+    "RetryPolicy",
+]
+
+
+class Balancer(Enum):
+    """The picker inside one locality. Names as in a configuration file."""
+
+    ROUND_ROBIN = "round_robin"
+    RANDOM = "random"
+    LEAST_REQUEST = "least_request"
+
+
+@dataclass(frozen=True, slots=True)
+class Balancing:
+    """``choice_count`` and ``active_request_bias`` are Envoy's (least_request; defaults 2 and 1.0);
+    ``locality_weighted``: localities are drawn by their weights first; ``panic_threshold`` in percent (Envoy: 50),
+    0 disables panic mode.
+    """
+
+    kind: Balancer = Balancer.ROUND_ROBIN
+    choice_count: int = 2
+    active_request_bias: float = 1.0
+    locality_weighted: bool = False
+    panic_threshold: float = 50.0
+
+
+@dataclass(frozen=True, slots=True)
+class RetryBudget:
+    """At most ``percent`` of the calls in flight may be retries, though ``min_concurrency`` always may
+    (Envoy ``RetryBudget``: 20 and 3).
+    """
+
+    percent: float = 20.0
+    min_concurrency: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """When and how an attempt is made again.
+
+    ``on``: Envoy's condition tokens (``5xx``, ``gateway-error``, ``reset``, ``connect-failure``,
+    ``retriable-4xx``, ``refused-stream``, ``retriable-status-codes``, ``retriable-headers``,
+    ``envoy-ratelimited``, …), lower case. ``retries``: further attempts after the first (Envoy ``num_retries``,
+    default 1). Intervals and timeouts in seconds; backoff is full jitter from ``base_interval`` (25 ms) to
+    ``max_interval`` (10 × base), RT-04. ``methods`` None: every method. ``budget`` is the policy's own, beside the
+    cluster's limits. ``stop`` and ``wait`` are tenacity strategies, used as calculators only: they are given a
+    retry state and answer a truth value or seconds. ``avoid_previous``: another host first.
+    """
+
+    on: frozenset[str] = frozenset()
+    retries: int = 1
+    per_try_timeout: float | None = None
+    per_try_idle_timeout: float | None = None
+    base_interval: float = 0.025
+    max_interval: float = 0.25
+    statuses: frozenset[int] = frozenset()
+    headers: tuple[HeaderMatch, ...] = ()
+    request_headers: tuple[HeaderMatch, ...] = ()
+    methods: frozenset[str] | None = None
+    budget: RetryBudget | None = None
+    avoid_previous: bool = True
+    reset_headers: tuple[tuple[str, str], ...] = ()  # (name, "seconds" | "unix_timestamp"), RT-07
+    max_reset_interval: float = 300.0
+    stop: Callable[..., bool] | None = None
+    wait: Callable[..., float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Envoy ``CircuitBreakers.Thresholds`` of priority DEFAULT (CB-03). None: no limit."""
+
+    max_connections: int | None = 1024
+    max_pending: int | None = 1024
+    max_requests: int | None = 1024
+    max_retries: int | None = 3
+    budget: RetryBudget | None = None
+
+    @classmethod
+    def unlimited(cls) -> Limits:
+        """What a service of the configuration file has unless limits are written."""
+        return cls(None, None, None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """Opens after ``consecutive_failures``, stays open ``open_for`` seconds, then lets ``half_open_permits`` calls
+    probe at a time; ``success_threshold`` successes close it. ``listeners`` and ``storage`` are pybreaker's.
+    """
+
+    consecutive_failures: int = 5
+    open_for: float = 10.0
+    half_open_permits: int = 1
+    success_threshold: int = 1
+    listeners: tuple[object, ...] = ()
+    storage: object | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outlier:
+    """Envoy ``OutlierDetection``, the consecutive kinds (OD-06). ``*_enforcing`` in percent, times in seconds.
+
+    0 in ``consecutive_5xx`` or ``consecutive_gateway`` switches that detector off.
+    """
+
+    consecutive_5xx: int = 5
+    enforcing_5xx: int = 100
+    consecutive_gateway: int = 5
+    enforcing_gateway: int = 0
+    interval: float = 10.0
+    base_ejection: float = 30.0
+    max_ejection: float = 300.0
+    max_ejection_percent: float = 10.0
+    jitter: float = 0.0
+    split_local_origin: bool = False
+    consecutive_local_origin: int = 5
+    enforcing_local_origin: int = 100
+    always_eject_one: bool = False
+
+
+class HashKind(Enum):
+    HEADER = "header"
+    COOKIE = "cookie"
+    SOURCE_IP = "source_ip"
+    QUERY = "query_parameter"
+    FILTER_STATE = "filter_state"
+
+
+@dataclass(frozen=True, slots=True)
+class HashPolicy:
+    """One entry of a route's hash policies (HP-01); carried for the pickers that read it. ``ttl`` in seconds."""
+
+    kind: HashKind
+    name: str = ""
+    terminal: bool = False
+    pattern: str = ""
+    substitution: str = ""
+    ttl: float | None = None
+    path: str = ""

@@ -1,0 +1,273 @@
+"""Route configurations: virtual hosts, what a route matches, what it does.
+
+These are the values that a control plane (or a file) means, already checked; ``core.match`` compiles them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from meshlib.model.policy import HashPolicy, RetryPolicy
+
+__all__ = [
+    "NO_EDITS",
+    "Action",
+    "ClusterWeight",
+    "DirectResponse",
+    "Edit",
+    "EditAction",
+    "Forward",
+    "HeaderEdits",
+    "HeaderMatch",
+    "HostRewrite",
+    "HostRewriteKind",
+    "Mirror",
+    "NonForwarding",
+    "PathKind",
+    "PathMatch",
+    "QueryMatch",
+    "Redirect",
+    "RegexRewrite",
+    "Route",
+    "RouteConfiguration",
+    "RouteMatch",
+    "StringKind",
+    "StringMatch",
+    "VirtualHost",
+]
+
+
+class StringKind(Enum):
+    EXACT = "exact"
+    PREFIX = "prefix"
+    SUFFIX = "suffix"
+    CONTAINS = "contains"
+    REGEX = "regex"
+
+
+@dataclass(frozen=True, slots=True)
+class StringMatch:
+    """Envoy ``StringMatcher``. REGEX is RE2, a full match, and never ignores case (HM-04)."""
+
+    kind: StringKind
+    value: str
+    ignore_case: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderMatch:
+    """Envoy ``HeaderMatcher``. Exactly one of ``string``, ``range`` (start, end exclusive) and ``present`` is set;
+    ``present`` False matches absence. ``name`` is lower case; ``:method``, ``:path``, ``:authority`` and
+    ``:scheme`` are visible.
+    """
+
+    name: str
+    string: StringMatch | None = None
+    range: tuple[int, int] | None = None
+    present: bool | None = None
+    invert: bool = False
+    missing_as_empty: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class QueryMatch:
+    """RM-07: ``string`` against the first value of the key, or ``present``."""
+
+    name: str
+    string: StringMatch | None = None
+    present: bool | None = None
+
+
+class PathKind(Enum):
+    PREFIX = "prefix"
+    EXACT = "path"
+    SEPARATED_PREFIX = "path_separated_prefix"
+    REGEX = "safe_regex"
+
+
+@dataclass(frozen=True, slots=True)
+class PathMatch:
+    """EXACT, SEPARATED_PREFIX and REGEX look at the path without its query; PREFIX at the raw ``:path`` (RM-04)."""
+
+    kind: PathKind
+    value: str
+    case_sensitive: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RouteMatch:
+    """All that is set must hold. ``per_million`` is the runtime fraction's default, None when absent (RM-06)."""
+
+    path: PathMatch
+    headers: tuple[HeaderMatch, ...] = ()
+    query: tuple[QueryMatch, ...] = ()
+    per_million: int | None = None
+    grpc: bool = False
+
+
+class EditAction(Enum):
+    """Envoy ``HeaderAppendAction``."""
+
+    APPEND = "append_if_exists_or_add"
+    ADD_IF_ABSENT = "add_if_absent"
+    OVERWRITE = "overwrite_if_exists_or_add"
+    OVERWRITE_IF_EXISTS = "overwrite_if_exists"
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One header to add. ``value`` is Envoy's format text: literal, ``%%``, ``%COMMAND(ARGS)%``."""
+
+    name: str
+    value: str
+    action: EditAction = EditAction.APPEND
+    keep_empty: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderEdits:
+    """Removals happen after additions of the same level, as in Envoy."""
+
+    request_add: tuple[Edit, ...] = ()
+    request_remove: tuple[str, ...] = ()
+    response_add: tuple[Edit, ...] = ()
+    response_remove: tuple[str, ...] = ()
+
+
+NO_EDITS = HeaderEdits()
+
+
+@dataclass(frozen=True, slots=True)
+class RegexRewrite:
+    """Replace every match of an RE2 ``pattern`` by ``substitution`` (``\\1`` groups)."""
+
+    pattern: str
+    substitution: str
+
+
+class HostRewriteKind(Enum):
+    LITERAL = "host_rewrite_literal"
+    HEADER = "host_rewrite_header"
+    PATH_REGEX = "host_rewrite_path_regex"
+    AUTO = "auto_host_rewrite"
+
+
+@dataclass(frozen=True, slots=True)
+class HostRewrite:
+    """``value``: the host, or the header's name; ``regex`` for PATH_REGEX."""
+
+    kind: HostRewriteKind
+    value: str = ""
+    regex: RegexRewrite | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterWeight:
+    """``cluster`` or, when empty, the cluster named by the request header ``cluster_header``."""
+
+    cluster: str
+    weight: int
+    edits: HeaderEdits = NO_EDITS
+    host_rewrite: HostRewrite | None = None
+    cluster_header: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Mirror:
+    """RW-04; carried in the model."""
+
+    cluster: str
+    per_million: int | None = None
+    cluster_header: str = ""
+    append_shadow: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """``RouteAction``. Exactly one of ``cluster``, ``weighted`` and ``cluster_header`` is set.
+
+    ``timeout`` in seconds: None where the configuration sets none (core applies the default of the view: 15 s for a
+    control plane's route, none for a configuration file's), 0 switches it off (TO-02).
+    """
+
+    cluster: str = ""
+    weighted: tuple[ClusterWeight, ...] = ()
+    cluster_header: str = ""
+    prefix_rewrite: str = ""
+    regex_rewrite: RegexRewrite | None = None
+    host_rewrite: HostRewrite | None = None
+    append_forwarded_host: bool = False
+    timeout: float | None = None
+    idle_timeout: float | None = None
+    max_stream_duration: float | None = None
+    grpc_timeout_header_max: float | None = None
+    retry: RetryPolicy | None = None
+    hash_policy: tuple[HashPolicy, ...] = ()
+    mirrors: tuple[Mirror, ...] = ()
+    not_found_status: int = 503
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """Envoy ``RedirectAction`` (RA-04). Empty or None: left as it was."""
+
+    status: int = 301
+    https: bool = False
+    scheme: str = ""
+    host: str = ""
+    port: int | None = None
+    path: str | None = None
+    prefix_rewrite: str | None = None
+    regex_rewrite: RegexRewrite | None = None
+    strip_query: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DirectResponse:
+    status: int
+    body: bytes = b""
+    content_type: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NonForwarding:
+    """A route that only a server may use."""
+
+
+Action = Forward | Redirect | DirectResponse | NonForwarding
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    match: RouteMatch
+    action: Action
+    name: str = ""
+    edits: HeaderEdits = NO_EDITS
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualHost:
+    """``require_tls``: ``""``, ``"external"`` or ``"all"``. ``retry`` holds where the route has none (RT-01)."""
+
+    name: str
+    domains: tuple[str, ...]
+    routes: tuple[Route, ...] = ()
+    edits: HeaderEdits = NO_EDITS
+    retry: RetryPolicy | None = None
+    hash_policy: tuple[HashPolicy, ...] = ()
+    mirrors: tuple[Mirror, ...] = ()
+    include_attempt_count: bool = False
+    attempt_count_in_response: bool = False
+    require_tls: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteConfiguration:
+    name: str
+    virtual_hosts: tuple[VirtualHost, ...] = ()
+    edits: HeaderEdits = NO_EDITS
+    mirrors: tuple[Mirror, ...] = ()
+    most_specific_wins: bool = False
+    ignore_port: bool = False
+    ignore_query_case: bool = field(default=False)
