@@ -1,0 +1,16 @@
+"""The wire tables, one module per message family; `TABLES` joins them."""
+
+from meshlib.xds.schema.tables.balancing import BALANCING
+from meshlib.xds.schema.tables.cluster import CLUSTER
+from meshlib.xds.schema.tables.core import CORE
+from meshlib.xds.schema.tables.discovery import DISCOVERY
+from meshlib.xds.schema.tables.endpoint import ENDPOINT
+from meshlib.xds.schema.tables.filters import FILTERS
+from meshlib.xds.schema.tables.listener import LISTENER
+from meshlib.xds.schema.tables.route import ROUTE
+from meshlib.xds.schema.tables.tls import TLS
+from meshlib.xds.schema.tables.values import VALUES
+
+__all__ = ["TABLES"]
+
+TABLES = (BALANCING, CLUSTER, CORE, DISCOVERY, ENDPOINT, FILTERS, LISTENER, ROUTE, TLS, VALUES)

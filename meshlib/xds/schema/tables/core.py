@@ -1,0 +1,233 @@
+"""Wire table: node, address, header, configuration source, protocol options.
+
+The notation is explained in `meshlib.xds.schema.pool`.
+"""
+
+__all__ = ["CORE"]
+
+CORE = """
+package envoy.config.core.v3
+
+enum ApiVersion AUTO=0 V2=1 V3=2
+
+enum HealthStatus UNKNOWN=0 HEALTHY=1 UNHEALTHY=2 DRAINING=3 TIMEOUT=4 DEGRADED=5
+
+enum RoutingPriority DEFAULT=0 HIGH=1
+
+enum TrafficDirection UNSPECIFIED=0 INBOUND=1 OUTBOUND=2
+
+message BuildVersion
+   1 version  type.SemanticVersion
+   2 metadata pb.Struct
+
+message Extension
+   1 name            string
+   2 category        string
+   3 type_descriptor string
+   4 version         BuildVersion
+   5 disabled        bool
+   6 type_urls       [string]
+
+message Node
+   1 id                       string
+   2 cluster                  string
+   3 metadata                 pb.Struct
+  12 dynamic_parameters       map:opaque
+   4 locality                 Locality
+   6 user_agent_name          string
+   7 user_agent_version       string @user_agent_version_type
+   8 user_agent_build_version BuildVersion @user_agent_version_type
+   9 extensions               [Extension]
+  10 client_features          [string]
+  11 listening_addresses      [Address]
+
+message Locality
+   1 region   string
+   2 zone     string
+   3 sub_zone string
+
+message ControlPlane
+   1 identifier string
+
+message Metadata
+   1 filter_metadata       map:pb.Struct
+   2 typed_filter_metadata map:pb.Any
+
+message RuntimeUInt32
+   2 default_value uint32
+   3 runtime_key   string
+
+message RuntimePercent
+   1 default_value type.Percent
+   2 runtime_key   string
+
+message RuntimeDouble
+   1 default_value double
+   2 runtime_key   string
+
+message RuntimeFeatureFlag
+   1 default_value pb.BoolValue
+   2 runtime_key   string
+
+message RuntimeFractionalPercent
+   1 default_value type.FractionalPercent
+   2 runtime_key   string
+
+message QueryParameter
+   1 key   string
+   2 value string
+
+message HeaderValue
+   1 key       string
+   2 value     string
+   3 raw_value bytes
+
+message HeaderValueOption
+   1 header           HeaderValue
+   2 append           pb.BoolValue
+   3 append_action    .HeaderAppendAction
+   4 keep_empty_value bool
+  enum HeaderAppendAction APPEND_IF_EXISTS_OR_ADD=0 ADD_IF_ABSENT=1 OVERWRITE_IF_EXISTS_OR_ADD=2
+      OVERWRITE_IF_EXISTS=3
+
+message WatchedDirectory
+   1 path string
+
+message DataSource
+   1 filename             string @specifier
+   2 inline_bytes         bytes @specifier
+   3 inline_string        string @specifier
+   4 environment_variable string @specifier
+   5 watched_directory    WatchedDirectory
+
+message TransportSocket
+   1 name         string
+   3 typed_config pb.Any @config_type
+
+message TypedExtensionConfig
+   1 name         string
+   2 typed_config pb.Any
+
+message HealthStatusSet
+   1 statuses [HealthStatus]
+
+message Pipe
+   1 path string
+   2 mode uint32
+
+message EnvoyInternalAddress
+   1 server_listener_name string @address_name_specifier
+   2 endpoint_id          string
+
+message SocketAddress
+   1 protocol                   .Protocol
+   2 address                    string
+   3 port_value                 uint32 @port_specifier
+   4 named_port                 string @port_specifier
+   5 resolver_name              string
+   6 ipv4_compat                bool
+   7 network_namespace_filepath string
+  enum Protocol TCP=0 UDP=1
+
+message CidrRange
+   1 address_prefix string
+   2 prefix_len     pb.UInt32Value
+
+message Address
+   1 socket_address         SocketAddress @address
+   2 pipe                   Pipe @address
+   3 envoy_internal_address EnvoyInternalAddress @address
+
+message GrpcService
+   1 envoy_grpc       .EnvoyGrpc @target_specifier
+   2 google_grpc      opaque @target_specifier
+   3 timeout          pb.Duration
+   5 initial_metadata [HeaderValue]
+   6 retry_policy     opaque
+
+message GrpcService.EnvoyGrpc
+   1 cluster_name               string
+   2 authority                  string
+   3 retry_policy               opaque
+   4 max_receive_message_length pb.UInt32Value
+   5 skip_envoy_headers         bool
+
+message ApiConfigSource
+   1 api_type                       .ApiType
+   8 transport_api_version          ApiVersion
+   2 cluster_names                  [string]
+   4 grpc_services                  [GrpcService]
+   3 refresh_delay                  pb.Duration
+   5 request_timeout                pb.Duration
+   6 rate_limit_settings            opaque
+   7 set_node_on_first_message_only bool
+   9 config_validators              [TypedExtensionConfig]
+  enum ApiType DEPRECATED_AND_UNAVAILABLE_DO_NOT_USE=0 REST=1 GRPC=2 DELTA_GRPC=3 AGGREGATED_GRPC=5
+      AGGREGATED_DELTA_GRPC=6
+
+message AggregatedConfigSource
+
+message SelfConfigSource
+   1 transport_api_version ApiVersion
+
+message PathConfigSource
+   1 path              string
+   2 watched_directory WatchedDirectory
+
+message ConfigSource
+   7 authorities           [opaque]
+   1 path                  string @config_source_specifier
+   8 path_config_source    PathConfigSource @config_source_specifier
+   2 api_config_source     ApiConfigSource @config_source_specifier
+   3 ads                   AggregatedConfigSource @config_source_specifier
+   5 self                  SelfConfigSource @config_source_specifier
+   4 initial_fetch_timeout pb.Duration
+   6 resource_api_version  ApiVersion
+
+message HttpProtocolOptions
+   1 idle_timeout                    pb.Duration
+   3 max_connection_duration         pb.Duration
+   2 max_headers_count               pb.UInt32Value
+   7 max_response_headers_kb         pb.UInt32Value
+   4 max_stream_duration             pb.Duration
+   5 headers_with_underscores_action .HeadersWithUnderscoresAction
+   6 max_requests_per_connection     pb.UInt32Value
+  enum HeadersWithUnderscoresAction ALLOW=0 REJECT_REQUEST=1 DROP_HEADER=2
+
+message Http1ProtocolOptions
+   1 allow_absolute_url                            pb.BoolValue
+   2 accept_http_10                                bool
+   3 default_host_for_http_10                      string
+   4 header_key_format                             opaque
+   5 enable_trailers                               bool
+   6 allow_chunked_length                          bool
+   7 override_stream_error_on_invalid_http_message pb.BoolValue
+   8 send_fully_qualified_url                      bool
+   9 use_balsa_parser                              pb.BoolValue
+  10 allow_custom_methods                          bool
+  11 ignore_http_11_upgrade                        [matcher.StringMatcher]
+
+message Http2ProtocolOptions
+   1 hpack_table_size                                     pb.UInt32Value
+   2 max_concurrent_streams                               pb.UInt32Value
+   3 initial_stream_window_size                           pb.UInt32Value
+   4 initial_connection_window_size                       pb.UInt32Value
+   5 allow_connect                                        bool
+   6 allow_metadata                                       bool
+   7 max_outbound_frames                                  pb.UInt32Value
+   8 max_outbound_control_frames                          pb.UInt32Value
+   9 max_consecutive_inbound_frames_with_empty_payload    pb.UInt32Value
+  10 max_inbound_priority_frames_per_stream               pb.UInt32Value
+  11 max_inbound_window_update_frames_per_data_frame_sent pb.UInt32Value
+  12 stream_error_on_invalid_http_messaging               bool
+  14 override_stream_error_on_invalid_http_message        pb.BoolValue
+  13 custom_settings_parameters                           [opaque]
+  15 connection_keepalive                                 opaque
+  16 use_oghttp2_codec                                    pb.BoolValue
+  17 max_metadata_size                                    pb.UInt64Value
+
+message UpstreamHttpProtocolOptions
+   1 auto_sni                 bool
+   2 auto_san_validation      bool
+   3 override_auto_sni_header string
+"""

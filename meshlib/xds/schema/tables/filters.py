@@ -1,0 +1,72 @@
+"""Wire table: the HTTP filters and retry extensions that have a meaning in a client.
+
+The notation is explained in `meshlib.xds.schema.pool`.
+"""
+
+__all__ = ["FILTERS"]
+
+FILTERS = """
+package envoy.extensions.filters.common.fault.v3
+
+message FaultDelay
+   3 fixed_delay  pb.Duration @fault_delay_secifier
+   5 header_delay .HeaderDelay @fault_delay_secifier
+   4 percentage   type.FractionalPercent
+
+message FaultDelay.HeaderDelay
+
+message FaultRateLimit
+   1 fixed_limit  .FixedLimit @limit_type
+   3 header_limit .HeaderLimit @limit_type
+   2 percentage   type.FractionalPercent
+
+message FaultRateLimit.FixedLimit
+   1 limit_kbps uint64
+
+message FaultRateLimit.HeaderLimit
+
+package envoy.extensions.filters.http.fault.v3
+
+message FaultAbort
+   2 http_status  uint32 @error_type
+   5 grpc_status  uint32 @error_type
+   4 header_abort .HeaderAbort @error_type
+   3 percentage   type.FractionalPercent
+
+message FaultAbort.HeaderAbort
+
+message HTTPFault
+   1 delay                               fault.FaultDelay
+   2 abort                               FaultAbort
+   3 upstream_cluster                    string
+   4 headers                             [route.HeaderMatcher]
+   5 downstream_nodes                    [string]
+   6 max_active_faults                   pb.UInt32Value
+   7 response_rate_limit                 fault.FaultRateLimit
+   8 delay_percent_runtime               string
+   9 abort_percent_runtime               string
+  10 delay_duration_runtime              string
+  11 abort_http_status_runtime           string
+  12 max_active_faults_runtime           string
+  13 response_rate_limit_percent_runtime string
+  14 abort_grpc_status_runtime           string
+  15 disable_downstream_cluster_stats    bool
+  16 filter_metadata                     pb.Struct
+
+package envoy.extensions.filters.http.router.v3
+
+message Router
+   1 dynamic_stats                            pb.BoolValue
+   2 start_child_span                         bool
+   3 upstream_log                             [opaque]
+   9 upstream_log_options                     opaque
+   4 suppress_envoy_headers                   bool
+   5 strict_check_headers                     [string]
+   6 respect_expected_rq_timeout              bool
+   7 suppress_grpc_request_failure_code_stats bool
+   8 upstream_http_filters                    [hcm.HttpFilter]
+
+package envoy.extensions.retry.host.previous_hosts.v3
+
+message PreviousHostsPredicate
+"""

@@ -1,0 +1,175 @@
+"""Wire table: listener, filter chain, HTTP connection manager.
+
+The notation is explained in `meshlib.xds.schema.pool`.
+"""
+
+__all__ = ["LISTENER"]
+
+LISTENER = """
+package envoy.config.listener.v3
+
+message Listener
+   1 name                                       string
+   2 address                                    core.Address
+  33 additional_addresses                       [AdditionalAddress]
+  28 stat_prefix                                string
+   3 filter_chains                              [FilterChain]
+  36 fcds_config                                opaque
+  32 filter_chain_matcher                       opaque
+   4 use_original_dst                           pb.BoolValue
+  25 default_filter_chain                       FilterChain
+   5 per_connection_buffer_limit_bytes          pb.UInt32Value
+   6 metadata                                   core.Metadata
+   7 deprecated_v1                              .DeprecatedV1
+   8 drain_type                                 .DrainType
+   9 listener_filters                           [ListenerFilter]
+  15 listener_filters_timeout                   pb.Duration
+  17 continue_on_listener_filters_timeout       bool
+  10 transparent                                pb.BoolValue
+  11 freebind                                   pb.BoolValue
+  13 socket_options                             [opaque]
+  12 tcp_fast_open_queue_length                 pb.UInt32Value
+  16 traffic_direction                          core.TrafficDirection
+  18 udp_listener_config                        opaque
+  19 api_listener                               ApiListener
+  20 connection_balance_config                  opaque
+  21 reuse_port                                 bool
+  29 enable_reuse_port                          pb.BoolValue
+  22 access_log                                 [opaque]
+  24 tcp_backlog_size                           pb.UInt32Value
+  34 max_connections_to_accept_per_socket_event pb.UInt32Value
+  26 bind_to_port                               pb.BoolValue
+  27 internal_listener                          opaque @listener_specifier
+  30 enable_mptcp                               bool
+  31 ignore_global_conn_limit                   bool
+  35 bypass_overload_manager                    bool
+  enum DrainType DEFAULT=0 MODIFY_ONLY=1
+
+message Listener.DeprecatedV1
+   1 bind_to_port pb.BoolValue
+
+message AdditionalAddress
+   1 address        core.Address
+   2 socket_options opaque
+
+message ApiListener
+   1 api_listener pb.Any
+
+message FilterChain
+   1 filter_chain_match               FilterChainMatch
+   3 filters                          [Filter]
+   4 use_proxy_proto                  pb.BoolValue
+   5 metadata                         core.Metadata
+   6 transport_socket                 core.TransportSocket
+   9 transport_socket_connect_timeout pb.Duration
+   7 name                             string
+
+message FilterChainMatch
+   8 destination_port            pb.UInt32Value
+   3 prefix_ranges               [core.CidrRange]
+   4 address_suffix              string
+   5 suffix_len                  pb.UInt32Value
+  13 direct_source_prefix_ranges [core.CidrRange]
+  12 source_type                 .ConnectionSourceType
+   6 source_prefix_ranges        [core.CidrRange]
+   7 source_ports                [uint32]
+  11 server_names                [string]
+   9 transport_protocol          string
+  10 application_protocols       [string]
+  enum ConnectionSourceType ANY=0 SAME_IP_OR_LOOPBACK=1 EXTERNAL=2
+
+message Filter
+   1 name             string
+   4 typed_config     pb.Any @config_type
+   5 config_discovery opaque @config_type
+
+message ListenerFilter
+   1 name             string
+   3 typed_config     pb.Any @config_type
+   5 config_discovery opaque @config_type
+   4 filter_disabled  opaque
+
+package envoy.extensions.filters.network.http_connection_manager.v3
+
+message HttpConnectionManager
+   1 codec_type                                        .CodecType
+   2 stat_prefix                                       string
+   3 rds                                               Rds @route_specifier
+   4 route_config                                      route.RouteConfiguration @route_specifier
+  31 scoped_routes                                     opaque @route_specifier
+   5 http_filters                                      [HttpFilter]
+   6 add_user_agent                                    pb.BoolValue
+   7 tracing                                           opaque
+  35 common_http_protocol_options                      core.HttpProtocolOptions
+  58 http1_safe_max_connection_duration                bool
+   8 http_protocol_options                             core.Http1ProtocolOptions
+   9 http2_protocol_options                            core.Http2ProtocolOptions
+  44 http3_protocol_options                            opaque
+  10 server_name                                       string
+  34 server_header_transformation                      .ServerHeaderTransformation
+  48 scheme_header_transformation                      opaque
+  29 max_request_headers_kb                            pb.UInt32Value
+  24 stream_idle_timeout                               pb.Duration
+  59 stream_flush_timeout                              pb.Duration
+  28 request_timeout                                   pb.Duration
+  41 request_headers_timeout                           pb.Duration
+  12 drain_timeout                                     pb.Duration
+  26 delayed_close_timeout                             pb.Duration
+  13 access_log                                        [opaque]
+  54 access_log_flush_interval                         pb.Duration
+  55 flush_access_log_on_new_request                   bool
+  56 access_log_options                                opaque
+  14 use_remote_address                                pb.BoolValue
+  19 xff_num_trusted_hops                              uint32
+  46 original_ip_detection_extensions                  [core.TypedExtensionConfig]
+  52 early_header_mutation_extensions                  [core.TypedExtensionConfig]
+  25 internal_address_config                           opaque
+  21 skip_xff_append                                   bool
+  22 via                                               string
+  15 generate_request_id                               pb.BoolValue
+  32 preserve_external_request_id                      bool
+  37 always_set_request_id_in_response                 bool
+  16 forward_client_cert_details                       .ForwardClientCertDetails
+  17 set_current_client_cert_details                   opaque
+  60 forward_client_cert_matcher                       opaque
+  18 proxy_100_continue                                bool
+  20 represent_ipv4_remote_address_as_ipv4_mapped_ipv6 bool
+  23 upgrade_configs                                   [.UpgradeConfig]
+  30 normalize_path                                    pb.BoolValue
+  33 merge_slashes                                     bool
+  45 path_with_escaped_slashes_action                  .PathWithEscapedSlashesAction
+  36 request_id_extension                              opaque
+  38 local_reply_config                                opaque
+  39 strip_matching_host_port                          bool
+  42 strip_any_host_port                               bool @strip_port_mode
+  40 stream_error_on_invalid_http_message              pb.BoolValue
+  43 path_normalization_options                        opaque
+  47 strip_trailing_host_dot                           bool
+  49 proxy_status_config                               opaque
+  50 typed_header_validation_config                    core.TypedExtensionConfig
+  51 append_x_forwarded_port                           bool
+  57 append_local_overload                             bool
+  53 add_proxy_protocol_connection_state               pb.BoolValue
+  enum CodecType AUTO=0 HTTP1=1 HTTP2=2 HTTP3=3
+  enum ServerHeaderTransformation OVERWRITE=0 APPEND_IF_ABSENT=1 PASS_THROUGH=2
+  enum ForwardClientCertDetails SANITIZE=0 FORWARD_ONLY=1 APPEND_FORWARD=2 SANITIZE_SET=3
+      ALWAYS_FORWARD_ONLY=4
+  enum PathWithEscapedSlashesAction IMPLEMENTATION_SPECIFIC_DEFAULT=0 KEEP_UNCHANGED=1 REJECT_REQUEST=2
+      UNESCAPE_AND_REDIRECT=3 UNESCAPE_AND_FORWARD=4
+
+message HttpConnectionManager.UpgradeConfig
+   1 upgrade_type string
+   2 filters      [HttpFilter]
+   3 enabled      pb.BoolValue
+
+message Rds
+   1 config_source     core.ConfigSource
+   2 route_config_name string
+
+message HttpFilter
+   1 name             string
+   4 typed_config     pb.Any @config_type
+   5 config_discovery opaque @config_type
+   6 is_optional      bool
+   7 disabled         bool
+"""

@@ -1,0 +1,61 @@
+"""Wire table: small shared values: percentages, ranges, string and regex matchers, TypedStruct.
+
+The notation is explained in `meshlib.xds.schema.pool`.
+"""
+
+__all__ = ["VALUES"]
+
+VALUES = """
+package envoy.type.v3
+
+message Percent
+   1 value double
+
+message FractionalPercent
+   1 numerator   uint32
+   2 denominator .DenominatorType
+  enum DenominatorType HUNDRED=0 TEN_THOUSAND=1 MILLION=2
+
+message Int64Range
+   1 start int64
+   2 end   int64
+
+message SemanticVersion
+   1 major_number uint32
+   2 minor_number uint32
+   3 patch        uint32
+
+package envoy.type.matcher.v3
+
+message RegexMatcher
+   1 google_re2 .GoogleRE2 @engine_type
+   2 regex      string
+
+message RegexMatcher.GoogleRE2
+   1 max_program_size pb.UInt32Value
+
+message RegexMatchAndSubstitute
+   1 pattern      RegexMatcher
+   2 substitution string
+
+message StringMatcher
+   1 exact       string @match_pattern
+   2 prefix      string @match_pattern
+   3 suffix      string @match_pattern
+   5 safe_regex  RegexMatcher @match_pattern
+   7 contains    string @match_pattern
+   8 custom      opaque @match_pattern
+   6 ignore_case bool
+
+package xds.type.v3
+
+message TypedStruct
+   1 type_url string
+   2 value    pb.Struct
+
+package udpa.type.v1
+
+message TypedStruct
+   1 type_url string
+   2 value    pb.Struct
+"""
