@@ -1,0 +1,213 @@
+"""What a call plan sees of a cluster that is in use: endpoints with their counters, picks, permits, refusals.
+
+The values here are shared between the pure rooms and ``runtime/clusters.py``, which implements the protocols. Whoever
+implements them makes them thread-safe; a plan calls them without a lock of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from meshlib.model.address import Address
+    from meshlib.model.call import Head, Outcome
+    from meshlib.model.cluster import Cluster, Tls
+    from meshlib.model.endpoint import Endpoint, Locality
+    from meshlib.model.policy import RetryBudget
+
+__all__ = [
+    "Connections",
+    "Down",
+    "LiveEndpoint",
+    "Pick",
+    "PickContext",
+    "Refusal",
+    "RefusalKind",
+    "RetryPermit",
+    "Upstream",
+]
+
+
+class RefusalKind(Enum):
+    """Why no endpoint was given. Nothing was counted for a refused pick."""
+
+    NO_ENDPOINT = "no_endpoint"
+    BREAKER = "breaker"
+    MAX_REQUESTS = "max_requests"
+    DROPPED = "dropped"
+    UNKNOWN_CLUSTER = "unknown_cluster"
+    TLS = "tls"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """``detail``: one sentence for the caller's error, naming the cluster."""
+
+    kind: RefusalKind
+    detail: str
+
+
+class Down:
+    """Who says that an endpoint may not be called: bits of ``LiveEndpoint.down``. Each owner sets and clears only its
+    own, so that an ejection that ends does not make a host usable that the control plane calls unhealthy.
+    """
+
+    CONTROL_PLANE = 1
+    EJECTED = 2
+    TLS = 4
+
+
+class LiveEndpoint:
+    """An endpoint in use, with what is counted of it.
+
+    Identity survives configuration updates: as long as an address stays in its cluster, it is the same object. A
+    reader may read any attribute without a lock; they are written under the lock of the cluster that owns them.
+
+    Attributes:
+        endpoint: What the configuration says of it now.
+        address: Where it listens.
+        name: ``str(address)``.
+        hostname: The name that it was given or was resolved from, ``""`` where there is none.
+        weight: Its weight within its locality, at least 1.
+        priority: 0 is called first.
+        locality: Where it is.
+        tls: What the control plane demands of connections to it; None: nothing.
+        active: Picks not released yet, over all calls.
+        gone: It left its cluster. Calls on it run on; whoever keeps connections to it closes them once idle.
+        down: Bits of :class:`Down`; 0: usable.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "active",
+        "address",
+        "down",
+        "endpoint",
+        "gone",
+        "hostname",
+        "locality",
+        "name",
+        "priority",
+        "tls",
+        "weight",
+    )
+
+    def __init__(
+        self, endpoint: Endpoint, *, priority: int, locality: Locality, tls: Tls | None = None, down: int = 0
+    ) -> None:
+        self.address: Address = endpoint.address
+        self.name = str(endpoint.address)
+        self.endpoint = endpoint
+        self.hostname = endpoint.hostname
+        self.weight = max(1, endpoint.weight)
+        self.priority = priority
+        self.locality = locality
+        self.tls = tls
+        self.active = 0
+        self.gone = False
+        self.down = down
+
+    @property
+    def usable(self) -> bool:
+        """Whether nobody says that it may not be called."""
+        return not self.down
+
+    @property
+    def ejected(self) -> bool:
+        """Whether outlier detection keeps it out now."""
+        return bool(self.down & Down.EJECTED)
+
+    def __repr__(self) -> str:
+        return f"LiveEndpoint({self.name!r}, active={self.active}, down={self.down})"
+
+
+class PickContext:
+    """What a pick may look at. ``attempt`` counts from 1; ``tried``: endpoints of this call's earlier attempts, to be
+    avoided while there is another; ``hash``: what consistent hashing uses, None for none.
+    """
+
+    __slots__ = ("attempt", "hash", "head", "tried")
+
+    def __init__(
+        self,
+        attempt: int = 1,
+        tried: tuple[LiveEndpoint, ...] = (),
+        hash: int | None = None,  # noqa: A002 - the field's name
+        head: Head | None = None,
+    ) -> None:
+        self.attempt = attempt
+        self.tried = tried
+        self.hash = hash
+        self.head = head
+
+
+class Pick(Protocol):
+    """An endpoint, held for one attempt. Thread-safe; each method takes effect once, further calls do nothing."""
+
+    @property
+    def endpoint(self) -> LiveEndpoint: ...
+
+    def report(self, outcome: Outcome, now: float) -> None:
+        """How the attempt went, once the head arrived or it failed: feeds breaker and outlier detection.
+
+        A cancelled attempt may be reported too; it counts neither as success nor as failure.
+        """
+        ...
+
+    def release(self, now: float, failure: Outcome | None = None) -> None:
+        """The attempt is over, its body read or given up: all counters close. Must be called for every pick.
+
+        ``failure``: the body broke after its head was reported. A release without a report counts as cancelled.
+        """
+        ...
+
+
+class RetryPermit(Protocol):
+    """Leave to make one retry, counted until released."""
+
+    def release(self) -> None:
+        """The retry is over (or was not made). Thread-safe; effective once."""
+        ...
+
+
+class Upstream(Protocol):
+    """A cluster as a plan sees it. Thread-safe; no method blocks."""
+
+    @property
+    def cluster(self) -> Cluster: ...
+
+    def pick(self, context: PickContext, now: float) -> Pick | Refusal:
+        """An endpoint for one attempt, or why there is none."""
+        ...
+
+    def begin_retry(self, budget: RetryBudget | None) -> RetryPermit | None:
+        """Leave to retry, or None where ``max_retries``, the cluster's budget or ``budget`` (the policy's own, held
+        beside it) is used up. The attempt that is to be retried must still be held or just have been released.
+        """
+        ...
+
+    def peek(self, context: PickContext) -> LiveEndpoint | None:
+        """What a pick now would give. Counts nothing and moves nothing on."""
+        ...
+
+
+class Connections(Protocol):
+    """A cluster as a connection pool sees it: ``max_connections`` and ``max_pending`` (CB-02). Thread-safe."""
+
+    def open_connection(self) -> bool:
+        """Count one more connection; False (and nothing counted) where the limit is reached."""
+        ...
+
+    def close_connection(self) -> None:
+        """A connection that was counted is closed."""
+        ...
+
+    def begin_pending(self) -> bool:
+        """Count one more call that waits for a connection; False (and nothing counted) at the limit."""
+        ...
+
+    def end_pending(self) -> None:
+        """A call that was counted waits no more."""
+        ...
