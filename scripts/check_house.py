@@ -1,0 +1,202 @@
+#!/usr/bin/env python3
+"""House rules that no linter knows, read from the syntax trees of the files that git would commit.
+
+    pure       model, core and xds import no clock, randomness, thread, event loop, socket, environment, file or log
+    module     a module of the product stops at 500 lines
+    function   a function of the product stops at 60 lines
+    swallowed  the product passes over no exception in silence
+    nap        a test waits for an event or on the virtual clock, never with ``time.sleep``
+    place      no file names a path of somebody's machine or the host of a package registry
+    syntax     every Python file parses
+
+Exit code 0 when all hold, 1 with one line for each finding. ``python scripts/check_house.py [ROOT]``.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["MAX_FUNCTION", "MAX_MODULE", "Finding", "check_file", "check_tree", "main"]
+
+MAX_MODULE = 500
+MAX_FUNCTION = 60
+
+PURE_ROOMS = ("meshlib/model/", "meshlib/core/", "meshlib/xds/")
+PRODUCT = ("meshlib/", "adapters/")
+
+# Everything through which a decision could depend on more than its arguments, by the root of the module's name.
+IMPURE = {
+    "clock": {"time", "sched"},
+    "randomness": {"random", "secrets", "uuid"},
+    "thread": {"threading", "_thread", "concurrent", "multiprocessing", "queue"},
+    "event loop": {"asyncio", "anyio", "trio", "selectors", "select"},
+    "socket": {"socket", "ssl", "http", "urllib", "socketserver", "grpc", "httpx", "httpx2", "dns"},
+    "environment": {"os", "posix", "signal", "subprocess", "platform"},
+    "file": {"pathlib", "tempfile", "shutil", "glob"},
+    "log": {"logging", "warnings", "syslog"},
+}
+KINDS = {name: kind for kind, names in IMPURE.items() for name in names}
+
+# A bracket around one letter keeps this file from finding itself.
+PLACE = re.compile(
+    r"(?<![\w.])/(?:[w]ork|[f]arm)/"
+    r"|/[r]oot/"
+    r"|(?<![\w.~-])/(?:[h]ome|[U]sers)/\w"
+    r"|/tmp/[b]ash_jobs"
+    r"|[p]ypi[.]org|[r]egistry[.]npmjs|[p]roxy[.]golang|repo1?[.][m]aven"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One broken rule: ``path`` relative to the root, ``line`` from 1, the rule's name, and what is wrong."""
+
+    path: str
+    line: int
+    rule: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.rule}: {self.text}"
+
+
+def check_tree(root: Path) -> list[Finding]:
+    """Every finding in the files that git knows or would add under `root`."""
+    return [finding for path in tracked(root) for finding in check_path(root, path)]
+
+
+def tracked(root: Path) -> list[str]:
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=root,
+        capture_output=True,
+        check=True,
+    )
+    return sorted({name for name in listing.stdout.decode().split("\0") if name})
+
+
+def check_path(root: Path, path: str) -> Iterator[Finding]:
+    file = root / path
+    if file.is_symlink() or not file.is_file():
+        return
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:  # an image, a certificate: nothing to read
+        return
+    yield from check_file(path, text)
+
+
+def check_file(path: str, text: str) -> Iterator[Finding]:
+    """The findings in one file; `path` is relative to the root and decides which rules apply."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if found := PLACE.search(line):
+            yield Finding(path, number, "place", f"names {found[0]!r}")
+    if not path.endswith(".py"):
+        return
+    try:
+        tree = ast.parse(text)
+    except SyntaxError as error:
+        yield Finding(path, error.lineno or 1, "syntax", error.msg)
+        return
+    if path.startswith(PRODUCT):
+        yield from _sizes(path, text, tree)
+        yield from _swallowed(path, tree)
+    if path.startswith(PURE_ROOMS):
+        yield from _impure(path, tree)
+    if path.startswith("tests/"):
+        yield from _naps(path, tree)
+
+
+def _sizes(path: str, text: str, tree: ast.Module) -> Iterator[Finding]:
+    lines = len(text.splitlines())
+    if lines > MAX_MODULE:
+        yield Finding(path, 1, "module", f"{lines} lines, at most {MAX_MODULE}")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            if length > MAX_FUNCTION:
+                yield Finding(
+                    path, node.lineno, "function", f"{node.name} has {length} lines, at most {MAX_FUNCTION}"
+                )
+
+
+def _swallowed(path: str, tree: ast.Module) -> Iterator[Finding]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ExceptHandler) and all(_says_nothing(line) for line in node.body):
+            yield Finding(
+                path, node.lineno, "swallowed", "an exception is passed over; handle it, or say why by name"
+            )
+        elif isinstance(node, ast.Call) and _called(node).split(".")[-1] == "suppress":
+            broad = {"Exception", "BaseException"} & {ast.unparse(argument) for argument in node.args}
+            if broad:
+                yield Finding(
+                    path, node.lineno, "swallowed", f"suppresses {broad.pop()}; name what may be passed over"
+                )
+
+
+def _says_nothing(line: ast.stmt) -> bool:
+    return isinstance(line, ast.Pass) or (isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant))
+
+
+def _impure(path: str, tree: ast.Module) -> Iterator[Finding]:
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.stmt | ast.expr):
+            continue
+        for name in _imported(node):
+            if kind := KINDS.get(name.split(".")[0]):
+                yield Finding(path, node.lineno, "pure", f"imports {name} ({kind}); take it as an argument")
+        if isinstance(node, ast.Call) and _called(node) in {"open", "input", "print"}:
+            yield Finding(path, node.lineno, "pure", f"calls {_called(node)}()")
+
+
+def _imported(node: ast.AST) -> list[str]:
+    """The modules that a statement or a call by constant name imports; relative imports stay in the house."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [node.module] if node.module and not node.level else []
+    if isinstance(node, ast.Call) and _called(node).split(".")[-1] in {"__import__", "import_module"}:
+        first = node.args[0] if node.args else None
+        return [first.value] if isinstance(first, ast.Constant) and isinstance(first.value, str) else []
+    return []
+
+
+def _naps(path: str, tree: ast.Module) -> Iterator[Finding]:
+    modules = {"time"}
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            modules |= {alias.asname for alias in node.names if alias.name == "time" and alias.asname}
+        elif isinstance(node, ast.ImportFrom) and node.module == "time":
+            names |= {alias.asname or alias.name for alias in node.names if alias.name == "sleep"}
+    forbidden = {f"{module}.sleep" for module in modules} | names
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and _called(node) in forbidden:
+            yield Finding(path, node.lineno, "nap", "sleeps; wait for the event, or use the virtual clock")
+
+
+def _called(node: ast.Call) -> str:
+    return ast.unparse(node.func)
+
+
+def main(arguments: list[str]) -> int:
+    """Print the findings and give the exit code."""
+    root = Path(arguments[0]) if arguments else Path(__file__).resolve().parent.parent
+    findings = check_tree(root)
+    for finding in findings:
+        print(finding)
+    print(f"house rules: {len(findings)} broken" if findings else "house rules: all hold")
+    return 1 if findings else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

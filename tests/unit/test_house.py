@@ -1,0 +1,170 @@
+"""The house rules hold for this tree, and the check that says so finds what it looks for."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = (
+    "grpc",
+    "google.protobuf",
+    "httpx",
+    "httpx2",
+    "yaml",
+    "rich",
+    "typer",
+    "opentelemetry",
+    "dns",
+    "asyncio",
+)
+
+
+def _load():
+    spec = importlib.util.spec_from_file_location("check_house", ROOT / "scripts" / "check_house.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["check_house"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+house = _load()
+
+
+def rules(path: str, code: str) -> list[str]:
+    return [finding.rule for finding in house.check_file(path, textwrap.dedent(code))]
+
+
+def test_this_tree_keeps_the_rules():
+    assert [str(finding) for finding in house.check_tree(ROOT)] == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import time",
+        "import os.path",
+        "import math, random",
+        "from asyncio import Lock",
+        "from concurrent.futures import Future",
+        "from os import environ as e",
+        "def f():\n    import socket",
+        "try:\n    import logging\nexcept ImportError:\n    logging = None",
+        "class A:\n    def f(self):\n        if self:\n            from threading import Lock",
+        "import importlib\nimportlib.import_module('time')",
+        "__import__('secrets')",
+        "def f(p):\n    return open(p).read()",
+    ],
+)
+@pytest.mark.parametrize("room", ["model", "core/balance", "xds"])
+def test_a_pure_room_that_reaches_outside_is_found(room, code):
+    assert rules(f"meshlib/{room}/x.py", code) == ["pure"]
+
+
+@pytest.mark.parametrize("path", ["meshlib/runtime/x.py", "meshlib/mesh.py", "tests/unit/core/test_x.py"])
+def test_other_rooms_may_have_a_clock(path):
+    assert rules(path, "import time, threading, os") == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from __future__ import annotations\nimport math\nfrom meshlib.model.address import Address\nfrom . import time",
+        "clock = None\ndef now(time):\n    return time.random",
+        "text = 'import time'",
+    ],
+)
+def test_a_pure_room_that_stays_inside_passes(code):
+    assert rules("meshlib/core/x.py", code) == []
+
+
+def test_the_length_of_modules_and_functions_is_counted_to_the_line():
+    assert rules("meshlib/x.py", "x = 1\n" * 500) == []
+    assert rules("meshlib/x.py", "x = 1\n" * 501) == ["module"]
+    assert rules("adapters/meshlib_flask/x.py", "def f():\n" + "    x = 1\n" * 59) == []
+    assert rules("adapters/meshlib_flask/x.py", "def f():\n" + "    x = 1\n" * 60) == ["function"]
+    assert rules("meshlib/x.py", "class A:\n    async def f(self):\n" + "        x = 1\n" * 60) == [
+        "function"
+    ]
+    assert rules("tests/unit/test_x.py", "def f():\n" + "    x = 1\n" * 600) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "try:\n    f()\nexcept OSError:\n    pass",
+        "try:\n    f()\nexcept OSError:\n    ...",
+        "import contextlib\nwith contextlib.suppress(Exception):\n    f()",
+    ],
+)
+def test_an_exception_passed_over_is_found(code):
+    assert rules("meshlib/runtime/x.py", code) == ["swallowed"]
+
+
+def test_an_exception_named_and_handled_passes():
+    assert rules("meshlib/runtime/x.py", "try:\n    f()\nexcept OSError:\n    gone = True") == []
+    assert (
+        rules("meshlib/runtime/x.py", "import contextlib\nwith contextlib.suppress(OSError):\n    f()") == []
+    )
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import time\ntime.sleep(1)",
+        "import time as t\ndef test_x():\n    t.sleep(0)",
+        "from time import sleep\nsleep(1)",
+        "from time import sleep as wait\nwait(1)",
+    ],
+)
+def test_a_sleeping_test_is_found(code):
+    assert rules("tests/unit/test_x.py", code) == ["nap"]
+
+
+def test_a_test_that_waits_for_an_event_passes():
+    assert rules("tests/unit/test_x.py", "import threading\nthreading.Event().wait(1)\nclock.sleep(1)") == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["cd /{r}oot/project", "open('/{h}ome/anna/x')", "see https://{p}ypi.org/project/x", '"/{U}sers/anna"'],
+)
+def test_a_place_is_found(text):
+    text = text.format(r="r", h="h", p="p", U="U")
+    assert [finding.rule for finding in house.check_file("docs/x.md", text)] == ["place"]
+
+
+@pytest.mark.parametrize(
+    "text", ["/etc/ssl/certs", "http://reviews/home/x", "/homepage", "a/work/b", "~/.config"]
+)
+def test_what_only_looks_like_a_place_passes(text):
+    assert list(house.check_file("docs/x.md", text)) == []
+
+
+def test_a_file_that_does_not_parse_is_found():
+    assert rules("meshlib/x.py", "def f(:") == ["syntax"]
+
+
+def test_the_command_says_where_and_exits_with_one(tmp_path):
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    room = tmp_path / "meshlib" / "core"
+    room.mkdir(parents=True)
+    (room / "x.py").write_text("x = 1\nimport time\n")
+    command = [sys.executable, str(ROOT / "scripts" / "check_house.py"), str(tmp_path)]
+    broken = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert broken.returncode == 1
+    assert "meshlib/core/x.py:2: pure: imports time (clock)" in broken.stdout
+    (room / "x.py").write_text("x = 1\n")
+    assert subprocess.run(command, capture_output=True, text=True, check=False).returncode == 0
+
+
+def test_importing_meshlib_loads_nothing_heavy():
+    code = f"import json, sys; import meshlib; assert meshlib.__file__; print(json.dumps([m for m in {HEAVY!r} if m in sys.modules]))"
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert json.loads(out.stdout) == []
