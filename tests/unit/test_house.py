@@ -22,7 +22,6 @@ HEAVY = (
     "typer",
     "opentelemetry",
     "dns",
-    "asyncio",
 )
 
 
