@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -134,11 +135,26 @@ class CallInfo:
     endpoint: str = ""
     attempts: tuple[Attempt, ...] = ()
     seconds: float = 0.0
-    lines: tuple[str, ...] = field(default=(), repr=False)
+    lines: tuple[str, ...] | Callable[[], tuple[str, ...]] = field(default=(), repr=False, compare=False)
 
     def trace(self) -> tuple[str, ...]:
-        """The decision in words, a line a step."""
-        return self.lines
+        """The decision in words, a line a step. Written when asked for, so that a call does not pay for it."""
+        return self.lines() if callable(self.lines) else self.lines
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (
+            CallInfo,
+            (
+                self.via,
+                self.listener,
+                self.route,
+                self.cluster,
+                self.endpoint,
+                self.attempts,
+                self.seconds,
+                self.trace(),
+            ),
+        )
 
     def to_dict(self) -> dict[str, object]:
         return {
@@ -149,7 +165,7 @@ class CallInfo:
             "endpoint": self.endpoint,
             "attempts": [attempt.to_dict() for attempt in self.attempts],
             "seconds": self.seconds,
-            "trace": list(self.lines),
+            "trace": list(self.trace()),
         }
 
 

@@ -1,0 +1,121 @@
+"""What a call would do, without doing it: the plan's stages up to the pick, with every step told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meshlib.core.plan import route_timeout
+from meshlib.core.rewrite import auto_host, choose_cluster, direct_response, redirect, request_head
+from meshlib.core.upstream import LiveEndpoint, PickContext
+from meshlib.model.call import Decision, Head, Response
+from meshlib.model.cluster import Discovery
+from meshlib.model.route import DirectResponse, Forward, HostRewriteKind, Redirect
+
+if TYPE_CHECKING:
+    from meshlib.core.match import Match
+    from meshlib.core.plan import Env
+    from meshlib.core.resolve import Resolution
+    from meshlib.model.policy import RetryPolicy
+
+__all__ = ["explain"]
+
+
+class _Draft:
+    """A Decision as it grows."""
+
+    def __init__(self, resolution: Resolution, head: Head) -> None:
+        self.resolution = resolution
+        self.asked = head
+        self.head = head
+        self.lines = [f"{head.method} {head.scheme}://{head.authority}{head.path}"]
+        self.match: Match | None = None
+        self.cluster = ""
+        self.endpoint = ""
+        self.timeout: float | None = None
+        self.retry: RetryPolicy | None = None
+        self.response: Response | None = None
+        self.via = "mesh" if resolution.via == "mesh" else "direct"
+
+    def decision(self) -> Decision:
+        listener, head, match = self.resolution.listener, self.head, self.match
+        return Decision(
+            via=self.via,
+            listener=listener.name if listener is not None else "",
+            virtual_host=match.virtual_host.name if match is not None else "",
+            route=match.name if match is not None else "",
+            cluster=self.cluster,
+            endpoint=self.endpoint,
+            method=head.method,
+            authority=head.authority,
+            path=head.path,
+            headers=head.headers.to_dict(),
+            timeout=self.timeout,
+            retry=self.retry,
+            response=self.response,
+            lines=tuple(self.lines),
+        )
+
+
+def explain(resolution: Resolution, head: Head, env: Env) -> Decision:
+    """The Decision for ``head``. Counts nothing; a random split is drawn anew at each call.
+
+    A resolution that is not of the mesh gives a Decision whose ``via`` is ``"direct"`` and whose trace says why.
+    """
+    draft = _Draft(resolution, head)
+    if resolution.reason:
+        draft.lines.append(resolution.reason)
+    if resolution.via != "mesh" or resolution.routes is None:
+        return draft.decision()
+    if resolution.listener is not None:
+        draft.lines.append(f"listener {resolution.listener.name} ({resolution.part})")
+    match = resolution.routes.match(head, env.random, draft.lines)
+    draft.match = match
+    if match is None:
+        draft.lines.append("no route matches: 404")
+        draft.response = Response(404)
+        return draft.decision()
+    draft.lines.append(f"virtual host {match.virtual_host.name}, route {match.name}")
+    action = match.route.action
+    if isinstance(action, Forward):
+        _forward(draft, match, action, env)
+    elif isinstance(action, DirectResponse):
+        draft.response = direct_response(match, head)
+    elif isinstance(action, Redirect):
+        draft.response = redirect(match, head)
+    else:
+        draft.response = Response(404)
+    if draft.response is not None:
+        draft.lines.append(f"the configuration answers {draft.response.status}")
+    return draft.decision()
+
+
+def _forward(draft: _Draft, match: Match, action: Forward, env: Env) -> None:
+    draft.cluster, weight = choose_cluster(match, draft.asked, env.random, draft.lines)
+    draft.lines.append(f"cluster {draft.cluster}")
+    listener = draft.resolution.listener
+    draft.timeout = route_timeout(action, from_file=listener is not None and listener.from_file)
+    draft.retry = action.retry if action.retry is not None else match.virtual_host.retry
+    draft.head = request_head(match, weight, draft.asked, cluster=draft.cluster)
+    upstream = env.upstream(draft.resolution.part, draft.cluster)
+    if upstream is None:
+        draft.lines.append(
+            f"cluster {draft.cluster!r} is not known: the call fails ({action.not_found_status})"
+        )
+        return
+    if upstream.cluster.discovery is Discovery.ORIGINAL_DST:
+        draft.via = "direct"
+        draft.lines.append("a pass-through cluster: the URL is called as it is")
+        return
+    endpoint = upstream.peek(PickContext(head=draft.asked))
+    if endpoint is None:
+        draft.lines.append(f"cluster {draft.cluster} has no endpoint that can be called now")
+        return
+    _endpoint(draft, match, action, endpoint)
+
+
+def _endpoint(draft: _Draft, match: Match, action: Forward, endpoint: LiveEndpoint) -> None:
+    draft.endpoint = endpoint.name
+    draft.lines.append(f"endpoint {endpoint.name} (weight {endpoint.weight}, priority {endpoint.priority})")
+    rewrite = action.host_rewrite
+    if rewrite is not None and rewrite.kind is HostRewriteKind.AUTO:
+        draft.head = auto_host(match, None, draft.head, endpoint.hostname)

@@ -1,0 +1,601 @@
+"""The call plan: one object per call, events in, effects out.
+
+Theory. A call is a small machine. A driver (``transports/drive.py``) starts it, does what the returned effect says and
+tells what became of it, until the effect is an end. The plan never does anything itself: it does no I/O, keeps no clock
+and draws no randomness of its own, so that sync and async calls share it and a test needs neither socket nor sleep.
+
+    start ──► Send ──outcome──► Send, Sleep, Finish
+          ├─► Wait ──woke─────► (as start, from the pick on)
+          ├─► Reply            an answer that the configuration orders; nothing is sent
+          ├─► Pass             the route goes to a pass-through cluster: the transport calls the URL as it is
+          └─► Finish           an end: the last outcome, or a failure
+    Sleep ──woke──► Send, Finish
+
+The stages, in their order, and why each stands where it does:
+
+1. deadline    first, so that a call whose time is over costs nothing; asked again before each attempt.
+2. fault       (to come) above the route's work: an injected abort must not touch a breaker or a limit.
+3. rate limit  (to come) after faults, as in Envoy's filter order; before anything is counted.
+4. route       decides cluster, timeout, retries and the head; fixed for the whole call (RA-02).
+5. breaker and concurrency   inside ``Upstream.pick``, below the route because they belong to a cluster, above the
+               choice of an endpoint so that a refused call disturbs no balancer.
+6. pick        an endpoint; those tried before are avoided. The pick holds counters until it is released.
+7. attempt     the driver's part.
+8. classify    once; everything below reads only that (``core/classify.py``).
+9. outlier     hears of each attempt (``Pick.report``) before the retry is decided, so that the retry's pick
+               already avoids a host that this attempt ejected.
+10. retry and budget   last: pays only for what is really tried again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from meshlib.core.rewrite import (
+    auto_host,
+    choose_cluster,
+    direct_response,
+    redirect,
+    request_head,
+    response_edits,
+)
+from meshlib.core.retry import Retries
+from meshlib.core.trace import render
+from meshlib.core.upstream import LiveEndpoint, Pick, PickContext, Refusal, RefusalKind, RetryPermit, Upstream
+from meshlib.errors import (
+    CircuitOpen,
+    ConnectFailed,
+    DeadlineExceeded,
+    MeshError,
+    NoHealthyEndpoint,
+    Overloaded,
+    TransportFailed,
+)
+from meshlib.model.call import Attempt, CallInfo, Head, Outcome, OutcomeKind, Response
+from meshlib.model.cluster import Discovery
+from meshlib.model.events import CallEnded, Event, RetryScheduled
+from meshlib.model.policy import RetryPolicy
+from meshlib.model.route import DirectResponse, Forward, HostRewriteKind, Redirect
+
+if TYPE_CHECKING:
+    from meshlib.core.match import Match
+    from meshlib.core.resolve import Resolution
+    from meshlib.model.headers import Headers
+    from meshlib.model.route import ClusterWeight
+
+__all__ = [
+    "Call",
+    "Effect",
+    "Env",
+    "Finish",
+    "Pass",
+    "Plan",
+    "Reply",
+    "Send",
+    "Sleep",
+    "Wait",
+    "route_timeout",
+]
+
+#: Envoy ``RouteAction.timeout`` (TO-02): what a control plane's route gets where it sets none. Seconds.
+DEFAULT_ROUTE_TIMEOUT = 15.0
+
+_EXPECTED_TIMEOUT = "x-envoy-expected-rq-timeout-ms"
+_ATTEMPT_COUNT = "x-envoy-attempt-count"
+
+
+class Env:
+    """What a plan asks of its surroundings; one per process and mesh, shared by all calls.
+
+    ``upstream(part, cluster)`` gives a live cluster or None; ``random()`` a float in [0, 1); ``emit`` is None where
+    nobody listens.
+    """
+
+    __slots__ = ("emit", "random", "upstream")
+
+    def __init__(
+        self,
+        upstream: Callable[[str, str], Upstream | None],
+        random: Callable[[], float],
+        emit: Callable[[Event], None] | None = None,
+    ) -> None:
+        self.upstream = upstream
+        self.random = random
+        self.emit = emit
+
+
+class Call:
+    """What a call brings along.
+
+    ``deadline`` (absolute, the plan's clock) is the nearest of the application's own and ``limit`` names it in words.
+    ``options_timeout`` is ``CallOptions.timeout``; ``wait`` how many seconds the call may wait for endpoints that are
+    not known yet; ``replayable`` whether the body can be sent again.
+    """
+
+    __slots__ = (
+        "deadline",
+        "hash_key",
+        "head",
+        "idempotent",
+        "limit",
+        "replayable",
+        "resolution",
+        "retry",
+        "timeout",
+        "wait",
+    )
+
+    def __init__(
+        self,
+        resolution: Resolution,
+        head: Head,
+        *,
+        deadline: float | None = None,
+        limit: str = "",
+        timeout: float | None = None,
+        retry: RetryPolicy | bool | None = None,
+        idempotent: bool | None = None,
+        hash_key: str | None = None,
+        replayable: bool = True,
+        wait: float = 0.0,
+    ) -> None:
+        self.resolution = resolution
+        self.head = head
+        self.deadline = deadline
+        self.limit = limit
+        self.timeout = timeout
+        self.retry = retry
+        self.idempotent = idempotent
+        self.hash_key = hash_key
+        self.replayable = replayable
+        self.wait = wait
+
+
+class Send:
+    """Send ``head`` to ``endpoint`` now. ``deadline`` (absolute) bounds the attempt until its body is read;
+    ``connect_timeout`` in seconds. ``endpoint`` is held until the plan is told how the attempt ended.
+    """
+
+    __slots__ = ("connect_timeout", "deadline", "endpoint", "head", "number", "upstream")
+
+    def __init__(
+        self,
+        number: int,
+        endpoint: LiveEndpoint,
+        head: Head,
+        deadline: float | None,
+        connect_timeout: float | None,
+        upstream: Upstream,
+    ) -> None:
+        self.number = number
+        self.endpoint = endpoint
+        self.head = head
+        self.deadline = deadline
+        self.connect_timeout = connect_timeout
+        self.upstream = upstream
+
+
+class Sleep:
+    """Do nothing for ``seconds``, then ``woke``. What came of the last attempt is given up now."""
+
+    __slots__ = ("seconds",)
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+
+class Wait:
+    """Wait until the configuration changes, or until the absolute time ``until``; then ``woke``."""
+
+    __slots__ = ("until",)
+
+    def __init__(self, until: float) -> None:
+        self.until = until
+
+
+class Reply:
+    """The configuration orders this response."""
+
+    __slots__ = ("response",)
+
+    def __init__(self, response: Response) -> None:
+        self.response = response
+
+
+class Pass:
+    """Call the URL as it is: the route goes to a pass-through cluster. ``deadline`` is absolute."""
+
+    __slots__ = ("deadline", "head")
+
+    def __init__(self, head: Head, deadline: float | None) -> None:
+        self.head = head
+        self.deadline = deadline
+
+
+class Finish:
+    """The end. ``failure`` None: the outcome's response is the caller's. Else the error's class, in words
+    ``message``; ``response`` is what a sidecar would have answered.
+    """
+
+    __slots__ = ("failure", "message", "outcome", "response")
+
+    def __init__(
+        self,
+        outcome: Outcome | None,
+        failure: type[MeshError] | None = None,
+        message: str = "",
+        response: Response | None = None,
+    ) -> None:
+        self.outcome = outcome
+        self.failure = failure
+        self.message = message
+        self.response = response
+
+
+Effect = Send | Sleep | Wait | Reply | Pass | Finish
+
+_TEXT = (("content-type", "text/plain"),)
+_OVERLOADED = (("x-envoy-overloaded", "true"), *_TEXT)
+
+_REFUSALS: dict[RefusalKind, tuple[type[MeshError], Response]] = {
+    RefusalKind.NO_ENDPOINT: (NoHealthyEndpoint, Response(503, _TEXT, b"no healthy upstream")),
+    RefusalKind.TLS: (NoHealthyEndpoint, Response(503, _TEXT, b"no healthy upstream")),
+    RefusalKind.UNKNOWN_CLUSTER: (NoHealthyEndpoint, Response(503)),
+    RefusalKind.DROPPED: (Overloaded, Response(503, _OVERLOADED, b"unconditional drop overload")),
+    RefusalKind.BREAKER: (
+        CircuitOpen,
+        Response(
+            503,
+            _OVERLOADED,
+            b"upstream connect error or disconnect/reset before headers. reset reason: overflow",
+        ),
+    ),
+    RefusalKind.MAX_REQUESTS: (
+        Overloaded,
+        Response(
+            503,
+            _OVERLOADED,
+            b"upstream connect error or disconnect/reset before headers. reset reason: overflow",
+        ),
+    ),
+}
+
+_RESET = b"upstream connect error or disconnect/reset before headers. reset reason: "
+_FAILURES: dict[OutcomeKind, tuple[type[MeshError], Response]] = {
+    OutcomeKind.CONNECT: (ConnectFailed, Response(503, _TEXT, _RESET + b"remote connection failure")),
+    OutcomeKind.RESET: (TransportFailed, Response(503, _TEXT, _RESET + b"connection termination")),
+    OutcomeKind.REFUSED: (TransportFailed, Response(503, _TEXT, _RESET + b"remote refused stream")),
+    OutcomeKind.TIMEOUT: (DeadlineExceeded, Response(504, _TEXT, b"upstream request timeout")),
+    OutcomeKind.CANCELLED: (TransportFailed, Response(503, _TEXT, _RESET + b"local reset")),
+}
+
+
+def route_timeout(action: Forward, *, from_file: bool) -> float | None:
+    """The route's own timeout in seconds, or None for none (TO-02)."""
+    if action.timeout is None:
+        return None if from_file else DEFAULT_ROUTE_TIMEOUT
+    return action.timeout or None
+
+
+class Plan:
+    """The plan of one call. Not thread-safe: a call is driven by one thread or task at a time; only :meth:`close` may
+    come from another (a response that is collected).
+    """
+
+    __slots__ = (
+        "_attempts",
+        "_call",
+        "_closed",
+        "_deadline",
+        "_env",
+        "_last",
+        "_limit",
+        "_match",
+        "_per_try",
+        "_permit",
+        "_pick",
+        "_ready_by",
+        "_retries",
+        "_sent_at",
+        "_template",
+        "_tried",
+        "_upstream",
+        "_weight",
+        "_words",
+        "cluster",
+        "started",
+    )
+
+    def __init__(self, call: Call, env: Env) -> None:
+        self._call = call
+        self._env = env
+        self._attempts: list[Attempt] = []
+        self._tried: tuple[LiveEndpoint, ...] = ()
+        self._match: Match | None = None
+        self._weight: ClusterWeight | None = None
+        self._upstream: Upstream | None = None
+        self._template: Head | None = None
+        self._pick: Pick | None = None
+        self._permit: RetryPermit | None = None
+        self._retries: Retries | None = None
+        self._per_try: float | None = None
+        self._deadline = call.deadline
+        self._limit = call.limit
+        self._ready_by: float | None = None
+        self._last: Outcome | None = None
+        self._words: list[str] = []
+        self._closed = False
+        self.cluster = ""
+        self.started = 0.0
+        self._sent_at = 0.0
+
+    # --- events ---------------------------------------------------------------------------------------------------
+
+    def start(self, now: float) -> Effect:
+        """The first effect. ``now`` is monotonic seconds, here and below."""
+        self.started = now
+        if self._deadline is not None and now >= self._deadline:
+            return self._out_of_time(None)
+        call = self._call
+        routes = call.resolution.routes
+        match = routes.match(call.head, self._env.random) if routes is not None else None
+        if match is None:
+            self._words.append("no route matches: 404")
+            return Reply(Response(404))
+        self._match = match
+        action = match.route.action
+        if isinstance(action, Forward):
+            return self._forward(match, action, now)
+        if isinstance(action, DirectResponse):
+            return Reply(direct_response(match, call.head))
+        if isinstance(action, Redirect):
+            return Reply(redirect(match, call.head))
+        self._words.append("the route is for servers only: 404")
+        return Reply(Response(404))
+
+    def outcome(self, outcome: Outcome, now: float) -> Effect:
+        """The attempt's head arrived, or it failed."""
+        pick, retries = self._pick, self._retries
+        assert pick is not None
+        number = len(self._attempts) + 1
+        # The call's own time is over: that is the call's end, whatever the last read reported (RT-06).
+        late = self._deadline is not None and now >= self._deadline and outcome.kind is not OutcomeKind.OK
+        pick.report(outcome, now)
+        decision = None
+        if retries is not None and not late:
+            decision = retries.after(outcome, now, self._sent_at)
+        self._attempts.append(self._attempt_record(number, outcome, retried=decision is not None))
+        if self._permit is not None:
+            self._permit.release()
+            self._permit = None
+        if decision is not None:
+            effect = self._retry(outcome, decision.delay, decision.reason, now)
+            if effect is not None:
+                return effect
+        if late:
+            return self._out_of_time(outcome)
+        return self._finish(outcome)
+
+    def woke(self, now: float) -> Effect:
+        """A ``Sleep`` or ``Wait`` is over."""
+        return self._send(now)
+
+    def cancel(self, outcome: Outcome, now: float) -> None:
+        """The caller gave up while an attempt or a sleep was under way: everything held is released."""
+        if self._pick is not None:
+            self._pick.report(outcome, now)
+            self._attempts.append(self._attempt_record(len(self._attempts) + 1, outcome, retried=False))
+        self.close(now)
+
+    def close(self, now: float, failure: Outcome | None = None) -> None:
+        """The call is over, its body read or given up. Effective once; safe from any thread."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._pick is not None:
+            self._pick.release(now, failure)
+        if self._permit is not None:
+            self._permit.release()
+        if self._env.emit is not None:
+            self._env.emit(CallEnded(self.info(now)))
+
+    # --- stages ---------------------------------------------------------------------------------------------------
+
+    def _forward(self, match: Match, action: Forward, now: float) -> Effect:
+        call = self._call
+        self.cluster, self._weight = choose_cluster(match, call.head, self._env.random, None)
+        upstream = self._env.upstream(call.resolution.part, self.cluster)
+        if upstream is None:
+            message = f"route {match.name} names cluster {self.cluster!r}, which is not known"
+            return Finish(None, NoHealthyEndpoint, message, Response(action.not_found_status))
+        self._upstream = upstream
+        self._time_limits(action, now)
+        self._template = request_head(match, self._weight, call.head, cluster=self.cluster)
+        if upstream.cluster.discovery is Discovery.ORIGINAL_DST:
+            return Pass(self._template, self._deadline)
+        policy = self._retry_policy(match, action)
+        if policy is not None:
+            self._per_try = policy.per_try_timeout or None
+            self._retries = Retries(
+                policy,
+                self._env.random,
+                method=call.head.method,
+                replayable=call.replayable,
+                idempotent=call.idempotent,
+                head=call.head,
+            )
+        return self._send(now)
+
+    def _time_limits(self, action: Forward, now: float) -> None:
+        """The nearest of the application's deadline, this call's timeout and the route's."""
+        call = self._call
+        listener = call.resolution.listener
+        seconds = route_timeout(action, from_file=listener is not None and listener.from_file)
+        limit = "the route's timeout"
+        if call.timeout is not None and (call.timeout == 0 or seconds is None or call.timeout < seconds):
+            seconds, limit = call.timeout or None, "the call's timeout"
+        if seconds is not None and (self._deadline is None or now + seconds < self._deadline):
+            self._deadline, self._limit = now + seconds, f"{limit} of {seconds:g} s"
+
+    def _retry_policy(self, match: Match, action: Forward) -> RetryPolicy | None:
+        chosen = self._call.retry
+        if isinstance(chosen, RetryPolicy):
+            return chosen
+        if chosen is False:
+            return None
+        # The route's policy replaces the virtual host's whole (RT-01).
+        return action.retry if action.retry is not None else match.virtual_host.retry
+
+    def _send(self, now: float) -> Effect:
+        upstream = self._upstream
+        assert upstream is not None
+        if self._deadline is not None and now >= self._deadline:
+            return self._out_of_time(None)
+        number = len(self._attempts) + 1
+        picked = upstream.pick(PickContext(number, self._tried, self._hash(), self._call.head), now)
+        if isinstance(picked, Refusal):
+            return self._refused(picked, now)
+        self._pick = picked
+        self._sent_at = now
+        endpoint = picked.endpoint
+        self._tried = (*self._tried, endpoint)
+        deadline = self._deadline
+        if self._per_try is not None and (deadline is None or now + self._per_try < deadline):
+            deadline = now + self._per_try
+        return Send(
+            number,
+            endpoint,
+            self._head(number, endpoint, deadline, now),
+            deadline,
+            upstream.cluster.connect_timeout,
+            upstream,
+        )
+
+    def _head(self, number: int, endpoint: LiveEndpoint, deadline: float | None, now: float) -> Head:
+        match, head = self._match, self._template
+        assert match is not None and head is not None
+        if self._retries is not None:
+            head = head.copy()
+        action = match.route.action
+        assert isinstance(action, Forward)
+        rewrite = (self._weight.host_rewrite if self._weight is not None else None) or action.host_rewrite
+        if rewrite is not None and rewrite.kind is HostRewriteKind.AUTO:
+            head = auto_host(match, self._weight, head, endpoint.hostname)
+        if deadline is not None:
+            head.headers.set(_EXPECTED_TIMEOUT, str(round((deadline - now) * 1000)))
+        if match.virtual_host.include_attempt_count:
+            head.headers.set(_ATTEMPT_COUNT, str(number))
+        return head
+
+    def _hash(self) -> int | None:
+        key = self._call.hash_key
+        if key is None:
+            return None
+        from meshlib.core.hashing import hash_text
+
+        return hash_text(key)
+
+    def _refused(self, refusal: Refusal, now: float) -> Effect:
+        cluster = self._upstream.cluster if self._upstream is not None else None
+        if refusal.kind is RefusalKind.NO_ENDPOINT and cluster is not None and cluster.assignment is None:
+            # Nothing was ever heard of it: a name being resolved. Worth a wait, once and bounded.
+            if self._ready_by is None:
+                self._ready_by = now + self._call.wait
+            until = self._ready_by if self._deadline is None else min(self._ready_by, self._deadline)
+            if now < until:
+                return Wait(until)
+        self._words.append(refusal.detail)
+        if self._last is not None and self._last.kind is not OutcomeKind.OK:
+            # A retry that cannot be made is no news: how the last attempt failed is the answer.
+            return self._finish(self._last)
+        failure, response = _REFUSALS[refusal.kind]
+        return Finish(None, failure, refusal.detail, response)
+
+    def _retry(self, outcome: Outcome, delay: float, reason: str, now: float) -> Effect | None:
+        upstream, policy_budget = (
+            self._upstream,
+            self._retries.policy.budget if self._retries is not None else None,
+        )
+        assert upstream is not None
+        if self._deadline is not None and now + delay >= self._deadline:
+            self._words.append(f"no retry ({reason}): {self._limit} leaves no time")
+            return None
+        permit = upstream.begin_retry(policy_budget)
+        if permit is None:
+            self._words.append(f"no retry ({reason}): the limit of retries is reached")
+            return None
+        self._permit = permit
+        self._last = outcome
+        if self._pick is not None:
+            self._pick.release(now)
+            self._pick = None
+        if self._env.emit is not None:
+            self._env.emit(RetryScheduled(self.cluster, len(self._attempts) + 1, delay, reason))
+        return Sleep(delay)
+
+    # --- ends -----------------------------------------------------------------------------------------------------
+
+    def _finish(self, outcome: Outcome) -> Effect:
+        if outcome.kind is OutcomeKind.OK:
+            return Finish(outcome)
+        failure, response = _FAILURES[outcome.kind]
+        where = self._attempts[-1].endpoint if self._attempts else ""
+        detail = outcome.detail or (str(outcome.error) if outcome.error is not None else outcome.kind.value)
+        return Finish(outcome, failure, f"{self.cluster} at {where}: {detail}", response)
+
+    def _out_of_time(self, outcome: Outcome | None) -> Effect:
+        _, response = _FAILURES[OutcomeKind.TIMEOUT]
+        where = f" ({self._attempts[-1].endpoint})" if self._attempts else ""
+        message = f"{self._limit or 'the deadline'} is over{where}"
+        self._words.append(message)
+        return Finish(outcome, DeadlineExceeded, message, response)
+
+    # --- facts ----------------------------------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float | None:
+        """When the call's time is over (absolute), as far as it is known yet."""
+        return self._deadline
+
+    @property
+    def route(self) -> str:
+        return self._match.name if self._match is not None else ""
+
+    def response_headers(self, headers: Headers) -> Headers | None:
+        """The response's header lines as the routes edit them, or None for no change."""
+        if self._match is None:
+            return None
+        return response_edits(self._match, self._weight, headers, None)
+
+    def info(self, now: float) -> CallInfo:
+        """What has been done so far."""
+        listener = self._call.resolution.listener
+        attempts = tuple(self._attempts)
+        endpoint = attempts[-1].endpoint if attempts else ""
+        return CallInfo(
+            via="mesh",
+            listener=listener.name if listener is not None else "",
+            route=self.route,
+            cluster=self.cluster,
+            endpoint=endpoint,
+            attempts=attempts,
+            seconds=now - self.started,
+            lines=lambda: render(
+                self._call.resolution,
+                self._call.head,
+                self._match,
+                self.cluster,
+                self._weight,
+                attempts,
+                self._words,
+            ),
+        )
+
+    def _attempt_record(self, number: int, outcome: Outcome, *, retried: bool) -> Attempt:
+        pick = self._pick
+        kind = outcome.kind.value
+        if outcome.kind is OutcomeKind.OK and (retried or (outcome.status or 0) >= 500):
+            kind = OutcomeKind.STATUS.value
+        name = pick.endpoint.name if pick is not None else ""
+        return Attempt(number, name, kind, outcome.status, outcome.sent, outcome.seconds)
