@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from meshlib.xds.schema.mapping import MAX_DEPTH, JsonError, from_json, to_json
 from meshlib.xds.schema.messages import (
     POOL,
     DecodeError,
@@ -32,6 +31,8 @@ from meshlib.xds.schema.messages import (
     type_url,
     unpack,
 )
+from meshlib.xds.schema.reader import MAX_DEPTH, JsonError, from_json
+from meshlib.xds.schema.writer import to_json
 
 __all__ = [
     "ADS_DELTA",

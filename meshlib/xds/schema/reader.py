@@ -1,10 +1,9 @@
-"""Messages from and to the JSON shape that Envoy's own configuration files have (protobuf's JSON mapping).
+"""Messages from the JSON shape that Envoy's own configuration files have (protobuf's JSON mapping).
 
 Differences from protobuf's `json_format`: every problem is reported, each with its path; an Any is resolved by
 `@type` within the private pool, and one whose type the schema does not have becomes the TypedStruct that xDS
 provides for that (https://github.com/cncf/xds, xds/type/v3/typed_struct.proto), so that a decoder can still name
-and judge it; what is inside an opaque field is not read. Field names may be snake_case or camelCase, output is
-snake_case.
+and judge it; what is inside an opaque field is not read. Field names may be snake_case or camelCase.
 """
 
 from __future__ import annotations
@@ -12,12 +11,10 @@ from __future__ import annotations
 import base64
 import binascii
 import difflib
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
-from google.protobuf.message import DecodeError
 
 from meshlib.xds.schema.messages import (
     WireMessage,
@@ -29,7 +26,7 @@ from meshlib.xds.schema.messages import (
     type_name,
 )
 
-__all__ = ["MAX_DEPTH", "JsonError", "from_json", "to_json"]
+__all__ = ["FLOATS", "MAX_DEPTH", "STRUCTS", "TIMES", "WRAPPERS", "JsonError", "from_json"]
 
 # Messages within messages. Protobuf itself refuses to parse what is nested deeper than 100.
 MAX_DEPTH = 100
@@ -43,13 +40,13 @@ _INTEGERS = {
     FieldDescriptor.TYPE_INT64: (-(2**63), 2**63 - 1),
     FieldDescriptor.TYPE_UINT64: (0, 2**64 - 1),
 }
-_FLOATS = {FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_FLOAT}
-_WRAPPERS = frozenset(
+FLOATS = {FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_FLOAT}
+WRAPPERS = frozenset(
     f"google.protobuf.{kind}Value"
     for kind in ("Bool", "Bytes", "Double", "Float", "Int32", "Int64", "String", "UInt32", "UInt64")
 )
-_TIMES = frozenset({"google.protobuf.Duration", "google.protobuf.Timestamp"})
-_STRUCTS = frozenset({"google.protobuf.Struct", "google.protobuf.Value", "google.protobuf.ListValue"})
+TIMES = frozenset({"google.protobuf.Duration", "google.protobuf.Timestamp"})
+STRUCTS = frozenset({"google.protobuf.Struct", "google.protobuf.Value", "google.protobuf.ListValue"})
 
 
 class JsonError(ValueError):
@@ -78,18 +75,6 @@ def from_json(name: str, value: Any, *, path: str = "") -> WireMessage:
     return made
 
 
-def to_json(of: WireMessage) -> Any:
-    """The JSON shape of a message: only what is set, names in snake_case, 64-bit integers as text.
-
-    An Any whose type the schema does not have, or whose bytes are no such message, keeps its bytes: in base64,
-    under `value`.
-    """
-    writer = _WRITERS.get(of.DESCRIPTOR.full_name)
-    if writer is not None:
-        return writer(of)
-    return {field.name: _written(field, value) for field, value in of.ListFields()}
-
-
 class _Reader:
     """Fills messages and gathers what is wrong on the way."""
 
@@ -103,10 +88,10 @@ class _Reader:
         name = into.DESCRIPTOR.full_name
         if name == "google.protobuf.Any":
             self._fill_any(into, value, path, depth)
-        elif name in _WRAPPERS:
+        elif name in WRAPPERS:
             self._set(into, into.DESCRIPTOR.fields_by_name["value"], value, path, depth)
-        elif name in _TIMES or name in _STRUCTS:
-            self._attempt(path, _fill_time if name in _TIMES else _fill_struct, into, value)
+        elif name in TIMES or name in STRUCTS:
+            self._attempt(path, _fill_time if name in TIMES else _fill_struct, into, value)
         elif not isinstance(value, Mapping):
             self._problem(path, f"must be a mapping ({full_name(into)}), not {_shown(value)}")
         else:
@@ -177,6 +162,8 @@ class _Reader:
                 self.fill(into.get_or_create(key), each, here, depth + 1)
 
     def _fill_any(self, into: WireMessage, value: Any, path: str, depth: int) -> None:
+        if isinstance(value, Mapping) and not value:
+            return  # an Any that is set and empty, as protobuf writes it
         if not isinstance(value, Mapping) or not isinstance(value.get("@type"), str):
             self._problem(path, "must be a mapping with the text '@type'")
             return
@@ -190,7 +177,7 @@ class _Reader:
         if not knows(name):
             name, rest = _TYPED_STRUCT, {"type_url": url, "value": rest}
             url = f"type.googleapis.com/{_TYPED_STRUCT}"
-        elif name in _WRAPPERS or name in _TIMES or name in _STRUCTS:
+        elif name in WRAPPERS or name in TIMES or name in STRUCTS:
             rest = rest.get("value")
         inner = message(name)()
         before = len(self.problems)
@@ -213,7 +200,7 @@ def _scalar(field: FieldDescriptor, value: Any) -> Any:
         return _enum(field, value)
     if field.type in _INTEGERS:
         return _integer(value, *_INTEGERS[field.type])
-    if field.type in _FLOATS:
+    if field.type in FLOATS:
         return _number(value)
     if field.type == FieldDescriptor.TYPE_BYTES:
         return _bytes(value)
@@ -335,64 +322,3 @@ def _nearest(key: Any, of: Descriptor) -> str:
 def _shown(value: Any) -> str:
     text = repr(value) if isinstance(value, str | int | float | bool | None) else type(value).__name__
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _written(field: FieldDescriptor, value: Any) -> Any:
-    if field.message_type is not None and field.message_type.GetOptions().map_entry:
-        kind = field.message_type.fields_by_name["value"]
-        return {key: _written_one(kind, value[key]) for key in sorted(value)}
-    if is_repeated(field):
-        return [_written_one(field, each) for each in value]
-    return _written_one(field, value)
-
-
-def _written_one(field: FieldDescriptor, value: Any) -> Any:
-    if field.message_type is not None:
-        return to_json(value)
-    if field.enum_type is not None:
-        known = field.enum_type.values_by_number.get(value)
-        return known.name if known else value
-    if field.type in (FieldDescriptor.TYPE_INT64, FieldDescriptor.TYPE_UINT64):
-        return str(value)
-    if field.type in _FLOATS:
-        return _written_number(value)
-    return base64.b64encode(value).decode() if field.type == FieldDescriptor.TYPE_BYTES else value
-
-
-def _written_number(value: float) -> float | str:
-    if math.isnan(value):
-        return "NaN"
-    if math.isinf(value):
-        return "Infinity" if value > 0 else "-Infinity"
-    return value
-
-
-def _written_any(of: WireMessage) -> dict[str, Any]:
-    url = of.type_url
-    try:
-        inner = message(type_name(url)).FromString(of.value)
-        written = to_json(inner)
-    except (KeyError, ValueError, DecodeError):
-        return {"@type": url, "value": base64.b64encode(of.value).decode()}
-    special = inner.DESCRIPTOR.full_name in _WRITERS
-    return {"@type": url, "value": written} if special else {"@type": url, **written}
-
-
-def _written_value(of: WireMessage) -> Any:
-    kind = of.WhichOneof("kind")
-    if kind is None or kind == "null_value":
-        return None
-    value = getattr(of, kind)
-    if kind in ("struct_value", "list_value"):
-        return to_json(value)
-    return _written_number(value) if kind == "number_value" else value
-
-
-_WRITERS: dict[str, Callable[[WireMessage], Any]] = {
-    "google.protobuf.Any": _written_any,
-    "google.protobuf.Struct": lambda of: {key: _written_value(of.fields[key]) for key in sorted(of.fields)},
-    "google.protobuf.ListValue": lambda of: [_written_value(each) for each in of.values],
-    "google.protobuf.Value": _written_value,
-    **dict.fromkeys(_TIMES, lambda of: of.ToJsonString()),
-    **dict.fromkeys(_WRAPPERS, lambda of: _written_one(of.DESCRIPTOR.fields_by_name["value"], of.value)),
-}
