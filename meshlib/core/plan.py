@@ -29,9 +29,9 @@ The stages, in their order, and why each stands where it does:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from meshlib.core.effects import Call, Effect, Env, Finish, Pass, Reply, Send, Sleep, Wait
 from meshlib.core.rewrite import (
     auto_host,
     choose_cluster,
@@ -54,7 +54,7 @@ from meshlib.errors import (
 )
 from meshlib.model.call import Attempt, CallInfo, Head, Outcome, OutcomeKind, Response
 from meshlib.model.cluster import Discovery
-from meshlib.model.events import CallEnded, Event, RetryScheduled
+from meshlib.model.events import CallEnded, RetryScheduled
 from meshlib.model.policy import RetryPolicy
 from meshlib.model.route import DirectResponse, Forward, HostRewriteKind, Redirect
 
@@ -84,156 +84,6 @@ DEFAULT_ROUTE_TIMEOUT = 15.0
 _EXPECTED_TIMEOUT = "x-envoy-expected-rq-timeout-ms"
 _ATTEMPT_COUNT = "x-envoy-attempt-count"
 
-
-class Env:
-    """What a plan asks of its surroundings; one per process and mesh, shared by all calls.
-
-    ``upstream(part, cluster)`` gives a live cluster or None; ``random()`` a float in [0, 1); ``emit`` is None where
-    nobody listens.
-    """
-
-    __slots__ = ("emit", "random", "upstream")
-
-    def __init__(
-        self,
-        upstream: Callable[[str, str], Upstream | None],
-        random: Callable[[], float],
-        emit: Callable[[Event], None] | None = None,
-    ) -> None:
-        self.upstream = upstream
-        self.random = random
-        self.emit = emit
-
-
-class Call:
-    """What a call brings along.
-
-    ``deadline`` (absolute, the plan's clock) is the nearest of the application's own and ``limit`` names it in words.
-    ``options_timeout`` is ``CallOptions.timeout``; ``wait`` how many seconds the call may wait for endpoints that are
-    not known yet; ``replayable`` whether the body can be sent again.
-    """
-
-    __slots__ = (
-        "deadline",
-        "hash_key",
-        "head",
-        "idempotent",
-        "limit",
-        "replayable",
-        "resolution",
-        "retry",
-        "timeout",
-        "wait",
-    )
-
-    def __init__(
-        self,
-        resolution: Resolution,
-        head: Head,
-        *,
-        deadline: float | None = None,
-        limit: str = "",
-        timeout: float | None = None,
-        retry: RetryPolicy | bool | None = None,
-        idempotent: bool | None = None,
-        hash_key: str | None = None,
-        replayable: bool = True,
-        wait: float = 0.0,
-    ) -> None:
-        self.resolution = resolution
-        self.head = head
-        self.deadline = deadline
-        self.limit = limit
-        self.timeout = timeout
-        self.retry = retry
-        self.idempotent = idempotent
-        self.hash_key = hash_key
-        self.replayable = replayable
-        self.wait = wait
-
-
-class Send:
-    """Send ``head`` to ``endpoint`` now. ``deadline`` (absolute) bounds the attempt until its body is read;
-    ``connect_timeout`` in seconds. ``endpoint`` is held until the plan is told how the attempt ended.
-    """
-
-    __slots__ = ("connect_timeout", "deadline", "endpoint", "head", "number", "upstream")
-
-    def __init__(
-        self,
-        number: int,
-        endpoint: LiveEndpoint,
-        head: Head,
-        deadline: float | None,
-        connect_timeout: float | None,
-        upstream: Upstream,
-    ) -> None:
-        self.number = number
-        self.endpoint = endpoint
-        self.head = head
-        self.deadline = deadline
-        self.connect_timeout = connect_timeout
-        self.upstream = upstream
-
-
-class Sleep:
-    """Do nothing for ``seconds``, then ``woke``. What came of the last attempt is given up now."""
-
-    __slots__ = ("seconds",)
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-
-
-class Wait:
-    """Wait until the configuration changes, or until the absolute time ``until``; then ``woke``."""
-
-    __slots__ = ("until",)
-
-    def __init__(self, until: float) -> None:
-        self.until = until
-
-
-class Reply:
-    """The configuration orders this response."""
-
-    __slots__ = ("response",)
-
-    def __init__(self, response: Response) -> None:
-        self.response = response
-
-
-class Pass:
-    """Call the URL as it is: the route goes to a pass-through cluster. ``deadline`` is absolute."""
-
-    __slots__ = ("deadline", "head")
-
-    def __init__(self, head: Head, deadline: float | None) -> None:
-        self.head = head
-        self.deadline = deadline
-
-
-class Finish:
-    """The end. ``failure`` None: the outcome's response is the caller's. Else the error's class, in words
-    ``message``; ``response`` is what a sidecar would have answered.
-    """
-
-    __slots__ = ("failure", "message", "outcome", "response")
-
-    def __init__(
-        self,
-        outcome: Outcome | None,
-        failure: type[MeshError] | None = None,
-        message: str = "",
-        response: Response | None = None,
-    ) -> None:
-        self.outcome = outcome
-        self.failure = failure
-        self.message = message
-        self.response = response
-
-
-Effect = Send | Sleep | Wait | Reply | Pass | Finish
 
 _TEXT = (("content-type", "text/plain"),)
 _OVERLOADED = (("x-envoy-overloaded", "true"), *_TEXT)

@@ -1,0 +1,1 @@
+"""How a call goes out: drivers that perform what a plan asks for."""

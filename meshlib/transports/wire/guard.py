@@ -1,0 +1,81 @@
+"""The bounds of one attempt, and how they reach the sockets.
+
+httpcore hands each operation a timeout from the request's ``extensions["timeout"]``. A :class:`Guard` stands in that
+place: it answers with an :class:`Op`, which our streams turn into seconds at the moment of the operation, so that the
+attempt's deadline holds for every read and write though httpcore knows nothing of it; and a write through it records
+that a byte of the request may have left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+__all__ = ["Guard", "Op", "seconds_left"]
+
+_NO_TIMEOUTS: Mapping[str, float | None] = {}
+
+
+class Op:
+    """One kind of operation of one attempt."""
+
+    __slots__ = ("guard", "seconds")
+
+    def __init__(self, guard: Guard, seconds: float | None) -> None:
+        self.guard = guard
+        self.seconds = seconds
+
+
+class Guard:
+    """Deadline, the host library's own timeouts, and whether anything was sent. One attempt's; not thread-safe.
+
+    ``deadline`` is absolute on ``clock``; ``expired`` tells after a timeout whether it was the deadline's.
+    """
+
+    __slots__ = ("clock", "connect", "deadline", "expired", "pool", "read", "sent", "write")
+
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        deadline: float | None,
+        timeouts: Mapping[str, float | None] = _NO_TIMEOUTS,
+        connect: float | None = None,
+    ) -> None:
+        own = timeouts.get("connect")
+        self.clock = clock
+        self.deadline = deadline
+        self.connect = Op(self, connect if own is None else own if connect is None else min(own, connect))
+        self.read = Op(self, timeouts.get("read"))
+        self.write = Op(self, timeouts.get("write"))
+        self.pool = Op(self, timeouts.get("pool"))
+        self.sent = False
+        self.expired = False
+
+    def get(self, name: str, default: object = None) -> Op:
+        """httpcore's look-up."""
+        op: Op = getattr(self, name)
+        return op
+
+    def left(self, seconds: float | None) -> float | None:
+        """Seconds that an operation may take now, or None for no bound. Raises TimeoutError where there are none."""
+        deadline = self.deadline
+        if deadline is None:
+            return seconds
+        left = deadline - self.clock()
+        if left <= 0:
+            self.expired = True
+            raise TimeoutError("the deadline is over")
+        if seconds is None or left < seconds:
+            return left
+        return seconds
+
+    def note_timeout(self) -> None:
+        """An operation timed out: remember whether it was for the deadline."""
+        if self.deadline is not None and self.clock() >= self.deadline - 0.001:
+            self.expired = True
+
+
+def seconds_left(timeout: Op | float | None) -> float | None:
+    """What a stream's ``timeout`` argument allows now. Raises TimeoutError where nothing is left."""
+    if timeout is None or isinstance(timeout, float | int):
+        return timeout
+    return timeout.guard.left(timeout.seconds)

@@ -1,0 +1,164 @@
+"""Blocking sockets for httpcore's connections, below a :class:`~meshlib.transports.wire.guard.Guard`."""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+from collections.abc import Iterable
+from types import ModuleType
+from typing import Any
+
+from meshlib.transports.wire.guard import Op, seconds_left
+
+__all__ = ["SyncBackend", "SyncStream"]
+
+SocketOption = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
+
+
+class SyncStream:
+    """A connected socket as httpcore's ``NetworkStream``. ``core``: the httpcore module whose errors it raises."""
+
+    __slots__ = ("_core", "_sock", "_timeout")
+
+    def __init__(self, core: ModuleType, sock: socket.socket) -> None:
+        self._core = core
+        self._sock = sock
+        self._timeout = sock.gettimeout()
+
+    def _bound(self, timeout: Op | float | None) -> None:
+        seconds = seconds_left(timeout)
+        if seconds != self._timeout:
+            self._sock.settimeout(seconds)
+            self._timeout = seconds
+
+    def read(self, max_bytes: int, timeout: Op | float | None = None) -> bytes:
+        try:
+            self._bound(timeout)
+            return self._sock.recv(max_bytes)
+        except TimeoutError as error:
+            _note(timeout)
+            raise self._core.ReadTimeout(str(error)) from error
+        except OSError as error:
+            raise self._core.ReadError(str(error)) from error
+
+    def write(self, buffer: bytes, timeout: Op | float | None = None) -> None:
+        if not buffer:
+            return
+        if isinstance(timeout, Op):
+            timeout.guard.sent = True
+        try:
+            self._bound(timeout)
+            sent = self._sock.send(buffer)
+            while sent < len(buffer):
+                self._bound(timeout)
+                sent += self._sock.send(memoryview(buffer)[sent:])
+        except TimeoutError as error:
+            _note(timeout)
+            raise self._core.WriteTimeout(str(error)) from error
+        except OSError as error:
+            raise self._core.WriteError(str(error)) from error
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: Op | float | None = None,
+    ) -> SyncStream:
+        try:
+            self._bound(timeout)
+            return SyncStream(self._core, ssl_context.wrap_socket(self._sock, server_hostname=server_hostname))
+        except TimeoutError as error:
+            self.close()
+            raise self._core.ConnectTimeout(str(error)) from error
+        except OSError as error:
+            self.close()
+            raise self._core.ConnectError(str(error)) from error
+
+    def get_extra_info(self, info: str) -> Any:
+        if info == "ssl_object":
+            return self._sock if isinstance(self._sock, ssl.SSLSocket) else None
+        if info == "client_addr":
+            return self._sock.getsockname()
+        if info == "server_addr":
+            return self._sock.getpeername()
+        if info == "socket":
+            return self._sock
+        if info == "is_readable":
+            return _is_readable(self._sock)
+        return None
+
+
+class SyncBackend:
+    """httpcore's ``NetworkBackend`` over plain sockets."""
+
+    __slots__ = ("_core",)
+
+    def __init__(self, core: ModuleType) -> None:
+        self._core = core
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: Op | float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[SocketOption] | None = None,
+    ) -> SyncStream:
+        source = None if local_address is None else (local_address, 0)
+        try:
+            sock = socket.create_connection((host, port), seconds_left(timeout), source_address=source)
+            for option in socket_options or ():
+                sock.setsockopt(*option)  # type: ignore[arg-type]
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except TimeoutError as error:
+            _note(timeout)
+            raise self._core.ConnectTimeout(str(error)) from error
+        except OSError as error:
+            raise self._core.ConnectError(str(error)) from error
+        return SyncStream(self._core, sock)
+
+    def connect_unix_socket(
+        self,
+        path: str,
+        timeout: Op | float | None = None,
+        socket_options: Iterable[SocketOption] | None = None,
+    ) -> SyncStream:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            for option in socket_options or ():
+                sock.setsockopt(*option)  # type: ignore[arg-type]
+            sock.settimeout(seconds_left(timeout))
+            sock.connect(path)
+        except TimeoutError as error:
+            _note(timeout)
+            sock.close()
+            raise self._core.ConnectTimeout(str(error)) from error
+        except OSError as error:
+            sock.close()
+            raise self._core.ConnectError(f"{path}: {error}") from error
+        return SyncStream(self._core, sock)
+
+    def sleep(self, seconds: float) -> None:
+        """Never called: connection retries are a plan's matter."""
+        raise NotImplementedError
+
+
+def _note(timeout: Op | float | None) -> None:
+    if isinstance(timeout, Op):
+        timeout.guard.note_timeout()
+
+
+def _is_readable(sock: socket.socket) -> bool:
+    """Whether a read would return at once: on an idle connection that means that the server closed it."""
+    descriptor = sock.fileno()
+    if descriptor < 0:
+        return True
+    if not hasattr(select, "poll"):
+        return bool(select.select([descriptor], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
