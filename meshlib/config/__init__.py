@@ -1,0 +1,67 @@
+"""The configuration: frozen values from environment, file or mapping; every value knows where it came from.
+
+``values``, ``services``, ``routes`` and ``policies`` hold what may be written; ``kinds``, ``words`` and ``section`` how a
+value is read; ``files`` and ``layers`` where values come from and who wins; ``hosts`` what the name of a host and a
+pattern of them is; ``support`` what is not done yet.
+"""
+
+from meshlib.config.hosts import HostPatterns
+from meshlib.config.layers import ConfigLike, bootstrap_text, load, read_retry, resolve
+from meshlib.config.policies import BreakerConfig, LimitsConfig, OutlierConfig, RetryConfig
+from meshlib.config.routes import (
+    HeaderEditsConfig,
+    HeaderMatchConfig,
+    MatchConfig,
+    QueryMatchConfig,
+    RedirectConfig,
+    ResponseConfig,
+    RewriteConfig,
+    RouteConfig,
+)
+from meshlib.config.services import EndpointConfig, ServiceConfig
+from meshlib.config.support import doubts, unsupported
+from meshlib.config.values import (
+    DEFAULT_DOMAINS,
+    AdminConfig,
+    AdoptionConfig,
+    Config,
+    DnsConfig,
+    NodeConfig,
+    SidecarConfig,
+    TlsConfig,
+    XdsConfig,
+)
+
+__all__ = [
+    "DEFAULT_DOMAINS",
+    "AdminConfig",
+    "AdoptionConfig",
+    "BreakerConfig",
+    "Config",
+    "ConfigLike",
+    "DnsConfig",
+    "EndpointConfig",
+    "HeaderEditsConfig",
+    "HeaderMatchConfig",
+    "HostPatterns",
+    "LimitsConfig",
+    "MatchConfig",
+    "NodeConfig",
+    "OutlierConfig",
+    "QueryMatchConfig",
+    "RedirectConfig",
+    "ResponseConfig",
+    "RetryConfig",
+    "RewriteConfig",
+    "RouteConfig",
+    "ServiceConfig",
+    "SidecarConfig",
+    "TlsConfig",
+    "XdsConfig",
+    "bootstrap_text",
+    "doubts",
+    "load",
+    "read_retry",
+    "resolve",
+    "unsupported",
+]

@@ -1,0 +1,149 @@
+"""Names of hosts: what one may look like, and patterns of them."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+
+from meshlib.config.kinds import Kind, Place, Text, located
+from meshlib.model.address import Address
+
+__all__ = ["LOCAL", "HostPatterns", "HostPort", "check_address", "check_host", "check_key", "check_pattern"]
+
+LOCAL = "<local>"
+"""The pattern of names without a dot (the name that proxy settings have for them)."""
+
+_NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
+
+
+def check_host(text: str, *, whole: bool = True) -> str:
+    """An IP address (IPv6 without brackets) or a DNS name, lower case. ``whole`` False: the first labels of one.
+    Raises ValueError that says what is wrong.
+    """
+    host = text.lower()
+    if ":" in host:
+        address, zone, name = host.partition("%")
+        return str(ipaddress.IPv6Address(address)) + zone + name
+    if not host or len(host) > 253:
+        raise ValueError("a host name has 1 to 253 characters")
+    if not _NAME.issuperset(host):
+        strange = next(char for char in host if char not in _NAME)
+        raise ValueError(f"{strange!r} cannot be in a host name")
+    labels = host.removesuffix(".").split(".")
+    if any(not label or len(label) > 63 for label in labels):
+        raise ValueError("a label of a host name has 1 to 63 characters")
+    if whole and labels[-1].isdigit():
+        # All-digit last labels are IPv4 addresses, well formed or not (RFC 3696, section 2).
+        ipaddress.IPv4Address(host)
+    return host
+
+
+def check_address(text: str) -> Address:
+    """``10.0.0.1:80``, ``[::1]:80``, ``name:80`` or ``unix:/path``. Raises ValueError that says what is wrong."""
+    if "://" in text and not text.startswith("unix:"):
+        raise ValueError("an address has no scheme, only host:port")
+    address = Address.parse(text)
+    return address if address.unix else Address(check_host(address.host), address.port)
+
+
+def check_key(text: str) -> str:
+    """A service's name in the configuration: ``host``, ``host:port``, ``*.suffix``, ``*.suffix:port``; lower case."""
+    if "://" in text:
+        raise ValueError("without a scheme: host or host:port")
+    left = text[:2] if text.startswith("*.") else ""
+    host, port = _host_port(text.removeprefix(left))
+    return left + _with_port(host, port)
+
+
+def check_pattern(text: str) -> str:
+    """``host``, ``host:port``, ``*.suffix``, ``prefix.*``, ``*.middle.*``, ``*`` or ``<local>``; lower case."""
+    if text in ("*", LOCAL):
+        return text
+    if not text.endswith(".*"):
+        return check_key(text)
+    left = text[:2] if text.startswith("*.") else ""
+    return left + check_host(text[len(left) : -2], whole=False) + ".*"
+
+
+def _host_port(text: str) -> tuple[str, int | None]:
+    """The two parts of ``host[:port]``; an IPv6 address without a port may go without its brackets."""
+    bare = ":" not in text or text.endswith("]") or (text.count(":") > 1 and not text.startswith("["))
+    if bare:
+        closed = text.startswith("[") and text.endswith("]")
+        return check_host(text[1:-1] if closed else text), None
+    address = Address.parse(text)
+    return check_host(address.host), address.port
+
+
+def _with_port(host: str, port: int | None) -> str:
+    shown = f"[{host}]" if ":" in host else host
+    return shown if port is None else f"{shown}:{port}"
+
+
+class HostPort(Kind[Address]):
+    """Where something listens."""
+
+    allowed = '"host:port", "[IPv6]:port" or "unix:/path", the port from 1 to 65535'
+
+    def __init__(self, *, unix: bool = True) -> None:
+        self.unix = unix
+        if not unix:
+            self.allowed = '"host:port" or "[IPv6]:port", the port from 1 to 65535'
+
+    def parse(self, raw: object, at: Place) -> Address:
+        if isinstance(raw, Address):
+            raw = str(raw)
+        text = Text(self.allowed).parse(raw, at)
+        try:
+            address = check_address(text)
+        except ValueError as problem:
+            raise at.refuse(f"must be {self.allowed}: {problem}") from None
+        if address.unix and not self.unix:
+            raise self.wrong(raw, at)
+        return Address(located(address.host, at), 0, unix=True) if address.unix else address
+
+    def dump(self, value: object) -> object:
+        return str(value)
+
+
+class HostPatterns:
+    """Patterns of hosts, compiled. A ``*`` stands for one character or more. Immutable; safe to share."""
+
+    __slots__ = ("_all", "_exact", "_globs", "_local")
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        checked = [check_pattern(pattern) for pattern in patterns]
+        self._all, self._local = "*" in checked, LOCAL in checked
+        self._exact = frozenset(text for text in checked if "*" not in text)
+        self._globs = tuple(_glob(text) for text in checked if "*" in text and text != "*")
+
+    def matches(self, host: str, port: int | None = None) -> bool:
+        """Whether ``host`` (lower case, IPv6 without brackets) or ``host:port`` is one of these."""
+        if self._all or (self._local and "." not in host and ":" not in host):
+            return True
+        if _with_port(host, None) in self._exact or (
+            port is not None and _with_port(host, port) in self._exact
+        ):
+            return True
+        return any(_fits(host, port, glob) for glob in self._globs)
+
+
+_Glob = tuple[bool, str, bool, int | None]  # open at the left, middle, open at the right, port
+
+
+def _glob(text: str) -> _Glob:
+    right = text.endswith(".*")
+    name, _, digits = text.partition(":")
+    middle = name.removeprefix("*").removesuffix("*")
+    return name.startswith("*"), middle, right, int(digits) if digits else None
+
+
+def _fits(host: str, port: int | None, glob: _Glob) -> bool:
+    left, middle, right, wanted = glob
+    if wanted is not None and wanted != port:
+        return False
+    if left and right:
+        return host.find(middle, 1) not in (-1, len(host) - len(middle))
+    if left:
+        return len(host) > len(middle) and host.endswith(middle)
+    return len(host) > len(middle) and host.startswith(middle)

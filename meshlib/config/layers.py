@@ -1,0 +1,261 @@
+# ruff: noqa: PTH100, PTH120  (os.path: text in, text out; pathlib would cost its import)
+"""From layers to one configuration: argument over environment over file over defaults.
+
+Every layer is a table of raw values. They are laid over one another value by value, the origin of each is kept, and
+the whole is read once: so every problem of every layer is found at once, and is told with its own origin.
+Nothing is kept between two readings: who watches a file calls again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from meshlib.config.files import is_envoy_shape, read, text_of
+from meshlib.config.kinds import Place, Refused, Report, shown
+from meshlib.config.policies import RetryConfig
+from meshlib.config.section import Section, Table, leaves
+from meshlib.config.source import ARGUMENT, DEFAULT, Path, Rank, Source, folded
+from meshlib.config.values import Config
+from meshlib.errors import ConfigError
+
+__all__ = ["VARIABLES", "ConfigLike", "bootstrap_text", "from_mapping", "load", "read_retry", "resolve"]
+
+ConfigLike = Config | Mapping[str, object] | str | os.PathLike[str] | None
+"""What a Mesh takes as its configuration."""
+
+VARIABLES: Mapping[str, tuple[Path, str]] = {
+    "GRPC_XDS_BOOTSTRAP_CONFIG": (("xds", "bootstrap_config"), "JSON of a gRPC bootstrap."),
+    "GRPC_XDS_BOOTSTRAP": (
+        ("xds", "bootstrap"),
+        "A gRPC bootstrap file; wins over GRPC_XDS_BOOTSTRAP_CONFIG.",
+    ),
+    "MESHLIB_XDS_SERVER": (("xds", "server"), "The control plane; wins over both bootstraps."),
+    "MESHLIB_NODE_ID": (("node", "id"), "Our name."),
+    "MESHLIB_CLUSTER": (("node", "cluster"), "What we are part of."),
+    "MESHLIB_ZONE": (("node", "zone"), "Our zone."),
+    "MESHLIB_SIDECAR": (("sidecar", "mode"), "As sidecar.mode."),
+    "MESHLIB_DISABLED": (("disabled",), "1: every call is plain."),
+    "MESHLIB_SEED": (("seed",), "As seed."),
+}
+"""Variable → the key that it sets, and what it means. A later one displaces what excludes it (BS-01)."""
+
+_TRUE = frozenset({"1", "true", "yes", "on", "t", "y"})
+_FALSE = frozenset({"0", "false", "no", "off", "f", "n"})
+
+_XDS = ("server", "bootstrap", "bootstrap_config", "tls")
+_WHERE = ("endpoints", "dns", "srv")
+
+
+@dataclass(slots=True)
+class _Tree:
+    """Layers laid over one another. ``origins``: of every value that is not a table, or an empty one."""
+
+    raw: dict[Any, Any] = field(default_factory=dict)
+    origins: dict[Path, Source] = field(default_factory=dict)
+
+    def lay(self, raw: Mapping[Any, Any], source: Source) -> None:
+        """Puts a layer on top of those that are there."""
+        self._displace(raw)
+        self._lay(self.raw, raw, (), source)
+
+    def _lay(self, into: dict[Any, Any], raw: Mapping[Any, Any], path: Path, source: Source) -> None:
+        for name, said in raw.items():
+            here = (*path, name if isinstance(name, str) else str(shown(name)))
+            item = dict(_nested(leaves(said))) if isinstance(said, Section) else said
+            if isinstance(item, Mapping) and item:
+                below = into.get(name)
+                if not isinstance(below, dict):
+                    self._forget(here)
+                    below = into[name] = {}
+                self._lay(below, item, here, source)
+            elif not (isinstance(item, Mapping) and isinstance(into.get(name), dict)):
+                self._forget(here)
+                into[name] = {} if isinstance(item, Mapping) else item
+                self.origins[folded(here)] = source
+
+    def _forget(self, path: Path) -> None:
+        path = folded(path)
+        for known in [known for known in self.origins if known[: len(path)] == path]:
+            del self.origins[known]
+
+    def _displace(self, raw: Mapping[Any, Any]) -> None:
+        """What a layer says instead of something below takes that away: a server, the bootstrap that was named."""
+        self._displace_in(("xds",), raw.get("xds"), _XDS[:3], _XDS)
+        services = raw.get("services")
+        for name, service in services.items() if isinstance(services, Mapping) else ():
+            self._displace_in(("services", name), service, _WHERE, _WHERE)
+
+    def _displace_in(
+        self, path: Path, layer: object, choices: tuple[str, ...], away: tuple[str, ...]
+    ) -> None:
+        table: Any = self.raw
+        for step in path:
+            table = table.get(step) if isinstance(table, dict) else None
+        said = isinstance(layer, Mapping) and any(layer.get(name) is not None for name in choices)
+        if not said or not isinstance(table, dict):
+            return
+        for name in away:
+            if table.pop(name, None) is not None:
+                self._forget((*path, name))
+
+    def source_at(self, path: Path) -> Source:
+        """Of the value at ``path``, of the value that it is in, or of what is in it."""
+        path = folded(path)
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.origins:
+                return self.origins[path[:length]]
+        for length in range(len(path), -1, -1):
+            below = [source for known, source in self.origins.items() if known[:length] == path[:length]]
+            if below:
+                return max(below, key=lambda source: source.rank)
+        return DEFAULT
+
+    def config(self, *, file: str | None, complete: bool) -> Config:
+        """Reads it all. Raises ConfigError with every problem."""
+        report = Report(self.source_at)
+        try:
+            made = Table(Config).parse(self.raw, Place((), report))
+        except Refused:
+            raise ConfigError(problems=report.problems) from None
+        return replace(made, file=file, sources=dict(self.origins), complete=complete)
+
+
+def _nested(items: Iterator[tuple[Path, Any]]) -> Mapping[Any, Any]:
+    made: dict[Any, Any] = {}
+    for path, value in items:
+        table = made
+        for step in path[:-1]:
+            table = table.setdefault(step, {})
+        table[path[-1]] = value
+    return made
+
+
+def from_mapping(mapping: Mapping[str, object], origin: str = "argument") -> Config:
+    """What ``mapping`` says, over the defaults."""
+    if not isinstance(mapping, Mapping):
+        raise ConfigError(f"{origin}: must be a mapping, not {type(mapping).__name__}")
+    tree = _Tree()
+    tree.lay(mapping, Source(Rank.ARGUMENT, origin))
+    return tree.config(file=None, complete=False)
+
+
+def load(path: str | os.PathLike[str]) -> Config:
+    """What the file says, over the defaults. Reads it anew each time."""
+    tree = _Tree()
+    tree.lay(*_file(path))
+    return tree.config(file=os.path.abspath(path), complete=False)
+
+
+def _file(path: str | os.PathLike[str]) -> tuple[Mapping[str, object], Source]:
+    raw = read(path)
+    absolute = os.path.abspath(path)
+    source = Source(Rank.FILE, os.fspath(path), os.path.dirname(absolute))
+    return ({"services_file": absolute} if is_envoy_shape(raw) else raw), source
+
+
+def resolve(config: ConfigLike = None, environ: Mapping[str, str] | None = None) -> Config:
+    """The configuration in force: what ``config`` says, over ``environ`` (default: the process's), over a file.
+
+    A path is the file, in place of the one that ``MESHLIB_CONFIG`` names. Of a Config each value keeps the rank that
+    it came with: what it has from a file yields to the environment, what was given in Python does not; one that
+    :meth:`Config.from_env` made is taken as it is. Raises ConfigError with every problem of all layers.
+    """
+    environ = os.environ if environ is None else environ
+    tree, file = _Tree(), None
+    if isinstance(config, Config):
+        _lay_config(tree, config, Rank.DEFAULT)
+        _lay_config(tree, config, Rank.FILE)
+        file = config.file
+    elif isinstance(config, str | os.PathLike):
+        file = os.path.abspath(config)
+        tree.lay(*_file(config))
+    elif config is not None and not isinstance(config, Mapping):
+        raise ConfigError(f"argument: must be a Config, a mapping or a path, not {type(config).__name__}")
+    complete = isinstance(config, Config) and config.complete
+    if file is None and not complete and environ.get("MESHLIB_CONFIG"):
+        file = os.path.abspath(environ["MESHLIB_CONFIG"])
+        tree.lay(*_file_of_variable(environ["MESHLIB_CONFIG"]))
+    _lay_environment(tree, {} if complete else environ)
+    if isinstance(config, Config):
+        _lay_config(tree, config, Rank.ENVIRONMENT)
+        _lay_config(tree, config, Rank.ARGUMENT)
+    elif isinstance(config, Mapping):
+        tree.lay(config, ARGUMENT)
+    made = tree.config(file=file, complete=True)
+    return _with_service_name(made, config, environ)
+
+
+def _file_of_variable(path: str) -> tuple[Mapping[str, object], Source]:
+    try:
+        return _file(path)
+    except ConfigError as problem:
+        raise ConfigError(f"MESHLIB_CONFIG: {problem}") from problem
+
+
+def _lay_config(tree: _Tree, config: Config, rank: Rank) -> None:
+    """The values of ``config`` that came with ``rank``; what was put in by hand is an argument."""
+    by_source: dict[Source, list[tuple[Path, Any]]] = {}
+    for path, value in leaves(config):
+        steps = folded(path)
+        known = (config.sources.get(steps[:length]) for length in range(len(steps), 0, -1))
+        source = next((source for source in known if source is not None), ARGUMENT)
+        by_source.setdefault(source, []).append((path, value))
+    for source, items in by_source.items():
+        if source.rank is rank:
+            # Paths were made absolute when they were read.
+            tree.lay(_nested(iter(items)), replace(source, directory=""))
+
+
+def _lay_environment(tree: _Tree, environ: Mapping[str, str]) -> None:
+    for variable, (path, _) in VARIABLES.items():
+        text = environ.get(variable)
+        if text:
+            tree.lay(_nested(iter([(path, _typed(path, text))])), Source(Rank.ENVIRONMENT, variable))
+
+
+def _typed(path: Path, text: str) -> object:
+    """A variable is text; what is meant as another type and cannot be read as one is left for the report."""
+    if path == ("disabled",):
+        low = text.strip().lower()
+        return low in _TRUE if low in _TRUE | _FALSE else text
+    if path == ("seed",):
+        digits = text.strip()
+        return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 20 else text
+    return text if path == ("xds", "bootstrap_config") else text.strip()
+
+
+def _with_service_name(made: Config, config: ConfigLike, environ: Mapping[str, str]) -> Config:
+    """``OTEL_SERVICE_NAME`` is the default of node.cluster: below all layers."""
+    name = environ.get("OTEL_SERVICE_NAME", "").strip()
+    if made.node.cluster is not None or not name or (isinstance(config, Config) and config.complete):
+        return made
+    source = Source(Rank.DEFAULT, "OTEL_SERVICE_NAME")
+    sources = {**made.sources, ("node", "cluster"): source}
+    return replace(made, node=replace(made.node, cluster=name), sources=sources)
+
+
+def read_retry(raw: Mapping[str, object], origin: str = "CallOptions.retry") -> RetryConfig:
+    """A mapping with the keys of a service's ``retry``, for one call. Raises ConfigError with every problem."""
+    report = Report(lambda _: Source(Rank.ARGUMENT, origin))
+    try:
+        return Table(RetryConfig).parse(raw, Place(("retry",), report))
+    except Refused:
+        raise ConfigError(problems=report.problems) from None
+
+
+def bootstrap_text(config: Config) -> tuple[str | None, str]:
+    """The bootstrap that the configuration names, or None, and what to call it in errors. Reads the file anew; raises
+    ConfigError where it cannot.
+    """
+    if config.xds.bootstrap is not None:
+        variable = config.source_of("xds.bootstrap")
+        try:
+            return text_of(config.xds.bootstrap), config.xds.bootstrap
+        except ConfigError as problem:
+            raise ConfigError(f"{variable}: xds.bootstrap: {problem}") from problem
+    if config.xds.bootstrap_config is not None:
+        return config.xds.bootstrap_config, config.source_of("xds.bootstrap_config")
+    return None, ""

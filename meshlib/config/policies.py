@@ -1,0 +1,156 @@
+# ruff: noqa: RUF009  (a field is made by a function that knows what it allows)
+"""What the configuration says of how calls are made: retries, breakers, ejection, limits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from meshlib.config.kinds import Choice, Integer, Kind, ListOf, Number, Place, seconds
+from meshlib.config.section import Section, setting
+from meshlib.config.source import Rank
+from meshlib.config.words import METHOD, U32
+
+__all__ = ["BreakerConfig", "LimitsConfig", "OutlierConfig", "RetryConfig"]
+
+RETRY_ON = (
+    "5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "refused-stream", "retriable-4xx",
+    "retriable-status-codes", "envoy-ratelimited",
+    "cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable",
+)  # fmt: skip
+"""Envoy's ``x-envoy-retry-on`` and ``x-envoy-retry-grpc-on`` (RT-02, RT-06)."""
+
+
+class _Python(Kind[object]):
+    """An object that only Python can give: a file cannot."""
+
+    def __init__(self, allowed: str, methods: tuple[str, ...]) -> None:
+        self.allowed, self.methods = allowed, methods
+
+    def parse(self, raw: object, at: Place) -> object:
+        if at.source.rank is Rank.FILE:
+            raise at.refuse(f"must be {self.allowed}, which only a mapping in Python can give, not a file")
+        # On the class: reading pybreaker's state of an instance may be a call to Redis.
+        if not all(callable(getattr(type(raw), name, None)) for name in self.methods):
+            raise self.wrong(raw, at)
+        return raw
+
+    def dump(self, value: object) -> object:
+        return getattr(value, "__name__", type(value).__name__)
+
+
+class _Strategy(Kind[Callable[..., object]]):
+    def __init__(self, what: str) -> None:
+        self._object = _Python(f"a tenacity {what} strategy (a callable)", ("__call__",))
+        self.allowed = self._object.allowed
+
+    def parse(self, raw: object, at: Place) -> Callable[..., object]:
+        made = self._object.parse(raw, at)
+        assert callable(made)
+        return made
+
+    def dump(self, value: object) -> object:
+        return self._object.dump(value)
+
+
+LISTENER = _Python("a pybreaker listener", ("before_call", "failure", "success", "state_change"))
+STORAGE = _Python(
+    "a pybreaker storage",
+    ("increment_counter", "reset_counter", "increment_success_counter", "reset_success_counter"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RetryConfig(Section):
+    """When and how an attempt is made again."""
+
+    attempts: int = setting(Integer(1), "How many attempts in all; the first counts.", 2)
+    on: tuple[str, ...] = setting(
+        ListOf(Choice(*RETRY_ON), least=1),
+        "What is tried again: Envoy's conditions, for gRPC the names of codes.",
+        ("connect-failure", "refused-stream", "gateway-error", "unavailable"),
+    )
+    statuses: tuple[int, ...] = setting(
+        ListOf(Integer(100, 599)),
+        "Statuses that are tried again; implies `retriable-status-codes` in `on`.",
+        (),
+    )
+    methods: tuple[str, ...] | None = setting(
+        ListOf(METHOD),
+        "Only these methods are tried again. Default: every one whose body can be replayed.",
+        None,
+    )
+    per_try_timeout: float | None = setting(seconds(), "Seconds for one attempt.", None)
+    budget: float | None = setting(
+        Number(0),
+        "Retries in flight, as a share of calls in flight (0.2 is 20 %). Default: no such limit.",
+        None,
+    )
+    budget_min: int = setting(
+        Integer(0), "So many retries in flight are always within the budget (Envoy: 3).", 3
+    )
+    backoff_base: float = setting(
+        seconds(), "The first interval; full jitter from 0 up (Envoy: 25 ms).", 0.025
+    )
+    backoff_max: float | None = setting(seconds(), "The longest interval. Default: 10 times the first.", None)
+    stop: Callable[..., object] | None = setting(
+        _Strategy("stop"), "Ends the retries, beside `attempts`. From Python only.", None
+    )
+    wait: Callable[..., object] | None = setting(
+        _Strategy("wait"), "Says how long to wait, instead of the backoff. From Python only.", None
+    )
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        if self.backoff_max is not None and self.backoff_max < self.backoff_base:
+            yield "backoff_max", f"must not be less than backoff_base ({self.backoff_base:g})"
+        if "retriable-status-codes" in self.on and not self.statuses:
+            yield "statuses", "is missing; retriable-status-codes in on needs it"
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerConfig(Section):
+    """Opens after failures in a row, so that calls fail at once; later lets a few through to see."""
+
+    consecutive_failures: int = setting(Integer(1), "So many failures in a row open it.", 5)
+    open_for: float = setting(seconds(), "Seconds until it lets a call through to see.", 10.0)
+    half_open_permits: int = setting(Integer(1), "How many calls may be on trial at a time.", 1)
+    success_threshold: int = setting(Integer(1), "So many successes on trial close it.", 1)
+    listeners: tuple[object, ...] = setting(
+        ListOf(LISTENER), "pybreaker listeners that are told of changes. From Python only.", ()
+    )
+    storage: object | None = setting(
+        STORAGE, "A pybreaker storage that keeps the state. From Python only.", None
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class OutlierConfig(Section):
+    """Takes an endpoint that fails out of the balance for a while."""
+
+    consecutive_5xx: int = setting(
+        Integer(0, U32), "So many 5xx or lost connections in a row eject; 0: never.", 5
+    )
+    consecutive_gateway: int = setting(Integer(0, U32), "So many 502, 503, 504 in a row eject; 0: never.", 0)
+    interval: float = setting(seconds(), "Seconds between the sweeps that bring endpoints back.", 10.0)
+    base_ejection: float = setting(
+        seconds(), "Seconds of a first ejection; grows with each further one.", 30.0
+    )
+    max_ejection: float | None = setting(
+        seconds(), "The longest ejection in seconds. Default: 300, or base_ejection if that is more.", None
+    )
+    max_ejection_percent: float = setting(
+        Number(0, 100), "Never more than this percentage is out at a time.", 10.0
+    )
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        if self.max_ejection is not None and self.max_ejection < self.base_ejection:
+            yield "max_ejection", f"must not be less than base_ejection ({self.base_ejection:g})"
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsConfig(Section):
+    """How much may be in flight. What is not given has no limit."""
+
+    max_requests: int | None = setting(Integer(1, U32), "Calls in flight.", None)
+    max_pending: int | None = setting(Integer(0, U32), "Calls that wait for a connection.", None)
+    max_retries: int | None = setting(Integer(0, U32), "Retries in flight.", None)

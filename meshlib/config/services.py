@@ -1,0 +1,73 @@
+# ruff: noqa: RUF009  (a field is made by a function that knows what it allows)
+"""What the configuration says of services: where they are, how they are called, where their routes send."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from meshlib.config.hosts import HostPort, check_host
+from meshlib.config.kinds import Choice, Integer, ListOf, MapOf, Text, seconds
+from meshlib.config.policies import BreakerConfig, LimitsConfig, OutlierConfig, RetryConfig
+from meshlib.config.routes import RouteConfig
+from meshlib.config.section import Section, Table, only_one, required, setting
+from meshlib.config.words import SERVICE, U32
+from meshlib.model.address import Address
+
+__all__ = ["SERVICES", "EndpointConfig", "ServiceConfig"]
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointConfig(Section):
+    """One endpoint. As text alone: its address."""
+
+    address: Address = required(HostPort(), "Where it listens.")
+    weight: int = setting(Integer(1, U32), "Its share among the endpoints of its priority.", 1)
+    region: str | None = setting(Text(), "Its region.", None)
+    zone: str | None = setting(Text(), "Its zone.", None)
+    sub_zone: str | None = setting(Text(), "Its part of the zone.", None)
+    priority: int = setting(
+        Integer(0, 127), "0 is called first; the next only as that fails (Envoy: up to 127).", 0
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceConfig(Section):
+    """A service without a control plane. Nothing but what is written here is done to its calls."""
+
+    endpoints: tuple[EndpointConfig, ...] | None = setting(
+        ListOf(Table(EndpointConfig, shorthand="address")), "Where it is.", None
+    )
+    dns: Address | None = setting(
+        HostPort(unix=False), "A name and a port: every A and AAAA record is an endpoint.", None
+    )
+    srv: str | None = setting(
+        Text("the name of an SRV record", check_host),
+        "The name of SRV records: endpoints with weights, priorities.",
+        None,
+    )
+    balancer: str = setting(
+        Choice("least_request", "random", "round_robin"),
+        "Who is next: the less busy of two, by lot, in turn.",
+        "round_robin",
+    )
+    timeout: float | None = setting(
+        seconds(zero=True),
+        "Seconds for the whole call with its retries; 0: none, as where it is not given.",
+        None,
+    )
+    retry: RetryConfig | None = setting(Table(RetryConfig), "When a call is tried again.", None)
+    breaker: BreakerConfig | None = setting(Table(BreakerConfig), "When calls fail at once.", None)
+    outlier: OutlierConfig | None = setting(Table(OutlierConfig), "When an endpoint is left out.", None)
+    limits: LimitsConfig | None = setting(Table(LimitsConfig), "How much may be in flight.", None)
+    routes: tuple[RouteConfig, ...] = setting(
+        ListOf(Table(RouteConfig)),
+        "Which calls go elsewhere; those that no route is for go to the endpoints.",
+        (),
+    )
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        yield from only_one(self, "endpoints", "dns", "srv")
+
+
+SERVICES: MapOf[ServiceConfig] = MapOf(SERVICE, Table(ServiceConfig))

@@ -1,0 +1,70 @@
+"""What the contract names and this version does not do yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from meshlib.config.routes import RouteConfig
+from meshlib.config.values import Config
+
+__all__ = ["doubts", "unsupported"]
+
+
+def unsupported(config: Config) -> tuple[str, ...]:
+    """One line for each value that is right but comes later; a Mesh refuses a configuration that has any."""
+    return tuple(
+        f"{_origin(config, key)}: {key}: {text} is not yet supported" for key, text in _later(config)
+    )
+
+
+def _origin(config: Config, key: str) -> str:
+    try:
+        return config.source_of(key)
+    except KeyError:
+        return "argument"
+
+
+def _later(config: Config) -> Iterator[tuple[str, str]]:
+    if config.xds.protocol not in ("auto", "sotw"):
+        yield "xds.protocol", f'"{config.xds.protocol}"'
+    if config.xds.api != "v3":
+        yield "xds.api", f'"{config.xds.api}"'
+    if config.xds.last_good is not None:
+        yield "xds.last_good", "keeping the last good state on disk"
+    if config.sidecar.mode not in ("off", "auto"):
+        yield "sidecar.mode", f'"{config.sidecar.mode}"'
+    if config.sidecar.address is not None:
+        yield "sidecar.address", "hand-off to a sidecar"
+    if config.adoption.default != "on":
+        yield "adoption.default", f'"{config.adoption.default}"'
+    for name, mode in config.adoption.services.items():
+        if mode != "on":
+            yield f"adoption.{name}", f'"{mode}"'
+    if config.adoption.key is not None:
+        yield "adoption.key", "adoption by percentage"
+    if config.adoption.kill_switch is not None:
+        yield "adoption.kill_switch", "a kill switch"
+
+
+def doubts(config: Config) -> tuple[str, ...]:
+    """One line for each thing that is allowed and yet can hardly be meant: for `meshlib check` and a warning."""
+    return tuple(f"{_origin(config, key)}: {key}: {text}" for key, text in _odd(config))
+
+
+def _odd(config: Config) -> Iterator[tuple[str, str]]:
+    elsewhere = config.xds.configured or config.services_file is not None
+    for name, service in config.services.items():
+        key = f"services.{name}"
+        targeted = all(_targets(route) for route in service.routes) and bool(service.routes)
+        if not service.endpoints and service.dns is None and service.srv is None and not targeted:
+            yield key, "has nobody to call: give endpoints, dns, srv, or routes that go elsewhere"
+        for index, route in enumerate(service.routes):
+            for target in _targets(route):
+                if target and target not in config.services and not elsewhere:
+                    yield f"{key}.routes[{index}]", f'goes to "{target}", which no service is'
+
+
+def _targets(route: RouteConfig) -> tuple[str, ...]:
+    if route.redirect is not None or route.response is not None:
+        return ("",)
+    return tuple(route.split) if route.split is not None else (route.service,) if route.service else ()

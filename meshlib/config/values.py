@@ -1,0 +1,320 @@
+# ruff: noqa: RUF009  (a field is made by a function that knows what it allows)
+"""The configuration: what may be written, what it means, what holds where nothing is written.
+
+``docs/reference/configuration.md`` is made from these fields. All values are immutable and safe to share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from os import PathLike
+
+from meshlib.config.hosts import LOCAL, HostPort, check_pattern
+from meshlib.config.kinds import Boolean, Choice, Filename, Integer, Json, ListOf, MapOf, Text, seconds
+from meshlib.config.section import Section, Table, setting
+from meshlib.config.services import SERVICES, ServiceConfig
+from meshlib.config.source import DEFAULT, FrozenMap, Path, Rank, Source, plain_text
+from meshlib.config.words import HEADER, SERVICE
+from meshlib.model.address import Address
+
+__all__ = [
+    "DEFAULT_DOMAINS",
+    "AdminConfig",
+    "AdoptionConfig",
+    "Config",
+    "DnsConfig",
+    "NodeConfig",
+    "SidecarConfig",
+    "TlsConfig",
+    "XdsConfig",
+]
+
+DEFAULT_DOMAINS = (LOCAL, "*.svc", "*.svc.*", "*.mesh", "*.mesh.*")
+"""Hosts that are asked for in the target view (rule 5 of the contract): names without a dot, and these."""
+
+_PATTERN = Text(
+    '"host", "host:port", "*.suffix", "prefix.*", "*.middle.*", "*" or "<local>" (names without a dot)',
+    check_pattern,
+)
+
+
+def _percent(text: str) -> str:
+    """How far a service has joined."""
+    if text in ("off", "observe", "on"):
+        return text
+    digits = text.removesuffix("%")
+    whole, _, part = digits.partition(".")
+    if (
+        digits == text
+        or not (digits.isascii() and whole.isdigit() and (part or "0").isdigit())
+        or float(digits) > 100
+    ):
+        raise ValueError(f'"{text}" is none of these')
+    return text
+
+
+_ADOPTION = Text('"off", "observe", "on" or a percentage from "0%" to "100%"', _percent)
+
+
+def _ip(text: str) -> str:
+    return str(ip_address(text))
+
+
+def _sidecar_address(text: str) -> str:
+    from meshlib.config.hosts import check_address
+
+    proxy = "http://" if text.startswith("http://") else ""
+    return proxy + str(check_address(text.removeprefix(proxy).removesuffix("/" if proxy else "")))
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig(Section):
+    """Who we are to the control plane."""
+
+    id: str | None = setting(Text(), "Our name. Default: the bootstrap's, or the host name.", None)
+    cluster: str | None = setting(
+        Text(), "What we are part of. Default: the bootstrap's, or OTEL_SERVICE_NAME.", None
+    )
+    region: str | None = setting(Text(), "Our region.", None)
+    zone: str | None = setting(Text(), "Our zone.", None)
+    sub_zone: str | None = setting(Text(), "Our part of the zone.", None)
+    metadata: Mapping[str, object] = setting(Json(), "Told to the control plane as it is.", FrozenMap())
+
+
+@dataclass(frozen=True, slots=True)
+class TlsConfig(Section):
+    """TLS to the control plane; with cert and key, mutual."""
+
+    ca: str | None = setting(Filename(), "PEM file of the roots to trust. Default: the system's.", None)
+    cert: str | None = setting(Filename(), "PEM file of our certificate chain.", None)
+    key: str | None = setting(Filename(), "PEM file of its private key.", None)
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        if (self.cert is None) != (self.key is None):
+            yield "cert" if self.cert is None else "key", "is missing: cert and key go together"
+
+
+@dataclass(frozen=True, slots=True)
+class XdsConfig(Section):
+    """The control plane. Without server and bootstrap there is none."""
+
+    server: Address | None = setting(HostPort(), "Where it listens.", None)
+    bootstrap: str | None = setting(Filename(), "A gRPC bootstrap file, instead of server and tls.", None)
+    bootstrap_config: str | None = setting(Text("JSON", any_text=True), "What would be in that file.", None)
+    tls: TlsConfig | None = setting(Table(TlsConfig), "TLS to server. Default: plain text.", None)
+    protocol: str = setting(
+        Choice("auto", "sotw", "delta", "rest", "files"),
+        "How we are told: all of a type, what changed, by REST, from files.",
+        "auto",
+    )
+    path: str | None = setting(Filename(), 'The directory of protocol = "files".', None)
+    api: str = setting(Choice("v3", "v2"), "v2 is for Kato and Rainbond.", "v3")
+    view: str = setting(
+        Choice("auto", "sidecar", "target"),
+        "What an Envoy gets (sidecar), what gRPC gets (target), or both (auto).",
+        "auto",
+    )
+    domains: tuple[str, ...] = setting(
+        ListOf(_PATTERN), "Hosts that are asked for by name in the target view.", DEFAULT_DOMAINS
+    )
+    last_good: str | None = setting(
+        Filename(), "A file that keeps the last good state, for a start without it.", None
+    )
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        given = [
+            name for name in ("server", "bootstrap", "bootstrap_config") if getattr(self, name) is not None
+        ]
+        for name in given[1:]:
+            yield name, f"cannot stand beside {given[0]}: one of server, bootstrap, bootstrap_config"
+        if self.tls is not None and self.server is None:
+            yield "tls", "is for server; a bootstrap has its own channel_creds"
+        if self.path is not None and self.protocol != "files":
+            yield "path", 'is for protocol = "files"'
+        if self.protocol == "files" and self.path is None:
+            yield "path", 'is missing; protocol = "files" needs it'
+
+    @property
+    def configured(self) -> bool:
+        """Whether there is a control plane."""
+        return any(
+            item is not None for item in (self.server, self.bootstrap, self.bootstrap_config, self.path)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SidecarConfig(Section):
+    """Hand-off to a sidecar."""
+
+    mode: str = setting(
+        Choice("off", "auto", "require", "istio", "linkerd", "consul", "kuma", "dapr", "kato", "envoy"),
+        "Whether one is looked for, demanded, or told.",
+        "auto",
+    )
+    address: str | None = setting(
+        Text('"host:port" (a listener) or "http://host:port" (a forward proxy)', _sidecar_address),
+        "Where it listens, told instead of found.",
+        None,
+    )
+    start_window: float = setting(
+        seconds(zero=True), "Seconds that one which is not ready is waited for.", 10.0
+    )
+    fallback: str = setting(
+        Choice("never", "when_allowed"), "When it went away: calls fail, or go in-process.", "when_allowed"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptionConfig(Section):
+    """Joining step by step. Every other key is the name of a service."""
+
+    default: str = setting(_ADOPTION, "How far a service has joined that is not named.", "on")
+    key: str | None = setting(HEADER, "The header that a percentage sticks to. Default: the node's id.", None)
+    kill_switch: str | None = setting(Filename(), "While this file is there, every call is plain.", None)
+    services: Mapping[str, str] = setting(
+        MapOf(SERVICE, _ADOPTION), "How far this service has joined.", FrozenMap(), rest=True
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DnsConfig(Section):
+    """The resolver of services with dns or srv."""
+
+    nameservers: tuple[str, ...] = setting(
+        ListOf(Text("an IP address", _ip)), "Who is asked. Default: the system's resolver configuration.", ()
+    )
+    port: int = setting(Integer(1, 65535, what="a port"), "The port of the nameservers.", 53)
+    min_ttl: float = setting(seconds(zero=True), "An answer holds at least so many seconds.", 1.0)
+    max_ttl: float = setting(seconds(), "An answer holds at most so many seconds.", 300.0)
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        if self.min_ttl > self.max_ttl:
+            yield "min_ttl", f"must not be more than max_ttl ({self.max_ttl:g})"
+
+
+@dataclass(frozen=True, slots=True)
+class AdminConfig(Section):
+    """The socket that `meshlib dump PID` reads. Only this user can open it."""
+
+    enabled: bool = setting(Boolean(), "Whether there is one.", default=False)
+    runtime_dir: str | None = setting(
+        Filename(),
+        "Its directory. Default: meshlib in XDG_RUNTIME_DIR, or one of this user in the temporary directory.",
+        None,
+    )
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        if self.runtime_dir is not None and not self.enabled:
+            yield "enabled", "must be true where runtime_dir is given"
+
+
+@dataclass(frozen=True, slots=True)
+class Config(Section):
+    """All that an application says to meshlib.
+
+    Make it with :meth:`from_env`, :meth:`from_file` or :meth:`from_mapping`; each raises
+    :class:`~meshlib.ConfigError` with every problem, one a line. One made by hand is checked when a Mesh takes it.
+
+    Attributes:
+        file: The configuration file that was read, absolute; None without one.
+        sources: Where each value that was given came from, by its path; ``source_of`` reads it.
+        complete: The environment is in it already.
+    """
+
+    node: NodeConfig = setting(Table(NodeConfig), "Who we are to the control plane.", NodeConfig())
+    xds: XdsConfig = setting(Table(XdsConfig), "The control plane.", XdsConfig())
+    services: Mapping[str, ServiceConfig] = setting(
+        SERVICES, "Services without a control plane, by name.", FrozenMap()
+    )
+    services_file: str | None = setting(
+        Filename(), "A file in Envoy's shape: listeners, clusters, routes, endpoints.", None
+    )
+    bypass: tuple[str, ...] = setting(
+        ListOf(_PATTERN), "Hosts whose calls are plain, as if meshlib were not there.", ()
+    )
+    unknown_hosts: str = setting(
+        Choice("direct", "refuse"), "A host that nothing knows: called directly, or UnknownService.", "direct"
+    )
+    failures: str = setting(
+        Choice("raise", "respond"),
+        "What fails is an exception, or the response that a sidecar gives.",
+        "raise",
+    )
+    disabled: bool = setting(Boolean(), "Every call is plain, as if meshlib were not there.", default=False)
+    seed: int | None = setting(
+        Integer(0, 2**64 - 1), "Makes what is drawn by lot repeatable, for tests.", None
+    )
+    dns: DnsConfig = setting(Table(DnsConfig), "The resolver of services with dns or srv.", DnsConfig())
+    sidecar: SidecarConfig = setting(Table(SidecarConfig), "Hand-off to a sidecar.", SidecarConfig())
+    adoption: AdoptionConfig = setting(Table(AdoptionConfig), "Joining step by step.", AdoptionConfig())
+    admin: AdminConfig = setting(
+        Table(AdminConfig), "The socket that `meshlib dump PID` reads.", AdminConfig()
+    )
+
+    file: str | None = field(default=None, compare=False)
+    sources: Mapping[Path, Source] = field(default_factory=dict, compare=False, repr=False)
+    complete: bool = field(default=False, compare=False, repr=False)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Config:
+        """What the environment says (default: the process's), over the file that MESHLIB_CONFIG names."""
+        from meshlib.config.layers import resolve
+
+        return resolve(None, environ)
+
+    @classmethod
+    def from_file(cls, path: str | PathLike[str]) -> Config:
+        """What a file says, by its suffix TOML, JSON or YAML (which needs the extra ``yaml``)."""
+        from meshlib.config.layers import load
+
+        return load(path)
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, object], *, origin: str = "argument") -> Config:
+        """What a mapping says. ``origin`` is what its problems are said to come from."""
+        from meshlib.config.layers import from_mapping
+
+        return from_mapping(mapping, origin)
+
+    def source_of(self, key: str) -> str:
+        """Where the value of ``key`` (``"services.reviews.timeout"``) came from: the file as it was named, the
+        variable, ``"argument"`` or ``"default"``; of a table, all of them. Raises KeyError for what is no key.
+        """
+        return ", ".join(dict.fromkeys(source.name for source in self._sources_of(key)))
+
+    def given(self, key: str) -> bool:
+        """Whether somebody said the value of ``key``: it is not the default."""
+        return any(source.rank is not Rank.DEFAULT for source in self._sources_of(key))
+
+    def _sources_of(self, key: str) -> list[Source]:
+        wanted = key.replace('"', "").lower()
+        known = {plain_text(path): source for path, source in self.sources.items()}
+        exact = known.get(wanted)
+        if exact is not None:
+            return [exact]
+        found = [source for text, source in known.items() if _within(text, wanted)]
+        found += [source for text, source in known.items() if not found and _within(wanted, text)]
+        if found:
+            return found
+        if not any(wanted == known_key.lower() for known_key in _keys(self.to_dict(), "")):
+            raise KeyError(key)
+        return [DEFAULT]
+
+
+def _within(inner: str, outer: str) -> bool:
+    return inner.startswith((outer + ".", outer + "["))
+
+
+def _keys(value: object, prefix: str) -> Iterator[str]:
+    """Every key that ``value`` has, also those of tables within."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            path = f"{prefix}.{name}" if prefix else str(name)
+            yield path
+            yield from _keys(item, path)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield f"{prefix}[{index}]"
+            yield from _keys(item, f"{prefix}[{index}]")
