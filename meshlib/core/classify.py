@@ -1,0 +1,62 @@
+"""What an attempt's outcome says of the host that it went to.
+
+Theory. Everything below the attempt reads one verdict: the breaker whether it was good, outlier detection which HTTP
+status it counts as. The table is Envoy's router's: a status stands for itself, of which 5xx is bad; whatever happened
+without a status counts as the answer that Envoy would have given in its place (503 for a connection that failed or
+broke, 504 for time that ran out) and is of local origin. A cancelled attempt says nothing of the host.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from meshlib.model.call import OutcomeKind
+
+if TYPE_CHECKING:
+    from meshlib.model.call import Outcome
+
+__all__ = ["CANCELLED", "GATEWAY_ERRORS", "Verdict", "verdict"]
+
+#: Envoy ``gateway-error`` and ``consecutive_gateway_failure``.
+GATEWAY_ERRORS = frozenset((502, 503, 504))
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``good``: True, False, or None where nothing can be said. ``status``: what it counts as, 0 for none; ``local``:
+    no answer came, so the status is what Envoy would have answered.
+    """
+
+    good: bool | None
+    status: int
+    local: bool = False
+
+    @property
+    def gateway(self) -> bool:
+        """Whether it counts as a gateway failure."""
+        return self.status in GATEWAY_ERRORS
+
+
+CANCELLED = Verdict(None, 0)
+
+_LOCAL = {
+    OutcomeKind.CONNECT: Verdict(False, 503, True),
+    OutcomeKind.RESET: Verdict(False, 503, True),
+    OutcomeKind.REFUSED: Verdict(False, 503, True),
+    OutcomeKind.TIMEOUT: Verdict(False, 504, True),
+    OutcomeKind.CANCELLED: CANCELLED,
+}
+#: Values are shared: a call makes none.
+_ANSWERED = {status: Verdict(not 500 <= status <= 599, status) for status in range(100, 600)}
+
+
+def verdict(outcome: Outcome) -> Verdict:
+    """The one verdict on an attempt. A break in the body (a RESET or TIMEOUT whose ``status`` is set, too) is a
+    failure of the host, whatever its status was.
+    """
+    local = _LOCAL.get(outcome.kind)
+    if local is not None:
+        return local
+    status = outcome.status or 0
+    return _ANSWERED.get(status) or Verdict(True, status)
