@@ -17,6 +17,7 @@ from typing import Generic, TypeVar
 from meshlib.config.source import FrozenMap, Path, Source, key_text
 
 __all__ = [
+    "Among",
     "Boolean",
     "Choice",
     "Filename",
@@ -179,6 +180,19 @@ class Integer(Kind[int]):
         if isinstance(raw, bool) or not isinstance(raw, int):
             raise self.wrong(raw, at)
         if raw < self.low or (self.high is not None and raw > self.high):
+            raise self.wrong(raw, at)
+        return int(raw)
+
+
+class Among(Kind[int]):
+    """One of some whole numbers."""
+
+    def __init__(self, *numbers: int) -> None:
+        self.numbers = numbers
+        self.allowed = "one of " + ", ".join(map(str, numbers))
+
+    def parse(self, raw: object, at: Place) -> int:
+        if isinstance(raw, bool) or not isinstance(raw, int) or raw not in self.numbers:
             raise self.wrong(raw, at)
         return int(raw)
 

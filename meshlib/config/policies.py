@@ -30,8 +30,7 @@ class _Python(Kind[object]):
     def parse(self, raw: object, at: Place) -> object:
         if at.source.rank is Rank.FILE:
             raise at.refuse(f"must be {self.allowed}, which only a mapping in Python can give, not a file")
-        # On the class: reading pybreaker's state of an instance may be a call to Redis.
-        if not all(callable(getattr(type(raw), name, None)) for name in self.methods):
+        if not all(callable(getattr(raw, name, None)) for name in self.methods):
             raise self.wrong(raw, at)
         return raw
 

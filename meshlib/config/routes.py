@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from meshlib.config.kinds import Boolean, Choice, Integer, ListOf, MapOf, Number, Text, seconds
+from meshlib.config.kinds import Among, Boolean, Choice, Integer, ListOf, MapOf, Number, Text, seconds
 from meshlib.config.policies import RetryConfig
 from meshlib.config.section import Section, Table, only_one, required, setting
 from meshlib.config.source import FrozenMap
@@ -147,13 +147,11 @@ class RedirectConfig(Section):
         "Put in the place of the prefix or path that matched.",
         None,
     )
-    status: int = setting(Integer(301, 308, what="301, 302, 303, 307 or 308:"), "The status.", 301)
+    status: int = setting(Among(301, 302, 303, 307, 308), "The status (Envoy `RedirectResponseCode`).", 301)
     strip_query: bool = setting(Boolean(), "Without the query.", default=False)
 
     def check(self) -> Iterator[tuple[str, str]]:
         yield from only_one(self, "path", "prefix")
-        if self.status not in (301, 302, 303, 307, 308):  # Envoy RedirectResponseCode
-            yield "status", f"must be 301, 302, 303, 307 or 308, not {self.status}"
         if all(value is None for value in (self.scheme, self.host, self.port, self.path, self.prefix)):
             yield "", "must have one of scheme, host, port, path, prefix"
 
