@@ -41,8 +41,7 @@ check: $(VENV)/.stamp-dev ## style, types, layers, house rules, generated pages
 
 .PHONY: docs
 docs: $(VENV)/.stamp-dev ## the documentation, built into site/
-	@$(PY) -m mkdocs build --strict --quiet
-	@echo "docs: site/index.html"
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 .PHONY: bench
 bench: $(VENV)/.stamp-dev ## one table: what meshlib costs beside the bare libraries and beside a sidecar
