@@ -6,7 +6,7 @@ pattern of them is; ``support`` what is not done yet.
 """
 
 from meshlib.config.hosts import HostPatterns
-from meshlib.config.layers import ConfigLike, bootstrap_text, load, read_retry, resolve
+from meshlib.config.layers import ConfigLike, bootstrap_text, load, read_retry, reload, resolve
 from meshlib.config.policies import BreakerConfig, LimitsConfig, OutlierConfig, RetryConfig
 from meshlib.config.routes import (
     HeaderEditsConfig,
@@ -62,6 +62,7 @@ __all__ = [
     "doubts",
     "load",
     "read_retry",
+    "reload",
     "resolve",
     "unsupported",
 ]

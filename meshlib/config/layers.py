@@ -21,7 +21,16 @@ from meshlib.config.source import ARGUMENT, DEFAULT, Path, Rank, Source, folded
 from meshlib.config.values import Config
 from meshlib.errors import ConfigError
 
-__all__ = ["VARIABLES", "ConfigLike", "bootstrap_text", "from_mapping", "load", "read_retry", "resolve"]
+__all__ = [
+    "VARIABLES",
+    "ConfigLike",
+    "bootstrap_text",
+    "from_mapping",
+    "load",
+    "read_retry",
+    "reload",
+    "resolve",
+]
 
 ConfigLike = Config | Mapping[str, object] | str | os.PathLike[str] | None
 """What a Mesh takes as its configuration."""
@@ -186,6 +195,17 @@ def resolve(config: ConfigLike = None, environ: Mapping[str, str] | None = None)
         tree.lay(config, ARGUMENT)
     made = tree.config(file=file, complete=True)
     return _with_service_name(made, config, environ)
+
+
+def reload(config: Config) -> Config:
+    """``config`` with what its file says now; what came from elsewhere stays as it was. Raises ConfigError."""
+    tree = _Tree()
+    _lay_config(tree, config, Rank.DEFAULT)
+    if config.file is not None:
+        tree.lay(*_file(config.file))
+    _lay_config(tree, config, Rank.ENVIRONMENT)
+    _lay_config(tree, config, Rank.ARGUMENT)
+    return tree.config(file=config.file, complete=config.complete)
 
 
 def _file_of_variable(path: str) -> tuple[Mapping[str, object], Source]:
