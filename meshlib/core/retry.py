@@ -1,0 +1,369 @@
+"""Whether an attempt is made again, and after how long: Envoy's conditions, its backoff, and what forbids a retry.
+
+Theory. After each attempt three questions are asked, in this order:
+
+1. Does a condition of the policy hold? An answer is judged by its head (status, headers), anything else by how it
+   failed. A condition that nobody named never holds, and ``x-envoy-ratelimited`` in an answer rules out all conditions
+   but ``envoy-ratelimited``.
+2. May this request be sent again? Its method is one that the policy takes, its body can be replayed or none of it
+   went out, and the caller did not forbid it.
+3. Is another attempt left? The policy's count, and its ``stop`` strategy beside it.
+
+The condition table (Envoy ``retry_on``; RT-06):
+
+    outcome                      conditions under which it is retried
+    status 5xx                   5xx
+    status 502, 503, 504         gateway-error
+    status 409                   retriable-4xx
+    a status of ``statuses``     retriable-status-codes
+    a header of ``headers``      retriable-headers
+    x-envoy-ratelimited present  envoy-ratelimited, and no other
+    grpc-status in the head      cancelled, deadline-exceeded, internal, resource-exhausted, unavailable
+    not connected                connect-failure, and those of a reset
+    reset, attempt's time over   reset, 5xx, gateway-error; reset-before-request if nothing was sent
+    stream refused               refused-stream, and those of a reset
+    cancelled                    none
+
+The call's own timeout is not here: it ends a call, nobody asks (the plan's part).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from meshlib.core.classify import GATEWAY_ERRORS
+from meshlib.core.conditions import compile_header, header_values_match
+from meshlib.errors import TransportFailed
+from meshlib.model.call import OutcomeKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from meshlib.model.call import Head, Outcome
+    from meshlib.model.headers import Headers
+    from meshlib.model.policy import RetryPolicy
+
+__all__ = ["Retries", "RetryAfter", "RetryState", "StateOutcome", "backoff_ceiling", "reset_interval"]
+
+_RESET_CONDITIONS = ("reset", "5xx", "gateway-error")
+_FAILURES = {
+    OutcomeKind.CONNECT: ("not connected", ("connect-failure",)),
+    OutcomeKind.RESET: ("the connection broke", ()),
+    OutcomeKind.TIMEOUT: ("the attempt's time was over", ()),
+    OutcomeKind.REFUSED: ("the stream was refused", ("refused-stream",)),
+}
+_GRPC_CONDITIONS = {
+    "1": "cancelled",
+    "4": "deadline-exceeded",
+    "8": "resource-exhausted",
+    "13": "internal",
+    "14": "unavailable",
+}
+_RATE_LIMITED = "x-envoy-ratelimited"
+_EARLY_DATA = "early-data"
+#: Beyond this doubling every ceiling is ``max_interval`` (and a float would overflow later).
+_MOST_DOUBLINGS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class RetryAfter:
+    """Try again after ``delay`` seconds. ``reason``: which condition held, in words."""
+
+    delay: float
+    reason: str
+
+
+class Retries:
+    """The retries of one call. Not thread-safe: one call, one owner.
+
+    Args:
+        policy: What the route, the call or the file orders.
+        random: Gives a float in [0, 1).
+        method: The request's.
+        replayable: Whether the body can be sent again. If not, a retry is made only while nothing was sent.
+        idempotent: ``CallOptions.idempotent``: False stops retries once anything may have been sent, True allows
+            them whatever the method, None leaves it to the policy.
+        head: The request as asked for; for conditions on its headers.
+        wall: Seconds since the epoch, for reset headers that hold a point in time; None: those are not read.
+    """
+
+    __slots__ = (
+        "_head",
+        "_idempotent",
+        "_method",
+        "_on",
+        "_random",
+        "_replayable",
+        "_state",
+        "_wall",
+        "attempts",
+        "policy",
+        "why",
+    )
+
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        random: Callable[[], float],
+        *,
+        method: str,
+        replayable: bool = True,
+        idempotent: bool | None = None,
+        head: Head | None = None,
+        wall: Callable[[], float] | None = None,
+    ) -> None:
+        self.policy = policy
+        #: Attempts made so far, the first included.
+        self.attempts = 0
+        #: Why the last decision was not to retry, in words; ``""`` where it was to retry or nothing had failed.
+        self.why = ""
+        self._random = random
+        self._method = method
+        self._replayable = replayable
+        self._idempotent = idempotent
+        self._head = head
+        self._wall = wall
+        self._state: RetryState | None = None
+        self._on = policy.on
+        if policy.request_headers and not _asks(policy, head):
+            self._on = frozenset()
+
+    def after(self, outcome: Outcome, now: float, started: float) -> RetryAfter | None:
+        """The decision on an attempt that began at ``started`` and whose outcome came now; None: no retry.
+
+        ``now`` and ``started`` are monotonic seconds. Call it once for each attempt.
+        """
+        self.attempts += 1
+        self.why = ""
+        reason = self._condition(outcome)
+        if reason is None:
+            return None
+        self.why = self._forbidden(outcome)
+        if self.why:
+            return None
+        if self.attempts > self.policy.retries:
+            self.why = f"all {self.attempts} attempts are used"
+            return None
+        if self.policy.stop is None and self.policy.wait is None:
+            return RetryAfter(self._delay(outcome), reason)
+        return self._calculated(outcome, reason, now, started)
+
+    # --- does a condition hold? -----------------------------------------------------------------------------------
+
+    def _condition(self, outcome: Outcome) -> str | None:
+        if not self._on:
+            return None
+        if outcome.kind in (OutcomeKind.OK, OutcomeKind.STATUS):
+            return self._answered(outcome.status or 0, outcome.headers)
+        failure = _FAILURES.get(outcome.kind)
+        if failure is None:
+            return None
+        words, own = failure
+        for condition in (*own, *_RESET_CONDITIONS):
+            if condition in self._on:
+                return f"{words} ({condition})"
+        if "reset-before-request" in self._on and not outcome.sent:
+            return f"{words} (reset-before-request)"
+        return None
+
+    def _answered(self, status: int, headers: Headers | None) -> str | None:
+        on = self._on
+        if headers is not None and _RATE_LIMITED in headers:
+            return "rate limited (envoy-ratelimited)" if "envoy-ratelimited" in on else None
+        if "5xx" in on and 500 <= status <= 599:
+            return f"status {status} (5xx)"
+        if "gateway-error" in on and status in GATEWAY_ERRORS:
+            return f"status {status} (gateway-error)"
+        if "retriable-4xx" in on and status == 409:
+            return "status 409 (retriable-4xx)"
+        # A request that itself came as early data must see the 425 and be sent again by who made it (RFC 8470).
+        if "retriable-status-codes" in on and status in self.policy.statuses and not self._early(status):
+            return f"status {status} (retriable-status-codes)"
+        if headers is None:
+            return None
+        if "retriable-headers" in on:
+            for match in self.policy.headers:
+                if header_values_match(match)(_response_value(match.name, status, headers)):
+                    return f"header {match.name} (retriable-headers)"
+        return self._grpc_answered(headers)
+
+    def _early(self, status: int) -> bool:
+        return status == 425 and self._head is not None and _EARLY_DATA in self._head.headers
+
+    def _grpc_answered(self, headers: Headers) -> str | None:
+        code = headers.get("grpc-status")
+        condition = _GRPC_CONDITIONS.get(code) if code is not None else None
+        return (
+            f"grpc-status {code} ({condition})" if condition is not None and condition in self._on else None
+        )
+
+    # --- may it be sent again? ------------------------------------------------------------------------------------
+
+    def _forbidden(self, outcome: Outcome) -> str:
+        # An answer proves that the request went out, whatever the transport could say of it.
+        sent = outcome.sent or outcome.status is not None
+        if sent and self._idempotent is False:
+            return "the caller forbids it once anything may have been sent"
+        if sent and not self._replayable:
+            return "its body cannot be sent again"
+        methods = self.policy.methods
+        if methods is not None and self._idempotent is None and self._method.upper() not in methods:
+            return f"{self._method} is not among the methods that are retried"
+        return ""
+
+    # --- after how long? ------------------------------------------------------------------------------------------
+
+    def _delay(self, outcome: Outcome) -> float:
+        interval = self._told(outcome)
+        if interval is not None:
+            return interval
+        return self._random() * backoff_ceiling(self.policy, self.attempts)
+
+    def _told(self, outcome: Outcome) -> float | None:
+        """What a reset header of the answer tells, spread over 1 to 1.5 times (RT-07), or None."""
+        if not self.policy.reset_headers or outcome.headers is None:
+            return None
+        interval = reset_interval(self.policy, outcome.headers, self._wall)
+        return None if interval is None else interval * (1.0 + 0.5 * self._random())
+
+    # --- tenacity's strategies ------------------------------------------------------------------------------------
+
+    def _calculated(self, outcome: Outcome, reason: str, now: float, started: float) -> RetryAfter | None:
+        state = self._state
+        if state is None:
+            state = self._state = RetryState(started)
+        state.ended(self.attempts, outcome, now)
+        told = self._told(outcome)
+        delay: float | None = self._random() * backoff_ceiling(self.policy, self.attempts)
+        if told is not None:
+            delay = told
+        elif self.policy.wait is not None:
+            delay = self._ask_wait(state)
+        if delay is None:
+            return None
+        state.upcoming_sleep = delay
+        if self.policy.stop is not None and self._ask_stop(state):
+            return None
+        state.idle_for += delay
+        return RetryAfter(delay, reason)
+
+    def _ask_wait(self, state: RetryState) -> float | None:
+        assert self.policy.wait is not None
+        try:
+            delay = float(self.policy.wait(state))
+        except Exception as error:  # noqa: BLE001 - the user's object: its failure must not break the call's cleaning up
+            self.why = f"retry.wait failed: {error!r}"
+            return None
+        if not math.isfinite(delay):
+            self.why = f"retry.wait gave {delay}"
+            return None
+        return max(0.0, delay)
+
+    def _ask_stop(self, state: RetryState) -> bool:
+        assert self.policy.stop is not None
+        try:
+            stopped = bool(self.policy.stop(state))
+        except Exception as error:  # noqa: BLE001 - as retry.wait
+            self.why = f"retry.stop failed: {error!r}"
+            return True
+        if stopped:
+            self.why = "retry.stop says so"
+        return stopped
+
+
+def _asks(policy: RetryPolicy, head: Head | None) -> bool:
+    """Envoy ``retriable_request_headers``: one of them must match for any retry at all."""
+    return head is not None and any(compile_header(match)(head) for match in policy.request_headers)
+
+
+def _response_value(name: str, status: int, headers: Headers) -> str | None:
+    return str(status) if name == ":status" else headers.get(name)
+
+
+def backoff_ceiling(policy: RetryPolicy, retry: int) -> float:
+    """The longest wait before the ``retry``-th retry (from 1): (2^N - 1) × base, at most ``max_interval`` (RT-04)."""
+    doublings = min(retry, _MOST_DOUBLINGS)
+    return min((2.0**doublings - 1.0) * policy.base_interval, policy.max_interval)
+
+
+def reset_interval(policy: RetryPolicy, headers: Headers, wall: Callable[[], float] | None) -> float | None:
+    """Seconds until the server wants to be asked again: the first of the policy's reset headers that is there, is a
+    whole number and is not beyond ``max_reset_interval`` (Envoy ``rate_limited_retry_back_off``, RT-07).
+    """
+    for name, form in policy.reset_headers:
+        text = (headers.get(name) or "").strip()
+        # 20 digits hold any 64-bit number; more would only cost time.
+        if not (text.isascii() and text.isdigit()) or len(text) > 20:
+            continue
+        seconds = float(int(text))
+        if form == "unix_timestamp":
+            if wall is None:
+                continue
+            seconds -= wall()
+        if 0.0 < seconds <= policy.max_reset_interval:
+            return seconds
+    return None
+
+
+class StateOutcome:
+    """What tenacity calls an outcome: a finished future of one attempt."""
+
+    __slots__ = ("_error", "_value", "attempt_number")
+
+    def __init__(self, number: int, value: Outcome) -> None:
+        self.attempt_number = number
+        self._value = value
+        answered = value.kind in (OutcomeKind.OK, OutcomeKind.STATUS)
+        self._error: BaseException | None = None
+        if not answered:
+            self._error = value.error or TransportFailed(value.detail or value.kind.value, sent=value.sent)
+
+    @property
+    def failed(self) -> bool:
+        return self._error is not None
+
+    def done(self) -> bool:
+        return True
+
+    def cancelled(self) -> bool:
+        return False
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:  # noqa: ARG002 - a future's signature
+        return self._error
+
+    def result(self, timeout: float | None = None) -> Outcome:  # noqa: ARG002 - a future's signature
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+class RetryState:
+    """What tenacity's strategies read (its ``RetryCallState``), on the plan's clock. One per call, so that a strategy
+    object may be shared by all of them.
+    """
+
+    def __init__(self, started: float) -> None:
+        self.start_time = started
+        self.attempt_number = 1
+        self.outcome: StateOutcome | None = None
+        self.outcome_timestamp: float | None = None
+        self.idle_for = 0.0
+        self.upcoming_sleep = 0.0
+        self.next_action: object | None = None
+        self.retry_object: object | None = None
+        self.fn: Callable[..., object] | None = None
+        self.args: tuple[object, ...] = ()
+        self.kwargs: dict[str, object] = {}
+
+    @property
+    def seconds_since_start(self) -> float | None:
+        return None if self.outcome_timestamp is None else self.outcome_timestamp - self.start_time
+
+    def ended(self, number: int, outcome: Outcome, now: float) -> None:
+        """Attempt ``number`` ended so."""
+        self.attempt_number = number
+        self.outcome = StateOutcome(number, outcome)
+        self.outcome_timestamp = now
+        self.upcoming_sleep = 0.0

@@ -1,0 +1,1 @@
+"""Where state lives: the configuration in force, live clusters, the thread that writes them."""
