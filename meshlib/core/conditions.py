@@ -1,0 +1,162 @@
+"""What a route demands beside its path: headers, query parameters, a share of the calls, gRPC.
+
+Each becomes a test of a head; :class:`Condition` keeps the words for it, so that a trace can say which one failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from meshlib.core.strings import StringTest, compile_string, describe_string, wire
+from meshlib.model.call import Head
+from meshlib.model.route import HeaderMatch, QueryMatch, RouteMatch
+
+__all__ = [
+    "Condition",
+    "compile_conditions",
+    "compile_header",
+    "header_value",
+    "header_values_match",
+    "integer",
+    "query_parameters",
+]
+
+_PSEUDO = frozenset((":method", ":path", ":authority", ":scheme", "host"))
+_INT64 = 1 << 63
+_SPACE = " \t\n\r\v\f"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """``test`` says whether a head fulfils it; ``words`` what it demands."""
+
+    test: Callable[[Head], bool]
+    words: str
+
+
+def compile_conditions(match: RouteMatch) -> tuple[Condition, ...]:
+    """All but path and runtime fraction, in Envoy's order: gRPC, headers, query."""
+    found: list[Condition] = []
+    if match.grpc:
+        found.append(Condition(_is_grpc, "a gRPC request"))
+    found.extend(Condition(compile_header(item), _header_words(item)) for item in match.headers)
+    found.extend(Condition(_query(item), _query_words(item)) for item in match.query)
+    return tuple(found)
+
+
+# --- headers ----------------------------------------------------------------------------------------------------------
+
+
+def header_value(head: Head, name: str) -> str | None:
+    """The value of header ``name`` (lower case), all lines joined with "," (HM-01); ``:method``, ``:path``,
+    ``:authority`` (also as ``host``) and ``:scheme`` are the head's own (HM-05).
+    """
+    if name not in _PSEUDO:
+        return head.headers.get(name)
+    if name == ":path":
+        return head.path
+    if name == ":method":
+        return head.method
+    return head.scheme if name == ":scheme" else head.authority
+
+
+def compile_header(match: HeaderMatch) -> Callable[[Head], bool]:
+    """A test of a request's head (HM-01 to HM-05)."""
+    name = wire(match.name)
+    test = header_values_match(match)
+    if name in _PSEUDO:
+        return lambda head: test(header_value(head, name))
+    return lambda head: test(head.headers.get(name))
+
+
+def header_values_match(match: HeaderMatch) -> Callable[[str | None], bool]:
+    """A test of the joined value of the header, None for a header that is not there."""
+    invert = match.invert
+    if match.present is not None:
+        wanted = match.present is not invert
+        return lambda value: (value is not None) is wanted
+    matches: StringTest
+    if match.range is not None:
+        matches = _in_range(*match.range)
+    elif match.string is not None:
+        matches = compile_string(match.string)
+    else:
+        return lambda value: (value is not None) is not invert
+    if match.missing_as_empty:
+        return lambda value: matches(value or "") is not invert
+    # Inversion does not make absence match (HM-02).
+    return lambda value: value is not None and matches(value) is not invert
+
+
+def _in_range(start: int, end: int) -> StringTest:
+    def matches(value: str) -> bool:
+        number = integer(value)
+        return number is not None and start <= number < end
+
+    return matches
+
+
+def integer(text: str) -> int | None:
+    """A base-10 integer of 64 bits with optional sign and surrounding space (HM-03), or None."""
+    digits = text.strip(_SPACE)
+    unsigned = digits[1:] if digits[:1] in ("-", "+") else digits
+    if not (unsigned.isascii() and unsigned.isdigit()) or len(unsigned) > 64:
+        return None
+    number = int(digits)
+    return number if -_INT64 <= number < _INT64 else None
+
+
+def _is_grpc(head: Head) -> bool:
+    """RM-08: ``application/grpc`` or ``application/grpc+…``."""
+    kind = head.headers.get("content-type")
+    return kind is not None and (kind == "application/grpc" or kind.startswith("application/grpc+"))
+
+
+# --- query ------------------------------------------------------------------------------------------------------------
+
+
+def query_parameters(path: str, name: str) -> list[str]:
+    """The values of a query parameter in their order, not decoded (RM-07)."""
+    _, _, query = path.partition("?")
+    found: list[str] = []
+    if name not in query:
+        return found
+    for piece in query.split("&"):
+        key, _, value = piece.partition("=")
+        if key == name and (piece or not name):
+            found.append(value)
+    return found
+
+
+def _query(match: QueryMatch) -> Callable[[Head], bool]:
+    name = wire(match.name)
+    test = compile_string(match.string) if match.string is not None else None
+    wanted = match.present is not False
+
+    def matches(head: Head) -> bool:
+        values = query_parameters(head.path, name)
+        if test is None:
+            return bool(values) is wanted
+        return bool(values) and test(values[0])
+
+    return matches
+
+
+# --- words ------------------------------------------------------------------------------------------------------------
+
+
+def _header_words(match: HeaderMatch) -> str:
+    if match.string is not None:
+        words = f"header {match.name} {describe_string(match.string)}"
+    elif match.range is not None:
+        words = f"header {match.name} in [{match.range[0]}, {match.range[1]})"
+    else:
+        words = f"header {match.name} {'present' if match.present is not False else 'absent'}"
+    return f"not ({words})" if match.invert else words
+
+
+def _query_words(match: QueryMatch) -> str:
+    if match.string is not None:
+        return f"query parameter {match.name} {describe_string(match.string)}"
+    return f"query parameter {match.name} {'present' if match.present is not False else 'absent'}"

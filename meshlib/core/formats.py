@@ -1,0 +1,284 @@
+"""Envoy's format text: literals, ``%%``, and commands such as ``%REQ(X-Tier?:authority):8%``.
+
+A format is parsed once. Commands fall in three classes: those that mean something in a client; those that Envoy knows and
+a client has no value for (their value is empty, as where Envoy has none; :attr:`Format.unsupported` names them, so that
+somebody is told); and unknown ones, which Envoy refuses and :func:`check_format` reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+
+from meshlib.core.conditions import query_parameters
+from meshlib.core.paths import path_only
+from meshlib.core.strings import fold, wire
+from meshlib.model.call import Head
+
+__all__ = ["Format", "Values", "check_format", "compile_format"]
+
+_MAX_TEXT = 16_384
+_CACHED = 1024
+
+
+class Values:
+    """What commands read. ``request`` holds the request's lines as they are now; ``response`` is None on the way out."""
+
+    __slots__ = (
+        "cluster",
+        "endpoint",
+        "head",
+        "protocol",
+        "request",
+        "response",
+        "route",
+        "status",
+        "virtual_host",
+    )
+
+    def __init__(self, head: Head, *, cluster: str, route: str, virtual_host: str) -> None:
+        self.head = head
+        self.request: list[tuple[bytes, bytes]] = head.headers.raw
+        self.response: list[tuple[bytes, bytes]] | None = None
+        self.status = 0
+        self.cluster = cluster
+        self.route = route
+        self.virtual_host = virtual_host
+        self.endpoint = ""
+        self.protocol = "HTTP/1.1"
+
+
+_Render = Callable[[Values], bytes]
+
+# Envoy's commands that have no value in a client, or none that may be read here (clock, environment, connection).
+_KNOWN_NAMES = """
+    ACCESS_LOG_TYPE BYTES_RECEIVED BYTES_RETRANSMITTED BYTES_SENT CEL CLUSTER_METADATA COMMON_DURATION CONNECTION_ID
+    CONNECTION_TERMINATION_DETAILS CUSTOM_FLAGS DOWNSTREAM_DETECTED_CLOSE_TYPE DOWNSTREAM_DIRECT_LOCAL_ADDRESS
+    DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT DOWNSTREAM_DIRECT_LOCAL_PORT DOWNSTREAM_DIRECT_REMOTE_ADDRESS
+    DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT DOWNSTREAM_DIRECT_REMOTE_PORT DOWNSTREAM_HANDSHAKE_DURATION
+    DOWNSTREAM_HEADER_BYTES_RECEIVED DOWNSTREAM_HEADER_BYTES_SENT DOWNSTREAM_LOCAL_ADDRESS
+    DOWNSTREAM_LOCAL_ADDRESS_ENDPOINT_ID DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT DOWNSTREAM_LOCAL_CLOSE_REASON
+    DOWNSTREAM_LOCAL_DNS_SAN DOWNSTREAM_LOCAL_EMAIL_SAN DOWNSTREAM_LOCAL_IP_SAN DOWNSTREAM_LOCAL_OTHERNAME_SAN
+    DOWNSTREAM_LOCAL_PORT DOWNSTREAM_LOCAL_SUBJECT DOWNSTREAM_LOCAL_URI_SAN DOWNSTREAM_PEER_CERT
+    DOWNSTREAM_PEER_CERT_V_END DOWNSTREAM_PEER_CERT_V_START DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_1
+    DOWNSTREAM_PEER_CHAIN_FINGERPRINTS_256 DOWNSTREAM_PEER_CHAIN_SERIALS DOWNSTREAM_PEER_DNS_SAN
+    DOWNSTREAM_PEER_EMAIL_SAN DOWNSTREAM_PEER_FINGERPRINT_1 DOWNSTREAM_PEER_FINGERPRINT_256 DOWNSTREAM_PEER_IP_SAN
+    DOWNSTREAM_PEER_ISSUER DOWNSTREAM_PEER_OTHERNAME_SAN DOWNSTREAM_PEER_SERIAL DOWNSTREAM_PEER_SUBJECT
+    DOWNSTREAM_PEER_URI_SAN DOWNSTREAM_REMOTE_ADDRESS DOWNSTREAM_REMOTE_ADDRESS_ENDPOINT_ID
+    DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT DOWNSTREAM_REMOTE_PORT DOWNSTREAM_SSL_CURVE DOWNSTREAM_TLS_CIPHER
+    DOWNSTREAM_TLS_SESSION_ID DOWNSTREAM_TLS_VERSION DOWNSTREAM_TRANSPORT_FAILURE_REASON
+    DOWNSTREAM_WIRE_BYTES_RECEIVED DOWNSTREAM_WIRE_BYTES_SENT DURATION DYNAMIC_METADATA EMIT_TIME EMIT_TIME_LOCAL
+    ENVIRONMENT FILTER_CHAIN_NAME FILTER_STATE GRPC_STATUS GRPC_STATUS_NUMBER HOSTNAME LISTENER_METADATA
+    LOCAL_REPLY_BODY METADATA PER_REQUEST_STATE QUERY_PARAMS REQUESTED_SERVER_NAME REQUEST_DURATION
+    REQUEST_HEADERS_BYTES REQUEST_TX_DURATION RESPONSE_CODE_DETAILS RESPONSE_DURATION RESPONSE_FLAGS
+    RESPONSE_FLAGS_LONG RESPONSE_HEADERS_BYTES RESPONSE_TRAILERS_BYTES RESPONSE_TX_DURATION ROUNDTRIP_DURATION
+    SPAN_ID START_TIME START_TIME_LOCAL STREAM_ID TLS_JA3_FINGERPRINT TLS_JA4_FINGERPRINT TRACE_ID TRAILER
+    TRAILERS_BYTES RESPONSE_TRAILER UNIQUE_ID UPSTREAM_CLUSTER_METADATA UPSTREAM_CONNECTION_ID
+    UPSTREAM_CONNECTION_POOL_READY_DURATION UPSTREAM_DETECTED_CLOSE_TYPE UPSTREAM_FILTER_STATE
+    UPSTREAM_HEADER_BYTES_RECEIVED UPSTREAM_HEADER_BYTES_SENT UPSTREAM_HOSTS_ATTEMPTED
+    UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT UPSTREAM_HOST_NAMES_ATTEMPTED UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT
+    UPSTREAM_CONNECTION_IDS_ATTEMPTED UPSTREAM_HOST_NAME UPSTREAM_HOST_NAME_WITHOUT_PORT UPSTREAM_LOCAL_ADDRESS
+    UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT UPSTREAM_LOCAL_CLOSE_REASON UPSTREAM_LOCAL_DNS_SAN UPSTREAM_LOCAL_IP_SAN
+    UPSTREAM_LOCAL_PORT UPSTREAM_LOCAL_SUBJECT UPSTREAM_LOCAL_URI_SAN UPSTREAM_METADATA UPSTREAM_PEER_CERT
+    UPSTREAM_PEER_CERT_V_END UPSTREAM_PEER_CERT_V_START UPSTREAM_PEER_DNS_SAN UPSTREAM_PEER_IP_SAN
+    UPSTREAM_PEER_ISSUER UPSTREAM_PEER_SUBJECT UPSTREAM_PEER_URI_SAN UPSTREAM_PROTOCOL UPSTREAM_REMOTE_PORT
+    UPSTREAM_REQUEST_ATTEMPT_COUNT UPSTREAM_SERVER_NAME UPSTREAM_TLS_CIPHER UPSTREAM_TLS_SESSION_ID
+    UPSTREAM_TLS_VERSION UPSTREAM_TRANSPORT_FAILURE_REASON UPSTREAM_WIRE_BYTES_RECEIVED UPSTREAM_WIRE_BYTES_SENT
+    VIRTUAL_CLUSTER_NAME
+"""
+_KNOWN = frozenset(_KNOWN_NAMES.split())
+
+
+class Format:
+    """A parsed format. ``constant`` is its text where it has no command; ``unsupported`` names commands without value."""
+
+    __slots__ = ("_parts", "constant", "unsupported")
+
+    def __init__(self, parts: list[bytes | _Render], unsupported: list[str]) -> None:
+        self._parts = tuple(parts)
+        self.unsupported = tuple(unsupported)
+        literal = all(isinstance(part, bytes) for part in parts)
+        self.constant = b"".join(part for part in parts if isinstance(part, bytes)) if literal else None
+
+    def render(self, values: Values) -> bytes:
+        return b"".join(part if isinstance(part, bytes) else part(values) for part in self._parts)
+
+
+def check_format(text: str) -> str | None:
+    """What Envoy would refuse in this format, or None."""
+    try:
+        compile_format(text)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+@lru_cache(maxsize=_CACHED)
+def compile_format(text: str) -> Format:
+    """Raises ValueError that says what is wrong and where."""
+    if len(text) > _MAX_TEXT:
+        raise ValueError(f"a format has at most {_MAX_TEXT} characters")
+    parts: list[bytes | _Render] = []
+    unsupported: list[str] = []
+    at = 0
+    while at < len(text):
+        percent = text.find("%", at)
+        if percent < 0:
+            parts.append(text[at:].encode())
+            break
+        if percent > at:
+            parts.append(text[at:percent].encode())
+        if text.startswith("%%", percent):
+            parts.append(b"%")
+            at = percent + 2
+            continue
+        render, name, at = _command(text, percent)
+        if render is None:
+            unsupported.append(name)
+        else:
+            parts.append(render)
+    return Format(parts, unsupported)
+
+
+def _command(text: str, start: int) -> tuple[_Render | None, str, int]:
+    """The command whose ``%`` is at ``start``, its name, and where the text goes on."""
+    at = start + 1
+    while at < len(text) and (text[at].isupper() or text[at].isdigit() or text[at] == "_"):
+        at += 1
+    name = text[start + 1 : at]
+    argument: str | None = None
+    if name and text.startswith("(", at):
+        close = text.find(")", at)
+        if close < 0:
+            raise ValueError(f"%{name} at position {start}: the bracket is not closed")
+        argument, at = text[at + 1 : close], close + 1
+    limit: int | None = None
+    if name and text.startswith(":", at):
+        end = text.find("%", at)
+        digits = text[at + 1 : end] if end > 0 else ""
+        if not (digits.isascii() and digits.isdigit() and len(digits) < 10):
+            raise ValueError(f"%{name} at position {start}: a length is a number")
+        limit, at = int(digits), end
+    if not name or not text.startswith("%", at):
+        raise ValueError(f"a % at position {start} that begins no command; a % itself is written %%")
+    return _renderer(name, argument, limit), name, at + 1
+
+
+def _renderer(name: str, argument: str | None, limit: int | None) -> _Render | None:
+    if name in _KNOWN:
+        return None
+    plain = _PLAIN.get(name)
+    if plain is not None:
+        if argument is not None:
+            raise ValueError(f"%{name}% takes no argument")
+        return plain
+    make = _WITH_ARGUMENT.get(name)
+    if make is None:
+        raise ValueError(f"%{name}% is not a command that Envoy knows")
+    render = make(name, argument or "")
+    return render if limit is None else lambda values: render(values)[:limit]
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+
+def _of_head(head: Head, name: str) -> bytes | None:
+    if name in (":authority", "host"):
+        return head.authority.encode("latin-1", "replace")
+    text = {":method": head.method, ":path": head.path, ":scheme": head.scheme}.get(name)
+    return None if text is None else text.encode("latin-1", "replace")
+
+
+def _first(lines: list[tuple[bytes, bytes]], name: bytes) -> bytes | None:
+    return next((value for key, value in lines if key.lower() == name), None)
+
+
+def _names(command: str, argument: str) -> list[str]:
+    names = [fold(wire(name)) for name in argument.split("?")]
+    if not names[0] or len(names) > 2:
+        raise ValueError(f"%{command}(X?Y)% takes a header's name and at most one other")
+    return [name for name in names if name]
+
+
+def _request_header(command: str, argument: str) -> _Render:
+    names = [(name, name.encode("latin-1")) for name in _names(command, argument)]
+
+    def render(values: Values) -> bytes:
+        for name, raw in names:
+            found = _of_head(values.head, name)
+            if found is None:
+                found = _first(values.request, raw)
+            if found is not None:
+                return found
+        return b""
+
+    return render
+
+
+def _response_header(command: str, argument: str) -> _Render:
+    names = [name.encode("latin-1") for name in _names(command, argument)]
+
+    def render(values: Values) -> bytes:
+        if values.response is None:
+            return b""
+        for name in names:
+            found = str(values.status).encode() if name == b":status" else _first(values.response, name)
+            if found is not None:
+                return found
+        return b""
+
+    return render
+
+
+def _query_parameter(command: str, argument: str) -> _Render:
+    if not argument:
+        raise ValueError(f"%{command}(X)% takes a parameter's name")
+    name = wire(argument)
+
+    def render(values: Values) -> bytes:
+        found = query_parameters(values.head.path, name)
+        return found[0].encode("latin-1", "replace") if found else b""
+
+    return render
+
+
+def _path(command: str, argument: str) -> _Render:
+    query, _, which = argument.partition(":")
+    if query not in ("", "WQ", "NQ") or which not in ("", "ORIG", "PATH", "ORIG_OR_PATH"):
+        raise ValueError(f"%{command}% takes WQ or NQ, and ORIG, PATH or ORIG_OR_PATH")
+
+    def render(values: Values) -> bytes:
+        original = _first(values.request, b"x-envoy-original-path") if which != "PATH" else None
+        if original is None and which == "ORIG":
+            return b""
+        path = values.head.path if original is None else original.decode("latin-1")
+        return (path_only(path) if query == "NQ" else path).encode("latin-1", "replace")
+
+    return render
+
+
+def _host_only(values: Values) -> bytes:
+    host, _, _ = values.endpoint.rpartition(":")
+    return host.strip("[]").encode()
+
+
+_PLAIN: dict[str, _Render] = {
+    "PROTOCOL": lambda values: values.protocol.encode(),
+    "RESPONSE_CODE": lambda values: str(values.status).encode(),
+    "ROUTE_NAME": lambda values: wire(values.route).encode("latin-1"),
+    "UPSTREAM_CLUSTER": lambda values: wire(values.cluster).encode("latin-1"),
+    "UPSTREAM_CLUSTER_RAW": lambda values: wire(values.cluster).encode("latin-1"),
+    "UPSTREAM_HOST": lambda values: values.endpoint.encode(),
+    "UPSTREAM_REMOTE_ADDRESS": lambda values: values.endpoint.encode(),
+    "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT": _host_only,
+    "VIRTUAL_HOST_NAME": lambda values: wire(values.virtual_host).encode("latin-1"),
+}
+_WITH_ARGUMENT: dict[str, Callable[[str, str], _Render]] = {
+    "REQ": _request_header,
+    "REQUEST_HEADER": _request_header,
+    "REQ_WITHOUT_QUERY": _request_header,
+    "RESP": _response_header,
+    "RESPONSE_HEADER": _response_header,
+    "QUERY_PARAM": _query_parameter,
+    "PATH": _path,
+}

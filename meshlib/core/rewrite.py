@@ -1,0 +1,359 @@
+"""What becomes of a head on a route: its cluster, its edits, its path and host; what becomes of a response (RA, RW).
+
+Envoy's order for a request: the weighted cluster's header edits and host literal; the edits of route, virtual host and
+route configuration (the other way round with ``most_specific_header_mutations_wins``); the host; the path. Everything is
+compiled with the routes; a route that changes nothing costs a copy of the head.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from meshlib.core.conditions import header_value
+from meshlib.core.edits import EditPlan, EditSet, add_line, compile_edits, set_line
+from meshlib.core.formats import Values
+from meshlib.core.paths import path_only
+from meshlib.core.regex import Regex, compile_regex
+from meshlib.core.strings import fold, wire
+from meshlib.model.call import Head, Response
+from meshlib.model.headers import Headers
+from meshlib.model.route import (
+    DirectResponse,
+    Forward,
+    HostRewrite,
+    HostRewriteKind,
+    PathKind,
+    Redirect,
+    RegexRewrite,
+    Route,
+)
+
+if TYPE_CHECKING:
+    from meshlib.core.match import Match
+    from meshlib.model.route import ClusterWeight, RouteConfiguration
+
+__all__ = [
+    "ResponseContext",
+    "RouteRewrite",
+    "auto_host",
+    "choose_cluster",
+    "compile_edits",
+    "compile_rewrite",
+    "direct_response",
+    "redirect",
+    "request_head",
+    "response_edits",
+]
+
+_ORIGINAL_PATH = b"x-envoy-original-path"
+_FORWARDED_HOST = b"x-forwarded-host"
+
+
+class ResponseContext:
+    """What the formats of response edits may read beside the response's lines. All optional."""
+
+    __slots__ = ("cluster", "endpoint", "protocol", "request", "status")
+
+    def __init__(
+        self,
+        request: Head | None = None,
+        *,
+        status: int = 0,
+        cluster: str = "",
+        endpoint: str = "",
+        protocol: str = "HTTP/1.1",
+    ) -> None:
+        self.request = request
+        self.status = status
+        self.cluster = cluster
+        self.endpoint = endpoint
+        self.protocol = protocol
+
+
+# --- compiled ---------------------------------------------------------------------------------------------------------
+
+
+class _PathRewrite:
+    """Prefix or regex rewrite. ``matched`` is the length of what a prefix rewrite replaces; None: all but the query."""
+
+    __slots__ = ("_matched", "_prefix", "_regex", "_substitution")
+
+    def __init__(self, route: Route, prefix: str, regex: RegexRewrite | None) -> None:
+        path = route.match.path
+        self._matched = None if path.kind is PathKind.REGEX else len(wire(path.value))
+        self._prefix = wire(prefix)
+        self._regex: Regex | None = None if regex is None else compile_regex(regex.pattern)
+        self._substitution = regex.substitution if regex is not None else ""
+
+    def rewrite(self, path: str) -> str:
+        """The new path with its query, or ``""`` where nothing is rewritten."""
+        if self._prefix:
+            at = len(path_only(path)) if self._matched is None else self._matched
+            return self._prefix + path[at:]
+        if self._regex is None:
+            return ""
+        only = path_only(path)
+        return self._regex.replace_all(only, self._substitution) + path[len(only) :]
+
+
+class RouteRewrite:
+    """What a route does to heads, compiled. Immutable; safe to share between threads."""
+
+    __slots__ = ("host", "host_regex", "notes", "path", "plain", "requests", "responses", "steps", "weights")
+
+    def __init__(self, route: Route, levels: tuple[EditSet | None, ...]) -> None:
+        """``levels`` in the order in which they are applied."""
+        action = route.action
+        self.requests: tuple[EditPlan, ...] = tuple(
+            level.request for level in levels if level is not None and level.request is not None
+        )
+        self.responses: tuple[EditPlan, ...] = tuple(
+            level.response for level in levels if level is not None and level.response is not None
+        )
+        self.weights: dict[int, EditSet] = {}
+        self.steps: tuple[int, ...] = ()
+        self.host: HostRewrite | None = None
+        self.host_regex: Regex | None = None
+        self.path: _PathRewrite | None = None
+        if isinstance(action, Forward):
+            self._forward(route, action)
+        elif isinstance(action, Redirect) and (action.prefix_rewrite or action.regex_rewrite):
+            self.path = _PathRewrite(route, action.prefix_rewrite or "", action.regex_rewrite)
+        self.plain = self._changes_nothing()
+        self.notes = tuple(note for level in self.weights.values() for note in level.notes)
+
+    def _changes_nothing(self) -> bool:
+        return not (self.requests or self.weights) and self.host is None and self.path is None
+
+    def _forward(self, route: Route, action: Forward) -> None:
+        if action.prefix_rewrite or action.regex_rewrite is not None:
+            self.path = _PathRewrite(route, action.prefix_rewrite, action.regex_rewrite)
+        self.host = action.host_rewrite
+        if self.host is not None and self.host.regex is not None:
+            self.host_regex = compile_regex(self.host.regex.pattern)
+        self.steps = tuple(accumulate(weight.weight for weight in action.weighted))
+        for weight in action.weighted:
+            edits = compile_edits(weight.edits)
+            if edits is not None:
+                self.weights[id(weight)] = edits
+
+
+def compile_rewrite(
+    route: Route, config: RouteConfiguration, outer: tuple[EditSet | None, EditSet | None]
+) -> RouteRewrite:
+    """``outer``: the compiled edits of virtual host and route configuration."""
+    levels = (compile_edits(route.edits), *outer)
+    return RouteRewrite(route, levels[::-1] if config.most_specific_wins else levels)
+
+
+# --- cluster ----------------------------------------------------------------------------------------------------------
+
+
+def choose_cluster(
+    match: Match, head: Head, random: Callable[[], float], trace: list[str] | None = None
+) -> tuple[str, ClusterWeight | None]:
+    """The cluster's name and, of a weighted split, the share that was drawn. ``""``: a header should have named it, and
+    is missing (RA-03).
+    """
+    action = match.route.action
+    if not isinstance(action, Forward):
+        return "", None
+    if action.weighted:
+        steps = match.compiled.steps
+        total = steps[-1]
+        drawn = int(random() * total)
+        weight = action.weighted[bisect_right(steps, drawn)]
+        cluster = weight.cluster or _named_cluster(head, weight.cluster_header)
+        if trace is not None:
+            trace.append(f"drew {drawn} of {total}: cluster {cluster} has {weight.weight}")
+        return cluster, weight
+    if action.cluster:
+        return action.cluster, None
+    cluster = _named_cluster(head, action.cluster_header)
+    if trace is not None:
+        trace.append(f"header {action.cluster_header} names cluster {cluster!r}")
+    return cluster, None
+
+
+def _named_cluster(head: Head, header: str) -> str:
+    """The header's first line only: nobody else vouches for it."""
+    name = fold(wire(header))
+    if name.startswith(":") or name == "host":
+        return header_value(head, name) or ""
+    key = name.encode("latin-1")
+    raw = next((value for line, value in head.headers.raw if line.lower() == key), b"")
+    return raw.decode("utf-8", "replace")
+
+
+# --- requests ---------------------------------------------------------------------------------------------------------
+
+
+def request_head(match: Match, weight: ClusterWeight | None, head: Head, *, cluster: str) -> Head:
+    """The head as the route sends it, a new one; the host of ``auto_host_rewrite`` comes with the endpoint
+    (:func:`auto_host`).
+    """
+    compiled = match.compiled
+    new = head.copy()
+    if compiled.plain and (weight is None or weight.host_rewrite is None):
+        return new
+    lines = new.headers.raw
+    if compiled.requests or compiled.weights:
+        values = Values(new, cluster=cluster, route=match.route.name, virtual_host=match.virtual_host.name)
+        level = compiled.weights.get(id(weight)) if weight is not None else None
+        if level is not None and level.request is not None:
+            level.request.apply(lines, values)
+        if weight is not None and weight.host_rewrite is not None:
+            new.authority = wire(weight.host_rewrite.value)
+        for plan in compiled.requests:
+            plan.apply(lines, values)
+    elif weight is not None and weight.host_rewrite is not None:
+        new.authority = wire(weight.host_rewrite.value)
+    action = match.route.action
+    append = isinstance(action, Forward) and action.append_forwarded_host
+    if compiled.host is not None and (host := _rewritten_host(compiled, new)):
+        _set_host(new, host, append=append)
+    if compiled.path is not None and (path := compiled.path.rewrite(new.path)):
+        set_line(lines, _ORIGINAL_PATH, new.path.encode("latin-1", "replace"))
+        new.path = path
+    new.headers = Headers(lines)
+    return new
+
+
+def auto_host(match: Match, weight: ClusterWeight | None, head: Head, hostname: str) -> Head:
+    """The head with the endpoint's ``hostname`` as its host, where the route says so (RW-03); ``head`` itself where it
+    does not, or the endpoint has no name.
+    """
+    del weight
+    action = match.route.action
+    rewrite = match.compiled.host
+    if not hostname or rewrite is None or rewrite.kind is not HostRewriteKind.AUTO:
+        return head
+    new = head.copy()
+    _set_host(new, wire(hostname), append=isinstance(action, Forward) and action.append_forwarded_host)
+    new.headers = Headers(new.headers.raw)
+    return new
+
+
+def _rewritten_host(compiled: RouteRewrite, head: Head) -> str:
+    rewrite = compiled.host
+    assert rewrite is not None
+    if rewrite.kind is HostRewriteKind.LITERAL:
+        return wire(rewrite.value)
+    if rewrite.kind is HostRewriteKind.HEADER:
+        name = fold(wire(rewrite.value))
+        if name.startswith(":") or name == "host":
+            return header_value(head, name) or ""
+        key = name.encode("latin-1")
+        return next((value for line, value in head.headers.raw if line.lower() == key), b"").decode("latin-1")
+    if (
+        rewrite.kind is HostRewriteKind.PATH_REGEX
+        and compiled.host_regex is not None
+        and rewrite.regex is not None
+    ):
+        return compiled.host_regex.replace_all(path_only(head.path), rewrite.regex.substitution)
+    return ""
+
+
+def _set_host(head: Head, host: str, *, append: bool) -> None:
+    """``x-forwarded-host`` gets the host that was, unless it is the last one there."""
+    lines, old = head.headers.raw, head.authority.encode("latin-1", "replace")
+    if append and old:
+        present = next((value for name, value in lines if name.lower() == _FORWARDED_HOST), b"")
+        if not present or present.rsplit(b",", 1)[-1] != old:
+            add_line(lines, _FORWARDED_HOST, old)
+    head.authority = host
+
+
+# --- responses --------------------------------------------------------------------------------------------------------
+
+
+def response_edits(
+    match: Match, weight: ClusterWeight | None, headers: Headers, ctx: ResponseContext | None = None
+) -> Headers | None:
+    """The response's lines as the route edits them, or None where it edits none. ``headers`` stays as it is."""
+    compiled = match.compiled
+    level = compiled.weights.get(id(weight)) if weight is not None and compiled.weights else None
+    own = level.response if level is not None else None
+    if own is None and not compiled.responses:
+        return None
+    context = ctx or ResponseContext()
+    head = context.request or Head("", "", "", "")
+    values = Values(
+        head, cluster=context.cluster, route=match.route.name, virtual_host=match.virtual_host.name
+    )
+    values.status, values.endpoint, values.protocol = context.status, context.endpoint, context.protocol
+    lines = list(headers.raw)
+    values.response = lines
+    for plan in compiled.responses if own is None else (own, *compiled.responses):
+        plan.apply(lines, values)
+    return Headers(lines)
+
+
+def direct_response(match: Match, head: Head) -> Response:
+    """The response that the route orders (RA-04)."""
+    action = match.route.action
+    assert isinstance(action, DirectResponse)
+    lines: list[tuple[str, str]] = []
+    if action.body:
+        lines.append(("content-length", str(len(action.body))))
+        lines.append(("content-type", action.content_type or "text/plain"))
+    if action.status == 201 or 300 <= action.status < 400:
+        lines.append(("location", f"{head.scheme}://{_own_host(head, head.scheme, '')}{head.path}"))
+    body = b"" if head.method == "HEAD" else action.body
+    return _local(match, head, Response(action.status, tuple(lines), body))
+
+
+def redirect(match: Match, head: Head) -> Response:
+    """The redirect that the route orders (RA-04)."""
+    action = match.route.action
+    assert isinstance(action, Redirect)
+    location = redirect_location(match, action, head)
+    return _local(match, head, Response(action.status, (("location", location),)))
+
+
+def redirect_location(match: Match, action: Redirect, head: Head) -> str:
+    """The ``location`` as Envoy builds it. Of ``path`` and the rewrites at most one is set."""
+    scheme = wire(action.scheme) or ("https" if action.https else head.scheme)
+    port = f":{action.port}" if action.port else ""
+    host = wire(action.host) or _own_host(head, scheme, port)
+    path = head.path
+    own_query = False
+    if action.path:
+        path = wire(action.path)
+        own_query = "?" in path
+        if not own_query and "?" in head.path:
+            path += head.path[head.path.index("?") :]
+    elif match.compiled.path is not None:
+        path = match.compiled.path.rewrite(path) or path
+    if not path.startswith("/"):
+        path = "/" + path
+    if action.strip_query and not own_query:
+        path = path.partition("?")[0]
+    return f"{scheme}://{host}{port}{path}"
+
+
+def _own_host(head: Head, scheme: str, port: str) -> str:
+    """The host asked for, without a port that is another's or that the old scheme implied."""
+    host = head.authority
+    if host.startswith("["):
+        at = host.rfind("]:")
+        at = at + 1 if at >= 0 else -1
+    else:
+        at = host.rfind(":")
+    if at < 0:
+        return host
+    implied = {"http": ":80", "https": ":443"}.get(head.scheme)
+    return host[:at] if port or (scheme != head.scheme and host[at:] == implied) else host
+
+
+def _local(match: Match, head: Head, response: Response) -> Response:
+    """A response of our own gets the route's response edits, as any other."""
+    if not match.compiled.responses:
+        return response
+    edited = response_edits(
+        match, None, Headers.of(*response.headers), ResponseContext(head, status=response.status)
+    )
+    return response if edited is None else Response(response.status, tuple(edited), response.body)
