@@ -28,7 +28,7 @@ demo: $(VENV)/.stamp-run ## a control plane, three versions of a service and a c
 
 .PHONY: test
 test: $(VENV)/.stamp-dev ## the tests: units, state machines, real processes on loopback, a real Envoy
-	@$(PYTEST) $(foreach d,unit machine e2e,$(wildcard tests/$d)) -m "not storm" $(PYTEST_ARGS)
+	@$(PYTEST) $(foreach d,unit machine e2e compat,$(wildcard tests/$d)) -m "not storm" $(PYTEST_ARGS)
 
 .PHONY: check
 check: $(VENV)/.stamp-dev ## style, types, layers, house rules, generated pages
@@ -49,7 +49,7 @@ bench: $(VENV)/.stamp-dev ## one table: what meshlib costs beside the bare libra
 
 .PHONY: oracle
 oracle: $(VENV)/.stamp-dev ## meshlib against a real Envoy on SEEDS random route tables
-	@MESHLIB_ORACLE_SEEDS=$(SEEDS) $(PYTEST) tests/e2e -m oracle --timeout=0 $(PYTEST_ARGS)
+	@MESHLIB_ORACLE_SEEDS=$(SEEDS) $(PYTEST) tests/e2e/oracle --timeout=0 $(PYTEST_ARGS)
 
 .PHONY: storm
 storm: $(VENV)/.stamp-dev ## 20,000 calls while control plane and endpoints die and return
