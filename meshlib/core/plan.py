@@ -211,9 +211,11 @@ class Plan:
         number = len(self._attempts) + 1
         # The call's own time is over: that is the call's end, whatever the last read reported (RT-06).
         late = self._deadline is not None and now >= self._deadline and outcome.kind is not OutcomeKind.OK
-        pick.report(outcome, now)
+        # A local limit says nothing of the host, and is not retried, as in Envoy (its overflow).
+        overloaded = isinstance(outcome.error, Overloaded)
+        pick.report(Outcome(OutcomeKind.CANCELLED) if overloaded else outcome, now)
         decision = None
-        if retries is not None and not late:
+        if retries is not None and not late and not overloaded:
             decision = retries.after(outcome, now, self._sent_at)
         self._attempts.append(self._attempt_record(number, outcome, retried=decision is not None))
         if self._permit is not None:
@@ -223,6 +225,8 @@ class Plan:
             effect = self._retry(outcome, decision.delay, decision.reason, now)
             if effect is not None:
                 return effect
+        elif retries is not None and retries.why:
+            self._words.append(f"no retry: {retries.why}")
         if late:
             return self._out_of_time(outcome)
         return self._finish(outcome)
@@ -274,6 +278,7 @@ class Plan:
                 replayable=call.replayable,
                 idempotent=call.idempotent,
                 head=call.head,
+                wall=self._env.wall,
             )
         return self._send(now)
 
@@ -390,6 +395,8 @@ class Plan:
         if outcome.kind is OutcomeKind.OK:
             return Finish(outcome)
         failure, response = _FAILURES[outcome.kind]
+        if isinstance(outcome.error, Overloaded):
+            failure, response = _REFUSALS[RefusalKind.MAX_REQUESTS]
         where = self._attempts[-1].endpoint if self._attempts else ""
         detail = outcome.detail or (str(outcome.error) if outcome.error is not None else outcome.kind.value)
         return Finish(outcome, failure, f"{self.cluster} at {where}: {detail}", response)

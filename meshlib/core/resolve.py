@@ -63,9 +63,11 @@ class Rules:
 
 
 class Resolution:
-    """What one URL means. Immutable. ``name``: the target resource that is wanted (rule 5), else ``""``."""
+    """What one URL means. Immutable. ``name``: the target resource that is wanted (rule 5), else ``""``; ``plain``: the
+    call is to be as if meshlib were not there (rule 1).
+    """
 
-    __slots__ = ("listener", "manager", "name", "part", "reason", "routes", "via")
+    __slots__ = ("listener", "manager", "name", "part", "plain", "reason", "routes", "via")
 
     def __init__(
         self,
@@ -77,8 +79,10 @@ class Resolution:
         routes: CompiledRoutes | None = None,
         manager: HttpManager | None = None,
         name: str = "",
+        plain: bool = False,
     ) -> None:
         self.via: Via = via
+        self.plain = plain
         self.reason = reason
         self.part = part
         self.listener = listener
@@ -226,9 +230,9 @@ class View:
         host = host.strip("[]").rstrip(".").lower()
         number = port if port is not None else _DEFAULT_PORTS.get(scheme, 80)
         if self.rules.disabled:
-            return Resolution("direct", "meshlib is switched off")
+            return Resolution("direct", "meshlib is switched off", plain=True)
         if _patterns(self.rules.bypass).matches(host, number):
-            return Resolution("direct", f"{host} is on the bypass list")
+            return Resolution("direct", f"{host} is on the bypass list", plain=True)
         return (
             self._service(host, number)
             or self._sidecar(host, number, authority)

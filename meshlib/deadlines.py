@@ -1,0 +1,37 @@
+"""A deadline for everything inside a block, whoever makes the calls."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+__all__ = ["current_deadline", "deadline"]
+
+_current: ContextVar[float | None] = ContextVar("meshlib_deadline", default=None)
+
+
+def current_deadline() -> float | None:
+    """The nearest deadline in force here, in ``time.monotonic()`` seconds, or None."""
+    return _current.get()
+
+
+@contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """Every mesh call inside ends within ``seconds``, retries included, or raises DeadlineExceeded.
+
+    Nested blocks only ever shorten: the nearest deadline holds. It is a context variable: tasks inherit it, as do
+    threads that run in a copy of the context (``asyncio.to_thread``, ``contextvars.copy_context().run``).
+
+    Raises ValueError for a negative number or one that is not a number.
+    """
+    if isinstance(seconds, bool) or not seconds >= 0:
+        raise ValueError(f"deadline: expected seconds >= 0, not {seconds!r}")
+    mine = time.monotonic() + seconds
+    outer = _current.get()
+    token = _current.set(mine if outer is None else min(mine, outer))
+    try:
+        yield
+    finally:
+        _current.reset(token)

@@ -1,0 +1,94 @@
+"""What the clients and transports of httpx and httpx2 have in common: each module mixes these with its library's classes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from meshlib.transports.build import ProxyNotice, async_transport, default_timeout, sync_transport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from meshlib.mesh import Mesh
+    from meshlib.runtime.runtime import Runtime
+    from meshlib.transports.kit import Kit
+
+__all__ = ["AsyncClientFace", "AsyncTransportFace", "ClientFace", "TransportFace", "runtime_of"]
+
+
+def runtime_of(mesh: Mesh | None) -> Callable[[], Runtime]:
+    """What gives the runtime of ``mesh``, or of the process's default mesh, in whatever process it is asked."""
+    if mesh is not None:
+        return mesh._runtime  # noqa: SLF001 - the mesh's other half
+    from meshlib.mesh import default
+
+    return lambda: default()._runtime()  # noqa: SLF001
+
+
+class TransportFace:
+    """A blocking transport."""
+
+    kit: ClassVar[Kit]
+
+    def __init__(self, *, mesh: Mesh | None = None, **options: Any) -> None:
+        self._logic = sync_transport(self.kit, runtime_of(mesh), options)
+
+    def handle_request(self, request: Any) -> Any:
+        return self._logic.handle_request(request)
+
+    def close(self) -> None:
+        self._logic.close()
+
+
+class AsyncTransportFace:
+    """An async transport."""
+
+    kit: ClassVar[Kit]
+
+    def __init__(self, *, mesh: Mesh | None = None, **options: Any) -> None:
+        self._logic = async_transport(self.kit, runtime_of(mesh), options)
+
+    async def handle_async_request(self, request: Any) -> Any:
+        return await self._logic.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        await self._logic.aclose()
+
+
+class ClientFace:
+    """A blocking client: its transport is the mesh's unless the caller brings one; proxies win over the mesh."""
+
+    transport_class: ClassVar[type]
+    _timeout: Any
+
+    def __init__(self, *, mesh: Mesh | None = None, **options: Any) -> None:
+        self._mesh = mesh
+        super().__init__(**options)
+        if "timeout" not in options:
+            self._timeout = default_timeout(self.transport_class.kit)  # type: ignore[attr-defined]
+
+    def _init_transport(self, transport: Any = None, **options: Any) -> Any:
+        return self.transport_class(mesh=self._mesh, **options) if transport is None else transport
+
+    def _init_proxy_transport(self, proxy: Any, **options: Any) -> Any:
+        return _noticing(super()._init_proxy_transport(proxy, **options), self._mesh, "handle_request")  # type: ignore[misc]
+
+
+class AsyncClientFace(ClientFace):
+    """An async client."""
+
+    def _init_proxy_transport(self, proxy: Any, **options: Any) -> Any:
+        inner = super(ClientFace, self)._init_proxy_transport(proxy, **options)  # type: ignore[misc]
+        return _noticing(inner, self._mesh, "handle_async_request")
+
+
+def _noticing(transport: Any, mesh: Mesh | None, method: str) -> Any:
+    """``transport``, which looks at each request before it carries it."""
+    notice, inner = ProxyNotice(runtime_of(mesh)), getattr(transport, method)
+
+    def handle(request: Any) -> Any:
+        notice.look(request)
+        return inner(request)
+
+    setattr(transport, method, handle)
+    return transport

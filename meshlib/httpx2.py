@@ -1,0 +1,35 @@
+"""The same clients and transports on httpx2, which has the shape of httpx and classes of its own."""
+
+from __future__ import annotations
+
+import httpcore2
+import httpx2
+
+from meshlib.faces import AsyncClientFace, AsyncTransportFace, ClientFace, TransportFace
+from meshlib.transports.kit import Kit
+
+__all__ = ["AsyncClient", "AsyncTransport", "Client", "Transport"]
+
+
+class Transport(TransportFace, httpx2.BaseTransport):
+    """As :class:`meshlib.Transport`, for ``httpx2.Client``."""
+
+    kit = Kit(httpx2, httpcore2)
+
+
+class AsyncTransport(AsyncTransportFace, httpx2.AsyncBaseTransport):
+    """As :class:`meshlib.AsyncTransport`, for ``httpx2.AsyncClient``."""
+
+    kit = Transport.kit
+
+
+class Client(ClientFace, httpx2.Client):
+    """As :class:`meshlib.Client`: an ``httpx2.Client`` in the mesh."""
+
+    transport_class = Transport
+
+
+class AsyncClient(AsyncClientFace, httpx2.AsyncClient):
+    """As :class:`meshlib.AsyncClient`: an ``httpx2.AsyncClient`` in the mesh."""
+
+    transport_class = AsyncTransport

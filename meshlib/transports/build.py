@@ -1,0 +1,95 @@
+"""The transports of one host library, put together: settings, the library's own transport, and bodies."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from meshlib.transports.http import BodyLogic, SyncTransport
+from meshlib.transports.http_async import AsyncBodyLogic, AsyncTransport
+from meshlib.transports.pools import Settings
+from meshlib.transports.request import HostDefault, target_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from meshlib.runtime.runtime import Runtime
+    from meshlib.transports.kit import Kit
+
+__all__ = ["ProxyNotice", "async_transport", "default_timeout", "sync_transport"]
+
+_log = logging.getLogger("meshlib")
+
+
+def _settings(kit: Kit, context: ssl.SSLContext, options: dict[str, Any]) -> Settings:
+    limits = options.get("limits") or kit.httpx.Limits(max_connections=100, max_keepalive_connections=20)
+    socket_options: Iterable[Any] | None = options.get("socket_options")
+    return Settings(
+        ssl=lambda: context,
+        http1=options.get("http1", True),
+        http2=options.get("http2", False),
+        max_idle=limits.max_keepalive_connections,
+        keepalive=limits.keepalive_expiry,
+        local_address=options.get("local_address"),
+        socket_options=None if socket_options is None else tuple(socket_options),
+    )
+
+
+def _context(kit: Kit, options: dict[str, Any]) -> ssl.SSLContext:
+    """The host library's own reading of ``verify``, ``cert`` and ``trust_env``; raises what it raises."""
+    context: ssl.SSLContext = kit.httpx.create_ssl_context(
+        verify=options.get("verify", True),
+        cert=options.get("cert"),
+        trust_env=options.get("trust_env", True),
+    )
+    return context
+
+
+def sync_transport(kit: Kit, runtime: Callable[[], Runtime], options: dict[str, Any]) -> SyncTransport:
+    """The logic of a blocking transport; ``options`` are those of the host library's ``HTTPTransport``."""
+    context = _context(kit, options)
+    own = partial(kit.httpx.HTTPTransport, **{**options, "verify": context, "cert": None})
+    body = type("Body", (BodyLogic, kit.httpx.SyncByteStream), {})
+    return SyncTransport(kit, runtime, _settings(kit, context, options), own, body)
+
+
+def async_transport(kit: Kit, runtime: Callable[[], Runtime], options: dict[str, Any]) -> AsyncTransport:
+    """The same for an async one."""
+    context = _context(kit, options)
+    own = partial(kit.httpx.AsyncHTTPTransport, **{**options, "verify": context, "cert": None})
+    body = type("AsyncBody", (AsyncBodyLogic, kit.httpx.AsyncByteStream), {})
+    return AsyncTransport(kit, runtime, _settings(kit, context, options), own, body)
+
+
+def default_timeout(kit: Kit) -> Any:
+    """The host library's default timeout, marked as nobody's choice, so that what the mesh orders goes before it."""
+    plain = kit.httpx.Timeout(5.0)
+
+    class DefaultTimeout(kit.httpx.Timeout):  # type: ignore[name-defined,misc]
+        def as_dict(self) -> dict[str, float | None]:
+            return HostDefault(super().as_dict())
+
+    return DefaultTimeout(connect=plain.connect, read=plain.read, write=plain.write, pool=plain.pool)
+
+
+class ProxyNotice:
+    """Says once that calls to a host of the mesh go to a proxy instead, because the host library was told to."""
+
+    def __init__(self, runtime: Callable[[], Runtime]) -> None:
+        self._runtime = runtime
+        self._said = False
+
+    def look(self, request: Any) -> None:
+        """Look at a request that a proxy carries."""
+        if self._said:
+            return
+        scheme, host, port, authority = target_of(request)
+        if self._runtime().view.resolve(scheme, host, port, authority).via == "mesh":
+            self._said = True
+            _log.warning(
+                "meshlib: %s is of the mesh, but a proxy is set for it and wins (argument, session or environment); "
+                "unset it or add the host to NO_PROXY to call it through the mesh",
+                authority,
+            )

@@ -1,0 +1,208 @@
+"""The blocking transport: an httpx request in, an httpx response out, the mesh in between."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from meshlib.core.effects import Pass, Send
+from meshlib.deadlines import current_deadline
+from meshlib.errors import Overloaded
+from meshlib.transports.drive import drive
+from meshlib.transports.face import Answer, Direct, Exchange, broken_body, patience, unknown
+from meshlib.transports.pools import Pools, Settings
+from meshlib.transports.request import target_of
+from meshlib.transports.wire.pool import Pool
+from meshlib.transports.wire.sync_stream import SyncBackend
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from meshlib.core.resolve import Resolution
+    from meshlib.model.call import Outcome
+    from meshlib.runtime.runtime import Runtime
+    from meshlib.transports.kit import Kit
+
+__all__ = ["SyncTransport"]
+
+
+class SyncTransport:
+    """What ``Transport`` does; the class of the host library is mixed in by ``client.py``.
+
+    Thread-safe. ``runtime`` gives this process's runtime; ``direct`` makes the host library's own transport, for
+    calls that are not of the mesh.
+    """
+
+    def __init__(
+        self, kit: Kit, runtime: Callable[[], Runtime], settings: Settings, direct: Callable[[], Any], body: type
+    ) -> None:
+        self._kit = kit
+        self._runtime = runtime
+        self._settings = settings
+        self._make_direct = direct
+        self._body = body
+        self._lock = threading.Lock()  # guards making _direct and _pools
+        self._direct: Any = None
+        self._pools: Pools[Pool] | None = None
+        self._owner: Runtime | None = None
+
+    def handle_request(self, request: Any) -> Any:
+        """The host library's contract."""
+        runtime = self._runtime()
+        if runtime.config.disabled:
+            return self._own().handle_request(request)
+        scheme, host, port, authority = target_of(request)
+        resolution = runtime.view.resolve(scheme, host, port, authority)
+        if resolution.via == "wait":
+            seconds = patience(request, runtime.clock.now())
+            resolution = runtime.wait_known(scheme, host, port, authority, seconds)
+        elif resolution.name:
+            runtime.want(resolution.name, authority)
+        if resolution.via == "mesh":
+            return self._call(runtime, resolution, request, host, authority)
+        if resolution.plain:
+            return self._own().handle_request(request)
+        if resolution.via == "refused" or (resolution.via == "wait" and runtime.config.unknown_hosts == "refuse"):
+            return unknown(self._kit, runtime, resolution, authority)
+        return self._as_it_is(runtime, request, authority, resolution.reason, current_deadline())
+
+    def close(self) -> None:
+        """Close what is idle now, and what is in use when it is done."""
+        with self._lock:
+            pools, direct = self._pools, self._direct
+        if pools is not None:
+            for pool in pools.drain():
+                pool.close()
+        if direct is not None:
+            direct.close()
+
+    def _call(self, runtime: Runtime, resolution: Resolution, request: Any, host: str, authority: str) -> Any:
+        exchange = Exchange(self._kit, runtime, resolution, request, host, authority)
+        end, answer = drive(exchange.plan, _Hands(exchange, self._lanes(runtime)))
+        if answer is not None:
+            return exchange.response(answer, self._body(exchange, answer))
+        if isinstance(end, Pass):
+            exchange.plan.close(exchange.now())
+            return self._as_it_is(runtime, request, authority, "the route goes to a pass-through cluster", end.deadline)
+        return exchange.end(end)
+
+    def _as_it_is(self, runtime: Runtime, request: Any, authority: str, reason: str, deadline: float | None) -> Any:
+        call = Direct(self._kit, runtime, request, authority, reason, deadline)
+        try:
+            response = self._own().handle_request(request)
+        except BaseException as error:
+            raised = call.failed(error)
+            if raised is error:
+                raise
+            raise raised from error
+        return call.arrived(response)
+
+    def _own(self) -> Any:
+        direct = self._direct
+        if direct is None:
+            with self._lock:
+                if self._direct is None:
+                    self._direct = self._make_direct()
+                direct = self._direct
+        return direct
+
+    def _lanes(self, runtime: Runtime) -> Pools[Pool]:
+        """The pools of this process: those of a parent are dropped, not closed, since its sockets are the parent's."""
+        pools = self._pools
+        if pools is None or runtime is not self._owner:
+            with self._lock:
+                pools = self._pools
+                if pools is None or runtime is not self._owner:
+                    core = self._kit.core
+                    pools = Pools(self._kit, self._settings, core.HTTPConnection, SyncBackend(core), Pool)
+                    self._pools, self._owner = pools, runtime
+        for ended in pools.sweep(runtime.view):
+            ended.close()
+        return pools
+
+
+class _Hands:
+    """One call's hands (see ``drive.Hands``)."""
+
+    __slots__ = ("_exchange", "_pools", "now", "sleep")
+
+    def __init__(self, exchange: Exchange, pools: Pools[Pool]) -> None:
+        self._exchange = exchange
+        self._pools = pools
+        self.now = exchange.now
+        self.sleep = time.sleep
+
+    def send(self, effect: Send) -> tuple[Outcome, Answer | None]:
+        exchange = self._exchange
+        kit, now = exchange.kit, exchange.now
+        guard, since = exchange.guard(effect), now()
+        exchange.started(effect)
+        try:
+            lane = self._pools.lane(effect, exchange.scheme, exchange.host)
+            pool = lane.pool
+            while True:
+                connection = pool.acquire(guard)
+                try:
+                    response = connection.handle_request(exchange.core_request(effect, lane, guard))
+                    break
+                except kit.NotAvailable:
+                    pool.release(connection)
+                except BaseException:
+                    pool.release(connection)
+                    raise
+        except (*kit.network, Overloaded, TimeoutError) as error:
+            return exchange.failed(effect, error, guard, since), None
+        except BaseException as error:
+            exchange.abandoned(effect, error, guard, since)
+            own = kit.host_class(error)
+            if own is None:
+                raise
+            raise own(str(error)) from error
+        return exchange.arrived(effect, response, since), Answer(response, connection, pool, guard)
+
+    def discard(self, answer: Answer) -> None:
+        answer.response.stream.close()
+        answer.pool.release(answer.connection)
+
+    def changed(self, until: float) -> None:
+        exchange = self._exchange
+        seen, store = exchange.seen, exchange.runtime.store
+        store.wait(lambda view: view is not seen, until - exchange.now())
+        exchange.seen = store.view
+
+
+class BodyLogic:
+    """A response's body. Closing it, reading it to its end or losing it gives the connection and the pick back."""
+
+    def __init__(self, exchange: Exchange, answer: Answer) -> None:
+        self._exchange = exchange
+        self._answer = answer
+        self._closed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        exchange, answer = self._exchange, self._answer
+        try:
+            yield from answer.response.stream
+        except exchange.kit.errors as error:
+            outcome, raised = broken_body(exchange, answer, error)
+            self._end(outcome)
+            raise raised from error
+
+    def close(self) -> None:
+        self._end(None)
+
+    def _end(self, failure: Outcome | None) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        answer, exchange = self._answer, self._exchange
+        try:
+            answer.response.stream.close()
+        finally:
+            answer.pool.release(answer.connection)
+            exchange.plan.close(exchange.now(), failure)
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            self._end(None)

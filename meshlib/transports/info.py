@@ -1,0 +1,43 @@
+"""What meshlib did with a call, found again from what the host library gave."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from meshlib.errors import MeshError
+from meshlib.model.call import CallInfo
+
+__all__ = ["attach", "call_info"]
+
+_ATTRIBUTE = "_meshlib_info"
+
+
+def attach(thing: Any, info: CallInfo) -> None:
+    """Remember ``info`` on an exception that is not ours."""
+    setattr(thing, _ATTRIBUTE, info)
+
+
+def call_info(thing: object) -> CallInfo | None:
+    """The :class:`CallInfo` of a response (httpx, httpx2) or of an exception that a call raised; None where meshlib had
+    no part in it. Of an exception, its causes are asked too.
+    """
+    if isinstance(thing, BaseException):
+        return _of_exception(thing)
+    extensions = getattr(thing, "extensions", None)
+    if isinstance(extensions, dict):
+        found = extensions.get("meshlib")
+        return found if isinstance(found, CallInfo) else None
+    found = getattr(thing, _ATTRIBUTE, None)
+    return found if isinstance(found, CallInfo) else None
+
+
+def _of_exception(error: BaseException) -> CallInfo | None:
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        found = current.info if isinstance(current, MeshError) else getattr(current, _ATTRIBUTE, None)
+        if isinstance(found, CallInfo):
+            return found
+        current = current.__cause__ or current.__context__
+    return None
