@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
@@ -75,8 +76,8 @@ def test_the_program_of_the_readme(two_servers, tmp_path):
     assert len(lines) > 1  # the trace
 
 
-@pytest.mark.parametrize("number", range(3))
-def test_the_tests_that_the_page_of_the_kit_shows(number):
+@pytest.mark.parametrize("number", range(4))
+def test_the_tests_that_the_page_of_the_kit_shows(number, request):
     names: dict[str, object] = {}
     exec(
         compile(fenced("docs/tasks/testing.md", "python")[number], f"testing.md block {number}", "exec"),
@@ -85,4 +86,5 @@ def test_the_tests_that_the_page_of_the_kit_shows(number):
     tests = [value for name, value in names.items() if name.startswith("test_")]
     assert tests
     for test in tests:
-        test()
+        fixtures = inspect.signature(test).parameters
+        test(**{name: request.getfixturevalue(name) for name in fixtures})
