@@ -1,0 +1,61 @@
+"""The test kit: everything that a test of mesh-aware code needs, on loopback and without waiting in earnest.
+
+    ControlPlane      a real gRPC server of the aggregated discovery service, scriptable
+    Upstream          a real HTTP server in threads of this process, which says who it is and fails on order
+    UpstreamProcess   the same as a process of its own, to be killed
+    VirtualClock      time that moves when the test says so
+    build             listeners, routes, clusters and endpoints in a line each
+
+With pytest, the fixtures `control_plane`, `upstream` and `virtual_clock` are there as soon as meshlib is installed.
+Importing this package is cheap: each name loads its module, and that its libraries, when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from meshlib.testing import build
+    from meshlib.testing.clock import Timer, VirtualClock
+    from meshlib.testing.control_plane import ControlPlane
+    from meshlib.testing.journal import Request
+    from meshlib.testing.orders import Order
+    from meshlib.testing.upstream import Received, Upstream
+    from meshlib.testing.upstream_process import UpstreamProcess
+
+__all__ = [
+    "ControlPlane",
+    "Order",
+    "Received",
+    "Request",
+    "Timer",
+    "Upstream",
+    "UpstreamProcess",
+    "VirtualClock",
+    "build",
+]
+
+_HOMES = {
+    "ControlPlane": "control_plane",
+    "Order": "orders",
+    "Received": "upstream",
+    "Request": "journal",
+    "Timer": "clock",
+    "Upstream": "upstream",
+    "UpstreamProcess": "upstream_process",
+    "VirtualClock": "clock",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "build":
+        return importlib.import_module("meshlib.testing.build")
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

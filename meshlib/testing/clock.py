@@ -1,0 +1,186 @@
+"""Time that moves when a test says so.
+
+The theory: a clock holds a heap of timers, each due at an instant. `advance` walks to its goal from one due timer to
+the next, so each runs at exactly its own time, and timers that it starts on the way run too if they are due by
+then. A sleeper is a timer that wakes a thread or a task. One lock guards the heap, the time and the count of
+sleepers; what a timer calls runs outside of it, on the thread that advances.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import threading
+import time
+from collections.abc import Callable
+
+__all__ = ["Timer", "VirtualClock"]
+
+
+class Timer:
+    """A call that a clock will make. `when` is the instant in seconds; `cancel` is safe from every thread."""
+
+    __slots__ = ("_call", "_clock", "when")
+
+    def __init__(self, clock: VirtualClock, when: float, call: Callable[[], object]) -> None:
+        self.when = when
+        self._clock = clock
+        self._call: Callable[[], object] | None = call
+
+    @property
+    def pending(self) -> bool:
+        """Whether it will still be called."""
+        return self._call is not None
+
+    def cancel(self) -> bool:
+        """Prevents the call; False if it was made, is being made, or was cancelled before."""
+        return self._clock._take(self) is not None
+
+
+class VirtualClock:
+    """A monotonic clock in seconds, for what takes a clock (`now()`), and for code that sleeps.
+
+    `start` is the first instant. With `auto`, a sleep moves the time itself and returns at once: right for code in one
+    thread. Without, a sleeper waits until somebody advances; `wait_for_sleepers` tells when that can be.
+    Safe to use from many threads and event loops; `advance` calls follow one another.
+    """
+
+    def __init__(self, start: float = 1000.0, *, auto: bool = False) -> None:
+        self._now = start
+        self._auto = auto
+        self._heap: list[tuple[float, int, Timer]] = []
+        self._order = itertools.count()
+        self._sleepers = 0
+        self._changed = threading.Condition()  # guards all of the above
+        self._advancing = threading.RLock()  # one advance at a time; a timer may advance further
+
+    def now(self) -> float:
+        """The time in seconds."""
+        return self._now
+
+    __call__ = now
+
+    @property
+    def sleepers(self) -> int:
+        """How many threads and tasks sleep now."""
+        return self._sleepers
+
+    @property
+    def timers(self) -> tuple[Timer, ...]:
+        """The timers that wait, sleepers' among them, in the order in which they will be called."""
+        with self._changed:
+            return tuple(timer for _, _, timer in sorted(self._heap) if timer.pending)
+
+    def call_at(self, when: float, call: Callable[[], object]) -> Timer:
+        """Calls `call` when the time reaches `when`; at the next `advance`, even by 0, if it already has."""
+        timer = Timer(self, when, call)
+        with self._changed:
+            heapq.heappush(self._heap, (when, next(self._order), timer))
+            self._changed.notify_all()
+        return timer
+
+    def call_later(self, delay: float, call: Callable[[], object]) -> Timer:
+        """Calls `call` in `delay` seconds."""
+        return self.call_at(self._now + delay, call)
+
+    def advance(self, seconds: float) -> None:
+        """Moves the time on, calling what falls due, each call at its own time and in order.
+
+        Raises ValueError for a negative number. An exception of a timer's call comes out here, with the time where
+        that timer was.
+        """
+        if not seconds >= 0:
+            raise ValueError(f"time does not go back: advance({seconds!r})")
+        with self._advancing:
+            goal = self._now + seconds
+            while (timer := self._due(goal)) is not None:
+                call = self._take(timer)
+                if call is not None:
+                    call()
+            with self._changed:
+                self._now = max(self._now, goal)
+
+    def sleep(self, seconds: float) -> None:
+        """Blocks this thread until the time has moved by that much (with `auto`: moves it)."""
+        if self._auto:
+            self.advance(max(0.0, seconds))
+            return
+        if seconds <= 0:
+            return
+        woken = threading.Event()
+        timer = self._sleeper(seconds, woken.set)
+        try:
+            woken.wait()
+        finally:
+            self._leave(timer)
+
+    async def sleep_async(self, seconds: float) -> None:
+        """As `sleep`, for a task: only the task waits. It can be cancelled."""
+        if self._auto or seconds <= 0:
+            if self._auto:
+                self.advance(max(0.0, seconds))
+            await asyncio.sleep(0)
+            return
+        loop = asyncio.get_running_loop()
+        woken = asyncio.Event()
+        timer = self._sleeper(seconds, lambda: _wake(loop, woken))
+        try:
+            await woken.wait()
+        finally:
+            self._leave(timer)
+
+    def wait_for_sleepers(self, count: int = 1, *, timeout: float = 5.0) -> None:
+        """Waits, in real seconds, until at least `count` threads and tasks sleep on this clock.
+
+        Raises TimeoutError. Do not call it on the event loop whose tasks are to sleep.
+        """
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while self._sleepers < count:
+                if (
+                    not self._changed.wait(max(0.0, deadline - time.monotonic()))
+                    and time.monotonic() >= deadline
+                ):
+                    raise TimeoutError(f"{self._sleepers} of {count} sleepers after {timeout} s")
+
+    def _sleeper(self, seconds: float, wake: Callable[[], object]) -> Timer:
+        """A timer that wakes a sleeper. Who is woken counts no more as soon as time has come, not when it runs."""
+
+        def due() -> None:
+            self._count(-1)
+            wake()
+
+        timer = self.call_later(seconds, due)
+        self._count(1)
+        return timer
+
+    def _leave(self, timer: Timer) -> None:
+        if timer.cancel():
+            self._count(-1)
+
+    def _due(self, goal: float) -> Timer | None:
+        """The next timer due by `goal`, with the time moved to it."""
+        with self._changed:
+            while self._heap and (self._heap[0][0] <= goal or not self._heap[0][2].pending):
+                _, _, timer = heapq.heappop(self._heap)
+                if timer.pending:
+                    self._now = max(self._now, timer.when)
+                    return timer
+        return None
+
+    def _take(self, timer: Timer) -> Callable[[], object] | None:
+        """The timer's call, for the one who gets it first."""
+        with self._changed:
+            call, timer._call = timer._call, None
+            return call
+
+    def _count(self, change: int) -> None:
+        with self._changed:
+            self._sleepers += change
+            self._changed.notify_all()
+
+
+def _wake(loop: asyncio.AbstractEventLoop, woken: asyncio.Event) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(woken.set)
