@@ -11,6 +11,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from meshlib.core.outlier import Record
     from meshlib.model.address import Address
     from meshlib.model.call import Head, Outcome
     from meshlib.model.cluster import Cluster, Tls
@@ -77,6 +78,7 @@ class LiveEndpoint:
         active: Picks not released yet, over all calls.
         gone: It left its cluster. Calls on it run on; whoever keeps connections to it closes them once idle.
         down: Bits of :class:`Down`; 0: usable.
+        record: What outlier detection remembers of it.
     """
 
     __slots__ = (
@@ -90,6 +92,7 @@ class LiveEndpoint:
         "locality",
         "name",
         "priority",
+        "record",
         "tls",
         "weight",
     )
@@ -108,6 +111,7 @@ class LiveEndpoint:
         self.active = 0
         self.gone = False
         self.down = down
+        self.record: Record | None = None
 
     @property
     def usable(self) -> bool:
@@ -196,8 +200,10 @@ class Upstream(Protocol):
 class Connections(Protocol):
     """A cluster as a connection pool sees it: ``max_connections`` and ``max_pending`` (CB-02). Thread-safe."""
 
-    def open_connection(self) -> bool:
-        """Count one more connection; False (and nothing counted) where the limit is reached."""
+    def open_connection(self, *, force: bool = False) -> bool:
+        """Count one more connection; False (and nothing counted) where the limit is reached. ``force``: count it
+        whatever the limit says, since an endpoint may always have one connection, as in Envoy.
+        """
         ...
 
     def close_connection(self) -> None:

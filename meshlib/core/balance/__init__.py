@@ -1,0 +1,1 @@
+"""Pickers: who of several equals gets the next call."""

@@ -1,0 +1,254 @@
+"""Which endpoints a call may go to: priorities, panic, locality weights.
+
+Theory (Envoy's; ED-07, ED-08). The endpoints of one priority are a *level*. A level's health is its share of usable
+endpoints times the overprovisioning factor (140 %), at most 100: so a level keeps all its load until more than 28 % of
+it is gone, and only then spills to the next. Levels take their health's worth of the load in order of priority until
+100 % are given out; if all levels together have less than 100 %, each gets its part of what there is. Degraded endpoints
+take only what the usable ones of all levels leave.
+
+    usable in level 0   load of level 0 / level 1 (whole)
+    72 %                100 / 0
+    71 %                 99 / 1
+    50 %                 70 / 30
+
+*Panic*: where all levels together have less than 100 % and fewer than ``panic_threshold`` percent of a level are usable,
+its load goes to all of its endpoints, since what is said of health is then more likely wrong than right. If nobody is
+usable anywhere, all levels share by their size. A threshold of 0 switches panic off: then nobody is called. An endpoint
+whose TLS cannot be had is never called, panic or not.
+
+*Locality weights*: with ``locality_weighted`` a locality is drawn first, by its weight times its own health (same
+factor); one without a weight gets nothing (DV-15). In panic they do not count.
+
+Integer percent throughout, as in Envoy, so that both split alike.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from meshlib.core.balance.picker import make_picker
+from meshlib.core.upstream import Down
+from meshlib.model.endpoint import Health
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from meshlib.core.balance.picker import Picker
+    from meshlib.core.upstream import LiveEndpoint, PickContext
+    from meshlib.model.policy import Balancing
+
+__all__ = ["Balance", "Group", "describe", "split_load"]
+
+#: Picks that may fall on an endpoint already tried before one is looked for.
+_REPICKS = 3
+
+
+@dataclass(slots=True)
+class Group:
+    """The live endpoints of one locality at one priority."""
+
+    priority: int
+    weight: int | None
+    endpoints: list[LiveEndpoint] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Share:
+    """What of a level may be called: its endpoints, by locality with the weight that each locality has now."""
+
+    endpoints: list[LiveEndpoint]
+    parts: list[tuple[float, list[LiveEndpoint]]]
+
+
+class _Level:
+    """One priority: how much of it is usable, and in which shares."""
+
+    __slots__ = ("degraded", "everybody", "healthy", "size")
+
+    def __init__(self, groups: Sequence[Group], factor: int) -> None:
+        self.size = sum(len(group.endpoints) for group in groups)
+        everybody = [item for group in groups for item in group.endpoints if not item.down & Down.TLS]
+        self.everybody = _Share(everybody, [])
+        self.healthy = _share(groups, factor, degraded=False)
+        self.degraded = _share(groups, factor, degraded=True)
+
+    def health(self, share: _Share, factor: int) -> int:
+        return min(100, factor * len(share.endpoints) // self.size) if self.size else 0
+
+    def panics(self, threshold: float) -> bool:
+        usable = len(self.healthy.endpoints) + len(self.degraded.endpoints)
+        return threshold > 0 and (100.0 * usable / self.size if self.size else 0.0) < threshold
+
+
+def _share(groups: Sequence[Group], factor: int, *, degraded: bool) -> _Share:
+    found: list[LiveEndpoint] = []
+    parts: list[tuple[float, list[LiveEndpoint]]] = []
+    for group in groups:
+        usable = [
+            item
+            for item in group.endpoints
+            if not item.down and (item.endpoint.health is Health.DEGRADED) is degraded
+        ]
+        found += usable
+        if usable and group.weight:
+            ratio = len(usable) / len(group.endpoints)
+            parts.append((group.weight * min(1.0, factor / 100.0 * ratio), usable))
+    return _Share(found, parts)
+
+
+class _Pool:
+    """Pickers over one share."""
+
+    __slots__ = ("_ends", "_pickers", "_random", "endpoints")
+
+    def __init__(self, share: _Share, balancing: Balancing, random: Callable[[], float]) -> None:
+        self.endpoints = share.endpoints
+        self._random = random
+        parts = share.parts if balancing.locality_weighted else []
+        members = [members for _, members in parts] or [share.endpoints]
+        self._ends = list(accumulate(weight for weight, _ in parts))
+        self._pickers = [make_picker(balancing, part, random) for part in members]
+
+    def picker(self) -> Picker:
+        pickers = self._pickers
+        if len(pickers) == 1:
+            return pickers[0]
+        index = bisect_right(self._ends, self._random() * self._ends[-1])
+        return pickers[min(index, len(pickers) - 1)]
+
+
+class Balance:
+    """A choice among all endpoints of a cluster as they are now. Not thread-safe; O(1) or O(log n) a pick.
+
+    Made anew (O(n)) when an endpoint comes, goes, or changes its health or weight; all that must survive that is in
+    the endpoints.
+
+    Args:
+        groups: All endpoints. ``priority`` need not be gapless.
+        balancing: The cluster's.
+        factor: ``overprovisioning_factor`` in percent.
+        random: Gives floats in [0, 1).
+    """
+
+    __slots__ = ("_ends", "_only", "_pools", "_random")
+
+    def __init__(
+        self, groups: Sequence[Group], balancing: Balancing, factor: int, random: Callable[[], float]
+    ) -> None:
+        self._random = random
+        self._pools: list[_Pool] = []
+        loads: list[int] = []
+        for load, share in _loads(_levels(groups, factor), factor, balancing.panic_threshold):
+            if load and share.endpoints:
+                loads.append(load)
+                self._pools.append(_Pool(share, balancing, random))
+        self._ends = list(accumulate(loads))
+        self._only = self._pools[0] if len(self._pools) == 1 else None
+
+    def pick(self, context: PickContext) -> LiveEndpoint | None:
+        """An endpoint, one not in ``context.tried`` while its level has one; None where nobody may be called."""
+        pool = self._only or self._drawn()
+        if pool is None:
+            return None
+        endpoint = pool.picker().pick(context)
+        tried = context.tried
+        if not tried or endpoint not in tried:
+            return endpoint
+        for _ in range(_REPICKS):
+            other = pool.picker().pick(context)
+            if other not in tried:
+                return other
+        return self._untried(pool, tried) or endpoint
+
+    def peek(self, context: PickContext) -> LiveEndpoint | None:
+        """What ``pick`` would give, or might where chance decides; moves nothing on."""
+        pool = self._only or self._drawn()
+        if pool is None:
+            return None
+        endpoint = pool.picker().peek(context)
+        if endpoint in context.tried:
+            return self._untried(pool, context.tried) or endpoint
+        return endpoint
+
+    def _drawn(self) -> _Pool | None:
+        if not self._pools:
+            return None
+        return self._pools[bisect_right(self._ends, int(self._random() * self._ends[-1]))]
+
+    def _untried(self, pool: _Pool, tried: tuple[LiveEndpoint, ...]) -> LiveEndpoint | None:
+        """One that was not tried, looked for from a random place; ends after as many steps as were tried, plus one."""
+        endpoints = pool.endpoints
+        start = int(self._random() * len(endpoints))
+        for step in range(len(endpoints)):
+            endpoint = endpoints[start + step - len(endpoints)]
+            if endpoint not in tried:
+                return endpoint
+        return None
+
+
+def _levels(groups: Sequence[Group], factor: int) -> list[_Level]:
+    by_priority: dict[int, list[Group]] = {}
+    for group in groups:
+        by_priority.setdefault(group.priority, []).append(group)
+    return [_Level(by_priority[priority], factor) for priority in sorted(by_priority)]
+
+
+def _loads(levels: Sequence[_Level], factor: int, threshold: float) -> list[tuple[int, _Share]]:
+    healthy = [level.health(level.healthy, factor) for level in levels]
+    degraded = [level.health(level.degraded, factor) for level in levels]
+    total = min(100, sum(healthy) + sum(degraded))
+    if total == 0:
+        return [(level.size, level.everybody) for level in levels] if threshold > 0 else _first_usable(levels)
+    first, second = split_load(healthy, degraded)
+    loads: list[tuple[int, _Share]] = []
+    for index, level in enumerate(levels):
+        if total < 100 and level.panics(threshold):
+            loads.append((first[index] + second[index], level.everybody))
+        else:
+            loads += [(first[index], level.healthy), (second[index], level.degraded)]
+    return loads
+
+
+def _first_usable(levels: Sequence[_Level]) -> list[tuple[int, _Share]]:
+    """Without panic: few usable endpoints whose health rounds to nothing are still the ones to call."""
+    shares = [level.healthy for level in levels] + [level.degraded for level in levels]
+    return next(([(100, share)] for share in shares if share.endpoints), [])
+
+
+def split_load(healthy: Sequence[int], degraded: Sequence[int]) -> tuple[list[int], list[int]]:
+    """How 100 percent of the load fall on the levels: on their usable endpoints, and on their degraded ones.
+
+    The arguments are each level's health in percent, not all 0. What integer division leaves over goes to the first
+    level that has anything.
+    """
+    total = min(100, sum(healthy) + sum(degraded))
+    left = 100
+    split: list[list[int]] = []
+    for healths in (healthy, degraded):
+        loads = []
+        for health in healths:
+            load = min(left, health * 100 // total)
+            loads.append(load)
+            left -= load
+        split.append(loads)
+    if left:
+        kind = 0 if any(healthy) else 1
+        source = (healthy, degraded)[kind]
+        split[kind][next(index for index, health in enumerate(source) if health)] += left
+    return split[0], split[1]
+
+
+def describe(endpoints: Sequence[LiveEndpoint]) -> str:
+    """Why nobody among ``endpoints`` can be called, in words."""
+    if not endpoints:
+        return "has no endpoint"
+    counts = {
+        "unhealthy": sum(bool(item.down & Down.CONTROL_PLANE) for item in endpoints),
+        "ejected": sum(item.down & (Down.CONTROL_PLANE | Down.EJECTED) == Down.EJECTED for item in endpoints),
+        "behind TLS that cannot be had": sum(item.down == Down.TLS for item in endpoints),
+    }
+    words = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    return f"has no usable endpoint among {len(endpoints)}" + (f" ({words})" if words else "")
