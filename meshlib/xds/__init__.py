@@ -1,1 +1,1 @@
-"""The xDS protocol, pure: messages in, messages out. No clock, no randomness, no I/O."""
+"""The xDS protocol, pure: bytes in, bytes and values out; time and randomness are passed in."""

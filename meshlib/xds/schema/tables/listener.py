@@ -172,4 +172,18 @@ message HttpFilter
    5 config_discovery opaque @config_type
    6 is_optional      bool
    7 disabled         bool
+
+package envoy.extensions.filters.network.tcp_proxy.v3
+
+message TcpProxy
+   1 stat_prefix       string
+   2 cluster           string @cluster_specifier
+  10 weighted_clusters .WeightedCluster @cluster_specifier
+
+message TcpProxy.WeightedCluster
+   1 clusters [TcpProxy.WeightedCluster.ClusterWeight]
+
+message TcpProxy.WeightedCluster.ClusterWeight
+   1 name   string
+   2 weight uint32
 """

@@ -1,0 +1,203 @@
+"""What a route does: forward, redirect, answer (RA, RW, TO)."""
+
+from __future__ import annotations
+
+from meshlib.model.route import (
+    Action,
+    ClusterWeight,
+    DirectResponse,
+    Forward,
+    HostRewrite,
+    HostRewriteKind,
+    Mirror,
+    NonForwarding,
+    Redirect,
+)
+from meshlib.xds.decode.headers import header_edits
+from meshlib.xds.decode.report import Report, join
+from meshlib.xds.decode.retry import hash_policies, retry_policy
+from meshlib.xds.decode.values import header_name, header_value, number, rewrite, runtime_fraction, seconds
+from meshlib.xds.schema import WireMessage
+
+__all__ = ["action", "mirrors"]
+
+_MAX_UINT32 = 2**32 - 1
+_NOT_FOUND = {0: 503, 1: 404, 2: 500}
+_REDIRECTS = {0: 301, 1: 302, 2: 303, 3: 307, 4: 308}
+_MAX_PORT = 65535
+
+
+def action(route: WireMessage, path: str, report: Report) -> Action | None:
+    """The action of a Route, or None: the route cannot be used here and is left out (RA-03), or it is wrong."""
+    which = route.WhichOneof("action")
+    if which == "route":
+        return _forward(route.route, join(path, which), report)
+    if which == "redirect":
+        return _redirect(route.redirect, join(path, which), report)
+    if which == "direct_response":
+        return _direct_response(route.direct_response, join(path, which), report)
+    if which == "non_forwarding_action":
+        return NonForwarding()
+    if which is None:
+        report.problem(path, "one of route, redirect, direct_response and non_forwarding_action must be set")
+    return None
+
+
+def _forward(message: WireMessage, path: str, report: Report) -> Forward | None:
+    which = message.WhichOneof("cluster_specifier")
+    if which is None:
+        report.problem(path, "one of cluster, cluster_header and weighted_clusters must be set")
+        return None
+    cluster, weighted, header = _target(message, which, path, report)
+    status = _NOT_FOUND.get(message.cluster_not_found_response_code)
+    if status is None:
+        report.problem(
+            join(path, "cluster_not_found_response_code"),
+            f"{message.cluster_not_found_response_code} is not known",
+        )
+    edit = None
+    if message.HasField("regex_rewrite"):
+        edit = rewrite(message.regex_rewrite, join(path, "regex_rewrite"), report)
+        if message.prefix_rewrite:
+            report.problem(join(path, "prefix_rewrite"), "cannot stand beside regex_rewrite")
+    limit, grpc_limit = _stream_limits(message, path, report)
+    made = Forward(
+        cluster=cluster,
+        weighted=weighted,
+        cluster_header=header,
+        prefix_rewrite=header_value(str(message.prefix_rewrite), join(path, "prefix_rewrite"), report),
+        regex_rewrite=edit,
+        host_rewrite=_host_rewrite(message, path, report),
+        append_forwarded_host=bool(message.append_x_forwarded_host),
+        timeout=seconds(message, "timeout", path, report),
+        idle_timeout=seconds(message, "idle_timeout", path, report),
+        max_stream_duration=limit,
+        grpc_timeout_header_max=grpc_limit,
+        retry=retry_policy(message, path, report),
+        hash_policy=hash_policies(message, path, report),
+        mirrors=mirrors(message, path, report),
+        not_found_status=status or 503,
+    )
+    return made if cluster or weighted or header else None
+
+
+def _target(
+    message: WireMessage, which: str, path: str, report: Report
+) -> tuple[str, tuple[ClusterWeight, ...], str]:
+    if which == "cluster":
+        if not message.cluster:
+            report.problem(join(path, which), "must not be empty")
+        return str(message.cluster), (), ""
+    if which == "cluster_header":
+        return "", (), header_name(message.cluster_header, join(path, which), report)
+    if which == "weighted_clusters":
+        return "", _weighted(message.weighted_clusters, join(path, which), report), ""
+    return "", (), ""  # a cluster specifier plugin: reported by the table
+
+
+def _weighted(message: WireMessage, path: str, report: Report) -> tuple[ClusterWeight, ...]:
+    """RA-01: a weight each; those of 0 are dropped; one must be left."""
+    kept: list[ClusterWeight] = []
+    for index, item in enumerate(message.clusters):
+        here = f"{join(path, 'clusters')}[{index}]"
+        weight = number(item, "weight")
+        if weight is None:
+            report.problem(join(here, "weight"), "is missing")
+        if bool(item.name) == bool(item.cluster_header):
+            report.problem(here, "exactly one of name and cluster_header must be set")
+        header = item.cluster_header and header_name(
+            item.cluster_header, join(here, "cluster_header"), report
+        )
+        host = None
+        if item.WhichOneof("host_rewrite_specifier"):
+            text = header_value(str(item.host_rewrite_literal), join(here, "host_rewrite_literal"), report)
+            host = HostRewrite(HostRewriteKind.LITERAL, text) if text else None
+        edits = header_edits(item, here, report)
+        if weight:
+            kept.append(ClusterWeight(str(item.name), weight, edits, host, header))
+    if not kept and not report.failed:
+        report.problem(join(path, "clusters"), "the weights add up to 0")
+    if sum(entry.weight for entry in kept) > _MAX_UINT32:
+        report.problem(join(path, "clusters"), f"the weights add up to more than {_MAX_UINT32}")
+    return tuple(kept)
+
+
+def _host_rewrite(message: WireMessage, path: str, report: Report) -> HostRewrite | None:
+    which = message.WhichOneof("host_rewrite_specifier")
+    if which == "host_rewrite_literal":
+        text = header_value(str(message.host_rewrite_literal), join(path, which), report)
+        return HostRewrite(HostRewriteKind.LITERAL, text) if text else None
+    if which == "host_rewrite_header":
+        name = header_name(message.host_rewrite_header, join(path, which), report)
+        return HostRewrite(HostRewriteKind.HEADER, name)
+    if which == "host_rewrite_path_regex":
+        edit = rewrite(message.host_rewrite_path_regex, join(path, which), report)
+        return HostRewrite(HostRewriteKind.PATH_REGEX, "", edit)
+    if which == "auto_host_rewrite" and message.auto_host_rewrite.value:
+        return HostRewrite(HostRewriteKind.AUTO)
+    return None
+
+
+def _stream_limits(message: WireMessage, path: str, report: Report) -> tuple[float | None, float | None]:
+    if not message.HasField("max_stream_duration"):
+        return None, None
+    held, path = message.max_stream_duration, join(path, "max_stream_duration")
+    return (
+        seconds(held, "max_stream_duration", path, report),
+        seconds(held, "grpc_timeout_header_max", path, report),
+    )
+
+
+def mirrors(owner: WireMessage, path: str, report: Report) -> tuple[Mirror, ...]:
+    """`owner.request_mirror_policies` (RW-04)."""
+    found: list[Mirror] = []
+    for index, item in enumerate(owner.request_mirror_policies):
+        here = f"{join(path, 'request_mirror_policies')}[{index}]"
+        if bool(item.cluster) == bool(item.cluster_header):
+            report.problem(here, "exactly one of cluster and cluster_header must be set")
+        header = item.cluster_header and header_name(
+            item.cluster_header, join(here, "cluster_header"), report
+        )
+        share = runtime_fraction(item, "runtime_fraction", here, report)
+        found.append(Mirror(str(item.cluster), share, header, not item.disable_shadow_host_suffix_append))
+    return tuple(found)
+
+
+def _redirect(message: WireMessage, path: str, report: Report) -> Redirect:
+    status = _REDIRECTS.get(message.response_code)
+    if status is None:
+        report.problem(join(path, "response_code"), f"{message.response_code} is not known")
+    port = int(message.port_redirect)
+    if port > _MAX_PORT:
+        report.problem(join(path, "port_redirect"), f"must be 1 to {_MAX_PORT}, not {port}")
+    which = message.WhichOneof("path_rewrite_specifier")
+    for field in ("scheme_redirect", "host_redirect", "path_redirect", "prefix_rewrite"):
+        header_value(str(getattr(message, field)), join(path, field), report)
+    edit = None
+    if which == "regex_rewrite":
+        edit = rewrite(message.regex_rewrite, join(path, which), report)
+    return Redirect(
+        status=status or 301,
+        https=bool(message.https_redirect),
+        scheme=str(message.scheme_redirect),
+        host=str(message.host_redirect),
+        port=port or None,
+        path=str(message.path_redirect) if which == "path_redirect" else None,
+        prefix_rewrite=str(message.prefix_rewrite) if which == "prefix_rewrite" else None,
+        regex_rewrite=edit,
+        strip_query=bool(message.strip_query),
+    )
+
+
+def _direct_response(message: WireMessage, path: str, report: Report) -> DirectResponse:
+    if not 200 <= message.status <= 599:
+        report.problem(join(path, "status"), f"must be 200 to 599, not {message.status}")
+    which = message.body.WhichOneof("specifier") if message.HasField("body") else None
+    if which == "filename":
+        report.problem(join(path, "body.filename"), "a body from a file is not supported")
+    body = b""
+    if which == "inline_bytes":
+        body = bytes(message.body.inline_bytes)
+    elif which == "inline_string":
+        body = str(message.body.inline_string).encode()
+    return DirectResponse(int(message.status), body)

@@ -1,0 +1,66 @@
+"""Addresses: of endpoints (IP or Unix socket), of DNS clusters (a name), of listeners."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from meshlib.model.address import Address
+from meshlib.xds.decode.report import Report, join
+from meshlib.xds.schema import WireMessage
+
+__all__ = ["cidr", "named", "numeric"]
+
+_MAX_PORT = 65535
+_MAX_NAME = 255
+_UDP = 1
+
+
+def numeric(message: WireMessage, path: str, report: Report, *, least_port: int = 1) -> Address | None:
+    """An address that needs no resolving: an IP with a port, or a Unix socket (ED-03)."""
+    found = named(message, path, report, least_port=least_port)
+    if found is None or found.unix:
+        return found
+    if not found.is_ip:
+        report.problem(join(path, "socket_address.address"), f"{_short(found.host)} is no IP address")
+        return None
+    return Address(str(ipaddress.ip_address(found.host)), found.port)
+
+
+def named(message: WireMessage, path: str, report: Report, *, least_port: int = 1) -> Address | None:
+    """An address whose host may be a DNS name."""
+    which = message.WhichOneof("address")
+    if which == "pipe":
+        if not message.pipe.path or "\0" in message.pipe.path:
+            report.problem(join(path, "pipe.path"), "must be the path of a socket")
+            return None
+        return Address(str(message.pipe.path), 0, True)
+    if which != "socket_address":
+        if which is None:
+            report.problem(path, "one of socket_address and pipe must be set")
+        return None
+    held, path = message.socket_address, join(path, "socket_address")
+    if held.protocol == _UDP:
+        report.problem(join(path, "protocol"), "UDP is not supported")
+    host, port = str(held.address), int(held.port_value)
+    if held.WhichOneof("port_specifier") != "named_port" and not least_port <= port <= _MAX_PORT:
+        report.problem(join(path, "port_value"), f"must be {least_port} to {_MAX_PORT}, not {port}")
+        return None
+    if not host or len(host) > _MAX_NAME or not host.isprintable() or any(c in host for c in " /@?#"):
+        report.problem(join(path, "address"), f"{_short(host)} is neither an IP address nor a name")
+        return None
+    return Address(host, port)
+
+
+def cidr(message: WireMessage, path: str, report: Report) -> str:
+    """A CidrRange as ``10.0.0.0/8``."""
+    try:
+        address = ipaddress.ip_address(str(message.address_prefix))
+        length = int(message.prefix_len.value)
+        return str(ipaddress.ip_network((address, length), strict=False))
+    except ValueError as error:
+        report.problem(path, str(error)[:200])
+        return ""
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 80 else text[:79] + "…")

@@ -1,0 +1,131 @@
+"""How a cluster is balanced: the deprecated enum and its configurations, or a list of policies (CD-05, CD-06, LB)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from meshlib.model.policy import Balancer, Balancing
+from meshlib.xds import schema
+from meshlib.xds.decode.report import Report, join, walk
+from meshlib.xds.decode.values import number, percent
+from meshlib.xds.schema import WireMessage
+
+__all__ = ["balancing"]
+
+_LB = "envoy.extensions.load_balancing_policies."
+_ROUND_ROBIN = f"{_LB}round_robin.v3.RoundRobin"
+_LEAST_REQUEST = f"{_LB}least_request.v3.LeastRequest"
+_RANDOM = f"{_LB}random.v3.Random"
+_LOCALITY = f"{_LB}wrr_locality.v3.WrrLocality"
+_PROVIDED = f"{_LB}cluster_provided.v3.ClusterProvided"
+# Known, but balanced round robin for now. They count as supported, so that the search for an entry ends with them.
+_STAND_INS = frozenset(
+    f"{_LB}{name}"
+    for name in (
+        "ring_hash.v3.RingHash",
+        "maglev.v3.Maglev",
+        "client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin",
+        "pick_first.v3.PickFirst",
+    )
+)
+_KNOWN = frozenset({_ROUND_ROBIN, _LEAST_REQUEST, _RANDOM, _LOCALITY, _PROVIDED}) | _STAND_INS
+_MAX_NESTING = 16
+_ENUM = {0: Balancer.ROUND_ROBIN, 1: Balancer.LEAST_REQUEST, 3: Balancer.RANDOM, 6: Balancer.ROUND_ROBIN}
+_ENUM_STAND_INS = frozenset({2, 5})  # RING_HASH, MAGLEV
+_BY_POLICY = 7  # LOAD_BALANCING_POLICY_CONFIG
+
+
+def balancing(cluster: WireMessage, path: str, report: Report) -> Balancing:
+    """The balancer of a Cluster, with its panic threshold; `load_balancing_policy` wins over `lb_policy`."""
+    if cluster.HasField("load_balancing_policy"):
+        made = _policies(cluster.load_balancing_policy, join(path, "load_balancing_policy"), report, 0)
+    else:
+        made = _enum(cluster, path, report)
+    common, here = cluster.common_lb_config, join(path, "common_lb_config")
+    threshold = percent(common, "healthy_panic_threshold", here, report)
+    if threshold is not None:
+        made = replace(made, panic_threshold=threshold)
+    if common.HasField("locality_weighted_lb_config") and not cluster.HasField("load_balancing_policy"):
+        made = replace(made, locality_weighted=True)
+    return made
+
+
+def _enum(cluster: WireMessage, path: str, report: Report) -> Balancing:
+    chosen = cluster.lb_policy
+    here = join(path, "lb_policy")
+    if chosen == _BY_POLICY:
+        report.problem(here, "LOAD_BALANCING_POLICY_CONFIG needs load_balancing_policy")
+        return Balancing()
+    if chosen in _ENUM_STAND_INS:
+        report.ignore(here, "RING_HASH" if chosen == 2 else "MAGLEV")
+        return Balancing()
+    kind = _ENUM.get(chosen)
+    if kind is None:
+        report.problem(here, f"{chosen} is not known")
+        return Balancing()
+    if kind is not Balancer.LEAST_REQUEST:
+        return Balancing(kind)
+    return _least_request(cluster.least_request_lb_config, join(path, "least_request_lb_config"), report)
+
+
+def _least_request(message: WireMessage, path: str, report: Report) -> Balancing:
+    count = number(message, "choice_count")
+    if count is not None and count < 2:
+        report.problem(join(path, "choice_count"), f"must be at least 2, not {count}")
+    bias = 1.0
+    if message.HasField("active_request_bias"):
+        bias = float(message.active_request_bias.default_value)
+        if not (math.isfinite(bias) and bias >= 0):
+            report.problem(join(path, "active_request_bias.default_value"), f"must be 0 or more, not {bias}")
+    return Balancing(Balancer.LEAST_REQUEST, 2 if count is None else count, bias)
+
+
+def _policies(message: WireMessage, path: str, report: Report, depth: int) -> Balancing:
+    """CD-05: the first entry that is known; a known entry with a wrong configuration refuses the cluster."""
+    if depth >= _MAX_NESTING:
+        report.problem(path, f"policies are nested deeper than {_MAX_NESTING}")
+        return Balancing()
+    names: list[str] = []
+    for index, entry in enumerate(message.policies):
+        outer = entry.typed_extension_config.typed_config
+        here = f"{join(path, 'policies')}[{index}].typed_extension_config.typed_config"
+        name = _policy_name(outer)
+        if name in _KNOWN:
+            return _policy(name, outer, here, report, depth)
+        names.append(name)
+    listed = ", ".join(name[:100] or "nothing" for name in names[:10]) or "it is empty"
+    report.problem(join(path, "policies"), f"none is supported ({listed})")
+    return Balancing()
+
+
+def _policy_name(outer: WireMessage) -> str:
+    """The type of a policy; those written as TypedStruct are not read, and so are not known."""
+    try:
+        return schema.type_name(outer.type_url)
+    except ValueError:
+        return ""
+
+
+def _policy(name: str, outer: WireMessage, path: str, report: Report, depth: int) -> Balancing:
+    if name in _STAND_INS:
+        report.ignore(path, name)
+        return Balancing()
+    try:
+        inner = schema.unpack(outer)
+    except (KeyError, ValueError, schema.DecodeError) as error:
+        report.problem(path, str(error.args[0] if error.args else error))
+        return Balancing()
+    walk(inner, path, report)
+    if name == _LOCALITY:
+        child = _policies(
+            inner.endpoint_picking_policy, join(path, "endpoint_picking_policy"), report, depth + 1
+        )
+        return replace(child, locality_weighted=True)
+    if name == _PROVIDED:
+        return Balancing()
+    weighted = inner.locality_lb_config.HasField("locality_weighted_lb_config")
+    if name == _LEAST_REQUEST:
+        return replace(_least_request(inner, path, report), locality_weighted=weighted)
+    kind = Balancer.RANDOM if name == _RANDOM else Balancer.ROUND_ROBIN
+    return Balancing(kind, locality_weighted=weighted)

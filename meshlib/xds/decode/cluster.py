@@ -1,0 +1,220 @@
+"""Clusters: how endpoints are found, and how they are called (CD, CB, OD)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from meshlib.model.address import Address
+from meshlib.model.cluster import Cluster, Discovery, DnsTarget
+from meshlib.model.endpoint import Assignment, Endpoint, LocalityEndpoints
+from meshlib.model.policy import Limits, RetryBudget
+from meshlib.xds.decode.address import named
+from meshlib.xds.decode.balancing import balancing
+from meshlib.xds.decode.endpoint import assignment
+from meshlib.xds.decode.outlier import outlier
+from meshlib.xds.decode.report import Report, join, walk
+from meshlib.xds.decode.tls import tls_matches, transport_socket
+from meshlib.xds.decode.upstream import upstream_options
+from meshlib.xds.decode.values import metadata, number, percent, seconds, unpacked
+from meshlib.xds.schema import WireMessage, type_name
+
+__all__ = ["cluster", "config_source"]
+
+_DNS_CLUSTER = "envoy.extensions.clusters.dns.v3.DnsCluster"
+_AGGREGATE = "envoy.extensions.clusters.aggregate.v3.ClusterConfig"
+_KINDS = {
+    0: Discovery.STATIC,
+    1: Discovery.STRICT_DNS,
+    2: Discovery.LOGICAL_DNS,
+    3: Discovery.EDS,
+    4: Discovery.ORIGINAL_DST,
+}
+_FAMILIES = {0: "auto", 1: "v4_only", 2: "v6_only", 3: "v4_preferred", 4: "all"}
+_DNS_FAMILIES = {0: "auto", 1: "auto", 2: "v4_only", 3: "v6_only", 4: "v4_preferred", 5: "all"}
+_NO_LIMIT = 2**32 - 1
+# Envoy's defaults, in seconds.
+_CONNECT_TIMEOUT = 5.0
+_DNS_REFRESH = 5.0
+
+
+def cluster(message: WireMessage, path: str, report: Report) -> Cluster:
+    """A Cluster. `assignment` is set for STATIC; for the DNS kinds it holds the groups that answers fill."""
+    name = str(message.name)
+    if not name:
+        report.problem(join(path, "name"), "must not be empty")
+    found = _discovery(message, path, report)
+    groups, targets = _members(message, found.kind, path, report)
+    http2, idle, per_connection = upstream_options(message, path, report)
+    timeout = seconds(message, "connect_timeout", path, report)
+    if timeout == 0:
+        report.problem(join(path, "connect_timeout"), "must be more than 0")
+    return Cluster(
+        name=name,
+        discovery=found.kind,
+        assignment=groups,
+        eds_name=_eds_name(message, path, report) if found.kind is Discovery.EDS else "",
+        dns=targets,
+        dns_refresh=found.refresh,
+        respect_dns_ttl=found.respect_ttl,
+        dns_family=found.family,
+        balancing=balancing(message, path, report),
+        connect_timeout=_CONNECT_TIMEOUT if timeout is None else timeout,
+        limits=_limits(message, path, report),
+        outlier=outlier(message, path, report),
+        tls=transport_socket(message, path, report),
+        tls_matches=tls_matches(message, path, report),
+        http2=http2,
+        idle_timeout=idle,
+        max_requests_per_connection=per_connection,
+        metadata=metadata(message),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Discovery:
+    kind: Discovery
+    refresh: float = _DNS_REFRESH
+    respect_ttl: bool = False
+    family: str = "auto"
+
+
+def _discovery(message: WireMessage, path: str, report: Report) -> _Discovery:
+    if message.WhichOneof("cluster_discovery_type") == "cluster_type":
+        return _custom(message.cluster_type, join(path, "cluster_type"), report)
+    kind = _KINDS.get(message.type)
+    if kind is None:
+        report.problem(join(path, "type"), f"{message.type} is not known")
+        return _Discovery(Discovery.STATIC)
+    family = _FAMILIES.get(message.dns_lookup_family)
+    if family is None:
+        report.problem(join(path, "dns_lookup_family"), f"{message.dns_lookup_family} is not known")
+    refresh = _refresh(message, path, report)
+    return _Discovery(kind, refresh, bool(message.respect_dns_ttl), family or "auto")
+
+
+def _refresh(message: WireMessage, path: str, report: Report) -> float:
+    found = seconds(message, "dns_refresh_rate", path, report)
+    if found is not None and found < 0.001:
+        report.problem(join(path, "dns_refresh_rate"), "must be at least 0.001 s")
+    return found or _DNS_REFRESH
+
+
+def _custom(message: WireMessage, path: str, report: Report) -> _Discovery:
+    here = join(path, "typed_config")
+    nothing = _Discovery(Discovery.STATIC)
+    try:
+        held = type_name(message.typed_config.type_url)
+    except ValueError:
+        held = ""
+    if held == _AGGREGATE:
+        report.problem(here, "aggregate clusters are not supported")
+        return nothing
+    inner = unpacked(message.typed_config, here, report, _DNS_CLUSTER)
+    if inner is None:
+        return nothing
+    walk(inner, here, report)
+    family = _DNS_FAMILIES.get(inner.dns_lookup_family)
+    if family is None:
+        report.problem(join(here, "dns_lookup_family"), f"{inner.dns_lookup_family} is not known")
+    kind = Discovery.LOGICAL_DNS if inner.all_addresses_in_single_endpoint else Discovery.STRICT_DNS
+    return _Discovery(kind, _refresh(inner, here, report), bool(inner.respect_dns_ttl), family or "auto")
+
+
+def _eds_name(message: WireMessage, path: str, report: Report) -> str:
+    """CD-02, FE-03."""
+    held, here = message.eds_cluster_config, join(path, "eds_cluster_config")
+    config_source(held, "eds_config", here, report)
+    name = str(held.service_name)
+    if not name and message.name.startswith("xdstp:"):
+        report.problem(join(here, "service_name"), "must be set where the cluster's name begins with xdstp:")
+    return name or str(message.name)
+
+
+def config_source(owner: WireMessage, field: str, path: str, report: Report) -> None:
+    """Checks that `owner.field` says that its resource comes on this very stream (LD-02, CD-02)."""
+    which = getattr(owner, field).WhichOneof("config_source_specifier") if owner.HasField(field) else None
+    if which is None:
+        report.problem(join(path, field), "must be ads or self")
+    # Other kinds are refused by the table, with their own path.
+
+
+def _members(
+    message: WireMessage, kind: Discovery, path: str, report: Report
+) -> tuple[Assignment | None, tuple[DnsTarget, ...]]:
+    here = join(path, "load_assignment")
+    given = message.HasField("load_assignment")
+    if kind in (Discovery.EDS, Discovery.ORIGINAL_DST):
+        if given and len(message.load_assignment.endpoints):
+            report.problem(here, f"cannot stand beside type {kind.name}")
+        return None, ()
+    if not given:
+        if kind is Discovery.STATIC:  # a black hole: nobody is there, and that is known
+            return Assignment(str(message.name)), ()
+        report.problem(here, f"is missing; type {kind.name} needs it")
+        return None, ()
+    if kind is Discovery.STATIC:
+        return assignment(message.load_assignment, here, report, name=str(message.name)), ()
+    named_ones = assignment(message.load_assignment, here, report, address=named, name=str(message.name))
+    if kind is Discovery.LOGICAL_DNS and len(named_ones.endpoints) != 1:
+        report.problem(here, f"LOGICAL_DNS needs exactly one endpoint, not {len(named_ones.endpoints)}")
+    return _dns(named_ones)
+
+
+def _dns(given: Assignment) -> tuple[Assignment, tuple[DnsTarget, ...]]:
+    """Splits what needs no resolving from the names, whose answers fill the same groups."""
+    groups: list[LocalityEndpoints] = []
+    targets: list[DnsTarget] = []
+    for index, group in enumerate(given.localities):
+        ready: list[Endpoint] = []
+        for endpoint in group.endpoints:
+            if endpoint.address.unix or endpoint.address.is_ip:
+                ready.append(endpoint)
+            else:
+                targets.append(_target(endpoint, endpoint.address, index))
+        groups.append(
+            LocalityEndpoints(group.locality, tuple(ready), group.weight, group.priority, group.metadata)
+        )
+    made = Assignment(given.name, tuple(groups), given.drops, given.overprovisioning_factor)
+    return made, tuple(targets)
+
+
+def _target(endpoint: Endpoint, address: Address, group: int) -> DnsTarget:
+    return DnsTarget(address.host, address.port, group, endpoint.weight, endpoint.hostname)
+
+
+def _limits(message: WireMessage, path: str, report: Report) -> Limits:
+    """CB-01: the first thresholds of priority DEFAULT. 4294967295 is how "no limit" is written."""
+    path = join(path, "circuit_breakers.thresholds")
+    chosen: tuple[int, WireMessage] | None = None
+    for index, item in enumerate(message.circuit_breakers.thresholds):
+        if item.priority == 0 and chosen is None:
+            chosen = (index, item)
+        else:
+            report.ignore(f"{path}[{index}]", item)
+    if chosen is None:
+        return Limits()
+    index, item = chosen
+    budget = _budget(item, f"{path}[{index}]", report)
+    return Limits(
+        _limit(item, "max_connections", 1024),
+        _limit(item, "max_pending_requests", 1024),
+        _limit(item, "max_requests", 1024),
+        _limit(item, "max_retries", 3),
+        budget,
+    )
+
+
+def _limit(message: WireMessage, field: str, default: int) -> int | None:
+    value = number(message, field)
+    if value is None:
+        return default
+    return None if value == _NO_LIMIT else value
+
+
+def _budget(message: WireMessage, path: str, report: Report) -> RetryBudget | None:
+    if not message.HasField("retry_budget"):
+        return None
+    held = message.retry_budget
+    share = percent(held, "budget_percent", join(path, "retry_budget"), report)
+    least = number(held, "min_retry_concurrency")
+    return RetryBudget(20.0 if share is None else share, 3 if least is None else least)

@@ -1,0 +1,280 @@
+"""Rules for clusters, balancing, TLS and endpoints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from meshlib.xds.decode.fields.rules import rules
+
+__all__ = ["CLUSTER"]
+
+_CLUSTER = "envoy.config.cluster.v3."
+_ENDPOINT = "envoy.config.endpoint.v3."
+_LB = "envoy.extensions.load_balancing_policies."
+_TLS = "envoy.extensions.transport_sockets.tls.v3."
+_HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_ROUND = "hashing balancers are not there yet: the cluster is balanced round robin"
+_SLOW = "slow start is not there yet"
+_UNDONE = "what cannot be done yet closes the endpoints behind it: they are never called in plain text"
+
+
+def _success_rate(message: Any) -> bool:
+    """Success-rate ejection is asked for in words: enforced with more than 0 %."""
+    return not message.HasField("enforcing_success_rate") or message.enforcing_success_rate.value > 0
+
+
+def _failure_percentage(message: Any) -> bool:
+    """Failure-percentage ejection is off unless enforced (checklist OD-02)."""
+    return bool(
+        message.enforcing_failure_percentage.value or message.enforcing_failure_percentage_local_origin.value
+    )
+
+
+CLUSTER = {
+    f"{_CLUSTER}Cluster": rules(
+        honoured="transport_socket_matches name type cluster_type eds_cluster_config connect_timeout lb_policy"
+        " load_assignment max_requests_per_connection circuit_breakers common_http_protocol_options"
+        " http2_protocol_options typed_extension_protocol_options dns_refresh_rate respect_dns_ttl dns_lookup_family"
+        " outlier_detection least_request_lb_config common_lb_config transport_socket metadata load_balancing_policy",
+        reported="transport_socket_matcher health_checks per_connection_buffer_limit_bytes"
+        " dns_failure_refresh_rate dns_resolvers use_tcp_for_dns_lookups dns_resolution_config upstream_bind_config"
+        " lb_subset_config ring_hash_lb_config maglev_lb_config original_dst_lb_config round_robin_lb_config"
+        " upstream_connection_options close_connections_on_host_health_failure ignore_health_on_host_removal"
+        " lrs_server upstream_config preconnect_policy connection_pool_per_downstream_connection",
+        void="alt_stat_name upstream_http_protocol_options http_protocol_options dns_jitter typed_dns_resolver_config"
+        " wait_for_warm_on_init cleanup_interval protocol_selection filters lrs_report_endpoint_metrics"
+        " track_timeout_budgets track_cluster_stats",
+        variants={"common_http_protocol_options": "upstream"},
+        notes={
+            "type": "EDS, STATIC, STRICT_DNS, LOGICAL_DNS, ORIGINAL_DST",
+            "cluster_type": "`envoy.clusters.dns` is honoured; others, aggregate among them, are rejected",
+            "lb_policy": f"RING_HASH and MAGLEV are reported: {_ROUND}",
+            "load_balancing_policy": "the first entry that is known holds",
+            "transport_socket": _UNDONE,
+            "health_checks": "active health checks are not there yet",
+            "lrs_server": "load reports are not there yet",
+            "filters": "network filters of an Envoy's own connection",
+            "dns_jitter": "refreshes are jittered anyway",
+            "typed_dns_resolver_config": "names are resolved as this process is told to",
+        },
+    ),
+    f"{_CLUSTER}Cluster.TransportSocketMatch": rules(honoured="name match transport_socket"),
+    f"{_CLUSTER}Cluster.CustomClusterType": rules(honoured="name typed_config"),
+    f"{_CLUSTER}Cluster.EdsClusterConfig": rules(honoured="eds_config service_name"),
+    f"{_CLUSTER}Cluster.RefreshRate": rules(reported="base_interval max_interval"),
+    f"{_CLUSTER}Cluster.SlowStartConfig": rules(reported="slow_start_window aggression min_weight_percent"),
+    f"{_CLUSTER}Cluster.RoundRobinLbConfig": rules(
+        reported="slow_start_config", notes={"slow_start_config": _SLOW}
+    ),
+    f"{_CLUSTER}Cluster.LeastRequestLbConfig": rules(
+        honoured="choice_count active_request_bias",
+        reported="slow_start_config",
+        notes={"slow_start_config": _SLOW},
+    ),
+    f"{_CLUSTER}Cluster.RingHashLbConfig": rules(
+        reported="minimum_ring_size hash_function maximum_ring_size"
+    ),
+    f"{_CLUSTER}Cluster.MaglevLbConfig": rules(reported="table_size"),
+    f"{_CLUSTER}Cluster.OriginalDstLbConfig": rules(
+        reported="use_http_header http_header_name upstream_port_override metadata_key"
+    ),
+    f"{_CLUSTER}Cluster.CommonLbConfig": rules(
+        honoured="healthy_panic_threshold locality_weighted_lb_config",
+        reported="zone_aware_lb_config update_merge_window ignore_new_hosts_until_first_hc"
+        " close_connections_on_host_set_change consistent_hashing_lb_config override_host_status",
+    ),
+    f"{_CLUSTER}Cluster.CommonLbConfig.ZoneAwareLbConfig": rules(
+        reported="routing_enabled min_cluster_size fail_traffic_on_panic"
+    ),
+    f"{_CLUSTER}Cluster.CommonLbConfig.LocalityWeightedLbConfig": rules(),
+    f"{_CLUSTER}Cluster.CommonLbConfig.ConsistentHashingLbConfig": rules(
+        reported="use_hostname_for_hashing hash_balance_factor"
+    ),
+    f"{_CLUSTER}LoadBalancingPolicy": rules(honoured="policies"),
+    f"{_CLUSTER}LoadBalancingPolicy.Policy": rules(honoured="typed_extension_config"),
+    f"{_CLUSTER}CircuitBreakers": rules(
+        honoured="thresholds",
+        reported="per_host_thresholds",
+        notes={"thresholds": "the first of priority DEFAULT; those of HIGH are reported"},
+    ),
+    f"{_CLUSTER}CircuitBreakers.Thresholds": rules(
+        honoured="priority max_connections max_pending_requests max_requests max_retries retry_budget",
+        reported="max_connection_pools",
+        void="track_remaining",
+        notes={"max_requests": "4294967295 means no limit, as for the other three"},
+    ),
+    f"{_CLUSTER}CircuitBreakers.Thresholds.RetryBudget": rules(
+        honoured="budget_percent min_retry_concurrency"
+    ),
+    f"{_CLUSTER}OutlierDetection": rules(
+        honoured="consecutive_5xx interval base_ejection_time max_ejection_percent enforcing_consecutive_5xx"
+        " consecutive_gateway_failure enforcing_consecutive_gateway_failure split_external_local_origin_errors"
+        " consecutive_local_origin_failure enforcing_consecutive_local_origin_failure max_ejection_time"
+        " max_ejection_time_jitter always_eject_one_host",
+        reported="enforcing_success_rate success_rate_minimum_hosts success_rate_request_volume"
+        " success_rate_stdev_factor enforcing_local_origin_success_rate failure_percentage_threshold"
+        " enforcing_failure_percentage enforcing_failure_percentage_local_origin failure_percentage_minimum_hosts"
+        " failure_percentage_request_volume monitors",
+        void="successful_active_health_check_uneject_host",
+        when={
+            "enforcing_success_rate": lambda message: message.enforcing_success_rate.value > 0,
+            "enforcing_local_origin_success_rate": lambda m: m.enforcing_local_origin_success_rate.value > 0,
+            "enforcing_failure_percentage": lambda message: message.enforcing_failure_percentage.value > 0,
+            "enforcing_failure_percentage_local_origin": _failure_percentage,
+            "success_rate_minimum_hosts": _success_rate,
+            "success_rate_request_volume": _success_rate,
+            "success_rate_stdev_factor": _success_rate,
+            "failure_percentage_threshold": _failure_percentage,
+            "failure_percentage_minimum_hosts": _failure_percentage,
+            "failure_percentage_request_volume": _failure_percentage,
+        },
+        notes={
+            "enforcing_success_rate": "ejection by success rate is not there yet; 0 is not reported",
+            "enforcing_failure_percentage": "ejection by failure percentage is not there yet; 0 is not reported",
+        },
+    ),
+    "envoy.extensions.clusters.aggregate.v3.ClusterConfig": rules(rejected="clusters"),
+    "envoy.extensions.clusters.dns.v3.DnsCluster": rules(
+        honoured="dns_refresh_rate respect_dns_ttl dns_lookup_family all_addresses_in_single_endpoint",
+        reported="dns_failure_refresh_rate",
+        void="dns_jitter typed_dns_resolver_config",
+    ),
+    "envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate": rules(reported="base_interval max_interval"),
+    _HTTP: rules(
+        honoured="common_http_protocol_options explicit_http_config use_downstream_protocol_config",
+        reported="auto_config upstream_http_protocol_options http_filters outlier_detection request_mirror_policies"
+        " hash_policy retry_policy",
+        void="header_validation_config",
+        variants={"common_http_protocol_options": "upstream"},
+        notes={
+            "use_downstream_protocol_config": "means HTTP/1.1",
+            "auto_config": "calls go as HTTP/1.1",
+            "upstream_http_protocol_options": "TLS names are those of the call",
+        },
+    ),
+    f"{_HTTP}.ExplicitHttpConfig": rules(
+        honoured="http_protocol_options http2_protocol_options", rejected="http3_protocol_options"
+    ),
+    f"{_HTTP}.UseDownstreamHttpConfig": rules(
+        void="http_protocol_options http2_protocol_options http3_protocol_options"
+    ),
+    f"{_HTTP}.AutoHttpConfig": rules(
+        reported="http_protocol_options http2_protocol_options http3_protocol_options alternate_protocols_cache_options"
+    ),
+    "envoy.config.core.v3.HttpProtocolOptions#upstream": rules(
+        honoured="idle_timeout max_requests_per_connection",
+        reported="max_connection_duration max_headers_count max_response_headers_kb max_stream_duration"
+        " headers_with_underscores_action",
+    ),
+    "envoy.config.core.v3.UpstreamHttpProtocolOptions": rules(
+        reported="auto_sni auto_san_validation override_auto_sni_header"
+    ),
+    "envoy.config.core.v3.Http1ProtocolOptions": rules(
+        reported="default_host_for_http_10 header_key_format send_fully_qualified_url",
+        void="allow_absolute_url accept_http_10 enable_trailers allow_chunked_length"
+        " override_stream_error_on_invalid_http_message use_balsa_parser allow_custom_methods ignore_http_11_upgrade",
+    ),
+    "envoy.config.core.v3.Http2ProtocolOptions": rules(
+        reported="max_concurrent_streams allow_connect custom_settings_parameters connection_keepalive",
+        void="hpack_table_size initial_stream_window_size initial_connection_window_size allow_metadata"
+        " max_outbound_frames max_outbound_control_frames max_consecutive_inbound_frames_with_empty_payload"
+        " max_inbound_priority_frames_per_stream max_inbound_window_update_frames_per_data_frame_sent"
+        " stream_error_on_invalid_http_messaging override_stream_error_on_invalid_http_message use_oghttp2_codec"
+        " max_metadata_size",
+    ),
+    f"{_LB}common.v3.LocalityLbConfig": rules(
+        honoured="locality_weighted_lb_config", reported="zone_aware_lb_config"
+    ),
+    f"{_LB}common.v3.LocalityLbConfig.LocalityWeightedLbConfig": rules(),
+    f"{_LB}round_robin.v3.RoundRobin": rules(
+        honoured="locality_lb_config", reported="slow_start_config", notes={"slow_start_config": _SLOW}
+    ),
+    f"{_LB}least_request.v3.LeastRequest": rules(
+        honoured="choice_count active_request_bias locality_lb_config",
+        reported="slow_start_config enable_full_scan selection_method",
+    ),
+    f"{_LB}random.v3.Random": rules(honoured="locality_lb_config"),
+    f"{_LB}wrr_locality.v3.WrrLocality": rules(honoured="endpoint_picking_policy"),
+    f"{_LB}cluster_provided.v3.ClusterProvided": rules(),
+    f"{_ENDPOINT}ClusterLoadAssignment": rules(
+        honoured="cluster_name endpoints policy", rejected="named_endpoints"
+    ),
+    f"{_ENDPOINT}ClusterLoadAssignment.Policy": rules(
+        honoured="drop_overloads overprovisioning_factor",
+        reported="endpoint_stale_after weighted_priority_health",
+    ),
+    f"{_ENDPOINT}ClusterLoadAssignment.Policy.DropOverload": rules(honoured="category drop_percentage"),
+    f"{_ENDPOINT}LocalityLbEndpoints": rules(
+        honoured="locality metadata lb_endpoints load_balancer_endpoints load_balancing_weight priority",
+        rejected="leds_cluster_locality_config",
+        reported="proximity",
+    ),
+    f"{_ENDPOINT}LocalityLbEndpoints.LbEndpointList": rules(honoured="lb_endpoints"),
+    f"{_ENDPOINT}LbEndpoint": rules(
+        honoured="endpoint health_status metadata load_balancing_weight", rejected="endpoint_name"
+    ),
+    f"{_ENDPOINT}Endpoint": rules(
+        honoured="address hostname additional_addresses",
+        void="health_check_config",
+        notes={
+            "health_check_config": "active health checks are not there yet, and the cluster's are reported"
+        },
+    ),
+    f"{_ENDPOINT}Endpoint.HealthCheckConfig": rules(
+        void="port_value hostname address disable_active_health_check"
+    ),
+    f"{_ENDPOINT}Endpoint.AdditionalAddress": rules(honoured="address"),
+    f"{_TLS}UpstreamTlsContext": rules(
+        honoured="common_tls_context sni",
+        reported="auto_host_sni auto_sni_san_validation allow_renegotiation",
+        void="max_session_keys enforce_rsa_key_usage",
+    ),
+    f"{_TLS}CommonTlsContext": rules(
+        honoured="tls_certificates tls_certificate_sds_secret_configs tls_certificate_provider_instance"
+        " validation_context validation_context_sds_secret_config combined_validation_context alpn_protocols"
+        " validation_context_certificate_provider validation_context_certificate_provider_instance custom_handshaker"
+        " tls_certificate_certificate_provider tls_certificate_certificate_provider_instance"
+        " custom_tls_certificate_selector",
+        reported="tls_params",
+        void="key_log",
+        notes=dict.fromkeys(
+            (
+                "tls_certificate_sds_secret_configs",
+                "tls_certificate_provider_instance",
+                "validation_context_sds_secret_config",
+                "custom_handshaker",
+            ),
+            _UNDONE,
+        ),
+    ),
+    f"{_TLS}CommonTlsContext.CombinedCertificateValidationContext": rules(
+        honoured="default_validation_context validation_context_sds_secret_config"
+        " validation_context_certificate_provider validation_context_certificate_provider_instance"
+    ),
+    f"{_TLS}CertificateProviderPluginInstance": rules(honoured="instance_name", void="certificate_name"),
+    f"{_TLS}TlsCertificate": rules(
+        honoured="certificate_chain private_key pkcs12 private_key_provider password",
+        reported="watched_directory",
+        void="ocsp_staple signed_certificate_timestamp",
+        notes={"pkcs12": _UNDONE, "private_key_provider": _UNDONE, "password": _UNDONE},
+    ),
+    f"{_TLS}CertificateValidationContext": rules(
+        honoured="trusted_ca system_root_certs match_typed_subject_alt_names match_subject_alt_names"
+        " ca_certificate_provider_instance verify_certificate_spki verify_certificate_hash"
+        " require_signed_certificate_timestamp crl custom_validator_config trust_chain_verification",
+        reported="watched_directory allow_expired_certificate only_verify_leaf_cert_crl max_verify_depth",
+        notes={
+            "trusted_ca": "without it the system's roots verify the server; Envoy would verify nothing",
+            "match_typed_subject_alt_names": "exact names of DNS, URI and IP; other matchers close the endpoints",
+            "verify_certificate_spki": _UNDONE,
+            "verify_certificate_hash": _UNDONE,
+            "crl": _UNDONE,
+            "custom_validator_config": _UNDONE,
+            "trust_chain_verification": "ACCEPT_UNTRUSTED closes the endpoints",
+        },
+    ),
+    f"{_TLS}CertificateValidationContext.SystemRootCerts": rules(),
+    f"{_TLS}SubjectAltNameMatcher": rules(honoured="san_type matcher oid"),
+    f"{_TLS}SdsSecretConfig": rules(honoured="name", void="sds_config"),
+    "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer": rules(),
+}

@@ -1,0 +1,80 @@
+"""Rules for small shared messages: addresses, headers, percentages, matchers, metadata, extensions."""
+
+from __future__ import annotations
+
+from meshlib.xds.decode.fields.rules import rules
+
+__all__ = ["CORE"]
+
+_CORE = "envoy.config.core.v3."
+_TYPE = "envoy.type.v3."
+_MATCHER = "envoy.type.matcher.v3."
+
+CORE = {
+    f"{_CORE}Address": rules(
+        honoured="socket_address pipe",
+        rejected="envoy_internal_address",
+        notes={"envoy_internal_address": "an endpoint inside an Envoy cannot be called by another process"},
+    ),
+    f"{_CORE}SocketAddress": rules(
+        honoured="protocol address port_value",
+        rejected="named_port",
+        reported="resolver_name network_namespace_filepath",
+        void="ipv4_compat",
+        notes={"protocol": "UDP is rejected", "named_port": "ports are numbers"},
+    ),
+    f"{_CORE}Pipe": rules(honoured="path", void="mode"),
+    f"{_CORE}CidrRange": rules(honoured="address_prefix prefix_len"),
+    f"{_CORE}Locality": rules(honoured="region zone sub_zone"),
+    f"{_CORE}Metadata": rules(
+        honoured="filter_metadata",
+        void="typed_filter_metadata",
+        notes={"typed_filter_metadata": "nothing in a client reads it"},
+    ),
+    f"{_CORE}HeaderValue": rules(
+        honoured="key value raw_value", notes={"key": "`Host` and names that begin with `:` are rejected"}
+    ),
+    f"{_CORE}HeaderValueOption": rules(
+        honoured="header append append_action keep_empty_value",
+        notes={"append": "deprecated: false means OVERWRITE_IF_EXISTS_OR_ADD"},
+    ),
+    f"{_CORE}DataSource": rules(
+        honoured="filename inline_bytes inline_string",
+        rejected="environment_variable",
+        reported="watched_directory",
+        notes={
+            "filename": "in certificates only; a direct response's body must be inline",
+            "environment_variable": "a control plane may not read this process's environment",
+        },
+    ),
+    f"{_CORE}RuntimeFractionalPercent": rules(
+        honoured="default_value",
+        void="runtime_key",
+        notes={"runtime_key": "there is no runtime: the default holds"},
+    ),
+    f"{_CORE}RuntimeDouble": rules(honoured="default_value", void="runtime_key"),
+    f"{_CORE}TransportSocket": rules(honoured="name typed_config"),
+    f"{_CORE}TypedExtensionConfig": rules(honoured="name typed_config"),
+    f"{_CORE}ConfigSource": rules(
+        honoured="ads self",
+        rejected="path path_config_source api_config_source",
+        void="authorities initial_fetch_timeout resource_api_version",
+        notes={"initial_fetch_timeout": "the timer is 15 s for every resource (gRFC A57)"},
+    ),
+    f"{_CORE}AggregatedConfigSource": rules(),
+    f"{_CORE}SelfConfigSource": rules(void="transport_api_version"),
+    f"{_TYPE}Percent": rules(honoured="value"),
+    f"{_TYPE}FractionalPercent": rules(honoured="numerator denominator"),
+    f"{_TYPE}Int64Range": rules(honoured="start end"),
+    f"{_MATCHER}RegexMatcher": rules(
+        honoured="regex",
+        void="google_re2",
+        notes={"regex": "RE2, a full match; what RE2 does not take is rejected"},
+    ),
+    f"{_MATCHER}RegexMatchAndSubstitute": rules(honoured="pattern substitution"),
+    f"{_MATCHER}StringMatcher": rules(
+        honoured="exact prefix suffix safe_regex contains ignore_case",
+        rejected="custom",
+        notes={"ignore_case": "has no effect on safe_regex, as in Envoy"},
+    ),
+}

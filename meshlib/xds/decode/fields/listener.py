@@ -1,0 +1,107 @@
+"""Rules for listeners, filter chains, the HTTP connection manager and its filters."""
+
+from __future__ import annotations
+
+from meshlib.xds.decode.fields.rules import rules
+
+__all__ = ["LISTENER"]
+
+_LISTENER = "envoy.config.listener.v3."
+_HCM = "envoy.extensions.filters.network.http_connection_manager.v3."
+_FAULT = "envoy.extensions.filters.http.fault.v3."
+_SOCKET = "it shapes a socket that an Envoy would open; there is none"
+
+LISTENER = {
+    f"{_LISTENER}Listener": rules(
+        honoured="name address additional_addresses filter_chains default_filter_chain api_listener traffic_direction",
+        void="stat_prefix use_original_dst per_connection_buffer_limit_bytes metadata deprecated_v1 drain_type"
+        " listener_filters listener_filters_timeout continue_on_listener_filters_timeout transparent freebind"
+        " socket_options tcp_fast_open_queue_length udp_listener_config connection_balance_config reuse_port"
+        " enable_reuse_port access_log tcp_backlog_size max_connections_to_accept_per_socket_event bind_to_port"
+        " enable_mptcp ignore_global_conn_limit bypass_overload_manager",
+        reported="fcds_config filter_chain_matcher internal_listener",
+        notes={
+            "address": "in the target view it has no meaning beside api_listener",
+            "traffic_direction": "INBOUND: kept without its filter chains, which no call of a client enters",
+            "listener_filters": _SOCKET,
+            "access_log": "logs and spans are this library's own",
+        },
+    ),
+    f"{_LISTENER}AdditionalAddress": rules(honoured="address", void="socket_options"),
+    f"{_LISTENER}ApiListener": rules(
+        honoured="api_listener", notes={"api_listener": "must hold an HttpConnectionManager"}
+    ),
+    f"{_LISTENER}FilterChain": rules(
+        honoured="filter_chain_match filters name",
+        reported="transport_socket",
+        void="use_proxy_proto metadata transport_socket_connect_timeout",
+        notes={
+            "transport_socket": "it is between the application and an Envoy",
+            "filters": "HttpConnectionManager and TcpProxy; other network filters as unknown HTTP filters",
+        },
+    ),
+    f"{_LISTENER}FilterChainMatch": rules(
+        honoured="destination_port prefix_ranges server_names transport_protocol application_protocols",
+        reported="address_suffix suffix_len direct_source_prefix_ranges source_type source_prefix_ranges source_ports",
+    ),
+    f"{_LISTENER}Filter": rules(honoured="name typed_config", reported="config_discovery"),
+    "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy": rules(
+        honoured="cluster weighted_clusters",
+        void="stat_prefix",
+        notes={"weighted_clusters": "the first with the greatest weight stands for all"},
+    ),
+    f"{_HCM}HttpConnectionManager": rules(
+        honoured="rds route_config http_filters common_http_protocol_options strip_matching_host_port"
+        " strip_any_host_port merge_slashes normalize_path",
+        carried="request_timeout",
+        rejected="scoped_routes",
+        reported="original_ip_detection_extensions xff_num_trusted_hops early_header_mutation_extensions add_user_agent"
+        " server_name local_reply_config path_normalization_options strip_trailing_host_dot"
+        " typed_header_validation_config append_x_forwarded_port via stream_idle_timeout"
+        " request_headers_timeout max_request_headers_kb always_set_request_id_in_response",
+        void="codec_type stat_prefix tracing http1_safe_max_connection_duration http_protocol_options"
+        " http2_protocol_options http3_protocol_options server_header_transformation scheme_header_transformation"
+        " stream_flush_timeout drain_timeout delayed_close_timeout access_log access_log_flush_interval"
+        " flush_access_log_on_new_request access_log_options use_remote_address internal_address_config skip_xff_append"
+        " generate_request_id preserve_external_request_id forward_client_cert_details"
+        " set_current_client_cert_details forward_client_cert_matcher proxy_100_continue"
+        " represent_ipv4_remote_address_as_ipv4_mapped_ipv6 upgrade_configs path_with_escaped_slashes_action"
+        " request_id_extension stream_error_on_invalid_http_message proxy_status_config append_local_overload"
+        " add_proxy_protocol_connection_state",
+        variants={"common_http_protocol_options": "downstream"},
+        notes={
+            "rds": "`config_source` must be `ads` or `self`",
+            "scoped_routes": "routes chosen by a scope are not supported",
+            "tracing": "spans are made as OpenTelemetry is set up in this process",
+            "use_remote_address": "there is no downstream connection",
+            "xff_num_trusted_hops": "rejected in an api_listener (gRFC A41)",
+            "original_ip_detection_extensions": "rejected in an api_listener (gRFC A41)",
+            "path_with_escaped_slashes_action": "a path travels as the application wrote it",
+        },
+    ),
+    "envoy.config.core.v3.HttpProtocolOptions#downstream": rules(
+        carried="max_stream_duration",
+        reported="headers_with_underscores_action",
+        void="idle_timeout max_connection_duration max_headers_count max_response_headers_kb max_requests_per_connection",
+        notes={"idle_timeout": "there is no downstream connection"},
+    ),
+    f"{_HCM}Rds": rules(honoured="config_source route_config_name"),
+    f"{_HCM}HttpFilter": rules(
+        honoured="name typed_config is_optional disabled",
+        reported="config_discovery",
+        notes={
+            "typed_config": "the router is honoured; others: see “What arrives from a control plane”",
+        },
+    ),
+    "envoy.extensions.filters.http.router.v3.Router": rules(
+        reported="strict_check_headers upstream_http_filters suppress_envoy_headers respect_expected_rq_timeout",
+        void="dynamic_stats start_child_span upstream_log upstream_log_options suppress_grpc_request_failure_code_stats",
+    ),
+    f"{_FAULT}HTTPFault": rules(
+        reported="delay abort upstream_cluster headers downstream_nodes max_active_faults response_rate_limit"
+        " delay_percent_runtime abort_percent_runtime delay_duration_runtime abort_http_status_runtime"
+        " max_active_faults_runtime response_rate_limit_percent_runtime abort_grpc_status_runtime",
+        void="disable_downstream_cluster_stats filter_metadata",
+        notes={"delay": "faults are not injected yet", "abort": "faults are not injected yet"},
+    ),
+}

@@ -1,0 +1,157 @@
+"""Rules for route configurations: virtual hosts, matches, actions, retries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from meshlib.xds.decode.fields.rules import rules
+
+__all__ = ["ROUTE"]
+
+_ROUTE = "envoy.config.route.v3."
+_EDITS = "request_headers_to_add request_headers_to_remove response_headers_to_add response_headers_to_remove"
+_FILTERS = "settings of filters for this place: none is honoured yet"
+_NEVER = "the route is left out and reported: nothing in a client could make it match"
+_BUFFER = "per_request_buffer_limit_bytes request_body_buffer_limit"
+
+
+def _limits_streams(message: Any) -> bool:
+    """0 is no limit, as is none."""
+    held = message.max_stream_duration
+    return bool(held.max_stream_duration.ByteSize() or held.grpc_timeout_header_max.ByteSize())
+
+
+ROUTE = {
+    f"{_ROUTE}RouteConfiguration": rules(
+        honoured=f"name virtual_hosts {_EDITS} most_specific_header_mutations_wins ignore_port_in_host_matching",
+        carried="request_mirror_policies",
+        rejected="vhds vhost_header",
+        reported="internal_only_headers typed_per_filter_config ignore_path_parameters_in_path_matching",
+        void="validate_clusters metadata max_direct_response_body_size_bytes cluster_specifier_plugins",
+        notes={
+            "vhds": "virtual hosts on demand come with delta xDS",
+            "vhost_header": "virtual hosts chosen by another header than the host",
+            "typed_per_filter_config": _FILTERS,
+            "cluster_specifier_plugins": "a route that uses one is left out and reported",
+            "max_direct_response_body_size_bytes": "a body arrives inline and is sent as it is",
+        },
+    ),
+    f"{_ROUTE}VirtualHost": rules(
+        honoured=f"name domains routes require_tls {_EDITS} include_request_attempt_count retry_policy",
+        carried="request_mirror_policies include_attempt_count_in_response",
+        rejected="matcher",
+        reported="rate_limits cors typed_per_filter_config retry_policy_typed_config hedge_policy"
+        f" include_is_timeout_retry_header {_BUFFER}",
+        void="virtual_clusters metadata",
+        notes={
+            "matcher": "matching trees are not supported, and without them the host would have other routes",
+            "typed_per_filter_config": _FILTERS,
+        },
+    ),
+    f"{_ROUTE}Route": rules(
+        honoured=f"name match route redirect direct_response non_forwarding_action {_EDITS}",
+        rejected="filter_action",
+        reported=f"typed_per_filter_config {_BUFFER}",
+        void="metadata decorator tracing stat_prefix",
+        notes={"typed_per_filter_config": _FILTERS},
+    ),
+    f"{_ROUTE}RouteMatch": rules(
+        honoured="prefix path safe_regex path_separated_prefix case_sensitive runtime_fraction headers"
+        " query_parameters grpc tls_context",
+        rejected="path_match_policy",
+        reported="connect_matcher dynamic_metadata filter_state",
+        notes={
+            "connect_matcher": _NEVER,
+            "dynamic_metadata": _NEVER,
+            "filter_state": _NEVER,
+            "tls_context": "calls come without TLS: a route for clients with a certificate is left out and reported",
+            "path_match_policy": "URI templates are not supported, and without them the route would match otherwise",
+        },
+    ),
+    f"{_ROUTE}RouteMatch.GrpcRouteMatchOptions": rules(),
+    f"{_ROUTE}RouteMatch.TlsContextMatchOptions": rules(honoured="presented validated"),
+    f"{_ROUTE}RouteMatch.ConnectMatcher": rules(),
+    f"{_ROUTE}HeaderMatcher": rules(
+        honoured="name exact_match safe_regex_match range_match present_match prefix_match suffix_match contains_match"
+        " string_match invert_match treat_missing_header_as_empty"
+    ),
+    f"{_ROUTE}QueryParameterMatcher": rules(honoured="name string_match present_match"),
+    f"{_ROUTE}WeightedCluster": rules(
+        honoured="clusters",
+        reported="header_name use_hash_policy",
+        void="total_weight runtime_key_prefix",
+        notes={"total_weight": "deprecated; the sum of the weights holds"},
+    ),
+    f"{_ROUTE}WeightedCluster.ClusterWeight": rules(
+        honoured=f"name cluster_header weight {_EDITS} host_rewrite_literal",
+        reported="metadata_match typed_per_filter_config",
+        notes={"metadata_match": "subsets are not supported yet", "typed_per_filter_config": _FILTERS},
+    ),
+    f"{_ROUTE}ClusterSpecifierPlugin": rules(honoured="is_optional", void="extension"),
+    f"{_ROUTE}RouteAction": rules(
+        honoured="cluster cluster_header weighted_clusters cluster_not_found_response_code prefix_rewrite regex_rewrite"
+        " host_rewrite_literal auto_host_rewrite host_rewrite_header host_rewrite_path_regex append_x_forwarded_host"
+        " timeout retry_policy",
+        carried="idle_timeout request_mirror_policies hash_policy max_stream_duration",
+        rejected="path_rewrite_policy path_rewrite host_rewrite",
+        reported="cluster_specifier_plugin inline_cluster_specifier_plugin metadata_match flush_timeout"
+        " early_data_policy retry_policy_typed_config priority rate_limits include_vh_rate_limits cors"
+        " internal_redirect_policy internal_redirect_action max_internal_redirects hedge_policy",
+        void="max_grpc_timeout grpc_timeout_offset upgrade_configs",
+        notes={
+            "timeout": "15 s where a control plane's route sets none, as in Envoy; 0 switches it off",
+            "cluster_specifier_plugin": "the route is left out and reported",
+            "inline_cluster_specifier_plugin": "the route is left out and reported",
+            "path_rewrite_policy": "URI templates are not supported",
+            "path_rewrite": "format text in a path is not supported",
+            "host_rewrite": "format text in a host is not supported",
+            "max_grpc_timeout": "deprecated, and of gRPC calls only",
+            "hash_policy": "for the consistent-hashing balancers, which are not there yet",
+        },
+        when={"max_stream_duration": _limits_streams},
+    ),
+    f"{_ROUTE}RouteAction.RequestMirrorPolicy": rules(
+        honoured="cluster cluster_header runtime_fraction disable_shadow_host_suffix_append",
+        reported="request_headers_mutations host_rewrite_literal",
+        void="trace_sampled",
+    ),
+    f"{_ROUTE}RouteAction.HashPolicy": rules(
+        honoured="header cookie connection_properties query_parameter filter_state terminal"
+    ),
+    f"{_ROUTE}RouteAction.HashPolicy.Header": rules(honoured="header_name regex_rewrite"),
+    f"{_ROUTE}RouteAction.HashPolicy.Cookie": rules(honoured="name ttl path", reported="attributes"),
+    f"{_ROUTE}RouteAction.HashPolicy.CookieAttribute": rules(reported="name value"),
+    f"{_ROUTE}RouteAction.HashPolicy.ConnectionProperties": rules(honoured="source_ip"),
+    f"{_ROUTE}RouteAction.HashPolicy.QueryParameter": rules(honoured="name"),
+    f"{_ROUTE}RouteAction.HashPolicy.FilterState": rules(honoured="key"),
+    f"{_ROUTE}RouteAction.UpgradeConfig": rules(void="upgrade_type enabled connect_config"),
+    f"{_ROUTE}RouteAction.MaxStreamDuration": rules(
+        honoured="max_stream_duration grpc_timeout_header_max", void="grpc_timeout_header_offset"
+    ),
+    f"{_ROUTE}RetryPolicy": rules(
+        honoured="retry_on num_retries per_try_timeout per_try_idle_timeout retry_host_predicate"
+        " retriable_status_codes retry_back_off rate_limited_retry_back_off retriable_headers"
+        " retriable_request_headers",
+        reported="retry_priority retry_options_predicates",
+        void="host_selection_retry_max_attempts",
+        notes={
+            "retry_on": "a condition that is not known is reported, the others hold",
+            "retry_host_predicate": "another host first is always the rule; other predicates are reported",
+        },
+    ),
+    f"{_ROUTE}RetryPolicy.RetryPriority": rules(reported="name typed_config"),
+    f"{_ROUTE}RetryPolicy.RetryHostPredicate": rules(honoured="name typed_config"),
+    f"{_ROUTE}RetryPolicy.RetryBackOff": rules(honoured="base_interval max_interval"),
+    f"{_ROUTE}RetryPolicy.ResetHeader": rules(honoured="name format"),
+    f"{_ROUTE}RetryPolicy.RateLimitedRetryBackOff": rules(honoured="reset_headers max_interval"),
+    f"{_ROUTE}HedgePolicy": rules(
+        reported="initial_requests additional_request_chance hedge_on_per_try_timeout"
+    ),
+    f"{_ROUTE}RedirectAction": rules(
+        honoured="https_redirect scheme_redirect host_redirect port_redirect path_redirect prefix_rewrite regex_rewrite"
+        " response_code strip_query"
+    ),
+    f"{_ROUTE}DirectResponseAction": rules(honoured="status body", reported="body_format"),
+    f"{_ROUTE}NonForwardingAction": rules(),
+    f"{_ROUTE}FilterConfig": rules(void="config is_optional disabled"),
+}

@@ -1,0 +1,74 @@
+"""Header edits: what a level of a route configuration adds and removes (RW-01)."""
+
+from __future__ import annotations
+
+from meshlib.model.route import NO_EDITS, Edit, EditAction, HeaderEdits
+from meshlib.xds.decode.report import Report, join
+from meshlib.xds.decode.values import header_name, header_value
+from meshlib.xds.schema import WireMessage
+
+__all__ = ["header_edits"]
+
+_ACTIONS = {
+    0: EditAction.APPEND,
+    1: EditAction.ADD_IF_ABSENT,
+    2: EditAction.OVERWRITE,
+    3: EditAction.OVERWRITE_IF_EXISTS,
+}
+_FIELDS = (
+    "request_headers_to_add",
+    "request_headers_to_remove",
+    "response_headers_to_add",
+    "response_headers_to_remove",
+)
+
+
+def header_edits(owner: WireMessage, path: str, report: Report) -> HeaderEdits:
+    """The four lists of header edits that `owner` (of any level) holds."""
+    if not any(len(getattr(owner, field)) for field in _FIELDS):
+        return NO_EDITS
+    request_add, request_remove, response_add, response_remove = _FIELDS
+    return HeaderEdits(
+        _added(owner, request_add, path, report),
+        _removed(owner, request_remove, path, report),
+        _added(owner, response_add, path, report),
+        _removed(owner, response_remove, path, report),
+    )
+
+
+def _added(owner: WireMessage, field: str, path: str, report: Report) -> tuple[Edit, ...]:
+    return tuple(
+        _edit(option, f"{join(path, field)}[{index}]", report)
+        for index, option in enumerate(getattr(owner, field))
+    )
+
+
+def _edit(option: WireMessage, path: str, report: Report) -> Edit:
+    header = option.header
+    name = _editable(header.key, join(path, "header.key"), report)
+    raw = header.raw_value
+    value = raw.decode("latin-1") if raw else str(header.value)
+    header_value(value, join(path, "header.value"), report)
+    action = _ACTIONS.get(option.append_action)
+    if action is None:
+        report.problem(join(path, "append_action"), f"{option.append_action} is not known")
+        action = EditAction.APPEND
+    if option.HasField("append"):
+        if option.append_action:
+            report.problem(join(path, "append"), "cannot stand beside append_action")
+        action = EditAction.APPEND if option.append.value else EditAction.OVERWRITE
+    return Edit(name, value, action, bool(option.keep_empty_value))
+
+
+def _removed(owner: WireMessage, field: str, path: str, report: Report) -> tuple[str, ...]:
+    return tuple(
+        _editable(name, f"{join(path, field)}[{index}]", report)
+        for index, name in enumerate(getattr(owner, field))
+    )
+
+
+def _editable(name: str, path: str, report: Report) -> str:
+    name = header_name(name, path, report)
+    if name.startswith(":") or name == "host":
+        report.problem(path, f"{name!r} cannot be edited, as in Envoy")
+    return name

@@ -1,0 +1,186 @@
+"""Listeners and HTTP connection managers (LD).
+
+The view is a listener's own: one with an `api_listener` belongs to the target view and is judged as gRPC would (also
+where it has an address besides, as Istio's have); one with an address belongs to the sidecar view and is judged as
+Envoy would. A listener for inbound traffic is kept without its chains: no call of a client enters it, so what it
+guards is no business of ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from meshlib.model.address import Address
+from meshlib.model.listener import ChainMatch, FilterChain, HttpManager, Listener
+from meshlib.model.route import RouteConfiguration
+from meshlib.xds.decode.address import cidr, numeric
+from meshlib.xds.decode.cluster import config_source
+from meshlib.xds.decode.filters import http_filters, is_guard, typed_name
+from meshlib.xds.decode.report import Report, join, walk
+from meshlib.xds.decode.route import route_configuration
+from meshlib.xds.decode.values import boolean, number, seconds, unpacked
+from meshlib.xds.schema import WireMessage
+
+__all__ = ["VIEWS", "listener"]
+
+VIEWS = ("auto", "sidecar", "target")
+_HCM = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_TCP = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
+_INBOUND = 1
+_MAX_PORT = 65535
+
+
+def listener(message: WireMessage, path: str, report: Report, view: str = "auto") -> Listener:
+    """A Listener. `view` other than "auto" says which half to read of one that has both.
+
+    In the target view a listener without api_listener is no problem of the resource (LD-01): its value has
+    ``api`` False, and whoever wanted it by name has to say so.
+    """
+    name = str(message.name)
+    has_api = message.HasField("api_listener")
+    if has_api and view != "sidecar":
+        return _api(message, path, report)
+    if not message.HasField("address"):
+        report.problem(path, "neither api_listener nor address is set")
+    addresses = _addresses(message, path, report)
+    if message.traffic_direction == _INBOUND:
+        return Listener(name, (), addresses, outbound=False)
+    chains = [
+        _chain(item, f"{join(path, 'filter_chains')}[{index}]", report)
+        for index, item in enumerate(message.filter_chains)
+    ]
+    if message.HasField("default_filter_chain"):
+        chains.append(_chain(message.default_filter_chain, join(path, "default_filter_chain"), report))
+    return Listener(name, tuple(chains), addresses)
+
+
+def _api(message: WireMessage, path: str, report: Report) -> Listener:
+    here = join(path, "api_listener.api_listener")
+    if not message.name:
+        report.problem(join(path, "name"), "must not be empty")
+    inner = unpacked(message.api_listener.api_listener, here, report, _HCM)
+    if inner is None:
+        return Listener(str(message.name), api=True)
+    walk(inner, here, report)
+    chain = FilterChain(http=_manager(inner, here, report, target=True))
+    return Listener(str(message.name), (chain,), api=True)
+
+
+def _addresses(message: WireMessage, path: str, report: Report) -> tuple[Address, ...]:
+    """Port 0 is a port yet to be chosen: nobody can call it, and it is left out."""
+    given = [(message.address, join(path, "address"))] if message.HasField("address") else []
+    given += [
+        (item.address, f"{join(path, 'additional_addresses')}[{index}].address")
+        for index, item in enumerate(message.additional_addresses)
+    ]
+    found = (numeric(item, here, report, least_port=0) for item, here in given)
+    return tuple(address for address in found if address is not None and (address.unix or address.port))
+
+
+def _chain(message: WireMessage, path: str, report: Report) -> FilterChain:
+    match = _chain_match(message.filter_chain_match, join(path, "filter_chain_match"), report)
+    found = _Filters()
+    for index, item in enumerate(message.filters):
+        _network_filter(item, f"{join(path, 'filters')}[{index}]", report, found)
+    return FilterChain(str(message.name), match, found.http, found.tcp)
+
+
+@dataclass(slots=True)
+class _Filters:
+    """What the network filters of a chain amount to."""
+
+    http: HttpManager | None = None
+    tcp: str = ""
+
+
+def _network_filter(item: WireMessage, path: str, report: Report, found: _Filters) -> None:
+    here = join(path, "typed_config")
+    name = typed_name(item.typed_config) if item.WhichOneof("config_type") == "typed_config" else ""
+    if name not in (_HCM, _TCP):
+        if is_guard(str(item.name), name):
+            report.problem(
+                path, f"{(name or str(item.name))[:100]} decides who may pass, and is not supported"
+            )
+        else:
+            report.ignore(path, name or str(item.name))
+        return
+    inner = unpacked(item.typed_config, here, report, _HCM, _TCP)
+    if inner is None:
+        return
+    walk(inner, here, report)
+    if name == _HCM:
+        found.http = _manager(inner, here, report, target=False)
+    else:
+        found.tcp = _tcp_cluster(inner, here, report)
+
+
+def _tcp_cluster(message: WireMessage, path: str, report: Report) -> str:
+    which = message.WhichOneof("cluster_specifier")
+    if which == "cluster" and message.cluster:
+        return str(message.cluster)
+    if which == "weighted_clusters" and len(message.weighted_clusters.clusters):
+        entries = message.weighted_clusters.clusters
+        if len(entries) > 1:
+            report.ignore(join(path, "weighted_clusters"), "the greatest weight takes all")
+        return str(max(entries, key=lambda entry: entry.weight).name)
+    report.problem(path, "one of cluster and weighted_clusters must be set")
+    return ""
+
+
+def _chain_match(message: WireMessage, path: str, report: Report) -> ChainMatch:
+    port = number(message, "destination_port")
+    if port is not None and not 1 <= port <= _MAX_PORT:
+        report.problem(join(path, "destination_port"), f"must be 1 to {_MAX_PORT}, not {port}")
+    prefixes = (
+        cidr(item, f"{join(path, 'prefix_ranges')}[{index}]", report)
+        for index, item in enumerate(message.prefix_ranges)
+    )
+    return ChainMatch(
+        port,
+        tuple(prefixes),
+        str(message.transport_protocol),
+        tuple(str(item) for item in message.application_protocols),
+        tuple(str(item) for item in message.server_names),
+    )
+
+
+def _manager(message: WireMessage, path: str, report: Report, *, target: bool) -> HttpManager:
+    routes, route_name = _routes(message, path, report)
+    if target:
+        _no_forwarded_addresses(message, path, report)
+    common = message.common_http_protocol_options
+    here = join(path, "common_http_protocol_options")
+    return HttpManager(
+        route_name=route_name,
+        routes=routes,
+        filters=http_filters(message, path, report, target=target),
+        max_stream_duration=seconds(common, "max_stream_duration", here, report),
+        request_timeout=seconds(message, "request_timeout", path, report),
+        strip_any_port=bool(message.strip_any_host_port),
+        strip_matching_port=bool(message.strip_matching_host_port),
+        merge_slashes=bool(message.merge_slashes),
+        normalize_path=boolean(message, "normalize_path", False),
+    )
+
+
+def _routes(message: WireMessage, path: str, report: Report) -> tuple[RouteConfiguration | None, str]:
+    """LD-02: inline, or by name on this very stream."""
+    which = message.WhichOneof("route_specifier")
+    if which == "route_config":
+        return route_configuration(message.route_config, join(path, which), report), ""
+    if which == "rds":
+        config_source(message.rds, "config_source", join(path, which), report)
+        if not message.rds.route_config_name:
+            report.problem(join(path, "rds.route_config_name"), "must not be empty")
+        return None, str(message.rds.route_config_name)
+    if which is None:
+        report.problem(path, "one of rds and route_config must be set")
+    return None, ""
+
+
+def _no_forwarded_addresses(message: WireMessage, path: str, report: Report) -> None:
+    """LD-07."""
+    if message.xff_num_trusted_hops:
+        report.problem(join(path, "xff_num_trusted_hops"), f"must be 0, not {message.xff_num_trusted_hops}")
+    if len(message.original_ip_detection_extensions):
+        report.problem(join(path, "original_ip_detection_extensions"), "must be empty")

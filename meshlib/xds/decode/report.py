@@ -1,0 +1,172 @@
+"""What a decoder finds besides the value: problems, and settings that are not honoured.
+
+`walk` judges a whole message by the table in `decode.fields`; decoders add what only they can see. Paths are those
+of the resource's JSON shape: ``virtual_hosts[1].routes[3].match.prefix``.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Generic, TypeVar
+
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from meshlib.xds import schema
+from meshlib.xds.decode.fields import DEFAULT, TABLE, Kind, Rule
+from meshlib.xds.schema import WireMessage
+
+__all__ = ["MAX_ENTRIES", "Decoded", "Report", "join", "walk"]
+
+T = TypeVar("T")
+
+# A hostile resource can be wrong in a million places; nobody reads more than these.
+MAX_ENTRIES = 200
+_MAX_VALUE = 200
+# Present but empty, these say what absence says.
+_SCALAR_MESSAGES = frozenset(
+    f"google.protobuf.{kind}"
+    for kind in (
+        "BoolValue", "BytesValue", "DoubleValue", "FloatValue", "Int32Value", "Int64Value", "StringValue",
+        "UInt32Value", "UInt64Value", "Duration",
+    )
+)  # fmt: skip
+_ANY = "google.protobuf.Any"
+
+
+class Decoded(Generic[T]):
+    """What came of one resource. ``value`` is None exactly when there are ``problems``; ``name`` is "" if unreadable.
+
+    ``ignored``: (path, value) of each setting that is not honoured. Read-only once made.
+    """
+
+    __slots__ = ("ignored", "name", "problems", "value")
+
+    def __init__(
+        self,
+        name: str,
+        value: T | None,
+        problems: tuple[str, ...] = (),
+        ignored: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        self.name = name
+        self.value = value
+        self.problems = problems
+        self.ignored = ignored
+
+    def __repr__(self) -> str:
+        return f"Decoded({self.name!r}, problems={self.problems!r}, ignored={self.ignored!r})"
+
+
+class Report:
+    """Gathers while one resource is decoded. Not thread-safe: each decoding has its own."""
+
+    __slots__ = ("_ignored", "_problems", "_skipped")
+
+    def __init__(self) -> None:
+        self._problems: list[str] = []
+        self._ignored: dict[str, str] = {}
+        self._skipped = 0
+
+    def problem(self, path: str, text: str) -> None:
+        """The resource is refused, for this reason among others."""
+        if len(self._problems) < MAX_ENTRIES:
+            self._problems.append(f"{path}: {text}" if path else text)
+        else:
+            self._skipped += 1
+
+    def ignore(self, path: str, value: object = "") -> None:
+        """This setting is not honoured; the rest of the resource is. The first report of a path holds."""
+        if len(self._ignored) < MAX_ENTRIES:
+            self._ignored.setdefault(path, shown(value))
+
+    @property
+    def failed(self) -> bool:
+        return bool(self._problems)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        more = (f"… and {self._skipped} more",) if self._skipped else ()
+        return (*self._problems, *more)
+
+    @property
+    def ignored(self) -> tuple[tuple[str, str], ...]:
+        return tuple(self._ignored.items())
+
+
+def join(path: str, field: str) -> str:
+    """`path.field`; the top of a resource has no path."""
+    return f"{path}.{field}" if path else field
+
+
+def shown(value: object) -> str:
+    """A value as short text: a message as its JSON."""
+    if isinstance(value, str):
+        text = value
+    elif hasattr(value, "DESCRIPTOR"):
+        text = json.dumps(schema.to_json(value), ensure_ascii=False)  # type: ignore[arg-type]
+    else:
+        text = str(value)
+    return text if len(text) <= _MAX_VALUE else text[: _MAX_VALUE - 1] + "…"
+
+
+def walk(message: WireMessage, path: str, report: Report, variant: str = "") -> None:
+    """Reports every field of `message`, and of all it holds, that is not honoured or that refuses the resource.
+
+    What is in an Any is not entered: whoever unpacks it walks it.
+    """
+    name = schema.full_name(message)
+    rules = TABLE.get(f"{name}#{variant}" if variant else name, {})
+    for field, value in message.ListFields():
+        rule = rules.get(field.name, DEFAULT)
+        kind = rule.kind
+        if kind is Kind.VOID:
+            continue
+        here = join(path, field.name)
+        if kind is Kind.REJECTED:
+            report.problem(here, rule.note or "is not supported")
+        elif kind is not Kind.HONOURED and _counts(field, value, rule, message):
+            report.ignore(here, _text(field, value))
+        if kind in (Kind.HONOURED, Kind.CARRIED) and field.message_type is not None:
+            _enter(field, value, here, report, rule.variant)
+    for unknown in UnknownFieldSet(message):  # type: ignore[attr-defined]
+        report.ignore(join(path, f"#{unknown.field_number}"), "a field that is not known")
+
+
+def _counts(field: Any, value: Any, rule: Rule, message: WireMessage) -> bool:
+    """Whether the value says more than leaving it out would."""
+    if rule.when is not None and not rule.when(message):
+        return False
+    if field.message_type is None or schema.is_repeated(field):
+        return True
+    return field.message_type.full_name not in _SCALAR_MESSAGES or bool(value.ByteSize())
+
+
+def _text(field: Any, value: Any) -> str:
+    if not schema.is_repeated(field):
+        if field.enum_type is not None:
+            known = field.enum_type.values_by_number.get(value)
+            return known.name if known else str(value)
+        return shown(value)
+    if hasattr(value, "items"):
+        return shown(", ".join(sorted(value)))
+    items = [shown(item) for item in value[:10]]
+    return shown(", ".join(items))
+
+
+def _enter(field: Any, value: Any, path: str, report: Report, variant: str) -> None:
+    kind = field.message_type
+    if kind.full_name.startswith("google.protobuf."):
+        return
+    if kind.GetOptions().map_entry:
+        if kind.fields_by_name["value"].message_type is not None and _is_ours(kind.fields_by_name["value"]):
+            for key in sorted(value):
+                walk(value[key], f"{path}[{key!r}]", report, variant)
+    elif schema.is_repeated(field):
+        for index, item in enumerate(value):
+            walk(item, f"{path}[{index}]", report, variant)
+    elif not schema.is_opaque(field):
+        walk(value, path, report, variant)
+
+
+def _is_ours(field: Any) -> bool:
+    return not field.message_type.full_name.startswith("google.protobuf.") and not schema.is_opaque(field)

@@ -1,0 +1,128 @@
+"""From a resource's bytes to its value, or to the list of everything that is wrong with it.
+
+These are total: whatever the bytes are, they return. A panic in a decoder becomes a problem too (ER-11).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from meshlib.model.cluster import Cluster
+from meshlib.model.endpoint import Assignment
+from meshlib.model.listener import Listener
+from meshlib.model.route import RouteConfiguration
+from meshlib.xds import schema
+from meshlib.xds.decode import cluster as _cluster
+from meshlib.xds.decode import endpoint as _endpoint
+from meshlib.xds.decode import listener as _listener
+from meshlib.xds.decode import route as _route
+from meshlib.xds.decode.report import Decoded, Report, walk
+from meshlib.xds.schema import WireMessage
+
+__all__ = ["TYPES", "ResourceType", "cluster", "decoded", "endpoint", "listener", "route"]
+
+T = TypeVar("T")
+
+_LISTENER = "envoy.config.listener.v3.Listener"
+_ROUTE = "envoy.config.route.v3.RouteConfiguration"
+_CLUSTER = "envoy.config.cluster.v3.Cluster"
+_ENDPOINT = "envoy.config.endpoint.v3.ClusterLoadAssignment"
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceType:
+    """One type of resource on a stream. ``full_state``: a response is everything there is (SW-14)."""
+
+    short: str
+    url: str
+    full_state: bool
+    decode: Callable[[bytes], Decoded[Any]]
+
+
+def listener(raw: bytes, view: str = "auto") -> Decoded[Listener]:
+    """A Listener. `view`: "auto", "sidecar" or "target", see `decode.listener`."""
+    return _decoded(_LISTENER, raw, partial(_listener_value, view=view))
+
+
+def route(raw: bytes) -> Decoded[RouteConfiguration]:
+    """A RouteConfiguration."""
+    return _decoded(_ROUTE, raw, _route_value)
+
+
+def cluster(raw: bytes) -> Decoded[Cluster]:
+    """A Cluster."""
+    return _decoded(_CLUSTER, raw, _cluster_value)
+
+
+def endpoint(raw: bytes) -> Decoded[Assignment]:
+    """A ClusterLoadAssignment, named as its cluster."""
+    return _decoded(_ENDPOINT, raw, _endpoint_value)
+
+
+TYPES: tuple[ResourceType, ...] = (
+    ResourceType("listener", schema.LISTENER, True, listener),
+    ResourceType("route", schema.ROUTE, False, route),
+    ResourceType("cluster", schema.CLUSTER, True, cluster),
+    ResourceType("endpoint", schema.ENDPOINT, False, endpoint),
+)
+
+
+def _decoded(name: str, raw: bytes, read: Callable[[WireMessage, str, Report], T]) -> Decoded[T]:
+    try:
+        message = schema.message(name).FromString(raw)
+    except (schema.DecodeError, RecursionError, TypeError, ValueError) as error:
+        return Decoded("", None, (f"is no {name}: {error}",))
+    return decoded(message, "", read)
+
+
+def decoded(message: WireMessage, path: str, read: Callable[[WireMessage, str, Report], T]) -> Decoded[T]:
+    """What `read` makes of a message that is already parsed; `path` stands before every path."""
+    report = Report()
+    name = ""
+    value: T | None = None
+    try:
+        name = str(message.cluster_name if hasattr(message, "cluster_name") else message.name)
+        value = read(message, path, report)
+    except Exception as error:  # noqa: BLE001 - whatever a peer sends may not end the stream
+        report.problem(path, f"could not be decoded: {type(error).__name__}: {str(error)[:200]}")
+    return Decoded(name, None if report.failed else value, report.problems, report.ignored)
+
+
+def _listener_value(message: WireMessage, path: str, report: Report, view: str = "auto") -> Listener:
+    made = _listener.listener(message, path, report, view)
+    if made.outbound:
+        _walk_listener(message, path, report, api=made.api)
+    return made
+
+
+def _walk_listener(message: WireMessage, path: str, report: Report, *, api: bool) -> None:
+    """An api_listener's own address is judged by nobody: it has no meaning there."""
+    if api and (message.HasField("address") or len(message.filter_chains)):
+        only = schema.message(_LISTENER)()
+        only.CopyFrom(message)
+        for field in ("address", "additional_addresses", "filter_chains", "default_filter_chain"):
+            only.ClearField(field)
+        message = only
+    walk(message, path, report)
+
+
+def _route_value(message: WireMessage, path: str, report: Report) -> RouteConfiguration:
+    if not message.name:
+        report.problem(path, "name: must not be empty")
+    walk(message, path, report)
+    return _route.route_configuration(message, path, report)
+
+
+def _cluster_value(message: WireMessage, path: str, report: Report) -> Cluster:
+    walk(message, path, report)
+    return _cluster.cluster(message, path, report)
+
+
+def _endpoint_value(message: WireMessage, path: str, report: Report) -> Assignment:
+    if not message.cluster_name:
+        report.problem(path, "cluster_name: must not be empty")
+    walk(message, path, report)
+    return _endpoint.assignment(message, path, report)

@@ -1,0 +1,163 @@
+"""Retry policies and hash policies of a route (RT, HP)."""
+
+from __future__ import annotations
+
+from meshlib.model.policy import HashKind, HashPolicy, RetryPolicy
+from meshlib.model.route import HeaderMatch
+from meshlib.xds.decode.report import Report, join
+from meshlib.xds.decode.values import header_match, header_name, number, rewrite, seconds
+from meshlib.xds.schema import WireMessage, type_name
+
+__all__ = ["hash_policies", "retry_policy"]
+
+# RT-02, RT-06. `http3-post-connect-failure` cannot happen here, and so is no less honoured.
+CONDITIONS = frozenset(
+    (
+        "5xx",
+        "gateway-error",
+        "reset",
+        "reset-before-request",
+        "connect-failure",
+        "envoy-ratelimited",
+        "retriable-4xx",
+        "refused-stream",
+        "retriable-status-codes",
+        "retriable-headers",
+        "http3-post-connect-failure",
+        "cancelled",
+        "deadline-exceeded",
+        "internal",
+        "resource-exhausted",
+        "unavailable",
+    )
+)
+_PREVIOUS_HOSTS = "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+# RT-04, RT-07, in seconds.
+_BASE = 0.025
+_LEAST_BASE = 0.001
+_RESET_MAX = 300.0
+_FORMATS = {0: "seconds", 1: "unix_timestamp"}
+
+
+def retry_policy(owner: WireMessage, path: str, report: Report) -> RetryPolicy | None:
+    """`owner.retry_policy`, None if it is not set. One without a condition stands: it says "no retries" (RT-01)."""
+    if not owner.HasField("retry_policy"):
+        return None
+    message, path = owner.retry_policy, join(path, "retry_policy")
+    retries = number(message, "num_retries")
+    base, most = _backoff(message, path, report)
+    reset, reset_max = _rate_limited(message, path, report)
+    _predicates(message, path, report)
+    return RetryPolicy(
+        on=_conditions(message.retry_on, path, report),
+        retries=1 if retries is None else retries,
+        per_try_timeout=seconds(message, "per_try_timeout", path, report) or None,
+        per_try_idle_timeout=seconds(message, "per_try_idle_timeout", path, report) or None,
+        base_interval=base,
+        max_interval=most,
+        statuses=frozenset(int(code) for code in message.retriable_status_codes),
+        headers=_headers(message, "retriable_headers", path, report),
+        request_headers=_headers(message, "retriable_request_headers", path, report),
+        reset_headers=reset,
+        max_reset_interval=reset_max,
+    )
+
+
+def _conditions(text: str, path: str, report: Report) -> frozenset[str]:
+    tokens = frozenset(token.strip().lower() for token in text.split(",")) - {""}  # DV-14
+    for token in sorted(tokens - CONDITIONS):
+        report.ignore(join(path, "retry_on"), token)
+    return tokens & CONDITIONS
+
+
+def _headers(message: WireMessage, field: str, path: str, report: Report) -> tuple[HeaderMatch, ...]:
+    return tuple(
+        header_match(item, f"{join(path, field)}[{index}]", report)
+        for index, item in enumerate(getattr(message, field))
+    )
+
+
+def _backoff(message: WireMessage, path: str, report: Report) -> tuple[float, float]:
+    if not message.HasField("retry_back_off"):
+        return _BASE, 10 * _BASE
+    path = join(path, "retry_back_off")
+    base = seconds(message.retry_back_off, "base_interval", path, report)
+    if not base:
+        report.problem(join(path, "base_interval"), "must be set and more than 0")
+        base = _BASE
+    base = max(base, _LEAST_BASE)
+    most = seconds(message.retry_back_off, "max_interval", path, report)
+    if most is not None and most < base:
+        report.problem(join(path, "max_interval"), f"{most} s is less than base_interval, {base} s")
+    return base, 10 * base if most is None else most
+
+
+def _rate_limited(
+    message: WireMessage, path: str, report: Report
+) -> tuple[tuple[tuple[str, str], ...], float]:
+    if not message.HasField("rate_limited_retry_back_off"):
+        return (), _RESET_MAX
+    path = join(path, "rate_limited_retry_back_off")
+    held = message.rate_limited_retry_back_off
+    if not len(held.reset_headers):
+        report.problem(join(path, "reset_headers"), "must not be empty")
+    found: list[tuple[str, str]] = []
+    for index, header in enumerate(held.reset_headers):
+        here = f"{join(path, 'reset_headers')}[{index}]"
+        if header.format not in _FORMATS:
+            report.problem(join(here, "format"), f"{header.format} is not known")
+        name = header_name(header.name, join(here, "name"), report)
+        found.append((name, _FORMATS.get(header.format, "seconds")))
+    most = seconds(held, "max_interval", path, report)
+    if most is not None and most <= 0:
+        report.problem(join(path, "max_interval"), "must be more than 0")
+    return tuple(found), _RESET_MAX if most is None else most
+
+
+def _predicates(message: WireMessage, path: str, report: Report) -> None:
+    """Another host first is the rule here whatever is said; anything else than that is reported."""
+    for index, predicate in enumerate(message.retry_host_predicate):
+        if predicate.HasField("typed_config"):
+            try:
+                known = type_name(predicate.typed_config.type_url) == _PREVIOUS_HOSTS
+            except ValueError:
+                known = False
+        else:
+            known = predicate.name == "envoy.retry_host_predicates.previous_hosts"
+        if not known:
+            report.ignore(f"{join(path, 'retry_host_predicate')}[{index}]", predicate)
+
+
+def hash_policies(owner: WireMessage, path: str, report: Report) -> tuple[HashPolicy, ...]:
+    """`owner.hash_policy`, in order (HP-01, HP-02)."""
+    made = (
+        _hash_policy(item, f"{join(path, 'hash_policy')}[{index}]", report)
+        for index, item in enumerate(owner.hash_policy)
+    )
+    return tuple(policy for policy in made if policy is not None)
+
+
+def _hash_policy(message: WireMessage, path: str, report: Report) -> HashPolicy | None:
+    which = message.WhichOneof("policy_specifier")
+    if which is None:
+        report.problem(
+            path, "one of header, cookie, connection_properties, query_parameter, filter_state must be set"
+        )
+        return None
+    held, terminal = getattr(message, which), bool(message.terminal)
+    path = join(path, which)
+    if which == "header":
+        name = header_name(held.header_name, join(path, "header_name"), report)
+        if not held.HasField("regex_rewrite"):
+            return HashPolicy(HashKind.HEADER, name, terminal)
+        edit = rewrite(held.regex_rewrite, join(path, "regex_rewrite"), report)
+        return HashPolicy(HashKind.HEADER, name, terminal, edit.pattern, edit.substitution)
+    if which == "connection_properties":
+        return HashPolicy(HashKind.SOURCE_IP, terminal=terminal) if held.source_ip else None
+    name = str(held.key if which == "filter_state" else held.name)
+    if not name:
+        report.problem(join(path, "key" if which == "filter_state" else "name"), "must not be empty")
+    if which == "cookie":
+        ttl = seconds(held, "ttl", path, report)
+        return HashPolicy(HashKind.COOKIE, name, terminal, ttl=ttl, path=str(held.path))
+    return HashPolicy(HashKind.QUERY if which == "query_parameter" else HashKind.FILTER_STATE, name, terminal)

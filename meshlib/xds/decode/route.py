@@ -1,0 +1,81 @@
+"""Route configurations and virtual hosts (VH)."""
+
+from __future__ import annotations
+
+from meshlib.model.route import Route, RouteConfiguration, VirtualHost
+from meshlib.xds.decode.action import action, mirrors
+from meshlib.xds.decode.headers import header_edits
+from meshlib.xds.decode.match import route_match
+from meshlib.xds.decode.report import Report, join
+from meshlib.xds.decode.retry import retry_policy
+from meshlib.xds.schema import WireMessage
+
+__all__ = ["route_configuration"]
+
+_TLS = {0: "", 1: "external", 2: "all"}
+
+
+def route_configuration(message: WireMessage, path: str, report: Report) -> RouteConfiguration:
+    """A RouteConfiguration, inline or by itself. Every virtual host is checked, also those that no host asks for."""
+    hosts = [
+        _virtual_host(item, f"{join(path, 'virtual_hosts')}[{index}]", report)
+        for index, item in enumerate(message.virtual_hosts)
+    ]
+    _check_domains(hosts, path, report)
+    return RouteConfiguration(
+        name=str(message.name),
+        virtual_hosts=tuple(hosts),
+        edits=header_edits(message, path, report),
+        mirrors=mirrors(message, path, report),
+        most_specific_wins=bool(message.most_specific_header_mutations_wins),
+        ignore_port=bool(message.ignore_port_in_host_matching),
+    )
+
+
+def _virtual_host(message: WireMessage, path: str, report: Report) -> VirtualHost:
+    if not message.name:
+        report.problem(join(path, "name"), "must not be empty")
+    if not len(message.domains):
+        report.problem(join(path, "domains"), "must not be empty")
+    if message.require_tls not in _TLS:
+        report.problem(join(path, "require_tls"), f"{message.require_tls} is not known")
+    routes = (
+        _route(item, f"{join(path, 'routes')}[{index}]", report) for index, item in enumerate(message.routes)
+    )
+    return VirtualHost(
+        name=str(message.name),
+        domains=tuple(str(domain) for domain in message.domains),
+        routes=tuple(route for route in routes if route is not None),
+        edits=header_edits(message, path, report),
+        retry=retry_policy(message, path, report),
+        mirrors=mirrors(message, path, report),
+        include_attempt_count=bool(message.include_request_attempt_count),
+        attempt_count_in_response=bool(message.include_attempt_count_in_response),
+        require_tls=_TLS.get(message.require_tls, ""),
+    )
+
+
+def _check_domains(hosts: list[VirtualHost], path: str, report: Report) -> None:
+    """VH-04: `*` only at one end, and no domain twice."""
+    taken: set[str] = set()
+    for index, host in enumerate(hosts):
+        for place, domain in enumerate(host.domains):
+            here = f"{join(path, 'virtual_hosts')}[{index}].domains[{place}]"
+            inner = domain[1:] if domain.startswith("*") else domain.removesuffix("*")
+            if not domain or "*" in inner:
+                report.problem(here, f"{domain[:100]!r}: a `*` may stand alone, first or last")
+            if domain.lower() in taken:
+                report.problem(here, f"{domain[:100]!r} is already a domain of this configuration")
+            taken.add(domain.lower())
+
+
+def _route(message: WireMessage, path: str, report: Report) -> Route | None:
+    if not message.HasField("match"):
+        report.problem(join(path, "match"), "is missing")
+        return None
+    match = route_match(message.match, join(path, "match"), report)
+    does = action(message, path, report)
+    edits = header_edits(message, path, report)
+    if match is None or does is None:
+        return None
+    return Route(match, does, str(message.name), edits)
