@@ -1,0 +1,471 @@
+"""The call plan, driven by hand: events in, effects out, no socket and no clock but the test's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from meshlib.core.effects import Call, Env, Finish, Pass, Reply, Send, Sleep, Wait
+from meshlib.core.match import compile_routes
+from meshlib.core.plan import DEFAULT_ROUTE_TIMEOUT, Plan
+from meshlib.core.resolve import Resolution
+from meshlib.core.upstream import LiveEndpoint, Refusal, RefusalKind
+from meshlib.errors import (
+    CircuitOpen,
+    ConnectFailed,
+    DeadlineExceeded,
+    NoHealthyEndpoint,
+    Overloaded,
+    TransportFailed,
+)
+from meshlib.model.address import Address
+from meshlib.model.call import Head, Outcome, OutcomeKind
+from meshlib.model.cluster import Cluster, Discovery
+from meshlib.model.endpoint import Assignment, Endpoint, Locality
+from meshlib.model.events import CallEnded, RetryScheduled
+from meshlib.model.headers import Headers
+from meshlib.model.listener import Listener
+from meshlib.model.policy import RetryPolicy
+from meshlib.model.route import (
+    DirectResponse,
+    Forward,
+    HostRewrite,
+    HostRewriteKind,
+    PathKind,
+    PathMatch,
+    Redirect,
+    Route,
+    RouteConfiguration,
+    RouteMatch,
+    VirtualHost,
+)
+
+OK = OutcomeKind.OK
+ENDPOINTS = [
+    LiveEndpoint(
+        Endpoint(Address("10.0.0.1", 80 + n), hostname=f"h{n}.test"), priority=0, locality=Locality()
+    )
+    for n in range(3)
+]
+
+
+class FakePick:
+    def __init__(self, upstream: FakeUpstream, endpoint: LiveEndpoint) -> None:
+        self.upstream = upstream
+        self.endpoint = endpoint
+        self.reports: list[Outcome] = []
+        self.released = 0
+
+    def report(self, outcome: Outcome, now: float) -> None:
+        self.reports.append(outcome)
+
+    def release(self, now: float, failure: Outcome | None = None) -> None:
+        self.released += 1
+        self.failure = failure
+
+
+class FakePermit:
+    released = 0
+
+    def release(self) -> None:
+        self.released += 1
+
+
+class FakeUpstream:
+    def __init__(self, cluster: Cluster | None = None, *, retries: int = 99) -> None:
+        self.cluster = cluster or Cluster("c", assignment=Assignment("c"))
+        self.picks: list[FakePick] = []
+        self.contexts: list[tuple[LiveEndpoint, ...]] = []
+        self.permits: list[FakePermit] = []
+        self.refusal: Refusal | None = None
+        self.retries = retries
+
+    def pick(self, context, now):  # type: ignore[no-untyped-def]
+        self.contexts.append(context.tried)
+        if self.refusal is not None:
+            return self.refusal
+        pick = FakePick(self, ENDPOINTS[len(self.picks) % len(ENDPOINTS)])
+        self.picks.append(pick)
+        return pick
+
+    def begin_retry(self, budget):  # type: ignore[no-untyped-def]
+        if len(self.permits) >= self.retries:
+            return None
+        self.permits.append(FakePermit())
+        return self.permits[-1]
+
+    def peek(self, context):  # type: ignore[no-untyped-def]
+        return ENDPOINTS[0]
+
+
+def outcome(
+    kind: OutcomeKind = OK, status: int | None = 200, *, sent: bool = True, **headers: str
+) -> Outcome:
+    found = Headers.of(*headers.items()) if kind is OK else None
+    return Outcome(kind, status if kind is OK else None, found, sent)
+
+
+def make(
+    action=None,
+    upstream: FakeUpstream | None = None,
+    *,
+    from_file: bool = False,
+    vhost: dict[str, object] | None = None,
+    events: list[object] | None = None,
+    **call: object,
+) -> tuple[Plan, FakeUpstream]:
+    upstream = upstream or FakeUpstream()
+    route = Route(RouteMatch(PathMatch(PathKind.PREFIX, "/")), action or Forward(cluster="c"), name="r")
+    config = RouteConfiguration("rc", (VirtualHost("v", ("*",), (route,), **(vhost or {})),))
+    resolution = Resolution(
+        "mesh", "a test", part="p", listener=Listener("l", from_file=from_file), routes=compile_routes(config)
+    )
+    env = Env(
+        lambda part, name: upstream if (part, name) == ("p", "c") else None,
+        lambda: 0.5,
+        events.append if events is not None else None,
+    )
+    head = Head("GET", "http", "reviews", "/api", Headers.of(("accept", "*/*")))
+    return Plan(Call(resolution, head, **call), env), upstream
+
+
+RETRY = RetryPolicy(frozenset({"5xx", "connect-failure"}), retries=2)
+
+
+def test_one_attempt_is_sent_and_its_answer_is_the_end() -> None:
+    plan, upstream = make()
+    effect = plan.start(100.0)
+    assert isinstance(effect, Send)
+    assert (effect.number, effect.endpoint.name, effect.head.authority) == (1, "10.0.0.1:80", "reviews")
+    end = plan.outcome(outcome(), 100.2)
+    assert isinstance(end, Finish)
+    assert end.failure is None
+    assert upstream.picks[0].released == 0, "the body is not read yet"
+    plan.close(101.0)
+    plan.close(102.0)
+    assert upstream.picks[0].released == 1
+    info = plan.info(101.0)
+    assert (info.via, info.listener, info.route, info.cluster, info.endpoint) == (
+        "mesh",
+        "l",
+        "r",
+        "c",
+        "10.0.0.1:80",
+    )
+    assert [attempt.outcome for attempt in info.attempts] == ["ok"]
+    assert info.seconds == pytest.approx(1.0)
+
+
+def test_a_route_of_a_control_plane_has_envoys_timeout_and_tells_it_upstream() -> None:
+    plan, _ = make()  # TO-02
+    effect = plan.start(10.0)
+    assert isinstance(effect, Send)
+    assert effect.deadline == 10.0 + DEFAULT_ROUTE_TIMEOUT
+    assert effect.head.headers.get("x-envoy-expected-rq-timeout-ms") == "15000"
+
+
+@pytest.mark.parametrize("action", [Forward(cluster="c", timeout=0.0), Forward(cluster="c")])
+def test_no_timeout_where_it_is_zero_or_a_file_sets_none(action: Forward) -> None:
+    plan, _ = make(action, from_file=action.timeout is None)
+    effect = plan.start(10.0)
+    assert isinstance(effect, Send)
+    assert effect.deadline is None
+    assert "x-envoy-expected-rq-timeout-ms" not in effect.head.headers
+
+
+@pytest.mark.parametrize(
+    ("route", "call", "deadline", "expected"),
+    [
+        (3.0, None, None, 3.0),
+        (3.0, 1.0, None, 1.0),
+        (3.0, 5.0, None, 3.0),
+        (3.0, 0, None, None),
+        (3.0, 1.0, 0.5, 0.5),
+    ],
+)
+def test_the_nearest_time_limit_holds(
+    route: float, call: float | None, deadline: float | None, expected: float | None
+) -> None:
+    absolute = None if deadline is None else 10.0 + deadline
+    plan, _ = make(Forward(cluster="c", timeout=route), timeout=call, deadline=absolute)
+    effect = plan.start(10.0)
+    assert isinstance(effect, Send)
+    assert effect.deadline == (None if expected is None else 10.0 + expected)
+
+
+def test_a_deadline_that_is_over_sends_nothing() -> None:
+    plan, upstream = make(deadline=9.0, limit="the deadline")
+    end = plan.start(10.0)
+    assert isinstance(end, Finish)
+    assert end.failure is DeadlineExceeded
+    assert not upstream.picks
+    assert end.response is not None
+    assert end.response.status == 504
+
+
+def test_a_retry_sleeps_lets_the_endpoint_go_and_avoids_it() -> None:
+    events: list[object] = []
+    plan, upstream = make(Forward(cluster="c", retry=RETRY), events=events)
+    plan.start(0.0)
+    effect = plan.outcome(outcome(status=503), 0.1)
+    assert isinstance(effect, Sleep)
+    assert 0 <= effect.seconds <= 0.025
+    assert upstream.picks[0].released == 1
+    assert [report.status for report in upstream.picks[0].reports] == [503]
+    effect = plan.woke(0.2)
+    assert isinstance(effect, Send)
+    assert effect.number == 2
+    assert upstream.contexts[1] == (ENDPOINTS[0],)
+    end = plan.outcome(outcome(), 0.3)
+    assert isinstance(end, Finish)
+    assert end.failure is None
+    plan.close(0.4)
+    assert [pick.released for pick in upstream.picks] == [1, 1]
+    assert [permit.released for permit in upstream.permits] == [1]
+    assert [(a.number, a.outcome, a.status) for a in plan.info(0.4).attempts] == [
+        (1, "status", 503),
+        (2, "ok", 200),
+    ]
+    assert [type(event) for event in events] == [RetryScheduled, CallEnded]
+
+
+def test_the_head_of_a_retry_is_made_from_the_first_one() -> None:
+    plan, _ = make(Forward(cluster="c", retry=RETRY), vhost={"include_attempt_count": True})
+    first = plan.start(0.0)
+    assert isinstance(first, Send)
+    first.head.headers.set("traceparent", "of the first attempt")
+    plan.outcome(outcome(status=503), 0.1)
+    second = plan.woke(1.0)
+    assert isinstance(second, Send)
+    assert "traceparent" not in second.head.headers
+    assert (
+        first.head.headers.get("x-envoy-attempt-count"),
+        second.head.headers.get("x-envoy-attempt-count"),
+    ) == ("1", "2")
+    assert second.head.headers.get("x-envoy-expected-rq-timeout-ms") == "14000"
+
+
+def test_after_the_last_retry_the_last_response_is_the_answer() -> None:
+    plan, _ = make(Forward(cluster="c", retry=replace(RETRY, retries=1)))
+    plan.start(0.0)
+    plan.outcome(outcome(status=500), 0.1)
+    plan.woke(0.2)
+    end = plan.outcome(outcome(status=502), 0.3)
+    assert isinstance(end, Finish)
+    assert end.failure is None
+    assert end.outcome is not None
+    assert end.outcome.status == 502
+
+
+@pytest.mark.parametrize(
+    ("kind", "failure", "status"),
+    [
+        (OutcomeKind.CONNECT, ConnectFailed, 503),
+        (OutcomeKind.RESET, TransportFailed, 503),
+        (OutcomeKind.REFUSED, TransportFailed, 503),
+        (OutcomeKind.TIMEOUT, DeadlineExceeded, 504),
+    ],
+)
+def test_after_the_last_retry_the_last_failure_is_the_answer(
+    kind: OutcomeKind, failure: type[Exception], status: int
+) -> None:
+    plan, _ = make()
+    plan.start(0.0)
+    end = plan.outcome(Outcome(kind, detail="a reason"), 0.1)
+    assert isinstance(end, Finish)
+    assert end.failure is failure
+    assert "10.0.0.1:80" in end.message
+    assert "a reason" in end.message
+    assert end.response is not None
+    assert end.response.status == status
+
+
+def test_the_budget_can_forbid_a_retry() -> None:
+    plan, upstream = make(Forward(cluster="c", retry=RETRY), FakeUpstream(retries=0))
+    plan.start(0.0)
+    end = plan.outcome(outcome(status=503), 0.1)
+    assert isinstance(end, Finish)
+    assert end.failure is None
+    assert any("limit of retries" in line for line in plan.info(0.1).trace())
+    assert upstream.picks[0].released == 0
+
+
+def test_no_retry_starts_when_the_deadline_would_pass_first() -> None:
+    plan, upstream = make(
+        Forward(cluster="c", timeout=1.0, retry=replace(RETRY, base_interval=9.0, max_interval=9.0))
+    )
+    plan.start(0.0)
+    end = plan.outcome(outcome(status=503), 0.9)
+    assert isinstance(end, Finish)
+    assert end.outcome is not None
+    assert not upstream.permits
+
+
+def test_the_whole_calls_time_is_not_retried_but_an_attempts_is() -> None:
+    policy = replace(RETRY, per_try_timeout=0.2)  # RT-06
+    plan, _ = make(Forward(cluster="c", timeout=1.0, retry=policy))
+    first = plan.start(0.0)
+    assert isinstance(first, Send)
+    assert first.deadline == pytest.approx(0.2)
+    assert isinstance(plan.outcome(Outcome(OutcomeKind.TIMEOUT, sent=True), 0.2), Sleep)
+    plan.woke(0.9)
+    end = plan.outcome(Outcome(OutcomeKind.TIMEOUT, sent=True), 1.0)
+    assert isinstance(end, Finish)
+    assert end.failure is DeadlineExceeded
+    assert "route's timeout of 1 s" in end.message
+
+
+def test_the_routes_policy_replaces_the_virtual_hosts_whole() -> None:
+    plan, _ = make(
+        Forward(cluster="c", retry=RetryPolicy(frozenset({"reset"}))), vhost={"retry": RETRY}
+    )  # RT-01
+    plan.start(0.0)
+    assert isinstance(plan.outcome(outcome(status=503), 0.1), Finish)
+    plan, _ = make(vhost={"retry": RETRY})
+    plan.start(0.0)
+    assert isinstance(plan.outcome(outcome(status=503), 0.1), Sleep)
+
+
+def test_a_calls_own_policy_goes_before_the_routes() -> None:
+    plan, _ = make(Forward(cluster="c", retry=RETRY), retry=False)
+    plan.start(0.0)
+    assert isinstance(plan.outcome(outcome(status=503), 0.1), Finish)
+    plan, _ = make(retry=RETRY)
+    plan.start(0.0)
+    assert isinstance(plan.outcome(outcome(status=503), 0.1), Sleep)
+
+
+@pytest.mark.parametrize(
+    ("kind", "failure"),
+    [
+        (RefusalKind.NO_ENDPOINT, NoHealthyEndpoint),
+        (RefusalKind.TLS, NoHealthyEndpoint),
+        (RefusalKind.BREAKER, CircuitOpen),
+        (RefusalKind.MAX_REQUESTS, Overloaded),
+        (RefusalKind.DROPPED, Overloaded),
+    ],
+)
+def test_a_refusal_is_a_failure_that_says_why(kind: RefusalKind, failure: type[Exception]) -> None:
+    upstream = FakeUpstream()
+    upstream.refusal = Refusal(kind, "cluster c: the reason")
+    plan, _ = make(upstream=upstream)
+    end = plan.start(0.0)
+    assert isinstance(end, Finish)
+    assert (end.failure, end.message) == (failure, "cluster c: the reason")
+    assert end.response is not None
+    assert (end.response.status, ("x-envoy-overloaded", "true") in end.response.headers) == (
+        503,
+        failure is not NoHealthyEndpoint,
+    )
+
+
+def test_a_cluster_of_which_nothing_is_known_yet_is_waited_for_once() -> None:
+    upstream = FakeUpstream(Cluster("c", Discovery.STRICT_DNS))
+    upstream.refusal = Refusal(RefusalKind.NO_ENDPOINT, "nothing yet")
+    plan, _ = make(upstream=upstream, wait=2.0)
+    effect = plan.start(10.0)
+    assert isinstance(effect, Wait)
+    assert effect.until == 12.0
+    assert isinstance(plan.woke(11.0), Wait), "something else changed"
+    upstream.refusal = None
+    assert isinstance(plan.woke(11.5), Send)
+    upstream.refusal = Refusal(RefusalKind.NO_ENDPOINT, "nothing yet")
+    plan, _ = make(upstream=upstream, wait=2.0)
+    plan.start(10.0)
+    end = plan.woke(12.0)
+    assert isinstance(end, Finish)
+    assert end.failure is NoHealthyEndpoint
+
+
+def test_a_retry_that_finds_nobody_reports_how_the_last_attempt_failed() -> None:
+    plan, upstream = make(Forward(cluster="c", retry=RETRY))
+    plan.start(0.0)
+    plan.outcome(Outcome(OutcomeKind.CONNECT, detail="refused"), 0.1)
+    upstream.refusal = Refusal(RefusalKind.NO_ENDPOINT, "nobody")
+    end = plan.woke(0.2)
+    assert isinstance(end, Finish)
+    assert end.failure is ConnectFailed
+
+
+def test_a_local_limit_is_not_held_against_the_host_and_not_retried() -> None:
+    plan, upstream = make(Forward(cluster="c", retry=RETRY))
+    plan.start(0.0)
+    end = plan.outcome(Outcome(OutcomeKind.REFUSED, error=Overloaded("max_pending")), 0.1)
+    assert isinstance(end, Finish)
+    assert end.failure is Overloaded
+    assert upstream.picks[0].reports[0].kind is OutcomeKind.CANCELLED
+
+
+def test_what_the_configuration_orders_is_a_reply() -> None:
+    plan, _ = make(DirectResponse(418, b"teapot"))
+    effect = plan.start(0.0)
+    assert isinstance(effect, Reply)
+    assert (effect.response.status, effect.response.body) == (418, b"teapot")
+    plan, _ = make(Redirect(host="elsewhere"))
+    effect = plan.start(0.0)
+    assert isinstance(effect, Reply)
+    assert ("location", "http://elsewhere/api") in effect.response.headers
+
+
+def test_no_route_is_404_and_an_unknown_cluster_fails_with_the_routes_status() -> None:
+    plan, _ = (
+        make(vhost={"domains": ("other",)})
+        if False
+        else make(Forward(cluster="missing", not_found_status=500))
+    )
+    end = plan.start(0.0)
+    assert isinstance(end, Finish)
+    assert end.failure is NoHealthyEndpoint
+    assert end.response is not None
+    assert end.response.status == 500
+    assert "missing" in end.message
+
+
+def test_a_pass_through_cluster_is_called_as_it_is() -> None:
+    plan, upstream = make(upstream=FakeUpstream(Cluster("c", Discovery.ORIGINAL_DST)))
+    effect = plan.start(0.0)
+    assert isinstance(effect, Pass)
+    assert not upstream.picks
+
+
+def test_auto_host_rewrite_takes_the_endpoints_name() -> None:
+    plan, _ = make(Forward(cluster="c", host_rewrite=HostRewrite(HostRewriteKind.AUTO)))  # RW-03
+    effect = plan.start(0.0)
+    assert isinstance(effect, Send)
+    assert effect.head.authority == "h0.test"
+
+
+def test_a_cancelled_call_lets_go_of_everything_once() -> None:
+    plan, upstream = make(Forward(cluster="c", retry=RETRY))
+    plan.start(0.0)
+    plan.outcome(outcome(status=503), 0.1)
+    plan.cancel(Outcome(OutcomeKind.CANCELLED), 0.2)  # in the sleep
+    assert [pick.released for pick in upstream.picks] == [1]
+    assert [permit.released for permit in upstream.permits] == [1]
+    plan, upstream = make()
+    plan.start(0.0)
+    plan.cancel(Outcome(OutcomeKind.CANCELLED, sent=True), 0.2)  # in the attempt
+    plan.close(0.3)
+    assert [pick.released for pick in upstream.picks] == [1]
+    assert [attempt.outcome for attempt in plan.info(0.3).attempts] == ["cancelled"]
+
+
+def test_the_trace_tells_every_step() -> None:
+    plan, _ = make(Forward(cluster="c", retry=RETRY))
+    plan.start(0.0)
+    plan.outcome(Outcome(OutcomeKind.CONNECT), 0.1)
+    plan.woke(0.2)
+    plan.outcome(outcome(), 0.3)
+    text = "\n".join(plan.info(0.3).trace())
+    for words in (
+        "GET http://reviews/api",
+        "a test",
+        "listener l (p)",
+        "route r",
+        "cluster c",
+        "attempt 1",
+        "connect",
+        "attempt 2",
+    ):
+        assert words in text
