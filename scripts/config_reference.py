@@ -57,9 +57,11 @@ _OTEL = "| `OTEL_SERVICE_NAME` | `node.cluster` | What we are part of, where not
 
 def render() -> str:
     """The page."""
-    places = {cls: path for path, cls in reversed(list(_tables(Config, "")))}
+    places: dict[type[Section], str] = {}
+    for path, cls in _tables(Config, ""):
+        places.setdefault(cls, path)
     parts = [_HEAD, _section("At the top of the file", Config, "", places)]
-    parts += [_section(f"`{path}`", cls, path, places) for cls, path in reversed(places.items())]
+    parts += [_section(f"`{path}`", cls, path, places) for cls, path in places.items()]
     rows = [f"| `{name}` | `{key_text(path)}` | {doc} |\n" for name, (path, doc) in VARIABLES.items()]
     return "\n".join(parts) + "\n" + _ENVIRONMENT + "".join(reversed(rows)) + _OTEL
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
-from meshlib.config.kinds import Kind, Place, Text, located
+from meshlib.config.kinds import Kind, Place, Text, located, one_line
 from meshlib.model.address import Address
 
 __all__ = ["LOCAL", "HostPatterns", "HostPort", "check_address", "check_host", "check_key", "check_pattern"]
@@ -97,7 +97,7 @@ class HostPort(Kind[Address]):
         try:
             address = check_address(text)
         except ValueError as problem:
-            raise at.refuse(f"must be {self.allowed}: {problem}") from None
+            raise at.refuse(f"must be {self.allowed}: {one_line(str(problem), 160)}") from None
         if address.unix and not self.unix:
             raise self.wrong(raw, at)
         return Address(located(address.host, at), 0, unix=True) if address.unix else address

@@ -34,6 +34,7 @@ __all__ = [
     "did_you_mean",
     "encodable",
     "located",
+    "one_line",
     "printable",
     "seconds",
     "shown",
@@ -73,8 +74,17 @@ class Place:
 
     def refuse(self, text: str) -> Refused:
         """Notes the problem; the caller raises what it gets."""
-        self.report.problems.append(f"{self.source.name}: {key_text(self.path) or 'configuration'}: {text}")
+        line = f"{self.source.name}: {key_text(self.path) or 'configuration'}: {text}"
+        self.report.problems.append(one_line(line))
         return Refused()
+
+
+def one_line(text: str, most: int = 1000) -> str:
+    """``text`` for a line of an error: what cannot be printed is escaped, what is too long is cut."""
+    cut = text if len(text) <= most else text[: most - 3] + "..."
+    if cut.isprintable():
+        return cut
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in cut)
 
 
 def shown(raw: object) -> str:
@@ -218,7 +228,7 @@ class Text(Kind[str]):
         try:
             return self.check(text)
         except ValueError as problem:
-            raise at.refuse(f"must be {self.allowed}: {problem}") from None
+            raise at.refuse(f"must be {self.allowed}: {one_line(str(problem), 160)}") from None
 
 
 def printable(text: str) -> bool:

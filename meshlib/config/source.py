@@ -65,7 +65,7 @@ def _joined(path: Path, *, quoted: bool) -> str:
         if isinstance(step, int):
             parts.append(f"[{step}]")
             continue
-        text = step if not quoted or (step and _BARE.issuperset(step)) else _quoted(step)
+        text = step if not quoted or (0 < len(step) <= 80 and _BARE.issuperset(step)) else _quoted(step)
         parts.append(f".{text}" if parts else text)
     return "".join(parts)
 

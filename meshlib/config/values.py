@@ -51,7 +51,7 @@ def _percent(text: str) -> str:
         or not (digits.isascii() and whole.isdigit() and (part or "0").isdigit())
         or float(digits) > 100
     ):
-        raise ValueError(f'"{text}" is none of these')
+        raise ValueError("none of these")
     return text
 
 

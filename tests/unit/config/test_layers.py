@@ -1,0 +1,279 @@
+import json
+
+import pytest
+
+from meshlib.config import Config, ServiceConfig, bootstrap_text, load, read_retry, resolve
+from meshlib.errors import ConfigError
+from meshlib.model.address import Address
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(mapping, name="mesh.json"):
+        path = tmp_path / name
+        path.write_text(json.dumps(mapping))
+        return str(path)
+
+    return write
+
+
+class TestPrecedence:
+    def test_argument_over_environment_over_file_over_default(self, write):
+        path = write({"node": {"id": "file", "zone": "file", "region": "file"}})
+        environ = {"MESHLIB_CONFIG": path, "MESHLIB_NODE_ID": "env", "MESHLIB_ZONE": "env"}
+        config = resolve({"node": {"id": "argument"}}, environ)
+        assert (config.node.id, config.node.zone, config.node.region) == ("argument", "env", "file")
+        assert config.source_of("node.id") == "argument"
+        assert config.source_of("node.zone") == "MESHLIB_ZONE"
+        assert config.source_of("node.region") == path
+        assert config.source_of("node.cluster") == "default"
+
+    def test_from_env_reads_the_file_that_it_names(self, write):
+        config = Config.from_env(
+            {"MESHLIB_CONFIG": write({"node": {"id": "f", "zone": "f"}}), "MESHLIB_ZONE": "e"}
+        )
+        assert (config.node.id, config.node.zone) == ("f", "e")
+
+    def test_from_env_takes_the_processs_environment(self, monkeypatch):
+        monkeypatch.setenv("MESHLIB_NODE_ID", "here")
+        assert Config.from_env().node.id == "here"
+
+    def test_a_path_takes_the_place_of_the_named_file_and_yields_to_the_environment(self, write):
+        environ = {"MESHLIB_CONFIG": write({"seed": 1}, "other.json"), "MESHLIB_NODE_ID": "env"}
+        config = resolve(write({"node": {"id": "file"}}), environ)
+        assert (config.node.id, config.seed) == ("env", None)
+
+    def test_a_config_of_a_file_yields_to_the_environment_and_one_of_a_mapping_does_not(self, write):
+        environ = {"MESHLIB_NODE_ID": "env", "MESHLIB_ZONE": "env"}
+        assert resolve(load(write({"node": {"id": "file"}})), environ).node.id == "env"
+        config = resolve(Config.from_mapping({"node": {"id": "mine"}}), environ)
+        assert (config.node.id, config.node.zone) == ("mine", "env")
+
+    def test_from_file_alone_does_not_look_at_the_environment(self, write, monkeypatch):
+        monkeypatch.setenv("MESHLIB_NODE_ID", "env")
+        assert Config.from_file(write({"node": {"zone": "z"}})).node.id is None
+
+    def test_one_that_from_env_made_is_taken_as_it_is(self):
+        made = Config.from_env({"MESHLIB_NODE_ID": "a", "OTEL_SERVICE_NAME": "svc"})
+        again = resolve(made, {"MESHLIB_NODE_ID": "b", "MESHLIB_ZONE": "b", "OTEL_SERVICE_NAME": "other"})
+        assert again == made
+        assert (again.node.id, again.node.cluster) == ("a", "svc")
+        assert again.source_of("node.id") == "MESHLIB_NODE_ID"
+
+    def test_resolving_twice_changes_nothing(self, write):
+        environ = {"MESHLIB_CONFIG": write({"services": {"a": {"endpoints": ["h:1"]}}}), "MESHLIB_SEED": "3"}
+        once = resolve({"bypass": ["x"]}, environ)
+        twice = resolve(once, environ)
+        assert twice == once
+        for key in ("services.a.endpoints", "seed", "bypass"):
+            assert twice.source_of(key) == once.source_of(key)
+
+    def test_tables_are_merged_value_by_value_and_lists_are_replaced(self, write):
+        path = write(
+            {"services": {"a": {"endpoints": ["h:1", "h:2"], "timeout": 1, "retry": {"attempts": 5}}}}
+        )
+        argument = {"services": {"a": {"endpoints": ["i:1"], "retry": {"budget": 0.5}}, "b": {"dns": "n:1"}}}
+        config = resolve(argument, {"MESHLIB_CONFIG": path})
+        service = config.services["a"]
+        assert [str(endpoint.address) for endpoint in service.endpoints] == ["i:1"]
+        assert (service.timeout, service.retry.attempts, service.retry.budget) == (1.0, 5, 0.5)
+        assert set(config.services) == {"a", "b"}
+        assert config.source_of("services.a.endpoints[0]") == "argument"
+        assert config.source_of("services.a.retry.attempts") == path
+
+    def test_null_takes_back_what_a_weaker_layer_said(self, write):
+        path = write({"services": {"a": {"timeout": 1, "endpoints": []}}})
+        config = resolve({"services": {"a": {"timeout": None}}}, {"MESHLIB_CONFIG": path})
+        assert config.services["a"].timeout is None
+
+
+class TestWhatExcludesSomethingElse:
+    def test_a_server_of_the_environment_displaces_the_files_bootstrap(self, write):
+        config = resolve(write({"xds": {"bootstrap": "b.json"}}), {"MESHLIB_XDS_SERVER": "h:1"})
+        assert (config.xds.server, config.xds.bootstrap) == (Address("h", 1), None)
+        with pytest.raises(KeyError):
+            config.source_of("xds.invented")
+        assert config.source_of("xds.bootstrap") == "default"
+
+    def test_a_bootstrap_of_the_environment_displaces_server_and_tls(self, write):
+        path = write({"xds": {"server": "h:1", "tls": {"ca": "c"}, "view": "target"}})
+        config = resolve(path, {"GRPC_XDS_BOOTSTRAP": "b.json"})
+        assert (config.xds.server, config.xds.tls, config.xds.bootstrap) == (None, None, "b.json")
+        assert config.xds.view == "target"
+
+    def test_bs01_the_bootstraps_path_wins_over_its_text(self):
+        config = resolve(None, {"GRPC_XDS_BOOTSTRAP": "b.json", "GRPC_XDS_BOOTSTRAP_CONFIG": "{}"})
+        assert (config.xds.bootstrap, config.xds.bootstrap_config) == ("b.json", None)
+
+    def test_our_own_variable_wins_over_grpcs(self):
+        config = resolve(None, {"GRPC_XDS_BOOTSTRAP": "b.json", "MESHLIB_XDS_SERVER": "h:1"})
+        assert (config.xds.bootstrap, config.xds.server) == (None, Address("h", 1))
+
+    def test_the_argument_wins_over_all(self):
+        environ = {"GRPC_XDS_BOOTSTRAP": "b.json", "MESHLIB_XDS_SERVER": "h:1"}
+        config = resolve({"xds": {"bootstrap_config": "{}"}}, environ)
+        assert (config.xds.bootstrap, config.xds.server, config.xds.bootstrap_config) == (None, None, "{}")
+
+    def test_endpoints_dns_and_srv_displace_one_another(self, write):
+        path = write({"services": {"a": {"dns": "n:1", "timeout": 1}}})
+        service = resolve({"services": {"a": {"endpoints": ["h:1"]}}}, {"MESHLIB_CONFIG": path}).services["a"]
+        assert (service.dns, len(service.endpoints), service.timeout) == (None, 1, 1.0)
+
+
+class TestEnvironment:
+    def test_every_variable(self):
+        config = Config.from_env(
+            {
+                "MESHLIB_XDS_SERVER": "[::1]:18000",
+                "MESHLIB_NODE_ID": "n",
+                "MESHLIB_CLUSTER": "c",
+                "MESHLIB_ZONE": "z",
+                "MESHLIB_SIDECAR": "off",
+                "MESHLIB_DISABLED": "1",
+                "MESHLIB_SEED": "42",
+            }
+        )
+        assert config.xds.server == Address("::1", 18000)
+        assert (config.node.id, config.node.cluster, config.node.zone) == ("n", "c", "z")
+        assert (config.sidecar.mode, config.disabled, config.seed) == ("off", True, 42)
+
+    def test_an_empty_variable_is_as_if_it_were_not_there(self):
+        environ = dict.fromkeys(
+            ("MESHLIB_CONFIG", "MESHLIB_SEED", "MESHLIB_DISABLED", "GRPC_XDS_BOOTSTRAP"), ""
+        )
+        assert Config.from_env(environ) == Config()
+
+    @pytest.mark.parametrize(
+        ("text", "value"),
+        [("1", True), ("true", True), ("YES", True), ("0", False), ("off", False), (" no ", False)],
+    )
+    def test_disabled(self, text, value):
+        assert Config.from_env({"MESHLIB_DISABLED": text}).disabled is value
+
+    def test_disabled_reaches_a_config_that_says_nothing_of_it(self):
+        assert resolve(Config.from_mapping({"seed": 1}), {"MESHLIB_DISABLED": "1"}).disabled
+
+    @pytest.mark.parametrize(
+        ("variable", "value", "words"),
+        [
+            ("MESHLIB_DISABLED", "perhaps", ["disabled", "true or false"]),
+            ("MESHLIB_SEED", "-1", ["seed", "whole number"]),
+            ("MESHLIB_SEED", "1.5", ["seed", "whole number"]),
+            ("MESHLIB_SEED", "9" * 5000, ["seed", "whole number"]),
+            ("MESHLIB_SEED", "٣", ["seed", "whole number"]),
+            ("MESHLIB_XDS_SERVER", "nowhere", ["xds.server", "port"]),
+            ("MESHLIB_XDS_SERVER", "h:0", ["xds.server", "65535"]),
+            ("MESHLIB_SIDECAR", "itsio", ["sidecar.mode", '"istio"']),
+            ("MESHLIB_NODE_ID", "a\x00b", ["node.id"]),
+            ("MESHLIB_CONFIG", "/nowhere/mesh.toml", ["/nowhere/mesh.toml", "cannot be read"]),
+        ],
+    )
+    def test_a_wrong_value_names_the_variable(self, variable, value, words):
+        with pytest.raises(ConfigError) as caught:
+            Config.from_env({variable: value})
+        for word in (variable, *words):
+            assert word in str(caught.value)
+        assert len(caught.value.problems) == 1
+        assert len(str(caught.value)) < 400
+
+    def test_otel_service_name_is_below_the_file(self, write):
+        path = write({"node": {"cluster": "file"}})
+        assert resolve(path, {"OTEL_SERVICE_NAME": "svc"}).node.cluster == "file"
+        config = resolve(None, {"OTEL_SERVICE_NAME": "svc"})
+        assert config.node.cluster == "svc"
+        assert config.source_of("node.cluster") == "OTEL_SERVICE_NAME"
+        assert not config.given("node.cluster")
+
+
+class TestEveryProblemOfEveryLayerAtOnce:
+    def test_each_with_its_own_origin(self, write):
+        path = write({"seed": "x", "services": {"a": {"tiemout": 1}}})
+        environ = {"MESHLIB_CONFIG": path, "MESHLIB_XDS_SERVER": "h"}
+        with pytest.raises(ConfigError) as caught:
+            resolve({"unknown_hosts": "Direct", "services": {"a": {"timeout": -1}}}, environ)
+        lines = caught.value.problems
+        assert str(caught.value) == "\n".join(lines)
+        starts = sorted(": ".join(line.split(": ")[:2]) for line in lines)
+        assert starts == sorted(
+            [
+                f"{path}: seed",
+                f"{path}: services.a.tiemout",
+                "MESHLIB_XDS_SERVER: xds.server",
+                "argument: unknown_hosts",
+                "argument: services.a.timeout",
+            ]
+        )
+
+    def test_a_missing_key_is_told_of_the_layer_that_has_the_table(self, write):
+        path = write({"services": {"a": {"endpoints": [{"weight": 2}]}}})
+        with pytest.raises(ConfigError, match=r"endpoints\[0\]\.address: is missing") as caught:
+            resolve({"seed": 1}, {"MESHLIB_CONFIG": path})
+        assert str(caught.value).startswith(path)
+
+
+@pytest.mark.parametrize("config", [5, b"x", object(), ["a"]])
+def test_what_is_no_configuration(config):
+    with pytest.raises(ConfigError, match="must be a Config, a mapping or a path"):
+        resolve(config, {})
+
+
+def test_from_mapping_takes_mappings_only():
+    with pytest.raises(ConfigError, match="must be a mapping"):
+        Config.from_mapping([("seed", 1)])
+
+
+def test_loading_again_reads_again(write):
+    path = write({"seed": 1})
+    assert load(path).seed == 1
+    write({"seed": 2})
+    assert load(path).seed == 2
+
+
+def test_service_names_that_differ_in_case_are_one():
+    with pytest.raises(ConfigError, match="there already"):
+        Config.from_mapping({"services": {"Reviews": {"endpoints": []}, "reviews": {"endpoints": []}}})
+
+
+def test_names_keep_their_origin_through_a_second_reading(write):
+    config = resolve(load(write({"services": {"Reviews": {"timeout": 1}}})), {"MESHLIB_SEED": "1"})
+    assert config.source_of("services.reviews.timeout").endswith("mesh.json")
+
+
+class TestBootstrapText:
+    def test_none(self):
+        assert bootstrap_text(Config()) == (None, "")
+
+    def test_of_a_file(self, tmp_path):
+        (tmp_path / "b.json").write_text("{}")
+        (tmp_path / "mesh.toml").write_text('[xds]\nbootstrap = "b.json"')
+        assert bootstrap_text(load(tmp_path / "mesh.toml")) == ("{}", str(tmp_path / "b.json"))
+
+    def test_of_a_variable(self):
+        config = Config.from_env({"GRPC_XDS_BOOTSTRAP_CONFIG": "{ }"})
+        assert bootstrap_text(config) == ("{ }", "GRPC_XDS_BOOTSTRAP_CONFIG")
+
+    def test_a_file_that_cannot_be_read_names_variable_and_file(self, tmp_path):
+        missing = str(tmp_path / "none.json")
+        with pytest.raises(ConfigError) as caught:
+            bootstrap_text(Config.from_env({"GRPC_XDS_BOOTSTRAP": missing}))
+        assert "GRPC_XDS_BOOTSTRAP" in str(caught.value)
+        assert missing in str(caught.value)
+
+
+class TestReadRetry:
+    def test_has_a_services_keys(self):
+        retry = read_retry({"attempts": 4, "on": ["5xx"], "stop": lambda state: True})
+        assert (retry.attempts, retry.on) == (4, ("5xx",))
+
+    def test_names_what_is_wrong(self):
+        with pytest.raises(ConfigError) as caught:
+            read_retry({"attempts": 0, "one": ["5xx"]})
+        assert caught.value.problems[0].startswith(
+            "CallOptions.retry: retry.attempts: must be a whole number"
+        )
+        assert 'did you mean "on"' in caught.value.problems[1]
+
+
+def test_a_services_section_in_a_mapping_is_read_like_its_keys():
+    config = resolve({"services": {"a": ServiceConfig(timeout=2.0)}}, {})
+    assert config.services["a"] == ServiceConfig(timeout=2.0)
