@@ -7,12 +7,14 @@ it in with the name of where it came from.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, TypeVar
 
 from meshlib.config import Config, TlsConfig
+from meshlib.config.kinds import one_line
 from meshlib.errors import ConfigError
 from meshlib.model.endpoint import Locality
 
@@ -38,6 +40,7 @@ DEFAULT_REFRESH = 600.0
 DEFAULT_TEMPLATE = "%s"
 """``client_default_listener_resource_name_template`` where it is not given (gRFC A47)."""
 
+_LARGEST = sys.float_info.max
 _LISTENER = "envoy.config.listener.v3.Listener"
 
 # RFC 3986, section 3.3: pchar, and the / between segments.
@@ -183,7 +186,7 @@ def parse_bootstrap(text: str, origin: str) -> Bootstrap:
     problems: list[str] = []
     try:
         root = json.loads(text, parse_constant=_no_constant)
-        _encodable(root)
+        _sendable(root)
     except RecursionError:
         raise ConfigError(f"{origin}: is nested too deeply") from None
     except ValueError as problem:
@@ -192,7 +195,7 @@ def parse_bootstrap(text: str, origin: str) -> Bootstrap:
         raise ConfigError(f"{origin}: must be a JSON object, not {_json_type(root)}")
     made = _Reader(problems).bootstrap(root)
     if problems:
-        raise ConfigError(problems=[f"{origin}: {problem}" for problem in problems])
+        raise ConfigError(problems=[one_line(f"{origin}: {problem}") for problem in problems])
     return made
 
 
@@ -200,8 +203,8 @@ def _no_constant(name: str) -> object:
     raise ValueError(f"{name} is not a number of JSON")
 
 
-def _encodable(root: object) -> None:
-    """JSON can spell half of a surrogate pair, which no message can carry."""
+def _sendable(root: object) -> None:
+    """JSON can spell what no message can carry: half of a surrogate pair, a number that no double holds."""
     waiting = [root]
     while waiting:
         value = waiting.pop()
@@ -210,6 +213,8 @@ def _encodable(root: object) -> None:
                 value.encode()
             except UnicodeEncodeError:
                 raise ValueError("a text holds half of a surrogate pair") from None
+        elif isinstance(value, int | float) and not -_LARGEST <= value <= _LARGEST:
+            raise ValueError("a number is larger than a double can be")
         elif isinstance(value, dict):
             waiting += [*value, *value.values()]
         elif isinstance(value, list):
@@ -311,10 +316,10 @@ class _Reader:
         if raw.get("channel_creds") in (None, []):
             self.problems.append(f"{place}: is missing; must have one of insecure, tls")
             return Channel()
+        before = len(self.problems)
         entries = self.typed(raw, "channel_creds", list, at)
         chosen: Channel | None = None
         types: list[str] = []
-        before = len(self.problems)
         for index, entry in enumerate(entries or []):
             here = f"{place}[{index}]"
             if not isinstance(entry, dict):
