@@ -1,0 +1,138 @@
+"""A service-mesh data plane inside a Python process.
+
+    import meshlib
+
+    with meshlib.Client() as client:  # an httpx.Client
+        client.get("http://reviews/api/1")
+
+The names below are the public ones. Each is imported when it is first used: ``import meshlib`` loads neither grpc nor
+protobuf nor httpx, and starts nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from meshlib import grpc, httpx2
+    from meshlib.client import AsyncClient, Client
+    from meshlib.config import Config
+    from meshlib.deadlines import deadline
+    from meshlib.errors import (
+        CircuitOpen,
+        ConfigError,
+        ConnectFailed,
+        DeadlineExceeded,
+        DiscoveryError,
+        MeshError,
+        NoHealthyEndpoint,
+        NotReady,
+        Overloaded,
+        ProtocolError,
+        TransportFailed,
+        UnavailableError,
+        UnknownService,
+    )
+    from meshlib.mesh import Mesh, default
+    from meshlib.model.call import Attempt, CallInfo, CallOptions, Decision, Response
+    from meshlib.model.policy import RetryBudget, RetryPolicy
+    from meshlib.model.snapshot import Snapshot
+    from meshlib.model.status import (
+        ClusterStatus,
+        EndpointStatus,
+        Ignored,
+        ProcessStatus,
+        Rejected,
+        SidecarStatus,
+        SourceStatus,
+        Status,
+    )
+    from meshlib.transports.httpx_face import AsyncTransport, Transport
+    from meshlib.transports.info import call_info
+
+__version__ = "0.1.0.dev0"
+
+__all__ = [
+    "AsyncClient",
+    "AsyncTransport",
+    "Attempt",
+    "CallInfo",
+    "CallOptions",
+    "CircuitOpen",
+    "Client",
+    "ClusterStatus",
+    "Config",
+    "ConfigError",
+    "ConnectFailed",
+    "DeadlineExceeded",
+    "Decision",
+    "DiscoveryError",
+    "EndpointStatus",
+    "Ignored",
+    "Mesh",
+    "MeshError",
+    "NoHealthyEndpoint",
+    "NotReady",
+    "Overloaded",
+    "ProcessStatus",
+    "ProtocolError",
+    "Rejected",
+    "Response",
+    "RetryBudget",
+    "RetryPolicy",
+    "SidecarStatus",
+    "Snapshot",
+    "SourceStatus",
+    "Status",
+    "Transport",
+    "TransportFailed",
+    "UnavailableError",
+    "UnknownService",
+    "__version__",
+    "call_info",
+    "deadline",
+    "default",
+    "grpc",
+    "httpx2",
+]
+
+_HOMES = {
+    "meshlib.client": ("AsyncClient", "Client"),
+    "meshlib.config": ("Config",),
+    "meshlib.deadlines": ("deadline",),
+    "meshlib.errors": (
+        "CircuitOpen", "ConfigError", "ConnectFailed", "DeadlineExceeded", "DiscoveryError", "MeshError",
+        "NoHealthyEndpoint", "NotReady", "Overloaded", "ProtocolError", "TransportFailed", "UnavailableError",
+        "UnknownService",
+    ),
+    "meshlib.mesh": ("Mesh", "default"),
+    "meshlib.model.call": ("Attempt", "CallInfo", "CallOptions", "Decision", "Response"),
+    "meshlib.model.policy": ("RetryBudget", "RetryPolicy"),
+    "meshlib.model.snapshot": ("Snapshot",),
+    "meshlib.model.status": (
+        "ClusterStatus", "EndpointStatus", "Ignored", "ProcessStatus", "Rejected", "SidecarStatus", "SourceStatus",
+        "Status",
+    ),
+    "meshlib.transports.httpx_face": ("AsyncTransport", "Transport"),
+    "meshlib.transports.info": ("call_info",),
+}  # fmt: skip
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+_MODULES = frozenset({"grpc", "httpx2"})
+
+
+def __getattr__(name: str) -> object:
+    from importlib import import_module
+
+    home = _HOME.get(name)
+    if home is not None:
+        # Kept, so that the next use finds it without coming here.
+        value: object = getattr(import_module(home), name)
+        globals()[name] = value
+        return value
+    if name in _MODULES:
+        return import_module(f"meshlib.{name}")
+    raise AttributeError(f"module 'meshlib' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,299 @@
+"""Mesh: the composition root. It takes a configuration, and makes of it, in each process on first use, what runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Self
+
+from meshlib.config import Config, ConfigLike, bootstrap_text, reload, resolve, unsupported
+from meshlib.errors import ConfigError
+from meshlib.model.status import ProcessStatus, SidecarStatus, Status
+from meshlib.runtime.clock import MonotonicClock
+from meshlib.runtime.process import EXIT_SECONDS, Local, PerProcess, SharedWorker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from meshlib.core.resolve import Rules
+    from meshlib.model.call import Decision
+    from meshlib.model.events import Event
+    from meshlib.model.snapshot import Snapshot
+    from meshlib.runtime.runtime import Runtime
+    from meshlib.sources.base import Source
+    from meshlib.sources.file import FileSource
+    from meshlib.sources.merge import Merge
+    from meshlib.sources.static import StaticSource
+    from meshlib.xds.bootstrap import Bootstrap
+
+__all__ = ["Mesh", "default"]
+
+_log = logging.getLogger("meshlib")
+_clock = MonotonicClock()
+_workers = SharedWorker(_clock)
+
+#: What an edit of the file cannot change in a running process.
+_FIXED = ("node", "xds", "dns", "seed", "sidecar", "adoption", "admin", "disabled")
+
+
+class Mesh:
+    """The mesh as one application sees it: discovery, routing, balancing and policies for all its clients.
+
+    Making one reads and checks the configuration and starts nothing; the first call, ``wait_ready``, ``explain`` or
+    ``snapshot`` in a process does. Thread-safe, usable from any number of event loops, and after a fork (the child
+    starts with what its parent knew). Close it, or use it in ``with`` or ``async with``.
+
+    Args:
+        config: A :class:`Config`, a mapping with its keys, the path of a file, or None: from the environment. The
+            environment counts in any case; what is given here wins over it.
+
+    Raises:
+        ConfigError: The configuration is wrong, or wants what this version does not do.
+    """
+
+    def __init__(self, config: ConfigLike = None) -> None:
+        self._argument = config
+        self._config = resolve(config)
+        later = unsupported(self._config)
+        if later:
+            raise ConfigError(problems=later)
+        self._observers: tuple[Callable[[Event], None], ...] = ()
+        self._processes: PerProcess[Runtime] = PerProcess(self._make)
+        #: What runs in this process; for transports. Cheap: a comparison of process ids. RuntimeError once closed.
+        self._runtime: Callable[[], Runtime] = self._processes.get
+
+    @property
+    def config(self) -> Config:
+        """The configuration, as it is now."""
+        runtime = self._processes.peek()
+        return self._config if runtime is None else runtime.config
+
+    @property
+    def closed(self) -> bool:
+        return self._processes.closed
+
+    def wait_ready(self, *names: str, timeout: float = 10.0) -> None:
+        """Block until each of ``names`` (``"reviews"``, ``"ratings:9080"``) can be called, at most ``timeout`` seconds.
+
+        Without names: until every source has said something. Not for event loops (use a thread). Raises
+        :class:`NotReady`, whose text and ``missing`` say for each name what it lacks.
+        """
+        from meshlib.runtime.ready import wait
+
+        wait(self._runtime(), names, timeout)
+
+    def explain(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
+    ) -> Decision:
+        """What a call would do, and why, without doing it. Waits for nothing: a name that the control plane was not
+        asked for yet is asked for, and is ``direct`` until it answered.
+        """
+        import httpx
+
+        from meshlib.core.explain import explain
+        from meshlib.transports.request import head_of, target_of
+
+        try:
+            request = httpx.Request(method, url, headers=headers if headers is None else _pairs(headers))
+        except (httpx.InvalidURL, TypeError) as problem:
+            raise ValueError(f"{url!r}: {problem}") from None
+        scheme, host, port, authority = target_of(request)
+        if scheme not in ("http", "https") or not host:
+            raise ValueError(f"{url!r}: must be http://host… or https://host…")
+        head = head_of(request, authority)
+        runtime = self._runtime()
+        resolution = runtime.view.resolve(scheme, host, port, authority)
+        runtime.want(resolution.name, authority)
+        return explain(resolution, head, runtime.env)
+
+    def status(self) -> Status:
+        """How things are now. Starts nothing."""
+        runtime = self._processes.peek()
+        process = ProcessStatus(pid=os.getpid(), forked=self._processes.forked, started=runtime is not None)
+        return Status(
+            node=_describe(self.config),
+            sources=() if runtime is None else runtime.feed.statuses(),
+            sidecar=SidecarStatus(),
+            clusters={} if runtime is None else runtime.clusters.status(),
+            process=process,
+        )
+
+    def snapshot(self) -> Snapshot:
+        """The configuration in force."""
+        return self._runtime().store.snapshot
+
+    def close(self) -> None:
+        """End what runs, within a second. Calls after this raise RuntimeError; a second close does nothing."""
+        self._processes.close(EXIT_SECONDS)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        # Milliseconds as a rule. No event loop's own thread pool: this must hold on each of them.
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._processes.closed else "started" if self._processes.peek() else "not started"
+        return f"<meshlib.Mesh {state}>"
+
+    # --- the composition ----------------------------------------------------------------------------------------
+
+    def _observe(self, observer: Callable[[Event], None]) -> None:
+        """Tell ``observer`` of events, in every process that uses this mesh."""
+        self._observers = (*self._observers, observer)
+        runtime = self._processes.peek()
+        if runtime is not None:
+            runtime.observe(observer)
+
+    def _make(self, inherited: Runtime | None) -> Runtime:
+        """What runs in this process. Raises ConfigError for what is only read now: a bootstrap, a file of services."""
+        from meshlib.runtime.runtime import Runtime
+        from meshlib.sources.merge import Merge
+
+        config = self._config if inherited is None else inherited.config
+        bootstrap = _bootstrap(config)
+        return Runtime(
+            config,
+            _rules(config, bootstrap),
+            Merge(_Composition(config, bootstrap).sources),
+            clock=_clock,
+            workers=_workers,
+            inherited=inherited,
+            observers=self._observers,
+        )
+
+
+class _Composition:
+    """Which sources a configuration has, and what an edit of its file changes."""
+
+    def __init__(self, config: Config, bootstrap: Bootstrap | None) -> None:
+        self._config = config
+        self._bootstrap = bootstrap
+
+    def sources(self, merge: Merge) -> list[Source]:
+        from meshlib.sources.dns import DnsSource
+        from meshlib.sources.file import FileSource
+        from meshlib.sources.static import StaticSource
+
+        config = self._config
+        static = StaticSource(merge, {} if config.disabled else config.services)
+        found: list[Source] = [static]
+        if config.disabled:
+            return found
+        names = DnsSource(merge, config.dns)
+        merge.resolve, merge.drop = names.resolve, names.drop
+        files = FileSource(
+            merge, config.file or "", config.services_file or "", lambda: self._reload(merge, static, files)
+        )
+        found.append(files)
+        if self._bootstrap is not None:
+            from meshlib.sources.xds import XdsSource
+
+            found.append(XdsSource(merge, self._bootstrap, config.xds.view))
+        found.append(names)
+        return found
+
+    def _reload(self, merge: Merge, static: StaticSource, files: FileSource) -> None:
+        """On the worker. Raises ConfigError, and then nothing has changed."""
+        config = reload(self._config)
+        later = unsupported(config)
+        if later:
+            raise ConfigError(problems=later)
+        fixed = [name for name in _FIXED if getattr(config, name) != getattr(self._config, name)]
+        if fixed:
+            _log.warning(
+                "meshlib: %s: %s: changes take effect in a new process", config.file, ", ".join(fixed)
+            )
+            config = replace(config, **{name: getattr(self._config, name) for name in fixed})
+        self._config = config
+        static.reconfigure(config.services)
+        files.services_from(config.services_file or "")
+        merge.runtime.reconfigure(config, _rules(config, self._bootstrap))
+
+
+def _pairs(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    return list(headers.items()) if isinstance(headers, Mapping) else list(headers)
+
+
+def _bootstrap(config: Config) -> Bootstrap | None:
+    """Where the control plane is, or None without one. Reads the bootstrap file; raises ConfigError."""
+    if config.disabled or not config.xds.configured:
+        return None
+    from meshlib.xds.bootstrap import bootstrap_of
+
+    text, origin = bootstrap_text(config)
+    return bootstrap_of(config, text, origin, _host_name())
+
+
+def _rules(config: Config, bootstrap: Bootstrap | None) -> Rules:
+    from meshlib.core.resolve import Rules
+
+    rules = Rules(
+        bypass=config.bypass,
+        disabled=config.disabled,
+        view=config.xds.view,
+        domains=config.xds.domains,
+        unknown=config.unknown_hosts,
+        has_xds=bootstrap is not None,
+    )
+    if bootstrap is None:
+        return rules
+    # Istio's generator for gRPC names its listeners host:port (CP-04).
+    istio = bootstrap.node.metadata.get("GENERATOR") == "grpc"
+    return replace(rules, template=bootstrap.template, with_port=istio)
+
+
+def _describe(config: Config) -> Mapping[str, object]:
+    """The node as it is told to control planes; as far as the configuration tells it where a bootstrap cannot be read."""
+    from meshlib.model.endpoint import Locality
+    from meshlib.sources.node import describe
+    from meshlib.xds.bootstrap import Node
+
+    try:
+        bootstrap = _bootstrap(config)
+    except ConfigError:
+        bootstrap = None
+    if bootstrap is not None:
+        return describe(bootstrap.node)
+    mine = config.node
+    place = Locality(mine.region or "", mine.zone or "", mine.sub_zone or "")
+    metadata = mine.to_dict()["metadata"]
+    assert isinstance(metadata, dict)
+    return describe(Node(mine.id or _host_name(), mine.cluster or "", place, metadata))
+
+
+def _host_name() -> str:
+    import socket
+
+    return socket.gethostname()
+
+
+_default: Mesh | None = None
+_default_lock = Local(threading.Lock)  # guards _default
+
+
+def default() -> Mesh:
+    """The process's mesh, from the environment: made on first use, and anew after it was closed. Its file and its
+    variables are read then; raises ConfigError.
+    """
+    global _default  # noqa: PLW0603 - there is one
+    mesh = _default
+    if mesh is None or mesh.closed:
+        with _default_lock.get():
+            mesh = _default
+            if mesh is None or mesh.closed:
+                mesh = _default = Mesh()
+    return mesh

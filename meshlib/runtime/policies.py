@@ -1,0 +1,77 @@
+"""The policies of a configuration file as values of the model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from meshlib.model.policy import Balancer, Balancing, Breaker, Limits, Outlier, RetryBudget, RetryPolicy
+
+if TYPE_CHECKING:
+    from meshlib.config import BreakerConfig, LimitsConfig, OutlierConfig, RetryConfig
+
+__all__ = ["balancing", "breaker", "limits", "outlier", "retry_policy"]
+
+
+def retry_policy(config: RetryConfig) -> RetryPolicy:
+    """``attempts`` counts the first, so one less is a retry; ``statuses`` imply their condition; ``budget`` is a share
+    where the model's is percent.
+    """
+    conditions = {*config.on, "retriable-status-codes"} if config.statuses else set(config.on)
+    budget = None if config.budget is None else RetryBudget(config.budget * 100.0, config.budget_min)
+    longest = 10.0 * config.backoff_base if config.backoff_max is None else config.backoff_max  # RT-04
+    return RetryPolicy(
+        on=frozenset(conditions),
+        retries=config.attempts - 1,
+        per_try_timeout=config.per_try_timeout,
+        base_interval=config.backoff_base,
+        max_interval=longest,
+        statuses=frozenset(config.statuses),
+        methods=None if config.methods is None else frozenset(method.upper() for method in config.methods),
+        budget=budget,
+        stop=config.stop,  # type: ignore[arg-type]  # a strategy of tenacity's: its answer is a truth value
+        wait=config.wait,  # type: ignore[arg-type]  # likewise: seconds
+    )
+
+
+def breaker(config: BreakerConfig) -> Breaker:
+    return Breaker(
+        consecutive_failures=config.consecutive_failures,
+        open_for=config.open_for,
+        half_open_permits=config.half_open_permits,
+        success_threshold=config.success_threshold,
+        listeners=config.listeners,
+        storage=config.storage,
+    )
+
+
+def outlier(config: OutlierConfig) -> Outlier:
+    """A detector that is written down is meant: it is enforced at 100 %, also where Envoy's default is 0 (OD-06)."""
+    made = Outlier(
+        consecutive_5xx=config.consecutive_5xx,
+        consecutive_gateway=config.consecutive_gateway,
+        enforcing_gateway=100,
+        interval=config.interval,
+        base_ejection=config.base_ejection,
+        max_ejection_percent=config.max_ejection_percent,
+    )
+    longest = (
+        max(made.max_ejection, made.base_ejection) if config.max_ejection is None else config.max_ejection
+    )
+    return replace(made, max_ejection=longest)
+
+
+def limits(config: LimitsConfig | None) -> Limits:
+    """What is not written has no limit."""
+    if config is None:
+        return Limits.unlimited()
+    return replace(
+        Limits.unlimited(),
+        max_requests=config.max_requests,
+        max_pending=config.max_pending,
+        max_retries=config.max_retries,
+    )
+
+
+def balancing(name: str) -> Balancing:
+    return Balancing(kind=Balancer(name))

@@ -1,0 +1,253 @@
+"""What cannot cross a fork, one a process.
+
+Theory. Threads, locks and channels of a parent are dead matter in its child, so everything of that kind hangs on one
+holder, which knows the process that it was made in. A use compares process ids (a fork that runs no Python hooks, as
+uWSGI's, is noticed by that alone) and makes the state anew where they differ; what it is made from is the parent's
+immutable snapshot, so that a child starts warm. Nothing inherited is closed: its sockets are the parent's.
+
+    empty ──get──► running ──before fork──► paused ──get──► running      (parent)
+                      └──────fork─────────► foreign ──get──► running     (child)
+    any ──close──► closed
+
+Before a fork that Python knows of, the state is paused: streams and channels are closed and threads ended, which is
+the only state in which grpcio forks safely at every setting; the next use in the parent resumes it.
+
+Locks: one reentrant lock a holder and process, found by process id, since a lock that some thread held at the fork is
+never released in the child. It guards making, pausing and closing, never a use.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import weakref
+from os import getpid
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from meshlib.runtime.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from meshlib.runtime.clock import Clock
+
+__all__ = ["EXIT_SECONDS", "FORKED", "Local", "PerProcess", "Resident", "SharedWorker"]
+
+#: All that meshlib may add to a process's exit.
+EXIT_SECONDS = 1.0
+
+FORKED = (
+    "meshlib: a control-plane stream ran before fork: it was stopped, and each process opens its own on first use. "
+    "Remedy: make the first call after the fork (gunicorn: no --preload, or use post_fork; uWSGI: lazy-apps = true; "
+    "Celery: worker_process_init; multiprocessing: spawn or forkserver)"
+)
+
+_log = logging.getLogger("meshlib")
+
+
+class Resident(Protocol):
+    """State that lives in one process."""
+
+    @property
+    def streaming(self) -> bool:
+        """Whether a stream to a control plane is up or being opened."""
+        ...
+
+    def pause(self) -> None:
+        """End threads and close channels, soon. What is in force stays so."""
+        ...
+
+    def resume(self) -> None:
+        """Go on after ``pause``."""
+        ...
+
+    def close(self, timeout: float) -> None:
+        """End for good, within ``timeout`` seconds."""
+        ...
+
+
+R = TypeVar("R", bound=Resident)
+T = TypeVar("T")
+
+_holders: weakref.WeakSet[PerProcess[Resident]] = weakref.WeakSet()
+#: State of a parent: kept, so that no finalizer of it runs in a child.
+_inherited: list[object] = []
+_warned = False
+
+
+class Local(Generic[T]):
+    """A value a process, made on first use; safe at any time, also right after a fork without hooks."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._values: dict[int, T] = {}
+
+    def get(self) -> T:
+        pid = getpid()
+        value = self._values.get(pid)
+        if value is None:
+            # setdefault is atomic: two threads that come at once get the same one.
+            value = self._values.setdefault(pid, self._make())
+        return value
+
+
+class PerProcess(Generic[R]):
+    """Makes and keeps one ``R`` a process. ``get`` is cheap and takes no lock once it is made.
+
+    ``make`` is given what this process inherited from its parent, or None. Of that it may read immutable values only.
+    If it raises, the next ``get`` tries again.
+    """
+
+    def __init__(self, make: Callable[[R | None], R]) -> None:
+        self._make = make
+        self._value: R | None = None
+        self._owner = 0  # the process that _value is of
+        self._ready = 0  # the process in which _value is running; 0 while it is paused
+        self._closed = False
+        self._forked = False
+        self._locks = Local(threading.RLock)
+        self._held = False
+        _holders.add(self)  # type: ignore[arg-type]  # invariant, but only Resident's methods are called
+
+    def get(self) -> R:
+        """This process's ``R``, running. Raises RuntimeError after ``close``, and what ``make`` raises."""
+        value = self._value
+        if self._ready == getpid() and value is not None:
+            return value
+        return self._enter()
+
+    def peek(self) -> R | None:
+        """This process's ``R`` if it was made; starts nothing."""
+        return self._value if self._owner == getpid() else None
+
+    @property
+    def inherited(self) -> R | None:
+        """What a parent left, as long as this process has made none of its own."""
+        return self._value if self._owner not in (0, getpid()) else None
+
+    @property
+    def forked(self) -> bool:
+        """Whether this process is a fork of one that had an ``R``."""
+        return self._forked or self.inherited is not None
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def close(self, timeout: float = EXIT_SECONDS) -> None:
+        """End this process's ``R`` for good; a second time does nothing."""
+        with self._locks.get():
+            self._closed = True
+            self._ready = 0
+            value = self.peek()
+            if value is not None:
+                self._value, self._owner = None, 0
+                value.close(timeout)
+
+    def _enter(self) -> R:
+        pid = getpid()
+        with self._locks.get():
+            if self._closed:
+                raise RuntimeError("the mesh is closed")
+            value = self.peek()
+            if value is not None:
+                value.resume()
+            else:
+                value = self._made(pid)
+            self._ready = pid
+            return value
+
+    def _made(self, pid: int) -> R:
+        before = self.inherited
+        value = self._make(before)
+        if before is not None:
+            _inherited.append(before)
+            self._forked = True
+            if before.streaming:
+                _warn()
+        self._value, self._owner = value, pid
+        return value
+
+    def before_fork(self) -> None:
+        """Pause, and keep other threads from resuming until the fork is done."""
+        self._held = self._locks.get().acquire(timeout=EXIT_SECONDS)
+        value = self.peek()
+        if value is None:
+            return
+        if value.streaming:
+            _warn()
+        self._ready = 0
+        value.pause()
+
+    def after_fork_in_parent(self) -> None:
+        if self._held:
+            self._held = False
+            self._locks.get().release()
+
+    def after_fork_in_child(self) -> None:
+        self._held = False
+        self._ready = 0
+        self._locks = Local(threading.RLock)
+
+
+class SharedWorker:
+    """The process's worker: it runs while somebody has leased it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._state = Local(lambda: _Leases(Worker(clock)))
+
+    def acquire(self) -> Worker:
+        state = self._state.get()
+        with state.lock:
+            state.count += 1
+            state.worker.start()
+        return state.worker
+
+    def release(self, worker: Worker, timeout: float = EXIT_SECONDS) -> None:
+        """End a lease. A worker of another process is left alone."""
+        state = self._state.get()
+        if state.worker is not worker:
+            return
+        with state.lock:
+            state.count -= 1
+            if not state.count:
+                state.worker.stop(timeout)
+
+
+class _Leases:
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.lock = threading.Lock()  # guards count and with it starting and stopping
+        self.count = 0
+
+
+def _warn() -> None:
+    global _warned  # noqa: PLW0603 - once a process, and its children inherit that
+    if not _warned:
+        _warned = True
+        _log.warning(FORKED)
+
+
+def _every(step: Callable[[PerProcess[Resident]], None]) -> None:
+    """A hook must not raise: it would be printed, and the rest skipped."""
+    for holder in list(_holders):
+        try:
+            step(holder)
+        except Exception:  # noqa: BLE001 - logged below
+            _log.exception("meshlib: a hook around fork or exit failed")
+
+
+def _close(holder: PerProcess[Resident]) -> None:
+    if holder.peek() is not None:
+        holder.close(EXIT_SECONDS)
+
+
+os.register_at_fork(
+    before=lambda: _every(PerProcess.before_fork),
+    after_in_parent=lambda: _every(PerProcess.after_fork_in_parent),
+    after_in_child=lambda: _every(PerProcess.after_fork_in_child),
+)
+atexit.register(lambda: _every(_close))

@@ -1,0 +1,161 @@
+"""Whether a name can be called, and what it still lacks, in words."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from meshlib.errors import NotReady
+from meshlib.model.address import Address
+from meshlib.model.cluster import Discovery
+from meshlib.model.route import Forward
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from meshlib.core.resolve import Resolution
+    from meshlib.model.cluster import Cluster
+    from meshlib.model.route import VirtualHost
+    from meshlib.runtime.runtime import Runtime
+
+__all__ = ["Missing", "Target", "lacks", "parse", "wait"]
+
+
+class Target:
+    """A name that somebody waits for: ``host`` or ``host:port``."""
+
+    __slots__ = ("authority", "host", "port")
+
+    def __init__(self, authority: str, host: str, port: int | None) -> None:
+        self.authority = authority
+        self.host = host
+        self.port = port
+
+
+class Missing:
+    """What a target lacks: ``text``, ``""`` if nothing; ``final``: waiting will not help."""
+
+    __slots__ = ("final", "text")
+
+    def __init__(self, text: str = "", *, final: bool = False) -> None:
+        self.text = text
+        self.final = final
+
+
+READY = Missing()
+
+
+def parse(name: str) -> Target:
+    """Raises ValueError that says what is wrong with ``name``."""
+    if "://" in name or "/" in name:
+        raise ValueError(f"{name!r}: a host or host:port, without scheme and path")
+    address = Address.parse(name, default_port=80)
+    explicit = not name.endswith("]") and name != address.host
+    return Target(name.lower(), address.host.lower(), address.port if explicit else None)
+
+
+def wait(runtime: Runtime, names: tuple[str, ...], timeout: float) -> None:
+    """Block until every name can be called. Raises NotReady that says for each what it lacks, and ValueError."""
+    targets = [parse(name) for name in names]
+    until = time.monotonic() + timeout
+    changed = threading.Event()
+    cancel = runtime.store.on_change(changed.set)
+    try:
+        while True:
+            changed.clear()
+            missing = _missing(runtime, targets)
+            if not missing:
+                return
+            remaining = until - time.monotonic()
+            if remaining <= 0 or all(lack.final for lack in missing.values()) or runtime.closed:
+                texts = {name: lack.text for name, lack in missing.items()}
+                raise NotReady("; ".join(f"{name}: {text}" for name, text in texts.items()), missing=texts)
+            # Endpoints that come back from an ejection tell nobody: look again now and then.
+            changed.wait(min(remaining, 0.25))
+    finally:
+        cancel()
+
+
+def _missing(runtime: Runtime, targets: list[Target]) -> dict[str, Missing]:
+    if not targets:
+        return _silent_sources(runtime)
+    found = {target.authority: lacks(runtime, target) for target in targets}
+    return {name: lack for name, lack in found.items() if lack.text}
+
+
+def _silent_sources(runtime: Runtime) -> dict[str, Missing]:
+    """The sources that have not said anything yet."""
+    found = {}
+    for source in runtime.feed.statuses():
+        if source.state in ("idle", "connecting", "failed"):
+            where = f" {source.server}" if source.server else ""
+            found[source.name + where] = Missing(source.last_error or source.state)
+    return found
+
+
+def lacks(runtime: Runtime, target: Target) -> Missing:
+    """What ``target`` still lacks before a call to it can be sent. What it needs is asked for, without waiting."""
+    resolution = runtime.view.resolve("http", target.host, target.port, target.authority)
+    if resolution.via == "wait":
+        runtime.begin_wait(resolution, target.authority)
+        return Missing(runtime.feed.pending(resolution.name) or f"waiting for listener {resolution.name!r}")
+    if resolution.via == "direct" and not runtime.config.disabled and not _bypassed(runtime, target):
+        return _unknown(runtime, resolution)
+    if resolution.via != "mesh":
+        return READY if resolution.via == "direct" else Missing(resolution.reason or "no source knows it")
+    runtime.want(resolution.name, target.authority)
+    return _clusters(runtime, target, resolution)
+
+
+def _bypassed(runtime: Runtime, target: Target) -> bool:
+    from meshlib.config import HostPatterns
+
+    return HostPatterns(runtime.config.bypass).matches(target.host, target.port)
+
+
+def _unknown(runtime: Runtime, resolution: Resolution) -> Missing:
+    if not runtime.feed.grows:
+        return Missing("no service of the configuration, and there is no control plane to ask", final=True)
+    pending = runtime.feed.pending(resolution.name) if resolution.name else ""
+    return Missing(pending or "no source knows it" + (f" ({resolution.reason})" if resolution.reason else ""))
+
+
+def _clusters(runtime: Runtime, target: Target, resolution: Resolution) -> Missing:
+    """Every cluster that the host's routes name must be known, and one of them must have somebody to call."""
+    routes = resolution.routes
+    host = routes.virtual_host(target.authority) if routes is not None else None
+    if host is None:
+        return Missing(f"listener {resolution.name or target.authority!r} has no virtual host for it")
+    names = sorted(set(_named(host.host)))
+    part = next((part for part in runtime.store.snapshot.parts if part.source == resolution.part), None)
+    known = part.clusters if part is not None else {}
+    silent = [name for name in names if name not in known or _unanswered(known[name])]
+    if silent:
+        return Missing("waiting for the endpoints of cluster " + ", ".join(map(repr, silent)))
+    if names and not any(_callable(runtime, resolution.part, known[name]) for name in names):
+        return Missing("no healthy endpoint in cluster " + ", ".join(map(repr, names)))
+    return READY
+
+
+def _named(host: VirtualHost) -> Iterator[str]:
+    """The clusters that are named in the configuration; those that a header names are not known before the call."""
+    for route in host.routes:
+        action = route.action
+        if isinstance(action, Forward):
+            if action.cluster:
+                yield action.cluster
+            yield from (item.cluster for item in action.weighted if item.cluster and item.weight)
+
+
+def _unanswered(cluster: Cluster) -> bool:
+    return cluster.assignment is None and cluster.discovery is not Discovery.ORIGINAL_DST
+
+
+def _callable(runtime: Runtime, part: str, cluster: Cluster) -> bool:
+    if cluster.discovery is Discovery.ORIGINAL_DST:
+        return True
+    from meshlib.core.upstream import PickContext
+
+    live = runtime.clusters.get(part, cluster.name)
+    return live is not None and live.peek(PickContext()) is not None

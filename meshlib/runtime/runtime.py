@@ -1,0 +1,325 @@
+"""Everything of one mesh that lives in one process: what transports see of it.
+
+A transport asks ``mesh._runtime()`` at each call; it gets this object, the same for as long as the process lives. What a
+request reads (``view``, ``clusters``, ``env``) takes no lock. Sources write through the worker, one thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from meshlib.core.effects import Env
+from meshlib.core.resolve import compile_view
+from meshlib.errors import NotReady
+from meshlib.model.events import ConfigurationChanged, SourceChanged
+from meshlib.model.snapshot import EMPTY, Part, Snapshot
+from meshlib.runtime.clusters import Clusters
+from meshlib.runtime.interest import Interest
+from meshlib.runtime.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from meshlib.config import Config
+    from meshlib.core.resolve import Resolution, Rules, View
+    from meshlib.model.events import Event
+    from meshlib.model.status import SourceStatus
+    from meshlib.runtime.clock import Clock
+    from meshlib.runtime.worker import Timer, Worker
+
+__all__ = ["Feed", "Runtime", "Workers"]
+
+#: Seconds between looks for what is not used any more.
+SWEEP = 30.0
+
+_log = logging.getLogger("meshlib")
+
+
+class Workers(Protocol):
+    """Where a runtime gets its worker from (:class:`meshlib.runtime.process.SharedWorker`)."""
+
+    def acquire(self) -> Worker: ...
+
+    def release(self, worker: Worker, timeout: float = ...) -> None: ...
+
+
+class Feed(Protocol):
+    """The sources of a mesh, as one (:class:`meshlib.sources.merge.Merge`). Started and stopped any number of times;
+    ``open``, ``start``, ``stop``, ``want`` and ``forget`` are called by the writer, the others by any thread.
+    """
+
+    def open(self, runtime: Runtime, inherited: tuple[Part, ...]) -> tuple[Part, ...]:
+        """What is there at once, without waiting for anybody; where a source has to ask first, what a parent process
+        left of it. Raises ConfigError. Called once, before ``start``.
+        """
+        ...
+
+    def start(self) -> None:
+        """Begin to watch, resolve and stream."""
+        ...
+
+    def stop(self) -> None:
+        """End all threads, timers and channels. What was published stays in force."""
+        ...
+
+    def want(self, name: str, authority: str) -> None:
+        """Ask for a resource of the target view."""
+        ...
+
+    def forget(self, name: str) -> None:
+        """Ask for it no more."""
+        ...
+
+    def statuses(self) -> tuple[SourceStatus, ...]: ...
+
+    def pending(self, name: str) -> str:
+        """What the target resource ``name`` still lacks, in words; ``""`` where that is not known here."""
+        ...
+
+    @property
+    def grows(self) -> bool:
+        """Whether what is not known yet may come by itself: there is a control plane, or a file that is watched."""
+        ...
+
+    @property
+    def streaming(self) -> bool: ...
+
+    @property
+    def refusal(self) -> str:
+        """Why the control plane cannot be used at all in this process, in words with the remedy; ``""``: it can."""
+        ...
+
+
+class Runtime:
+    """One mesh in one process. Thread-safe unless a method says otherwise.
+
+    Attributes:
+        config: The configuration as it is now.
+        store: Holds the view; ``store.on_change`` and ``store.wait`` tell of changes.
+        clusters: The live clusters.
+        clock: Monotonic time.
+        random: Floats in [0, 1), seeded by ``config.seed``.
+        env: What a plan asks of its surroundings.
+        worker: The thread that runs sources and timers.
+        observers: Who is told of events.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        rules: Rules,
+        feed: Feed,
+        *,
+        clock: Clock,
+        workers: Workers,
+        inherited: Runtime | None = None,
+        observers: tuple[Callable[[Event], None], ...] = (),
+    ) -> None:
+        self.config = config
+        self.clock = clock
+        self.random: Callable[[], float] = random.Random(config.seed).random
+        self.clusters = Clusters(clock, self.random)
+        self.observers: tuple[Callable[[Event], None], ...] = ()
+        self.env = Env(self.clusters.get, self.random)
+        self.feed = feed
+        self.interest = inherited.interest.copy(clock.now()) if inherited else Interest()
+        self._rules = rules
+        self._workers = workers
+        self._lock = threading.Lock()  # guards _timer, running and closed
+        self._timer: Timer | None = None
+        self.running = False
+        self.closed = False
+        snapshot, previous = (inherited.store.snapshot, inherited.store.view) if inherited else (EMPTY, None)
+        self.store = Store(self._compile, self.clusters.reconcile, clock.now, snapshot, previous)
+        for observer in observers:
+            self.observe(observer)
+        self.worker = workers.acquire()
+        try:
+            parts = feed.open(self, snapshot.parts)
+        except BaseException:
+            workers.release(self.worker)
+            raise
+        self.store.publish(parts)
+        self._go()
+
+    # --- what a call reads --------------------------------------------------------------------------------------
+
+    @property
+    def view(self) -> View:
+        """The configuration in force; a call reads it once."""
+        return self.store.view
+
+    def want(self, name: str, authority: str = "") -> None:
+        """The target resource ``name`` is used: it is asked for, and kept while it is used. Never blocks."""
+        if not name or self.interest.touch(name):
+            return
+        new, dropped = self.interest.add(name, authority, self.clock.now())
+        if new:
+            self.worker.post(lambda: self._want(name, authority, dropped))
+
+    def patience(self, name: str, timeout: float) -> float:
+        """How many seconds a call whose connect timeout is ``timeout`` may still wait for ``name``: the time since the
+        name was first wanted counts, so that a control plane that does not answer delays a host once and not each call.
+        """
+        wanted = self.interest.get(name)
+        return timeout if wanted is None else max(0.0, wanted.since + timeout - self.clock.now())
+
+    def wait_known(
+        self, scheme: str, host: str, port: int | None, authority: str, timeout: float
+    ) -> Resolution:
+        """Resolve, and where that says "wait", wait at most ``timeout`` seconds (the call's connect timeout) for the
+        control plane. The result may still say "wait": then the time is over. Not for event loops. Raises NotReady
+        where the control plane cannot be used in this process.
+        """
+        resolution = self.store.view.resolve(scheme, host, port, authority)
+        if resolution.via != "wait":
+            return resolution
+        self.begin_wait(resolution, authority)
+        seconds = self.patience(resolution.name, timeout)
+        self.store.wait(lambda view: view.resolve(scheme, host, port, authority).via != "wait", seconds)
+        return self.store.view.resolve(scheme, host, port, authority)
+
+    def on_known(
+        self,
+        scheme: str,
+        host: str,
+        port: int | None,
+        authority: str,
+        callback: Callable[[Resolution], object],
+    ) -> Callable[[], None]:
+        """``wait_known`` for event loops: ``callback`` gets the resolution once it does not say "wait", from this
+        thread before ``on_known`` returns or from the worker's; it must only hand it over. The caller bounds the time
+        (``patience``) and calls what is returned when it is done. Raises NotReady as ``wait_known`` does.
+        """
+        told = threading.Lock()
+
+        def look() -> None:
+            resolution = self.store.view.resolve(scheme, host, port, authority)
+            if resolution.via != "wait" and told.acquire(blocking=False):
+                callback(resolution)
+
+        resolution = self.store.view.resolve(scheme, host, port, authority)
+        if resolution.via == "wait":
+            self.begin_wait(resolution, authority)
+        cancel = self.store.on_change(look)
+        look()
+        return cancel
+
+    def begin_wait(self, resolution: Resolution, authority: str) -> None:
+        """Ask for what ``resolution`` waits for. Raises NotReady where nobody could ever answer."""
+        refusal = self.feed.refusal
+        if refusal:
+            raise NotReady(refusal, missing={authority: refusal})
+        self.want(resolution.name, authority)
+
+    # --- observers ----------------------------------------------------------------------------------------------
+
+    def observe(self, observer: Callable[[Event], None]) -> Callable[[], None]:
+        """Tell ``observer`` of events, in the thread where they happen; what it raises is logged. Returns what ends it."""
+        with self._lock:
+            self.observers = (*self.observers, observer)
+            self.env.emit = self.emit
+        self.clusters.subscribe(observer)
+
+        def cancel() -> None:
+            with self._lock:
+                self.observers = tuple(other for other in self.observers if other is not observer)
+                self.env.emit = self.emit if self.observers else None
+
+        return cancel
+
+    def emit(self, event: Event) -> None:
+        """Tell every observer."""
+        for observer in self.observers:
+            try:
+                observer(event)
+            except Exception:  # noqa: BLE001 - logged below
+                _log.exception("meshlib: an observer failed")
+
+    # --- what sources call, on the worker -----------------------------------------------------------------------
+
+    def publish(self, parts: tuple[Part, ...]) -> None:
+        """Put ``parts`` into force. Only the writer calls this."""
+        self.store.publish(parts)
+        if self.observers:
+            self.emit(ConfigurationChanged(self.store.snapshot.version))
+
+    def source_changed(self, source: str, state: str, error: str) -> None:
+        """A source is in another state: whoever waits looks again. Only the writer calls this."""
+        self.store.wake()
+        if self.observers:
+            self.emit(SourceChanged(source, state, error))
+
+    def reconfigure(self, config: Config, rules: Rules) -> None:
+        """Other rules and settings are in force; the parts stay. Only the writer calls this."""
+        self.config = config
+        if rules != self._rules:
+            self._rules = rules
+            self.store.recompile()
+
+    # --- life ---------------------------------------------------------------------------------------------------
+
+    @property
+    def streaming(self) -> bool:
+        """Whether a stream to a control plane is up or being opened."""
+        return self.running and self.feed.streaming
+
+    def pause(self) -> None:
+        """End threads and channels for a fork, within a second."""
+        self._halt(1.0)
+
+    def resume(self) -> None:
+        """Go on after ``pause``."""
+        with self._lock:
+            if self.running or self.closed:
+                return
+        self.worker = self._workers.acquire()
+        self._go()
+
+    def close(self, timeout: float = 1.0) -> None:
+        """End for good. What is in force can still be read; nothing changes any more."""
+        with self._lock:
+            self.closed = True
+        self._halt(timeout)
+        self.store.wake()
+
+    def _go(self) -> None:
+        with self._lock:
+            self.running = True
+        self.worker.post(self.feed.start)
+        for wanted in self.interest.names():
+            self.worker.post(lambda wanted=wanted: self.feed.want(wanted.name, wanted.authority))  # type: ignore[misc]
+        self._timer = self.worker.later(SWEEP, self._sweep)
+
+    def _halt(self, timeout: float) -> None:
+        with self._lock:
+            if not self.running:
+                return
+            self.running = False
+            timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+        until = time.monotonic() + timeout
+        if not self.worker.call(self.feed.stop, timeout * 0.8):
+            _log.warning("meshlib: the sources did not stop within %.1f s", timeout * 0.8)
+        self._workers.release(self.worker, max(0.05, until - time.monotonic()))
+
+    def _compile(self, snapshot: Snapshot, previous: View | None) -> View:
+        return compile_view(snapshot, self._rules, previous)
+
+    def _want(self, name: str, authority: str, dropped: tuple[str, ...]) -> None:
+        for other in dropped:
+            self.feed.forget(other)
+        self.feed.want(name, authority)
+
+    def _sweep(self) -> None:
+        for name in self.interest.sweep(self.clock.now()):
+            self.feed.forget(name)
+        self.store.sweep()
+        with self._lock:
+            if self.running:
+                self._timer = self.worker.later(SWEEP, self._sweep)

@@ -1,0 +1,178 @@
+"""One thread that runs posted commands and timers, one after the other.
+
+Theory. Whatever writes configuration runs here, so that there is one writer and sources need no locks of their own.
+Commands run in the order in which they were posted; a timer that is due goes before them. Nothing that runs here may
+block on a network: whoever needs that (a stream, a DNS query) has a thread of its own and posts what came of it.
+
+The lock of ``_changed`` guards the queue, the heap and the flags. It is reentrant, because a finalizer may post while
+this thread holds it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import threading
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from meshlib.runtime.clock import Clock
+
+__all__ = ["Timer", "Worker"]
+
+_log = logging.getLogger("meshlib")
+
+
+class Timer:
+    """A command that is to run at ``when`` (the clock's seconds). ``cancel`` may be called from any thread, also after
+    it ran; it does not stop a command that is already running.
+    """
+
+    __slots__ = ("_order", "command", "when")
+
+    def __init__(self, when: float, order: int, command: Callable[[], object]) -> None:
+        self.when = when
+        self._order = order
+        self.command: Callable[[], object] | None = command
+
+    def cancel(self) -> None:
+        self.command = None
+
+    def __lt__(self, other: Timer) -> bool:
+        return (self.when, self._order) < (other.when, other._order)
+
+
+class Worker:
+    """Runs commands on one daemon thread. Every method may be called from any thread.
+
+    A command that raises is logged and the next one runs. Without ``start`` nothing runs by itself: a test calls
+    ``run_due`` and moves its virtual clock.
+    """
+
+    def __init__(self, clock: Clock, name: str = "meshlib-worker") -> None:
+        self.clock = clock
+        self._name = name
+        self._changed = threading.Condition()
+        self._posted: deque[Callable[[], object]] = deque()
+        self._timers: list[Timer] = []
+        self._order = 0
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether a thread runs the commands."""
+        thread = self._thread
+        return thread is not None and thread.is_alive()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller is a command of this worker."""
+        return self._thread is threading.current_thread()
+
+    def start(self) -> None:
+        """Start the thread, unless it runs. What was posted before waits for it."""
+        with self._changed:
+            if self._thread is not None and self._thread.is_alive() and not self._stopping:
+                return
+            self._stopping = False
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            self._thread.start()
+
+    def stop(self, timeout: float = 1.0) -> bool:
+        """End the thread after the command that it is in; True if it ended within ``timeout`` seconds.
+
+        Commands and timers that did not run stay, for a later ``start``.
+        """
+        with self._changed:
+            thread = self._thread
+            self._stopping = True
+            self._changed.notify_all()
+        if thread is None or thread is threading.current_thread():
+            return True
+        thread.join(timeout)
+        return not thread.is_alive()
+
+    def post(self, command: Callable[[], object]) -> None:
+        """Run ``command`` soon."""
+        with self._changed:
+            self._posted.append(command)
+            self._changed.notify()
+
+    def later(self, seconds: float, command: Callable[[], object]) -> Timer:
+        """Run ``command`` once, ``seconds`` from now."""
+        when = self.clock.now() + max(0.0, seconds)
+        with self._changed:
+            self._order += 1
+            timer = Timer(when, self._order, command)
+            heapq.heappush(self._timers, timer)
+            self._changed.notify()
+        return timer
+
+    def call(self, command: Callable[[], object], timeout: float) -> bool:
+        """Run ``command`` and wait for its end, at most ``timeout`` seconds. Runs at once where the caller is a command
+        of this worker, or no thread runs. False: it did not end in time (it still will).
+        """
+        if self.is_current or not self.running:
+            self._guarded(command)
+            return True
+        done = threading.Event()
+
+        def run() -> None:
+            try:
+                command()
+            finally:
+                done.set()
+
+        self.post(run)
+        return done.wait(timeout)
+
+    def run_due(self) -> float | None:
+        """Run everything that is due now, in the calling thread, also what that posts. Seconds until the next timer, or
+        None if there is none. For a worker without a thread.
+        """
+        while True:
+            with self._changed:
+                command, wait = self._next()
+            if command is None:
+                return wait
+            self._guarded(command)
+
+    def _run(self) -> None:
+        mine = threading.current_thread()
+        while True:
+            with self._changed:
+                command: Callable[[], object] | None = None
+                while command is None:
+                    if self._stopping or self._thread is not mine:
+                        return
+                    command, wait = self._next()
+                    if command is None:
+                        self._changed.wait(wait)
+            self._guarded(command)
+
+    def _next(self) -> tuple[Callable[[], object] | None, float | None]:
+        """The next command, or None and the seconds until there may be one. Under the lock."""
+        timers = self._timers
+        while timers:
+            timer = timers[0]
+            wait = timer.when - self.clock.now()
+            if timer.command is None:
+                heapq.heappop(timers)
+            elif wait <= 0:
+                heapq.heappop(timers)
+                command, timer.command = timer.command, None
+                return command, None
+            else:
+                return (self._posted.popleft(), None) if self._posted else (None, wait)
+        return (self._posted.popleft(), None) if self._posted else (None, None)
+
+    @staticmethod
+    def _guarded(command: Callable[[], object]) -> None:
+        try:
+            command()
+        except Exception:  # noqa: BLE001 - logged below
+            _log.exception("meshlib: a background command failed: %r", command)

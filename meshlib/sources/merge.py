@@ -1,0 +1,150 @@
+"""All sources of a mesh as one: what each says, in order of precedence.
+
+    static ─┐
+    file   ─┼─► names resolved (dns) ─► parts in order ─► the store
+    xds    ─┘
+
+A part replaces the one that its source gave before; the parts of other sources stay as they are. Which source is asked
+first for a host is ``ORDER`` (rules 3 to 5 of "what a URL means"). Several publications in one round of the worker
+become one, so that a hundred DNS answers do not compile a hundred views.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from meshlib.model.cluster import Cluster
+    from meshlib.model.snapshot import Part
+    from meshlib.model.status import SourceStatus
+    from meshlib.runtime.runtime import Runtime
+    from meshlib.runtime.worker import Worker
+    from meshlib.sources.base import Source
+
+__all__ = ["ORDER", "Merge"]
+
+#: Who is asked first: the configuration file, the file in Envoy's shape, the control plane.
+ORDER = ("static", "file", "xds")
+
+
+class Merge:
+    """The ``Feed`` of a runtime and the ``Sink`` of its sources.
+
+    Args:
+        build: Makes the sources, in the order in which a status shows them. It may set ``resolve``: what fills in the
+            answers of DNS, or keeps a part (None) until it can and then calls ``put``; and ``drop``: what is told that
+            a source says nothing any more.
+    """
+
+    def __init__(self, build: Callable[[Merge], Sequence[Source]]) -> None:
+        self._build = build
+        self._runtime: Runtime | None = None
+        self._parts: dict[str, Part] = {}
+        self._dirty = False
+        self.resolve: Callable[[Part], Part | None] | None = None
+        self.drop: Callable[[str], None] | None = None
+        self._inherited: dict[str, Part] = {}
+        self.sources: tuple[Source, ...] = ()
+
+    # --- Sink ---------------------------------------------------------------------------------------------------
+
+    @property
+    def runtime(self) -> Runtime:
+        assert self._runtime is not None, "a source was used before open()"
+        return self._runtime
+
+    @property
+    def worker(self) -> Worker:
+        return self.runtime.worker
+
+    def publish(self, part: Part) -> None:
+        """A source's part, on its way to have its names resolved."""
+        resolved = part if self.resolve is None else self.resolve(part)
+        if resolved is not None:
+            self.put(resolved)
+
+    def put(self, part: Part) -> None:
+        """A part that can be called as it is."""
+        if self._parts.get(part.source) is part:
+            return
+        self._parts[part.source] = part
+        if not self._dirty:
+            self._dirty = True
+            self.worker.post(self.flush)
+
+    def inherited_cluster(self, source: str, name: str) -> Cluster | None:
+        """What a parent process had of a cluster."""
+        part = self._inherited.get(source)
+        return None if part is None else part.clusters.get(name)
+
+    def withdraw(self, source: str) -> None:
+        """A source is gone, and what it said with it."""
+        if self.drop is not None:
+            self.drop(source)
+        if self._parts.pop(source, None) is not None and not self._dirty:
+            self._dirty = True
+            self.worker.post(self.flush)
+
+    def flush(self) -> None:
+        """Put what was published into force."""
+        if self._dirty:
+            self._dirty = False
+            self.runtime.publish(self._row())
+
+    def changed(self, source: Source) -> None:
+        self.runtime.source_changed(source.name, source.state.value, source.last_error)
+
+    # --- Feed ---------------------------------------------------------------------------------------------------
+
+    def open(self, runtime: Runtime, inherited: tuple[Part, ...]) -> tuple[Part, ...]:
+        self._runtime = runtime
+        self._inherited = {part.source: part for part in inherited}
+        self.sources = tuple(self._build(self))
+        names = {source.name for source in self.sources}
+        self._parts = {part.source: part for part in inherited if part.source in names}
+        self._dirty = True  # nothing is posted: this thread is the writer until it returns
+        for source in self.sources:
+            source.open(self._parts.get(source.name))
+        self._dirty = False
+        return self._row()
+
+    def start(self) -> None:
+        for source in self.sources:
+            source.start()
+
+    def stop(self) -> None:
+        for source in reversed(self.sources):
+            source.stop()
+
+    def want(self, name: str, authority: str) -> None:
+        for source in self.sources:
+            source.want(name, authority)
+
+    def forget(self, name: str) -> None:
+        for source in self.sources:
+            source.forget(name)
+
+    def statuses(self) -> tuple[SourceStatus, ...]:
+        return tuple(source.status() for source in self.sources if source.shown)
+
+    def pending(self, name: str) -> str:
+        return "; ".join(text for source in self.sources if (text := source.pending(name)))
+
+    @property
+    def grows(self) -> bool:
+        return any(
+            source.kind == "xds" or (source.kind == "file" and source.shown) for source in self.sources
+        )
+
+    @property
+    def streaming(self) -> bool:
+        return any(source.streaming for source in self.sources)
+
+    @property
+    def refusal(self) -> str:
+        return next((source.refusal for source in self.sources if source.refusal), "")
+
+    def _row(self) -> tuple[Part, ...]:
+        return tuple(self._parts[name] for name in ORDER if name in self._parts)

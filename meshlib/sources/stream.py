@@ -1,0 +1,183 @@
+"""One ADS stream over grpcio's sync stack: bytes out, bytes in, and how it ended.
+
+Theory. A stream has one reader thread. It opens the channel and the call, and hands every message to the worker by
+``post``; it reads the next one only when the worker says that the last was consumed (ST-10), so that a flood stays in
+the peer's buffers. Requests go through a queue that grpc's own thread takes from; nothing blocks the worker.
+
+    connecting ──channel ready──► open ──end──► ended
+         └───────────end────────────────────────┘
+
+``on_ready`` comes once the transport is connected: only then has what is sent really been sent (EX-01). ``on_end`` comes
+exactly once, also after ``cancel``, with why in words. All callbacks run on the worker.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from meshlib.sources.channel import open_channel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import grpc
+
+    from meshlib.xds.bootstrap import Server
+
+__all__ = ["AdsStream", "Ears", "GrpcStream", "Opener"]
+
+
+class Ears(Protocol):
+    """Who hears of a stream, on the worker. ``stream`` tells a late call of an earlier stream."""
+
+    def on_ready(self, stream: AdsStream) -> None: ...
+
+    def on_message(self, stream: AdsStream, raw: bytes) -> None: ...
+
+    def on_end(self, stream: AdsStream, error: str) -> None: ...
+
+
+class AdsStream(Protocol):
+    """What the source does with a stream."""
+
+    def send(self, raw: bytes) -> None:
+        """Write a request. Never blocks."""
+        ...
+
+    def consumed(self) -> None:
+        """The last message was dealt with."""
+        ...
+
+    def cancel(self, timeout: float = 0.5) -> None:
+        """End it, and wait for its thread at most that many seconds."""
+        ...
+
+
+class Opener(Protocol):
+    """Makes a stream that has begun to connect."""
+
+    def __call__(
+        self, server: Server, ears: Ears, post: Callable[[Callable[[], object]], None]
+    ) -> AdsStream: ...
+
+
+class _Requests(Iterator[bytes]):
+    """What grpc's thread takes requests from."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+
+    def put(self, raw: bytes | None) -> None:
+        self._queue.put(raw)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> bytes:
+        raw = self._queue.get()
+        if raw is None:
+            raise StopIteration
+        return raw
+
+
+class GrpcStream:
+    """A stream on a channel of its own.
+
+    ``_lock`` guards the call and the channel between the reader thread, which makes them, and ``cancel``.
+    """
+
+    def __init__(self, server: Server, ears: Ears, post: Callable[[Callable[[], object]], None]) -> None:
+        self._server = server
+        self._ears = ears
+        self._post = post
+        self._requests = _Requests()
+        self._consumed = threading.Semaphore(0)
+        self._lock = threading.Lock()
+        self._cancelled = False
+        self._ready = False
+        self._channel: grpc.Channel | None = None
+        self._call: Any = None
+        self._thread = threading.Thread(target=self._run, name="meshlib-xds", daemon=True)
+        self._thread.start()
+
+    def send(self, raw: bytes) -> None:
+        self._requests.put(raw)
+
+    def consumed(self) -> None:
+        self._consumed.release()
+
+    def cancel(self, timeout: float = 0.5) -> None:
+        with self._lock:
+            self._cancelled = True
+            call, channel = self._call, self._channel
+        self._requests.put(None)
+        self._consumed.release()
+        if call is not None:
+            call.cancel()
+        if channel is not None:
+            channel.close()
+        self._thread.join(timeout)
+
+    # --- the reader thread --------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            error = self._read()
+        except Exception as problem:  # noqa: BLE001 - whatever it is, the source must hear of the end
+            error = _words(problem)
+        self._close()
+        self._post(lambda: self._ears.on_end(self, error))
+
+    def _read(self) -> str:
+        call = self._open()
+        if call is None:
+            return "cancelled"
+        for raw in call:
+            self._post(lambda raw=raw: self._ears.on_message(self, raw))  # type: ignore[misc]
+            self._consumed.acquire()
+            if self._cancelled:
+                return "cancelled"
+        return ""
+
+    def _open(self) -> Any:
+        from meshlib.xds.schema import ADS_SOTW
+
+        channel = open_channel(self._server)
+        with self._lock:
+            if self._cancelled:
+                channel.close()
+                return None
+            self._channel = channel
+            # None: bytes as they are. No deadline and no context of anybody's call (ST-12).
+            self._call = channel.stream_stream(ADS_SOTW, None, None)(self._requests)
+        channel.subscribe(self._connectivity, try_to_connect=True)
+        return self._call
+
+    def _connectivity(self, state: grpc.ChannelConnectivity) -> None:
+        """In a thread of grpc's."""
+        if state.name != "READY" or self._ready or self._channel is None:
+            return
+        self._ready = True
+        self._channel.unsubscribe(self._connectivity)
+        self._post(lambda: self._ears.on_ready(self))
+
+    def _close(self) -> None:
+        self._requests.put(None)
+        with self._lock:
+            channel, self._channel, self._call = self._channel, None, None
+        if channel is not None:
+            channel.close()
+
+
+def _words(problem: Exception) -> str:
+    """What a person is told. grpc's text begins with what every failed connection has in common."""
+    code, details = getattr(problem, "code", None), getattr(problem, "details", None)
+    if callable(code) and callable(details):
+        text = str(details() or "").removeprefix("failed to connect to all addresses; last error: ")
+        status = code()
+        name = getattr(status, "name", str(status))
+        return f"{name}: {text}" if text else name
+    return f"{type(problem).__name__}: {problem}"

@@ -1,0 +1,316 @@
+"""The control plane: drives the pure session over a stream, and publishes what it puts together.
+
+Theory. Everything here runs on the worker, but for the stream's own thread.
+
+    start ──► connecting ──ready──► session.opened, requests written ──message──► session.received, requests written
+                  │                                      │
+                  └──────────────── end ◄────────────────┘──► session.closed gives the seconds until the next try
+
+Whatever the session was told, its requests are written and its timer is set anew after it (``_flush``). What it has put
+together is published when it changed.
+
+Nobody waits for a name that will not come: while the control plane cannot be reached, names that are wanted and not
+known count as absent; they are asked for all the same, and known once it answers.
+
+After a fork the parent's part stays in force until the new session knows as much (``_kept_back``).
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+from meshlib.model.snapshot import Part
+from meshlib.model.status import Ignored, SourceStatus
+from meshlib.sources.base import Source, State
+from meshlib.sources.channel import gevent_refusal
+from meshlib.sources.node import node_message
+from meshlib.sources.stream import GrpcStream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from meshlib.runtime.worker import Timer
+    from meshlib.sources.merge import Merge
+    from meshlib.sources.stream import AdsStream, Opener
+    from meshlib.xds.ads import Received
+    from meshlib.xds.bootstrap import Bootstrap
+    from meshlib.xds.session import Session
+
+__all__ = ["XdsSource"]
+
+#: Seconds from the first response on for which a child serves what its parent knew while its own session is not complete
+#: (EX-01: what does not come within 15 s does not exist).
+WARM = 15.0
+#: Seconds after the first response for which the first part of a pure sidecar view waits to be complete: what it does
+#: not have is called directly.
+FIRST = 2.0
+
+_log = logging.getLogger("meshlib")
+
+T = TypeVar("T")
+
+
+class XdsSource(Source):
+    """The control plane of a mesh. ``open_stream`` makes streams; default: over grpc."""
+
+    def __init__(
+        self, sink: Merge, bootstrap: Bootstrap, view: str, open_stream: Opener = GrpcStream
+    ) -> None:
+        super().__init__("xds", "xds", sink)
+        self._merge = sink
+        self._bootstrap = bootstrap
+        self._server = bootstrap.servers[0]
+        self._view = view
+        self._open_stream = open_stream
+        self._session: Session | None = None
+        self._stream: AdsStream | None = None
+        self._running = False
+        self._retry: Timer | None = None
+        self._tick: Timer | None = None
+        self._inherited: Part | None = None
+        self._patience = FIRST if view == "sidecar" else 0.0  # for how long the first part may be kept back
+        self._until: float | None = None
+        self._wanted: set[str] = set()
+        self._given_up: frozenset[str] = frozenset()
+        self._warned = False
+        self._refusal = ""
+        self._last = super().status()
+
+    # --- Source -------------------------------------------------------------------------------------------------
+
+    def open(self, inherited: Part | None) -> None:
+        self._refusal = gevent_refusal()
+        if inherited is not None:
+            self._inherited, self._patience = inherited, WARM
+            self._was_good = True
+
+    def start(self) -> None:
+        self._refusal = gevent_refusal()
+        if self._refusal:
+            self.trouble(self._refusal)
+            return
+        self._running = True
+        if self._session is None:
+            self._session = self._new_session()
+        self._connect()
+
+    def stop(self) -> None:
+        self._running = False
+        for timer in (self._retry, self._tick):
+            if timer is not None:
+                timer.cancel()
+        self._retry = self._tick = None
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.cancel()
+            self._alive.closed(self._now)
+        self.rest()
+
+    def want(self, name: str, authority: str) -> None:
+        if not name or self._session is None:
+            return
+        self._wanted.add(name)
+        self._session.want(name, authority)
+        self._give_up_if_away()
+        self._publish()
+        self._flush()
+
+    def forget(self, name: str) -> None:
+        if self._session is None:
+            return
+        self._wanted.discard(name)
+        self._given_up -= {name}
+        self._session.forget(name)
+        self._publish()
+        self._flush()
+
+    @property
+    def streaming(self) -> bool:
+        return self._stream is not None
+
+    @property
+    def refusal(self) -> str:
+        return self._refusal
+
+    def pending(self, name: str) -> str:
+        if self.state in (State.FAILED, State.STALE) and self.last_error:
+            return f"control plane {self._server.uri} not reachable: {self.last_error}"
+        return self._asked(lambda session: session.pending(name), "")
+
+    def status(self) -> SourceStatus:
+        self._last = self._asked(self._status, self._last)
+        return replace(
+            self._last,
+            server=self._server.uri,
+            state=self.state.value,
+            since=self.seconds,
+            last_error=self.last_error or self._last.last_error,
+        )
+
+    # --- the session --------------------------------------------------------------------------------------------
+
+    def _new_session(self) -> Session:
+        from meshlib.xds.session import ServerFeatures, Session
+
+        return Session(
+            node_message(self._bootstrap.node),
+            view=self._view,
+            jitter=self._merge.runtime.random,
+            features=ServerFeatures.of(feature.value for feature in self._server.features),
+            server=self._server.uri,
+        )
+
+    @property
+    def _alive(self) -> Session:
+        assert self._session is not None
+        return self._session
+
+    @property
+    def _now(self) -> float:
+        return self.sink.worker.clock.now()
+
+    def _connect(self) -> None:
+        self._retry = None
+        if not self._running or self._stream is not None:
+            return
+        if self.state is State.IDLE:
+            self.begin()
+        self._stream = self._open_stream(self._server, self, self.sink.worker.post)
+
+    def on_ready(self, stream: AdsStream) -> None:
+        if stream is self._stream:
+            self._alive.opened(self._now)
+            self._flush()
+
+    def on_message(self, stream: AdsStream, raw: bytes) -> None:
+        if stream is not self._stream:
+            return
+        try:
+            received = self._alive.received(raw, self._now)
+            self._flush()
+            self._note(received)
+            self._publish()
+        finally:
+            stream.consumed()
+
+    def on_end(self, stream: AdsStream, error: str) -> None:
+        if stream is not self._stream:
+            return
+        self._stream = None
+        answered = self._alive.status(self._now).answered
+        delay = self._alive.closed(self._now, error or "the control plane closed the stream")
+        if not answered:  # ST-05: a stream that had an answer may end; one that had none is an outage
+            self.trouble(error or "the control plane closed the stream without an answer")
+            self._give_up_if_away()
+            self._publish()
+        if self._running:
+            self._retry = self.sink.worker.later(delay, self._connect)
+
+    def _flush(self) -> None:
+        """Write what the session has to say, and be there when its next timer is due."""
+        session, stream = self._alive, self._stream
+        if stream is not None:
+            for raw in session.outgoing(self._now):
+                stream.send(raw)
+        if self._tick is not None:
+            self._tick.cancel()
+        due = session.next_timer() if self._running else None
+        self._tick = None if due is None else self.sink.worker.later(due - self._now, self._on_tick)
+
+    def _on_tick(self) -> None:
+        self._alive.tick(self._now)
+        self._publish()
+        self._flush()
+
+    def _note(self, received: Received) -> None:
+        """What a response did to the source's state, and to its log."""
+        for item in received.rejected:
+            problems = "; ".join(item.problems)
+            _log.warning(
+                "meshlib: %s: %s %r rejected: %s", self._server.uri, item.type, item.resource, problems
+            )
+        if self._alive.seen:
+            self._given_up = frozenset()
+            self.good()
+        elif received.error:
+            self.trouble(received.error)
+        if not self._warned:
+            ignored = self._alive.status(self._now).ignored
+            if ignored:
+                self._warned = True
+                _log.warning(
+                    "meshlib: %s: %d settings are not honoured, %s of %s %r the first; Mesh.status() has all",
+                    self._server.uri, len(ignored), ignored[0].field, ignored[0].type, ignored[0].resource,
+                )  # fmt: skip
+
+    # --- publishing ---------------------------------------------------------------------------------------------
+
+    def _give_up_if_away(self) -> None:
+        """Nobody waits for names that cannot come now."""
+        if self.state in (State.FAILED, State.STALE) and self._session is not None:
+            self._given_up = frozenset(self._session.waiting())
+
+    def _publish(self) -> None:
+        session = self._alive
+        part: Part = session.part
+        if self._kept_back(session):
+            if self._inherited is None:
+                return
+            part = self._inherited
+        elif not session.seen and self.state not in (State.FAILED, State.STALE):
+            return
+        if self._given_up:
+            part = replace(part, absent=part.absent | self._given_up)
+        self.sink.publish(part)
+
+    def _kept_back(self, session: Session) -> bool:
+        """Whether what is in force is better than what the session has yet."""
+        if not self._patience:
+            return False
+        if not session.seen:
+            return self._inherited is not None
+        if self._until is None:
+            self._until = self._now + self._patience
+            self.sink.worker.later(self._patience, self._publish)
+        if self._now < self._until and not self._complete(session):
+            return True
+        self._patience, self._inherited = 0.0, None
+        return False
+
+    def _complete(self, session: Session) -> bool:
+        return session.seen and not session.waiting() and not session.status(self._now).waiting
+
+    # --- asked by other threads ---------------------------------------------------------------------------------
+
+    def _asked(self, question: Callable[[Session], T], default: T) -> T:
+        """The session's answer, given on the worker; ``default`` where there is none within a second."""
+        if self._session is None:
+            return default
+        answers: list[T] = []
+        self.sink.worker.call(lambda: answers.append(question(self._alive)), 1.0)
+        return answers[0] if answers else default
+
+    def _status(self, session: Session) -> SourceStatus:
+        now = session.status(self._now)
+        return SourceStatus(
+            name=self.name,
+            kind=self.kind,
+            versions=dict(now.versions),
+            resources=dict(now.resources),
+            waiting=tuple(dict.fromkeys((*session.waiting(), *now.waiting))),
+            last_error=now.last_error,
+            rejected=now.rejected,
+            ignored=(*self._unused(), *now.ignored),
+        )
+
+    def _unused(self) -> tuple[Ignored, ...]:
+        """What the bootstrap says and nobody does yet."""
+        others = self._bootstrap.servers[1:]
+        servers = (
+            Ignored("", "bootstrap", f"xds_servers[{index}]", server.uri)
+            for index, server in enumerate(others, 1)
+        )
+        skipped = (Ignored("", "bootstrap", path, "") for path in self._bootstrap.skipped)
+        return (*servers, *skipped)
