@@ -14,6 +14,9 @@ __all__ = ["LARGEST", "is_envoy_shape", "read", "text_of"]
 LARGEST = 16 * 2**20
 """Bytes of a configuration file; more is a mistake (somebody named a log or a device)."""
 
+_MOST = 1_000_000
+"""Values in a YAML file."""
+
 _ENVOY_KEYS = frozenset({"listeners", "clusters", "routes", "endpoints"})
 _OUR_KEYS = frozenset(
     {"xds", "services", "services_file", "sidecar", "adoption", "dns", "bypass"}
@@ -90,27 +93,39 @@ def _yaml(text: str, name: str) -> object:
     except ImportError:
         raise ConfigError(f"{name}: YAML needs the extra: pip install 'meshlib-client[yaml]'") from None
     try:
-        return yaml.load(text, _yaml_loader())  # noqa: S506  (a SafeLoader)
+        value = yaml.load(text, _yaml_loader())  # noqa: S506  (a SafeLoader)
     except (yaml.YAMLError, LookupError, AttributeError, TypeError) as problem:
         # PyYAML lets these out where a tag (!!int "") does not fit its text.
-        raise ValueError(" ".join(str(problem).split())) from problem
+        raise ValueError(" ".join(str(problem).split()) or "is not YAML") from problem
+    _bounded(value)
+    return value
+
+
+def _bounded(value: object) -> None:
+    """With aliases (``*name``) a short text can mean a value without end."""
+    waiting, seen = [value], 0
+    while waiting:
+        item = waiting.pop()
+        seen += 1
+        if seen > _MOST:
+            raise ValueError(f"its aliases (*name) make more than {_MOST} values of it")
+        if isinstance(item, dict):
+            waiting += item.values()
+        elif isinstance(item, list | tuple):
+            waiting += item
 
 
 def _yaml_loader() -> type[Any]:
     """PyYAML's safe loader with YAML 1.2's core types: ``on`` and ``off`` are words (``retry.on`` is a key of ours),
-    ``12:30`` is no number, a date is text. A key that is there twice is an error; so are aliases, with which
-    a short text could become an endless value.
+    ``12:30`` is no number, a date is text, ``<<`` is a key like any other. A key that is there twice is an error.
     """
     import yaml
 
     class Loader(yaml.SafeLoader):
         yaml_implicit_resolvers: dict[str, list[tuple[str, Any]]] = {}  # noqa: RUF012  (PyYAML's own shape)
 
-        def compose_node(self, parent: Any, index: Any) -> Any:
-            if self.check_event(yaml.AliasEvent):
-                mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-                raise yaml.YAMLError(f"line {mark.line + 1}: aliases (*name) are not allowed")
-            return super().compose_node(parent, index)
+        def flatten_mapping(self, node: Any) -> None:
+            """No merging: it could grow without end before anything counts it."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
             seen: set[str] = set()

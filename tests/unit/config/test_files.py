@@ -18,6 +18,11 @@ adoption: {default: on}
 """
 
 
+LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{level + 1}: &a{level + 1} [{', '.join([f'*a{level}'] * 10)}]\n" for level in range(30)
+)
+
+
 def write(tmp_path, name, text):
     path = tmp_path / name
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -51,6 +56,12 @@ class TestFormats:
         assert (config.sidecar.mode, config.adoption.default) == ("off", "on")
         assert (config.node.id, config.node.zone) == ("no", "12:30")
 
+    def test_yaml_may_have_aliases(self, tmp_path):
+        text = "services: {a: {endpoints: [h:1], retry: &r {attempts: 3}}, b: {endpoints: [h:2], retry: *r}}"
+        services = load(write(tmp_path, "a.yaml", text)).services
+        assert services["a"].retry == services["b"].retry
+        assert services["b"].retry.attempts == 3
+
     @pytest.mark.parametrize("name", ["a.toml", "a.yaml"])
     def test_an_empty_file_says_nothing(self, tmp_path, name):
         assert load(write(tmp_path, name, "# nothing\n")) == Config()
@@ -78,7 +89,9 @@ class TestWhatIsWrong:
             ("a.yaml", "- a", "must be a table"),
             ("a.yaml", "a: [", "line 1"),
             ("a.yaml", "seed: 1\nseed: 2", '"seed" is there twice'),
-            ("a.yaml", "node: &n {id: a}\nxds: *n", "aliases"),
+            ("a.yaml", "node: {metadata: &m {again: *m}}", "aliases"),
+            ("a.yaml", LAUGHS, "aliases"),
+            ("a.yaml", "node: &n {id: a}\nxds:\n  <<: *n", 'xds."<<": unknown key'),
             ("a.yaml", "a: 1\n---\nb: 2", "document"),
             ("a.yaml", "seed: !!python/object/apply:os.system [x]", "could not determine a constructor"),
             ("a.yaml", 'seed: !!int ""', "a.yaml"),
