@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from meshlib.testing import build
     from meshlib.testing.clock import Timer, VirtualClock
-    from meshlib.testing.control_plane import ControlPlane
+    from meshlib.testing.control_plane import ControlPlane, Raw
     from meshlib.testing.journal import Request
     from meshlib.testing.orders import Order
     from meshlib.testing.upstream import Received, Upstream
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ControlPlane",
     "Order",
+    "Raw",
     "Received",
     "Request",
     "Timer",
@@ -39,6 +40,7 @@ __all__ = [
 _HOMES = {
     "ControlPlane": "control_plane",
     "Order": "orders",
+    "Raw": "control_plane",
     "Received": "upstream",
     "Request": "journal",
     "Timer": "clock",

@@ -9,7 +9,7 @@ with ControlPlane(build.listener("web", routes), build.cluster("a", [address])) 
 from __future__ import annotations
 
 import contextlib
-import time
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ import grpc
 from meshlib.testing.ads_state import State
 from meshlib.testing.ads_stream import Faults, Stream
 from meshlib.testing.journal import Journal, Request
+from meshlib.testing.ports import refuse_taken, reserve
 from meshlib.xds import schema
 
 __all__ = ["ControlPlane", "Raw", "Resource"]
@@ -41,7 +42,6 @@ Resource: TypeAlias = "Mapping[str, Any] | schema.WireMessage | Raw"
 
 # Each stream occupies one worker for as long as it is open.
 _STREAMS = 256
-_REBIND = 5.0  # seconds to wait for a port that the server before still holds
 
 
 class ControlPlane:
@@ -52,8 +52,8 @@ class ControlPlane:
     changed, as istiod's do. `resend=False`: a client that reconnects with the newest version gets no answer. `wrap`:
     resources come inside a `Resource` message.
 
-    It starts with `start()` or `with`. Every method may be called from every thread; a change is queued for all open
-    streams when the method returns. Type arguments ("kind") are short names (`listener`, `route`, `cluster`,
+    It starts with `start()` or `with`. Every method may be called from every thread, those that
+    start and stop it from one at a time; a change is queued for all open streams when the method returns. Type arguments ("kind") are short names (`listener`, `route`, `cluster`,
     `endpoint`, `secret`) or type URLs.
     """
 
@@ -76,6 +76,7 @@ class ControlPlane:
         self._lock = self._journal.changed  # guards the state, the faults, the streams and what each has sent
         self._streams: dict[int, Stream] = {}
         self._opened = 0
+        self._reserved: socket.socket | None = None
         self._server: tuple[grpc.Server, ThreadPoolExecutor] | None = None
         self._state.replace(map(_packed, resources), None)
 
@@ -105,10 +106,21 @@ class ControlPlane:
             raise
         server.start()
         self._server = (server, pool)
+        self._reserve(None)
         return self
 
     def stop(self) -> None:
-        """Closes the port and breaks every stream, as the death of the process would; resources are kept."""
+        """Closes the port and breaks every stream; resources are kept."""
+        self._stop()
+        self._reserve(None)
+
+    def kill(self) -> None:
+        """As `stop`, but the port stays reserved for the next `start`, until `stop`: for an outage."""
+        if self._server is not None:
+            self._reserve(reserve(self.port))
+        self._stop()
+
+    def _stop(self) -> None:
         if self._server is None:
             return
         (server, pool), self._server = self._server, None
@@ -119,8 +131,8 @@ class ControlPlane:
             self._lock.notify_all()
 
     def restart(self) -> None:
-        """Stops and starts at the same port, with the same resources and versions."""
-        self.stop()
+        """Kills it and starts it at the same port, with the same resources and versions."""
+        self.kill()
         self.start()
 
     def __enter__(self) -> Self:
@@ -312,23 +324,24 @@ class ControlPlane:
 
     def _bound(self, pool: ThreadPoolExecutor) -> grpc.Server:
         options = (
-            ("grpc.so_reuseport", 0),  # two servers must not share a port unseen
+            ("grpc.so_reuseport", 1),  # beside the socket that keeps the port reserved
             ("grpc.max_receive_message_length", -1),
             ("grpc.max_send_message_length", -1),
         )
-        deadline = time.monotonic() + _REBIND
-        while True:
-            server = grpc.server(pool, options=options)
-            server.add_generic_rpc_handlers((_Handler(self._serve),))
-            try:
-                self.port = self._listen(server)
-            except RuntimeError as error:
-                if time.monotonic() >= deadline:
-                    raise OSError(f"127.0.0.1:{self.port} cannot be bound: {error}") from error
-                with self._lock:
-                    self._lock.wait(0.05)
-            else:
-                return server
+        refuse_taken(self.port)
+        server = grpc.server(pool, options=options)
+        server.add_generic_rpc_handlers((_Handler(self._serve),))
+        try:
+            self.port = self._listen(server)
+        except RuntimeError as error:
+            raise OSError(f"127.0.0.1:{self.port} cannot be bound: {error}") from error
+        return server
+
+    def _reserve(self, reserved: socket.socket | None) -> None:
+        """Keeps this socket in place of the one kept before."""
+        before, self._reserved = self._reserved, reserved
+        if before is not None:
+            before.close()
 
     def _listen(self, server: grpc.Server) -> int:
         where = f"127.0.0.1:{self.port}"

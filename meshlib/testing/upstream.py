@@ -28,6 +28,7 @@ from typing import Any, Self, TypeVar, cast
 from meshlib.testing.http_answer import Answer, response_head
 from meshlib.testing.http_connection import BadRequest, Connection, Gone, RequestHead
 from meshlib.testing.orders import ORDER_HEADER, Order
+from meshlib.testing.ports import bind, refuse_taken, reserve
 
 __all__ = ["CONTROL_PATH", "Received", "Upstream", "main"]
 
@@ -39,7 +40,6 @@ CONTROL_PATH = "/__upstream__"
 _KEPT_REQUESTS = 10_000
 _KEPT_BODY = 64 * 1024
 _JOIN = 5.0  # seconds for a connection's thread to notice that it is to end
-_REBIND = 5.0  # seconds to wait for a port that the server before still holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,8 @@ class Upstream:
         self._requests_total = 0
         self._rules: list[_Rule] = []
         self._releases = 0
+        self._held_now = 0
+        self._reserved: socket.socket | None = None
         self._listening: tuple[socket.socket, socket.socket, threading.Thread] | None = None
         if tls is not None and tls.sni_callback is None:
             tls.sni_callback = cast("Any", _note_sni)
@@ -112,7 +114,7 @@ class Upstream:
         """Listens; nothing happens if it does. Raises OSError if its port cannot be had."""
         if self._listening is not None:
             return self
-        listener = self._bound()
+        listener = self._listener()
         self.port = listener.getsockname()[1]
         wake, woken = socket.socketpair()
         thread = threading.Thread(
@@ -125,9 +127,15 @@ class Upstream:
     def stop(self) -> None:
         """Ends in order: the port is closed, each connection is closed with FIN, threads are joined."""
         self._stop(Connection.leave)
+        self._reserve(None)
 
     def kill(self) -> None:
-        """Ends as a killed process does: the port is closed and each connection is reset."""
+        """Ends as a killed process does: the port refuses and each connection is reset.
+
+        The port stays reserved for the next `start`, until `stop`.
+        """
+        if self._listening is not None:
+            self._reserve(reserve(self.port))
         self._stop(Connection.cut)
 
     def restart(self) -> None:
@@ -221,13 +229,19 @@ class Upstream:
         """How many connections were ever accepted."""
         return self._connections_total
 
+    @property
+    def held(self) -> int:
+        """How many requests are held now: what `release` would let go."""
+        return self._held_now
+
     def counts(self) -> dict[str, int]:
-        """The three counts, under the names of their properties."""
+        """The counts, under the names of their properties."""
         with self._changed:
             return {
                 "connections_open": self.connections_open,
                 "connections_total": self.connections_total,
                 "requests_total": self.requests_total,
+                "held": self.held,
             }
 
     def wait_for(
@@ -235,7 +249,7 @@ class Upstream:
     ) -> T:
         """Waits until `predicate()` is true, and gives what it returned. Seconds are real ones.
 
-        It is asked again whenever a request has arrived or a connection has come or gone. Raises TimeoutError.
+        It is asked again whenever a request arrives or is held, and when a connection comes or goes. Raises TimeoutError.
         """
         deadline = time.monotonic() + timeout
         with self._changed:
@@ -250,22 +264,23 @@ class Upstream:
 
     # -------------------------------------------------------------------------------------- the server
 
-    def _bound(self) -> socket.socket:
-        deadline = time.monotonic() + _REBIND
-        while True:
-            listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-            try:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                listener.bind(("127.0.0.1", self.port))
-                listener.listen(1024)
-            except OSError:
-                listener.close()
-                if time.monotonic() >= deadline:
-                    raise
-                with self._changed:
-                    self._changed.wait(0.05)
-            else:
-                return listener
+    def _listener(self) -> socket.socket:
+        refuse_taken(self.port)
+        listener = bind(self.port)
+        try:
+            listener.listen(1024)
+        except OSError:
+            listener.close()
+            raise
+        self._reserve(None)
+        return listener
+
+    def _reserve(self, reserved: socket.socket | None) -> None:
+        """Keeps this socket in place of the one kept before."""
+        with self._changed:
+            before, self._reserved = self._reserved, reserved
+        if before is not None:
+            before.close()
 
     def _accept(self, listener: socket.socket, woken: socket.socket) -> None:
         with selectors.DefaultSelector() as selector, listener, woken:
@@ -341,7 +356,7 @@ class Upstream:
         if head.path == CONTROL_PATH:
             return self._control(connection, head)
         order = self._choose(head)
-        answer = Answer(connection, head, order, self._held)
+        answer = Answer(connection, head, order, self._hold)
         if order.echo:
             received = self._echo(connection, head, answer)
         elif order.early:
@@ -422,12 +437,17 @@ class Upstream:
         }
         return json.dumps(described).encode()
 
-    def _held(self, connection: Connection) -> None:
+    def _hold(self, connection: Connection) -> None:
         """Waits for a release that comes after now."""
         with self._changed:
             before = self._releases
+            self._held_now += 1
             self._changed.notify_all()
-        connection.pause_until(lambda: self._releases != before)
+        try:
+            connection.pause_until(lambda: self._releases != before)
+        finally:
+            with self._changed:
+                self._held_now -= 1
 
     def _control(self, connection: Connection, head: RequestHead) -> bool:
         """GET: the counts. PUT: an order with `times`, as JSON. DELETE: behave. POST: release."""

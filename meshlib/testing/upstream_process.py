@@ -6,12 +6,14 @@ import contextlib
 import http.client
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Self
 
 from meshlib.testing.orders import Order
+from meshlib.testing.ports import reserve
 from meshlib.testing.upstream import CONTROL_PATH
 
 __all__ = ["UpstreamProcess"]
@@ -29,6 +31,7 @@ class UpstreamProcess:
         self.name = name
         self.port = port
         self._process: subprocess.Popen[str] | None = None
+        self._reserved: socket.socket | None = None
 
     @property
     def address(self) -> str:
@@ -74,21 +77,25 @@ class UpstreamProcess:
             self.kill()
             raise RuntimeError(f"the upstream {self.name} did not start at port {self.port}")
         self.port = int(line.rpartition(":")[2])
+        if self._reserved is None:  # so that the port is still ours when the process has been killed
+            self._reserved = reserve(self.port)
         return self
 
     def stop(self) -> None:
         """Ends it in order, or kills it if that takes too long."""
-        if self._process is None:
-            return
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError):  # it has ended already
-            self._process.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_END)
-        self.kill()
+        if self._process is not None:
+            assert self._process.stdin is not None
+            with contextlib.suppress(OSError):  # it has ended already
+                self._process.stdin.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_END)
+            self.kill()
+        if self._reserved is not None:
+            self._reserved.close()
+            self._reserved = None
 
     def kill(self) -> None:
-        """Kills it (SIGKILL) and waits for its end."""
+        """Kills it (SIGKILL) and waits for its end. The port stays reserved for the next `start`, until `stop`."""
         if self._process is None:
             return
         process, self._process = self._process, None
