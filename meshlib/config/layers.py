@@ -225,8 +225,7 @@ def _lay_config(tree: _Tree, config: Config, rank: Rank) -> None:
         by_source.setdefault(source, []).append((path, value))
     for source, items in by_source.items():
         if source.rank is rank:
-            # Paths were made absolute when they were read.
-            tree.lay(_nested(iter(items)), replace(source, directory=""))
+            tree.lay(_nested(iter(items)), source)
 
 
 def _lay_environment(tree: _Tree, environ: Mapping[str, str]) -> None:
