@@ -33,6 +33,8 @@ __all__ = ["BreakerState", "Change", "CircuitBreaker", "Permit"]
 
 
 class BreakerState(Enum):
+    """The values are what ``Mesh.status()`` shows."""
+
     CLOSED = "closed"
     OPEN = "open"
     HALF_OPEN = "half_open"

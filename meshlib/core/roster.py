@@ -1,0 +1,126 @@
+"""The endpoints of a cluster over its updates: who stays is the same object, who leaves is marked gone.
+
+An endpoint is known by its address; where that changed, by one of its additional addresses (DS-01: the whole set is one
+endpoint, in any order). Of endpoints that share an address the first in order of priority counts, as in Envoy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from meshlib.core.locality import Group
+from meshlib.core.upstream import Down, LiveEndpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from meshlib.model.address import Address
+    from meshlib.model.cluster import Cluster, Tls
+    from meshlib.model.endpoint import Endpoint, Locality, LocalityEndpoints
+
+__all__ = ["Roster", "plan_roster", "tls_of"]
+
+#: Envoy: the endpoint metadata that ``transport_socket_matches`` is held against.
+_SOCKET_MATCH = "envoy.transport_socket_match"
+
+_Entry = tuple["LiveEndpoint", "Endpoint", "Locality", int, "Tls | None"]
+
+
+@dataclass(slots=True)
+class Roster:
+    """A cluster's endpoints, by address and by locality. ``apply`` puts a planned one into force."""
+
+    live: dict[Address, LiveEndpoint] = field(default_factory=dict)
+    groups: list[Group] = field(default_factory=list)
+    gone: list[LiveEndpoint] = field(default_factory=list)
+    changed: list[_Entry] = field(default_factory=list)
+
+    def apply(self) -> None:
+        """Write what changed into the endpoints that stay, and mark those that left. Under the lock of their cluster."""
+        for live, endpoint, locality, priority, tls in self.changed:
+            live.endpoint = endpoint
+            live.address = endpoint.address
+            live.name = str(endpoint.address)
+            live.hostname = endpoint.hostname
+            live.weight = max(1, endpoint.weight)
+            live.locality = locality
+            live.priority = priority
+            live.tls = tls
+            live.down = (live.down & Down.EJECTED) | _down(endpoint, tls)
+        for live in self.gone:
+            live.gone = True
+        self.changed, self.gone = [], []
+
+
+def plan_roster(old: Mapping[Address, LiveEndpoint], cluster: Cluster) -> Roster:
+    """The roster that ``cluster`` orders, with the endpoints of ``old`` where they stay. Changes none of them yet, so
+    it needs no lock as long as one writer plans.
+    """
+    roster = Roster()
+    if cluster.assignment is not None:
+        for part in sorted(cluster.assignment.localities, key=lambda item: item.priority):
+            _add(roster, old, cluster, part)
+    kept = set(map(id, roster.live.values()))
+    roster.gone = [live for live in old.values() if id(live) not in kept]
+    return roster
+
+
+def _add(
+    roster: Roster, old: Mapping[Address, LiveEndpoint], cluster: Cluster, part: LocalityEndpoints
+) -> None:
+    group = Group(part.priority, part.weight)
+    for endpoint in part.endpoints:
+        if endpoint.address in roster.live:
+            continue
+        tls = tls_of(cluster, endpoint, part.metadata) if cluster.tls_matches else cluster.tls
+        live = old.get(endpoint.address) or _renamed(roster, old, endpoint)
+        if live is None:
+            live = LiveEndpoint(
+                endpoint, priority=part.priority, locality=part.locality, tls=tls, down=_down(endpoint, tls)
+            )
+        elif not _same(live, endpoint, part, tls):
+            roster.changed.append((live, endpoint, part.locality, part.priority, tls))
+        roster.live[endpoint.address] = live
+        group.endpoints.append(live)
+    roster.groups.append(group)
+
+
+def _renamed(roster: Roster, old: Mapping[Address, LiveEndpoint], endpoint: Endpoint) -> LiveEndpoint | None:
+    for address in endpoint.additional_addresses:
+        live = old.get(address)
+        if (
+            live is not None
+            and endpoint.address in live.endpoint.additional_addresses
+            and live not in roster.live.values()
+        ):
+            return live
+    return None
+
+
+def _same(live: LiveEndpoint, endpoint: Endpoint, part: LocalityEndpoints, tls: Tls | None) -> bool:
+    known = live.endpoint
+    return (
+        (known is endpoint or (known == endpoint and known.metadata == endpoint.metadata))
+        and live.priority == part.priority
+        and live.locality == part.locality
+        and live.tls == tls
+    )
+
+
+def _down(endpoint: Endpoint, tls: Tls | None) -> int:
+    down = 0 if endpoint.health.usable else Down.CONTROL_PLANE
+    return down | Down.TLS if tls is not None and tls.unsupported else down
+
+
+def tls_of(cluster: Cluster, endpoint: Endpoint, locality: Mapping[str, Mapping[str, object]]) -> Tls | None:
+    """What a connection to ``endpoint`` must use: the first of ``transport_socket_matches`` all of whose labels the
+    endpoint's metadata has (or, where that has none at all, its locality's), else the cluster's own.
+    """
+    labels = endpoint.metadata.get(_SOCKET_MATCH)
+    if labels is None:
+        labels = locality.get(_SOCKET_MATCH, {})
+    for entry in cluster.tls_matches:
+        if all(name in labels and labels[name] == value for name, value in entry.match.items()):
+            return entry.tls
+    return cluster.tls

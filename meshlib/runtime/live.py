@@ -1,0 +1,439 @@
+"""A cluster that is in use: its endpoints, what is counted of them, and who may be called now.
+
+One lock per cluster. It guards everything that changes: counters, endpoints' marks, balancer, ejections, breaker. It is
+held for a few microseconds, never during I/O, a callback or a call; what has to be told is gathered under it and told
+after. Decisions are core's; this file only keeps them together.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from meshlib.core.breaker import CircuitBreaker
+from meshlib.core.classify import verdict
+from meshlib.core.limits import may_retry, reached
+from meshlib.core.locality import Balance, describe
+from meshlib.core.outlier import Ejections
+from meshlib.core.roster import Roster, plan_roster
+from meshlib.core.upstream import Down, LiveEndpoint, Refusal, RefusalKind
+from meshlib.model.call import OutcomeKind
+from meshlib.model.endpoint import Health
+from meshlib.model.events import BreakerChanged, EndpointEjected, EndpointReturned
+from meshlib.model.status import ClusterStatus, EndpointStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from meshlib.core.breaker import Change, Permit
+    from meshlib.core.classify import Verdict
+    from meshlib.core.upstream import PickContext
+    from meshlib.model.call import Outcome
+    from meshlib.model.cluster import Cluster
+    from meshlib.model.events import Event
+    from meshlib.model.policy import RetryBudget
+    from meshlib.runtime.pybreaker_bridge import Bridge
+
+__all__ = ["LiveCluster", "LivePick", "LiveRetry"]
+
+
+class LivePick:
+    """An endpoint held for one attempt (:class:`meshlib.core.upstream.Pick`)."""
+
+    __slots__ = ("_cluster", "_permit", "_released", "_reported", "endpoint")
+
+    def __init__(self, cluster: LiveCluster, endpoint: LiveEndpoint, permit: Permit | None) -> None:
+        self.endpoint = endpoint
+        self._cluster = cluster
+        self._permit = permit
+        self._reported = False
+        self._released = False
+
+    def report(self, outcome: Outcome, now: float) -> None:
+        cluster = self._cluster
+        with cluster._lock:
+            if self._reported or self._released:
+                return
+            self._reported = True
+            cluster._heard(self.endpoint, self._permit, outcome, now)
+            told = cluster._to_tell()
+        for tell in told:
+            tell()
+
+    def release(self, now: float, failure: Outcome | None = None) -> None:
+        cluster = self._cluster
+        with cluster._lock:
+            if self._released:
+                return
+            self._released = True
+            if failure is not None and failure.kind is not OutcomeKind.OK:
+                cluster._heard(self.endpoint, self._permit, failure, now)
+            elif not self._reported and self._permit is not None and cluster._breaker is not None:
+                cluster._breaker.settle(self._permit, None, now)
+            self.endpoint.active -= 1
+            cluster.active -= 1
+            told = cluster._to_tell()
+        for tell in told:
+            tell()
+
+
+class LiveRetry:
+    """Leave for one retry (:class:`meshlib.core.upstream.RetryPermit`)."""
+
+    __slots__ = ("_cluster",)
+
+    def __init__(self, cluster: LiveCluster) -> None:
+        self._cluster: LiveCluster | None = cluster
+
+    def release(self) -> None:
+        cluster = self._cluster
+        if cluster is None:
+            return
+        with cluster._lock:
+            if self._cluster is not None:
+                self._cluster = None
+                cluster.retries -= 1
+
+
+class LiveCluster:
+    """One cluster (:class:`meshlib.core.upstream.Upstream` and ``Connections``). Thread-safe; no method blocks.
+
+    ``update`` belongs to the one writer of the configuration.
+
+    Args:
+        cluster: What the configuration says.
+        random: Floats in [0, 1); thread-safe.
+        emit: Is told of events, outside the lock; must not raise.
+        clock: Monotonic seconds, for what comes from outside a call.
+        now: The same clock's, now.
+
+    Attributes:
+        active: Picks not released. ``retries``, ``connections``, ``pending``: the like. Read them, no more.
+    """
+
+    __slots__ = (
+        "_balance",
+        "_breaker",
+        "_bridge",
+        "_clock",
+        "_ejections",
+        "_emit",
+        "_lock",
+        "_random",
+        "_roster",
+        "_told",
+        "active",
+        "cluster",
+        "connections",
+        "pending",
+        "retries",
+    )
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        random: Callable[[], float],
+        emit: Callable[[Event], None],
+        clock: Callable[[], float],
+        now: float,
+    ) -> None:
+        self.cluster = cluster
+        self.active = 0
+        self.retries = 0
+        self.connections = 0
+        self.pending = 0
+        self._lock = threading.Lock()
+        self._random = random
+        self._emit = emit
+        self._clock = clock
+        self._roster = Roster()
+        # None: something changed since it was made.
+        self._balance: Balance | None = None
+        self._ejections: Ejections | None = None
+        self._breaker: CircuitBreaker | None = None
+        self._bridge: Bridge | None = None
+        self._told: list[Callable[[], None]] = []
+        self._put(cluster, plan_roster({}, cluster), now)
+
+    # --- a call's side --------------------------------------------------------------------------------------------
+
+    def pick(self, context: PickContext, now: float) -> LivePick | Refusal:
+        """An endpoint for one attempt, or why there is none: dropped, breaker, max_requests, nobody usable."""
+        with self._lock:
+            picked = self._pick(context, now)
+            told = self._told
+            if told:
+                self._told = []
+        if told:
+            for tell in told:
+                tell()
+        return picked
+
+    def peek(self, context: PickContext) -> LiveEndpoint | None:
+        """What a pick now would give, were it not refused. Counts nothing and moves nothing on."""
+        with self._lock:
+            return self._balanced().peek(context)
+
+    def begin_retry(self, budget: RetryBudget | None) -> LiveRetry | None:
+        with self._lock:
+            if not may_retry(self.cluster.limits, budget, self.retries, self.active + self.pending):
+                return None
+            self.retries += 1
+        return LiveRetry(self)
+
+    def _pick(self, context: PickContext, now: float) -> LivePick | Refusal:
+        cluster = self.cluster
+        if cluster.assignment is not None and cluster.assignment.drops:
+            dropped = self._dropped()
+            if dropped is not None:
+                return dropped
+        if self._ejections is not None and now >= self._ejections.next_sweep:
+            self._sweep(now)
+        permit = None
+        if self._breaker is not None:
+            permit = self._ask(self._breaker, now)
+            if permit is None:
+                state = self._breaker.state.value.replace("_", " ")
+                return Refusal(RefusalKind.BREAKER, f"the breaker of cluster {cluster.name!r} is {state}")
+        refusal: Refusal | None = None
+        limit = cluster.limits.max_requests
+        if limit is not None and self.active >= limit:
+            words = f"cluster {cluster.name!r} has {self.active} calls in flight, max_requests is {limit}"
+            refusal = Refusal(RefusalKind.MAX_REQUESTS, words)
+        else:
+            endpoint = (self._balance or self._balanced()).pick(context)
+            if endpoint is not None:
+                endpoint.active += 1
+                self.active += 1
+                if self._bridge is not None:
+                    self._told.append(self._bridge.before_call)
+                return LivePick(self, endpoint, permit)
+            refusal = self._nobody()
+        if permit is not None and self._breaker is not None:
+            self._breaker.settle(permit, None, now)
+        return refusal
+
+    def _dropped(self) -> Refusal | None:
+        """ED-06: each category takes its share of what those before left."""
+        assert self.cluster.assignment is not None
+        for drop in self.cluster.assignment.drops:
+            if self._random() * 1_000_000 < drop.per_million:
+                words = f"cluster {self.cluster.name!r} drops calls ({drop.category or 'no category'})"
+                return Refusal(RefusalKind.DROPPED, words)
+        return None
+
+    def _nobody(self) -> Refusal:
+        endpoints = list(self._roster.live.values())
+        words = f"cluster {self.cluster.name!r} {describe(endpoints)}"
+        if endpoints and all(endpoint.down & Down.TLS for endpoint in endpoints):
+            reason = next((item.tls.unsupported for item in endpoints if item.tls is not None), "")
+            return Refusal(RefusalKind.TLS, f"{words}: {reason}")
+        return Refusal(RefusalKind.NO_ENDPOINT, words)
+
+    # --- what came of it (under the lock) -------------------------------------------------------------------------
+
+    def _heard(self, endpoint: LiveEndpoint, permit: Permit | None, outcome: Outcome, now: float) -> None:
+        judged = verdict(outcome)
+        if self._ejections is not None:
+            if now >= self._ejections.next_sweep:
+                self._sweep(now)
+            ejected = self._ejections.hear(endpoint, judged, len(self._roster.live), now)
+            if ejected is not None:
+                self._balance = None
+                self._say(EndpointEjected(self.cluster.name, endpoint.name, ejected.reason, ejected.seconds))
+        if permit is not None and self._breaker is not None:
+            self._settle(self._breaker, permit, judged, outcome, now)
+
+    def _sweep(self, now: float) -> None:
+        assert self._ejections is not None
+        for endpoint in self._ejections.sweep(now):
+            self._returned(endpoint)
+
+    def _returned(self, endpoint: LiveEndpoint) -> None:
+        self._balance = None
+        self._say(EndpointReturned(self.cluster.name, endpoint.name))
+
+    def _ask(self, breaker: CircuitBreaker, now: float) -> Permit | None:
+        bridge = self._bridge
+        if bridge is not None:
+            self._breaker_changed(bridge.look(now))
+        permit, change = breaker.ask(now)
+        if change is not None:
+            if bridge is not None:
+                bridge.changed(change[1])
+            self._breaker_changed(change)
+        return permit
+
+    def _settle(
+        self, breaker: CircuitBreaker, permit: Permit, judged: Verdict, outcome: Outcome, now: float
+    ) -> None:
+        counted = permit.epoch == breaker.epoch
+        change = breaker.settle(permit, judged.good, now)
+        bridge, good = self._bridge, judged.good
+        if bridge is not None and good is not None and counted:
+            bridge.settled(good, change)
+            self._told.append(lambda: bridge.told(good, outcome))
+        self._breaker_changed(change)
+
+    def _breaker_changed(self, change: Change | None) -> None:
+        if change is None:
+            return
+        old, new = change
+        bridge = self._bridge
+        if bridge is not None:
+            self._told.append(lambda: bridge.state_change(old, new))
+        self._say(BreakerChanged(self.cluster.name, old.value, new.value))
+
+    def _apply(self, move: Callable[[], Change | None]) -> None:
+        """Move the breaker from outside a call: a storage or a listener said so."""
+        with self._lock:
+            self._breaker_changed(move())
+            told = self._to_tell()
+        for tell in told:
+            tell()
+
+    def _say(self, event: Event) -> None:
+        self._told.append(lambda: self._emit(event))
+
+    def _to_tell(self) -> list[Callable[[], None]]:
+        """What gathered; the caller tells it once the lock is free."""
+        told = self._told
+        if told:
+            self._told = []
+        return told
+
+    def _balanced(self) -> Balance:
+        if self._balance is None:
+            assignment = self.cluster.assignment
+            factor = 140 if assignment is None else assignment.overprovisioning_factor
+            self._balance = Balance(self._roster.groups, self.cluster.balancing, factor, self._random)
+        return self._balance
+
+    # --- the writer's side ----------------------------------------------------------------------------------------
+
+    def update(self, cluster: Cluster, now: float) -> None:
+        """Another configuration of the same cluster: endpoints that stay keep all that is counted of them."""
+        old = self.cluster
+        roster = None
+        if not (
+            cluster.assignment is old.assignment
+            and cluster.tls == old.tls
+            and cluster.tls_matches is old.tls_matches
+        ):
+            roster = plan_roster(self._roster.live, cluster)
+        self._put(cluster, roster, now)
+
+    def retire(self, now: float) -> None:
+        """It left the configuration: whoever still holds it is refused; calls in flight run on."""
+        with self._lock:
+            self._put_roster(Roster(gone=list(self._roster.live.values())), now)
+
+    def _put(self, cluster: Cluster, roster: Roster | None, now: float) -> None:
+        with self._lock:
+            self.cluster = cluster
+            self._put_outlier(now)
+            self._put_breaker()
+            if roster is not None:
+                self._put_roster(roster, now)
+            self._balance = None
+            told = self._to_tell()
+        for tell in told:
+            tell()
+
+    def _put_roster(self, roster: Roster, now: float) -> None:
+        if self._ejections is not None:
+            self._ejections.sweep(now)
+            for endpoint in roster.gone:
+                self._ejections.forget(endpoint)
+        roster.apply()
+        self._roster = roster
+        self._balance = None
+
+    def _put_outlier(self, now: float) -> None:
+        config, ejections = self.cluster.outlier, self._ejections
+        if config is None:
+            if ejections is not None:
+                for endpoint in ejections.clear():
+                    self._returned(endpoint)
+            self._ejections = None
+        elif ejections is None:
+            self._ejections = Ejections(config, self._random, now)
+        elif config != ejections.config:
+            ejections.configure(config, now)
+
+    def _put_breaker(self) -> None:
+        config, breaker = self.cluster.breaker, self._breaker
+        if config is None:
+            self._breaker = self._bridge = None
+            return
+        if breaker is None:
+            breaker = self._breaker = CircuitBreaker(config)
+        elif breaker.config == config:
+            return
+        before, breaker.config = breaker.config, config
+        if self._bridge is not None and (before.listeners, before.storage) == (
+            config.listeners,
+            config.storage,
+        ):
+            return
+        self._bridge = None
+        if config.listeners or config.storage is not None:
+            from meshlib.runtime.pybreaker_bridge import Bridge
+
+            self._bridge = Bridge(self.cluster.name, breaker, self._apply, self._clock)
+
+    # --- connections ----------------------------------------------------------------------------------------------
+
+    def open_connection(self, *, force: bool = False) -> bool:
+        with self._lock:
+            if not force and reached(self.cluster.limits.max_connections, self.connections):
+                return False
+            self.connections += 1
+            return True
+
+    def close_connection(self) -> None:
+        with self._lock:
+            self.connections -= 1
+
+    def begin_pending(self) -> bool:
+        with self._lock:
+            if reached(self.cluster.limits.max_pending, self.pending):
+                return False
+            self.pending += 1
+            return True
+
+    def end_pending(self) -> None:
+        with self._lock:
+            self.pending -= 1
+
+    # --- status ---------------------------------------------------------------------------------------------------
+
+    @property
+    def endpoints(self) -> tuple[LiveEndpoint, ...]:
+        """Everybody in it now, in order of priority."""
+        return tuple(self._roster.live.values())
+
+    def status(self, now: float) -> ClusterStatus:
+        with self._lock:
+            if self._ejections is not None:
+                self._sweep(now)
+            endpoints = tuple(_status(endpoint) for endpoint in self._roster.live.values())
+            breaker = self._breaker.state.value if self._breaker is not None else "closed"
+            status = ClusterStatus(endpoints, breaker, self.active)
+            told = self._to_tell()
+        for tell in told:
+            tell()
+        return status
+
+
+def _status(endpoint: LiveEndpoint) -> EndpointStatus:
+    health = "healthy"
+    if endpoint.endpoint.health is Health.DRAINING:
+        health = "draining"
+    elif endpoint.down & ~Down.EJECTED:
+        health = "unhealthy"
+    elif endpoint.down:
+        health = "ejected"
+    return EndpointStatus(
+        endpoint.name, endpoint.weight, endpoint.priority, str(endpoint.locality), health, endpoint.active
+    )
