@@ -1,0 +1,150 @@
+"""What a control plane said: each resource's value with its raw bytes and version beside it, or why there is none.
+
+States are those of gRFC A40 (checklist CS-02):
+
+    REQUESTED       asked for, nothing came yet
+    ACKED           a good version is here and is the newest that came
+    NACKED          the newest version was refused; an older good one may be here
+    DOES_NOT_EXIST  the server has none: it deleted it, or did not answer within the time
+    TIMEOUT         did not answer in time, and the server's features say that this is no proof of absence
+    RECEIVED_ERROR  the server said in words why there is none
+
+Not thread-safe: it belongs to the stream's machine, and others read it on the same thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+__all__ = ["Cache", "Entry", "State"]
+
+
+class State(Enum):
+    """See the module's header."""
+
+    REQUESTED = "requested"
+    ACKED = "acked"
+    NACKED = "nacked"
+    DOES_NOT_EXIST = "does_not_exist"
+    TIMEOUT = "timeout"
+    RECEIVED_ERROR = "received_error"
+
+
+@dataclass(slots=True)
+class Entry:
+    """One resource. ``value``, ``raw``, ``version`` and ``ignored`` are of the last good version (None, empty: there
+    is none). ``problems`` say why the newest was refused, ``error`` why there is none.
+    """
+
+    name: str
+    state: State = State.REQUESTED
+    value: object | None = None
+    raw: bytes = b""
+    version: str = ""
+    ignored: tuple[tuple[str, str], ...] = ()
+    problems: tuple[str, ...] = ()
+    error: str = ""
+
+
+class Cache:
+    """Entries by type's short name and resource name. ``complete``: what is not here will never come (a file)."""
+
+    __slots__ = ("_by_raw", "_entries", "complete")
+
+    def __init__(self, types: Iterable[str], *, complete: bool = False) -> None:
+        self.complete = complete
+        self._entries: dict[str, dict[str, Entry]] = {short: {} for short in types}
+        # The bytes of good versions, so that what comes again unchanged is known without decoding it.
+        self._by_raw: dict[str, dict[bytes, Entry]] = {short: {} for short in self._entries}
+
+    def get(self, short: str, name: str) -> Entry | None:
+        return self._entries[short].get(name)
+
+    def value(self, short: str, name: str) -> object | None:
+        """The last good version, or None."""
+        entry = self._entries[short].get(name)
+        return entry.value if entry else None
+
+    def failed(self, short: str, name: str) -> str:
+        """Why there is no value and none is to be waited for, in words; "" while it may come, or is here."""
+        entry = self._entries[short].get(name)
+        if entry is None:
+            return "is not there" if self.complete else ""
+        if entry.value is not None or entry.state is State.REQUESTED:
+            return ""
+        if entry.state is State.NACKED:
+            return f"was refused: {'; '.join(entry.problems)}"
+        return entry.error
+
+    def entries(self, short: str) -> Iterator[Entry]:
+        return iter(self._entries[short].values())
+
+    def names(self, short: str) -> Iterator[str]:
+        """Names that have a value."""
+        return (name for name, entry in self._entries[short].items() if entry.value is not None)
+
+    def known(self, short: str, raw: bytes) -> Entry | None:
+        """The entry whose good version is exactly `raw`."""
+        return self._by_raw[short].get(raw)
+
+    def accept(
+        self,
+        short: str,
+        name: str,
+        value: object,
+        *,
+        raw: bytes = b"",
+        version: str = "",
+        ignored: tuple[tuple[str, str], ...] = (),
+    ) -> bool:
+        """A good version. False if it is the one that was here (SW-13), though its version may be new."""
+        entry = self._entry(short, name)
+        same = entry.value is not None and entry.raw == raw and bool(raw)
+        if not same:
+            self._drop_raw(short, entry)
+            entry.value, entry.raw, entry.ignored = value, raw, ignored
+            if raw:
+                self._by_raw[short][raw] = entry
+        entry.version, entry.state, entry.problems, entry.error = version, State.ACKED, (), ""
+        return not same
+
+    def reject(self, short: str, name: str, problems: tuple[str, ...], *, drop: bool = False) -> None:
+        """The newest version is refused; the last good one stays unless `drop` (ER-02, A88)."""
+        entry = self._entry(short, name)
+        entry.state, entry.problems, entry.error = State.NACKED, problems, ""
+        if drop:
+            self._empty(short, entry)
+
+    def lose(self, short: str, name: str, state: State, error: str, *, drop: bool = True) -> None:
+        """There is none, for the reason `error`."""
+        entry = self._entry(short, name)
+        entry.state, entry.error = state, error
+        if drop:
+            entry.problems = ()
+            self._empty(short, entry)
+
+    def request(self, short: str, name: str) -> None:
+        """Notes that `name` is asked for, if nothing is known of it."""
+        self._entry(short, name)
+
+    def forget(self, short: str, name: str) -> None:
+        """As if it had never been asked for."""
+        entry = self._entries[short].pop(name, None)
+        if entry is not None:
+            self._drop_raw(short, entry)
+
+    def _entry(self, short: str, name: str) -> Entry:
+        entry = self._entries[short].get(name)
+        if entry is None:
+            entry = self._entries[short][name] = Entry(name)
+        return entry
+
+    def _empty(self, short: str, entry: Entry) -> None:
+        self._drop_raw(short, entry)
+        entry.value, entry.raw, entry.version, entry.ignored = None, b"", "", ()
+
+    def _drop_raw(self, short: str, entry: Entry) -> None:
+        if entry.raw and self._by_raw[short].get(entry.raw) is entry:
+            del self._by_raw[short][entry.raw]

@@ -1,0 +1,69 @@
+"""Values that pass between a stream's machine, the graph of references and who drives them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from meshlib.model.status import Ignored, Rejected
+
+__all__ = ["AdsStatus", "Interest", "Received", "ServerFeatures"]
+
+
+@dataclass(frozen=True, slots=True)
+class Interest:
+    """What is wanted of one type. ``wildcard``: all there is. ``names``: these, by name. ``expected``: names that the
+    wildcard should bring; they are not sent, but have the same time to come as those that are.
+    """
+
+    wildcard: bool = False
+    names: frozenset[str] = frozenset()
+    expected: frozenset[str] = frozenset()
+
+    def __contains__(self, name: str) -> bool:
+        return self.wildcard or name in self.names
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFeatures:
+    """What the bootstrap says of the server (BS-06): ER-03, EX-07, ER-04."""
+
+    ignore_resource_deletion: bool = False
+    resource_timer_is_transient_error: bool = False
+    fail_on_data_errors: bool = False
+
+    @classmethod
+    def of(cls, names: Iterable[object]) -> ServerFeatures:
+        """From the bootstrap's list; entries that are not known are skipped."""
+        given = set(filter(lambda name: isinstance(name, str), names))
+        return cls(**{name: name in given for name in cls.__dataclass_fields__})
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What a message from the server came to. ``type`` is "" if it was no answer to anything that was asked.
+
+    ``accepted``: it will be ACKed. ``updated`` and ``removed``: names whose value changed. ``error``: in words.
+    """
+
+    type: str = ""
+    version: str = ""
+    accepted: bool = False
+    updated: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    rejected: tuple[Rejected, ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AdsStatus:
+    """What there is to say of a stream. ``answered``: since it was opened. Types by their short names."""
+
+    connected: bool
+    answered: bool
+    versions: Mapping[str, str]
+    resources: Mapping[str, int]
+    waiting: tuple[str, ...]
+    last_error: str
+    rejected: tuple[Rejected, ...]
+    ignored: tuple[Ignored, ...]
