@@ -120,7 +120,7 @@ class Mesh:
             node=_describe(self.config),
             sources=() if runtime is None else runtime.feed.statuses(),
             sidecar=SidecarStatus(),
-            clusters={} if runtime is None else runtime.clusters.status(),
+            clusters={} if runtime is None else runtime.cluster_status(),
             process=process,
         )
 

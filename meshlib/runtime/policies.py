@@ -35,6 +35,7 @@ def retry_policy(config: RetryConfig) -> RetryPolicy:
 
 
 def breaker(config: BreakerConfig) -> Breaker:
+    """The same fields."""
     return Breaker(
         consecutive_failures=config.consecutive_failures,
         open_for=config.open_for,
@@ -74,4 +75,5 @@ def limits(config: LimitsConfig | None) -> Limits:
 
 
 def balancing(name: str) -> Balancing:
+    """``name`` as in the configuration."""
     return Balancing(kind=Balancer(name))

@@ -122,20 +122,24 @@ def _unknown(runtime: Runtime, resolution: Resolution) -> Missing:
 
 
 def _clusters(runtime: Runtime, target: Target, resolution: Resolution) -> Missing:
-    """Every cluster that the host's routes name must be known, and one of them must have somebody to call."""
+    """Every cluster that the host's routes name and that exists must have had an answer, and one must have somebody to
+    call. Routes may name clusters that never exist (Istio's do): those alone are not waited for.
+    """
     routes = resolution.routes
     host = routes.virtual_host(target.authority) if routes is not None else None
     if host is None:
         return Missing(f"listener {resolution.name or target.authority!r} has no virtual host for it")
     names = sorted(set(_named(host.host)))
     part = next((part for part in runtime.store.snapshot.parts if part.source == resolution.part), None)
-    known = part.clusters if part is not None else {}
-    silent = [name for name in names if name not in known or _unanswered(known[name])]
+    known = {name: part.clusters[name] for name in names if part is not None and name in part.clusters}
+    silent = [name for name, cluster in known.items() if _unanswered(cluster)]
     if silent:
         return Missing("waiting for the endpoints of cluster " + ", ".join(map(repr, silent)))
-    if names and not any(_callable(runtime, resolution.part, known[name]) for name in names):
-        return Missing("no healthy endpoint in cluster " + ", ".join(map(repr, names)))
-    return READY
+    if not names or any(_callable(runtime, resolution.part, cluster) for cluster in known.values()):
+        return READY
+    if not known:
+        return Missing("its routes name clusters that are not known: " + ", ".join(map(repr, names)))
+    return Missing("no healthy endpoint in cluster " + ", ".join(map(repr, known)))
 
 
 def _named(host: VirtualHost) -> Iterator[str]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from meshlib.config import Config
     from meshlib.core.resolve import Resolution, Rules, View
     from meshlib.model.events import Event
-    from meshlib.model.status import SourceStatus
+    from meshlib.model.status import ClusterStatus, SourceStatus
     from meshlib.runtime.clock import Clock
     from meshlib.runtime.worker import Timer, Worker
 
@@ -223,9 +223,10 @@ class Runtime:
         with self._lock:
             self.observers = (*self.observers, observer)
             self.env.emit = self.emit
-        self.clusters.subscribe(observer)
+        forget = self.clusters.subscribe(observer)
 
         def cancel() -> None:
+            forget()
             with self._lock:
                 self.observers = tuple(other for other in self.observers if other is not observer)
                 self.env.emit = self.emit if self.observers else None
@@ -239,6 +240,13 @@ class Runtime:
                 observer(event)
             except Exception:  # noqa: BLE001 - logged below
                 _log.exception("meshlib: an observer failed")
+
+    def cluster_status(self) -> dict[str, ClusterStatus]:
+        """Of the clusters in force; those that left and are kept for calls under way are not among them."""
+        names = {name for part in self.store.snapshot.parts for name in part.clusters}
+        twins = {f"{part.source}/{name}" for part in self.store.snapshot.parts for name in part.clusters}
+        found = self.clusters.status()
+        return {name: status for name, status in found.items() if name in names or name in twins}
 
     # --- what sources call, on the worker -----------------------------------------------------------------------
 

@@ -66,6 +66,7 @@ def _cluster(key: str, service: ServiceConfig) -> Cluster:
         discovery=discovery,
         assignment=assignment,
         dns=targets,
+        dns_family="all",
         balancing=policies.balancing(service.balancer),
         connect_timeout=None,
         limits=policies.limits(service.limits),
