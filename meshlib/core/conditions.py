@@ -6,8 +6,9 @@ Each becomes a test of a head; :class:`Condition` keeps the words for it, so tha
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from meshlib.core.lines import ONE_LINE_REQUEST
 from meshlib.core.strings import StringTest, compile_string, describe_string, wire
 from meshlib.model.call import Head
 from meshlib.model.route import HeaderMatch, QueryMatch, RouteMatch
@@ -19,10 +20,12 @@ __all__ = [
     "header_value",
     "header_values_match",
     "integer",
+    "is_grpc",
     "query_parameters",
 ]
 
 _PSEUDO = frozenset((":method", ":path", ":authority", ":scheme", "host"))
+_JOINED = frozenset(name.decode() for name in ONE_LINE_REQUEST)
 _INT64 = 1 << 63
 _SPACE = " \t\n\r\v\f"
 
@@ -39,7 +42,7 @@ def compile_conditions(match: RouteMatch) -> tuple[Condition, ...]:
     """All but path and runtime fraction, in Envoy's order: gRPC, headers, query."""
     found: list[Condition] = []
     if match.grpc:
-        found.append(Condition(_is_grpc, "a gRPC request"))
+        found.append(Condition(is_grpc, "a gRPC request"))
     found.extend(Condition(compile_header(item), _header_words(item)) for item in match.headers)
     found.extend(Condition(_query(item), _query_words(item)) for item in match.query)
     return tuple(found)
@@ -49,7 +52,7 @@ def compile_conditions(match: RouteMatch) -> tuple[Condition, ...]:
 
 
 def header_value(head: Head, name: str) -> str | None:
-    """The value of header ``name`` (lower case), all lines joined with "," (HM-01); ``:method``, ``:path``,
+    """The value of header ``name`` (lower case), all lines joined with ","; ``:method``, ``:path``,
     ``:authority`` (also as ``host``) and ``:scheme`` are the head's own (HM-05).
     """
     if name not in _PSEUDO:
@@ -62,31 +65,57 @@ def header_value(head: Head, name: str) -> str | None:
 
 
 def compile_header(match: HeaderMatch) -> Callable[[Head], bool]:
-    """A test of a request's head (HM-01 to HM-05)."""
+    """A test of a request's head (HM-01 to HM-05).
+
+    Of a header with several lines one that fits is enough, and inversion is of all of them, as in Envoy since it looks at
+    lines one by one (measured with 1.40); the headers of which Envoy keeps one line are joined with ",".
+    """
     name = wire(match.name)
-    test = header_values_match(match)
+    fits = header_values_match(match)
     if name in _PSEUDO:
-        return lambda head: test(header_value(head, name))
-    return lambda head: test(head.headers.get(name))
+        return lambda head: fits(header_value(head, name))
+    if name in _JOINED or _looks_at_presence(match):
+        return lambda head: fits(head.headers.get(name))
+    missing, invert = fits(None), match.invert
+    plain = header_values_match(replace(match, invert=False))
+    raw_name = name.encode("latin-1")
+
+    def matches(head: Head) -> bool:
+        value = head.headers.get(name)
+        if value is None:
+            return missing
+        if "," in value:
+            lines = [line.decode("latin-1") for key, line in head.headers.raw if key.lower() == raw_name]
+            return any(map(plain, lines)) is not invert
+        return plain(value) is not invert
+
+    return matches
+
+
+def _looks_at_presence(match: HeaderMatch) -> bool:
+    return match.string is None and match.range is None
 
 
 def header_values_match(match: HeaderMatch) -> Callable[[str | None], bool]:
-    """A test of the joined value of the header, None for a header that is not there."""
+    """A test of one value, None for a header that is not there."""
     invert = match.invert
-    if match.present is not None:
-        wanted = match.present is not invert
+    if _looks_at_presence(match):
+        wanted = (match.present is not False) is not invert
+        if match.missing_as_empty:
+            return lambda _value: wanted
         return lambda value: (value is not None) is wanted
-    matches: StringTest
-    if match.range is not None:
-        matches = _in_range(*match.range)
-    elif match.string is not None:
-        matches = compile_string(match.string)
-    else:
-        return lambda value: (value is not None) is not invert
+    matches = _value_test(match)
     if match.missing_as_empty:
         return lambda value: matches(value or "") is not invert
     # Inversion does not make absence match (HM-02).
     return lambda value: value is not None and matches(value) is not invert
+
+
+def _value_test(match: HeaderMatch) -> StringTest:
+    if match.range is not None:
+        return _in_range(*match.range)
+    assert match.string is not None
+    return compile_string(match.string)
 
 
 def _in_range(start: int, end: int) -> StringTest:
@@ -107,7 +136,7 @@ def integer(text: str) -> int | None:
     return number if -_INT64 <= number < _INT64 else None
 
 
-def _is_grpc(head: Head) -> bool:
+def is_grpc(head: Head) -> bool:
     """RM-08: ``application/grpc`` or ``application/grpc+…``."""
     kind = head.headers.get("content-type")
     return kind is not None and (kind == "application/grpc" or kind.startswith("application/grpc+"))

@@ -9,29 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from meshlib.core.formats import Values, compile_format
+from meshlib.core.lines import ONE_LINE_REQUEST, ONE_LINE_RESPONSE, Lines, add_line, set_line
 from meshlib.core.strings import fold, wire
 from meshlib.model.route import NO_EDITS, Edit, EditAction, HeaderEdits
 
-__all__ = ["INLINE", "EditPlan", "EditSet", "add_line", "compile_edits", "set_line"]
-
-_Lines = list[tuple[bytes, bytes]]
-
-_ONE_LINE = """
-    connection content-length content-type expect grpc-accept-encoding grpc-timeout keep-alive proxy-connection
-    proxy-status te transfer-encoding upgrade user-agent via x-client-trace-id x-forwarded-for x-forwarded-host
-    x-forwarded-port x-forwarded-proto x-request-id date server location grpc-message grpc-status
-    x-envoy-attempt-count x-envoy-decorator-operation x-envoy-downstream-service-cluster
-    x-envoy-downstream-service-node x-envoy-expected-rq-timeout-ms x-envoy-external-address
-    x-envoy-force-trace x-envoy-hedge-on-per-try-timeout x-envoy-internal x-envoy-ip-tags x-envoy-is-timeout-retry
-    x-envoy-max-retries x-envoy-original-host x-envoy-original-path x-envoy-retriable-header-names
-    x-envoy-retriable-status-codes x-envoy-retry-grpc-on x-envoy-retry-on x-envoy-upstream-alt-stat-name
-    x-envoy-upstream-rq-per-try-timeout-ms x-envoy-upstream-rq-timeout-alt-response x-envoy-upstream-rq-timeout-ms
-    x-envoy-upstream-stream-duration-ms x-envoy-degraded x-envoy-immediate-health-check-fail
-    x-envoy-overloaded x-envoy-ratelimited x-envoy-upstream-canary x-envoy-upstream-healthchecked-cluster
-    x-envoy-upstream-service-time
-"""
-#: Headers of which Envoy keeps one line: more is joined with a comma to it, never a line of its own.
-INLINE = frozenset(_ONE_LINE.encode().split())
+__all__ = [
+    "ONE_LINE_REQUEST",
+    "ONE_LINE_RESPONSE",
+    "EditPlan",
+    "EditSet",
+    "add_line",
+    "compile_edits",
+    "set_line",
+]
 
 
 class _CompiledEdit:
@@ -49,9 +39,10 @@ class _CompiledEdit:
 class EditPlan:
     """What one level does to one direction's lines. Immutable; safe to share."""
 
-    __slots__ = ("_add", "_remove", "notes")
+    __slots__ = ("_add", "_one_line", "_remove", "notes")
 
-    def __init__(self, add: Sequence[Edit], remove: Sequence[str]) -> None:
+    def __init__(self, add: Sequence[Edit], remove: Sequence[str], one_line: frozenset[bytes]) -> None:
+        self._one_line = one_line
         self._add = tuple(_CompiledEdit(edit) for edit in add)
         self._remove = frozenset(fold(wire(name)).encode("latin-1") for name in remove)
         self.notes = tuple(
@@ -60,7 +51,7 @@ class EditPlan:
             for command in edit.format.unsupported
         )
 
-    def apply(self, lines: _Lines, values: Values) -> _Lines:
+    def apply(self, lines: Lines, values: Values) -> Lines:
         """The edited lines; ``lines`` may be changed. ``values`` must hold the lines that the formats read."""
         if self._remove:
             # In place: the formats read the lines without what is removed.
@@ -68,8 +59,8 @@ class EditPlan:
         if not self._add:
             return lines
         present = {name.lower() for name, _ in lines}
-        overwrite: _Lines = []
-        append: _Lines = []
+        overwrite: Lines = []
+        append: Lines = []
         for edit in self._add:
             value = edit.format.render(values) if edit.constant is None else edit.constant
             if not value and not edit.keep_empty:
@@ -83,7 +74,7 @@ class EditPlan:
         for name, value in overwrite:
             set_line(lines, name, value)
         for name, value in append:
-            add_line(lines, name, value)
+            add_line(lines, name, value, self._one_line)
         return lines
 
 
@@ -93,8 +84,8 @@ class EditSet:
     __slots__ = ("notes", "request", "response")
 
     def __init__(self, edits: HeaderEdits) -> None:
-        self.request = _plan(edits.request_add, edits.request_remove)
-        self.response = _plan(edits.response_add, edits.response_remove)
+        self.request = _plan(edits.request_add, edits.request_remove, ONE_LINE_REQUEST)
+        self.response = _plan(edits.response_add, edits.response_remove, ONE_LINE_RESPONSE)
         self.notes = tuple(
             note for plan in (self.request, self.response) if plan is not None for note in plan.notes
         )
@@ -105,29 +96,5 @@ def compile_edits(edits: HeaderEdits) -> EditSet | None:
     return None if edits is NO_EDITS or edits == NO_EDITS else EditSet(edits)
 
 
-def _plan(add: Sequence[Edit], remove: Sequence[str]) -> EditPlan | None:
-    return EditPlan(add, remove) if add or remove else None
-
-
-def set_line(lines: _Lines, name: bytes, value: bytes) -> None:
-    """Exactly one line of that name (lower case), in the place of the first that was there."""
-    at = -1
-    for number in range(len(lines) - 1, -1, -1):
-        if lines[number][0].lower() == name:
-            if at >= 0:
-                del lines[at]
-            at = number
-    if at < 0:
-        lines.append((name, value))
-    else:
-        lines[at] = (lines[at][0], value)
-
-
-def add_line(lines: _Lines, name: bytes, value: bytes) -> None:
-    """One line more; to the one that is there, of a header that has one line only."""
-    if name in INLINE or name == b"cookie":
-        for number, (key, present) in enumerate(lines):
-            if key.lower() == name:
-                lines[number] = (key, present + (b"; " if name == b"cookie" else b",") + value)
-                return
-    lines.append((name, value))
+def _plan(add: Sequence[Edit], remove: Sequence[str], one_line: frozenset[bytes]) -> EditPlan | None:
+    return EditPlan(add, remove, one_line) if add or remove else None

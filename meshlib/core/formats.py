@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from meshlib.core.conditions import query_parameters
+from meshlib.core.lines import Lines, first_value
 from meshlib.core.paths import path_only
 from meshlib.core.strings import fold, wire
 from meshlib.model.call import Head
@@ -22,10 +23,13 @@ _CACHED = 1024
 
 
 class Values:
-    """What commands read. ``request`` holds the request's lines as they are now; ``response`` is None on the way out."""
+    """What commands read. ``request`` holds the request's lines as they are now; ``response`` is None on the way out.
+    ``status`` is the response's own, ``code`` what an upstream's response had (0 for a response of our own).
+    """
 
     __slots__ = (
         "cluster",
+        "code",
         "endpoint",
         "head",
         "protocol",
@@ -38,9 +42,10 @@ class Values:
 
     def __init__(self, head: Head, *, cluster: str, route: str, virtual_host: str) -> None:
         self.head = head
-        self.request: list[tuple[bytes, bytes]] = head.headers.raw
-        self.response: list[tuple[bytes, bytes]] | None = None
+        self.request: Lines = head.headers.raw
+        self.response: Lines | None = None
         self.status = 0
+        self.code = 0
         self.cluster = cluster
         self.route = route
         self.virtual_host = virtual_host
@@ -189,10 +194,6 @@ def _of_head(head: Head, name: str) -> bytes | None:
     return None if text is None else text.encode("latin-1", "replace")
 
 
-def _first(lines: list[tuple[bytes, bytes]], name: bytes) -> bytes | None:
-    return next((value for key, value in lines if key.lower() == name), None)
-
-
 def _names(command: str, argument: str) -> list[str]:
     names = [fold(wire(name)) for name in argument.split("?")]
     if not names[0] or len(names) > 2:
@@ -207,7 +208,7 @@ def _request_header(command: str, argument: str) -> _Render:
         for name, raw in names:
             found = _of_head(values.head, name)
             if found is None:
-                found = _first(values.request, raw)
+                found = first_value(values.request, raw)
             if found is not None:
                 return found
         return b""
@@ -222,7 +223,7 @@ def _response_header(command: str, argument: str) -> _Render:
         if values.response is None:
             return b""
         for name in names:
-            found = str(values.status).encode() if name == b":status" else _first(values.response, name)
+            found = str(values.status).encode() if name == b":status" else first_value(values.response, name)
             if found is not None:
                 return found
         return b""
@@ -248,7 +249,7 @@ def _path(command: str, argument: str) -> _Render:
         raise ValueError(f"%{command}% takes WQ or NQ, and ORIG, PATH or ORIG_OR_PATH")
 
     def render(values: Values) -> bytes:
-        original = _first(values.request, b"x-envoy-original-path") if which != "PATH" else None
+        original = first_value(values.request, b"x-envoy-original-path") if which != "PATH" else None
         if original is None and which == "ORIG":
             return b""
         path = values.head.path if original is None else original.decode("latin-1")
@@ -264,7 +265,7 @@ def _host_only(values: Values) -> bytes:
 
 _PLAIN: dict[str, _Render] = {
     "PROTOCOL": lambda values: values.protocol.encode(),
-    "RESPONSE_CODE": lambda values: str(values.status).encode(),
+    "RESPONSE_CODE": lambda values: str(values.code).encode(),
     "ROUTE_NAME": lambda values: wire(values.route).encode("latin-1"),
     "UPSTREAM_CLUSTER": lambda values: wire(values.cluster).encode("latin-1"),
     "UPSTREAM_CLUSTER_RAW": lambda values: wire(values.cluster).encode("latin-1"),

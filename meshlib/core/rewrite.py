@@ -12,9 +12,10 @@ from collections.abc import Callable
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from meshlib.core.conditions import header_value
-from meshlib.core.edits import EditPlan, EditSet, add_line, compile_edits, set_line
+from meshlib.core.conditions import header_value, is_grpc
+from meshlib.core.edits import EditPlan, EditSet, compile_edits
 from meshlib.core.formats import Values
+from meshlib.core.lines import add_line, first_value, set_line
 from meshlib.core.paths import path_only
 from meshlib.core.regex import Regex, compile_regex
 from meshlib.core.strings import fold, wire
@@ -43,31 +44,43 @@ __all__ = [
     "compile_edits",
     "compile_rewrite",
     "direct_response",
+    "failure_reply",
+    "local_reply",
     "redirect",
     "request_head",
     "response_edits",
 ]
 
+#: HTTP status to gRPC status; every other is UNKNOWN.
+_GRPC_STATUS = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
+_GRPC_UNKNOWN = 2
+_OF_BODY = frozenset(("content-type", "content-length"))
+
 _ORIGINAL_PATH = b"x-envoy-original-path"
+_ORIGINAL_HOST = b"x-envoy-original-host"
 _FORWARDED_HOST = b"x-forwarded-host"
 
 
 class ResponseContext:
-    """What the formats of response edits may read beside the response's lines. All optional."""
+    """What the formats of response edits may read beside the response's lines. All optional. ``code``: the status as
+    ``%RESPONSE_CODE%``, if it is another: a response of our own has 0 there, as in Envoy.
+    """
 
-    __slots__ = ("cluster", "endpoint", "protocol", "request", "status")
+    __slots__ = ("cluster", "code", "endpoint", "protocol", "request", "status")
 
     def __init__(
         self,
         request: Head | None = None,
         *,
         status: int = 0,
+        code: int | None = None,
         cluster: str = "",
         endpoint: str = "",
         protocol: str = "HTTP/1.1",
     ) -> None:
         self.request = request
         self.status = status
+        self.code = status if code is None else code
         self.cluster = cluster
         self.endpoint = endpoint
         self.protocol = protocol
@@ -96,7 +109,8 @@ class _PathRewrite:
         if self._regex is None:
             return ""
         only = path_only(path)
-        return self._regex.replace_all(only, self._substitution) + path[len(only) :]
+        new = self._regex.replace_all(only, self._substitution)
+        return new + path[len(only) :] if new else ""
 
 
 class RouteRewrite:
@@ -184,8 +198,7 @@ def _named_cluster(head: Head, header: str) -> str:
     if name.startswith(":") or name == "host":
         return header_value(head, name) or ""
     key = name.encode("latin-1")
-    raw = next((value for line, value in head.headers.raw if line.lower() == key), b"")
-    return raw.decode("utf-8", "replace")
+    return (first_value(head.headers.raw, key) or b"").decode("utf-8", "replace")
 
 
 # --- requests ---------------------------------------------------------------------------------------------------------
@@ -247,7 +260,7 @@ def _rewritten_host(compiled: RouteRewrite, head: Head) -> str:
         if name.startswith(":") or name == "host":
             return header_value(head, name) or ""
         key = name.encode("latin-1")
-        return next((value for line, value in head.headers.raw if line.lower() == key), b"").decode("latin-1")
+        return (first_value(head.headers.raw, key) or b"").decode("latin-1")
     if (
         rewrite.kind is HostRewriteKind.PATH_REGEX
         and compiled.host_regex is not None
@@ -258,12 +271,14 @@ def _rewritten_host(compiled: RouteRewrite, head: Head) -> str:
 
 
 def _set_host(head: Head, host: str, *, append: bool) -> None:
-    """``x-forwarded-host`` gets the host that was, unless it is the last one there."""
+    """The host that was goes to ``x-envoy-original-host``, and to ``x-forwarded-host`` unless it is the last one there."""
     lines, old = head.headers.raw, head.authority.encode("latin-1", "replace")
     if append and old:
-        present = next((value for name, value in lines if name.lower() == _FORWARDED_HOST), b"")
+        present = first_value(lines, _FORWARDED_HOST)
         if not present or present.rsplit(b",", 1)[-1] != old:
             add_line(lines, _FORWARDED_HOST, old)
+    if old:
+        set_line(lines, _ORIGINAL_HOST, old)
     head.authority = host
 
 
@@ -284,7 +299,8 @@ def response_edits(
     values = Values(
         head, cluster=context.cluster, route=match.route.name, virtual_host=match.virtual_host.name
     )
-    values.status, values.endpoint, values.protocol = context.status, context.endpoint, context.protocol
+    values.status, values.code = context.status, context.code
+    values.endpoint, values.protocol = context.endpoint, context.protocol
     lines = list(headers.raw)
     values.response = lines
     for plan in compiled.responses if own is None else (own, *compiled.responses):
@@ -296,26 +312,27 @@ def direct_response(match: Match, head: Head) -> Response:
     """The response that the route orders (RA-04)."""
     action = match.route.action
     assert isinstance(action, DirectResponse)
-    lines: list[tuple[str, str]] = []
-    if action.body:
-        lines.append(("content-length", str(len(action.body))))
-        lines.append(("content-type", action.content_type or "text/plain"))
+    lines: tuple[tuple[str, str], ...] = ()
     if action.status == 201 or 300 <= action.status < 400:
-        lines.append(("location", f"{head.scheme}://{_own_host(head, head.scheme, '')}{head.path}"))
-    body = b"" if head.method == "HEAD" else action.body
-    return _local(match, head, Response(action.status, tuple(lines), body))
+        lines = (("location", f"{head.scheme}://{_own_host(head, head.scheme, '')}{head.path}"),)
+    return _local(match, head, Response(action.status, lines, action.body), action.content_type)
 
 
 def redirect(match: Match, head: Head) -> Response:
     """The redirect that the route orders (RA-04)."""
     action = match.route.action
     assert isinstance(action, Redirect)
-    location = redirect_location(match, action, head)
-    return _local(match, head, Response(action.status, (("location", location),)))
+    rewrite = match.compiled.path
+    if rewrite is not None and not action.path and (path := rewrite.rewrite(head.path)):
+        # The edits' formats see the path as it is rewritten.
+        head, old = head.copy(), head.path
+        set_line(head.headers.raw, _ORIGINAL_PATH, old.encode("latin-1", "replace"))
+        head.path = path
+    return _local(match, head, Response(action.status, (("location", _location(action, head)),)))
 
 
-def redirect_location(match: Match, action: Redirect, head: Head) -> str:
-    """The ``location`` as Envoy builds it. Of ``path`` and the rewrites at most one is set."""
+def _location(action: Redirect, head: Head) -> str:
+    """The ``location`` as Envoy builds it, of a head whose path is rewritten already."""
     scheme = wire(action.scheme) or ("https" if action.https else head.scheme)
     port = f":{action.port}" if action.port else ""
     host = wire(action.host) or _own_host(head, scheme, port)
@@ -326,8 +343,6 @@ def redirect_location(match: Match, action: Redirect, head: Head) -> str:
         own_query = "?" in path
         if not own_query and "?" in head.path:
             path += head.path[head.path.index("?") :]
-    elif match.compiled.path is not None:
-        path = match.compiled.path.rewrite(path) or path
     if not path.startswith("/"):
         path = "/" + path
     if action.strip_query and not own_query:
@@ -349,11 +364,47 @@ def _own_host(head: Head, scheme: str, port: str) -> str:
     return host[:at] if port or (scheme != head.scheme and host[at:] == implied) else host
 
 
-def _local(match: Match, head: Head, response: Response) -> Response:
+def failure_reply(match: Match, weight: ClusterWeight | None, head: Head, response: Response) -> Response:
+    """``response``, which tells of a failure on this route, as a sidecar gives it: with the route's response edits."""
+    return _local(match, head, response, weight=weight)
+
+
+def local_reply(head: Head, response: Response, content_type: str = "") -> Response:
+    """A response of our own as it is given to this request: its lines fit its body, a HEAD request gets no body, and a
+    gRPC request is told in gRPC's way (trailers only), as by Envoy.
+    """
+    if is_grpc(head):
+        return _grpc_reply(head, response)
+    lines = [line for line in response.headers if line[0].lower() != "content-length"]
+    if response.body:
+        lines.append(("content-length", str(len(response.body))))
+        if not any(name.lower() == "content-type" for name, _ in lines):
+            lines.append(("content-type", content_type or "text/plain"))
+    else:
+        lines = [line for line in lines if line[0].lower() != "content-type"]
+    return Response(response.status, tuple(lines), b"" if head.method == "HEAD" else response.body)
+
+
+def _grpc_reply(head: Head, response: Response) -> Response:
+    status = _GRPC_STATUS.get(response.status, _GRPC_UNKNOWN)
+    lines = [line for line in response.headers if line[0].lower() not in _OF_BODY]
+    lines += [("content-type", "application/grpc"), ("grpc-status", str(status))]
+    if response.body and head.method != "HEAD":
+        lines.append(("grpc-message", _percent_encoded(response.body)))
+    return Response(200, tuple(lines))
+
+
+def _local(
+    match: Match, head: Head, response: Response, content_type: str = "", weight: ClusterWeight | None = None
+) -> Response:
     """A response of our own gets the route's response edits, as any other."""
-    if not match.compiled.responses:
-        return response
-    edited = response_edits(
-        match, None, Headers.of(*response.headers), ResponseContext(head, status=response.status)
-    )
-    return response if edited is None else Response(response.status, tuple(edited), response.body)
+    context = ResponseContext(head, status=response.status, code=0)
+    edited = response_edits(match, weight, Headers.of(*response.headers), context)
+    if edited is not None:
+        response = Response(response.status, tuple(edited), response.body)
+    return local_reply(head, response, content_type)
+
+
+def _percent_encoded(raw: bytes) -> str:
+    """As ``grpc-message`` is written."""
+    return "".join(chr(byte) if 0x20 <= byte < 0x7F and byte != 0x25 else f"%{byte:02X}" for byte in raw)
