@@ -46,7 +46,10 @@ class Roster:
             live.weight = max(1, endpoint.weight)
             live.locality = locality
             live.priority = priority
-            live.tls = tls
+            if (
+                live.tls != tls
+            ):  # an equal one stays the same object: whoever keeps connections to it compares those
+                live.tls = tls
             live.down = (live.down & Down.EJECTED) | _down(endpoint, tls)
         for live in self.gone:
             live.gone = True
