@@ -124,7 +124,7 @@ class AdsMachine:
     def set_interest(self, short: str, interest: Interest) -> None:
         """Replaces what is wanted of a type. Sent with the next `outgoing`."""
         stream = self._streams[short]
-        if interest == stream.interest:
+        if interest is stream.interest or interest == stream.interest:
             return
         stream.interest = interest
         stream.wanted = tuple(sorted(interest.names))

@@ -11,7 +11,7 @@ Nothing here raises, whatever the bytes are. What becomes of each field is writt
 from __future__ import annotations
 
 from meshlib.xds.decode.report import Decoded, Report
-from meshlib.xds.decode.resource import TYPES, ResourceType, cluster, decoded, endpoint, listener, route
+from meshlib.xds.decode.resource import TYPES, ResourceType, cluster, endpoint, listener, read, route
 
 __all__ = [
     "TYPES",
@@ -22,5 +22,6 @@ __all__ = [
     "decoded",
     "endpoint",
     "listener",
+    "read",
     "route",
 ]

@@ -5,7 +5,7 @@ These are total: whatever the bytes are, they return. A panic in a decoder becom
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -19,10 +19,10 @@ from meshlib.xds.decode import cluster as _cluster
 from meshlib.xds.decode import endpoint as _endpoint
 from meshlib.xds.decode import listener as _listener
 from meshlib.xds.decode import route as _route
-from meshlib.xds.decode.report import Decoded, Report, walk
+from meshlib.xds.decode.report import Decoded, Report, join, walk
 from meshlib.xds.schema import WireMessage
 
-__all__ = ["TYPES", "ResourceType", "cluster", "decoded", "endpoint", "listener", "route"]
+__all__ = ["TYPES", "ResourceType", "cluster", "endpoint", "listener", "read", "route"]
 
 T = TypeVar("T")
 
@@ -75,11 +75,17 @@ def _decoded(name: str, raw: bytes, read: Callable[[WireMessage, str, Report], T
         message = schema.message(name).FromString(raw)
     except (schema.DecodeError, RecursionError, TypeError, ValueError) as error:
         return Decoded("", None, (f"is no {name}: {error}",))
-    return decoded(message, "", read)
+    return _judged(message, "", read)
 
 
-def decoded(message: WireMessage, path: str, read: Callable[[WireMessage, str, Report], T]) -> Decoded[T]:
-    """What `read` makes of a message that is already parsed; `path` stands before every path."""
+def read(short: str, message: WireMessage, path: str = "") -> Decoded[Any]:
+    """What comes of a message that is parsed already, of the type with that short name; `path` stands before every
+    path.
+    """
+    return _judged(message, path, _READERS[short])
+
+
+def _judged(message: WireMessage, path: str, read: Callable[[WireMessage, str, Report], T]) -> Decoded[T]:
     report = Report()
     name = ""
     value: T | None = None
@@ -111,7 +117,7 @@ def _walk_listener(message: WireMessage, path: str, report: Report, *, api: bool
 
 def _route_value(message: WireMessage, path: str, report: Report) -> RouteConfiguration:
     if not message.name:
-        report.problem(path, "name: must not be empty")
+        report.problem(join(path, "name"), "must not be empty")
     walk(message, path, report)
     return _route.route_configuration(message, path, report)
 
@@ -123,6 +129,14 @@ def _cluster_value(message: WireMessage, path: str, report: Report) -> Cluster:
 
 def _endpoint_value(message: WireMessage, path: str, report: Report) -> Assignment:
     if not message.cluster_name:
-        report.problem(path, "cluster_name: must not be empty")
+        report.problem(join(path, "cluster_name"), "must not be empty")
     walk(message, path, report)
     return _endpoint.assignment(message, path, report)
+
+
+_READERS: Mapping[str, Callable[[WireMessage, str, Report], Any]] = {
+    "listener": _listener_value,
+    "route": _route_value,
+    "cluster": _cluster_value,
+    "endpoint": _endpoint_value,
+}

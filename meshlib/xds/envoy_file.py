@@ -1,0 +1,234 @@
+"""A file in Envoy's shape: lists of listeners, clusters, routes and endpoints, or a whole bootstrap.
+
+The same decoders and the same graph as for a control plane; only that here everything is known at once, so that a name
+which nothing bears is a mistake in the file.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from meshlib.model.cluster import Cluster
+from meshlib.model.listener import Listener
+from meshlib.model.route import RouteConfiguration
+from meshlib.model.snapshot import Part
+from meshlib.model.status import Ignored
+from meshlib.xds import decode, schema
+from meshlib.xds.cache import Cache
+from meshlib.xds.graph import Graph
+from meshlib.xds.hosts import clusters_of
+
+__all__ = ["EnvoyFile", "read"]
+
+# Keys of a file → short name of the type in their lists.
+_LISTS = {"listeners": "listener", "clusters": "cluster", "routes": "route", "endpoints": "endpoint"}
+# Keys of a bootstrap (`envoy.config.bootstrap.v3.Bootstrap`) that say nothing of calls: reported.
+_BOOTSTRAP = frozenset(
+    (
+        "admin",
+        "application_log_config",
+        "bootstrap_extensions",
+        "cluster_manager",
+        "default_regex_engine",
+        "default_socket_interface",
+        "dynamic_resources",
+        "enable_dispatcher_stats",
+        "fatal_actions",
+        "flags_path",
+        "hds_config",
+        "header_prefix",
+        "inline_headers",
+        "layered_runtime",
+        "node",
+        "node_context_params",
+        "overload_manager",
+        "perf_tracing_file_path",
+        "stats_config",
+        "stats_flush_interval",
+        "stats_flush_on_admin",
+        "stats_server_version_override",
+        "stats_sinks",
+        "tracing",
+        "typed_dns_resolver_config",
+        "use_tcp_for_dns_lookups",
+        "watchdog",
+        "watchdogs",
+        "xds_config_tracker_extension",
+        "xds_delegate_extension",
+    )
+)
+_STATIC = "static_resources"
+_STATIC_KEYS = {"listeners": "listener", "clusters": "cluster"}
+
+
+@dataclass(frozen=True, slots=True)
+class EnvoyFile:
+    """What a file says. With `problems`, each with its place, `part` has only what is right and is not to be used."""
+
+    part: Part
+    problems: tuple[str, ...] = ()
+    ignored: tuple[Ignored, ...] = ()
+
+
+def read(data: object, source: str = "file") -> EnvoyFile:
+    """The part of the snapshot that `data` (as a YAML or JSON reader gives it) describes. Never raises.
+
+    Socket listeners become listeners of the sidecar view, api_listeners become targets under their names.
+    """
+    reader = _Reader()
+    if isinstance(data, Mapping):
+        reader.top(data)
+    else:
+        reader.problems.append(f"must be a mapping with {', '.join(_LISTS)}, not {type(data).__name__}")
+    reader.check_names()
+    graph = Graph(reader.cache, "auto", source)
+    for entry in list(reader.cache.entries("listener")):
+        if isinstance(entry.value, Listener) and entry.value.api:
+            graph.want(entry.name)
+    graph.update({short: set(reader.cache.names(short)) for short in _LISTS.values()})
+    return EnvoyFile(graph.part, tuple(reader.problems), tuple(reader.ignored))
+
+
+class _Reader:
+    def __init__(self) -> None:
+        self.cache = Cache(_LISTS.values(), complete=True)
+        self.problems: list[str] = []
+        self.ignored: list[Ignored] = []
+        self._places: dict[tuple[str, str], str] = {}
+
+    def top(self, data: Mapping[Any, Any]) -> None:
+        for key, value in data.items():
+            if key in _LISTS:
+                self._list(_LISTS[key], value, str(key))
+            elif key == "resources":
+                self._resources(value, str(key))
+            elif key == _STATIC:
+                self._static(value)
+            elif key in _BOOTSTRAP:
+                self.ignored.append(Ignored("", "bootstrap", str(key), type(value).__name__))
+            else:
+                self._unknown(str(key), (*_LISTS, _STATIC, "resources", *sorted(_BOOTSTRAP)))
+
+    def _static(self, value: object) -> None:
+        if not isinstance(value, Mapping):
+            self.problems.append(f"{_STATIC}: must be a mapping, not {type(value).__name__}")
+            return
+        for key, held in value.items():
+            if key in _STATIC_KEYS:
+                self._list(_STATIC_KEYS[key], held, f"{_STATIC}.{key}")
+            elif key == "secrets":
+                self.ignored.append(Ignored("", "bootstrap", f"{_STATIC}.secrets", "secrets are not read"))
+            else:
+                self._unknown(f"{_STATIC}.{key}", (*_STATIC_KEYS, "secrets"))
+
+    def _unknown(self, path: str, known: tuple[str, ...]) -> None:
+        name = path.rpartition(".")[2]
+        close = difflib.get_close_matches(name[:100], known, 1)
+        hint = f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known[:6])}, …"
+        self.problems.append(f"{path[:200]}: is not known{hint}")
+
+    def _list(self, short: str, value: object, path: str) -> None:
+        if value is None:
+            return  # an empty key in YAML
+        if not isinstance(value, list | tuple):
+            self.problems.append(f"{path}: must be a list, not {type(value).__name__}")
+            return
+        for index, item in enumerate(value):
+            here = f"{path}[{index}]"
+            given = item.get("@type") if isinstance(item, Mapping) else None
+            if given is not None and given != schema.TYPE_URLS[short]:
+                self.problems.append(f"{here}.@type: must be {schema.TYPE_URLS[short]}")
+                continue
+            self._resource(short, item, here)
+
+    def _resources(self, value: object, path: str) -> None:
+        """The shape of Envoy's own resource files: each resource says its type."""
+        if not isinstance(value, list | tuple):
+            self.problems.append(f"{path}: must be a list, not {type(value).__name__}")
+            return
+        for index, item in enumerate(value):
+            given = item.get("@type") if isinstance(item, Mapping) else None
+            short = schema.SHORT_NAMES.get(given, "") if isinstance(given, str) else ""
+            if short in _LISTS.values():
+                self._resource(short, item, f"{path}[{index}]")
+            else:
+                self.problems.append(
+                    f"{path}[{index}].@type: must be one of {', '.join(schema.TYPE_URLS.values())}"
+                )
+
+    def _resource(self, short: str, item: object, path: str) -> None:
+        if isinstance(item, Mapping):
+            item = {key: value for key, value in item.items() if key != "@type"}
+        kind = schema.type_name(schema.TYPE_URLS[short])
+        try:
+            message = schema.from_json(kind, item, path=path)
+        except schema.JsonError as error:
+            self.problems.extend(error.problems)
+            self._claim(short, item, path)  # so that who names it is not blamed
+            return
+        except RecursionError:
+            self.problems.append(f"{path}: is nested too deep")
+            return
+        found = decode.read(short, message, path)
+        self.problems.extend(found.problems)
+        name = found.name or path
+        if (short, name) in self._places:
+            self.problems.append(f"{path}: {short} {name!r} is already at {self._places[short, name]}")
+            return
+        self._places[short, name] = path
+        self.ignored.extend(Ignored(name, short, field, value) for field, value in found.ignored)
+        if found.value is not None:
+            self.cache.accept(short, name, found.value, ignored=found.ignored)
+
+    def _claim(self, short: str, item: object, path: str) -> None:
+        for key in ("name", "cluster_name", "clusterName"):
+            name = item.get(key) if isinstance(item, Mapping) else None
+            if isinstance(name, str):
+                self._places.setdefault((short, name), path)
+
+    # --- names
+
+    def check_names(self) -> None:
+        """Everything that is named must be in the file."""
+        for entry in self.cache.entries("listener"):
+            if isinstance(entry.value, Listener):
+                self._check_listener(entry.value, self._places["listener", entry.name])
+        for entry in self.cache.entries("route"):
+            if isinstance(entry.value, RouteConfiguration):
+                self._check_routes(entry.value, self._places["route", entry.name])
+        for entry in self.cache.entries("cluster"):
+            if isinstance(entry.value, Cluster) and entry.value.eds_name:
+                self._need(
+                    "endpoint",
+                    entry.value.eds_name,
+                    f"{self._places['cluster', entry.name]}.eds_cluster_config",
+                )
+
+    def _check_listener(self, listener: Listener, path: str) -> None:
+        for chain in listener.chains:
+            if chain.tcp_cluster:
+                self._need("cluster", chain.tcp_cluster, path)
+            if chain.http is not None and chain.http.route_name:
+                self._need("route", chain.http.route_name, path)
+            if chain.http is not None and chain.http.routes is not None:
+                self._check_routes(chain.http.routes, path)
+
+    def _check_routes(self, routes: RouteConfiguration, path: str) -> None:
+        for name in sorted(set(_clusters(routes))):
+            self._need("cluster", name, path)
+
+    def _need(self, short: str, name: str, path: str) -> None:
+        # What is there and wrong has been reported already.
+        if (short, name) not in self._places:
+            self.problems.append(f"{path}: names {_WORDS[short]} {name!r}, which is not in the file")
+
+
+_WORDS = {"cluster": "the cluster", "route": "the route configuration", "endpoint": "the load assignment"}
+
+
+def _clusters(routes: RouteConfiguration) -> Iterator[str]:
+    for host in routes.virtual_hosts:
+        yield from clusters_of(host)

@@ -1,0 +1,192 @@
+"""The clusters of a graph, each linked with its endpoints.
+
+    state of a cluster    linked                                          ready
+    --------------------  ----------------------------------------------  -----
+    nothing known         none                                            no
+    its endpoints lack    as before: old settings with old endpoints      if it was linked before (CA-08)
+    all there             the newest                                      yes
+    does not exist        none; what a route still names is kept          yes: it will not come, calls to it fail
+    no endpoints exist    the newest, with nobody in it                   yes
+
+Not thread-safe.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+
+from meshlib.model.cluster import Cluster, Discovery
+from meshlib.model.endpoint import Assignment
+from meshlib.xds.cache import Cache
+
+__all__ = ["Links"]
+
+
+class Links:
+    """``clusters``: name → linked value; a value that did not change is the same object. ``all_of_them``: clusters
+    are wanted whether or not a route names them (a wildcard subscription). ``missing``: those that are named and not
+    in the cache. ``generation`` grows when something else is to be asked for than before.
+    """
+
+    __slots__ = (
+        "_all",
+        "_cache",
+        "_eds",
+        "_follows",
+        "_made",
+        "_ready",
+        "_users",
+        "clusters",
+        "generation",
+        "missing",
+    )
+
+    def __init__(self, cache: Cache, *, all_of_them: bool) -> None:
+        self._cache = cache
+        self._all = all_of_them
+        self._users: dict[str, set[object]] = {}
+        self._eds: dict[str, set[str]] = {}
+        self._follows: dict[str, frozenset[str]] = {}
+        self._made: dict[str, tuple[Cluster, Assignment]] = {}
+        self._ready: set[str] = set()
+        self.clusters: dict[str, Cluster] = {}
+        self.missing: set[str] = set()
+        self.generation = 0
+
+    # --- who names a cluster
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        """Clusters that somebody names."""
+        return frozenset(self._users)
+
+    @property
+    def endpoints(self) -> frozenset[str]:
+        """Names of the load assignments that are wanted."""
+        return frozenset(self._eds)
+
+    def use(self, name: str, user: object) -> None:
+        """`user` names the cluster from now on."""
+        users = self._users.get(name)
+        if users is None:
+            self._users[name] = {user}
+            self.generation += 1
+            self.refresh(name)
+        else:
+            users.add(user)
+
+    def release(self, name: str, user: object) -> None:
+        """`user` does not name the cluster any more."""
+        users = self._users.get(name)
+        if users is not None:
+            users.discard(user)
+            if not users:
+                del self._users[name]
+                self.generation += 1
+                self.refresh(name)
+
+    def users(self, name: str) -> frozenset[object]:
+        """Who names the cluster."""
+        return frozenset(self._users.get(name, ()))
+
+    def of_endpoints(self, name: str) -> frozenset[str]:
+        """Clusters that take their endpoints from the load assignment `name`."""
+        return frozenset(self._eds.get(name, ()))
+
+    # --- how it stands
+
+    def ready(self, name: str) -> bool:
+        """Whether a route that names it may come into force."""
+        return name in self.clusters or bool(self._cache.failed("cluster", name))
+
+    def lacks(self, name: str) -> str:
+        """What keeps calls from the cluster, in words; "" if nothing does."""
+        if name in self.clusters:
+            return ""
+        failed = self._cache.failed("cluster", name)
+        if failed:
+            return f"cluster {name!r} {failed}"
+        latest = self._cache.value("cluster", name)
+        if not isinstance(latest, Cluster):
+            return f"cluster {name!r} has not come yet"
+        return f"the endpoints {latest.eds_name!r} of cluster {name!r} have not come yet"
+
+    def refresh(self, name: str) -> tuple[bool, bool]:
+        """Links the cluster anew. Gives (its value changed, it became ready or unready)."""
+        found = self._cache.value("cluster", name)
+        latest = found if isinstance(found, Cluster) else None
+        wanted = self._all or name in self._users
+        old = self.clusters.get(name)
+        made = self._link(name, latest, old) if wanted else None
+        if made is None:
+            self.clusters.pop(name, None)
+            self._made.pop(name, None)
+        elif made is not old:
+            self.clusters[name] = made
+        self._follow(name, (latest, made) if wanted else ())
+        missing = latest is None and name in self._users
+        if missing != (name in self.missing):
+            (self.missing.add if missing else self.missing.discard)(name)
+            self.generation += 1
+        ready = self.ready(name)
+        changed = ready != (name in self._ready)
+        if changed:
+            (self._ready.add if ready else self._ready.discard)(name)
+        return made is not old, changed
+
+    def _link(self, name: str, latest: Cluster | None, old: Cluster | None) -> Cluster | None:
+        if latest is None:  # deleted: what a route still names is kept, and its endpoints stay fresh
+            if old is None or name not in self._users:
+                return None
+            return self._with_endpoints(name, self._made[name][0], old) if name in self._made else old
+        if latest.discovery is not Discovery.EDS:
+            self._made.pop(name, None)
+            return latest
+        made = self._with_endpoints(name, latest, old)
+        if made is None and old is not None:
+            return self._with_endpoints(name, self._made[name][0], old) if name in self._made else old
+        return made
+
+    def _with_endpoints(self, name: str, base: Cluster, old: Cluster | None) -> Cluster | None:
+        """`base` with its load assignment: `old` itself if it is that already, None if the assignment lacks."""
+        known = self._made.get(name)
+        assignment = self._assignment(base.eds_name)
+        if assignment is None:
+            return None
+        if old is not None and known is not None and known[0] is base and known[1] is assignment:
+            return old
+        self._made[name] = (base, assignment)
+        return replace(base, assignment=assignment)
+
+    def _assignment(self, name: str) -> Assignment | None:
+        found = self._cache.value("endpoint", name)
+        if isinstance(found, Assignment):
+            return found
+        return _nobody(name) if self._cache.failed("endpoint", name) else None
+
+    def _follow(self, name: str, clusters: tuple[Cluster | None, ...]) -> None:
+        """Keeps the index of load assignments: those of the newest version, and of the one in force until then."""
+        eds = frozenset(
+            each.eds_name for each in clusters if each is not None and each.discovery is Discovery.EDS
+        )
+        before = self._follows.get(name, frozenset())
+        if eds == before:
+            return
+        self.generation += 1
+        for gone in before - eds:
+            self._eds[gone].discard(name)
+            if not self._eds[gone]:
+                del self._eds[gone]
+        for new in eds - before:
+            self._eds.setdefault(new, set()).add(name)
+        if eds:
+            self._follows[name] = eds
+        else:
+            self._follows.pop(name, None)
+
+
+@lru_cache(maxsize=4096)
+def _nobody(name: str) -> Assignment:
+    """An assignment without endpoints; the same object each time, so that nothing seems to change."""
+    return Assignment(name)

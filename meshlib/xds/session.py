@@ -1,0 +1,157 @@
+"""A stream's machine and the graph of references, as one: what a driver of one control plane needs.
+
+    session.want("reviews:9080")
+    session.opened(now)
+    while …:
+        for message in session.outgoing(now): write(message)
+        session.received(read(), now)
+        … session.part …
+
+`outgoing` is to be called after each `opened`, `received`, `want` and `forget`, when what it gives is really written.
+Not thread-safe; pure: time and randomness are passed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from meshlib.model.snapshot import Part
+from meshlib.xds import schema
+from meshlib.xds.ads import AdsMachine
+from meshlib.xds.cache import Cache
+from meshlib.xds.decode import TYPES
+from meshlib.xds.graph import Graph
+from meshlib.xds.schema import WireMessage
+from meshlib.xds.values import AdsStatus, Received, ServerFeatures
+
+__all__ = ["VIEWS", "ServerFeatures", "Session"]
+
+VIEWS = ("auto", "sidecar", "target")
+
+
+class Session:
+    """`node`: an `envoy.config.core.v3.Node`, serialized or as message; `jitter`: gives a float in [0, 1).
+
+    `view` "auto" asks by wildcard and by name on one stream; where the node asks for Istio's gRPC generator, which
+    answers a wildcard otherwise, it is "target". `server` is for words only. Raises ValueError for a wrong argument.
+    """
+
+    def __init__(
+        self,
+        node: bytes | WireMessage,
+        *,
+        view: str = "auto",
+        jitter: Callable[[], float],
+        features: ServerFeatures | None = None,
+        server: str = "",
+        source: str = "xds",
+    ) -> None:
+        if view not in VIEWS:
+            raise ValueError(f"view must be one of {', '.join(VIEWS)}, not {view!r}")
+        self.view = "target" if view == "auto" and _wants_grpc(node) else view
+        self.server = server
+        self.seen = False
+        self._machine = AdsMachine(node, TYPES, jitter, features)
+        self._graph = Graph(self._machine.cache, self.view, source)
+        self._ask()
+
+    # --- what is wanted
+
+    def want(self, name: str, authority: str = "") -> bool:
+        """A target listener is wanted; `authority` is what its virtual hosts are held against (default: `name`).
+
+        True if it was not wanted before; False also where the view has no targets.
+        """
+        return self._after(self._graph.want(name, authority))
+
+    def forget(self, name: str) -> bool:
+        """A target is wanted no more. True if it was."""
+        return self._after(self._graph.forget(name))
+
+    # --- what happens
+
+    def opened(self, now: float) -> None:
+        """A stream is up."""
+        self._machine.opened(now)
+
+    def outgoing(self, now: float) -> list[bytes]:
+        """DiscoveryRequests to write now, in order; each is given once."""
+        return self._machine.outgoing(now)
+
+    def received(self, raw: bytes, now: float) -> Received:
+        """What came on the stream. Never raises. The next is to be read after `outgoing` was written (ST-10)."""
+        found = self._machine.received(raw, now)
+        self.seen = self.seen or bool(found.type)
+        self._settle()
+        return found
+
+    def closed(self, now: float, error: str = "") -> float:
+        """The stream ended, or could not be opened: the seconds to wait before the next try (ST-04)."""
+        return self._machine.closed(now, error)
+
+    def tick(self, now: float) -> bool:
+        """Timers that are due. True if `part`, `waiting` or `pending` may say something else than before."""
+        due = self._machine.tick(now)
+        if due:
+            self._settle()
+        return due
+
+    def next_timer(self) -> float | None:
+        """The `now` at which `tick` is due, None if it is not."""
+        return self._machine.next_timer()
+
+    # --- what there is
+
+    @property
+    def part(self) -> Part:
+        """What is in force: the same object until something changed."""
+        return self._graph.part
+
+    @property
+    def revision(self) -> int:
+        """Grows when `part` changed."""
+        return self._graph.revision
+
+    @property
+    def cache(self) -> Cache:
+        """Every resource with its raw bytes and version. To be read on the thread of the session."""
+        return self._machine.cache
+
+    def waiting(self) -> tuple[str, ...]:
+        """Targets that are wanted, and neither there nor known not to come."""
+        return self._graph.waiting()
+
+    def pending(self, name: str) -> str:
+        """What a target still lacks, or why it will not come, in words; "" if it can be called."""
+        return self._graph.pending(name)
+
+    def status(self, now: float) -> AdsStatus:
+        """A value, for `Mesh.status()`."""
+        return self._machine.status(now)
+
+    # --- together
+
+    def _after(self, changed: bool) -> bool:
+        if changed:
+            self._ask()
+        return changed
+
+    def _settle(self) -> None:
+        changed = self._machine.changed()
+        if changed:
+            self._graph.update(changed)
+            self._ask()
+
+    def _ask(self) -> None:
+        for short, interest in self._graph.interests().items():
+            self._machine.set_interest(short, interest)
+
+
+def _wants_grpc(node: bytes | WireMessage) -> bool:
+    """Whether the node's metadata asks for Istio's generator for proxyless gRPC."""
+    if isinstance(node, bytes):
+        try:
+            node = schema.message("envoy.config.core.v3.Node").FromString(node)
+        except schema.DecodeError:
+            return False  # the machine says so
+    return "GENERATOR" in node.metadata.fields and node.metadata.fields["GENERATOR"].string_value == "grpc"
