@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from meshlib import grpc, httpx2
-    from meshlib.client import AsyncClient, Client
+    from meshlib.client import AsyncClient, AsyncTransport, Client, Transport
     from meshlib.config import Config
     from meshlib.deadlines import deadline
     from meshlib.errors import (
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
         SourceStatus,
         Status,
     )
-    from meshlib.transports.httpx_face import AsyncTransport, Transport
     from meshlib.transports.info import call_info
 
 __version__ = "0.1.0.dev0"
@@ -113,7 +112,7 @@ _HOMES = {
         "ClusterStatus", "EndpointStatus", "Ignored", "ProcessStatus", "Rejected", "SidecarStatus", "SourceStatus",
         "Status",
     ),
-    "meshlib.transports.httpx_face": ("AsyncTransport", "Transport"),
+    "meshlib.client": ("AsyncTransport", "Transport"),
     "meshlib.transports.info": ("call_info",),
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

@@ -31,7 +31,7 @@ class AsyncTransport(AsyncTransportFace, httpx.AsyncBaseTransport):
     kit = Transport.kit
 
 
-class Client(ClientFace, httpx.Client):
+class Client(ClientFace, httpx.Client):  # type: ignore[misc]  # the mixin is of both libraries
     """An ``httpx.Client`` in the mesh. ``mesh=`` names whose rules hold; all other arguments are httpx's.
 
     A ``transport=`` of the caller's own is used as it is, without the mesh. Proxies and ``mounts`` win over the mesh.
@@ -41,7 +41,7 @@ class Client(ClientFace, httpx.Client):
     transport_class = Transport
 
 
-class AsyncClient(AsyncClientFace, httpx.AsyncClient):
+class AsyncClient(AsyncClientFace, httpx.AsyncClient):  # type: ignore[misc]  # the mixin is of both libraries
     """An ``httpx.AsyncClient`` in the mesh; as :class:`Client`."""
 
     transport_class = AsyncTransport

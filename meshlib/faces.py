@@ -19,10 +19,10 @@ __all__ = ["AsyncClientFace", "AsyncTransportFace", "ClientFace", "TransportFace
 def runtime_of(mesh: Mesh | None) -> Callable[[], Runtime]:
     """What gives the runtime of ``mesh``, or of the process's default mesh, in whatever process it is asked."""
     if mesh is not None:
-        return mesh._runtime  # noqa: SLF001 - the mesh's other half
+        return mesh._runtime
     from meshlib.mesh import default
 
-    return lambda: default()._runtime()  # noqa: SLF001
+    return lambda: default()._runtime()
 
 
 class TransportFace:

@@ -23,13 +23,13 @@ class AsyncTransport(AsyncTransportFace, httpx2.AsyncBaseTransport):
     kit = Transport.kit
 
 
-class Client(ClientFace, httpx2.Client):
+class Client(ClientFace, httpx2.Client):  # type: ignore[misc]  # the mixin is of both libraries
     """As :class:`meshlib.Client`: an ``httpx2.Client`` in the mesh."""
 
     transport_class = Transport
 
 
-class AsyncClient(AsyncClientFace, httpx2.AsyncClient):
+class AsyncClient(AsyncClientFace, httpx2.AsyncClient):  # type: ignore[misc]  # the mixin is of both libraries
     """As :class:`meshlib.AsyncClient`: an ``httpx2.AsyncClient`` in the mesh."""
 
     transport_class = AsyncTransport

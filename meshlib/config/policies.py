@@ -150,6 +150,9 @@ class OutlierConfig(Section):
 class LimitsConfig(Section):
     """How much may be in flight. What is not given has no limit."""
 
+    max_connections: int | None = setting(
+        Integer(1, U32), "Connections, over all endpoints; an endpoint may always have one.", None
+    )
     max_requests: int | None = setting(Integer(1, U32), "Calls in flight.", None)
     max_pending: int | None = setting(Integer(0, U32), "Calls that wait for a connection.", None)
     max_retries: int | None = setting(Integer(0, U32), "Retries in flight.", None)

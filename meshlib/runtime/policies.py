@@ -68,6 +68,7 @@ def limits(config: LimitsConfig | None) -> Limits:
         return Limits.unlimited()
     return replace(
         Limits.unlimited(),
+        max_connections=config.max_connections,
         max_requests=config.max_requests,
         max_pending=config.max_pending,
         max_retries=config.max_retries,

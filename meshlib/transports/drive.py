@@ -6,7 +6,7 @@ body) is told to the plan, which lets go of everything it holds.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 from meshlib.core.effects import Finish, Pass, Reply, Send, Sleep, Wait
 from meshlib.model.call import Outcome, OutcomeKind
@@ -16,20 +16,19 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncHands", "End", "Hands", "drive", "drive_async"]
 
-A = TypeVar("A")
 End = Finish | Reply | Pass
 
 
-class Hands(Protocol[A]):
-    """What a blocking transport does for a plan. ``A`` is its answer: an open response."""
+class Hands(Protocol):
+    """What a blocking transport does for a plan. An answer is its own: an open response of some kind."""
 
     def now(self) -> float: ...
 
-    def send(self, effect: Send) -> tuple[Outcome, A | None]:
+    def send(self, effect: Send) -> tuple[Outcome, Any]:
         """One attempt, up to its response's head. An upstream's failure is an outcome; other errors are raised."""
         ...
 
-    def discard(self, answer: A) -> None:
+    def discard(self, answer: Any) -> None:
         """The answer is not wanted: another attempt follows."""
         ...
 
@@ -40,21 +39,21 @@ class Hands(Protocol[A]):
         ...
 
 
-class AsyncHands(Protocol[A]):
+class AsyncHands(Protocol):
     """What an async transport does for a plan."""
 
     def now(self) -> float: ...
 
-    async def send(self, effect: Send) -> tuple[Outcome, A | None]: ...
+    async def send(self, effect: Send) -> tuple[Outcome, Any]: ...
 
-    async def discard(self, answer: A) -> None: ...
+    async def discard(self, answer: Any) -> None: ...
 
     async def sleep(self, seconds: float) -> None: ...
 
     async def changed(self, until: float) -> None: ...
 
 
-def drive(plan: Plan, hands: Hands[A]) -> tuple[End, A | None]:
+def drive(plan: Plan, hands: Hands) -> tuple[End, Any]:
     """Run the call to its end. The answer, if there is one, is the caller's to close; so then is the plan."""
     try:
         effect = plan.start(hands.now())
@@ -79,7 +78,7 @@ def drive(plan: Plan, hands: Hands[A]) -> tuple[End, A | None]:
         raise
 
 
-async def drive_async(plan: Plan, hands: AsyncHands[A]) -> tuple[End, A | None]:
+async def drive_async(plan: Plan, hands: AsyncHands) -> tuple[End, Any]:
     """The same for a task."""
     try:
         effect = plan.start(hands.now())

@@ -8,9 +8,15 @@ from typing import TYPE_CHECKING, Any
 from meshlib.core.effects import Finish, Pass, Reply, Send
 from meshlib.core.plan import Plan
 from meshlib.deadlines import current_deadline
-from meshlib.errors import ConnectFailed, DeadlineExceeded, MeshError, NoHealthyEndpoint, TransportFailed, UnknownService
-from meshlib.model.call import Attempt, CallInfo, Head, Outcome, OutcomeKind, Response
+from meshlib.errors import (
+    DeadlineExceeded,
+    MeshError,
+    TransportFailed,
+    UnknownService,
+)
+from meshlib.model.call import Attempt, CallInfo, Outcome, OutcomeKind, Response
 from meshlib.model.events import AttemptEnded, AttemptStarted
+from meshlib.model.headers import Headers
 from meshlib.transports.info import attach
 from meshlib.transports.request import (
     HostDefault,
@@ -52,7 +58,21 @@ class Answer:
 class Exchange:
     """One call as a transport performs it: the request, its plan, and the parts of an attempt that need no I/O."""
 
-    __slots__ = ("authority", "emit", "env", "host", "key", "kit", "now", "plan", "request", "runtime", "scheme", "seen", "timeouts")
+    __slots__ = (
+        "authority",
+        "emit",
+        "env",
+        "host",
+        "key",
+        "kit",
+        "now",
+        "plan",
+        "request",
+        "runtime",
+        "scheme",
+        "seen",
+        "timeouts",
+    )
 
     def __init__(
         self, kit: Kit, runtime: Runtime, resolution: Resolution, request: Any, host: str, authority: str
@@ -70,7 +90,11 @@ class Exchange:
         head = head_of(request, authority)
         self.scheme = head.scheme
         call = new_call(
-            resolution, request, head, options_of(request), replayable=is_replayable(request.stream, kit.httpx)
+            resolution,
+            request,
+            head,
+            options_of(request),
+            replayable=is_replayable(request.stream, kit.httpx),
         )
         self.plan = Plan(call, runtime.env)
 
@@ -119,9 +143,9 @@ class Exchange:
 
     def arrived(self, effect: Send, response: Any, since: float) -> Outcome:
         """The outcome of a head that arrived."""
-        from meshlib.model.headers import Headers
-
-        outcome = Outcome(OutcomeKind.OK, response.status, Headers(response.headers), True, self.now() - since)
+        outcome = Outcome(
+            OutcomeKind.OK, response.status, Headers(response.headers), True, self.now() - since
+        )
         self._tell(effect, outcome, response)
         return outcome
 
@@ -150,8 +174,6 @@ class Exchange:
 
     def response(self, answer: Answer, body: Any) -> Any:
         """The host library's response to an answer whose body is ``body``."""
-        from meshlib.model.headers import Headers
-
         core = answer.response
         edited = self.plan.response_headers(Headers(core.headers))
         core.extensions["meshlib"] = self.plan.info(self.now())
@@ -225,7 +247,9 @@ def unknown(kit: Kit, runtime: Runtime, resolution: Resolution, authority: str) 
     """A host that nobody knows, where such are refused."""
     info = CallInfo(via="direct", lines=(resolution.reason,))
     message = f"no source knows {authority!r} ({resolution.reason}), and unknown hosts are refused"
-    end = Finish(None, UnknownService, message, Response(503, (("content-type", "text/plain"),), b"unknown service"))
+    end = Finish(
+        None, UnknownService, message, Response(503, (("content-type", "text/plain"),), b"unknown service")
+    )
     return ended(kit, runtime, end, info)
 
 
@@ -239,7 +263,9 @@ def patience(request: Any, now: float) -> float:
 def direct_info(reason: str, outcome: Outcome, *, endpoint: str = "") -> CallInfo:
     """The CallInfo of a call that went to the URL as it is."""
     attempt = Attempt(1, endpoint, outcome.kind.value, outcome.status, outcome.sent, outcome.seconds)
-    return CallInfo(via="direct", endpoint=endpoint, attempts=(attempt,), seconds=outcome.seconds, lines=(reason,))
+    return CallInfo(
+        via="direct", endpoint=endpoint, attempts=(attempt,), seconds=outcome.seconds, lines=(reason,)
+    )
 
 
 def _without_default(timeouts: Mapping[str, float | None], effect: Send) -> Mapping[str, float | None]:
@@ -254,7 +280,9 @@ def _without_default(timeouts: Mapping[str, float | None], effect: Send) -> Mapp
 class DirectTimeouts(dict[str, float | None]):
     """Timeouts for a transport of the host library, cut to what is left of a deadline when they are looked up."""
 
-    def __init__(self, timeouts: Mapping[str, float | None], deadline: float, now: Callable[[], float]) -> None:
+    def __init__(
+        self, timeouts: Mapping[str, float | None], deadline: float, now: Callable[[], float]
+    ) -> None:
         super().__init__(timeouts)
         self._deadline = deadline
         self._now = now
@@ -271,7 +299,9 @@ class Direct:
 
     __slots__ = ("emit", "head", "key", "kit", "reason", "request", "runtime", "since", "timed")
 
-    def __init__(self, kit: Kit, runtime: Runtime, request: Any, authority: str, reason: str, deadline: float | None) -> None:
+    def __init__(
+        self, kit: Kit, runtime: Runtime, request: Any, authority: str, reason: str, deadline: float | None
+    ) -> None:
         self.kit = kit
         self.runtime = runtime
         self.request = request
@@ -299,7 +329,9 @@ class Direct:
         before = list(head.headers.raw)
         assert self.emit is not None
         self.emit(
-            AttemptStarted(self.key, 1, head, authority, head.scheme, str(self.request.url), "", "", "", "direct")
+            AttemptStarted(
+                self.key, 1, head, authority, head.scheme, str(self.request.url), "", "", "", "direct"
+            )
         )
         for name, value in head.headers.raw:
             if (name, value) not in before:
@@ -307,7 +339,9 @@ class Direct:
 
     def arrived(self, response: Any) -> Any:
         """Note what became of it on the response."""
-        outcome = Outcome(OutcomeKind.OK, response.status_code, None, True, self.runtime.clock.now() - self.since)
+        outcome = Outcome(
+            OutcomeKind.OK, response.status_code, None, True, self.runtime.clock.now() - self.since
+        )
         self._tell(outcome, response.http_version)
         response.extensions["meshlib"] = direct_info(self.reason, outcome, endpoint=_peer(response))
         return response

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from meshlib.core.effects import Pass, Send
 from meshlib.deadlines import current_deadline
-from meshlib.errors import Overloaded
 from meshlib.transports.drive import drive
 from meshlib.transports.face import Answer, Direct, Exchange, broken_body, patience, unknown
 from meshlib.transports.pools import Pools, Settings
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from meshlib.model.call import Outcome
     from meshlib.runtime.runtime import Runtime
     from meshlib.transports.kit import Kit
+    from meshlib.transports.wire.guard import Guard
 
 __all__ = ["SyncTransport"]
 
@@ -35,7 +35,12 @@ class SyncTransport:
     """
 
     def __init__(
-        self, kit: Kit, runtime: Callable[[], Runtime], settings: Settings, direct: Callable[[], Any], body: type
+        self,
+        kit: Kit,
+        runtime: Callable[[], Runtime],
+        settings: Settings,
+        direct: Callable[[], Any],
+        body: type,
     ) -> None:
         self._kit = kit
         self._runtime = runtime
@@ -63,7 +68,9 @@ class SyncTransport:
             return self._call(runtime, resolution, request, host, authority)
         if resolution.plain:
             return self._own().handle_request(request)
-        if resolution.via == "refused" or (resolution.via == "wait" and runtime.config.unknown_hosts == "refuse"):
+        if resolution.via == "refused" or (
+            resolution.via == "wait" and runtime.config.unknown_hosts == "refuse"
+        ):
             return unknown(self._kit, runtime, resolution, authority)
         return self._as_it_is(runtime, request, authority, resolution.reason, current_deadline())
 
@@ -79,15 +86,20 @@ class SyncTransport:
 
     def _call(self, runtime: Runtime, resolution: Resolution, request: Any, host: str, authority: str) -> Any:
         exchange = Exchange(self._kit, runtime, resolution, request, host, authority)
-        end, answer = drive(exchange.plan, _Hands(exchange, self._lanes(runtime)))
+        hands = _Hands(exchange, self._lanes(runtime))
+        end, answer = drive(exchange.plan, hands)
         if answer is not None:
             return exchange.response(answer, self._body(exchange, answer))
         if isinstance(end, Pass):
             exchange.plan.close(exchange.now())
-            return self._as_it_is(runtime, request, authority, "the route goes to a pass-through cluster", end.deadline)
+            return self._as_it_is(
+                runtime, request, authority, "the route goes to a pass-through cluster", end.deadline
+            )
         return exchange.end(end)
 
-    def _as_it_is(self, runtime: Runtime, request: Any, authority: str, reason: str, deadline: float | None) -> Any:
+    def _as_it_is(
+        self, runtime: Runtime, request: Any, authority: str, reason: str, deadline: float | None
+    ) -> Any:
         call = Direct(self._kit, runtime, request, authority, reason, deadline)
         try:
             response = self._own().handle_request(request)
@@ -139,19 +151,8 @@ class _Hands:
         guard, since = exchange.guard(effect), now()
         exchange.started(effect)
         try:
-            lane = self._pools.lane(effect, exchange.scheme, exchange.host)
-            pool = lane.pool
-            while True:
-                connection = pool.acquire(guard)
-                try:
-                    response = connection.handle_request(exchange.core_request(effect, lane, guard))
-                    break
-                except kit.NotAvailable:
-                    pool.release(connection)
-                except BaseException:
-                    pool.release(connection)
-                    raise
-        except (*kit.network, Overloaded, TimeoutError) as error:
+            answer = self._attempt(effect, guard)
+        except kit.outcomes as error:
             return exchange.failed(effect, error, guard, since), None
         except BaseException as error:
             exchange.abandoned(effect, error, guard, since)
@@ -159,7 +160,22 @@ class _Hands:
             if own is None:
                 raise
             raise own(str(error)) from error
-        return exchange.arrived(effect, response, since), Answer(response, connection, pool, guard)
+        return exchange.arrived(effect, answer.response, since), answer
+
+    def _attempt(self, effect: Send, guard: Guard) -> Answer:
+        exchange = self._exchange
+        lane = self._pools.lane(effect, exchange.scheme, exchange.host)
+        pool = lane.pool
+        while True:
+            connection = pool.acquire(guard)
+            try:
+                response = connection.handle_request(exchange.core_request(effect, lane, guard))
+            except BaseException as error:
+                pool.release(connection)
+                if not isinstance(error, exchange.kit.NotAvailable):
+                    raise
+            else:
+                return Answer(response, connection, pool, guard)
 
     def discard(self, answer: Answer) -> None:
         answer.response.stream.close()

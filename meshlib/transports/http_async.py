@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from meshlib.core.effects import Pass, Send
 from meshlib.deadlines import current_deadline
-from meshlib.errors import Overloaded
 from meshlib.transports.drive import drive_async
 from meshlib.transports.face import Answer, Direct, Exchange, broken_body, patience, unknown
 from meshlib.transports.pools import Pools, Settings
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from meshlib.model.call import Outcome
     from meshlib.runtime.runtime import Runtime
     from meshlib.transports.kit import Kit
+    from meshlib.transports.wire.guard import Guard
 
 __all__ = ["AsyncTransport"]
 
@@ -55,7 +55,12 @@ class AsyncTransport:
     """
 
     def __init__(
-        self, kit: Kit, runtime: Callable[[], Runtime], settings: Settings, direct: Callable[[], Any], body: type
+        self,
+        kit: Kit,
+        runtime: Callable[[], Runtime],
+        settings: Settings,
+        direct: Callable[[], Any],
+        body: type,
     ) -> None:
         self._kit = kit
         self._runtime = runtime
@@ -80,7 +85,9 @@ class AsyncTransport:
             return await self._call(runtime, resolution, request, host, authority)
         if resolution.plain:
             return await self._own().handle_async_request(request)
-        if resolution.via == "refused" or (resolution.via == "wait" and runtime.config.unknown_hosts == "refuse"):
+        if resolution.via == "refused" or (
+            resolution.via == "wait" and runtime.config.unknown_hosts == "refuse"
+        ):
             return unknown(self._kit, runtime, resolution, authority)
         return await self._as_it_is(runtime, request, authority, resolution.reason, current_deadline())
 
@@ -107,10 +114,13 @@ class AsyncTransport:
             cancel()
         return runtime.view.resolve(*asked)
 
-    async def _call(self, runtime: Runtime, resolution: Resolution, request: Any, host: str, authority: str) -> Any:
+    async def _call(
+        self, runtime: Runtime, resolution: Resolution, request: Any, host: str, authority: str
+    ) -> Any:
         exchange = Exchange(self._kit, runtime, resolution, request, host, authority)
         state = self._state()
-        end, answer = await drive_async(exchange.plan, _AsyncHands(exchange, await self._lanes(state, runtime)))
+        hands = _AsyncHands(exchange, await self._lanes(state, runtime))
+        end, answer = await drive_async(exchange.plan, hands)
         if answer is not None:
             return exchange.response(answer, self._body(exchange, answer, state.soon))
         if isinstance(end, Pass):
@@ -174,19 +184,8 @@ class _AsyncHands:
         guard, since = exchange.guard(effect), now()
         exchange.started(effect)
         try:
-            lane = self._pools.lane(effect, exchange.scheme, exchange.host)
-            pool = lane.pool
-            while True:
-                connection = await pool.acquire(guard)
-                try:
-                    response = await connection.handle_async_request(exchange.core_request(effect, lane, guard))
-                    break
-                except kit.NotAvailable:
-                    await _release(pool, connection)
-                except BaseException:
-                    await _release(pool, connection)
-                    raise
-        except (*kit.network, Overloaded, TimeoutError) as error:
+            answer = await self._attempt(effect, guard)
+        except kit.outcomes as error:
             return exchange.failed(effect, error, guard, since), None
         except BaseException as error:
             exchange.abandoned(effect, error, guard, since)
@@ -194,7 +193,22 @@ class _AsyncHands:
             if own is None:
                 raise
             raise own(str(error)) from error
-        return exchange.arrived(effect, response, since), Answer(response, connection, pool, guard)
+        return exchange.arrived(effect, answer.response, since), answer
+
+    async def _attempt(self, effect: Send, guard: Guard) -> Answer:
+        exchange = self._exchange
+        lane = self._pools.lane(effect, exchange.scheme, exchange.host)
+        pool = lane.pool
+        while True:
+            connection = await pool.acquire(guard)
+            try:
+                response = await connection.handle_async_request(exchange.core_request(effect, lane, guard))
+            except BaseException as error:
+                await _release(pool, connection)
+                if not isinstance(error, exchange.kit.NotAvailable):
+                    raise
+            else:
+                return Answer(response, connection, pool, guard)
 
     async def discard(self, answer: Answer) -> None:
         try:
@@ -226,6 +240,15 @@ async def _release(pool: AsyncPool, connection: Any) -> None:
 
         with anyio.CancelScope(shield=True):
             await connection.aclose()
+
+
+_closing: set[asyncio.Task[None]] = set()  # a loop holds its tasks weakly
+
+
+def _close_abandoned(pool: AsyncPool, connection: Any) -> None:
+    task = asyncio.get_running_loop().create_task(_release(pool, connection))
+    _closing.add(task)
+    task.add_done_callback(_closing.discard)
 
 
 class AsyncBodyLogic:
@@ -262,7 +285,7 @@ class AsyncBodyLogic:
             await _release(answer.pool, answer.connection)
 
     def __del__(self) -> None:
-        """A response that was never closed: its pick is given back, its connection leaves the pool."""
+        """A response that was never closed: its pick is given back at once, its connection closed by its loop."""
         if getattr(self, "_closed", True):
             return
         self._closed = True
@@ -270,6 +293,6 @@ class AsyncBodyLogic:
         exchange.plan.close(exchange.now())
         if self._soon is not None:
             try:
-                self._soon(answer.pool.give_back, answer.connection)
+                self._soon(_close_abandoned, answer.pool, answer.connection)
             except RuntimeError as error:
                 _log.debug("meshlib: a response was collected after its loop had ended: %s", error)

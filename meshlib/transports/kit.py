@@ -7,7 +7,6 @@ under httpx is meshlib's class *and* ``httpx.ConnectError``.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from meshlib.errors import (
@@ -75,10 +74,13 @@ class Kit:
         self.NotAvailable: type[BaseException] = core.ConnectionNotAvailable
         self.connect_errors: tuple[type[BaseException], ...] = (core.ConnectError, core.ConnectTimeout)
         self.timeouts: tuple[type[BaseException], ...] = (core.ReadTimeout, core.WriteTimeout)
-        self.network: tuple[type[BaseException], ...] = (
+        #: What an attempt can end with that is an outcome: the network's errors, and those of waiting for a connection.
+        self.outcomes: tuple[type[BaseException], ...] = (
             core.TimeoutException,
             core.NetworkError,
             core.RemoteProtocolError,
+            Overloaded,
+            TimeoutError,
         )
         self.errors: tuple[type[BaseException], ...] = (
             core.TimeoutException,
@@ -89,7 +91,7 @@ class Kit:
         self._classes: dict[type[BaseException], type[Exception]] = {
             getattr(core, name): getattr(httpx, name) for name in _CORE
         }
-        self._joined = lru_cache(maxsize=None)(self._join)
+        self._joined: dict[tuple[type[MeshError], type[Exception]], type[MeshError]] = {}
 
     def host_class(self, error: BaseException) -> type[Exception] | None:
         """The host library's class for an error of its core, or None where it has none."""
@@ -116,13 +118,18 @@ class Kit:
             base = self.host_class(cause)
         if base is None:
             base = getattr(self.httpx, _HOST.get(failure, "TransportError"))
-        raised: MeshError = self._joined(failure, base)(message, info=info, phase=phase, sent=sent)
+        assert base is not None
+        raised = self._join(failure, base)(message, info=info, phase=phase, sent=sent)
         raised.__cause__ = cause
         return raised
 
-    @staticmethod
-    def _join(failure: type[MeshError], base: type[Exception]) -> type[MeshError]:
-        return type(failure.__name__, (failure, base), {"__module__": failure.__module__, "__doc__": failure.__doc__})
+    def _join(self, failure: type[MeshError], base: type[Exception]) -> type[MeshError]:
+        """The class that is both; one for each pair, so that ``except`` and ``is`` agree."""
+        joined = self._joined.get((failure, base))
+        if joined is None:
+            body = {"__module__": failure.__module__, "__doc__": failure.__doc__}
+            joined = self._joined.setdefault((failure, base), type(failure.__name__, (failure, base), body))
+        return joined
 
     def outcome(self, error: BaseException, guard: Guard, seconds: float) -> Outcome:
         """What an error of the core means to a plan."""

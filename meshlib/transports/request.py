@@ -103,7 +103,9 @@ def _retry(options: CallOptions) -> RetryPolicy | bool | None:
         from meshlib.runtime.policies import retry_policy
 
         return retry_policy(read_retry(chosen))
-    raise TypeError(f"CallOptions.retry: expected a RetryPolicy, a mapping or False, not {type(chosen).__name__}")
+    raise TypeError(
+        f"CallOptions.retry: expected a RetryPolicy, a mapping or False, not {type(chosen).__name__}"
+    )
 
 
 def _seekable(file: Any) -> bool:

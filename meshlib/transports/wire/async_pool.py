@@ -38,6 +38,7 @@ class AsyncPool:
         self._gone = gone
         self._max_idle = max_idle
         self._idle: list[Any] = []
+        self._busy: set[Any] = set()  # held for the same reason as there
         self._shared: list[Any] = []
         self._waiting: deque[Any] = deque()
         self._stale: list[Any] = []
@@ -51,6 +52,7 @@ class AsyncPool:
             connection = await self._wait(guard)
         if self._stale:
             await self._close_stale()
+        self._busy.add(connection)
         return connection
 
     async def release(self, connection: Any) -> None:
@@ -60,6 +62,7 @@ class AsyncPool:
 
     def give_back(self, connection: Any) -> bool:
         """``release`` up to its only await; False: the caller closes the connection."""
+        self._busy.discard(connection)
         kept = self._keep(connection)
         if not kept:
             self._uncount()

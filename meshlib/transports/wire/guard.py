@@ -50,8 +50,8 @@ class Guard:
         self.sent = False
         self.expired = False
 
-    def get(self, name: str, default: object = None) -> Op:
-        """httpcore's look-up."""
+    def get(self, name: str, _default: object = None) -> Op:
+        """What httpcore asks by ``connect``, ``read``, ``write`` or ``pool``."""
         op: Op = getattr(self, name)
         return op
 

@@ -50,6 +50,8 @@ class Pool:
         self._max_idle = max_idle
         self._changed = threading.Condition(threading.Lock())
         self._idle: list[Any] = []
+        # Held here, so that a response that is collected unread does not take its socket along before it is closed.
+        self._busy: set[Any] = set()
         self._shared: list[Any] = []
         self._open = 0
         self._closed = False
@@ -65,6 +67,7 @@ class Pool:
                 connection = self._take(stale)
                 if connection is None:
                     connection = self._wait(guard, stale)
+                self._busy.add(connection)
                 return connection
         finally:
             for one in stale:
@@ -73,6 +76,7 @@ class Pool:
     def release(self, connection: Any) -> None:
         """Take a connection back: it is kept if it can carry another request, else closed."""
         with self._changed:
+            self._busy.discard(connection)
             kept = self._keep(connection)
             if not kept:
                 self._uncount()

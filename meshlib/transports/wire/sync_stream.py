@@ -70,7 +70,9 @@ class SyncStream:
     ) -> SyncStream:
         try:
             self._bound(timeout)
-            return SyncStream(self._core, ssl_context.wrap_socket(self._sock, server_hostname=server_hostname))
+            return SyncStream(
+                self._core, ssl_context.wrap_socket(self._sock, server_hostname=server_hostname)
+            )
         except TimeoutError as error:
             self.close()
             raise self._core.ConnectTimeout(str(error)) from error
@@ -112,7 +114,7 @@ class SyncBackend:
         try:
             sock = socket.create_connection((host, port), seconds_left(timeout), source_address=source)
             for option in socket_options or ():
-                sock.setsockopt(*option)  # type: ignore[arg-type]
+                sock.setsockopt(*option)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except TimeoutError as error:
             _note(timeout)
@@ -130,7 +132,7 @@ class SyncBackend:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             for option in socket_options or ():
-                sock.setsockopt(*option)  # type: ignore[arg-type]
+                sock.setsockopt(*option)
             sock.settimeout(seconds_left(timeout))
             sock.connect(path)
         except TimeoutError as error:

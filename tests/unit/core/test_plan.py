@@ -408,7 +408,7 @@ def test_what_the_configuration_orders_is_a_reply() -> None:
     assert ("location", "http://elsewhere/api") in effect.response.headers
 
 
-def test_no_route_is_404_and_an_unknown_cluster_fails_with_the_routes_status() -> None:
+def test_an_unknown_cluster_fails_with_the_routes_status() -> None:
     plan, _ = (
         make(vhost={"domains": ("other",)})
         if False

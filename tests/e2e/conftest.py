@@ -1,0 +1,33 @@
+"""Fixtures of the end-to-end tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import meshlib
+from tests.support.faces import FACES, Face, FaceFactory
+
+
+@pytest.fixture(params=FACES)
+def face(request: pytest.FixtureRequest) -> Iterator[FaceFactory]:
+    """A function that makes a client of each face in turn: ``face({"services": …})``, or with a Mesh."""
+    made: list[Face] = []
+    meshes: list[meshlib.Mesh] = []
+
+    def make(mesh: meshlib.Mesh | dict[str, Any], **options: Any) -> Face:
+        if not isinstance(mesh, meshlib.Mesh):
+            mesh = meshlib.Mesh(mesh)
+            meshes.append(mesh)
+        client = Face(request.param, mesh, **options)
+        client.mesh = mesh  # type: ignore[attr-defined]
+        made.append(client)
+        return client
+
+    yield make
+    for client in made:
+        client.close()
+    for mesh in meshes:
+        mesh.close()
