@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 
-from meshlib.core.conditions import query_parameters
-from meshlib.core.lines import Lines, first_value
+from meshlib.core.lines import ONE_LINE_REQUEST, Lines, first_value
 from meshlib.core.paths import path_only
 from meshlib.core.strings import fold, wire
 from meshlib.model.call import Head
 
 __all__ = ["Format", "Values", "check_format", "compile_format"]
 
+_HEX = frozenset(b"0123456789abcdefABCDEF")
 _MAX_TEXT = 16_384
 _CACHED = 1024
 
@@ -51,6 +51,13 @@ class Values:
         self.virtual_host = virtual_host
         self.endpoint = ""
         self.protocol = "HTTP/1.1"
+
+    def request_value(self, name: bytes) -> bytes | None:
+        """Of a header with several lines the first; of one that has one line only, all of it."""
+        if name not in ONE_LINE_REQUEST:
+            return first_value(self.request, name)
+        found = [value for key, value in self.request if key.lower() == name]
+        return b",".join(found) if found else None
 
 
 _Render = Callable[[Values], bytes]
@@ -208,7 +215,7 @@ def _request_header(command: str, argument: str) -> _Render:
         for name, raw in names:
             found = _of_head(values.head, name)
             if found is None:
-                found = first_value(values.request, raw)
+                found = values.request_value(raw)
             if found is not None:
                 return found
         return b""
@@ -234,13 +241,29 @@ def _response_header(command: str, argument: str) -> _Render:
 def _query_parameter(command: str, argument: str) -> _Render:
     if not argument:
         raise ValueError(f"%{command}(X)% takes a parameter's name")
-    name = wire(argument)
+    name = argument.encode()
 
     def render(values: Values) -> bytes:
-        found = query_parameters(values.head.path, name)
-        return found[0].encode("latin-1", "replace") if found else b""
+        query = values.head.path.partition("?")[2].encode("latin-1", "replace")
+        for piece in query.split(b"&"):
+            key, _, value = piece.partition(b"=")
+            if _decoded(key) == name:
+                # What would end the line, or the request, is left out.
+                return _decoded(value).translate(None, b"\r\n\0")
+        return b""
 
     return render
+
+
+def _decoded(text: bytes) -> bytes:
+    """Percent-decoded; what is no escape stays."""
+    first, *rest = text.split(b"%")
+    out = [first]
+    for piece in rest:
+        code = piece[:2]
+        is_escape = len(code) == 2 and all(byte in _HEX for byte in code)
+        out.append(bytes((int(code, 16),)) + piece[2:] if is_escape else b"%" + piece)
+    return b"".join(out)
 
 
 def _path(command: str, argument: str) -> _Render:

@@ -47,7 +47,8 @@ def set_line(lines: Lines, name: bytes, value: bytes) -> None:
 def add_line(lines: Lines, name: bytes, value: bytes, one_line: frozenset[bytes] = ONE_LINE_REQUEST) -> None:
     """One line more; or more in the line that is there, of a header that has one line only."""
     if name in one_line:
-        for number, (key, present) in enumerate(lines):
+        for number in range(len(lines) - 1, -1, -1):
+            key, present = lines[number]
             if key.lower() == name:
                 lines[number] = (key, present + b"," + value if present and value else present or value)
                 return

@@ -1,0 +1,90 @@
+"""A hundred tables in one Envoy: a listener each, over the same control plane that meshlib may ask."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+
+from meshlib.model.route import RouteConfiguration
+from meshlib.testing import build
+from meshlib.testing.control_plane import ControlPlane
+from meshlib.xds import decode, schema
+from tests.e2e.oracle.compare import UPSTREAM_HEADERS
+from tests.e2e.oracle.envoy_process import EnvoyProcess, Ports
+from tests.e2e.oracle.exchange import Upstreams
+from tests.e2e.oracle.tables import CLUSTERS, Json, make_table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Batch", "Tally", "model_of"]
+
+_ROUTES = "envoy.config.route.v3.RouteConfiguration"
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was compared: how many exchanges, how often each part of a configuration had a part in one, what differed."""
+
+    compared: int = 0
+    hits: Counter[str] = field(default_factory=Counter)
+    differences: list[str] = field(default_factory=list)
+
+    def told(self) -> str:
+        shown = "\n\n".join(self.differences[:5])
+        return f"{len(self.differences)} of {self.compared} exchanges differ:\n{shown}"
+
+
+def model_of(table: Json) -> RouteConfiguration:
+    """The table as meshlib reads it."""
+    fields = {name: value for name, value in table.items() if name != "@type"}
+    found = decode.route(schema.from_json(_ROUTES, fields).SerializeToString())
+    assert found.value is not None, f"{table['name']}: {found.problems}"
+    return found.value
+
+
+class Batch:
+    """The tables of ``seeds`` in force in an Envoy. ``ports``: of its listeners, by seed."""
+
+    def __init__(self, seeds: range, folder: Path) -> None:
+        self.tables = {seed: make_table(seed, f"table-{seed}") for seed in seeds}
+        self._folder = folder
+        self._stack = ExitStack()
+        self.ports: dict[int, int] = {}
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self.upstreams = stack.enter_context(Upstreams(CLUSTERS, UPSTREAM_HEADERS))
+            held = Ports(len(self.tables))
+            stack.callback(held.close)
+            self.ports = dict(zip(self.tables, held.numbers, strict=True))
+            self.control_plane = stack.enter_context(ControlPlane(*self._resources()))
+            self.envoy = stack.enter_context(EnvoyProcess(self.control_plane.address, self._folder))
+            self._wait()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    def _resources(self) -> list[Json]:
+        addresses = self.upstreams.addresses
+        clusters = [
+            build.cluster(name, [build.endpoint(addresses[name], hostname=hostname)])
+            for name, hostname in CLUSTERS.items()
+        ]
+        listeners = [
+            build.listener(f"listener-{seed}", f"table-{seed}", address=f"127.0.0.1:{port}")
+            for seed, port in self.ports.items()
+        ]
+        return [*clusters, *listeners, *self.tables.values()]
+
+    def _wait(self) -> None:
+        """Until Envoy serves; a table that it refuses is no valid table."""
+        try:
+            self.envoy.wait_for_listeners(len(self.tables))
+        finally:
+            refused = [request for request in self.control_plane.requests if request.is_nack]
+        assert not refused, f"Envoy refused: {refused}"

@@ -1,0 +1,298 @@
+"""What meshlib's core says would become of a request, and how far an exchange with Envoy may differ from it.
+
+Each allowed difference is named here and stands, with its reason, in docs/differences.md. Nothing else may differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+
+from meshlib.core.lines import ONE_LINE_REQUEST, ONE_LINE_RESPONSE, add_line
+from meshlib.core.match import CompiledRoutes, Match
+from meshlib.core.rewrite import (
+    ResponseContext,
+    auto_host,
+    choose_cluster,
+    direct_response,
+    failure_reply,
+    local_reply,
+    redirect,
+    request_head,
+    response_edits,
+)
+from meshlib.model.call import Head, Response
+from meshlib.model.headers import Headers
+from meshlib.model.route import (
+    Action,
+    ClusterWeight,
+    DirectResponse,
+    Forward,
+    HeaderEdits,
+    HeaderMatch,
+    Redirect,
+)
+from tests.e2e.oracle.exchange import Arrived, Exchange, Request
+from tests.e2e.oracle.tables import CLUSTERS
+
+__all__ = [
+    "ALLOWED_REQUEST",
+    "ALLOWED_RESPONSE",
+    "UPSTREAM_HEADERS",
+    "Expected",
+    "expectations",
+    "normal",
+    "tags",
+    "words",
+]
+
+#: What the upstreams add to each response.
+UPSTREAM_HEADERS = (("x-up", "1"), ("x-multi", "a"), ("x-multi", "b"))
+
+#: Header of a request as it arrived → why it may differ.
+ALLOWED_REQUEST = {
+    "x-request-id": "Envoy makes one; a library passes on what the application has",
+    "x-forwarded-proto": "a proxy says how it was called; a library was not called",
+    "x-envoy-expected-rq-timeout-ms": "belongs to an attempt, with what is left of its time",
+    "x-envoy-attempt-count": "belongs to an attempt",
+}
+#: Header of a response → why it may differ.
+ALLOWED_RESPONSE = {
+    "date": "a proxy's own clock",
+    "server": "a proxy names itself",
+    "x-envoy-upstream-service-time": "a proxy's own measurement",
+}
+_REDIRECT_FIELDS = (
+    "https",
+    "scheme",
+    "host",
+    "port",
+    "path",
+    "prefix_rewrite",
+    "regex_rewrite",
+    "strip_query",
+)
+_FRAMING = ("content-length", "transfer-encoding", "connection")
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """One outcome that the configuration allows for a request, and the match that led to it."""
+
+    exchange: Exchange
+    match: Match | None
+    weight: ClusterWeight | None = None
+
+
+def head_of(request: Request, scheme: str = "http") -> Head:
+    return Head(request.method, scheme, request.authority, request.path, Headers.of(*request.headers))
+
+
+def expectations(routes: CompiledRoutes, request: Request, upstreams: dict[str, str]) -> list[Expected]:
+    """Every outcome that some draw of the dice gives. ``upstreams``: address of each cluster's endpoint."""
+    seen: dict[int, Match | None] = {}
+    for drawn in (0.0, 0.2, 0.3, 0.6, 0.999999):
+        match = routes.match(head_of(request), _always(drawn))
+        seen[id(match)] = match
+    return [outcome for match in seen.values() for outcome in _outcomes(match, request, upstreams)]
+
+
+def _always(value: float) -> Callable[[], float]:
+    return lambda: value
+
+
+def _outcomes(match: Match | None, request: Request, upstreams: dict[str, str]) -> Iterator[Expected]:
+    if match is None:
+        yield Expected(_local(local_reply(head_of(request), Response(404))), None)
+        return
+    action = match.route.action
+    head = head_of(request)
+    if isinstance(action, DirectResponse):
+        yield Expected(_local(direct_response(match, head)), match)
+    elif isinstance(action, Redirect):
+        yield Expected(_local(redirect(match, head)), match)
+    elif isinstance(action, Forward):
+        for cluster, weight in _choices(match, action, head):
+            yield Expected(_forwarded(match, action, weight, cluster, request, upstreams), match, weight)
+
+
+def _choices(match: Match, action: Forward, head: Head) -> Iterator[tuple[str, ClusterWeight | None]]:
+    if not action.weighted:
+        yield choose_cluster(match, head, _always(0.0))
+        return
+    total, before = sum(weight.weight for weight in action.weighted), 0
+    for weight in action.weighted:
+        if weight.weight:
+            yield choose_cluster(match, head, _always((before + 0.5) / total))
+        before += weight.weight
+
+
+def _local(response: Response) -> Exchange:
+    return Exchange(response.status, response.headers, response.body)
+
+
+def _forwarded(
+    match: Match,
+    action: Forward,
+    weight: ClusterWeight | None,
+    cluster: str,
+    request: Request,
+    upstreams: dict[str, str],
+) -> Exchange:
+    if cluster not in upstreams:
+        return _local(failure_reply(match, weight, head_of(request), Response(action.not_found_status)))
+    sent = request_head(match, weight, head_of(request), cluster=cluster)
+    sent = auto_host(match, weight, sent, CLUSTERS[cluster])
+    arrived = Arrived(
+        cluster,
+        sent.method,
+        sent.authority,
+        sent.path,
+        tuple((name.lower(), value) for name, value in sent.headers),
+        len(request.body),
+    )
+    lines = Headers.of(("content-type", "application/json"), *UPSTREAM_HEADERS)
+    context = ResponseContext(sent, status=200, cluster=cluster, endpoint=upstreams[cluster])
+    edited = response_edits(match, weight, lines, context)
+    return Exchange(200, tuple(edited if edited is not None else lines), b"", arrived)
+
+
+def normal(exchange: Exchange) -> Exchange:
+    """The exchange without what may differ, its lines in order of names (lines of one name keep theirs)."""
+    arrived = exchange.arrived
+    if arrived is not None:
+        arrived = replace(arrived, headers=_lines(arrived.headers, ALLOWED_REQUEST, ONE_LINE_REQUEST))
+    headers = _lines(exchange.headers, ALLOWED_RESPONSE, ONE_LINE_RESPONSE)
+    return replace(exchange, headers=headers, arrived=arrived)
+
+
+def _lines(
+    lines: tuple[tuple[str, str], ...], allowed: dict[str, str], one_line: frozenset[bytes]
+) -> tuple[tuple[str, str], ...]:
+    kept: list[tuple[bytes, bytes]] = []
+    for name, value in lines:
+        if name.lower() not in allowed and name.lower() not in _FRAMING:
+            add_line(kept, name.lower().encode("latin-1"), value.strip(" \t").encode("latin-1"), one_line)
+    return tuple(
+        sorted(
+            ((name.decode("latin-1"), value.decode("latin-1")) for name, value in kept),
+            key=lambda line: line[0],
+        )
+    )
+
+
+def _differences(one: object, other: object, where: str = "") -> Iterator[str]:
+    if one == other:
+        return
+    if is_dataclass(one) and type(one) is type(other):
+        for item in fields(one):
+            yield from _differences(
+                getattr(one, item.name), getattr(other, item.name), f"{where}.{item.name}"
+            )
+    elif isinstance(one, tuple) and isinstance(other, tuple):
+        yield f"{where}: Envoy has {sorted(set(one) - set(other))}, meshlib {sorted(set(other) - set(one))}"
+    else:
+        yield f"{where}: Envoy has {one!r}, meshlib {other!r}"
+
+
+def _short(value: object) -> str:
+    """A value of the model, without what is as by default."""
+    if is_dataclass(value):
+        shown = (
+            f"{item.name}={_short(getattr(value, item.name))}"
+            for item in fields(value)
+            if item.default is MISSING or getattr(value, item.name) != item.default
+        )
+        return f"{type(value).__name__}({', '.join(shown)})"
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_short, value))})"
+    return repr(value)
+
+
+def tags(one: Expected) -> Iterator[str]:
+    """What of a configuration had a part in this outcome."""
+    match = one.match
+    if match is None:
+        yield "no route"
+        return
+    wanted = match.route.match
+    yield f"path {wanted.path.kind.value}{'' if wanted.path.case_sensitive else ' any case'}"
+    yield from (f"header {tag}" for item in wanted.headers for tag in _header_tags(item))
+    for query in wanted.query:
+        yield f"query {query.string.kind.value if query.string is not None else f'present {query.present}'}"
+    if wanted.per_million is not None:
+        yield f"fraction {wanted.per_million}"
+    if wanted.grpc:
+        yield "grpc"
+    if one.exchange.arrived is not None and match.config.most_specific_wins:
+        yield "most specific wins"
+    levels = {"config": match.config.edits, "host": match.virtual_host.edits, "route": match.route.edits}
+    if one.weight is not None:
+        levels["share"] = one.weight.edits
+    for level, edits in levels.items():
+        yield from _edit_tags(level, edits)
+    yield from _action_tags(match.route.action, one)
+
+
+def _header_tags(item: HeaderMatch) -> Iterator[str]:
+    kind = "range" if item.range is not None else f"present {item.present}"
+    if item.string is not None:
+        kind = f"{item.string.kind.value}{' any case' if item.string.ignore_case else ''}"
+    yield kind
+    if item.invert:
+        yield f"{kind.removesuffix(' any case')} inverted"
+    if item.missing_as_empty:
+        yield "missing as empty"
+    if item.name.startswith(":") or item.name == "host":
+        yield item.name
+
+
+def _edit_tags(level: str, edits: HeaderEdits) -> Iterator[str]:
+    for direction, added, removed in (
+        ("request", edits.request_add, edits.request_remove),
+        ("response", edits.response_add, edits.response_remove),
+    ):
+        yield from (f"{direction} {edit.action.value}" for edit in added)
+        if added:
+            yield f"{direction} add by {level}"
+        if removed:
+            yield f"{direction} remove by {level}"
+
+
+def _action_tags(action: Action, one: Expected) -> Iterator[str]:
+    if isinstance(action, DirectResponse):
+        yield f"direct response {action.status}"
+    elif isinstance(action, Redirect):
+        yield f"redirect {action.status}"
+        set_fields = (name for name in _REDIRECT_FIELDS if getattr(action, name) not in (None, "", False))
+        yield from (f"redirect {name}" for name in set_fields)
+    elif isinstance(action, Forward):
+        which = "weighted" if action.weighted else "cluster" if action.cluster else "cluster header"
+        yield f"{which}{'' if one.exchange.arrived is not None else ', not there'}"
+        if one.weight is not None and one.weight.host_rewrite is not None:
+            yield "share's host"
+        if one.exchange.arrived is None:
+            return
+        if action.prefix_rewrite:
+            yield "prefix rewrite"
+        if action.regex_rewrite is not None:
+            yield "regex rewrite"
+        if action.host_rewrite is not None:
+            yield f"{action.host_rewrite.kind.value}{', host appended' if action.append_forwarded_host else ''}"
+
+
+def words(request: Request, expected: list[Expected], got: Exchange) -> str:
+    """A difference, told: from the outcome that is least different."""
+    wanted = normal(got)
+    nearest = min(expected, key=lambda one: len("".join(_differences(wanted, normal(one.exchange)))))
+    told = [f"request {request}", *_differences(wanted, normal(nearest.exchange))]
+    if got.arrived is None or nearest.match is None or got.status != nearest.exchange.status:
+        told.append(f"   Envoy    {wanted}")
+    if nearest.match is not None:
+        told.append(f"   by {nearest.match.name}: {_short(nearest.match.route)}")
+        told.append(f"   share {_short(nearest.weight)}")
+        told.append(f"   virtual host {_short(nearest.match.virtual_host.edits)}")
+        told.append(
+            f"   configuration {_short(nearest.match.config.edits)}, {nearest.match.config.most_specific_wins}"
+        )
+    return "\n".join(told)
