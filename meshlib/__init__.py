@@ -96,7 +96,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "meshlib.client": ("AsyncClient", "Client"),
+    "meshlib.client": ("AsyncClient", "AsyncTransport", "Client", "Transport"),
     "meshlib.config": ("Config",),
     "meshlib.deadlines": ("deadline",),
     "meshlib.errors": (
@@ -112,7 +112,6 @@ _HOMES = {
         "ClusterStatus", "EndpointStatus", "Ignored", "ProcessStatus", "Rejected", "SidecarStatus", "SourceStatus",
         "Status",
     ),
-    "meshlib.client": ("AsyncTransport", "Transport"),
     "meshlib.transports.info": ("call_info",),
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
