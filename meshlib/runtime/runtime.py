@@ -106,6 +106,7 @@ class Runtime:
         env: What a plan asks of its surroundings.
         worker: The thread that runs sources and timers.
         observers: Who is told of events.
+        env.emit: None as long as nobody asked for the events of calls, so that a call pays nothing for them.
     """
 
     def __init__(
@@ -118,23 +119,27 @@ class Runtime:
         workers: Workers,
         inherited: Runtime | None = None,
         observers: tuple[Callable[[Event], None], ...] = (),
+        watchers: tuple[Callable[[Event], None], ...] = (),
     ) -> None:
         self.config = config
         self.clock = clock
         self.random: Callable[[], float] = random.Random(config.seed).random
         self.clusters = Clusters(clock, self.random)
         self.observers: tuple[Callable[[Event], None], ...] = ()
+        self._of_calls: tuple[Callable[[Event], None], ...] = ()
         self.env = Env(self.clusters.get, self.random)
         self.feed = feed
-        self.interest = inherited.interest.copy(clock.now()) if inherited else Interest()
+        self.interest: Interest = inherited.interest.copy(clock.now()) if inherited else Interest()
         self._rules = rules
         self._workers = workers
-        self._lock = threading.Lock()  # guards _timer, running and closed
+        self._lock = threading.Lock()  # guards _timer, running, closed, and who observes
         self._timer: Timer | None = None
         self.running = False
         self.closed = False
         snapshot, previous = (inherited.store.snapshot, inherited.store.view) if inherited else (EMPTY, None)
-        self.store = Store(self._compile, self.clusters.reconcile, clock.now, snapshot, previous)
+        self.store: Store = Store(self._compile, self.clusters.reconcile, clock.now, snapshot, previous)
+        for watcher in watchers:
+            self.observe(watcher, calls=False)
         for observer in observers:
             self.observe(observer)
         self.worker = workers.acquire()
@@ -218,28 +223,33 @@ class Runtime:
 
     # --- observers ----------------------------------------------------------------------------------------------
 
-    def observe(self, observer: Callable[[Event], None]) -> Callable[[], None]:
-        """Tell ``observer`` of events, in the thread where they happen; what it raises is logged. Returns what ends it."""
+    def observe(self, observer: Callable[[Event], None], *, calls: bool = True) -> Callable[[], None]:
+        """Tell ``observer`` of events, in the thread where they happen; what it raises is logged. Without ``calls``
+        only of what changes (sources, configuration, ejections, breakers): then calls cost no more than before.
+        Returns what ends it.
+        """
         with self._lock:
             self.observers = (*self.observers, observer)
-            self.env.emit = self.emit
+            if calls:
+                self._of_calls = (*self._of_calls, observer)
+                self.env.emit = self._emit_of_call
         forget = self.clusters.subscribe(observer)
 
         def cancel() -> None:
             forget()
             with self._lock:
                 self.observers = tuple(other for other in self.observers if other is not observer)
-                self.env.emit = self.emit if self.observers else None
+                self._of_calls = tuple(other for other in self._of_calls if other is not observer)
+                self.env.emit = self._emit_of_call if self._of_calls else None
 
         return cancel
 
     def emit(self, event: Event) -> None:
         """Tell every observer."""
-        for observer in self.observers:
-            try:
-                observer(event)
-            except Exception:  # noqa: BLE001 - logged below
-                _log.exception("meshlib: an observer failed")
+        _tell(self.observers, event)
+
+    def _emit_of_call(self, event: Event) -> None:
+        _tell(self._of_calls, event)
 
     def cluster_status(self) -> dict[str, ClusterStatus]:
         """Of the clusters in force; those that left and are kept for calls under way are not among them."""
@@ -331,3 +341,11 @@ class Runtime:
         with self._lock:
             if self.running:
                 self._timer = self.worker.later(SWEEP, self._sweep)
+
+
+def _tell(observers: tuple[Callable[[Event], None], ...], event: Event) -> None:
+    for observer in observers:
+        try:
+            observer(event)
+        except Exception:  # noqa: BLE001 - logged below
+            _log.exception("meshlib: an observer failed")
