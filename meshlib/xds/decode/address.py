@@ -20,10 +20,12 @@ def numeric(message: WireMessage, path: str, report: Report, *, least_port: int 
     found = named(message, path, report, least_port=least_port)
     if found is None or found.unix:
         return found
-    if not found.is_ip:
+    try:
+        ip = ipaddress.ip_address(found.host)
+    except ValueError:
         report.problem(join(path, "socket_address.address"), f"{_short(found.host)} is no IP address")
         return None
-    return Address(str(ipaddress.ip_address(found.host)), found.port)
+    return found if ip.version == 4 else Address(str(ip), found.port)  # IPv6 has several spellings
 
 
 def named(message: WireMessage, path: str, report: Report, *, least_port: int = 1) -> Address | None:

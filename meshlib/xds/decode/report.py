@@ -7,6 +7,9 @@ of the resource's JSON shape: ``virtual_hosts[1].routes[3].match.prefix``.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 from google.protobuf.unknown_fields import UnknownFieldSet
@@ -30,7 +33,6 @@ _SCALAR_MESSAGES = frozenset(
         "UInt32Value", "UInt64Value", "Duration",
     )
 )  # fmt: skip
-_ANY = "google.protobuf.Any"
 
 
 class Decoded(Generic[T]):
@@ -114,22 +116,83 @@ def walk(message: WireMessage, path: str, report: Report, variant: str = "") -> 
 
     What is in an Any is not entered: whoever unpacks it walks it.
     """
-    name = schema.full_name(message)
-    rules = TABLE.get(f"{name}#{variant}" if variant else name, {})
+    _walk(message, path, report, variant)
+    known = type(message)()
+    known.CopyFrom(message)
+    known.DiscardUnknownFields()
+    if known.ByteSize() != message.ByteSize():  # rare, and dear to look for
+        _walk_unknown(message, path, report)
+
+
+def _walk(message: WireMessage, path: str, report: Report, variant: str) -> None:
+    steps = _steps(message.DESCRIPTOR.full_name, variant)
     for field, value in message.ListFields():
-        rule = rules.get(field.name, DEFAULT)
-        kind = rule.kind
-        if kind is Kind.VOID:
+        step = steps[field.name]
+        if step.plain:
             continue
         here = join(path, field.name)
-        if kind is Kind.REJECTED:
+        rule = step.rule
+        if rule.kind is Kind.REJECTED:
             report.problem(here, rule.note or "is not supported")
-        elif kind is not Kind.HONOURED and _counts(field, value, rule, message):
+        elif rule.kind is not Kind.HONOURED and _counts(field, value, rule, message):
             report.ignore(here, _text(field, value))
-        if kind in (Kind.HONOURED, Kind.CARRIED) and field.message_type is not None:
-            _enter(field, value, here, report, rule.variant)
+        if step.enter is _Enter.ONE:
+            _walk(value, here, report, rule.variant)
+        elif step.enter is _Enter.LIST:
+            for index, item in enumerate(value):
+                _walk(item, f"{here}[{index}]", report, rule.variant)
+
+
+class _Enter(Enum):
+    """How what is in a field is reached."""
+
+    NOT = 0
+    ONE = 1
+    LIST = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What to do with one field. ``plain``: nothing."""
+
+    rule: Rule
+    enter: _Enter
+    plain: bool
+
+
+@lru_cache(maxsize=1024)
+def _steps(full_name: str, variant: str) -> dict[str, _Step]:
+    """The steps of a message of the pool, by field; both arguments come from the tables, not from the network."""
+    kind = schema.POOL.FindMessageTypeByName(full_name)
+    name = schema.full_name(kind)
+    rules = TABLE.get(f"{name}#{variant}" if variant else name, {})
+    return {field.name: _step(field, rules.get(field.name, DEFAULT)) for field in kind.fields}
+
+
+def _step(field: Any, rule: Rule) -> _Step:
+    enter = _Enter.NOT
+    kept = rule.kind in (Kind.HONOURED, Kind.CARRIED)
+    if kept and field.message_type is not None and not schema.is_opaque(field):
+        inside = field.message_type
+        if not inside.full_name.startswith("google.protobuf.") and not inside.GetOptions().map_entry:
+            enter = _Enter.LIST if schema.is_repeated(field) else _Enter.ONE
+    plain = enter is _Enter.NOT and rule.kind in (Kind.HONOURED, Kind.VOID)
+    return _Step(rule, enter, plain)
+
+
+def _walk_unknown(message: WireMessage, path: str, report: Report) -> None:
+    """Reports fields by number that the schema does not have: settings newer than it."""
     for unknown in UnknownFieldSet(message):  # type: ignore[attr-defined]
         report.ignore(join(path, f"#{unknown.field_number}"), "a field that is not known")
+    for field, value in message.ListFields():
+        if field.message_type is None or schema.is_opaque(field) or field.message_type.GetOptions().map_entry:
+            continue
+        here = join(path, field.name)
+        if schema.is_repeated(field):
+            for index, item in enumerate(value):
+                _walk_unknown(item, f"{here}[{index}]", report)
+        else:
+            _walk_unknown(value, here, report)
 
 
 def _counts(field: Any, value: Any, rule: Rule, message: WireMessage) -> bool:
@@ -151,22 +214,3 @@ def _text(field: Any, value: Any) -> str:
         return shown(", ".join(sorted(value)))
     items = [shown(item) for item in value[:10]]
     return shown(", ".join(items))
-
-
-def _enter(field: Any, value: Any, path: str, report: Report, variant: str) -> None:
-    kind = field.message_type
-    if kind.full_name.startswith("google.protobuf."):
-        return
-    if kind.GetOptions().map_entry:
-        if kind.fields_by_name["value"].message_type is not None and _is_ours(kind.fields_by_name["value"]):
-            for key in sorted(value):
-                walk(value[key], f"{path}[{key!r}]", report, variant)
-    elif schema.is_repeated(field):
-        for index, item in enumerate(value):
-            walk(item, f"{path}[{index}]", report, variant)
-    elif not schema.is_opaque(field):
-        walk(value, path, report, variant)
-
-
-def _is_ours(field: Any) -> bool:
-    return not field.message_type.full_name.startswith("google.protobuf.") and not schema.is_opaque(field)
