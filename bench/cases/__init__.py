@@ -1,0 +1,1 @@
+"""What is compared: a file each, with ``CASE``. A new file is found by itself."""

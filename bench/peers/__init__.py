@@ -1,0 +1,1 @@
+"""Who is measured: a file each, with ``PEERS``. A new file is found by itself."""

@@ -1,0 +1,21 @@
+"""meshlib's clients on httpx: 100 routes, 50 endpoints, all policies on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import meshlib
+from bench import routes
+from bench.shapes import AsyncClient, SyncClient
+from bench.world import World
+
+
+def _sync(world: World) -> tuple[Any, str]:
+    return meshlib.Client(mesh=world.mesh, trust_env=False), f"http://{routes.HOST}"
+
+
+async def _async(world: World) -> tuple[Any, str]:
+    return meshlib.AsyncClient(mesh=world.mesh, trust_env=False), f"http://{routes.HOST}"
+
+
+PEERS = (SyncClient("meshlib.Client", _sync), AsyncClient("meshlib.AsyncClient", _async))

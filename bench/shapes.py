@@ -1,0 +1,123 @@
+"""The shapes that peers and cases fill: see ``bench/peers`` and ``bench/cases``."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from itertools import cycle, islice
+from typing import Any, Protocol
+
+from bench.world import World
+
+
+class Peer(Protocol):
+    """Something that is measured. ``name`` is how cases refer to it."""
+
+    name: str
+
+    def open(self, world: World) -> None:
+        """Make it ready, warm."""
+
+    def sample(self) -> float:
+        """One measurement, in seconds for one call (decision, import)."""
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the table: ``peer`` ÷ ``against``, or ``peer`` alone. ``at_most`` is the bound, None: information.
+
+    ``unit`` is that of ``at_most`` where nothing is divided: ``"µs"`` or ``"ms"``.
+    """
+
+    what: str
+    peer: str
+    against: str = ""
+    at_most: float | None = None
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """``name`` is what ``--only`` takes; ``title`` says how it is measured."""
+
+    name: str
+    title: str
+    rows: tuple[Row, ...]
+
+    @property
+    def peers(self) -> set[str]:
+        return {name for row in self.rows for name in (row.peer, row.against) if name}
+
+
+@dataclass
+class SyncClient:
+    """A client of httpx's shape in one thread. ``make(world)`` gives it and what its URLs begin with."""
+
+    name: str
+    make: Callable[[World], tuple[Any, str]]
+    calls: int = 150
+    _client: Any = field(default=None, repr=False)
+    _urls: list[str] = field(default_factory=list, repr=False)
+
+    def open(self, world: World) -> None:
+        self._client, base = self.make(world)
+        self._urls = [base + path for path in world.paths]
+        for _ in range(4):
+            self.sample()
+
+    def sample(self) -> float:
+        get, urls = self._client.get, list(islice(cycle(self._urls), self.calls))
+        gc.collect()
+        began = time.perf_counter()
+        for url in urls:
+            response = get(url)
+            if response.status_code != 200 or len(response.content) != 1024:
+                raise RuntimeError(f"{self.name}: {response!r}")
+        return (time.perf_counter() - began) / self.calls
+
+    def close(self) -> None:
+        self._client.close()
+
+
+@dataclass
+class AsyncClient:
+    """The same for tasks: ``tasks`` of them, each makes ``calls`` one after the other."""
+
+    name: str
+    make: Callable[[World], Coroutine[Any, Any, tuple[Any, str]]]
+    tasks: int = 50
+    calls: int = 4
+    _client: Any = field(default=None, repr=False)
+    _urls: list[str] = field(default_factory=list, repr=False)
+    _runner: asyncio.Runner = field(default_factory=asyncio.Runner, repr=False)
+
+    def open(self, world: World) -> None:
+        self._client, base = self._runner.run(self.make(world))
+        self._urls = [base + path for path in world.paths]
+        for _ in range(3):
+            self.sample()
+
+    def sample(self) -> float:
+        gc.collect()
+        return self._runner.run(self._sample())
+
+    def close(self) -> None:
+        self._runner.run(self._client.aclose())
+        self._runner.close()
+
+    async def _sample(self) -> float:
+        began = time.perf_counter()
+        await asyncio.gather(*(self._calls(number) for number in range(self.tasks)))
+        return (time.perf_counter() - began) / (self.tasks * self.calls)
+
+    async def _calls(self, number: int) -> None:
+        get = self._client.get
+        for url in islice(cycle(self._urls), number, number + self.calls):
+            response = await get(url)
+            if response.status_code != 200 or len(response.content) != 1024:
+                raise RuntimeError(f"{self.name}: {response!r}")

@@ -1,0 +1,84 @@
+"""What the measurements share, each part made when it is first asked for: the server, a sidecar, a mesh's configuration."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bench import envoy, routes
+
+ENDPOINTS = 50
+ROUTES = 100
+
+
+class World:
+    """Close it: processes end with it."""
+
+    def __init__(self) -> None:
+        self._stack = contextlib.ExitStack()
+
+    @cached_property
+    def ports(self) -> list[int]:
+        """The server's ports; whoever calls one address calls the first."""
+        command = [sys.executable, "-m", "bench.server", str(ENDPOINTS)]
+        root = Path(__file__).resolve().parents[1]
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root
+        )
+        self._stack.callback(end, process)
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            raise RuntimeError("the server did not start")
+        ports: list[int] = json.loads(line)
+        return ports
+
+    @property
+    def addresses(self) -> list[str]:
+        return [f"127.0.0.1:{port}" for port in self.ports]
+
+    @cached_property
+    def paths(self) -> tuple[str, ...]:
+        """What is asked for: of all the routes, from the first to the last."""
+        return routes.paths(ROUTES)
+
+    @cached_property
+    def sidecar(self) -> str:
+        """The address of an Envoy with the same routes, endpoints and policies."""
+        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="meshlib-bench-")))
+        process, address = envoy.start(folder, self.addresses, ROUTES)
+        self._stack.callback(end, process)
+        return address
+
+    @cached_property
+    def mesh(self) -> Any:
+        """A Mesh with all policies on, shared by every meshlib peer."""
+        import meshlib
+
+        mesh = meshlib.Mesh({"services": {routes.HOST: routes.service(self.addresses, ROUTES)}})
+        self._stack.callback(mesh.close)
+        return mesh
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+def end(process: subprocess.Popen[Any]) -> None:
+    """End a child in order, or else."""
+    if process.stdin is not None:
+        process.stdin.close()
+    else:
+        process.terminate()
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
