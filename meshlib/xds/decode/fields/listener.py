@@ -50,6 +50,10 @@ LISTENER = {
         void="stat_prefix",
         notes={"weighted_clusters": "the first with the greatest weight stands for all"},
     ),
+    "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster": rules(honoured="clusters"),
+    "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight": rules(
+        honoured="name weight"
+    ),
     f"{_HCM}HttpConnectionManager": rules(
         honoured="rds route_config http_filters common_http_protocol_options strip_matching_host_port"
         " strip_any_host_port merge_slashes normalize_path",
