@@ -1,0 +1,506 @@
+"""A live cluster: the stages of a pick, what closes it, what survives an update, what is told."""
+
+import itertools
+import sys
+import threading
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from meshlib.core.upstream import LiveEndpoint, PickContext, Refusal, RefusalKind
+from meshlib.model.call import Outcome, OutcomeKind
+from meshlib.model.cluster import Cluster, Tls
+from meshlib.model.endpoint import Drop, Health
+from meshlib.model.events import BreakerChanged, EndpointEjected, EndpointReturned
+from meshlib.model.policy import Balancer, Balancing, Breaker, Limits, Outlier, RetryBudget
+from tests.support.live_kit import (
+    CANCELLED,
+    ERROR,
+    OK,
+    REFUSED,
+    Watched,
+    address,
+    changed,
+    cluster,
+    endpoint,
+    flat,
+    locality,
+)
+
+CONTEXT = PickContext()
+
+
+def refusal(picked) -> Refusal:
+    assert isinstance(picked, Refusal), picked
+    return picked
+
+
+def call(watched, outcome=OK, now=None):
+    if now is not None:
+        watched.now = now
+    pick = watched.live.pick(CONTEXT, watched.now)
+    assert not isinstance(pick, Refusal), pick
+    pick.report(outcome, watched.now)
+    pick.release(watched.now)
+    return pick.endpoint
+
+
+# --- what a pick counts -----------------------------------------------------------------------------------------------
+
+
+def test_a_pick_counts_until_it_is_released():
+    live = Watched(flat(2)).live
+    picks = [live.pick(CONTEXT, 0.0) for _ in range(4)]
+    assert live.active == 4
+    assert [item.active for item in live.endpoints] == [2, 2]
+    for pick in picks:
+        pick.report(OK, 0.0)
+    assert live.active == 4
+    for pick in picks:
+        pick.release(1.0)
+        pick.release(2.0)
+    assert live.active == 0
+    assert [item.active for item in live.endpoints] == [0, 0]
+
+
+def test_a_peek_counts_nothing_and_is_what_comes():
+    live = Watched(flat(3)).live
+    for _ in range(7):
+        seen = live.peek(CONTEXT)
+        assert live.active == sum(item.active for item in live.endpoints) == 0
+        pick = live.pick(CONTEXT, 0.0)
+        assert pick.endpoint is seen
+        pick.release(0.0)
+
+
+def test_a_report_counts_once():
+    watched = Watched(flat(1, outlier=Outlier(consecutive_5xx=2, max_ejection_percent=100)))
+    pick = watched.live.pick(CONTEXT, 0.0)
+    for _ in range(5):
+        pick.report(ERROR, 0.0)
+    pick.release(0.0)
+    pick.report(ERROR, 0.0)
+    assert watched.events == []
+    call(watched, ERROR)
+    assert len(watched.events) == 1
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+
+def test_nobody_there():
+    found = refusal(Watched(flat(0)).live.pick(CONTEXT, 0.0))
+    assert found == Refusal(RefusalKind.NO_ENDPOINT, "cluster 'c' has no endpoint")
+    assert refusal(Watched(Cluster("dns")).live.pick(CONTEXT, 0.0)).kind is RefusalKind.NO_ENDPOINT
+    assert Watched(flat(0)).live.peek(CONTEXT) is None
+
+
+def test_nobody_usable_is_told_with_the_reasons():
+    config = cluster(
+        locality(endpoint(0, health=Health.UNHEALTHY), endpoint(1, health=Health.DRAINING)),
+        balancing=Balancing(panic_threshold=0.0),
+    )
+    found = refusal(Watched(config).live.pick(CONTEXT, 0.0))
+    assert found.detail == "cluster 'c' has no usable endpoint among 2 (2 unhealthy)"
+
+
+def test_tls_that_cannot_be_had_is_no_plain_text():
+    live = Watched(flat(2, tls=Tls(unsupported="certificates by SDS are not supported"))).live
+    found = refusal(live.pick(CONTEXT, 0.0))
+    assert found.kind is RefusalKind.TLS
+    assert "SDS" in found.detail
+
+
+def test_max_requests():
+    live = Watched(flat(2, limits=Limits(max_requests=2))).live
+    picks = [live.pick(CONTEXT, 0.0) for _ in range(2)]
+    found = refusal(live.pick(CONTEXT, 0.0))
+    assert found.kind is RefusalKind.MAX_REQUESTS
+    assert found.detail == "cluster 'c' has 2 calls in flight, max_requests is 2"
+    picks[0].release(0.0)
+    assert not isinstance(live.pick(CONTEXT, 0.0), Refusal)
+
+
+def test_lowering_a_limit_blocks_until_drained():  # CB-02
+    watched = Watched(flat(2, limits=Limits(max_requests=3)))
+    picks = [watched.live.pick(CONTEXT, 0.0) for _ in range(3)]
+    watched.live.update(replace(watched.live.cluster, limits=Limits(max_requests=1)), 0.0)
+    for pick in picks:
+        assert refusal(watched.live.pick(CONTEXT, 0.0)).kind is RefusalKind.MAX_REQUESTS
+        pick.release(0.0)
+    assert not isinstance(watched.live.pick(CONTEXT, 0.0), Refusal)
+
+
+def test_drops_come_first_and_each_takes_of_what_is_left():  # ED-06
+    drawn = iter([0.1, *(0.6, 0.9), 0.5, *(0.6, 0.2)])  # the 0.5 is where round robin starts
+    drops = (Drop("first", 500_000), Drop("second", 250_000))
+    live = Watched(cluster(locality(endpoint(0)), drops=drops), rand=lambda: next(drawn)).live
+    found = refusal(live.pick(CONTEXT, 0.0))
+    assert (found.kind, found.detail) == (RefusalKind.DROPPED, "cluster 'c' drops calls (first)")
+    assert live.active == 0
+    assert not isinstance(live.pick(CONTEXT, 0.0), Refusal)
+    assert refusal(live.pick(CONTEXT, 0.0)).detail == "cluster 'c' drops calls (second)"
+
+
+def test_everything_may_be_dropped():
+    live = Watched(
+        cluster(locality(endpoint(0)), drops=(Drop("all", 1_000_000),)), rand=lambda: 1 - 2**-53
+    ).live
+    assert refusal(live.pick(CONTEXT, 0.0)).kind is RefusalKind.DROPPED
+
+
+def test_the_breaker_opens_and_probes():
+    watched = Watched(flat(2, breaker=Breaker(consecutive_failures=2, open_for=10.0)))
+    call(watched, ERROR)
+    call(watched, REFUSED)
+    found = refusal(watched.live.pick(CONTEXT, 9.0))
+    assert (found.kind, found.detail) == (RefusalKind.BREAKER, "the breaker of cluster 'c' is open")
+    probe = watched.live.pick(CONTEXT, 10.0)
+    assert refusal(watched.live.pick(CONTEXT, 10.0)).detail == "the breaker of cluster 'c' is half open"
+    probe.report(OK, 10.5)
+    assert watched.events == [
+        BreakerChanged("c", "closed", "open"),
+        BreakerChanged("c", "open", "half_open"),
+        BreakerChanged("c", "half_open", "closed"),
+    ]
+    probe.release(11.0)
+
+
+@pytest.mark.parametrize("why", ["max_requests", "nobody"])
+def test_a_pick_refused_below_the_breaker_gives_its_probe_back(why):
+    watched = Watched(flat(1, breaker=Breaker(consecutive_failures=1, open_for=10.0)))
+    call(watched, ERROR)
+    config = watched.live.cluster
+    if why == "nobody":
+        watched.live.update(changed(config), 5.0)
+    else:
+        watched.live.update(replace(config, limits=Limits(max_requests=0)), 5.0)
+    for _ in range(3):
+        kind = refusal(watched.live.pick(CONTEXT, 10.0)).kind
+        assert kind in (RefusalKind.NO_ENDPOINT, RefusalKind.MAX_REQUESTS)
+    watched.live.update(config, 11.0)
+    assert not isinstance(watched.live.pick(CONTEXT, 11.0), Refusal)
+
+
+@pytest.mark.parametrize("end", ["released without a report", "reported as cancelled"])
+def test_a_cancelled_probe_gives_its_place_back(end):
+    watched = Watched(flat(1, breaker=Breaker(consecutive_failures=1, open_for=10.0)))
+    call(watched, ERROR)
+    probe = watched.live.pick(CONTEXT, 10.0)
+    if end == "reported as cancelled":
+        probe.report(CANCELLED, 10.0)
+    probe.release(10.0)
+    assert watched.live.status(10.0).breaker == "half_open"
+    assert not isinstance(watched.live.pick(CONTEXT, 10.0), Refusal)
+
+
+def test_a_body_that_breaks_counts_as_a_failure():
+    watched = Watched(flat(1, breaker=Breaker(consecutive_failures=1)))
+    pick = watched.live.pick(CONTEXT, 0.0)
+    pick.report(OK, 0.0)
+    pick.release(1.0, Outcome(OutcomeKind.RESET, status=200))
+    pick.release(1.0, Outcome(OutcomeKind.RESET, status=200))
+    assert watched.events == [BreakerChanged("c", "closed", "open")]
+
+
+# --- ejection ---------------------------------------------------------------------------------------------------------
+
+
+def ejecting(count=4, **fields):
+    return flat(count, outlier=Outlier(**{"consecutive_5xx": 1, "max_ejection_percent": 50, **fields}))
+
+
+def test_an_ejected_endpoint_is_left_out_until_its_time_is_over():
+    watched = Watched(ejecting())
+    bad = call(watched, ERROR)
+    assert watched.events == [EndpointEjected("c", bad.name, "1 5xx or lost connections in a row", 30.0)]
+    assert all(call(watched, OK, now) is not bad for now in range(30))
+    assert bad in {call(watched, OK, 30.0) for _ in range(4)}
+    assert watched.events[1:] == [EndpointReturned("c", bad.name)]
+
+
+def test_status_tells_and_sweeps():
+    watched = Watched(ejecting())
+    bad = call(watched, ERROR)
+    healths = {item.address: item.health for item in watched.live.status(29.0).endpoints}
+    assert Counter(healths.values()) == {"healthy": 3, "ejected": 1}
+    assert healths[bad.name] == "ejected"
+    assert {item.health for item in watched.live.status(30.0).endpoints} == {"healthy"}
+
+
+def test_what_status_calls_health():
+    config = cluster(
+        locality(
+            endpoint(0, 3, Health.DRAINING),
+            endpoint(1, health=Health.TIMEOUT),
+            endpoint(2, health=Health.DEGRADED),
+            zone="z",
+        )
+    )
+    found = Watched(config).live.status(0.0)
+    assert [item.health for item in found.endpoints] == ["draining", "unhealthy", "healthy"]
+    first = found.endpoints[0]
+    assert (first.address, first.weight, first.priority, first.locality) == ("10.0.0.0:80", 3, 0, "r/z")
+    assert (found.breaker, found.active) == ("closed", 0)
+
+
+def test_nobody_waits_for_the_retry_of_an_ejected_host():
+    """The retry's pick already avoids whom this attempt ejected."""
+    watched = Watched(ejecting(2))
+    first = watched.live.pick(CONTEXT, 0.0)
+    first.report(ERROR, 0.0)
+    assert watched.live.pick(CONTEXT, 0.0).endpoint is not first.endpoint
+
+
+# --- updates ----------------------------------------------------------------------------------------------------------
+
+
+def test_survivors_keep_counters_ejections_and_the_breaker():
+    watched = Watched(replace(ejecting(4), breaker=Breaker(consecutive_failures=2, open_for=10.0)))
+    bad = call(watched, ERROR)
+    held = watched.live.pick(CONTEXT, 0.0)
+    gone = next(item for item in watched.live.endpoints if item not in (bad, held.endpoint))
+    kept = [item for item in watched.live.endpoints if item is not gone]
+    watched.live.update(
+        changed(watched.live.cluster, locality(*(replace(item.endpoint, weight=5) for item in kept))), 1.0
+    )
+    assert list(watched.live.endpoints) == kept
+    assert (bad.ejected, held.endpoint.active, gone.gone, bad.weight) == (True, 1, True, 5)
+    call(watched, REFUSED, 1.0)
+    assert BreakerChanged("c", "closed", "open") in watched.events
+    held.release(2.0)
+    assert watched.live.active == 0
+
+
+def test_a_pick_of_an_endpoint_that_left_still_closes():
+    watched = Watched(ejecting(2))
+    pick = watched.live.pick(CONTEXT, 0.0)
+    watched.live.update(changed(watched.live.cluster, locality(endpoint(9))), 0.0)
+    assert pick.endpoint.gone
+    pick.report(ERROR, 0.0)
+    pick.release(0.0)
+    assert (pick.endpoint.active, watched.live.active, watched.events) == (0, 0, [])
+    assert watched.live.pick(CONTEXT, 0.0).endpoint.address == address(9)
+
+
+def test_an_ejected_endpoint_that_leaves_makes_room():
+    watched = Watched(ejecting(2, max_ejection_percent=50))
+    bad = call(watched, ERROR)
+    other = next(item for item in watched.live.endpoints if item is not bad)
+    watched.live.update(changed(watched.live.cluster, locality(other.endpoint, endpoint(9))), 0.0)
+    ejected = [call(watched, ERROR) for _ in range(1)]
+    assert ejected[0].ejected
+
+
+def test_switching_ejection_off_lets_all_return():
+    watched = Watched(ejecting())
+    bad = call(watched, ERROR)
+    watched.live.update(replace(watched.live.cluster, outlier=None), 1.0)
+    assert not bad.ejected
+    assert watched.events[-1] == EndpointReturned("c", bad.name)
+    assert bad in {call(watched) for _ in range(4)}
+
+
+def test_switching_the_breaker_off_lets_calls_through():
+    watched = Watched(flat(1, breaker=Breaker(consecutive_failures=1)))
+    call(watched, ERROR)
+    assert refusal(watched.live.pick(CONTEXT, 0.0)).kind is RefusalKind.BREAKER
+    watched.live.update(replace(watched.live.cluster, breaker=None), 0.0)
+    call(watched, ERROR)
+    assert watched.live.status(0.0).breaker == "closed"
+
+
+def test_another_balancer_holds_at_once():
+    watched = Watched(flat(3))
+    watched.live.update(replace(watched.live.cluster, balancing=Balancing(Balancer.LEAST_REQUEST)), 0.0)
+    watched.live.endpoints[0].active = 1000
+    picked = Counter(call(watched).name for _ in range(300))
+    assert picked[watched.live.endpoints[0].name] < 60
+
+
+def test_the_endpoints_of_an_untouched_assignment_are_not_looked_at():
+    watched = Watched(flat(3))
+    before = watched.live._roster
+    watched.live.update(replace(watched.live.cluster, limits=Limits()), 0.0)
+    assert watched.live._roster is before
+    watched.live.update(replace(watched.live.cluster, tls=Tls(sni="x")), 0.0)
+    assert [item.tls for item in watched.live.endpoints] == [Tls(sni="x")] * 3
+
+
+def test_a_retired_cluster_refuses_and_its_calls_run_on():
+    watched = Watched(flat(2))
+    pick = watched.live.pick(CONTEXT, 0.0)
+    watched.live.retire(1.0)
+    assert pick.endpoint.gone
+    assert refusal(watched.live.pick(CONTEXT, 1.0)).kind is RefusalKind.NO_ENDPOINT
+    pick.release(2.0)
+    assert watched.live.active == pick.endpoint.active == 0
+
+
+# --- retries and connections ------------------------------------------------------------------------------------------
+
+
+def test_max_retries():  # RT-08
+    live = Watched(flat(1, limits=Limits(max_retries=2))).live
+    permits = [live.begin_retry(None) for _ in range(3)]
+    assert permits[2] is None
+    assert live.retries == 2
+    permits[0].release()
+    permits[0].release()
+    assert live.retries == 1
+    assert live.begin_retry(None) is not None
+
+
+def test_a_budget_is_of_the_calls_in_flight():
+    live = Watched(flat(1, limits=Limits(budget=RetryBudget(50.0, 0)))).live
+    assert live.begin_retry(None) is None
+    held = [live.pick(CONTEXT, 0.0) for _ in range(3)]
+    assert live.begin_pending()
+    assert [live.begin_retry(None) is not None for _ in range(3)] == [True, True, False]
+    assert live.begin_retry(RetryBudget(100.0, 10)) is None
+    assert len(held) == 3
+
+
+def test_connections_and_pending_calls_are_limited():
+    live = Watched(flat(1, limits=Limits(max_connections=1, max_pending=2))).live
+    assert live.open_connection()
+    assert not live.open_connection()
+    assert live.open_connection(force=True)
+    assert live.connections == 2
+    live.close_connection()
+    live.close_connection()
+    assert live.open_connection()
+    assert [live.begin_pending() for _ in range(3)] == [True, True, False]
+    live.end_pending()
+    assert live.begin_pending()
+
+
+# --- threads ----------------------------------------------------------------------------------------------------------
+
+
+def run_threads(count, work):
+    errors = []
+    gate = threading.Barrier(count)
+
+    def guarded(number):
+        gate.wait(20)
+        try:
+            work(number)
+        except BaseException as error:
+            errors.append(error)
+            raise
+
+    threads = [threading.Thread(target=guarded, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(40)
+    assert not any(thread.is_alive() for thread in threads)
+    assert errors == []
+
+
+@pytest.fixture
+def restless():
+    """Threads change places all the time, so that a race that can happen does."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("restless")
+def test_fifty_threads_leave_nothing_behind():
+    """Picks, retries, connections, updates, ejections and breaker changes at once: every counter returns to 0."""
+    configs = [
+        replace(
+            flat(count, balancing=Balancing(kind), limits=Limits(max_requests=40, max_connections=20)),
+            outlier=Outlier(consecutive_5xx=3, base_ejection=0.01, interval=0.01, max_ejection_percent=60),
+            breaker=Breaker(consecutive_failures=8, open_for=0.01, half_open_permits=2),
+        )
+        for count, kind in itertools.product((3, 7), Balancer)
+    ]
+    watched = Watched(configs[0])
+    live, seen, ticks = watched.live, [], itertools.count()
+
+    def work(number):
+        for turn in range(150):
+            now = next(ticks) * 0.001
+            if number == 0:
+                live.update(configs[turn % len(configs)], now)
+                continue
+            pick = live.pick(CONTEXT, now)
+            if isinstance(pick, Refusal):
+                assert pick.kind in (RefusalKind.BREAKER, RefusalKind.MAX_REQUESTS)
+                continue
+            seen.append(pick.endpoint)
+            permit = live.begin_retry(None)
+            opened = live.open_connection()
+            if turn % 5:
+                pick.report((OK, ERROR, REFUSED, CANCELLED)[turn % 4], now)
+            pick.release(now, REFUSED if turn % 7 == 0 else None)
+            if permit is not None:
+                permit.release()
+            if opened:
+                live.close_connection()
+
+    run_threads(50, work)
+    assert (live.active, live.retries, live.connections, live.pending) == (0, 0, 0, 0)
+    assert all(item.active == 0 for item in seen)
+    assert len(seen) > 1000
+    now = next(ticks) * 0.001 + 1000.0
+    status = live.status(now)
+    assert {item.health for item in status.endpoints} == {"healthy"}
+    # The breaker is whole, too: once its time is over it probes and closes.
+    for step in range(3):
+        probe = live.pick(CONTEXT, now + step)
+        probe.report(OK, now + step)
+        probe.release(now + step)
+    assert live.status(now + 3).breaker == "closed"
+
+
+@pytest.mark.usefixtures("restless")
+def test_no_limit_is_passed_by_threads_at_once():
+    limits = Limits(max_requests=5, max_retries=3, max_connections=4, max_pending=2)
+    live, over = Watched(flat(4, limits=limits, balancing=Balancing(Balancer.LEAST_REQUEST))).live, []
+
+    def work(number):
+        for _ in range(300):
+            pick, permit = live.pick(CONTEXT, 0.0), live.begin_retry(None)
+            opened, waits = live.open_connection(), live.begin_pending()
+            now = (live.active, live.retries, live.connections, live.pending)
+            if any(map(int.__gt__, now, (5, 3, 4, 2))):
+                over.append(now)
+            if not isinstance(pick, Refusal):
+                pick.release(0.0)
+            for held, give_back in ((permit, permit and permit.release), (opened, live.close_connection)):
+                if held:
+                    give_back()
+            if waits:
+                live.end_pending()
+
+    run_threads(16, work)
+    assert over == []
+    assert (live.active, live.retries, live.connections, live.pending) == (0, 0, 0, 0)
+
+
+@pytest.mark.usefixtures("restless")
+def test_a_pick_released_by_many_threads_closes_once():
+    live = Watched(flat(1, breaker=Breaker(consecutive_failures=5))).live
+    for _ in range(20):
+        pick, permit = live.pick(CONTEXT, 0.0), live.begin_retry(None)
+        run_threads(8, lambda number, pick=pick: (pick.report(ERROR, 0.0), pick.release(0.0)) and None)
+        run_threads(8, lambda number, permit=permit: permit.release())
+        assert (live.active, live.retries, live.endpoints[0].active) == (0, 0, 0)
+        live.update(replace(live.cluster, breaker=None), 0.0)
+        live.update(replace(live.cluster, breaker=Breaker(consecutive_failures=5)), 0.0)
+
+
+def test_who_listens_may_use_the_cluster():
+    """Events are told outside the lock: an observer that picks does not wait for itself."""
+    seen = []
+    watched = Watched(ejecting(4))
+    watched.live._emit = lambda event: seen.append(watched.live.pick(CONTEXT, 0.0))
+    call(watched, ERROR)
+    assert len(seen) == 1
+    assert isinstance(seen[0].endpoint, LiveEndpoint)
