@@ -193,6 +193,7 @@ class Bridge:
 
         def read() -> None:
             state, opened_at, counter = storage.state, storage.opened_at, storage.counter
+            self._work.failing = False
             self._apply(lambda: self._adopt(state, opened_at, counter) if machine.epoch == epoch else None)
 
         self._work.add(read)
@@ -236,7 +237,7 @@ class _Work:
         self._changed = threading.Condition()  # guards the two below
         self._jobs: deque[Callable[[], object]] = deque(maxlen=_MOST_WAITING)
         self._running = False
-        self._failing = False  # only the thread touches it
+        self.failing = False  # said once, until the storage can be read again; only the thread touches it
 
     def add(self, job: Callable[[], object]) -> None:
         with self._changed:
@@ -264,11 +265,9 @@ class _Work:
         try:
             job()
         except Exception as error:  # noqa: BLE001 - whatever a storage raises, the local state decides meanwhile
-            if not self._failing:
+            if not self.failing:
                 _log.warning("meshlib: a breaker storage fails, each process decides for itself: %r", error)
-            self._failing = True
-        else:
-            self._failing = False
+            self.failing = True
 
 
 class _Face(pybreaker.CircuitBreaker):

@@ -489,7 +489,7 @@ def test_a_pick_released_by_many_threads_closes_once():
     live = Watched(flat(1, breaker=Breaker(consecutive_failures=5))).live
     for _ in range(20):
         pick, permit = live.pick(CONTEXT, 0.0), live.begin_retry(None)
-        run_threads(8, lambda number, pick=pick: (pick.report(ERROR, 0.0), pick.release(0.0)) and None)
+        run_threads(8, lambda number, pick=pick: (pick.report(ERROR, 0.0), pick.release(0.0)))
         run_threads(8, lambda number, permit=permit: permit.release())
         assert (live.active, live.retries, live.endpoints[0].active) == (0, 0, 0)
         live.update(replace(live.cluster, breaker=None), 0.0)
