@@ -285,14 +285,15 @@ class View:
         if rules.view == "sidecar":
             return None if self._xds_arrived else Resolution("wait", "no configuration has arrived yet")
         if name in self._absent:
-            return None
+            return self._unknown(host, name)
         return Resolution("wait", f"listener {name} is asked for, and not there yet", name=name)
 
-    def _unknown(self, host: str) -> Resolution:
-        """Rule 6."""
+    def _unknown(self, host: str, name: str = "") -> Resolution:
+        """Rule 6. ``name``: the target resource that was asked for in vain, and still is."""
+        known = f"the control plane has no listener {name}" if name else f"no source knows {host}"
         if self.rules.unknown == "refuse":
-            return Resolution("refused", f"no source knows {host}, and unknown hosts are refused")
-        return Resolution("direct", f"no source knows {host}: it is called directly")
+            return Resolution("refused", f"{known}, and unknown hosts are refused", name=name)
+        return Resolution("direct", f"{known}: it is called directly", name=name)
 
 
 def compile_view(snapshot: Snapshot, rules: Rules, previous: View | None = None) -> View:

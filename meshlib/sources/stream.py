@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from meshlib.xds.bootstrap import Server
 
 __all__ = ["AdsStream", "Ears", "GrpcStream", "Opener"]
+
+#: grpcio's connectivity watcher looks every 0.2 s whether anybody still listens, and raises in its thread if the channel
+#: is closed before it looked. Seconds from the last listener's leaving until a channel may be closed.
+_WATCHER_ENDS = 0.25
 
 
 class Ears(Protocol):
@@ -98,6 +103,7 @@ class GrpcStream:
         self._lock = threading.Lock()
         self._cancelled = False
         self._ready = False
+        self._closable = 0.0  # when (monotonic) the connectivity watcher is surely gone
         self._channel: grpc.Channel | None = None
         self._call: Any = None
         self._thread = threading.Thread(target=self._run, name="meshlib-xds", daemon=True)
@@ -112,13 +118,11 @@ class GrpcStream:
     def cancel(self, timeout: float = 0.5) -> None:
         with self._lock:
             self._cancelled = True
-            call, channel = self._call, self._channel
+            call = self._call
         self._requests.put(None)
         self._consumed.release()
         if call is not None:
             call.cancel()
-        if channel is not None:
-            channel.close()
         self._thread.join(timeout)
 
     # --- the reader thread --------------------------------------------------------------------------------------
@@ -128,8 +132,8 @@ class GrpcStream:
             error = self._read()
         except Exception as problem:  # noqa: BLE001 - whatever it is, the source must hear of the end
             error = _words(problem)
-        self._close()
         self._post(lambda: self._ears.on_end(self, error))
+        self._close()
 
     def _read(self) -> str:
         call = self._open()
@@ -161,15 +165,23 @@ class GrpcStream:
         if state.name != "READY" or self._ready or self._channel is None:
             return
         self._ready = True
-        self._channel.unsubscribe(self._connectivity)
+        self._unwatch(self._channel)
         self._post(lambda: self._ears.on_ready(self))
+
+    def _unwatch(self, channel: grpc.Channel) -> None:
+        channel.unsubscribe(self._connectivity)
+        self._closable = time.monotonic() + _WATCHER_ENDS
 
     def _close(self) -> None:
         self._requests.put(None)
         with self._lock:
             channel, self._channel, self._call = self._channel, None, None
-        if channel is not None:
-            channel.close()
+        if channel is None:
+            return
+        if not self._ready:
+            self._unwatch(channel)
+        time.sleep(max(0.0, self._closable - time.monotonic()))
+        channel.close()
 
 
 def _words(problem: Exception) -> str:
