@@ -137,7 +137,8 @@ class XdsSource(Source):
     def pending(self, name: str) -> str:
         if self.state in (State.FAILED, State.STALE) and self.last_error:
             return f"control plane {self._server.uri} not reachable: {self.last_error}"
-        return self._asked(lambda session: session.pending(name), "")
+        lacks = self._asked(lambda session: session.pending(name), "")
+        return f"{lacks} (control plane {self._server.uri}: {self.state.value})" if lacks else ""
 
     def status(self) -> SourceStatus:
         self._last = self._asked(self._status, self._last)
