@@ -137,7 +137,8 @@ class RouteRewrite:
         elif isinstance(action, Redirect) and (action.prefix_rewrite or action.regex_rewrite):
             self.path = _PathRewrite(route, action.prefix_rewrite or "", action.regex_rewrite)
         self.plain = self._changes_nothing()
-        self.notes = tuple(note for level in self.weights.values() for note in level.notes)
+        own = (compile_edits(route.edits), *self.weights.values())
+        self.notes = tuple(note for level in own if level is not None for note in level.notes)
 
     def _changes_nothing(self) -> bool:
         return not (self.requests or self.weights) and self.host is None and self.path is None

@@ -1,0 +1,301 @@
+"""What a URL means: rules 1 to 6 of the contract."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshlib.core.resolve import Rules, compile_view
+from meshlib.model.address import Address
+from meshlib.model.listener import ChainMatch, FilterChain, HttpManager, Listener
+from meshlib.model.route import (
+    Forward,
+    PathKind,
+    PathMatch,
+    Route,
+    RouteConfiguration,
+    RouteMatch,
+    VirtualHost,
+)
+from meshlib.model.snapshot import Part, Snapshot
+
+
+def routes(*domains, name="r"):
+    route = Route(RouteMatch(PathMatch(PathKind.PREFIX, "/")), Forward(cluster="c"))
+    return RouteConfiguration(name, (VirtualHost("v", domains or ("*",), (route,)),))
+
+
+def listener(name, *domains, address="", **fields):
+    manager = HttpManager(routes=routes(*domains, name=name))
+    where = (Address.parse(address),) if address else ()
+    return Listener(name, (FilterChain(http=manager),), where, **fields)
+
+
+def view(*parts, previous=None, **rules):
+    return compile_view(Snapshot(parts), Rules(**rules), previous)
+
+
+def ask(view, url):
+    """What `url` means, with the Host that a client sends for it."""
+    scheme, _, rest = url.partition("://")
+    host, port = rest, None
+    if rest.rpartition(":")[2].isdigit() and not rest.endswith("]"):
+        host, _, digits = rest.rpartition(":")
+        port = int(digits)
+    return view.resolve(scheme, host, port, rest)
+
+
+def via(view, url):
+    found = ask(view, url)
+    return found.via, found.listener.name if found.listener is not None else found.name
+
+
+class TestRule1:
+    def test_switched_off(self):
+        part = Part("static", services={"reviews": listener("reviews")})
+        found = ask(view(part, disabled=True), "http://reviews")
+        assert (found.via, found.reason, found.plain) == ("direct", "meshlib is switched off", True)
+
+    @pytest.mark.parametrize(
+        ("pattern", "url", "bypassed"),
+        [
+            ("reviews", "http://reviews", True),
+            ("reviews", "http://REVIEWS:9080", True),
+            ("reviews:9080", "http://reviews:9080", True),
+            ("reviews:80", "http://reviews", True),
+            ("reviews:9080", "http://reviews", False),
+            ("*.test", "http://reviews.test", True),
+            ("*.test", "http://test", False),
+            ("10.0.0.1", "http://10.0.0.1:8080", True),
+            ("[::1]", "http://[::1]:80", True),
+            ("*", "http://anything", True),
+        ],
+    )
+    def test_bypass(self, pattern, url, bypassed):
+        part = Part("static", services={"*.test": listener("w"), "reviews": listener("reviews")})
+        found = ask(view(part, bypass=(pattern,)), url)
+        assert found.plain is ("bypass" in found.reason) is bypassed
+
+
+class TestRule3:
+    KEYS = (
+        "reviews:9080",
+        "reviews",
+        "*.internal",
+        "*.eu.internal",
+        "*.internal:81",
+        "[::1]:80",
+        "one.eu.internal",
+    )
+
+    @pytest.mark.parametrize(
+        ("url", "key"),
+        [
+            ("http://reviews:9080", "reviews:9080"),
+            ("http://reviews:9081", "reviews"),
+            ("http://Reviews", "reviews"),
+            ("http://reviews.", "reviews"),
+            ("http://a.internal", "*.internal"),
+            ("http://a.eu.internal", "*.eu.internal"),
+            ("http://a.b.eu.internal", "*.eu.internal"),
+            ("http://a.internal:81", "*.internal:81"),
+            ("http://a.eu.internal:81", "*.eu.internal"),
+            ("http://one.eu.internal:81", "one.eu.internal"),
+            ("http://[::1]", "[::1]:80"),
+        ],
+    )
+    def test_host_and_port_then_host_then_longest_wildcard(self, url, key):
+        part = Part("static", services={key: listener(key) for key in self.KEYS})
+        assert via(view(part), url) == ("mesh", key)
+
+    def test_a_default_port_is_the_schemes(self):
+        part = Part("static", services={"a:443": listener("a:443"), "a:80": listener("a:80")})
+        assert via(view(part), "https://a") == ("mesh", "a:443")
+        assert via(view(part), "http://a") == ("mesh", "a:80")
+
+    def test_the_first_part_that_has_a_key_is_asked(self):
+        made = view(
+            Part("static", services={"a": listener("mine")}),
+            Part("file", services={"a": listener("other"), "b": listener("b")}),
+        )
+        assert via(made, "http://a") == ("mesh", "mine")
+        assert ask(made, "http://b").part == "file"
+
+    def test_a_service_without_routes_yet_is_not_known(self):
+        empty = Listener("a", (FilterChain(http=HttpManager("later")),))
+        assert via(view(Part("static", services={"a": empty})), "http://a") == ("direct", "")
+
+
+class TestRule4:
+    def test_a_listener_at_the_urls_address(self):
+        part = Part("xds", sidecar=(listener("local", "other.test", address="127.0.0.1:8001"),))
+        assert via(view(part), "http://127.0.0.1:8001") == ("mesh", "local")
+        assert via(view(part), "http://localhost:8001") == ("mesh", "local")
+        assert via(view(part), "http://127.0.0.1:8002") == ("direct", "")
+
+    def test_spellings_of_an_address_are_one(self):
+        part = Part("xds", sidecar=(listener("six", address="[::1]:80"),))
+        assert via(view(part), "http://[0:0::1]") == ("mesh", "six")
+
+    def test_a_listener_on_the_port_with_a_virtual_host_for_the_host(self):
+        part = Part("xds", sidecar=(listener("0.0.0.0_9080", "reviews:9080", "*", address="0.0.0.0:9080"),))
+        assert via(view(part), "http://reviews:9080") == ("mesh", "0.0.0.0_9080")
+        assert via(view(part), "http://ratings:9080") == ("direct", "")
+        assert via(view(part), "http://reviews:9081") == ("direct", "")
+
+    def test_an_ip_is_of_the_mesh_once_a_listener_has_it(self):
+        everywhere = listener("any", "10.0.0.5:80", "*", address="0.0.0.0:80")
+        part = Part("xds", sidecar=(everywhere, listener("six", address="10.0.0.6:80")))
+        made = view(part, has_xds=True)
+        assert via(made, "http://10.0.0.5:80") == ("mesh", "any")
+        assert via(made, "http://10.0.0.6") == ("mesh", "six")
+        assert via(made, "http://10.0.0.7") == ("direct", "")
+
+    def test_the_loopback_reaches_a_listener_on_every_address(self):
+        part = Part("xds", sidecar=(listener("any", address="0.0.0.0:8001"),))
+        assert via(view(part), "http://127.0.0.1:8001") == ("mesh", "any")
+
+    def test_only_what_is_outbound_and_speaks_http(self):
+        tcp = Listener("tcp", (FilterChain(tcp_cluster="c"),), (Address("127.0.0.1", 1),))
+        inbound = listener("in", "reviews", address="127.0.0.1:2", outbound=False)
+        made = view(Part("xds", sidecar=(tcp, inbound)))
+        assert via(made, "http://127.0.0.1:1") == via(made, "http://127.0.0.1:2") == ("direct", "")
+
+    def test_a_plain_connection_does_not_meet_a_tls_chain(self):
+        tls = FilterChain(
+            "tls", ChainMatch(transport="tls"), HttpManager(routes=routes("a.test", name="tls"))
+        )
+        plain = FilterChain("plain", http=HttpManager(routes=routes("a.test", name="plain")))
+        both = Listener("l", (tls, plain), (Address("127.0.0.1", 80),))
+        found = ask(view(Part("xds", sidecar=(both,))), "http://127.0.0.1")
+        assert found.manager is plain.http
+        assert found.routes.config.name == "plain"
+
+    def test_services_come_first(self):
+        made = view(
+            Part("static", services={"reviews": listener("service")}),
+            Part("xds", sidecar=(listener("sidecar", "reviews", address="0.0.0.0:80"),)),
+        )
+        assert via(made, "http://reviews") == ("mesh", "service")
+
+
+class TestRule5:
+    def test_named_by_the_authority_as_written(self):
+        part = Part(
+            "xds", targets={"reviews": listener("reviews", api=True), "reviews:9080": listener("with port")}
+        )
+        made = view(part, has_xds=True)
+        assert via(made, "http://reviews") == ("mesh", "reviews")
+        assert via(made, "http://reviews:9080") == ("mesh", "with port")
+        assert ask(made, "http://reviews:9080").name == "reviews:9080"
+        assert via(made, "http://reviews:9081") == ("wait", "reviews:9081")
+
+    @pytest.mark.parametrize(
+        ("rules", "url", "name"),
+        [
+            ({"with_port": True}, "http://reviews", "reviews:80"),
+            ({"with_port": True}, "https://reviews", "reviews:443"),
+            ({"with_port": True}, "http://reviews:9080", "reviews:9080"),
+            ({"template": "listener/%s"}, "http://reviews", "listener/reviews"),
+            ({"template": "xdstp://a/L/%s"}, "http://a.svc:80", "xdstp://a/L/a.svc:80"),
+            ({"template": "xdstp://a/L/%s", "domains": ("*",)}, "http://x%y", "xdstp://a/L/x%25y"),
+        ],
+    )
+    def test_template(self, rules, url, name):
+        assert via(view(has_xds=True, **rules), url) == ("wait", name)
+
+    @pytest.mark.parametrize(
+        ("url", "asked"),
+        [
+            ("http://reviews", True),
+            ("http://reviews.default.svc", True),
+            ("http://reviews.default.svc.cluster.local", True),
+            ("http://reviews.mesh", True),
+            ("http://reviews.mesh.local", True),
+            ("http://example.com", False),
+            ("http://svc.example.com", False),
+            ("http://10.0.0.1", False),
+            ("http://[::1]", False),
+        ],
+    )
+    def test_domains_that_are_asked_for(self, url, asked):
+        assert (ask(view(has_xds=True), url).via == "wait") is asked
+
+    def test_without_a_control_plane_nobody_waits(self):
+        assert via(view(), "http://reviews") == ("direct", "")
+
+    def test_what_is_known_to_be_absent_is_not_waited_for(self):
+        made = view(Part("xds", absent=frozenset({"reviews"})), has_xds=True)
+        found = ask(made, "http://reviews")
+        # It is still asked for: an absent listener may come yet.
+        assert (found.via, found.name) == ("direct", "reviews")
+        assert "no listener reviews" in found.reason
+
+    def test_a_known_target_needs_no_domain(self):
+        made = view(Part("file", targets={"api.example.com": listener("t")}))
+        assert via(made, "http://api.example.com") == ("mesh", "t")
+
+
+class TestViews:
+    PART = Part(
+        "xds",
+        sidecar=(listener("sidecar", "reviews", address="0.0.0.0:80"),),
+        targets={"reviews": listener("target"), "ratings": listener("target")},
+    )
+
+    @pytest.mark.parametrize(
+        ("chosen", "reviews", "ratings"),
+        [("auto", "sidecar", "target"), ("target", "target", "target"), ("sidecar", "sidecar", "")],
+    )
+    def test_view(self, chosen, reviews, ratings):
+        made = view(self.PART, view=chosen, has_xds=True)
+        assert via(made, "http://reviews")[1] == reviews
+        assert via(made, "http://ratings")[1] == ratings
+
+    def test_in_the_sidecar_view_the_first_configuration_is_waited_for(self):
+        assert via(view(view="sidecar", has_xds=True), "http://reviews") == ("wait", "")
+        assert via(view(Part("xds"), view="sidecar", has_xds=True), "http://reviews") == ("direct", "")
+        assert via(view(view="sidecar", has_xds=True), "http://example.com") == ("direct", "")
+
+    def test_a_file_is_of_both(self):
+        part = Part("file", self.PART.services, self.PART.sidecar, self.PART.targets)
+        assert via(view(part, view="target"), "http://reviews") == ("mesh", "sidecar")
+
+
+class TestRule6:
+    def test_unknown_hosts(self):
+        assert ask(view(), "http://example.com").via == "direct"
+        found = ask(view(unknown="refuse"), "http://example.com")
+        assert (found.via, found.routes) == ("refused", None)
+        assert "example.com" in found.reason
+
+
+class TestCompiling:
+    def test_what_did_not_change_is_kept(self):
+        kept, changed = listener("kept"), listener("changed")
+        first = view(Part("static", services={"kept": kept, "changed": changed}))
+        second = view(Part("static", services={"kept": kept, "changed": listener("changed")}), previous=first)
+        assert ask(second, "http://kept").routes is ask(first, "http://kept").routes
+        assert ask(second, "http://changed").routes is not ask(first, "http://changed").routes
+
+    def test_one_configuration_in_two_places_is_compiled_once(self):
+        one = listener("one")
+        made = view(Part("static", services={"a": one, "b": one}))
+        assert ask(made, "http://a").routes is ask(made, "http://b").routes
+
+    def test_answers_are_remembered_but_not_without_bound(self):
+        made = view(Part("static", services={"a": listener("a")}))
+        assert ask(made, "http://a") is ask(made, "http://a")
+        for number in range(10_000):
+            ask(made, f"http://host-{number}")
+        assert len(made._answers) <= 4096
+
+    hosts = st.text("a.b:[]%/0", max_size=8)
+
+    @given(st.sampled_from(["http", "https", "ws", ""]), hosts, st.none() | st.integers(0, 70_000), hosts)
+    def test_any_host_has_an_answer(self, scheme, host, port, authority):
+        part = Part("xds", {"a": listener("a")}, (listener("l", "a", "*.b", address="0.0.0.0:80"),))
+        found = view(part, has_xds=True).resolve(scheme, host, port, authority)
+        assert found.via in ("mesh", "direct", "wait")
+        assert found.reason

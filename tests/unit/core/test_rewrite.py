@@ -1,0 +1,383 @@
+"""What becomes of a head and of a response: RA and RW, in Envoy's order (held against a real one in tests/e2e/oracle)."""
+
+from __future__ import annotations
+
+import pytest
+
+from meshlib.core.match import compile_routes
+from meshlib.core.rewrite import (
+    ResponseContext,
+    auto_host,
+    choose_cluster,
+    direct_response,
+    failure_reply,
+    local_reply,
+    redirect,
+    request_head,
+    response_edits,
+)
+from meshlib.model.call import Head, Response
+from meshlib.model.headers import Headers
+from meshlib.model.route import (
+    ClusterWeight,
+    DirectResponse,
+    Edit,
+    EditAction,
+    Forward,
+    HeaderEdits,
+    HostRewrite,
+    HostRewriteKind,
+    PathKind,
+    PathMatch,
+    Redirect,
+    RegexRewrite,
+    Route,
+    RouteConfiguration,
+    RouteMatch,
+    VirtualHost,
+)
+
+
+def head(path="/a/b?q=1", *headers, authority="shop.test", method="GET", scheme="http"):
+    return Head(method, scheme, authority, path, Headers.of(*headers))
+
+
+def match_of(action, request=None, *, path=None, route=None, host=None, config=None, most_specific=False):
+    """The Match of a configuration with this one route."""
+    none = HeaderEdits()
+    made = Route(RouteMatch(path or PathMatch(PathKind.PREFIX, "/")), action, "r", route or none)
+    hosts = (VirtualHost("v", ("*",), (made,), host or none),)
+    routes = RouteConfiguration("c", hosts, config or none, most_specific_wins=most_specific)
+    found = compile_routes(routes).match(request or head(), lambda: 0.0)
+    assert found is not None
+    return found
+
+
+def sent(action, request=None, weight=None, **fields):
+    request = request or head()
+    return request_head(match_of(action, request, **fields), weight, request, cluster="reviews")
+
+
+def adds(*pairs, **fields):
+    return HeaderEdits(request_add=tuple(Edit(name, value, **fields) for name, value in pairs))
+
+
+def lines(headers, name):
+    return [value for key, value in headers if key.lower() == name]
+
+
+C = Forward(cluster="c")
+
+
+class TestCluster:
+    def test_plain(self):
+        assert choose_cluster(match_of(C), head(), lambda: 0.5) == ("c", None)
+
+    @pytest.mark.parametrize(("drawn", "cluster"), [(0.0, "a"), (0.0999, "a"), (0.1, "b"), (0.9999, "b")])
+    def test_weighted(self, drawn, cluster):
+        action = Forward(weighted=(ClusterWeight("a", 1), ClusterWeight("none", 0), ClusterWeight("b", 9)))
+        told = []
+        name, weight = choose_cluster(match_of(action), head(), lambda: drawn, told)
+        assert (name, weight.cluster) == (cluster, cluster)
+        assert f"cluster {cluster} has" in told[0]
+
+    def test_named_by_the_first_line_of_a_header(self):
+        match = match_of(Forward(cluster_header="X-Cluster"))
+        assert choose_cluster(match, head("/", ("x-cluster", "a"), ("x-cluster", "b")), lambda: 0.0) == (
+            "a",
+            None,
+        )
+        assert choose_cluster(match, head(), lambda: 0.0) == ("", None)
+
+    def test_a_share_can_be_named_by_a_header(self):
+        match = match_of(Forward(weighted=(ClusterWeight("", 1, cluster_header="x-cluster"),)))
+        assert choose_cluster(match, head("/", ("x-cluster", "a")), lambda: 0.0)[0] == "a"
+
+
+class TestRequestEdits:
+    """RW-01."""
+
+    def test_a_new_head_is_made_even_if_nothing_changes(self):
+        request = head("/", ("x-a", "1"))
+        made = sent(C, request)
+        made.headers.append("x-b", "2")
+        made.path = "/else"
+        assert (request.path, len(request.headers)) == ("/", 1)
+
+    def test_levels_apply_from_the_most_specific_on(self):
+        levels = {"route": adds(("x", "r")), "host": adds(("x", "h")), "config": adds(("x", "c"))}
+        weight = ClusterWeight("w", 1, adds(("x", "w")))
+        action = Forward(weighted=(weight,))
+        assert lines(sent(action, weight=weight, **levels).headers, "x") == ["w", "r", "h", "c"]
+        other_way = sent(action, weight=weight, most_specific=True, **levels)
+        assert lines(other_way.headers, "x") == ["w", "c", "h", "r"]
+
+    def test_last_level_to_overwrite_wins(self):
+        levels = {
+            "route": adds(("x", "r"), action=EditAction.OVERWRITE),
+            "config": adds(("x", "c"), action=EditAction.OVERWRITE),
+        }
+        assert lines(sent(C, **levels).headers, "x") == ["c"]
+        assert lines(sent(C, most_specific=True, **levels).headers, "x") == ["r"]
+
+    @pytest.mark.parametrize(
+        ("action", "absent", "present"),
+        [
+            (EditAction.APPEND, ["new"], ["old", "old2", "new"]),
+            (EditAction.ADD_IF_ABSENT, ["new"], ["old", "old2"]),
+            (EditAction.OVERWRITE, ["new"], ["new"]),
+            (EditAction.OVERWRITE_IF_EXISTS, [], ["new"]),
+        ],
+    )
+    def test_actions(self, action, absent, present):
+        edits = adds(("X-New", "new"), action=action)
+        assert lines(sent(C, head("/"), route=edits).headers, "x-new") == absent
+        there = head("/", ("x-new", "old"), ("X-NEW", "old2"))
+        assert lines(sent(C, there, route=edits).headers, "x-new") == present
+
+    def test_removal_comes_before_addition(self):
+        edits = HeaderEdits(request_add=(Edit("x", "new"), Edit("y", "%REQ(x)%|")), request_remove=("X",))
+        made = sent(C, head("/", ("x", "old")), route=edits)
+        assert (lines(made.headers, "x"), lines(made.headers, "y")) == (["new"], ["|"])
+
+    def test_formats_of_a_level_see_the_head_as_the_level_before_left_it(self):
+        route = HeaderEdits(request_add=(Edit("x", "1"), Edit("y", "<%REQ(x)%>")))
+        made = sent(C, head("/"), route=route, host=adds(("z", "<%REQ(x)%>")))
+        assert (lines(made.headers, "y"), lines(made.headers, "z")) == (["<>"], ["<1>"])
+
+    def test_empty_values_are_dropped_unless_kept(self):
+        assert lines(sent(C, route=adds(("x", "%REQ(none)%"))).headers, "x") == []
+        assert lines(sent(C, route=adds(("x", "%REQ(none)%"), keep_empty=True)).headers, "x") == [""]
+        overwriting = adds(("x", ""), action=EditAction.OVERWRITE)
+        assert lines(sent(C, head("/", ("x", "1")), route=overwriting).headers, "x") == ["1"]
+
+    def test_a_header_of_one_line_grows_in_its_line(self):
+        made = sent(C, head("/", ("User-Agent", "me")), route=adds(("user-agent", "too"), ("user-agent", "")))
+        assert list(made.headers) == [("User-Agent", "me,too")]
+
+    def test_lookups_see_what_was_edited(self):
+        request = head("/", ("x", "1"))
+        assert request.headers.get("x") == "1"
+        assert sent(C, request, route=adds(("x", "2"))).headers.get("x") == "1,2"
+
+
+class TestPath:
+    """RW-02."""
+
+    @pytest.mark.parametrize(
+        ("kind", "value", "path", "rewritten"),
+        [
+            (PathKind.PREFIX, "/a", "/a/b?q=1", "/new/b?q=1"),
+            (PathKind.EXACT, "/a/b", "/a/b?q=1", "/new?q=1"),
+            (PathKind.SEPARATED_PREFIX, "/a", "/a?q=1", "/new?q=1"),
+            (PathKind.REGEX, "/.*", "/a/b?q=1", "/new?q=1"),
+            (PathKind.PREFIX, "", "/a", "/new/a"),
+        ],
+    )
+    def test_prefix_rewrite_replaces_what_matched(self, kind, value, path, rewritten):
+        action = Forward(cluster="c", prefix_rewrite="/new")
+        made = sent(action, head(path), path=PathMatch(kind, value))
+        assert (made.path, lines(made.headers, "x-envoy-original-path")) == (rewritten, [path])
+
+    def test_prefix_rewrite_of_any_case(self):
+        action = Forward(cluster="c", prefix_rewrite="/new")
+        assert sent(action, head("/Ab/c"), path=PathMatch(PathKind.PREFIX, "/aB", False)).path == "/new/c"
+
+    def test_regex_rewrite_leaves_the_query(self):
+        action = Forward(cluster="c", regex_rewrite=RegexRewrite("([a-z])", r"<\1>"))
+        assert sent(action).path == "/<a>/<b>?q=1"
+
+    def test_a_rewrite_to_nothing_is_none(self):
+        made = sent(Forward(cluster="c", regex_rewrite=RegexRewrite(".*", "")))
+        assert (made.path, len(made.headers)) == ("/a/b?q=1", 0)
+
+    def test_an_original_path_from_outside_is_replaced(self):
+        made = sent(
+            Forward(cluster="c", prefix_rewrite="/n"), head("/a", ("x-envoy-original-path", "/forged"))
+        )
+        assert lines(made.headers, "x-envoy-original-path") == ["/a"]
+
+
+class TestHost:
+    @staticmethod
+    def rewrite(kind, value="", regex=None, *, append=False):
+        return Forward(
+            cluster="c", host_rewrite=HostRewrite(kind, value, regex), append_forwarded_host=append
+        )
+
+    def test_literal(self):
+        made = sent(self.rewrite(HostRewriteKind.LITERAL, "new.test"))
+        assert (made.authority, list(made.headers)) == ("new.test", [("x-envoy-original-host", "shop.test")])
+
+    def test_from_a_header_as_the_edits_left_it(self):
+        action = self.rewrite(HostRewriteKind.HEADER, "x-host")
+        assert sent(action, route=adds(("x-host", "added.test"))).authority == "added.test"
+        assert sent(action).authority == "shop.test"
+
+    def test_from_the_path_before_its_rewrite(self):
+        regex = RegexRewrite("^/([a-z]+)/.*$", r"\1.test")
+        action = Forward(
+            cluster="c",
+            prefix_rewrite="/new/",
+            host_rewrite=HostRewrite(HostRewriteKind.PATH_REGEX, "", regex),
+        )
+        assert sent(action, head("/a/b?q")).authority == "a.test"
+
+    def test_forwarded_host(self):
+        action = self.rewrite(HostRewriteKind.LITERAL, "new.test", append=True)
+        assert lines(sent(action).headers, "x-forwarded-host") == ["shop.test"]
+        there = head("/", ("x-forwarded-host", "first.test"))
+        assert lines(sent(action, there).headers, "x-forwarded-host") == ["first.test,shop.test"]
+        again = head("/", ("x-forwarded-host", "first.test,shop.test"))
+        assert lines(sent(action, again).headers, "x-forwarded-host") == ["first.test,shop.test"]
+
+    def test_a_share_has_its_own_host_which_the_routes_overrides(self):
+        weight = ClusterWeight("w", 1, host_rewrite=HostRewrite(HostRewriteKind.LITERAL, "share.test"))
+        made = sent(Forward(weighted=(weight,)), weight=weight, route=adds(("x", "%REQ(:authority)%")))
+        assert (made.authority, lines(made.headers, "x")) == ("share.test", ["share.test"])
+        route = HostRewrite(HostRewriteKind.LITERAL, "route.test")
+        assert sent(Forward(weighted=(weight,), host_rewrite=route), weight=weight).authority == "route.test"
+
+    def test_auto_is_the_endpoints(self):
+        match = match_of(self.rewrite(HostRewriteKind.AUTO, append=True))
+        request = request_head(match, None, head(), cluster="c")
+        assert request.authority == "shop.test"
+        made = auto_host(match, None, request, "pod.test:8080")
+        assert made.authority == "pod.test:8080"
+        assert lines(made.headers, "x-forwarded-host") == ["shop.test"]
+        assert len(request.headers) == 0
+        assert auto_host(match, None, request, "") is request
+        assert auto_host(match_of(C), None, request, "pod.test") is request
+
+
+class TestResponse:
+    def test_nothing_to_edit_is_none(self):
+        assert response_edits(match_of(C), None, Headers.of(("a", "1"))) is None
+
+    def test_edits_read_request_and_response(self):
+        edits = HeaderEdits(
+            response_add=(
+                Edit("x", "%RESPONSE_CODE% %REQ(:path)% %RESP(a)% %UPSTREAM_HOST% %UPSTREAM_CLUSTER%"),
+            ),
+            response_remove=("b",),
+        )
+        given = Headers.of(("A", "1"), ("b", "2"))
+        context = ResponseContext(head("/p"), status=200, cluster="c", endpoint="10.0.0.1:80")
+        made = response_edits(match_of(C, route=edits), None, given, context)
+        assert list(made) == [("A", "1"), ("x", "200 /p 1 10.0.0.1:80 c")]
+        assert len(given) == 2
+
+    def test_share_then_route_then_host_then_configuration(self):
+        def level(value):
+            return HeaderEdits(response_add=(Edit("x", value),))
+
+        weight = ClusterWeight("w", 1, level("w"))
+        match = match_of(Forward(weighted=(weight,)), route=level("r"), host=level("h"), config=level("c"))
+        assert [value for _, value in response_edits(match, weight, Headers())] == ["w", "r", "h", "c"]
+        assert [value for _, value in response_edits(match, None, Headers())] == ["r", "h", "c"]
+
+
+class TestDirectResponse:
+    def test_body_and_lines(self):
+        made = direct_response(match_of(DirectResponse(404, b"gone")), head())
+        assert made == Response(404, (("content-length", "4"), ("content-type", "text/plain")), b"gone")
+
+    def test_head_gets_the_lines_only(self):
+        made = direct_response(match_of(DirectResponse(200, b"hello")), head(method="HEAD"))
+        assert (made.body, dict(made.headers)["content-length"]) == (b"", "5")
+
+    @pytest.mark.parametrize(("status", "location"), [(201, True), (308, True), (200, False), (404, False)])
+    def test_created_and_moved_say_where(self, status, location):
+        made = direct_response(match_of(DirectResponse(status)), head("/p?q", authority="shop.test:80"))
+        assert dict(made.headers) == ({"location": "http://shop.test:80/p?q"} if location else {})
+
+    def test_edits_apply_and_see_no_upstreams_code(self):
+        edits = HeaderEdits(
+            response_add=(Edit("x", "%RESPONSE_CODE%|%RESP(:status)%"), Edit("content-type", "text/x")),
+        )
+        made = direct_response(match_of(DirectResponse(403, b"no"), route=edits), head())
+        assert dict(made.headers) == {"x": "0|403", "content-type": "text/x", "content-length": "2"}
+
+    def test_a_grpc_request_is_told_in_its_way(self):
+        request = head("/", ("content-type", "application/grpc"))
+        made = direct_response(match_of(DirectResponse(403, "n\u00f6\n".encode())), request)
+        assert made.status == 200
+        assert dict(made.headers) == {
+            "content-type": "application/grpc",
+            "grpc-status": "7",
+            "grpc-message": "n%C3%B6%0A",
+        }
+
+    @pytest.mark.parametrize(
+        ("status", "code"), [(404, "12"), (503, "14"), (401, "16"), (301, "2"), (429, "14")]
+    )
+    def test_grpc_status(self, status, code):
+        made = local_reply(head("/", ("content-type", "application/grpc+proto")), Response(status))
+        assert dict(made.headers)["grpc-status"] == code
+
+    def test_a_failure_told_as_a_response_gets_the_edits_of_its_share(self):
+        weight = ClusterWeight("w", 1, HeaderEdits(response_add=(Edit("x", "%RESPONSE_CODE%"),)))
+        made = failure_reply(match_of(Forward(weighted=(weight,))), weight, head(), Response(503, (), b"no"))
+        assert dict(made.headers)["x"] == "0"
+
+
+class TestRedirect:
+    """RA-04."""
+
+    @staticmethod
+    def location(action, path="/a/b?q=1", **fields):
+        request = head(path, **fields)
+        return dict(
+            redirect(match_of(action, request, path=PathMatch(PathKind.PREFIX, "/a")), request).headers
+        )["location"]
+
+    @pytest.mark.parametrize(
+        ("action", "location"),
+        [
+            (Redirect(), "http://shop.test/a/b?q=1"),
+            (Redirect(https=True), "https://shop.test/a/b?q=1"),
+            (Redirect(scheme="ftp"), "ftp://shop.test/a/b?q=1"),
+            (Redirect(host="else.test:9"), "http://else.test:9/a/b?q=1"),
+            (Redirect(port=8443), "http://shop.test:8443/a/b?q=1"),
+            (Redirect(path="/gone"), "http://shop.test/gone?q=1"),
+            (Redirect(path="/gone?own"), "http://shop.test/gone?own"),
+            (Redirect(path="/gone?own", strip_query=True), "http://shop.test/gone?own"),
+            (Redirect(path="gone", strip_query=True), "http://shop.test/gone"),
+            (Redirect(prefix_rewrite="/n"), "http://shop.test/n/b?q=1"),
+            (Redirect(regex_rewrite=RegexRewrite("[ab]", "x")), "http://shop.test/x/x?q=1"),
+            (Redirect(strip_query=True), "http://shop.test/a/b"),
+        ],
+    )
+    def test_location(self, action, location):
+        assert self.location(action) == location
+
+    @pytest.mark.parametrize(
+        ("action", "scheme", "authority", "location"),
+        [
+            (Redirect(https=True), "http", "shop.test:80", "https://shop.test/a"),
+            (Redirect(https=True), "http", "shop.test:8080", "https://shop.test:8080/a"),
+            (Redirect(scheme="http"), "https", "shop.test:443", "http://shop.test/a"),
+            (Redirect(), "http", "shop.test:80", "http://shop.test:80/a"),
+            (Redirect(port=81), "http", "[::1]:80", "http://[::1]:81/a"),
+            (Redirect(port=81), "http", "[::1]", "http://[::1]:81/a"),
+        ],
+    )
+    def test_port_that_the_old_scheme_implied_goes(self, action, scheme, authority, location):
+        assert self.location(action, "/a", scheme=scheme, authority=authority) == location
+
+    @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+    def test_status(self, status):
+        assert redirect(match_of(Redirect(status)), head()).status == status
+
+    def test_edits_see_the_rewritten_path(self):
+        edits = HeaderEdits(response_add=(Edit("x", "%REQ(:path)% %REQ(x-envoy-original-path)%"),))
+        request = head("/a/b")
+        made = redirect(match_of(Redirect(path=None, prefix_rewrite="/n/"), request, route=edits), request)
+        assert dict(made.headers)["x"] == "/n/a/b /a/b"
+        assert request.path == "/a/b"
+
+    def test_required_tls_keeps_the_port(self):
+        hosts = (VirtualHost("v", ("*",), require_tls="all"),)
+        request = head("/p?q", authority="shop.test:80")
+        match = compile_routes(RouteConfiguration("c", hosts)).match(request, lambda: 0.0)
+        assert redirect(match, request) == Response(301, (("location", "https://shop.test:80/p?q"),))
