@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 from meshlib.config import Config, ConfigLike, bootstrap_text, reload, resolve, unsupported
 from meshlib.errors import ConfigError
 from meshlib.model.status import ProcessStatus, SidecarStatus, Status
+from meshlib.observe.lookout import Lookout
 from meshlib.runtime.clock import MonotonicClock
 from meshlib.runtime.process import EXIT_SECONDS, Local, PerProcess, SharedWorker
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from meshlib.model.call import Decision
     from meshlib.model.events import Event
     from meshlib.model.snapshot import Snapshot
+    from meshlib.model.status import SourceStatus
     from meshlib.runtime.runtime import Runtime
     from meshlib.sources.base import Source
     from meshlib.sources.file import FileSource
@@ -62,8 +64,7 @@ class Mesh:
             raise ConfigError(problems=later)
         self._observers: tuple[Callable[[Event], None], ...] = ()
         self._processes: PerProcess[Runtime] = PerProcess(self._make)
-        #: What runs in this process; for transports. Cheap: a comparison of process ids. RuntimeError once closed.
-        self._runtime: Callable[[], Runtime] = self._processes.get
+        self._lookout: Lookout | None = Lookout()
 
     @property
     def config(self) -> Config:
@@ -118,7 +119,7 @@ class Mesh:
         process = ProcessStatus(pid=os.getpid(), forked=self._processes.forked, started=runtime is not None)
         return Status(
             node=_describe(self.config),
-            sources=() if runtime is None else runtime.feed.statuses(),
+            sources=self._sources(),
             sidecar=SidecarStatus(),
             clusters={} if runtime is None else runtime.cluster_status(),
             process=process,
@@ -131,6 +132,10 @@ class Mesh:
     def close(self) -> None:
         """End what runs, within a second. Calls after this raise RuntimeError; a second close does nothing."""
         self._processes.close(EXIT_SECONDS)
+        if self._config.admin.enabled:
+            from meshlib.observe import admin
+
+            admin.withdraw(self)
 
     def __enter__(self) -> Self:
         return self
@@ -151,6 +156,28 @@ class Mesh:
 
     # --- the composition ----------------------------------------------------------------------------------------
 
+    def _runtime(self) -> Runtime:
+        """What runs in this process; for transports. Cheap: a comparison of process ids, and as long as nobody wants
+        telemetry a look whether somebody does. Raises RuntimeError once closed.
+        """
+        lookout = self._lookout
+        if lookout is not None and lookout.look():
+            self._lookout = None
+            self._tell_telemetry()
+        return self._processes.get()
+
+    def _tell_telemetry(self) -> None:
+        try:
+            from meshlib.observe.otel import Telemetry
+
+            self._observe(Telemetry(self._sources))
+        except Exception:  # noqa: BLE001 - logged below
+            _log.warning("meshlib: no traces and no metrics: OpenTelemetry cannot be used", exc_info=True)
+
+    def _sources(self) -> tuple[SourceStatus, ...]:
+        runtime = self._processes.peek()
+        return () if runtime is None else runtime.feed.statuses()
+
     def _observe(self, observer: Callable[[Event], None]) -> None:
         """Tell ``observer`` of events, in every process that uses this mesh."""
         self._observers = (*self._observers, observer)
@@ -160,20 +187,28 @@ class Mesh:
 
     def _make(self, inherited: Runtime | None) -> Runtime:
         """What runs in this process. Raises ConfigError for what is only read now: a bootstrap, a file of services."""
+        from meshlib.observe.log import Log
         from meshlib.runtime.runtime import Runtime
         from meshlib.sources.merge import Merge
 
         config = self._config if inherited is None else inherited.config
         bootstrap = _bootstrap(config)
-        return Runtime(
+        feed = Merge(_Composition(config, bootstrap).sources)
+        runtime = Runtime(
             config,
             _rules(config, bootstrap),
-            Merge(_Composition(config, bootstrap).sources),
+            feed,
             clock=_clock,
             workers=_workers,
             inherited=inherited,
             observers=self._observers,
+            watchers=(Log(feed.statuses),),
         )
+        if config.admin.enabled:
+            from meshlib.observe import admin
+
+            admin.serve(self, config.admin.runtime_dir)
+        return runtime
 
 
 class _Composition:

@@ -1,0 +1,91 @@
+"""What is counted: the conventions' histogram of attempts, and a few counters of our own.
+
+Semantic conventions v1.44.0, ``http-metrics.md``: the histogram, its unit and its buckets.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from meshlib.model.events import BreakerChanged, EndpointEjected, RetryScheduled
+    from meshlib.model.status import SourceStatus
+
+__all__ = ["BUCKETS", "Instruments"]
+
+#: Seconds; the conventions' explicit bucket boundaries.
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+
+#: Everything of this process whose sources the gauge shows. An instrument is made once a process and cannot be taken
+#: back, so that it must not keep a mesh alive. Adding to it and copying it are atomic.
+_watched: weakref.WeakSet[Instruments] = weakref.WeakSet()
+
+
+class Instruments:
+    """The instruments of one mesh. Those of the same name are one in the SDK, however many meshes there are.
+
+    Args:
+        meter: The API's meter. It may be a proxy that a provider fills in later.
+        sources: What the mesh's sources are now; asked in the thread that collects.
+    """
+
+    def __init__(self, meter: Any, sources: Callable[[], Iterable[SourceStatus]]) -> None:
+        self._sources = sources
+        self._duration = _histogram(meter)
+        self._retries = meter.create_counter("meshlib.retries", "{retry}", "Attempts after the first.")
+        self._ejections = meter.create_counter(
+            "meshlib.ejections", "{ejection}", "Endpoints ejected as outliers."
+        )
+        self._breakers = meter.create_counter(
+            "meshlib.breaker.transitions", "{transition}", "Changes of a circuit breaker's state."
+        )
+        _watched.add(self)
+        meter.create_observable_gauge(
+            "meshlib.source.ready", [_ready], "1", "1 where a source of configuration is ready, else 0."
+        )
+
+    def duration(self, seconds: float, attributes: Mapping[str, str | int], context: Any) -> None:
+        """An attempt ended; ``context`` is its span's, so that exemplars find it."""
+        self._duration.record(seconds, attributes, context)
+
+    def retried(self, event: RetryScheduled) -> None:
+        self._retries.add(1, {"meshlib.cluster": event.cluster})
+
+    def ejected(self, event: EndpointEjected) -> None:
+        self._ejections.add(1, {"meshlib.cluster": event.cluster, "meshlib.ejection.reason": event.reason})
+
+    def breaker(self, event: BreakerChanged) -> None:
+        self._breakers.add(1, {"meshlib.cluster": event.cluster, "meshlib.breaker.state": event.new})
+
+    def sources(self) -> Iterable[SourceStatus]:
+        return self._sources()
+
+
+def _histogram(meter: Any) -> Any:
+    name, unit = "http.client.request.duration", "s"
+    description = "Duration of HTTP client requests."
+    try:
+        return meter.create_histogram(name, unit, description, explicit_bucket_boundaries_advisory=BUCKETS)
+    except TypeError:  # an API before the advisory parameter
+        return meter.create_histogram(name, unit, description)
+
+
+def _ready(_options: object) -> list[Any]:
+    """One observation a source; of several meshes' sources with one name and server the worst."""
+    from opentelemetry.metrics import Observation
+
+    found: dict[tuple[str, str], int] = {}
+    for instruments in list(_watched):
+        for source in instruments.sources():
+            key = (source.name, source.server)
+            found[key] = min(found.get(key, 1), int(source.state == "ready"))
+    return [
+        Observation(
+            value,
+            {"meshlib.source": name, "meshlib.source.server": server} if server else {"meshlib.source": name},
+        )
+        for (name, server), value in found.items()
+    ]

@@ -1,0 +1,151 @@
+"""Spans and metrics by OpenTelemetry's conventions: one CLIENT span an attempt, its context sent with it.
+
+A span is never made current. The attempt's context goes into its headers and nowhere else, so that nothing of it shows
+in the caller's context, be that a thread's or a task's, and spans of the caller's own never become its children.
+
+Somebody else's instrumentation may make spans of the same calls:
+
+- It wraps us and says so by the context key of the contrib packages: then there is no span and no metric of ours, and
+  what only we know (cluster, endpoint, which try it is) is added to the span that is there.
+- It lies under us, where a call goes out by the host library's own transport (``via`` is ``"direct"``): then the key is
+  set for that call. A call of the mesh that is made inside it (by a body that is being generated) finds our own mark
+  beside the key, and is told as usual.
+
+Only opentelemetry-api is used. This module is imported once :mod:`meshlib.observe.lookout` says that it is wanted.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import context as contexts
+from opentelemetry import metrics, propagate, trace
+from opentelemetry.trace import SpanKind, Status, StatusCode
+
+from meshlib import __version__
+from meshlib.model.events import (
+    AttemptEnded,
+    AttemptStarted,
+    BreakerChanged,
+    EndpointEjected,
+    RetryScheduled,
+)
+from meshlib.observe.metrics import Instruments
+from meshlib.observe.spans import error_type, known_methods, mesh_attributes, start_attributes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from meshlib.model.call import Outcome
+    from meshlib.model.events import Event
+    from meshlib.model.headers import Headers
+    from meshlib.model.status import SourceStatus
+
+__all__ = ["Telemetry"]
+
+# Private names of the API, which its own instrumentations import; where they are gone there is nobody to agree with.
+_SUPPRESS: str = getattr(contexts, "_SUPPRESS_INSTRUMENTATION_KEY", "suppress_instrumentation")
+_SUPPRESS_HTTP: str = getattr(contexts, "_SUPPRESS_HTTP_INSTRUMENTATION_KEY", "suppress_http_instrumentation")
+_OURS = contexts.create_key("meshlib")
+
+#: Of a span's attributes, those of the conventions' histogram.
+_MEASURED = ("http.request.method", "server.address", "server.port")
+
+
+class _Open:
+    """An attempt under way."""
+
+    __slots__ = ("context", "measured", "span", "token")
+
+    def __init__(self, span: Any, context: Any, measured: dict[str, Any], token: Any) -> None:
+        self.span = span
+        self.context = context
+        self.measured = measured
+        self.token = token
+
+
+class Telemetry:
+    """An observer of one mesh's events. Called from any thread; an attempt's two events come from one thread or task.
+
+    Args:
+        sources: The mesh's sources as they are now, for a gauge.
+    """
+
+    def __init__(self, sources: Callable[[], Iterable[SourceStatus]]) -> None:
+        # Both are proxies as long as no provider is set, and real from then on.
+        self._tracer = trace.get_tracer("meshlib", __version__)
+        self._instruments = Instruments(metrics.get_meter("meshlib", __version__), sources)
+        self._methods = known_methods()
+        self._open: dict[int, _Open] = {}
+        self._told: dict[type, Callable[[Any], None]] = {
+            AttemptStarted: self._started,
+            AttemptEnded: self._ended,
+            RetryScheduled: self._instruments.retried,
+            EndpointEjected: self._instruments.ejected,
+            BreakerChanged: self._instruments.breaker,
+        }
+
+    def __call__(self, event: Event) -> None:
+        tell = self._told.get(type(event))
+        if tell is not None:
+            tell(event)
+
+    def _started(self, event: AttemptStarted) -> None:
+        context = contexts.get_current()
+        if context.get(_SUPPRESS):
+            return
+        if context.get(_SUPPRESS_HTTP) and not context.get(_OURS):
+            trace.get_current_span(context).set_attributes(mesh_attributes(event))
+            return
+        attributes = start_attributes(event, self._methods)
+        method = str(attributes["http.request.method"])
+        name = "HTTP" if method == "_OTHER" else method
+        span = self._tracer.start_span(name, context, SpanKind.CLIENT, attributes)
+        if span.get_span_context().is_valid:
+            context = trace.set_span_in_context(span, context)
+        _inject(context, event.head.headers)
+        measured = {key: attributes[key] for key in _MEASURED if key in attributes}
+        token = None
+        if event.via == "direct":
+            marked = contexts.set_value(_SUPPRESS_HTTP, True, contexts.set_value(_OURS, True))
+            token = contexts.attach(marked)
+        self._open[event.key] = _Open(span, context, measured, token)
+
+    def _ended(self, event: AttemptEnded) -> None:
+        begun = self._open.pop(event.key, None)
+        if begun is None:
+            return
+        if begun.token is not None:
+            contexts.detach(begun.token)
+        outcome, error = event.outcome, error_type(event.outcome)
+        found: dict[str, Any] = {}
+        if outcome.status is not None:
+            found["http.response.status_code"] = outcome.status
+        if event.protocol:
+            found["network.protocol.version"] = event.protocol
+        if error:
+            found["error.type"] = error
+        if begun.span.is_recording():
+            _finish(begun.span, outcome, found, error)
+        begun.span.end()
+        self._instruments.duration(outcome.seconds, {**begun.measured, **found}, begun.context)
+
+
+def _finish(span: Any, outcome: Outcome, found: dict[str, Any], error: str) -> None:
+    span.set_attributes(found)
+    if outcome.status is None:
+        span.set_attribute("meshlib.outcome", outcome.kind.value)
+    if error:
+        # A status code says what is wrong by itself.
+        words = None if outcome.status is not None else outcome.detail or str(outcome.error or "") or None
+        span.set_status(Status(StatusCode.ERROR, words))
+
+
+def _inject(context: Any, headers: Headers) -> None:
+    """Put the context into the attempt's header lines, in place of one that the application put there by hand."""
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier, context)
+    for name, value in carrier.items():
+        headers.set(name, value)
+    if "traceparent" in carrier and "tracestate" not in carrier and "tracestate" in headers:
+        headers.remove("tracestate")  # of another trace
