@@ -200,6 +200,8 @@ class DnsSource(Source):
         self._next()
 
     def _next(self) -> None:
+        if self._queue:
+            Resolver.prepare()
         while self._queue and self._busy < MOST_THREADS:
             lookup = self._queue.popleft()
             self._busy += 1

@@ -93,6 +93,17 @@ class Resolver:
         addresses, ttl = self._addresses(question.name, question.family)
         return Answer(tuple(sorted(Found(0, address) for address in addresses)), ttl)
 
+    @staticmethod
+    def prepare() -> None:
+        """Load what asking needs, so that no helper thread is importing when the process forks: a module whose import
+        a fork cuts off stays locked in the child for ever.
+        """
+        import dns.exception
+        import dns.rdtypes.IN.A
+        import dns.rdtypes.IN.AAAA
+        import dns.rdtypes.IN.SRV
+        import dns.resolver  # noqa: F401 - loaded, not used
+
     # --- addresses ----------------------------------------------------------------------------------------------
 
     def _addresses(self, name: str, family: str) -> tuple[list[str], float | None]:

@@ -153,6 +153,9 @@ class XdsSource(Source):
     # --- the session --------------------------------------------------------------------------------------------
 
     def _new_session(self) -> Session:
+        # Loaded here and not by the stream's thread: a module whose import a fork cuts off stays locked in the child.
+        import grpc  # noqa: F401
+
         from meshlib.xds.session import ServerFeatures, Session
 
         return Session(

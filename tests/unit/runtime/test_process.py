@@ -1,0 +1,326 @@
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+
+import pytest
+
+from meshlib.runtime import process
+from meshlib.runtime.clock import MonotonicClock
+from meshlib.runtime.process import PerProcess, SharedWorker
+
+
+class Resident:
+    """A resident that keeps a journal."""
+
+    def __init__(self, inherited=None, *, streaming=False):
+        self.inherited = inherited
+        self.streaming = streaming
+        self.journal = []
+
+    def pause(self):
+        self.journal.append("pause")
+
+    def resume(self):
+        self.journal.append("resume")
+
+    def close(self, timeout):
+        self.journal.append("close")
+
+
+class TestOneProcess:
+    def test_nothing_is_made_before_it_is_used(self):
+        made = []
+        holder = PerProcess(lambda inherited: made.append(1) or Resident())
+        assert made == []
+        assert holder.peek() is None
+        assert not holder.forked
+
+    def test_it_is_made_once(self):
+        holder = PerProcess(Resident)
+        assert holder.get() is holder.get() is holder.peek()
+
+    def test_many_threads_get_the_same(self):
+        barrier = threading.Barrier(8)
+        holder = PerProcess(Resident)
+        got = []
+
+        def use():
+            barrier.wait(5.0)
+            got.append(holder.get())
+
+        threads = [threading.Thread(target=use) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(5.0)
+        assert len(got) == 8
+        assert len(set(map(id, got))) == 1
+
+    def test_what_fails_is_tried_again_at_the_next_use(self):
+        attempts = []
+
+        def make(inherited):
+            attempts.append(1)
+            if len(attempts) == 1:
+                raise ValueError("not yet")
+            return Resident()
+
+        holder = PerProcess(make)
+        with pytest.raises(ValueError, match="not yet"):
+            holder.get()
+        assert holder.peek() is None
+        assert isinstance(holder.get(), Resident)
+
+    def test_close_ends_it_for_good(self):
+        holder = PerProcess(Resident)
+        resident = holder.get()
+        holder.close()
+        holder.close()
+        assert resident.journal == ["close"]
+        assert holder.closed
+        with pytest.raises(RuntimeError, match="closed"):
+            holder.get()
+
+    def test_close_before_use_starts_nothing(self):
+        holder = PerProcess(lambda inherited: pytest.fail("made"))
+        holder.close()
+        assert holder.closed
+
+    def test_a_holder_that_nobody_has_is_not_kept(self):
+        before = len(process._holders)
+        holder = PerProcess(Resident)
+        assert len(process._holders) == before + 1
+        del holder
+        gc.collect()
+        assert len(process._holders) == before
+
+
+class TestAroundFork:
+    """The hooks, called by hand: the fork itself is in TestFork."""
+
+    def test_the_parent_is_paused_for_it_and_goes_on_at_the_next_use(self):
+        holder = PerProcess(Resident)
+        resident = holder.get()
+        holder.before_fork()
+        holder.after_fork_in_parent()
+        assert resident.journal == ["pause"]
+        assert holder.get() is resident
+        assert resident.journal == ["pause", "resume"]
+        assert holder.get() is resident
+        assert resident.journal == ["pause", "resume"]
+
+    def test_another_thread_cannot_resume_before_the_fork_is_done(self):
+        holder = PerProcess(Resident)
+        resident = holder.get()
+        holder.before_fork()
+        used = threading.Event()
+        thread = threading.Thread(target=lambda: (holder.get(), used.set()))
+        thread.start()
+        assert not used.wait(0.05)
+        assert resident.journal == ["pause"]
+        holder.after_fork_in_parent()
+        assert used.wait(5.0)
+        thread.join(5.0)
+        assert resident.journal == ["pause", "resume"]
+
+    def test_a_child_makes_its_own_from_what_it_inherited(self, monkeypatch):
+        holder = PerProcess(Resident)
+        parents = holder.get()
+        holder.before_fork()
+        holder.after_fork_in_child()
+        monkeypatch.setattr(process, "getpid", lambda: os.getpid() + 1)
+        assert holder.forked
+        assert holder.peek() is None
+        assert holder.inherited is parents
+        child = holder.get()
+        assert child is not parents
+        assert child.inherited is parents
+        assert holder.forked
+        assert holder.inherited is None
+        holder.close()
+        assert child.journal == ["close"]
+        assert parents.journal == ["pause"]
+
+    def test_a_fork_without_hooks_is_noticed_by_the_process_id_alone(self, monkeypatch):
+        holder = PerProcess(Resident)
+        parents = holder.get()
+        lock = holder._locks.get()
+        lock.acquire()  # held by a thread of the parent at the fork: nobody will ever release it in the child
+        monkeypatch.setattr(process, "getpid", lambda: os.getpid() + 1)
+        got = []
+        thread = threading.Thread(target=lambda: got.append(holder.get()), daemon=True)
+        thread.start()
+        thread.join(5.0)
+        assert got and got[0].inherited is parents
+        lock.release()
+
+    def test_a_running_stream_is_warned_of_once(self, monkeypatch, caplog):
+        monkeypatch.setattr(process, "_warned", False)
+        holder = PerProcess(lambda inherited: Resident(inherited, streaming=True))
+        for _ in range(3):
+            holder.get()
+            holder.before_fork()
+            holder.after_fork_in_parent()
+        lines = [record.getMessage() for record in caplog.records]
+        assert len(lines) == 1
+        assert "meshlib" in lines[0]
+        assert "fork" in lines[0]
+        assert "post_fork" in lines[0]
+
+    def test_without_a_stream_there_is_nothing_to_warn_of(self, monkeypatch, caplog):
+        monkeypatch.setattr(process, "_warned", False)
+        holder = PerProcess(Resident)
+        holder.get()
+        holder.before_fork()
+        holder.after_fork_in_parent()
+        assert caplog.records == []
+
+    def test_a_closed_one_stays_closed_in_the_child(self, monkeypatch):
+        holder = PerProcess(Resident)
+        holder.get()
+        holder.close()
+        monkeypatch.setattr(process, "getpid", lambda: os.getpid() + 1)
+        with pytest.raises(RuntimeError, match="closed"):
+            holder.get()
+
+
+class TestSharedWorker:
+    def test_it_runs_while_somebody_has_it(self):
+        shared = SharedWorker(MonotonicClock())
+        first = shared.acquire()
+        second = shared.acquire()
+        assert first is second
+        assert first.running
+        shared.release(first)
+        assert first.running
+        shared.release(first)
+        assert not first.running
+
+    def test_it_starts_again(self):
+        shared = SharedWorker(MonotonicClock())
+        worker = shared.acquire()
+        shared.release(worker)
+        again = shared.acquire()
+        ran = threading.Event()
+        again.post(ran.set)
+        assert ran.wait(5.0)
+        shared.release(again)
+
+    def test_a_worker_of_another_process_is_left_alone(self, monkeypatch):
+        shared = SharedWorker(MonotonicClock())
+        parents = shared.acquire()
+        with monkeypatch.context() as patch:
+            patch.setattr(process, "getpid", lambda: os.getpid() + 1)
+            mine = shared.acquire()
+            assert mine is not parents
+            shared.release(parents)
+            assert mine.running
+            shared.release(mine)
+        assert parents.running
+        shared.release(parents)
+
+
+def run(script, timeout=30.0):
+    """A script in a process of its own: what it printed and what it said on stderr."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
+
+
+class TestFork:
+    def test_a_child_has_its_own_and_the_parent_goes_on(self):
+        out, err = run(
+            """
+            import os, threading
+            import meshlib
+            mesh = meshlib.Mesh({"services": {"reviews": {"endpoints": ["127.0.0.1:1"]}}})
+            parents = mesh._runtime()
+            version = mesh.snapshot().version
+            pid = os.fork()
+            if not pid:
+                assert mesh.status().process.forked and not mesh.status().process.started
+                mine = mesh._runtime()
+                assert mine is not parents
+                assert mesh.status().process.started and mesh.status().process.forked
+                assert mesh.explain("GET", "http://reviews/").endpoint == "127.0.0.1:1"
+                assert mesh.snapshot().version > version
+                assert mine.worker.running and mine.worker is not parents.worker
+                mesh.close()
+                assert [t.name for t in threading.enumerate()] == ["MainThread"], threading.enumerate()
+                print("child", flush=True)
+                os._exit(0)
+            assert os.waitpid(pid, 0)[1] == 0
+            assert mesh._runtime() is parents
+            assert parents.worker.running
+            assert not mesh.status().process.forked
+            mesh.close()
+            print("parent")
+            """
+        )
+        assert out.split() == ["child", "parent"]
+        assert err == ""
+
+    def test_forks_under_load_never_hang(self):
+        out, _ = run(
+            """
+            import os, threading
+            import meshlib
+            mesh = meshlib.Mesh({"services": {"reviews": {"endpoints": ["127.0.0.1:1"]}}})
+            # Python's own hazard is kept out: a fork during another thread's import leaves that module locked.
+            mesh.explain("GET", "http://reviews/")
+            stop = threading.Event()
+            def use():
+                while not stop.is_set():
+                    mesh.explain("GET", "http://reviews/")
+            threads = [threading.Thread(target=use) for _ in range(4)]
+            for thread in threads: thread.start()
+            for _ in range(15):
+                pid = os.fork()
+                if not pid:
+                    ok = mesh.explain("GET", "http://reviews/").endpoint == "127.0.0.1:1"
+                    os._exit(0 if ok else 1)
+                assert os.waitpid(pid, 0)[1] == 0
+            stop.set()
+            for thread in threads: thread.join()
+            print("done")
+            """
+        )
+        assert out.split() == ["done"]
+
+    def test_a_process_that_never_closes_ends_cleanly_and_soon(self):
+        out, err = run(
+            """
+            import atexit, time
+            import meshlib
+            meshlib.Mesh({"services": {"reviews": {"dns": "localhost:1"}}}).wait_ready("reviews", timeout=10)
+            started = time.monotonic()
+            print("end")
+            """
+        )
+        assert out.split() == ["end"]
+        assert err == ""
+
+    def test_import_and_construction_start_nothing(self):
+        run(
+            """
+            import os, threading
+            import meshlib
+            mesh = meshlib.Mesh({"xds": {"server": "127.0.0.1:1"}, "services": {"a": {"dns": "localhost:1"}}})
+            mesh.status(), repr(mesh)
+            assert threading.enumerate() == [threading.main_thread()]
+            assert "grpc" not in __import__("sys").modules
+            """
+        )
