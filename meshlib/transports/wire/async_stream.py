@@ -30,6 +30,8 @@ class AsyncStream:
             data: bytes = await self._inner.read(max_bytes, timeout=seconds_left(timeout))
         except TimeoutError as error:
             raise self._core.ReadTimeout(str(error)) from error
+        except OSError as error:  # TLS alerts reach us unmapped
+            raise self._core.ReadError(str(error)) from error
         except self._core.ReadTimeout:
             _note(timeout)
             raise
@@ -42,6 +44,8 @@ class AsyncStream:
             await self._inner.write(buffer, timeout=seconds_left(timeout))
         except TimeoutError as error:
             raise self._core.WriteTimeout(str(error)) from error
+        except OSError as error:  # TLS alerts reach us unmapped
+            raise self._core.WriteError(str(error)) from error
         except self._core.WriteTimeout:
             _note(timeout)
             raise
@@ -59,6 +63,8 @@ class AsyncStream:
             inner = await self._inner.start_tls(ssl_context, server_hostname, seconds_left(timeout))
         except TimeoutError as error:
             raise self._core.ConnectTimeout(str(error)) from error
+        except OSError as error:
+            raise self._core.ConnectError(str(error)) from error
         return AsyncStream(self._core, inner)
 
     def get_extra_info(self, info: str) -> Any:
