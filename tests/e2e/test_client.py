@@ -440,6 +440,7 @@ def test_limits_make_calls_wait_and_then_refuse(upstream: UpstreamFactory) -> No
         assert settled(
             lambda: "reviews" in mesh.status().clusters and mesh.status().clusters["reviews"].active == 2
         )
+        assert settled(lambda: one.held == 1)
         # Until the second call waits, this one may become the one that does, and then its own time is over.
         with pytest.raises(meshlib.Overloaded) as caught:
             client.get("http://reviews/", timeout=httpx.Timeout(5.0, pool=0.2))
