@@ -122,14 +122,14 @@ class Pools(Generic[P]):
         endpoint, settings, cluster = effect.endpoint, self._settings, effect.upstream.cluster
         address, tls = endpoint.address, endpoint.tls
         secure = bool(name) or tls is not None
+        http2 = cluster.http2 or settings.http2
         context: ssl.SSLContext | None = None
         if secure:
-            context = context_for(tls) if tls is not None else settings.ssl()
+            context = context_for(tls, http2=http2) if tls is not None else settings.ssl()
         sni = name if tls is None else (tls.sni or endpoint.hostname or asked)
         scheme = b"https" if secure else b"http"
         host = b"localhost" if address.unix else address.host.encode("ascii")
         port = address.port or (443 if secure else 80)
-        http2 = cluster.http2 or settings.http2
         prior_knowledge = cluster.http2 or not settings.http1
         origin = self._kit.core.Origin(scheme, host, port)
 
