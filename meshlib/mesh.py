@@ -57,7 +57,6 @@ class Mesh:
     """
 
     def __init__(self, config: ConfigLike = None) -> None:
-        self._argument = config
         self._config = resolve(config)
         later = unsupported(self._config)
         if later:

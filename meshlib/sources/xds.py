@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from meshlib.runtime.worker import Timer
     from meshlib.sources.merge import Merge
     from meshlib.sources.stream import AdsStream, Opener
-    from meshlib.xds.ads import Received
+    from meshlib.xds.values import Received
     from meshlib.xds.bootstrap import Bootstrap
     from meshlib.xds.session import Session
 
@@ -74,7 +74,7 @@ class XdsSource(Source):
         self._until: float | None = None
         self._wanted: set[str] = set()
         self._given_up: frozenset[str] = frozenset()
-        self._warned = False
+        self._rejected: dict[tuple[str, str], tuple[str, ...]] = {}
         self._refusal = ""
         self._last = super().status()
 
@@ -230,24 +230,23 @@ class XdsSource(Source):
 
     def _note(self, received: Received) -> None:
         """What a response did to the source's state, and to its log."""
-        for item in received.rejected:
-            problems = "; ".join(item.problems)
-            _log.warning(
-                "meshlib: %s: %s %r rejected: %s", self._server.uri, item.type, item.resource, problems
-            )
+        if received.rejected:
+            self._tell_rejected()
         if self._alive.seen:
             self._given_up = frozenset()
             self.good()
         elif received.error:
             self.trouble(received.error)
-        if not self._warned:
-            ignored = self._alive.status(self._now).ignored
-            if ignored:
-                self._warned = True
+
+    def _tell_rejected(self) -> None:
+        """Each refusal once: a server may send the same again and again (CP-07)."""
+        now = {(item.type, item.resource): item.problems for item in self._alive.status(self._now).rejected}
+        for (kind, name), problems in now.items():
+            if self._rejected.get((kind, name)) != problems:
                 _log.warning(
-                    "meshlib: %s: %d settings are not honoured, %s of %s %r the first; Mesh.status() has all",
-                    self._server.uri, len(ignored), ignored[0].field, ignored[0].type, ignored[0].resource,
-                )  # fmt: skip
+                    "meshlib: %s: %s %r is refused: %s", self._server.uri, kind, name, "; ".join(problems)
+                )
+        self._rejected = now
 
     # --- publishing ---------------------------------------------------------------------------------------------
 
