@@ -1,0 +1,127 @@
+"""A scripted control plane without a socket, and resources as bytes, for tests of the pure xDS code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from meshlib.testing import build
+from meshlib.xds import schema
+from meshlib.xds.session import Session
+
+DATA = Path(__file__).resolve().parents[1] / "unit" / "xds" / "data"
+TYPES = {"LDS": "listener", "RDS": "route", "CDS": "cluster", "EDS": "endpoint"}
+RESPONSE = schema.message("envoy.service.discovery.v3.DiscoveryResponse")
+REQUEST = schema.message("envoy.service.discovery.v3.DiscoveryRequest")
+NODE = schema.from_json("envoy.config.core.v3.Node", {"id": "me"}).SerializeToString()
+
+
+def message(resource):
+    """The message that a resource of `build` describes."""
+    kind = schema.type_name(resource["@type"])
+    return schema.from_json(kind, build.without_type(resource))
+
+
+def raw(resource):
+    return message(resource).SerializeToString(deterministic=True)
+
+
+def packed(resource):
+    return schema.pack(message(resource)) if isinstance(resource, dict) else resource
+
+
+def response(short, *resources, version="1", nonce="n1", type_url=None, errors=()):
+    return RESPONSE(
+        type_url=type_url or schema.TYPE_URLS[short],
+        version_info=version,
+        nonce=nonce,
+        resources=[packed(resource) for resource in resources],
+        resource_errors=errors,
+    ).SerializeToString()
+
+
+def read(requests):
+    """Requests as (type's short name, names, version, nonce, refusal)."""
+    parsed = [REQUEST.FromString(each) for each in requests]
+    return [
+        (
+            schema.SHORT_NAMES[each.type_url],
+            list(each.resource_names),
+            each.version_info,
+            each.response_nonce,
+            each.error_detail.message,
+        )
+        for each in parsed
+    ]
+
+
+def istio(name):
+    """What a real istiod answered: short name → list of resources as Any."""
+    given = json.loads((DATA / f"istio-{name}.json").read_text())
+    return {short: [packed(each) for each in given[key]["resources"]] for key, short in TYPES.items()}
+
+
+class Wire:
+    """A session with a stream: `send` is the server, `asked` what it was asked since."""
+
+    def __init__(self, view="target", **options):
+        self.now = 0.0
+        self.session = Session(NODE, view=view, jitter=lambda: 0.5, **options)
+        self.count = 0
+        self.asked = []
+
+    def open(self):
+        self.session.opened(self.now)
+        return self.flush()
+
+    def flush(self):
+        self.asked = read(self.session.outgoing(self.now))
+        return self.asked
+
+    def want(self, *names):
+        for name in names:
+            self.session.want(name)
+        return self.flush()
+
+    def send(self, short, *resources, version=None, **options):
+        self.count += 1
+        made = response(
+            short, *resources, version=version or str(self.count), nonce=f"n{self.count}", **options
+        )
+        found = self.session.received(made, self.now)
+        self.flush()
+        return found
+
+    def pass_time(self, seconds):
+        self.now += seconds
+        return self.session.tick(self.now)
+
+    def close(self, error=""):
+        return self.session.closed(self.now, error)
+
+    @property
+    def part(self):
+        return self.session.part
+
+    def routes(self, target):
+        """The virtual hosts in force of a target: name → domains."""
+        listener = self.part.targets[target]
+        return {host.name: host.domains for host in listener.http.routes.virtual_hosts}
+
+    def sidecar_routes(self, name):
+        listener = next(each for each in self.part.sidecar if each.name == name)
+        return {host.name: host.domains for host in listener.http.routes.virtual_hosts}
+
+
+def simple(name, *, host=None, cluster=None):
+    """A target listener by RDS, its routes, its cluster and the cluster's endpoints."""
+    cluster = cluster or name
+    return {
+        "listener": build.api_listener(name, f"r-{name}"),
+        "route": build.route_config(
+            f"r-{name}",
+            build.virtual_host(name, build.route(cluster=cluster), domains=[host or name]),
+        ),
+        "cluster": build.cluster(cluster),
+        "endpoint": build.endpoints(cluster, "10.0.0.1:80"),
+    }

@@ -1,0 +1,490 @@
+"""Clusters and load assignments: every field into the model, every mistake by its path."""
+
+from __future__ import annotations
+
+import pytest
+
+from meshlib.model.address import Address
+from meshlib.model.cluster import Discovery, DnsTarget, Tls
+from meshlib.model.endpoint import Drop, Health, Locality
+from meshlib.model.policy import Balancer, Limits, Outlier, RetryBudget
+from meshlib.testing import build
+from meshlib.xds import decode
+from tests.support.xds_kit import raw
+
+LB = "type.googleapis.com/envoy.extensions.load_balancing_policies."
+TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+RAW = "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"
+HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+
+def good(resource):
+    found = decode.cluster(raw(resource))
+    assert found.problems == ()
+    return found.value
+
+
+def problems(resource):
+    found = decode.cluster(raw(resource))
+    assert found.value is None
+    return found.problems
+
+
+def ignored(resource):
+    found = decode.cluster(raw(resource))
+    assert found.problems == ()
+    return dict(found.ignored)
+
+
+def made(**fields):
+    return build.cluster("c", ["10.0.0.1:80"], **fields)
+
+
+class TestDiscovery:
+    def test_cd_02_eds(self):
+        assert good(build.cluster("c")).eds_name == "c"
+        found = good(build.cluster("c", service_name="s"))
+        assert (found.discovery, found.eds_name, found.assignment) == (Discovery.EDS, "s", None)
+
+    @pytest.mark.parametrize("source", [{}, {"path": "/x"}, {"api_config_source": {"api_type": "GRPC"}}])
+    def test_cd_02_only_from_this_stream(self, source):
+        [found] = problems(build.cluster("c", eds_cluster_config={"eds_config": source}))
+        assert found.startswith("eds_cluster_config.eds_config")
+
+    def test_fe_03(self):
+        [found] = problems(build.cluster("xdstp://a/b/c"))
+        assert found.startswith("eds_cluster_config.service_name: ")
+
+    def test_static(self):
+        found = good(made())
+        assert found.discovery is Discovery.STATIC
+        assert [str(each.address) for each in found.assignment.endpoints] == ["10.0.0.1:80"]
+        assert found.assignment.name == "c"
+
+    def test_a_black_hole(self):
+        found = good(build.cluster("c", type="STATIC"))
+        assert found.assignment.endpoints == ()
+
+    def test_static_needs_no_resolving(self):
+        [found] = problems(build.cluster("c", ["name.example:80"]))
+        assert found == (
+            "load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.socket_address.address: "
+            "'name.example' is no IP address"
+        )
+
+    def test_strict_dns(self):
+        groups = [
+            build.locality("a.example:80", "10.0.0.1:81", region="r"),
+            build.locality(build.endpoint("b.example:82", weight=3, hostname="b"), region="s", priority=1),
+        ]
+        found = good(
+            build.cluster("c", groups, type="STRICT_DNS", dns_refresh_rate="60s", dns_lookup_family="V4_ONLY")
+        )
+        assert found.dns == (DnsTarget("a.example", 80, 0, 1), DnsTarget("b.example", 82, 1, 3, "b"))
+        assert [str(each.address) for each in found.assignment.endpoints] == ["10.0.0.1:81"]
+        assert [group.priority for group in found.assignment.localities] == [0, 1]
+        assert (found.dns_refresh, found.dns_family, found.respect_dns_ttl) == (60.0, "v4_only", False)
+
+    def test_cd_03_logical_dns_has_one_endpoint(self):
+        assert (
+            good(build.cluster("c", ["a.example:80"], type="LOGICAL_DNS")).discovery is Discovery.LOGICAL_DNS
+        )
+        [found] = problems(build.cluster("c", ["a.example:80", "b.example:80"], type="LOGICAL_DNS"))
+        assert found == "load_assignment: LOGICAL_DNS needs exactly one endpoint, not 2"
+
+    def test_dns_cluster_extension(self):
+        kind = {
+            "@type": "type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster",
+            "respect_dns_ttl": True,
+        }
+        resource = build.cluster("c", ["a.example:80"], cluster_type={"name": "d", "typed_config": kind})
+        del resource["type"]
+        found = good(resource)
+        assert (found.discovery, found.respect_dns_ttl) == (Discovery.STRICT_DNS, True)
+
+    def test_original_dst_passes_through(self):
+        found = good(build.cluster("c", type="ORIGINAL_DST", lb_policy="CLUSTER_PROVIDED"))
+        assert found.discovery is Discovery.ORIGINAL_DST
+
+    def test_cd_04_aggregate_is_refused_in_words(self):
+        kind = {
+            "@type": "type.googleapis.com/envoy.extensions.clusters.aggregate.v3.ClusterConfig",
+            "clusters": ["a"],
+        }
+        resource = build.cluster("c", cluster_type={"name": "aggregate", "typed_config": kind})
+        del resource["type"], resource["eds_cluster_config"]
+        assert problems(resource) == ("cluster_type.typed_config: aggregate clusters are not supported",)
+
+    def test_an_unknown_kind(self):
+        kind = {"@type": "type.googleapis.com/google.protobuf.Empty"}
+        resource = build.cluster("c", cluster_type={"name": "x", "typed_config": kind})
+        del resource["type"], resource["eds_cluster_config"]
+        assert "google.protobuf.Empty" in problems(resource)[0]
+
+    def test_every_problem_is_told(self):
+        found = problems(
+            build.cluster(
+                "",
+                connect_timeout="0s",
+                lb_policy="LOAD_BALANCING_POLICY_CONFIG",
+                eds_cluster_config={},
+                outlier_detection={"interval": "0s"},
+            )
+        )
+        assert [text.partition(":")[0] for text in found] == [
+            "name",
+            "connect_timeout",
+            "eds_cluster_config.eds_config",
+            "lb_policy",
+            "outlier_detection.interval",
+        ]
+
+
+class TestBalancing:
+    @pytest.mark.parametrize(
+        ("policy", "kind"),
+        [
+            ("ROUND_ROBIN", Balancer.ROUND_ROBIN),
+            ("RANDOM", Balancer.RANDOM),
+            ("LEAST_REQUEST", Balancer.LEAST_REQUEST),
+        ],
+    )
+    def test_cd_06_enum(self, policy, kind):
+        assert good(made(lb_policy=policy)).balancing.kind is kind
+
+    @pytest.mark.parametrize("policy", ["RING_HASH", "MAGLEV"])
+    def test_what_is_not_there_yet_is_balanced_round_robin_and_told(self, policy):
+        assert good(made(lb_policy=policy)).balancing.kind is Balancer.ROUND_ROBIN
+        assert ignored(made(lb_policy=policy)) == {"lb_policy": policy}
+
+    def test_lb_06_least_request(self):
+        config = {"choice_count": 5, "active_request_bias": {"default_value": 0.5}}
+        found = good(made(lb_policy="LEAST_REQUEST", least_request_lb_config=config)).balancing
+        assert (found.choice_count, found.active_request_bias) == (5, 0.5)
+        [problem] = problems(made(lb_policy="LEAST_REQUEST", least_request_lb_config={"choice_count": 1}))
+        assert problem == "least_request_lb_config.choice_count: must be at least 2, not 1"
+
+    def policy(self, *configs):
+        entries = [{"typed_extension_config": {"name": "p", "typed_config": config}} for config in configs]
+        return {"policies": entries}
+
+    def test_cd_05_the_first_that_is_known(self):
+        unknown = {"@type": "type.googleapis.com/google.protobuf.Empty"}
+        least = {"@type": f"{LB}least_request.v3.LeastRequest", "choice_count": 3}
+        round_robin = {"@type": f"{LB}round_robin.v3.RoundRobin"}
+        found = good(made(load_balancing_policy=self.policy(unknown, least, round_robin))).balancing
+        assert (found.kind, found.choice_count) == (Balancer.LEAST_REQUEST, 3)
+
+    def test_cd_05_none_is_known(self):
+        [found] = problems(
+            made(load_balancing_policy=self.policy({"@type": "type.googleapis.com/google.protobuf.Empty"}))
+        )
+        assert found == "load_balancing_policy.policies: none is supported (google.protobuf.Empty)"
+        assert problems(made(load_balancing_policy={}))[0].startswith("load_balancing_policy.policies: none")
+
+    def test_cd_05_a_known_one_that_is_wrong_ends_the_search(self):
+        wrong = {"@type": f"{LB}least_request.v3.LeastRequest", "choice_count": 1}
+        fine = {"@type": f"{LB}round_robin.v3.RoundRobin"}
+        [found] = problems(made(load_balancing_policy=self.policy(wrong, fine)))
+        assert found.endswith(
+            "policies[0].typed_extension_config.typed_config.choice_count: must be at least 2, not 1"
+        )
+
+    def test_wrr_locality(self):
+        child = self.policy({"@type": f"{LB}random.v3.Random"})
+        outer = {"@type": f"{LB}wrr_locality.v3.WrrLocality", "endpoint_picking_policy": child}
+        found = good(made(load_balancing_policy=self.policy(outer))).balancing
+        assert (found.kind, found.locality_weighted) == (Balancer.RANDOM, True)
+
+    def test_cd_05_nesting(self):
+        policy = self.policy({"@type": f"{LB}random.v3.Random"})
+        for _ in range(17):
+            policy = self.policy(
+                {"@type": f"{LB}wrr_locality.v3.WrrLocality", "endpoint_picking_policy": policy}
+            )
+        assert "nested deeper than 16" in problems(made(load_balancing_policy=policy))[0]
+
+    def test_common(self):
+        found = good(
+            made(common_lb_config={"healthy_panic_threshold": {}, "locality_weighted_lb_config": {}})
+        )
+        assert (found.balancing.panic_threshold, found.balancing.locality_weighted) == (0.0, True)
+        assert good(made()).balancing.panic_threshold == 50.0
+        [problem] = problems(made(common_lb_config={"healthy_panic_threshold": {"value": 101}}))
+        assert problem.startswith("common_lb_config.healthy_panic_threshold: ")
+
+
+class TestPolicies:
+    def test_cb_01_limits(self):
+        thresholds = [
+            {"priority": "HIGH", "max_requests": 1},
+            {"max_requests": 5, "max_retries": 4294967295, "retry_budget": {"budget_percent": {"value": 10}}},
+            {"max_requests": 6},
+        ]
+        resource = made(circuit_breakers={"thresholds": thresholds})
+        assert good(resource).limits == Limits(1024, 1024, 5, None, RetryBudget(10.0, 3))
+        assert list(ignored(resource)) == ["circuit_breakers.thresholds[0]", "circuit_breakers.thresholds[2]"]
+        assert good(made()).limits == Limits()
+
+    def test_od_01_outlier(self):
+        assert good(made()).outlier is None
+        assert good(made(outlier_detection={})).outlier == Outlier()
+        found = good(
+            made(
+                outlier_detection={
+                    "consecutive_5xx": 3,
+                    "interval": "1s",
+                    "base_ejection_time": "400s",
+                    "max_ejection_percent": 50,
+                    "enforcing_consecutive_gateway_failure": 100,
+                }
+            )
+        ).outlier
+        assert (found.consecutive_5xx, found.interval, found.max_ejection) == (3, 1.0, 400.0)
+        assert (found.max_ejection_percent, found.enforcing_gateway) == (50.0, 100)
+
+    def test_od_kinds_that_are_not_there_are_told_only_where_enforced(self):
+        off = {
+            "enforcing_success_rate": 0,
+            "success_rate_minimum_hosts": 3,
+            "failure_percentage_threshold": 5,
+        }
+        assert ignored(made(outlier_detection=off)) == {}
+        on = {
+            "enforcing_success_rate": 100,
+            "enforcing_failure_percentage": 10,
+            "failure_percentage_threshold": 5,
+        }
+        assert list(ignored(made(outlier_detection=on))) == [
+            "outlier_detection.enforcing_success_rate",
+            "outlier_detection.failure_percentage_threshold",
+            "outlier_detection.enforcing_failure_percentage",
+        ]
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("max_ejection_percent", 101),
+            ("enforcing_consecutive_5xx", 101),
+            ("base_ejection_time", "0s"),
+            ("max_ejection_time", "1s"),
+        ],
+    )
+    def test_wrong_outlier(self, field, value):
+        [found] = problems(made(outlier_detection={field: value}))
+        assert found.startswith(f"outlier_detection.{field}: ")
+
+    def test_cd_08_connect_timeout(self):
+        resource = made()
+        del resource["connect_timeout"]
+        assert good(resource).connect_timeout == 5.0
+        assert good(made(connect_timeout="0.25s")).connect_timeout == 0.25
+
+    @pytest.mark.parametrize(
+        ("options", "http2"),
+        [
+            ({"explicit_http_config": {"http2_protocol_options": {}}}, True),
+            ({"explicit_http_config": {"http_protocol_options": {}}}, False),
+            ({"use_downstream_protocol_config": {}}, False),
+        ],
+    )
+    def test_protocols(self, options, http2):
+        common = {"idle_timeout": "9s", "max_requests_per_connection": 7}
+        held = {"@type": f"type.googleapis.com/{HTTP}", "common_http_protocol_options": common, **options}
+        found = good(made(typed_extension_protocol_options={HTTP: held}))
+        assert (found.http2, found.idle_timeout, found.max_requests_per_connection) == (http2, 9.0, 7)
+
+    def test_http3_is_refused(self):
+        held = {
+            "@type": f"type.googleapis.com/{HTTP}",
+            "explicit_http_config": {"http3_protocol_options": {}},
+        }
+        assert "http3_protocol_options" in problems(made(typed_extension_protocol_options={HTTP: held}))[0]
+
+    def test_deprecated_protocol_fields(self):
+        found = good(made(http2_protocol_options={}, max_requests_per_connection=3))
+        assert (found.http2, found.max_requests_per_connection) == (True, 3)
+
+    def test_metadata(self):
+        found = good(made(metadata={"filter_metadata": {"istio": {"a": [1, {"b": None}]}}}))
+        assert found.metadata == {"istio": {"a": [1.0, {"b": None}]}}
+
+
+class TestTls:
+    def socket(self, **common):
+        context = {"@type": TLS, "sni": "s.example", "common_tls_context": common}
+        return {"name": "tls", "typed_config": context}
+
+    def test_inline(self):
+        ca = {"trusted_ca": {"inline_string": "CA"}, "match_typed_subject_alt_names": [
+            {"san_type": "URI", "matcher": {"exact": "spiffe://a"}}
+        ]}  # fmt: skip
+        pair = {"certificate_chain": {"inline_bytes": "Q0VSVA=="}, "private_key": {"filename": "/key.pem"}}
+        found = good(
+            made(
+                transport_socket=self.socket(
+                    validation_context=ca, tls_certificates=[pair], alpn_protocols=["h2"]
+                )
+            )
+        ).tls
+        assert found == Tls(
+            "s.example", b"CA", "", b"CERT", "", b"", "/key.pem", ("spiffe://a",), ("h2",), ""
+        )
+
+    @pytest.mark.parametrize(
+        "common",
+        [
+            {"tls_certificate_sds_secret_configs": [{"name": "default"}]},
+            {"tls_certificate_provider_instance": {"instance_name": "default"}},
+            {"validation_context_sds_secret_config": {"name": "ROOTCA"}},
+            {"combined_validation_context": {"validation_context_sds_secret_config": {"name": "ROOTCA"}}},
+            {"validation_context": {"ca_certificate_provider_instance": {"instance_name": "x"}}},
+            {"validation_context": {"verify_certificate_hash": ["aa"]}},
+            {"validation_context": {"trust_chain_verification": "ACCEPT_UNTRUSTED"}},
+            {"validation_context": {"match_subject_alt_names": [{"prefix": "a"}]}},
+            {"custom_handshaker": {"name": "x"}},
+        ],
+    )
+    def test_what_cannot_be_done_closes_the_cluster_and_is_told(self, common):
+        resource = made(transport_socket=self.socket(**common))
+        assert good(resource).tls.unsupported
+        assert any(path.startswith("transport_socket.") for path in ignored(resource))
+
+    def test_another_socket_closes_the_cluster(self):
+        other = {"name": "x", "typed_config": {"@type": "type.googleapis.com/google.protobuf.Empty"}}
+        assert "google.protobuf.Empty" in good(made(transport_socket=other)).tls.unsupported
+        assert good(made(transport_socket={"name": "envoy.transport_sockets.starttls"})).tls.unsupported
+
+    def test_plain_text(self):
+        assert good(made(transport_socket={"name": "r", "typed_config": {"@type": RAW}})).tls is None
+        assert good(made()).tls is None
+
+    def test_by_endpoint(self):
+        matches = [
+            {"name": "mtls", "match": {"tlsMode": "istio"}, "transport_socket": self.socket()},
+            {"name": "plain", "match": {}, "transport_socket": {"name": "r", "typed_config": {"@type": RAW}}},
+        ]
+        found = good(made(transport_socket_matches=matches))
+        assert found.tls is None
+        assert [(each.name, dict(each.match), each.tls is None) for each in found.tls_matches] == [
+            ("mtls", {"tlsMode": "istio"}, False),
+            ("plain", {}, True),
+        ]
+
+    def test_a_certificate_without_its_key(self):
+        pair = {"certificate_chain": {"inline_string": "CERT"}}
+        [found] = problems(made(transport_socket=self.socket(tls_certificates=[pair])))
+        assert found.endswith("tls_certificates[0]: certificate_chain and private_key must be set together")
+
+    def test_the_environment_is_not_read(self):
+        ca = {"trusted_ca": {"environment_variable": "HOME"}}
+        assert (
+            "environment_variable" in problems(made(transport_socket=self.socket(validation_context=ca)))[0]
+        )
+
+
+class TestEndpoints:
+    def good(self, resource):
+        found = decode.endpoint(raw(resource))
+        assert found.problems == ()
+        return found.value
+
+    def problems(self, resource):
+        found = decode.endpoint(raw(resource))
+        assert found.value is None
+        return found.problems
+
+    def test_fields(self):
+        member = build.endpoint(
+            "10.0.0.1:80",
+            weight=3,
+            health="DRAINING",
+            hostname="h",
+            metadata={"filter_metadata": {"envoy.lb": {"a": 1}}},
+        )
+        member["endpoint"]["additional_addresses"] = [{"address": build.socket_address("[2001:DB8::1]:80")}]
+        found = self.good(
+            build.endpoints(
+                "c", build.locality(member, "unix:/s", region="r", zone="z", sub_zone="s", weight=7)
+            )
+        )
+        [group] = found.localities
+        assert (found.name, group.locality, group.weight) == ("c", Locality("r", "z", "s"), 7)
+        first, second = group.endpoints
+        assert (first.address, first.weight, first.health) == (Address("10.0.0.1", 80), 3, Health.DRAINING)
+        assert first.hostname == "h"
+        assert first.metadata == {"envoy.lb": {"a": 1.0}}
+        assert first.additional_addresses == (Address("2001:db8::1", 80),)
+        assert second.address == Address("/s", 0, True)
+
+    def test_dv_15_a_locality_without_weight_is_kept(self):
+        found = self.good(build.endpoints("c", build.locality("10.0.0.1:80", weight=None)))
+        assert found.localities[0].weight is None
+
+    def test_ed_05_nobody(self):
+        assert self.good(build.endpoints("c")).endpoints == ()
+
+    def test_ed_06_drops(self):
+        policy = {
+            "drop_overloads": [
+                {"category": "a", "drop_percentage": {"numerator": 5}},
+                {"category": "b", "drop_percentage": {"numerator": 200}},
+            ],
+            "overprovisioning_factor": 100,
+        }
+        found = self.good(build.endpoints("c", policy=policy))
+        assert found.drops == (Drop("a", 50_000), Drop("b", 1_000_000))
+        assert found.overprovisioning_factor == 100
+
+    @pytest.mark.parametrize(
+        ("resource", "place"),
+        [
+            (
+                build.endpoints("c", build.endpoint("10.0.0.1:80", weight=0)),
+                "lb_endpoints[0].load_balancing_weight",
+            ),
+            (build.endpoints("c", "host.example:80"), "socket_address.address"),
+            (build.endpoints("c", "10.0.0.1:0"), "socket_address.port_value"),
+            (build.endpoints("c", "10.0.0.1:70000"), "socket_address.port_value"),
+            (build.endpoints("c", "10.0.0.1:80", "10.0.0.1:80"), "endpoints[0]: 10.0.0.1:80 is there twice"),
+            (build.endpoints("c", build.locality(priority=1)), "endpoints: priorities must begin with 0"),
+            (
+                build.endpoints("c", build.locality(), build.locality(priority=2, zone="z")),
+                "endpoints: priorities must begin with 0 and have no gap, not 0, 2",
+            ),
+            (build.endpoints("c", build.locality(priority=200)), "endpoints[0].priority"),
+            (
+                build.endpoints("c", build.locality("10.0.0.1:80"), build.locality("10.0.0.2:80")),
+                "endpoints[1].locality",
+            ),
+            (
+                build.endpoints("c", build.locality(weight=4294967295), build.locality(zone="z")),
+                "the weights of priority 0 add up",
+            ),
+            (
+                build.endpoints("c", policy={"drop_overloads": [{"category": "a"}]}),
+                "drop_overloads[0].drop_percentage",
+            ),
+            (
+                build.endpoints("c", policy={"drop_overloads": [{"drop_percentage": {}}]}),
+                "drop_overloads[0].category",
+            ),
+            (build.endpoints("c", {"lb_endpoints": [{}]}), "lb_endpoints[0].endpoint: is missing"),
+            (build.endpoints("c", {"lb_endpoints": [{"endpoint_name": "x"}]}), "endpoint_name"),
+            (build.endpoints(""), "cluster_name"),
+        ],
+    )
+    def test_ed_01_to_ed_06_wrong(self, resource, place):
+        assert any(place in found for found in self.problems(resource))
+
+    def test_ed_02_the_same_locality_in_two_priorities(self):
+        one, two = (
+            build.locality("10.0.0.1:80", zone="z"),
+            build.locality("10.0.0.2:80", zone="z", priority=1),
+        )
+        assert len(self.good(build.endpoints("c", one, two)).localities) == 2
+
+    def test_udp(self):
+        member = build.endpoint("10.0.0.1:80")
+        member["endpoint"]["address"]["socket_address"]["protocol"] = "UDP"
+        assert "UDP is not supported" in self.problems(build.endpoints("c", member))[0]

@@ -1,0 +1,118 @@
+"""The table of fields: it fits the schema, the page fits it, and no field is dropped in silence."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from meshlib.xds import schema
+from meshlib.xds.decode.fields import TABLE, Kind, rule
+from meshlib.xds.decode.fields.rules import rules
+from meshlib.xds.decode.report import MAX_ENTRIES, Report, walk
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("xds_fields", ROOT / "scripts" / "xds_fields.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_table_and_schema_fit(script):
+    assert list(script.misfits()) == []
+
+
+def test_the_page_is_up_to_date(script):
+    assert script.main(["--check"]) == 0
+
+
+def test_a_contradiction_is_found(script, monkeypatch):
+    monkeypatch.setitem(script.TABLE, "envoy.config.core.v3.Locality", rules(honoured="region zone planet"))
+    assert list(script.misfits()) == [
+        "envoy.config.core.v3.Locality.planet: the schema has no such field",
+        "envoy.config.core.v3.Locality.sub_zone: the table does not name it",
+    ]
+
+
+def test_what_the_table_does_not_name_is_reported():
+    assert rule("envoy.config.core.v3.Nothing", "x").kind is Kind.REPORTED
+
+
+def test_names_stand_once():
+    with pytest.raises(ValueError, match="two rules"):
+        rules(honoured="a", void="a")
+    with pytest.raises(ValueError, match="no rule"):
+        rules(honoured="a", notes={"b": ""})
+
+
+def _tops():
+    return [schema.type_name(url) for short, url in schema.TYPE_URLS.items() if short != "secret"]
+
+
+def _scalar(field):
+    return {"string": "x", "bytes": b"x", "bool": True}.get(
+        {9: "string", 12: "bytes", 8: "bool"}.get(field.type, ""), 1
+    )
+
+
+def _fill(message, field):
+    """Sets one field to something that is not its default."""
+    if field.message_type is None:
+        if schema.is_repeated(field):
+            getattr(message, field.name).append(_scalar(field))
+        else:
+            setattr(message, field.name, _scalar(field))
+    elif field.message_type.GetOptions().map_entry:
+        kind = field.message_type.fields_by_name["value"]
+        if kind.message_type is None:
+            getattr(message, field.name)["k"] = _scalar(kind)
+        else:
+            getattr(message, field.name).get_or_create("k")
+    elif schema.is_repeated(field):
+        getattr(message, field.name).add()
+    else:
+        inner = getattr(message, field.name)
+        inner.SetInParent()
+        for each in inner.DESCRIPTOR.fields:
+            if each.message_type is None and not schema.is_repeated(each) and each.name == "value":
+                _fill(inner, each)
+        if inner.DESCRIPTOR.full_name == "google.protobuf.Duration":
+            inner.seconds = 1
+
+
+@pytest.mark.parametrize("entry", sorted(TABLE))
+def test_each_field_does_what_the_table_says(entry):
+    name, _, variant = entry.partition("#")
+    for field in schema.descriptor(name).fields:
+        made, report = schema.message(name)(), Report()
+        _fill(made, field)
+        walk(made, "", report, variant)
+        found = TABLE[entry][field.name]
+        reported = dict(report.ignored)
+        if found.kind in (Kind.REPORTED, Kind.CARRIED) and found.when is None:
+            assert field.name in reported
+        elif found.kind is Kind.REJECTED:
+            assert [text.partition(":")[0] for text in report.problems] == [field.name]
+        elif found.kind in (Kind.HONOURED, Kind.VOID):
+            assert field.name not in reported
+            assert not report.problems
+
+
+def test_what_a_hostile_resource_can_say_is_bounded():
+    report = Report()
+    for index in range(10 * MAX_ENTRIES):
+        report.problem(f"a[{index}]", "is wrong")
+        report.ignore(f"b[{index}]", "x" * 10_000)
+    assert len(report.problems) == MAX_ENTRIES + 1
+    assert report.problems[-1] == f"… and {9 * MAX_ENTRIES} more"
+    assert len(report.ignored) == MAX_ENTRIES
+    assert max(len(value) for _, value in report.ignored) == 200
+
+
+def test_every_top_has_rules():
+    assert [name for name in _tops() if name not in TABLE] == []

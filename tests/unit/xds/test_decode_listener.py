@@ -1,0 +1,282 @@
+"""Listeners in both views, their filters, and what is refused of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from meshlib.model.address import Address
+from meshlib.model.listener import ChainMatch
+from meshlib.testing import build
+from meshlib.xds import decode
+from tests.support.xds_kit import istio, raw
+
+ROUTES = build.route_config("r", build.virtual_host("v", build.route(cluster="a")))
+HTTP = "type.googleapis.com/envoy.extensions.filters.http."
+
+
+def typed(kind, **fields):
+    return {"name": kind.rpartition(".")[2], "typed_config": {"@type": kind, **fields}}
+
+
+def struct(kind):
+    """A filter that the schema does not know, in the way in which Istio sends some."""
+    return typed(
+        "type.googleapis.com/udpa.type.v1.TypedStruct", type_url=f"type.googleapis.com/{kind}", value={}
+    )
+
+
+def named(name, **fields):
+    return {"name": name, **fields}
+
+
+def good(resource, view="auto"):
+    found = decode.listener(raw(resource), view)
+    assert found.problems == ()
+    return found.value
+
+
+def problems(resource, view="auto"):
+    found = decode.listener(raw(resource), view)
+    assert found.value is None
+    return found.problems
+
+
+def ignored(resource):
+    found = decode.listener(raw(resource))
+    assert found.problems == ()
+    return dict(found.ignored)
+
+
+class TestViews:
+    def test_target(self):
+        made = good(build.api_listener("a:80", "r"))
+        assert (made.api, made.addresses, made.http.route_name) == (True, (), "r")
+
+    def test_ld_01_istio_sends_both_and_the_api_listener_holds(self):
+        both = build.api_listener("a:80", "r", address=build.socket_address("10.0.0.1:80"))
+        assert good(both).api
+        assert good(both).addresses == ()
+        assert not good(both, "sidecar").api
+
+    def test_sidecar(self):
+        made = good(build.listener("l", ROUTES, address="127.0.0.1:8001"))
+        assert (made.api, made.outbound, made.addresses) == (False, True, (Address("127.0.0.1", 8001),))
+        assert made.http.routes.virtual_hosts[0].routes[0].action.cluster == "a"
+
+    def test_ld_01_a_socket_listener_for_a_target_is_no_problem_of_the_resource(self):
+        assert not good(build.listener("l", ROUTES), "target").api
+
+    def test_ld_01_neither(self):
+        assert problems(build.any_of("envoy.config.listener.v3.Listener", {"name": "l"})) == (
+            "neither api_listener nor address is set",
+        )
+
+    def test_an_api_listener_of_another_kind(self):
+        resource = build.api_listener("l", "r")
+        resource["api_listener"]["api_listener"] = {"@type": "type.googleapis.com/google.protobuf.Empty"}
+        assert problems(resource)[0].startswith(
+            "api_listener.api_listener: must hold envoy.extensions.filters.network"
+        )
+
+    def test_inbound_chains_are_nobodys_business(self):
+        guard = struct("envoy.extensions.filters.http.rbac.v3.RBAC")
+        made = good(build.listener("l", ROUTES, filters=[guard], traffic_direction="INBOUND"))
+        assert (made.outbound, made.chains) == (False, ())
+
+
+class TestRoutes:
+    def test_ld_02_exactly_one(self):
+        resource = build.api_listener("l", "r")
+        del resource["api_listener"]["api_listener"]["rds"]
+        assert problems(resource)[0].endswith("one of rds and route_config must be set")
+
+    def test_ld_02_only_from_this_stream(self):
+        resource = build.api_listener("l", "")
+        resource["api_listener"]["api_listener"]["rds"]["config_source"] = {"path": "/x"}
+        found = problems(resource)
+        assert [text.partition(": ")[0] for text in found] == [
+            "api_listener.api_listener.rds.config_source.path",
+            "api_listener.api_listener.rds.route_config_name",
+        ]
+
+    def test_problems_of_inline_routes_have_their_path(self):
+        bad = build.route_config("r", build.virtual_host("v", build.route(regex="(", cluster="a")))
+        assert problems(build.listener("l", bad))[0].startswith(
+            "filter_chains[0].filters[0].typed_config.route_config.virtual_hosts[0].routes[0].match.safe_regex.regex: "
+        )
+
+    def test_scoped_routes(self):
+        resource = build.api_listener("l", "r")
+        manager = resource["api_listener"]["api_listener"]
+        del manager["rds"]
+        manager["scoped_routes"] = {}
+        assert "scoped_routes" in problems(resource)[0]
+
+    def test_manager(self):
+        options = {
+            "common_http_protocol_options": {"max_stream_duration": "7s"},
+            "normalize_path": True,
+            "merge_slashes": True,
+            "strip_any_host_port": True,
+        }
+        made = good(build.api_listener("l", "r", manager=options)).http
+        assert made.max_stream_duration == 7.0
+        assert (made.normalize_path, made.merge_slashes, made.strip_any_port) == (True, True, True)
+
+    def test_ld_07(self):
+        options = {"xff_num_trusted_hops": 1, "original_ip_detection_extensions": [{"name": "x"}]}
+        assert len(problems(build.api_listener("l", "r", manager=options))) == 2
+        assert good(build.listener("l", ROUTES, manager=options))
+
+
+class TestFilters:
+    def test_the_router(self):
+        [found] = good(build.api_listener("l", "r")).http.filters
+        assert found.kind == "router"
+
+    @pytest.mark.parametrize("make", [build.api_listener, build.listener])
+    def test_ld_03(self, make):
+        router = dict(build.ROUTER)
+        assert problems(make("l", ROUTES, manager={"http_filters": []}))[0].endswith(
+            "http_filters: must not be empty: the router is missing"
+        )
+        twice = problems(make("l", ROUTES, manager={"http_filters": [router, router]}))
+        assert any("is there twice" in text for text in twice)
+        assert any("the router must be the last filter" in text for text in twice)
+        unnamed = problems(make("l", ROUTES, manager={"http_filters": [{**router, "name": ""}]}))
+        assert unnamed[0].endswith("http_filters[0].name: must not be empty")
+
+    @pytest.mark.parametrize("unknown", [struct("my.Filter"), named("my.filter")])
+    def test_ld_04_unknown(self, unknown):
+        assert (
+            "is not supported and not optional"
+            in problems(build.api_listener("l", "r", filters=[unknown]))[0]
+        )
+        assert good(build.api_listener("l", "r", filters=[{**unknown, "is_optional": True}]))
+        found = ignored(build.listener("l", ROUTES, filters=[unknown]))
+        assert list(found) == ["filter_chains[0].filters[0].typed_config.http_filters[0]"]
+
+    def test_ld_04_a_typed_struct_is_told_by_the_type_it_means(self):
+        found = ignored(build.listener("l", ROUTES, filters=[struct("my.Filter")]))
+        assert list(found.values()) == ["my.Filter"]
+
+    @pytest.mark.parametrize(
+        "guard",
+        [
+            struct("envoy.extensions.filters.http.rbac.v3.RBAC"),
+            struct("envoy.extensions.filters.http.ext_authz.v3.ExtAuthz"),
+            struct("envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"),
+            named("envoy.filters.http.rbac"),
+        ],
+    )
+    def test_who_may_pass_is_never_left_to_chance(self, guard):
+        for optional in (False, True):
+            found = problems(build.listener("l", ROUTES, filters=[{**guard, "is_optional": optional}]))
+            assert "decides who may pass" in found[0]
+        assert "decides who may pass" in problems(build.api_listener("l", "r", filters=[guard]))[0]
+        assert good(build.api_listener("l", "r", filters=[{**guard, "is_optional": True}]))  # A39
+
+    def test_ld_05_disabled(self):
+        guard = {**struct("envoy.extensions.filters.http.rbac.v3.RBAC"), "disabled": True}
+        assert good(build.listener("l", ROUTES, filters=[guard]))
+
+    def test_faults_are_told_and_an_empty_one_is_none(self):
+        fault = typed(f"{HTTP}fault.v3.HTTPFault")
+        assert ignored(build.api_listener("l", "r", filters=[fault])) == {}
+        fault = typed(f"{HTTP}fault.v3.HTTPFault", abort={"http_status": 503})
+        [place] = ignored(build.api_listener("l", "r", filters=[fault]))
+        assert place == "api_listener.api_listener.http_filters[0].typed_config.abort"
+
+    def test_a_network_filter_that_guards(self):
+        resource = build.listener("l", ROUTES)
+        resource["filter_chains"][0]["filters"].insert(
+            0, struct("envoy.extensions.filters.network.rbac.v3.RBAC")
+        )
+        assert problems(resource)[0].startswith(
+            "filter_chains[0].filters[0]: envoy.extensions.filters.network.rbac"
+        )
+
+
+class TestChains:
+    def tcp(self, **fields):
+        return typed("type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", **fields)
+
+    def test_match_and_default(self):
+        resource = build.listener("l", ROUTES)
+        resource["filter_chains"][0]["name"] = "first"
+        resource["filter_chains"][0]["filter_chain_match"] = {
+            "destination_port": 80,
+            "prefix_ranges": [{"address_prefix": "10.1.2.3", "prefix_len": 8}],
+            "transport_protocol": "raw_buffer",
+            "application_protocols": ["http/1.1"],
+            "server_names": ["a"],
+        }
+        resource["default_filter_chain"] = {"filters": [self.tcp(cluster="pass")]}
+        first, last = good(resource).chains
+        assert first.name == "first"
+        assert first.match == ChainMatch(80, ("10.0.0.0/8",), "raw_buffer", ("http/1.1",), ("a",))
+        assert (last.http, last.tcp_cluster) == (None, "pass")
+
+    def test_weighted_tcp(self):
+        clusters = {"clusters": [{"name": "a", "weight": 1}, {"name": "b", "weight": 2}]}
+        resource = build.listener("l", ROUTES)
+        resource["filter_chains"] = [{"filters": [self.tcp(weighted_clusters=clusters)]}]
+        assert good(resource).chains[0].tcp_cluster == "b"
+        assert len(ignored(resource)) == 1
+
+    @pytest.mark.parametrize(
+        ("match", "place"),
+        [
+            ({"destination_port": 0}, "destination_port"),
+            ({"prefix_ranges": [{"address_prefix": "x"}]}, "prefix_ranges[0]"),
+            ({"prefix_ranges": [{"address_prefix": "10.0.0.0", "prefix_len": 99}]}, "prefix_ranges[0]"),
+        ],
+    )
+    def test_wrong_match(self, match, place):
+        resource = build.listener("l", ROUTES)
+        resource["filter_chains"][0]["filter_chain_match"] = match
+        assert problems(resource)[0].startswith(f"filter_chains[0].filter_chain_match.{place}: ")
+
+    def test_addresses(self):
+        more = [{"address": build.socket_address("[::1]:81")}, {"address": build.socket_address("unix:/s")}]
+        made = good(build.listener("l", ROUTES, address="127.0.0.1:0", additional_addresses=more))
+        assert [str(each) for each in made.addresses] == ["[::1]:81", "unix:/s"]
+
+
+class TestIstio:
+    """Real answers of istiod: nothing of them may be refused."""
+
+    @pytest.mark.parametrize("name", ["grpc", "envoy"])
+    @pytest.mark.parametrize("short", ["listener", "route", "cluster", "endpoint"])
+    def test_nothing_is_refused(self, name, short):
+        found = [getattr(decode, short)(each.value) for each in istio(name)[short]]
+        assert found
+        assert [each.problems for each in found if each.problems] == []
+
+    def values(self, name, short):
+        return {
+            found.name: found for found in (getattr(decode, short)(each.value) for each in istio(name)[short])
+        }
+
+    def test_a_sidecars_listener(self):
+        found = self.values("envoy", "listener")["0.0.0.0_9080"]
+        http, default = found.value.chains
+        assert (http.http.route_name, default.tcp_cluster) == ("9080", "PassthroughCluster")
+        assert [value for _, value in found.ignored] == [
+            "io.istio.http.peer_metadata.Config",
+            "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
+            "google.protobuf.Struct",
+            "envoy.extensions.filters.http.cors.v3.Cors",
+        ]
+
+    def test_auto_mtls_is_plain_for_who_has_no_sidecar(self):
+        cluster = self.values("envoy", "cluster")["outbound|9080||reviews.default.svc.cluster.local"].value
+        assert cluster.tls is None
+        assert [(each.match, bool(each.tls and each.tls.unsupported)) for each in cluster.tls_matches] == [
+            ({"tlsMode": "istio"}, True),
+            ({}, False),
+        ]
+
+    def test_a_cluster_that_demands_mtls_is_closed(self):
+        cluster = self.values("grpc", "cluster")["outbound|9090||ring.default.svc.cluster.local"].value
+        assert "provider" in cluster.tls.unsupported

@@ -1,0 +1,541 @@
+"""Route configurations: every field into the model, every mistake by its path."""
+
+from __future__ import annotations
+
+import pytest
+
+from meshlib.model.policy import HashKind, RetryPolicy
+from meshlib.model.route import (
+    ClusterWeight,
+    DirectResponse,
+    Edit,
+    EditAction,
+    Forward,
+    HeaderMatch,
+    HostRewriteKind,
+    Mirror,
+    NonForwarding,
+    PathKind,
+    Redirect,
+    StringKind,
+    StringMatch,
+)
+from meshlib.testing import build
+from meshlib.xds import decode
+from tests.support.xds_kit import message, raw
+
+
+def config(*routes, host=None, **fields):
+    return build.route_config("r", build.virtual_host("v", *routes, **(host or {})), **fields)
+
+
+def good(resource):
+    found = decode.route(raw(resource))
+    assert found.problems == ()
+    return found.value
+
+
+def route_of(route):
+    return good(config(route)).virtual_hosts[0].routes[0]
+
+
+def problems(resource):
+    found = decode.route(raw(resource))
+    assert found.value is None
+    return found.problems
+
+
+def ignored(resource):
+    found = decode.route(raw(resource))
+    assert found.problems == ()
+    return dict(found.ignored)
+
+
+def action_problem(**action):
+    [found] = problems(config(build.route(cluster="a", action=action)))
+    return found.removeprefix("virtual_hosts[0].routes[0].route.")
+
+
+class TestHosts:
+    def test_fields(self):
+        made = good(
+            config(
+                build.route(cluster="a", name="first"),
+                host={
+                    "domains": ["A.example", "*.b.example", "c.*"],
+                    "require_tls": "EXTERNAL_ONLY",
+                    "include_request_attempt_count": True,
+                },
+                ignore_port_in_host_matching=True,
+                most_specific_header_mutations_wins=True,
+            )
+        )
+        host = made.virtual_hosts[0]
+        assert made.name == "r"
+        assert made.ignore_port
+        assert made.most_specific_wins
+        assert host.domains == ("A.example", "*.b.example", "c.*")
+        assert host.require_tls == "external"
+        assert host.include_attempt_count
+        assert host.routes[0].name == "first"
+
+    @pytest.mark.parametrize("domain", ["a*b", "**", "*a*", ""])
+    def test_vh_04_inner_stars(self, domain):
+        [found] = problems(config(host={"domains": ["fine.example", domain]}))
+        assert found.startswith("virtual_hosts[0].domains[1]: ")
+
+    def test_vh_04_no_domains(self):
+        assert problems(config(host={"domains": []})) == ("virtual_hosts[0].domains: must not be empty",)
+
+    def test_vh_04_a_domain_twice_in_another_case(self):
+        two = build.route_config(
+            "r",
+            build.virtual_host("a", domains=["X.example"]),
+            build.virtual_host("b", domains=["x.EXAMPLE"]),
+        )
+        [found] = problems(two)
+        assert found.startswith("virtual_hosts[1].domains[0]: 'x.EXAMPLE' is already")
+
+    def test_every_virtual_host_is_checked_and_every_problem_told(self):
+        two = build.route_config(
+            "r",
+            build.virtual_host("a", build.route(), domains=["a"]),
+            build.virtual_host("b", build.route(regex="("), build.route(respond=(42, "")), domains=["b"]),
+        )
+        found = problems(two)
+        assert [text.partition(": ")[0] for text in found] == [
+            "virtual_hosts[0].routes[0].route",
+            "virtual_hosts[1].routes[0].match.safe_regex.regex",
+            "virtual_hosts[1].routes[0].route",
+            "virtual_hosts[1].routes[1].direct_response.status",
+        ]
+
+    def test_a_name_is_needed(self):
+        assert problems(build.route_config("")) == ("name: must not be empty",)
+
+
+class TestMatch:
+    @pytest.mark.parametrize(
+        ("match", "kind", "value"),
+        [
+            ({"prefix": ""}, PathKind.PREFIX, ""),
+            ({"path": "/a"}, PathKind.EXACT, "/a"),
+            ({"path_separated_prefix": "/a/b"}, PathKind.SEPARATED_PREFIX, "/a/b"),
+            ({"safe_regex": {"regex": "/[0-9]+"}}, PathKind.REGEX, "/[0-9]+"),
+        ],
+    )
+    def test_paths(self, match, kind, value):
+        made = route_of({"match": match, "route": {"cluster": "a"}}).match.path
+        assert (made.kind, made.value, made.case_sensitive) == (kind, value, True)
+
+    def test_rm_04_case(self):
+        made = route_of(build.route("/A", cluster="a", match={"case_sensitive": False}))
+        assert not made.match.path.case_sensitive
+
+    def test_rm_02_a_path_is_needed(self):
+        [found] = problems(config({"match": {}, "route": {"cluster": "a"}}))
+        assert found.startswith("virtual_hosts[0].routes[0].match: one of prefix")
+
+    @pytest.mark.parametrize("value", ["/a/", "/a?b", "/a#b", ""])
+    def test_separated_prefixes(self, value):
+        [found] = problems(config({"match": {"path_separated_prefix": value}, "route": {"cluster": "a"}}))
+        assert "match.path_separated_prefix" in found
+
+    def test_rm_03_what_re2_does_not_take(self):
+        [found] = problems(config(build.route(regex=r"(a)\1", cluster="a")))
+        assert found.startswith("virtual_hosts[0].routes[0].match.safe_regex.regex: ")
+
+    def test_rm_05_uri_templates_are_refused(self):
+        template = {"name": "t", "typed_config": {"@type": "type.googleapis.com/google.protobuf.Empty"}}
+        [found] = problems(config({"match": {"path_match_policy": template}, "route": {"cluster": "a"}}))
+        assert found.startswith("virtual_hosts[0].routes[0].match.path_match_policy: ")
+
+    @pytest.mark.parametrize(
+        ("match", "field"),
+        [
+            ({"connect_matcher": {}}, "connect_matcher"),
+            ({"prefix": "/", "dynamic_metadata": [{}]}, "dynamic_metadata"),
+            ({"prefix": "/", "filter_state": [{}]}, "filter_state"),
+            ({"prefix": "/", "tls_context": {"presented": True}}, "tls_context"),
+        ],
+    )
+    def test_what_can_never_match_is_left_out_and_told(self, match, field):
+        both = config({"match": match, "route": {"cluster": "a"}}, build.route(cluster="b"))
+        assert [route.action.cluster for route in good(both).virtual_hosts[0].routes] == ["b"]
+        assert list(ignored(both)) == [f"virtual_hosts[0].routes[0].match.{field}"]
+
+    def test_rm_08_calls_come_without_tls(self):
+        made = route_of(build.route(cluster="a", match={"tls_context": {"presented": False}}))
+        assert made.match.path.value == "/"
+
+    @pytest.mark.parametrize(
+        ("fraction", "expected"),
+        [
+            ({"numerator": 50}, 500_000),
+            ({"numerator": 1, "denominator": "TEN_THOUSAND"}, 100),
+            ({"numerator": 7, "denominator": "MILLION"}, 7),
+            ({"numerator": 300}, 1_000_000),
+        ],
+    )
+    def test_rm_06_runtime_fraction(self, fraction, expected):
+        made = route_of(build.route(cluster="a", match={"runtime_fraction": {"default_value": fraction}}))
+        assert made.match.per_million == expected
+
+    def test_rm_06_an_unknown_denominator(self):
+        match = {"runtime_fraction": {"default_value": {"numerator": 1, "denominator": 9}}}
+        [found] = problems(config(build.route(cluster="a", match=match)))
+        assert found.endswith("match.runtime_fraction.default_value.denominator: 9 is not known")
+
+    @pytest.mark.parametrize(
+        ("matcher", "expected"),
+        [
+            ({"exact_match": "a"}, HeaderMatch("x", StringMatch(StringKind.EXACT, "a"))),
+            ({"prefix_match": "a"}, HeaderMatch("x", StringMatch(StringKind.PREFIX, "a"))),
+            ({"suffix_match": "a"}, HeaderMatch("x", StringMatch(StringKind.SUFFIX, "a"))),
+            ({"contains_match": "a"}, HeaderMatch("x", StringMatch(StringKind.CONTAINS, "a"))),
+            ({"safe_regex_match": {"regex": "a+"}}, HeaderMatch("x", StringMatch(StringKind.REGEX, "a+"))),
+            (
+                {"string_match": {"contains": "a", "ignore_case": True}},
+                HeaderMatch("x", StringMatch(StringKind.CONTAINS, "a", True)),
+            ),
+            ({"range_match": {"start": -1, "end": 5}}, HeaderMatch("x", range=(-1, 5))),
+            ({"present_match": False}, HeaderMatch("x", present=False)),
+            ({"invert_match": True}, HeaderMatch("x", present=True, invert=True)),
+            (
+                {"exact_match": "", "treat_missing_header_as_empty": True},
+                HeaderMatch("x", StringMatch(StringKind.EXACT, ""), missing_as_empty=True),
+            ),
+        ],
+    )
+    def test_headers(self, matcher, expected):
+        made = route_of(build.route(cluster="a", match={"headers": [{"name": "X", **matcher}]}))
+        assert made.match.headers == (expected,)
+
+    @pytest.mark.parametrize(
+        ("matcher", "place"),
+        [
+            ({"range_match": {"start": 5, "end": 1}}, "range_match"),
+            ({"prefix_match": ""}, "prefix_match"),
+            ({"string_match": {"suffix": ""}}, "string_match.suffix"),
+            ({"string_match": {"custom": {}}}, "string_match.custom"),
+            ({"string_match": {}}, "string_match"),
+            ({"name": ""}, "name"),
+            ({"name": "a b"}, "name"),
+        ],
+    )
+    def test_hm_03_hm_04_wrong_headers(self, matcher, place):
+        [found] = problems(
+            config(build.route(cluster="a", match={"headers": [{"name": "x"}, {"name": "x", **matcher}]}))
+        )
+        assert found.startswith(f"virtual_hosts[0].routes[0].match.headers[1].{place}: ")
+
+    def test_rm_07_query(self):
+        query = [
+            {"name": "a", "string_match": {"exact": "1"}},
+            {"name": "b", "present_match": True},
+            {"name": "c"},
+        ]
+        made = route_of(build.route(cluster="a", match={"query_parameters": query})).match.query
+        assert [(each.name, each.present) for each in made] == [("a", None), ("b", True), ("c", True)]
+
+
+class TestForward:
+    def test_fields(self):
+        made = route_of(
+            build.route(
+                cluster="a",
+                timeout=2.5,
+                action={
+                    "prefix_rewrite": "/new",
+                    "host_rewrite_literal": "h",
+                    "append_x_forwarded_host": True,
+                    "cluster_not_found_response_code": "NOT_FOUND",
+                    "idle_timeout": "3s",
+                    "max_stream_duration": {"max_stream_duration": "4s", "grpc_timeout_header_max": "5s"},
+                },
+            )
+        ).action
+        assert isinstance(made, Forward)
+        assert (made.cluster, made.timeout, made.prefix_rewrite) == ("a", 2.5, "/new")
+        assert made.host_rewrite.kind is HostRewriteKind.LITERAL
+        assert made.append_forwarded_host
+        assert (made.not_found_status, made.idle_timeout) == (404, 3.0)
+        assert (made.max_stream_duration, made.grpc_timeout_header_max) == (4.0, 5.0)
+
+    def test_to_02_no_timeout_is_not_zero(self):
+        assert route_of(build.route(cluster="a")).action.timeout is None
+        assert route_of(build.route(cluster="a", timeout=0)).action.timeout == 0.0
+
+    @pytest.mark.parametrize(
+        ("rewrite", "kind", "value"),
+        [
+            ({"host_rewrite_header": "X-H"}, HostRewriteKind.HEADER, "x-h"),
+            ({"auto_host_rewrite": True}, HostRewriteKind.AUTO, ""),
+            (
+                {"host_rewrite_path_regex": {"pattern": {"regex": "^/(.+)$"}, "substitution": r"\1"}},
+                HostRewriteKind.PATH_REGEX,
+                "",
+            ),
+        ],
+    )
+    def test_rw_02_host_rewrites(self, rewrite, kind, value):
+        made = route_of(build.route(cluster="a", action=rewrite)).action.host_rewrite
+        assert (made.kind, made.value) == (kind, value)
+
+    def test_ra_01_weights(self):
+        clusters = [
+            {"name": "a", "weight": 80, "request_headers_to_remove": ["X-A"], "host_rewrite_literal": "h"},
+            {"name": "b", "weight": 0},
+            {"cluster_header": "X-C", "weight": 20},
+        ]
+        made = route_of(build.route(action={"weighted_clusters": {"clusters": clusters}})).action.weighted
+        assert [(each.cluster, each.cluster_header, each.weight) for each in made] == [
+            ("a", "", 80),
+            ("", "x-c", 20),
+        ]
+        assert made[0].edits.request_remove == ("x-a",)
+        assert isinstance(made[0], ClusterWeight)
+        assert made[0].host_rewrite.value == "h"
+
+    @pytest.mark.parametrize(
+        ("clusters", "place"),
+        [
+            ([], "clusters"),
+            ([{"name": "a", "weight": 0}], "clusters"),
+            ([{"name": "a"}], "clusters[0].weight"),
+            ([{"weight": 1}], "clusters[0]"),
+            ([{"name": "a", "cluster_header": "b", "weight": 1}], "clusters[0]"),
+            ([{"name": "a", "weight": 4294967295}, {"name": "b", "weight": 1}], "clusters"),
+        ],
+    )
+    def test_ra_01_wrong_weights(self, clusters, place):
+        [found] = problems(config(build.route(action={"weighted_clusters": {"clusters": clusters}})))
+        assert found.startswith(f"virtual_hosts[0].routes[0].route.weighted_clusters.{place}: ")
+
+    def test_ra_03_cluster_header_and_plugins(self):
+        assert route_of(build.route(action={"cluster_header": "X-To"})).action.cluster_header == "x-to"
+        both = config(build.route(action={"cluster_specifier_plugin": "p"}), build.route(cluster="b"))
+        assert [route.action.cluster for route in good(both).virtual_hosts[0].routes] == ["b"]
+        assert ignored(both) == {"virtual_hosts[0].routes[0].route.cluster_specifier_plugin": "p"}
+
+    @pytest.mark.parametrize(
+        ("action", "place"),
+        [
+            ({"regex_rewrite": {"pattern": {"regex": "("}}}, "regex_rewrite.pattern.regex"),
+            (
+                {"regex_rewrite": {"pattern": {"regex": "a"}, "substitution": r"\1"}},
+                "regex_rewrite.substitution",
+            ),
+            ({"prefix_rewrite": "/a", "regex_rewrite": {"pattern": {"regex": "a"}}}, "prefix_rewrite"),
+            ({"prefix_rewrite": "/a\r\nx: y"}, "prefix_rewrite"),
+            ({"host_rewrite_literal": "a\nb"}, "host_rewrite_literal"),
+            ({"path_rewrite": "%PATH%"}, "path_rewrite"),
+            ({"cluster_not_found_response_code": 7}, "cluster_not_found_response_code"),
+        ],
+    )
+    def test_wrong_actions(self, action, place):
+        assert action_problem(**action).startswith(f"{place}: ")
+
+    def test_er_12_durations(self):
+        made = message(config(build.route(cluster="a", timeout=1)))
+        held = made.virtual_hosts[0].routes[0].route.timeout
+        held.seconds, held.nanos = -1, 0
+        found = decode.route(made.SerializeToString())
+        assert found.problems[0].startswith("virtual_hosts[0].routes[0].route.timeout: must be 0 to")
+        held.seconds, held.nanos = 1, 1_000_000_000
+        assert decode.route(made.SerializeToString()).value is None
+
+    def test_rw_04_mirrors(self):
+        mirrors = [
+            {
+                "cluster": "m",
+                "runtime_fraction": {"default_value": {"numerator": 10}},
+                "disable_shadow_host_suffix_append": True,
+            },
+            {"cluster_header": "X-M"},
+        ]
+        made = route_of(build.route(cluster="a", action={"request_mirror_policies": mirrors})).action.mirrors
+        assert made == (Mirror("m", 100_000, "", False), Mirror("", None, "x-m", True))
+
+    def test_hp_01_hash_policies(self):
+        policies = [
+            {"header": {"header_name": "X-U"}, "terminal": True},
+            {"cookie": {"name": "c", "ttl": "5s", "path": "/"}},
+            {"connection_properties": {"source_ip": True}},
+            {"query_parameter": {"name": "q"}},
+            {"filter_state": {"key": "k"}},
+        ]
+        made = route_of(build.route(cluster="a", action={"hash_policy": policies})).action.hash_policy
+        assert [(each.kind, each.name) for each in made] == [
+            (HashKind.HEADER, "x-u"),
+            (HashKind.COOKIE, "c"),
+            (HashKind.SOURCE_IP, ""),
+            (HashKind.QUERY, "q"),
+            (HashKind.FILTER_STATE, "k"),
+        ]
+        assert made[0].terminal
+        assert (made[1].ttl, made[1].path) == (5.0, "/")
+
+
+class TestRetry:
+    def policy(self, **fields):
+        return route_of(build.route(cluster="a", retry=fields)).action.retry
+
+    def test_defaults_are_envoys(self):
+        made = self.policy(retry_on="5xx")
+        assert made == RetryPolicy(on=frozenset({"5xx"}))
+        assert (made.retries, made.base_interval, made.max_interval) == (1, 0.025, 0.25)
+
+    def test_dv_14_tokens_are_trimmed_and_lower_case(self):
+        assert self.policy(retry_on=" 5XX , reset,").on == {"5xx", "reset"}
+
+    def test_unknown_tokens_are_told(self):
+        found = ignored(config(build.route(cluster="a", retry={"retry_on": "5xx,moon"})))
+        assert found == {"virtual_hosts[0].routes[0].route.retry_policy.retry_on": "moon"}
+
+    def test_fields(self):
+        made = self.policy(
+            retry_on="retriable-status-codes",
+            num_retries=0,
+            per_try_timeout="0.5s",
+            retriable_status_codes=[418, 503],
+            retry_back_off={"base_interval": "0.0001s", "max_interval": "1s"},
+            retriable_headers=[{"name": "X-R"}],
+            retriable_request_headers=[{"name": "X-Q"}],
+            rate_limited_retry_back_off={
+                "reset_headers": [{"name": "Retry-After"}, {"name": "X-At", "format": "UNIX_TIMESTAMP"}],
+                "max_interval": "7s",
+            },
+        )
+        assert (made.retries, made.per_try_timeout, made.statuses) == (0, 0.5, frozenset({418, 503}))
+        assert (made.base_interval, made.max_interval) == (0.001, 1.0)  # RT-04
+        assert [each.name for each in made.headers + made.request_headers] == ["x-r", "x-q"]
+        assert made.reset_headers == (("retry-after", "seconds"), ("x-at", "unix_timestamp"))
+        assert made.max_reset_interval == 7.0
+
+    @pytest.mark.parametrize(
+        ("policy", "place"),
+        [
+            ({"retry_back_off": {}}, "retry_back_off.base_interval"),
+            ({"retry_back_off": {"base_interval": "0s"}}, "retry_back_off.base_interval"),
+            (
+                {"retry_back_off": {"base_interval": "2s", "max_interval": "1s"}},
+                "retry_back_off.max_interval",
+            ),
+            ({"rate_limited_retry_back_off": {}}, "rate_limited_retry_back_off.reset_headers"),
+        ],
+    )
+    def test_rt_04_wrong(self, policy, place):
+        [found] = problems(config(build.route(cluster="a", retry=policy)))
+        assert found.startswith(f"virtual_hosts[0].routes[0].route.retry_policy.{place}: ")
+
+    def test_rt_01_a_virtual_hosts_own(self):
+        made = good(config(build.route(cluster="a"), host={"retry_policy": {"retry_on": "reset"}}))
+        assert made.virtual_hosts[0].retry.on == {"reset"}
+        assert made.virtual_hosts[0].routes[0].action.retry is None
+
+    def test_previous_hosts_is_the_rule_and_others_are_told(self):
+        kind = "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+        predicates = [{"name": "p", "typed_config": {"@type": kind}}, {"name": "canary"}]
+        found = ignored(config(build.route(cluster="a", retry={"retry_host_predicate": predicates})))
+        assert list(found) == ["virtual_hosts[0].routes[0].route.retry_policy.retry_host_predicate[1]"]
+
+
+class TestOtherActions:
+    def test_ra_04_redirect(self):
+        made = route_of(
+            build.route(
+                redirect={
+                    "https_redirect": True,
+                    "host_redirect": "h",
+                    "port_redirect": 444,
+                    "path_redirect": "/p",
+                    "response_code": "PERMANENT_REDIRECT",
+                    "strip_query": True,
+                }
+            )
+        ).action
+        assert made == Redirect(308, True, "", "h", 444, "/p", None, None, True)
+        assert route_of(build.route(redirect={"prefix_rewrite": "/n"})).action == Redirect(
+            prefix_rewrite="/n"
+        )
+
+    def test_ra_04_direct_response(self):
+        assert route_of(build.route(respond=(418, "tea"))).action == DirectResponse(418, b"tea")
+        [found] = problems(config(build.route(respond=(199, ""))))
+        assert found == "virtual_hosts[0].routes[0].direct_response.status: must be 200 to 599, not 199"
+        file = {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"filename": "x"}}}
+        assert "direct_response.body.filename" in problems(config(file))[0]
+
+    def test_non_forwarding(self):
+        made = route_of({"match": {"prefix": "/"}, "non_forwarding_action": {}})
+        assert made.action == NonForwarding()
+
+    def test_nothing_to_do(self):
+        [found] = problems(config({"match": {"prefix": "/"}}))
+        assert found.startswith("virtual_hosts[0].routes[0]: one of route")
+
+
+class TestEdits:
+    def test_rw_01(self):
+        edits = {
+            "request_headers_to_add": [
+                build.header("X-A", "1"),
+                build.header("x-b", "%%", action="OVERWRITE_IF_EXISTS", keep_empty_value=True),
+                {"header": {"key": "x-c", "value": "2"}, "append": False},
+            ],
+            "response_headers_to_remove": ["X-D"],
+        }
+        made = good(config(build.route(cluster="a"), **edits)).edits
+        assert made.request_add == (
+            Edit("x-a", "1"),
+            Edit("x-b", "%%", EditAction.OVERWRITE_IF_EXISTS, True),
+            Edit("x-c", "2", EditAction.OVERWRITE),
+        )
+        assert made.response_remove == ("x-d",)
+
+    @pytest.mark.parametrize(
+        ("field", "value", "place"),
+        [
+            ("request_headers_to_add", [build.header(":path", "x")], "[0].header.key"),
+            ("request_headers_to_add", [build.header("Host", "x")], "[0].header.key"),
+            ("request_headers_to_add", [build.header("a", "x\r\ny: z")], "[0].header.value"),
+            ("response_headers_to_remove", ["ok", ""], "[1]"),
+        ],
+    )
+    def test_wrong(self, field, value, place):
+        [found] = problems(config(build.route(cluster="a"), **{field: value}))
+        assert found.startswith(f"{field}{place}: ")
+
+
+class TestReported:
+    def test_settings_that_are_not_honoured(self):
+        fault = {"@type": "type.googleapis.com/google.protobuf.Empty"}
+        found = ignored(
+            config(
+                build.route(
+                    cluster="a",
+                    action={"priority": "HIGH", "hash_policy": [{"header": {"header_name": "x"}}]},
+                    typed_per_filter_config={"envoy.filters.http.fault": fault},
+                ),
+                host={"cors": {}},
+            )
+        )
+        assert found == {
+            "virtual_hosts[0].cors": "{}",
+            "virtual_hosts[0].routes[0].route.priority": "HIGH",
+            "virtual_hosts[0].routes[0].route.hash_policy": '{"header": {"header_name": "x"}}',
+            "virtual_hosts[0].routes[0].typed_per_filter_config": "envoy.filters.http.fault",
+        }
+
+    def test_what_says_no_more_than_silence_is_not_reported(self):
+        route = build.route(
+            cluster="a",
+            action={"max_stream_duration": {"max_stream_duration": "0s"}, "include_vh_rate_limits": False},
+            decorator={"operation": "o"},
+        )
+        assert ignored(config(route, validate_clusters=False)) == {}
+
+    def test_fields_newer_than_the_schema(self):
+        made = raw(config(build.route(cluster="a"))) + b"\xba\x3e\x01x"  # field 999, one byte
+        assert decode.route(made).ignored == (("#999", "a field that is not known"),)
