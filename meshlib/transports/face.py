@@ -333,9 +333,12 @@ class Direct:
                 self.key, 1, head, authority, head.scheme, str(self.request.url), "", "", "", "direct"
             )
         )
-        for name, value in head.headers.raw:
+        after = head.headers.raw
+        for name in {name for name, _ in before} - {name for name, _ in after}:
+            del self.request.headers[name.decode("latin-1")]
+        for name, value in after:
             if (name, value) not in before:
-                self.request.headers[name] = value
+                self.request.headers[name.decode("latin-1")] = value.decode("latin-1")
 
     def arrived(self, response: Any) -> Any:
         """Note what became of it on the response."""
