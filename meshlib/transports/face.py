@@ -28,6 +28,7 @@ from meshlib.transports.request import (
     timeouts_of,
 )
 from meshlib.transports.wire.guard import Guard
+from meshlib.transports.wire.message import Message, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -46,10 +47,11 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 class Answer:
     """An open response of one attempt, with the connection that it is read from."""
 
-    __slots__ = ("connection", "guard", "pool", "response")
+    __slots__ = ("connection", "guard", "headers", "pool", "response")
 
     def __init__(self, response: Any, connection: Any, pool: Any, guard: Guard) -> None:
         self.response = response
+        self.headers = Headers(response.headers)
         self.connection = connection
         self.pool = pool
         self.guard = guard
@@ -105,21 +107,21 @@ class Exchange:
             timeouts = _without_default(timeouts, effect)
         return Guard(self.now, effect.deadline, timeouts, effect.connect_timeout)
 
-    def core_request(self, effect: Send, lane: Lane[Any], guard: Guard) -> Any:
-        """The attempt as the core's request."""
-        kit, head, request = self.kit, effect.head, self.request
+    def core_request(self, effect: Send, lane: Lane[Any], guard: Guard) -> Message:
+        """The attempt as the core's connections read it."""
+        head, request = effect.head, self.request
         extensions: dict[str, Any] = {"timeout": guard}
         if lane.sni:
             extensions["sni_hostname"] = request.extensions.get("sni_hostname") or lane.sni
         trace = request.extensions.get("trace")
         if trace is not None:
             extensions["trace"] = trace
-        return kit.Request(
-            method=head.method,
-            url=kit.URL(scheme=lane.scheme, host=lane.host, port=lane.port, target=head.path),
-            headers=[(b"Host", head.authority.encode("latin-1")), *head.headers.raw],
-            content=request.stream,
-            extensions=extensions,
+        return Message(
+            head.method.encode("ascii"),
+            Target(lane.origin, head.path.encode("latin-1")),
+            [(b"Host", head.authority.encode("latin-1")), *head.headers.raw],
+            request.stream,
+            extensions,
         )
 
     def started(self, effect: Send) -> None:
@@ -141,12 +143,12 @@ class Exchange:
                 )
             )
 
-    def arrived(self, effect: Send, response: Any, since: float) -> Outcome:
+    def arrived(self, effect: Send, answer: Answer, since: float) -> Outcome:
         """The outcome of a head that arrived."""
-        outcome = Outcome(
-            OutcomeKind.OK, response.status, Headers(response.headers), True, self.now() - since
-        )
-        self._tell(effect, outcome, response)
+        response = answer.response
+        outcome = Outcome(OutcomeKind.OK, response.status, answer.headers, True, self.now() - since)
+        if self.emit is not None:
+            self._tell(effect, outcome, response)
         return outcome
 
     def failed(self, effect: Send, error: BaseException, guard: Guard, since: float) -> Outcome:
@@ -175,7 +177,7 @@ class Exchange:
     def response(self, answer: Answer, body: Any) -> Any:
         """The host library's response to an answer whose body is ``body``."""
         core = answer.response
-        edited = self.plan.response_headers(Headers(core.headers))
+        edited = self.plan.response_headers(answer.headers)
         core.extensions["meshlib"] = self.plan.info(self.now())
         return self.kit.Response(
             status_code=core.status,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from meshlib.core.effects import Pass, Send
@@ -160,7 +161,7 @@ class _Hands:
             if own is None:
                 raise
             raise own(str(error)) from error
-        return exchange.arrived(effect, answer.response, since), answer
+        return exchange.arrived(effect, answer, since), answer
 
     def _attempt(self, effect: Send, guard: Guard) -> Answer:
         exchange = self._exchange
@@ -191,13 +192,16 @@ class _Hands:
 class BodyLogic:
     """A response's body. Closing it, reading it to its end or losing it gives the connection and the pick back."""
 
+    _held: tuple[Exchange, Answer] | None = None
+
     def __init__(self, exchange: Exchange, answer: Answer) -> None:
-        self._exchange = exchange
-        self._answer = answer
-        self._closed = False
+        # Let go once it is closed: a response that is kept shall not keep connections, plans and requests.
+        self._held = (exchange, answer)
 
     def __iter__(self) -> Iterator[bytes]:
-        exchange, answer = self._exchange, self._answer
+        if self._held is None:
+            return
+        exchange, answer = self._held
         try:
             yield from answer.response.stream
         except exchange.kit.errors as error:
@@ -209,10 +213,10 @@ class BodyLogic:
         self._end(None)
 
     def _end(self, failure: Outcome | None) -> None:
-        if self._closed:
+        held, self._held = self._held, None
+        if held is None:
             return
-        self._closed = True
-        answer, exchange = self._answer, self._exchange
+        exchange, answer = held
         try:
             answer.response.stream.close()
         finally:
@@ -220,5 +224,20 @@ class BodyLogic:
             exchange.plan.close(exchange.now(), failure)
 
     def __del__(self) -> None:
-        if not getattr(self, "_closed", True):
-            self._end(None)
+        """A response that was never closed. The collector runs anywhere, also in a thread that holds the locks which
+        this needs: the worker does it.
+        """
+        if self._held is not None:
+            exchange, answer = self._held
+            if exchange.runtime.worker.running:
+                exchange.runtime.worker.post(partial(_abandon, exchange, answer))
+            else:
+                answer.connection.close()
+
+
+def _abandon(exchange: Exchange, answer: Answer) -> None:
+    try:
+        answer.response.stream.close()
+    finally:
+        answer.pool.release(answer.connection)
+        exchange.plan.close(exchange.now())

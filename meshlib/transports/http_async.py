@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from meshlib.core.effects import Pass, Send
@@ -193,7 +194,7 @@ class _AsyncHands:
             if own is None:
                 raise
             raise own(str(error)) from error
-        return exchange.arrived(effect, answer.response, since), answer
+        return exchange.arrived(effect, answer, since), answer
 
     async def _attempt(self, effect: Send, guard: Guard) -> Answer:
         exchange = self._exchange
@@ -254,14 +255,16 @@ def _close_abandoned(pool: AsyncPool, connection: Any) -> None:
 class AsyncBodyLogic:
     """A response's body (see ``http.BodyLogic``). ``soon`` schedules a function in its loop; None under trio."""
 
+    _held: tuple[Exchange, Answer] | None = None
+
     def __init__(self, exchange: Exchange, answer: Answer, soon: Callable[..., object] | None) -> None:
-        self._exchange = exchange
-        self._answer = answer
+        self._held = (exchange, answer)
         self._soon = soon
-        self._closed = False
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        exchange, answer = self._exchange, self._answer
+        if self._held is None:
+            return
+        exchange, answer = self._held
         try:
             async for part in answer.response.stream:
                 yield part
@@ -274,10 +277,10 @@ class AsyncBodyLogic:
         await self._end(None)
 
     async def _end(self, failure: Outcome | None) -> None:
-        if self._closed:
+        held, self._held = self._held, None
+        if held is None:
             return
-        self._closed = True
-        answer, exchange = self._answer, self._exchange
+        exchange, answer = held
         try:
             await answer.response.stream.aclose()
         finally:
@@ -285,12 +288,14 @@ class AsyncBodyLogic:
             await _release(answer.pool, answer.connection)
 
     def __del__(self) -> None:
-        """A response that was never closed: its pick is given back at once, its connection closed by its loop."""
-        if getattr(self, "_closed", True):
+        """A response that was never closed: its connection is closed by its loop, its pick given back by the worker,
+        since the collector may run in a thread that holds the locks which this needs.
+        """
+        if self._held is None:
             return
-        self._closed = True
-        answer, exchange = self._answer, self._exchange
-        exchange.plan.close(exchange.now())
+        exchange, answer = self._held
+        if exchange.runtime.worker.running:
+            exchange.runtime.worker.post(partial(exchange.plan.close, exchange.now()))
         if self._soon is not None:
             try:
                 self._soon(_close_abandoned, answer.pool, answer.connection)

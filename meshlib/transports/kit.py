@@ -68,8 +68,6 @@ class Kit:
     def __init__(self, httpx: ModuleType, core: ModuleType) -> None:
         self.httpx = httpx
         self.core = core
-        self.URL: Any = core.URL
-        self.Request: Any = core.Request
         self.Response: Any = httpx.Response
         self.NotAvailable: type[BaseException] = core.ConnectionNotAvailable
         self.connect_errors: tuple[type[BaseException], ...] = (core.ConnectError, core.ConnectTimeout)

@@ -42,17 +42,15 @@ class Settings:
 
 
 class Lane(Generic[P]):
-    """A pool with what a request through it needs: ``origin`` is the scheme, host and port that connections are for,
-    ``sni`` the name for TLS, ``""`` in plain text.
+    """A pool with what a request through it needs: ``origin`` is the core's scheme, host and port that connections are
+    for, ``sni`` the name for TLS, ``""`` in plain text.
     """
 
-    __slots__ = ("host", "pool", "port", "scheme", "sni")
+    __slots__ = ("origin", "pool", "sni")
 
-    def __init__(self, pool: P, scheme: bytes, host: bytes, port: int, sni: str) -> None:
+    def __init__(self, pool: P, origin: Any, sni: str) -> None:
         self.pool = pool
-        self.scheme = scheme
-        self.host = host
-        self.port = port
+        self.origin = origin
         self.sni = sni
 
 
@@ -154,4 +152,4 @@ class Pools(Generic[P]):
             max_idle=settings.max_idle,
             gone=lambda: endpoint.gone or endpoint.tls is not tls,
         )
-        return Lane(pool, scheme, host, port, sni)
+        return Lane(pool, origin, sni)

@@ -116,7 +116,7 @@ class AsyncPool:
         if not limits.begin_pending():
             raise Overloaded("max_pending: too many calls wait for a connection already")
         try:
-            with anyio.fail_after(guard.left(guard.pool.seconds)):
+            with anyio.fail_after(guard.left(guard.seconds("pool"))):
                 while True:
                     turn = anyio.Event()
                     self._waiting.append(turn)

@@ -31,7 +31,7 @@ class Guard:
     ``deadline`` is absolute on ``clock``; ``expired`` tells after a timeout whether it was the deadline's.
     """
 
-    __slots__ = ("clock", "connect", "deadline", "expired", "pool", "read", "sent", "write")
+    __slots__ = ("_connect", "_timeouts", "clock", "deadline", "expired", "sent")
 
     def __init__(
         self,
@@ -40,20 +40,25 @@ class Guard:
         timeouts: Mapping[str, float | None] = _NO_TIMEOUTS,
         connect: float | None = None,
     ) -> None:
-        own = timeouts.get("connect")
         self.clock = clock
         self.deadline = deadline
-        self.connect = Op(self, connect if own is None else own if connect is None else min(own, connect))
-        self.read = Op(self, timeouts.get("read"))
-        self.write = Op(self, timeouts.get("write"))
-        self.pool = Op(self, timeouts.get("pool"))
+        self._timeouts = timeouts
+        self._connect = connect
         self.sent = False
         self.expired = False
 
     def get(self, name: str, _default: object = None) -> Op:
-        """What httpcore asks by ``connect``, ``read``, ``write`` or ``pool``."""
-        op: Op = getattr(self, name)
-        return op
+        """What httpcore asks by ``connect``, ``read``, ``write`` or ``pool``. A new one each time: one that was kept
+        would hold its guard, which holds it, and wait for the garbage collector.
+        """
+        return Op(self, self.seconds(name))
+
+    def seconds(self, name: str) -> float | None:
+        """What an operation of that name may take by itself; None: no bound of its own."""
+        own = self._timeouts.get(name)
+        if name == "connect" and self._connect is not None and (own is None or self._connect < own):
+            return self._connect
+        return own
 
     def left(self, seconds: float | None) -> float | None:
         """Seconds that an operation may take now, or None for no bound. Raises TimeoutError where there are none."""

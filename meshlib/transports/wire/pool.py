@@ -4,7 +4,7 @@ A pool keeps idle connections, youngest first, so that a few stay warm and the r
 none is idle, up to the cluster's ``max_connections``; beyond that a caller waits for one of this pool's own to come back,
 counted by the cluster's ``max_pending``. As in Envoy, an endpoint may always have one connection, whatever others hold.
 
-Lock: ``_changed`` guards everything here and is what waiting callers sleep on. Sockets are closed outside it.
+Lock: ``_lock`` guards everything here; ``_changed`` is what waiting callers sleep on. Sockets are closed outside it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class Pool:
         self._multiplexed = multiplexed
         self._gone = gone
         self._max_idle = max_idle
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._waiting = 0
         self._idle: list[Any] = []
         # Held here, so that a response that is collected unread does not take its socket along before it is closed.
         self._busy: set[Any] = set()
@@ -63,7 +65,7 @@ class Pool:
         """
         stale: list[Any] = []
         try:
-            with self._changed:
+            with self._lock:
                 connection = self._take(stale)
                 if connection is None:
                     connection = self._wait(guard, stale)
@@ -75,18 +77,19 @@ class Pool:
 
     def release(self, connection: Any) -> None:
         """Take a connection back: it is kept if it can carry another request, else closed."""
-        with self._changed:
+        with self._lock:
             self._busy.discard(connection)
             kept = self._keep(connection)
             if not kept:
                 self._uncount()
-            self._changed.notify()
+            if self._waiting:
+                self._changed.notify()
         if not kept:
             connection.close()
 
     def close(self) -> None:
         """Close what is idle; what is in use closes when it comes back."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             ended, self._idle = self._idle, []
             if self._multiplexed:
@@ -134,14 +137,18 @@ class Pool:
         if not limits.begin_pending():
             raise Overloaded("max_pending: too many calls wait for a connection already")
         try:
-            seconds = guard.left(guard.pool.seconds)
+            seconds = guard.left(guard.seconds("pool"))
             end = None if seconds is None else guard.clock() + seconds
             while True:
                 left = None if end is None else end - guard.clock()
                 if left is not None and left <= 0:
                     guard.note_timeout()
                     raise TimeoutError("no connection became free in time")
-                self._changed.wait(left)
+                self._waiting += 1
+                try:
+                    self._changed.wait(left)
+                finally:
+                    self._waiting -= 1
                 connection = self._take(stale)
                 if connection is not None:
                     return connection

@@ -19,12 +19,13 @@ SocketOption = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple
 class SyncStream:
     """A connected socket as httpcore's ``NetworkStream``. ``core``: the httpcore module whose errors it raises."""
 
-    __slots__ = ("_core", "_sock", "_timeout")
+    __slots__ = ("_core", "_poll", "_sock", "_timeout")
 
     def __init__(self, core: ModuleType, sock: socket.socket) -> None:
         self._core = core
         self._sock = sock
         self._timeout = sock.gettimeout()
+        self._poll: Any = None
 
     def _bound(self, timeout: Op | float | None) -> None:
         seconds = seconds_left(timeout)
@@ -60,6 +61,7 @@ class SyncStream:
             raise self._core.WriteError(str(error)) from error
 
     def close(self) -> None:
+        self._poll = None  # the number of the descriptor will be another's
         self._sock.close()
 
     def start_tls(
@@ -90,8 +92,22 @@ class SyncStream:
         if info == "socket":
             return self._sock
         if info == "is_readable":
-            return _is_readable(self._sock)
+            return self._is_readable()
         return None
+
+    def _is_readable(self) -> bool:
+        """Whether a read would return at once: on an idle connection that means that the server closed it."""
+        poll = self._poll
+        if poll is None:
+            descriptor = self._sock.fileno()
+            if descriptor < 0:
+                return True
+            if not hasattr(select, "poll"):
+                return bool(select.select([descriptor], [], [], 0)[0])
+            poll = self._poll = select.poll()
+            poll.register(descriptor, select.POLLIN)
+        # A descriptor that was closed meanwhile is reported as well (POLLNVAL).
+        return bool(poll.poll(0))
 
 
 class SyncBackend:
@@ -152,15 +168,3 @@ class SyncBackend:
 def _note(timeout: Op | float | None) -> None:
     if isinstance(timeout, Op):
         timeout.guard.note_timeout()
-
-
-def _is_readable(sock: socket.socket) -> bool:
-    """Whether a read would return at once: on an idle connection that means that the server closed it."""
-    descriptor = sock.fileno()
-    if descriptor < 0:
-        return True
-    if not hasattr(select, "poll"):
-        return bool(select.select([descriptor], [], [], 0)[0])
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(0))
