@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from meshlib.runtime.worker import Timer
     from meshlib.sources.merge import Merge
     from meshlib.sources.stream import AdsStream, Opener
-    from meshlib.xds.values import Received
     from meshlib.xds.bootstrap import Bootstrap
     from meshlib.xds.session import Session
+    from meshlib.xds.values import Received
 
 __all__ = ["XdsSource"]
 
