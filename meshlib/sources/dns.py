@@ -8,7 +8,8 @@ Theory of a look-up:
     new ──ask──► asking ──answer──► held ──TTL──► asking
                     └────failure──► retrying (1 s, × 1.6, to 30 s) ──► asking
 
-A failure takes nothing away: the last answer stays until there is a better one ("stale"). That a name has no records
+A failure takes nothing away: the last answer stays until there is a better one ("stale"); an answer for one address
+family while the other could not be asked is a failure where there was a whole one before. That a name has no records
 is an answer. ``None`` in an assignment means that a name of the cluster never had an outcome; then calls may wait.
 
 A part that replaces an earlier one is kept back for as long as a name in it never had an outcome, at most ``HOLD``
@@ -222,11 +223,14 @@ class DnsSource(Source):
         lookup.asking = False
         if self._lookups.get(lookup.question) is lookup:
             before, settled = lookup.answer, lookup.settled
+            if answer is not None and answer.lacks:
+                # Half an answer is better than none, and worse than a whole one of before.
+                error = answer.lacks
+                answer = answer if before is None else None
             lookup.error = error
             if answer is not None:
-                lookup.answer, lookup.failures = answer, 0
-            else:
-                lookup.failures += 1
+                lookup.answer = answer
+            lookup.failures = lookup.failures + 1 if error else 0
             if self._running:
                 lookup.timer = self.sink.worker.later(self._pause(lookup), lambda: self._enqueue(lookup))
             if not settled or (answer is not None and answer != before):

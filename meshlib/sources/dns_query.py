@@ -62,10 +62,13 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """``found`` is sorted, and empty where the name has nothing. ``ttl`` in seconds, None where none was told."""
+    """``found`` is sorted, and empty where the name has nothing. ``ttl`` in seconds, None where none was told.
+    ``lacks``: what could not be asked, in words, where something else was found all the same.
+    """
 
     found: tuple[Found, ...]
     ttl: float | None = field(default=None, compare=False)
+    lacks: str = field(default="", compare=False)
 
 
 class Resolver:
@@ -90,8 +93,8 @@ class Resolver:
         """Blocks for at most a few seconds. Raises Unanswered."""
         if question.kind == "srv":
             return self._srv(question)
-        addresses, ttl = self._addresses(question.name, question.family)
-        return Answer(tuple(sorted(Found(0, address) for address in addresses)), ttl)
+        addresses, ttl, lacks = self._addresses(question.name, question.family)
+        return Answer(tuple(sorted(Found(0, address) for address in addresses)), ttl, lacks)
 
     @staticmethod
     def prepare() -> None:
@@ -106,25 +109,24 @@ class Resolver:
 
     # --- addresses ----------------------------------------------------------------------------------------------
 
-    def _addresses(self, name: str, family: str) -> tuple[list[str], float | None]:
+    def _addresses(self, name: str, family: str) -> tuple[list[str], float | None, str]:
         rows = _ROWS.get(family, _ROWS["all"])
         literal = _literal(name)
         if literal is not None:
-            return [literal], None
+            return [literal], None, ""
         local = self._from_hosts(name)
         ttl: float | None = None
         for row in rows:
             if local is not None:
-                found = [address for address in local if _type_of(address) in row]
-                ttl = _HOSTS_TTL
+                found, ttl, lacks = [each for each in local if _type_of(each) in row], _HOSTS_TTL, ""
             else:
-                found, ttl = self._row(name, row)
+                found, ttl, lacks = self._row(name, row)
             if found:
-                return found, ttl
-        return [], ttl
+                return found, ttl, lacks
+        return [], ttl, ""
 
-    def _row(self, name: str, row: tuple[str, ...]) -> tuple[list[str], float | None]:
-        """What the types of one row give. A type that fails counts only where no other has an answer."""
+    def _row(self, name: str, row: tuple[str, ...]) -> tuple[list[str], float | None, str]:
+        """What the types of one row give. A type that fails is a failure only where no other has something."""
         found: list[str] = []
         ttls: list[float] = []
         failure: Unanswered | None = None
@@ -139,7 +141,7 @@ class Resolver:
                 ttls.append(ttl)
         if failure is not None and not found:
             raise failure
-        return found, min(ttls, default=None)
+        return found, min(ttls, default=None), str(failure or "")
 
     def _from_hosts(self, name: str) -> list[str] | None:
         """The addresses that the file of hosts has for ``name``; None: it has none."""
@@ -171,17 +173,19 @@ class Resolver:
             if not target:
                 continue  # RFC 2782: the service is decidedly not there
             try:
-                addresses, one = self._addresses(target, question.family)
+                addresses, one, lacks = self._addresses(target, question.family)
             except Unanswered as problem:
                 failure = problem
                 continue
+            if lacks:
+                failure = Unanswered(lacks)
             if one is not None:
                 ttls.append(one)
             if addresses:
                 rows.append((record, addresses))
         if failure is not None and not rows:
             raise failure
-        return Answer(_endpoints(rows), min(ttls, default=None))
+        return Answer(_endpoints(rows), min(ttls, default=None), str(failure or ""))
 
     # --- the wire -----------------------------------------------------------------------------------------------
 

@@ -156,7 +156,8 @@ class TestAroundFork:
         thread = threading.Thread(target=lambda: got.append(holder.get()), daemon=True)
         thread.start()
         thread.join(5.0)
-        assert got and got[0].inherited is parents
+        assert got
+        assert got[0].inherited is parents
         lock.release()
 
     def test_a_running_stream_is_warned_of_once(self, monkeypatch, caplog):

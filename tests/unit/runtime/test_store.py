@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from meshlib.model.cluster import Cluster
-from meshlib.model.snapshot import Part, Snapshot
+from meshlib.model.snapshot import EMPTY, Part, Snapshot
 from meshlib.runtime.store import RETIRED, Store
 from meshlib.testing.clock import VirtualClock
 
@@ -19,7 +19,7 @@ class FakeView:
 class Setting:
     """A store with a compiler and a registry that keep a journal."""
 
-    def __init__(self, snapshot=Snapshot(), previous=None):
+    def __init__(self, snapshot=EMPTY, previous=None):
         self.clock = VirtualClock(0.0)
         self.journal = []
         self.reconciled = []

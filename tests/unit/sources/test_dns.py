@@ -14,6 +14,8 @@ from meshlib.sources.dns import HOLD, MOST_THREADS, DnsSource
 from meshlib.sources.dns_query import Answer, Found, Unanswered
 from tests.support.sources_kit import Bench
 
+PLAIN = DnsConfig()
+
 
 class Zone:
     """Answers by name: a list of addresses, an Answer, or an exception. Every question is noted."""
@@ -80,7 +82,7 @@ def zone():
     return Zone(a=["10.0.0.1", "10.0.0.2"], b=["10.0.0.3"])
 
 
-def bench_of(zone, *, static=None, threads=None, inherited=(), start=True, config=DnsConfig()):
+def bench_of(zone, *, static=None, threads=None, inherited=(), start=True, config=PLAIN):
     def build(merge, bench):
         bench.threads = threads or Threads()
         bench.dns = DnsSource(merge, config, zone, bench.threads)
@@ -273,6 +275,19 @@ class TestOutage:
         assert 4 <= soon <= 6
         bench.step(600.0)
         assert 18 <= len(zone.asked) - soon <= 26
+
+    def test_half_an_answer_does_not_displace_a_whole_one(self, zone):
+        bench = bench_of(zone, static=part("static", names("c", "a")))
+        zone.records["a"] = Answer((Found(0, "10.0.0.2"),), 60.0, "a (AAAA): timed out")
+        bench.step(61.0)
+        assert bench.addresses("static", "c") == ["10.0.0.1:80", "10.0.0.2:80"]
+        assert bench.status("dns").state == "stale"
+
+    def test_but_is_better_than_none(self, zone):
+        zone.records["a"] = Answer((Found(0, "10.0.0.2"),), 60.0, "a (AAAA): timed out")
+        bench = bench_of(zone, static=part("static", names("c", "a")))
+        assert bench.addresses("static", "c") == ["10.0.0.2:80"]
+        assert bench.status("dns").last_error == "a (AAAA): timed out"
 
     def test_a_resolver_that_breaks_is_a_failure_like_any_other(self, zone):
         zone.records["a"] = ZeroDivisionError("oh")

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import pytest
+
+from meshlib.config import DnsConfig
+from meshlib.sources import dns_query
+from meshlib.sources.dns_query import Found, Question, Resolver, Unanswered
+from tests.support.dns_server import DnsServer
+
+
+@pytest.fixture
+def server():
+    with DnsServer() as running:
+        yield running
+
+
+@pytest.fixture
+def hosts(tmp_path):
+    path = tmp_path / "hosts"
+    path.write_text("")
+    return path
+
+
+@pytest.fixture
+def resolver(server, hosts, monkeypatch):
+    monkeypatch.setattr(dns_query, "TRY", 0.2)
+    monkeypatch.setattr(dns_query, "LIFETIME", 0.5)
+    return Resolver(DnsConfig(nameservers=("127.0.0.1",), port=server.port), str(hosts))
+
+
+def ask(resolver, name, family="all", kind="addresses"):
+    return resolver.ask(Question(kind, name, family))
+
+
+def addresses(resolver, name, family="all"):
+    return [found.address for found in ask(resolver, name, family).found]
+
+
+class TestAddresses:
+    def test_every_a_and_aaaa_record(self, server, resolver):
+        server.records = {("a.test", "A"): ["10.0.0.2", "10.0.0.1"], ("a.test", "AAAA"): ["::5"]}
+        server.ttl = 77
+        answer = ask(resolver, "a.test")
+        assert answer.found == (Found(0, "10.0.0.1"), Found(0, "10.0.0.2"), Found(0, "::5"))
+        assert answer.ttl == 77
+
+    @pytest.mark.parametrize(
+        ("family", "expected"),
+        [
+            ("all", ["10.0.0.1", "::5"]),
+            ("auto", ["::5"]),
+            ("v4_only", ["10.0.0.1"]),
+            ("v6_only", ["::5"]),
+            ("v4_preferred", ["10.0.0.1"]),
+        ],
+    )
+    def test_families(self, server, resolver, family, expected):
+        server.records = {("a.test", "A"): ["10.0.0.1"], ("a.test", "AAAA"): ["::5"]}
+        assert addresses(resolver, "a.test", family) == expected
+
+    @pytest.mark.parametrize(("family", "expected"), [("auto", ["10.0.0.1"]), ("v6_only", [])])
+    def test_families_without_records_of_theirs(self, server, resolver, family, expected):
+        server.records = {("a.test", "A"): ["10.0.0.1"]}
+        assert addresses(resolver, "a.test", family) == expected
+
+    def test_a_name_that_is_not_there_has_nothing(self, resolver):
+        assert ask(resolver, "nosuch.test").found == ()
+
+    def test_an_address_is_no_question(self, server, resolver):
+        assert addresses(resolver, "10.1.2.3") == ["10.1.2.3"]
+        assert addresses(resolver, "[::1]") == ["::1"]
+        assert server.questions == []
+
+    def test_a_chain_of_aliases_is_as_short_lived_as_its_shortest(self, server, resolver):
+        server.records = {("a.test", "A"): ["10.0.0.1"]}
+        server.ttl = 9
+        assert ask(resolver, "a.test", "v4_only").ttl == 9
+
+
+class TestFailures:
+    @pytest.mark.parametrize("mode", ["silent", "servfail", "garbage"])
+    def test_who_cannot_say_is_named(self, server, resolver, mode):
+        server.mode = mode
+        with pytest.raises(Unanswered, match=r"a\.test \(A"):
+            ask(resolver, "a.test")
+
+    def test_a_name_that_is_none(self, resolver):
+        with pytest.raises(Unanswered):
+            ask(resolver, "a..b")
+        with pytest.raises(Unanswered):
+            ask(resolver, "x" * 64 + ".test")
+
+    def test_nobody_listens(self, hosts, monkeypatch, server):
+        monkeypatch.setattr(dns_query, "TRY", 0.2)
+        monkeypatch.setattr(dns_query, "LIFETIME", 0.4)
+        server.mode = "silent"
+        resolver = Resolver(DnsConfig(nameservers=("127.0.0.1",), port=server.port), str(hosts))
+        with pytest.raises(Unanswered):
+            ask(resolver, "a.test")
+
+
+class TestHosts:
+    def test_the_file_of_hosts_comes_first(self, server, resolver, hosts):
+        server.records = {("a.test", "A"): ["10.0.0.1"]}
+        hosts.write_text("# comment\n10.9.9.9 other A.Test # more\n::9 a.test\nnonsense a.test\n\n")
+        assert addresses(resolver, "a.test") == ["10.9.9.9", "::9"]
+        assert addresses(resolver, "a.test.", "v4_only") == ["10.9.9.9"]
+        assert server.questions == []
+
+    def test_localhost_needs_no_file(self, server, resolver):
+        assert addresses(resolver, "localhost") == ["127.0.0.1", "::1"]
+        assert addresses(resolver, "app.localhost", "v4_only") == ["127.0.0.1"]
+        assert server.questions == []
+
+    def test_a_file_that_cannot_be_read_is_no_file(self, server, resolver, hosts):
+        hosts.unlink()
+        server.records = {("a.test", "A"): ["10.0.0.1"]}
+        assert addresses(resolver, "a.test") == ["10.0.0.1"]
+
+
+class TestSrv:
+    def test_targets_with_their_ports_weights_and_priorities(self, server, resolver):
+        server.records = {
+            ("_http._tcp.a.test", "SRV"): [
+                "10 3 8001 one.test.",
+                "10 1 8002 two.test.",
+                "20 0 8003 three.test.",
+            ],
+            ("one.test", "A"): ["10.0.0.1"],
+            ("two.test", "A"): ["10.0.0.2"],
+            ("three.test", "A"): ["10.0.0.3"],
+        }
+        answer = ask(resolver, "_http._tcp.a.test", kind="srv")
+        assert answer.found == (
+            Found(0, "10.0.0.1", 8001, 3, "one.test"),
+            Found(0, "10.0.0.2", 8002, 1, "two.test"),
+            Found(1, "10.0.0.3", 8003, 1, "three.test"),
+        )
+        assert answer.ttl == 1
+
+    def test_a_targets_weight_is_divided_among_its_addresses(self, server, resolver):
+        server.records = {
+            ("srv.test", "SRV"): ["0 1 80 one.test.", "0 1 80 two.test."],
+            ("one.test", "A"): ["10.0.0.1"],
+            ("two.test", "A"): ["10.0.0.2", "10.0.0.3"],
+        }
+        weights = {found.address: found.weight for found in ask(resolver, "srv.test", kind="srv").found}
+        assert weights == {"10.0.0.1": 2, "10.0.0.2": 1, "10.0.0.3": 1}
+
+    def test_decidedly_not_there(self, server, resolver):
+        server.records = {("srv.test", "SRV"): ["0 0 0 ."]}
+        assert ask(resolver, "srv.test", kind="srv").found == ()
+
+    def test_a_target_that_has_no_address_is_left_out(self, server, resolver):
+        server.records = {
+            ("srv.test", "SRV"): ["0 1 80 one.test.", "0 1 80 nosuch.test."],
+            ("one.test", "A"): ["10.0.0.1"],
+        }
+        assert [found.address for found in ask(resolver, "srv.test", kind="srv").found] == ["10.0.0.1"]
+
+    def test_a_name_without_srv_records(self, server, resolver):
+        server.records = {("a.test", "A"): ["10.0.0.1"]}
+        assert ask(resolver, "a.test", kind="srv").found == ()
