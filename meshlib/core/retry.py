@@ -61,6 +61,10 @@ _GRPC_CONDITIONS = {
     "13": "internal",
     "14": "unavailable",
 }
+#: Conditions that may hold whatever the status is.
+_BY_HEADERS = frozenset(
+    (*_GRPC_CONDITIONS.values(), "envoy-ratelimited", "retriable-headers", "retriable-status-codes")
+)
 _RATE_LIMITED = "x-envoy-ratelimited"
 _EARLY_DATA = "early-data"
 #: Beyond this doubling every ceiling is ``max_interval`` (and a float would overflow later).
@@ -170,6 +174,8 @@ class Retries:
 
     def _answered(self, status: int, headers: Headers | None) -> str | None:
         on = self._on
+        if status < 400 and on.isdisjoint(_BY_HEADERS):
+            return None  # the usual end: nothing that is named here asks for the lines of a good answer
         if headers is not None and _RATE_LIMITED in headers:
             return "rate limited (envoy-ratelimited)" if "envoy-ratelimited" in on else None
         if "5xx" in on and 500 <= status <= 599:
