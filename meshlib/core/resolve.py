@@ -25,6 +25,7 @@ from meshlib.config.hosts import HostPatterns
 from meshlib.config.values import DEFAULT_DOMAINS
 from meshlib.core.domains import DomainIndex
 from meshlib.core.match import CompiledRoutes, compile_routes
+from meshlib.core.normalize import stripped
 
 if TYPE_CHECKING:
     from meshlib.model.listener import HttpManager, Listener
@@ -267,7 +268,7 @@ class View:
             if entry is not None:
                 return entry.resolution(f"listener {entry.listener.name} has the URL's address")
         for entry in entries:
-            if entry.routes.knows(authority):
+            if entry.routes.knows(stripped(authority, entry.manager, port)):
                 return entry.resolution(
                     f"listener {entry.listener.name} is on port {port} and has a virtual host for {authority}"
                 )

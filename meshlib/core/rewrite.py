@@ -116,7 +116,18 @@ class _PathRewrite:
 class RouteRewrite:
     """What a route does to heads, compiled. Immutable; safe to share between threads."""
 
-    __slots__ = ("host", "host_regex", "notes", "path", "plain", "requests", "responses", "steps", "weights")
+    __slots__ = (
+        "edits_responses",
+        "host",
+        "host_regex",
+        "notes",
+        "path",
+        "plain",
+        "requests",
+        "responses",
+        "steps",
+        "weights",
+    )
 
     def __init__(self, route: Route, levels: tuple[EditSet | None, ...]) -> None:
         """``levels`` in the order in which they are applied."""
@@ -137,6 +148,7 @@ class RouteRewrite:
         elif isinstance(action, Redirect) and (action.prefix_rewrite or action.regex_rewrite):
             self.path = _PathRewrite(route, action.prefix_rewrite or "", action.regex_rewrite)
         self.plain = self._changes_nothing()
+        self.edits_responses = bool(self.responses) or any(level.response for level in self.weights.values())
         own = (compile_edits(route.edits), *self.weights.values())
         self.notes = tuple(note for level in own if level is not None for note in level.notes)
 
@@ -291,6 +303,8 @@ def response_edits(
 ) -> Headers | None:
     """The response's lines as the route edits them, or None where it edits none. ``headers`` stays as it is."""
     compiled = match.compiled
+    if not compiled.edits_responses:
+        return None
     level = compiled.weights.get(id(weight)) if weight is not None and compiled.weights else None
     own = level.response if level is not None else None
     if own is None and not compiled.responses:

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
+from meshlib.model.listener import HttpManager
 from meshlib.model.route import RouteConfiguration
 from meshlib.testing import build
 from meshlib.testing.control_plane import ControlPlane
@@ -14,12 +15,12 @@ from meshlib.xds import decode, schema
 from tests.e2e.oracle.compare import UPSTREAM_HEADERS
 from tests.e2e.oracle.envoy_process import EnvoyProcess, Ports
 from tests.e2e.oracle.exchange import Upstreams
-from tests.e2e.oracle.tables import CLUSTERS, Json, make_table
+from tests.e2e.oracle.tables import CLUSTERS, Json, make_manager, make_table
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Batch", "Tally", "model_of"]
+__all__ = ["Batch", "Tally", "manager_of", "model_of"]
 
 _ROUTES = "envoy.config.route.v3.RouteConfiguration"
 
@@ -45,21 +46,35 @@ def model_of(table: Json) -> RouteConfiguration:
     return found.value
 
 
+def manager_of(seed: int) -> HttpManager:
+    """What stands before the table, as meshlib reads it."""
+    fields = make_manager(seed)
+    return HttpManager(
+        strip_any_port="strip_any_host_port" in fields,
+        merge_slashes="merge_slashes" in fields,
+        normalize_path="normalize_path" in fields,
+    )
+
+
 class Batch:
-    """The tables of ``seeds`` in force in an Envoy. ``ports``: of its listeners, by seed."""
+    """The tables of ``seeds`` in force in an Envoy. ``ports``: of its listeners, by seed; ``gate``: of one more, whose
+    routes are for every host.
+    """
 
     def __init__(self, seeds: range, folder: Path) -> None:
         self.tables = {seed: make_table(seed, f"table-{seed}") for seed in seeds}
         self._folder = folder
         self._stack = ExitStack()
         self.ports: dict[int, int] = {}
+        self.gate = 0
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             self.upstreams = stack.enter_context(Upstreams(CLUSTERS, UPSTREAM_HEADERS))
-            held = Ports(len(self.tables))
+            held = Ports(len(self.tables) + 1)
             stack.callback(held.close)
-            self.ports = dict(zip(self.tables, held.numbers, strict=True))
+            self.gate, *numbers = held.numbers
+            self.ports = dict(zip(self.tables, numbers, strict=True))
             self.control_plane = stack.enter_context(ControlPlane(*self._resources()))
             self.envoy = stack.enter_context(EnvoyProcess(self.control_plane.address, self._folder))
             self._wait()
@@ -76,15 +91,21 @@ class Batch:
             for name, hostname in CLUSTERS.items()
         ]
         listeners = [
-            build.listener(f"listener-{seed}", f"table-{seed}", address=f"127.0.0.1:{port}")
+            build.listener(
+                f"listener-{seed}", f"table-{seed}", address=f"127.0.0.1:{port}", manager=make_manager(seed)
+            )
             for seed, port in self.ports.items()
         ]
-        return [*clusters, *listeners, *self.tables.values()]
+        here = build.virtual_host(
+            "gate", build.route(cluster="alpha"), domains=["*", f"127.0.0.1:{self.gate}"]
+        )
+        gate = build.listener("gate", build.route_config("gate", here), address=f"127.0.0.1:{self.gate}")
+        return [*clusters, gate, *listeners, *self.tables.values()]
 
     def _wait(self) -> None:
         """Until Envoy serves; a table that it refuses is no valid table."""
         try:
-            self.envoy.wait_for_listeners(len(self.tables))
+            self.envoy.wait_for_listeners(len(self.tables) + 1)
         finally:
             refused = [request for request in self.control_plane.requests if request.is_nack]
         assert not refused, f"Envoy refused: {refused}"

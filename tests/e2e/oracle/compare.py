@@ -10,6 +10,7 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 
 from meshlib.core.lines import ONE_LINE_REQUEST, ONE_LINE_RESPONSE, add_line
 from meshlib.core.match import CompiledRoutes, Match
+from meshlib.core.normalize import normalized
 from meshlib.core.rewrite import (
     ResponseContext,
     auto_host,
@@ -23,6 +24,7 @@ from meshlib.core.rewrite import (
 )
 from meshlib.model.call import Head, Response
 from meshlib.model.headers import Headers
+from meshlib.model.listener import HttpManager
 from meshlib.model.route import (
     Action,
     ClusterWeight,
@@ -84,12 +86,16 @@ class Expected:
     weight: ClusterWeight | None = None
 
 
-def head_of(request: Request, scheme: str = "http") -> Head:
-    return Head(request.method, scheme, request.authority, request.path, Headers.of(*request.headers))
+def head_of(request: Request) -> Head:
+    return Head(request.method, "http", request.authority, request.path, Headers.of(*request.headers))
 
 
-def expectations(routes: CompiledRoutes, request: Request, upstreams: dict[str, str]) -> list[Expected]:
+def expectations(
+    routes: CompiledRoutes, manager: HttpManager, request: Request, upstreams: dict[str, str]
+) -> list[Expected]:
     """Every outcome that some draw of the dice gives. ``upstreams``: address of each cluster's endpoint."""
+    seen_by_routes = normalized(head_of(request), manager)
+    request = replace(request, authority=seen_by_routes.authority, path=seen_by_routes.path)
     seen: dict[int, Match | None] = {}
     for drawn in (0.0, 0.2, 0.3, 0.6, 0.999999):
         match = routes.match(head_of(request), _always(drawn))

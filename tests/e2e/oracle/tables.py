@@ -419,6 +419,13 @@ def _text(value: str) -> str:
     return value.encode("latin-1").decode("utf-8").strip()
 
 
+def make_manager(seed: int) -> Json:
+    """What the connection manager before the table does to a head."""
+    maker = Maker(random.Random(f"manager/{seed}"))
+    switches = ("merge_slashes", "normalize_path", "strip_any_host_port")
+    return {name: True for name in switches if maker.chance(0.15)}
+
+
 def make_table(seed: int, name: str) -> Json:
     """One RouteConfiguration."""
     maker = Maker(random.Random(f"table/{seed}"))

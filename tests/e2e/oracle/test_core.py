@@ -1,28 +1,22 @@
 """meshlib's matching and rewriting against a real Envoy: random route tables, random requests, no difference.
 
-Checklist VH, RM, HM, RA and RW, measured and not read. `MESHLIB_ORACLE_SEEDS` says how many tables (default 100),
-`MESHLIB_ORACLE_FIRST` from which seed on.
+Checklist VH, RM, HM, RA and RW, measured and not read.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
 
 from meshlib.core.match import compile_routes
-from tests.e2e.oracle.batch import Batch, Tally, model_of
+from tests.e2e.oracle.batch import Batch, Tally, manager_of, model_of
 from tests.e2e.oracle.compare import expectations, normal, tags, words
 from tests.e2e.oracle.exchange import Client
 from tests.e2e.oracle.requests import make_requests
+from tests.e2e.oracle.seeds import BATCH, REQUESTS, batches
 
 pytestmark = [pytest.mark.oracle, pytest.mark.timeout(170)]
-
-SEEDS = int(os.environ.get("MESHLIB_ORACLE_SEEDS", "100"))
-FIRST = int(os.environ.get("MESHLIB_ORACLE_FIRST", "0"))
-REQUESTS = 50
-_BATCH = 100
 
 #: Each must have had a part in an outcome, in any hundred tables.
 EVERY_KIND = """
@@ -49,12 +43,7 @@ EVERY_KIND = """
 """
 
 
-def _batches() -> Iterator[range]:
-    for start in range(FIRST, FIRST + SEEDS, _BATCH):
-        yield range(start, min(start + _BATCH, FIRST + SEEDS))
-
-
-@pytest.mark.parametrize("seeds", list(_batches()), ids=lambda seeds: f"{seeds.start}-{seeds.stop - 1}")
+@pytest.mark.parametrize("seeds", batches(), ids=lambda seeds: f"{seeds.start}-{seeds.stop - 1}")
 def test_envoy_and_core_do_the_same(seeds, tmp_path):
     tally = Tally()
     with Batch(seeds, tmp_path) as batch:
@@ -62,7 +51,7 @@ def test_envoy_and_core_do_the_same(seeds, tmp_path):
             _compare(batch, seed, tally)
     assert not tally.differences, tally.told()
     assert tally.compared == len(seeds) * REQUESTS
-    if len(seeds) == _BATCH:
+    if len(seeds) == BATCH:
         missing = [kind for kind in _kinds() if not tally.hits[kind]]
         assert not missing, f"no exchange had a part of {missing}; there were {sorted(tally.hits)}"
 
@@ -75,7 +64,7 @@ def _compare(batch: Batch, seed: int, tally: Tally) -> None:
             batch.upstreams.mark()
             got = client.send(request, batch.upstreams.latest)
             wanted = normal(got)
-            expected = expectations(routes, request, upstreams)
+            expected = expectations(routes, manager_of(seed), request, upstreams)
             same = next((one for one in expected if normal(one.exchange) == wanted), None)
             tally.compared += 1
             if same is None:
