@@ -80,8 +80,16 @@ class DiscoveryError(MeshError):
 class NotReady(DiscoveryError):
     """What was waited for did not come. ``missing`` names it: host → what its call still lacks."""
 
-    def __init__(self, message: str = "", *, missing: dict[str, str] | None = None) -> None:
-        super().__init__(message)
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        missing: dict[str, str] | None = None,
+        info: CallInfo | None = None,
+        phase: str | None = None,
+        sent: bool = False,
+    ) -> None:
+        super().__init__(message, info=info, phase=phase, sent=sent)
         self.missing = dict(missing or {})
 
 

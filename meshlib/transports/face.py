@@ -11,6 +11,7 @@ from meshlib.deadlines import current_deadline
 from meshlib.errors import (
     DeadlineExceeded,
     MeshError,
+    NotReady,
     TransportFailed,
     UnknownService,
 )
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from meshlib.transports.kit import Kit
     from meshlib.transports.pools import Lane
 
-__all__ = ["Answer", "Exchange", "broken_body", "direct_info", "ended", "patience", "unknown"]
+__all__ = ["Answer", "Exchange", "broken_body", "direct_info", "ended", "not_ready", "patience", "unknown"]
 
 _keys = itertools.count(1)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -252,6 +253,13 @@ def unknown(kit: Kit, runtime: Runtime, resolution: Resolution, authority: str) 
     end = Finish(
         None, UnknownService, message, Response(503, (("content-type", "text/plain"),), b"unknown service")
     )
+    return ended(kit, runtime, end, info)
+
+
+def not_ready(kit: Kit, runtime: Runtime, resolution: Resolution, error: NotReady) -> Any:
+    """The control plane cannot be used in this process at all: said at once, as the host library's error, too."""
+    info = CallInfo(via="mesh", lines=(resolution.reason,))
+    end = Finish(None, NotReady, str(error), Response(503, (("content-type", "text/plain"),), b"not ready"))
     return ended(kit, runtime, end, info)
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from meshlib.core.effects import Pass, Send
 from meshlib.deadlines import current_deadline
+from meshlib.errors import NotReady
 from meshlib.transports.drive import drive
-from meshlib.transports.face import Answer, Direct, Exchange, broken_body, patience, unknown
+from meshlib.transports.face import Answer, Direct, Exchange, broken_body, not_ready, patience, unknown
 from meshlib.transports.pools import Pools, Settings
 from meshlib.transports.request import target_of
 from meshlib.transports.wire.pool import Pool
@@ -62,7 +63,10 @@ class SyncTransport:
         resolution = runtime.view.resolve(scheme, host, port, authority)
         if resolution.via == "wait":
             seconds = patience(request, runtime.clock.now())
-            resolution = runtime.wait_known(scheme, host, port, authority, seconds)
+            try:
+                resolution = runtime.wait_known(scheme, host, port, authority, seconds)
+            except NotReady as error:
+                return not_ready(self._kit, runtime, resolution, error)
         elif resolution.name:
             runtime.want(resolution.name, authority)
         if resolution.via == "mesh":

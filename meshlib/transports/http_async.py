@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from meshlib.core.effects import Pass, Send
 from meshlib.deadlines import current_deadline
+from meshlib.errors import NotReady
 from meshlib.transports.drive import drive_async
-from meshlib.transports.face import Answer, Direct, Exchange, broken_body, patience, unknown
+from meshlib.transports.face import Answer, Direct, Exchange, broken_body, not_ready, patience, unknown
 from meshlib.transports.pools import Pools, Settings
 from meshlib.transports.request import target_of
 from meshlib.transports.signal import Signal, loop_key, under_trio
@@ -79,7 +80,12 @@ class AsyncTransport:
         scheme, host, port, authority = target_of(request)
         resolution = runtime.view.resolve(scheme, host, port, authority)
         if resolution.via == "wait":
-            resolution = await self._wait_known(runtime, resolution, request, (scheme, host, port, authority))
+            try:
+                resolution = await self._wait_known(
+                    runtime, resolution, request, (scheme, host, port, authority)
+                )
+            except NotReady as error:
+                return not_ready(self._kit, runtime, resolution, error)
         elif resolution.name:
             runtime.want(resolution.name, authority)
         if resolution.via == "mesh":
