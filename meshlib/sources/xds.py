@@ -232,7 +232,7 @@ class XdsSource(Source):
         """What a response did to the source's state, and to its log."""
         if received.rejected:
             self._tell_rejected()
-        if self._alive.seen:
+        if received.type:
             self._given_up = frozenset()
             self.good()
         elif received.error:

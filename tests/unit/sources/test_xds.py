@@ -1,0 +1,493 @@
+from __future__ import annotations
+
+import logging
+import sys
+import types
+
+import pytest
+
+from meshlib.model.snapshot import Part
+from meshlib.sources.channel import GEVENT
+from meshlib.sources.xds import FIRST, WARM, XdsSource
+from meshlib.testing import build
+from meshlib.xds import schema
+from meshlib.xds.bootstrap import Bootstrap, Feature, Node, Server
+from tests.support.sources_kit import Bench
+from tests.support.xds_kit import REQUEST, read, response
+
+SERVER = Server("127.0.0.1:18000")
+
+
+class FakeStream:
+    """A stream whose other end is the test. `ready`, `answer` and `end` are what the server does."""
+
+    def __init__(self, server, ears, post):
+        self.server, self.ears, self.post = server, ears, post
+        self.written = []
+        self.consumptions = 0
+        self.cancelled = False
+
+    def send(self, raw):
+        self.written.append(raw)
+
+    def consumed(self):
+        self.consumptions += 1
+
+    def cancel(self, timeout=0.5):
+        self.cancelled = True
+
+    def ready(self):
+        self.post(lambda: self.ears.on_ready(self))
+
+    def answer(self, raw):
+        self.post(lambda: self.ears.on_message(self, raw))
+
+    def end(self, error=""):
+        self.post(lambda: self.ears.on_end(self, error))
+
+    @property
+    def requests(self):
+        """(short name, names, version, nonce, refusal) of what was written."""
+        return read(self.written)
+
+
+class Plane:
+    """A bench with one xDS source, whose streams are fake."""
+
+    def __init__(self, *, view="target", inherited=(), bootstrap=None, start=True):
+        self.streams = []
+        bootstrap = bootstrap or Bootstrap((SERVER,), Node("me", "shop"))
+
+        def opener(server, ears, post):
+            self.streams.append(FakeStream(server, ears, post))
+            return self.streams[-1]
+
+        self.bench = Bench(lambda merge, bench: [XdsSource(merge, bootstrap, view, opener)], inherited, start)
+        self.source = self.bench.merge.sources[0]
+        self.nonce = 0
+
+    @property
+    def stream(self):
+        return self.streams[-1]
+
+    @property
+    def part(self):
+        return self.bench.parts.get("xds")
+
+    @property
+    def status(self):
+        return self.bench.status("xds")
+
+    def want(self, *names):
+        for name in names:
+            self.bench.merge.want(name, name)
+        self.bench.step()
+
+    def up(self):
+        self.stream.ready()
+        self.bench.step()
+
+    def answer(self, short, *resources, **fields):
+        self.nonce += 1
+        self.stream.answer(response(short, *resources, nonce=f"n{self.nonce}", **fields))
+        self.bench.step()
+
+    def end(self, error=""):
+        self.stream.end(error)
+        self.bench.step()
+
+    def serve(self, name="reviews", cluster="c1"):
+        """Everything that a target needs."""
+        host = build.virtual_host(name, build.route("/", cluster=cluster), domains=[name])
+        self.answer("listener", build.api_listener(name, build.route_config(name, host)))
+        self.answer("cluster", build.cluster(cluster))
+        self.answer("endpoint", build.endpoints(cluster, "10.0.0.1:80"))
+
+
+class TestStream:
+    def test_nothing_is_opened_before_it_starts(self):
+        plane = Plane(start=False)
+        assert plane.streams == []
+        assert plane.status.state == "idle"
+
+    def test_nothing_is_written_before_the_transport_is_connected(self):
+        """EX-01: the timer of a name runs from when it was really sent."""
+        plane = Plane()
+        plane.want("reviews")
+        assert plane.status.state == "connecting"
+        assert plane.stream.written == []
+        plane.up()
+        assert plane.stream.requests == [("listener", ["reviews"], "", "", "")]
+
+    def test_the_first_request_says_who_we_are(self):
+        """ST-02, ST-03"""
+        plane = Plane()
+        plane.want("reviews")
+        plane.up()
+        node = REQUEST.FromString(plane.stream.written[0]).node
+        assert (node.id, node.cluster, node.user_agent_name) == ("me", "shop", "meshlib")
+        assert node.user_agent_version
+        assert "envoy.lb.does_not_support_overprovisioning" not in node.client_features
+
+    def test_names_wanted_while_it_connects_are_asked_for_at_once(self):
+        """ST-09"""
+        plane = Plane()
+        plane.want("a", "b")
+        plane.up()
+        assert [(short, sorted(names)) for short, names, *_ in plane.stream.requests] == [
+            ("listener", ["a", "b"])
+        ]
+
+    def test_every_message_is_consumed_once_and_after_its_answer_was_written(self):
+        """ST-10"""
+        plane = Plane()
+        plane.want("reviews")
+        plane.up()
+        written = len(plane.stream.written)
+        consumed_at = []
+        plane.stream.consumed = lambda: consumed_at.append(len(plane.stream.written))
+        plane.serve()
+        assert len(consumed_at) == 3
+        assert consumed_at[0] > written
+        assert plane.stream.requests[written][2:4] == ("1", "n1")
+
+    def test_a_message_is_consumed_even_where_reading_it_breaks(self, caplog):
+        plane = Plane()
+        plane.want("reviews")
+        plane.up()
+        plane.source._session.received = lambda raw, now: 1 / 0
+        plane.answer("listener")
+        assert plane.stream.consumptions == 1
+        assert "ZeroDivisionError" in caplog.text
+
+    def test_what_an_earlier_stream_still_says_is_not_heard(self):
+        plane = Plane()
+        plane.want("reviews")
+        plane.up()
+        old = plane.stream
+        plane.end("reset")
+        plane.bench.step(5.0)
+        assert plane.stream is not old
+        written = len(old.written)
+        old.ready()
+        old.answer(response("listener"))
+        old.end("again")
+        plane.bench.step()
+        assert old.consumptions == 0
+        assert len(old.written) == written
+        assert len(plane.streams) == 2
+
+
+class TestPublishing:
+    def test_a_target_comes_into_force_once_all_of_it_is_there(self):
+        plane = Plane()
+        plane.want("reviews")
+        plane.up()
+        plane.serve()
+        assert set(plane.part.targets) == {"reviews"}
+        assert plane.bench.addresses("xds", "c1") == ["10.0.0.1:80"]
+        assert plane.status.state == "ready"
+        assert plane.status.resources["endpoint"] == 1
+        assert plane.status.versions["cluster"] == "1"
+
+    def test_a_forgotten_name_goes(self):
+        plane = Plane()
+        plane.want("reviews")
+        plane.up()
+        plane.serve()
+        plane.bench.merge.forget("reviews")
+        plane.bench.step()
+        assert plane.part.targets == {}
+        assert plane.stream.requests[-1][:2] == ("endpoint", [])
+
+    def test_a_name_that_does_not_come_in_time_does_not_exist(self):
+        """EX-01, EX-02"""
+        plane = Plane()
+        plane.want("reviews", "nosuch")
+        plane.up()
+        plane.serve()
+        assert plane.status.waiting
+        plane.bench.step(16.0)
+        assert plane.part.absent == {"nosuch"}
+        plane.answer(
+            "listener",
+            *(
+                build.api_listener(
+                    name, build.route_config(name, build.virtual_host(name, build.route("/", cluster="c1")))
+                )
+                for name in ("reviews", "nosuch")
+            ),
+            version="2",
+        )
+        assert "nosuch" in plane.part.targets
+        assert plane.part.absent == frozenset()
+
+    def test_a_refused_resource_is_reported_and_logged_once(self, caplog):
+        plane = Plane()
+        plane.want("reviews")
+        plane.up()
+        with caplog.at_level(logging.WARNING, logger="meshlib"):
+            for _ in range(3):
+                plane.answer(
+                    "listener", build.any_of("envoy.config.listener.v3.Listener", {"name": "reviews"})
+                )
+        (rejected,) = plane.status.rejected
+        assert (rejected.resource, rejected.type) == ("reviews", "listener")
+        assert [
+            line for line in caplog.messages if "refused" in line and "reviews" in line
+        ] == caplog.messages
+        assert len(caplog.messages) == 1
+
+    def test_what_the_bootstrap_says_and_nobody_does_is_reported(self):
+        bootstrap = Bootstrap((SERVER, Server("10.0.0.9:1")), skipped=("xds_servers[0].call_creds[0]",))
+        plane = Plane(bootstrap=bootstrap)
+        fields = [(item.field, item.value) for item in plane.status.ignored]
+        assert fields == [("xds_servers[1]", "10.0.0.9:1"), ("xds_servers[0].call_creds[0]", "")]
+
+    def test_server_features_reach_the_session(self):
+        """ER-03"""
+        server = Server("127.0.0.1:1", features=frozenset({Feature.IGNORE_RESOURCE_DELETION}))
+        plane = Plane(bootstrap=Bootstrap((server,)), view="sidecar")
+        plane.up()
+        plane.answer("cluster", build.cluster("c1", ["10.0.0.1:80"]))
+        plane.answer("cluster", version="2")
+        assert plane.status.resources["cluster"] == 1
+
+
+class TestOutage:
+    def test_away_at_start_is_failure_and_nobody_waits(self):
+        """CA-09"""
+        plane = Plane()
+        plane.want("reviews")
+        plane.end("UNAVAILABLE: Connection refused")
+        assert (plane.status.state, plane.status.last_error) == ("failed", "UNAVAILABLE: Connection refused")
+        assert plane.part.absent == {"reviews"}
+        plane.want("ratings")
+        assert plane.part.absent == {"reviews", "ratings"}
+
+    def test_and_what_comes_then_is_used(self):
+        plane = Plane()
+        plane.want("reviews")
+        plane.end("UNAVAILABLE: Connection refused")
+        plane.bench.step(2.0)
+        plane.up()
+        plane.serve()
+        assert plane.status.state == "ready"
+        assert plane.status.last_error == ""
+        assert set(plane.part.targets) == {"reviews"}
+        assert plane.part.absent == frozenset()
+
+    def test_the_next_tries_come_later_and_later(self):
+        """ST-04: 1 s × 1.6 to 120 s, ± 20 %."""
+        plane = Plane()
+        opened = []
+        for _ in range(20):
+            plane.end("refused")
+            before = plane.bench.clock.now()
+            while len(plane.streams) == len(opened) + 1:
+                plane.bench.step(0.1)
+            opened.append(plane.bench.clock.now() - before)
+        assert 0.7 <= opened[0] <= 1.3
+        assert opened == pytest.approx(sorted(opened), abs=0.11)
+        assert 90.0 <= opened[-1] <= 145.0
+
+    def test_away_later_is_staleness_and_the_last_good_state_serves(self):
+        """CA-01, ST-05, ST-08"""
+        plane = Plane()
+        plane.want("reviews")
+        plane.up()
+        plane.serve()
+        before = plane.part
+        plane.end("UNAVAILABLE: gone")
+        assert plane.status.state == "ready"
+        plane.bench.step(2.0)
+        plane.end("UNAVAILABLE: Connection refused")
+        assert plane.status.state == "stale"
+        assert plane.part.targets == before.targets
+        assert plane.part.absent == frozenset()
+        plane.want("late")
+        assert plane.part.absent == {"late"}
+        plane.bench.step(3.0)
+        plane.up()
+        first = plane.stream.requests[0]
+        assert first[0] == "listener"
+        assert sorted(first[1]) == ["late", "reviews"]
+        assert first[2:4] == ("1", "")
+
+    def test_a_stream_that_ends_after_an_answer_is_no_error(self):
+        """ST-05"""
+        plane = Plane()
+        plane.want("reviews")
+        plane.up()
+        plane.serve()
+        changes = len(plane.bench.changes)
+        plane.end("")
+        assert len(plane.bench.changes) == changes
+        plane.bench.step(2.0)
+        assert len(plane.streams) == 2
+
+    def test_garbage_is_no_answer(self):
+        plane = Plane()
+        plane.want("reviews")
+        plane.up()
+        plane.stream.answer(b"\xff\xfe garbage")
+        plane.bench.step()
+        assert plane.stream.consumptions == 1
+        assert plane.status.state == "failed"
+        assert plane.status.last_error
+        plane.serve()
+        assert plane.status.state == "ready"
+
+    def test_garbage_in_a_good_stream_changes_nothing(self):
+        plane = Plane()
+        plane.want("reviews")
+        plane.up()
+        plane.serve()
+        before = plane.part
+        plane.stream.answer(b"\xff\xfe garbage")
+        plane.bench.step()
+        assert plane.part is before
+
+    def test_what_is_pending_says_who_is_away(self):
+        plane = Plane()
+        plane.want("reviews")
+        assert "reviews" in plane.source.pending("reviews")
+        plane.end("UNAVAILABLE: Connection refused")
+        assert plane.source.pending("reviews") == (
+            "control plane 127.0.0.1:18000 not reachable: UNAVAILABLE: Connection refused"
+        )
+
+
+class TestFork:
+    """What a child does with what its parent knew."""
+
+    def left(self):
+        parent = Plane()
+        parent.want("reviews")
+        parent.up()
+        parent.serve()
+        return parent.part
+
+    def test_the_parents_part_serves_until_the_childs_is_complete(self):
+        left = self.left()
+        child = Plane(inherited=[left])
+        assert child.part is left
+        child.want("reviews")
+        child.up()
+        host = build.virtual_host("reviews", build.route("/", cluster="c1"), domains=["reviews"])
+        child.answer("listener", build.api_listener("reviews", build.route_config("reviews", host)))
+        assert child.part is left
+        child.answer("cluster", build.cluster("c1"))
+        assert child.part is left
+        child.answer("endpoint", build.endpoints("c1", "10.0.0.2:80"))
+        assert child.part is not left
+        assert child.bench.addresses("xds", "c1") == ["10.0.0.2:80"]
+
+    def test_it_serves_for_as_long_as_the_control_plane_is_away(self):
+        left = self.left()
+        child = Plane(inherited=[left])
+        child.want("reviews")
+        child.end("refused")
+        child.bench.step(WARM * 4)
+        assert child.part.targets == left.targets
+        assert child.status.state == "stale"
+
+    def test_but_not_for_ever_once_the_control_plane_answers(self):
+        child = Plane(inherited=[self.left()])
+        child.want("reviews", "nosuch")
+        child.up()
+        child.answer("listener")
+        child.bench.step(WARM + 1)
+        assert child.part.targets == {}
+
+
+class TestSidecarView:
+    def test_the_first_part_waits_to_be_complete(self):
+        plane = Plane(view="sidecar")
+        plane.up()
+        host = build.virtual_host("all", build.route("/", cluster="c1"))
+        plane.answer("listener", build.listener("l", "routes", address="0.0.0.0:80"))
+        assert plane.part is None
+        plane.answer("route", build.route_config("routes", host))
+        plane.answer("cluster", build.cluster("c1", ["10.0.0.1:80"]))
+        assert len(plane.part.sidecar) == 1
+
+    def test_but_not_long(self):
+        plane = Plane(view="sidecar")
+        plane.up()
+        plane.answer("listener", build.listener("l", "routes", address="0.0.0.0:80"))
+        plane.bench.step(FIRST + 0.1)
+        assert plane.part is not None
+
+
+class TestLife:
+    def test_stop_ends_the_stream_and_start_opens_another(self):
+        plane = Plane()
+        plane.want("reviews")
+        plane.up()
+        plane.serve()
+        assert plane.source.streaming
+        first = plane.stream
+        plane.bench.merge.stop()
+        assert first.cancelled
+        assert not plane.source.streaming
+        first.end("cancelled")
+        plane.bench.step(600.0)
+        assert len(plane.streams) == 1
+        assert plane.status.state == "idle"
+        plane.bench.start()
+        assert len(plane.streams) == 2
+        plane.up()
+        assert plane.stream.requests[0][:2] == ("listener", ["reviews"])
+        assert set(plane.part.targets) == {"reviews"}
+
+    def test_stop_while_it_waits_for_the_next_try(self):
+        plane = Plane()
+        plane.end("refused")
+        plane.bench.merge.stop()
+        plane.bench.step(600.0)
+        assert len(plane.streams) == 1
+
+
+class TestGevent:
+    @pytest.fixture
+    def patched(self, monkeypatch):
+        monkey = types.ModuleType("gevent.monkey")
+        monkey.is_module_patched = lambda name: name == "threading"
+        monkeypatch.setitem(sys.modules, "gevent.monkey", monkey)
+
+    def test_a_stream_is_refused_with_the_remedy(self, patched):
+        plane = Plane()
+        assert plane.streams == []
+        assert plane.bench.merge.refusal == GEVENT
+        assert "init_gevent" in plane.status.last_error
+        assert plane.status.state == "failed"
+
+    def test_unless_grpc_was_prepared(self, patched, monkeypatch):
+        cygrpc = types.ModuleType("cygrpc")
+        cygrpc.g_gevent_activated = True
+        monkeypatch.setitem(sys.modules, "grpc._cython.cygrpc", cygrpc)
+        plane = Plane()
+        assert len(plane.streams) == 1
+        assert plane.bench.merge.refusal == ""
+
+    def test_gevent_without_patched_threads_is_no_matter(self, monkeypatch):
+        monkey = types.ModuleType("gevent.monkey")
+        monkey.is_module_patched = lambda name: False
+        monkeypatch.setitem(sys.modules, "gevent.monkey", monkey)
+        assert len(Plane().streams) == 1
+
+
+def test_the_node_keeps_its_metadata_as_it_was_written():
+    """BS-07"""
+    metadata = {"GENERATOR": "envoy", "LABELS": {"a": [1, 2.5, True, None, "x"]}}
+    plane = Plane(bootstrap=Bootstrap((SERVER,), Node("me", metadata=metadata)))
+    plane.want("reviews")
+    plane.up()
+    node = REQUEST.FromString(plane.stream.written[0]).node
+    assert schema.to_json(node)["metadata"] == metadata
+
+
+def test_part_of_another_kind_is_not_ours():
+    plane = Plane(inherited=[Part("static")])
+    assert "static" not in plane.bench.parts
