@@ -1,0 +1,206 @@
+"""The commands and their options."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from meshlib import __version__
+from meshlib.cli.common import FINDING, FINE, USAGE, Stop, complain
+
+__all__ = ["app", "run"]
+
+app = typer.Typer(
+    name="meshlib",
+    help="A service mesh inside a Python process: check its configuration, ask it why, watch it work.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        readable=True,
+        help="The configuration; without it the environment says.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Wait = Annotated[
+    float,
+    typer.Option("--wait", metavar="SECONDS", min=0.0, max=3600.0, help="How long sources are waited for."),
+]
+Names = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--name", "-n", metavar="HOST[:PORT]", help="Ask the control plane for this host; repeatable."
+    ),
+]
+
+#: What the contract names and a later version brings.
+_LATER = {
+    "doctor": "What this process would do and why; findings with their remedy.",
+    "adoption": "Observed against actual, per service.",
+    "run": "Run a command whose calls go through the mesh.",
+}
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"meshlib {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    _show: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """A callback makes every function below a command, however many there are."""
+
+
+@app.command()
+def demo(
+    once: Annotated[
+        bool, typer.Option("--once", help="Run the script once, print lines, check each fact.")
+    ] = False,
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """A control plane, three versions of a service and a client, all local, shown live."""
+    if config is not None:
+        _end(lambda: _refuse("demo: --config: the demo brings its own configuration"))
+    from importlib import import_module
+
+    module = import_module("meshlib.cli.demo")
+    _end(lambda: module.run(once=once, as_json=as_json))
+
+
+@app.command()
+def check(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            exists=True, dir_okay=False, readable=True, show_default=False, help="The file to check."
+        ),
+    ] = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Read a configuration, or one of Envoy's: every problem with its place, every setting that is not honoured."""
+    from meshlib.cli.check import check as command
+
+    chosen = file or config
+    if chosen is None or (file is not None and config is not None):
+        _end(lambda: _refuse("check: one FILE is needed"))
+    else:
+        _end(lambda: command(chosen, as_json=as_json))
+
+
+@app.command()
+def route(
+    method: Annotated[str, typer.Argument(help="GET, POST, …")],
+    url: Annotated[str, typer.Argument(help="http://host[:port]/path")],
+    header: Annotated[
+        list[str] | None,
+        typer.Option("--header", "-H", metavar="'NAME: VALUE'", help="A header; repeatable."),
+    ] = None,
+    config: Config = None,
+    as_json: Json = False,
+    wait: Wait = 5.0,
+) -> None:
+    """What a call would do, and why. Nothing is sent to the service."""
+    from meshlib.cli.route import headers_of
+    from meshlib.cli.route import route as command
+
+    _end(lambda: command(method, url, headers_of(header or ()), config=config, seconds=wait, as_json=as_json))
+
+
+@app.command()
+def watch(config: Config = None, as_json: Json = False, name: Names = None) -> None:
+    """The status of the mesh, live. Ends on Ctrl-C. With --json, a line a change."""
+    from meshlib.cli.watch import watch as command
+
+    _end(lambda: command(name or (), config=config, as_json=as_json))
+
+
+@app.command()
+def dump(
+    pid: Annotated[
+        int | None, typer.Argument(min=1, show_default=False, help="A running process that allows it.")
+    ] = None,
+    config: Config = None,
+    as_json: Json = False,
+    wait: Wait = 2.0,
+    name: Names = None,
+    snapshot: Annotated[
+        bool, typer.Option("--snapshot", help="The configuration in force instead, as JSON.")
+    ] = False,
+    mesh: Annotated[int, typer.Option("--mesh", metavar="N", help="Which mesh of the process, from 1.")] = 1,
+) -> None:
+    """The status once: of a mesh made here, or of a running process whose configuration switches that on."""
+    from meshlib.cli.dump import dump as command
+
+    _end(
+        lambda: command(
+            pid, name or (), config=config, seconds=wait, snapshot=snapshot, which=mesh, as_json=as_json
+        )
+    )
+
+
+def _later(name: str, help_: str) -> None:
+    def command(context: typer.Context) -> None:
+        del context
+        _end(lambda: _refuse(f"{name}: comes in a later version of meshlib; this is {__version__}"))
+
+    settings: dict[Any, Any] = {"allow_extra_args": True, "ignore_unknown_options": True}
+    app.command(name, help=f"[dim](later)[/] {help_}", context_settings=settings)(command)
+
+
+for _name, _help in _LATER.items():
+    _later(_name, _help)
+
+
+def _refuse(line: str) -> int:
+    raise Stop(USAGE, [line])
+
+
+def _end(command: Callable[[], int]) -> None:
+    """Run a command and leave with its exit code."""
+    try:
+        code = command()
+    except Stop as stop:
+        complain(stop.lines)
+        code = stop.code
+    raise typer.Exit(code)
+
+
+def run(arguments: list[str]) -> int:
+    """The whole program."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="replace")  # a terminal that cannot show a character shows another
+    try:
+        app(arguments, prog_name="meshlib")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else FINE if end.code is None else FINDING
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read has seen enough. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FINE
+    return FINE
