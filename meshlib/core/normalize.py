@@ -15,12 +15,22 @@ if TYPE_CHECKING:
     from meshlib.model.call import Head
     from meshlib.model.listener import HttpManager
 
-__all__ = ["merged_slashes", "normal_path", "normalized", "stripped"]
+__all__ = ["changes_heads", "merged_slashes", "normal_path", "normalized", "stripped"]
 
 _HEX = frozenset("0123456789abcdefABCDEF")
 #: What an escape need not hide (RFC 3986, section 2.3).
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _ESCAPED = frozenset(' "<>^`{|}')
+
+
+def changes_heads(manager: HttpManager) -> bool:
+    """Whether this listener may change a head at all."""
+    return (
+        manager.normalize_path
+        or manager.merge_slashes
+        or manager.strip_any_port
+        or manager.strip_matching_port
+    )
 
 
 def normalized(head: Head, manager: HttpManager, port: int | None = None) -> Head:

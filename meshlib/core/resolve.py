@@ -25,9 +25,10 @@ from meshlib.config.hosts import HostPatterns
 from meshlib.config.values import DEFAULT_DOMAINS
 from meshlib.core.domains import DomainIndex
 from meshlib.core.match import CompiledRoutes, compile_routes
-from meshlib.core.normalize import stripped
+from meshlib.core.normalize import changes_heads, normalized, stripped
 
 if TYPE_CHECKING:
+    from meshlib.model.call import Head
     from meshlib.model.listener import HttpManager, Listener
     from meshlib.model.route import RouteConfiguration
     from meshlib.model.snapshot import Part, Snapshot
@@ -90,6 +91,13 @@ class Resolution:
         self.routes = routes
         self.manager = manager
         self.name = name
+
+    def seen(self, head: Head) -> Head:
+        """The head as the routes see it, after the listener: itself, as a rule."""
+        manager, listener = self.manager, self.listener
+        if manager is None or listener is None or not changes_heads(manager):
+            return head
+        return normalized(head, manager, listener.addresses[0].port if listener.addresses else None)
 
     def __repr__(self) -> str:
         return f"Resolution({self.via!r}, {self.reason!r})"

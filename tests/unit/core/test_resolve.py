@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from meshlib.core.resolve import Rules, compile_view
 from meshlib.model.address import Address
+from meshlib.model.call import Head
 from meshlib.model.listener import ChainMatch, FilterChain, HttpManager, Listener
 from meshlib.model.route import (
     Forward,
@@ -261,6 +262,30 @@ class TestViews:
     def test_a_file_is_of_both(self):
         part = Part("file", self.PART.services, self.PART.sidecar, self.PART.targets)
         assert via(view(part, view="target"), "http://reviews") == ("mesh", "sidecar")
+
+
+class TestSeen:
+    """A listener's own settings hold before its routes are asked."""
+
+    @staticmethod
+    def resolution(**fields):
+        manager = HttpManager(routes=routes("reviews", name="r"), **fields)
+        made = Listener("l", (FilterChain(http=manager),), (Address("0.0.0.0", 9080),))
+        return ask(view(Part("xds", sidecar=(made,))), "http://reviews:9080")
+
+    def test_a_port_that_is_stripped_is_not_compared(self):
+        assert self.resolution().via == "direct"
+        found = self.resolution(strip_matching_port=True)
+        assert found.via == "mesh"
+        head = Head("GET", "http", "reviews:9080", "/")
+        assert found.seen(head).authority == "reviews"
+        assert head.authority == "reviews:9080"
+
+    def test_nothing_to_do_costs_no_copy(self):
+        head = Head("GET", "http", "reviews:9080", "//")
+        assert ask(view(), "http://reviews").seen(head) is head
+        found = ask(view(Part("static", services={"reviews": listener("r")})), "http://reviews")
+        assert found.seen(head) is head
 
 
 class TestRule6:
