@@ -1,0 +1,130 @@
+"""Files in Envoy's shape."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshlib.testing import build
+from meshlib.xds.envoy_file import read
+
+ROUTES = build.route_config("r", build.virtual_host("v", build.route(cluster="c")))
+
+
+def plain(*resources):
+    return [build.without_type(each) for each in resources]
+
+
+def whole():
+    return {
+        "listeners": plain(
+            build.listener("l", ROUTES, address="127.0.0.1:8001"), build.api_listener("t", "r")
+        ),
+        "routes": plain(ROUTES),
+        "clusters": plain(build.cluster("c"), build.cluster("s", ["10.0.0.2:80"])),
+        "endpoints": plain(build.endpoints("c", "10.0.0.1:80")),
+    }
+
+
+def test_lists():
+    made = read(whole(), "mine")
+    assert made.problems == ()
+    part = made.part
+    assert (part.source, [each.name for each in part.sidecar], set(part.targets)) == ("mine", ["l"], {"t"})
+    assert part.targets["t"].http.routes.name == "r"
+    assert [str(each.address) for each in part.clusters["c"].assignment.endpoints] == ["10.0.0.1:80"]
+    assert set(part.clusters) == {"c", "s"}
+
+
+def test_a_bootstrap():
+    data = {
+        "node": {"id": "x"},
+        "admin": {},
+        "static_resources": {
+            "listeners": plain(build.listener("l", ROUTES)),
+            "clusters": plain(build.cluster("c", ["10.0.0.1:80"])),
+            "secrets": [],
+        },
+    }
+    made = read(data)
+    assert made.problems == ()
+    assert [each.name for each in made.part.sidecar] == ["l"]
+    assert [each.field for each in made.ignored] == ["node", "admin", "static_resources.secrets"]
+
+
+def test_resources_that_say_their_type():
+    data = {"resources": [build.listener("l", ROUTES), build.cluster("c", ["10.0.0.1:80"])]}
+    made = read(data)
+    assert made.problems == ()
+    assert set(made.part.clusters) == {"c"}
+
+
+def test_empty_keys_are_empty():
+    assert read({"listeners": None}).problems == ()
+    assert read({}).part.sidecar == ()
+
+
+def test_what_is_not_honoured_is_told_with_its_place():
+    made = read({"clusters": plain(build.cluster("c", ["10.0.0.1:80"], lb_policy="MAGLEV"))})
+    assert [(each.resource, each.type, each.field) for each in made.ignored] == [
+        ("c", "cluster", "clusters[0].lb_policy")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ([], "must be a mapping with listeners, clusters, routes, endpoints, not list"),
+        ({"listenrs": []}, "listenrs: is not known; did you mean listeners?"),
+        ({"clusters": {}}, "clusters: must be a list, not dict"),
+        ({"static_resources": {"cluster": []}}, "static_resources.cluster: is not known; did you mean clusters?"),
+        ({"static_resources": 1}, "static_resources: must be a mapping, not int"),
+        ({"clusters": [7]}, "clusters[0]: must be a mapping (envoy.config.cluster.v3.Cluster), not 7"),
+        ({"clusters": [{"nam": "c"}]}, "clusters[0].nam: is no field of envoy.config.cluster.v3.Cluster; did you mean name?"),
+        ({"clusters": [{"@type": "x", "name": "c"}]}, "clusters[0].@type: must be type.googleapis.com/envoy.config.cluster"),
+        ({"resources": [{"@type": "x"}]}, "resources[0].@type: must be one of"),
+        ({"clusters": plain(build.cluster("c", connect_timeout="0s"))}, "clusters[0].connect_timeout: must be more than 0"),
+        (
+            {"clusters": plain(build.cluster("c", ["10.0.0.1:80"]), build.cluster("c", ["10.0.0.2:80"]))},
+            "clusters[1]: cluster 'c' is already at clusters[0]",
+        ),
+        (
+            {"clusters": plain(build.cluster("c"))},
+            "clusters[0].eds_cluster_config: names the load assignment 'c', which is not in the file",
+        ),
+        (
+            {"listeners": plain(build.listener("l", "r"))},
+            "listeners[0]: names the route configuration 'r', which is not in the file",
+        ),
+        (
+            {"routes": plain(ROUTES)},
+            "routes[0]: names the cluster 'c', which is not in the file",
+        ),
+    ],
+)  # fmt: skip
+def test_problems_name_their_place(data, words):
+    assert any(found.startswith(words) for found in read(data).problems), read(data).problems
+
+
+def test_who_names_a_wrong_resource_is_not_blamed():
+    data = {"routes": plain(ROUTES), "clusters": [{"name": "c", "typ": "STATIC"}]}
+    assert [found.partition(":")[0] for found in read(data).problems] == ["clusters[0].typ"]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=20,
+)
+KEYS = st.sampled_from(
+    ["listeners", "clusters", "routes", "endpoints", "resources", "static_resources", "name", "type"]
+)
+
+
+@given(
+    st.dictionaries(KEYS, JSON | st.lists(st.dictionaries(KEYS, JSON, max_size=3), max_size=3), max_size=4)
+)
+def test_whatever_a_file_holds_there_is_an_answer(data):
+    made = read(data)
+    assert made.part.source == "file"

@@ -1,0 +1,235 @@
+"""The session under a server, a network and an application that do what they like."""
+
+from __future__ import annotations
+
+import hypothesis.strategies as st
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from meshlib.model.cluster import Discovery
+from meshlib.model.route import Forward
+from meshlib.testing import build
+from meshlib.xds import schema
+from meshlib.xds.decode import TYPES
+from meshlib.xds.session import Session
+from tests.support.xds_kit import NODE, REQUEST, packed, response
+
+NAMES = ["a", "b", "c"]
+SHORTS = [kind.short for kind in TYPES]
+name = st.sampled_from(NAMES)
+
+
+def _hosts(draw):
+    used = draw(st.lists(name, unique=True, max_size=3))
+    return [
+        build.virtual_host(f"v{each}", build.route(cluster=draw(name)), domains=[each] if draw(st.booleans()) else [each, f"*.{each}"])
+        for each in used
+    ]  # fmt: skip
+
+
+def _host(domain, cluster):
+    return build.virtual_host(f"v{domain}", build.route(cluster=cluster), domains=[domain])
+
+
+@st.composite
+def resources(draw, short, own=None):
+    """A resource, good or bad; unless its name is given, maybe bytes that are none."""
+    if own is None and draw(st.integers(0, 9)) == 0:
+        return schema.message("google.protobuf.Any")(
+            type_url=draw(st.sampled_from([schema.TYPE_URLS[short], schema.SECRET])),
+            value=draw(st.binary(max_size=9)),
+        )
+    own, wrong = own or draw(name), draw(st.integers(0, 7)) == 0
+    if short == "listener":
+        routes = draw(name) if draw(st.booleans()) else build.route_config("inline", *_hosts(draw))
+        make = draw(st.sampled_from([build.api_listener, build.listener]))
+        return packed(make(own, routes, manager={"http_filters": []} if wrong else {}))
+    if short == "route":
+        return packed(build.route_config(own, *_hosts(draw), **({"vhds": {}} if wrong else {})))
+    if short == "cluster":
+        if draw(st.booleans()):
+            return packed(build.cluster(own, ["10.0.0.1:80"], connect_timeout=0 if wrong else 1))
+        return packed(build.cluster(own, service_name=draw(name), connect_timeout=draw(st.integers(1, 2))))
+    return packed(build.endpoints(own, f"10.0.0.{draw(st.integers(0, 3))}:{0 if wrong else 80}"))
+
+
+class Stream(RuleBasedStateMachine):
+    @initialize(view=st.sampled_from(["auto", "sidecar", "target"]), begun=st.booleans())
+    def start(self, view, begun):
+        self.now = 0.0
+        self.session = Session(NODE, view=view, jitter=lambda: 0.5)
+        self.open = False
+        self.owed = {short: [] for short in SHORTS}
+        self.asked = {}
+        self.nonce = 0
+        self.introduced = False
+        self.failed = set()
+        self.world = {
+            "listener": {"a": packed(build.api_listener("a", "a")), "b": packed(build.listener("b", "b"))},
+            "route": {
+                each: packed(build.route_config(each, _host(each, "a"), _host("x", each))) for each in NAMES
+            },
+            "cluster": {each: packed(build.cluster(each)) for each in NAMES},
+            "endpoint": {each: packed(build.endpoints(each, "10.0.0.1:80")) for each in NAMES},
+        }
+        self.session.want("a")
+        self.connect()
+        if begun:
+            self.serve(SHORTS, 4)
+            part = self.session.part
+            assert set(part.targets) == (set() if view == "sidecar" else {"a"})
+            assert len(part.sidecar) == (0 if view == "target" else 1)
+
+    @rule(data=st.data(), short=st.sampled_from(SHORTS))
+    def change(self, data, short):
+        """The server means something else from now on; it says so when it serves."""
+        own = data.draw(name)
+        if data.draw(st.integers(0, 4)) == 0:
+            self.world[short].pop(own, None)
+        else:
+            self.world[short][own] = data.draw(resources(short, own))
+
+    @rule(order=st.permutations(SHORTS), rounds=st.integers(1, 4))
+    def serve(self, order, rounds):
+        """A server that does its work: it answers what it is asked, in some order of the types."""
+        for _ in range(rounds):
+            self.write()
+            for short in order:
+                names = self.asked.get(short)
+                if not self.open or names is None:
+                    continue
+                wild = "*" in names or (not names and short in ("listener", "cluster"))
+                given = [each for own, each in self.world[short].items() if wild or own in names]
+                self._send(short, given, "7")
+                self.write()
+
+    @rule(wanted=name)
+    def want(self, wanted):
+        self.session.want(wanted)
+
+    @rule(wanted=name)
+    def forget(self, wanted):
+        self.session.forget(wanted)
+
+    @rule()
+    def connect(self):
+        if not self.open:
+            self.session.opened(self.now)
+            self.open, self.introduced, self.asked = True, False, {}
+
+    @rule(error=st.sampled_from(["", "gone"]))
+    def lose(self, error):
+        delay = self.session.closed(self.now, error)
+        assert 0.8 <= delay <= 144
+        self.open = False
+        self.owed = {short: [] for short in SHORTS}
+
+    @rule(seconds=st.sampled_from([0.0, 1.0, 15.0, 40.0]))
+    def wait(self, seconds):
+        self.now += seconds
+        self.session.tick(self.now)
+        due = self.session.next_timer()
+        assert due is None or (self.open and due > self.now)
+
+    @rule()
+    def write(self):
+        """Everything owed is paid: one answer for each response, in order, and requests that a server can follow."""
+        for raw in self.session.outgoing(self.now):
+            assert self.open
+            request = REQUEST.FromString(raw)
+            short = schema.SHORT_NAMES[request.type_url]
+            assert request.HasField("node") != self.introduced
+            self.introduced = True
+            names = list(request.resource_names)
+            assert len(set(names)) == len(names)
+            if short not in self.asked:
+                assert not request.response_nonce  # ST-08
+                assert names or (short in ("listener", "cluster") and self.session.view != "target")  # SW-16
+            self._paid(short, request, names)
+            self.asked[short] = names
+        assert self.session.outgoing(self.now) == []
+        assert not any(self.owed.values())
+
+    def _paid(self, short, request, names):
+        owed = self.owed[short]
+        if owed:
+            nonce, version, fine = owed.pop(0)
+            assert request.response_nonce == nonce
+            assert request.HasField("error_detail") != fine
+            assert not fine or request.version_info == version
+            assert fine or names == self.asked[short]
+        else:
+            assert not request.HasField("error_detail")
+            assert names != self.asked.get(short)
+
+    @rule(data=st.data(), short=st.sampled_from(SHORTS), version=st.sampled_from("123"))
+    def answer(self, data, short, version):
+        self._send(short, data.draw(st.lists(resources(short), max_size=4)), version)
+
+    def _send(self, short, given, version):
+        self.nonce += 1
+        nonce = f"n{self.nonce}"
+        found = self.session.received(response(short, *given, version=version, nonce=nonce), self.now)
+        if short in self.asked and self.open:
+            assert found.type == short
+            assert found.accepted == (not found.rejected)
+            self.owed[short].append((nonce, version, found.accepted))
+        else:
+            assert found.type == ""
+
+    @rule(data=st.binary(max_size=40))
+    def garbage(self, data):
+        try:
+            parsed = schema.message("envoy.service.discovery.v3.DiscoveryResponse").FromString(data)
+        except schema.DecodeError:
+            parsed = None
+        if parsed is None or parsed.type_url not in schema.SHORT_NAMES:
+            assert self.session.received(data, self.now).type == ""
+
+    @invariant()
+    def what_is_in_force_is_whole(self):
+        if not hasattr(self, "session"):
+            return
+        self.failed |= {each for each in NAMES if self.session.cache.failed("cluster", each)}
+        part = self.session.part
+        for listener in (*part.sidecar, *part.targets.values()):
+            for chain in listener.chains:
+                assert chain.http is None or chain.http.routes is not None
+                self._check_routes(chain.http.routes if chain.http else None, part)
+        for cluster in part.clusters.values():
+            assert cluster.discovery is not Discovery.EDS or cluster.assignment is not None
+        assert not part.absent & set(part.targets)
+        assert set(self.session.waiting()).isdisjoint(part.targets)
+
+    def _check_routes(self, routes, part):
+        """CA-02: a route in force names clusters that are there, or of which it was once known that they do not come."""
+        for host in routes.virtual_hosts if routes else ():
+            for route in host.routes:
+                if isinstance(route.action, Forward) and route.action.cluster not in part.clusters:
+                    assert route.action.cluster in self.failed
+
+    @invariant()
+    def status_can_always_be_told(self):
+        if hasattr(self, "session"):
+            status = self.session.status(self.now)
+            assert status.connected == self.open
+            for wanted in NAMES:
+                self.session.pending(wanted)
+
+    def teardown(self):
+        """Once nothing is wanted, nothing is asked for, and nothing is left in force (no index leaks)."""
+        if not hasattr(self, "session"):
+            return
+        for wanted in NAMES:
+            self.session.forget(wanted)
+        if self.session.view == "target":
+            interests = self.session._graph.interests()
+            assert [
+                short for short, interest in interests.items() if interest.names or interest.expected
+            ] == []
+            part = self.session.part
+            assert (dict(part.targets), dict(part.clusters), part.absent) == ({}, {}, frozenset())
+
+
+TestStream = Stream.TestCase
+TestStream.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
