@@ -140,7 +140,7 @@ NO_EDITS = HeaderEdits()
 
 @dataclass(frozen=True, slots=True)
 class RegexRewrite:
-    """Replace every match of an RE2 ``pattern`` by ``substitution`` (``\\1`` groups)."""
+    r"""Replace every match of an RE2 ``pattern`` by ``substitution`` (``\1`` groups)."""
 
     pattern: str
     substitution: str

@@ -1,0 +1,50 @@
+"""Every example runs as its README says, and prints what it promises."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PROMISES = {
+    "first_call.py": ["{'one': 10, 'three': 20, 'two': 10}", "why the last call", "endpoint 127.0.0.1:"],
+    "weighted_split.py": [
+        "all to v1: {'v1': 200}",
+        "0/100: {'v2': 200}",
+        "the control plane is gone: {'v2': 200}",
+    ],
+    "resilience.py": [
+        "the bad host is ejected: ['ok 200']",
+        "a deadline: the deadline is over",
+        "a breaker: ",
+    ],
+    "async_calls.py": ["a hundred calls: {'one': "],
+    "own_httpx_client.py": ["one: via mesh", "elsewhere: via direct"],
+}
+
+
+def test_every_example_is_listed() -> None:
+    assert {path.name for path in (ROOT / "examples").glob("*.py")} == set(PROMISES)
+    readme = (ROOT / "examples" / "README.md").read_text()
+    assert all(f"`{name}`" in readme for name in PROMISES)
+
+
+@pytest.mark.parametrize("name", PROMISES)
+def test_an_example_runs(name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", ROOT / "examples" / name],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Warning" not in done.stderr
+    for promise in PROMISES[name]:
+        assert promise in done.stdout
