@@ -1,0 +1,300 @@
+"""Many calls while what they need dies and returns; and what is left when it is over."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import meshlib
+from meshlib.testing import ControlPlane, UpstreamProcess, build
+
+SERVICE = "reviews"
+ENDPOINTS = 5
+PATIENCE = 60.0
+#: Envoy's own default of 3 retries in flight would refuse most of them here.
+LIMITS = {"max_connections": 1024, "max_pending_requests": 1024, "max_requests": 1024, "max_retries": 1024}
+
+
+def settled(condition: Callable[[], Any], seconds: float = 10.0) -> bool:
+    """Whether ``condition()`` comes true in time."""
+    until = time.monotonic() + seconds
+    waiter = threading.Event()
+    while not condition():
+        if time.monotonic() > until:
+            return False
+        waiter.wait(0.01)
+    return True
+
+
+@dataclass
+class Failure:
+    """A call that failed. Monotonic seconds."""
+
+    began: float
+    ended: float
+    error: BaseException
+
+    @property
+    def info(self) -> meshlib.CallInfo | None:
+        return meshlib.call_info(self.error)
+
+    def __str__(self) -> str:
+        return f"{self.error!r}\n    " + "\n    ".join(self.info.trace() if self.info else ("no info",))
+
+
+@dataclass
+class Outage:
+    """An endpoint was away: from before it was killed until after it served again."""
+
+    address: str
+    began: float
+    ended: float
+
+
+@dataclass
+class Calls:
+    """Calls under way, by any number of threads or tasks, until ``least`` are made and ``over`` is set."""
+
+    least: int
+    over: threading.Event = field(default_factory=threading.Event)
+    failures: list[Failure] = field(default_factory=list)
+    done: int = 0
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def wanted(self) -> bool:
+        return len(self.failures) < 1000 and (self.done < self.least or not self.over.is_set())
+
+    def request(self) -> tuple[str, str, bytes | None]:
+        """Each call is one of its own: an answer to another would show. One in five has a body."""
+        number = next(self._numbers)
+        return (
+            ("POST" if number % 5 == 0 else "GET"),
+            f"/call/{number}",
+            b"x" * 2000 if number % 5 == 0 else None,
+        )
+
+    def check(self, response: Any, path: str, body: bytes | None) -> None:
+        if response.status_code != 200:
+            raise AssertionError(f"{path}: {response.status_code}")
+        said = response.json()
+        if said["path"] != path or said["body_length"] != len(body or b""):
+            raise AssertionError(f"{path}: the answer is to {said['path']} with {said['body_length']} bytes")
+
+    def ended(self, began: float, error: BaseException | None) -> None:
+        with self._lock:
+            self.done += 1
+            if error is not None:
+                self.failures.append(Failure(began, time.monotonic(), error))
+
+
+def run_threads(client: Any, calls: Calls, threads: int) -> None:
+    """All calls by ``threads`` threads; returns when they ended."""
+
+    def caller() -> None:
+        while calls.wanted:
+            method, path, body = calls.request()
+            began, failed = time.monotonic(), None
+            try:
+                calls.check(client.request(method, f"http://{SERVICE}{path}", content=body), path, body)
+            except Exception as error:  # noqa: BLE001 - counted
+                failed = error
+            calls.ended(began, failed)
+
+    callers = [threading.Thread(target=caller, name=f"caller-{number}") for number in range(threads)]
+    for thread in callers:
+        thread.start()
+    for thread in callers:
+        thread.join()
+
+
+async def run_tasks(client: Any, calls: Calls, tasks: int) -> None:
+    """The same by tasks of this loop."""
+
+    async def caller() -> None:
+        while calls.wanted:
+            method, path, body = calls.request()
+            began, failed = time.monotonic(), None
+            try:
+                calls.check(await client.request(method, f"http://{SERVICE}{path}", content=body), path, body)
+            except Exception as error:  # noqa: BLE001 - counted
+                failed = error
+            calls.ended(began, failed)
+
+    await asyncio.gather(*(caller() for _ in range(tasks)))
+
+
+class Storm:
+    """Five endpoints as processes and a control plane, and threads that kill them and bring them back."""
+
+    def __init__(self) -> None:
+        self.servers = [UpstreamProcess(f"v{number}") for number in range(ENDPOINTS)]
+        self.outages: list[Outage] = []
+        self.restarts = 0
+        self.problems: list[BaseException] = []
+        self.control_plane: ControlPlane | None = None
+        self._threads: list[threading.Thread] = []
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            for server in self.servers:
+                stack.enter_context(server)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for thread in self._threads:
+            thread.join(PATIENCE)
+        self._stack.close()
+
+    @property
+    def addresses(self) -> list[str]:
+        return [server.address for server in self.servers]
+
+    def static(self, **policies: Any) -> dict[str, Any]:
+        """A mesh without a control plane."""
+        return {"services": {SERVICE: {"endpoints": self.addresses, **policies}}}
+
+    def xds(self, retry: dict[str, Any] | None) -> dict[str, Any]:
+        """A mesh with one, which starts here."""
+        route = build.route(cluster=SERVICE, timeout=20.0, retry=retry)
+        hosts = build.virtual_host(SERVICE, route, domains=[SERVICE])
+        self.control_plane = ControlPlane(
+            build.api_listener(SERVICE, "routes"),
+            build.route_config("routes", hosts),
+            build.cluster(SERVICE, connect_timeout=1.0, circuit_breakers={"thresholds": [LIMITS]}),
+            self.assignment(1),
+        )
+        self._stack.enter_context(self.control_plane)
+        return {"xds": {"server": self.control_plane.address}}
+
+    def assignment(self, weight: int) -> dict[str, Any]:
+        """All endpoints; the first has another weight each time, so that something changes with each restart."""
+        first, *others = self.addresses
+        return build.endpoints(
+            SERVICE, build.endpoint(first, weight=weight), *(build.endpoint(a, weight=1) for a in others)
+        )
+
+    def begin(self, calls: Calls, *, restarts: int) -> None:
+        """Kill each endpoint in turn and, at the same time, the control plane ``restarts`` times; then the calls' end."""
+        work = [threading.Thread(target=self._guarded, args=(self._endpoints, calls), name="endpoints")]
+        if self.control_plane is not None:
+            work.append(
+                threading.Thread(
+                    target=self._guarded, args=(self._control_plane, calls, restarts), name="control plane"
+                )
+            )
+
+        def watch() -> None:
+            for thread in work:
+                thread.join()
+            calls.over.set()
+
+        self._threads = [*work, threading.Thread(target=watch, name="watch")]
+        for thread in self._threads:
+            thread.start()
+
+    def _guarded(self, work: Callable[..., None], *arguments: Any) -> None:
+        try:
+            work(*arguments)
+        except BaseException as error:  # noqa: BLE001 - raised by the test
+            self.problems.append(error)
+
+    def _endpoints(self, calls: Calls) -> None:
+        """Each dies while calls are on it, and stays away for a while; then its successor at the same port serves."""
+        share = max(1, calls.least // (3 * ENDPOINTS))
+        for server in self.servers:
+            self._progress(calls, share)
+            began = time.monotonic()
+            server.kill()
+            self._progress(calls, share)
+            server.start()
+            self.outages.append(Outage(server.address, began, time.monotonic()))
+
+    def _control_plane(self, calls: Calls, restarts: int) -> None:
+        plane = self.control_plane
+        assert plane is not None
+        for number in range(restarts):
+            self._progress(calls, max(1, calls.least // (3 * restarts)))
+            plane.kill()
+            self._progress(calls, 20)
+            plane.update(self.assignment(number + 2))
+            plane.start()
+            plane.wait_for_ack("endpoint", timeout=20.0)
+            self.restarts += 1
+
+    @staticmethod
+    def _progress(calls: Calls, number: int) -> None:
+        """Until so many more calls have ended."""
+        aim = calls.done + number
+        if not settled(lambda: calls.done >= aim or not calls.wanted, PATIENCE):
+            raise TimeoutError(f"{calls.done} calls have ended, {aim} were awaited: they hang")
+
+    def verify(self, restarts: int) -> None:
+        """Everything was killed that was to be killed."""
+        if self.problems:
+            raise self.problems[0]
+        assert [outage.address for outage in self.outages] == self.addresses
+        assert self.restarts == restarts
+
+    def excused(self, failure: Failure) -> bool:
+        """Whether the call failed at an endpoint that was killed, at a time when it was away."""
+        info = failure.info
+        return info is not None and any(
+            outage.address == info.endpoint
+            and failure.began <= outage.ended
+            and failure.ended >= outage.began
+            for outage in self.outages
+        )
+
+
+# --- what is left -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What this process has: threads by name, and open descriptors by what they are."""
+
+    threads: tuple[str, ...]
+    descriptors: tuple[str, ...]
+
+    @classmethod
+    def now(cls) -> Footprint:
+        gc.collect()
+        found = []
+        for entry in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(OSError):  # the listing's own
+                found.append(str(entry.readlink()))
+        kinds = sorted(kind.partition(":[")[0] for kind in found)
+        return cls(tuple(sorted(thread.name for thread in threading.enumerate())), tuple(kinds))
+
+
+def counters(mesh: meshlib.Mesh) -> dict[str, int]:
+    """Everything that is counted of live clusters, over all of them; ``connections`` are those of open pools."""
+    runtime = mesh._runtime()
+    live = list(runtime.clusters._live.values())
+    return {
+        "active": sum(cluster.active for cluster in live),
+        "endpoints": sum(endpoint.active for cluster in live for endpoint in cluster.endpoints),
+        "shown": sum(cluster.active for cluster in mesh.status().clusters.values()),
+        "retries": sum(cluster.retries for cluster in live),
+        "pending": sum(cluster.pending for cluster in live),
+        "connections": sum(cluster.connections for cluster in live),
+    }
+
+
+def pooled(transport: Any) -> tuple[int, int]:
+    """Connections of a client's transport: open, and idle."""
+    logic = transport._logic
+    pools = [logic._pools] if hasattr(logic, "_pools") else [state.pools for state in logic._loops.values()]
+    every = [pool for found in pools if found is not None for pool in found.all()]
+    return sum(pool.open for pool in every), sum(pool.idle for pool in every)
