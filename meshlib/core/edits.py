@@ -6,7 +6,7 @@ that overwrite; then those that add.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from meshlib.core.formats import Values, compile_format
 from meshlib.core.lines import ONE_LINE_REQUEST, ONE_LINE_RESPONSE, Lines, add_line, set_line
@@ -36,6 +36,20 @@ class _CompiledEdit:
         self.keep_empty = edit.keep_empty
 
 
+def _compiled(edits: Sequence[Edit], notes: list[str]) -> Iterator[_CompiledEdit]:
+    """What cannot be done of the edits is noted. A format that Envoy refuses should not have come so far: it is left out."""
+    for edit in edits:
+        try:
+            made = _CompiledEdit(edit)
+        except ValueError as error:
+            notes.append(f"header {edit.name}: {error}")
+            continue
+        notes.extend(
+            f"header {edit.name}: %{name}% has no value in a client" for name in made.format.unsupported
+        )
+        yield made
+
+
 class EditPlan:
     """What one level does to one direction's lines. Immutable; safe to share."""
 
@@ -43,13 +57,10 @@ class EditPlan:
 
     def __init__(self, add: Sequence[Edit], remove: Sequence[str], one_line: frozenset[bytes]) -> None:
         self._one_line = one_line
-        self._add = tuple(_CompiledEdit(edit) for edit in add)
         self._remove = frozenset(fold(wire(name)).encode("latin-1") for name in remove)
-        self.notes = tuple(
-            f"header {edit.name.decode('latin-1')}: %{command}% has no value in a client"
-            for edit in self._add
-            for command in edit.format.unsupported
-        )
+        notes: list[str] = []
+        self._add = tuple(_compiled(add, notes))
+        self.notes = tuple(notes)
 
     def apply(self, lines: Lines, values: Values) -> Lines:
         """The edited lines; ``lines`` may be changed. ``values`` must hold the lines that the formats read."""

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from meshlib.core.domains import DomainIndex
 from meshlib.core.match import compile_routes
 from meshlib.core.paths import PathIndex
+from meshlib.core.rewrite import request_head
 from meshlib.model.call import Head
 from meshlib.model.headers import Headers
 from meshlib.model.route import (
@@ -365,3 +366,11 @@ def test_commands_without_a_value_here_are_noted_with_their_place():
         "virtual host v: header x-host: %HOSTNAME% has no value in a client",
         "route first: header x-host: %HOSTNAME% has no value in a client",
     )
+
+
+def test_a_format_that_nobody_refused_in_time_is_left_out_and_noted():
+    edits = HeaderEdits(request_add=(Edit("x-bad", "%NOPE%"), Edit("x-good", "1")))
+    routes = compile_routes(one_host(route("/"), edits=edits))
+    assert routes.notes == ("virtual host v: header x-bad: %NOPE% is not a command that Envoy knows",)
+    found = routes.match(head(), never)
+    assert request_head(found, None, head(), cluster="c").headers.to_dict() == {"x-good": "1"}
