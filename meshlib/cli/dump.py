@@ -44,8 +44,11 @@ def _own(names: Sequence[str], config: Path | None, seconds: float, *, snapshot:
 
 def ask_for(mesh: Any, names: Sequence[str]) -> None:
     """Ask for names that no wildcard brings. Raises Stop."""
+    from meshlib.runtime.ready import parse
+
     for name in names:
         try:
+            parse(name)
             mesh.explain("GET", f"http://{name}/")
         except ValueError as problem:
             raise Stop(USAGE, [str(problem)]) from None

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshlib.cli.check import inspect
+from meshlib.testing import build
+
+
+def write(path: Path, text: str | dict[str, Any]) -> Path:
+    path.write_text(text if isinstance(text, str) else json.dumps(text))
+    return path
+
+
+def test_a_good_configuration(tmp_path: Path) -> None:
+    report = inspect(write(tmp_path / "mesh.toml", '[services.a]\nendpoints = ["127.0.0.1:1"]\n'))
+    assert report.fine
+    assert (report.kind, report.problems, report.warnings, report.ignored) == ("meshlib", (), (), ())
+
+
+def test_every_problem_has_its_place(tmp_path: Path) -> None:
+    path = write(tmp_path / "mesh.toml", '[services.a]\nendpoint = ["x"]\ntimeout = "soon"\n')
+    report = inspect(path)
+    assert len(report.problems) == 2
+    assert all(str(path) in line for line in report.problems)
+    assert any("services.a.endpoint" in line and "endpoints" in line for line in report.problems)
+    assert any("services.a.timeout" in line for line in report.problems)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "place"),
+    [
+        ("mesh.toml", "[services\n", "line 1"),
+        ("mesh.json", "[]", "must be a table"),
+        ("mesh.txt", "", "ends with"),
+        ("mesh.toml", "[sidecar]\nmode = 'istio'\n", "not yet supported"),
+    ],
+)
+def test_what_cannot_be_used_at_all(tmp_path: Path, name: str, text: str, place: str) -> None:
+    report = inspect(write(tmp_path / name, text))
+    assert not report.fine
+    assert place in "\n".join(report.problems)
+
+
+def test_what_can_hardly_be_meant_is_a_warning(tmp_path: Path) -> None:
+    text = '[services.a]\nendpoints = ["127.0.0.1:1"]\n[[services.a.routes]]\nservice = "b"\n'
+    report = inspect(write(tmp_path / "mesh.toml", text))
+    assert not report.problems
+    assert any('goes to "b"' in line for line in report.warnings)
+    assert not report.fine
+
+
+def envoy(**cluster: Any) -> dict[str, Any]:
+    return {
+        "listeners": [
+            build.listener("l", build.route_config("r", build.virtual_host("all", build.route(cluster="c"))))
+        ],
+        "clusters": [build.cluster("c", ["127.0.0.1:1"], **cluster)],
+    }
+
+
+def test_a_good_file_of_envoys(tmp_path: Path) -> None:
+    report = inspect(write(tmp_path / "envoy.json", envoy()))
+    assert (report.kind, report.problems) == ("envoy", ())
+    assert report.fine
+
+
+def test_a_setting_of_envoys_that_is_not_honoured_is_listed_and_no_problem(tmp_path: Path) -> None:
+    report = inspect(
+        write(
+            tmp_path / "envoy.json",
+            envoy(lrs_server={"self": {}}) | {"admin": {}},
+        )
+    )
+    assert report.fine
+    assert {(item.type, item.resource) for item in report.ignored} == {("cluster", "c"), ("bootstrap", "")}
+    assert report.to_dict()["ignored"]
+
+
+def test_problems_of_a_file_of_envoys_have_their_place(tmp_path: Path) -> None:
+    data = envoy()
+    data["clusters"][0]["connect_timeout"] = "soon"
+    data["clusters"].append(build.cluster("d", lb_policy="NONSENSE"))
+    path = write(tmp_path / "envoy.json", data)
+    report = inspect(path)
+    assert all(line.startswith(f"{path}: ") for line in report.problems)
+    text = "\n".join(report.problems)
+    assert "clusters[0].connect_timeout" in text
+    assert "clusters[1]" in text
+
+
+def test_the_files_that_a_configuration_names_are_looked_at(tmp_path: Path) -> None:
+    data = envoy()
+    data["clusters"] = []
+    write(tmp_path / "envoy.json", data)
+    write(tmp_path / "boot.json", '{"xds_servers": []}')
+    path = write(tmp_path / "mesh.toml", 'services_file = "envoy.json"\n[xds]\nbootstrap = "boot.json"\n')
+    text = "\n".join(inspect(path).problems)
+    assert "envoy.json" in text
+    assert "'c'" in text
+    assert "boot.json" in text
+    assert "xds_servers" in text
+
+
+def test_files_of_tls_must_be_there(tmp_path: Path) -> None:
+    path = write(tmp_path / "mesh.toml", '[xds]\nserver = "127.0.0.1:1"\ntls = { ca = "none.pem" }\n')
+    [problem] = inspect(path).problems
+    assert "xds.tls.ca" in problem
+    assert "none.pem cannot be read" in problem
+
+
+def test_the_environment_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MESHLIB_SEED", "nonsense")
+    monkeypatch.setenv("MESHLIB_CONFIG", "/does/not/exist.toml")
+    assert inspect(write(tmp_path / "mesh.toml", "")).fine
