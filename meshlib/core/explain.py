@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from meshlib.core.plan import route_timeout
-from meshlib.core.rewrite import auto_host, choose_cluster, direct_response, redirect, request_head
+from meshlib.core.rewrite import (
+    auto_host,
+    choose_cluster,
+    direct_response,
+    local_reply,
+    redirect,
+    request_head,
+)
 from meshlib.core.upstream import LiveEndpoint, PickContext
 from meshlib.model.call import Decision, Head, Response
 from meshlib.model.cluster import Discovery
@@ -68,11 +75,12 @@ def explain(resolution: Resolution, head: Head, env: Env) -> Decision:
         return draft.decision()
     if resolution.listener is not None:
         draft.lines.append(f"listener {resolution.listener.name} ({resolution.part})")
+    head = draft.asked = draft.head = resolution.seen(head)
     match = resolution.routes.match(head, env.random, draft.lines)
     draft.match = match
     if match is None:
         draft.lines.append("no route matches: 404")
-        draft.response = Response(404)
+        draft.response = local_reply(head, Response(404))
         return draft.decision()
     draft.lines.append(f"virtual host {match.virtual_host.name}, route {match.name}")
     action = match.route.action
@@ -83,7 +91,7 @@ def explain(resolution: Resolution, head: Head, env: Env) -> Decision:
     elif isinstance(action, Redirect):
         draft.response = redirect(match, head)
     else:
-        draft.response = Response(404)
+        draft.response = local_reply(head, Response(404))
     if draft.response is not None:
         draft.lines.append(f"the configuration answers {draft.response.status}")
     return draft.decision()

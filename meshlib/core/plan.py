@@ -32,15 +32,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from meshlib.core.effects import Call, Effect, Env, Finish, Pass, Reply, Send, Sleep, Wait
+from meshlib.core.retry import Retries
 from meshlib.core.rewrite import (
+    ResponseContext,
     auto_host,
     choose_cluster,
     direct_response,
+    failure_reply,
+    local_reply,
     redirect,
     request_head,
     response_edits,
 )
-from meshlib.core.retry import Retries
 from meshlib.core.trace import render
 from meshlib.core.upstream import LiveEndpoint, Pick, PickContext, Refusal, RefusalKind, RetryPermit, Upstream
 from meshlib.errors import (
@@ -60,7 +63,6 @@ from meshlib.model.route import DirectResponse, Forward, HostRewriteKind, Redire
 
 if TYPE_CHECKING:
     from meshlib.core.match import Match
-    from meshlib.core.resolve import Resolution
     from meshlib.model.headers import Headers
     from meshlib.model.route import ClusterWeight
 
@@ -147,7 +149,9 @@ class Plan:
         "_pick",
         "_ready_by",
         "_retries",
+        "_sent",
         "_sent_at",
+        "_status",
         "_template",
         "_tried",
         "_upstream",
@@ -179,6 +183,8 @@ class Plan:
         self.cluster = ""
         self.started = 0.0
         self._sent_at = 0.0
+        self._sent: Head | None = None
+        self._status = 0
 
     # --- events ---------------------------------------------------------------------------------------------------
 
@@ -188,11 +194,12 @@ class Plan:
         if self._deadline is not None and now >= self._deadline:
             return self._out_of_time(None)
         call = self._call
+        call.head = call.resolution.seen(call.head)
         routes = call.resolution.routes
         match = routes.match(call.head, self._env.random) if routes is not None else None
         if match is None:
             self._words.append("no route matches: 404")
-            return Reply(Response(404))
+            return Reply(local_reply(call.head, Response(404)))
         self._match = match
         action = match.route.action
         if isinstance(action, Forward):
@@ -202,7 +209,7 @@ class Plan:
         if isinstance(action, Redirect):
             return Reply(redirect(match, call.head))
         self._words.append("the route is for servers only: 404")
-        return Reply(Response(404))
+        return Reply(local_reply(call.head, Response(404)))
 
     def outcome(self, outcome: Outcome, now: float) -> Effect:
         """The attempt's head arrived, or it failed."""
@@ -262,7 +269,7 @@ class Plan:
         upstream = self._env.upstream(call.resolution.part, self.cluster)
         if upstream is None:
             message = f"route {match.name} names cluster {self.cluster!r}, which is not known"
-            return Finish(None, NoHealthyEndpoint, message, Response(action.not_found_status))
+            return Finish(None, NoHealthyEndpoint, message, self._told(Response(action.not_found_status)))
         self._upstream = upstream
         self._time_limits(action, now)
         self._template = request_head(match, self._weight, call.head, cluster=self.cluster)
@@ -329,19 +336,26 @@ class Plan:
 
     def _head(self, number: int, endpoint: LiveEndpoint, deadline: float | None, now: float) -> Head:
         match, head = self._match, self._template
-        assert match is not None and head is not None
+        assert match is not None
+        assert head is not None
         if self._retries is not None:
             head = head.copy()
         action = match.route.action
         assert isinstance(action, Forward)
-        rewrite = (self._weight.host_rewrite if self._weight is not None else None) or action.host_rewrite
+        rewrite = action.host_rewrite
         if rewrite is not None and rewrite.kind is HostRewriteKind.AUTO:
             head = auto_host(match, self._weight, head, endpoint.hostname)
         if deadline is not None:
             head.headers.set(_EXPECTED_TIMEOUT, str(round((deadline - now) * 1000)))
         if match.virtual_host.include_attempt_count:
             head.headers.set(_ATTEMPT_COUNT, str(number))
+        self._sent = head
         return head
+
+    def _told(self, response: Response) -> Response:
+        """A failure as the response that a sidecar gives, with the route's response edits."""
+        match = self._match
+        return response if match is None else failure_reply(match, self._weight, self._call.head, response)
 
     def _hash(self) -> int | None:
         key = self._call.hash_key
@@ -365,7 +379,7 @@ class Plan:
             # A retry that cannot be made is no news: how the last attempt failed is the answer.
             return self._finish(self._last)
         failure, response = _REFUSALS[refusal.kind]
-        return Finish(None, failure, refusal.detail, response)
+        return Finish(None, failure, refusal.detail, self._told(response))
 
     def _retry(self, outcome: Outcome, delay: float, reason: str, now: float) -> Effect | None:
         upstream, policy_budget = (
@@ -393,20 +407,21 @@ class Plan:
 
     def _finish(self, outcome: Outcome) -> Effect:
         if outcome.kind is OutcomeKind.OK:
+            self._status = outcome.status or 0
             return Finish(outcome)
         failure, response = _FAILURES[outcome.kind]
         if isinstance(outcome.error, Overloaded):
             failure, response = _REFUSALS[RefusalKind.MAX_REQUESTS]
         where = self._attempts[-1].endpoint if self._attempts else ""
         detail = outcome.detail or (str(outcome.error) if outcome.error is not None else outcome.kind.value)
-        return Finish(outcome, failure, f"{self.cluster} at {where}: {detail}", response)
+        return Finish(outcome, failure, f"{self.cluster} at {where}: {detail}", self._told(response))
 
     def _out_of_time(self, outcome: Outcome | None) -> Effect:
         _, response = _FAILURES[OutcomeKind.TIMEOUT]
         where = f" ({self._attempts[-1].endpoint})" if self._attempts else ""
         message = f"{self._limit or 'the deadline'} is over{where}"
         self._words.append(message)
-        return Finish(outcome, DeadlineExceeded, message, response)
+        return Finish(outcome, DeadlineExceeded, message, self._told(response))
 
     # --- facts ----------------------------------------------------------------------------------------------------
 
@@ -423,7 +438,16 @@ class Plan:
         """The response's header lines as the routes edit them, or None for no change."""
         if self._match is None:
             return None
-        return response_edits(self._match, self._weight, headers, None)
+        if not self._match.compiled.edits_responses:
+            return None
+        pick = self._pick
+        context = ResponseContext(
+            self._sent,
+            status=self._status,
+            cluster=self.cluster,
+            endpoint=pick.endpoint.name if pick is not None else "",
+        )
+        return response_edits(self._match, self._weight, headers, context)
 
     def info(self, now: float) -> CallInfo:
         """What has been done so far."""
