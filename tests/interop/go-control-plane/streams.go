@@ -118,15 +118,15 @@ func (s *streams) callbacks() server.CallbackFuncs {
 		DeltaStreamClosedFunc: func(id int64, _ *core.Node) { s.closed(-id) },
 		StreamRequestFunc: func(id int64, r *discovery.DiscoveryRequest) error {
 			s.update(id, r.GetTypeUrl(), func(to *stream, w *watch) {
-				to.Node = r.GetNode().GetId()
-				w.Names = r.GetResourceNames()
+				to.name(r.GetNode())
+				w.Names = append([]string{}, r.GetResourceNames()...)
 				w.asked(r.GetVersionInfo(), r.GetErrorDetail().GetMessage(), r.GetErrorDetail() != nil)
 			})
 			return nil
 		},
 		StreamDeltaRequestFunc: func(id int64, r *discovery.DeltaDiscoveryRequest) error {
 			s.update(-id, r.GetTypeUrl(), func(to *stream, w *watch) {
-				to.Node = r.GetNode().GetId()
+				to.name(r.GetNode())
 				w.Names = changed(w.Names, r.GetResourceNamesSubscribe(), r.GetResourceNamesUnsubscribe())
 				w.asked(r.GetResponseNonce(), r.GetErrorDetail().GetMessage(), r.GetErrorDetail() != nil)
 			})
@@ -138,6 +138,13 @@ func (s *streams) callbacks() server.CallbackFuncs {
 		StreamDeltaResponseFunc: func(id int64, _ *discovery.DeltaDiscoveryRequest, r *discovery.DeltaDiscoveryResponse) {
 			s.update(-id, r.GetTypeUrl(), func(_ *stream, w *watch) { w.Sent = r.GetNonce() })
 		},
+	}
+}
+
+// name keeps the node of the first request: later ones may leave it out.
+func (s *stream) name(node *core.Node) {
+	if node.GetId() != "" {
+		s.Node = node.GetId()
 	}
 }
 

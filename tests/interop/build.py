@@ -1,0 +1,143 @@
+"""Builds the control planes that the tests here talk to: ``python tests/interop/build.py [go-control-plane] [istiod]``.
+
+A binary is kept in ``build/interop/`` under the hash of all that it is made of (our sources, the pinned module, Go's
+own version), so that a second call costs nothing. The first build of go-control-plane takes about a minute on two
+cores, that of istiod about five, and both read modules through Go's ordinary proxy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+HERE = Path(__file__).resolve().parent
+KEPT = HERE.parents[1] / "build" / "interop"
+
+ISTIO_MODULE = "istio.io/istio"
+ISTIO_VERSION = "v0.0.0-20260423205519-b01690e6db7d"
+
+INSTALL_GO = "apt-get install -y golang-go"
+
+
+class GoMissing(Exception):
+    """There is no Go on this machine; the text says how to get it."""
+
+
+class BuildFailed(Exception):
+    """Go was there and could not build; the text is what it said."""
+
+
+def go() -> str:
+    """Go's command. Raises GoMissing."""
+    found = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin:/usr/lib/go/bin")
+    if found is None:
+        raise GoMissing(f"Go is needed to build the control plane and is not installed: {INSTALL_GO}")
+    return found
+
+
+def go_control_plane() -> Path:
+    """The binary of go-control-plane/, built if need be."""
+    sources = HERE / "go-control-plane"
+    files = [*sources.glob("*.go"), sources / "go.mod", sources / "go.sum"]
+
+    def build(binary: Path) -> None:
+        _run(["build", "-trimpath", "-mod=readonly", "-o", str(binary), "."], sources)
+
+    return _kept("go-control-plane", files, "", build)
+
+
+def istiod() -> Path:
+    """The binary of istiod/, built if need be.
+
+    Its go.mod is that of the Istio module with another name, and its go.sum that module's: some sums cannot be
+    looked up, and other versions of what it requires have never been tested with it.
+    """
+    files = list((HERE / "istiod").glob("*.go"))
+
+    def build(binary: Path) -> None:
+        folder = binary.parent / "istiod-source"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        module = json.loads(_run(["mod", "download", "-json", f"{ISTIO_MODULE}@{ISTIO_VERSION}"], folder))
+        requirements = (Path(module["Dir"]) / "go.mod").read_text(encoding="utf-8").splitlines()
+        named = [
+            "module meshlib/interop/istiod" if line.startswith("module ") else line for line in requirements
+        ]
+        _write(folder / "go.mod", [*named, "", f"require {ISTIO_MODULE} {ISTIO_VERSION}"])
+        sums = (Path(module["Dir"]) / "go.sum").read_text(encoding="utf-8").splitlines()
+        own = [f"{ISTIO_MODULE} {ISTIO_VERSION} {module['Sum']}"]
+        own.append(f"{ISTIO_MODULE} {ISTIO_VERSION}/go.mod {module['GoModSum']}")
+        _write(folder / "go.sum", [*sums, *own])
+        for file in files:
+            shutil.copy(file, folder)
+        _run(["build", "-trimpath", "-mod=mod", "-o", str(binary), "."], folder)
+        shutil.rmtree(folder)
+
+    return _kept("istiod", files, ISTIO_VERSION, build)
+
+
+PROGRAMS: dict[str, Callable[[], Path]] = {"go-control-plane": go_control_plane, "istiod": istiod}
+
+
+def _kept(name: str, files: list[Path], extra: str, build: Callable[[Path], None]) -> Path:
+    """The binary for this content. One process builds, others wait for it; binaries of older content go."""
+    # Outside the package folder, as there is no module there: Go would read its go.mod for another toolchain.
+    digest = hashlib.sha256(_run(["env", "GOVERSION", "GOOS", "GOARCH"], HERE).encode() + extra.encode())
+    for file in sorted(files):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    KEPT.mkdir(parents=True, exist_ok=True)
+    binary = KEPT / f"{name}-{digest.hexdigest()[:16]}"
+    with _locked(KEPT / f"{name}.lock"):
+        if not binary.exists():
+            unfinished = KEPT / f"{name}.new"
+            build(unfinished)
+            for old in KEPT.glob(f"{name}-{'[0-9a-f]' * 16}"):
+                old.unlink()
+            unfinished.rename(binary)
+    return binary
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _run(arguments: list[str], folder: Path) -> str:
+    done = subprocess.run([go(), *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise BuildFailed(f"go {' '.join(arguments)}, in {folder.name}:\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def _write(path: Path, lines: list[str]) -> None:
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def main(names: list[str]) -> int:
+    unknown = [name for name in names if name not in PROGRAMS]
+    if unknown:
+        print(f"no such program: {', '.join(unknown)}; there are {', '.join(PROGRAMS)}", file=sys.stderr)
+        return 2
+    try:
+        for name in names or list(PROGRAMS):
+            print(f"{name}: {PROGRAMS[name]()}", flush=True)
+    except (GoMissing, BuildFailed) as problem:
+        print(problem, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

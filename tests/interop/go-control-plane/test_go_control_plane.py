@@ -1,0 +1,347 @@
+"""meshlib against Envoy's go-control-plane: the snapshot cache that many control planes are made of.
+
+Every scenario runs in both views of the contract: listeners asked for by name (``target``) and listeners made for an
+Envoy (``sidecar``). None has a retry policy, so every call that fails shows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import meshlib
+from tests.interop.support.calling import calling, calling_async, fits, until
+from tests.interop.support.programs import GoControlPlane
+from tests.interop.support.snapshots import PORT, Service, assignment, cluster, snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.interop.support.upstreams import Upstream
+
+NODE = "interop"
+URL = f"http://reviews:{PORT}/api"
+READY = 10.0
+
+
+@pytest.fixture(params=["target", "sidecar"])
+def view(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def launch(go_control_plane_binary: Path, tmp_path: Path) -> Iterator[Callable[..., GoControlPlane]]:
+    """A control plane with these options, running; stopped at the end."""
+    programs: list[GoControlPlane] = []
+
+    def start(*options: str) -> GoControlPlane:
+        folder = tmp_path / f"control-plane-{len(programs)}"
+        folder.mkdir()
+        programs.append(GoControlPlane(go_control_plane_binary, folder, *options))
+        programs[-1].start()
+        return programs[-1]
+
+    yield start
+    for program in programs:
+        program.stop()
+
+
+@pytest.fixture
+def plane(launch: Callable[..., GoControlPlane]) -> GoControlPlane:
+    return launch()
+
+
+def config(plane: GoControlPlane, view: str) -> dict[str, Any]:
+    return {"node": {"id": NODE}, "xds": {"server": plane.server, "view": view}}
+
+
+def reviews(shares: dict[str, int], **clusters: list[Upstream]) -> Service:
+    return Service("reviews", clusters, shares)
+
+
+def xds(mesh: meshlib.Mesh) -> Any:
+    """The status of the mesh's control plane."""
+    (source,) = [source for source in mesh.status().sources if source.kind == "xds"]
+    return source
+
+
+class TestSplit:
+    def test_shares_are_kept(self, view, plane, make_mesh, upstream):
+        v1, v2 = upstream("v1"), upstream("v2")
+        plane.put(snapshot(view, NODE, "1", reviews({"v1": 80, "v2": 20}, v1=[v1], v2=[v2])))
+        mesh = make_mesh(config(plane, view))
+        mesh.wait_ready(f"reviews:{PORT}", timeout=READY)
+        with meshlib.Client(mesh=mesh) as client:
+            responses = [client.get(URL) for _ in range(1000)]
+        names = Counter(response.json()["name"] for response in responses)
+        assert set(names) == {"v1", "v2"}
+        assert fits(names, "v2", 0.2), names
+        info = meshlib.call_info(responses[0])
+        assert info.via == "mesh"
+        assert info.cluster == responses[0].json()["name"]
+        assert info.endpoint == {"v1": v1, "v2": v2}[info.cluster].address
+        assert info.listener == (f"reviews:{PORT}" if view == "target" else "outbound")
+        assert info.trace()
+
+    async def test_shares_are_kept_by_tasks(self, view, plane, make_mesh, upstream):
+        plane.put(
+            snapshot(view, NODE, "1", reviews({"v1": 80, "v2": 20}, v1=[upstream("v1")], v2=[upstream("v2")]))
+        )
+        mesh = make_mesh(config(plane, view))
+        async with meshlib.AsyncClient(mesh=mesh) as client:
+
+            async def some(count: int) -> list[str]:
+                return [(await client.get(URL)).json()["name"] for _ in range(count)]
+
+            batches = await asyncio.gather(*(some(50) for _ in range(20)))
+        names = Counter(name for batch in batches for name in batch)
+        assert names.total() == 1000
+        assert fits(names, "v2", 0.2), names
+
+    def test_endpoints_of_a_cluster_take_turns(self, view, plane, make_mesh, upstream):
+        found = [upstream(name) for name in ("a", "b", "c")]
+        plane.put(snapshot(view, NODE, "1", reviews({"v1": 1}, v1=found)))
+        mesh = make_mesh(config(plane, view))
+        with meshlib.Client(mesh=mesh) as client:
+            names = Counter(client.get(URL).json()["name"] for _ in range(90))
+        assert names == {"a": 30, "b": 30, "c": 30}
+
+    def test_what_would_be_done_is_told_without_doing_it(self, view, plane, make_mesh, upstream):
+        v1 = upstream("v1")
+        plane.put(snapshot(view, NODE, "7", reviews({"v1": 1}, v1=[v1])))
+        mesh = make_mesh(config(plane, view))
+        mesh.wait_ready(f"reviews:{PORT}", timeout=READY)
+        decision = mesh.explain("GET", URL, headers={})
+        assert (decision.via, decision.cluster, decision.endpoint) == ("mesh", "v1", v1.address)
+        assert (decision.virtual_host, decision.path) == ("reviews", "/api")
+        assert v1.served == 0
+
+    def test_status_tells_versions_and_counts(self, view, plane, make_mesh, upstream):
+        plane.put(snapshot(view, NODE, "7", reviews({"v1": 1}, v1=[upstream("v1")])))
+        mesh = make_mesh(config(plane, view))
+        mesh.wait_ready(f"reviews:{PORT}", timeout=READY)
+        status = until(lambda: (found := xds(mesh)).state == "ready" and found, "the source to be ready")
+        assert dict(status.versions) == dict.fromkeys(("listener", "route", "cluster", "endpoint"), "7")
+        assert dict(status.resources) == dict.fromkeys(("listener", "route", "cluster", "endpoint"), 1)
+        assert status.server == plane.server
+        assert (status.rejected, status.waiting, status.last_error) == ((), (), "")
+
+
+class TestChanges:
+    """The configuration changes while calls go on."""
+
+    def test_weights(self, view, plane, make_mesh, upstream):
+        clusters = {"v1": [upstream("v1")], "v2": [upstream("v2")]}
+        plane.put(snapshot(view, NODE, "1", reviews({"v1": 100, "v2": 0}, **clusters)))
+        mesh = make_mesh(config(plane, view))
+        with meshlib.Client(mesh=mesh) as client, calling(lambda: client.get(URL)) as calls:
+            calls.only("v1")
+            plane.put(snapshot(view, NODE, "2", reviews({"v1": 50, "v2": 50}, **clusters)))
+            calls.only("v1", "v2")
+            plane.put(snapshot(view, NODE, "3", reviews({"v1": 0, "v2": 100}, **clusters)))
+            calls.only("v2")
+        assert calls.failures == []
+
+    def test_endpoints(self, view, plane, make_mesh, upstream):
+        a, b, c = upstream("a"), upstream("b"), upstream("c")
+        plane.put(snapshot(view, NODE, "1", reviews({"v1": 1}, v1=[a, b])))
+        mesh = make_mesh(config(plane, view))
+        with meshlib.Client(mesh=mesh) as client, calling(lambda: client.get(URL)) as calls:
+            calls.only("a", "b")
+            plane.put(snapshot(view, NODE, "2", reviews({"v1": 1}, v1=[b, c])))
+            calls.only("b", "c")
+            plane.put(snapshot(view, NODE, "3", reviews({"v1": 1}, v1=[c])))
+            calls.only("c")
+        assert calls.failures == []
+        endpoints = mesh.status().clusters["v1"].endpoints
+        assert [(one.address, one.active) for one in endpoints] == [(c.address, 0)]
+
+    async def test_endpoints_under_tasks(self, view, plane, make_mesh, upstream):
+        a, b = upstream("a"), upstream("b")
+        plane.put(snapshot(view, NODE, "1", reviews({"v1": 1}, v1=[a])))
+        mesh = make_mesh(config(plane, view))
+        async with meshlib.AsyncClient(mesh=mesh) as client, calling_async(lambda: client.get(URL)) as calls:
+            await asyncio.to_thread(calls.only, "a")
+            await asyncio.to_thread(plane.put, snapshot(view, NODE, "2", reviews({"v1": 1}, v1=[b])))
+            await asyncio.to_thread(calls.only, "b")
+        assert calls.failures == []
+
+    def test_a_route_moves_to_a_cluster_that_is_new(self, view, plane, make_mesh, upstream):
+        # CA-02, CA-03: one snapshot brings the cluster, its endpoints and the route; nothing orders them on the way.
+        plane.put(snapshot(view, NODE, "1", reviews({"v1": 1}, v1=[upstream("v1")])))
+        mesh = make_mesh(config(plane, view))
+        with meshlib.Client(mesh=mesh) as client, calling(lambda: client.get(URL)) as calls:
+            calls.only("v1")
+            for number in range(2, 7):
+                name = f"v{number}"
+                plane.put(snapshot(view, NODE, str(number), reviews({name: 1}, **{name: [upstream(name)]})))
+                calls.only(name)
+        assert calls.failures == []
+        until(lambda: set(mesh.status().clusters) == {"v6"}, "the clusters that nothing names to be gone")
+
+
+class TestSuperset:
+    """ads=true answers a request that names resources only if it names all that the snapshot has of the type."""
+
+    @pytest.mark.parametrize("order", [(), ("-ordered",)], ids=["any-order", "ordered"])
+    def test_all_that_is_made_for_an_envoy_is_asked_for(self, launch, order, make_mesh, upstream):
+        # Envoy asks for the endpoints of every EDS cluster that it is given, whether a route names it or not. Who
+        # asks only for those that routes name gets no endpoints at all from such a server.
+        plane = launch("-ads", *order)
+        v1 = upstream("v1")
+        body = snapshot("sidecar", NODE, "1", reviews({"v1": 1}, v1=[v1]))
+        body["clusters"].append(cluster("unreferenced"))
+        body["endpoints"].append(assignment("unreferenced", [v1]))
+        plane.put(body)
+        mesh = make_mesh(config(plane, "sidecar"))
+        mesh.wait_ready(f"reviews:{PORT}", timeout=READY)
+        with meshlib.Client(mesh=mesh) as client:
+            assert client.get(URL).json()["name"] == "v1"
+        assert sorted(plane.watch("ClusterLoadAssignment")["names"]) == ["unreferenced", "v1"]
+
+    @pytest.mark.parametrize("order", [(), ("-ordered",)], ids=["any-order", "ordered"])
+    def test_changes_arrive(self, launch, order, make_mesh, upstream):
+        plane = launch("-ads", *order)
+        a, b = upstream("a"), upstream("b")
+        plane.put(snapshot("sidecar", NODE, "1", reviews({"v1": 1}, v1=[a])))
+        mesh = make_mesh(config(plane, "sidecar"))
+        with meshlib.Client(mesh=mesh) as client, calling(lambda: client.get(URL)) as calls:
+            calls.only("a")
+            plane.put(snapshot("sidecar", NODE, "2", reviews({"v1": 1}, v1=[b])))
+            calls.only("b")
+            plane.put(snapshot("sidecar", NODE, "3", reviews({"v2": 1}, v1=[b], v2=[a])))
+            calls.only("a")
+        assert calls.failures == []
+
+    def test_a_name_alone_is_not_answered_and_that_is_told(self, launch, make_mesh, upstream):
+        plane = launch("-ads")
+        services = (
+            Service("reviews", {"v1": [upstream("v1")]}),
+            Service("ratings", {"r1": [upstream("r1")]}),
+        )
+        plane.put(snapshot("target", NODE, "1", *services))
+        mesh = make_mesh(config(plane, "target"))
+        with pytest.raises(meshlib.NotReady, match="reviews"):
+            mesh.wait_ready(f"reviews:{PORT}", timeout=1)
+        assert f"reviews:{PORT}" in xds(mesh).waiting
+        mesh.wait_ready(f"reviews:{PORT}", f"ratings:{PORT}", timeout=READY)
+        with meshlib.Client(mesh=mesh) as client:
+            assert client.get(URL).json()["name"] == "v1"
+            assert client.get(f"http://ratings:{PORT}/").json()["name"] == "r1"
+        assert xds(mesh).waiting == ()
+
+
+class TestOutage:
+    """The control plane goes and comes back while calls go on (CA-01, ST-04, ST-07, ST-08)."""
+
+    def test_killed_and_restarted(self, view, plane, make_mesh, upstream):
+        a, b = upstream("a"), upstream("b")
+        plane.put(snapshot(view, NODE, "1", reviews({"v1": 1}, v1=[a])))
+        mesh = make_mesh(config(plane, view))
+        with meshlib.Client(mesh=mesh) as client, calling(lambda: client.get(URL)) as calls:
+            calls.only("a")
+            plane.kill()
+            until(lambda: xds(mesh).state == "stale", "the source to be stale")
+            calls.more(200)
+            assert set(calls.names) == {"a"}
+            plane.put(snapshot(view, NODE, "2", reviews({"v1": 1}, v1=[b])))
+            plane.start()
+            calls.only("b")
+        assert calls.failures == []
+        assert xds(mesh).state == "ready"
+
+    def test_restarted_with_what_it_had(self, view, plane, make_mesh, upstream):
+        # SW-19, EX-04: the same versions from a server that knows nothing of us; nothing is dropped, all is asked for.
+        a, b = upstream("a"), upstream("b")
+        plane.put(snapshot(view, NODE, "1", reviews({"v1": 1}, v1=[a])))
+        mesh = make_mesh(config(plane, view))
+        with meshlib.Client(mesh=mesh) as client, calling(lambda: client.get(URL)) as calls:
+            calls.only("a")
+            for _ in range(3):
+                plane.restart()
+                until(
+                    lambda: plane.watch("ClusterLoadAssignment")["acked"] == "1",
+                    "the endpoints to be acknowledged",
+                )
+                calls.more(50)
+            plane.put(snapshot(view, NODE, "2", reviews({"v1": 1}, v1=[b])))
+            calls.only("b")
+        assert calls.failures == []
+        assert plane.watch("ClusterLoadAssignment")["names"] == ["v1"]
+
+    def test_not_there_at_the_start(self, view, plane, make_mesh, upstream):
+        # CA-09: recovers without a restart of ours.
+        plane.put(snapshot(view, NODE, "1", reviews({"v1": 1}, v1=[upstream("v1")])))
+        plane.kill()
+        mesh = make_mesh(config(plane, view))
+        with pytest.raises(meshlib.NotReady):
+            mesh.wait_ready(f"reviews:{PORT}", timeout=0.5)
+        assert xds(mesh).last_error
+        plane.start()
+        mesh.wait_ready(f"reviews:{PORT}", timeout=READY)
+        with meshlib.Client(mesh=mesh) as client:
+            assert client.get(URL).json()["name"] == "v1"
+
+    @pytest.mark.parametrize("code", ["UNAVAILABLE", "INTERNAL", "OK"])
+    def test_stream_closed(self, view, code, plane, make_mesh, upstream):
+        a, b = upstream("a"), upstream("b")
+        plane.put(snapshot(view, NODE, "1", reviews({"v1": 1}, v1=[a])))
+        mesh = make_mesh(config(plane, view))
+        with meshlib.Client(mesh=mesh) as client, calling(lambda: client.get(URL)) as calls:
+            calls.only("a")
+            before = plane.opened()
+            assert plane.close_streams(code=code) == 1
+            until(lambda: plane.opened() > before and len(plane.streams()) == 1, "a new stream")
+            until(
+                lambda: plane.watch("ClusterLoadAssignment")["acked"] == "1",
+                "the endpoints to be acknowledged",
+            )
+            assert plane.streams()[0]["node"] == NODE  # ST-02
+            plane.put(snapshot(view, NODE, "2", reviews({"v1": 1}, v1=[b])))
+            calls.only("b")
+        assert calls.failures == []
+        assert plane.opened() == before + 1, "a stream that had answers is reopened once, not in a loop"
+
+    def test_connection_closed(self, view, plane, make_mesh, upstream):
+        a, b = upstream("a"), upstream("b")
+        plane.put(snapshot(view, NODE, "1", reviews({"v1": 1}, v1=[a])))
+        mesh = make_mesh(config(plane, view))
+        with meshlib.Client(mesh=mesh) as client, calling(lambda: client.get(URL)) as calls:
+            calls.only("a")
+            before = plane.opened()
+            assert plane.close_connections() == 1
+            plane.put(snapshot(view, NODE, "2", reviews({"v1": 1}, v1=[b])))
+            calls.only("b")
+        assert calls.failures == []
+        assert plane.opened() > before
+
+
+class TestRefusal:
+    def test_a_wrong_cluster_is_refused_by_name_and_the_rest_serves(self, view, plane, make_mesh, upstream):
+        # SW-02, SW-06, ER-01, ER-02: go-control-plane sees the NACK with its reason; the good cluster moves on.
+        a, b = upstream("a"), upstream("b")
+        good = reviews({"v1": 1}, v1=[a])
+        plane.put(snapshot(view, NODE, "1", good))
+        mesh = make_mesh(config(plane, view))
+        mesh.wait_ready(f"reviews:{PORT}", timeout=READY)
+        wrong = snapshot(view, NODE, "2", reviews({"v1": 1}, v1=[b]))
+        wrong["clusters"][0]["connectTimeout"] = "-5s"
+        with meshlib.Client(mesh=mesh) as client, calling(lambda: client.get(URL)) as calls:
+            calls.only("a")
+            plane.put(wrong)
+            watch = until(lambda: (said := plane.watch("Cluster"))["nacks"] and said, "a refusal")
+            assert "v1" in watch["error"]
+            assert "connect_timeout" in watch["error"]
+            assert watch["acked"] == "1"
+            calls.only("b")  # the endpoints are a response of their own, and right
+            (rejected,) = until(lambda: xds(mesh).rejected, "the refusal in the status")
+            assert (rejected.type, rejected.resource) == ("cluster", "v1")
+            plane.put(snapshot(view, NODE, "3", good))
+            until(lambda: not xds(mesh).rejected, "the refusal to be gone")
+            calls.only("a")
+        assert calls.failures == []
+        assert plane.watch("Cluster")["acked"] == "3"
