@@ -55,7 +55,10 @@ class Instruments:
         self._retries.add(1, {"meshlib.cluster": event.cluster})
 
     def ejected(self, event: EndpointEjected) -> None:
-        self._ejections.add(1, {"meshlib.cluster": event.cluster, "meshlib.ejection.reason": event.reason})
+        # "5 gateway failures in a row": the number would make a series of each.
+        number, _, words = event.reason.partition(" ")
+        reason = words if number.isdigit() else event.reason
+        self._ejections.add(1, {"meshlib.cluster": event.cluster, "meshlib.ejection.reason": reason})
 
     def breaker(self, event: BreakerChanged) -> None:
         self._breakers.add(1, {"meshlib.cluster": event.cluster, "meshlib.breaker.state": event.new})
