@@ -50,7 +50,8 @@ class _Config:
     hosts: tuple[Named, ...] = ()
     current: RouteConfiguration | None = None
     whole: bool = False  # whether a version was ever in force as it came
-    clusters: frozenset[str] = frozenset()  # what it named when it was last looked at, newest and in force
+    clusters: frozenset[str] = frozenset()  # what is named by the newest and by what is in force
+    in_force: frozenset[str] = frozenset()  # by what is in force alone
     users: set[_Root] = field(default_factory=set)
 
 
@@ -66,7 +67,8 @@ class _Root:
     made_of: tuple[object, ...] = ()
     keys: frozenset[_Key] = frozenset()
     current_keys: frozenset[_Key] = frozenset()
-    tcp: frozenset[str] = frozenset()
+    routed: frozenset[str] = frozenset()  # clusters that the routes of `current` name
+    clusters: frozenset[str] = frozenset()  # those, and what chains of TCP name
     failed: str = ""
 
 
@@ -178,7 +180,7 @@ class Graph:
         if root.target and root.latest is not None and not root.latest.api:
             root.failed, root.latest = "is a listener for a sidecar: it has no api_listener", None
         if root.latest is None:  # deleted, refused or of no use: no target any more
-            root.current, root.made_of, root.current_keys = None, (), frozenset()
+            _retire(root)
         self._follow(root)
         for key in root.keys:
             config = self._configs.get(key)
@@ -198,8 +200,8 @@ class Graph:
         return chain.http.routes if chain.http is not None else None
 
     def _drop_root(self, root: _Root) -> None:
-        root.latest = root.current = None
-        root.current_keys = frozenset()
+        root.latest = None
+        _retire(root)
         self._follow(root)
         self._stale_roots = True
 
@@ -211,14 +213,15 @@ class Graph:
             self._configs.setdefault(key, _Config(key)).users.add(root)
         for key in root.keys - keys:
             self._release_config(key, root)
-        tcp = _tcp(root.latest) | _tcp(root.current)
-        for name in tcp - root.tcp:
+        # What is in force holds its own clusters: the configuration that it came from may have moved on (CA-03).
+        clusters = _tcp(root.latest) | _tcp(root.current) | root.routed
+        for name in clusters - root.clusters:
             self._links.use(name, root)
             self._stale_clusters = True
-        for name in root.tcp - tcp:
+        for name in root.clusters - clusters:
             self._links.release(name, root)
             self._stale_clusters = True
-        root.keys, root.tcp = keys, tcp
+        root.keys, root.clusters = keys, clusters
 
     def _release_config(self, key: _Key, user: _Root) -> None:
         config = self._configs[key]
@@ -240,20 +243,24 @@ class Graph:
         self._name_clusters(config)
 
     def _name_clusters(self, config: _Config) -> None:
-        names: set[str] = set()
-        for item in config.hosts:
-            names |= item.clusters
-        if config.current is not None and config.current is not config.latest:
+        names = frozenset[str]().union(*(item.clusters for item in config.hosts))
+        config.in_force = frozenset()
+        if config.current is not None and config.current is config.latest:
+            config.in_force = names
+        elif config.current is not None:
             known = {id(item.host): item.clusters for item in config.hosts}
-            for host in config.current.virtual_hosts:
-                names |= known.get(id(host)) or clusters_of(host)
+            hosts = config.current.virtual_hosts
+            config.in_force = frozenset[str]().union(
+                *(known.get(id(host)) or clusters_of(host) for host in hosts)
+            )
+            names |= config.in_force
         for name in names - config.clusters:
             self._links.use(name, config.key)
             self._stale_clusters = True
         for name in config.clusters - names:
             self._links.release(name, config.key)
             self._stale_clusters = True
-        config.clusters = frozenset(names)
+        config.clusters = names
 
     def _settle(self, key: _Key) -> None:
         """Takes into force what of a configuration can be, and links the listeners that name it."""
@@ -292,6 +299,8 @@ class Graph:
         root.made_of = made_of
         root.current = _linked(root.latest, found)
         root.current_keys = _keys(root.latest)
+        used = (self._configs[key].in_force for key in root.current_keys if key in self._configs)
+        root.routed = frozenset[str]().union(*used)
         self._stale_roots = True
         self._follow(root)
 
@@ -403,6 +412,12 @@ def _serves(config: _Config, authority: str) -> bool:
         return config.whole
     found = best_host(config.current, authority)
     return found is not None and found[1] == newest[1]
+
+
+def _retire(root: _Root) -> None:
+    """Nothing of it is in force any more."""
+    root.current, root.made_of = None, ()
+    root.current_keys = root.routed = frozenset()
 
 
 def _keys(listener: Listener | None) -> frozenset[_Key]:

@@ -51,8 +51,8 @@ def merge(
     """(what can be in force now, whether that is `new` itself).
 
     The domains of a host whose clusters are not all `ready` keep what `old` has for them. Those that are in no `old`
-    wait; until there was once a `whole` configuration, no wildcard may answer for them meanwhile. None: nothing of it
-    can be in force yet.
+    wait; until there was once a `whole` configuration, no wildcard may answer for them meanwhile. None: there was no
+    `old`, and nothing of `new` can be in force yet.
     """
     complete = [all(ready(name) for name in item.clusters) for item in hosts]
     if all(complete):
@@ -69,7 +69,9 @@ def merge(
         waiting.extend(domain for domain in own if domain not in former)
     if not whole and waiting:
         kept = [left for host in kept if (left := _held_back(host, waiting)) is not None]
-    return (replace(new, virtual_hosts=tuple(kept)) if kept else None), False
+    if not kept and old is None:
+        return None, False
+    return replace(new, virtual_hosts=tuple(kept)), False
 
 
 def _as_before(domains: list[str], former: dict[str, VirtualHost]) -> list[VirtualHost]:

@@ -157,6 +157,29 @@ class TestUpdates:
         assert wire.part.targets["a"].http.routes.name == "other"
         assert ("route", ["other"]) in [each[:2] for each in wire.asked]
 
+    def test_ca_03_what_is_in_force_keeps_its_clusters_though_its_routes_move_on(self):
+        wire = target("a")
+        wire.send("listener", build.api_listener("a", "other"))
+        wire.send(
+            "route", build.route_config("r-a", host("a", "b"))
+        )  # no longer of interest to the newest listener
+        wire.send("cluster", static("a"), static("b"))
+        assert wire.part.targets["a"].http.routes.virtual_hosts[0].routes[0].action.cluster == "a"
+        assert "a" in wire.part.clusters
+
+    def test_ca_03_its_host_by_another_domain(self):
+        wire = target("a")
+        wire.send("route", build.route_config("r-a", host("any", "a", "*")))
+        wire.send("route", build.route_config("r-a", host("own", "missing", "a")))
+        assert wire.routes("a") == {"any": ("*",)}
+        assert set(wire.part.clusters) == {"a"}
+
+    def test_a_host_that_the_server_took_away(self):
+        wire = target("a")
+        wire.send("route", build.route_config("r-a", host("b", "missing")))
+        assert wire.routes("a") == {}
+        assert wire.part.clusters == {}
+
     def test_ca_07_inline_and_back(self):
         wire = target("a")
         wire.send("listener", build.api_listener("a", routes(host("a"), name="inline")))
