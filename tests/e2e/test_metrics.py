@@ -87,7 +87,7 @@ def test_ejections_and_breakers_are_counted(recorded: Recorded, upstream: Upstre
             client.get("http://reviews/")
     [ejections] = recorded.points("meshlib.ejections")
     assert ejections.attributes["meshlib.cluster"] == "reviews"
-    assert ejections.attributes["meshlib.ejection.reason"] == "5xx in a row"
+    assert ejections.attributes["meshlib.ejection.reason"] == "5xx or lost connections in a row"
     assert ejections.value >= 1
     states = {
         point.attributes["meshlib.breaker.state"]: point.value
