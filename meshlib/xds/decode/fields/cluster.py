@@ -33,9 +33,10 @@ def _failure_percentage(message: Any) -> bool:
 CLUSTER = {
     f"{_CLUSTER}Cluster": rules(
         honoured="transport_socket_matches name type cluster_type eds_cluster_config connect_timeout lb_policy"
-        " load_assignment max_requests_per_connection circuit_breakers common_http_protocol_options"
+        " load_assignment circuit_breakers common_http_protocol_options"
         " http2_protocol_options typed_extension_protocol_options dns_refresh_rate respect_dns_ttl dns_lookup_family"
         " outlier_detection least_request_lb_config common_lb_config transport_socket metadata load_balancing_policy",
+        carried="max_requests_per_connection",
         reported="transport_socket_matcher health_checks per_connection_buffer_limit_bytes"
         " dns_failure_refresh_rate dns_resolvers use_tcp_for_dns_lookups dns_resolution_config upstream_bind_config"
         " lb_subset_config ring_hash_lb_config maglev_lb_config original_dst_lb_config round_robin_lb_config"
@@ -162,7 +163,8 @@ CLUSTER = {
         reported="http_protocol_options http2_protocol_options http3_protocol_options alternate_protocols_cache_options"
     ),
     "envoy.config.core.v3.HttpProtocolOptions#upstream": rules(
-        honoured="idle_timeout max_requests_per_connection",
+        honoured="idle_timeout",
+        carried="max_requests_per_connection",
         reported="max_connection_duration max_headers_count max_response_headers_kb max_stream_duration"
         " headers_with_underscores_action",
     ),

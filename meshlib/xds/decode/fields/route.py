@@ -129,9 +129,10 @@ ROUTE = {
         honoured="max_stream_duration grpc_timeout_header_max", void="grpc_timeout_header_offset"
     ),
     f"{_ROUTE}RetryPolicy": rules(
-        honoured="retry_on num_retries per_try_timeout per_try_idle_timeout retry_host_predicate"
+        honoured="retry_on num_retries per_try_timeout retry_host_predicate"
         " retriable_status_codes retry_back_off rate_limited_retry_back_off retriable_headers"
         " retriable_request_headers",
+        carried="per_try_idle_timeout",
         reported="retry_priority retry_options_predicates",
         void="host_selection_retry_max_attempts",
         notes={
