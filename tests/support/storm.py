@@ -72,7 +72,7 @@ class Calls:
 
     @property
     def wanted(self) -> bool:
-        return len(self.failures) < 1000 and (self.done < self.least or not self.over.is_set())
+        return len(self.failures) < 2000 and (self.done < self.least or not self.over.is_set())
 
     def request(self) -> tuple[str, str, bytes | None]:
         """Each call is one of its own: an answer to another would show. One in five has a body."""
@@ -164,14 +164,14 @@ class Storm:
         """A mesh without a control plane."""
         return {"services": {SERVICE: {"endpoints": self.addresses, **policies}}}
 
-    def xds(self, retry: dict[str, Any] | None) -> dict[str, Any]:
-        """A mesh with one, which starts here."""
+    def xds(self, retry: dict[str, Any] | None = None, **cluster: Any) -> dict[str, Any]:
+        """A mesh with one, which starts here; ``cluster``: further fields of the Cluster."""
         route = build.route(cluster=SERVICE, timeout=20.0, retry=retry)
         hosts = build.virtual_host(SERVICE, route, domains=[SERVICE])
         self.control_plane = ControlPlane(
             build.api_listener(SERVICE, "routes"),
             build.route_config("routes", hosts),
-            build.cluster(SERVICE, connect_timeout=1.0, circuit_breakers={"thresholds": [LIMITS]}),
+            build.cluster(SERVICE, connect_timeout=1.0, circuit_breakers={"thresholds": [LIMITS]}, **cluster),
             self.assignment(1),
         )
         self._stack.enter_context(self.control_plane)
