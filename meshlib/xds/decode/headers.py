@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from meshlib.core.formats import check_format
 from meshlib.model.route import NO_EDITS, Edit, EditAction, HeaderEdits
 from meshlib.xds.decode.report import Report, join
 from meshlib.xds.decode.values import header_name, header_value
@@ -46,9 +47,7 @@ def _added(owner: WireMessage, field: str, path: str, report: Report) -> tuple[E
 def _edit(option: WireMessage, path: str, report: Report) -> Edit:
     header = option.header
     name = _editable(header.key, join(path, "header.key"), report)
-    raw = header.raw_value
-    value = raw.decode("latin-1") if raw else str(header.value)
-    header_value(value, join(path, "header.value"), report)
+    value = _value(header, path, report)
     action = _ACTIONS.get(option.append_action)
     if action is None:
         report.problem(join(path, "append_action"), f"{option.append_action} is not known")
@@ -58,6 +57,21 @@ def _edit(option: WireMessage, path: str, report: Report) -> Edit:
             report.problem(join(path, "append"), "cannot stand beside append_action")
         action = EditAction.APPEND if option.append.value else EditAction.OVERWRITE
     return Edit(name, value, action, bool(option.keep_empty_value))
+
+
+def _value(header: WireMessage, path: str, report: Report) -> str:
+    """The value's format text. Envoy refuses a format that it cannot read."""
+    raw = header.raw_value
+    try:
+        value = raw.decode() if raw else str(header.value)
+    except UnicodeDecodeError:
+        report.problem(join(path, "header.raw_value"), "is not UTF-8, which is all that can be sent here")
+        return ""
+    header_value(value, join(path, "header.value"), report)
+    wrong = check_format(value)
+    if wrong is not None:
+        report.problem(join(path, "header.raw_value" if raw else "header.value"), wrong)
+    return value
 
 
 def _removed(owner: WireMessage, field: str, path: str, report: Report) -> tuple[str, ...]:

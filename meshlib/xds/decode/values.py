@@ -191,7 +191,10 @@ def header_match(message: WireMessage, path: str, report: Report) -> HeaderMatch
         string = StringMatch(StringKind.REGEX, regex(message.safe_regex_match, join(path, which), report))
     else:
         string = StringMatch(_OLD_STRINGS[which], str(getattr(message, which)))
-        if not string.value and string.kind is not StringKind.EXACT:
+        if not string.value and string.kind is StringKind.EXACT:
+            # To Envoy an empty exact_match is one that is not set: any value fits (measured, 1.40).
+            string = StringMatch(StringKind.PREFIX, "")
+        elif not string.value:
             report.problem(join(path, which), "must not be empty")
     return HeaderMatch(
         name, string, bounds, present, bool(message.invert_match), bool(message.treat_missing_header_as_empty)

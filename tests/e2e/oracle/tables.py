@@ -231,10 +231,9 @@ class Maker:
         kind = self.rng.choice(("exact", "prefix", "suffix", "contains", "safe_regex"))
         if kind == "safe_regex":
             return {"safe_regex_match": {"regex": self.rng.choice(PATTERNS)}}
-        # Never empty: an empty `exact_match` is one of Envoy's past, and fits every value.
-        value = _text(self.rng.choice(values)) or "a"
+        value = _text(self.rng.choice(values))
         if kind != "exact":
-            value = self._part(value, kind) or "a"
+            value = self._part(value or "a", kind) or "a"
         return {f"{kind}_match": value}
 
     def query_match(self) -> Json:

@@ -203,7 +203,7 @@ class TestMatch:
             ({"invert_match": True}, HeaderMatch("x", present=True, invert=True)),
             (
                 {"exact_match": "", "treat_missing_header_as_empty": True},
-                HeaderMatch("x", StringMatch(StringKind.EXACT, ""), missing_as_empty=True),
+                HeaderMatch("x", StringMatch(StringKind.PREFIX, ""), missing_as_empty=True),
             ),
         ],
     )
@@ -539,3 +539,19 @@ class TestReported:
     def test_fields_newer_than_the_schema(self):
         made = raw(config(build.route(cluster="a"))) + b"\xba\x3e\x01x"  # field 999, one byte
         assert decode.route(made).ignored == (("#999", "a field that is not known"),)
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ({"key": "x", "value": "%REQ(a"}, "header.value"),
+        ({"key": "x", "value": "100%"}, "header.value"),
+        ({"key": "x", "raw_value": "/w=="}, "UTF-8"),
+    ],
+)
+def test_a_header_value_that_is_no_format_is_a_problem(header: dict[str, str], words: str) -> None:
+    """RW-01, as Envoy refuses it."""
+    host = build.virtual_host("v", build.route("/", cluster="c"), request_headers_to_add=[{"header": header}])
+    decoded = decode.route(raw(build.route_config("r", host)))
+    assert decoded.value is None
+    assert any(words in problem for problem in decoded.problems)
