@@ -139,12 +139,16 @@ class GoControlPlane(ControlPlane):
         return int(self._ask("GET", "/streams")["opened"])
 
     def watch(self, short: str) -> dict[str, Any]:
-        """What the only open stream said last about a type, by the last part of its name (``"Cluster"``)."""
-        (stream,) = self.streams()
-        by_name = {url.rpartition(".")[2]: watch for url, watch in stream["types"].items()}
-        return by_name.get(
-            short, {"names": [], "sent": "", "acked": "", "requests": 0, "nacks": 0, "error": ""}
-        )
+        """What the open stream said last about a type, by the last part of its name (``"Cluster"``); blank where it
+        said nothing, or while there is none.
+        """
+        streams = self.streams()
+        assert len(streams) <= 1, f"more than one stream is open: {streams}"
+        for stream in streams:
+            for url, watch in stream["types"].items():
+                if url.endswith("." + short):
+                    return dict(watch)
+        return {"names": [], "sent": "", "acked": "", "requests": 0, "nacks": 0, "error": ""}
 
     def close_streams(self, *, code: str = "UNAVAILABLE") -> int:
         """Ends every stream with this status. Returns how many there were."""
