@@ -7,14 +7,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from meshlib.inbound import current
+
 __all__ = ["current_deadline", "deadline"]
 
 _current: ContextVar[float | None] = ContextVar("meshlib_deadline", default=None)
 
 
 def current_deadline() -> float | None:
-    """The nearest deadline in force here, in ``time.monotonic()`` seconds, or None."""
-    return _current.get()
+    """The nearest deadline in force here, in ``time.monotonic()`` seconds, or None: that of a block, or that of the
+    request being served as long as it is not answered.
+    """
+    own, request = _current.get(), current()
+    if request is None or request.deadline is None or request.answered:
+        return own
+    return request.deadline if own is None else min(own, request.deadline)
 
 
 @contextmanager

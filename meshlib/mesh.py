@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from meshlib.config import Config, ConfigLike, bootstrap_text, reload, resolve, unsupported
 from meshlib.errors import ConfigError
+from meshlib.inbound import current
 from meshlib.model.status import ProcessStatus, SidecarStatus, Status
 from meshlib.observe.lookout import Lookout
 from meshlib.runtime.clock import MonotonicClock
@@ -38,7 +39,7 @@ _clock = MonotonicClock()
 _workers = SharedWorker(_clock)
 
 #: What an edit of the file cannot change in a running process.
-_FIXED = ("node", "xds", "dns", "seed", "sidecar", "adoption", "admin", "disabled")
+_FIXED = ("node", "xds", "dns", "seed", "sidecar", "adoption", "inbound", "admin", "disabled")
 
 
 class Mesh:
@@ -316,18 +317,34 @@ def _host_name() -> str:
 
 
 _default: Mesh | None = None
-_default_lock = Local(threading.Lock)  # guards _default
+_make: Callable[[], Mesh] | None = None
+_default_lock = Local(threading.Lock)  # guards _default and _make
 
 
 def default() -> Mesh:
     """The process's mesh, from the environment: made on first use, and anew after it was closed. Its file and its
-    variables are read then; raises ConfigError.
+    variables are read then; raises ConfigError. Where a request is being served by a middleware that was given a mesh,
+    it is that one.
     """
+    request = current()
+    if request is not None and request.mesh is not None:
+        return request.mesh
     global _default  # noqa: PLW0603 - there is one
     mesh = _default
     if mesh is None or mesh.closed:
         with _default_lock.get():
             mesh = _default
             if mesh is None or mesh.closed:
-                mesh = _default = Mesh()
+                mesh = _default = Mesh() if _make is None else _make()
     return mesh
+
+
+def configure(make: Callable[[], Mesh] | None) -> Mesh | None:
+    """How ``default()`` makes its mesh from now on: for a framework whose settings say it. Nothing is made now; None
+    goes back to the environment alone. Gives the mesh that was the default until now, if there is one: it is not closed,
+    since clients may hold it.
+    """
+    global _default, _make
+    with _default_lock.get():
+        before, _default, _make = _default, None, make
+    return before

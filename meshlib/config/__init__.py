@@ -6,7 +6,16 @@ pattern of them is; ``support`` what is not done yet.
 """
 
 from meshlib.config.hosts import HostPatterns
-from meshlib.config.layers import ConfigLike, bootstrap_text, load, read_retry, reload, resolve
+from meshlib.config.layers import (
+    ConfigLike,
+    bootstrap_text,
+    from_settings,
+    load,
+    read_inbound,
+    read_retry,
+    reload,
+    resolve,
+)
 from meshlib.config.policies import BreakerConfig, LimitsConfig, OutlierConfig, RetryConfig
 from meshlib.config.routes import (
     HeaderEditsConfig,
@@ -26,6 +35,7 @@ from meshlib.config.values import (
     AdoptionConfig,
     Config,
     DnsConfig,
+    InboundConfig,
     NodeConfig,
     SidecarConfig,
     TlsConfig,
@@ -44,6 +54,7 @@ __all__ = [
     "HeaderEditsConfig",
     "HeaderMatchConfig",
     "HostPatterns",
+    "InboundConfig",
     "LimitsConfig",
     "MatchConfig",
     "NodeConfig",
@@ -60,7 +71,9 @@ __all__ = [
     "XdsConfig",
     "bootstrap_text",
     "doubts",
+    "from_settings",
     "load",
+    "read_inbound",
     "read_retry",
     "reload",
     "resolve",

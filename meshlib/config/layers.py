@@ -1,5 +1,5 @@
 # ruff: noqa: PTH100, PTH120  (os.path: text in, text out; pathlib would cost its import)
-"""From layers to one configuration: argument over environment over file over defaults.
+"""From layers to one configuration: argument over environment over a framework's settings over file over defaults.
 
 Every layer is a table of raw values. They are laid over one another value by value, the origin of each is kept, and
 the whole is read once: so every problem of every layer is found at once, and is told with its own origin.
@@ -18,7 +18,7 @@ from meshlib.config.kinds import Place, Refused, Report, shown
 from meshlib.config.policies import RetryConfig
 from meshlib.config.section import Section, Table, leaves
 from meshlib.config.source import ARGUMENT, DEFAULT, Path, Rank, Source, folded
-from meshlib.config.values import Config
+from meshlib.config.values import Config, InboundConfig
 from meshlib.errors import ConfigError
 
 __all__ = [
@@ -26,7 +26,9 @@ __all__ = [
     "ConfigLike",
     "bootstrap_text",
     "from_mapping",
+    "from_settings",
     "load",
+    "read_inbound",
     "read_retry",
     "reload",
     "resolve",
@@ -142,13 +144,22 @@ def _nested(items: Iterator[tuple[Path, Any]]) -> Mapping[Any, Any]:
     return made
 
 
-def from_mapping(mapping: Mapping[str, object], origin: str = "argument") -> Config:
+def from_mapping(
+    mapping: Mapping[str, object], origin: str = "argument", rank: Rank = Rank.ARGUMENT
+) -> Config:
     """What ``mapping`` says, over the defaults."""
     if not isinstance(mapping, Mapping):
         raise ConfigError(f"{origin}: must be a mapping, not {type(mapping).__name__}")
     tree = _Tree()
-    tree.lay(mapping, Source(Rank.ARGUMENT, origin))
+    tree.lay(mapping, Source(rank, origin))
     return tree.config(file=None, complete=False)
+
+
+def from_settings(mapping: Mapping[str, object], origin: str) -> Config:
+    """What a framework's settings say: given to a Mesh, it wins over a file, and the environment wins over it.
+    ``origin`` is what its problems are said to come from (``"settings.MESHLIB"``). Raises ConfigError.
+    """
+    return from_mapping(mapping, origin, Rank.SETTINGS)
 
 
 def load(path: str | os.PathLike[str]) -> Config:
@@ -187,6 +198,8 @@ def resolve(config: ConfigLike = None, environ: Mapping[str, str] | None = None)
     if file is None and not complete and environ.get("MESHLIB_CONFIG"):
         file = os.path.abspath(environ["MESHLIB_CONFIG"])
         tree.lay(*_file_of_variable(environ["MESHLIB_CONFIG"]))
+    if isinstance(config, Config):
+        _lay_config(tree, config, Rank.SETTINGS)
     _lay_environment(tree, {} if complete else environ)
     if isinstance(config, Config):
         _lay_config(tree, config, Rank.ENVIRONMENT)
@@ -203,6 +216,7 @@ def reload(config: Config) -> Config:
     _lay_config(tree, config, Rank.DEFAULT)
     if config.file is not None:
         tree.lay(*_file(config.file))
+    _lay_config(tree, config, Rank.SETTINGS)
     _lay_config(tree, config, Rank.ENVIRONMENT)
     _lay_config(tree, config, Rank.ARGUMENT)
     return tree.config(file=config.file, complete=config.complete)
@@ -261,6 +275,15 @@ def read_retry(raw: Mapping[str, object], origin: str = "CallOptions.retry") -> 
     report = Report(lambda _: Source(Rank.ARGUMENT, origin))
     try:
         return Table(RetryConfig).parse(raw, Place(("retry",), report))
+    except Refused:
+        raise ConfigError(problems=report.problems) from None
+
+
+def read_inbound(raw: Mapping[str, object], origin: str = "argument") -> InboundConfig:
+    """A mapping with the keys of ``[inbound]``, for one application. Raises ConfigError with every problem."""
+    report = Report(lambda _: Source(Rank.ARGUMENT, origin))
+    try:
+        return Table(InboundConfig).parse(raw, Place(("inbound",), report))
     except Refused:
         raise ConfigError(problems=report.problems) from None
 

@@ -138,7 +138,9 @@ class OutlierConfig(Section):
         seconds(), "The longest ejection in seconds. Default: 300, or base_ejection if that is more.", None
     )
     max_ejection_percent: float = setting(
-        Number(0, 100), "Never more than this percentage is out at a time.", 10.0
+        Number(0, 100),
+        "At most this percentage is out at a time, though one endpoint always may be; 0: none.",
+        10.0,
     )
 
     def check(self) -> Iterator[tuple[str, str]]:

@@ -22,8 +22,9 @@ class Rank(IntEnum):
 
     DEFAULT = 0
     FILE = 1
-    ENVIRONMENT = 2
-    ARGUMENT = 3
+    SETTINGS = 2  # a framework's: part of the program as shipped, so where it runs may say otherwise
+    ENVIRONMENT = 3
+    ARGUMENT = 4
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ __all__ = [
     "AdoptionConfig",
     "Config",
     "DnsConfig",
+    "InboundConfig",
     "NodeConfig",
     "SidecarConfig",
     "TlsConfig",
@@ -194,6 +195,41 @@ class DnsConfig(Section):
             yield "min_ttl", f"must not be more than max_ttl ({self.max_ttl:g})"
 
 
+def _url_path(text: str) -> str:
+    if not text.startswith("/") or not text.isascii() or not text.isprintable() or set(" ?#%") & set(text):
+        raise ValueError("no path")
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class InboundConfig(Section):
+    """What the middlewares for WSGI, ASGI, Django and Flask do beside handing on; all of it is off by default."""
+
+    ready: str | None = setting(
+        Text('a path such as "/ready"', _url_path),
+        "A path that answers 200 when calls can be made, 503 with what is missing when not.",
+        None,
+    )
+    ready_for: tuple[str, ...] = setting(
+        ListOf(SERVICE), "Names that must be callable for that. Default: every source has spoken.", ()
+    )
+    max_requests: int | None = setting(
+        Integer(1, 1_000_000), "Requests served at once in a process; more get 503 at once.", None
+    )
+    reject_expired: bool = setting(
+        Boolean(), "A request whose deadline is over when it comes gets 504 at once.", default=False
+    )
+    access_log: str = setting(
+        Choice("off", "json", "envoy"),
+        "A line a request on the logger meshlib.access: none, JSON, Envoy's default format.",
+        "off",
+    )
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        if self.ready_for and self.ready is None:
+            yield "ready", "is missing; ready_for needs it"
+
+
 @dataclass(frozen=True, slots=True)
 class AdminConfig(Section):
     """The socket that `meshlib dump PID` reads. Only this user can open it."""
@@ -249,6 +285,9 @@ class Config(Section):
     dns: DnsConfig = setting(Table(DnsConfig), "The resolver of services with dns or srv.", DnsConfig())
     sidecar: SidecarConfig = setting(Table(SidecarConfig), "Hand-off to a sidecar.", SidecarConfig())
     adoption: AdoptionConfig = setting(Table(AdoptionConfig), "Joining step by step.", AdoptionConfig())
+    inbound: InboundConfig = setting(
+        Table(InboundConfig), "What the middlewares do beside handing on.", InboundConfig()
+    )
     admin: AdminConfig = setting(
         Table(AdminConfig), "The socket that `meshlib dump PID` reads.", AdminConfig()
     )

@@ -38,7 +38,8 @@ class Call:
 
     ``deadline`` (absolute, the plan's clock) is the nearest of the application's own and ``limit`` names it in words.
     ``timeout``, ``retry``, ``idempotent``, ``hash_key`` are those of ``CallOptions``; ``wait``: how many seconds the
-    call may wait for endpoints that are not known yet; ``replayable``: whether the body can be sent again.
+    call may wait for endpoints that are not known yet; ``replayable``: whether the body can be sent again; ``counted``:
+    each attempt says its number, also where the virtual host does not order that.
     """
 
     resolution: Resolution
@@ -51,6 +52,7 @@ class Call:
     hash_key: str | None = None
     replayable: bool = True
     wait: float = 0.0
+    counted: bool = False
 
 
 @dataclass(slots=True)

@@ -23,6 +23,7 @@ from opentelemetry import metrics, propagate, trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from meshlib import __version__
+from meshlib.inbound import current
 from meshlib.model.events import (
     AttemptEnded,
     AttemptStarted,
@@ -97,6 +98,7 @@ class Telemetry:
         if context.get(_SUPPRESS_HTTP) and not context.get(_OURS):
             trace.get_current_span(context).set_attributes(mesh_attributes(event))
             return
+        context = _inherited(context)
         attributes = start_attributes(event, self._methods)
         method = str(attributes["http.request.method"])
         name = "HTTP" if method == "_OTHER" else method
@@ -139,6 +141,21 @@ def _finish(span: Any, outcome: Outcome, found: dict[str, Any], error: str) -> N
         # A status code says what is wrong by itself.
         words = None if outcome.status is not None else outcome.detail or str(outcome.error or "") or None
         span.set_status(Status(StatusCode.ERROR, words))
+
+
+def _inherited(context: Any) -> Any:
+    """``context``; where it has no span, and a request is being served that came with a trace, that trace's: nobody else
+    read it.
+    """
+    request = current()
+    if (
+        request is None
+        or not request.traceparent
+        or trace.get_current_span(context).get_span_context().is_valid
+    ):
+        return context
+    carrier = {"traceparent": request.traceparent, "tracestate": request.tracestate}
+    return propagate.extract({name: value for name, value in carrier.items() if value}, context)
 
 
 def _inject(context: Any, headers: Headers) -> None:

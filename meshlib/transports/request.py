@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshlib.core.effects import Call
 from meshlib.deadlines import current_deadline
+from meshlib.inbound import carry
 from meshlib.model.call import CallOptions, Head
 from meshlib.model.headers import Headers
 from meshlib.model.policy import RetryPolicy
@@ -72,7 +73,7 @@ def is_replayable(stream: Any, host: Any) -> bool:
 def new_call(
     resolution: Resolution, request: Any, head: Head, options: CallOptions, *, replayable: bool
 ) -> Call:
-    """The plan's view of the request."""
+    """The plan's view of the request. Puts into ``head`` what the call inherits from a request being served."""
     deadline = current_deadline()
     return Call(
         resolution,
@@ -85,6 +86,7 @@ def new_call(
         hash_key=options.hash_key,
         replayable=replayable,
         wait=connect_patience(timeouts_of(request)),
+        counted=carry(head.headers),
     )
 
 

@@ -1,0 +1,258 @@
+"""The request that is being served here, as far as the calls made for it need to know.
+
+A middleware reads an inbound request's headers once and holds the result in a context variable while the application
+works on it: calls of the mesh made meanwhile carry its trace and its request id on, end with its deadline, and say
+which attempt of their own they are. Tasks inherit it, and threads that run in a copy of the context.
+
+What outlives its request (a background task, a thread) keeps the trace and loses the deadline: once a request is
+answered nobody waits for it any more, and its deadline binds nothing.
+
+Headers come from anybody. A value that is not what it should be is as good as absent, and none is longer than its
+limit; nothing here raises for what a peer sent.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from contextvars import Token
+
+    from meshlib.mesh import Mesh
+    from meshlib.model.headers import Headers
+
+__all__ = ["ENVIRON", "MAX_SECONDS", "Inbound", "carry", "current", "enter", "leave", "of_scope", "read"]
+
+#: A deadline further away than this is none: nothing waits a day for a call, and sockets cannot.
+MAX_SECONDS = 86_400.0
+
+#: Characters. W3C Trace Context names 512 that must be handed on, W3C Baggage 8192; the others are ours.
+_MAX_TRACESTATE = 2048
+_MAX_BAGGAGE = 8192
+_MAX_REQUEST_ID = 256
+_MAX_FORWARDED = 4096
+
+#: W3C Trace Context: members of a tracestate; W3C Baggage: members of a baggage.
+_MAX_MEMBERS = {"tracestate": 32, "baggage": 180}
+
+_FORWARDED = (
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+    "x-envoy-external-address",
+)
+_NAMES = (
+    "x-envoy-expected-rq-timeout-ms",
+    "grpc-timeout",
+    "traceparent",
+    "tracestate",
+    "baggage",
+    "x-request-id",
+    "x-envoy-attempt-count",
+    *_FORWARDED,
+)
+_WANTED = frozenset(name.encode("ascii") for name in _NAMES)
+
+#: The same names as WSGI spells them.
+ENVIRON: tuple[str, ...] = tuple("HTTP_" + name.upper().replace("-", "_") for name in _NAMES)
+
+#: gRPC's units in seconds (PROTOCOL-HTTP2, Timeout).
+_UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+
+_DIGITS = frozenset("0123456789")
+_HEX = frozenset("0123456789abcdef")
+
+
+class Inbound:
+    """What one request said of itself. Absent and unusable are the same: ``""`` or None.
+
+    Attributes:
+        deadline: When the caller stops waiting, in ``time.monotonic()`` seconds.
+        traceparent, tracestate, baggage, request_id: Handed on to the calls made for it.
+        attempt: Which attempt of its caller this is (``x-envoy-attempt-count``).
+        forwarded: ``x-forwarded-*`` and their like as they came, by lower-case name; for the application to read. Who
+            may be believed is the application's to know.
+        mesh: Whose rules hold for calls that name no mesh; None: the process's.
+        answered: The response is out: the deadline binds no longer. Set once, from any thread.
+    """
+
+    __slots__ = (
+        "answered",
+        "attempt",
+        "baggage",
+        "deadline",
+        "forwarded",
+        "mesh",
+        "request_id",
+        "traceparent",
+        "tracestate",
+    )
+
+    def __init__(
+        self,
+        *,
+        deadline: float | None = None,
+        traceparent: str = "",
+        tracestate: str = "",
+        baggage: str = "",
+        request_id: str = "",
+        attempt: int | None = None,
+        forwarded: Mapping[str, str] | None = None,
+        mesh: Mesh | None = None,
+    ) -> None:
+        self.deadline = deadline
+        self.traceparent = traceparent
+        self.tracestate = tracestate
+        self.baggage = baggage
+        self.request_id = request_id
+        self.attempt = attempt
+        self.forwarded: Mapping[str, str] = forwarded if forwarded is not None else _NOTHING
+        self.mesh = mesh
+        self.answered = False
+
+    def __repr__(self) -> str:
+        return f"<Inbound {self.request_id or self.traceparent or 'request'}>"
+
+
+_NOTHING: dict[str, str] = {}
+_current: ContextVar[Inbound | None] = ContextVar("meshlib_inbound", default=None)
+
+
+def current() -> Inbound | None:
+    """The request being served here, or None."""
+    return _current.get()
+
+
+def enter(request: Inbound) -> Token[Inbound | None]:
+    """From here on ``request`` is being served, until :func:`leave`. For middlewares."""
+    return _current.set(request)
+
+
+def leave(token: Token[Inbound | None]) -> None:
+    """What ``enter`` began is over. Never raises: where the two ran in different contexts (a driver of coroutines that
+    switches them), this one is left without a request.
+    """
+    try:
+        _current.reset(token)
+    except ValueError:
+        _current.set(None)
+
+
+def carry(headers: Headers) -> bool:
+    """Add to an outgoing call's lines what it inherits and does not say itself. Whether a request is being served."""
+    request = _current.get()
+    if request is None:
+        return False
+    if request.traceparent and "traceparent" not in headers:
+        headers.append("traceparent", request.traceparent)
+        if request.tracestate and "tracestate" not in headers:
+            headers.append("tracestate", request.tracestate)
+    if request.baggage and "baggage" not in headers:
+        headers.append("baggage", request.baggage)
+    if request.request_id and "x-request-id" not in headers:
+        headers.append("x-request-id", request.request_id)
+    return True
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def of_scope(headers: Iterable[tuple[bytes, bytes]], now: float, mesh: Mesh | None = None) -> Inbound:
+    """Of the headers of an ASGI scope: pairs, the names in lower case. ``now`` is ``time.monotonic()``."""
+    found: dict[str, str] = {}
+    for name, value in headers:
+        if name in _WANTED:
+            key, text = name.decode("ascii"), value.decode("latin-1")
+            found[key] = f"{found[key]},{text}" if key in found else text
+    return read(found.get, now, mesh, names=_NAMES)
+
+
+def read(
+    get: Callable[[str], str | None],
+    now: float,
+    mesh: Mesh | None = None,
+    *,
+    names: tuple[str, ...] = ENVIRON,
+) -> Inbound:
+    """Of a request whose header ``get`` gives, by the names of a WSGI environment. Lines of one name are joined by a
+    comma. ``now`` is ``time.monotonic()``.
+    """
+    expected, grpc, parent, state, baggage, request_id, attempt, *forwarded = map(get, names)
+    request = Inbound(mesh=mesh)
+    if expected is not None or grpc is not None:
+        request.deadline = _deadline(expected, grpc, now)
+    if parent is not None and _is_traceparent(parent.strip()):
+        request.traceparent = parent.strip()
+        if state is not None:
+            request.tracestate = _listed(state, "tracestate", _MAX_TRACESTATE)
+    if baggage is not None:
+        request.baggage = _listed(baggage, "baggage", _MAX_BAGGAGE)
+    if request_id is not None:
+        request.request_id = _text(request_id, _MAX_REQUEST_ID)
+    if attempt is not None:
+        request.attempt = _count(attempt.strip())
+    if any(forwarded):
+        pairs = (
+            (name, _text(value, _MAX_FORWARDED))
+            for name, value in zip(_FORWARDED, forwarded, strict=True)
+            if value
+        )
+        request.forwarded = {name: value for name, value in pairs if value}
+    return request
+
+
+def _deadline(expected: str | None, grpc: str | None, now: float) -> float | None:
+    """The nearest of the two."""
+    found = [_milliseconds(expected), _grpc_seconds(grpc)]
+    seconds = min((one for one in found if one is not None and one <= MAX_SECONDS), default=None)
+    return None if seconds is None else now + seconds
+
+
+def _milliseconds(text: str | None) -> float | None:
+    """``x-envoy-expected-rq-timeout-ms`` in seconds."""
+    digits = text.strip() if text is not None else ""
+    return int(digits) / 1000 if _is_number(digits, 12) else None
+
+
+def _grpc_seconds(text: str | None) -> float | None:
+    """``grpc-timeout`` in seconds: at most eight digits and a unit."""
+    if text is None:
+        return None
+    digits, unit = text.strip()[:-1], text.strip()[-1:]
+    return int(digits) * _UNITS[unit] if unit in _UNITS and _is_number(digits, 8) else None
+
+
+def _count(text: str) -> int | None:
+    return int(text) if _is_number(text, 6) and int(text) > 0 else None
+
+
+def _is_number(text: str, most: int) -> bool:
+    return 0 < len(text) <= most and _DIGITS.issuperset(text)
+
+
+def _is_traceparent(text: str) -> bool:
+    """W3C Trace Context, "traceparent": 00-{32 hex}-{16 hex}-{2 hex}; a later version may say more behind it."""
+    if len(text) < 55 or text[2] != "-" or text[35] != "-" or text[52] != "-":
+        return False
+    version, trace, parent, flags = text[:2], text[3:35], text[36:52], text[53:55]
+    if not (_HEX.issuperset(version + trace + parent + flags)) or version == "ff":
+        return False
+    if len(text) > 55 and (version == "00" or text[55] != "-" or not _text(text, 256)):
+        return False
+    return trace.strip("0") != "" and parent.strip("0") != ""
+
+
+def _listed(text: str, kind: str, most: int) -> str:
+    """A list of members, whole or not at all: one that was cut would say something else."""
+    text = _text(text, most)
+    return text if text.count(",") < _MAX_MEMBERS[kind] else ""
+
+
+def _text(text: str, most: int) -> str:
+    """``text`` as it may stand in a header line; ``""`` for what may not, or is too long."""
+    text = text.strip()
+    return text if len(text) <= most and text.isascii() and text.isprintable() else ""
