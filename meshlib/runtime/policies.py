@@ -55,6 +55,8 @@ def outlier(config: OutlierConfig) -> Outlier:
         interval=config.interval,
         base_ejection=config.base_ejection,
         max_ejection_percent=config.max_ejection_percent,
+        # Envoy's rule alone would never eject one of three at the default of 10 %; who writes `outlier` means it to.
+        always_eject_one=config.max_ejection_percent > 0,
     )
     longest = (
         max(made.max_ejection, made.base_ejection) if config.max_ejection is None else config.max_ejection

@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 __all__ = ["Answer", "Exchange", "broken_body", "direct_info", "ended", "not_ready", "patience", "unknown"]
 
 _keys = itertools.count(1)
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class Answer:
@@ -64,7 +63,6 @@ class Exchange:
     __slots__ = (
         "authority",
         "emit",
-        "env",
         "host",
         "key",
         "kit",
