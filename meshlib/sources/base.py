@@ -86,6 +86,9 @@ class Source:
     def stop(self) -> None:
         """End what runs; what was published stays."""
 
+    def settle(self, timeout: float) -> None:
+        """Stopped, wait until nothing of it is left that a fork would harm, at most ``timeout`` seconds."""
+
     def want(self, name: str, authority: str) -> None:
         """A resource of the target view is wanted. Most sources have none."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
     from meshlib.xds.bootstrap import Server
 
-__all__ = ["GEVENT", "OPTIONS", "gevent_refusal", "open_channel"]
+__all__ = ["GEVENT", "OPTIONS", "gevent_refusal", "open_channel", "wait_quiet"]
 
 #: ST-06: keepalive every 5 min, 20 s for its answer. ST-13: no limit on what is received; the CDS or EDS of a mesh is
 #: large. A channel serves one stream, and the next try is a new channel's (ST-04), so that grpc's own backoff never
@@ -43,6 +45,42 @@ def gevent_refusal() -> str:
         return ""
     cygrpc = sys.modules.get("grpc._cython.cygrpc")
     return "" if getattr(cygrpc, "g_gevent_activated", False) else GEVENT
+
+
+def wait_quiet(timeout: float) -> bool:
+    """Wait until grpc's own threads are gone, at most ``timeout`` seconds; whether they are. They end a few milliseconds
+    after the last channel was closed, and a fork before that is not safe: about one child in a hundred then hangs in
+    making its own channel. Where other channels of this process live on they do not end. Without ``/proc`` it waits for
+    as long as they usually take.
+    """
+    if "grpc" not in sys.modules:
+        return True
+    until = time.monotonic() + timeout
+    while time.monotonic() < until:
+        names = _native_threads()
+        if names is None:
+            time.sleep(min(timeout, 0.1))
+            return False
+        if not any(name.startswith(_GRPC_THREADS) for name in names):
+            return True
+        time.sleep(0.001)
+    return False
+
+
+#: Names of grpc core's threads, as far as Linux keeps them (15 characters).
+_GRPC_THREADS = ("event_engine", "grpc_", "lifeguard", "timer_manager", "default-executo", "resolver-execut")
+
+
+def _native_threads() -> list[str] | None:
+    """The names of all threads of this process; None where the system does not tell."""
+    names = []
+    try:
+        for comm in Path("/proc/self/task").glob("*/comm"):
+            with contextlib.suppress(OSError):  # that thread has just ended
+                names.append(comm.read_text().strip())
+    except OSError:
+        return None
+    return names or None
 
 
 def open_channel(server: Server) -> grpc.Channel:

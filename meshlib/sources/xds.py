@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, TypeVar
 from meshlib.model.snapshot import Part
 from meshlib.model.status import Ignored, SourceStatus
 from meshlib.sources.base import Source, State
-from meshlib.sources.channel import gevent_refusal
+from meshlib.sources.channel import gevent_refusal, wait_quiet
 from meshlib.sources.node import node_message
 from meshlib.sources.stream import GrpcStream
 
@@ -107,6 +107,10 @@ class XdsSource(Source):
             stream.cancel()
             self._alive.closed(self._now)
         self.rest()
+
+    def settle(self, timeout: float) -> None:
+        if self._session is not None:
+            wait_quiet(timeout)
 
     def want(self, name: str, authority: str) -> None:
         if not name or self._session is None:
@@ -203,6 +207,7 @@ class XdsSource(Source):
         if stream is not self._stream:
             return
         self._stream = None
+        stream.cancel()  # its thread is about to end: whoever closes the mesh next shall find none
         answered = self._alive.status(self._now).answered
         delay = self._alive.closed(self._now, error or "the control plane closed the stream")
         if not answered:  # ST-05: a stream that had an answer may end; one that had none is an outage

@@ -1,0 +1,224 @@
+"""Processes that fork, end or are patched while a control-plane stream is open. Each client is a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from meshlib.testing import ControlPlane, build
+
+
+@pytest.fixture
+def plane():
+    host = build.virtual_host("reviews", build.route("/", cluster="c1"), domains=["reviews"])
+    with ControlPlane(
+        build.api_listener("reviews", build.route_config("r", host)),
+        build.cluster("c1"),
+        build.endpoints("c1", "127.0.0.1:9001"),
+    ) as running:
+        yield running
+
+
+def run(script, *arguments, timeout=50.0, **environment):
+    """What a script printed and what it said on stderr; it must end by itself, and well."""
+    paths = os.pathsep.join(path for path in sys.path if path)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, "PYTHONPATH": paths, **environment},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    # grpc's core has things of its own to say.
+    err = "\n".join(line for line in done.stderr.splitlines() if "meshlib" in line or "Traceback" in line)
+    return done.stdout, err
+
+
+@pytest.mark.parametrize("fork_support", ["", "0", "1"])
+def test_a_child_is_warm_and_gets_updates_of_its_own(plane, fork_support):
+    """With every setting of grpcio's fork support: the stream is closed for the fork and opened again after it."""
+    environment = {"GRPC_ENABLE_FORK_SUPPORT": fork_support} if fork_support else {}
+    out, err = run(
+        """
+        import os, sys, time, threading
+        import meshlib
+        mesh = meshlib.Mesh({"xds": {"server": sys.argv[1]}})
+        mesh.wait_ready("reviews", timeout=10)
+
+        def connected():
+            until = time.monotonic() + 15
+            while next(s for s in mesh.status().sources if s.kind == "xds").state != "ready":
+                assert time.monotonic() < until, mesh.status().to_dict()
+                threading.Event().wait(0.02)
+
+        read, write = os.pipe()
+        pid = os.fork()
+        if not pid:
+            began = time.monotonic()
+            assert mesh.explain("GET", "http://reviews/").endpoint == "127.0.0.1:9001"
+            assert time.monotonic() - began < 2, "not warm"
+            process = mesh.status().process
+            assert process.forked and process.started and process.pid == os.getpid()
+            mesh.wait_ready("reviews", timeout=10)
+            connected()
+            print("child is up", flush=True)
+            os.read(read, 1)
+            mesh.close()
+            os._exit(0)
+        assert mesh.explain("GET", "http://reviews/").endpoint == "127.0.0.1:9001"
+        mesh.wait_ready("reviews", timeout=10)
+        os.write(write, b"x")
+        assert os.waitpid(pid, 0)[1] == 0
+        connected()
+        print("parent goes on")
+        mesh.close()
+        """,
+        plane.address,
+        **environment,
+    )
+    assert out.split("\n")[:2] == ["child is up", "parent goes on"]
+    (line,) = err.splitlines()
+    assert "meshlib" in line
+    assert "fork" in line
+
+
+def test_many_children_of_a_parent_with_a_stream(plane):
+    """A preforking server that made calls before it forked."""
+    out, err = run(
+        """
+        import os, sys
+        import meshlib
+        mesh = meshlib.Mesh({"xds": {"server": sys.argv[1]}})
+        mesh.wait_ready("reviews", timeout=10)
+        children = []
+        for _ in range(4):
+            pid = os.fork()
+            if not pid:
+                mesh.wait_ready("reviews", timeout=10)
+                assert mesh.explain("GET", "http://reviews/").via == "mesh"
+                mesh.close()
+                os._exit(0)
+            children.append(pid)
+        for pid in children:
+            assert os.waitpid(pid, 0)[1] == 0
+        mesh.wait_ready("reviews", timeout=10)
+        mesh.close()
+        print("all")
+        """,
+        plane.address,
+    )
+    assert out.split() == ["all"]
+    assert len(err.splitlines()) == 1
+
+
+def test_a_fork_before_the_first_use_is_nothing_special(plane):
+    out, err = run(
+        """
+        import os, sys
+        import meshlib
+        mesh = meshlib.Mesh({"xds": {"server": sys.argv[1]}})
+        pid = os.fork()
+        mesh.wait_ready("reviews", timeout=10)
+        assert not mesh.status().process.forked
+        mesh.close()
+        if not pid:
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        print("both")
+        """,
+        plane.address,
+    )
+    assert out.split() == ["both"]
+    assert err == ""
+
+
+def test_a_process_ends_cleanly_with_an_open_stream_and_soon(plane):
+    out, err = run(
+        """
+        import atexit, sys, time
+        ended = []
+        atexit.register(lambda: print("exit took less than 2 s" if time.monotonic() - ended[0] < 2 else "slow"))
+        import meshlib
+        mesh = meshlib.Mesh({"xds": {"server": sys.argv[1]}})
+        mesh.wait_ready("reviews", timeout=10)
+        ended.append(time.monotonic())
+        """,
+        plane.address,
+    )
+    assert out.strip() == "exit took less than 2 s"
+    assert err == ""
+
+
+@pytest.mark.parametrize("state", ["dead", "silent"])
+def test_a_process_ends_soon_whatever_the_control_plane_does(plane, state):
+    import socket
+
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        if state == "silent":
+            listening.listen()
+        run(
+            """
+            import sys
+            import meshlib
+            mesh = meshlib.Mesh({"xds": {"server": sys.argv[1]}})
+            try:
+                mesh.wait_ready("reviews", timeout=0.3)
+            except meshlib.NotReady:
+                pass
+            """,
+            f"127.0.0.1:{listening.getsockname()[1]}",
+            timeout=15.0,
+        )
+
+
+def test_multiprocessing_with_fork(plane):
+    out, _ = run(
+        """
+        import multiprocessing, sys
+        import meshlib
+        context = multiprocessing.get_context("fork")
+        mesh = meshlib.Mesh({"xds": {"server": sys.argv[1]}})
+
+        def work(number):
+            mesh.wait_ready("reviews", timeout=10)
+            return mesh.explain("GET", "http://reviews/").endpoint
+
+        mesh.wait_ready("reviews", timeout=10)
+        with context.Pool(3) as pool:
+            print(set(pool.map(work, range(9))))
+        mesh.close()
+        """,
+        plane.address,
+    )
+    assert out.strip() == "{'127.0.0.1:9001'}"
+
+
+def test_gevent_without_grpcs_preparation_fails_at_once_with_the_remedy(plane):
+    """gevent itself is not needed: what is looked at is whether it patched threading."""
+    out, _ = run(
+        """
+        import sys, time, types
+        monkey = types.ModuleType("gevent.monkey")
+        monkey.is_module_patched = lambda name: name == "threading"
+        sys.modules["gevent"], sys.modules["gevent.monkey"] = types.ModuleType("gevent"), monkey
+        import meshlib
+        mesh = meshlib.Mesh({"xds": {"server": sys.argv[1]}, "services": {"mine": {"endpoints": ["127.0.0.1:1"]}}})
+        began = time.monotonic()
+        try:
+            mesh._runtime().wait_known("http", "reviews", None, "reviews", 5.0)
+        except meshlib.NotReady as error:
+            print(error)
+        assert time.monotonic() - began < 2
+        assert mesh.explain("GET", "http://mine/").via == "mesh"
+        mesh.close()
+        """,
+        plane.address,
+    )
+    assert "init_gevent" in out
