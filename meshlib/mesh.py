@@ -105,8 +105,8 @@ class Mesh:
         except (httpx.InvalidURL, TypeError) as problem:
             raise ValueError(f"{url!r}: {problem}") from None
         scheme, host, port, authority = target_of(request)
-        if scheme not in ("http", "https") or not host:
-            raise ValueError(f"{url!r}: must be http://host… or https://host…")
+        if scheme not in ("http", "https") or not host or not 0 < (port or 80) < 65536:
+            raise ValueError(f"{url!r}: must be http://host[:port]… or https://host[:port]…")
         head = head_of(request, authority)
         runtime = self._runtime()
         resolution = runtime.view.resolve(scheme, host, port, authority)

@@ -379,7 +379,7 @@ class TestBadServers:
 
     def test_a_bootstrap_that_cannot_be_read_is_an_error_at_first_use(self, mesh_of, tmp_path):
         mesh = mesh_of({"xds": {"bootstrap": str(tmp_path / "nosuch.json")}})
-        with pytest.raises(meshlib.ConfigError, match="nosuch.json"):
+        with pytest.raises(meshlib.ConfigError, match=r"nosuch\.json"):
             mesh.wait_ready("reviews", timeout=1)
         assert mesh.status().sources == ()
 
