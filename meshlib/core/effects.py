@@ -39,7 +39,8 @@ class Call:
     ``deadline`` (absolute, the plan's clock) is the nearest of the application's own and ``limit`` names it in words.
     ``timeout``, ``retry``, ``idempotent``, ``hash_key`` are those of ``CallOptions``; ``wait``: how many seconds the
     call may wait for endpoints that are not known yet; ``replayable``: whether the body can be sent again; ``counted``:
-    each attempt says its number, also where the virtual host does not order that.
+    each attempt says its number, also where the virtual host does not order that; ``tried``: endpoints that an earlier
+    plan of the same call has tried, where the host library has retries of its own.
     """
 
     resolution: Resolution
@@ -53,6 +54,7 @@ class Call:
     replayable: bool = True
     wait: float = 0.0
     counted: bool = False
+    tried: tuple[LiveEndpoint, ...] = ()
 
 
 @dataclass(slots=True)

@@ -165,7 +165,7 @@ class Plan:
         self._call = call
         self._env = env
         self._attempts: list[Attempt] = []
-        self._tried: tuple[LiveEndpoint, ...] = ()
+        self._tried: tuple[LiveEndpoint, ...] = call.tried
         self._match: Match | None = None
         self._weight: ClusterWeight | None = None
         self._upstream: Upstream | None = None
@@ -430,6 +430,16 @@ class Plan:
     def deadline(self) -> float | None:
         """When the call's time is over (absolute), as far as it is known yet."""
         return self._deadline
+
+    @property
+    def tried(self) -> tuple[LiveEndpoint, ...]:
+        """Every endpoint that was picked, the last one last."""
+        return self._tried
+
+    @property
+    def retries(self) -> bool:
+        """Whether the mesh or the call orders retries, be it that none could be made."""
+        return self._retries is not None
 
     @property
     def route(self) -> str:

@@ -39,9 +39,20 @@ if TYPE_CHECKING:
     from meshlib.transports.kit import Kit
     from meshlib.transports.pools import Lane
 
-__all__ = ["Answer", "Exchange", "broken_body", "direct_info", "ended", "not_ready", "patience", "unknown"]
+__all__ = [
+    "Answer",
+    "Exchange",
+    "broken_body",
+    "direct_info",
+    "ended",
+    "next_key",
+    "not_ready",
+    "patience",
+    "unknown",
+]
 
-_keys = itertools.count(1)
+#: Pairs the events of one attempt; one counter for all transports of a process.
+next_key = itertools.count(1).__next__
 
 
 class Answer:
@@ -126,7 +137,7 @@ class Exchange:
     def started(self, effect: Send) -> None:
         """Tell observers that an attempt begins."""
         if self.emit is not None:
-            self.key = next(_keys)
+            self.key = next_key()
             self.emit(
                 AttemptStarted(
                     key=self.key,
@@ -332,7 +343,7 @@ class Direct:
             raise self.kit.error(DeadlineExceeded, "the deadline is over", info=info, host="ConnectTimeout")
 
     def _started(self, authority: str) -> None:
-        self.key = next(_keys)
+        self.key = next_key()
         head = head_of(self.request, authority)
         before = list(head.headers.raw)
         assert self.emit is not None
