@@ -10,7 +10,8 @@ immutable snapshot, so that a child starts warm. Nothing inherited is closed: it
     any ──close──► closed
 
 Before a fork that Python knows of, the state is paused: streams and channels are closed and threads ended, which is
-the only state in which grpcio forks safely at every setting; the next use in the parent resumes it.
+the only state in which grpcio forks safely at every setting; the next use in the parent resumes it (at once where
+somebody waits for an answer).
 
 Locks: one reentrant lock a holder and process, found by process id, since a lock that some thread held at the fork is
 never released in the child. It guards making, pausing and closing, never a use.
@@ -55,6 +56,11 @@ class Resident(Protocol):
         """Whether a stream to a control plane is up or being opened."""
         ...
 
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody waits for what it may bring."""
+        ...
+
     def pause(self) -> None:
         """End threads and close channels, soon. What is in force stays so."""
         ...
@@ -65,6 +71,10 @@ class Resident(Protocol):
 
     def close(self, timeout: float) -> None:
         """End for good, within ``timeout`` seconds."""
+        ...
+
+    def abandon(self) -> None:
+        """End for good, soon, without waiting: called by the garbage collector."""
         ...
 
 
@@ -185,6 +195,14 @@ class PerProcess(Generic[R]):
         if self._held:
             self._held = False
             self._locks.get().release()
+        value = self.peek()
+        if value is not None and value.awaited:
+            self.get()
+
+    def __del__(self) -> None:
+        value = self.peek()
+        if value is not None:
+            value.abandon()
 
     def after_fork_in_child(self) -> None:
         self._held = False

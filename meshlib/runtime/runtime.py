@@ -138,6 +138,7 @@ class Runtime:
         self._workers = workers
         self._lock = threading.Lock()  # guards _timer, running, closed, and who observes
         self._timer: Timer | None = None
+        self._began = clock.now()
         self.running = False
         self.closed = False
         snapshot, previous = (inherited.store.snapshot, inherited.store.view) if inherited else (EMPTY, None)
@@ -175,7 +176,9 @@ class Runtime:
         name was first wanted counts, so that a control plane that does not answer delays a host once and not each call.
         """
         wanted = self.interest.get(name)
-        return timeout if wanted is None else max(0.0, wanted.since + timeout - self.clock.now())
+        # Without a name the whole of a pure sidecar view is waited for, and that was first wanted when this began.
+        since = wanted.since if wanted is not None else self._began if not name else self.clock.now()
+        return max(0.0, since + timeout - self.clock.now())
 
     def wait_known(
         self, scheme: str, host: str, port: int | None, authority: str, timeout: float
@@ -290,6 +293,11 @@ class Runtime:
         """Whether a stream to a control plane is up or being opened."""
         return self.running and self.feed.streaming
 
+    @property
+    def awaited(self) -> bool:
+        """Whether somebody waits for something to change."""
+        return self.store.waiting
+
     def pause(self) -> None:
         """End threads and channels for a fork, within a second."""
         self._halt(1.0)
@@ -309,6 +317,21 @@ class Runtime:
             self.closed = True
         self._halt(timeout)
         self.store.wake()
+
+    def abandon(self) -> None:
+        """``close`` for a finalizer: waits for nobody."""
+        with self._lock:
+            running, self.running, self.closed = self.running, False, True
+        if running:
+            self.worker.post(self._finish)
+
+    def _finish(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        try:
+            self.feed.stop()
+        finally:
+            self._workers.release(self.worker)
 
     def _go(self) -> None:
         with self._lock:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 import threading
 
@@ -212,6 +213,15 @@ class TestClosing:
         with pytest.raises(RuntimeError, match="closed"):
             made.snapshot()
         assert made.status().process.started is False
+
+    def test_one_that_was_dropped_without_being_closed_ends_too(self):
+        made = meshlib.Mesh({"services": {"reviews": REVIEWS}})
+        made.snapshot()
+        thread = next(each for each in threading.enumerate() if each.name == "meshlib-worker")
+        del made
+        gc.collect()
+        thread.join(10.0)
+        assert threads() == []
 
     def test_before_it_was_used(self):
         made = meshlib.Mesh({})

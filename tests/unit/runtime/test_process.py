@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import weakref
 
 import pytest
 
@@ -17,9 +18,10 @@ from meshlib.runtime.process import PerProcess, SharedWorker
 class Resident:
     """A resident that keeps a journal."""
 
-    def __init__(self, inherited=None, *, streaming=False):
+    def __init__(self, inherited=None, *, streaming=False, awaited=False):
         self.inherited = inherited
         self.streaming = streaming
+        self.awaited = awaited
         self.journal = []
 
     def pause(self):
@@ -30,6 +32,9 @@ class Resident:
 
     def close(self, timeout):
         self.journal.append("close")
+
+    def abandon(self):
+        self.journal.append("abandon")
 
 
 class TestOneProcess:
@@ -91,13 +96,22 @@ class TestOneProcess:
         holder.close()
         assert holder.closed
 
-    def test_a_holder_that_nobody_has_is_not_kept(self):
-        before = len(process._holders)
+    def test_one_that_nobody_has_any_more_is_ended_without_waiting(self):
         holder = PerProcess(Resident)
-        assert len(process._holders) == before + 1
+        resident = holder.get()
+        gone = weakref.ref(holder)
         del holder
         gc.collect()
-        assert len(process._holders) == before
+        assert gone() is None
+        assert resident.journal == ["abandon"]
+
+    def test_but_not_one_that_was_closed_or_never_used(self):
+        closed, unused = PerProcess(Resident), PerProcess(Resident)
+        resident = closed.get()
+        closed.close()
+        del closed, unused
+        gc.collect()
+        assert resident.journal == ["close"]
 
 
 class TestAroundFork:
@@ -112,6 +126,13 @@ class TestAroundFork:
         assert holder.get() is resident
         assert resident.journal == ["pause", "resume"]
         assert holder.get() is resident
+        assert resident.journal == ["pause", "resume"]
+
+    def test_it_goes_on_at_once_where_somebody_waits(self):
+        holder = PerProcess(lambda inherited: Resident(inherited, awaited=True))
+        resident = holder.get()
+        holder.before_fork()
+        holder.after_fork_in_parent()
         assert resident.journal == ["pause", "resume"]
 
     def test_another_thread_cannot_resume_before_the_fork_is_done(self):
