@@ -339,6 +339,13 @@ def default() -> Mesh:
     return mesh
 
 
+def close_default() -> None:
+    """Close the process's mesh, if it was made; the next :func:`default` makes another."""
+    mesh = _default
+    if mesh is not None:
+        mesh.close()
+
+
 def configure(make: Callable[[], Mesh] | None) -> Mesh | None:
     """How ``default()`` makes its mesh from now on: for a framework whose settings say it. Nothing is made now; None
     goes back to the environment alone. Gives the mesh that was the default until now, if there is one: it is not closed,
