@@ -62,6 +62,7 @@ class Mesh:
         later = unsupported(self._config)
         if later:
             raise ConfigError(problems=later)
+        self._node: Mapping[str, object] = {}  # as it is told to the control plane, once that runs
         self._observers: tuple[Callable[[Event], None], ...] = ()
         self._processes: PerProcess[Runtime] = PerProcess(self._make)
         self._lookout: Lookout | None = Lookout()
@@ -118,7 +119,7 @@ class Mesh:
         runtime = self._processes.peek()
         process = ProcessStatus(pid=os.getpid(), forked=self._processes.forked, started=runtime is not None)
         return Status(
-            node=_describe(self.config),
+            node=self._node or _describe(self.config),
             sources=self._sources(),
             sidecar=SidecarStatus(),
             clusters={} if runtime is None else runtime.cluster_status(),
@@ -193,6 +194,7 @@ class Mesh:
 
         config = self._config if inherited is None else inherited.config
         bootstrap = _bootstrap(config)
+        self._node = _describe(config)
         feed = Merge(_Composition(config, bootstrap).sources)
         runtime = Runtime(
             config,

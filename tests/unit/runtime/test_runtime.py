@@ -1,0 +1,277 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from meshlib.config import Config
+from meshlib.core.resolve import Rules
+from meshlib.errors import ConfigError, NotReady
+from meshlib.model.events import ConfigurationChanged, SourceChanged
+from meshlib.model.listener import FilterChain, HttpManager, Listener
+from meshlib.model.route import (
+    Forward,
+    PathKind,
+    PathMatch,
+    Route,
+    RouteConfiguration,
+    RouteMatch,
+    VirtualHost,
+)
+from meshlib.model.snapshot import Part
+from meshlib.runtime.runtime import SWEEP, Runtime
+from meshlib.runtime.worker import Worker
+from meshlib.testing.clock import VirtualClock
+
+
+class Workers:
+    """One worker without a thread; how often it is leased is counted."""
+
+    def __init__(self, clock):
+        self.worker = Worker(clock)
+        self.leases = 0
+
+    def acquire(self):
+        self.leases += 1
+        return self.worker
+
+    def release(self, worker, timeout=1.0):
+        assert worker is self.worker
+        self.leases -= 1
+
+
+class Feed:
+    """Sources that a test speaks for."""
+
+    def __init__(self, *parts, refusal="", fails=None):
+        self.parts = parts
+        self.refusal = refusal
+        self.fails = fails
+        self.streaming = True
+        self.grows = True
+        self.journal = []
+
+    def open(self, runtime, inherited):
+        self.journal.append(("open", inherited))
+        if self.fails:
+            raise self.fails
+        return self.parts or inherited
+
+    def start(self):
+        self.journal.append("start")
+
+    def stop(self):
+        self.journal.append("stop")
+
+    def settle(self, timeout):
+        self.journal.append("settle")
+
+    def want(self, name, authority):
+        self.journal.append(("want", name, authority))
+
+    def forget(self, name):
+        self.journal.append(("forget", name))
+
+    def statuses(self):
+        return ()
+
+    def pending(self, name):
+        return ""
+
+
+def target(name):
+    """A part that knows one target."""
+    route = Route(RouteMatch(PathMatch(PathKind.PREFIX, "/")), Forward(cluster="c"))
+    routes = RouteConfiguration("r", (VirtualHost("v", ("*",), (route,)),))
+    listener = Listener(name, (FilterChain(http=HttpManager(routes=routes)),), api=True)
+    return Part("xds", targets={name: listener})
+
+
+class Setting:
+    def __init__(self, *parts, rules=None, inherited=None, **feed):
+        self.clock = VirtualClock(0.0)
+        self.workers = Workers(self.clock)
+        self.worker = self.workers.worker
+        self.feed = Feed(*parts, **feed)
+        self.rules = rules or Rules(has_xds=True)
+        self.events = []
+        self.runtime = Runtime(
+            Config(),
+            self.rules,
+            self.feed,
+            clock=self.clock,
+            workers=self.workers,
+            inherited=inherited,
+            observers=(self.events.append,),
+        )
+        self.worker.run_due()
+
+    def step(self, seconds):
+        self.clock.advance(seconds)
+        self.worker.run_due()
+
+    def resolve(self, timeout=0.0, name="reviews"):
+        return self.runtime.wait_known("http", name, None, name, timeout)
+
+
+class TestLife:
+    def test_what_is_there_at_once_is_in_force_before_anything_runs(self):
+        setting = Setting(target("reviews"))
+        assert setting.runtime.view.resolve("http", "reviews", None, "reviews").via == "mesh"
+        assert setting.feed.journal == [("open", ()), "start"]
+        assert setting.workers.leases == 1
+
+    def test_sources_that_cannot_be_made_leave_nothing_behind(self):
+        clock = VirtualClock(0.0)
+        workers = Workers(clock)
+        feed = Feed(fails=ConfigError("wrong"))
+        with pytest.raises(ConfigError):
+            Runtime(Config(), Rules(), feed, clock=clock, workers=workers)
+        assert workers.leases == 0
+
+    def test_pause_and_resume(self):
+        setting = Setting(target("reviews"))
+        setting.runtime.want("reviews", "reviews")
+        setting.worker.run_due()
+        setting.feed.journal.clear()
+        setting.runtime.pause()
+        assert setting.feed.journal == ["stop", "settle"]
+        assert (setting.workers.leases, setting.runtime.streaming) == (0, False)
+        setting.runtime.resume()
+        setting.worker.run_due()
+        assert setting.feed.journal[2:] == ["start", ("want", "reviews", "reviews")]
+        assert (setting.workers.leases, setting.runtime.streaming) == (1, True)
+        setting.runtime.resume()
+        assert setting.workers.leases == 1
+
+    def test_close_is_for_good_and_what_is_in_force_can_still_be_read(self):
+        setting = Setting(target("reviews"))
+        setting.runtime.close()
+        setting.runtime.close()
+        setting.runtime.resume()
+        assert setting.workers.leases == 0
+        assert setting.feed.journal[-1] == "stop"
+        assert setting.runtime.view.resolve("http", "reviews", None, "reviews").via == "mesh"
+
+    def test_abandoned_it_ends_on_the_worker(self):
+        setting = Setting()
+        setting.runtime.abandon()
+        assert setting.workers.leases == 1
+        setting.worker.run_due()
+        assert setting.workers.leases == 0
+        assert setting.feed.journal[-1] == "stop"
+
+    def test_a_child_goes_on_with_what_its_parent_knew(self):
+        parent = Setting(target("reviews"))
+        parent.runtime.want("reviews", "reviews:80")
+        child = Setting(inherited=parent.runtime)
+        assert child.feed.journal[0] == ("open", parent.runtime.store.snapshot.parts)
+        assert ("want", "reviews", "reviews:80") in child.feed.journal
+        assert child.resolve().via == "mesh"
+        assert child.runtime.store.snapshot.version > parent.runtime.store.snapshot.version
+        compiled = parent.runtime.view.resolve("http", "reviews", None, "reviews").routes
+        assert child.resolve().routes is compiled
+
+
+class TestInterest:
+    def test_a_name_is_asked_for_once(self):
+        setting = Setting()
+        for _ in range(3):
+            setting.runtime.want("reviews", "reviews:80")
+        setting.runtime.want("")
+        setting.worker.run_due()
+        assert setting.feed.journal.count(("want", "reviews", "reviews:80")) == 1
+
+    def test_it_is_let_go_of_when_nobody_uses_it(self):
+        setting = Setting()
+        setting.runtime.want("old", "old")
+        setting.runtime.want("used", "used")
+        for _ in range(25):
+            setting.step(SWEEP)
+            setting.runtime.want("used", "used")
+        assert ("forget", "old") in setting.feed.journal
+        assert ("forget", "used") not in setting.feed.journal
+        setting.runtime.want("old", "old")
+        setting.worker.run_due()
+        assert setting.feed.journal.count(("want", "old", "old")) == 2
+
+
+class TestWaiting:
+    def test_what_is_known_waits_for_nothing(self):
+        setting = Setting(target("reviews"))
+        assert setting.resolve(5.0).via == "mesh"
+
+    def test_the_time_runs_from_when_the_name_was_first_wanted(self):
+        setting = Setting()
+        runtime = setting.runtime
+        assert runtime.patience("reviews", 5.0) == 5.0
+        runtime.want("reviews", "reviews")
+        setting.clock.advance(3.0)
+        assert runtime.patience("reviews", 5.0) == 2.0
+        setting.clock.advance(3.0)
+        assert runtime.patience("reviews", 5.0) == 0.0
+        assert setting.resolve(5.0).via == "wait"
+        assert runtime.patience("other", 5.0) == 5.0
+
+    def test_of_a_pure_sidecar_view_from_the_start(self):
+        setting = Setting(rules=Rules(has_xds=True, view="sidecar"))
+        assert setting.runtime.patience("", 5.0) == 5.0
+        setting.clock.advance(6.0)
+        assert setting.runtime.patience("", 5.0) == 0.0
+        assert setting.resolve(5.0).via == "wait"
+
+    def test_a_publication_ends_it(self):
+        setting = Setting()
+        found = []
+        thread = threading.Thread(target=lambda: found.append(setting.resolve(20.0).via))
+        thread.start()
+        pause = threading.Event()
+        while not setting.runtime.awaited:
+            pause.wait(0.001)
+        setting.runtime.publish((target("reviews"),))
+        thread.join(10.0)
+        assert found == ["mesh"]
+        assert not setting.runtime.awaited
+
+    def test_the_twin_for_event_loops_tells_once(self):
+        setting = Setting()
+        told = []
+        cancel = setting.runtime.on_known(
+            "http", "reviews", None, "reviews", lambda found: told.append(found.via)
+        )
+        assert told == []
+        setting.runtime.publish((target("reviews"),))
+        setting.runtime.publish((target("reviews"),))
+        assert told == ["mesh"]
+        cancel()
+        assert not setting.runtime.awaited
+
+    def test_where_the_control_plane_cannot_be_used_both_fail_at_once(self):
+        setting = Setting(refusal="meshlib: call init_gevent()")
+        with pytest.raises(NotReady, match="init_gevent") as caught:
+            setting.resolve(5.0)
+        assert caught.value.missing == {"reviews": "meshlib: call init_gevent()"}
+        with pytest.raises(NotReady, match="init_gevent"):
+            setting.runtime.on_known("http", "reviews", None, "reviews", lambda found: None)
+        assert setting.resolve(5.0, name="example.com").via == "direct"
+
+
+class TestEvents:
+    def test_changes_are_told_and_wake_who_waits(self):
+        setting = Setting()
+        setting.events.clear()
+        woken = []
+        setting.runtime.store.on_change(lambda: woken.append(1))
+        setting.runtime.source_changed("xds", "failed", "refused")
+        setting.runtime.publish((target("reviews"),))
+        assert setting.events == [SourceChanged("xds", "failed", "refused"), ConfigurationChanged(2)]
+        assert len(woken) == 2
+
+    def test_other_rules_are_compiled_once(self):
+        setting = Setting(target("reviews"))
+        version = setting.runtime.store.snapshot.version
+        setting.runtime.reconfigure(Config(bypass=("x",)), setting.rules)
+        assert setting.runtime.store.snapshot.version == version
+        setting.runtime.reconfigure(Config(bypass=("reviews",)), Rules(bypass=("reviews",), has_xds=True))
+        assert setting.resolve().via == "direct"
+        assert setting.runtime.config.bypass == ("reviews",)
