@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +16,7 @@ import pytest
 import meshlib
 from tests.interop.support.calling import calling, calling_async, fits, until
 from tests.interop.support.programs import GoControlPlane
-from tests.interop.support.snapshots import PORT, Service, assignment, cluster, snapshot
+from tests.interop.support.snapshots import PORT, Service, assignment, cluster, snapshot, tcp_listener
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -129,6 +130,27 @@ class TestSplit:
         assert dict(status.resources) == dict.fromkeys(("listener", "route", "cluster", "endpoint"), 1)
         assert status.server == plane.server
         assert (status.rejected, status.waiting, status.last_error) == ((), (), "")
+
+
+class TestFirstCall:
+    def test_it_waits_for_the_rest_of_a_first_configuration(self, view, plane, make_mesh, upstream):
+        # Istio's first listeners are partly for TCP and need no routes: that something has arrived does not mean that
+        # this host is known not to be of the mesh.
+        whole = snapshot(view, NODE, "2", reviews({"v1": 1}, v1=[upstream("v1")]))
+        tcp = tcp_listener("database", 3306, "v1")
+        plane.put({**whole, "version": "1", "listeners": [tcp, *whole["listeners"]], "routes": []})
+        mesh = make_mesh(config(plane, view))
+        with meshlib.Client(mesh=mesh) as client, ThreadPoolExecutor(2) as pool:
+            first = pool.submit(client.get, URL)
+            until(lambda: plane.watch("RouteConfiguration")["names"], "the routes to be asked for")
+            # Acknowledged: the listeners and clusters are with us, and have been taken in.
+            until(lambda: plane.watch("Listener")["acked"] == "1", "the listeners to be acknowledged")
+            second = pool.submit(client.get, URL)
+            assert not wait([first, second], timeout=0.5).done
+            plane.put({**whole, "listeners": [tcp, *whole["listeners"]]})
+            responses = [call.result(timeout=READY) for call in (first, second)]
+        assert [response.json()["name"] for response in responses] == ["v1", "v1"]
+        assert {meshlib.call_info(response).via for response in responses} == {"mesh"}
 
 
 class TestChanges:

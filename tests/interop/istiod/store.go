@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"time"
 
 	"istio.io/istio/pilot/pkg/config/kube/crd"
 	"istio.io/istio/pilot/test/xds"
@@ -59,7 +60,7 @@ type store struct {
 }
 
 // apply creates or replaces each document's object. All are parsed before the first is
-// stored. Istio pushes a moment later, as it does in a cluster.
+// stored. When it returns, who asks gets the new state.
 func (s *store) apply(text string) ([]string, error) {
 	return s.each(text, s.put, s.upload)
 }
@@ -97,6 +98,7 @@ func (s *store) each(text string, do func(config.Config) error, upload func(obje
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer s.settle(s.server.Discovery.InboundUpdates.Load())
 	changed := []string{}
 	for _, o := range objects {
 		if err := upload(o); err != nil {
@@ -114,6 +116,28 @@ func (s *store) each(text string, do func(config.Config) error, upload func(obje
 		changed = append(changed, c.GroupVersionKind.Kind+"/"+c.Namespace+"/"+c.Name)
 	}
 	return changed, nil
+}
+
+// settle waits until what was stored is served. Istio hears of it through queues of its
+// own, waits for more (-debounce), and then takes it in: until then it answers as before,
+// also to who connects anew. A change that changes nothing is never heard of.
+func (s *store) settle(before int64) {
+	const step, quiet, most = 5 * time.Millisecond, 300 * time.Millisecond, 10 * time.Second
+	start := time.Now()
+	last, since := before, start
+	for time.Since(start) < most {
+		inbound := s.server.Discovery.InboundUpdates.Load()
+		if inbound != last {
+			last, since = inbound, time.Now()
+		}
+		taken := inbound > before && s.server.Discovery.CommittedUpdates.Load() >= inbound
+		if time.Since(since) > quiet || (taken && time.Since(since) > 10*step) {
+			if taken || inbound == before {
+				return
+			}
+		}
+		time.Sleep(step)
+	}
 }
 
 func (s *store) put(c config.Config) error {

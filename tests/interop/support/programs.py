@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import queue
+import random
+import socket
 import subprocess
 import threading
 from pathlib import Path
@@ -26,7 +28,7 @@ class ControlPlane:
 
     def __init__(self, binary: Path, folder: Path, *options: str) -> None:
         self._binary, self._folder, self._options = binary, folder, options
-        self._addresses = {"xds": "127.0.0.1:0", "control": "127.0.0.1:0"}
+        self._addresses = {name: f"127.0.0.1:{_port()}" for name in ("xds", "control")}
         self._process: subprocess.Popen[str] | None = None
         self._log: IO[str] | None = None
 
@@ -116,6 +118,23 @@ def _first_line(process: subprocess.Popen[str], seconds: float) -> str:
         return ""
 
 
+def _port() -> int:
+    """A free port from below those that the system gives to outgoing connections.
+
+    While the program is down, a port from among those could go to somebody's connection, even to the client's own
+    attempt to reach the program: then the program could not have it back.
+    """
+    for _ in range(100):
+        port = random.randrange(20000, 32000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no free port from 20000 to 32000")
+
+
 class GoControlPlane(ControlPlane):
     """go-control-plane with its snapshot cache. It keeps each node's last snapshot over a restart."""
 
@@ -172,7 +191,7 @@ class Istiod(ControlPlane):
         self._objects: dict[tuple[str, str, str], dict[str, Any]] = {}
 
     def apply(self, *objects: dict[str, Any]) -> None:
-        """Creates or replaces these; while the program is down, for its next start."""
+        """Creates or replaces these, and returns when they are served; while the program is down, for its next start."""
         if self._process is not None:
             self._ask("POST", "/apply", _documents(objects))
         self._objects.update({_key(item): item for item in objects})

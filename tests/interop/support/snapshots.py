@@ -75,6 +75,15 @@ def assignment(name: str, upstreams: Iterable[Upstream]) -> dict[str, Any]:
     }
 
 
+def tcp_listener(name: str, port: int, to: str) -> dict[str, Any]:
+    proxy = {"@type": f"{_TYPE}.network.tcp_proxy.v3.TcpProxy", "statPrefix": name, "cluster": to}
+    return {
+        "name": name,
+        "address": {"socketAddress": {"address": "0.0.0.0", "portValue": port}},
+        "filterChains": [{"filters": [{"name": "envoy.filters.network.tcp_proxy", "typedConfig": proxy}]}],
+    }
+
+
 def _manager(routes: str) -> dict[str, Any]:
     return {
         "@type": f"{_TYPE}.network.http_connection_manager.v3.HttpConnectionManager",
