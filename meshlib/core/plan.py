@@ -29,10 +29,12 @@ The stages, in their order, and why each stands where it does:
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from meshlib.core.effects import Call, Effect, Env, Finish, Pass, Reply, Send, Sleep, Wait
-from meshlib.core.retry import Retries
+from meshlib.core.failures import FAILURES, REFUSALS
+from meshlib.core.retry import Retries, may_matter
 from meshlib.core.rewrite import (
     ResponseContext,
     auto_host,
@@ -47,13 +49,9 @@ from meshlib.core.rewrite import (
 from meshlib.core.trace import render
 from meshlib.core.upstream import LiveEndpoint, Pick, PickContext, Refusal, RefusalKind, RetryPermit, Upstream
 from meshlib.errors import (
-    CircuitOpen,
-    ConnectFailed,
     DeadlineExceeded,
-    MeshError,
     NoHealthyEndpoint,
     Overloaded,
-    TransportFailed,
 )
 from meshlib.model.call import Attempt, CallInfo, Head, Outcome, OutcomeKind, Response
 from meshlib.model.cluster import Discovery
@@ -86,41 +84,7 @@ DEFAULT_ROUTE_TIMEOUT = 15.0
 _EXPECTED_TIMEOUT = "x-envoy-expected-rq-timeout-ms"
 _ATTEMPT_COUNT = "x-envoy-attempt-count"
 
-
-_TEXT = (("content-type", "text/plain"),)
-_OVERLOADED = (("x-envoy-overloaded", "true"), *_TEXT)
-
-_REFUSALS: dict[RefusalKind, tuple[type[MeshError], Response]] = {
-    RefusalKind.NO_ENDPOINT: (NoHealthyEndpoint, Response(503, _TEXT, b"no healthy upstream")),
-    RefusalKind.TLS: (NoHealthyEndpoint, Response(503, _TEXT, b"no healthy upstream")),
-    RefusalKind.UNKNOWN_CLUSTER: (NoHealthyEndpoint, Response(503)),
-    RefusalKind.DROPPED: (Overloaded, Response(503, _OVERLOADED, b"unconditional drop overload")),
-    RefusalKind.BREAKER: (
-        CircuitOpen,
-        Response(
-            503,
-            _OVERLOADED,
-            b"upstream connect error or disconnect/reset before headers. reset reason: overflow",
-        ),
-    ),
-    RefusalKind.MAX_REQUESTS: (
-        Overloaded,
-        Response(
-            503,
-            _OVERLOADED,
-            b"upstream connect error or disconnect/reset before headers. reset reason: overflow",
-        ),
-    ),
-}
-
-_RESET = b"upstream connect error or disconnect/reset before headers. reset reason: "
-_FAILURES: dict[OutcomeKind, tuple[type[MeshError], Response]] = {
-    OutcomeKind.CONNECT: (ConnectFailed, Response(503, _TEXT, _RESET + b"remote connection failure")),
-    OutcomeKind.RESET: (TransportFailed, Response(503, _TEXT, _RESET + b"connection termination")),
-    OutcomeKind.REFUSED: (TransportFailed, Response(503, _TEXT, _RESET + b"remote refused stream")),
-    OutcomeKind.TIMEOUT: (DeadlineExceeded, Response(504, _TEXT, b"upstream request timeout")),
-    OutcomeKind.CANCELLED: (TransportFailed, Response(503, _TEXT, _RESET + b"local reset")),
-}
+_OK, _STATUS = OutcomeKind.OK.value, OutcomeKind.STATUS.value
 
 
 def route_timeout(action: Forward, *, from_file: bool) -> float | None:
@@ -143,10 +107,12 @@ class Plan:
         "_env",
         "_last",
         "_limit",
+        "_limit_seconds",
         "_match",
         "_per_try",
         "_permit",
         "_pick",
+        "_policy",
         "_ready_by",
         "_retries",
         "_sent",
@@ -172,10 +138,12 @@ class Plan:
         self._template: Head | None = None
         self._pick: Pick | None = None
         self._permit: RetryPermit | None = None
+        self._policy: RetryPolicy | None = None
         self._retries: Retries | None = None
         self._per_try: float | None = None
         self._deadline = call.deadline
         self._limit = call.limit
+        self._limit_seconds: float | None = None
         self._ready_by: float | None = None
         self._last: Outcome | None = None
         self._words: list[str] = []
@@ -215,6 +183,8 @@ class Plan:
         """The attempt's head arrived, or it failed."""
         pick, retries = self._pick, self._retries
         assert pick is not None
+        if retries is None and self._policy is not None and may_matter(self._policy, outcome):
+            retries = self._retries = self._retries_of(self._policy)
         number = len(self._attempts) + 1
         # The call's own time is over: that is the call's end, whatever the last read reported (RT-06).
         late = self._deadline is not None and now >= self._deadline and outcome.kind is not OutcomeKind.OK
@@ -277,17 +247,21 @@ class Plan:
             return Pass(self._template, self._deadline)
         policy = self._retry_policy(match, action)
         if policy is not None:
+            self._policy = policy
             self._per_try = policy.per_try_timeout or None
-            self._retries = Retries(
-                policy,
-                self._env.random,
-                method=call.head.method,
-                replayable=call.replayable,
-                idempotent=call.idempotent,
-                head=call.head,
-                wall=self._env.wall,
-            )
         return self._send(now)
+
+    def _retries_of(self, policy: RetryPolicy) -> Retries:
+        call = self._call
+        return Retries(
+            policy,
+            self._env.random,
+            method=call.head.method,
+            replayable=call.replayable,
+            idempotent=call.idempotent,
+            head=call.head,
+            wall=self._env.wall,
+        )
 
     def _time_limits(self, action: Forward, now: float) -> None:
         """The nearest of the application's deadline, this call's timeout and the route's."""
@@ -298,7 +272,13 @@ class Plan:
         if call.timeout is not None and (call.timeout == 0 or seconds is None or call.timeout < seconds):
             seconds, limit = call.timeout or None, "the call's timeout"
         if seconds is not None and (self._deadline is None or now + seconds < self._deadline):
-            self._deadline, self._limit = now + seconds, f"{limit} of {seconds:g} s"
+            self._deadline, self._limit, self._limit_seconds = now + seconds, limit, seconds
+
+    def _limit_words(self) -> str:
+        """What bounds the call, in words."""
+        if self._limit_seconds is not None:
+            return f"{self._limit} of {self._limit_seconds:g} s"
+        return self._limit or "the deadline"
 
     def _retry_policy(self, match: Match, action: Forward) -> RetryPolicy | None:
         chosen = self._call.retry
@@ -338,7 +318,7 @@ class Plan:
         match, head = self._match, self._template
         assert match is not None
         assert head is not None
-        if self._retries is not None:
+        if self._policy is not None:
             head = head.copy()
         action = match.route.action
         assert isinstance(action, Forward)
@@ -379,19 +359,16 @@ class Plan:
         if self._last is not None and self._last.kind is not OutcomeKind.OK:
             # A retry that cannot be made is no news: how the last attempt failed is the answer.
             return self._finish(self._last)
-        failure, response = _REFUSALS[refusal.kind]
+        failure, response = REFUSALS[refusal.kind]
         return Finish(None, failure, refusal.detail, self._told(response))
 
     def _retry(self, outcome: Outcome, delay: float, reason: str, now: float) -> Effect | None:
-        upstream, policy_budget = (
-            self._upstream,
-            self._retries.policy.budget if self._retries is not None else None,
-        )
+        upstream, policy = self._upstream, self._policy
         assert upstream is not None
         if self._deadline is not None and now + delay >= self._deadline:
-            self._words.append(f"no retry ({reason}): {self._limit} leaves no time")
+            self._words.append(f"no retry ({reason}): {self._limit_words()} leaves no time")
             return None
-        permit = upstream.begin_retry(policy_budget)
+        permit = upstream.begin_retry(policy.budget if policy is not None else None)
         if permit is None:
             self._words.append(f"no retry ({reason}): the limit of retries is reached")
             return None
@@ -410,17 +387,17 @@ class Plan:
         if outcome.kind is OutcomeKind.OK:
             self._status = outcome.status or 0
             return Finish(outcome)
-        failure, response = _FAILURES[outcome.kind]
+        failure, response = FAILURES[outcome.kind]
         if isinstance(outcome.error, Overloaded):
-            failure, response = _REFUSALS[RefusalKind.MAX_REQUESTS]
+            failure, response = REFUSALS[RefusalKind.MAX_REQUESTS]
         where = self._attempts[-1].endpoint if self._attempts else ""
         detail = outcome.detail or (str(outcome.error) if outcome.error is not None else outcome.kind.value)
         return Finish(outcome, failure, f"{self.cluster} at {where}: {detail}", self._told(response))
 
     def _out_of_time(self, outcome: Outcome | None) -> Effect:
-        _, response = _FAILURES[OutcomeKind.TIMEOUT]
+        _, response = FAILURES[OutcomeKind.TIMEOUT]
         where = f" ({self._attempts[-1].endpoint})" if self._attempts else ""
-        message = f"{self._limit or 'the deadline'} is over{where}"
+        message = f"{self._limit_words()} is over{where}"
         self._words.append(message)
         return Finish(outcome, DeadlineExceeded, message, self._told(response))
 
@@ -439,7 +416,7 @@ class Plan:
     @property
     def retries(self) -> bool:
         """Whether the mesh or the call orders retries, be it that none could be made."""
-        return self._retries is not None
+        return self._policy is not None
 
     @property
     def route(self) -> str:
@@ -473,7 +450,9 @@ class Plan:
             endpoint=endpoint,
             attempts=attempts,
             seconds=now - self.started,
-            lines=lambda: render(
+            # Holds what the words need and not the plan: a response may be kept for long.
+            lines=partial(
+                render,
                 self._call.resolution,
                 self._call.head,
                 self._match,
@@ -486,8 +465,9 @@ class Plan:
 
     def _attempt_record(self, number: int, outcome: Outcome, *, retried: bool) -> Attempt:
         pick = self._pick
-        kind = outcome.kind.value
-        if outcome.kind is OutcomeKind.OK and (retried or (outcome.status or 0) >= 500):
-            kind = OutcomeKind.STATUS.value
+        if outcome.kind is not OutcomeKind.OK:
+            kind = outcome.kind.value
+        else:
+            kind = _STATUS if retried or (outcome.status or 0) >= 500 else _OK
         name = pick.endpoint.name if pick is not None else ""
         return Attempt(number, name, kind, outcome.status, outcome.sent, outcome.seconds)

@@ -45,7 +45,15 @@ if TYPE_CHECKING:
     from meshlib.model.headers import Headers
     from meshlib.model.policy import RetryPolicy
 
-__all__ = ["Retries", "RetryAfter", "RetryState", "StateOutcome", "backoff_ceiling", "reset_interval"]
+__all__ = [
+    "Retries",
+    "RetryAfter",
+    "RetryState",
+    "StateOutcome",
+    "backoff_ceiling",
+    "may_matter",
+    "reset_interval",
+]
 
 _RESET_CONDITIONS = ("reset", "5xx", "gateway-error")
 _FAILURES = {
@@ -77,6 +85,12 @@ class RetryAfter:
 
     delay: float
     reason: str
+
+
+def may_matter(policy: RetryPolicy, outcome: Outcome) -> bool:
+    """Whether ``policy`` has to be asked of this outcome at all: a call that went well, the usual one, pays nothing."""
+    good = outcome.kind is OutcomeKind.OK and (outcome.status or 0) < 400
+    return not good or not policy.on.isdisjoint(_BY_HEADERS)
 
 
 class Retries:
@@ -174,8 +188,6 @@ class Retries:
 
     def _answered(self, status: int, headers: Headers | None) -> str | None:
         on = self._on
-        if status < 400 and on.isdisjoint(_BY_HEADERS):
-            return None  # the usual end: nothing that is named here asks for the lines of a good answer
         if headers is not None and _RATE_LIMITED in headers:
             return "rate limited (envoy-ratelimited)" if "envoy-ratelimited" in on else None
         if "5xx" in on and 500 <= status <= 599:
