@@ -15,7 +15,16 @@ from meshlib.model.policy import RetryPolicy
 if TYPE_CHECKING:
     from meshlib.core.resolve import Resolution
 
-__all__ = ["HostDefault", "head_of", "is_replayable", "new_call", "options_of", "target_of", "timeouts_of"]
+__all__ = [
+    "HostDefault",
+    "head_of",
+    "is_replayable",
+    "new_call",
+    "options_of",
+    "retry_of",
+    "target_of",
+    "timeouts_of",
+]
 
 _NONE: Mapping[str, float | None] = {}
 _NO_OPTIONS = CallOptions()
@@ -81,7 +90,7 @@ def new_call(
         deadline=deadline,
         limit="the deadline" if deadline is not None else "",
         timeout=options.timeout,
-        retry=_retry(options),
+        retry=retry_of(options),
         idempotent=options.idempotent,
         hash_key=options.hash_key,
         replayable=replayable,
@@ -96,7 +105,8 @@ def connect_patience(timeouts: Mapping[str, float | None]) -> float:
     return 5.0 if connect is None else connect
 
 
-def _retry(options: CallOptions) -> RetryPolicy | bool | None:
+def retry_of(options: CallOptions) -> RetryPolicy | bool | None:
+    """The retries that a call orders for itself: a policy, False for none, None for the route's. Raises TypeError, ConfigError."""
     chosen = options.retry
     if chosen is None or isinstance(chosen, bool | RetryPolicy):
         return None if chosen is True else chosen
