@@ -1,0 +1,345 @@
+"""One call as urllib3 asks for it, driven by its plan: each attempt is a request on the lane to an endpoint."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from urllib3 import HTTPHeaderDict
+from urllib3.exceptions import HTTPError
+from urllib3.util import SKIP_HEADER, Timeout
+
+from meshlib.core.effects import Call, Finish, Pass, Reply, Send
+from meshlib.core.plan import Plan
+from meshlib.errors import DeadlineExceeded, Overloaded
+from meshlib.inbound import carry
+from meshlib.model.call import CallInfo, Head, Outcome, OutcomeKind
+from meshlib.model.events import AttemptEnded, AttemptStarted
+from meshlib.model.headers import Headers
+from meshlib.transports.drive import drive
+from meshlib.transports.face import next_key
+from meshlib_requests.answers import Held, edit_lines, hold, ordered
+from meshlib_requests.connections import Attempt
+from meshlib_requests.failures import Failure, made, outcome_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from meshlib.core.resolve import Resolution
+    from meshlib.core.upstream import LiveEndpoint
+    from meshlib.runtime.runtime import Runtime
+
+__all__ = ["Asked", "Passed", "Performance", "patience", "with_earlier"]
+
+#: How long a call waits for the configuration where its connect timeout is none; httpx's default. Seconds.
+_PATIENCE = 5.0
+
+
+class Passed(Exception):
+    """The route goes to a pass-through cluster: call the URL as it is, until ``deadline`` (absolute)."""
+
+    def __init__(self, deadline: float | None) -> None:
+        super().__init__()
+        self.deadline = deadline
+
+
+class Asked:
+    """What ``urlopen`` was asked for. ``skipped``: lines by which urllib3 is told not to add one of its own."""
+
+    __slots__ = (
+        "authority",
+        "body",
+        "body_pos",
+        "chunked",
+        "connect",
+        "headers",
+        "method",
+        "options",
+        "path",
+        "pool_timeout",
+        "raw",
+        "read",
+        "skipped",
+        "total",
+    )
+
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        authority: str,
+        timeout: Timeout,
+        options: dict[str, Any],
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.headers = headers
+        self.options = options
+        self.raw: list[tuple[bytes, bytes]] = []
+        self.skipped: dict[str, str] = {}
+        self.authority = authority
+        self._read_lines()
+        self.body: Any = options.pop("body")
+        self.body_pos: Any = options.pop("body_pos")
+        self.pool_timeout: float | None = options.pop("pool_timeout")
+        self.chunked: bool = options.pop("chunked")
+        self._read_timeout(timeout)
+
+    def head(self, scheme: str) -> Head:
+        return Head(self.method, scheme, self.authority, self.path, Headers(self.raw))
+
+    def _read_lines(self) -> None:
+        for name, value in _lines(self.headers):
+            if value == SKIP_HEADER:
+                self.skipped[name] = value
+            elif len(name) == 4 and name.lower() in ("host", b"host"):
+                self.authority = value if isinstance(value, str) else value.decode("latin-1")
+            else:
+                self.raw.append(
+                    (
+                        name.encode("latin-1") if isinstance(name, str) else name,
+                        value.encode("latin-1") if isinstance(value, str) else value,
+                    )
+                )
+
+    def _read_timeout(self, timeout: Timeout) -> None:
+        total = Timeout.resolve_default_timeout(timeout.total)
+        self.total = total
+        if total is not None:
+            timeout = timeout.clone()
+            timeout.start_connect()  # without it there is no telling what total leaves for a read
+        self.connect = Timeout.resolve_default_timeout(timeout.connect_timeout)
+        self.read = Timeout.resolve_default_timeout(timeout.read_timeout)
+
+    @property
+    def replayable(self) -> bool:
+        """Whether the body can be sent again."""
+        body = self.body
+        if body is None or isinstance(body, bytes | bytearray | str):
+            return True
+        return isinstance(self.body_pos, int) and hasattr(body, "seek")
+
+
+def _lines(headers: Mapping[str, str]) -> Iterable[tuple[Any, Any]]:
+    """All lines in order. requests' mapping keeps them as they are wanted here, and looks each up again otherwise."""
+    store = getattr(headers, "_store", None)
+    return store.values() if isinstance(store, dict) else headers.items()
+
+
+def patience(connect: float | None, deadline: float | None, now: float) -> float:
+    """Seconds for which a call may wait for the control plane."""
+    seconds = _PATIENCE if connect is None else connect
+    return seconds if deadline is None else max(0.0, min(seconds, deadline - now))
+
+
+class Performance:
+    """The hands of one plan (see ``meshlib.transports.drive.Hands``), and what its end is to urllib3."""
+
+    __slots__ = ("_asked", "_attempt", "_emit", "_front", "_key", "_runtime", "_seen", "now", "plan", "sleep")
+
+    def __init__(
+        self,
+        front: Any,
+        runtime: Runtime,
+        resolution: Resolution,
+        asked: Asked,
+        *,
+        deadline: float | None,
+        tried: tuple[LiveEndpoint, ...],
+    ) -> None:
+        self._front = front
+        self._runtime = runtime
+        self._asked = asked
+        self._attempt: Attempt | None = None
+        self._emit = runtime.env.emit
+        self._key = 0
+        self._seen = runtime.view
+        self.now = runtime.clock.now
+        self.sleep = time.sleep
+        head = asked.head(front.scheme)
+        call = Call(
+            resolution,
+            head,
+            deadline=deadline,
+            limit="the deadline" if deadline is not None else "",
+            replayable=asked.replayable,
+            wait=_PATIENCE if asked.connect is None else asked.connect,
+            counted=carry(head.headers),
+            tried=tried,
+        )
+        self.plan = Plan(call, runtime.env)
+
+    def run(self) -> Any:
+        """urllib3's response, open. Raises urllib3's errors, each of which is meshlib's, too, or carries a Failure."""
+        end, raw = drive(self.plan, self)
+        if raw is not None:
+            return self._answered(raw)
+        now = self.now()
+        self.plan.close(now)
+        if isinstance(end, Pass):
+            raise Passed(end.deadline)
+        info = self.plan.info(now)
+        if isinstance(end, Reply):
+            return ordered(end.response, self._asked.method, self._asked.path, info)
+        return self._ended(end, info)
+
+    # --- hands --------------------------------------------------------------------------------------------------
+
+    def send(self, effect: Send) -> tuple[Outcome, Any]:
+        asked = self._asked
+        attempt = self._attempt = Attempt(
+            self.now,
+            effect.deadline,
+            {"connect": asked.connect, "read": asked.read, "pool": asked.pool_timeout or asked.connect},
+            effect.connect_timeout,
+        )
+        since = self.now()
+        self._started(effect)
+        lane = self._front.lane(effect)
+        try:
+            raw = self._open(lane, effect, attempt)
+        except (HTTPError, Overloaded, TimeoutError) as error:
+            self._give_back(lane, attempt)
+            outcome = outcome_of(error, attempt, self.now() - since)
+            self._tell(effect, outcome, "")
+            return outcome, None
+        except BaseException as error:
+            self._give_back(lane, attempt)
+            outcome = Outcome(
+                OutcomeKind.CANCELLED, sent=attempt.sent, seconds=self.now() - since, error=error
+            )
+            self._tell(effect, outcome, "")
+            raise
+        headers = Headers(
+            (name.encode("latin-1"), value.encode("latin-1", "replace"))
+            for name, value in raw.headers.items()
+        )
+        outcome = Outcome(OutcomeKind.OK, raw.status, headers, True, self.now() - since)
+        self._tell(effect, outcome, "1.0" if raw.version == 10 else "1.1")
+        return outcome, (raw, headers)
+
+    def discard(self, answer: Any) -> None:
+        raw, _ = answer
+        raw.close()
+        raw.release_conn()
+
+    def changed(self, until: float) -> None:
+        seen, store = self._seen, self._runtime.store
+        store.wait(lambda view: view is not seen, until - self.now())
+        self._seen = store.view
+
+    # --- parts --------------------------------------------------------------------------------------------------
+
+    def _open(self, lane: Any, effect: Send, attempt: Attempt) -> Any:
+        asked, head = self._asked, effect.head
+        timeout = Timeout(
+            total=asked.total,
+            connect=attempt.left(attempt.seconds("connect")),
+            read=attempt.left(asked.read),
+        )
+        return lane.urlopen(
+            head.method,
+            head.path,
+            asked.body,
+            self._sent_lines(head),
+            retries=False,
+            redirect=False,
+            assert_same_host=False,
+            timeout=timeout,
+            pool_timeout=attempt,
+            release_conn=False,
+            chunked=asked.chunked,
+            body_pos=asked.body_pos,
+            preload_content=False,
+            **asked.options,
+        )
+
+    def _sent_lines(self, head: Head) -> Mapping[str, str]:
+        """The head's lines as urllib3 takes them; Host first, where ``http.client`` puts it."""
+        lines = {"Host": head.authority, **self._asked.skipped}
+        count = len(lines)
+        for name, value in head.headers.raw:
+            lines[name.decode("latin-1")] = value.decode("latin-1")
+            count += 1
+        if count == len(lines):
+            return lines
+        repeated = HTTPHeaderDict({"Host": head.authority, **self._asked.skipped})
+        for name, value in head.headers.raw:
+            repeated.add(name.decode("latin-1"), value.decode("latin-1"))
+        return repeated
+
+    @staticmethod
+    def _give_back(lane: Any, attempt: Attempt) -> None:
+        connection, attempt.connection = attempt.connection, None
+        if connection is not None:
+            connection.close()
+            lane.give_back(connection)
+
+    def _answered(self, answer: Any) -> Any:
+        raw, headers = answer
+        assert self._attempt is not None
+        edited = self.plan.response_headers(headers)
+        if edited is not None:
+            edit_lines(raw, edited)
+        return hold(
+            raw, Held(self._runtime, self.plan, self._attempt, raw.status), self.plan.info(self.now())
+        )
+
+    def _ended(self, end: Finish, info: CallInfo) -> Any:
+        assert end.failure is not None
+        asked, attempt = self._asked, self._attempt
+        if self._runtime.config.failures == "respond" and end.response is not None:
+            return ordered(end.response, asked.method, asked.path, info)
+        sent = any(one.sent for one in info.attempts)
+        failure = Failure(end.failure, info, sent=sent)
+        origin = end.outcome.error if end.outcome is not None else None
+        timed_out = attempt is not None and attempt.expired
+        if isinstance(origin, HTTPError) and not timed_out and not _late(end):
+            # What the network said is what the caller hears, in urllib3's words.
+            origin._meshlib_failure = failure  # type: ignore[attr-defined]
+            raise origin
+        unconnected = not info.attempts or info.attempts[-1].outcome == OutcomeKind.CONNECT.value
+        error = made(failure, end.message, self._front, asked.path, unconnected=unconnected)
+        raise error from origin
+
+    # --- observers ----------------------------------------------------------------------------------------------
+
+    def _started(self, effect: Send) -> None:
+        if self._emit is not None:
+            front, plan = self._front, self.plan
+            self._key = next_key()
+            self._emit(
+                AttemptStarted(
+                    key=self._key,
+                    number=effect.number,
+                    head=effect.head,
+                    asked=self._asked.authority,
+                    scheme=front.scheme,
+                    url=f"{front.scheme}://{self._asked.authority}{self._asked.path}",
+                    endpoint=effect.endpoint.name,
+                    cluster=plan.cluster,
+                    route=plan.route,
+                    via="mesh",
+                )
+            )
+
+    def _tell(self, effect: Send, outcome: Outcome, protocol: str) -> None:
+        if self._emit is not None:
+            self._emit(AttemptEnded(self._key, effect.number, outcome, protocol))
+
+
+def _late(end: Finish) -> bool:
+    """Whether the call's own time was over, whatever its last attempt reported."""
+    kind = end.outcome.kind if end.outcome is not None else None
+    return end.failure is DeadlineExceeded and kind is not OutcomeKind.TIMEOUT
+
+
+def with_earlier(info: CallInfo, earlier: tuple[Any, ...]) -> CallInfo:
+    """``info`` with the attempts that were made before this plan: ``Retry`` of urllib3 begins a new one each time."""
+    if not earlier:
+        return info
+    count = len(earlier)
+    later = tuple(replace(one, number=one.number + count) for one in info.attempts)
+    return replace(info, attempts=(*earlier, *later))

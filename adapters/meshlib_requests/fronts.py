@@ -1,0 +1,399 @@
+"""The pools that urllib3 and requests think they call: each stands for the host of a URL.
+
+A front is urllib3's own pool for that host. A call to a host that the mesh knows is driven by a plan over the lanes to its
+endpoints; every other one goes the pool's own way. ``urlopen`` is where both libraries, and those built on them, come by, so
+that retries, redirects, cookies, hooks and errors above it are theirs. What urllib3's ``Retry`` asks for holds where the mesh
+orders no retry.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any, cast
+
+from urllib3 import connectionpool
+from urllib3.exceptions import HTTPError, MaxRetryError
+from urllib3.util import Retry, Timeout
+from urllib3.util.request import set_file_position
+
+from meshlib.deadlines import current_deadline
+from meshlib.errors import DeadlineExceeded, MeshError, NotReady, UnknownService
+from meshlib.mesh import default
+from meshlib.model.call import CallInfo, Response
+from meshlib_requests.answers import ordered
+from meshlib_requests.calls import Asked, Passed, Performance, patience, with_earlier
+from meshlib_requests.direct import Direct
+from meshlib_requests.failures import Failure, join, made
+from meshlib_requests.lanes import Lane, make_lane
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from meshlib.core.effects import Send
+    from meshlib.core.resolve import Resolution
+    from meshlib.core.upstream import LiveEndpoint
+    from meshlib.mesh import Mesh
+    from meshlib.model.call import Attempt
+    from meshlib.runtime.runtime import Runtime
+
+__all__ = ["Front", "adopt", "let_go", "notice_proxy", "runtime_of"]
+
+_log = logging.getLogger("meshlib")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+#: The mesh ordered retries and made them; urllib3 makes none, and says what it says then. As requests' own default.
+_NO_MORE = Retry(0, read=False)
+_TEXT = (("content-type", "text/plain"),)
+
+
+def runtime_of(mesh: Mesh | None) -> Callable[[], Runtime]:
+    """What gives the runtime of ``mesh``, or of the process's default mesh, in whatever process it is asked."""
+    return (lambda: default()._runtime()) if mesh is None else mesh._runtime
+
+
+class Front:
+    """Mixed into urllib3's pools. Thread-safe; ``_guard`` guards making and removing lanes, never a look-up.
+
+    Attributes:
+        runtime: Gives the runtime whose rules hold.
+        arguments: What the pool was made with, beside its host and port.
+    """
+
+    scheme: str
+    host: str
+    port: int | None
+    proxy: Any
+    headers: Mapping[str, str]
+    timeout: Timeout
+    retries: Any
+    block: bool
+
+    def prepare(self, runtime: Callable[[], Runtime], arguments: dict[str, Any]) -> None:
+        """What a constructor would do; urllib3's has a signature of its own."""
+        self.runtime = runtime
+        self.arguments = arguments
+        self._guard = threading.Lock()
+        self._lanes: dict[Any, Lane] = {}
+        self._pid = os.getpid()
+        self._view: object = None
+        self._asked_host = f"[{self.host}]" if ":" in self.host else self.host
+        port = None if self.port == _DEFAULT_PORTS.get(self.scheme) else self.port
+        self._asked_port = port
+        self._authority = self._asked_host if port is None else f"{self._asked_host}:{port}"
+        weakref.finalize(self, _abandon, self._lanes)
+
+    # --- urllib3's contract -------------------------------------------------------------------------------------
+
+    def urlopen(
+        self,
+        method: str,
+        url: str,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        retries: Retry | bool | int | None = None,
+        redirect: bool = True,
+        assert_same_host: bool = True,
+        timeout: Any = Timeout.DEFAULT_TIMEOUT,
+        pool_timeout: int | None = None,
+        release_conn: bool | None = None,
+        chunked: bool = False,
+        body_pos: Any = None,
+        preload_content: bool = True,
+        decode_content: bool = True,
+        **more: Any,
+    ) -> Any:
+        """As urllib3's, which see."""
+        options: dict[str, Any] = {
+            "body": body,
+            "pool_timeout": pool_timeout,
+            "chunked": chunked,
+            "body_pos": body_pos,
+            "decode_content": decode_content,
+            **more,
+        }
+        lines = self.headers if headers is None else headers
+        runtime = self.runtime()
+
+        def plain(headers: Mapping[str, str] = lines, timeout: Any = timeout) -> Any:
+            return super(Front, self).urlopen(  # type: ignore[misc]
+                method,
+                url,
+                headers=headers,
+                retries=retries,
+                redirect=redirect,
+                assert_same_host=assert_same_host,
+                timeout=timeout,
+                release_conn=release_conn,
+                preload_content=preload_content,
+                **options,
+            )
+
+        if runtime.config.disabled or self.proxy is not None or not url.startswith("/"):
+            return plain()
+        asked = Asked(method, url, lines, self._authority, self._timeout(timeout), dict(options))
+        resolution = self._resolve(runtime, asked)
+        if resolution.via == "mesh":
+            try:
+                raw = self._through_mesh(runtime, resolution, asked, retries, preload=preload_content)
+            except Passed as passed:
+                reason = "the route goes to a pass-through cluster"
+                return Direct(self, runtime, asked, reason, passed.deadline).call(plain, timeout)
+            location = redirect and raw.get_redirect_location()
+            return raw if not location else self._redirected(raw, location, asked, lines, preload_content)
+        if resolution.plain:
+            return plain()
+        if resolution.via == "refused" or (
+            resolution.via == "wait" and runtime.config.unknown_hosts == "refuse"
+        ):
+            return self._unknown(runtime, resolution, asked)
+        return Direct(self, runtime, asked, resolution.reason, current_deadline()).call(plain, timeout)
+
+    def lane(self, effect: Send) -> Lane:
+        """The lane to ``effect.endpoint``."""
+        endpoint = effect.endpoint
+        key = (endpoint, endpoint.tls)
+        lane = self._lanes.get(key)
+        if lane is None:
+            with self._guard:
+                lane = self._lanes.get(key)
+                if lane is None:
+                    lane = self._lanes[key] = make_lane(self, effect)
+        return lane
+
+    def close(self) -> None:
+        """As urllib3's: closed for good."""
+        super().close()  # type: ignore[misc]
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Close what is idle, now, and what is in use when it is done. The front can be used again."""
+        for lane in self._drain(lambda _: True):
+            lane.wire.close()
+
+    # --- parts --------------------------------------------------------------------------------------------------
+
+    def _resolve(self, runtime: Runtime, asked: Asked) -> Resolution:
+        """What the URL means; may wait for the control plane."""
+        place = (self.scheme, self.host, self._asked_port, asked.authority)
+        resolution = runtime.view.resolve(*place)
+        if resolution.via == "wait":
+            seconds = patience(asked.connect, current_deadline(), runtime.clock.now())
+            try:
+                return runtime.wait_known(*place, seconds)
+            except NotReady as problem:
+                info = CallInfo(via="mesh", lines=(resolution.reason,))
+                error = made(Failure(NotReady, info, sent=False), str(problem), self, asked.path)
+                raise error from problem
+        if resolution.name:
+            runtime.want(resolution.name, asked.authority)
+        return resolution
+
+    def _through_mesh(
+        self, runtime: Runtime, resolution: Resolution, asked: Asked, retries: Any, *, preload: bool
+    ) -> Any:
+        """The plan's response; where the mesh orders no retry, as many plans as ``retries`` asks for."""
+        self._tidy(runtime)
+        if not isinstance(retries, Retry):
+            retries = Retry.from_int(retries, default=self.retries)
+        if asked.body is not None:
+            asked.body_pos = set_file_position(asked.body, asked.body_pos)
+        deadline = current_deadline()
+        earlier: tuple[Attempt, ...] = ()
+        tried: tuple[LiveEndpoint, ...] = ()
+        while True:
+            performance = Performance(self, runtime, resolution, asked, deadline=deadline, tried=tried)
+            plan = performance.plan
+            try:
+                raw = performance.run()
+                raw.retries = retries
+                if preload:
+                    raw.data  # noqa: B018 - it is read and kept
+            except HTTPError as error:
+                retries = self._again(error, retries, plan, asked, earlier)
+            else:
+                raw._meshlib_info = with_earlier(raw._meshlib_info, earlier)
+                if plan.retries or not (retries.total or retries.status_forcelist):
+                    return raw
+                if not retries.is_retry(asked.method, raw.status, bool(raw.headers.get("Retry-After"))):
+                    return raw
+                again = self._after_status(raw, retries, asked)
+                if again is None:
+                    return raw
+                retries = again
+            earlier = with_earlier(plan.info(runtime.clock.now()), earlier).attempts
+            deadline, tried = plan.deadline, plan.tried
+
+    def _again(self, error: HTTPError, retries: Retry, plan: Any, asked: Asked, earlier: Any) -> Retry:
+        """What is left of ``retries`` after a failure; raises the failure where nothing is."""
+        failure = getattr(error, "_meshlib_failure", None)
+        if isinstance(error, MeshError):
+            failure = Failure(_kind_of(error), error.info, sent=error.sent, phase=error.phase)
+        if failure is not None and failure.info is not None:
+            failure.info = with_earlier(failure.info, earlier)
+        over = isinstance(error, DeadlineExceeded)
+        if (plan.retries or over) and retries.total is not False:
+            retries = _NO_MORE
+        try:
+            retries = retries.increment(
+                asked.method,
+                asked.path,
+                error=error,
+                _pool=cast("Any", self),
+                _stacktrace=error.__traceback__,
+            )
+        except HTTPError as final:
+            if failure is None:
+                raise
+            both = join(final, failure)
+            raise both from both.__cause__
+        retries.sleep()
+        return retries
+
+    def _after_status(self, raw: Any, retries: Retry, asked: Asked) -> Retry | None:
+        """What is left of ``retries`` after a response that they are for; None: it is the caller's."""
+        try:
+            left = retries.increment(asked.method, asked.path, response=raw, _pool=cast("Any", self))
+        except MaxRetryError as error:
+            if retries.raise_on_status:
+                raw.drain_conn()
+                error._meshlib_info = raw._meshlib_info  # type: ignore[attr-defined]
+                raise
+            return None
+        raw.drain_conn()
+        left.sleep(raw)
+        return left
+
+    def _redirected(self, raw: Any, location: str, asked: Asked, lines: Any, preload: bool) -> Any:
+        """Follow a redirect for a caller of the pool itself, as urllib3's pool does: within its host."""
+        method, body, headers = asked.method, asked.body, dict(lines)
+        if raw.status == 303:
+            method, body = "GET", None
+            gone = {"content-encoding", "content-language", "content-length", "content-location", "content-type",
+                    "digest", "last-modified", "transfer-encoding"}  # fmt: skip
+            headers = {name: value for name, value in headers.items() if name.lower() not in gone}
+        retries: Retry = raw.retries
+        try:
+            retries = retries.increment(method, asked.path, response=raw, _pool=cast("Any", self))
+        except MaxRetryError:
+            if retries.raise_on_redirect:
+                raw.drain_conn()
+                raise
+            return raw
+        raw.drain_conn()
+        retries.sleep_for_retry(raw)
+        return self.urlopen(
+            method,
+            location,
+            body,
+            headers,
+            retries=retries,
+            timeout=Timeout(total=asked.total, connect=asked.connect, read=asked.read),
+            preload_content=preload,
+            chunked=asked.chunked and body is not None,
+            **asked.options,
+        )
+
+    def _unknown(self, runtime: Runtime, resolution: Resolution, asked: Asked) -> Any:
+        """A host that nobody knows, where such are refused."""
+        info = CallInfo(via="direct", lines=(resolution.reason,))
+        if runtime.config.failures == "respond":
+            return ordered(Response(503, _TEXT, b"unknown service"), asked.method, asked.path, info)
+        message = f"no source knows {asked.authority!r} ({resolution.reason}), and unknown hosts are refused"
+        raise made(Failure(UnknownService, info, sent=False), message, self, asked.path)
+
+    def _timeout(self, timeout: Any) -> Timeout:
+        if isinstance(timeout, Timeout):
+            return timeout
+        return self.timeout if timeout is Timeout.DEFAULT_TIMEOUT else Timeout.from_float(timeout)
+
+    def _tidy(self, runtime: Runtime) -> None:
+        """Drop the lanes that no new call will use; in a child after a fork all, since the sockets are its parent's."""
+        pid = os.getpid()
+        if pid != self._pid:
+            self._pid, self._guard = pid, threading.Lock()
+            for lane in self._drain(lambda _: True):
+                lane.wire.abandon()
+        view = runtime.view
+        if view is not self._view:
+            self._view = view
+            for lane in self._drain(lambda key: key[0].gone or key[0].tls is not key[1]):
+                lane.wire.close()
+
+    def _drain(self, which: Callable[[Any], bool]) -> list[Lane]:
+        with self._guard:
+            ended = [key for key in self._lanes if which(key)]
+            return [self._lanes.pop(key) for key in ended]
+
+
+def _abandon(lanes: dict[Any, Lane]) -> None:
+    for lane in tuple(lanes.values()):
+        lane.wire.abandon()
+
+
+def _kind_of(error: MeshError) -> type[MeshError]:
+    return next(cls for cls in type(error).__mro__[1:] if issubclass(cls, MeshError))
+
+
+# --- managers -----------------------------------------------------------------------------------------------------------
+
+
+class HTTPConnectionPool(Front, connectionpool.HTTPConnectionPool):  # type: ignore[misc]
+    """urllib3's pool of a host, in the mesh."""
+
+
+class HTTPSConnectionPool(Front, connectionpool.HTTPSConnectionPool):  # type: ignore[misc]
+    """The same over TLS."""
+
+
+_fronts: dict[type, type] = {
+    connectionpool.HTTPConnectionPool: HTTPConnectionPool,
+    connectionpool.HTTPSConnectionPool: HTTPSConnectionPool,
+}
+
+
+def adopt(manager: Any, runtime: Callable[[], Runtime]) -> None:
+    """Pools that ``manager``, a ``urllib3.PoolManager``, makes from now on go through the mesh."""
+    kinds = dict(manager.pool_classes_by_scheme)
+    manager.pool_classes_by_scheme = {scheme: _maker(kind, runtime) for scheme, kind in kinds.items()}
+
+
+def _maker(kind: Any, runtime: Callable[[], Runtime]) -> Any:
+    """What makes fronts in place of ``kind``."""
+    if not isinstance(kind, type):
+        return kind
+    cls = _fronts.get(kind)
+    if cls is None:
+        cls = _fronts[kind] = type(kind.__name__, (Front, kind), {})
+
+    def make(host: str, port: int | None = None, **arguments: Any) -> Any:
+        front = cls(host, port, **arguments)
+        front.prepare(runtime, arguments)
+        return front
+
+    return make
+
+
+def let_go(manager: Any) -> None:
+    """Close the connections of the fronts that ``manager`` has made, as :meth:`Front.let_go`."""
+    with manager.pools.lock:
+        fronts = [manager.pools.get(key) for key in manager.pools.keys()]  # noqa: SIM118 - no iteration otherwise
+    for front in fronts:
+        if isinstance(front, Front):
+            front.let_go()
+
+
+def notice_proxy(runtime: Runtime, scheme: str, host: str, port: int | None) -> bool:
+    """Say that calls to ``host`` go to a proxy though it is of the mesh; whether that was said."""
+    port = None if port == _DEFAULT_PORTS.get(scheme) else port
+    shown = f"[{host}]" if ":" in host else host
+    authority = shown if port is None else f"{shown}:{port}"
+    if runtime.config.disabled or runtime.view.resolve(scheme, host, port, authority).via != "mesh":
+        return False
+    _log.warning(
+        "meshlib: %s is of the mesh, but a proxy is set for it and wins (argument, session or environment); "
+        "unset it or add the host to NO_PROXY to call it through the mesh",
+        authority,
+    )
+    return True

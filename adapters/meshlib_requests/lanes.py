@@ -1,0 +1,147 @@
+"""The connections to one endpoint: urllib3's pools, which keep and count connections as every pool of meshlib does.
+
+A lane belongs to a front (``fronts.py``: the pool that urllib3 and requests think they call), to an endpoint, and to what the
+control plane demands of connections to it. It has the front's settings; what it adds is where to connect and which name the
+certificate must have.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from urllib3 import connectionpool
+from urllib3.poolmanager import SSL_KEYWORDS
+
+from meshlib.runtime.tls import context_for
+from meshlib.transports.wire.pool import Pool
+from meshlib_requests.connections import Attempt, HTTPConnection, HTTPSConnection
+
+if TYPE_CHECKING:
+    from meshlib.core.effects import Send
+    from meshlib.core.upstream import Connections
+
+__all__ = ["HTTPConnectionPool", "HTTPSConnectionPool", "Lane", "make_lane"]
+
+#: What requests sets on a pool after it was made (``HTTPAdapter.cert_verify``).
+_TLS_ATTRIBUTES = ("cert_reqs", "ca_certs", "ca_cert_dir", "cert_file", "key_file")
+#: Of a pool's arguments, those that are of TLS.
+_TLS_ARGUMENTS = frozenset({*SSL_KEYWORDS, "assert_hostname", "assert_fingerprint", "server_hostname"})
+
+
+class _Blocking:
+    """``pool_block=True``: no more connections than the pool may keep, within the cluster's own limits."""
+
+    def __init__(self, inner: Connections, most: int) -> None:
+        self._inner = inner
+        self._most = most
+        self._open = 0  # guarded by the lock of the one pool that asks
+
+    def open_connection(self, *, force: bool = False) -> bool:
+        if self._open >= self._most or not self._inner.open_connection(force=force):
+            return False
+        self._open += 1
+        return True
+
+    def close_connection(self) -> None:
+        self._open -= 1
+        self._inner.close_connection()
+
+    def begin_pending(self) -> bool:
+        return self._inner.begin_pending()
+
+    def end_pending(self) -> None:
+        self._inner.end_pending()
+
+
+class _Wire(Pool):
+    """meshlib's pool, which can also be dropped by those who may take no lock."""
+
+    def abandon(self) -> None:
+        """Close what is idle, for the garbage collector and for a child after a fork: a lock may be held by whom they
+        interrupted, or by a thread that is not there any more.
+        """
+        self._closed = True
+        for connection in tuple(self._idle):
+            connection.close()
+
+
+class _Lane:
+    """Mixed into urllib3's pools. Thread-safe."""
+
+    wire: _Wire
+
+    def _get_conn(self, timeout: Any = None) -> Any:
+        """``timeout`` is the attempt: urllib3 hands on what ``urlopen`` got as ``pool_timeout``."""
+        attempt: Attempt = timeout
+        connection = self.wire.acquire(attempt)
+        connection.attempt = attempt
+        attempt.connection = connection
+        return connection
+
+    def _put_conn(self, connection: Any) -> None:
+        """None: the attempt failed and its connection is closed. Whoever made the attempt gives that one back."""
+        if connection is not None:
+            self.give_back(connection)
+
+    def give_back(self, connection: Any) -> None:
+        """The request on ``connection`` is done."""
+        connection.rest()
+        self.wire.release(connection)
+
+
+class HTTPConnectionPool(_Lane, connectionpool.HTTPConnectionPool):
+    """In plain text."""
+
+    ConnectionCls = HTTPConnection
+
+
+class HTTPSConnectionPool(_Lane, connectionpool.HTTPSConnectionPool):
+    """Over TLS."""
+
+    ConnectionCls = HTTPSConnection
+
+
+Lane = HTTPConnectionPool | HTTPSConnectionPool
+
+
+def make_lane(front: Any, effect: Send) -> Lane:
+    """The lane of ``front`` to ``effect.endpoint``. Raises ConfigError for TLS settings that cannot be used."""
+    endpoint, cluster = effect.endpoint, effect.upstream.cluster
+    address, tls = endpoint.address, endpoint.tls
+    own: dict[str, Any] = dict(front.arguments)
+    own["maxsize"] = 1  # urllib3's own queue is not used
+    if tls is not None or front.scheme == "http":
+        own = {name: value for name, value in own.items() if name not in _TLS_ARGUMENTS}
+    if tls is not None:
+        own |= {
+            "ssl_context": context_for(tls),
+            "server_hostname": tls.sni or endpoint.hostname or front.host,
+            # The context checks names by itself, as the control plane orders.
+            "assert_hostname": False,
+            "cert_reqs": "CERT_REQUIRED",
+        }
+    elif front.scheme == "https":
+        own.setdefault("server_hostname", front.host)
+    secure = tls is not None or front.scheme == "https"
+    kind = HTTPSConnectionPool if secure else HTTPConnectionPool
+    host = "localhost" if address.unix else address.host
+    lane = kind(host, address.port or (443 if secure else 80), **own)
+    if tls is None and secure:
+        for name in _TLS_ATTRIBUTES:
+            setattr(lane, name, getattr(front, name))
+
+    def connect() -> Any:
+        connection: Any = lane._new_conn()
+        connection.path = address.host if address.unix else None
+        connection.keep = cluster.idle_timeout
+        return connection
+
+    most = front.arguments.get("maxsize", 1)
+    limits: Connections = effect.upstream  # type: ignore[assignment]  # a live cluster is both
+    lane.wire = _Wire(
+        connect,
+        _Blocking(limits, max(1, most)) if front.block else limits,
+        max_idle=most,
+        gone=lambda: endpoint.gone or endpoint.tls is not tls,
+    )
+    return lane

@@ -1,0 +1,55 @@
+"""urllib3 in the mesh: ``from meshlib_requests import urllib3`` has a ``PoolManager`` for libraries that use urllib3.
+
+Everything else of urllib3's own public names is here as it is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import urllib3 as _urllib3
+from urllib3 import *  # noqa: F403 - its public names are ours
+
+from meshlib_requests.fronts import adopt, let_go, runtime_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from meshlib.mesh import Mesh
+
+__all__ = [*_urllib3.__all__]  # noqa: PLE0604
+
+
+class PoolManager(_urllib3.PoolManager):  # type: ignore[no-redef]
+    """A ``urllib3.PoolManager`` whose pools go through the mesh where it knows the host.
+
+    What fails is urllib3's exception and meshlib's at once. ``retries`` hold where the mesh orders no retry. Thread-safe.
+
+    Args:
+        num_pools: As urllib3's, and so are ``headers`` and all others.
+        mesh: Whose rules hold; without it ``meshlib.default()``.
+    """
+
+    def __init__(
+        self,
+        num_pools: int = 10,
+        headers: Mapping[str, str] | None = None,
+        *,
+        mesh: Mesh | None = None,
+        **connection_pool_kw: Any,
+    ) -> None:
+        super().__init__(num_pools, headers, **connection_pool_kw)
+        adopt(self, runtime_of(mesh))
+
+    def clear(self) -> None:
+        """As urllib3's. Idle connections are closed now."""
+        let_go(self)
+        super().clear()
+
+
+_default = PoolManager()
+
+
+def request(method: str, url: str, **options: Any) -> Any:  # type: ignore[no-redef]
+    """As ``urllib3.request``."""
+    return _default.request(method, url, **options)
