@@ -67,8 +67,8 @@ class Result:
 
 
 def cases() -> list[Case]:
-    """All cases, in the order of their files' names."""
-    return [module.CASE for module in _modules(bench.cases)]
+    """All cases, in their order."""
+    return sorted((module.CASE for module in _modules(bench.cases)), key=lambda case: (case.place, case.name))
 
 
 def peers() -> dict[str, Peer]:

@@ -43,11 +43,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """``name`` is what ``--only`` takes; ``title`` says how it is measured."""
+    """``name`` is what ``--only`` takes; ``title`` says how it is measured; ``place`` is that in the table."""
 
     name: str
     title: str
     rows: tuple[Row, ...]
+    place: int = 100
 
     @property
     def peers(self) -> set[str]:

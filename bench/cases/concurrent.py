@@ -15,4 +15,5 @@ CASE = Case(
             "httpx2.AsyncClient",
         ),
     ),
+    place=2,
 )

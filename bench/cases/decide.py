@@ -9,4 +9,5 @@ CASE = Case(
         Row("decide, 100 routes × 50 endpoints", "decide 100 × 50", at_most=25.0, unit="µs"),
         Row("decide, 5,000 × 10,000 ÷ 100 × 50", "decide 5,000 × 10,000", "decide 100 × 50", at_most=1.5),
     ),
+    place=4,
 )

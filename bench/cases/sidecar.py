@@ -13,4 +13,5 @@ CASE = Case(
             at_most=0.85,
         ),
     ),
+    place=3,
 )

@@ -10,4 +10,5 @@ CASE = Case(
         Row("meshlib.Client ÷ httpx.Client through Envoy", "meshlib.Client", "httpx.Client via Envoy"),
         Row("meshlib.httpx2.Client ÷ httpx2.Client", "meshlib.httpx2.Client", "httpx2.Client"),
     ),
+    place=1,
 )

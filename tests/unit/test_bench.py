@@ -1,0 +1,84 @@
+"""The benchmark's harness; what it measures is measured by `make bench`."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench import routes, run, table
+from bench.shapes import Case, Row
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def result(peer: float, against: float | None, at_most: float | None, unit: str = "") -> run.Result:
+    row = Row("a ÷ b", "a", "b" if against is not None else "", at_most, unit)
+    spreads = [None if each is None else run.Spread(each / 2, each, each * 2) for each in (peer, against)]
+    return run.Result(Case("case", "how", (row,)), row, *spreads)
+
+
+def test_every_row_names_peers_that_exist() -> None:
+    known = run.peers()
+    cases = run.cases()
+    assert [case.name for case in cases] == ["sync", "async", "sidecar", "decide", "import"]
+    for case in cases:
+        assert case.peers <= set(known)
+        assert case.title
+        for row in case.rows:
+            assert row.against or row.unit in {"µs", "ms"}
+
+
+def test_the_bounds_are_those_that_were_promised() -> None:
+    bounds = {row.what: row.at_most for case in run.cases() for row in case.rows if row.at_most is not None}
+    assert list(bounds.values()) == [1.15, 0.5, 0.85, 25.0, 1.5, 60.0]
+
+
+@pytest.mark.parametrize(
+    ("given", "value", "holds"),
+    [
+        (result(1.1, 1.0, 1.15), 1.1, True),
+        (result(1.2, 1.0, 1.15), 1.2, False),
+        (result(9.0, 1.0, None), 9.0, True),
+        (result(24e-6, None, 25.0, "µs"), 24.0, True),
+        (result(26e-6, None, 25.0, "µs"), 26.0, False),
+        (result(0.061, None, 60.0, "ms"), 61.0, False),
+    ],
+)
+def test_a_bound_is_on_the_ratio_of_medians_or_on_the_median(
+    given: run.Result, value: float, holds: bool
+) -> None:
+    assert given.value == pytest.approx(value)
+    assert given.holds is holds
+    assert given.to_dict()["holds"] is holds
+    assert ("MISSED" in table.render([given])) is not holds
+
+
+def test_the_table_has_a_line_a_row() -> None:
+    text = table.render([result(1e-4, 2e-4, 0.5), result(3.0, None, 60.0, "ms")])
+    assert len(text.splitlines()) == 4
+    assert "50.0 µs  100.0 µs  200.0 µs  200.0 µs   0.50" in text
+    assert "CPython" in table.machine()
+
+
+def test_every_peer_has_the_same_routes() -> None:
+    """A request that a mesh's route is for is one that Envoy's route of the same place is for."""
+    ours, theirs = routes.service(["127.0.0.1:1"], 100)["routes"], routes.envoy_routes(100)
+    assert (len(ours), len(theirs)) == (99, 100)
+    for mine, other in zip(ours, theirs, strict=False):
+        assert mine["name"] == other["name"]
+        assert {key: mine["match"].get(key) for key in ("prefix", "path")} == {
+            key: other["match"].get(key) for key in ("prefix", "path")
+        }
+        assert len(mine["match"].get("headers", ())) == len(other["match"].get("headers", ()))
+    assert len(set(routes.paths(100))) > 5
+
+
+def test_one_case_as_a_command() -> None:
+    command = [sys.executable, "-m", "bench", "--only", "import", "--rounds", "2", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    said = json.loads(done.stdout)
+    assert done.returncode == (0 if said["rows"][0]["holds"] else 1)
+    assert said["rounds"] == 2
+    assert said["rows"][0]["peer"]["seconds"]["min"] > 0
