@@ -40,7 +40,7 @@ from requests import (
 from meshlib_requests import adapters, api, sessions
 from meshlib_requests.adapter import MeshAdapter
 from meshlib_requests.api import delete, get, head, options, patch, post, put, request
-from meshlib_requests.session import Session, session
+from meshlib_requests.sessions import Session, session
 from meshlib_requests.urllib3 import PoolManager
 
 FileModeWarning = exceptions.FileModeWarning

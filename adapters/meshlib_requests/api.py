@@ -6,7 +6,7 @@ from typing import Any
 
 from requests import Response
 
-from meshlib_requests.session import Session
+from meshlib_requests.sessions import Session
 
 __all__ = ["delete", "get", "head", "options", "patch", "post", "put", "request"]
 

@@ -2,12 +2,76 @@
 
 from __future__ import annotations
 
-from requests import sessions as _sessions
-from requests.sessions import *  # noqa: F403 - its names are ours
+import os
+from typing import TYPE_CHECKING, Any
 
-from meshlib_requests.session import Session, session
+import requests
+from requests import sessions as _sessions
+from requests.sessions import *  # noqa: F403 - its names are here, too
+from requests.sessions import merge_setting
+
+from meshlib_requests.adapter import MeshAdapter
+from meshlib_requests.environment import proxies_for
+from meshlib_requests.reference import mesh_of, reference_to
+
+if TYPE_CHECKING:
+    from meshlib.mesh import Mesh
 
 __all__ = ["Session", "session"]
+
+
+class Session(requests.Session):  # type: ignore[no-redef]
+    """A ``requests.Session`` whose calls go through the mesh where it knows the host, and are requests' own elsewhere.
+
+    What fails is requests' exception and meshlib's at once; ``meshlib.call_info(response)`` says what was done. It is pickled
+    as requests' session is. ``requests.Session`` is not fully thread-safe (cookies), and neither is this.
+
+    Args:
+        mesh: Whose rules hold; without it ``meshlib.default()``.
+    """
+
+    def __init__(self, *, mesh: Mesh | None = None) -> None:
+        self._mesh = mesh
+        super().__init__()
+        self.mount("https://", MeshAdapter(mesh=mesh))
+        self.mount("http://", MeshAdapter(mesh=mesh))
+
+    def merge_environment_settings(
+        self,
+        url: Any,
+        proxies: Any,
+        stream: bool | None,
+        verify: Any,
+        cert: Any,
+    ) -> dict[str, Any]:
+        """As requests'; the environment is read again only when it changed."""
+        if self.trust_env:
+            found = proxies_for(url, proxies.get("no_proxy") if proxies is not None else None)
+            if proxies is not None:
+                for name, value in found.items():
+                    proxies.setdefault(name, value)
+            if verify is True or verify is None:
+                variables = os.environ
+                verify = variables.get("REQUESTS_CA_BUNDLE") or variables.get("CURL_CA_BUNDLE") or verify
+        return {
+            "proxies": merge_setting(proxies, self.proxies) if proxies or self.proxies else {},
+            "stream": self.stream if stream is None else stream,
+            "verify": merge_setting(verify, self.verify),
+            "cert": merge_setting(cert, self.cert),
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_mesh": reference_to(self._mesh)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        others = dict(state)
+        self._mesh = mesh_of(others.pop("_mesh", None))
+        super().__setstate__(others)  # type: ignore[no-untyped-call,unused-ignore]
+
+
+def session() -> Session:  # type: ignore[no-redef]
+    """As ``requests.session``."""
+    return Session()
 
 
 def __getattr__(name: str) -> object:
