@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from meshlib.runtime.clock import Clock
 
-__all__ = ["EXIT_SECONDS", "FORKED", "Local", "PerProcess", "Resident", "SharedWorker"]
+__all__ = ["EXIT_SECONDS", "FORKED", "Local", "PerProcess", "Resident", "SharedWorker", "arm_again"]
 
 #: All that meshlib may add to a process's exit.
 EXIT_SECONDS = 1.0
@@ -263,9 +263,32 @@ def _close(holder: PerProcess[Resident]) -> None:
         holder.close(EXIT_SECONDS)
 
 
-os.register_at_fork(
-    before=lambda: _every(PerProcess.before_fork),
-    after_in_parent=lambda: _every(PerProcess.after_fork_in_parent),
-    after_in_child=lambda: _every(PerProcess.after_fork_in_child),
-)
+def arm_again() -> None:
+    """Register the hooks once more, for good: called when grpc has registered its own (where its fork support is on).
+
+    Before a fork the hooks that were registered last run first, after it last: so streams are closed while grpc still
+    works, and opened when it does so again. The earlier hooks do nothing from then on.
+    """
+    if _armed < _TWICE:
+        _arm()
+
+
+def _arm() -> None:
+    global _armed  # noqa: PLW0603 - hooks cannot be taken back
+    mine = _armed + 1
+
+    def latest(step: Callable[[PerProcess[Resident]], None]) -> Callable[[], None]:
+        return lambda: _every(step) if mine == _armed else None
+
+    os.register_at_fork(
+        before=latest(PerProcess.before_fork),
+        after_in_parent=latest(PerProcess.after_fork_in_parent),
+        after_in_child=latest(PerProcess.after_fork_in_child),
+    )
+    _armed = mine
+
+
+_TWICE = 2
+_armed = 0
+_arm()
 atexit.register(lambda: _every(_close))

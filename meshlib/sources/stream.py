@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from meshlib.runtime.process import arm_again
 from meshlib.sources.channel import open_channel
 
 if TYPE_CHECKING:
@@ -150,6 +151,7 @@ class GrpcStream:
         from meshlib.xds.schema import ADS_SOTW
 
         channel = open_channel(self._server)
+        arm_again()
         with self._lock:
             if self._cancelled:
                 channel.close()
