@@ -248,8 +248,9 @@ def _is_traceparent(text: str) -> bool:
 
 def _listed(text: str, kind: str, most: int) -> str:
     """A list of members, whole or not at all: one that was cut would say something else."""
-    text = _text(text, most)
-    return text if text.count(",") < _MAX_MEMBERS[kind] else ""
+    members = [member for member in _text(text, most).split(",") if member.strip()]
+    right = len(members) <= _MAX_MEMBERS[kind] and all("=" in member for member in members)
+    return text.strip() if right and members else ""
 
 
 def _text(text: str, most: int) -> str:

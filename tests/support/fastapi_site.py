@@ -1,0 +1,87 @@
+"""A FastAPI service for tests; as ``django_views``, in FastAPI."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from fastapi import BackgroundTasks, FastAPI, Request, WebSocket
+from fastapi.responses import StreamingResponse
+
+import meshlib
+import meshlib_asgi
+from meshlib.deadlines import current_deadline
+from meshlib.inbound import current
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+__all__ = ["create_app"]
+
+
+def create_app() -> FastAPI:
+    mesh = meshlib.Mesh(json.loads(os.environ.get("TEST_SITE_MESHLIB", "{}")))
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with mesh, meshlib.AsyncClient(mesh=mesh) as app.state.client:
+            yield
+
+    app = FastAPI(lifespan=lifespan)
+    app.state.later = []
+    app.add_middleware(meshlib_asgi.Middleware, mesh=mesh)
+
+    @app.get("/")
+    async def call(request: Request) -> Any:
+        answer = await app.state.client.get(f"http://{os.environ.get('SERVICE_CALLS', 'stock')}/")
+        return {
+            "name": os.environ.get("SERVICE_NAME", "site"),
+            "headers": dict(request.headers),
+            "next": answer.json(),
+        }
+
+    @app.get("/sync")
+    def call_sync() -> Any:
+        with (
+            meshlib.Client() as client
+        ):  # by the mesh that the middleware was given, in a thread of FastAPI's
+            return client.get(f"http://{os.environ.get('SERVICE_CALLS', 'stock')}/").json()
+
+    @app.get("/stream")
+    async def stream() -> Any:
+        async def parts() -> AsyncIterator[str]:
+            for _ in range(3):
+                yield f"{_seen()};"
+
+        return StreamingResponse(parts())
+
+    @app.get("/background")
+    async def background(tasks: BackgroundTasks) -> Any:
+        tasks.add_task(lambda: app.state.later.append([_seen(), current_deadline() is not None]))
+        return [_seen(), current_deadline() is not None]
+
+    @app.get("/later")
+    async def later() -> Any:
+        return app.state.later
+
+    @app.get("/boom")
+    async def boom() -> Any:
+        raise RuntimeError("boom")
+
+    @app.websocket("/ws")
+    async def talk(socket: WebSocket) -> None:
+        await socket.accept()
+        while True:
+            text = await socket.receive_text()
+            answer = await app.state.client.get("http://stock/")
+            headers = dict(answer.json()["headers"])
+            await socket.send_json([text, _seen(), headers.get("traceparent")])
+
+    return app
+
+
+def _seen() -> str:
+    request = current()
+    return "none" if request is None else request.request_id or "empty"
