@@ -13,17 +13,28 @@ limit; nothing here raises for what a peer sent.
 
 from __future__ import annotations
 
-from contextvars import ContextVar
+from collections.abc import Callable
+from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-    from contextvars import Token
+    from collections.abc import Iterable, Mapping
 
     from meshlib.mesh import Mesh
     from meshlib.model.headers import Headers
 
-__all__ = ["ENVIRON", "MAX_SECONDS", "Inbound", "carry", "current", "enter", "leave", "of_scope", "read"]
+__all__ = [
+    "ENVIRON",
+    "MAX_SECONDS",
+    "Inbound",
+    "carry",
+    "current",
+    "enter",
+    "leave",
+    "of_scope",
+    "read",
+    "reset",
+]
 
 #: A deadline further away than this is none: nothing waits a day for a call, and sockets cannot.
 MAX_SECONDS = 86_400.0
@@ -63,8 +74,7 @@ ENVIRON: tuple[str, ...] = tuple("HTTP_" + name.upper().replace("-", "_") for na
 #: gRPC's units in seconds (PROTOCOL-HTTP2, Timeout).
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 
-_DIGITS = frozenset("0123456789")
-_HEX = frozenset("0123456789abcdef")
+_HEX = "0123456789abcdef"
 
 
 class Inbound:
@@ -127,9 +137,10 @@ def current() -> Inbound | None:
     return _current.get()
 
 
-def enter(request: Inbound) -> Token[Inbound | None]:
-    """From here on ``request`` is being served, until :func:`leave`. For middlewares."""
-    return _current.set(request)
+#: For middlewares: from here on a request is being served, until :func:`leave`. ``reset`` is ``leave`` for code that
+#: runs from one to the other without giving way, and so in one context.
+enter: Callable[[Inbound | None], Token[Inbound | None]] = _current.set
+reset: Callable[[Token[Inbound | None]], None] = _current.reset
 
 
 def leave(token: Token[Inbound | None]) -> None:
@@ -207,9 +218,10 @@ def read(
 
 def _deadline(expected: str | None, grpc: str | None, now: float) -> float | None:
     """The nearest of the two."""
-    found = [_milliseconds(expected), _grpc_seconds(grpc)]
-    seconds = min((one for one in found if one is not None and one <= MAX_SECONDS), default=None)
-    return None if seconds is None else now + seconds
+    seconds, other = _milliseconds(expected), _grpc_seconds(grpc)
+    if seconds is None or (other is not None and other < seconds):
+        seconds = other
+    return None if seconds is None or seconds > MAX_SECONDS else now + seconds
 
 
 def _milliseconds(text: str | None) -> float | None:
@@ -231,15 +243,15 @@ def _count(text: str) -> int | None:
 
 
 def _is_number(text: str, most: int) -> bool:
-    return 0 < len(text) <= most and _DIGITS.issuperset(text)
+    return len(text) <= most and text.isdecimal() and text.isascii()
 
 
 def _is_traceparent(text: str) -> bool:
     """W3C Trace Context, "traceparent": 00-{32 hex}-{16 hex}-{2 hex}; a later version may say more behind it."""
     if len(text) < 55 or text[2] != "-" or text[35] != "-" or text[52] != "-":
         return False
-    version, trace, parent, flags = text[:2], text[3:35], text[36:52], text[53:55]
-    if not (_HEX.issuperset(version + trace + parent + flags)) or version == "ff":
+    version, trace, parent = text[:2], text[3:35], text[36:52]
+    if (version + trace + parent + text[53:55]).strip(_HEX) or version == "ff":
         return False
     if len(text) > 55 and (version == "00" or text[55] != "-" or not _text(text, 256)):
         return False

@@ -13,7 +13,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from meshlib.inbound import enter, leave, read
+from meshlib.inbound import enter, read, reset
 from meshlib.serving import Asked, Desk, raw_path
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Middleware:
                 visit.failed()
             raise
         finally:
-            leave(token)
+            reset(token)
         if type(body) in (list, tuple):
             # Nothing runs while it is sent. A server may look at its length, so it stays what it is.
             _over(request, visit, sum(map(len, body)) if visit is not None else 0)
@@ -117,7 +117,7 @@ class _Body:
                 self._visit.failed()
             raise
         finally:
-            leave(token)
+            reset(token)
         if self._visit is not None:
             self._visit.sent += len(part)
         return part
@@ -130,7 +130,7 @@ class _Body:
             if close is not None:
                 close()
         finally:
-            leave(token)
+            reset(token)
             _over(self._request, self._visit, 0)
 
 
