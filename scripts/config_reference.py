@@ -33,8 +33,8 @@ _HEAD = """\
 <!-- Made by scripts/config_reference.py from meshlib/config; edits here are lost. -->
 
 A file (TOML, JSON, or YAML with the extra `yaml`), a mapping in Python, or the environment; all have the same keys. An
-argument beats the environment, the environment beats the file, the file beats the defaults, value by value. Within one
-table, `server` and `bootstrap`, or `endpoints`, `dns` and `srv`, exclude one another, so that the stronger layer's
+argument beats the environment, the environment beats the file, the file beats the defaults, value by value; the settings
+of Django and Flask stand between environment and file. Within one table, `server` and `bootstrap`, or `endpoints`, `dns` and `srv`, exclude one another, so that the stronger layer's
 takes the weaker's away.
 
 Seconds are numbers (`0.5`); truth values are not numbers. Relative paths in a file are relative to that file. A key or a

@@ -4,6 +4,7 @@ import flask
 import pytest
 
 import meshlib
+from meshlib.config import from_settings, reload, resolve
 from meshlib.inbound import current
 from meshlib.mesh import configure
 from meshlib_flask import Meshlib
@@ -162,6 +163,16 @@ def test_the_settings_win_over_a_file(monkeypatch, tmp_path):
     monkeypatch.setenv("MESHLIB_CONFIG", str(file))
     node = application({"node": {"zone": "settings"}}).extensions["meshlib"].mesh.config.node
     assert (node.zone, node.region) == ("settings", "file")
+
+
+def test_an_edit_of_the_file_leaves_the_settings(monkeypatch, tmp_path):
+    file = tmp_path / "mesh.toml"
+    file.write_text('[node]\nzone = "file"\nregion = "file"\n')
+    monkeypatch.setenv("MESHLIB_CONFIG", str(file))
+    config = resolve(from_settings({"node": {"zone": "settings"}}, "settings"))
+    file.write_text('[node]\nzone = "edited"\nregion = "edited"\n')
+    again = reload(config)
+    assert (again.node.zone, again.node.region) == ("settings", "edited")
 
 
 def test_an_asgi_application_is_told_where_to_go():
