@@ -63,6 +63,10 @@ interop: $(VENV)/.stamp-dev ## against go-control-plane (needs Go)
 interop-istio: $(VENV)/.stamp-dev ## against Istio's discovery server (needs Go; the first build takes minutes)
 	@$(PYTEST) tests/interop/istiod --timeout=1800 $(PYTEST_ARGS)
 
+.PHONY: compat
+compat: $(VENV)/.stamp-dev ## requests' own tests over ours, in an environment of its own
+	@$(PY) scripts/compat_requests.py
+
 .PHONY: drift
 drift: $(VENV)/.stamp-dev ## our wire schema against the published one, in an environment of its own
 	@$(PY) tests/compat/drift/run.py

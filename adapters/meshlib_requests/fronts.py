@@ -15,7 +15,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, cast
 
 from urllib3 import connectionpool
-from urllib3.exceptions import HTTPError, MaxRetryError
+from urllib3.exceptions import HTTPError, MaxRetryError, ProtocolError, ProxyError, SSLError, TimeoutError  # noqa: A004
 from urllib3.util import Retry, Timeout
 from urllib3.util.request import set_file_position
 
@@ -26,7 +26,7 @@ from meshlib.model.call import CallInfo, Response
 from meshlib_requests.answers import ordered
 from meshlib_requests.calls import Asked, Passed, Performance, patience, with_earlier
 from meshlib_requests.direct import Direct
-from meshlib_requests.failures import Failure, join, made
+from meshlib_requests.failures import Failure, failure_of, join, made
 from meshlib_requests.lanes import Lane, make_lane
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ _log = logging.getLogger("meshlib")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 #: The mesh ordered retries and made them; urllib3 makes none, and says what it says then. As requests' own default.
 _NO_MORE = Retry(0, read=False)
+#: After which urllib3 may try again; and what the mesh refuses.
+_RETRIED = (TimeoutError, ProtocolError, SSLError, ProxyError, MeshError)
 _TEXT = (("content-type", "text/plain"),)
 
 
@@ -229,13 +231,14 @@ class Front:
         """What is left of ``retries`` after a failure; raises the failure where nothing is."""
         failure = getattr(error, "_meshlib_failure", None)
         if isinstance(error, MeshError):
-            failure = Failure(_kind_of(error), error.info, sent=error.sent, phase=error.phase)
+            failure = failure_of(error)
         if failure is not None and failure.info is not None:
             failure.info = with_earlier(failure.info, earlier)
-        over = isinstance(error, DeadlineExceeded)
-        if (plan.retries or over) and retries.total is not False:
+        if (plan.retries or isinstance(error, DeadlineExceeded)) and retries.total is not False:
             retries = _NO_MORE
         try:
+            if not isinstance(error, _RETRIED):
+                raise error
             retries = retries.increment(
                 asked.method,
                 asked.path,
@@ -330,10 +333,6 @@ class Front:
 def _abandon(lanes: dict[Any, Lane]) -> None:
     for lane in tuple(lanes.values()):
         lane.wire.abandon()
-
-
-def _kind_of(error: MeshError) -> type[MeshError]:
-    return next(cls for cls in type(error).__mro__[1:] if issubclass(cls, MeshError))
 
 
 # --- managers -----------------------------------------------------------------------------------------------------------
