@@ -6,10 +6,12 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.apps import apps
 from django.http import HttpResponse
 
 from meshlib.inbound import enter, leave, read
 from meshlib.serving import Asked, Desk, raw_path
+from meshlib_django.settings import register
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -32,6 +34,8 @@ class Middleware:
 
     def __init__(self, get_response: Callable[[Any], Any]) -> None:
         self.get_response = get_response
+        if not apps.is_installed("meshlib_django"):
+            register()  # the settings hold without the application, too
         self.desk = Desk()
         self._is_async = iscoroutinefunction(get_response)
         if self._is_async:

@@ -67,6 +67,17 @@ async def call_async(request: Any) -> JsonResponse:
         return JsonResponse(_told(request, (await own.get(f"http://{host}/")).json()))
 
 
+def sync_only(get_response: Any) -> Any:
+    """A middleware that knows no loops: under ASGI Django runs it in a thread."""
+
+    def middleware(request: Any) -> Any:
+        response = get_response(request)
+        response["x-outside"] = _seen()
+        return response
+
+    return middleware
+
+
 def _told(request: Any, answer: Any) -> Any:
     """What came in here, and what the next service says."""
     headers = {name.lower(): value for name, value in request.headers.items()}

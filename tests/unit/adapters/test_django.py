@@ -67,6 +67,26 @@ class TestServing:
         )
         assert [answer.content for answer in answers] == [f"r{number}".encode() for number in range(20)]
 
+    @pytest.mark.parametrize("path", ["/id", "/id-async"])
+    @pytest.mark.parametrize(("place", "outside"), [(0, "none"), (1, "one")])
+    async def test_beside_a_middleware_that_knows_no_loops(self, path, place, outside):
+        middleware = [OURS]
+        middleware.insert(place, "tests.support.django_views.sync_only")
+        with override_settings(MIDDLEWARE=middleware):
+            web = AsyncClient()
+            for _ in range(3):
+                response = await web.get(path, headers={"x-request-id": "one"})
+                assert (response.content, response["x-outside"]) == (b"one", outside)
+                assert current() is None
+                assert (await web.get(path)).content == b"empty"
+
+    def test_the_settings_hold_without_the_application(self):
+        configure(None)
+        with override_settings(INSTALLED_APPS=[], MESHLIB={"node": {"zone": "here"}}):
+            configure(None)
+            Middleware(lambda request: None)
+            assert meshlib.default().config.node.zone == "here"
+
     @pytest.mark.parametrize("path", ["/boom", "/boom-async"])
     def test_an_exception_leaves_nothing_behind(self, path, caplog):
         assert (
