@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
+from meshlib import patched
 from meshlib.config import Config, ConfigLike, bootstrap_text, reload, resolve, unsupported
 from meshlib.errors import ConfigError
 from meshlib.inbound import current
@@ -117,7 +118,12 @@ class Mesh:
     def status(self) -> Status:
         """How things are now. Starts nothing."""
         runtime = self._processes.peek()
-        process = ProcessStatus(pid=os.getpid(), forked=self._processes.forked, started=runtime is not None)
+        process = ProcessStatus(
+            pid=os.getpid(),
+            forked=self._processes.forked,
+            started=runtime is not None,
+            patched=patched.names(),
+        )
         return Status(
             node=self._node or _describe(self.config),
             sources=self._sources(),

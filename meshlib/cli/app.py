@@ -52,7 +52,6 @@ Names = Annotated[
 _LATER = {
     "doctor": "What this process would do and why; findings with their remedy.",
     "adoption": "Observed against actual, per service.",
-    "run": "Run a command whose calls go through the mesh.",
 }
 
 
@@ -158,6 +157,20 @@ def dump(
             pid, name or (), config=config, seconds=wait, snapshot=snapshot, which=mesh, as_json=as_json
         )
     )
+
+
+@app.command("run", context_settings={"allow_interspersed_args": False})
+def run_command(
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND [ARGS]...", show_default=False)],
+    config: Config = None,
+) -> None:
+    """Run a command whose requests, urllib3, httpx, httpx2 and aiohttp calls go through the mesh, in its children too.
+
+    Exit code, signals and standard streams are the command's.
+    """
+    from meshlib.cli.run import run as become
+
+    _end(lambda: become(command, config=config))
 
 
 def _later(name: str, help_: str) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from meshlib.runtime.runtime import Runtime
     from meshlib.transports.kit import Kit
 
-__all__ = ["ProxyNotice", "async_transport", "default_timeout", "sync_transport"]
+__all__ = ["ProxyNotice", "around", "async_transport", "default_timeout", "sync_transport"]
 
 _log = logging.getLogger("meshlib")
 
@@ -50,7 +50,7 @@ def _context(kit: Kit, options: dict[str, Any]) -> ssl.SSLContext:
 def sync_transport(kit: Kit, runtime: Callable[[], Runtime], options: dict[str, Any]) -> SyncTransport:
     """The logic of a blocking transport; ``options`` are those of the host library's ``HTTPTransport``."""
     context = _context(kit, options)
-    own = partial(kit.httpx.HTTPTransport, **{**options, "verify": context, "cert": None})
+    own = partial(_plain, kit.httpx.HTTPTransport, {**options, "verify": context, "cert": None})
     body = type("Body", (BodyLogic, kit.httpx.SyncByteStream), {})
     return SyncTransport(kit, runtime, _settings(kit, context, options), own, body)
 
@@ -58,9 +58,53 @@ def sync_transport(kit: Kit, runtime: Callable[[], Runtime], options: dict[str, 
 def async_transport(kit: Kit, runtime: Callable[[], Runtime], options: dict[str, Any]) -> AsyncTransport:
     """The same for an async one."""
     context = _context(kit, options)
-    own = partial(kit.httpx.AsyncHTTPTransport, **{**options, "verify": context, "cert": None})
+    own = partial(_plain, kit.httpx.AsyncHTTPTransport, {**options, "verify": context, "cert": None})
     body = type("AsyncBody", (AsyncBodyLogic, kit.httpx.AsyncByteStream), {})
     return AsyncTransport(kit, runtime, _settings(kit, context, options), own, body)
+
+
+def _plain(kind: Any, options: dict[str, Any]) -> Any:
+    """A transport for calls that are not of the mesh, also where its class is patched."""
+    made = kind(**options)
+    made._meshlib_plain = True
+    return made
+
+
+class _Inner:
+    """The transport that we stand before, as the one for direct calls. Whoever made it closes it."""
+
+    def __init__(self, handle: Callable[..., Any], method: str) -> None:
+        setattr(self, method, handle)
+
+    def close(self) -> None:
+        """Not ours."""
+
+    async def aclose(self) -> None:
+        """Not ours."""
+
+
+def around(
+    kit: Kit, runtime: Callable[[], Runtime], pool: Any, handle: Callable[..., Any], method: str
+) -> SyncTransport | AsyncTransport:
+    """The logic of a transport that stands before one of the host library's own. ``pool`` is that one's, of which the
+    settings are taken; ``handle`` its own ``method`` (``handle_request`` or ``handle_async_request``).
+    """
+    settings = Settings(
+        ssl=lambda: pool._ssl_context or kit.httpx.create_ssl_context(),
+        http1=pool._http1,
+        http2=pool._http2,
+        max_idle=pool._max_keepalive_connections,
+        keepalive=pool._keepalive_expiry,
+        local_address=pool._local_address,
+        socket_options=None if pool._socket_options is None else tuple(pool._socket_options),
+    )
+    own = partial(_Inner, handle, method)
+    if method == "handle_request":
+        return SyncTransport(
+            kit, runtime, settings, own, type("Body", (BodyLogic, kit.httpx.SyncByteStream), {})
+        )
+    body = type("AsyncBody", (AsyncBodyLogic, kit.httpx.AsyncByteStream), {})
+    return AsyncTransport(kit, runtime, settings, own, body)
 
 
 def default_timeout(kit: Kit) -> Any:
