@@ -9,7 +9,7 @@ import httpx2
 from bench.shapes import AsyncClient, SyncClient
 from bench.world import World
 
-_LIMITS = httpx2.Limits(max_connections=100, max_keepalive_connections=100)
+_LIMITS = httpx2.Limits(max_connections=100, max_keepalive_connections=100, keepalive_expiry=60.0)
 
 
 def _sync(world: World) -> tuple[Any, str]:

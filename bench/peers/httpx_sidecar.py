@@ -10,7 +10,7 @@ from bench import routes
 from bench.shapes import AsyncClient, SyncClient
 from bench.world import World
 
-_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=100)
+_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=100, keepalive_expiry=60.0)
 _HOST = {"host": routes.HOST}
 
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
+
 import meshlib
 from bench import routes
 from bench.shapes import AsyncClient, SyncClient
 from bench.world import World
 
+_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=100, keepalive_expiry=60.0)
+
 
 def _sync(world: World) -> tuple[Any, str]:
-    return meshlib.Client(mesh=world.mesh, trust_env=False), f"http://{routes.HOST}"
+    return meshlib.Client(mesh=world.mesh, limits=_LIMITS, trust_env=False), f"http://{routes.HOST}"
 
 
 async def _async(world: World) -> tuple[Any, str]:
-    return meshlib.AsyncClient(mesh=world.mesh, trust_env=False), f"http://{routes.HOST}"
+    return meshlib.AsyncClient(mesh=world.mesh, limits=_LIMITS, trust_env=False), f"http://{routes.HOST}"
 
 
 PEERS = (SyncClient("meshlib.Client", _sync), AsyncClient("meshlib.AsyncClient", _async))
