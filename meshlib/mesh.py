@@ -243,9 +243,9 @@ class _Composition:
         )
         found.append(files)
         if self._bootstrap is not None:
-            from meshlib.sources.xds import XdsSource
+            from meshlib.sources.xds_pair import xds_source
 
-            found.append(XdsSource(merge, self._bootstrap, config.xds.view))
+            found.append(xds_source(merge, self._bootstrap, config.xds.view))
         found.append(names)
         return found
 

@@ -19,26 +19,26 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from meshlib.model.snapshot import Part
 from meshlib.model.status import Ignored, SourceStatus
-from meshlib.sources.base import Source, State
+from meshlib.sources.base import Sink, Source, State
 from meshlib.sources.channel import gevent_refusal, wait_quiet
 from meshlib.sources.node import node_message
 from meshlib.sources.stream import GrpcStream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from meshlib.runtime.runtime import Runtime
     from meshlib.runtime.worker import Timer
-    from meshlib.sources.merge import Merge
     from meshlib.sources.stream import AdsStream, Opener
     from meshlib.xds.bootstrap import Bootstrap
     from meshlib.xds.session import Session
     from meshlib.xds.values import Received
 
-__all__ = ["XdsSource"]
+__all__ = ["XdsSink", "XdsSource"]
 
 #: Seconds from the first response on for which a child serves what its parent knew while its own session is not complete
 #: (EX-01: what does not come within 15 s does not exist).
@@ -52,14 +52,21 @@ _log = logging.getLogger("meshlib")
 T = TypeVar("T")
 
 
+class XdsSink(Sink, Protocol):
+    """Where it publishes; ``runtime.random`` is what its backoff draws from."""
+
+    @property
+    def runtime(self) -> Runtime: ...
+
+
 class XdsSource(Source):
     """The control plane of a mesh. ``open_stream`` makes streams; default: over grpc."""
 
     def __init__(
-        self, sink: Merge, bootstrap: Bootstrap, view: str, open_stream: Opener = GrpcStream
+        self, sink: XdsSink, bootstrap: Bootstrap, view: str, open_stream: Opener = GrpcStream
     ) -> None:
         super().__init__("xds", "xds", sink)
-        self._merge = sink
+        self._random = sink.runtime.random
         self._bootstrap = bootstrap
         self._server = bootstrap.servers[0]
         self._view = view
@@ -139,9 +146,9 @@ class XdsSource(Source):
         return self._refusal
 
     def pending(self, name: str) -> str:
+        lacks = self._asked(lambda session: session.pending(name), "")
         if self.state in (State.FAILED, State.STALE) and self.last_error:
             return f"control plane {self._server.uri} not reachable: {self.last_error}"
-        lacks = self._asked(lambda session: session.pending(name), "")
         return f"{lacks} (control plane {self._server.uri}: {self.state.value})" if lacks else ""
 
     def status(self) -> SourceStatus:
@@ -154,6 +161,16 @@ class XdsSource(Source):
             last_error=self.last_error or self._last.last_error,
         )
 
+    def held(self) -> Mapping[str, frozenset[str]]:
+        """The names of the resources that it has, by type."""
+
+        def names(session: Session) -> Mapping[str, frozenset[str]]:
+            return {
+                kind: frozenset(session.cache.names(kind)) for kind in session.status(self._now).resources
+            }
+
+        return self._asked(names, {})
+
     # --- the session --------------------------------------------------------------------------------------------
 
     def _new_session(self) -> Session:
@@ -165,7 +182,7 @@ class XdsSource(Source):
         return Session(
             node_message(self._bootstrap.node),
             view=self._view,
-            jitter=self._merge.runtime.random,
+            jitter=self._random,
             features=ServerFeatures.of(feature.value for feature in self._server.features),
             server=self._server.uri,
         )

@@ -24,7 +24,7 @@ from meshlib.xds.graph import Graph
 from meshlib.xds.schema import WireMessage
 from meshlib.xds.values import AdsStatus, Received, ServerFeatures
 
-__all__ = ["VIEWS", "ServerFeatures", "Session"]
+__all__ = ["VIEWS", "ServerFeatures", "Session", "wants_grpc"]
 
 VIEWS = ("auto", "sidecar", "target")
 
@@ -48,7 +48,7 @@ class Session:
     ) -> None:
         if view not in VIEWS:
             raise ValueError(f"view must be one of {', '.join(VIEWS)}, not {view!r}")
-        self.view = "target" if view == "auto" and _wants_grpc(node) else view
+        self.view = "target" if view == "auto" and wants_grpc(node) else view
         self.server = server
         self.seen = False
         self._machine = AdsMachine(node, TYPES, jitter, features)
@@ -147,7 +147,7 @@ class Session:
             self._machine.set_interest(short, interest)
 
 
-def _wants_grpc(node: bytes | WireMessage) -> bool:
+def wants_grpc(node: bytes | WireMessage) -> bool:
     """Whether the node's metadata asks for Istio's generator for proxyless gRPC."""
     if isinstance(node, bytes):
         try:

@@ -132,17 +132,10 @@ class TestSplit:
         assert (status.rejected, status.waiting, status.last_error) == ((), (), "")
 
 
-_ASTERISK = pytest.mark.xfail(
-    raises=meshlib.NotReady,
-    reason="state of the world: `*` beside names is sent, and go-control-plane takes it for a name; only an empty "
-    "list is a wildcard to it, and only while that stream names nothing",
-)
-
-
 class TestDefaultView:
     """Nobody sets ``xds.view``: listeners of either kind are found, whichever the control plane has for us."""
 
-    @pytest.mark.parametrize("made_for", ["target", pytest.param("sidecar", marks=_ASTERISK)])
+    @pytest.mark.parametrize("made_for", ["target", "sidecar"])
     @pytest.mark.parametrize("options", [(), ("-ads",)], ids=["partial", "superset"])
     def test_either_kind(self, made_for, options, launch, make_mesh, upstream):
         plane = launch(*options)

@@ -1,0 +1,195 @@
+"""A control plane asked in both views: as an Envoy would ask it, and as a gRPC client would.
+
+Theory. The two ask differently for the same type of resource: an Envoy wants every listener and every cluster there is
+(a wildcard), a gRPC client names what it wants. State-of-the-world lets one request do both only by listing ``*`` beside
+names, and servers disagree on that: go-control-plane takes ``*`` for a name, Istio's generators answer one or the other.
+So each view has a stream of its own, on which it looks like the client that servers know:
+
+    sidecar view   opened at the start, wildcards        ─┐
+                                                          ├─► one part, one status
+    target view    opened when a name is first wanted     ─┘
+
+One server gives both, so a cluster of the same name in both is the same cluster; the target view's stands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from meshlib.model.snapshot import Part
+from meshlib.model.status import SourceStatus
+from meshlib.sources.base import Source, State
+from meshlib.sources.node import node_message
+from meshlib.sources.stream import GrpcStream
+from meshlib.sources.xds import XdsSource
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from meshlib.runtime.runtime import Runtime
+    from meshlib.runtime.worker import Worker
+    from meshlib.sources.merge import Merge
+    from meshlib.sources.stream import Opener
+    from meshlib.xds.bootstrap import Bootstrap
+
+__all__ = ["XdsPair", "xds_source"]
+
+#: What of two states is said of both: the best.
+_BEST = (State.READY, State.STALE, State.CONNECTING, State.FAILED, State.IDLE)
+
+
+def xds_source(merge: Merge, bootstrap: Bootstrap, view: str, open_stream: Opener = GrpcStream) -> Source:
+    """The source for ``xds.view``. ``auto`` is both views, or the target view alone where the node asks for Istio's
+    generator for gRPC, which has nothing made for an Envoy.
+    """
+    from meshlib.xds.session import wants_grpc
+
+    if view != "auto":
+        return XdsSource(merge, bootstrap, view, open_stream)
+    if wants_grpc(node_message(bootstrap.node)):
+        return XdsSource(merge, bootstrap, "target", open_stream)
+    return XdsPair(merge, bootstrap, open_stream)
+
+
+class _Side:
+    """One view's sink: what it says goes to the pair."""
+
+    def __init__(self, pair: XdsPair, merge: Merge, view: str) -> None:
+        self._pair = pair
+        self._merge = merge
+        self.part = Part("xds")
+        self.view = view
+
+    @property
+    def runtime(self) -> Runtime:
+        return self._merge.runtime
+
+    @property
+    def worker(self) -> Worker:
+        return self._merge.worker
+
+    def publish(self, part: Part) -> None:
+        self.part = part
+        self._pair.compose()
+
+    def withdraw(self, source: str) -> None:
+        del source
+        self.part = Part("xds")
+        self._pair.compose()
+
+    def changed(self, source: Source) -> None:
+        self._pair.note(source)
+
+
+class XdsPair(Source):
+    """Both views of one control plane, as one source."""
+
+    def __init__(self, merge: Merge, bootstrap: Bootstrap, open_stream: Opener = GrpcStream) -> None:
+        super().__init__("xds", "xds", merge)
+        self._from_sidecar = _Side(self, merge, "sidecar")
+        self._from_target = _Side(self, merge, "target")
+        self._sidecar = XdsSource(self._from_sidecar, bootstrap, "sidecar", open_stream)
+        self._target = XdsSource(self._from_target, bootstrap, "target", open_stream)
+        self._both = (self._sidecar, self._target)
+        self._started = False
+        self._asked_by_name = False  # whether a name was ever wanted
+
+    # --- Source -------------------------------------------------------------------------------------------------
+
+    def open(self, inherited: Part | None) -> None:
+        if inherited is None:
+            self._sidecar.open(None)
+            self._target.open(None)
+            return
+        self._was_good = True
+        self._from_sidecar.part = replace(inherited, targets={}, absent=frozenset())
+        self._from_target.part = replace(inherited, sidecar=())
+        self._sidecar.open(self._from_sidecar.part)
+        self._target.open(self._from_target.part)
+
+    def start(self) -> None:
+        self._started = True
+        self._sidecar.start()
+        if self._asked_by_name:
+            self._start_target()
+
+    def _start_target(self) -> None:
+        if self._sidecar.state in (State.FAILED, State.STALE):
+            # The server is known to be away: nobody shall wait until this view finds that out, too.
+            self._target.trouble(self._sidecar.last_error)
+        self._target.start()
+
+    def stop(self) -> None:
+        self._started = False
+        for source in self._both:
+            source.stop()
+
+    def settle(self, timeout: float) -> None:
+        for source in self._both:
+            source.settle(timeout)
+
+    def want(self, name: str, authority: str) -> None:
+        if not name:
+            return
+        if not self._asked_by_name:
+            self._asked_by_name = True
+            if self._started:
+                self._start_target()
+        self._target.want(name, authority)
+
+    def forget(self, name: str) -> None:
+        self._target.forget(name)
+
+    @property
+    def streaming(self) -> bool:
+        return any(source.streaming for source in self._both)
+
+    @property
+    def refusal(self) -> str:
+        return self._sidecar.refusal or self._target.refusal
+
+    def pending(self, name: str) -> str:
+        return self._target.pending(name)
+
+    def status(self) -> SourceStatus:
+        wild, named = self._sidecar.status(), self._target.status()
+        return replace(
+            named,
+            state=self.state.value,
+            since=self.seconds,
+            versions={**wild.versions, **named.versions},
+            resources=_counts(self._sidecar.held(), self._target.held()),
+            waiting=tuple(dict.fromkeys((*named.waiting, *wild.waiting))),
+            last_error=self.last_error or self._ready_error(named) or self._ready_error(wild),
+            rejected=tuple(dict.fromkeys((*wild.rejected, *named.rejected))),
+            ignored=tuple(dict.fromkeys((*wild.ignored, *named.ignored))),
+        )
+
+    def _ready_error(self, status: SourceStatus) -> str:
+        """What a view says went wrong; one that is still on its way back, while the other is there, says nothing."""
+        on_its_way = self.state is State.READY and status.state != State.READY.value
+        return "" if on_its_way else status.last_error
+
+    # --- what the views say -------------------------------------------------------------------------------------
+
+    def compose(self) -> None:
+        """Publish both views as one part."""
+        wild, named = self._from_sidecar.part, self._from_target.part
+        self.sink.publish(replace(named, sidecar=wild.sidecar, clusters={**wild.clusters, **named.clusters}))
+
+    def note(self, source: Source) -> None:
+        """A view is in another state."""
+        states = [each.state for each in self._both if each is not self._target or self._asked_by_name]
+        best = next(state for state in _BEST if state in states)
+        if best is State.READY:
+            self._was_good = True
+        told = source.last_error if best is not State.READY else ""
+        self._move(best, told)
+
+
+def _counts(wild: Mapping[str, frozenset[str]], named: Mapping[str, frozenset[str]]) -> dict[str, int]:
+    """How many resources there are of each type; one that both views have is one."""
+    return {
+        kind: len(wild.get(kind, frozenset()) | named.get(kind, frozenset())) for kind in {**wild, **named}
+    }
