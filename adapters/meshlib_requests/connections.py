@@ -7,7 +7,6 @@ may have left is noted where it leaves. The classes have urllib3's names, which 
 
 from __future__ import annotations
 
-import http.client
 import io
 import socket
 import time
@@ -18,6 +17,7 @@ from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 from urllib3.util.wait import wait_for_read
 
 from meshlib.transports.wire.guard import Guard
+from meshlib_requests.heads import Head
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -129,7 +129,7 @@ class _Bounded:
     def response_class(self, sock: Any, debuglevel: int = 0, method: str | None = None) -> Any:
         attempt = self.attempt
         source: Any = sock if attempt is None or attempt.deadline is None else _Source(sock, attempt)
-        return http.client.HTTPResponse(source, debuglevel, method)
+        return Head(source, debuglevel, method)
 
     def _new_conn(self) -> socket.socket:
         if self.path is None:

@@ -10,15 +10,19 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from requests import utils
+from requests import sessions, utils
 
-__all__ = ["proxies_for"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["netrc_auth", "proxies_for"]
 
 #: Hosts whose answers are kept.
 _MOST = 1024
 _ORIGINAL = utils.get_environ_proxies
+_ORIGINAL_NETRC = utils.get_netrc_auth
 # The mapping behind os.environ: compared as a whole it costs a microsecond, read by name it encodes each name.
 _variables: Any = getattr(os.environ, "_data", None)
 _comparable = isinstance(_variables, dict) and sys.platform not in {"darwin", "win32"}
@@ -35,12 +39,13 @@ class _Kept:
 
 
 _kept = _Kept({})
+_places: tuple[Any, tuple[str, ...]] | None = None
 _lock = threading.Lock()  # guards filling answers, so that they stay bounded
 
 
 def proxies_for(url: str, no_proxy: str | None) -> dict[str, str]:
     """As ``requests.utils.get_environ_proxies``; the mapping is the caller's own."""
-    ask = utils.get_environ_proxies
+    ask: Callable[..., dict[str, str]] = vars(sessions)["get_environ_proxies"]
     if no_proxy is not None or ask is not _ORIGINAL or not _comparable:
         return ask(url, no_proxy=no_proxy)
     global _kept  # noqa: PLW0603 - one environment, one memory
@@ -56,6 +61,32 @@ def proxies_for(url: str, no_proxy: str | None) -> dict[str, str]:
                 kept.answers.clear()
             kept.answers[origin] = answer
     return answer.copy()
+
+
+def netrc_auth(url: Any) -> tuple[str, str] | None:
+    """As ``requests.utils.get_netrc_auth``, which is not asked where there is no file."""
+    ask: Callable[[Any], tuple[str, str] | None] = vars(sessions)["get_netrc_auth"]
+    if ask is _ORIGINAL_NETRC and _comparable:
+        for path in _netrc_places():
+            try:
+                os.stat(path)  # noqa: PTH116 - a third of the cost of a Path
+            except (OSError, ValueError):
+                continue
+            break
+        else:
+            return None
+    return ask(url)
+
+
+def _netrc_places() -> tuple[str, ...]:
+    """Where requests looks for the file, in this state of the environment."""
+    global _places  # noqa: PLW0603 - as above
+    state = (_variables.get(b"NETRC"), _variables.get(b"HOME"))
+    if _places is None or _places[0] != state:
+        named = os.environ.get("NETRC")
+        wanted = [named] if named is not None else [f"~/{name}" for name in utils.NETRC_FILES]
+        _places = state, tuple(os.path.expanduser(path) for path in wanted)  # noqa: PTH111 - as requests
+    return _places[1]
 
 
 def _origin(url: str) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from http.cookiejar import CookieJar
 from typing import TYPE_CHECKING, Any
 
 import requests
 from requests import sessions as _sessions
+from requests.cookies import RequestsCookieJar, cookiejar_from_dict, merge_cookies
 from requests.sessions import *  # noqa: F403 - its names are here, too
-from requests.sessions import merge_setting
+from requests.sessions import merge_hooks, merge_setting
+from requests.structures import CaseInsensitiveDict
 
 from meshlib_requests.adapter import MeshAdapter
-from meshlib_requests.environment import proxies_for
+from meshlib_requests.environment import netrc_auth, proxies_for
 from meshlib_requests.reference import mesh_of, reference_to
 
 if TYPE_CHECKING:
@@ -36,6 +39,51 @@ class Session(requests.Session):  # type: ignore[no-redef]
         self.mount("https://", MeshAdapter(mesh=mesh))
         self.mount("http://", MeshAdapter(mesh=mesh))
 
+    def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
+        """As requests'; what neither session nor request says is not merged."""
+        auth = request.auth
+        if self.trust_env and not auth and not self.auth:
+            auth = netrc_auth(request.url)
+        prepared = requests.PreparedRequest()
+        prepared.prepare(
+            method=(request.method or "").upper(),
+            url=request.url,
+            files=request.files,
+            data=request.data,
+            json=request.json,
+            headers=self._headers(request.headers),
+            # Nothing to encode is told by text: of a mapping requests finds out the slow way.
+            params=merge_setting(request.params, self.params) if self.params else request.params or "",
+            auth=auth if self.auth is None else merge_setting(auth, self.auth),
+            cookies=self._cookies(request.cookies),
+            hooks=merge_hooks(request.hooks, self.hooks),
+        )
+        return prepared
+
+    def _headers(self, own: Any) -> Any:
+        mine: Any = self.headers
+        if own or type(mine) is not CaseInsensitiveDict:
+            return merge_setting(own, mine, dict_class=CaseInsensitiveDict)
+        lines = list(mine.items())
+        if any(value is None for _, value in lines):
+            return merge_setting(own, mine, dict_class=CaseInsensitiveDict)
+        return dict(lines)
+
+    def _cookies(self, own: Any) -> Any:
+        own = own or {}
+        if not isinstance(own, CookieJar):
+            own = cookiejar_from_dict(own)
+        # A jar is true when it has cookies; one of the application's own may say nothing of it.
+        mine = self.cookies
+        if (
+            type(mine) is RequestsCookieJar
+            and type(own) is RequestsCookieJar
+            and not len(mine)
+            and not len(own)
+        ):
+            return RequestsCookieJar()
+        return merge_cookies(merge_cookies(RequestsCookieJar(), mine), own)
+
     def merge_environment_settings(
         self,
         url: Any,
@@ -56,8 +104,8 @@ class Session(requests.Session):  # type: ignore[no-redef]
         return {
             "proxies": merge_setting(proxies, self.proxies) if proxies or self.proxies else {},
             "stream": self.stream if stream is None else stream,
-            "verify": merge_setting(verify, self.verify),
-            "cert": merge_setting(cert, self.cert),
+            "verify": self.verify if verify is None else verify,
+            "cert": self.cert if cert is None else cert,
         }
 
     def __getstate__(self) -> dict[str, Any]:
