@@ -94,7 +94,8 @@ class MeshAdapter(HTTPAdapter):
         if proxies or self._tells_pools_apart():
             found = super().get_connection_with_tls_context(request, verify, proxies, cert)  # type: ignore[arg-type]
             if found.proxy is not None and not self._noticed:
-                self._noticed = notice_proxy(self._runtime(), found.scheme, found.host, found.port)
+                parts = urlsplit(request.url or "")
+                self._noticed = notice_proxy(self._runtime(), parts.scheme, parts.hostname or "", parts.port)
             return found
         key = (_origin(request.url or ""), verify, tuple(cert) if isinstance(cert, list) else cert)
         pools = self._pools

@@ -26,14 +26,21 @@ __all__ = ["Direct"]
 class Direct:
     """One such call. ``deadline`` is absolute, on the runtime's clock."""
 
-    __slots__ = ("_asked", "_deadline", "_emit", "_front", "_key", "_now", "_reason", "_since")
+    __slots__ = ("_asked", "_deadline", "_emit", "_front", "_key", "_now", "_reason", "_retries", "_since")
 
     def __init__(
-        self, front: Any, runtime: Runtime, asked: Asked, reason: str, deadline: float | None
+        self,
+        front: Any,
+        runtime: Runtime,
+        asked: Asked,
+        reason: str,
+        deadline: float | None,
+        retries: Any,
     ) -> None:
         self._front = front
         self._asked = asked
         self._reason = reason
+        self._retries = retries
         self._deadline = deadline
         self._now = runtime.clock.now
         self._since = self._now()
@@ -66,7 +73,8 @@ class Direct:
         if left <= 0:
             info = direct_info(self._reason, Outcome(OutcomeKind.TIMEOUT))
             failure = Failure(DeadlineExceeded, info, sent=False)
-            raise made(failure, "the deadline is over", self._front, self._asked.path, unconnected=True)
+            error = made(failure, "the deadline is over", self._front, self._asked.path, unconnected=True)
+            raise self._front.refusal(error, self._retries, self._asked)
         asked = self._asked
         total = left if asked.total is None else min(left, asked.total)
         return Timeout(total=total, connect=asked.connect, read=asked.read)

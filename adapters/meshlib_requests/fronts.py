@@ -135,13 +135,14 @@ class Front:
         if runtime.config.disabled or self.proxy is not None or not url.startswith("/"):
             return plain()
         asked = Asked(method, url, lines, self._authority, self._timeout(timeout), dict(options))
-        resolution = self._resolve(runtime, asked)
+        resolution = self._resolve(runtime, asked, retries)
         if resolution.via == "mesh":
             try:
                 raw = self._through_mesh(runtime, resolution, asked, retries, preload=preload_content)
             except Passed as passed:
                 reason = "the route goes to a pass-through cluster"
-                return Direct(self, runtime, asked, reason, passed.deadline).call(plain, timeout)
+                call = Direct(self, runtime, asked, reason, passed.deadline, retries)
+                return call.call(plain, timeout)
             location = redirect and raw.get_redirect_location()
             return raw if not location else self._redirected(raw, location, asked, lines, preload_content)
         if resolution.plain:
@@ -149,8 +150,9 @@ class Front:
         if resolution.via == "refused" or (
             resolution.via == "wait" and runtime.config.unknown_hosts == "refuse"
         ):
-            return self._unknown(runtime, resolution, asked)
-        return Direct(self, runtime, asked, resolution.reason, current_deadline()).call(plain, timeout)
+            return self._unknown(runtime, resolution, asked, retries)
+        call = Direct(self, runtime, asked, resolution.reason, current_deadline(), retries)
+        return call.call(plain, timeout)
 
     def lane(self, effect: Send) -> Lane:
         """The lane to ``effect.endpoint``."""
@@ -176,7 +178,7 @@ class Front:
 
     # --- parts --------------------------------------------------------------------------------------------------
 
-    def _resolve(self, runtime: Runtime, asked: Asked) -> Resolution:
+    def _resolve(self, runtime: Runtime, asked: Asked, retries: Any) -> Resolution:
         """What the URL means; may wait for the control plane."""
         place = (self.scheme, self.host, self._asked_port, asked.authority)
         resolution = runtime.view.resolve(*place)
@@ -186,8 +188,9 @@ class Front:
                 return runtime.wait_known(*place, seconds)
             except NotReady as problem:
                 info = CallInfo(via="mesh", lines=(resolution.reason,))
-                error = made(Failure(NotReady, info, sent=False), str(problem), self, asked.path)
-                raise error from problem
+                raise self.refusal(
+                    made(Failure(NotReady, info, sent=False), str(problem), self, asked.path), retries, asked
+                )
         if resolution.name:
             runtime.want(resolution.name, asked.authority)
         return resolution
@@ -298,13 +301,28 @@ class Front:
             **asked.options,
         )
 
-    def _unknown(self, runtime: Runtime, resolution: Resolution, asked: Asked) -> Any:
+    def _unknown(self, runtime: Runtime, resolution: Resolution, asked: Asked, retries: Any) -> Any:
         """A host that nobody knows, where such are refused."""
         info = CallInfo(via="direct", lines=(resolution.reason,))
         if runtime.config.failures == "respond":
             return ordered(Response(503, _TEXT, b"unknown service"), asked.method, asked.path, info)
         message = f"no source knows {asked.authority!r} ({resolution.reason}), and unknown hosts are refused"
-        raise made(Failure(UnknownService, info, sent=False), message, self, asked.path)
+        raise self.refusal(
+            made(Failure(UnknownService, info, sent=False), message, self, asked.path), retries, asked
+        )
+
+    def refusal(self, error: Any, retries: Any, asked: Asked) -> Any:
+        """What to raise where no call was made: as urllib3 raises what it does not try again."""
+        failure = failure_of(error)
+        if failure is None or retries is False or (isinstance(retries, Retry) and retries.total is False):
+            return error
+        try:
+            _NO_MORE.increment(asked.method, asked.path, error=error, _pool=cast("Any", self))
+        except HTTPError as final:
+            both = join(final, failure)
+            both.__cause__ = error
+            return both
+        return error
 
     def _timeout(self, timeout: Any) -> Timeout:
         if isinstance(timeout, Timeout):
