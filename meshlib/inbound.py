@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar, Token
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -190,30 +190,53 @@ def read(
     names: tuple[str, ...] = ENVIRON,
 ) -> Inbound:
     """Of a request whose header ``get`` gives, by the names of a WSGI environment. Lines of one name are joined by a
-    comma. ``now`` is ``time.monotonic()``.
+    comma. ``now`` is ``time.monotonic()``. The headers are looked at when somebody asks, which for most requests nobody
+    does.
     """
+    return _Unread(get, now, names, mesh)
+
+
+class _Unread(Inbound):
+    """An Inbound whose headers were not looked at yet: what it says is filled in when the first of it is asked for."""
+
+    __slots__ = ("_source",)
+
+    def __init__(
+        self, get: Callable[[str], str | None], now: float, names: tuple[str, ...], mesh: Mesh | None
+    ) -> None:
+        # Not the base's: what is not set comes to __getattr__.
+        self._source: tuple[Callable[[str], str | None], float, tuple[str, ...]] | None = (get, now, names)
+        self.mesh = mesh
+        self.answered = False
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _SAID:
+            raise AttributeError(name)
+        source = self._source
+        if source is not None:
+            # Two threads that ask at once find the same.
+            for field, value in _said(*source).items():
+                setattr(self, field, value)
+            self._source = None  # the environment lives no longer than its server wants
+        return object.__getattribute__(self, name)
+
+
+_SAID = frozenset({"attempt", "baggage", "deadline", "forwarded", "request_id", "traceparent", "tracestate"})
+
+
+def _said(get: Callable[[str], str | None], now: float, names: tuple[str, ...]) -> dict[str, Any]:
     expected, grpc, parent, state, baggage, request_id, attempt, *forwarded = map(get, names)
-    request = Inbound(mesh=mesh)
-    if expected is not None or grpc is not None:
-        request.deadline = _deadline(expected, grpc, now)
-    if parent is not None and _is_traceparent(parent.strip()):
-        request.traceparent = parent.strip()
-        if state is not None:
-            request.tracestate = _listed(state, "tracestate", _MAX_TRACESTATE)
-    if baggage is not None:
-        request.baggage = _listed(baggage, "baggage", _MAX_BAGGAGE)
-    if request_id is not None:
-        request.request_id = _text(request_id, _MAX_REQUEST_ID)
-    if attempt is not None:
-        request.attempt = _count(attempt.strip())
-    if any(forwarded):
-        pairs = (
-            (name, _text(value, _MAX_FORWARDED))
-            for name, value in zip(_FORWARDED, forwarded, strict=True)
-            if value
-        )
-        request.forwarded = {name: value for name, value in pairs if value}
-    return request
+    traceparent = parent.strip() if parent is not None and _is_traceparent(parent.strip()) else ""
+    pairs = zip(_FORWARDED, (_text(value or "", _MAX_FORWARDED) for value in forwarded), strict=True)
+    return {
+        "deadline": _deadline(expected, grpc, now),
+        "traceparent": traceparent,
+        "tracestate": _listed(state or "", "tracestate", _MAX_TRACESTATE) if traceparent else "",
+        "baggage": _listed(baggage or "", "baggage", _MAX_BAGGAGE),
+        "request_id": _text(request_id or "", _MAX_REQUEST_ID),
+        "attempt": _count((attempt or "").strip()),
+        "forwarded": {name: value for name, value in pairs if value},
+    }
 
 
 def _deadline(expected: str | None, grpc: str | None, now: float) -> float | None:
@@ -232,9 +255,8 @@ def _milliseconds(text: str | None) -> float | None:
 
 def _grpc_seconds(text: str | None) -> float | None:
     """``grpc-timeout`` in seconds: at most eight digits and a unit."""
-    if text is None:
-        return None
-    digits, unit = text.strip()[:-1], text.strip()[-1:]
+    text = (text or "").strip()
+    digits, unit = text[:-1], text[-1:]
     return int(digits) * _UNITS[unit] if unit in _UNITS and _is_number(digits, 8) else None
 
 

@@ -147,6 +147,34 @@ def test_lines_of_one_name_are_joined_in_a_scope_too():
     assert of_scope([(b"grpc-timeout", b"1S"), (b"grpc-timeout", b"2S")], 0.0).deadline is None
 
 
+def test_headers_are_looked_at_once_and_by_many_threads_alike():
+    asked = []
+
+    def get(name):
+        asked.append(name)
+        return {"HTTP_GRPC_TIMEOUT": "5S", "HTTP_X_REQUEST_ID": "one"}.get(name)
+
+    request = read(get, 0.0)
+    assert not asked
+    barrier, found = threading.Barrier(8), []
+
+    def look():
+        barrier.wait(10)
+        found.append((request.request_id, request.deadline, request.attempt))
+
+    threads = [threading.Thread(target=look) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert found == [("one", 5.0, None)] * 8
+    before = len(asked)
+    assert request.baggage == ""
+    assert len(asked) == before
+    with pytest.raises(AttributeError):
+        _ = request.nothing
+
+
 class TestCarry:
     def test_without_a_request_nothing_is_added(self):
         headers = Headers()
