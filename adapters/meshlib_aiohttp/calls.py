@@ -258,7 +258,10 @@ class Performance:
     async def finish(self, end: Finish | Reply, response: Any) -> Any:
         """Aiohttp's response at the end of the plan; raises where it is a failure."""
         if response is not None:
-            edited = self.plan.response_headers(headers_of(response.headers.items()))
+            assert isinstance(end, Finish)
+            assert end.outcome is not None
+            assert end.outcome.headers is not None
+            edited = self.plan.response_headers(end.outcome.headers)
             if edited is not None:
                 edit(response, edited)
             response._request_info = self._request.request_info

@@ -228,13 +228,14 @@ class Leg:
             port=address.port or (443 if secure else 80),
         )
         dial.proxy = dial.proxy_auth = None
-        # Read for a proxy's sake only, and part of the key: keeps lanes apart from each other and from direct calls.
-        dial.proxy_headers = {"meshlib": str(lane.number)}
         if tls is not None:
             dial._ssl = context_for(tls)
             dial.server_hostname = tls.sni or endpoint.hostname or asked.raw_host
         elif secure:
             dial.server_hostname = request.server_hostname or asked.raw_host
+        # Read for a proxy's sake only, and part of the key: keeps lanes apart from each other and from direct calls, and
+        # names in older versions, whose key does not have them.
+        dial.proxy_headers = {"meshlib": f"{lane.number} {dial.server_hostname if secure else ''}"}
         return dial
 
     def _bounded(self, timeout: Any) -> Any:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from meshlib.cli.common import USAGE, Stop
 from meshlib.config import Config
 from meshlib.errors import ConfigError
+from meshlib.mesh import Mesh
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,7 +31,7 @@ def run(command: Sequence[str], *, config: Path | None) -> int:
         raise Stop(USAGE, ["run: a COMMAND is needed: meshlib run -- python program.py"])
     variables = environment(os.environ, config)
     try:
-        Config.from_env(variables)
+        Mesh(Config.from_env(variables))  # starts nothing
     except ConfigError as error:
         raise Stop(USAGE, [f"run: {line}" for line in error.problems]) from None
     program = shutil.which(command[0])

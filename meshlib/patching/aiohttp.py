@@ -29,7 +29,9 @@ def _request(original: Any) -> Any:
         if runtime() is not OFF:
             ours = import_module("meshlib_aiohttp.session")
             if not isinstance(self, ours.ClientSession):
-                options = ours.request_through(self, options, runtime)
+                # A connector of ours may have been given a mesh of its own.
+                chosen = getattr(self._connector, "_mesh_runtime", runtime)
+                options = ours.request_through(self, options, chosen)
         return await original(self, method, str_or_url, **options)
 
     return request

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import io
+import json
 import pickle
 import ssl
 from collections.abc import AsyncIterator
@@ -88,6 +89,23 @@ async def settled(condition: Any, seconds: float = 5.0) -> bool:
 async def said(session: Any, url: str = "http://reviews/", **options: Any) -> dict[str, Any]:
     async with session.get(url, **options) as response:
         return await response.json(content_type=None)
+
+
+def _listener(port: int, cluster: str) -> dict[str, Any]:
+    """A listener of an Envoy on 127.0.0.1 whose every request goes to ``cluster``."""
+    types = "type.googleapis.com/envoy.extensions.filters"
+    route = {"match": {"prefix": "/"}, "route": {"cluster": cluster}}
+    manager = {
+        "@type": f"{types}.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "s",
+        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
+        "http_filters": [{"name": "router", "typed_config": {"@type": f"{types}.http.router.v3.Router"}}],
+    }
+    return {
+        "name": f"out-{port}",
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
+        "filter_chains": [{"filters": [{"name": "hcm", "typed_config": manager}]}],
+    }
 
 
 class TestEveryFace:
@@ -593,3 +611,108 @@ class TestTheWholePlan:
         assert len(done) == 100
         assert session.active() == 0
         assert sum(server.connections_total for server in servers) <= 5
+
+    async def test_endpoints_that_come_and_go_fail_no_call(
+        self, session: Client, upstream: UpstreamFactory
+    ) -> None:
+        servers = [upstream(f"v{n}") for n in range(3)]
+        # One of three is away at a time; a slow machine may meet the next one's turn with the next try, too.
+        retry = {"attempts": 10, "on": ["5xx", "reset", "connect-failure"]}
+        calls = session(service(*servers, retry=retry, limits={"max_connections": 8}))
+
+        async def many() -> None:
+            for _ in range(40):
+                assert (await said(calls))["name"]
+
+        async def disturb() -> None:
+            for turn in range(6):
+                server = servers[turn % 3]
+                await asyncio.to_thread(server.kill)
+                await asyncio.sleep(0.02)
+                await asyncio.to_thread(server.restart)
+
+        await asyncio.gather(disturb(), *(many() for _ in range(10)))
+        assert session.active() == 0
+        await calls.close()
+        live = session.mesh._runtime().clusters.get("static", "reviews")
+        await settled(lambda: (live.connections, live.pending) == (0, 0))
+
+    async def test_an_endpoint_that_leaves_has_its_connections_closed(
+        self, session: Client, upstream: UpstreamFactory, tmp_path: Any
+    ) -> None:
+        one, other = upstream("one"), upstream("other")
+        file = tmp_path / "mesh.toml"
+        file.write_text(f'[services.reviews]\nendpoints = ["{one.address}"]\n')
+        calls = session(meshlib.Mesh(str(file)))
+        assert (await said(calls))["name"] == "one"
+        assert one.connections_open == 1
+        file.write_text(f'[services.reviews]\nendpoints = ["{other.address}"]\n')
+        async with asyncio.timeout(10):
+            while (await said(calls))["name"] == "one":  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.05)
+        await settled(lambda: one.connections_open == 0)
+
+    async def test_calls_pass_where_the_route_says_so(
+        self, session: Client, upstream: UpstreamFactory, tmp_path: Any
+    ) -> None:
+        """A route to an ORIGINAL_DST cluster: the URL is called as it is."""
+        one = upstream("one")
+        listener = _listener(int(one.address.rpartition(":")[2]), "pass")
+        clusters = [{"name": "pass", "type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED"}]
+        file = tmp_path / "envoy.json"
+        file.write_text(json.dumps({"static_resources": {"listeners": [listener], "clusters": clusters}}))
+        async with session({"services_file": str(file)}).get(one.url) as response:
+            assert (await response.json(content_type=None))["name"] == "one"
+        assert meshlib.call_info(response).via == "direct"
+
+    @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+    def test_tls_that_the_mesh_demands(self, upstream: UpstreamFactory, tmp_path: Any, loop: str) -> None:
+        """An UpstreamTlsContext: encrypted to the endpoint though the URL is plain, its name checked by the mesh (TL-04)."""
+        ca = trustme.CA()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        ca.issue_cert("inner.mesh").configure_cert(context)
+        one = upstream("tls", tls=context)
+
+        def config(san: str) -> dict[str, Any]:
+            validation = {
+                "trusted_ca": {"inline_string": ca.cert_pem.bytes().decode()},
+                "match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": san}}],
+            }
+            tls = {
+                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+                "sni": "sni.mesh",
+                "common_tls_context": {"validation_context": validation},
+            }
+            host, _, port = one.address.rpartition(":")
+            endpoint = {"address": {"socket_address": {"address": host, "port_value": int(port)}}}
+            cluster = {
+                "name": "c",
+                "type": "STATIC",
+                "transport_socket": {"name": "tls", "typed_config": tls},
+                "load_assignment": {
+                    "cluster_name": "c",
+                    "endpoints": [{"lb_endpoints": [{"endpoint": endpoint}]}],
+                },
+            }
+            path = tmp_path / f"{san}.json"
+            resources = {"listeners": [_listener(9, "c")], "clusters": [cluster]}
+            path.write_text(json.dumps({"static_resources": resources}))
+            return {"services_file": str(path)}
+
+        async def call(san: str) -> dict[str, Any]:
+            client = Client("session")
+            try:
+                return await said(client(config(san)), "http://127.0.0.1:9/")
+            finally:
+                await client.close()
+
+        factory = asyncio.new_event_loop
+        if loop == "uvloop":
+            import uvloop
+
+            factory = uvloop.new_event_loop
+        with asyncio.Runner(loop_factory=factory) as runner:
+            told = runner.run(call("inner.mesh"))
+            assert (told["name"], told["sni"]) == ("tls", "sni.mesh")
+            with pytest.raises(meshlib.ConnectFailed, match="none of the names other"):
+                runner.run(call("other.mesh"))

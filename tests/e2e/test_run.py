@@ -447,6 +447,22 @@ def test_mocking_tools_stay_in_charge(world: World) -> None:
     assert sum(server.requests_total for server in world.servers) == 4
 
 
+def test_a_connector_with_a_mesh_of_its_own_keeps_it(world: World) -> None:
+    with Upstream("own") as own:
+        done = world.python(
+            f"""
+            import asyncio, aiohttp, meshlib, meshlib_aiohttp
+            async def main():
+                with meshlib.Mesh({{"services": {{"reviews": {{"endpoints": ["{own.address}"]}}}}}}) as mesh:
+                    async with aiohttp.ClientSession(connector=meshlib_aiohttp.connector(mesh)) as session:
+                        async with session.get("http://reviews/") as response:
+                            print((await response.json(content_type=None))["name"])
+            asyncio.run(main())
+            """
+        )
+    assert done.stdout.split() == ["own"], done.stderr
+
+
 def test_proxies_win(world: World) -> None:
     with Upstream("proxy") as proxy:
         text = """

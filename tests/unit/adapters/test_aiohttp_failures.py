@@ -24,7 +24,7 @@ from meshlib.errors import (
 from meshlib.model.call import OutcomeKind
 from meshlib_aiohttp.failures import is_outcome, join, made, outcome_of
 
-KEY = ConnectionKey("h", 80, False, True, None, None, None, None)
+KEY = ConnectionKey("h", 80, False, True, *[None] * (len(ConnectionKey._fields) - 4))
 REQUEST = SimpleNamespace(connection_key=KEY)
 
 
