@@ -8,6 +8,7 @@ orders no retry.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -47,6 +48,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _NO_MORE = Retry(0, read=False)
 #: After which urllib3 may try again; and what the mesh refuses.
 _RETRIED = (TimeoutError, ProtocolError, SSLError, ProxyError, MeshError)
+_PASSED = "the route goes to a pass-through cluster"
 _TEXT = (("content-type", "text/plain"),)
 
 
@@ -135,22 +137,36 @@ class Front:
         if runtime.config.disabled or self.proxy is not None or not url.startswith("/"):
             return plain()
         asked = Asked(method, url, lines, self._authority, self._timeout(timeout), dict(options))
-        resolution = self._resolve(runtime, asked, retries)
+        return self._carry(
+            runtime, asked, plain, retries, timeout=timeout, redirect=redirect, preload=preload_content
+        )
+
+    def _carry(
+        self,
+        runtime: Runtime,
+        asked: Asked,
+        plain: Callable[..., Any],
+        retries: Retry | bool | int | None,
+        *,
+        timeout: Any,
+        redirect: bool,
+        preload: bool,
+    ) -> Any:
+        """The call, by who knows its host; ``plain`` makes it as if nobody did."""
+        resolution = self._resolve(runtime, asked)
         if resolution.via == "mesh":
             try:
-                raw = self._through_mesh(runtime, resolution, asked, retries, preload=preload_content)
+                raw = self._through_mesh(runtime, resolution, asked, retries, preload=preload)
             except Passed as passed:
-                reason = "the route goes to a pass-through cluster"
-                call = Direct(self, runtime, asked, reason, passed.deadline, retries)
+                call = Direct(self, runtime, asked, _PASSED, passed.deadline, retries)
                 return call.call(plain, timeout)
             location = redirect and raw.get_redirect_location()
-            return raw if not location else self._redirected(raw, location, asked, lines, preload_content)
+            return raw if not location else self._redirected(raw, location, asked, asked.headers, preload)
         if resolution.plain:
             return plain()
-        if resolution.via == "refused" or (
-            resolution.via == "wait" and runtime.config.unknown_hosts == "refuse"
-        ):
-            return self._unknown(runtime, resolution, asked, retries)
+        ended = self._refused(runtime, resolution, asked, retries)
+        if ended is not None:
+            return ended
         call = Direct(self, runtime, asked, resolution.reason, current_deadline(), retries)
         return call.call(plain, timeout)
 
@@ -178,22 +194,38 @@ class Front:
 
     # --- parts --------------------------------------------------------------------------------------------------
 
-    def _resolve(self, runtime: Runtime, asked: Asked, retries: Any) -> Resolution:
+    def _resolve(self, runtime: Runtime, asked: Asked) -> Resolution:
         """What the URL means; may wait for the control plane."""
         place = (self.scheme, self.host, self._asked_port, asked.authority)
         resolution = runtime.view.resolve(*place)
         if resolution.via == "wait":
             seconds = patience(asked.connect, current_deadline(), runtime.clock.now())
-            try:
-                return runtime.wait_known(*place, seconds)
-            except NotReady as problem:
-                info = CallInfo(via="mesh", lines=(resolution.reason,))
-                raise self.refusal(
-                    made(Failure(NotReady, info, sent=False), str(problem), self, asked.path), retries, asked
-                )
-        if resolution.name:
+            with contextlib.suppress(NotReady):  # asked again, and told, by _refused
+                resolution = runtime.wait_known(*place, seconds)
+        elif resolution.name:
             runtime.want(resolution.name, asked.authority)
         return resolution
+
+    def _refused(self, runtime: Runtime, resolution: Resolution, asked: Asked, retries: Any) -> Any:
+        """The end of a call that is not made; None: it is made directly."""
+        unusable = runtime.feed.refusal if resolution.via == "wait" else ""
+        if unusable:
+            kind: type[MeshError] = NotReady
+            message, body = unusable, b"not ready"
+        elif resolution.via == "refused" or (
+            resolution.via == "wait" and runtime.config.unknown_hosts == "refuse"
+        ):
+            kind, body = UnknownService, b"unknown service"
+            message = (
+                f"no source knows {asked.authority!r} ({resolution.reason}), and unknown hosts are refused"
+            )
+        else:
+            return None
+        info = CallInfo(via="mesh" if unusable else "direct", lines=(resolution.reason,))
+        if runtime.config.failures == "respond":
+            return ordered(Response(503, _TEXT, body), asked.method, asked.path, info)
+        error = made(Failure(kind, info, sent=False), message, self, asked.path)
+        raise self.refusal(error, retries, asked)
 
     def _through_mesh(
         self, runtime: Runtime, resolution: Resolution, asked: Asked, retries: Any, *, preload: bool
@@ -299,16 +331,6 @@ class Front:
             preload_content=preload,
             chunked=asked.chunked and body is not None,
             **asked.options,
-        )
-
-    def _unknown(self, runtime: Runtime, resolution: Resolution, asked: Asked, retries: Any) -> Any:
-        """A host that nobody knows, where such are refused."""
-        info = CallInfo(via="direct", lines=(resolution.reason,))
-        if runtime.config.failures == "respond":
-            return ordered(Response(503, _TEXT, b"unknown service"), asked.method, asked.path, info)
-        message = f"no source knows {asked.authority!r} ({resolution.reason}), and unknown hosts are refused"
-        raise self.refusal(
-            made(Failure(UnknownService, info, sent=False), message, self, asked.path), retries, asked
         )
 
     def refusal(self, error: Any, retries: Any, asked: Asked) -> Any:
