@@ -120,19 +120,16 @@ class Front:
         lines = self.headers if headers is None else headers
         runtime = self.runtime()
 
+        own = {
+            "retries": retries,
+            "redirect": redirect,
+            "assert_same_host": assert_same_host,
+            "release_conn": release_conn,
+            "preload_content": preload_content,
+        }
+
         def plain(headers: Mapping[str, str] = lines, timeout: Any = timeout) -> Any:
-            return super(Front, self).urlopen(  # type: ignore[misc]
-                method,
-                url,
-                headers=headers,
-                retries=retries,
-                redirect=redirect,
-                assert_same_host=assert_same_host,
-                timeout=timeout,
-                release_conn=release_conn,
-                preload_content=preload_content,
-                **options,
-            )
+            return super(Front, self).urlopen(method, url, headers=headers, timeout=timeout, **own, **options)  # type: ignore[misc]
 
         if runtime.config.disabled or self.proxy is not None or not url.startswith("/"):
             return plain()
