@@ -4,16 +4,16 @@ A library is patched when it is imported, by a finder that lets the usual ones f
 there already. Each replaced attribute is remembered with what it was. Taking a patch back restores the attribute, unless
 somebody else has wrapped it since: then ours stays beneath, and whoever wrote it must do nothing from then on.
 
+Imported at the start of every Python that ``meshlib run`` starts, so it imports next to nothing.
+
 Thread-safe: one lock guards all of it, never a call of what was replaced. After a fork the child has what its parent had.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import logging
 import sys
 import threading
-from importlib.abc import Loader, MetaPathFinder
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["names", "replace", "restore", "when_imported"]
 
-_log = logging.getLogger("meshlib")
 _lock = threading.RLock()  # guards what follows
 _replaced: list[_Replaced] = []
 _waiting: dict[str, list[Callable[[ModuleType], None]]] = {}
@@ -105,12 +104,16 @@ def _call(patch: Callable[[ModuleType], None], module: ModuleType) -> None:
     try:
         patch(module)
     except Exception as error:  # noqa: BLE001 - logged; the program runs on without the mesh
-        _log.warning(
+        import logging
+
+        logging.getLogger("meshlib").warning(
             "meshlib: %s is left as it is, its calls do not go through the mesh: %s", module.__name__, error
         )
 
 
-class _Finder(MetaPathFinder):
+class _Finder:
+    # importlib's base classes would double what every Python of ``meshlib run`` needs to start.
+
     def __init__(self) -> None:
         self._here = threading.local()
 
@@ -127,11 +130,12 @@ class _Finder(MetaPathFinder):
             self._here.busy = False
         if spec is None or spec.loader is None:
             return None
-        spec.loader = _Watched(spec.loader)
+        watched: Any = _Watched(spec.loader)
+        spec.loader = watched
         return spec
 
 
-class _Watched(Loader):
+class _Watched:
     """A loader that tells when its module is there. Once it is, the module shows the loader that it had."""
 
     def __init__(self, inner: Any) -> None:

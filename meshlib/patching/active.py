@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
     from meshlib.config import Config
 
 __all__ = ["OFF", "install", "remove", "runtime"]
-
-_log = logging.getLogger("meshlib")
 
 #: Module of the library → our module that patches it, by its function ``patch``.
 _LIBRARIES = {
@@ -73,7 +70,11 @@ def runtime() -> Any:
         return mesh._runtime() if _configured(mesh.config) else OFF
     except Exception as error:  # noqa: BLE001 - logged; the program runs on without the mesh
         _broken = os.getpid()
-        _log.warning("meshlib: calls of this process do not go through the mesh: %s", error)
+        import logging
+
+        logging.getLogger("meshlib").warning(
+            "meshlib: calls of this process do not go through the mesh: %s", error
+        )
         return OFF
 
 

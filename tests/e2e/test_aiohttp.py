@@ -19,6 +19,7 @@ from aiohttp.client_exceptions import UnixClientConnectorError
 import meshlib
 import meshlib_aiohttp
 from meshlib.model.events import AttemptStarted, CallEnded
+from meshlib.testing import build
 
 UpstreamFactory = Any
 
@@ -716,3 +717,34 @@ class TestTheWholePlan:
             assert (told["name"], told["sni"]) == ("tls", "sni.mesh")
             with pytest.raises(meshlib.ConnectFailed, match="none of the names other"):
                 runner.run(call("other.mesh"))
+
+
+class TestAControlPlane:
+    async def test_the_first_call_waits_for_it_and_follows_it(
+        self, client: Client, control_plane: Any, upstream: UpstreamFactory
+    ) -> None:
+        one, other = upstream("one"), upstream("other")
+
+        def serve(*addresses: str) -> None:
+            every = build.route_config("r", build.virtual_host("all", build.route(cluster="c")))
+            control_plane.set(
+                build.api_listener("reviews", every), build.cluster("c"), build.endpoints("c", *addresses)
+            )
+
+        serve(one.address)
+        session = client({"xds": {"server": control_plane.address}})
+        assert (await said(session))["name"] == "one"
+        serve(other.address)
+        async with asyncio.timeout(10):
+            while (await said(session))["name"] == "one":  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.02)
+        await settled(lambda: one.connections_open == 0)
+
+    async def test_without_an_answer_the_url_is_called_as_it_is(
+        self, client: Client, control_plane: Any
+    ) -> None:
+        session = client({"xds": {"server": control_plane.address}})
+        timeout = aiohttp.ClientTimeout(sock_connect=0.2)
+        with pytest.raises(aiohttp.ClientConnectorDNSError) as caught:
+            await said(session, "http://nobody/", timeout=timeout)
+        assert not isinstance(caught.value, meshlib.MeshError)
