@@ -121,8 +121,12 @@ def test_a_programs_calls_go_through_the_mesh(world: World, library: str) -> Non
     """With warnings as errors: a program that is run so may not see one more than without."""
     names = world.names(world.python(CALLS[library], options=("-W", "error")))
     assert sorted(names) == ["a", "a", "b", "b"]
+
+
+def test_all_of_them_in_one_program_with_a_server_away(world: World) -> None:
     world.servers[0].kill()
-    assert world.names(world.python(CALLS[library])) == ["b"] * 4
+    program = "\n".join(textwrap.dedent(calls) for calls in CALLS.values())
+    assert world.names(world.python(program)) == ["b"] * 4 * len(CALLS)
 
 
 def test_the_status_lists_what_is_patched_and_errors_tell_their_call(world: World) -> None:
