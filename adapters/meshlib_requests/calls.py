@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib3 import HTTPHeaderDict
 from urllib3.exceptions import HTTPError
 from urllib3.util import SKIP_HEADER, Timeout
+from urllib3.util.request import rewind_body
 
 from meshlib.core.effects import Call, Finish, Pass, Reply, Send
 from meshlib.core.plan import Plan
@@ -55,6 +56,7 @@ class Asked:
         "connect",
         "headers",
         "method",
+        "opened",
         "options",
         "path",
         "pool_timeout",
@@ -77,6 +79,7 @@ class Asked:
         self.path = path
         self.headers = headers
         self.options = options
+        self.opened = False  # whether the body may have been read
         self.raw: list[tuple[bytes, bytes]] = []
         self.skipped: dict[str, str] = {}
         self.authority = authority
@@ -239,20 +242,17 @@ class Performance:
             connect=attempt.left(attempt.seconds("connect")),
             read=attempt.left(asked.read),
         )
-        return lane.urlopen(
+        if asked.opened and asked.body_pos is not None:
+            rewind_body(asked.body, asked.body_pos)
+        asked.opened = True
+        return lane.open(
+            attempt,
             head.method,
             head.path,
-            asked.body,
-            self._sent_lines(head),
-            retries=False,
-            redirect=False,
-            assert_same_host=False,
             timeout=timeout,
-            pool_timeout=attempt,
-            release_conn=False,
+            body=asked.body,
+            headers=self._sent_lines(head),
             chunked=asked.chunked,
-            body_pos=asked.body_pos,
-            preload_content=False,
             **asked.options,
         )
 

@@ -7,10 +7,16 @@ certificate must have.
 
 from __future__ import annotations
 
+import re
+from http.client import HTTPException
+from ssl import CertificateError
+from ssl import SSLError as BaseSSLError
 from typing import TYPE_CHECKING, Any
 
 from urllib3 import connectionpool
+from urllib3.exceptions import ProtocolError, SSLError
 from urllib3.poolmanager import SSL_KEYWORDS
+from urllib3.util.url import parse_url
 
 from meshlib.runtime.tls import context_for
 from meshlib.transports.wire.pool import Pool
@@ -22,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["HTTPConnectionPool", "HTTPSConnectionPool", "Lane", "make_lane"]
 
+#: Paths that need no encoding: what may be in a URL, and percent signs that mean something.
+_PLAIN = re.compile(r"/(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-F]{2})*")
 #: What requests sets on a pool after it was made (``HTTPAdapter.cert_verify``).
 _TLS_ATTRIBUTES = ("cert_reqs", "ca_certs", "ca_cert_dir", "cert_file", "key_file")
 #: Of a pool's arguments, those that are of TLS.
@@ -70,18 +78,28 @@ class _Lane:
 
     wire: _Wire
 
-    def _get_conn(self, timeout: Any = None) -> Any:
-        """``timeout`` is the attempt: urllib3 hands on what ``urlopen`` got as ``pool_timeout``."""
-        attempt: Attempt = timeout
-        connection = self.wire.acquire(attempt)
+    def open(self, attempt: Attempt, method: str, path: str, **request: Any) -> Any:
+        """One request, up to the head of its response, whose body is to be read or closed. ``request``: the other
+        arguments of urllib3's ``_make_request``, of which this is what ``urlopen`` adds where nothing is tried again.
+
+        Raises urllib3's errors; Overloaded and TimeoutError where no connection is to be had.
+        """
+        if _PLAIN.fullmatch(path) is None:
+            path = parse_url(path).url
+        connection = attempt.connection = self.wire.acquire(attempt)
         connection.attempt = attempt
-        attempt.connection = connection
-        return connection
+        try:
+            return self._make_request(  # type: ignore[attr-defined]
+                connection, method, path, response_conn=connection, preload_content=False, **request
+            )
+        except (BaseSSLError, CertificateError) as error:
+            raise SSLError(error) from error
+        except (HTTPException, OSError) as error:
+            raise ProtocolError("Connection aborted.", error) from error
 
     def _put_conn(self, connection: Any) -> None:
-        """None: the attempt failed and its connection is closed. Whoever made the attempt gives that one back."""
-        if connection is not None:
-            self.give_back(connection)
+        """A response is read, or closed."""
+        self.give_back(connection)
 
     def give_back(self, connection: Any) -> None:
         """The request on ``connection`` is done."""
