@@ -143,10 +143,12 @@ def test_row_6_a_control_plane_behind_tls_is_never_asked_in_plain_text(
     assert not control_plane.requests
 
 
-def test_rows_7_and_8_istios_shape_and_least_request(
+def test_rows_5_7_and_8_istios_shape_and_least_request(
     session: SessionFactory, upstream: UpstreamFactory, control_plane: ControlPlane
 ) -> None:
-    """Several virtual hosts, the most exact wins; names of clusters mean nothing."""
+    """Several virtual hosts, the most exact wins; names of clusters mean nothing. The server is of grpc-core: it sends its
+    headers with its first message.
+    """
     one, two = upstream("v1"), upstream("v2")
     long = "outbound|80||reviews.default.svc.cluster.local"
     routes = build.route_config(
