@@ -8,6 +8,7 @@ agree with programs that import requests itself.
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import requests
 from requests import (
@@ -105,7 +106,7 @@ for _module in (
     sys.modules[f"{__name__}.{_module.__name__.rpartition('.')[2]}"] = _module
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:
     return getattr(requests, name)
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from requests import adapters as _adapters
-from requests.adapters import *  # noqa: F403 - its names are ours
 
 from meshlib_requests.adapter import MeshAdapter
 
 __all__ = ["HTTPAdapter", "MeshAdapter"]
 
-HTTPAdapter = MeshAdapter  # type: ignore[misc]
+HTTPAdapter = MeshAdapter
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:
     return getattr(_adapters, name)

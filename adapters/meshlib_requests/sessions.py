@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import requests
 from requests import sessions as _sessions
 from requests.cookies import RequestsCookieJar, cookiejar_from_dict, merge_cookies
-from requests.sessions import *  # noqa: F403 - its names are here, too
 from requests.sessions import merge_hooks, merge_setting
 from requests.structures import CaseInsensitiveDict
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Session", "session"]
 
 
-class Session(requests.Session):  # type: ignore[no-redef]
+class Session(requests.Session):
     """A ``requests.Session`` whose calls go through the mesh where it knows the host, and are requests' own elsewhere.
 
     What fails is requests' exception and meshlib's at once; ``meshlib.call_info(response)`` says what was done. It is pickled
@@ -117,10 +116,10 @@ class Session(requests.Session):  # type: ignore[no-redef]
         super().__setstate__(others)  # type: ignore[no-untyped-call,unused-ignore]
 
 
-def session() -> Session:  # type: ignore[no-redef]
+def session() -> Session:
     """As ``requests.session``."""
     return Session()
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:
     return getattr(_sessions, name)

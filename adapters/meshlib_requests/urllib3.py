@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import urllib3 as _urllib3
-from urllib3 import *  # noqa: F403 - its public names are ours
 
 from meshlib_requests.fronts import adopt, let_go, runtime_of
 
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = [*_urllib3.__all__]  # noqa: PLE0604
 
 
-class PoolManager(_urllib3.PoolManager):  # type: ignore[no-redef]
+class PoolManager(_urllib3.PoolManager):
     """A ``urllib3.PoolManager`` whose pools go through the mesh where it knows the host.
 
     What fails is urllib3's exception and meshlib's at once. ``retries`` hold where the mesh orders no retry. Thread-safe.
@@ -50,6 +49,10 @@ class PoolManager(_urllib3.PoolManager):  # type: ignore[no-redef]
 _default = PoolManager()
 
 
-def request(method: str, url: str, **options: Any) -> Any:  # type: ignore[no-redef]
+def request(method: str, url: str, **options: Any) -> Any:
     """As ``urllib3.request``."""
     return _default.request(method, url, **options)
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(_urllib3, name)

@@ -1,0 +1,2 @@
+# The module is requests' own: see ``__init__.py``.
+from requests.exceptions import *  # noqa: F403
