@@ -22,6 +22,9 @@ from meshlib_requests.heads import Head
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+#: How much later than its deadline an operation may end. Seconds.
+_SLACK = 0.002
+
 __all__ = ["Attempt", "HTTPConnection", "HTTPSConnection"]
 
 
@@ -41,6 +44,15 @@ class Attempt(Guard):
         self.connection: Any = None
 
 
+def _bound(sock: Any, seconds: float | None) -> None:
+    """Give ``sock`` this timeout, unless it has one as good: setting it is a call of the system, and lets other threads in
+    between.
+    """
+    now = sock.gettimeout()
+    if now is None or seconds is None or not -_SLACK < seconds - now <= 0:
+        sock.settimeout(seconds)
+
+
 class _Reader(io.RawIOBase):
     """What is read from a socket, each time within what is left of the attempt."""
 
@@ -55,7 +67,7 @@ class _Reader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        self._sock.settimeout(self._attempt.left(self._read))
+        _bound(self._sock, self._attempt.left(self._read))
         got: int | None = self._raw.readinto(buffer)
         return got
 
@@ -123,7 +135,7 @@ class _Bounded:
                 self.connect()  # type: ignore[attr-defined]
             attempt.sent = True
             if attempt.deadline is not None:
-                self.sock.settimeout(attempt.left(self.timeout))
+                _bound(self.sock, attempt.left(self.timeout))
         super().send(data)  # type: ignore[misc]
 
     def response_class(self, sock: Any, debuglevel: int = 0, method: str | None = None) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import meshlib_requests
 from bench import routes
 from bench.shapes import SyncClient
 from bench.threads import Threads
@@ -12,6 +11,8 @@ from bench.world import World
 
 
 def _sync(world: World) -> tuple[Any, str]:
+    import meshlib_requests
+
     return meshlib_requests.Session(mesh=world.mesh), f"http://{routes.HOST}"
 
 

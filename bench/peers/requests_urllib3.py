@@ -9,7 +9,6 @@ import urllib3
 from bench import routes
 from bench.shapes import SyncClient
 from bench.world import World
-from meshlib_requests.urllib3 import PoolManager
 
 
 class _Client:
@@ -32,6 +31,8 @@ def _bare(world: World) -> tuple[Any, str]:
 
 
 def _mesh(world: World) -> tuple[Any, str]:
+    from meshlib_requests.urllib3 import PoolManager
+
     return _Client(PoolManager(mesh=world.mesh)), f"http://{routes.HOST}"
 
 
