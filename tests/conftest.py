@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import ipaddress
 import os
+import signal
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,10 @@ _INSTALLED = any(point.name == "meshlib" for point in importlib.metadata.entry_p
 _PLUGIN = Path(__file__).resolve().parents[1] / "meshlib" / "testing" / "plugin.py"
 if not _INSTALLED and _PLUGIN.exists():
     pytest_plugins = ["meshlib.testing.plugin"]
+
+# A shell that runs this in the background ignores SIGINT, and so would every process that a test starts and interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A loaded machine is slow at times: the time that an example takes proves nothing. CI repeats the same examples.
 hypothesis.settings.register_profile("dev", deadline=None, print_blob=True)
