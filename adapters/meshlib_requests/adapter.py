@@ -106,6 +106,10 @@ class MeshAdapter(HTTPAdapter):
                 pools[key] = pool
         return pool
 
+    def request_url(self, request: PreparedRequest, proxies: Mapping[str, str] | None) -> str:
+        """As requests'; without proxies there is nothing to find out."""
+        return super().request_url(request, proxies) if proxies else request.path_url  # type: ignore[arg-type]
+
     def build_response(self, req: PreparedRequest, resp: Any) -> requests.Response:
         response = super().build_response(req, resp)
         info = getattr(resp, "_meshlib_info", None)
