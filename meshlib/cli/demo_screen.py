@@ -48,13 +48,17 @@ class Screen:
         self._live = Live(Text("starting …"), console=screen, screen=True, auto_refresh=False)
 
     def __enter__(self) -> Self:
-        self._live.__enter__()
+        try:
+            self._live.start()
+        except BaseException:  # an interrupt: the terminal is left as it was
+            self._live.stop()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._live.__exit__(kind, error, trace)
+        self._live.stop()
 
     def began(self, act: Act) -> None:
         self._acts.append(act)

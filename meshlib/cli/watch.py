@@ -74,10 +74,15 @@ def _live(mesh: Mesh, names: Sequence[str], changed: threading.Event, screen: Co
     def view() -> Any:
         return status_view(_status(mesh, names), rows=max(3, screen.height - _FRAME))
 
-    with Live(view(), console=screen, screen=True, auto_refresh=False) as live:
+    live = Live(view(), console=screen, screen=True, auto_refresh=False)
+    try:
+        # Not `with`: an interrupt while it starts would leave the terminal as it is then.
+        live.start()
         while True:
             live.update(view(), refresh=True)
             _pause(changed)
+    finally:
+        live.stop()
 
 
 def _status(mesh: Mesh, names: Sequence[str]) -> dict[str, Any]:
