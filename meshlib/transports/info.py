@@ -18,8 +18,8 @@ def attach(thing: Any, info: CallInfo) -> None:
 
 
 def call_info(thing: object) -> CallInfo | None:
-    """The :class:`CallInfo` of a response (httpx, httpx2) or of an exception that a call raised; None where meshlib had
-    no part in it. Of an exception, its causes are asked too.
+    """The :class:`CallInfo` of a response (httpx, httpx2, requests, urllib3, aiohttp) or of an exception that a call raised; None
+    where meshlib had no part in it. Of an exception, its causes are asked too.
     """
     if isinstance(thing, BaseException):
         return _of_exception(thing)
