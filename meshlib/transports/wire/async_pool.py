@@ -1,7 +1,8 @@
 """The connections to one endpoint, for callers of one event loop.
 
-The twin of ``wire/pool.py``: the same rules, no lock (a loop runs one task at a time, and nothing here awaits between
-looking and changing), and waiting callers sleep on events of their own, first come first served.
+The twin of ``wire/pool.py`` over the same :class:`~meshlib.transports.wire.shelf.Shelf`: no lock (a loop runs one task at a
+time, and nothing here awaits between looking and changing), and waiting callers sleep on events of their own, first come first
+served.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from meshlib.errors import Overloaded
+from meshlib.transports.wire.shelf import Shelf
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,38 +23,24 @@ __all__ = ["AsyncPool"]
 
 
 class AsyncPool:
-    """Hands out httpcore's async connections to tasks of one event loop. Arguments as for ``Pool``."""
+    """Hands out httpcore's async connections to tasks of one event loop. Arguments as for ``Shelf``."""
 
-    def __init__(
-        self,
-        connect: Callable[[], Any],
-        limits: Connections | None,
-        *,
-        multiplexed: bool = False,
-        max_idle: int | None = None,
-        gone: Callable[[], bool] = bool,
-    ) -> None:
-        self._connect = connect
-        self._limits = limits
-        self._multiplexed = multiplexed
-        self._gone = gone
-        self._max_idle = max_idle
-        self._idle: list[Any] = []
-        self._busy: set[Any] = set()  # held for the same reason as there
-        self._shared: list[Any] = []
+    def __init__(self, connect: Callable[[], Any], limits: Connections | None, **options: Any) -> None:
+        self._shelf = Shelf(connect, limits, **options)
         self._waiting: deque[Any] = deque()
-        self._stale: list[Any] = []
-        self._open = 0
-        self._closed = False
 
     async def acquire(self, guard: Guard) -> Any:
         """As ``Pool.acquire``."""
-        connection = self._take()
+        shelf = self._shelf
+        connection = shelf.take()
         if connection is None:
             connection = await self._wait(guard)
-        if self._stale:
-            await self._close_stale()
-        self._busy.add(connection)
+        if shelf.stale:
+            try:
+                await self._close_stale()
+            except BaseException:  # cancelled: the connection goes back as it came
+                self.give_back(connection)
+                raise
         return connection
 
     async def release(self, connection: Any) -> None:
@@ -62,56 +50,34 @@ class AsyncPool:
 
     def give_back(self, connection: Any) -> bool:
         """``release`` up to its only await; False: the caller closes the connection."""
-        self._busy.discard(connection)
-        kept = self._keep(connection)
-        if not kept:
-            self._uncount()
+        kept = self._shelf.put_back(connection)
         if self._waiting:
             self._waiting.popleft().set()
         return kept
 
     async def aclose(self) -> None:
         """As ``Pool.close``."""
-        self._closed = True
-        ended, self._idle = self._idle, []
-        if self._multiplexed:
-            ended = [one for one in self._shared if one.is_idle()]
-            self._shared = [one for one in self._shared if one not in ended]
-        for _ in ended:
-            self._uncount()
-        self._stale.extend(ended)
+        self._shelf.clear()
         await self._close_stale()
 
     @property
     def idle(self) -> int:
-        return len(self._idle)
+        """How many connections wait for work."""
+        return len(self._shelf.idle)
 
     @property
     def open(self) -> int:
-        return self._open
+        """How many connections there are, busy or idle."""
+        return self._shelf.open
 
-    def _take(self) -> Any | None:
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.is_idle() and not connection.has_expired():
-                return connection
-            self._stale.append(connection)
-            self._uncount()
-        for connection in self._shared:
-            if connection.is_available() and not connection.has_expired():
-                return connection
-        if self._limits is not None and not self._limits.open_connection(force=self._open == 0):
-            return None
-        self._open += 1
-        connection = self._connect()
-        if self._multiplexed:
-            self._shared.append(connection)
-        return connection
+    async def _close_stale(self) -> None:
+        for connection in self._shelf.drain_stale():
+            await connection.aclose()
 
     async def _wait(self, guard: Guard) -> Any:
         import anyio
 
-        limits = self._limits
+        limits = self._shelf.limits
         assert limits is not None
         if not limits.begin_pending():
             raise Overloaded("max_pending: too many calls wait for a connection already")
@@ -125,7 +91,7 @@ class AsyncPool:
                     except BaseException:
                         self._pass_on(turn)
                         raise
-                    connection = self._take()
+                    connection = self._shelf.take()
                     if connection is not None:
                         return connection
         except TimeoutError:
@@ -140,27 +106,3 @@ class AsyncPool:
             self._waiting.remove(turn)
         elif self._waiting:
             self._waiting.popleft().set()
-
-    async def _close_stale(self) -> None:
-        stale, self._stale = self._stale, []
-        for connection in stale:
-            await connection.aclose()
-
-    def _keep(self, connection: Any) -> bool:
-        unwanted = self._closed or self._gone()
-        if self._multiplexed:
-            ended = connection.is_closed() or (unwanted and connection.is_idle())
-            if ended and connection in self._shared:
-                self._shared.remove(connection)
-                return False
-            return True
-        full = self._max_idle is not None and len(self._idle) >= self._max_idle
-        if unwanted or full or not connection.is_idle():
-            return False
-        self._idle.append(connection)
-        return True
-
-    def _uncount(self) -> None:
-        self._open -= 1
-        if self._limits is not None:
-            self._limits.close_connection()
