@@ -68,8 +68,8 @@ class _Wire(Pool):
         """Close what is idle, for the garbage collector and for a child after a fork: a lock may be held by whom they
         interrupted, or by a thread that is not there any more.
         """
-        self._closed = True
-        for connection in tuple(self._idle):
+        self._shelf.closed = True
+        for connection in tuple(self._shelf.idle):
             connection.close()
 
 
