@@ -392,6 +392,21 @@ def test_redirects_splits_and_direct_responses(face: FaceFactory, upstream: Upst
     assert {client.get("http://reviews/half").json()["name"] for _ in range(40)} == {"v1", "v2"}
 
 
+def test_white_space_around_a_header_value_is_not_part_of_it(
+    face: FaceFactory, upstream: UpstreamFactory
+) -> None:
+    """RFC 9110, 5.5; as a proxy would read it."""
+    v1, v2 = upstream("v1"), upstream("v2")
+    gold = {"match": {"headers": {"x-tier": "gold"}}, "split": {"v2": 1}}
+    config = {
+        "services": {
+            "reviews": {"endpoints": [v1.address], "routes": [gold]},
+            "v2": {"endpoints": [v2.address]},
+        }
+    }
+    assert face(config).get("http://reviews/", headers={"x-tier": " gold\t"}).json()["name"] == "v2"
+
+
 def test_clients_are_the_host_librarys(face: FaceFactory) -> None:
     client = face({})
     expected = client.library.AsyncClient if client.is_async else client.library.Client
