@@ -86,8 +86,13 @@ class Expected:
     weight: ClusterWeight | None = None
 
 
+def _on_the_wire(request: Request) -> Headers:
+    """As they are on the wire: a value has no space around it (RFC 9110, 5.5)."""
+    return Headers.of(*((name, value.strip()) for name, value in request.headers))
+
+
 def head_of(request: Request) -> Head:
-    return Head(request.method, "http", request.authority, request.path, Headers.of(*request.headers))
+    return Head(request.method, "http", request.authority, request.path, _on_the_wire(request))
 
 
 def expectations(
