@@ -14,6 +14,7 @@ CODE := meshlib $(wildcard adapters) scripts
 # Each writes one page of docs/reference/; with --check it fails when the page is out of date.
 GENERATORS := $(wildcard scripts/config_reference.py scripts/xds_fields.py)
 SEEDS ?= 100
+RUNS ?= 1
 PYTEST_ARGS ?=
 
 # ---------------------------------------------------------------------------------------------- what one asks for
@@ -28,7 +29,7 @@ demo: $(VENV)/.stamp-run ## a control plane, three versions of a service and a c
 
 .PHONY: test
 test: $(VENV)/.stamp-dev ## the tests: units, state machines, real processes on loopback, a real Envoy
-	@$(PYTEST) $(foreach d,unit machine e2e compat,$(wildcard tests/$d)) -m "not storm" $(PYTEST_ARGS)
+	@$(PYTEST) $(foreach d,unit machine e2e compat,$(wildcard tests/$d)) -m "not storm and not fleet" $(PYTEST_ARGS)
 
 .PHONY: check
 check: $(VENV)/.stamp-dev ## style, types, layers, house rules, generated pages
@@ -54,6 +55,10 @@ oracle: $(VENV)/.stamp-dev ## meshlib against a real Envoy on SEEDS random route
 .PHONY: storm
 storm: $(VENV)/.stamp-dev ## 20,000 calls while control plane and endpoints die and return
 	@$(PYTEST) tests/e2e -m storm --timeout=900 $(PYTEST_ARGS)
+
+.PHONY: fleet
+fleet: $(VENV)/.stamp-dev ## 5,000 requests through each web server and worker, three services deep, under restarts; RUNS=20 repeats
+	@MESHLIB_FLEET_RUNS=$(RUNS) $(PYTEST) tests/e2e -m fleet --timeout=900 $(PYTEST_ARGS)
 
 .PHONY: interop
 interop: $(VENV)/.stamp-dev ## against go-control-plane (needs Go)
