@@ -23,9 +23,15 @@ _START, _END = 30.0, 10.0
 
 
 class WebServer:
-    """One server process with its workers. ``command`` is given the number of the listening socket as ``{fd}``."""
+    """One server process with its workers. ``command`` is given the number of the listening socket as ``{fd}``.
 
-    def __init__(self, command: list[str], log: Path, *, mesh: dict[str, Any], calls: str, name: str) -> None:
+    Its port is taken when it first starts and kept: killed, it starts again at the same one. ``more``: further variables
+    of its environment.
+    """
+
+    def __init__(
+        self, command: list[str], log: Path, *, mesh: dict[str, Any], calls: str, name: str, **more: str
+    ) -> None:
         self._command = command
         self._log = log
         path = os.pathsep.join([str(ROOT), str(ROOT / "adapters")])
@@ -40,9 +46,17 @@ class WebServer:
             "SERVICE_CALLS": calls,
             "SERVICE_NAME": name,
             "TEST_SITE_MESHLIB": json.dumps(mesh),
+            **more,
         }
         self._process: subprocess.Popen[bytes] | None = None
         self.address = ""
+        self._port = 0
+
+    @property
+    def pid(self) -> int:
+        """Of the server itself: the parent of its workers."""
+        assert self._process is not None
+        return self._process.pid
 
     @property
     def url(self) -> str:
@@ -53,11 +67,19 @@ class WebServer:
         return self._log.read_text(errors="replace")
 
     def __enter__(self) -> Self:
-        with socket.socket() as listening, self._log.open("wb") as log:
-            listening.bind(("127.0.0.1", 0))
+        self.start()
+        self.wait()
+        return self
+
+    def start(self) -> None:
+        """Start the process, and wait for nothing. What it said before stays in its log."""
+        with socket.socket() as listening, self._log.open("ab") as log:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(("127.0.0.1", self._port))
             listening.listen(128)
             listening.set_inheritable(True)
-            self.address = f"127.0.0.1:{listening.getsockname()[1]}"
+            self._port = listening.getsockname()[1]
+            self.address = f"127.0.0.1:{self._port}"
             command = [part.replace("{fd}", str(listening.fileno())) for part in self._command]
             self._process = subprocess.Popen(
                 [sys.executable, "-m", *command],
@@ -68,10 +90,8 @@ class WebServer:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self._wait()
-        return self
 
-    def _wait(self) -> None:
+    def wait(self) -> None:
         """Until it answers anything: the socket listens from the start, so one request waits for the worker."""
         assert self._process is not None
         until = time.monotonic() + _START
@@ -80,7 +100,7 @@ class WebServer:
                 httpx.get(self.url + "/not-there", timeout=max(0.1, until - time.monotonic()))
             except httpx.HTTPError:
                 if self._process.poll() is not None or time.monotonic() > until:
-                    self._kill()
+                    self.kill()
                     raise AssertionError(f"the server did not start:\n{self.log}") from None
             else:
                 return
@@ -93,7 +113,7 @@ class WebServer:
         try:
             self._process.wait(_END)
         except subprocess.TimeoutExpired:
-            self._kill()
+            self.kill()
             raise AssertionError(f"the server did not end:\n{self.log}") from None
         return time.monotonic() - since
 
@@ -101,7 +121,8 @@ class WebServer:
         if self._process is not None and self._process.poll() is None:
             self.stop()
 
-    def _kill(self) -> None:
+    def kill(self) -> None:
+        """SIGKILL to it and its workers: no connection is closed in order."""
         assert self._process is not None
         # The group is this server's own: it was started as the leader of a session.
         os.killpg(self._process.pid, signal.SIGKILL)
