@@ -1,4 +1,4 @@
-"""Web servers as processes: gunicorn and uvicorn on 127.0.0.1, on a port that was bound before they start."""
+"""Web servers as processes: gunicorn, uvicorn and uWSGI on 127.0.0.1, on a port that was bound before they start."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import httpx
 
-__all__ = ["WebServer", "gunicorn", "uvicorn"]
+__all__ = ["WebServer", "gunicorn", "uvicorn", "uwsgi"]
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -82,7 +82,7 @@ class WebServer:
             self.address = f"127.0.0.1:{self._port}"
             command = [part.replace("{fd}", str(listening.fileno())) for part in self._command]
             self._process = subprocess.Popen(
-                [sys.executable, "-m", *command],
+                command,
                 env=self._environment,
                 cwd=ROOT,
                 pass_fds=[listening.fileno()],
@@ -132,6 +132,8 @@ class WebServer:
 def gunicorn(application: str, log: Path, *options: str, **site: Any) -> WebServer:
     """gunicorn with one worker unless ``options`` say otherwise."""
     command = [
+        sys.executable,
+        "-m",
         "gunicorn",
         "--bind",
         "fd://{fd}",
@@ -146,4 +148,20 @@ def gunicorn(application: str, log: Path, *options: str, **site: Any) -> WebServ
 
 def uvicorn(application: str, log: Path, *options: str, **site: Any) -> WebServer:
     """uvicorn in one process."""
-    return WebServer(["uvicorn", "--fd", "{fd}", *options, application], log, **site)
+    return WebServer([sys.executable, "-m", "uvicorn", "--fd", "{fd}", *options, application], log, **site)
+
+
+def uwsgi(application: str, log: Path, *options: str, **site: Any) -> WebServer:
+    """uWSGI with a master and one worker unless ``options`` say otherwise; SIGTERM ends it, as it does the others."""
+    command = [
+        str(Path(sys.executable).with_name("uwsgi")),
+        "--master",
+        "--die-on-term",
+        "--need-app",
+        "--http-socket",
+        "fd://{fd}",
+        "--wsgi",
+        application,
+        *options,
+    ]
+    return WebServer(command, log, **site)

@@ -1,0 +1,254 @@
+"""A fleet: gateway → orders → stock, each under a real server, on one control plane; and a crowd that calls the gateway.
+
+While the crowd calls, an instance of orders, one of stock and the control plane are killed and come back. Every answer is
+checked hop by hop: names, one trace, one request id, a deadline that shrinks. The spans that the processes wrote are
+checked afterwards: each service's call is a child of its caller's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import itertools
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from meshlib.testing import ControlPlane, build
+from tests.support.storm import LIMITS, settled
+from tests.support.web_servers import WebServer
+
+__all__ = ["Crowd", "Fleet", "MakeServer"]
+
+#: application, log, site (as ``WebServer`` takes it), number of workers → a server that is not started yet.
+MakeServer = Callable[..., WebServer]
+
+SERVICES = ("gateway", "orders", "stock")
+RETRY = {"retry_on": "connect-failure,reset,gateway-error", "num_retries": 4, "per_try_timeout": "10s"}
+#: Milliseconds that each request may take. A server that came back loads its application before it answers.
+BUDGET = 30_000
+PATIENCE = 60.0
+
+
+class Fleet:
+    """The services as processes, and their control plane. ``path``: what the crowd asks the gateway for."""
+
+    def __init__(self, make: MakeServer, folder: Path) -> None:
+        self._make = make
+        self._folder = folder
+        self._spans = folder / "spans"
+        self._stack = contextlib.ExitStack()
+        self.plane = ControlPlane()
+        self.servers: dict[str, WebServer] = {}
+
+    def __enter__(self) -> Self:
+        self._spans.mkdir(parents=True)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self.plane)
+            mesh = {"xds": {"server": self.plane.address, "view": "target"}, "node": {"id": "fleet"}}
+            for name, calls, workers in (
+                ("stock-1", "", 1),
+                ("stock-2", "", 1),
+                ("orders-1", "stock", 1),
+                ("orders-2", "stock", 1),
+                ("gateway", "orders", 2),
+            ):
+                server = self._make(
+                    self._folder / f"{name}.log",
+                    workers,
+                    mesh=mesh,
+                    calls=calls,
+                    name=name.partition("-")[0],
+                    FLEET_SPANS=str(self._spans),
+                )
+                self.servers[name] = server
+                server.start()
+                stack.callback(server.__exit__)
+                if name in ("stock-2", "orders-2"):
+                    self._publish(name.partition("-")[0])
+            for server in self.servers.values():
+                server.wait()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    def _publish(self, service: str) -> None:
+        route = build.route(cluster=service, timeout=30.0, retry=RETRY)
+        hosts = build.virtual_host(service, route, domains=[service])
+        self.plane.update(
+            build.api_listener(service, f"{service}-routes"),
+            build.route_config(f"{service}-routes", hosts),
+            build.cluster(service, connect_timeout=1.0, circuit_breakers={"thresholds": [LIMITS]}),
+            self._assignment(service, 1),
+        )
+
+    def _assignment(self, service: str, weight: int) -> dict[str, Any]:
+        first, second = (self.servers[f"{service}-{number}"].address for number in (1, 2))
+        return build.endpoints(
+            service, build.endpoint(first, weight=weight), build.endpoint(second, weight=1)
+        )
+
+    def upset(self, crowd: Crowd) -> None:
+        """Kill and bring back an instance of orders, the control plane and an instance of stock, as calls go on."""
+        share = max(8, crowd.least // 10)
+        for name in ("orders-1", "control plane", "stock-2"):
+            crowd.progress(share)
+            if name == "control plane":
+                self.plane.kill()
+                crowd.progress(share)
+                self.plane.update(self._assignment("orders", 2))
+                self.plane.start()
+                self.plane.wait_for_ack("endpoint", timeout=20.0)
+            else:
+                server = self.servers[name]
+                server.kill()
+                crowd.progress(share)
+                server.start()
+                server.wait()
+        crowd.progress(share)
+
+    def stop(self) -> dict[str, float]:
+        """Ask each server to end; the seconds that each took."""
+        return {name: server.stop() for name, server in self.servers.items()}
+
+    def spans(self) -> list[dict[str, Any]]:
+        """Every span that a process wrote; a line that SIGKILL cut off is none."""
+        found = []
+        for file in self._spans.iterdir():
+            for line in file.read_bytes().splitlines(keepends=True):
+                if line.endswith(b"\n"):
+                    found.append(json.loads(line))
+        return found
+
+    def logs(self, lines: int = 15) -> str:
+        """The end of each server's log."""
+        tails = (
+            f"--- {name}\n" + "\n".join(server.log.splitlines()[-lines:])
+            for name, server in self.servers.items()
+        )
+        return "\n".join(tails)
+
+
+@dataclass
+class Crowd:
+    """Threads that call ``url``, each call one of its own; until ``least`` have ended and ``over`` is set."""
+
+    address: str
+    path: str
+    least: int
+    services: tuple[str, ...] = SERVICES
+    threads: int = 8
+    over: threading.Event = field(default_factory=threading.Event)
+    failures: list[str] = field(default_factory=list)
+    answers: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def __enter__(self) -> Self:
+        self._callers = [
+            threading.Thread(target=self._call_on, name=f"crowd-{n}") for n in range(self.threads)
+        ]
+        for thread in self._callers:
+            thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.over.set()
+        for thread in self._callers:
+            thread.join(PATIENCE)
+        stuck = [thread.name for thread in self._callers if thread.is_alive()]
+        assert not stuck, f"these hang: {stuck}"
+
+    @property
+    def done(self) -> int:
+        return len(self.answers) + len(self.failures)
+
+    def progress(self, number: int) -> None:
+        """Until so many more calls have ended."""
+        aim = self.done + number
+        if not settled(lambda: self.done >= aim or len(self.failures) > 50, PATIENCE):
+            raise TimeoutError(f"{self.done} calls have ended, {aim} were awaited: they hang")
+
+    def finish(self) -> None:
+        """Until all are made."""
+        if self.done < self.least:
+            self.progress(self.least - self.done)
+
+    def _call_on(self) -> None:
+        while not (self.over.is_set() and self.done >= self.least) and len(self.failures) <= 50:
+            self._call(next(self._numbers) + 1)
+
+    def _call(self, number: int) -> None:
+        trace, budget = f"{number:032x}", BUDGET + number % 1000
+        headers = {
+            "traceparent": f"00-{trace}-{number:016x}-01",
+            "x-request-id": f"request-{number}",
+            "x-envoy-expected-rq-timeout-ms": str(budget),
+            "connection": "close",
+        }
+        began = time.monotonic()
+        try:
+            status, body = self._exchange(headers)
+            if status != 200:
+                raise AssertionError(f"{status}: {body[:500]!r}")
+            answer = json.loads(body)
+            self._check(answer, trace, f"request-{number}", budget)
+        except Exception as error:  # noqa: BLE001 - counted
+            self.failures.append(f"{number} after {time.monotonic() - began:.3f} s: {error!r}")
+        else:
+            self.answers.append((trace, answer))
+
+    def _exchange(self, headers: dict[str, str]) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection(self.address, timeout=BUDGET / 1000 + 5)
+        with contextlib.closing(connection):
+            connection.request("GET", self.path, headers=headers)
+            response = connection.getresponse()
+            return response.status, response.read()
+
+    def _check(self, answer: dict[str, Any], trace: str, request: str, budget: int) -> None:
+        hops = hops_of(answer)
+        assert tuple(hop["name"] for hop in hops) == self.services, hops
+        assert {hop["trace"].split("-")[1] for hop in hops} == {trace}, hops
+        assert {hop["request"] for hop in hops} == {request}, hops
+        assert hops[0]["expected"] == str(budget), hops
+        for before, after in itertools.pairwise(hops):
+            # What is sent on is what was left then: less than what was left when the caller was called. Whole milliseconds.
+            assert after["left"] < before["left"], hops
+            assert int(after["expected"]) <= before["left"] * 1000 + 1, hops
+
+
+def hops_of(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """An answer's services, outermost first."""
+    hops = []
+    current: dict[str, Any] | None = answer
+    while current is not None:
+        hops.append(current)
+        current = current.get("next")
+    return hops
+
+
+def broken_traces(answers: list[tuple[str, dict[str, Any]]], spans: list[dict[str, Any]]) -> list[str]:
+    """Of the answers, those whose spans are no chain: what a service received as its parent is the span that its caller
+    wrote for this call, and that one's parent is what the caller received.
+    """
+    by_id = {span["id"]: span for span in spans}
+    broken = []
+    for trace, answer in answers:
+        for caller, called in itertools.pairwise(hops_of(answer)):
+            span = by_id.get(called["trace"].split("-")[2])
+            expected = {
+                "service": caller["name"],
+                "trace": trace,
+                "parent": caller["trace"].split("-")[2],
+                "kind": "CLIENT",
+                "scope": "meshlib",
+                "status": 200,
+            }
+            if span is None or expected.items() - span.items():
+                broken.append(f"{trace}: {caller['name']} → {called['name']}: {span}")
+    return broken

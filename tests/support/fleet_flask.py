@@ -1,0 +1,27 @@
+"""``fleet_hop`` as a Flask application: ``app`` for WSGI servers, ``asgi`` for the others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flask
+from asgiref.wsgi import WsgiToAsgi
+
+from meshlib_flask import Meshlib
+from tests.support.fleet_hop import MESH, call, get_ready, use_before_fork
+
+__all__ = ["app", "asgi"]
+
+get_ready()
+app = flask.Flask(__name__)
+app.config["MESHLIB"] = MESH
+Meshlib(app)
+use_before_fork(app.extensions["meshlib"].mesh)
+
+
+@app.get("/")
+def hop() -> Any:
+    return call(flask.request.headers)
+
+
+asgi = WsgiToAsgi(app)
