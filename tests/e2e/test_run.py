@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -478,8 +479,51 @@ def test_proxies_win(world: World) -> None:
     assert done.stdout.split() == ["proxy", "proxy"], done.stderr
 
 
+#: fsspec is what pandas, dask and their like open URLs with: aiohttp, on an event loop in a thread of its own.
+FSSPEC = "import sys, fsspec; print(fsspec.filesystem('http').cat(sys.argv[1]).decode())"
+#: Programs that fetch a URL, redirects included, and print what is there.
+FETCHERS = {
+    "httpie": (str(BIN / "http"), "--ignore-stdin", "--follow", "--body"),
+    "httpx": (str(BIN / "httpx"), "--follow-redirects", "--no-verify"),
+    "fsspec": (sys.executable, "-W", "error", "-c", FSSPEC),
+}
+
+
 class TestProgramsOfOthers:
-    """Command-line programs from PyPI that know nothing of meshlib."""
+    """Programs from PyPI that know nothing of meshlib: requests, httpx and aiohttp underneath."""
+
+    @pytest.mark.parametrize("program", list(FETCHERS))
+    def test_their_calls_are_balanced_and_traced(self, world: World, program: str) -> None:
+        """Two calls a program: the second is where a redirect leads."""
+        for server in world.servers:
+            elsewhere = (("location", "http://reviews/there"),)
+            server.order(status=302, headers=elsewhere, where=lambda head: head.path == "/here")
+        done = world.run(
+            *FETCHERS[program], "http://reviews/here", env={"OTEL_PYTHON_TRACER_PROVIDER": "sdk_tracer_provider"}
+        )
+        assert done.returncode == 0, done.stderr
+        assert '"/there"' in done.stdout
+        assert [server.requests_total for server in world.servers] == [1, 1]
+        seen = [request for server in world.servers for request in server.requests]
+        assert {request.path for request in seen} == {"/here", "/there"}
+        parents = [dict(request.headers).get("traceparent", "") for request in seen]
+        assert all(re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", parent) for parent in parents)
+        assert len({parent[36:52] for parent in parents}) == 2  # a span for each
+
+    @pytest.mark.parametrize("program", list(FETCHERS))
+    def test_their_calls_are_retried_elsewhere(self, world: World, program: str) -> None:
+        """The calls take turns, so one of the two meets the server that is gone."""
+        gone, there = world.servers
+        gone.kill()
+        there.order(
+            status=302,
+            headers=(("location", "http://reviews/there"),),
+            where=lambda head: head.path == "/here",
+        )
+        done = world.run(*FETCHERS[program], "http://reviews/here")
+        assert done.returncode == 0, done.stderr
+        assert '"/there"' in done.stdout
+        assert [request.path for request in there.requests] == ["/here", "/there"]
 
     def test_httpie(self, world: World) -> None:
         """requests underneath."""
