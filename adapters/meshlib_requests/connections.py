@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from urllib3 import connection
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
-from urllib3.util.wait import wait_for_read
 
 from meshlib.transports.wire.guard import Guard
+from meshlib.transports.wire.readable import readable
 from meshlib_requests.heads import Head
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class _Bounded:
         """Whether it should not be used again: idle for too long, or the peer closed it or said what nobody asked."""
         if self.keep is not None and time.monotonic() - self._since > self.keep:
             return True
-        return wait_for_read(self.sock, timeout=0.0)
+        return readable(self.sock.fileno())
 
     def rest(self) -> None:
         """Its request is done."""

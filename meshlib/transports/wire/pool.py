@@ -28,7 +28,8 @@ class Pool:
 
     def __init__(self, connect: Callable[[], Any], limits: Connections | None, **options: Any) -> None:
         self._shelf = Shelf(connect, limits, **options)
-        self._lock = threading.Lock()
+        # Reentrant: asked whether it is held, which a condition does, gevent's plain lock lets other greenlets run.
+        self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._waiting = 0
 
@@ -94,6 +95,10 @@ class Pool:
                 self._waiting += 1
                 try:
                     self._changed.wait(left)
+                except BaseException:
+                    # Interrupted, or its greenlet killed: if it had been told of a connection, the next one hears of it.
+                    self._changed.notify()
+                    raise
                 finally:
                     self._waiting -= 1
                 connection = self._shelf.take()

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from meshlib.transports.wire.guard import Op, seconds_left
+from meshlib.transports.wire.readable import new_poll, readable
 
 __all__ = ["SyncBackend", "SyncStream"]
 
@@ -81,6 +82,9 @@ class SyncStream:
         except OSError as error:
             self.close()
             raise self._core.ConnectError(str(error)) from error
+        except BaseException:  # a greenlet is killed in the handshake
+            self.close()
+            raise
 
     def get_extra_info(self, info: str) -> Any:
         if info == "ssl_object":
@@ -100,12 +104,11 @@ class SyncStream:
         poll = self._poll
         if poll is None:
             descriptor = self._sock.fileno()
-            if descriptor < 0:
-                return True
-            if not hasattr(select, "poll"):
-                return bool(select.select([descriptor], [], [], 0)[0])
-            poll = self._poll = select.poll()
+            poll = new_poll() if descriptor >= 0 else None
+            if poll is None:
+                return readable(descriptor)
             poll.register(descriptor, select.POLLIN)
+            self._poll = poll
         # A descriptor that was closed meanwhile is reported as well (POLLNVAL).
         return bool(poll.poll(0))
 
