@@ -9,9 +9,9 @@ immutable snapshot, so that a child starts warm. Nothing inherited is closed: it
                       └──────fork─────────► foreign ──get──► running     (child)
     any ──close──► closed
 
-Before a fork that Python knows of, the state is paused: streams and channels are closed and threads ended, which is
-the only state in which grpcio forks safely at every setting; the next use in the parent resumes it (at once where
-somebody waits for an answer).
+Before a fork that Python knows of (or uWSGI's, see :mod:`meshlib.runtime.uwsgi`), the state is paused: streams and
+channels are closed and threads ended, which is the only state in which grpcio forks safely at every setting; the next use
+in the parent resumes it (at once where somebody waits for an answer). What was closed shortly before is waited for.
 
 Locks: one reentrant lock a holder and process, found by process id, since a lock that some thread held at the fork is
 never released in the child. It guards making, pausing and closing, never a use.
@@ -27,6 +27,7 @@ import weakref
 from os import getpid
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
+from meshlib.runtime import uwsgi
 from meshlib.runtime.worker import Worker
 
 if TYPE_CHECKING:
@@ -34,7 +35,16 @@ if TYPE_CHECKING:
 
     from meshlib.runtime.clock import Clock
 
-__all__ = ["EXIT_SECONDS", "FORKED", "Local", "PerProcess", "Resident", "SharedWorker", "arm_again"]
+__all__ = [
+    "EXIT_SECONDS",
+    "FORKED",
+    "Local",
+    "PerProcess",
+    "Resident",
+    "SharedWorker",
+    "arm_again",
+    "settle_before_fork",
+]
 
 #: All that meshlib may add to a process's exit.
 EXIT_SECONDS = 1.0
@@ -82,8 +92,10 @@ R = TypeVar("R", bound=Resident)
 T = TypeVar("T")
 
 _holders: weakref.WeakSet[PerProcess[Resident]] = weakref.WeakSet()
+_settlers: list[Callable[[], None]] = []
 #: State of a parent: kept, so that no finalizer of it runs in a child.
 _inherited: list[object] = []
+_NOBODY = -1
 _warned = False
 
 
@@ -103,6 +115,16 @@ class Local(Generic[T]):
         return value
 
 
+class _Guard:
+    """A holder's lock in one process, and how often it is held for forks that are going on."""
+
+    __slots__ = ("held", "lock")
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.held = 0
+
+
 class PerProcess(Generic[R]):
     """Makes and keeps one ``R`` a process. ``get`` is cheap and takes no lock once it is made.
 
@@ -117,8 +139,7 @@ class PerProcess(Generic[R]):
         self._ready = 0  # the process in which _value is running; 0 while it is paused
         self._closed = False
         self._forked = False
-        self._locks = Local(threading.RLock)
-        self._held = False
+        self._guards = Local(_Guard)
         _holders.add(self)  # type: ignore[arg-type]  # invariant, but only Resident's methods are called
 
     def get(self) -> R:
@@ -148,9 +169,10 @@ class PerProcess(Generic[R]):
 
     def close(self, timeout: float = EXIT_SECONDS) -> None:
         """End this process's ``R`` for good; a second time does nothing."""
-        with self._locks.get():
+        with self._guards.get().lock:
             self._closed = True
             self._ready = 0
+            self._keep_inherited()
             value = self.peek()
             if value is not None:
                 self._value, self._owner = None, 0
@@ -158,7 +180,7 @@ class PerProcess(Generic[R]):
 
     def _enter(self) -> R:
         pid = getpid()
-        with self._locks.get():
+        with self._guards.get().lock:
             if self._closed:
                 raise RuntimeError("the mesh is closed")
             value = self.peek()
@@ -173,16 +195,23 @@ class PerProcess(Generic[R]):
         before = self.inherited
         value = self._make(before)
         if before is not None:
-            _inherited.append(before)
+            self._keep_inherited()
             self._forked = True
             if before.streaming:
                 _warn()
         self._value, self._owner = value, pid
         return value
 
+    def _keep_inherited(self) -> None:
+        before = self.inherited
+        if before is not None:
+            _inherited.append(before)
+
     def before_fork(self) -> None:
-        """Pause, and keep other threads from resuming until the fork is done."""
-        self._held = self._locks.get().acquire(timeout=EXIT_SECONDS)
+        """Pause, and keep other threads from resuming until the fork is done. One fork may come by here twice."""
+        guard = self._guards.get()
+        if guard.lock.acquire(timeout=EXIT_SECONDS):
+            guard.held += 1
         value = self.peek()
         if value is None:
             return
@@ -192,22 +221,26 @@ class PerProcess(Generic[R]):
         value.pause()
 
     def after_fork_in_parent(self) -> None:
-        if self._held:
-            self._held = False
-            self._locks.get().release()
+        guard = self._guards.get()
+        if guard.held:
+            guard.held -= 1
+            guard.lock.release()
         value = self.peek()
         if value is not None and value.awaited:
             self.get()
 
     def __del__(self) -> None:
+        self._keep_inherited()
         value = self.peek()
         if value is not None:
             value.abandon()
 
     def after_fork_in_child(self) -> None:
-        self._held = False
         self._ready = 0
-        self._locks = Local(threading.RLock)
+        if self._owner:
+            # No process has this id: the parent's may be given to a descendant, once the parent is gone.
+            self._owner = _NOBODY
+        self._guards = Local(_Guard)
 
 
 class SharedWorker:
@@ -249,13 +282,28 @@ def _warn() -> None:
         _log.warning(FORKED)
 
 
-def _every(step: Callable[[PerProcess[Resident]], None]) -> None:
+def settle_before_fork(step: Callable[[], None]) -> None:
+    """Call ``step`` before every fork, once all meshes are paused; it must not take longer than half a second."""
+    _settlers.append(step)
+
+
+def _guarded(step: Callable[[], None]) -> None:
     """A hook must not raise: it would be printed, and the rest skipped."""
+    try:
+        step()
+    except Exception:  # noqa: BLE001 - logged below
+        _log.exception("meshlib: a hook around fork or exit failed")
+
+
+def _every(step: Callable[[PerProcess[Resident]], None]) -> None:
     for holder in list(_holders):
-        try:
-            step(holder)
-        except Exception:  # noqa: BLE001 - logged below
-            _log.exception("meshlib: a hook around fork or exit failed")
+        _guarded(lambda holder=holder: step(holder))  # type: ignore[misc]
+
+
+def _before() -> None:
+    _every(PerProcess.before_fork)
+    for step in _settlers:
+        _guarded(step)
 
 
 def _close(holder: PerProcess[Resident]) -> None:
@@ -273,19 +321,39 @@ def arm_again() -> None:
         _arm()
 
 
+class _Hooks:
+    """One registration. ``_armed`` may change while a fork is under way, so whoever ran before it runs after it."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._ran_in = 0
+
+    def before(self) -> None:
+        if self._number == _armed:
+            self._ran_in = getpid()
+            _before()
+
+    def after_in_parent(self) -> None:
+        if self._ran_in == getpid():
+            self._ran_in = 0
+            _every(PerProcess.after_fork_in_parent)
+
+    def after_in_child(self) -> None:
+        self._ran_in = 0
+        _every(PerProcess.after_fork_in_child)
+
+
 def _arm() -> None:
     global _armed  # noqa: PLW0603 - hooks cannot be taken back
-    mine = _armed + 1
-
-    def latest(step: Callable[[PerProcess[Resident]], None]) -> Callable[[], None]:
-        return lambda: _every(step) if mine == _armed else None
-
+    number = _armed + 1
+    hooks = _Hooks(number)
     os.register_at_fork(
-        before=latest(PerProcess.before_fork),
-        after_in_parent=latest(PerProcess.after_fork_in_parent),
-        after_in_child=latest(PerProcess.after_fork_in_child),
+        before=hooks.before, after_in_parent=hooks.after_in_parent, after_in_child=hooks.after_in_child
     )
-    _armed = mine
+    if uwsgi.present():
+        hooks = _Hooks(number)
+        uwsgi.on_fork(hooks.before, hooks.after_in_parent)
+    _armed = number
 
 
 _TWICE = 2

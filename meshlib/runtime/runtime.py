@@ -66,10 +66,6 @@ class Feed(Protocol):
         """End all threads, timers and channels. What was published stays in force."""
         ...
 
-    def settle(self, timeout: float) -> None:
-        """Stopped, wait until nothing is left that a fork would harm, at most ``timeout`` seconds. In any thread."""
-        ...
-
     def want(self, name: str, authority: str) -> None:
         """Ask for a resource of the target view."""
         ...
@@ -301,7 +297,6 @@ class Runtime:
     def pause(self) -> None:
         """End threads and channels for a fork, within a second."""
         self._halt(1.0)
-        self.feed.settle(0.25)
 
     def resume(self) -> None:
         """Go on after ``pause``."""

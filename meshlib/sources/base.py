@@ -7,7 +7,8 @@ Theory of the states:
 
 ``good``: something was read and accepted. ``trouble``: nothing can be read, or what was read is wrong. A source that
 was good once never takes back what it said: what was published stays in force until something better comes (CA-01).
-``stop`` leads to idle, and a later start from there goes by way of ``connecting`` again; having been good is remembered.
+``stop`` leads to idle, and a later start from there goes by way of ``connecting`` again; having been good is remembered:
+then it is ``stale`` in the place of ``connecting``. ``away`` tells an outage from a start: nobody waits in an outage.
 
 Sources run on the worker, one thread, and hold no locks. ``status`` may be called from any thread: it reads attributes
 that are swapped whole.
@@ -71,6 +72,7 @@ class Source:
         self.sink = sink
         self.state = State.IDLE
         self.last_error = ""
+        self.away = False
         self._since = sink.worker.clock.now()
         self._was_good = False
 
@@ -85,9 +87,6 @@ class Source:
 
     def stop(self) -> None:
         """End what runs; what was published stays."""
-
-    def settle(self, timeout: float) -> None:
-        """Stopped, wait until nothing of it is left that a fork would harm, at most ``timeout`` seconds."""
 
     def want(self, name: str, authority: str) -> None:
         """A resource of the target view is wanted. Most sources have none."""
@@ -135,15 +134,17 @@ class Source:
 
     def good(self) -> None:
         """What was read is in force."""
-        self._was_good = True
+        self._was_good, self.away = True, False
         self._move(State.READY, "")
 
     def trouble(self, error: str) -> None:
         """Nothing new can be had, because of ``error``."""
+        self.away = True
         self._move(State.STALE if self._was_good else State.FAILED, error)
 
     def rest(self) -> None:
         """It was stopped."""
+        self.away = False
         self._move(State.IDLE, self.last_error)
 
     def _move(self, state: State, error: str) -> None:

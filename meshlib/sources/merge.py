@@ -118,10 +118,6 @@ class Merge:
         for source in reversed(self.sources):
             source.stop()
 
-    def settle(self, timeout: float) -> None:
-        for source in self.sources:
-            source.settle(timeout)
-
     def want(self, name: str, authority: str) -> None:
         for source in self.sources:
             source.want(name, authority)

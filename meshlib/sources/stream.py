@@ -9,6 +9,8 @@ the peer's buffers. Requests go through a queue that grpc's own thread takes fro
 
 ``on_ready`` comes once the transport is connected: only then has what is sent really been sent (EX-01). ``on_end`` comes
 exactly once, also after ``cancel``, with why in words. All callbacks run on the worker.
+
+A fork waits (``_settle``) until the streams that were ended just before it are really gone, and grpc's threads with them.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from meshlib.runtime.process import arm_again
-from meshlib.sources.channel import open_channel
+from meshlib.runtime.process import Local, arm_again, settle_before_fork
+from meshlib.sources.channel import open_channel, wait_quiet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +36,9 @@ __all__ = ["AdsStream", "Ears", "GrpcStream", "Opener"]
 #: grpcio's connectivity watcher looks every 0.2 s whether anybody still listens, and raises in its thread if the channel
 #: is closed before it looked. Seconds from the last listener's leaving until a channel may be closed.
 _WATCHER_ENDS = 0.25
+#: Seconds for which a fork waits for ended streams, and for grpc's own threads after them.
+_SETTLE = 0.5
+_QUIET = 0.25
 
 
 class Ears(Protocol):
@@ -108,6 +113,9 @@ class GrpcStream:
         self._channel: grpc.Channel | None = None
         self._call: Any = None
         self._thread = threading.Thread(target=self._run, name="meshlib-xds", daemon=True)
+        mine = _streams.get()
+        mine.live.add(self)
+        mine.lately = True
         self._thread.start()
 
     def send(self, raw: bytes) -> None:
@@ -134,7 +142,10 @@ class GrpcStream:
         except Exception as problem:  # noqa: BLE001 - whatever it is, the source must hear of the end
             error = _words(problem)
         self._post(lambda: self._ears.on_end(self, error))
-        self._close()
+        try:
+            self._close()
+        finally:
+            _streams.get().live.discard(self)
 
     def _read(self) -> str:
         call = self._open()
@@ -184,6 +195,31 @@ class GrpcStream:
             self._unwatch(channel)
         time.sleep(max(0.0, self._closable - time.monotonic()))
         channel.close()
+
+
+class _Streams:
+    """Those of one process: ``live`` have a channel or are about to; ``lately``: since grpc was last waited for."""
+
+    def __init__(self) -> None:
+        self.live: set[GrpcStream] = set()  # adding and discarding are atomic
+        self.lately = False
+
+
+_streams = Local(_Streams)
+
+
+def _settle() -> None:
+    """Before a fork: all meshes are paused, so that whatever still lives is on its way to its end."""
+    mine = _streams.get()
+    until = time.monotonic() + _SETTLE
+    for stream in tuple(mine.live):
+        stream.cancel(max(0.0, until - time.monotonic()))
+    if mine.lately:
+        mine.lately = bool(mine.live)
+        wait_quiet(_QUIET)
+
+
+settle_before_fork(_settle)
 
 
 def _words(problem: Exception) -> str:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from meshlib.model.snapshot import Part
 from meshlib.model.status import Ignored, SourceStatus
 from meshlib.sources.base import Sink, Source, State
-from meshlib.sources.channel import gevent_refusal, wait_quiet
+from meshlib.sources.channel import gevent_refusal
 from meshlib.sources.node import node_message
 from meshlib.sources.stream import GrpcStream
 
@@ -114,10 +114,6 @@ class XdsSource(Source):
             stream.cancel()
             self._alive.closed(self._now)
         self.rest()
-
-    def settle(self, timeout: float) -> None:
-        if self._session is not None:
-            wait_quiet(timeout)
 
     def want(self, name: str, authority: str) -> None:
         if not name or self._session is None:
@@ -274,7 +270,7 @@ class XdsSource(Source):
 
     def _give_up_if_away(self) -> None:
         """Nobody waits for names that cannot come now."""
-        if self.state in (State.FAILED, State.STALE) and self._session is not None:
+        if self.away and self._session is not None:
             self._given_up = frozenset(self._session.waiting())
 
     def _publish(self) -> None:
@@ -283,8 +279,8 @@ class XdsSource(Source):
         if self._kept_back(session):
             if self._inherited is None:
                 return
-            part = self._inherited
-        elif not session.seen and self.state not in (State.FAILED, State.STALE):
+            part = _over(self._inherited, part)
+        elif not session.seen and not self.away:
             return
         if self._given_up:
             part = replace(part, absent=part.absent | self._given_up)
@@ -339,3 +335,17 @@ class XdsSource(Source):
         )
         skipped = (Ignored("", "bootstrap", path, "") for path in self._bootstrap.skipped)
         return (*servers, *skipped)
+
+
+def _over(inherited: Part, new: Part) -> Part:
+    """What a parent left, with what of names that it did not know is known by now."""
+    targets = {name: target for name, target in new.targets.items() if name not in inherited.targets}
+    absent = (inherited.absent - new.targets.keys()) | (new.absent - inherited.targets.keys())
+    if not targets and absent == inherited.absent:
+        return inherited
+    return replace(
+        inherited,
+        targets={**inherited.targets, **targets},
+        clusters={**new.clusters, **inherited.clusters},
+        absent=absent,
+    )

@@ -115,7 +115,7 @@ class XdsPair(Source):
             self._start_target()
 
     def _start_target(self) -> None:
-        if self._sidecar.state in (State.FAILED, State.STALE):
+        if self._sidecar.away:
             # The server is known to be away: nobody shall wait until this view finds that out, too.
             self._target.trouble(self._sidecar.last_error)
         self._target.start()
@@ -124,10 +124,6 @@ class XdsPair(Source):
         self._started = False
         for source in self._both:
             source.stop()
-
-    def settle(self, timeout: float) -> None:
-        for source in self._both:
-            source.settle(timeout)
 
     def want(self, name: str, authority: str) -> None:
         if not name:

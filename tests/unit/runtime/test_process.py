@@ -170,7 +170,7 @@ class TestAroundFork:
     def test_a_fork_without_hooks_is_noticed_by_the_process_id_alone(self, monkeypatch):
         holder = PerProcess(Resident)
         parents = holder.get()
-        lock = holder._locks.get()
+        lock = holder._guards.get().lock
         lock.acquire()  # held by a thread of the parent at the fork: nobody will ever release it in the child
         monkeypatch.setattr(process, "getpid", lambda: os.getpid() + 1)
         got = []

@@ -63,9 +63,6 @@ class Feed:
     def stop(self):
         self.journal.append("stop")
 
-    def settle(self, timeout):
-        self.journal.append("settle")
-
     def want(self, name, authority):
         self.journal.append(("want", name, authority))
 
@@ -135,11 +132,11 @@ class TestLife:
         setting.worker.run_due()
         setting.feed.journal.clear()
         setting.runtime.pause()
-        assert setting.feed.journal == ["stop", "settle"]
+        assert setting.feed.journal == ["stop"]
         assert (setting.workers.leases, setting.runtime.streaming) == (0, False)
         setting.runtime.resume()
         setting.worker.run_due()
-        assert setting.feed.journal[2:] == ["start", ("want", "reviews", "reviews")]
+        assert setting.feed.journal[1:] == ["start", ("want", "reviews", "reviews")]
         assert (setting.workers.leases, setting.runtime.streaming) == (1, True)
         setting.runtime.resume()
         assert setting.workers.leases == 1

@@ -392,6 +392,40 @@ class TestFork:
         assert child.part.targets == left.targets
         assert child.status.state == "stale"
 
+    def test_a_name_that_the_parent_did_not_know_is_waited_for_while_the_child_connects(self):
+        child = Plane(inherited=[self.left()])
+        child.want("ratings")
+        assert child.status.state == "stale"
+        assert "ratings" not in child.part.absent
+        child.up()
+        assert "ratings" not in child.part.absent
+        child.end("refused")  # but not in an outage
+        assert "ratings" in child.part.absent
+
+    def test_so_it_is_after_a_pause(self):
+        parent = Plane()
+        parent.want("reviews")
+        parent.up()
+        parent.serve()
+        parent.bench.merge.stop()
+        parent.bench.start()
+        parent.want("ratings")
+        assert "ratings" not in parent.part.absent
+
+    def test_it_is_known_before_the_child_has_all_that_its_parent_had(self):
+        left = self.left()
+        child = Plane(inherited=[left])
+        child.want("reviews")
+        child.want("ratings")
+        child.up()
+        host = build.virtual_host("ratings", build.route("/", cluster="c2"), domains=["ratings"])
+        child.answer("listener", build.api_listener("ratings", build.route_config("ratings", host)))
+        child.answer("cluster", build.cluster("c2", ["10.0.0.9:80"]))
+        assert set(child.part.targets) == {"reviews", "ratings"}
+        assert child.part.targets["reviews"] is left.targets["reviews"]
+        assert child.bench.addresses("xds", "c2") == ["10.0.0.9:80"]
+        assert "c1" in child.part.clusters
+
     def test_but_not_for_ever_once_the_control_plane_answers(self):
         child = Plane(inherited=[self.left()])
         child.want("reviews", "nosuch")

@@ -151,6 +151,22 @@ def test_a_server_that_is_known_to_be_away_keeps_nobody_waiting():
     assert "connection refused" in plane.source.pending("reviews")
 
 
+def test_in_a_child_that_connects_a_name_that_its_parent_did_not_know_is_waited_for():
+    parent = Plane()
+    parent.want("reviews")
+    wild, named = parent.streams
+    parent.up(wild)
+    parent.up(named)
+    parent.answer(wild, "cluster", build.cluster("shared", ["10.0.0.1:80"]))
+    parent.answer(wild, "listener")
+    parent.answer(named, "listener", build.api_listener("reviews", routes("shared")))
+    parent.answer(named, "cluster", build.cluster("shared", ["10.0.0.1:80"]))
+    child = Plane(inherited=[parent.part])
+    child.want("ratings")
+    assert "ratings" not in child.part.absent
+    assert set(child.part.targets) == {"reviews"}
+
+
 def test_one_view_that_is_there_is_enough_to_be_ready_and_the_others_error_is_not_told():
     plane = Plane()
     plane.want("reviews")
