@@ -229,15 +229,19 @@ def ended(kit: Kit, runtime: Runtime, end: Finish, info: CallInfo) -> Any:
         end.message,
         info=info,
         cause=cause,
-        host=_timeout_host(end, info),
+        host=_timeout_host(kit, end, info),
         sent=any(attempt.sent for attempt in info.attempts),
     )
 
 
-def _timeout_host(end: Finish, info: CallInfo) -> str:
-    """A deadline that ran out before anything was connected is the host library's connect timeout."""
+def _timeout_host(kit: Kit, end: Finish, info: CallInfo) -> str:
+    """What a time that is over is to the host library: before anything was connected its connect timeout, while the
+    request was written its write timeout, else its read timeout.
+    """
     if end.failure is not DeadlineExceeded:
         return ""
+    if end.outcome is not None and isinstance(end.outcome.error, kit.core.WriteTimeout):
+        return "WriteTimeout"
     unconnected = not info.attempts or info.attempts[-1].outcome == OutcomeKind.CONNECT.value
     return "ConnectTimeout" if unconnected else "ReadTimeout"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import socket
 import threading
 import time
 from typing import Any
@@ -236,6 +237,17 @@ def test_the_applications_own_read_timeout_holds(face: FaceFactory, upstream: Up
     with pytest.raises(client.library.ReadTimeout):
         client.get("http://reviews/")
     one.release()
+
+
+def test_the_applications_own_write_timeout_holds(face: FaceFactory) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:  # the system accepts, and nobody reads
+        address = f"127.0.0.1:{deaf.getsockname()[1]}"
+        client = face({"services": {"reviews": {"endpoints": [address]}}})
+        patience = client.library.Timeout(None, write=0.2)
+        with pytest.raises(client.library.WriteTimeout) as caught:
+            client.request("PUT", "http://reviews/", content=b"x" * 50_000_000, timeout=patience)
+    assert isinstance(caught.value, meshlib.DeadlineExceeded)
+    assert caught.value.sent
 
 
 def test_the_deadline_holds_in_the_body(face: FaceFactory, upstream: UpstreamFactory) -> None:
