@@ -326,8 +326,8 @@ class Plan:
         if rewrite is not None and rewrite.kind is HostRewriteKind.AUTO:
             head = auto_host(match, self._weight, head, endpoint.hostname)
         if deadline is not None:
-            # Zero would mean no limit to an Envoy.
-            head.headers.set(_EXPECTED_TIMEOUT, str(max(1, round((deadline - now) * 1000))))
+            # Rounded down, so that no hop has more time than its caller. Zero would mean no limit to an Envoy.
+            head.headers.set(_EXPECTED_TIMEOUT, str(max(1, int((deadline - now) * 1000))))
         if match.virtual_host.include_attempt_count or self._call.counted:
             head.headers.set(_ATTEMPT_COUNT, str(number))
         self._sent = head

@@ -28,7 +28,7 @@ __all__ = ["Crowd", "Fleet", "MakeServer"]
 MakeServer = Callable[..., WebServer]
 
 SERVICES = ("gateway", "orders", "stock")
-RETRY = {"retry_on": "connect-failure,reset,gateway-error", "num_retries": 4, "per_try_timeout": "10s"}
+RETRY = {"retry_on": "connect-failure,reset,gateway-error", "num_retries": 4}
 #: Milliseconds that each request may take. A server that came back loads its application before it answers.
 BUDGET = 30_000
 PATIENCE = 60.0
@@ -79,7 +79,7 @@ class Fleet:
         self._stack.close()
 
     def _publish(self, service: str) -> None:
-        route = build.route(cluster=service, timeout=30.0, retry=RETRY)
+        route = build.route(cluster=service, timeout=60.0, retry=RETRY)
         hosts = build.virtual_host(service, route, domains=[service])
         self.plane.update(
             build.api_listener(service, f"{service}-routes"),

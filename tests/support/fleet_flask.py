@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import flask
-from asgiref.wsgi import WsgiToAsgi
+from a2wsgi import WSGIMiddleware
 
 from meshlib_flask import Meshlib
 from tests.support.fleet_hop import MESH, call, get_ready, use_before_fork
@@ -24,4 +24,5 @@ def hop() -> Any:
     return call(flask.request.headers)
 
 
-asgi = WsgiToAsgi(app)
+# asgiref's WsgiToAsgi under uvicorn and uvloop fails some requests on connections that are kept alive, with or without us.
+asgi = WSGIMiddleware(app)

@@ -14,6 +14,8 @@ from typing import Any, Self
 
 import httpx
 
+from meshlib.testing.ports import bind, reserve
+
 __all__ = ["WebServer", "gunicorn", "uvicorn", "uwsgi"]
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,6 +53,7 @@ class WebServer:
         self._process: subprocess.Popen[bytes] | None = None
         self.address = ""
         self._port = 0
+        self._reserved: socket.socket | None = None
 
     @property
     def pid(self) -> int:
@@ -73,13 +76,13 @@ class WebServer:
 
     def start(self) -> None:
         """Start the process, and wait for nothing. What it said before stays in its log."""
-        with socket.socket() as listening, self._log.open("ab") as log:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind(("127.0.0.1", self._port))
+        with bind(self._port) as listening, self._log.open("ab") as log:
             listening.listen(128)
             listening.set_inheritable(True)
             self._port = listening.getsockname()[1]
             self.address = f"127.0.0.1:{self._port}"
+            if self._reserved is None:
+                self._reserved = reserve(self._port)
             command = [part.replace("{fd}", str(listening.fileno())) for part in self._command]
             self._process = subprocess.Popen(
                 command,
@@ -118,8 +121,12 @@ class WebServer:
         return time.monotonic() - since
 
     def __exit__(self, *exception: object) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self.stop()
+        try:
+            if self._process is not None and self._process.poll() is None:
+                self.stop()
+        finally:
+            if self._reserved is not None:
+                self._reserved.close()
 
     def kill(self) -> None:
         """SIGKILL to it and its workers: no connection is closed in order."""

@@ -165,6 +165,16 @@ def test_a_route_of_a_control_plane_has_envoys_timeout_and_tells_it_upstream() -
     assert effect.head.headers.get("x-envoy-expected-rq-timeout-ms") == "15000"
 
 
+@pytest.mark.parametrize(("left", "said"), [(0.2509, "250"), (0.0019, "1"), (0.0004, "1")])
+def test_what_is_left_is_told_rounded_down_so_that_no_hop_has_more_than_its_caller(
+    left: float, said: str
+) -> None:
+    plan, _ = make(Forward(cluster="c", timeout=left))
+    effect = plan.start(0.0)
+    assert isinstance(effect, Send)
+    assert effect.head.headers.get("x-envoy-expected-rq-timeout-ms") == said
+
+
 @pytest.mark.parametrize("action", [Forward(cluster="c", timeout=0.0), Forward(cluster="c")])
 def test_no_timeout_where_it_is_zero_or_a_file_sets_none(action: Forward) -> None:
     plan, _ = make(action, from_file=action.timeout is None)
