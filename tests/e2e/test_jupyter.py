@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -45,7 +45,7 @@ class Notebook:
         )
         self.client: Any = None
 
-    def __enter__(self) -> Notebook:
+    def __enter__(self) -> Self:
         self.manager.start_kernel(cwd=str(self._place), env=self._environment)
         self._connect()
         return self

@@ -499,7 +499,9 @@ class TestProgramsOfOthers:
             elsewhere = (("location", "http://reviews/there"),)
             server.order(status=302, headers=elsewhere, where=lambda head: head.path == "/here")
         done = world.run(
-            *FETCHERS[program], "http://reviews/here", env={"OTEL_PYTHON_TRACER_PROVIDER": "sdk_tracer_provider"}
+            *FETCHERS[program],
+            "http://reviews/here",
+            env={"OTEL_PYTHON_TRACER_PROVIDER": "sdk_tracer_provider"},
         )
         assert done.returncode == 0, done.stderr
         assert '"/there"' in done.stdout
