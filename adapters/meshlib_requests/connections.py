@@ -17,7 +17,8 @@ from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from meshlib.transports.wire.guard import Guard
 from meshlib.transports.wire.readable import readable
-from meshlib_requests.heads import Head
+from meshlib_requests.heads import Head, line
+from meshlib_requests.sockets import Socket, waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -121,12 +122,27 @@ class _Bounded:
             return True
         return readable(self.sock.fileno())
 
+    def take(self, attempt: Attempt) -> None:
+        """It is used for one request from now on."""
+        self.attempt = attempt
+        if isinstance(self.sock, Socket):
+            self.sock.guard = attempt
+
     def rest(self) -> None:
         """Its request is done."""
         self.attempt = None
+        if isinstance(self.sock, Socket):
+            self.sock.guard = None
         self._since = time.monotonic()
 
     # --- what http.client and urllib3 ask -----------------------------------------------------------------------
+
+    def putheader(self, header: Any, *values: Any) -> None:
+        plain = line(header, values)
+        if plain is None:
+            super().putheader(header, *values)  # type: ignore[misc]
+        else:
+            self._output(plain)  # type: ignore[attr-defined]
 
     def send(self, data: Any) -> None:
         attempt = self.attempt
@@ -134,13 +150,14 @@ class _Bounded:
             if self.sock is None:
                 self.connect()  # type: ignore[attr-defined]
             attempt.sent = True
-            if attempt.deadline is not None:
+            if attempt.deadline is not None and not isinstance(self.sock, Socket):
                 _bound(self.sock, attempt.left(self.timeout))
         super().send(data)  # type: ignore[misc]
 
     def response_class(self, sock: Any, debuglevel: int = 0, method: str | None = None) -> Any:
         attempt = self.attempt
-        source: Any = sock if attempt is None or attempt.deadline is None else _Source(sock, attempt)
+        bounded = attempt is None or attempt.deadline is None or isinstance(sock, Socket)
+        source: Any = sock if attempt is None or bounded else _Source(sock, attempt)
         return Head(source, debuglevel, method)
 
     def _new_conn(self) -> socket.socket:
@@ -163,6 +180,12 @@ class _Bounded:
 
 class HTTPConnection(_Bounded, connection.HTTPConnection):  # type: ignore[misc]  # response_class is a method here
     """In plain text."""
+
+    def _new_conn(self) -> socket.socket:
+        sock = waiting(super()._new_conn())
+        if isinstance(sock, Socket):
+            sock.guard = self.attempt
+        return sock
 
 
 class HTTPSConnection(_Bounded, connection.HTTPSConnection):  # type: ignore[misc]  # as above

@@ -1,7 +1,8 @@
-"""Response heads, read fast where they are plain.
+"""Heads, written and read fast where they are plain.
 
 ``http.client`` reads the lines of a response with the parser for mail, which is a sixth of a call. A head that is there at once
-and whose lines are of the plain kind is read here, to the same message; every other is left to ``http.client``.
+and whose lines are of the plain kind is read here, to the same message; every other is left to ``http.client``. So it is with
+each line of a request, which urllib3 and ``http.client`` would look at piece by piece.
 """
 
 from __future__ import annotations
@@ -10,11 +11,22 @@ import http.client
 import re
 from typing import Any
 
-__all__ = ["Head"]
+from urllib3.util import SKIP_HEADER
+
+__all__ = ["Head", "line"]
 
 # RFC 9112: a status line and field lines, of printable ASCII only; no line that continues another.
 _PLAIN = re.compile(rb"HTTP/1\.1 ([2-5][0-9]{2})(?: ([ -~]*))?\r\n((?:[!-9;-~]+:[\t -~]*\r\n)*)\r\n")
+_PLAIN_LINE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t -~]*")
 _MOST_LINES = 100  # as http.client, which then says what is wrong
+
+
+def line(name: object, values: tuple[Any, ...]) -> bytes | None:
+    """The line of a request as ``putheader`` writes it; None where that has to look at it."""
+    if len(values) != 1 or type(values[0]) is not str or type(name) is not str or values[0] == SKIP_HEADER:
+        return None
+    text = f"{name}: {values[0]}"
+    return text.encode("ascii") if _PLAIN_LINE.fullmatch(text) else None
 
 
 class Head(http.client.HTTPResponse):

@@ -87,7 +87,7 @@ class _Lane:
         if _PLAIN.fullmatch(path) is None:
             path = parse_url(path).url
         connection = attempt.connection = self.wire.acquire(attempt)
-        connection.attempt = attempt
+        connection.take(attempt)
         try:
             return self._make_request(  # type: ignore[attr-defined]
                 connection, method, path, response_conn=connection, preload_content=False, **request

@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from urllib3 import connection
+from urllib3.util import SKIP_HEADER
 
+from meshlib_requests.connections import HTTPConnection
 from meshlib_requests.heads import Head
 
 
@@ -99,3 +102,31 @@ def test_the_message_is_the_same_kind() -> None:
     assert response.msg.get_all("set-cookie") == ["a=b", "c=d"]
     assert response.getheader("SET-COOKIE") == "a=b, c=d"
     assert not response.msg.defects
+
+
+def written(kind: type[connection.HTTPConnection], lines: dict[Any, Any]) -> Any:
+    """The head of a request, or the error that it is."""
+    sent: list[bytes] = []
+    made = kind("reviews", 80)
+    made.send = sent.append  # type: ignore[method-assign,assignment]
+    try:
+        made.request("GET", "/a?b=c", headers=lines)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it must be the same
+        return type(error), str(error)
+    return sent
+
+
+names = st.sampled_from(
+    ["Accept", "X-A", "user-agent", "host", b"X-Bytes", "X A", "", "X:A", "X-\xe9", "X-A\r\n"]
+)
+values = st.one_of(
+    st.text(st.characters(max_codepoint=0x100), max_size=8),
+    st.sampled_from(
+        [SKIP_HEADER, b"bytes", "", " gold\t", "a\r\nB: c", "a\r\n b", "a\nb", "\x00", "\x7f", 7]
+    ),
+)
+
+
+@given(st.dictionaries(names, values, max_size=5))
+def test_lines_are_written_as_urllib3_writes_them(lines: dict[Any, Any]) -> None:
+    assert written(HTTPConnection, lines) == written(connection.HTTPConnection, lines)
