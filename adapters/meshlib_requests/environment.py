@@ -69,10 +69,10 @@ def netrc_auth(url: Any) -> tuple[str, str] | None:
     if ask is _ORIGINAL_NETRC and _comparable:
         for path in _netrc_places():
             try:
-                os.stat(path)  # noqa: PTH116 - a third of the cost of a Path
-            except (OSError, ValueError):
+                if os.access(path, os.F_OK):
+                    break
+            except ValueError:
                 continue
-            break
         else:
             return None
     return ask(url)

@@ -14,6 +14,7 @@ from requests.structures import CaseInsensitiveDict
 
 from meshlib_requests.adapter import MeshAdapter
 from meshlib_requests.environment import netrc_auth, proxies_for
+from meshlib_requests.prepare import Lines, prepare
 from meshlib_requests.reference import mesh_of, reference_to
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Session(requests.Session):
 
     def __init__(self, *, mesh: Mesh | None = None) -> None:
         self._mesh = mesh
+        self._lines = Lines()
         super().__init__()
         self.mount("https://", MeshAdapter(mesh=mesh))
         self.mount("http://", MeshAdapter(mesh=mesh))
@@ -43,30 +45,19 @@ class Session(requests.Session):
         auth = request.auth
         if self.trust_env and not auth and not self.auth:
             auth = netrc_auth(request.url)
-        prepared = requests.PreparedRequest()
-        prepared.prepare(
-            method=(request.method or "").upper(),
-            url=request.url,
-            files=request.files,
-            data=request.data,
-            json=request.json,
-            headers=self._headers(request.headers),
-            # Nothing to encode is told by text: of a mapping requests finds out the slow way.
-            params=merge_setting(request.params, self.params) if self.params else request.params or "",
+        lines = None if request.headers else self._lines.of(self.headers)
+        headers = lines
+        if headers is None:
+            headers = merge_setting(request.headers, self.headers, dict_class=CaseInsensitiveDict)
+        return prepare(
+            request,
+            headers=headers,
+            checked=lines is not None,
+            params=merge_setting(request.params, self.params) if self.params else request.params,
             auth=auth if self.auth is None else merge_setting(auth, self.auth),
             cookies=self._cookies(request.cookies),
             hooks=merge_hooks(request.hooks, self.hooks),
         )
-        return prepared
-
-    def _headers(self, own: Any) -> Any:
-        mine: Any = self.headers
-        if own or type(mine) is not CaseInsensitiveDict:
-            return merge_setting(own, mine, dict_class=CaseInsensitiveDict)
-        lines = list(mine.items())
-        if any(value is None for _, value in lines):
-            return merge_setting(own, mine, dict_class=CaseInsensitiveDict)
-        return dict(lines)
 
     def _cookies(self, own: Any) -> Any:
         own = own or {}
@@ -113,6 +104,7 @@ class Session(requests.Session):
     def __setstate__(self, state: dict[str, Any]) -> None:
         others = dict(state)
         self._mesh = mesh_of(others.pop("_mesh", None))
+        self._lines = Lines()
         super().__setstate__(others)  # type: ignore[no-untyped-call,unused-ignore]
 
 

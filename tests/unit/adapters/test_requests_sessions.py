@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import requests
+from hypothesis import given
+from hypothesis import strategies as st
 from requests.cookies import cookiejar_from_dict
 
 import meshlib_requests
@@ -145,3 +147,105 @@ def test_answers_are_the_callers_own() -> None:
     first = environment.proxies_for("http://three.test/", None)
     first["http"] = "changed"
     assert environment.proxies_for("http://three.test/", None).get("http") != "changed"
+
+
+SEGMENTS = (
+    "api",
+    "v1",
+    "a.b",
+    ".",
+    "..",
+    ".well-known",
+    "",
+    "~me",
+    "a%20b",
+    "a%2e",
+    "%7e",
+    "a b",
+    "caf\xe9",
+    "x;y",
+    "@",
+    "a:b",
+    "*",
+    "[",
+    "\\",
+)
+HOSTS = (
+    "reviews",
+    "Reviews",
+    "a.b-c.internal",
+    "127.0.0.1",
+    "[::1]",
+    "me:pw@reviews",
+    ".a",
+    "*.a",
+    "a..b",
+    "a_b",
+    "r\xe9",
+    "",
+    "a.",
+)
+PORTS = ("", ":80", ":8080", ":65535", ":65536", ":59999", ":080", ":0", ":", ":x")
+TAILS = (
+    "",
+    "?",
+    "?a=b&c=d",
+    "?a=%20",
+    "?a= b",
+    "#part",
+    "?a=b#part",
+    "?a='(*)'",
+    "?\xe9",
+    "?a?/b",
+    "?[x]",
+    "?a|b",
+    "\n",
+    " ",
+    '?a="b"',
+)
+
+
+@given(
+    st.sampled_from(("http://", "https://", "HTTP://", "http:/", " http://", "ftp://", "")),
+    st.sampled_from(HOSTS),
+    st.sampled_from(PORTS),
+    st.lists(st.sampled_from(SEGMENTS), max_size=4),
+    st.sampled_from(TAILS),
+)
+def test_urls_are_prepared_as_requests_does(
+    scheme: str, host: str, port: str, segments: list[str], tail: str
+) -> None:
+    url = "".join((scheme, host, port, *(f"/{segment}" for segment in segments), tail))
+
+    def found(kind: type[requests.Session]) -> Any:
+        with kind() as made:
+            try:
+                return vars(made.prepare_request(requests.Request("GET", url)))["url"]
+            except requests.RequestException as error:
+                return type(error), str(error)
+
+    assert found(meshlib_requests.Session) == found(requests.Session)
+
+
+def test_a_sessions_headers_are_looked_at_again_when_they_change() -> None:
+    with meshlib_requests.Session() as session:
+
+        def lines() -> dict[str, Any]:
+            return dict(session.prepare_request(requests.Request("GET", "http://reviews/")).headers)
+
+        before = lines()
+        assert lines() == before == dict(session.headers)
+        session.headers["X-Mine"] = "1"
+        assert lines() == {**before, "X-Mine": "1"}
+        session.headers["X-Mine"] = "1\r\nEvil: 2"
+        for _ in range(2):
+            with pytest.raises(requests.exceptions.InvalidHeader):
+                lines()
+        session.headers["X-Mine"] = None  # type: ignore[assignment]
+        assert lines() == before
+        session.headers["X-Mine"] = b"2"
+        assert lines() == {**before, "X-Mine": b"2"}
+        session.headers["X-Mine"] = "3"
+        prepared = session.prepare_request(requests.Request("GET", "http://reviews/"))
+        prepared.headers["X-Mine"] = "4"
+        assert session.headers["X-Mine"] == "3"
