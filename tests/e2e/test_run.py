@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -477,6 +478,55 @@ def test_proxies_win(world: World) -> None:
         """
         done = world.python(text, env={"HTTP_PROXY": proxy.url, "http_proxy": proxy.url})
     assert done.stdout.split() == ["proxy", "proxy"], done.stderr
+
+
+class TestThePage:
+    """docs/tasks/join.md, as somebody tries it who has just found it."""
+
+    @staticmethod
+    def fenced(kind: str) -> list[str]:
+        text = (ROOT / "docs" / "tasks" / "join.md").read_text()
+        return re.findall(rf"^```{kind}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+    def configure(self, world: World) -> None:
+        (text,) = self.fenced("toml")
+        for shown, server in zip(("127.0.0.1:8081", "127.0.0.1:8082"), world.servers, strict=True):
+            assert shown in text
+            text = text.replace(shown, server.address)
+        (world.place / "mesh.toml").write_text(text)
+
+    def test_its_programs_join_in_one_line(self, world: World) -> None:
+        self.configure(world)
+        programs = [text for text in self.fenced("python") if "http://reviews/" in text]
+        assert len(programs) == 3
+        for text in programs:
+            done = subprocess.run(
+                [sys.executable, "-c", text],
+                cwd=world.place,
+                capture_output=True,
+                text=True,
+                timeout=50,
+                check=False,
+                env=environment(MESHLIB_CONFIG="mesh.toml"),
+            )
+            assert done.stdout == "200\n", done.stderr
+        assert sum(server.requests_total for server in world.servers) == 3
+
+    def test_its_look_whether_it_joined(self, world: World) -> None:
+        self.configure(world)
+        (shown,) = [text for text in self.fenced("console") if "call_info" in text]
+        command, _, answer = shown.removeprefix("$ meshlib ").partition("\n")
+        arguments = [sys.executable if part == "python" else part for part in shlex.split(command)]
+        done = subprocess.run(
+            [sys.executable, "-m", "meshlib", *arguments],
+            cwd=world.place,
+            capture_output=True,
+            text=True,
+            timeout=50,
+            check=False,
+            env=environment(),
+        )
+        assert done.stdout == answer, done.stderr
 
 
 #: fsspec is what pandas, dask and their like open URLs with: aiohttp, on an event loop in a thread of its own.
