@@ -14,7 +14,7 @@ CODE := meshlib $(wildcard adapters) scripts
 # Each writes one page of docs/reference/; with --check it fails when the page is out of date.
 GENERATORS := $(wildcard scripts/config_reference.py scripts/xds_fields.py)
 SEEDS ?= 100
-RUNS ?= 1
+RUNS ?= 3
 PYTEST_ARGS ?=
 
 # ---------------------------------------------------------------------------------------------- what one asks for
@@ -57,7 +57,7 @@ storm: $(VENV)/.stamp-dev ## 20,000 calls while control plane and endpoints die 
 	@$(PYTEST) tests/e2e -m storm --timeout=900 $(PYTEST_ARGS)
 
 .PHONY: fleet
-fleet: $(VENV)/.stamp-dev ## 5,000 requests through each web server and worker, three services deep, under restarts; RUNS=20 repeats
+fleet: $(VENV)/.stamp-dev ## 5,000 requests through each web server and worker, three services deep, under restarts; RUNS=20 starts each so often
 	@MESHLIB_FLEET_RUNS=$(RUNS) $(PYTEST) tests/e2e -m fleet --timeout=900 $(PYTEST_ARGS)
 
 .PHONY: interop

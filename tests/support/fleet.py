@@ -119,12 +119,10 @@ class Fleet:
 
     def spans(self) -> list[dict[str, Any]]:
         """Every span that a process wrote; a line that SIGKILL cut off is none."""
-        found = []
-        for file in self._spans.iterdir():
-            for line in file.read_bytes().splitlines(keepends=True):
-                if line.endswith(b"\n"):
-                    found.append(json.loads(line))
-        return found
+        lines = (
+            line for file in self._spans.iterdir() for line in file.read_bytes().splitlines(keepends=True)
+        )
+        return [json.loads(line) for line in lines if line.endswith(b"\n")]
 
     def logs(self, lines: int = 15) -> str:
         """The end of each server's log."""
