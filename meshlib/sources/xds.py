@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from meshlib.model.snapshot import Part
 from meshlib.model.status import Ignored, SourceStatus
 from meshlib.sources.base import Sink, Source, State
-from meshlib.sources.channel import gevent_refusal
+from meshlib.sources.channel import refusal
 from meshlib.sources.node import node_message
 from meshlib.sources.stream import GrpcStream
 
@@ -88,13 +88,13 @@ class XdsSource(Source):
     # --- Source -------------------------------------------------------------------------------------------------
 
     def open(self, inherited: Part | None) -> None:
-        self._refusal = gevent_refusal()
+        self._refusal = refusal()
         if inherited is not None:
             self._inherited, self._patience = inherited, WARM
             self._was_good = True
 
     def start(self) -> None:
-        self._refusal = gevent_refusal()
+        self._refusal = refusal()
         if self._refusal:
             self.trouble(self._refusal)
             return
@@ -203,7 +203,9 @@ class XdsSource(Source):
     def on_ready(self, stream: AdsStream) -> None:
         if stream is self._stream:
             self._alive.opened(self._now)
-            self._flush()
+            if not self._flush():
+                # Nothing is wanted by name yet, so nothing will be said: whoever waits for this source would wait for ever.
+                self.good()
 
     def on_message(self, stream: AdsStream, raw: bytes) -> None:
         if stream is not self._stream:
@@ -230,16 +232,19 @@ class XdsSource(Source):
         if self._running:
             self._retry = self.sink.worker.later(delay, self._connect)
 
-    def _flush(self) -> None:
-        """Write what the session has to say, and be there when its next timer is due."""
+    def _flush(self) -> bool:
+        """Write what the session has to say, and be there when its next timer is due. Whether anything was written."""
         session, stream = self._alive, self._stream
+        written = False
         if stream is not None:
             for raw in session.outgoing(self._now):
                 stream.send(raw)
+                written = True
         if self._tick is not None:
             self._tick.cancel()
         due = session.next_timer() if self._running else None
         self._tick = None if due is None else self.sink.worker.later(due - self._now, self._on_tick)
+        return written
 
     def _on_tick(self) -> None:
         self._alive.tick(self._now)

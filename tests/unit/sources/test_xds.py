@@ -119,6 +119,26 @@ class TestStream:
         plane.up()
         assert plane.stream.requests == [("listener", ["reviews"], "", "", "")]
 
+    def test_a_control_plane_that_nobody_asks_anything_yet_is_ready_once_it_is_reached(self):
+        """The target view asks by name: without a name a readiness probe would wait for the first call, which waits for it."""
+        plane = Plane()
+        assert plane.status.state == "connecting"
+        plane.up()
+        assert plane.stream.requests == []
+        assert plane.status.state == "ready"
+        plane.end("gone")
+        assert plane.status.state == "stale"
+        plane.want("reviews")
+        assert "reviews" in plane.part.absent  # nobody waits for it while the server is away
+
+    def test_one_that_is_asked_for_something_is_ready_once_it_answers(self):
+        plane = Plane()
+        plane.want("reviews")
+        plane.up()
+        assert plane.status.state == "connecting"
+        plane.serve()
+        assert plane.status.state == "ready"
+
     def test_the_first_request_says_who_we_are(self):
         """ST-02, ST-03"""
         plane = Plane()
