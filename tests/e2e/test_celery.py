@@ -24,6 +24,7 @@ from meshlib.testing import ControlPlane, Upstream, build
 from tests.support import celery_kit
 from tests.support.celery_kit import MISSING, Redis, Results, Worker, page_blocks
 from tests.support.storm import SERVICE, Calls, Storm, settled
+from tests.support.telemetry import sdk
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.skipif(celery_kit.SERVER is None, reason=MISSING)
@@ -120,16 +121,20 @@ def xds(plane: ControlPlane) -> dict[str, Any]:
     return {"xds": {"server": plane.address, "view": "target"}}
 
 
-def trace(number: int = 1) -> tuple[str, dict[str, str]]:
-    """A trace id, and the headers of a request of that trace whose caller waits 15 s."""
-    found = f"{number:032x}"
-    return found, {
-        "traceparent": f"00-{found}-00000000000000aa-01",
+def trace_of(number: int) -> dict[str, str]:
+    """The headers of a request of a trace of its own, whose caller waits 15 s."""
+    return {
+        "traceparent": f"00-{number:032x}-00000000000000aa-01",
         "tracestate": "shop=1",
         "baggage": "tenant=blue",
         "x-request-id": f"request-{number}",
         "x-envoy-expected-rq-timeout-ms": "15000",
     }
+
+
+def trace(number: int = 1) -> tuple[str, dict[str, str]]:
+    """The id of a trace, and those headers."""
+    return f"{number:032x}", trace_of(number)
 
 
 def carried(headers: dict[str, str]) -> tuple[str | None, ...]:
@@ -241,6 +246,37 @@ def test_headers_that_are_not_what_they_should_be_are_as_good_as_absent(
         for found in shop.results.values(sent):
             assert carried(found["headers"]) == (None,) * 4
             assert "x-evil" not in found["headers"]
+
+
+def test_a_message_carries_the_span_that_is_active_where_it_is_sent() -> None:
+    """With baggage of OpenTelemetry's; of a request being served without a span, what it said; what is there stays."""
+    from opentelemetry import baggage, context, trace
+
+    from meshlib.inbound import enter, leave, of_scope
+
+    file: dict[str, Any] = {}
+    exec(compile(page_blocks()[0], "mesh_celery.py", "exec"), file)
+    with sdk():
+        token = enter(of_scope([(name.encode(), value.encode()) for name, value in trace_of(7).items()], 0.0))
+        try:
+            said: dict[str, str] = {}
+            file["sent"](headers=said)
+            assert carried(said) == (f"{7:032x}", "shop=1", "tenant=blue", "request-7")
+            with trace.get_tracer("web").start_as_current_span("view") as span:
+                file["sent"](headers=said)
+                assert carried(said)[0] == f"{7:032x}"  # a task that is repeated
+                attached = context.attach(baggage.set_baggage("tenant", "red"))
+                fresh: dict[str, str] = {}
+                file["sent"](headers=fresh)
+                context.detach(attached)
+        finally:
+            leave(token)
+        ids = span.get_span_context()
+        assert fresh["traceparent"].startswith(f"00-{ids.trace_id:032x}-{ids.span_id:016x}-")
+        assert carried(fresh)[1:] == (None, "tenant=red", "request-7")
+        nobodys: dict[str, str] = {}
+        file["sent"](headers=nobodys)
+        assert nobodys == {}
 
 
 # --- processes that come and go -----------------------------------------------------------------------------------------
