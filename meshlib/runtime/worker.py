@@ -16,6 +16,8 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
+from meshlib.runtime import threads
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -80,7 +82,7 @@ class Worker:
                 return
             self._stopping = False
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-            self._thread.start()
+            threads.start(self._thread)
 
     def stop(self, timeout: float = 1.0) -> bool:
         """End the thread after the command that it is in; True if it ended within ``timeout`` seconds.

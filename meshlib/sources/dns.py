@@ -26,6 +26,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from meshlib.model.cluster import Discovery
+from meshlib.runtime import threads
 from meshlib.sources import dns_fill
 from meshlib.sources.base import Source, State
 from meshlib.sources.dns_query import Answer, Question, Resolver, Unanswered
@@ -325,4 +326,4 @@ def _questions(part: Part) -> Iterator[tuple[Cluster, Question]]:
 
 
 def _thread(work: Callable[[], None]) -> None:
-    threading.Thread(target=work, name="meshlib-dns", daemon=True).start()
+    threads.start(threading.Thread(target=work, name="meshlib-dns", daemon=True))

@@ -21,8 +21,9 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from meshlib.runtime import threads
 from meshlib.runtime.process import Local, arm_again, settle_before_fork
-from meshlib.sources.channel import open_channel, wait_quiet
+from meshlib.sources.channel import note_fork, open_channel, wait_quiet
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,7 +117,7 @@ class GrpcStream:
         mine = _streams.get()
         mine.live.add(self)
         mine.lately = True
-        self._thread.start()
+        threads.start(self._thread)
 
     def send(self, raw: bytes) -> None:
         self._requests.put(raw)
@@ -217,6 +218,7 @@ def _settle() -> None:
     if mine.lately:
         mine.lately = bool(mine.live)
         wait_quiet(_QUIET)
+    note_fork()
 
 
 settle_before_fork(_settle)

@@ -223,3 +223,27 @@ def test_gevent_without_grpcs_preparation_fails_at_once_with_the_remedy(plane):
         plane.address,
     )
     assert "init_gevent" in out
+
+
+def test_no_thread_but_the_applications_takes_a_signal(plane):
+    """uWSGI's handler ends the process in whatever thread it runs, and waits for ever where that is not the main one."""
+    out, err = run(
+        """
+        import os, signal, sys
+        from pathlib import Path
+        import meshlib
+        with meshlib.Mesh({"xds": {"server": sys.argv[1]}}) as mesh:
+            mesh.wait_ready("reviews", timeout=10)
+            for task in Path("/proc/self/task").iterdir():
+                if int(task.name) != os.getpid():
+                    lines = dict(line.split(":", 1) for line in (task / "status").read_text().splitlines())
+                    blocked = int(lines["SigBlk"], 16)
+                    stops = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+                    print(lines["Name"].strip(), all(blocked >> (number - 1) & 1 for number in stops))
+        """,
+        plane.address,
+    )
+    assert err == ""
+    threads = [line.rsplit(" ", 1) for line in out.splitlines()]
+    assert len(threads) > 3
+    assert not [name for name, deaf in threads if deaf != "True"], out

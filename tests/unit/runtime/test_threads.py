@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshlib.runtime.threads import DEAF_TO, start
+
+STOPS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD, signal.SIGALRM}
+
+
+def mask() -> set[int]:
+    return signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_a_thread_and_what_it_starts_take_no_signal_of_the_process() -> None:
+    found: list[set[int]] = []
+
+    def inner() -> None:
+        found.append(mask())
+
+    def outer() -> None:
+        found.append(mask())
+        child = threading.Thread(target=inner)
+        child.start()
+        child.join()
+
+    thread = threading.Thread(target=outer)
+    start(thread)
+    thread.join()
+    assert len(found) == 2
+    for blocked in found:
+        assert blocked >= STOPS
+        assert not blocked & {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGPROF}
+
+
+@given(st.sets(st.sampled_from(sorted(DEAF_TO - {signal.SIGKILL, signal.SIGSTOP}))))
+def test_the_callers_mask_is_its_own(own: set[int]) -> None:
+    before = signal.pthread_sigmask(signal.SIG_SETMASK, own)
+    try:
+        thread = threading.Thread(target=lambda: None)
+        start(thread)
+        thread.join()
+        assert mask() == own
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def test_a_signal_goes_to_a_thread_that_wants_it() -> None:
+    got: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda *_: got.append(threading.get_ident()))
+    over = threading.Event()
+    threads = [threading.Thread(target=over.wait) for _ in range(5)]
+    try:
+        for thread in threads:
+            start(thread)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert got == [threading.main_thread().ident]
+    finally:
+        over.set()
+        signal.signal(signal.SIGUSR1, before)
+        for thread in threads:
+            thread.join()
