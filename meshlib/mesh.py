@@ -215,7 +215,11 @@ class Mesh:
         if config.admin.enabled:
             from meshlib.observe import admin
 
-            admin.serve(self, config.admin.runtime_dir)
+            try:
+                admin.serve(self, config.admin.runtime_dir)
+            except BaseException:  # an interrupt, or a killed greenlet: the next use makes another
+                runtime.abandon()
+                raise
         return runtime
 
 

@@ -13,9 +13,9 @@ The socket comes into being under another name and is renamed once it listens, s
 refuses connections is what a killed process left, and may be removed by the next process that starts.
 
 Across a fork: the thread is stopped just before and started again in the parent; the child closes its copy of the
-socket, and makes one of its own when it first uses a mesh.
+socket, and makes one of its own when it first uses a mesh. A child of gevent's ``subprocess`` only executes a program.
 
-``_lock`` guards ``_doors``; it is made anew in a child.
+``_lock`` guards ``_doors``; each process has its own.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from meshlib.observe.peer import peer_uid
+from meshlib.runtime import greenlets
+from meshlib.runtime.process import Local
 
 if TYPE_CHECKING:
     from meshlib.model.snapshot import Snapshot
@@ -79,7 +81,7 @@ def serve(mesh: Shown, configured: str | None) -> None:
     """
     directory = directories(configured)[0]
     try:
-        with _lock:
+        with _lock.get():
             door = _doors.get(directory)
             if door is None or door.pid != os.getpid():
                 _prepare(directory, others=0o022 if configured else 0o077)
@@ -91,7 +93,7 @@ def serve(mesh: Shown, configured: str | None) -> None:
 
 def withdraw(mesh: Shown) -> None:
     """Show ``mesh`` no more; the last one takes the socket with it."""
-    with _lock:
+    with _lock.get():
         for directory, door in list(_doors.items()):
             if door.pid == os.getpid() and door.hide(mesh):
                 door.close()
@@ -119,6 +121,10 @@ class _Door:
         """Whether nothing is left to show."""
         self._meshes = [other for other in self._meshes if other() not in (None, mesh)]
         return not self._meshes
+
+    @property
+    def stopped(self) -> bool:
+        return self._thread is None
 
     def start(self) -> None:
         if self._thread is None:
@@ -254,7 +260,7 @@ def _warn(text: str) -> None:
         _log.warning(text)
 
 
-_lock = threading.Lock()
+_lock = Local(threading.Lock)
 _doors: dict[Path, _Door] = {}
 _warned: set[str] = set()
 _held = False
@@ -262,32 +268,40 @@ _held = False
 
 def _before_fork() -> None:
     global _held  # noqa: PLW0603 - only a thread that has the lock, or gave up, goes on to fork
-    _held = _lock.acquire(timeout=1.0)
+    if greenlets.only_executes():
+        return
+    _held = _lock.get().acquire(timeout=1.0)
     for door in _doors.values():
         if door.pid == os.getpid():
             door.stop()
 
 
 def _after_fork_in_parent() -> None:
-    try:
+    global _held  # noqa: PLW0603 - it is given back
+    if _held:
+        _held = False
+        _lock.get().release()
+    if any(door.stopped for door in _doors.values()):
+        greenlets.after_fork(_start_again)
+
+
+def _start_again() -> None:
+    with _lock.get():
         for door in _doors.values():
             if door.pid == os.getpid():
                 door.start()
-    finally:
-        if _held:
-            _lock.release()
 
 
 def _after_fork_in_child() -> None:
-    global _lock  # noqa: PLW0603 - that of the parent is held
-    _lock = threading.Lock()
+    global _held  # noqa: PLW0603 - that was the parent's
+    _held = False
     for door in _doors.values():
         door.drop()
     _doors.clear()
 
 
 def _at_exit() -> None:
-    with _lock:
+    with _lock.get():
         for door in _doors.values():
             if door.pid == os.getpid():
                 door.close()

@@ -27,7 +27,7 @@ import weakref
 from os import getpid
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from meshlib.runtime import uwsgi
+from meshlib.runtime import greenlets, uwsgi
 from meshlib.runtime.worker import Worker
 
 if TYPE_CHECKING:
@@ -139,6 +139,7 @@ class PerProcess(Generic[R]):
         self._ready = 0  # the process in which _value is running; 0 while it is paused
         self._closed = False
         self._forked = False
+        self._interrupted = False  # paused for a child that only executes a program
         self._guards = Local(_Guard)
         _holders.add(self)  # type: ignore[arg-type]  # invariant, but only Resident's methods are called
 
@@ -207,16 +208,19 @@ class PerProcess(Generic[R]):
         if before is not None:
             _inherited.append(before)
 
-    def before_fork(self) -> None:
-        """Pause, and keep other threads from resuming until the fork is done. One fork may come by here twice."""
+    def before_fork(self, *, executes: bool = False) -> None:
+        """Pause, and keep other threads from resuming until the fork is done. One fork may come by here twice. Where the
+        child only executes a program (``executes``) only a stream matters, and it is opened again at once.
+        """
         guard = self._guards.get()
         if guard.lock.acquire(timeout=EXIT_SECONDS):
             guard.held += 1
         value = self.peek()
-        if value is None:
+        if value is None or (executes and not value.streaming):
             return
-        if value.streaming:
+        if value.streaming and not executes:
             _warn()
+        self._interrupted = executes
         self._ready = 0
         value.pause()
 
@@ -226,8 +230,12 @@ class PerProcess(Generic[R]):
             guard.held -= 1
             guard.lock.release()
         value = self.peek()
-        if value is not None and value.awaited:
-            self.get()
+        interrupted, self._interrupted = self._interrupted, False
+        if value is not None and (interrupted or value.awaited):
+            greenlets.after_fork(self._again)
+
+    def _again(self) -> None:
+        _guarded(lambda: None if self._closed else self.get())
 
     def __del__(self) -> None:
         self._keep_inherited()
@@ -237,6 +245,7 @@ class PerProcess(Generic[R]):
 
     def after_fork_in_child(self) -> None:
         self._ready = 0
+        self._interrupted = False
         if self._owner:
             # No process has this id: the parent's may be given to a descendant, once the parent is gone.
             self._owner = _NOBODY
@@ -253,8 +262,8 @@ class SharedWorker:
     def acquire(self) -> Worker:
         state = self._state.get()
         with state.lock:
-            state.count += 1
             state.worker.start()
+            state.count += 1
         return state.worker
 
     def release(self, worker: Worker, timeout: float = EXIT_SECONDS) -> None:
@@ -287,7 +296,7 @@ def settle_before_fork(step: Callable[[], None]) -> None:
     _settlers.append(step)
 
 
-def _guarded(step: Callable[[], None]) -> None:
+def _guarded(step: Callable[[], object]) -> None:
     """A hook must not raise: it would be printed, and the rest skipped."""
     try:
         step()
@@ -300,8 +309,8 @@ def _every(step: Callable[[PerProcess[Resident]], None]) -> None:
         _guarded(lambda holder=holder: step(holder))  # type: ignore[misc]
 
 
-def _before() -> None:
-    _every(PerProcess.before_fork)
+def _before(*, executes: bool) -> None:
+    _every(lambda holder: holder.before_fork(executes=executes))
     for step in _settlers:
         _guarded(step)
 
@@ -329,9 +338,12 @@ class _Hooks:
         self._ran_in = 0
 
     def before(self) -> None:
-        if self._number == _armed:
+        if self._number != _armed:
+            return
+        executes = greenlets.only_executes()
+        if not (executes and greenlets.leaves_streams_alone()):
             self._ran_in = getpid()
-            _before()
+            _before(executes=executes)
 
     def after_in_parent(self) -> None:
         if self._ran_in == getpid():

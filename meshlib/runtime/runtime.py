@@ -345,9 +345,11 @@ class Runtime:
         if timer is not None:
             timer.cancel()
         until = time.monotonic() + timeout
-        if not self.worker.call(self.feed.stop, timeout * 0.8):
-            _log.warning("meshlib: the sources did not stop within %.1f s", timeout * 0.8)
-        self._workers.release(self.worker, max(0.05, until - time.monotonic()))
+        try:
+            if not self.worker.call(self.feed.stop, timeout * 0.8):
+                _log.warning("meshlib: the sources did not stop within %.1f s", timeout * 0.8)
+        finally:
+            self._workers.release(self.worker, max(0.05, until - time.monotonic()))
 
     def _compile(self, snapshot: Snapshot, previous: View | None) -> View:
         return compile_view(snapshot, self._rules, previous)

@@ -37,6 +37,36 @@ class Resident:
         self.journal.append("abandon")
 
 
+class TestAChildThatOnlyExecutes:
+    """gevent's subprocess forks by way of Python's hooks."""
+
+    def test_a_stream_is_paused_and_goes_on_at_once_without_a_warning(self, caplog):
+        holder = PerProcess(lambda inherited: Resident(inherited, streaming=True))
+        resident = holder.get()
+        holder.before_fork(executes=True)
+        resident.streaming = False
+        holder.after_fork_in_parent()
+        assert resident.journal == ["pause", "resume"]
+        assert not caplog.records
+
+    def test_what_has_no_stream_is_left_alone(self):
+        holder = PerProcess(Resident)
+        resident = holder.get()
+        holder.before_fork(executes=True)
+        holder.after_fork_in_parent()
+        assert holder.get() is resident
+        assert resident.journal == []
+
+    def test_what_was_closed_meanwhile_stays_closed(self, caplog):
+        holder = PerProcess(lambda inherited: Resident(inherited, streaming=True))
+        resident = holder.get()
+        holder.before_fork(executes=True)
+        holder.close()
+        holder.after_fork_in_parent()
+        assert resident.journal == ["pause", "close"]
+        assert not caplog.records
+
+
 class TestOneProcess:
     def test_nothing_is_made_before_it_is_used(self):
         made = []
