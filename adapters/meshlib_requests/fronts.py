@@ -19,6 +19,7 @@ from urllib3 import connectionpool
 from urllib3.exceptions import HTTPError, MaxRetryError, ProtocolError, ProxyError, SSLError, TimeoutError  # noqa: A004
 from urllib3.util import Retry, Timeout
 from urllib3.util.request import set_file_position
+from urllib3.util.url import parse_url
 
 from meshlib.deadlines import current_deadline
 from meshlib.errors import DeadlineExceeded, MeshError, NotReady, UnknownService
@@ -73,6 +74,7 @@ class Front:
     timeout: Timeout
     retries: Any
     block: bool
+    is_same_host: Callable[[str], bool]
 
     def prepare(self, runtime: Callable[[], Runtime], arguments: dict[str, Any]) -> None:
         """What a constructor would do; urllib3's has a signature of its own."""
@@ -131,9 +133,10 @@ class Front:
         def plain(headers: Mapping[str, str] = lines, timeout: Any = timeout) -> Any:
             return super(Front, self).urlopen(method, url, headers=headers, timeout=timeout, **own, **options)  # type: ignore[misc]
 
-        if runtime.config.disabled or self.proxy is not None or not url.startswith("/"):
+        path = self._path(url)
+        if runtime.config.disabled or self.proxy is not None or not path:
             return plain()
-        asked = Asked(method, url, lines, self._authority, self._timeout(timeout), dict(options))
+        asked = Asked(method, path, lines, self._authority, self._timeout(timeout), dict(options))
         return self._carry(
             runtime, asked, plain, retries, timeout=timeout, redirect=redirect, preload=preload_content
         )
@@ -190,6 +193,12 @@ class Front:
             lane.wire.close()
 
     # --- parts --------------------------------------------------------------------------------------------------
+
+    def _path(self, url: str) -> str:
+        """The path of a URL of this host, which may have the host, too; empty for another one's."""
+        if url.startswith("/"):
+            return url
+        return parse_url(url).request_uri if "://" in url and self.is_same_host(url) else ""
 
     def _resolve(self, runtime: Runtime, asked: Asked) -> Resolution:
         """What the URL means; may wait for the control plane."""
@@ -303,8 +312,9 @@ class Front:
     def _redirected(self, raw: Any, location: str, asked: Asked, lines: Any, preload: bool) -> Any:
         """Follow a redirect for a caller of the pool itself, as urllib3's pool does: within its host."""
         method, body, headers = asked.method, asked.body, dict(lines)
+        chunked, body_pos = asked.chunked, asked.body_pos
         if raw.status == 303:
-            method, body = "GET", None
+            method, body, chunked, body_pos = "GET", None, False, None
             gone = {"content-encoding", "content-language", "content-length", "content-location", "content-type",
                     "digest", "last-modified", "transfer-encoding"}  # fmt: skip
             headers = {name: value for name, value in headers.items() if name.lower() not in gone}
@@ -326,7 +336,8 @@ class Front:
             retries=retries,
             timeout=Timeout(total=asked.total, connect=asked.connect, read=asked.read),
             preload_content=preload,
-            chunked=asked.chunked and body is not None,
+            chunked=chunked,
+            body_pos=body_pos,
             **asked.options,
         )
 

@@ -30,8 +30,20 @@ __all__ = ["HTTPConnectionPool", "HTTPSConnectionPool", "Lane", "make_lane"]
 
 #: Paths that need no encoding: what may be in a URL, and percent signs that mean something.
 _PLAIN = re.compile(r"/(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-F]{2})*")
-#: What requests sets on a pool after it was made (``HTTPAdapter.cert_verify``).
-_TLS_ATTRIBUTES = ("cert_reqs", "ca_certs", "ca_cert_dir", "cert_file", "key_file")
+#: What requests (``HTTPAdapter.cert_verify``) and others set on a pool after it was made; read when a connection is.
+_TLS_ATTRIBUTES = (
+    "assert_fingerprint",
+    "assert_hostname",
+    "ca_cert_dir",
+    "ca_certs",
+    "cert_file",
+    "cert_reqs",
+    "key_file",
+    "key_password",
+    "ssl_maximum_version",
+    "ssl_minimum_version",
+    "ssl_version",
+)
 #: Of a pool's arguments, those that are of TLS.
 _TLS_ARGUMENTS = frozenset({*SSL_KEYWORDS, "assert_hostname", "assert_fingerprint", "server_hostname"})
 
@@ -144,11 +156,11 @@ def make_lane(front: Any, effect: Send) -> Lane:
     kind = HTTPSConnectionPool if secure else HTTPConnectionPool
     host = "localhost" if address.unix else address.host
     lane = kind(host, address.port or (443 if secure else 80), **own)
-    if tls is None and secure:
-        for name in _TLS_ATTRIBUTES:
-            setattr(lane, name, getattr(front, name))
 
     def connect() -> Any:
+        if tls is None and secure:
+            for name in _TLS_ATTRIBUTES:
+                setattr(lane, name, getattr(front, name))
         connection: Any = lane._new_conn()
         connection.path = address.host if address.unix else None
         connection.keep = cluster.idle_timeout

@@ -49,9 +49,34 @@ class PoolManager(_urllib3.PoolManager):
 _default = PoolManager()
 
 
-def request(method: str, url: str, **options: Any) -> Any:
-    """As ``urllib3.request``."""
-    return _default.request(method, url, **options)
+def request(
+    method: str,
+    url: str,
+    *,
+    body: Any = None,
+    fields: Any = None,
+    headers: Mapping[str, str] | None = None,
+    preload_content: bool | None = True,
+    decode_content: bool | None = True,
+    redirect: bool | None = True,
+    retries: Any = None,
+    timeout: Any = 3,
+    json: Any = None,
+) -> Any:
+    """As ``urllib3.request``, its ``timeout`` of 3 seconds included."""
+    return _default.request(
+        method,
+        url,
+        body=body,
+        fields=fields,
+        headers=headers,
+        preload_content=preload_content,
+        decode_content=decode_content,
+        redirect=redirect,
+        retries=retries,
+        timeout=timeout,
+        json=json,
+    )
 
 
 def __getattr__(name: str) -> Any:

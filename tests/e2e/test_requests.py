@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import io
 import socket
 import ssl
@@ -22,6 +23,7 @@ from urllib3.util import Retry
 import meshlib
 import meshlib_requests
 from meshlib.testing.upstream import Upstream
+from meshlib_requests import urllib3 as ours
 from meshlib_requests.urllib3 import PoolManager
 
 UpstreamFactory = Any
@@ -397,6 +399,48 @@ def test_a_pool_manager_goes_through_the_mesh(upstream: UpstreamFactory) -> None
         raw.drain_conn()
         assert sum(cluster.active for cluster in mesh.status().clusters.values()) == 0
         assert {manager.request("GET", "http://reviews/").json()["name"] for _ in range(4)} == {"a", "b"}
+
+
+@pytest.mark.parametrize("location", ["/next", "http://reviews/next#part"])
+def test_a_redirect_followed_by_a_pool_keeps_what_is_sent(upstream: UpstreamFactory, location: str) -> None:
+    one = upstream("a")
+    one.order(status=307, headers=[("Location", location)], where=lambda head: head.path == "/first")
+    with meshlib.Mesh(service(one)) as mesh, PoolManager(mesh=mesh) as manager:
+        pool = manager.connection_from_url("http://reviews/")
+        file = io.BytesIO(b"not this; the body")
+        file.seek(10)
+        response = pool.urlopen("PUT", "/first", body=file, chunked=True)
+        said = response.json()
+        assert (said["method"], said["path"]) == ("PUT", "/next")
+        assert one.requests[-1].body == b"the body"
+        assert ("transfer-encoding", "chunked") in [(name.lower(), value) for name, value in said["headers"]]
+        assert meshlib.call_info(response).endpoint == one.address
+
+
+def test_what_is_set_on_a_pool_holds_for_its_next_connections(
+    upstream: UpstreamFactory, tmp_path: Path
+) -> None:
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("reviews").configure_cert(context)
+    one = upstream("secure", tls=context)
+    bundle = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(bundle)
+    with meshlib.Mesh(service(one)) as mesh, PoolManager(mesh=mesh, ca_certs=str(bundle)) as manager:
+        pool = manager.connection_from_url("https://reviews/")
+        assert pool.request("GET", "/", headers={"Connection": "close"}).status == 200
+        pool.assert_fingerprint = "AA:" * 31 + "AA"
+        with pytest.raises(urllib3.exceptions.SSLError, match="Fingerprints did not match"):
+            pool.request("GET", "/", retries=False)
+
+
+def test_the_function_has_urllib3s_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(ours._default, "request", lambda *_, **options: asked.update(options))
+    ours.request("GET", "http://reviews/")
+    theirs = inspect.signature(urllib3.request).parameters
+    assert list(inspect.signature(ours.request).parameters) == list(theirs)
+    assert asked == {name: one.default for name, one in theirs.items() if one.default is not one.empty}
 
 
 def test_what_urllib3_raises_is_urllib3s_and_meshlibs() -> None:
