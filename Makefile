@@ -58,7 +58,7 @@ storm: $(VENV)/.stamp-dev ## 20,000 calls while control plane and endpoints die 
 
 .PHONY: fleet
 fleet: $(VENV)/.stamp-dev ## 5,000 requests through each web server and worker, three services deep, under restarts; RUNS=20 starts each so often
-	@MESHLIB_FLEET_RUNS=$(RUNS) $(PYTEST) tests/e2e -m fleet --timeout=900 $(PYTEST_ARGS)
+	@MESHLIB_FLEET_RUNS=$(RUNS) $(PYTEST) tests/e2e -m fleet --timeout=900 -o faulthandler_timeout=0 $(PYTEST_ARGS)
 
 .PHONY: interop
 interop: $(VENV)/.stamp-dev ## against go-control-plane (needs Go)
