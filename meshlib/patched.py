@@ -12,6 +12,7 @@ Thread-safe: one lock guards all of it, never a call of what was replaced. After
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -157,3 +158,12 @@ class _Watched:
 
 
 _finder = _Finder()
+
+
+def _in_child() -> None:
+    global _lock  # noqa: PLW0603 - a thread that is not there may hold that of the parent
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

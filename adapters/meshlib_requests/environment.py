@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from requests import sessions, utils
 
+from meshlib.runtime.process import Local
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -40,7 +42,7 @@ class _Kept:
 
 _kept = _Kept({})
 _places: tuple[Any, tuple[str, ...]] | None = None
-_lock = threading.Lock()  # guards filling answers, so that they stay bounded
+_lock = Local(threading.Lock)  # guards filling answers, so that they stay bounded
 
 
 def proxies_for(url: str, no_proxy: str | None) -> dict[str, str]:
@@ -56,7 +58,7 @@ def proxies_for(url: str, no_proxy: str | None) -> dict[str, str]:
     answer = kept.answers.get(origin)
     if answer is None:
         answer = ask(url)
-        with _lock:
+        with _lock.get():
             if len(kept.answers) >= _MOST:
                 kept.answers.clear()
             kept.answers[origin] = answer

@@ -25,6 +25,7 @@ from meshlib.deadlines import current_deadline
 from meshlib.errors import DeadlineExceeded, MeshError, NotReady, UnknownService
 from meshlib.mesh import default
 from meshlib.model.call import CallInfo, Response
+from meshlib.runtime.process import Local
 from meshlib_requests.answers import ordered
 from meshlib_requests.calls import Asked, Passed, Performance, patience, with_earlier
 from meshlib_requests.direct import Direct
@@ -80,7 +81,7 @@ class Front:
         """What a constructor would do; urllib3's has a signature of its own."""
         self.runtime = runtime
         self.arguments = arguments
-        self._guard = threading.Lock()
+        self._guard = Local(threading.Lock)
         self._lanes: dict[Any, Lane] = {}
         self._pid = os.getpid()
         self._view: object = None
@@ -176,7 +177,7 @@ class Front:
         key = (endpoint, endpoint.tls)
         lane = self._lanes.get(key)
         if lane is None:
-            with self._guard:
+            with self._guard.get():
                 lane = self._lanes.get(key)
                 if lane is None:
                     lane = self._lanes[key] = make_lane(self, effect)
@@ -189,6 +190,7 @@ class Front:
 
     def let_go(self) -> None:
         """Close what is idle, now, and what is in use when it is done. The front can be used again."""
+        self._leave_the_parents()
         for lane in self._drain(lambda _: True):
             lane.wire.close()
 
@@ -360,20 +362,24 @@ class Front:
         return self.timeout if timeout is Timeout.DEFAULT_TIMEOUT else Timeout.from_float(timeout)
 
     def _tidy(self, runtime: Runtime) -> None:
-        """Drop the lanes that no new call will use; in a child after a fork all, since the sockets are its parent's."""
-        pid = os.getpid()
-        if pid != self._pid:
-            self._pid, self._guard = pid, threading.Lock()
-            for lane in self._drain(lambda _: True):
-                lane.wire.abandon()
+        """Drop the lanes that no new call will use."""
+        self._leave_the_parents()
         view = runtime.view
         if view is not self._view:
             self._view = view
             for lane in self._drain(lambda key: key[0].gone or key[0].tls is not key[1]):
                 lane.wire.close()
 
+    def _leave_the_parents(self) -> None:
+        """In a child after a fork: its lanes' sockets are the parent's."""
+        pid = os.getpid()
+        if pid != self._pid:
+            self._pid = pid
+            for lane in self._drain(lambda _: True):
+                lane.wire.abandon()
+
     def _drain(self, which: Callable[[Any], bool]) -> list[Lane]:
-        with self._guard:
+        with self._guard.get():
             ended = [key for key in self._lanes if which(key)]
             return [self._lanes.pop(key) for key in ended]
 

@@ -8,13 +8,14 @@ import weakref
 from typing import TYPE_CHECKING
 
 from meshlib.mesh import Mesh
+from meshlib.runtime.process import Local
 
 if TYPE_CHECKING:
     from meshlib.config import Config
 
 __all__ = ["Reference", "mesh_of", "reference_to"]
 
-_lock = threading.Lock()  # guards the mappings
+_lock = Local(threading.Lock)  # guards the mappings
 _names: weakref.WeakKeyDictionary[Mesh, str] = weakref.WeakKeyDictionary()
 _meshes: weakref.WeakValueDictionary[str, Mesh] = weakref.WeakValueDictionary()
 
@@ -25,7 +26,7 @@ def reference_to(mesh: Mesh | None) -> Reference | None:
     """What to pickle for ``mesh``; None for the process's default."""
     if mesh is None:
         return None
-    with _lock:
+    with _lock.get():
         name = _names.get(mesh)
         if name is None:
             name = _names[mesh] = uuid.uuid4().hex
@@ -40,7 +41,7 @@ def mesh_of(reference: Reference | None) -> Mesh | None:
     if reference is None:
         return None
     name, config = reference
-    with _lock:
+    with _lock.get():
         mesh = _meshes.get(name)
         if mesh is None:
             mesh = _meshes[name] = Mesh(config)

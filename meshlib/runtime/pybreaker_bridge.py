@@ -24,6 +24,7 @@ import pybreaker
 
 from meshlib.core.breaker import BreakerState
 from meshlib.errors import MeshError
+from meshlib.runtime.process import Local
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +49,7 @@ _NAMES = {
 _STATES = {name: state for state, name in _NAMES.items()}
 
 # Guards every memory storage: two clusters may share one. Taken inside a cluster's lock, never the other way round.
-_memory = threading.Lock()
+_memory = Local(threading.Lock)
 
 
 class Bridge:
@@ -99,7 +100,7 @@ class Bridge:
         if storage is None:
             return None
         if self._memory:
-            with _memory:
+            with _memory.get():
                 return self._adopt(storage.state, storage.opened_at, storage.counter)
         if now - self._asked >= POLL:
             self._asked = now
@@ -182,7 +183,7 @@ class Bridge:
 
     def _write(self, write: Callable[[], object]) -> None:
         if self._memory:
-            with _memory:
+            with _memory.get():
                 write()
         else:
             self._work.add(write)

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from meshlib.errors import ConfigError
+from meshlib.runtime.process import Local
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,8 +37,17 @@ __all__ = ["MeshContext", "context_for", "san_matches"]
 _MOST_KEPT = 256
 
 _log = logging.getLogger("meshlib")
-_lock = threading.Lock()  # guards _kept
-_kept: OrderedDict[tuple[Tls, bool], MeshContext] = OrderedDict()
+
+
+class _Kept:
+    """The contexts of one process: those of a parent may be locked, here and in OpenSSL. ``lock`` guards them."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.contexts: OrderedDict[tuple[Tls, bool], MeshContext] = OrderedDict()
+
+
+_here = Local(_Kept)
 
 
 def context_for(tls: Tls, *, http2: bool = False) -> ssl.SSLContext:
@@ -47,16 +57,18 @@ def context_for(tls: Tls, *, http2: bool = False) -> ssl.SSLContext:
     context. Raises ConfigError that names the field and what is wrong with it, also for what is not supported.
     """
     key = (tls, http2)
-    with _lock:
-        context = _kept.get(key)
+    here = _here.get()
+    kept = here.contexts
+    with here.lock:
+        context = kept.get(key)
         if context is not None:
-            _kept.move_to_end(key)
+            kept.move_to_end(key)
             return context
     context = MeshContext.of(tls)
-    with _lock:
-        context = _kept.setdefault(key, context)
-        while len(_kept) > _MOST_KEPT:
-            _kept.popitem(last=False)
+    with here.lock:
+        context = kept.setdefault(key, context)
+        while len(kept) > _MOST_KEPT:
+            kept.popitem(last=False)
     return context
 
 

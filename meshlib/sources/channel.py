@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
+from os import getpid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
     from meshlib.xds.bootstrap import Server
 
-__all__ = ["GEVENT", "OPTIONS", "gevent_refusal", "open_channel", "wait_quiet"]
+__all__ = ["FORK_OFF", "GEVENT", "OPTIONS", "note_fork", "open_channel", "refusal", "wait_quiet"]
 
 #: ST-06: keepalive every 5 min, 20 s for its answer. ST-13: no limit on what is received; the CDS or EDS of a mesh is
 #: large. A channel serves one stream, and the next try is a new channel's (ST-04), so that grpc's own backoff never
@@ -38,8 +40,37 @@ GEVENT = (
 )
 
 
-def gevent_refusal() -> str:
-    """Why no stream may be opened here, or ``""``."""
+FORK_OFF = (
+    "this process is the fork of one in which grpc was in use, and GRPC_ENABLE_FORK_SUPPORT switches grpc's "
+    "support for that off: a control-plane stream would crash or freeze it, so that it has none. Remedy: unset the "
+    "variable, or use grpc (channels of the application, too) after the fork only"
+)
+
+#: The process that last forked while grpc was in use without its support for forks; 0: none. Descendants inherit it.
+_left_by = 0
+
+
+def note_fork() -> None:
+    """Before a fork, in the parent, when our own channels are gone: what the child must know."""
+    global _left_by  # noqa: PLW0603 - inherited by the child, and that is what it is for
+    if _left_by in (0, getpid()):
+        unsafe = "grpc" in sys.modules and _fork_support_is_off() and bool(_grpc_threads())
+        _left_by = getpid() if unsafe else 0
+
+
+def _fork_support_is_off() -> bool:
+    """As grpc's core reads it: what is no truth value counts as unset."""
+    return os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "").lower() in ("0", "f", "false", "n", "no")
+
+
+def refusal() -> str:
+    """Why no stream may be opened in this process, or ``""``."""
+    if _left_by not in (0, getpid()):
+        return FORK_OFF
+    return _gevent_refusal()
+
+
+def _gevent_refusal() -> str:
     monkey = sys.modules.get("gevent.monkey")
     if monkey is None or not monkey.is_module_patched("threading"):
         return ""
@@ -57,11 +88,11 @@ def wait_quiet(timeout: float) -> bool:
         return True
     until = time.monotonic() + timeout
     while time.monotonic() < until:
-        names = _native_threads()
+        names = _grpc_threads()
         if names is None:
             time.sleep(min(timeout, 0.1))
             return False
-        if not any(name.startswith(_GRPC_THREADS) for name in names):
+        if not names:
             return True
         time.sleep(0.001)
     return False
@@ -71,8 +102,8 @@ def wait_quiet(timeout: float) -> bool:
 _GRPC_THREADS = ("event_engine", "grpc_", "lifeguard", "timer_manager", "default-executo", "resolver-execut")
 
 
-def _native_threads() -> list[str] | None:
-    """The names of all threads of this process; None where the system does not tell."""
+def _grpc_threads() -> list[str] | None:
+    """The names of grpc's own threads in this process; None where the system does not tell."""
     names = []
     try:
         for comm in Path("/proc/self/task").glob("*/comm"):
@@ -80,7 +111,7 @@ def _native_threads() -> list[str] | None:
                 names.append(comm.read_text().strip())
     except OSError:
         return None
-    return names or None
+    return [name for name in names if name.startswith(_GRPC_THREADS)] if names else None
 
 
 def open_channel(server: Server) -> grpc.Channel:

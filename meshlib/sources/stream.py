@@ -39,7 +39,7 @@ __all__ = ["AdsStream", "Ears", "GrpcStream", "Opener"]
 _WATCHER_ENDS = 0.25
 #: Seconds for which a fork waits for ended streams, and for grpc's own threads after them.
 _SETTLE = 0.5
-_QUIET = 0.25
+_QUIET = 1.0
 
 
 class Ears(Protocol):

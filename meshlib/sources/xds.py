@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from meshlib.model.snapshot import Part
 from meshlib.model.status import Ignored, SourceStatus
 from meshlib.sources.base import Sink, Source, State
-from meshlib.sources.channel import gevent_refusal
+from meshlib.sources.channel import refusal
 from meshlib.sources.node import node_message
 from meshlib.sources.stream import GrpcStream
 
@@ -88,13 +88,13 @@ class XdsSource(Source):
     # --- Source -------------------------------------------------------------------------------------------------
 
     def open(self, inherited: Part | None) -> None:
-        self._refusal = gevent_refusal()
+        self._refusal = refusal()
         if inherited is not None:
             self._inherited, self._patience = inherited, WARM
             self._was_good = True
 
     def start(self) -> None:
-        self._refusal = gevent_refusal()
+        self._refusal = refusal()
         if self._refusal:
             self.trouble(self._refusal)
             return
@@ -195,6 +195,12 @@ class XdsSource(Source):
     def _connect(self) -> None:
         self._retry = None
         if not self._running or self._stream is not None:
+            return
+        self._refusal = refusal()
+        if self._refusal:  # gevent has patched the process since the last stream
+            self.trouble(self._refusal)
+            self._give_up_if_away()
+            self._publish()
             return
         if self.state is State.IDLE:
             self.begin()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from functools import partial
+from os import getpid
 from typing import TYPE_CHECKING, Any
 
 from meshlib.core.effects import Pass, Send
@@ -29,6 +30,19 @@ if TYPE_CHECKING:
 __all__ = ["SyncTransport"]
 
 
+class _Mine:
+    """What one process holds. ``lock`` guards making the rest."""
+
+    __slots__ = ("direct", "lock", "owner", "pid", "pools")
+
+    def __init__(self) -> None:
+        self.pid = getpid()
+        self.lock = threading.Lock()
+        self.direct: Any = None
+        self.pools: Pools[Pool] | None = None
+        self.owner: Runtime | None = None
+
+
 class SyncTransport:
     """What ``Transport`` does; the class of the host library is mixed in by ``client.py``.
 
@@ -49,10 +63,9 @@ class SyncTransport:
         self._settings = settings
         self._make_direct = direct
         self._body = body
-        self._lock = threading.Lock()  # guards making _direct and _pools
-        self._direct: Any = None
-        self._pools: Pools[Pool] | None = None
-        self._owner: Runtime | None = None
+        # A child drops what its parent had, and closes nothing of it: sockets and held locks are the parent's. Two threads
+        # that come first at once may each make one; then one call's connection is not kept.
+        self._mine = _Mine()
 
     def handle_request(self, request: Any) -> Any:
         """The host library's contract."""
@@ -81,8 +94,9 @@ class SyncTransport:
 
     def close(self) -> None:
         """Close what is idle now, and what is in use when it is done."""
-        with self._lock:
-            pools, direct = self._pools, self._direct
+        mine = self._here()
+        with mine.lock:
+            pools, direct = mine.pools, mine.direct
         if pools is not None:
             for pool in pools.drain():
                 pool.close()
@@ -115,25 +129,32 @@ class SyncTransport:
             raise raised from error
         return call.arrived(response)
 
+    def _here(self) -> _Mine:
+        mine = self._mine
+        if mine.pid != getpid():
+            mine = self._mine = _Mine()
+        return mine
+
     def _own(self) -> Any:
-        direct = self._direct
+        mine = self._here()
+        direct = mine.direct
         if direct is None:
-            with self._lock:
-                if self._direct is None:
-                    self._direct = self._make_direct()
-                direct = self._direct
+            with mine.lock:
+                if mine.direct is None:
+                    mine.direct = self._make_direct()
+                direct = mine.direct
         return direct
 
     def _lanes(self, runtime: Runtime) -> Pools[Pool]:
-        """The pools of this process: those of a parent are dropped, not closed, since its sockets are the parent's."""
-        pools = self._pools
-        if pools is None or runtime is not self._owner:
-            with self._lock:
-                pools = self._pools
-                if pools is None or runtime is not self._owner:
+        mine = self._here()
+        pools = mine.pools
+        if pools is None or runtime is not mine.owner:
+            with mine.lock:
+                pools = mine.pools
+                if pools is None or runtime is not mine.owner:
                     core = self._kit.core
                     pools = Pools(self._kit, self._settings, core.HTTPConnection, SyncBackend(core), Pool)
-                    self._pools, self._owner = pools, runtime
+                    mine.pools, mine.owner = pools, runtime
         for ended in pools.sweep(runtime.view):
             ended.close()
         return pools

@@ -166,7 +166,7 @@ def test_a_response_that_is_collected_under_a_clusters_lock_is_given_back(upstre
         cluster = mesh._runtime().clusters.get("static", "reviews")
         response = client.send(client.build_request("GET", "http://reviews/"), stream=True)
         assert cluster.active == 1
-        with cluster._lock, client._transport._logic._pools.all()[0]._lock:
+        with cluster._lock, client._transport._logic._mine.pools.all()[0]._lock:
             del response
             gc.collect()
         assert settled(lambda: cluster.active == cluster.connections == 0)
