@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from meshlib.observe.peer import peer_uid
-from meshlib.runtime import greenlets
+from meshlib.runtime import greenlets, threads
 from meshlib.runtime.process import Local
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class _Door:
     def start(self) -> None:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="meshlib-admin", daemon=True)
-            self._thread.start()
+            threads.start(self._thread)
 
     def stop(self) -> None:
         """End the thread; what it is answering just now may end later."""

@@ -24,6 +24,7 @@ import pybreaker
 
 from meshlib.core.breaker import BreakerState
 from meshlib.errors import MeshError
+from meshlib.runtime import threads
 from meshlib.runtime.process import Local
 
 if TYPE_CHECKING:
@@ -246,7 +247,7 @@ class _Work:
             if self._running:
                 return
             self._running = True
-        threading.Thread(target=self._run, name="meshlib-breaker-storage", daemon=True).start()
+        threads.start(threading.Thread(target=self._run, name="meshlib-breaker-storage", daemon=True))
 
     def idle(self, timeout: float) -> bool:
         with self._changed:
