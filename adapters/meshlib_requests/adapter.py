@@ -59,6 +59,7 @@ class MeshAdapter(HTTPAdapter):
         self._runtime = runtime_of(mesh)
         self._noticed = False
         self._adopted: Any = None
+        self._known: dict[str, Any] | None = None  # the manager's settings with which _pools were made
         self._pools: weakref.WeakValueDictionary[Any, Any] = weakref.WeakValueDictionary()
 
     def send(
@@ -89,8 +90,12 @@ class MeshAdapter(HTTPAdapter):
         manager = self.poolmanager
         if manager is not self._adopted:
             self._adopted = manager
-            self._pools = weakref.WeakValueDictionary()
             adopt(manager, self._runtime)
+            self._known = None
+        # A subclass may set what holds for the pools of the next request, such as the name on the certificate.
+        if manager.connection_pool_kw != self._known:
+            self._known = dict(manager.connection_pool_kw)
+            self._pools = weakref.WeakValueDictionary()
         if proxies or self._tells_pools_apart():
             found = super().get_connection_with_tls_context(request, verify, proxies, cert)  # type: ignore[arg-type]
             if found.proxy is not None and not self._noticed:

@@ -327,6 +327,29 @@ def test_a_subclass_with_a_tls_context_of_its_own(session: SessionFactory, upstr
     assert client.get("https://reviews/").json()["sni"] == "reviews"
 
 
+def test_a_subclass_that_names_the_certificate_for_each_request(
+    session: SessionFactory, upstream: UpstreamFactory, tmp_path: Path
+) -> None:
+    authority = trustme.CA()
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("inside").configure_cert(server)
+    bundle = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(bundle)
+
+    class Named(meshlib_requests.adapters.HTTPAdapter):  # as requests-toolbelt's HostHeaderSSLAdapter does
+        def send(self, request: Any, *args: Any, **options: Any) -> Any:
+            name = request.headers["Host"]
+            self.poolmanager.connection_pool_kw |= {"assert_hostname": name, "server_hostname": name}
+            return super().send(request, *args, **options)
+
+    client = session(service(upstream("secure", tls=server)))
+    client.mount("https://", Named(mesh=client._mesh))
+    for _ in range(2):
+        assert client.get("https://reviews/", headers={"Host": "inside"}, verify=str(bundle)).ok
+        with pytest.raises(requests.exceptions.SSLError):
+            client.get("https://reviews/", headers={"Host": "outside"}, verify=str(bundle))
+
+
 def test_what_is_mounted_in_an_ordinary_session(upstream: UpstreamFactory) -> None:
     with meshlib.Mesh(service(upstream("v1"))) as mesh, requests.Session() as plain:
         plain.mount("http://reviews", meshlib_requests.MeshAdapter(mesh=mesh))
