@@ -15,6 +15,7 @@ from meshlib.errors import ConfigError
 from meshlib.inbound import current
 from meshlib.model.status import ProcessStatus, SidecarStatus, Status
 from meshlib.observe.lookout import Lookout
+from meshlib.runtime import uwsgi
 from meshlib.runtime.clock import MonotonicClock
 from meshlib.runtime.process import EXIT_SECONDS, Local, PerProcess, SharedWorker
 
@@ -220,6 +221,8 @@ class Mesh:
             except BaseException:  # an interrupt, or a killed greenlet: the next use makes another
                 runtime.abandon()
                 raise
+        if any(source.shown and source.kind != "static" for source in feed.sources):
+            uwsgi.warn_threadless()
         return runtime
 
 

@@ -12,19 +12,22 @@ without it a fork with a stream open stays what grpc makes of it.
 from __future__ import annotations
 
 import atexit
+import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["NO_THREADS", "on_fork", "present", "threadless"]
+__all__ = ["NO_THREADS", "on_fork", "present", "threadless", "warn_threadless"]
 
 NO_THREADS = (
     "meshlib: uWSGI runs without threads: what a control plane, DNS or a watched file says is read only while a request "
     "is being served, and is late by then. Remedy: enable-threads = true (--enable-threads)"
 )
 
+#: From this version on they are switched on always (measured with pyuwsgi: 2.0.26 has them off).
+_ALWAYS = (2, 0, 27)
 #: Options of uWSGI that switch Python's threads on, alone or by what they imply.
 _THREADS = (
     "enable-threads",
@@ -37,6 +40,9 @@ _THREADS = (
 #: With these, what runs between requests is a hub's greenlets and not threads.
 _HUBS = ("gevent", "gevent-monkey-patch", "asyncio", "greenlet")
 
+_log = logging.getLogger("meshlib")
+_warned = False
+
 #: The C library keeps pointers to these: they live as long as the process.
 _kept: list[Any] = []
 
@@ -48,10 +54,19 @@ def present() -> bool:
 
 def threadless() -> bool:
     """Whether threads stand still here unless a request is served."""
-    options = getattr(sys.modules.get("uwsgi"), "opt", None)
-    if not isinstance(options, dict):
+    module = sys.modules.get("uwsgi")
+    options = getattr(module, "opt", None)
+    if not isinstance(options, dict) or _version(module) >= _ALWAYS:
         return False
     return not any(_on(options, name) for name in (*_THREADS, *_HUBS))
+
+
+def warn_threadless() -> None:
+    """Say it, once in this process and its children, if it is so."""
+    global _warned  # noqa: PLW0603 - once
+    if not _warned and threadless():
+        _warned = True
+        _log.warning(NO_THREADS)
 
 
 def on_fork(before: Callable[[], None], after_in_parent: Callable[[], None]) -> bool:
@@ -72,6 +87,14 @@ def on_fork(before: Callable[[], None], after_in_parent: Callable[[], None]) -> 
     done: int = libc.__register_atfork(*hooks, None, ctypes.byref(handle))
     atexit.register(libc.__cxa_finalize, ctypes.byref(handle))
     return done == 0
+
+
+def _version(module: Any) -> tuple[int, ...]:
+    """Of ``b"2.0.30"``, or ``b"2.1-dev-…"``; nothing where it cannot be read."""
+    raw = getattr(module, "version", b"")
+    text = raw.decode("ascii", "replace") if isinstance(raw, bytes) else str(raw)
+    parts = text.partition("-")[0].split(".")
+    return tuple(int(part) for part in parts) if all(part.isdecimal() for part in parts) else ()
 
 
 def _on(options: dict[Any, Any], name: str) -> bool:
