@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from meshlib.testing import ControlPlane, Upstream, build
-from tests.support.fleet import Crowd, Fleet, broken_traces, hops_of
+from tests.support.fleet import Crowd, Fleet, PoolCrowd, broken_traces, hops_of
 from tests.support.storm import settled
 from tests.support.web_servers import gunicorn, uwsgi
 
@@ -57,12 +57,10 @@ SERVERS = {
     "uwsgi-fork": ("app", partial(under_uwsgi, early=True), ("--enable-threads",)),
 }
 
-pytestmark = [
-    pytest.mark.fleet,
-    pytest.mark.timeout(900),
-    pytest.mark.parametrize("framework", ["flask", "django"]),
-    pytest.mark.parametrize("server", SERVERS),
-]
+pytestmark = [pytest.mark.fleet, pytest.mark.timeout(900)]
+each = pytest.mark.parametrize(
+    ("framework", "server"), [(framework, server) for server in SERVERS for framework in ("flask", "django")]
+)
 
 
 def maker(framework, server):
@@ -72,6 +70,7 @@ def maker(framework, server):
     return under(f"tests.support.fleet_{framework}:{face}", *options), path
 
 
+@each
 def test_no_request_fails_and_each_is_one_trace(tmp_path, framework, server):
     make, path = maker(framework, server)
     with Fleet(make, tmp_path) as fleet:
@@ -100,6 +99,7 @@ def test_no_request_fails_and_each_is_one_trace(tmp_path, framework, server):
     )
 
 
+@each
 def test_no_run_hangs_and_a_killed_worker_leaves_nothing(tmp_path, framework, server):
     make, path = maker(framework, server)
     with Upstream("orders-a") as first, Upstream("orders-b") as second, ControlPlane() as plane:
@@ -118,6 +118,33 @@ def test_no_run_hangs_and_a_killed_worker_leaves_nothing(tmp_path, framework, se
                 assert settled(partial(alone, site)), "a worker outlived its server"
             plane.wait_for_streams(0)
     print(f"\n{framework} under {server}: {RUNS} of {RUNS} runs ended well")
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_no_request_of_a_pool_fails_and_each_is_one_trace(tmp_path, method):
+    make, _ = maker("flask", "gthread")
+    with Fleet(make, tmp_path, gateway=False) as fleet:
+        with PoolCrowd(fleet, method, REQUESTS, tmp_path / "pool.log") as crowd:
+            fleet.upset(crowd)
+            crowd.finish()
+        said = (tmp_path / "pool.log").read_text()
+        assert not crowd.failures, "\n".join([*crowd.failures[:5], said, fleet.logs()])
+        assert len({answer["pid"] for _, answer in crowd.answers}) == 4
+        assert said.count("a control-plane stream ran before fork") == (1 if method == "fork" else 0), said
+    broken = broken_traces(crowd.answers, fleet.spans())
+    assert not broken, broken[:5]
+    print(f"\na pool by {method}: {len(crowd.answers)} requests, 0 failed, one trace each")
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_no_pool_hangs(tmp_path, method):
+    make, _ = maker("flask", "gthread")
+    with Fleet(make, tmp_path, gateway=False) as fleet:
+        for run in range(RUNS):
+            with PoolCrowd(fleet, method, 40, tmp_path / f"{run}.log") as crowd:
+                crowd.finish()
+            assert not crowd.failures, "\n".join([*crowd.failures[:5], (tmp_path / f"{run}.log").read_text()])
+    print(f"\na pool by {method}: {RUNS} of {RUNS} runs ended well")
 
 
 def rob(site, path):

@@ -11,6 +11,11 @@ import contextlib
 import http.client
 import itertools
 import json
+import os
+import queue
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,14 +25,22 @@ from typing import Any, Self
 
 from meshlib.testing import ControlPlane, build
 from tests.support.storm import LIMITS, settled
-from tests.support.web_servers import WebServer
+from tests.support.web_servers import ROOT, WebServer
 
-__all__ = ["Crowd", "Fleet", "MakeServer"]
+__all__ = ["Crowd", "Fleet", "MakeServer", "PoolCrowd", "broken_traces", "hops_of"]
 
 #: application, log, site (as ``WebServer`` takes it), number of workers → a server that is not started yet.
 MakeServer = Callable[..., WebServer]
 
 SERVICES = ("gateway", "orders", "stock")
+#: Name, whom it calls, workers.
+PLAN = (
+    ("stock-1", "", 1),
+    ("stock-2", "", 1),
+    ("orders-1", "stock", 1),
+    ("orders-2", "stock", 1),
+    ("gateway", "orders", 2),
+)
 RETRY = {"retry_on": "connect-failure,reset,gateway-error", "num_retries": 4}
 #: Milliseconds that each request may take. A server that came back loads its application before it answers.
 BUDGET = 30_000
@@ -35,35 +48,30 @@ PATIENCE = 60.0
 
 
 class Fleet:
-    """The services as processes, and their control plane. ``path``: what the crowd asks the gateway for."""
+    """The services as processes, and their control plane. Without ``gateway`` somebody else calls orders."""
 
-    def __init__(self, make: MakeServer, folder: Path) -> None:
+    def __init__(self, make: MakeServer, folder: Path, *, gateway: bool = True) -> None:
         self._make = make
+        self._gateway = gateway
         self._folder = folder
-        self._spans = folder / "spans"
+        self.spans_folder = folder / "spans"
         self._stack = contextlib.ExitStack()
         self.plane = ControlPlane()
         self.servers: dict[str, WebServer] = {}
 
     def __enter__(self) -> Self:
-        self._spans.mkdir(parents=True)
+        self.spans_folder.mkdir(parents=True)
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.plane)
             mesh = {"xds": {"server": self.plane.address, "view": "target"}, "node": {"id": "fleet"}}
-            for name, calls, workers in (
-                ("stock-1", "", 1),
-                ("stock-2", "", 1),
-                ("orders-1", "stock", 1),
-                ("orders-2", "stock", 1),
-                ("gateway", "orders", 2),
-            ):
+            for name, calls, workers in PLAN if self._gateway else PLAN[:-1]:
                 server = self._make(
                     self._folder / f"{name}.log",
                     workers,
                     mesh=mesh,
                     calls=calls,
                     name=name.partition("-")[0],
-                    FLEET_SPANS=str(self._spans),
+                    FLEET_SPANS=str(self.spans_folder),
                 )
                 self.servers[name] = server
                 server.start()
@@ -120,7 +128,9 @@ class Fleet:
     def spans(self) -> list[dict[str, Any]]:
         """Every span that a process wrote; a line that SIGKILL cut off is none."""
         lines = (
-            line for file in self._spans.iterdir() for line in file.read_bytes().splitlines(keepends=True)
+            line
+            for file in self.spans_folder.iterdir()
+            for line in file.read_bytes().splitlines(keepends=True)
         )
         return [json.loads(line) for line in lines if line.endswith(b"\n")]
 
@@ -191,7 +201,7 @@ class Crowd:
         }
         began = time.monotonic()
         try:
-            status, body = self._exchange(headers)
+            status, body = self._exchange(number, headers)
             if status != 200:
                 raise AssertionError(f"{status}: {body[:500]!r}")
             answer = json.loads(body)
@@ -201,7 +211,7 @@ class Crowd:
         else:
             self.answers.append((trace, answer))
 
-    def _exchange(self, headers: dict[str, str]) -> tuple[int, bytes]:
+    def _exchange(self, number: int, headers: dict[str, str]) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection(self.address, timeout=BUDGET / 1000 + 5)
         with contextlib.closing(connection):
             connection.request("GET", self.path, headers=headers)
@@ -218,6 +228,69 @@ class Crowd:
             # What is sent on is what was left then: less than what was left when the caller was called. Whole milliseconds.
             assert after["left"] < before["left"], hops
             assert int(after["expected"]) <= before["left"] * 1000 + 1, hops
+
+
+class PoolCrowd(Crowd):
+    """The same calls, made by the processes of a ``multiprocessing`` pool: ``fleet_pool`` is the gateway."""
+
+    def __init__(self, fleet: Fleet, method: str, least: int, log: Path) -> None:
+        super().__init__("", "", least)
+        self._fleet, self._method, self._log = fleet, method, log
+        self._lock = threading.Lock()  # guards the pipe to the program: a line is whole
+        self._waiting: dict[int, queue.SimpleQueue[tuple[int, bytes]]] = {}
+
+    def __enter__(self) -> Self:
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("MESHLIB_", "GRPC_"))}
+        environment = {
+            **kept,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "adapters")]),
+            "MESHLIB_XDS_SERVER": self._fleet.plane.address,
+            "SERVICE_NAME": "gateway",
+            "SERVICE_CALLS": "orders",
+            "FLEET_SPANS": str(self._fleet.spans_folder),
+        }
+        with self._log.open("wb") as log:
+            self._program = subprocess.Popen(
+                [sys.executable, "-m", "tests.support.fleet_pool", self._method],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environment,
+                cwd=ROOT,
+                start_new_session=True,
+            )
+        self._reader = threading.Thread(target=self._read, name="answers")
+        self._reader.start()
+        return super().__enter__()
+
+    def __exit__(self, *exc: object) -> None:
+        """Ask the program to end, which it does within seconds."""
+        try:
+            super().__exit__(*exc)
+            assert self._program.stdin is not None
+            self._program.stdin.close()
+            assert self._program.wait(10) == 0, self._log.read_text()
+        finally:
+            if self._program.poll() is None:
+                os.killpg(self._program.pid, signal.SIGKILL)
+            self._reader.join()
+            assert self._program.stdout is not None
+            self._program.stdout.close()
+            self._program.wait()
+
+    def _exchange(self, number: int, headers: dict[str, str]) -> tuple[int, bytes]:
+        waiting = self._waiting[number] = queue.SimpleQueue()
+        with self._lock:
+            assert self._program.stdin is not None
+            self._program.stdin.write(json.dumps([number, headers]).encode() + b"\n")
+            self._program.stdin.flush()
+        return waiting.get(timeout=PATIENCE)
+
+    def _read(self) -> None:
+        assert self._program.stdout is not None
+        for line in self._program.stdout:
+            number, status, answer = json.loads(line)
+            self._waiting.pop(number).put((status, json.dumps(answer).encode()))
 
 
 def hops_of(answer: dict[str, Any]) -> list[dict[str, Any]]:
