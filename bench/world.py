@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bench import envoy, routes
+from bench import envoy, routes, serving
 
 ENDPOINTS = 50
 ROUTES = 100
@@ -55,6 +55,13 @@ class World:
         process, address = envoy.start(folder, self.addresses, ROUTES)
         self._stack.callback(end, process)
         return address
+
+    @cached_property
+    def sites(self) -> serving.Sites:
+        """Web applications under gunicorn."""
+        sites = serving.Sites()
+        self._stack.callback(sites.close)
+        return sites
 
     @cached_property
     def mesh(self) -> Any:

@@ -179,30 +179,23 @@ def of_scope(headers: Iterable[tuple[bytes, bytes]], now: float, mesh: Mesh | No
         if name in _WANTED:
             key, text = name.decode("ascii"), value.decode("latin-1")
             found[key] = f"{found[key]},{text}" if key in found else text
-    return read(found.get, now, mesh, names=_NAMES)
-
-
-def read(
-    get: Callable[[str], str | None],
-    now: float,
-    mesh: Mesh | None = None,
-    *,
-    names: tuple[str, ...] = ENVIRON,
-) -> Inbound:
-    """Of a request whose header ``get`` gives, by the names of a WSGI environment. Lines of one name are joined by a
-    comma. ``now`` is ``time.monotonic()``. The headers are looked at when somebody asks, which for most requests nobody
-    does.
-    """
-    return _Unread(get, now, names, mesh)
+    return read(found.get, now, mesh, _NAMES)
 
 
 class _Unread(Inbound):
-    """An Inbound whose headers were not looked at yet: what it says is filled in when the first of it is asked for."""
+    """Of a request whose header ``get`` gives, by the names of a WSGI environment. Lines of one name are joined by a
+    comma. ``now`` is ``time.monotonic()``. The headers are looked at when the first of it is asked for, which for most
+    requests nobody does.
+    """
 
     __slots__ = ("_source",)
 
     def __init__(
-        self, get: Callable[[str], str | None], now: float, names: tuple[str, ...], mesh: Mesh | None
+        self,
+        get: Callable[[str], str | None],
+        now: float,
+        mesh: Mesh | None = None,
+        names: tuple[str, ...] = ENVIRON,
     ) -> None:
         # Not the base's: what is not set comes to __getattr__.
         self._source: tuple[Callable[[str], str | None], float, tuple[str, ...]] | None = (get, now, names)
@@ -220,6 +213,9 @@ class _Unread(Inbound):
             self._source = None  # the environment lives no longer than its server wants
         return object.__getattribute__(self, name)
 
+
+#: For middlewares, each request pays for it: the class itself, and no function around it.
+read = _Unread
 
 _SAID = frozenset({"attempt", "baggage", "deadline", "forwarded", "request_id", "traceparent", "tracestate"})
 

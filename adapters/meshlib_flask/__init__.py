@@ -103,8 +103,9 @@ class State:
 
     def serve(self, environ: dict[str, Any], start_response: Any) -> Any:
         """The application's ``wsgi_app``."""
-        if self.own:
-            _ = self.mesh  # one that was closed is made anew
+        mesh = self._mesh
+        if mesh is not None and mesh.closed:
+            _ = self.mesh  # its own is made anew
         return self._middleware(environ, start_response)
 
     def __repr__(self) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from meshlib.inbound import Inbound
     from meshlib.mesh import Mesh
-    from meshlib.serving import InboundLike, Visit
+    from meshlib.serving import Answer, InboundLike, Visit
 
 __all__ = ["Middleware"]
 
@@ -47,25 +47,14 @@ class Middleware:
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         desk = self.desk
         request = read(environ.get, monotonic(), desk.mesh)
-        if desk.idle:
-            return self._serve(environ, start_response, request, None)
-        answer = desk.readiness(environ.get("PATH_INFO", ""))
         visit = None
-        if answer is None:
-            visit = desk.admit(request, asked(environ) if desk.logs else None)
-            answer = visit.refusal
-        if answer is None:
-            return self._serve(environ, start_response, request, visit)
-        start_response(f"{answer.status} {answer.reason}", list(answer.headers))
-        if visit is not None:
-            visit.end()
-        return [] if environ.get("REQUEST_METHOD") == "HEAD" else [answer.body]
-
-    def _serve(
-        self, environ: Environ, start_response: Callable[..., Any], request: Inbound, visit: Visit | None
-    ) -> Iterable[bytes]:
-        if visit is not None and self.desk.logs:
-            start_response = _noting(start_response, visit)
+        if not desk.idle:
+            visit, answer = self._admit(environ, request)
+            if answer is not None:
+                start_response(f"{answer.status} {answer.reason}", list(answer.headers))
+                return [] if environ.get("REQUEST_METHOD") == "HEAD" else [answer.body]
+            if visit is not None and desk.logs:
+                start_response = _noting(start_response, visit)
         token = enter(request)
         try:
             body = self.app(environ, start_response)
@@ -78,7 +67,10 @@ class Middleware:
             reset(token)
         if type(body) in (list, tuple):
             # Nothing runs while it is sent. A server may look at its length, so it stays what it is.
-            _over(request, visit, sum(map(len, body)) if visit is not None else 0)
+            request.answered = True
+            if visit is not None:
+                visit.sent += sum(map(len, body))
+                visit.end()
             return body
         wrapper = environ.get("wsgi.file_wrapper")
         if visit is None and isinstance(wrapper, type) and isinstance(body, wrapper):
@@ -86,6 +78,18 @@ class Middleware:
             request.answered = True
             return body
         return _Body(body, request, visit)
+
+    def _admit(self, environ: Environ, request: Inbound) -> tuple[Visit | None, Answer | None]:
+        """The visit, or what is answered instead of one."""
+        desk = self.desk
+        answer = desk.readiness(environ.get("PATH_INFO", ""))
+        if answer is not None:
+            return None, answer
+        visit = desk.admit(request, asked(environ) if desk.logs else None)
+        if visit.refusal is None:
+            return visit, None
+        visit.end()
+        return None, visit.refusal
 
 
 class _Body:
@@ -95,32 +99,15 @@ class _Body:
 
     def __init__(self, body: Iterable[bytes], request: Inbound, visit: Visit | None) -> None:
         self._body = body
-        self._parts: Iterator[bytes] | None = None
         self._request = request
         self._visit = visit
+        self._parts = _parts(body, request, visit)
 
-    def __iter__(self) -> _Body:
-        return self
+    def __iter__(self) -> Iterator[bytes]:
+        return self._parts
 
     def __next__(self) -> bytes:
-        token = enter(self._request)
-        try:
-            if self._parts is None:
-                self._parts = iter(self._body)
-            part = next(self._parts)
-        except StopIteration:
-            _over(self._request, self._visit, 0)
-            raise
-        except BaseException:
-            self._request.answered = True
-            if self._visit is not None:
-                self._visit.failed()
-            raise
-        finally:
-            reset(token)
-        if self._visit is not None:
-            self._visit.sent += len(part)
-        return part
+        return next(self._parts)
 
     def close(self) -> None:
         """The server is done with it, to its end or not."""
@@ -131,13 +118,34 @@ class _Body:
                 close()
         finally:
             reset(token)
-            _over(self._request, self._visit, 0)
+            self._request.answered = True
+            if self._visit is not None:
+                self._visit.end()
 
 
-def _over(request: Inbound, visit: Visit | None, sent: int) -> None:
+def _parts(body: Iterable[bytes], request: Inbound, visit: Visit | None) -> Iterator[bytes]:
+    """The parts of ``body``. It runs within the request; between two parts its server runs, which does not."""
+    parts: Iterator[bytes] | None = None
+    while True:
+        token = enter(request)
+        try:
+            if parts is None:
+                parts = iter(body)
+            part = next(parts)
+        except StopIteration:
+            break
+        except BaseException:
+            request.answered = True
+            if visit is not None:
+                visit.failed()
+            raise
+        finally:
+            reset(token)
+        if visit is not None:
+            visit.sent += len(part)
+        yield part
     request.answered = True
     if visit is not None:
-        visit.sent += sent
         visit.end()
 
 
