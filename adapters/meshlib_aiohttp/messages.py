@@ -52,7 +52,8 @@ def head_of(request: Any) -> Head:
     """The head: Host is the authority and no header line."""
     scheme, _, _, authority = target_of(request)
     pairs = ((name, value) for name, value in request.headers.items() if name.lower() != "host")
-    return Head(request.method, scheme, authority, request.url.raw_path_qs, headers_of(pairs))
+    headers = Headers.trimmed(headers_of(pairs).raw)
+    return Head(request.method, scheme, authority, request.url.raw_path_qs, headers)
 
 
 def headers_of(pairs: Iterable[tuple[str, str]]) -> Headers:

@@ -41,6 +41,7 @@ from requests import (
 from meshlib_requests import adapters, api, sessions
 from meshlib_requests.adapter import MeshAdapter
 from meshlib_requests.api import delete, get, head, options, patch, post, put, request
+from meshlib_requests.options import call_options
 from meshlib_requests.sessions import Session, session
 from meshlib_requests.urllib3 import PoolManager
 
@@ -66,6 +67,7 @@ __all__ = [
     "adapters",
     "api",
     "auth",
+    "call_options",
     "certs",
     "codes",
     "compat",

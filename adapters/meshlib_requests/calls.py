@@ -20,9 +20,11 @@ from meshlib.model.events import AttemptEnded, AttemptStarted
 from meshlib.model.headers import Headers
 from meshlib.transports.drive import drive
 from meshlib.transports.face import next_key
+from meshlib.transports.request import retry_of
 from meshlib_requests.answers import Held, edit_lines, hold, ordered
 from meshlib_requests.connections import Attempt
 from meshlib_requests.failures import Failure, made, outcome_of
+from meshlib_requests.options import current_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -91,7 +93,7 @@ class Asked:
         self._read_timeout(timeout)
 
     def head(self, scheme: str) -> Head:
-        return Head(self.method, scheme, self.authority, self.path, Headers(self.raw))
+        return Head(self.method, scheme, self.authority, self.path, Headers.trimmed(self.raw))
 
     def _read_lines(self) -> None:
         for name, value in _lines(self.headers):
@@ -100,12 +102,7 @@ class Asked:
             elif len(name) == 4 and name.lower() in ("host", b"host"):
                 self.authority = value if isinstance(value, str) else value.decode("latin-1")
             else:
-                self.raw.append(
-                    (
-                        name.encode("latin-1") if isinstance(name, str) else name,
-                        value.encode("latin-1") if isinstance(value, str) else value,
-                    )
-                )
+                self.raw.append((_raw(name), _raw(value)))
 
     def _read_timeout(self, timeout: Timeout) -> None:
         total = Timeout.resolve_default_timeout(timeout.total)
@@ -129,6 +126,17 @@ def _lines(headers: Mapping[str, str]) -> Iterable[tuple[Any, Any]]:
     """All lines in order. requests' mapping keeps them as they are wanted here, and looks each up again otherwise."""
     store = getattr(headers, "_store", None)
     return store.values() if isinstance(store, dict) else headers.items()
+
+
+def _raw(text: Any) -> bytes:
+    """As ``http.client`` writes a name or a value. Raises TypeError, UnicodeEncodeError."""
+    if isinstance(text, str):
+        return text.encode("latin-1")
+    if isinstance(text, int):
+        return str(text).encode("ascii")
+    if not isinstance(text, bytes):
+        raise TypeError(f"a header line is of str or bytes, not {type(text).__name__}")
+    return text
 
 
 def patience(connect: float | None, deadline: float | None, now: float) -> float:
@@ -161,12 +169,16 @@ class Performance:
         self._seen = runtime.view
         self.now = runtime.clock.now
         self.sleep = time.sleep
-        head = asked.head(front.scheme)
+        head, options = asked.head(front.scheme), current_options()
         call = Call(
             resolution,
             head,
             deadline=deadline,
             limit="the deadline" if deadline is not None else "",
+            timeout=options.timeout,
+            retry=retry_of(options),
+            idempotent=options.idempotent,
+            hash_key=options.hash_key,
             replayable=asked.replayable,
             wait=_PATIENCE if asked.connect is None else asked.connect,
             counted=carry(head.headers),

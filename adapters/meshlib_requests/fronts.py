@@ -259,7 +259,7 @@ class Front:
                 retries = self._again(error, retries, plan, asked, earlier)
             else:
                 raw._meshlib_info = with_earlier(raw._meshlib_info, earlier)
-                if plan.retries or not (retries.total or retries.status_forcelist):
+                if plan.final or not (retries.total or retries.status_forcelist):
                     return raw
                 if not retries.is_retry(asked.method, raw.status, bool(raw.headers.get("Retry-After"))):
                     return raw
@@ -277,7 +277,7 @@ class Front:
             failure = failure_of(error)
         if failure is not None and failure.info is not None:
             failure.info = with_earlier(failure.info, earlier)
-        if (plan.retries or isinstance(error, DeadlineExceeded)) and retries.total is not False:
+        if (plan.final or isinstance(error, DeadlineExceeded)) and retries.total is not False:
             retries = _NO_MORE
         try:
             if not isinstance(error, _RETRIED):

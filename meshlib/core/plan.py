@@ -414,9 +414,14 @@ class Plan:
         return self._tried
 
     @property
-    def retries(self) -> bool:
-        """Whether the mesh or the call orders retries, be it that none could be made."""
-        return self._policy is not None
+    def final(self) -> bool:
+        """Whether a library above must not make the call again: the mesh or the call orders retries, be it none, or it was
+        sent and is not to be sent twice.
+        """
+        call = self._call
+        if self._policy is not None or call.retry is False:
+            return True
+        return call.idempotent is False and any(attempt.sent for attempt in self._attempts)
 
     @property
     def route(self) -> str:

@@ -27,6 +27,11 @@ class Headers:
         """From text pairs."""
         return cls((name.encode("latin-1"), value.encode("latin-1")) for name, value in pairs)
 
+    @classmethod
+    def trimmed(cls, raw: Iterable[_Pair]) -> Headers:
+        """Lines as their receiver reads them: white space around a value is not part of it (RFC 9110, 5.5)."""
+        return cls([(name, value.strip(b" \t")) for name, value in raw])
+
     def _lookup(self) -> dict[bytes, str]:
         index = self._index
         if index is None:

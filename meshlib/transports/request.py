@@ -47,10 +47,7 @@ def target_of(request: Any) -> tuple[str, str, int | None, str]:
 
 def head_of(request: Any, authority: str) -> Head:
     """The head as a plan reads it: Host is the authority and no header line."""
-    # White space around a value is not part of it (RFC 9110, 5.5): routes match what the peer will read.
-    headers = Headers(
-        [(name, value.strip(b" \t")) for name, value in request.headers.raw if name.lower() != b"host"]
-    )
+    headers = Headers.trimmed(pair for pair in request.headers.raw if pair[0].lower() != b"host")
     url = request.url
     return Head(request.method, url.scheme, authority, url.raw_path.decode("ascii"), headers)
 

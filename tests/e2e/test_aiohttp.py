@@ -530,6 +530,20 @@ class TestTheWholePlan:
         assert str(response.url) == str(response.request_info.url) == "http://reviews/api/x?y=%20z"
         assert response.request_info.headers["Host"] == "reviews"
 
+    async def test_white_space_around_a_header_value_is_not_part_of_it(
+        self, session: Client, upstream: UpstreamFactory
+    ) -> None:
+        """RFC 9110, 5.5; as a proxy would read it."""
+        one, gold = upstream("one"), upstream("gold")
+        config = service(one, routes=[{"match": {"headers": {"x-tier": "gold"}}, "split": {"gold": 1}}])
+        config["services"]["gold"] = {"endpoints": [gold.address]}
+        lines = {"x-tier": " gold\t", "x-name": "caf\xe9"}
+        async with session(config).get("http://reviews/", headers=lines) as response:
+            told = await response.json(content_type=None)
+        assert told["name"] == "gold"
+        assert ["x-tier", "gold"] in [[name.lower(), value] for name, value in told["headers"]]
+        assert ["x-name", "caf\xc3\xa9"] in [[name.lower(), value] for name, value in told["headers"]]
+
     async def test_observers_see_attempts_and_calls(self, session: Client, upstream: UpstreamFactory) -> None:
         one = upstream("one")
         mesh = meshlib.Mesh(service(one))

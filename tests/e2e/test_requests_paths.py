@@ -104,6 +104,28 @@ def test_the_route_edits_what_is_sent_and_answered(
     assert client.cookies.get_dict() == {"m": "1"}
 
 
+def test_routes_see_a_header_as_its_receiver_does(session: SessionFactory, upstream: UpstreamFactory) -> None:
+    """RFC 9110, 5.5: white space around a value is not part of it. Text is Latin-1; urllib3 takes numbers, too."""
+    one, gold = upstream("one"), upstream("gold")
+    tier = {"match": {"headers": {"x-tier": "gold"}}, "split": {"gold": 1}}
+    seventh = {"match": {"headers": {"x-number": "7"}}, "split": {"gold": 1}}
+    services = {
+        "reviews": {"endpoints": [one.address], "routes": [tier, seventh]},
+        "gold": {"endpoints": [gold.address]},
+    }
+    client = session({"services": services})
+    said = client.get("http://reviews/", headers={"X-Tier": "gold \t", "X-Name": "caf\xe9"}).json()
+    assert said["name"] == "gold"
+    assert ["X-Tier", "gold"] in said["headers"]
+    assert ["X-Name", "caf\xe9"] in said["headers"]
+    manager = meshlib_requests.PoolManager(mesh=client._mesh)
+    for lines in ({"X-Tier": b" gold "}, {"X-Number": 7}):
+        assert manager.request("GET", "http://reviews/", headers=lines).json()["name"] == "gold"
+    with pytest.raises(TypeError, match="float"):
+        manager.request("GET", "http://reviews/", headers={"X-Number": 7.5})
+    manager.clear()
+
+
 def test_ordered_redirects_and_responses_are_followed_and_read(
     session: SessionFactory, tmp_path: Path
 ) -> None:
