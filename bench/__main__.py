@@ -29,11 +29,16 @@ def main() -> int:
         parser.error("--rounds: at least 1")
     chosen = [case for case in known if not asked.only or case.name in asked.only]
     on = machine()
-    results = measure(chosen, asked.rounds, asked.seed)
+    results, missing = measure(chosen, asked.rounds, asked.seed)
     if asked.json:
         print(
             json.dumps(
-                {"machine": on, "rounds": asked.rounds, "rows": [each.to_dict() for each in results]},
+                {
+                    "machine": on,
+                    "rounds": asked.rounds,
+                    "rows": [each.to_dict() for each in results],
+                    "missing": missing,
+                },
                 indent=2,
             )
         )
@@ -41,6 +46,8 @@ def main() -> int:
         print(f"{on}; {asked.rounds} rounds\n\n{render(results)}\n")
         for case in chosen:
             print(f"{case.name}: {case.title}")
+        for name, reason in missing.items():
+            print(f"not measured: {name}: {reason}")
     missed = [each for each in results if not each.holds]
     if missed and not asked.json:
         print(f"\n{len(missed)} of {sum(each.row.at_most is not None for each in results)} bounds missed")

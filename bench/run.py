@@ -12,7 +12,7 @@ from typing import Any
 
 import bench.cases
 import bench.peers
-from bench.shapes import Case, Peer, Row
+from bench.shapes import Case, Peer, Row, Unavailable
 from bench.world import World
 
 _UNITS = {"µs": 1e6, "ms": 1e3}
@@ -87,17 +87,25 @@ def _modules(package: Any) -> list[Any]:
     return [importlib.import_module(f"{package.__name__}.{name}") for name in names]
 
 
-def measure(chosen: list[Case], rounds: int, seed: int) -> list[Result]:
-    """All peers of the cases in ``rounds``, each round in an order of its own: a slow minute of the machine hits all."""
+def measure(chosen: list[Case], rounds: int, seed: int) -> tuple[list[Result], dict[str, str]]:
+    """All peers of the cases in ``rounds``, each round in an order of its own: a slow minute of the machine hits all.
+
+    Answers also which peers cannot be measured here, and why; rows that name them are left out.
+    """
     known = peers()
     names = sorted({name for case in chosen for name in case.peers})
-    samples: dict[str, list[float]] = {name: [] for name in names}
     order = random.Random(seed)
     world, opened = World(), []
+    missing: dict[str, str] = {}
     try:
         for name in names:
             opened.append(known[name])
-            known[name].open(world)
+            try:
+                known[name].open(world)
+            except Unavailable as reason:
+                missing[name] = str(reason)
+        names = [name for name in names if name not in missing]
+        samples: dict[str, list[float]] = {name: [] for name in names}
         for number in range(rounds):
             _say(f"round {number + 1} of {rounds}")
             order.shuffle(names)
@@ -109,11 +117,13 @@ def measure(chosen: list[Case], rounds: int, seed: int) -> list[Result]:
             peer.close()
         world.close()
     spreads = {name: Spread.of(found) for name, found in samples.items()}
-    return [
+    results = [
         Result(case, row, spreads[row.peer], spreads[row.against] if row.against else None)
         for case in chosen
         for row in case.rows
+        if not missing.keys() & {row.peer, row.against}
     ]
+    return results, missing
 
 
 def _say(text: str) -> None:

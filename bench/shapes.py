@@ -13,13 +13,17 @@ from typing import Any, Protocol
 from bench.world import World
 
 
+class Unavailable(Exception):
+    """A peer cannot be measured here; the text says why."""
+
+
 class Peer(Protocol):
     """Something that is measured. ``name`` is how cases refer to it."""
 
     name: str
 
     def open(self, world: World) -> None:
-        """Make it ready, warm."""
+        """Make it ready, warm. Raises Unavailable: its rows are left out, and the reason is printed."""
 
     def sample(self) -> float:
         """One measurement, in seconds for one call (decision, import)."""

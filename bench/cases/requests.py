@@ -19,6 +19,12 @@ CASE = Case(
             at_most=0.75,
         ),
         Row(
+            "meshlib_requests.Session ÷ Junction's",
+            "meshlib_requests.Session",
+            "Junction's Session",
+            at_most=0.75,
+        ),
+        Row(
             "meshlib_requests.PoolManager ÷ urllib3.PoolManager",
             "meshlib_requests.PoolManager",
             "urllib3.PoolManager",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench import routes, run, table
-from bench.shapes import Case, Row
+from bench.shapes import Case, Row, Unavailable
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -75,6 +75,31 @@ def test_every_peer_has_the_same_routes() -> None:
         }
         assert len(mine["match"].get("headers", ())) == len(other["match"].get("headers", ()))
     assert len(set(routes.paths(100))) > 5
+
+
+def test_a_peer_that_is_not_to_be_had_is_said_and_its_rows_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    class One:
+        def __init__(self, name: str) -> None:
+            self.name = name
+            self.closed = False
+
+        def open(self, world: object) -> None:
+            if self.name == "b":
+                raise Unavailable("it does not install")
+
+        def sample(self) -> float:
+            return 1.0
+
+        def close(self) -> None:
+            self.closed = True
+
+    known = {name: One(name) for name in "ab"}
+    monkeypatch.setattr(run, "peers", lambda: known)
+    rows = (Row("a ÷ b", "a", "b", 0.5), Row("b", "b", at_most=1.0, unit="ms"), Row("a", "a", unit="ms"))
+    results, missing = run.measure([Case("case", "how", rows)], 2, 1)
+    assert [each.row.what for each in results] == ["a"]
+    assert missing == {"b": "it does not install"}
+    assert all(one.closed for one in known.values())
 
 
 def test_one_case_as_a_command() -> None:
