@@ -1,0 +1,132 @@
+"""uWSGI with the Flask service of ``uwsgi_site``, on 127.0.0.1, on a port that was bound before it starts."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+__all__ = ["Uwsgi"]
+
+ROOT = Path(__file__).resolve().parents[2]
+_START, _END = 30.0, 15.0
+
+
+class Uwsgi:
+    """A master with its workers. ``options`` are uWSGI's; ``variables`` go into its environment."""
+
+    program: tuple[str, ...] = (str(Path(sys.executable).with_name("uwsgi")),)
+
+    def __init__(self, log: Path, *options: str, **variables: str) -> None:
+        self._options = options
+        self._log = log
+        kept = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("MESHLIB_", "GRPC_", "OTEL_"))
+        }
+        # Where it is reloaded, pyuwsgi starts the interpreter that the environment was made from, without its packages.
+        packages = [path for path in sys.path if path.endswith("site-packages")]
+        path = os.pathsep.join([str(ROOT), str(ROOT / "adapters"), *packages])
+        self._environment = {**kept, "PYTHONPATH": path, **variables}
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = ""
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def workers(self) -> list[int]:
+        """The process ids of the workers that live, as the kernel has them."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return [int(child) for child in children]
+
+    def __enter__(self) -> Self:
+        with socket.socket() as listening, self._log.open("wb") as log:
+            listening.bind(("127.0.0.1", 0))
+            listening.listen(128)
+            listening.set_inheritable(True)
+            self.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+            number = listening.fileno()
+            self._process = subprocess.Popen(
+                [
+                    *self.program,
+                    f"--http-socket=fd://{number}",
+                    "--master",
+                    "--need-app",
+                    "--die-on-term",
+                    "--disable-logging",
+                    "--module=tests.support.uwsgi_site:app",
+                    *self._options,
+                ],
+                env=self._environment,
+                cwd=ROOT,
+                pass_fds=[number],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            self.get("/left", timeout=_START)
+        except BaseException:
+            self._kill()
+            raise
+        return self
+
+    def get(self, path: str = "/", timeout: float = 15.0) -> Any:
+        """The JSON that the service answers. An AssertionError that has the log, where it does not within ``timeout``."""
+        until = time.monotonic() + timeout
+        try:
+            response = httpx.get(self.url + path, timeout=max(0.1, until - time.monotonic()))
+        except httpx.HTTPError as error:
+            raise AssertionError(f"{path}: {error!r}\n{self.log}") from error
+        assert response.status_code == 200, f"{path}: {response.status_code} {response.text}\n{self.log}"
+        return response.json()
+
+    def wait_for(self, words: str, count: int = 1, timeout: float = 15.0) -> None:
+        """Until the log has ``words`` (a regular expression) ``count`` times."""
+        until = time.monotonic() + timeout
+        while len(re.findall(words, self.log)) < count:
+            assert time.monotonic() < until, f"{words!r} is not in the log {count} times:\n{self.log}"
+            time.sleep(0.02)
+
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def stop(self) -> float:
+        """Ask it to end; the seconds that it took. An AssertionError where it does not."""
+        assert self._process is not None
+        since = time.monotonic()
+        self._process.terminate()
+        try:
+            self._process.wait(_END)
+        except subprocess.TimeoutExpired:
+            self._kill()
+            raise AssertionError(f"uWSGI did not end:\n{self.log}") from None
+        return time.monotonic() - since
+
+    def __exit__(self, *exception: object) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self.stop()
+
+    def _kill(self) -> None:
+        assert self._process is not None
+        if self._process.poll() is None:
+            # The group is its own: it was started as the leader of a session.
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait(_END)
