@@ -57,11 +57,8 @@ THREADS, LAZY, HOOKS = "--enable-threads", "--lazy-apps", "--py-call-uwsgi-fork-
 @pytest.mark.parametrize(
     ("options", "at_import", "fork_support"),
     [
-        ([THREADS], False, ""),
-        ([THREADS, LAZY], False, ""),
-        ([THREADS, LAZY], True, ""),
         ([], False, ""),
-        ([LAZY], False, ""),
+        ([LAZY], True, ""),
         ([THREADS], True, ""),
         ([THREADS], True, "0"),
         ([THREADS], True, "1"),

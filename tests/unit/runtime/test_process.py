@@ -211,6 +211,60 @@ class TestAroundFork:
         assert got[0].inherited is parents
         lock.release()
 
+    def test_hooks_that_run_twice_for_one_fork_give_the_lock_back_twice(self):
+        """Python's and the C library's, under uWSGI."""
+        holder = PerProcess(Resident)
+        holder.get()
+        for _ in range(2):
+            holder.before_fork()
+        for _ in range(2):
+            holder.after_fork_in_parent()
+        used = threading.Event()
+        thread = threading.Thread(target=lambda: (holder.get(), used.set()), daemon=True)
+        thread.start()
+        assert used.wait(5.0)
+        thread.join(5.0)
+
+    def test_who_ran_before_a_fork_runs_after_it_though_others_were_armed_meanwhile(self, monkeypatch):
+        told = []
+        monkeypatch.setattr(process, "_before", lambda **_: told.append("before"))
+        monkeypatch.setattr(process, "_every", lambda step: told.append("after"))
+        first, second = process._Hooks(1), process._Hooks(2)
+        monkeypatch.setattr(process, "_armed", 1)
+        first.before()
+        monkeypatch.setattr(process, "_armed", 2)
+        first.after_in_parent()
+        second.after_in_parent()
+        assert told == ["before", "after"]
+        first.before()
+        second.before()
+        first.after_in_parent()
+        second.after_in_parent()
+        assert told == ["before", "after"] * 2
+
+    @pytest.mark.parametrize("end", ["close", "drop"])
+    def test_what_a_parent_left_is_never_finalized_in_a_child(self, monkeypatch, end):
+        """Its channels and sockets are the parent's."""
+        holder = PerProcess(Resident)
+        parents = weakref.ref(holder.get())
+        monkeypatch.setattr(process, "getpid", lambda: os.getpid() + 1)
+        monkeypatch.setattr(process, "_inherited", [])
+        if end == "close":
+            holder.close()
+        del holder
+        gc.collect()
+        assert parents() is not None
+        assert parents().journal == []
+
+    def test_an_ancestors_process_id_that_comes_again_is_another_process(self, monkeypatch):
+        holder = PerProcess(Resident)
+        parents = holder.get()
+        holder.before_fork()
+        holder.after_fork_in_child()
+        assert holder.peek() is None
+        assert holder.inherited is parents
+        assert holder.get() is not parents
+
     def test_a_running_stream_is_warned_of_once(self, monkeypatch, caplog):
         monkeypatch.setattr(process, "_warned", False)
         holder = PerProcess(lambda inherited: Resident(inherited, streaming=True))
