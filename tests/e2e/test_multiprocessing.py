@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -157,3 +158,21 @@ def test_children_of_meshlib_run_join_too(plane, tmp_path, method):
     """``reviews`` is a name that only the control plane knows: who is not in the mesh cannot call it."""
     command = [sys.executable, "-m", "meshlib", "run", "--", sys.executable]
     run(tmp_path, PLAIN, command, [method], MESHLIB_XDS_SERVER=plane.address)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_what_the_page_shows(tmp_path, number):
+    page = (ROOT / "docs" / "tasks" / "multiprocessing.md").read_text()
+    program = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)[number]
+    host = build.virtual_host("stock", build.route("/", cluster="c1"), domains=["stock"])
+    with (
+        Upstream("u") as upstream,
+        ControlPlane(
+            build.api_listener("stock", build.route_config("r", host)),
+            build.cluster("c1"),
+            build.endpoints("c1", upstream.address),
+        ) as plane,
+    ):
+        program = program.replace("print(", "print('done'); found = (")
+        run(tmp_path, program, [sys.executable], [], MESHLIB_XDS_SERVER=plane.address)
+        assert upstream.requests_total == 8

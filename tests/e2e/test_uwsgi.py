@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -122,4 +124,35 @@ def test_a_graceful_reload(site, options):
         calls(server)
         assert server.get("/left")["pid"] != before
         assert server.stop() < 5
+        assert "Traceback" not in server.log
+
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "tasks" / "uwsgi.md"
+
+
+@pytest.mark.parametrize("warmed", [False, True], ids=["as it stands", "warmed after the fork"])
+def test_what_the_page_shows(plane, tmp_path, warmed):
+    """Its uwsgi.ini and its application, with a port of ours; and what it shows for the time after a fork."""
+    text = PAGE.read_text()
+    (ini,) = re.findall(r"^```ini\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    application, postfork = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    if warmed:
+        ini, application = ini.replace("lazy-apps = true\n", ""), f"{application}\n\n{postfork}"
+    # The server's tests wait for /left.
+    left = '\n\n@app.get("/left")\ndef left():\n    return {}\n'
+    tmp_path.joinpath("shop.py").write_text(application + left)
+    tmp_path.joinpath("uwsgi.ini").write_text(ini)
+    with Uwsgi(
+        tmp_path / "log",
+        f"--ini={tmp_path / 'uwsgi.ini'}",
+        f"--chdir={tmp_path}",
+        module="",
+        MESHLIB_XDS_SERVER=plane.address,
+    ) as server:
+        with ThreadPoolExecutor(6) as pool:
+            answers = list(pool.map(lambda _: server.get("/"), range(12)))
+        assert {answer["name"] for answer in answers} == {"stock"}
+        assert len(server.workers) == 4
+        assert server.stop() < 5
+        assert "meshlib" not in server.log
         assert "Traceback" not in server.log

@@ -21,12 +21,16 @@ _START, _END = 30.0, 15.0
 
 
 class Uwsgi:
-    """A master with its workers. ``options`` are uWSGI's; ``variables`` go into its environment."""
+    """A master with its workers. ``options`` are uWSGI's, ``module`` the application (none: the options
+    say it); ``variables`` go into its environment.
+    """
 
     program: tuple[str, ...] = (str(Path(sys.executable).with_name("uwsgi")),)
 
-    def __init__(self, log: Path, *options: str, **variables: str) -> None:
-        self._options = options
+    def __init__(
+        self, log: Path, *options: str, module: str = "tests.support.uwsgi_site:app", **variables: str
+    ) -> None:
+        self._options = ([f"--module={module}"] if module else []) + list(options)
         self._log = log
         kept = {
             key: value
@@ -70,7 +74,6 @@ class Uwsgi:
                     "--need-app",
                     "--die-on-term",
                     "--disable-logging",
-                    "--module=tests.support.uwsgi_site:app",
                     *self._options,
                 ],
                 env=self._environment,
