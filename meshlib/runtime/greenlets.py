@@ -52,7 +52,7 @@ def leaves_streams_alone() -> bool:
     hundred crash in grpc's hooks before they execute anything; switched on, the parent waits in them for threads that never
     come to rest, with a stream open under gevent.
     """
-    return os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "").lower() in ("0", "false", "no", "off")
+    return os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "").lower() in ("0", "f", "false", "n", "no")
 
 
 def after_fork(step: Callable[[], None]) -> None:

@@ -17,6 +17,7 @@ from meshlib.core.resolve import compile_view
 from meshlib.errors import NotReady
 from meshlib.model.events import ConfigurationChanged, SourceChanged
 from meshlib.model.snapshot import EMPTY, Part, Snapshot
+from meshlib.runtime import greenlets
 from meshlib.runtime.clusters import Clusters
 from meshlib.runtime.interest import Interest
 from meshlib.runtime.store import Store
@@ -35,6 +36,11 @@ __all__ = ["Feed", "Runtime", "Workers"]
 
 #: Seconds between looks for what is not used any more.
 SWEEP = 30.0
+
+LATE = (
+    "meshlib: gevent has patched this process after calls of the mesh were made: locks of before block every greenlet. "
+    "Remedy: call gevent.monkey.patch_all() before anything else is imported"
+)
 
 _log = logging.getLogger("meshlib")
 
@@ -137,6 +143,7 @@ class Runtime:
         self._began = clock.now()
         self.running = False
         self.closed = False
+        self._green = greenlets.patched("threading")
         snapshot, previous = (inherited.store.snapshot, inherited.store.view) if inherited else (EMPTY, None)
         self.store: Store = Store(self._compile, self.clusters.reconcile, clock.now, snapshot, previous)
         for watcher in watchers:
@@ -360,6 +367,9 @@ class Runtime:
         self.feed.want(name, authority)
 
     def _sweep(self) -> None:
+        if not self._green and greenlets.patched("threading"):
+            self._green = True
+            _log.warning(LATE)
         for name in self.interest.sweep(self.clock.now()):
             self.feed.forget(name)
         self.store.sweep()

@@ -10,6 +10,7 @@ from os import getpid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from meshlib.runtime import greenlets
 from meshlib.xds.bootstrap import ChannelKind
 
 if TYPE_CHECKING:
@@ -71,8 +72,7 @@ def refusal() -> str:
 
 
 def _gevent_refusal() -> str:
-    monkey = sys.modules.get("gevent.monkey")
-    if monkey is None or not monkey.is_module_patched("threading"):
+    if not greenlets.patched("threading"):
         return ""
     cygrpc = sys.modules.get("grpc._cython.cygrpc")
     return "" if getattr(cygrpc, "g_gevent_activated", False) else GEVENT
@@ -92,10 +92,19 @@ def wait_quiet(timeout: float) -> bool:
         if names is None:
             time.sleep(min(timeout, 0.1))
             return False
-        if not names:
+        if not names and not _gevent_busy():
             return True
         time.sleep(0.001)
     return False
+
+
+def _gevent_busy() -> bool:
+    """Whether a thread of gevent's pool may still hold the lock of grpc's queue of greenlets: the last channel's closing
+    wakes one that waits there. A child would wait for that lock for ever. Threads that do other things count as well.
+    """
+    cygrpc = sys.modules.get("grpc._cython.cygrpc")
+    pool = getattr(cygrpc, "g_gevent_threadpool", None)
+    return pool is not None and len(pool) > 0
 
 
 #: Names of grpc core's threads, as far as Linux keeps them (15 characters).

@@ -201,30 +201,6 @@ def test_multiprocessing_with_fork(plane):
     assert out.strip() == "{'127.0.0.1:9001'}"
 
 
-def test_gevent_without_grpcs_preparation_fails_at_once_with_the_remedy(plane):
-    """gevent itself is not needed: what is looked at is whether it patched threading."""
-    out, _ = run(
-        """
-        import sys, time, types
-        monkey = types.ModuleType("gevent.monkey")
-        monkey.is_module_patched = lambda name: name == "threading"
-        sys.modules["gevent"], sys.modules["gevent.monkey"] = types.ModuleType("gevent"), monkey
-        import meshlib
-        mesh = meshlib.Mesh({"xds": {"server": sys.argv[1]}, "services": {"mine": {"endpoints": ["127.0.0.1:1"]}}})
-        began = time.monotonic()
-        try:
-            mesh._runtime().wait_known("http", "reviews", None, "reviews", 5.0)
-        except meshlib.NotReady as error:
-            print(error)
-        assert time.monotonic() - began < 2
-        assert mesh.explain("GET", "http://mine/").via == "mesh"
-        mesh.close()
-        """,
-        plane.address,
-    )
-    assert "init_gevent" in out
-
-
 def test_no_thread_but_the_applications_takes_a_signal(plane):
     """uWSGI's handler ends the process in whatever thread it runs, and waits for ever where that is not the main one."""
     out, err = run(
