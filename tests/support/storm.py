@@ -295,6 +295,8 @@ def counters(mesh: meshlib.Mesh) -> dict[str, int]:
 def pooled(transport: Any) -> tuple[int, int]:
     """Connections of a client's transport: open, and idle."""
     logic = transport._logic
-    pools = [logic._mine.pools] if hasattr(logic, "_mine") else [state.pools for state in logic._loops.values()]
+    pools = (
+        [logic._mine.pools] if hasattr(logic, "_mine") else [state.pools for state in logic._loops.values()]
+    )
     every = [pool for found in pools if found is not None for pool in found.all()]
     return sum(pool.open for pool in every), sum(pool.idle for pool in every)
