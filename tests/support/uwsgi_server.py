@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any, Self
@@ -103,10 +104,10 @@ class Uwsgi:
 
     def wait_for(self, words: str, count: int = 1, timeout: float = 15.0) -> None:
         """Until the log has ``words`` (a regular expression) ``count`` times."""
-        until = time.monotonic() + timeout
+        until, pause = time.monotonic() + timeout, threading.Event()
         while len(re.findall(words, self.log)) < count:
             assert time.monotonic() < until, f"{words!r} is not in the log {count} times:\n{self.log}"
-            time.sleep(0.02)
+            pause.wait(0.02)
 
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
