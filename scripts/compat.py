@@ -67,6 +67,14 @@ class Outside:
 
 
 @dataclass(frozen=True, slots=True)
+class Unrun:
+    """Tests that are not run in any mode, by pytest's ids (without parameters: whatever these are), and why."""
+
+    reason: str
+    tests: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Suite:
     """What a ``suite.toml`` says.
 
@@ -87,6 +95,7 @@ class Suite:
     options: tuple[str, ...] = ()
     least: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     outside: tuple[Outside, ...] = ()
+    unrun: tuple[Unrun, ...] = ()
     seconds: float = 300.0
     weight: int = 0
 
@@ -116,7 +125,9 @@ class Run:
 
 def main(arguments: list[str]) -> int:
     """Make what is missing, run, compare, print; the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("suites", nargs="*", metavar="SUITE", help="which; default: all")
     parser.add_argument("--list", action="store_true", help="say which there are, and do nothing")
     parser.add_argument("--jobs", type=int, default=2, help="how many suites run at once; default: 2")
@@ -138,12 +149,15 @@ def main(arguments: list[str]) -> int:
 def load(path: Path) -> Suite:
     """The suite of a ``suite.toml``. Raises TypeError for a key that is not known or missing, ValueError for a wrong mode."""
     said: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    lists = {name: tuple(said.pop(name)) for name in ("tests", "modes", "needs", "options") if name in said}
+    lists: dict[str, Any] = {
+        name: tuple(said.pop(name)) for name in ("tests", "modes", "needs", "options") if name in said
+    }
     outside = tuple(
         Outside(one.pop("reason"), tuple(one.pop("modes")), tuple(one.pop("tests")), **one)
         for one in said.pop("outside", ())
     )
-    suite = Suite(name=path.parent.name, outside=outside, **lists, **said)
+    unrun = tuple(Unrun(one.pop("reason"), tuple(one.pop("tests")), **one) for one in said.pop("unrun", ()))
+    suite = Suite(name=path.parent.name, outside=outside, unrun=unrun, **lists, **said)
     unknown = {*suite.least, *(mode for one in outside for mode in one.modes)} - {*suite.modes}
     if suite.modes[0] != "plain" or unknown:
         raise ValueError(f"{path}: the first mode is plain, and of those named there is no {sorted(unknown)}")
@@ -180,8 +194,11 @@ def check(suite: Suite) -> tuple[str, list[str]]:
 
 
 def aside(suite: Suite) -> str:
-    """What is outside the contract, for the table."""
+    """What is outside the contract, and what is not run, for the table."""
     lines = []
+    for left in suite.unrun:
+        lines.append(f"{'':14}   not run: {left.reason}")
+        lines += [f"{'':14}     {test}" for test in left.tests]
     for one in suite.outside:
         lines.append(f"{'':14}   outside, in {', '.join(one.modes)}: {one.reason}")
         lines += [f"{'':14}     {test}" for test in one.tests]
@@ -193,15 +210,21 @@ def judge(suite: Suite, runs: Mapping[str, Run]) -> list[str]:
     plain = {name for name, word in runs["plain"].results.items() if word == "passed"}
     faults = []
     if len(plain) < suite.passed:
-        faults.append(f"plain: {len(plain)} tests passed; there were {suite.passed}: is something missing here?")
+        faults.append(
+            f"plain: {len(plain)} tests passed; there were {suite.passed}: is something missing here?"
+        )
     for mode, one in runs.items():
         for kind, least in suite.least.get(mode, {}).items():
             if one.calls.get(kind, 0) < least:
                 faults.append(f"{mode}: only {one.calls.get(kind, 0)} calls were {kind!r}, not {least}")
         outside = {test for entry in suite.outside if mode in entry.modes for test in entry.tests}
         lost = {name for name in plain if one.results.get(name) != "passed"}
-        faults += [f"{mode}: lost: {name}: {one.results.get(name, 'not run')}" for name in sorted(lost - outside)]
-        faults += [f"{mode}: is listed as outside, and is not lost: {name}" for name in sorted(outside - lost)]
+        faults += [
+            f"{mode}: lost: {name}: {one.results.get(name, 'not run')}" for name in sorted(lost - outside)
+        ]
+        faults += [
+            f"{mode}: is listed as outside, and is not lost: {name}" for name in sorted(outside - lost)
+        ]
     return faults
 
 
@@ -220,7 +243,8 @@ def environment(suite: Suite) -> Path:
     folder = suite.folder / "venv"
     python = folder / "bin" / "python"
     wanted = [f"{ROOT}[{suite.extras}]", f"{suite.package}=={suite.release}", *suite.needs]
-    stamp, said = folder / ".stamp", json.dumps([*wanted, (ROOT / "pyproject.toml").read_text(encoding="utf-8")])
+    stamp = folder / ".stamp"
+    said = json.dumps([*wanted, (ROOT / "pyproject.toml").read_text(encoding="utf-8")])
     if not stamp.exists() or stamp.read_text(encoding="utf-8") != said:
         print(f"setting up {folder.relative_to(ROOT)} …", flush=True)
         if not python.exists():
@@ -259,7 +283,9 @@ def run(suite: Suite, python: Path, source: Path, mode: str) -> Run:
     return Run(results, calls, time.monotonic() - begun)
 
 
-def pytest(suite: Suite, python: Path, name: str, where: Path, *options: str) -> tuple[dict[str, str], Counter[str]]:
+def pytest(
+    suite: Suite, python: Path, name: str, where: Path, *options: str
+) -> tuple[dict[str, str], Counter[str]]:
     """One run of pytest in the folder ``where``; ``name`` begins with the mode. Outcomes, and counts of calls."""
     base = suite.folder / f"{suite.name}-{name}"
     report, counts, log = (base.with_suffix(suffix) for suffix in (".xml", ".json", ".log"))
@@ -267,14 +293,14 @@ def pytest(suite: Suite, python: Path, name: str, where: Path, *options: str) ->
         path.unlink(missing_ok=True)
     # Where a release has no configuration of its own, pytest would look further up, and find this project's.
     (suite.folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
-    words = (str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:meshlib", "-p", "substitute")
-    words += ("--timeout=60", f"--junit-xml={report}", *suite.options, *options)
+    plugins = ("-p", "no:cacheprovider", "-p", "no:meshlib", "-p", "compat_kit", "-p", "substitute")
+    words = (str(python), "-m", "pytest", "-q", *plugins, "--timeout=60", f"--junit-xml={report}")
     with log.open("w", encoding="utf-8") as out:
         try:
             subprocess.run(
-                words,
+                (*words, *suite.options, *options),
                 cwd=where,
-                env=variables(suite, name.partition("-operations")[0], counts),
+                env=variables(suite, name, counts),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -290,15 +316,17 @@ def pytest(suite: Suite, python: Path, name: str, where: Path, *options: str) ->
     return outcomes(report), Counter(calls)
 
 
-def variables(suite: Suite, mode: str, counts: Path) -> dict[str, str]:
+def variables(suite: Suite, name: str, counts: Path) -> dict[str, str]:
     """The environment of a run: the caller's, without what would change what a test sees."""
+    unrun = [test for one in suite.unrun for test in one.tests] if name in suite.modes else []
     path = [str(part) for part in (HOME / suite.name, HOME / "kit", ROOT / "adapters", ROOT)]
     return {
         **{name: value for name, value in os.environ.items() if not OURS.search(name)},
         "PYTHONPATH": os.pathsep.join(path),
         "PYTHONDONTWRITEBYTECODE": "1",
-        "MESHLIB_COMPAT": mode,
+        "MESHLIB_COMPAT": name.removesuffix("-operations"),
         "MESHLIB_COMPAT_COUNTS": str(counts),
+        "MESHLIB_COMPAT_UNRUN": json.dumps(unrun),
     }
 
 

@@ -1,4 +1,4 @@
-"""What the plugins of ``tests/compat`` share: a mesh for each host that is asked for, and the count of what was done.
+"""What the plugins of ``tests/compat`` share: a mesh for each host that is asked for, the count of what was done, and what is not run.
 
 A test's server listens on loopback at a port that nobody knows before. So each ``host:port`` becomes a service when it is first
 asked for: a mesh of its own, whose endpoints are the same server under addresses that no URL has.
@@ -12,6 +12,7 @@ import os
 import threading
 from collections import Counter
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import meshlib
@@ -73,3 +74,19 @@ def _report() -> None:
 
 
 atexit.register(_report)
+
+
+def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
+    """Leave out what the suite says is not run. Raises where there is no such test."""
+    unrun = set(json.loads(os.environ["MESHLIB_COMPAT_UNRUN"]))
+    missing = unrun - {name for item in items for name in names(item)}
+    if missing:
+        raise ValueError(f"not to be run, and not there: {sorted(missing)}")
+    left = [item for item in items if not unrun.isdisjoint(names(item))]
+    items[:] = [item for item in items if item not in left]
+    config.hook.pytest_deselected(items=left)
+
+
+def names(item: Any) -> tuple[str, str]:
+    """A test's id, and that of all that differ from it in their parameters."""
+    return item.nodeid, item.nodeid.partition("[")[0]

@@ -5,15 +5,15 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-import meshlib_requests.sessions
 import requests
 import requests.adapters
 import requests.sessions
 from compat_kit import COUNTS, count, mesh_for
-from meshlib_requests import MeshAdapter
 
 import meshlib
+import meshlib_requests.sessions
 from meshlib.mesh import default
+from meshlib_requests import MeshAdapter
 
 __all__ = ["put_in_place"]
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
-from compat_kit import ALIASES, count, mesh_for
-from meshlib_requests import fronts
+import urllib3
+from compat_kit import ALIASES, COUNTS, MODE, configure, count, mesh_for
 from urllib3.exceptions import HTTPError
 
 from meshlib.mesh import default
+from meshlib_requests import fronts
 
-__all__ = ["count_calls", "runtime_for"]
+__all__ = ["count_calls", "patch", "runtime_for", "told"]
 
 
 def runtime_for(pool: Any) -> Any:
@@ -34,3 +36,24 @@ def count_calls() -> None:
         return response
 
     fronts.Front._carry = counted  # type: ignore[method-assign]
+
+
+def told(pool: Any) -> Any:
+    """A pool that was made; with ``…-mesh`` it has the mesh of its host from here on."""
+    COUNTS["pools"] += 1
+    if MODE.endswith("-mesh") and isinstance(pool, fronts.Front):
+        pool.runtime = runtime_for(pool)
+    return pool
+
+
+def patch() -> None:
+    """``meshlib.auto``."""
+    if MODE.endswith("-mesh"):
+        configure(1)  # a mesh that has something; which one a pool has it is told above
+    import_module("meshlib.auto")
+    patched = urllib3.PoolManager._new_pool
+
+    def make(self: Any, *args: Any, **options: Any) -> Any:
+        return told(patched(self, *args, **options))
+
+    urllib3.PoolManager._new_pool = make  # type: ignore[method-assign]

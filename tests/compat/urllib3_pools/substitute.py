@@ -13,9 +13,9 @@ import urllib3.connectionpool
 import urllib3.poolmanager
 from compat_kit import MODE
 from compat_urllib3_kit import count_calls
-from meshlib_requests import fronts
 
 from meshlib.mesh import default
+from meshlib_requests import fronts
 
 
 def put_pools() -> None:
