@@ -69,8 +69,8 @@ interop-istio: $(VENV)/.stamp-dev ## against Istio's discovery server (needs Go;
 	@$(PYTEST) tests/interop/istiod --timeout=1800 $(PYTEST_ARGS)
 
 .PHONY: compat
-compat: $(VENV)/.stamp-dev ## requests' own tests over ours, in an environment of its own
-	@$(PY) scripts/compat_requests.py
+compat: $(VENV)/.stamp-dev ## other projects' own tests over ours, each package in an environment of its own
+	@$(PY) scripts/compat.py
 
 .PHONY: drift
 drift: $(VENV)/.stamp-dev ## our wire schema against the published one, in an environment of its own
