@@ -146,7 +146,7 @@ def test_both_sides_of_a_fork_go_on(table, cell):
             continue
         assert "error" not in fork, (fork, done.stderr)
         assert fork["status"] == 0
-        assert fork["exit"] < 5
+        assert fork["exit"] < 8
         if row in WARM:
             assert fork["first"] < 1.5, "the first call waited"
         if row == "hook":
@@ -157,7 +157,9 @@ def test_both_sides_of_a_fork_go_on(table, cell):
             assert fork["stream"] < 16
     assert end["closed"] < 1.5
     warned = done.stderr.count("ran before fork")
-    assert warned == (0 if static or row in ("imported", "closed") else 1), done.stderr
+    # In first calls the fork may come before the stream.
+    lines = {0} if static or row in ("imported", "closed") else {0, 1} if row == "first_calls" else {1}
+    assert warned in lines, done.stderr
     if warned:
         line = next(line for line in done.stderr.splitlines() if "ran before fork" in line)
         assert "meshlib" in line
