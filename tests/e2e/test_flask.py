@@ -15,6 +15,7 @@ WORKERS = {
     "sync": (),
     "gthread": ("--worker-class", "gthread", "--threads", "2"),
     "preload": ("--preload", "--workers", "2"),
+    "gevent": ("--worker-class", "gevent"),
 }
 
 

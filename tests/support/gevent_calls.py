@@ -10,6 +10,7 @@ from gevent import monkey
 monkey.patch_all()
 
 import contextlib  # noqa: E402
+import contextvars  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
 import subprocess  # noqa: E402
@@ -399,6 +400,10 @@ def contexts(argument: dict[str, Any]) -> Any:
             gevent.sleep(0)
             left = meshlib.deadlines.current_deadline() - time.monotonic()
             found["own deadline" if 29 + number < left <= 30 + number else "another's deadline"] += 1
+            spawned = gevent.spawn(meshlib.deadlines.current_deadline).get()
+            handed = gevent.spawn(contextvars.copy_context().run, meshlib.deadlines.current_deadline).get()
+            found["spawned with none"] += spawned is None
+            found["spawned with it"] += handed is not None
 
     greenlets = [gevent.spawn(serve, number) for number in range(50)]
     greenlets += [gevent.spawn(bounded, number) for number in range(50)]
