@@ -13,14 +13,13 @@ The module ``gevent`` is only looked at where the application has imported it.
 from __future__ import annotations
 
 import _thread
-import os
 import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["after_fork", "leaves_streams_alone", "only_executes", "patched"]
+__all__ = ["after_fork", "only_executes", "patched"]
 
 #: Frames from a hook up to gevent's ``Popen._execute_child``: the hook's own, ``fork_and_watch``.
 _DEPTH = 6
@@ -45,14 +44,6 @@ def only_executes() -> bool:
             return frame.f_locals.get("preexec_fn") is None
         frame = frame.f_back
     return False
-
-
-def leaves_streams_alone() -> bool:
-    """Whether a fork that only executes needs no pause: grpc's fork support is switched off. Left unset, a few children in a
-    hundred crash in grpc's hooks before they execute anything; switched on, the parent waits in them for threads that never
-    come to rest, with a stream open under gevent.
-    """
-    return os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "").lower() in ("0", "f", "false", "n", "no")
 
 
 def after_fork(step: Callable[[], None]) -> None:

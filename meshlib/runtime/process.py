@@ -43,6 +43,7 @@ __all__ = [
     "Resident",
     "SharedWorker",
     "arm_again",
+    "grpc_keeps_out_of_forks",
     "settle_before_fork",
 ]
 
@@ -330,6 +331,11 @@ def arm_again() -> None:
         _arm()
 
 
+def grpc_keeps_out_of_forks() -> bool:
+    """Whether grpc's own support for forks is switched off. As its core reads it: what is no truth value counts as unset."""
+    return os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "").lower() in ("0", "f", "false", "n", "no")
+
+
 class _Hooks:
     """One registration. ``_armed`` may change while a fork is under way, so whoever ran before it runs after it."""
 
@@ -341,7 +347,9 @@ class _Hooks:
         if self._number != _armed:
             return
         executes = greenlets.only_executes()
-        if not (executes and greenlets.leaves_streams_alone()):
+        # A child that only executes needs no pause where grpc keeps out of forks. Left unset, a few such children in a hundred
+        # crash in grpc's hooks; switched on, the parent waits in them for threads that never rest, with a stream under gevent.
+        if not (executes and grpc_keeps_out_of_forks()):
             self._ran_in = getpid()
             _before(executes=executes)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import time
 from os import getpid
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from meshlib.runtime import greenlets
+from meshlib.runtime.process import grpc_keeps_out_of_forks
 from meshlib.xds.bootstrap import ChannelKind
 
 if TYPE_CHECKING:
@@ -55,13 +55,8 @@ def note_fork() -> None:
     """Before a fork, in the parent, when our own channels are gone: what the child must know."""
     global _left_by  # noqa: PLW0603 - inherited by the child, and that is what it is for
     if _left_by in (0, getpid()):
-        unsafe = "grpc" in sys.modules and _fork_support_is_off() and bool(_grpc_threads())
+        unsafe = "grpc" in sys.modules and grpc_keeps_out_of_forks() and bool(_grpc_threads())
         _left_by = getpid() if unsafe else 0
-
-
-def _fork_support_is_off() -> bool:
-    """As grpc's core reads it: what is no truth value counts as unset."""
-    return os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "").lower() in ("0", "f", "false", "n", "no")
 
 
 def refusal() -> str:
