@@ -293,7 +293,7 @@ def _warn() -> None:
 
 
 def settle_before_fork(step: Callable[[], None]) -> None:
-    """Call ``step`` before every fork, once all meshes are paused; it must not take longer than half a second."""
+    """Call ``step`` before every fork, once all meshes are paused. It bounds its own time; the fork waits for it."""
     _settlers.append(step)
 
 
