@@ -132,8 +132,8 @@ class _Checked(ssl.SSLContext):
 
 
 class _CheckedSocket(ssl.SSLSocket):
-    def do_handshake(self, block: bool = False) -> None:
-        super().do_handshake(block)
+    def do_handshake(self, *block: bool) -> None:  # gevent's takes none
+        super().do_handshake(*block)
         _check(self)
 
 

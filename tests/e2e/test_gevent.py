@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -14,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
-from meshlib.testing import ControlPlane, UpstreamProcess, build
+from meshlib.testing import ControlPlane, Upstream, UpstreamProcess, build
 from meshlib.testing.ports import reserve
 from tests.support.dns_server import DnsServer
 
@@ -118,6 +120,58 @@ def test_what_a_request_says_stays_with_its_greenlet(addresses: list[str]) -> No
     found, _ = run("contexts", {"addresses": addresses})
     own = {"own deadline": 50, "spawned with none": 50, "spawned with it": 50}
     assert found == {"kept": 150, "carried": 150, "clean": 150, "plain": 50, **own}
+
+
+def demanding(path: Path, address: str, ca: Path, name: str) -> dict[str, str]:
+    """A mesh that demands TLS and ``name`` in the certificate, in Envoy's shape."""
+    tls = {
+        "sni": "reviews",
+        "common_tls_context": {
+            "validation_context": {
+                "trusted_ca": {"filename": str(ca)},
+                "match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": name}}],
+            }
+        },
+    }
+    kind = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+    socket = {"name": "tls", "typed_config": build.any_of(kind, tls)}
+    routes = build.route_config(
+        "r", build.virtual_host("v", build.route("/", cluster="c"), domains=["reviews"])
+    )
+    resources = {
+        "listeners": [build.without_type(build.listener("l", routes, address="0.0.0.0:80"))],
+        "clusters": [build.without_type(build.cluster("c", [address], transport_socket=socket))],
+    }
+    path.write_text(json.dumps({"static_resources": resources}))
+    return {"services_file": str(path)}
+
+
+def test_tls_of_the_url_and_of_the_mesh(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    ca = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(ca))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("reviews").configure_cert(context)
+    with Upstream("secure", tls=context) as upstream:
+        address = upstream.address
+        services = {"reviews": {"endpoints": [address], "timeout": 20.0}}
+        cases = {
+            "url": {"url": "https://reviews/", "config": {"services": services}},
+            "mesh": {
+                "url": "http://reviews/",
+                "config": demanding(tmp_path / "a.json", address, ca, "reviews"),
+            },
+            "other": {
+                "url": "http://reviews/",
+                "config": demanding(tmp_path / "b.json", address, ca, "ratings"),
+            },
+        }
+        found, _ = run("secured", {"ca": str(ca), "cases": cases})
+    assert found["cases"]["url"][0] == {"200": 40}
+    assert found["cases"]["mesh"][0] == {"200": 40}
+    assert found["cases"]["other"][0] == {"ConnectFailed, names": 40}
+    assert max(seconds for _, seconds in found["cases"].values()) < 4  # one after the other: 4 at least
+    assert found["ticks"] > 10
 
 
 # --- sources, processes -----------------------------------------------------------------------------------------------

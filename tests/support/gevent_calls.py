@@ -13,6 +13,7 @@ import contextlib  # noqa: E402
 import contextvars  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
+import ssl  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
 import threading  # noqa: E402
@@ -508,6 +509,37 @@ def dumped(pid: int, folder: str) -> int:
     return len(ask(pid, "status", [Path(folder)])[0]["clusters"])
 
 
+def secured(argument: dict[str, Any]) -> Any:
+    """TLS that the URL asks for, and TLS that the mesh demands, with a name that is in the certificate and one that is not."""
+    found: dict[str, Any] = {}
+    ca, cases = argument["ca"], argument["cases"]
+    trusting = ssl.create_default_context(cafile=ca)
+    order = told(delay=0.1)
+    with Ticks() as ticks:
+        for name, case in cases.items():
+            mesh = meshlib.Mesh(case["config"])
+            client = meshlib.Client(mesh=mesh, verify=trusting)
+            session = meshlib_requests.Session(mesh=mesh)
+            session.trust_env, session.verify = False, ca
+
+            def call(one: Any, url: str = case["url"]) -> str:
+                try:
+                    return str(one.get(url, headers=order).status_code)
+                except meshlib.MeshError as error:
+                    return (
+                        f"{type(error).__name__}, {'names' if 'none of the names' in str(error) else error}"
+                    )
+
+            since = time.monotonic()
+            calls = [gevent.spawn(call, one) for one in (client, session) for _ in range(20)]
+            gevent.joinall(calls, timeout=60)
+            found[name] = [Counter(one.value for one in calls), time.monotonic() - since]
+            client.close()
+            session.close()
+            mesh.close()
+    return {"cases": found, "ticks": ticks.count}
+
+
 def exits(argument: dict[str, Any]) -> Any:
     """The end of a program that closes nothing, with greenlets in calls and with bodies that nobody reads."""
     mesh = meshlib.Mesh({"services": {"reviews": {"endpoints": argument["addresses"]}}})
@@ -533,6 +565,7 @@ PROGRAMS = {
         contexts,
         sources,
         children,
+        secured,
         exits,
     )
 }
