@@ -15,6 +15,9 @@ CODE := meshlib $(wildcard adapters) scripts
 GENERATORS := $(wildcard scripts/config_reference.py scripts/xds_fields.py)
 SEEDS ?= 100
 RUNS ?= 3
+REQUESTS ?= 5000
+SUITES ?=
+JOBS ?= 2
 PYTEST_ARGS ?=
 
 # ---------------------------------------------------------------------------------------------- what one asks for
@@ -57,8 +60,8 @@ storm: $(VENV)/.stamp-dev ## 20,000 calls while control plane and endpoints die 
 	@$(PYTEST) tests/e2e -m storm --timeout=900 $(PYTEST_ARGS)
 
 .PHONY: fleet
-fleet: $(VENV)/.stamp-dev ## 5,000 requests through each web server and worker, three services deep, under restarts; RUNS=20 starts each so often
-	@MESHLIB_FLEET_RUNS=$(RUNS) $(PYTEST) tests/e2e -m fleet --timeout=900 -o faulthandler_timeout=0 $(PYTEST_ARGS)
+fleet: $(VENV)/.stamp-dev ## REQUESTS requests through each web server and worker, three services deep, under restarts; each is started RUNS times
+	@MESHLIB_FLEET_REQUESTS=$(REQUESTS) MESHLIB_FLEET_RUNS=$(RUNS) $(PYTEST) tests/e2e -m fleet --timeout=900 -o faulthandler_timeout=0 $(PYTEST_ARGS)
 
 .PHONY: interop
 interop: $(VENV)/.stamp-dev ## against go-control-plane (needs Go)
@@ -69,8 +72,8 @@ interop-istio: $(VENV)/.stamp-dev ## against Istio's discovery server (needs Go;
 	@$(PYTEST) tests/interop/istiod --timeout=1800 $(PYTEST_ARGS)
 
 .PHONY: compat
-compat: $(VENV)/.stamp-dev ## other projects' own tests over ours, each package in an environment of its own
-	@$(PY) scripts/compat.py
+compat: $(VENV)/.stamp-dev ## other projects' own tests over ours, each package in an environment of its own; SUITES=requests is one
+	@$(PY) scripts/compat.py --jobs $(JOBS) $(SUITES)
 
 .PHONY: drift
 drift: $(VENV)/.stamp-dev ## our wire schema against the published one, in an environment of its own
