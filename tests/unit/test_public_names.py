@@ -109,8 +109,8 @@ class TestGrpc:
 
 #: Of meshlib_requests, what is not requests' own object.
 OF_REQUESTS = {
-    "MeshAdapter", "PoolManager", "Session", "adapters", "api", "delete", "get", "head", "options", "patch", "post", "put",
-    "request", "session", "sessions",
+    "MeshAdapter", "PoolManager", "Session", "adapters", "api", "call_options", "delete", "get", "head", "options", "patch",
+    "post", "put", "request", "session", "sessions",
 }  # fmt: skip
 ADAPTERS = {
     "meshlib.auto": {"install", "remove"},
