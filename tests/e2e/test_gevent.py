@@ -347,31 +347,3 @@ def test_without_it_a_call_fails_at_once_with_the_remedy_and_others_work(
         assert program.ask("state") == "failed"
         program.ask("close")
         assert "init_gevent" in program.end()
-
-
-def test_patched_while_a_stream_is_up_no_other_is_opened(plane: ControlPlane, addresses: list[str]) -> None:
-    host = build.virtual_host("planned", build.route("/", cluster="c1"), domains=["planned"])
-    plane.update(build.api_listener("planned", build.route_config("p", host)))
-    argument = {"addresses": addresses, "xds": plane.address}
-    program = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.gevent_late", "used", json.dumps(argument)],
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert program.stdout is not None
-        assert program.stdout.readline() == "now\n"
-        plane.restart()
-        out, err = program.communicate("\n", timeout=60)
-    finally:
-        if program.poll() is None:
-            program.kill()
-            program.communicate()
-    assert program.returncode == 0, err[-5000:]
-    found = json.loads(out.splitlines()[-1])
-    assert found["planned"] == 200
-    assert any("init_gevent" in line for line in found["said"])

@@ -16,8 +16,6 @@ import meshlib_requests
 def main() -> None:
     when, argument = sys.argv[1], json.loads(sys.argv[2])
     config = {"services": {"reviews": {"endpoints": argument["addresses"]}}}
-    if "xds" in argument:
-        config["xds"] = {"server": argument["xds"]}
     mesh = meshlib.Mesh(config)
     said: list[str] = []
     handler = logging.Handler()
@@ -26,8 +24,6 @@ def main() -> None:
     if when == "used":
         with meshlib.Client(mesh=mesh) as client:
             client.get("http://reviews/")
-            if "xds" in argument:
-                client.get("http://planned/")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # gevent's own, of ssl
         from gevent import monkey
@@ -36,7 +32,6 @@ def main() -> None:
     import gevent
 
     found: dict[str, object] = {}
-    ticks = 0
     with meshlib.Client(mesh=mesh) as client, meshlib_requests.Session(mesh=mesh) as session:
         order = {"x-upstream-order": '{"delay": 0.1}'}
         since = time.monotonic()
@@ -50,16 +45,8 @@ def main() -> None:
         found["seconds"] = time.monotonic() - since
         runtime = mesh._runtime()
         runtime.worker.call(runtime._sweep, 5.0)
-        if "xds" in argument:
-            print("now", flush=True)  # the control plane goes away and comes back
-            sys.stdin.readline()
-            until = time.monotonic() + 20
-            while time.monotonic() < until and not any("init_gevent" in line for line in said):
-                gevent.sleep(0.01)
-                ticks += 1
-            found["planned"] = client.get("http://planned/").status_code
     mesh.close()
-    print(json.dumps({**found, "said": said, "ticks": ticks}))
+    print(json.dumps({**found, "said": said}))
 
 
 if __name__ == "__main__":

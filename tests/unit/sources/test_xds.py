@@ -504,11 +504,15 @@ class TestLife:
 
 
 class TestGevent:
-    @pytest.fixture
-    def patched(self, monkeypatch):
+    @staticmethod
+    def patch(monkeypatch):
         monkey = types.ModuleType("gevent.monkey")
         monkey.is_module_patched = lambda name: name == "threading"
         monkeypatch.setitem(sys.modules, "gevent.monkey", monkey)
+
+    @pytest.fixture
+    def patched(self, monkeypatch):
+        self.patch(monkeypatch)
 
     def test_a_stream_is_refused_with_the_remedy(self, patched):
         plane = Plane()
@@ -524,6 +528,21 @@ class TestGevent:
         plane = Plane()
         assert len(plane.streams) == 1
         assert plane.bench.merge.refusal == ""
+
+    def test_where_it_patches_while_a_stream_is_up_no_other_is_opened(self, monkeypatch):
+        plane = Plane()
+        plane.want("reviews")
+        plane.up()
+        plane.serve()
+        self.patch(monkeypatch)
+        plane.want("ratings")
+        plane.end()
+        plane.bench.step(600.0)
+        assert len(plane.streams) == 1
+        assert plane.status.state == "stale"
+        assert plane.status.last_error == plane.bench.merge.refusal == GEVENT
+        assert plane.part.targets["reviews"]
+        assert "ratings" in plane.part.absent  # nobody waits for it
 
     def test_gevent_without_patched_threads_is_no_matter(self, monkeypatch):
         monkey = types.ModuleType("gevent.monkey")
