@@ -32,7 +32,8 @@ demo: $(VENV)/.stamp-run ## a control plane, three versions of a service and a c
 
 .PHONY: test
 test: $(VENV)/.stamp-dev ## the tests: units, state machines, real processes on loopback, a real Envoy
-	@$(PYTEST) $(foreach d,unit machine e2e compat,$(wildcard tests/$d)) -m "not storm and not fleet" $(PYTEST_ARGS)
+	@$(PYTEST) tests/unit tests/machine -n 2 $(PYTEST_ARGS)
+	@$(PYTEST) tests/e2e tests/compat -m "not storm and not fleet" $(PYTEST_ARGS)
 
 .PHONY: check
 check: $(VENV)/.stamp-dev ## style, types, layers, house rules, generated pages

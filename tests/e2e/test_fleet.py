@@ -52,7 +52,7 @@ SERVERS = {
     "sync-preload": ("app", partial(under_gunicorn, early=True), ("--preload",)),
     "gthread": ("app", under_gunicorn, ("--worker-class", "gthread", "--threads", "4")),
     "gevent": ("app", under_gunicorn, ("--worker-class", "gevent")),
-    "uvicorn": ("asgi", under_gunicorn, ("--worker-class", "uvicorn.workers.UvicornWorker")),
+    "uvicorn": ("asgi", under_gunicorn, ("--worker-class", "uvicorn_worker.UvicornWorker")),
     "uwsgi": ("app", under_uwsgi, ("--lazy-apps", "--enable-threads")),
     "uwsgi-fork": ("app", partial(under_uwsgi, early=True), ("--enable-threads",)),
 }

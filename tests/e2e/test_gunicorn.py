@@ -98,6 +98,7 @@ def crowd(server: WebServer, least: int, over: threading.Event | None = None) ->
     return found
 
 
+@pytest.mark.fleet
 @pytest.mark.parametrize("preload", [False, True], ids=["", "preload"])
 @pytest.mark.parametrize("worker", WORKERS)
 def test_it_serves_while_all_around_it_is_restarted(

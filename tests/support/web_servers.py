@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -71,7 +72,11 @@ class WebServer:
 
     def __enter__(self) -> Self:
         self.start()
-        self.wait()
+        try:
+            self.wait()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def start(self) -> None:
@@ -131,8 +136,9 @@ class WebServer:
     def kill(self) -> None:
         """SIGKILL to it and its workers: no connection is closed in order."""
         assert self._process is not None
-        # The group is this server's own: it was started as the leader of a session.
-        os.killpg(self._process.pid, signal.SIGKILL)
+        # The group is this server's own: it was started as the leader of a session. It may be gone already.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(_END)
 
 
