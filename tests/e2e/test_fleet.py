@@ -73,13 +73,14 @@ def maker(framework, server):
 @each
 def test_no_request_fails_and_each_is_one_trace(tmp_path, framework, server):
     make, path = maker(framework, server)
-    with Fleet(make, tmp_path) as fleet:
+    with Fleet(make, tmp_path, graceful=not server.startswith("uwsgi")) as fleet:
         began = time.monotonic()
         with Crowd(fleet.servers["gateway"].address, path, REQUESTS) as crowd:
             fleet.upset(crowd)
             crowd.finish()
         took = time.monotonic() - began
         assert not crowd.failures, "\n".join([*crowd.failures[:5], fleet.logs()])
+        assert len(crowd.cut_off) <= crowd.threads * len(crowd.mortal), crowd.cut_off
         served = Counter(hop["pid"] for _, answer in crowd.answers for hop in hops_of(answer))
         # Two workers of the gateway, two instances of each service, and one more of each after it was killed.
         assert len(served) >= 8, served
@@ -96,6 +97,7 @@ def test_no_request_fails_and_each_is_one_trace(tmp_path, framework, server):
     assert not broken, broken[:5]
     print(
         f"\n{framework} under {server}: {len(crowd.answers)} requests in {took:.1f} s, 0 failed, one trace each"
+        f"; {len(crowd.cut_off)} responses cut off by SIGKILL"
     )
 
 
