@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from meshlib.mesh import Mesh
     from meshlib.model.headers import Headers
 
 __all__ = [
@@ -86,7 +85,8 @@ class Inbound:
         attempt: Which attempt of its caller this is (``x-envoy-attempt-count``).
         forwarded: ``x-forwarded-*`` and their like as they came, by lower-case name; for the application to read. Who
             may be believed is the application's to know.
-        mesh: Whose rules hold for calls that name no mesh; None: the process's.
+        mesh: Whose rules hold for calls that name no mesh; None: the process's. Only handed on here, to
+            :func:`meshlib.mesh.default`.
         answered: The response is out: the deadline binds no longer. Set once, from any thread.
     """
 
@@ -112,7 +112,7 @@ class Inbound:
         request_id: str = "",
         attempt: int | None = None,
         forwarded: Mapping[str, str] | None = None,
-        mesh: Mesh | None = None,
+        mesh: object | None = None,
     ) -> None:
         self.deadline = deadline
         self.traceparent = traceparent
@@ -172,7 +172,7 @@ def carry(headers: Headers) -> bool:
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def of_scope(headers: Iterable[tuple[bytes, bytes]], now: float, mesh: Mesh | None = None) -> Inbound:
+def of_scope(headers: Iterable[tuple[bytes, bytes]], now: float, mesh: object | None = None) -> Inbound:
     """Of the headers of an ASGI scope: pairs, the names in lower case. ``now`` is ``time.monotonic()``."""
     found: dict[str, str] = {}
     for name, value in headers:
@@ -194,7 +194,7 @@ class _Unread(Inbound):
         self,
         get: Callable[[str], str | None],
         now: float,
-        mesh: Mesh | None = None,
+        mesh: object | None = None,
         names: tuple[str, ...] = ENVIRON,
     ) -> None:
         # Not the base's: what is not set comes to __getattr__.

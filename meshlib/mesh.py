@@ -342,7 +342,7 @@ def default() -> Mesh:
     it is that one.
     """
     request = current()
-    if request is not None and request.mesh is not None:
+    if request is not None and isinstance(request.mesh, Mesh):
         return request.mesh
     global _default  # noqa: PLW0603 - there is one
     mesh = _default

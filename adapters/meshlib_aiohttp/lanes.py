@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from meshlib.core.effects import Send
-    from meshlib.core.upstream import Connections, LiveEndpoint
+    from meshlib.core.endpoint import LiveEndpoint
+    from meshlib.core.upstream import Connections
     from meshlib.model.call import Response
     from meshlib.model.cluster import Tls
     from meshlib.runtime.runtime import Runtime

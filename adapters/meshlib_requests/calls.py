@@ -29,8 +29,8 @@ from meshlib_requests.options import current_options
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from meshlib.core.endpoint import LiveEndpoint
     from meshlib.core.resolve import Resolution
-    from meshlib.core.upstream import LiveEndpoint
     from meshlib.runtime.runtime import Runtime
 
 __all__ = ["Asked", "Passed", "Performance", "patience", "with_earlier"]

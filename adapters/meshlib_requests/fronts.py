@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from meshlib.core.effects import Send
+    from meshlib.core.endpoint import LiveEndpoint
     from meshlib.core.resolve import Resolution
-    from meshlib.core.upstream import LiveEndpoint
     from meshlib.mesh import Mesh
     from meshlib.model.call import Attempt
     from meshlib.runtime.runtime import Runtime

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from meshlib.core.lines import ONE_LINE_REQUEST
 from meshlib.core.strings import StringTest, compile_string, describe_string, wire
 from meshlib.model.call import Head
-from meshlib.model.route import HeaderMatch, QueryMatch, RouteMatch
+from meshlib.model.match import HeaderMatch, QueryMatch, RouteMatch
 
 __all__ = [
     "Condition",

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from meshlib.core.endpoint import LiveEndpoint
     from meshlib.core.resolve import Resolution
-    from meshlib.core.upstream import LiveEndpoint, Upstream
+    from meshlib.core.upstream import Upstream
     from meshlib.errors import MeshError
     from meshlib.model.call import Head, Outcome, Response
     from meshlib.model.events import Event

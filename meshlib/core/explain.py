@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from meshlib.core.endpoint import LiveEndpoint
 from meshlib.core.plan import route_timeout
-from meshlib.core.rewrite import (
-    auto_host,
-    choose_cluster,
-    direct_response,
-    local_reply,
-    redirect,
-    request_head,
-)
-from meshlib.core.upstream import LiveEndpoint, PickContext
+from meshlib.core.replies import local_reply
+from meshlib.core.upstream import PickContext
 from meshlib.model.call import Decision, Head, Response
 from meshlib.model.cluster import Discovery
 from meshlib.model.route import DirectResponse, Forward, HostRewriteKind, Redirect
@@ -87,9 +81,9 @@ def explain(resolution: Resolution, head: Head, env: Env) -> Decision:
     if isinstance(action, Forward):
         _forward(draft, match, action, env)
     elif isinstance(action, DirectResponse):
-        draft.response = direct_response(match, head)
+        draft.response = match.compiled.direct_response(head)
     elif isinstance(action, Redirect):
-        draft.response = redirect(match, head)
+        draft.response = match.compiled.redirect(head)
     else:
         draft.response = local_reply(head, Response(404))
     if draft.response is not None:
@@ -98,12 +92,12 @@ def explain(resolution: Resolution, head: Head, env: Env) -> Decision:
 
 
 def _forward(draft: _Draft, match: Match, action: Forward, env: Env) -> None:
-    draft.cluster, weight = choose_cluster(match, draft.asked, env.random, draft.lines)
+    draft.cluster, weight = match.compiled.choose_cluster(draft.asked, env.random, draft.lines)
     draft.lines.append(f"cluster {draft.cluster}")
     listener = draft.resolution.listener
     draft.timeout = route_timeout(action, from_file=listener is not None and listener.from_file)
     draft.retry = action.retry if action.retry is not None else match.virtual_host.retry
-    draft.head = request_head(match, weight, draft.asked, cluster=draft.cluster)
+    draft.head = match.compiled.request_head(weight, draft.asked, cluster=draft.cluster)
     upstream = env.upstream(draft.resolution.part, draft.cluster)
     if upstream is None:
         draft.lines.append(
@@ -126,4 +120,4 @@ def _endpoint(draft: _Draft, match: Match, action: Forward, endpoint: LiveEndpoi
     draft.lines.append(f"endpoint {endpoint.name} (weight {endpoint.weight}, priority {endpoint.priority})")
     rewrite = action.host_rewrite
     if rewrite is not None and rewrite.kind is HostRewriteKind.AUTO:
-        draft.head = auto_host(match, None, draft.head, endpoint.hostname)
+        draft.head = match.compiled.auto_host(draft.head, endpoint.hostname)

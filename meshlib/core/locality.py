@@ -30,14 +30,15 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from meshlib.core.balance.picker import make_picker
-from meshlib.core.upstream import Down
+from meshlib.core.endpoint import Down
 from meshlib.model.endpoint import Health
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from meshlib.core.balance.picker import Picker
-    from meshlib.core.upstream import LiveEndpoint, PickContext
+    from meshlib.core.endpoint import LiveEndpoint
+    from meshlib.core.upstream import PickContext
     from meshlib.model.policy import Balancing
 
 __all__ = ["Balance", "Group", "describe", "split_load"]

@@ -13,7 +13,8 @@ from meshlib.core.conditions import Condition, compile_conditions
 from meshlib.core.domains import DomainIndex, without_port
 from meshlib.core.paths import PathIndex, path_only, path_test
 from meshlib.core.rewrite import RouteRewrite, compile_edits, compile_rewrite
-from meshlib.model.route import PathKind, PathMatch, Redirect, Route, RouteMatch
+from meshlib.model.match import PathKind, PathMatch, RouteMatch
+from meshlib.model.route import Redirect, Route
 
 if TYPE_CHECKING:
     from meshlib.core.edits import EditSet
@@ -76,7 +77,7 @@ class CompiledHost:
 
     def _compile(self, route: Route, number: int) -> CompiledRoute:
         name = route.name or f"{self.host.name}/{number}"
-        rewrite = compile_rewrite(route, self._config, self._levels)
+        rewrite = compile_rewrite(route, self.host, self._config, self._levels)
         return CompiledRoute(route, Match(self.host, route, self._config, name, rewrite))
 
     @property
@@ -133,7 +134,7 @@ class CompiledHost:
             return None
         route = Route(_EVERYTHING, Redirect(scheme="https", host=head.authority))
         name = f"{self.host.name}/require_tls"
-        rewrite = compile_rewrite(route, self._config, (None, None))
+        rewrite = compile_rewrite(route, self.host, self._config, (None, None))
         return Match(self.host, route, self._config, name, rewrite)
 
 

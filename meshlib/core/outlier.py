@@ -22,29 +22,16 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from meshlib.core.upstream import Down
+from meshlib.core.endpoint import Down, Record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from meshlib.core.classify import Verdict
-    from meshlib.core.upstream import LiveEndpoint
+    from meshlib.core.endpoint import LiveEndpoint
     from meshlib.model.policy import Outlier
 
-__all__ = ["Ejected", "Ejections", "Record"]
-
-
-@dataclass(slots=True)
-class Record:
-    """What is remembered of one endpoint: failures in a row by detector, and its ejections. ``until``: when its
-    ejection is over, monotonic seconds.
-    """
-
-    any_5xx: int = 0
-    gateway: int = 0
-    local: int = 0
-    multiplier: int = 0
-    until: float = 0.0
+__all__ = ["Ejected", "Ejections"]
 
 
 @dataclass(frozen=True, slots=True)

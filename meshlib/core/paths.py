@@ -13,7 +13,7 @@ from heapq import merge
 
 from meshlib.core.regex import compile_regex
 from meshlib.core.strings import StringTest, fold, wire
-from meshlib.model.route import PathKind, PathMatch
+from meshlib.model.match import PathKind, PathMatch
 
 __all__ = ["PathIndex", "path_only", "path_test"]
 

@@ -33,21 +33,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from meshlib.core.effects import Call, Effect, Env, Finish, Pass, Reply, Send, Sleep, Wait
+from meshlib.core.endpoint import LiveEndpoint
 from meshlib.core.failures import FAILURES, REFUSALS
+from meshlib.core.replies import local_reply
 from meshlib.core.retry import Retries, may_matter
-from meshlib.core.rewrite import (
-    ResponseContext,
-    auto_host,
-    choose_cluster,
-    direct_response,
-    failure_reply,
-    local_reply,
-    redirect,
-    request_head,
-    response_edits,
-)
+from meshlib.core.rewrite import ResponseContext
 from meshlib.core.trace import render
-from meshlib.core.upstream import LiveEndpoint, Pick, PickContext, Refusal, RefusalKind, RetryPermit, Upstream
+from meshlib.core.upstream import Pick, PickContext, Refusal, RefusalKind, RetryPermit, Upstream
 from meshlib.errors import (
     DeadlineExceeded,
     NoHealthyEndpoint,
@@ -173,9 +165,9 @@ class Plan:
         if isinstance(action, Forward):
             return self._forward(match, action, now)
         if isinstance(action, DirectResponse):
-            return Reply(direct_response(match, call.head))
+            return Reply(match.compiled.direct_response(call.head))
         if isinstance(action, Redirect):
-            return Reply(redirect(match, call.head))
+            return Reply(match.compiled.redirect(call.head))
         self._words.append("the route is for servers only: 404")
         return Reply(local_reply(call.head, Response(404)))
 
@@ -235,14 +227,14 @@ class Plan:
 
     def _forward(self, match: Match, action: Forward, now: float) -> Effect:
         call = self._call
-        self.cluster, self._weight = choose_cluster(match, call.head, self._env.random, None)
+        self.cluster, self._weight = match.compiled.choose_cluster(call.head, self._env.random, None)
         upstream = self._env.upstream(call.resolution.part, self.cluster)
         if upstream is None:
             message = f"route {match.name} names cluster {self.cluster!r}, which is not known"
             return Finish(None, NoHealthyEndpoint, message, self._told(Response(action.not_found_status)))
         self._upstream = upstream
         self._time_limits(action, now)
-        self._template = request_head(match, self._weight, call.head, cluster=self.cluster)
+        self._template = match.compiled.request_head(self._weight, call.head, cluster=self.cluster)
         if upstream.cluster.discovery is Discovery.ORIGINAL_DST:
             return Pass(self._template, self._deadline)
         policy = self._retry_policy(match, action)
@@ -324,7 +316,7 @@ class Plan:
         assert isinstance(action, Forward)
         rewrite = action.host_rewrite
         if rewrite is not None and rewrite.kind is HostRewriteKind.AUTO:
-            head = auto_host(match, self._weight, head, endpoint.hostname)
+            head = match.compiled.auto_host(head, endpoint.hostname)
         if deadline is not None:
             # Rounded down, so that no hop has more time than its caller. Zero would mean no limit to an Envoy.
             head.headers.set(_EXPECTED_TIMEOUT, str(max(1, int((deadline - now) * 1000))))
@@ -336,7 +328,9 @@ class Plan:
     def _told(self, response: Response) -> Response:
         """A failure as the response that a sidecar gives, with the route's response edits."""
         match = self._match
-        return response if match is None else failure_reply(match, self._weight, self._call.head, response)
+        if match is None:
+            return response
+        return match.compiled.failure_reply(self._weight, self._call.head, response)
 
     def _hash(self) -> int | None:
         key = self._call.hash_key
@@ -440,7 +434,7 @@ class Plan:
             cluster=self.cluster,
             endpoint=pick.endpoint.name if pick is not None else "",
         )
-        return response_edits(self._match, self._weight, headers, context)
+        return self._match.compiled.response_edits(self._weight, headers, context)
 
     def info(self, now: float) -> CallInfo:
         """What has been done so far."""

@@ -12,49 +12,31 @@ from collections.abc import Callable
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from meshlib.core.conditions import header_value, is_grpc
+from meshlib.core.conditions import header_value
 from meshlib.core.edits import EditPlan, EditSet, compile_edits
 from meshlib.core.formats import Values
 from meshlib.core.lines import add_line, first_value, set_line
 from meshlib.core.paths import path_only
 from meshlib.core.regex import Regex, compile_regex
+from meshlib.core.replies import local_reply, location, own_host
 from meshlib.core.strings import fold, wire
 from meshlib.model.call import Head, Response
 from meshlib.model.headers import Headers
+from meshlib.model.match import PathKind
 from meshlib.model.route import (
     DirectResponse,
     Forward,
     HostRewrite,
     HostRewriteKind,
-    PathKind,
     Redirect,
     RegexRewrite,
     Route,
 )
 
 if TYPE_CHECKING:
-    from meshlib.core.match import Match
-    from meshlib.model.route import ClusterWeight, RouteConfiguration
+    from meshlib.model.route import ClusterWeight, RouteConfiguration, VirtualHost
 
-__all__ = [
-    "ResponseContext",
-    "RouteRewrite",
-    "auto_host",
-    "choose_cluster",
-    "compile_edits",
-    "compile_rewrite",
-    "direct_response",
-    "failure_reply",
-    "local_reply",
-    "redirect",
-    "request_head",
-    "response_edits",
-]
-
-#: HTTP status to gRPC status; every other is UNKNOWN.
-_GRPC_STATUS = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
-_GRPC_UNKNOWN = 2
-_OF_BODY = frozenset(("content-type", "content-length"))
+__all__ = ["ResponseContext", "RouteRewrite", "compile_edits", "compile_rewrite"]
 
 _ORIGINAL_PATH = b"x-envoy-original-path"
 _ORIGINAL_HOST = b"x-envoy-original-host"
@@ -114,95 +96,215 @@ class _PathRewrite:
 
 
 class RouteRewrite:
-    """What a route does to heads, compiled. Immutable; safe to share between threads."""
+    """What a route does to heads and responses, compiled. Immutable; safe to share between threads."""
 
     __slots__ = (
+        "_append_host",
+        "_host",
+        "_host_regex",
+        "_path",
+        "_plain",
+        "_requests",
+        "_responses",
+        "_route",
+        "_steps",
+        "_virtual_host",
+        "_weights",
         "edits_responses",
-        "host",
-        "host_regex",
         "notes",
-        "path",
-        "plain",
-        "requests",
-        "responses",
-        "steps",
-        "weights",
     )
 
-    def __init__(self, route: Route, levels: tuple[EditSet | None, ...]) -> None:
+    def __init__(self, route: Route, host: VirtualHost, levels: tuple[EditSet | None, ...]) -> None:
         """``levels`` in the order in which they are applied."""
         action = route.action
-        self.requests: tuple[EditPlan, ...] = tuple(
+        self._route = route
+        self._virtual_host = host.name
+        self._append_host = isinstance(action, Forward) and action.append_forwarded_host
+        self._requests: tuple[EditPlan, ...] = tuple(
             level.request for level in levels if level is not None and level.request is not None
         )
-        self.responses: tuple[EditPlan, ...] = tuple(
+        self._responses: tuple[EditPlan, ...] = tuple(
             level.response for level in levels if level is not None and level.response is not None
         )
-        self.weights: dict[int, EditSet] = {}
-        self.steps: tuple[int, ...] = ()
-        self.host: HostRewrite | None = None
-        self.host_regex: Regex | None = None
-        self.path: _PathRewrite | None = None
+        self._weights: dict[int, EditSet] = {}
+        self._steps: tuple[int, ...] = ()
+        self._host: HostRewrite | None = None
+        self._host_regex: Regex | None = None
+        self._path: _PathRewrite | None = None
         if isinstance(action, Forward):
             self._forward(route, action)
         elif isinstance(action, Redirect) and (action.prefix_rewrite or action.regex_rewrite):
-            self.path = _PathRewrite(route, action.prefix_rewrite or "", action.regex_rewrite)
-        self.plain = self._changes_nothing()
-        self.edits_responses = bool(self.responses) or any(level.response for level in self.weights.values())
-        own = (compile_edits(route.edits), *self.weights.values())
+            self._path = _PathRewrite(route, action.prefix_rewrite or "", action.regex_rewrite)
+        self._plain = self._changes_nothing()
+        self.edits_responses = bool(self._responses) or any(
+            level.response for level in self._weights.values()
+        )
+        own = (compile_edits(route.edits), *self._weights.values())
         self.notes = tuple(note for level in own if level is not None for note in level.notes)
 
     def _changes_nothing(self) -> bool:
-        return not (self.requests or self.weights) and self.host is None and self.path is None
+        return not (self._requests or self._weights) and self._host is None and self._path is None
 
     def _forward(self, route: Route, action: Forward) -> None:
         if action.prefix_rewrite or action.regex_rewrite is not None:
-            self.path = _PathRewrite(route, action.prefix_rewrite, action.regex_rewrite)
-        self.host = action.host_rewrite
-        if self.host is not None and self.host.regex is not None:
-            self.host_regex = compile_regex(self.host.regex.pattern)
-        self.steps = tuple(accumulate(weight.weight for weight in action.weighted))
+            self._path = _PathRewrite(route, action.prefix_rewrite, action.regex_rewrite)
+        self._host = action.host_rewrite
+        if self._host is not None and self._host.regex is not None:
+            self._host_regex = compile_regex(self._host.regex.pattern)
+        self._steps = tuple(accumulate(weight.weight for weight in action.weighted))
         for weight in action.weighted:
             edits = compile_edits(weight.edits)
             if edits is not None:
-                self.weights[id(weight)] = edits
+                self._weights[id(weight)] = edits
+
+    def choose_cluster(
+        self, head: Head, random: Callable[[], float], trace: list[str] | None = None
+    ) -> tuple[str, ClusterWeight | None]:
+        """The cluster's name and, of a weighted split, the share that was drawn. ``""``: a header should have named it, and
+        is missing (RA-03).
+        """
+        action = self._route.action
+        if not isinstance(action, Forward):
+            return "", None
+        if action.weighted:
+            steps = self._steps
+            total = steps[-1]
+            drawn = int(random() * total)
+            weight = action.weighted[bisect_right(steps, drawn)]
+            cluster = weight.cluster or _named_cluster(head, weight.cluster_header)
+            if trace is not None:
+                trace.append(f"drew {drawn} of {total}: cluster {cluster} has {weight.weight}")
+            return cluster, weight
+        if action.cluster:
+            return action.cluster, None
+        cluster = _named_cluster(head, action.cluster_header)
+        if trace is not None:
+            trace.append(f"header {action.cluster_header} names cluster {cluster!r}")
+        return cluster, None
+
+    def request_head(self, weight: ClusterWeight | None, head: Head, *, cluster: str) -> Head:
+        """The head as the route sends it, a new one; the host of ``auto_host_rewrite`` comes with the endpoint
+        (:meth:`auto_host`).
+        """
+        new = head.copy()
+        if self._plain and (weight is None or weight.host_rewrite is None):
+            return new
+        lines = new.headers.raw
+        if self._requests or self._weights:
+            values = Values(new, cluster=cluster, route=self._route.name, virtual_host=self._virtual_host)
+            level = self._weights.get(id(weight)) if weight is not None else None
+            if level is not None and level.request is not None:
+                level.request.apply(lines, values)
+            if weight is not None and weight.host_rewrite is not None:
+                new.authority = wire(weight.host_rewrite.value)
+            for plan in self._requests:
+                plan.apply(lines, values)
+        elif weight is not None and weight.host_rewrite is not None:
+            new.authority = wire(weight.host_rewrite.value)
+        if self._host is not None and (host := self._rewritten_host(new)):
+            _set_host(new, host, append=self._append_host)
+        if self._path is not None and (path := self._path.rewrite(new.path)):
+            set_line(lines, _ORIGINAL_PATH, new.path.encode("latin-1", "replace"))
+            new.path = path
+        new.headers = Headers(lines)
+        return new
+
+    def auto_host(self, head: Head, hostname: str) -> Head:
+        """The head with the endpoint's ``hostname`` as its host, where the route says so (RW-03); ``head`` itself where it
+        does not, or the endpoint has no name.
+        """
+        rewrite = self._host
+        if not hostname or rewrite is None or rewrite.kind is not HostRewriteKind.AUTO:
+            return head
+        new = head.copy()
+        _set_host(new, wire(hostname), append=self._append_host)
+        new.headers = Headers(new.headers.raw)
+        return new
+
+    def response_edits(
+        self, weight: ClusterWeight | None, headers: Headers, ctx: ResponseContext | None = None
+    ) -> Headers | None:
+        """The response's lines as the route edits them, or None where it edits none. ``headers`` stays as it is."""
+        if not self.edits_responses:
+            return None
+        level = self._weights.get(id(weight)) if weight is not None and self._weights else None
+        own = level.response if level is not None else None
+        if own is None and not self._responses:
+            return None
+        context = ctx or ResponseContext()
+        head = context.request or Head("", "", "", "")
+        values = Values(
+            head, cluster=context.cluster, route=self._route.name, virtual_host=self._virtual_host
+        )
+        values.status, values.code = context.status, context.code
+        values.endpoint, values.protocol = context.endpoint, context.protocol
+        lines = list(headers.raw)
+        values.response = lines
+        for plan in self._responses if own is None else (own, *self._responses):
+            plan.apply(lines, values)
+        return Headers(lines)
+
+    def direct_response(self, head: Head) -> Response:
+        """The response that the route orders (RA-04)."""
+        action = self._route.action
+        assert isinstance(action, DirectResponse)
+        lines: tuple[tuple[str, str], ...] = ()
+        if action.status == 201 or 300 <= action.status < 400:
+            lines = (("location", f"{head.scheme}://{own_host(head, head.scheme, '')}{head.path}"),)
+        return self._local(head, Response(action.status, lines, action.body), action.content_type)
+
+    def redirect(self, head: Head) -> Response:
+        """The redirect that the route orders (RA-04)."""
+        action = self._route.action
+        assert isinstance(action, Redirect)
+        rewrite = self._path
+        if rewrite is not None and not action.path and (path := rewrite.rewrite(head.path)):
+            # The edits' formats see the path as it is rewritten.
+            head, old = head.copy(), head.path
+            set_line(head.headers.raw, _ORIGINAL_PATH, old.encode("latin-1", "replace"))
+            head.path = path
+        return self._local(head, Response(action.status, (("location", location(action, head)),)))
+
+    def failure_reply(self, weight: ClusterWeight | None, head: Head, response: Response) -> Response:
+        """``response``, which tells of a failure on this route, as a sidecar gives it: with the route's response edits."""
+        return self._local(head, response, weight=weight)
+
+    def _rewritten_host(self, head: Head) -> str:
+        rewrite = self._host
+        assert rewrite is not None
+        if rewrite.kind is HostRewriteKind.LITERAL:
+            return wire(rewrite.value)
+        if rewrite.kind is HostRewriteKind.HEADER:
+            name = fold(wire(rewrite.value))
+            if name.startswith(":") or name == "host":
+                return header_value(head, name) or ""
+            key = name.encode("latin-1")
+            return (first_value(head.headers.raw, key) or b"").decode("latin-1")
+        if (
+            rewrite.kind is HostRewriteKind.PATH_REGEX
+            and self._host_regex is not None
+            and rewrite.regex is not None
+        ):
+            return self._host_regex.replace_all(path_only(head.path), rewrite.regex.substitution)
+        return ""
+
+    def _local(
+        self, head: Head, response: Response, content_type: str = "", weight: ClusterWeight | None = None
+    ) -> Response:
+        """A response of our own gets the route's response edits, as any other."""
+        context = ResponseContext(head, status=response.status, code=0)
+        edited = self.response_edits(weight, Headers.of(*response.headers), context)
+        if edited is not None:
+            response = Response(response.status, tuple(edited), response.body)
+        return local_reply(head, response, content_type)
 
 
 def compile_rewrite(
-    route: Route, config: RouteConfiguration, outer: tuple[EditSet | None, EditSet | None]
+    route: Route, host: VirtualHost, config: RouteConfiguration, outer: tuple[EditSet | None, EditSet | None]
 ) -> RouteRewrite:
     """``outer``: the compiled edits of virtual host and route configuration."""
     levels = (compile_edits(route.edits), *outer)
-    return RouteRewrite(route, levels[::-1] if config.most_specific_wins else levels)
-
-
-# --- cluster ----------------------------------------------------------------------------------------------------------
-
-
-def choose_cluster(
-    match: Match, head: Head, random: Callable[[], float], trace: list[str] | None = None
-) -> tuple[str, ClusterWeight | None]:
-    """The cluster's name and, of a weighted split, the share that was drawn. ``""``: a header should have named it, and
-    is missing (RA-03).
-    """
-    action = match.route.action
-    if not isinstance(action, Forward):
-        return "", None
-    if action.weighted:
-        steps = match.compiled.steps
-        total = steps[-1]
-        drawn = int(random() * total)
-        weight = action.weighted[bisect_right(steps, drawn)]
-        cluster = weight.cluster or _named_cluster(head, weight.cluster_header)
-        if trace is not None:
-            trace.append(f"drew {drawn} of {total}: cluster {cluster} has {weight.weight}")
-        return cluster, weight
-    if action.cluster:
-        return action.cluster, None
-    cluster = _named_cluster(head, action.cluster_header)
-    if trace is not None:
-        trace.append(f"header {action.cluster_header} names cluster {cluster!r}")
-    return cluster, None
+    return RouteRewrite(route, host, levels[::-1] if config.most_specific_wins else levels)
 
 
 def _named_cluster(head: Head, header: str) -> str:
@@ -212,75 +314,6 @@ def _named_cluster(head: Head, header: str) -> str:
         return header_value(head, name) or ""
     key = name.encode("latin-1")
     return (first_value(head.headers.raw, key) or b"").decode("utf-8", "replace")
-
-
-# --- requests ---------------------------------------------------------------------------------------------------------
-
-
-def request_head(match: Match, weight: ClusterWeight | None, head: Head, *, cluster: str) -> Head:
-    """The head as the route sends it, a new one; the host of ``auto_host_rewrite`` comes with the endpoint
-    (:func:`auto_host`).
-    """
-    compiled = match.compiled
-    new = head.copy()
-    if compiled.plain and (weight is None or weight.host_rewrite is None):
-        return new
-    lines = new.headers.raw
-    if compiled.requests or compiled.weights:
-        values = Values(new, cluster=cluster, route=match.route.name, virtual_host=match.virtual_host.name)
-        level = compiled.weights.get(id(weight)) if weight is not None else None
-        if level is not None and level.request is not None:
-            level.request.apply(lines, values)
-        if weight is not None and weight.host_rewrite is not None:
-            new.authority = wire(weight.host_rewrite.value)
-        for plan in compiled.requests:
-            plan.apply(lines, values)
-    elif weight is not None and weight.host_rewrite is not None:
-        new.authority = wire(weight.host_rewrite.value)
-    action = match.route.action
-    append = isinstance(action, Forward) and action.append_forwarded_host
-    if compiled.host is not None and (host := _rewritten_host(compiled, new)):
-        _set_host(new, host, append=append)
-    if compiled.path is not None and (path := compiled.path.rewrite(new.path)):
-        set_line(lines, _ORIGINAL_PATH, new.path.encode("latin-1", "replace"))
-        new.path = path
-    new.headers = Headers(lines)
-    return new
-
-
-def auto_host(match: Match, weight: ClusterWeight | None, head: Head, hostname: str) -> Head:
-    """The head with the endpoint's ``hostname`` as its host, where the route says so (RW-03); ``head`` itself where it
-    does not, or the endpoint has no name.
-    """
-    del weight
-    action = match.route.action
-    rewrite = match.compiled.host
-    if not hostname or rewrite is None or rewrite.kind is not HostRewriteKind.AUTO:
-        return head
-    new = head.copy()
-    _set_host(new, wire(hostname), append=isinstance(action, Forward) and action.append_forwarded_host)
-    new.headers = Headers(new.headers.raw)
-    return new
-
-
-def _rewritten_host(compiled: RouteRewrite, head: Head) -> str:
-    rewrite = compiled.host
-    assert rewrite is not None
-    if rewrite.kind is HostRewriteKind.LITERAL:
-        return wire(rewrite.value)
-    if rewrite.kind is HostRewriteKind.HEADER:
-        name = fold(wire(rewrite.value))
-        if name.startswith(":") or name == "host":
-            return header_value(head, name) or ""
-        key = name.encode("latin-1")
-        return (first_value(head.headers.raw, key) or b"").decode("latin-1")
-    if (
-        rewrite.kind is HostRewriteKind.PATH_REGEX
-        and compiled.host_regex is not None
-        and rewrite.regex is not None
-    ):
-        return compiled.host_regex.replace_all(path_only(head.path), rewrite.regex.substitution)
-    return ""
 
 
 def _set_host(head: Head, host: str, *, append: bool) -> None:
@@ -293,133 +326,3 @@ def _set_host(head: Head, host: str, *, append: bool) -> None:
     if old:
         set_line(lines, _ORIGINAL_HOST, old)
     head.authority = host
-
-
-# --- responses --------------------------------------------------------------------------------------------------------
-
-
-def response_edits(
-    match: Match, weight: ClusterWeight | None, headers: Headers, ctx: ResponseContext | None = None
-) -> Headers | None:
-    """The response's lines as the route edits them, or None where it edits none. ``headers`` stays as it is."""
-    compiled = match.compiled
-    if not compiled.edits_responses:
-        return None
-    level = compiled.weights.get(id(weight)) if weight is not None and compiled.weights else None
-    own = level.response if level is not None else None
-    if own is None and not compiled.responses:
-        return None
-    context = ctx or ResponseContext()
-    head = context.request or Head("", "", "", "")
-    values = Values(
-        head, cluster=context.cluster, route=match.route.name, virtual_host=match.virtual_host.name
-    )
-    values.status, values.code = context.status, context.code
-    values.endpoint, values.protocol = context.endpoint, context.protocol
-    lines = list(headers.raw)
-    values.response = lines
-    for plan in compiled.responses if own is None else (own, *compiled.responses):
-        plan.apply(lines, values)
-    return Headers(lines)
-
-
-def direct_response(match: Match, head: Head) -> Response:
-    """The response that the route orders (RA-04)."""
-    action = match.route.action
-    assert isinstance(action, DirectResponse)
-    lines: tuple[tuple[str, str], ...] = ()
-    if action.status == 201 or 300 <= action.status < 400:
-        lines = (("location", f"{head.scheme}://{_own_host(head, head.scheme, '')}{head.path}"),)
-    return _local(match, head, Response(action.status, lines, action.body), action.content_type)
-
-
-def redirect(match: Match, head: Head) -> Response:
-    """The redirect that the route orders (RA-04)."""
-    action = match.route.action
-    assert isinstance(action, Redirect)
-    rewrite = match.compiled.path
-    if rewrite is not None and not action.path and (path := rewrite.rewrite(head.path)):
-        # The edits' formats see the path as it is rewritten.
-        head, old = head.copy(), head.path
-        set_line(head.headers.raw, _ORIGINAL_PATH, old.encode("latin-1", "replace"))
-        head.path = path
-    return _local(match, head, Response(action.status, (("location", _location(action, head)),)))
-
-
-def _location(action: Redirect, head: Head) -> str:
-    """The ``location`` as Envoy builds it, of a head whose path is rewritten already."""
-    scheme = wire(action.scheme) or ("https" if action.https else head.scheme)
-    port = f":{action.port}" if action.port else ""
-    host = wire(action.host) or _own_host(head, scheme, port)
-    path = head.path
-    own_query = False
-    if action.path:
-        path = wire(action.path)
-        own_query = "?" in path
-        if not own_query and "?" in head.path:
-            path += head.path[head.path.index("?") :]
-    if not path.startswith("/"):
-        path = "/" + path
-    if action.strip_query and not own_query:
-        path = path.partition("?")[0]
-    return f"{scheme}://{host}{port}{path}"
-
-
-def _own_host(head: Head, scheme: str, port: str) -> str:
-    """The host asked for, without a port that is another's or that the old scheme implied."""
-    host = head.authority
-    if host.startswith("["):
-        at = host.rfind("]:")
-        at = at + 1 if at >= 0 else -1
-    else:
-        at = host.rfind(":")
-    if at < 0:
-        return host
-    implied = {"http": ":80", "https": ":443"}.get(head.scheme)
-    return host[:at] if port or (scheme != head.scheme and host[at:] == implied) else host
-
-
-def failure_reply(match: Match, weight: ClusterWeight | None, head: Head, response: Response) -> Response:
-    """``response``, which tells of a failure on this route, as a sidecar gives it: with the route's response edits."""
-    return _local(match, head, response, weight=weight)
-
-
-def local_reply(head: Head, response: Response, content_type: str = "") -> Response:
-    """A response of our own as it is given to this request: its lines fit its body, a HEAD request gets no body, and a
-    gRPC request is told in gRPC's way (trailers only), as by Envoy.
-    """
-    if is_grpc(head):
-        return _grpc_reply(head, response)
-    lines = [line for line in response.headers if line[0].lower() != "content-length"]
-    if response.body:
-        lines.append(("content-length", str(len(response.body))))
-        if not any(name.lower() == "content-type" for name, _ in lines):
-            lines.append(("content-type", content_type or "text/plain"))
-    else:
-        lines = [line for line in lines if line[0].lower() != "content-type"]
-    return Response(response.status, tuple(lines), b"" if head.method == "HEAD" else response.body)
-
-
-def _grpc_reply(head: Head, response: Response) -> Response:
-    status = _GRPC_STATUS.get(response.status, _GRPC_UNKNOWN)
-    lines = [line for line in response.headers if line[0].lower() not in _OF_BODY]
-    lines += [("content-type", "application/grpc"), ("grpc-status", str(status))]
-    if response.body and head.method != "HEAD":
-        lines.append(("grpc-message", _percent_encoded(response.body)))
-    return Response(200, tuple(lines))
-
-
-def _local(
-    match: Match, head: Head, response: Response, content_type: str = "", weight: ClusterWeight | None = None
-) -> Response:
-    """A response of our own gets the route's response edits, as any other."""
-    context = ResponseContext(head, status=response.status, code=0)
-    edited = response_edits(match, weight, Headers.of(*response.headers), context)
-    if edited is not None:
-        response = Response(response.status, tuple(edited), response.body)
-    return local_reply(head, response, content_type)
-
-
-def _percent_encoded(raw: bytes) -> str:
-    """As ``grpc-message`` is written."""
-    return "".join(chr(byte) if 0x20 <= byte < 0x7F and byte != 0x25 else f"%{byte:02X}" for byte in raw)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from meshlib.core.endpoint import Down, LiveEndpoint
 from meshlib.core.locality import Group
-from meshlib.core.upstream import Down, LiveEndpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from meshlib.core.regex import compile_regex
-from meshlib.model.route import StringKind, StringMatch
+from meshlib.model.match import StringKind, StringMatch
 
 __all__ = ["StringTest", "compile_string", "describe_string", "fold", "wire"]
 

@@ -11,17 +11,13 @@ from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from meshlib.core.outlier import Record
-    from meshlib.model.address import Address
+    from meshlib.core.endpoint import LiveEndpoint
     from meshlib.model.call import Head, Outcome
-    from meshlib.model.cluster import Cluster, Tls
-    from meshlib.model.endpoint import Endpoint, Locality
+    from meshlib.model.cluster import Cluster
     from meshlib.model.policy import RetryBudget
 
 __all__ = [
     "Connections",
-    "Down",
-    "LiveEndpoint",
     "Pick",
     "PickContext",
     "Refusal",
@@ -48,83 +44,6 @@ class Refusal:
 
     kind: RefusalKind
     detail: str
-
-
-class Down:
-    """Who says that an endpoint may not be called: bits of ``LiveEndpoint.down``. Each owner sets and clears only its
-    own, so that an ejection that ends does not make a host usable that the control plane calls unhealthy.
-    """
-
-    CONTROL_PLANE = 1
-    EJECTED = 2
-    TLS = 4
-
-
-class LiveEndpoint:
-    """An endpoint in use, with what is counted of it.
-
-    Identity survives configuration updates: as long as an address stays in its cluster, it is the same object. A
-    reader may read any attribute without a lock; they are written under the lock of the cluster that owns them.
-
-    Attributes:
-        endpoint: What the configuration says of it now.
-        address: Where it listens.
-        name: ``str(address)``.
-        hostname: The name that it was given or was resolved from, ``""`` where there is none.
-        weight: Its weight within its locality, at least 1.
-        priority: 0 is called first.
-        locality: Where it is.
-        tls: What the control plane demands of connections to it; None: nothing.
-        active: Picks not released yet, over all calls.
-        gone: It left its cluster. Calls on it run on; whoever keeps connections to it closes them once idle.
-        down: Bits of :class:`Down`; 0: usable.
-        record: What outlier detection remembers of it.
-    """
-
-    __slots__ = (
-        "__weakref__",
-        "active",
-        "address",
-        "down",
-        "endpoint",
-        "gone",
-        "hostname",
-        "locality",
-        "name",
-        "priority",
-        "record",
-        "tls",
-        "weight",
-    )
-
-    def __init__(
-        self, endpoint: Endpoint, *, priority: int, locality: Locality, tls: Tls | None = None, down: int = 0
-    ) -> None:
-        self.address: Address = endpoint.address
-        self.name = str(endpoint.address)
-        self.endpoint = endpoint
-        self.hostname = endpoint.hostname
-        self.weight = max(1, endpoint.weight)
-        self.priority = priority
-        self.locality = locality
-        self.tls = tls
-        self.active = 0
-        self.gone = False
-        self.down = down
-        self.record: Record | None = None
-
-    @property
-    def usable(self) -> bool:
-        """Whether nobody says that it may not be called."""
-        return not self.down
-
-    @property
-    def ejected(self) -> bool:
-        """Whether outlier detection keeps it out now."""
-        return bool(self.down & Down.EJECTED)
-
-    def __repr__(self) -> str:
-        return f"LiveEndpoint({self.name!r}, active={self.active}, down={self.down})"
 
 
 class PickContext:

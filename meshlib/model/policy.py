@@ -8,7 +8,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from meshlib.model.route import HeaderMatch
+    from meshlib.model.match import HeaderMatch
 
 __all__ = [
     "Balancer",

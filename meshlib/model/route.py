@@ -1,4 +1,4 @@
-"""Route configurations: virtual hosts, what a route matches, what it does.
+"""Route configurations: virtual hosts and what their routes do.
 
 These are the values that a control plane (or a file) means, already checked; ``core.match`` compiles them.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from meshlib.model.match import RouteMatch
 from meshlib.model.policy import HashPolicy, RetryPolicy
 
 __all__ = [
@@ -19,91 +20,16 @@ __all__ = [
     "EditAction",
     "Forward",
     "HeaderEdits",
-    "HeaderMatch",
     "HostRewrite",
     "HostRewriteKind",
     "Mirror",
     "NonForwarding",
-    "PathKind",
-    "PathMatch",
-    "QueryMatch",
     "Redirect",
     "RegexRewrite",
     "Route",
     "RouteConfiguration",
-    "RouteMatch",
-    "StringKind",
-    "StringMatch",
     "VirtualHost",
 ]
-
-
-class StringKind(Enum):
-    EXACT = "exact"
-    PREFIX = "prefix"
-    SUFFIX = "suffix"
-    CONTAINS = "contains"
-    REGEX = "regex"
-
-
-@dataclass(frozen=True, slots=True)
-class StringMatch:
-    """Envoy ``StringMatcher``. REGEX is RE2, a full match, and never ignores case (HM-04)."""
-
-    kind: StringKind
-    value: str
-    ignore_case: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class HeaderMatch:
-    """Envoy ``HeaderMatcher``. Exactly one of ``string``, ``range`` (start, end exclusive) and ``present`` is set;
-    ``present`` False matches absence. ``name`` is lower case; ``:method``, ``:path``, ``:authority`` and
-    ``:scheme`` are visible.
-    """
-
-    name: str
-    string: StringMatch | None = None
-    range: tuple[int, int] | None = None
-    present: bool | None = None
-    invert: bool = False
-    missing_as_empty: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class QueryMatch:
-    """RM-07: ``string`` against the first value of the key, or ``present``."""
-
-    name: str
-    string: StringMatch | None = None
-    present: bool | None = None
-
-
-class PathKind(Enum):
-    PREFIX = "prefix"
-    EXACT = "path"
-    SEPARATED_PREFIX = "path_separated_prefix"
-    REGEX = "safe_regex"
-
-
-@dataclass(frozen=True, slots=True)
-class PathMatch:
-    """Every kind looks at the path without its query (RM-04, and Envoy 1.40 as measured)."""
-
-    kind: PathKind
-    value: str
-    case_sensitive: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class RouteMatch:
-    """All that is set must hold. ``per_million`` is the runtime fraction's default, None when absent (RM-06)."""
-
-    path: PathMatch
-    headers: tuple[HeaderMatch, ...] = ()
-    query: tuple[QueryMatch, ...] = ()
-    per_million: int | None = None
-    grpc: bool = False
 
 
 class EditAction(Enum):

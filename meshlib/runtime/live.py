@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from meshlib.core.breaker import CircuitBreaker
 from meshlib.core.classify import verdict
+from meshlib.core.endpoint import Down, LiveEndpoint
 from meshlib.core.limits import may_retry, reached
 from meshlib.core.locality import Balance, describe
 from meshlib.core.outlier import Ejections
 from meshlib.core.roster import Roster, plan_roster
-from meshlib.core.upstream import Down, LiveEndpoint, Refusal, RefusalKind
+from meshlib.core.upstream import Refusal, RefusalKind
 from meshlib.model.call import OutcomeKind
 from meshlib.model.endpoint import Health
 from meshlib.model.events import BreakerChanged, EndpointEjected, EndpointReturned

@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from meshlib.model.match import (
+    HeaderMatch,
+    PathKind,
+    PathMatch,
+    QueryMatch,
+    RouteMatch,
+    StringKind,
+    StringMatch,
+)
 from meshlib.model.route import (
     ClusterWeight,
     DirectResponse,
@@ -11,19 +20,12 @@ from meshlib.model.route import (
     EditAction,
     Forward,
     HeaderEdits,
-    HeaderMatch,
     HostRewrite,
     HostRewriteKind,
-    PathKind,
-    PathMatch,
-    QueryMatch,
     Redirect,
     RegexRewrite,
     Route,
     RouteConfiguration,
-    RouteMatch,
-    StringKind,
-    StringMatch,
     VirtualHost,
 )
 from meshlib.runtime import policies

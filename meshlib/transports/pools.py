@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from meshlib.core.effects import Send
-    from meshlib.core.upstream import LiveEndpoint
+    from meshlib.core.endpoint import LiveEndpoint
     from meshlib.model.cluster import Tls
     from meshlib.transports.kit import Kit
 

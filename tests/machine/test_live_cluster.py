@@ -12,7 +12,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
-from meshlib.core.upstream import LiveEndpoint, PickContext, Refusal, RefusalKind
+from meshlib.core.endpoint import LiveEndpoint
+from meshlib.core.upstream import PickContext, Refusal, RefusalKind
 from meshlib.model.call import Outcome, OutcomeKind
 from meshlib.model.endpoint import Health
 from meshlib.model.events import BreakerChanged, EndpointEjected, EndpointReturned

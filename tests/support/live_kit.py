@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from meshlib.core.upstream import LiveEndpoint
+from meshlib.core.endpoint import LiveEndpoint
 from meshlib.model.address import Address
 from meshlib.model.call import Outcome, OutcomeKind
 from meshlib.model.cluster import Cluster

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from meshlib.core.upstream import LiveEndpoint
+    from meshlib.core.endpoint import LiveEndpoint
 
 __all__ = ["Schedule"]
 

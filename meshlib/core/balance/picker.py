@@ -3,7 +3,7 @@
 Theory. A picker is made for one set of endpoints, all of them usable, and is thrown away with it: when an endpoint comes,
 leaves, or changes its weight or health, a new one is made. So a pick never has to look whether an endpoint may be
 called, and costs the same for 5 and for 10,000. What must outlive it (calls in flight, ejections) is kept in
-:class:`~meshlib.core.upstream.LiveEndpoint`, which survives; hence a new picker inherits all counters.
+:class:`~meshlib.core.endpoint.LiveEndpoint`, which survives; hence a new picker inherits all counters.
 
 A picker is not thread-safe: the cluster that owns it calls it under its own lock. The holder of the pick counts it as
 active, not the picker.
@@ -21,7 +21,8 @@ from meshlib.model.policy import Balancer
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from meshlib.core.upstream import LiveEndpoint, PickContext
+    from meshlib.core.endpoint import LiveEndpoint
+    from meshlib.core.upstream import PickContext
     from meshlib.model.policy import Balancing
 
 __all__ = ["Picker", "make_picker"]

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from meshlib.core.upstream import LiveEndpoint, PickContext
+    from meshlib.core.endpoint import LiveEndpoint
+    from meshlib.core.upstream import PickContext
 
 __all__ = ["Random", "WeightedRandom"]
 

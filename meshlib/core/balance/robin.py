@@ -9,7 +9,8 @@ from meshlib.core.balance.edf import Schedule
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from meshlib.core.upstream import LiveEndpoint, PickContext
+    from meshlib.core.endpoint import LiveEndpoint
+    from meshlib.core.upstream import PickContext
 
 __all__ = ["RoundRobin", "WeightedRoundRobin"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meshlib.model.route import PathKind, PathMatch, QueryMatch, RouteMatch
+from meshlib.model.match import PathKind, PathMatch, QueryMatch, RouteMatch
 from meshlib.xds.decode.report import Report, join
 from meshlib.xds.decode.values import boolean, header_match, regex, runtime_fraction, string_match
 from meshlib.xds.schema import WireMessage

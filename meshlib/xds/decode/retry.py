@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from meshlib.model.match import HeaderMatch
 from meshlib.model.policy import HashKind, HashPolicy, RetryPolicy
-from meshlib.model.route import HeaderMatch
 from meshlib.xds.decode.report import Report, join
 from meshlib.xds.decode.values import header_match, header_name, number, rewrite, seconds
 from meshlib.xds.schema import WireMessage, type_name

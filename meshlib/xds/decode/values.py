@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 
 from meshlib.core.regex import problem as regex_problem
-from meshlib.model.route import HeaderMatch, RegexRewrite, StringKind, StringMatch
+from meshlib.model.match import HeaderMatch, StringKind, StringMatch
+from meshlib.model.route import RegexRewrite
 from meshlib.xds import schema
 from meshlib.xds.decode.report import Report, join
 from meshlib.xds.schema import WireMessage

@@ -11,29 +11,13 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from meshlib.core.lines import ONE_LINE_REQUEST, ONE_LINE_RESPONSE, add_line
 from meshlib.core.match import CompiledRoutes, Match
 from meshlib.core.normalize import normalized
-from meshlib.core.rewrite import (
-    ResponseContext,
-    auto_host,
-    choose_cluster,
-    direct_response,
-    failure_reply,
-    local_reply,
-    redirect,
-    request_head,
-    response_edits,
-)
+from meshlib.core.replies import local_reply
+from meshlib.core.rewrite import ResponseContext
 from meshlib.model.call import Head, Response
 from meshlib.model.headers import Headers
 from meshlib.model.listener import HttpManager
-from meshlib.model.route import (
-    Action,
-    ClusterWeight,
-    DirectResponse,
-    Forward,
-    HeaderEdits,
-    HeaderMatch,
-    Redirect,
-)
+from meshlib.model.match import HeaderMatch
+from meshlib.model.route import Action, ClusterWeight, DirectResponse, Forward, HeaderEdits, Redirect
 from tests.e2e.oracle.exchange import Arrived, Exchange, Request
 from tests.e2e.oracle.tables import CLUSTERS
 
@@ -119,9 +103,9 @@ def _outcomes(match: Match | None, request: Request, upstreams: dict[str, str]) 
     action = match.route.action
     head = head_of(request)
     if isinstance(action, DirectResponse):
-        yield Expected(_local(direct_response(match, head)), match)
+        yield Expected(_local(match.compiled.direct_response(head)), match)
     elif isinstance(action, Redirect):
-        yield Expected(_local(redirect(match, head)), match)
+        yield Expected(_local(match.compiled.redirect(head)), match)
     elif isinstance(action, Forward):
         for cluster, weight in _choices(match, action, head):
             yield Expected(_forwarded(match, action, weight, cluster, request, upstreams), match, weight)
@@ -129,12 +113,12 @@ def _outcomes(match: Match | None, request: Request, upstreams: dict[str, str]) 
 
 def _choices(match: Match, action: Forward, head: Head) -> Iterator[tuple[str, ClusterWeight | None]]:
     if not action.weighted:
-        yield choose_cluster(match, head, _always(0.0))
+        yield match.compiled.choose_cluster(head, _always(0.0))
         return
     total, before = sum(weight.weight for weight in action.weighted), 0
     for weight in action.weighted:
         if weight.weight:
-            yield choose_cluster(match, head, _always((before + 0.5) / total))
+            yield match.compiled.choose_cluster(head, _always((before + 0.5) / total))
         before += weight.weight
 
 
@@ -151,9 +135,11 @@ def _forwarded(
     upstreams: dict[str, str],
 ) -> Exchange:
     if cluster not in upstreams:
-        return _local(failure_reply(match, weight, head_of(request), Response(action.not_found_status)))
-    sent = request_head(match, weight, head_of(request), cluster=cluster)
-    sent = auto_host(match, weight, sent, CLUSTERS[cluster])
+        return _local(
+            match.compiled.failure_reply(weight, head_of(request), Response(action.not_found_status))
+        )
+    sent = match.compiled.request_head(weight, head_of(request), cluster=cluster)
+    sent = match.compiled.auto_host(sent, CLUSTERS[cluster])
     arrived = Arrived(
         cluster,
         sent.method,
@@ -164,7 +150,7 @@ def _forwarded(
     )
     lines = Headers.of(("content-type", "application/json"), *UPSTREAM_HEADERS)
     context = ResponseContext(sent, status=200, cluster=cluster, endpoint=upstreams[cluster])
-    edited = response_edits(match, weight, lines, context)
+    edited = match.compiled.response_edits(weight, lines, context)
     return Exchange(200, tuple(edited if edited is not None else lines), b"", arrived)
 
 

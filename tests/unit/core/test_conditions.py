@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from meshlib.core.conditions import compile_conditions, compile_header, integer, is_grpc, query_parameters
 from meshlib.model.call import Head
 from meshlib.model.headers import Headers
-from meshlib.model.route import (
+from meshlib.model.match import (
     HeaderMatch,
     PathKind,
     PathMatch,

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshlib.core.endpoint import Down
 from meshlib.core.locality import Balance, Group, describe, split_load
-from meshlib.core.upstream import Down, PickContext
+from meshlib.core.upstream import PickContext
 from meshlib.model.endpoint import Health
 from meshlib.model.policy import Balancer, Balancing
 from tests.support.live_kit import live_endpoint

@@ -13,25 +13,18 @@ from hypothesis import strategies as st
 from meshlib.core.domains import DomainIndex
 from meshlib.core.match import compile_routes
 from meshlib.core.paths import PathIndex
-from meshlib.core.rewrite import request_head
 from meshlib.model.call import Head
 from meshlib.model.headers import Headers
-from meshlib.model.route import (
-    Edit,
-    Forward,
-    HeaderEdits,
+from meshlib.model.match import (
     HeaderMatch,
     PathKind,
     PathMatch,
     QueryMatch,
-    Redirect,
-    Route,
-    RouteConfiguration,
     RouteMatch,
     StringKind,
     StringMatch,
-    VirtualHost,
 )
+from meshlib.model.route import Edit, Forward, HeaderEdits, Redirect, Route, RouteConfiguration, VirtualHost
 
 
 def head(path="/", authority="shop.test", *headers, method="GET", scheme="http"):
@@ -373,4 +366,4 @@ def test_a_format_that_nobody_refused_in_time_is_left_out_and_noted():
     routes = compile_routes(one_host(route("/"), edits=edits))
     assert routes.notes == ("virtual host v: header x-bad: %NOPE% is not a command that Envoy knows",)
     found = routes.match(head(), never)
-    assert request_head(found, None, head(), cluster="c").headers.to_dict() == {"x-good": "1"}
+    assert found.compiled.request_head(None, head(), cluster="c").headers.to_dict() == {"x-good": "1"}

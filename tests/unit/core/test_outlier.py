@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshlib.core.classify import CANCELLED, Verdict
+from meshlib.core.endpoint import Down
 from meshlib.core.outlier import Ejections
-from meshlib.core.upstream import Down
 from meshlib.model.policy import Outlier
 from tests.support.live_kit import live_endpoint
 

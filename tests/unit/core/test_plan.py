@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from meshlib.core.effects import Call, Env, Finish, Pass, Reply, Send, Sleep, Wait
+from meshlib.core.endpoint import LiveEndpoint
 from meshlib.core.match import compile_routes
 from meshlib.core.plan import DEFAULT_ROUTE_TIMEOUT, Plan
 from meshlib.core.resolve import Resolution
-from meshlib.core.upstream import LiveEndpoint, Refusal, RefusalKind
+from meshlib.core.upstream import Refusal, RefusalKind
 from meshlib.errors import (
     CircuitOpen,
     ConnectFailed,
@@ -26,18 +27,16 @@ from meshlib.model.endpoint import Assignment, Endpoint, Locality
 from meshlib.model.events import CallEnded, RetryScheduled
 from meshlib.model.headers import Headers
 from meshlib.model.listener import Listener
+from meshlib.model.match import PathKind, PathMatch, RouteMatch
 from meshlib.model.policy import RetryPolicy
 from meshlib.model.route import (
     DirectResponse,
     Forward,
     HostRewrite,
     HostRewriteKind,
-    PathKind,
-    PathMatch,
     Redirect,
     Route,
     RouteConfiguration,
-    RouteMatch,
     VirtualHost,
 )
 

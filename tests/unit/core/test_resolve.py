@@ -10,15 +10,8 @@ from meshlib.core.resolve import Rules, compile_view
 from meshlib.model.address import Address
 from meshlib.model.call import Head
 from meshlib.model.listener import ChainMatch, FilterChain, HttpManager, Listener
-from meshlib.model.route import (
-    Forward,
-    PathKind,
-    PathMatch,
-    Route,
-    RouteConfiguration,
-    RouteMatch,
-    VirtualHost,
-)
+from meshlib.model.match import PathKind, PathMatch, RouteMatch
+from meshlib.model.route import Forward, Route, RouteConfiguration, VirtualHost
 from meshlib.model.snapshot import Part, Snapshot
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from meshlib.core.retry import Retries, backoff_ceiling, reset_interval
 from meshlib.model.call import Head, Outcome, OutcomeKind
 from meshlib.model.headers import Headers
+from meshlib.model.match import HeaderMatch, StringKind, StringMatch
 from meshlib.model.policy import RetryPolicy
-from meshlib.model.route import HeaderMatch, StringKind, StringMatch
 
 CONNECT, RESET, TIMEOUT, REFUSED, CANCELLED = (
     OutcomeKind.CONNECT,

@@ -5,19 +5,11 @@ from __future__ import annotations
 import pytest
 
 from meshlib.core.match import compile_routes
-from meshlib.core.rewrite import (
-    ResponseContext,
-    auto_host,
-    choose_cluster,
-    direct_response,
-    failure_reply,
-    local_reply,
-    redirect,
-    request_head,
-    response_edits,
-)
+from meshlib.core.replies import local_reply
+from meshlib.core.rewrite import ResponseContext
 from meshlib.model.call import Head, Response
 from meshlib.model.headers import Headers
+from meshlib.model.match import PathKind, PathMatch, RouteMatch
 from meshlib.model.route import (
     ClusterWeight,
     DirectResponse,
@@ -27,13 +19,10 @@ from meshlib.model.route import (
     HeaderEdits,
     HostRewrite,
     HostRewriteKind,
-    PathKind,
-    PathMatch,
     Redirect,
     RegexRewrite,
     Route,
     RouteConfiguration,
-    RouteMatch,
     VirtualHost,
 )
 
@@ -55,7 +44,7 @@ def match_of(action, request=None, *, path=None, route=None, host=None, config=N
 
 def sent(action, request=None, weight=None, **fields):
     request = request or head()
-    return request_head(match_of(action, request, **fields), weight, request, cluster="reviews")
+    return match_of(action, request, **fields).compiled.request_head(weight, request, cluster="reviews")
 
 
 def adds(*pairs, **fields):
@@ -71,27 +60,29 @@ C = Forward(cluster="c")
 
 class TestCluster:
     def test_plain(self):
-        assert choose_cluster(match_of(C), head(), lambda: 0.5) == ("c", None)
+        assert match_of(C).compiled.choose_cluster(head(), lambda: 0.5) == ("c", None)
 
     @pytest.mark.parametrize(("drawn", "cluster"), [(0.0, "a"), (0.0999, "a"), (0.1, "b"), (0.9999, "b")])
     def test_weighted(self, drawn, cluster):
         action = Forward(weighted=(ClusterWeight("a", 1), ClusterWeight("none", 0), ClusterWeight("b", 9)))
         told = []
-        name, weight = choose_cluster(match_of(action), head(), lambda: drawn, told)
+        name, weight = match_of(action).compiled.choose_cluster(head(), lambda: drawn, told)
         assert (name, weight.cluster) == (cluster, cluster)
         assert f"cluster {cluster} has" in told[0]
 
     def test_named_by_the_first_line_of_a_header(self):
         match = match_of(Forward(cluster_header="X-Cluster"))
-        assert choose_cluster(match, head("/", ("x-cluster", "a"), ("x-cluster", "b")), lambda: 0.0) == (
+        assert match.compiled.choose_cluster(
+            head("/", ("x-cluster", "a"), ("x-cluster", "b")), lambda: 0.0
+        ) == (
             "a",
             None,
         )
-        assert choose_cluster(match, head(), lambda: 0.0) == ("", None)
+        assert match.compiled.choose_cluster(head(), lambda: 0.0) == ("", None)
 
     def test_a_share_can_be_named_by_a_header(self):
         match = match_of(Forward(weighted=(ClusterWeight("", 1, cluster_header="x-cluster"),)))
-        assert choose_cluster(match, head("/", ("x-cluster", "a")), lambda: 0.0)[0] == "a"
+        assert match.compiled.choose_cluster(head("/", ("x-cluster", "a")), lambda: 0.0)[0] == "a"
 
 
 class TestRequestEdits:
@@ -240,19 +231,19 @@ class TestHost:
 
     def test_auto_is_the_endpoints(self):
         match = match_of(self.rewrite(HostRewriteKind.AUTO, append=True))
-        request = request_head(match, None, head(), cluster="c")
+        request = match.compiled.request_head(None, head(), cluster="c")
         assert request.authority == "shop.test"
-        made = auto_host(match, None, request, "pod.test:8080")
+        made = match.compiled.auto_host(request, "pod.test:8080")
         assert made.authority == "pod.test:8080"
         assert lines(made.headers, "x-forwarded-host") == ["shop.test"]
         assert len(request.headers) == 0
-        assert auto_host(match, None, request, "") is request
-        assert auto_host(match_of(C), None, request, "pod.test") is request
+        assert match.compiled.auto_host(request, "") is request
+        assert match_of(C).compiled.auto_host(request, "pod.test") is request
 
 
 class TestResponse:
     def test_nothing_to_edit_is_none(self):
-        assert response_edits(match_of(C), None, Headers.of(("a", "1"))) is None
+        assert match_of(C).compiled.response_edits(None, Headers.of(("a", "1"))) is None
 
     def test_edits_read_request_and_response(self):
         edits = HeaderEdits(
@@ -263,7 +254,7 @@ class TestResponse:
         )
         given = Headers.of(("A", "1"), ("b", "2"))
         context = ResponseContext(head("/p"), status=200, cluster="c", endpoint="10.0.0.1:80")
-        made = response_edits(match_of(C, route=edits), None, given, context)
+        made = match_of(C, route=edits).compiled.response_edits(None, given, context)
         assert list(made) == [("A", "1"), ("x", "200 /p 1 10.0.0.1:80 c")]
         assert len(given) == 2
 
@@ -273,34 +264,41 @@ class TestResponse:
 
         weight = ClusterWeight("w", 1, level("w"))
         match = match_of(Forward(weighted=(weight,)), route=level("r"), host=level("h"), config=level("c"))
-        assert [value for _, value in response_edits(match, weight, Headers())] == ["w", "r", "h", "c"]
-        assert [value for _, value in response_edits(match, None, Headers())] == ["r", "h", "c"]
+        assert [value for _, value in match.compiled.response_edits(weight, Headers())] == [
+            "w",
+            "r",
+            "h",
+            "c",
+        ]
+        assert [value for _, value in match.compiled.response_edits(None, Headers())] == ["r", "h", "c"]
 
 
 class TestDirectResponse:
     def test_body_and_lines(self):
-        made = direct_response(match_of(DirectResponse(404, b"gone")), head())
+        made = match_of(DirectResponse(404, b"gone")).compiled.direct_response(head())
         assert made == Response(404, (("content-length", "4"), ("content-type", "text/plain")), b"gone")
 
     def test_head_gets_the_lines_only(self):
-        made = direct_response(match_of(DirectResponse(200, b"hello")), head(method="HEAD"))
+        made = match_of(DirectResponse(200, b"hello")).compiled.direct_response(head(method="HEAD"))
         assert (made.body, dict(made.headers)["content-length"]) == (b"", "5")
 
     @pytest.mark.parametrize(("status", "location"), [(201, True), (308, True), (200, False), (404, False)])
     def test_created_and_moved_say_where(self, status, location):
-        made = direct_response(match_of(DirectResponse(status)), head("/p?q", authority="shop.test:80"))
+        made = match_of(DirectResponse(status)).compiled.direct_response(
+            head("/p?q", authority="shop.test:80")
+        )
         assert dict(made.headers) == ({"location": "http://shop.test:80/p?q"} if location else {})
 
     def test_edits_apply_and_see_no_upstreams_code(self):
         edits = HeaderEdits(
             response_add=(Edit("x", "%RESPONSE_CODE%|%RESP(:status)%"), Edit("content-type", "text/x")),
         )
-        made = direct_response(match_of(DirectResponse(403, b"no"), route=edits), head())
+        made = match_of(DirectResponse(403, b"no"), route=edits).compiled.direct_response(head())
         assert dict(made.headers) == {"x": "0|403", "content-type": "text/x", "content-length": "2"}
 
     def test_a_grpc_request_is_told_in_its_way(self):
         request = head("/", ("content-type", "application/grpc"))
-        made = direct_response(match_of(DirectResponse(403, "n\u00f6\n".encode())), request)
+        made = match_of(DirectResponse(403, "n\u00f6\n".encode())).compiled.direct_response(request)
         assert made.status == 200
         assert dict(made.headers) == {
             "content-type": "application/grpc",
@@ -317,7 +315,9 @@ class TestDirectResponse:
 
     def test_a_failure_told_as_a_response_gets_the_edits_of_its_share(self):
         weight = ClusterWeight("w", 1, HeaderEdits(response_add=(Edit("x", "%RESPONSE_CODE%"),)))
-        made = failure_reply(match_of(Forward(weighted=(weight,))), weight, head(), Response(503, (), b"no"))
+        made = match_of(Forward(weighted=(weight,))).compiled.failure_reply(
+            weight, head(), Response(503, (), b"no")
+        )
         assert dict(made.headers)["x"] == "0"
 
 
@@ -328,7 +328,9 @@ class TestRedirect:
     def location(action, path="/a/b?q=1", **fields):
         request = head(path, **fields)
         return dict(
-            redirect(match_of(action, request, path=PathMatch(PathKind.PREFIX, "/a")), request).headers
+            match_of(action, request, path=PathMatch(PathKind.PREFIX, "/a"))
+            .compiled.redirect(request)
+            .headers
         )["location"]
 
     @pytest.mark.parametrize(
@@ -367,12 +369,14 @@ class TestRedirect:
 
     @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
     def test_status(self, status):
-        assert redirect(match_of(Redirect(status)), head()).status == status
+        assert match_of(Redirect(status)).compiled.redirect(head()).status == status
 
     def test_edits_see_the_rewritten_path(self):
         edits = HeaderEdits(response_add=(Edit("x", "%REQ(:path)% %REQ(x-envoy-original-path)%"),))
         request = head("/a/b")
-        made = redirect(match_of(Redirect(path=None, prefix_rewrite="/n/"), request, route=edits), request)
+        made = match_of(Redirect(path=None, prefix_rewrite="/n/"), request, route=edits).compiled.redirect(
+            request
+        )
         assert dict(made.headers)["x"] == "/n/a/b /a/b"
         assert request.path == "/a/b"
 
@@ -380,4 +384,4 @@ class TestRedirect:
         hosts = (VirtualHost("v", ("*",), require_tls="all"),)
         request = head("/p?q", authority="shop.test:80")
         match = compile_routes(RouteConfiguration("c", hosts)).match(request, lambda: 0.0)
-        assert redirect(match, request) == Response(301, (("location", "https://shop.test:80/p?q"),))
+        assert match.compiled.redirect(request) == Response(301, (("location", "https://shop.test:80/p?q"),))

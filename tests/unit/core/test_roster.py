@@ -5,8 +5,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshlib.core.endpoint import Down
 from meshlib.core.roster import plan_roster, tls_of
-from meshlib.core.upstream import Down
 from meshlib.model.cluster import Cluster, Tls, TlsMatch
 from meshlib.model.endpoint import Health
 from tests.support.live_kit import address, changed, cluster, endpoint, flat, locality

@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from meshlib.core.upstream import LiveEndpoint, PickContext, Refusal, RefusalKind
+from meshlib.core.endpoint import LiveEndpoint
+from meshlib.core.upstream import PickContext, Refusal, RefusalKind
 from meshlib.model.call import Outcome, OutcomeKind
 from meshlib.model.cluster import Cluster, Tls
 from meshlib.model.endpoint import Drop, Health

@@ -9,15 +9,8 @@ from meshlib.core.resolve import Rules
 from meshlib.errors import ConfigError, NotReady
 from meshlib.model.events import ConfigurationChanged, SourceChanged
 from meshlib.model.listener import FilterChain, HttpManager, Listener
-from meshlib.model.route import (
-    Forward,
-    PathKind,
-    PathMatch,
-    Route,
-    RouteConfiguration,
-    RouteMatch,
-    VirtualHost,
-)
+from meshlib.model.match import PathKind, PathMatch, RouteMatch
+from meshlib.model.route import Forward, Route, RouteConfiguration, VirtualHost
 from meshlib.model.snapshot import Part
 from meshlib.runtime.runtime import SWEEP, Runtime
 from meshlib.runtime.worker import Worker

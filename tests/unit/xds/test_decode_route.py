@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from meshlib.model.match import HeaderMatch, PathKind, StringKind, StringMatch
 from meshlib.model.policy import HashKind, RetryPolicy
 from meshlib.model.route import (
     ClusterWeight,
@@ -11,14 +12,10 @@ from meshlib.model.route import (
     Edit,
     EditAction,
     Forward,
-    HeaderMatch,
     HostRewriteKind,
     Mirror,
     NonForwarding,
-    PathKind,
     Redirect,
-    StringKind,
-    StringMatch,
 )
 from meshlib.testing import build
 from meshlib.xds import decode
