@@ -14,7 +14,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from meshlib import grpc, httpx2
+    from meshlib import grpc as grpc  # noqa: PLC0414 - typing's way to say that it is public
+    from meshlib import httpx2 as httpx2  # noqa: PLC0414
     from meshlib.client import AsyncClient, AsyncTransport, Client, Transport
     from meshlib.config import Config
     from meshlib.deadlines import deadline
@@ -91,8 +92,6 @@ __all__ = [
     "call_info",
     "deadline",
     "default",
-    "grpc",
-    "httpx2",
 ]
 
 _HOMES = {
@@ -115,6 +114,7 @@ _HOMES = {
     "meshlib.transports.info": ("call_info",),
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
+#: Of themselves names of the package, but not of `from meshlib import *`, where they would hide the libraries of their names.
 _MODULES = frozenset({"grpc", "httpx2"})
 
 
@@ -128,9 +128,12 @@ def __getattr__(name: str) -> object:
         globals()[name] = value
         return value
     if name in _MODULES:
-        return import_module(f"meshlib.{name}")
+        try:
+            return import_module(f"meshlib.{name}")
+        except ModuleNotFoundError as missing:  # `import meshlib.httpx2` says the same, as what it is
+            raise AttributeError(str(missing), name=name) from missing
     raise AttributeError(f"module 'meshlib' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, *_MODULES])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import httpcore2
-import httpx2
-
+from meshlib.extras import needed
 from meshlib.faces import AsyncClientFace, AsyncTransportFace, ClientFace, TransportFace
 from meshlib.transports.kit import Kit
+
+with needed("httpx2", "meshlib.httpx2"):
+    import httpcore2
+    import httpx2
 
 __all__ = ["AsyncClient", "AsyncTransport", "Client", "Transport"]
 

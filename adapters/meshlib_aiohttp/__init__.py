@@ -12,7 +12,10 @@ error and aiohttp's at once. aiohttp speaks HTTP/1.1 only, also to clusters that
 
 from __future__ import annotations
 
-from meshlib_aiohttp.connectors import Connector, connector
-from meshlib_aiohttp.session import ClientSession
+from meshlib.extras import needed
+
+with needed("aiohttp", "meshlib_aiohttp"):
+    from meshlib_aiohttp.connectors import Connector, connector
+    from meshlib_aiohttp.session import ClientSession
 
 __all__ = ["ClientSession", "Connector", "connector"]

@@ -10,7 +10,10 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
+
+from meshlib.extras import needed
 
 if TYPE_CHECKING:
     from meshlib_django.middleware import Middleware
@@ -21,7 +24,13 @@ __all__ = ["Middleware"]
 def __getattr__(name: str) -> object:
     # Django imports this package while its applications are not loaded yet.
     if name == "Middleware":
-        from meshlib_django.middleware import Middleware
+        with needed("django", "meshlib_django"):
+            from meshlib_django.middleware import Middleware
 
         return Middleware
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    # Without Django, who lists the names (help, completion) must not meet an error.
+    return [*globals(), *(__all__ if find_spec("django") else ())]

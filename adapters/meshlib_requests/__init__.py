@@ -10,7 +10,11 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import requests
+from meshlib.extras import needed
+
+with needed("requests", "meshlib_requests"):
+    import requests
+
 from requests import (
     ConnectionError,  # noqa: A004 - requests' name
     ConnectTimeout,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from meshlib.extras import INSTALL
+
 __all__ = ["main"]
 
 _MISSING = """meshlib: the command line needs {name}, which is not installed. It comes with the extra cli:
 
-    python -m pip install 'meshlib-client[cli]'
+    {install}
 """
 
 
@@ -21,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         import rich
         import typer
     except ImportError as missing:
-        sys.stderr.write(_MISSING.format(name=missing.name or "a package"))
+        sys.stderr.write(_MISSING.format(name=missing.name or "a package", install=INSTALL.format("cli")))
         return 2
     del rich, typer
     from meshlib.cli.app import run

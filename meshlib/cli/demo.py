@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from meshlib.cli.common import FINDING, FINE, Stop, console, emit, working
 from meshlib.cli.demo_lines import Lines, Silent
 from meshlib.cli.render import marked
+from meshlib.extras import INSTALL
 
 if TYPE_CHECKING:
     from meshlib.cli.demo_script import Script, Viewer
@@ -38,7 +39,7 @@ def run(*, once: bool, as_json: bool = False) -> int:
             raise  # its claims were not all checked
         return FINE
     except ImportError as missing:
-        remedy = "python -m pip install 'meshlib-client[cli]'"
+        remedy = INSTALL.format("cli")
         line = f"demo: it needs meshlib's test kit and grpcio ({missing}); they come with {remedy}"
         raise Stop(FINDING, [line]) from None
     except (OSError, RuntimeError) as problem:

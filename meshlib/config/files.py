@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from meshlib.errors import ConfigError
+from meshlib.extras import INSTALL
 
 __all__ = ["LARGEST", "is_envoy_shape", "read", "text_of"]
 
@@ -91,7 +92,9 @@ def _yaml(text: str, name: str) -> object:
     try:
         import yaml
     except ImportError:
-        raise ConfigError(f"{name}: YAML needs the extra: pip install 'meshlib-client[yaml]'") from None
+        raise ConfigError(
+            f"{name}: YAML needs PyYAML, which is not installed: {INSTALL.format('yaml')}"
+        ) from None
     try:
         value = yaml.load(text, _yaml_loader())  # noqa: S506  (a SafeLoader)
     except (yaml.YAMLError, LookupError, AttributeError, TypeError) as problem:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import ssl
 import threading
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from meshlib.extras import INSTALL
 from meshlib.runtime.tls import context_for
 
 if TYPE_CHECKING:
@@ -121,6 +123,9 @@ class Pools(Generic[P]):
         address, tls = endpoint.address, endpoint.tls
         secure = bool(name) or tls is not None
         http2 = cluster.http2 or settings.http2
+        if http2 and find_spec("h2") is None:
+            text = f"cluster {cluster.name!r} wants HTTP/2, which needs h2: {INSTALL.format('http2')}"
+            raise self._kit.core.UnsupportedProtocol(text)
         context: ssl.SSLContext | None = None
         if secure:
             context = context_for(tls, http2=http2) if tls is not None else settings.ssl()
