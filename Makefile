@@ -10,6 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 PYTEST := $(PY) -m pytest
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check --no-input
 CODE := meshlib $(wildcard adapters) scripts
 # Each writes one page of docs/reference/; with --check it fails when the page is out of date.
 GENERATORS := $(wildcard scripts/config_reference.py scripts/xds_fields.py)
@@ -19,6 +20,7 @@ REQUESTS ?= 5000
 SUITES ?=
 JOBS ?= 2
 PYTEST_ARGS ?=
+LOCK_ARGS ?=
 
 # ---------------------------------------------------------------------------------------------- what one asks for
 
@@ -86,6 +88,10 @@ fmt: $(VENV)/.stamp-dev ## format the code and write the generated pages
 	@$(BIN)/ruff format .
 	@for page in $(GENERATORS); do $(PY) $$page; done
 
+.PHONY: lock
+lock: | $(PY) ## renew locks/, the exact versions that everything here is installed from; LOCK_ARGS=--keep adds only what is new
+	@$(PY) scripts/lock.py $(LOCK_ARGS)
+
 .PHONY: clean
 clean: ## remove what was built, .venv too
 	rm -rf $(VENV) build dist site .hypothesis .mypy_cache .pytest_cache .ruff_cache
@@ -97,12 +103,14 @@ $(PY):
 	@scripts/make_venv.sh $(VENV)
 
 # What `make demo` needs, and no more, so that the first look comes soon.
-$(VENV)/.stamp-run: pyproject.toml | $(PY)
+$(VENV)/.stamp-run: pyproject.toml locks/run.txt | $(PY)
 	@echo "setting up $(VENV) …"
-	@$(PY) -m pip install --quiet --disable-pip-version-check --no-input -e '.[cli,yaml]'
+	@$(PIP) --require-hashes -r locks/run.txt
+	@$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(VENV)/.stamp-dev: pyproject.toml | $(PY)
+$(VENV)/.stamp-dev: pyproject.toml locks/dev.txt | $(PY)
 	@echo "setting up $(VENV) for development …"
-	@$(PY) -m pip install --quiet --disable-pip-version-check --no-input -e '.[dev]'
+	@$(PIP) --require-hashes -r locks/dev.txt
+	@$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@ $(VENV)/.stamp-run

@@ -54,8 +54,9 @@ def test_a_stream_is_part_of_serving(server):
 def test_background_work_keeps_the_request_and_loses_its_deadline(server):
     with httpx.Client(base_url=server.url) as client:
         assert client.get("/background", headers=SAID).json() == ["one", True]
-        # The same connection: uvicorn reads the next request when the work is done.
-        assert client.get("/later").json() == [["one", False]]
+        # Another connection: whether a server reads on before the work is done is the server's choice.
+        assert httpx.get(server.url + "/later").json() == {"here": ["empty", False], "work": ["one", False]}
+        assert client.get("/stream").text == "empty;empty;empty;"
 
 
 def test_an_exception_leaves_nothing(server):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from contextlib import asynccontextmanager
@@ -30,7 +31,8 @@ def create_app() -> FastAPI:
             yield
 
     app = FastAPI(lifespan=lifespan)
-    app.state.later = []
+    app.state.released = asyncio.Event()
+    app.state.done = asyncio.Queue()
     app.add_middleware(meshlib_asgi.Middleware, mesh=mesh)
 
     @app.get("/")
@@ -59,12 +61,19 @@ def create_app() -> FastAPI:
 
     @app.get("/background")
     async def background(tasks: BackgroundTasks) -> Any:
-        tasks.add_task(lambda: app.state.later.append([_seen(), current_deadline() is not None]))
-        return [_seen(), current_deadline() is not None]
+        async def work() -> None:
+            await app.state.released.wait()
+            app.state.done.put_nowait(_state())
+
+        tasks.add_task(work)
+        return _state()
 
     @app.get("/later")
     async def later() -> Any:
-        return app.state.later
+        """Let the background work end; what this request saw meanwhile, and what the work saw."""
+        here = _state()
+        app.state.released.set()
+        return {"here": here, "work": await app.state.done.get()}
 
     @app.get("/boom")
     async def boom() -> Any:
@@ -80,6 +89,10 @@ def create_app() -> FastAPI:
             await socket.send_json([text, _seen(), headers.get("traceparent")])
 
     return app
+
+
+def _state() -> list[Any]:
+    return [_seen(), current_deadline() is not None]
 
 
 def _seen() -> str:
