@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from meshlib.core.endpoint import LiveEndpoint
+from meshlib.core.locality import without_answer
 from meshlib.core.plan import route_timeout
 from meshlib.core.replies import local_reply
 from meshlib.core.upstream import PickContext
@@ -110,7 +111,8 @@ def _forward(draft: _Draft, match: Match, action: Forward, env: Env) -> None:
         return
     endpoint = upstream.peek(PickContext(head=draft.asked))
     if endpoint is None:
-        draft.lines.append(f"cluster {draft.cluster} has no endpoint that can be called now")
+        reason = without_answer(upstream.cluster)
+        draft.lines.append(f"cluster {draft.cluster} has no endpoint that can be called now{reason}")
         return
     _endpoint(draft, match, action, endpoint)
 

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING
 
 from meshlib.core.balance.picker import make_picker
 from meshlib.core.endpoint import Down
+from meshlib.model.cluster import Discovery
 from meshlib.model.endpoint import Health
 
 if TYPE_CHECKING:
@@ -39,9 +40,10 @@ if TYPE_CHECKING:
     from meshlib.core.balance.picker import Picker
     from meshlib.core.endpoint import LiveEndpoint
     from meshlib.core.upstream import PickContext
+    from meshlib.model.cluster import Cluster
     from meshlib.model.policy import Balancing
 
-__all__ = ["Balance", "Group", "describe", "split_load"]
+__all__ = ["Balance", "Group", "describe", "split_load", "without_answer"]
 
 #: Picks that may fall on an endpoint already tried before one is looked for.
 _REPICKS = 3
@@ -240,6 +242,17 @@ def split_load(healthy: Sequence[int], degraded: Sequence[int]) -> tuple[list[in
         source = (healthy, degraded)[kind]
         split[kind][next(index for index, health in enumerate(source) if health)] += left
     return split[0], split[1]
+
+
+def without_answer(cluster: Cluster) -> str:
+    """What ends a sentence on a cluster that has nobody to call: what the resolver said, or that nothing came yet."""
+    if cluster.unresolved:
+        return f": {cluster.unresolved}"
+    if cluster.assignment is not None:
+        return ""
+    if cluster.dns:
+        return f": no answer yet for {', '.join(target.name for target in cluster.dns)}"
+    return ": its endpoints have not come yet" if cluster.discovery is Discovery.EDS else ""
 
 
 def describe(endpoints: Sequence[LiveEndpoint]) -> str:

@@ -72,7 +72,7 @@ class TlsMatch:
 class Cluster:
     """``assignment`` holds the endpoints: inline for STATIC, from EDS, or as DNS answered; None while nothing is known.
     For the DNS kinds the localities of ``assignment`` are the groups that ``dns`` fills. ``connect_timeout`` in
-    seconds (Envoy default 5). ``http2``: talk HTTP/2 (prior knowledge in plain text). ``known`` False: declared by a
+    seconds (Envoy default 5). ``unresolved``: what the resolver said of its names that have no address. ``http2``: talk HTTP/2 (prior knowledge in plain text). ``known`` False: declared by a
     route only.
     """
 
@@ -84,6 +84,7 @@ class Cluster:
     dns_refresh: float = 5.0
     respect_dns_ttl: bool = True
     dns_family: str = "auto"
+    unresolved: str = ""
     balancing: Balancing = field(default_factory=Balancing)
     connect_timeout: float | None = 5.0
     limits: Limits = field(default_factory=Limits)

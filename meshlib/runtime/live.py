@@ -14,7 +14,7 @@ from meshlib.core.breaker import CircuitBreaker
 from meshlib.core.classify import verdict
 from meshlib.core.endpoint import Down, LiveEndpoint
 from meshlib.core.limits import may_retry, reached
-from meshlib.core.locality import Balance, describe
+from meshlib.core.locality import Balance, describe, without_answer
 from meshlib.core.outlier import Ejections
 from meshlib.core.roster import Roster, plan_roster
 from meshlib.core.upstream import Refusal, RefusalKind
@@ -225,7 +225,7 @@ class LiveCluster:
 
     def _nobody(self) -> Refusal:
         endpoints = list(self._roster.live.values())
-        words = f"cluster {self.cluster.name!r} {describe(endpoints)}"
+        words = f"cluster {self.cluster.name!r} {describe(endpoints)}{without_answer(self.cluster)}"
         if endpoints and all(endpoint.down & Down.TLS for endpoint in endpoints):
             reason = next((item.tls.unsupported for item in endpoints if item.tls is not None), "")
             return Refusal(RefusalKind.TLS, f"{words}: {reason}")

@@ -6,13 +6,14 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from meshlib.core.locality import without_answer
 from meshlib.errors import NotReady
 from meshlib.model.address import Address
 from meshlib.model.cluster import Discovery
 from meshlib.model.route import Forward
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from meshlib.core.resolve import Resolution
     from meshlib.model.cluster import Cluster
@@ -134,12 +135,17 @@ def _clusters(runtime: Runtime, target: Target, resolution: Resolution) -> Missi
     known = {name: part.clusters[name] for name in names if part is not None and name in part.clusters}
     silent = [name for name, cluster in known.items() if _unanswered(cluster)]
     if silent:
-        return Missing("waiting for the endpoints of cluster " + ", ".join(map(repr, silent)))
+        return Missing("waiting for the endpoints of cluster " + _reasons(known, silent))
     if not names or any(_callable(runtime, resolution.part, cluster) for cluster in known.values()):
         return READY
     if not known:
         return Missing("its routes name clusters that are not known: " + ", ".join(map(repr, names)))
-    return Missing("no healthy endpoint in cluster " + ", ".join(map(repr, known)))
+    return Missing("no healthy endpoint in cluster " + _reasons(known, known))
+
+
+def _reasons(known: Mapping[str, Cluster], names: Iterable[str]) -> str:
+    """Clusters by name, each with what is known of why it has nobody."""
+    return ", ".join(f"{name!r}{without_answer(known[name])}" for name in names)
 
 
 def _named(host: VirtualHost) -> Iterator[str]:

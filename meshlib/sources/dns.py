@@ -8,9 +8,10 @@ Theory of a look-up:
     new ──ask──► asking ──answer──► held ──TTL──► asking
                     └────failure──► retrying (1 s, × 1.6, to 30 s) ──► asking
 
-A failure takes nothing away: the last answer stays until there is a better one ("stale"); an answer for one address
-family while the other could not be asked is a failure where there was a whole one before. That a name has no records
-is an answer. ``None`` in an assignment means that a name of the cluster never had an outcome; then calls may wait.
+A failure takes nothing away: the last answer stays until there is a better one ("stale"), and where one address family
+answers and the other cannot be asked, each has its last answer. That a name has no records is an answer; what the
+resolver said of it is told in the cluster's ``unresolved``, and the source has "failed" as long as a name has nothing.
+``None`` in an assignment means that a name of the cluster never had an outcome; then calls may wait.
 
 A part that replaces an earlier one is kept back for as long as a name in it never had an outcome, at most ``HOLD``
 seconds: until then its hosts are served as before (CA-02). A first part goes on at once.
@@ -32,7 +33,7 @@ from meshlib.sources.base import Source, State
 from meshlib.sources.dns_query import Answer, Question, Resolver, Unanswered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from meshlib.config import DnsConfig
     from meshlib.model.cluster import Cluster
@@ -54,6 +55,9 @@ _RETRY_FACTOR = 1.6
 _RETRY_MOST = 30.0
 #: A refresh comes up to this share of the TTL early, so that many processes do not ask together.
 _JITTER = 0.1
+
+#: Problems that are told; what is more is counted.
+_TOLD = 5
 
 _RESOLVED = (Discovery.STRICT_DNS, Discovery.LOGICAL_DNS, Discovery.SRV)
 
@@ -77,6 +81,16 @@ class _Lookup:
     def settled(self) -> bool:
         """Whether it ever had an outcome."""
         return self.answer is not None or bool(self.error)
+
+    @property
+    def empty(self) -> bool:
+        """Whether it gives nothing, or nothing yet."""
+        return self.answer is None or not self.answer.found
+
+    @property
+    def problem(self) -> str:
+        """What the resolver said last, where that was no whole answer with something in it."""
+        return self.error or (self.answer.nothing if self.answer is not None else "")
 
 
 class DnsSource(Source):
@@ -156,9 +170,15 @@ class DnsSource(Source):
         """The same object as before where nothing changed."""
         assignment = self._assignment(source, cluster)
         known = self._filled.get((source, cluster.name))
-        if known is not None and known[0] is cluster and known[1] == assignment:
+        unresolved = self._unresolved(cluster)
+        if (
+            known is not None
+            and known[0] is cluster
+            and known[1] == assignment
+            and known[2].unresolved == unresolved
+        ):
             return known[2]
-        made = replace(cluster, assignment=assignment)
+        made = replace(cluster, assignment=assignment, unresolved=unresolved)
         self._filled[source, cluster.name] = (cluster, assignment, made)
         return made
 
@@ -173,6 +193,11 @@ class DnsSource(Source):
         answers = [lookup.answer.found if lookup.answer is not None else () for lookup in lookups]
         known = self._filled.get((source, cluster.name))
         return dns_fill.fill(cluster, answers, known[1] if known is not None else None)
+
+    def _unresolved(self, cluster: Cluster) -> str:
+        """What the resolver said of the names of ``cluster`` that have nothing."""
+        lookups = (self._lookups[_question(cluster, target.name)] for target in cluster.dns)
+        return _joined(lookup.problem for lookup in lookups if lookup.empty and lookup.problem)
 
     # --- look-ups -----------------------------------------------------------------------------------------------
 
@@ -223,18 +248,15 @@ class DnsSource(Source):
         self._busy -= 1
         lookup.asking = False
         if self._lookups.get(lookup.question) is lookup:
-            before, settled = lookup.answer, lookup.settled
-            if answer is not None and answer.lacks:
-                # Half an answer is better than none, and worse than a whole one of before.
-                error = answer.lacks
-                answer = answer if before is None else None
-            lookup.error = error
+            before, said = lookup.answer, lookup.problem
             if answer is not None:
-                lookup.answer = answer
+                error = answer.lacks
+                lookup.answer = answer if before is None else answer.over(before)
+            lookup.error = error
             lookup.failures = lookup.failures + 1 if error else 0
             if self._running:
                 lookup.timer = self.sink.worker.later(self._pause(lookup), lambda: self._enqueue(lookup))
-            if not settled or (answer is not None and answer != before):
+            if lookup.answer != before or (lookup.empty and lookup.problem != said):
                 self._changed(lookup.question)
             self._tell()
         self._next()
@@ -294,18 +316,18 @@ class DnsSource(Source):
             super().status(),
             server=self._server,
             resources={"name": len(lookups)},
-            waiting=tuple(sorted(lookup.question.name for lookup in lookups if not lookup.settled)),
+            waiting=tuple(sorted({lookup.question.name for lookup in lookups if lookup.empty})),
         )
 
     def _tell(self) -> None:
         lookups = self._lookups.values()
-        failing = [lookup for lookup in lookups if lookup.error]
-        error = "; ".join(lookup.error for lookup in failing[:5])
+        troubled = [lookup for lookup in lookups if lookup.problem]
+        error = _joined(lookup.problem for lookup in troubled)
         if not lookups:
             self._move(State.IDLE, "")
-        elif any(lookup.answer is None for lookup in failing):
+        elif any(lookup.empty for lookup in troubled):
             self._move(State.FAILED, error)
-        elif failing:
+        elif troubled:
             self._move(State.STALE, error)
         elif all(lookup.settled for lookup in lookups):
             self._move(State.READY, "")
@@ -323,6 +345,13 @@ def _questions(part: Part) -> Iterator[tuple[Cluster, Question]]:
         if cluster.discovery in _RESOLVED:
             for target in cluster.dns:
                 yield cluster, _question(cluster, target.name)
+
+
+def _joined(problems: Iterable[str]) -> str:
+    """Problems in one line: the first few, and how many more there are."""
+    each = list(dict.fromkeys(problems))
+    more = f"; and {len(each) - _TOLD} more" if len(each) > _TOLD else ""
+    return "; ".join(each[:_TOLD]) + more
 
 
 def _thread(work: Callable[[], None]) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import ipaddress
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,7 @@ _ROWS: dict[str, tuple[tuple[str, ...], ...]] = {
 
 
 class Unanswered(Exception):
-    """Nobody could say: no server answered, or it answered with a failure. The text says which."""
+    """Nobody could say: no server answered, or it answered with a failure. The text says which, and what was asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +62,43 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """``found`` is sorted, and empty where the name has nothing. ``ttl`` in seconds, None where none was told.
-    ``lacks``: what could not be asked, in words, where something else was found all the same.
+    """``found`` is sorted, and empty where the name has nothing; then ``nothing`` says why, and who said so. ``ttl`` in
+    seconds, None where none was told. ``lacks``: what could not be asked, in words, where something else was found all
+    the same; ``unasked``: the record types that this is about, where the question was for addresses.
     """
 
     found: tuple[Found, ...]
     ttl: float | None = field(default=None, compare=False)
     lacks: str = field(default="", compare=False)
+    nothing: str = field(default="", compare=False)
+    unasked: frozenset[str] = field(default=frozenset(), compare=False)
+
+    def over(self, before: Answer) -> Answer:
+        """The better of two, where this one lacks something: of addresses each type's last answer; of SRV, whose weights
+        and priorities are of one answer, the one before if that was whole.
+        """
+        if not self.lacks:
+            return self
+        if self.unasked:
+            kept = {item for item in before.found if type_of(item.address) in self.unasked}
+            return replace(self, found=tuple(sorted({*self.found, *kept})))
+        return self if before.lacks else before
+
+
+class _Rows:
+    """What one name has: addresses, the time for which they hold, and what is missing of them."""
+
+    __slots__ = ("found", "nothing", "problems", "ttls")
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+        self.ttls: list[float] = []
+        self.nothing: dict[str, str] = {}  # by record type: nothing is there, as whom said
+        self.problems: dict[str, str] = {}  # by record type: nobody could say
+
+    @property
+    def ttl(self) -> float | None:
+        return min(self.ttls, default=None)
 
 
 class Resolver:
@@ -93,8 +123,17 @@ class Resolver:
         """Blocks for at most a few seconds. Raises Unanswered."""
         if question.kind == "srv":
             return self._srv(question)
-        addresses, ttl, lacks = self._addresses(question.name, question.family)
-        return Answer(tuple(sorted(Found(0, address) for address in addresses)), ttl, lacks)
+        name = question.name
+        rows = self._addresses(name, question.family)
+        if rows.problems and not rows.found:
+            raise Unanswered(_said(name, rows.problems))
+        return Answer(
+            tuple(sorted(Found(0, address) for address in rows.found)),
+            rows.ttl,
+            _said(name, rows.problems),
+            "" if rows.found else _said(name, rows.nothing),
+            frozenset(rows.problems),
+        )
 
     @staticmethod
     def prepare() -> None:
@@ -109,39 +148,41 @@ class Resolver:
 
     # --- addresses ----------------------------------------------------------------------------------------------
 
-    def _addresses(self, name: str, family: str) -> tuple[list[str], float | None, str]:
-        rows = _ROWS.get(family, _ROWS["all"])
+    def _addresses(self, name: str, family: str) -> _Rows:
+        """Row by row of the family's types, until one has something. A type that fails leaves the others alone."""
+        made = _Rows()
         literal = _literal(name)
         if literal is not None:
-            return [literal], None, ""
+            made.found.append(literal)
+            return made
         local = self._from_hosts(name)
-        ttl: float | None = None
-        for row in rows:
-            if local is not None:
-                found, ttl, lacks = [each for each in local if _type_of(each) in row], _HOSTS_TTL, ""
-            else:
-                found, ttl, lacks = self._row(name, row)
-            if found:
-                return found, ttl, lacks
-        return [], ttl, ""
+        for row in _ROWS.get(family, _ROWS["all"]):
+            for kind in row:
+                if local is None:
+                    self._records(made, name, kind)
+                else:
+                    self._local(made, [each for each in local if type_of(each) == kind], kind)
+            if made.found or made.problems:
+                break
+        return made
 
-    def _row(self, name: str, row: tuple[str, ...]) -> tuple[list[str], float | None, str]:
-        """What the types of one row give. A type that fails is a failure only where no other has something."""
-        found: list[str] = []
-        ttls: list[float] = []
-        failure: Unanswered | None = None
-        for kind in row:
-            try:
-                records, ttl = self._query(name, kind)
-            except Unanswered as problem:
-                failure = problem
-                continue
-            found.extend(record.address for record in records)
-            if ttl is not None:
-                ttls.append(ttl)
-        if failure is not None and not found:
-            raise failure
-        return found, min(ttls, default=None), str(failure or "")
+    def _records(self, made: _Rows, name: str, kind: str) -> None:
+        try:
+            records, ttl, nothing = self._query(name, kind)
+        except Unanswered as problem:
+            made.problems[kind] = str(problem)
+            return
+        made.found.extend(record.address for record in records)
+        if ttl is not None:
+            made.ttls.append(ttl)
+        if not records:
+            made.nothing[kind] = nothing
+
+    def _local(self, made: _Rows, addresses: list[str], kind: str) -> None:
+        made.found.extend(addresses)
+        made.ttls.append(_HOSTS_TTL)
+        if not addresses:
+            made.nothing[kind] = f"not in {self._hosts}, which has the name"
 
     def _from_hosts(self, name: str) -> list[str] | None:
         """The addresses that the file of hosts has for ``name``; None: it has none."""
@@ -164,48 +205,58 @@ class Resolver:
 
     def _srv(self, question: Question) -> Answer:
         """Every address of every target. The lowest number of priority is 0, the next 1 (RFC 2782: the lowest first)."""
-        records, ttl = self._query(question.name, "SRV")
+        name = question.name
+        try:
+            records, ttl, nothing = self._query(name, "SRV")
+        except Unanswered as problem:
+            raise Unanswered(_said(name, {"SRV": str(problem)})) from problem
         ttls = [] if ttl is None else [ttl]
+        reasons = [_said(name, {"SRV": nothing})] if not records else []
+        problems: dict[str, str] = {}
         rows: list[tuple[Any, list[str]]] = []
-        failure: Unanswered | None = None
         for record in records:
             target = record.target.to_text().rstrip(".")
             if not target:
-                continue  # RFC 2782: the service is decidedly not there
-            try:
-                addresses, one, lacks = self._addresses(target, question.family)
-            except Unanswered as problem:
-                failure = problem
+                reasons.append(f"{name} (SRV): the service is decidedly not there (RFC 2782)")
                 continue
-            if lacks:
-                failure = Unanswered(lacks)
-            if one is not None:
-                ttls.append(one)
-            if addresses:
-                rows.append((record, addresses))
-        if failure is not None and not rows:
-            raise failure
-        return Answer(_endpoints(rows), min(ttls, default=None), str(failure or ""))
+            found = self._addresses(target, question.family)
+            ttls.extend(found.ttls)
+            if found.problems:
+                problems[target] = _said(target, found.problems)
+            if found.found:
+                rows.append((record, found.found))
+            elif not found.problems:
+                reasons.append(_said(target, found.nothing))
+        lacks = "; ".join(f"{name} (SRV): {words}" for words in problems.values())
+        if problems and not rows:
+            raise Unanswered(lacks)
+        why = "" if rows else "; ".join(dict.fromkeys(reasons))
+        return Answer(_endpoints(rows), min(ttls, default=None), lacks, why)
 
     # --- the wire -----------------------------------------------------------------------------------------------
 
-    def _query(self, name: str, kind: str) -> tuple[list[Any], float | None]:
-        """The records of one type; none where the name or the type is not there."""
+    def _query(self, name: str, kind: str) -> tuple[list[Any], float | None, str]:
+        """The records of one type, for how long they hold, and where there are none who says so. Raises Unanswered."""
         import dns.exception
         import dns.resolver
 
+        resolver = None
         try:
-            answer = self._dnspython().resolve(
+            resolver = self._dnspython()
+            answer = resolver.resolve(
                 name, kind, raise_on_no_answer=False, search=not self._nameservers, lifetime=LIFETIME
             )
-        except dns.resolver.NXDOMAIN:
-            return [], None
+        except dns.resolver.NXDOMAIN as problem:
+            return [], None, f"NXDOMAIN from {_asked(resolver)}{_searched(name, problem)}"
+        except dns.resolver.NoNameservers as problem:
+            raise Unanswered(_failures(problem) or f"no answer of use from {_asked(resolver)}") from problem
+        except dns.exception.Timeout as problem:
+            raise Unanswered(f"no answer within {LIFETIME:g} s from {_asked(resolver)}") from problem
         except (dns.exception.DNSException, OSError, ValueError) as problem:
-            text = str(problem) or type(problem).__name__
-            raise Unanswered(f"{name} ({kind}): {text}") from problem
+            raise Unanswered(str(problem) or type(problem).__name__) from problem
         if answer.rrset is None:
-            return [], None
-        return list(answer.rrset), float(answer.chaining_result.minimum_ttl)
+            return [], None, f"no data from {answer.nameserver}:{answer.port}"
+        return list(answer.rrset), float(answer.chaining_result.minimum_ttl), ""
 
     def _dnspython(self) -> Any:
         import dns.resolver
@@ -243,7 +294,39 @@ def _literal(text: str) -> str | None:
         return None
 
 
-def _type_of(address: str) -> str:
+def _said(name: str, by_type: Mapping[str, str]) -> str:
+    """What is said of the types of a name, in one line: types of which the same is said stand together."""
+    kinds: dict[str, list[str]] = {}
+    for kind, words in by_type.items():
+        kinds.setdefault(words, []).append(kind)
+    return "; ".join(f"{name} ({', '.join(of)}): {words}" for words, of in kinds.items())
+
+
+def _asked(resolver: Any) -> str:
+    """The name servers of a dnspython resolver."""
+    servers = resolver.nameservers if resolver is not None else ()
+    return " or ".join(f"{server}:{resolver.port}" for server in servers) or "no name server"
+
+
+def _searched(name: str, problem: Any) -> str:
+    """Under which other names a search list looked for it."""
+    others = [
+        str(each) for each in problem.qnames() if str(each).rstrip(".").lower() != name.rstrip(".").lower()
+    ]
+    return f" (also for {', '.join(others)})" if others else ""
+
+
+def _failures(problem: Any) -> str:
+    """What each server said that gave no answer: dnspython has a row for each try, with ``Do53:address@port``."""
+    words = []
+    for server, _, port, said, _ in problem.kwargs.get("errors", ()):
+        address = str(server).partition(":")[2].rpartition("@")[0]
+        words.append(f"{said or type(said).__name__} from {address or server}:{port}")
+    return ", ".join(dict.fromkeys(words))
+
+
+def type_of(address: str) -> str:
+    """The type of record that has this address."""
     return "AAAA" if ":" in address else "A"
 
 

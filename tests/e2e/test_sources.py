@@ -13,6 +13,7 @@ import pytest
 import trustme
 
 import meshlib
+from meshlib.sources import dns_query
 from meshlib.testing import ControlPlane, build
 from tests.support.dns_server import DnsServer
 
@@ -29,6 +30,11 @@ def until(condition, timeout=15.0):
         pause.wait(0.02)
 
 
+def soon(mesh, condition, timeout=15.0):
+    """Wait for something that a source or the configuration tells of."""
+    assert mesh._runtime().store.wait(lambda view: condition(), timeout), mesh.status().to_dict()["sources"]
+
+
 def service(name="reviews", *addresses, cluster="c1"):
     """The resources of one target."""
     host = build.virtual_host(name, build.route("/", cluster=cluster), domains=[name])
@@ -40,8 +46,12 @@ def service(name="reviews", *addresses, cluster="c1"):
     )
 
 
+def source(mesh, kind):
+    return next(source for source in mesh.status().sources if source.kind == kind)
+
+
 def xds(mesh):
-    return next(source for source in mesh.status().sources if source.kind == "xds")
+    return source(mesh, "xds")
 
 
 def addresses(mesh, cluster="c1"):
@@ -450,8 +460,63 @@ class TestDns:
     def test_a_name_that_nobody_knows_is_what_is_missing(self, mesh_of):
         with DnsServer() as server:
             mesh = mesh_of({"services": {"reviews": {"dns": "a.test:81"}}, "dns": server.settings})
-            with pytest.raises(meshlib.NotReady, match="no healthy endpoint"):
+            with pytest.raises(
+                meshlib.NotReady, match=r"no healthy endpoint .*a\.test \(A, AAAA\): NXDOMAIN"
+            ):
                 mesh.wait_ready("reviews", timeout=1)
+
+    @pytest.mark.parametrize(
+        ("service", "mode", "said"),
+        [
+            ({"dns": "nope.test:81"}, "answer", "nope.test (A, AAAA): NXDOMAIN from {server}"),
+            ({"dns": "bare.test:81"}, "answer", "bare.test (A, AAAA): no data from {server}"),
+            ({"dns": "nope.test:81"}, "servfail", "nope.test (A, AAAA): SERVFAIL from {server}"),
+            ({"dns": "nope.test:81"}, "silent", "nope.test (A, AAAA): no answer within 0.4 s from {server}"),
+            ({"srv": "_http._tcp.nope.test"}, "answer", "_http._tcp.nope.test (SRV): NXDOMAIN from {server}"),
+            ({"srv": "_http._tcp.a.test"}, "answer", "one.test (A, AAAA): NXDOMAIN from {server}"),
+        ],
+    )
+    def test_what_the_resolver_said_is_in_status_error_and_trace(
+        self, face, caplog, monkeypatch, service, mode, said
+    ):
+        monkeypatch.setattr(dns_query, "TRY", 0.2)
+        monkeypatch.setattr(dns_query, "LIFETIME", 0.4)
+        records = {("bare.test", "TXT"): ["x"], ("_http._tcp.a.test", "SRV"): ["0 1 80 one.test."]}
+        with DnsServer(records) as server:
+            server.mode = mode
+            said = said.format(server=f"127.0.0.1:{server.port}")
+            client = face({"services": {"nope": service}, "dns": server.settings})
+            soon(client.mesh, lambda: source(client.mesh, "dns").state == "failed")
+            with pytest.raises(meshlib.NoHealthyEndpoint) as caught:
+                client.get("http://nope/")
+            assert f"cluster 'nope' has no endpoint: {said}" in str(caught.value)
+            assert any(said in line for line in caught.value.info.trace())
+            status = source(client.mesh, "dns")
+            assert status.last_error == said
+            assert status.waiting == (service.get("srv") or service["dns"].partition(":")[0],)
+            assert any(said in line for line in client.mesh.explain("GET", "http://nope/").trace())
+            assert said in caplog.text
+
+    def test_a_name_that_comes_into_being_is_found(self, mesh_of):
+        with DnsServer() as server:
+            mesh = mesh_of({"services": {"reviews": {"dns": "a.test:81"}}, "dns": server.settings})
+            mesh.snapshot()
+            soon(mesh, lambda: source(mesh, "dns").state == "failed")
+            server.records["a.test", "A"] = ["127.0.0.1"]
+            mesh.wait_ready("reviews", timeout=20)
+            assert source(mesh, "dns").state == "ready"
+            assert source(mesh, "dns").waiting == ()
+
+    def test_a_family_that_cannot_be_asked_leaves_the_other(self, mesh_of):
+        with DnsServer({("a.test", "A"): ["127.0.0.1"], ("a.test", "AAAA"): ["::1"]}) as server:
+            mesh = mesh_of({"services": {"reviews": {"dns": "a.test:81"}}, "dns": server.settings})
+            mesh.wait_ready("reviews", timeout=10)
+            server.modes = {"AAAA": "servfail"}
+            server.records["a.test", "A"] = ["127.0.0.2"]
+            soon(mesh, lambda: addresses(mesh, "reviews") == {"127.0.0.2:81", "[::1]:81"})
+            status = source(mesh, "dns")
+            assert status.state == "stale"
+            assert status.last_error == f"a.test (AAAA): SERVFAIL from 127.0.0.1:{server.port}"
 
 
 class TestFiles:

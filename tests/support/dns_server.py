@@ -18,13 +18,15 @@ __all__ = ["DnsServer"]
 class DnsServer:
     """`records`: (name, type) → list of texts as in a zone file. A name that has no record of any type is NXDOMAIN.
 
-    `mode` is "answer", "silent" (takes questions, says nothing), "servfail", or "garbage".
+    `mode` is "answer", "silent" (takes questions, says nothing), "servfail", "refused", or "garbage"; `modes` has
+    another one for (name, type), or for a type alone.
     """
 
     def __init__(self, records=None, ttl=1):
         self.records = dict(records or {})
         self.ttl = ttl
         self.mode = "answer"
+        self.modes = {}
         self.questions = []
         self.asked = threading.Condition()  # guards questions
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -69,15 +71,16 @@ class DnsServer:
         with self.asked:
             self.questions.append((name, kind))
             self.asked.notify_all()
-        if self.mode == "silent":
+        mode = self.modes.get((name, kind), self.modes.get(kind, self.mode))
+        if mode == "silent":
             return None
-        if self.mode == "garbage":
+        if mode == "garbage":
             return data[:2] + b"\xff" * 40
         response = dns.message.make_response(query)
         response.flags |= dns.flags.AA
         texts = self.records.get((name, kind))
-        if self.mode == "servfail":
-            response.set_rcode(dns.rcode.SERVFAIL)
+        if mode in ("servfail", "refused"):
+            response.set_rcode(dns.rcode.from_text(mode))
         elif texts:
             response.answer.append(dns.rrset.from_text_list(question.name, self.ttl, "IN", kind, texts))
         elif not any(known == name for known, _ in self.records):

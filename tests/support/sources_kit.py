@@ -63,6 +63,10 @@ class Bench:
     def status(self, name):
         return next(status for status in self.merge.statuses() if status.name == name)
 
+    def cluster(self, source, name):
+        """A cluster in force."""
+        return self.parts[source].clusters[name]
+
     def addresses(self, source, cluster):
         """The addresses of a cluster in force; None while nothing is known."""
         assignment = self.parts[source].clusters[cluster].assignment

@@ -31,7 +31,8 @@ class Zone:
             raise record
         if isinstance(record, Answer):
             return record
-        return Answer(tuple(sorted(Found(0, address) for address in record)), 60.0)
+        found = tuple(sorted(Found(0, address) for address in record))
+        return Answer(found, 60.0, nothing="" if found else f"{question.name} (A): NXDOMAIN")
 
 
 class Threads:
@@ -265,7 +266,30 @@ class TestOutage:
         zone.records["a"] = []
         bench.step(120.0)
         assert bench.addresses("static", "c") == []
-        assert bench.status("dns").state == "ready"
+        status = bench.status("dns")
+        assert (status.state, status.last_error, status.waiting) == ("failed", "a (A): NXDOMAIN", ("a",))
+        zone.records["a"] = ["10.0.0.1"]
+        bench.step(60.0)
+        assert bench.addresses("static", "c") == ["10.0.0.1:80"]
+        status = bench.status("dns")
+        assert (status.state, status.last_error, status.waiting) == ("ready", "", ())
+
+    def test_what_was_said_of_names_without_an_address_is_in_their_cluster(self, zone):
+        bench = bench_of(zone, static=part("static", names("c", "a", "nope"), names("d", "a")))
+        assert bench.cluster("static", "c").unresolved == "nope (A): NXDOMAIN"
+        assert bench.addresses("static", "c") == ["10.0.0.1:80", "10.0.0.2:80"]
+        assert bench.cluster("static", "d").unresolved == ""
+        zone.records["nope"] = Unanswered("nope (A): SERVFAIL")
+        bench.step(60.0)
+        assert bench.cluster("static", "c").unresolved == "nope (A): SERVFAIL"
+        zone.records["a"] = Unanswered("a (A): SERVFAIL")
+        bench.step(100.0)  # its last answer serves
+        assert bench.cluster("static", "c").unresolved == "nope (A): SERVFAIL"
+        assert bench.status("dns").last_error == "a (A): SERVFAIL; nope (A): SERVFAIL"
+
+    def test_a_status_tells_a_few_problems_and_counts_the_rest(self, zone):
+        bench = bench_of(zone, static=part("static", names("c", *(f"n{number}" for number in range(8)))))
+        assert bench.status("dns").last_error.endswith("n4 (A): NXDOMAIN; and 3 more")
 
     def test_retries_back_off_to_half_a_minute(self, zone):
         zone.records["a"] = Unanswered("away")
@@ -288,6 +312,25 @@ class TestOutage:
         bench = bench_of(zone, static=part("static", names("c", "a")))
         assert bench.addresses("static", "c") == ["10.0.0.2:80"]
         assert bench.status("dns").last_error == "a (AAAA): timed out"
+
+    def test_each_address_family_has_its_last_answer(self, zone):
+        whole = Answer((Found(0, "10.0.0.1"), Found(0, "::1")), 60.0)
+        zone.records["a"] = whole
+        bench = bench_of(zone, static=part("static", names("c", "a")))
+        for moved in ("10.0.0.2", "10.0.0.3"):  # whatever it was before: whole, or half like this one
+            zone.records["a"] = Answer(
+                (Found(0, moved),), 60.0, "a (AAAA): SERVFAIL", unasked=frozenset({"AAAA"})
+            )
+            bench.step(61.0)
+            assert bench.addresses("static", "c") == [f"{moved}:80", "[::1]:80"]
+            assert bench.status("dns").state == "stale"
+
+    def test_of_srv_half_an_answer_displaces_only_half_ones(self, zone):
+        zone.records["a"] = Answer((Found(0, "10.0.0.1", 80, 1, "one"),), 60.0, "two (A): SERVFAIL")
+        bench = bench_of(zone, static=part("static", names("c", "a", discovery=Discovery.SRV)))
+        zone.records["a"] = Answer((Found(0, "10.0.0.2", 80, 1, "one"),), 60.0, "two (A): SERVFAIL")
+        bench.step(61.0)
+        assert bench.addresses("static", "c") == ["10.0.0.2:80"]
 
     def test_a_resolver_that_breaks_is_a_failure_like_any_other(self, zone):
         zone.records["a"] = ZeroDivisionError("oh")

@@ -66,6 +66,22 @@ class TestAddresses:
     def test_a_name_that_is_not_there_has_nothing(self, resolver):
         assert ask(resolver, "nosuch.test").found == ()
 
+    @pytest.mark.parametrize(
+        ("name", "family", "said"),
+        [
+            ("nosuch.test", "all", "nosuch.test (A, AAAA): NXDOMAIN from {server}"),
+            ("nosuch.test", "auto", "nosuch.test (AAAA, A): NXDOMAIN from {server}"),
+            ("four.test", "v6_only", "four.test (AAAA): no data from {server}"),
+            ("bare.test", "all", "bare.test (A, AAAA): no data from {server}"),
+            ("four.test", "all", ""),
+        ],
+    )
+    def test_and_who_said_so_is_told(self, server, resolver, name, family, said):
+        server.records = {("four.test", "A"): ["10.0.0.1"], ("bare.test", "TXT"): ["nothing"]}
+        answer = ask(resolver, name, family)
+        assert answer.nothing == said.format(server=f"127.0.0.1:{server.port}")
+        assert answer.lacks == ""
+
     def test_an_address_is_no_question(self, server, resolver):
         assert addresses(resolver, "10.1.2.3") == ["10.1.2.3"]
         assert addresses(resolver, "[::1]") == ["::1"]
@@ -82,6 +98,35 @@ class TestFailures:
     def test_who_cannot_say_is_named(self, server, resolver, mode):
         server.mode = mode
         with pytest.raises(Unanswered, match=r"a\.test \(A"):
+            ask(resolver, "a.test")
+
+    @pytest.mark.parametrize(
+        ("mode", "said"),
+        [
+            ("servfail", "a.test (A, AAAA): SERVFAIL from {server}"),
+            ("refused", "a.test (A, AAAA): REFUSED from {server}"),
+            ("silent", "a.test (A, AAAA): no answer within 0.4 s from {server}"),
+        ],
+    )
+    def test_what_was_said_is_told(self, server, resolver, monkeypatch, mode, said):
+        monkeypatch.setattr(dns_query, "TRY", 0.2)
+        monkeypatch.setattr(dns_query, "LIFETIME", 0.4)
+        server.mode = mode
+        with pytest.raises(Unanswered) as caught:
+            ask(resolver, "a.test")
+        assert str(caught.value) == said.format(server=f"127.0.0.1:{server.port}")
+
+    def test_a_type_that_fails_leaves_the_other(self, server, resolver):
+        server.records = {("a.test", "A"): ["10.0.0.1"]}
+        server.modes = {"AAAA": "servfail"}
+        answer = ask(resolver, "a.test")
+        assert answer.found == (Found(0, "10.0.0.1"),)
+        assert answer.lacks == f"a.test (AAAA): SERVFAIL from 127.0.0.1:{server.port}"
+        assert answer.unasked == {"AAAA"}
+
+    def test_a_type_that_fails_beside_one_that_has_nothing_is_a_failure(self, server, resolver):
+        server.modes = {"AAAA": "servfail"}
+        with pytest.raises(Unanswered, match=r"^a\.test \(AAAA\): SERVFAIL from 127\.0\.0\.1:\d+$"):
             ask(resolver, "a.test")
 
     def test_a_name_that_is_none(self, resolver):
@@ -149,7 +194,27 @@ class TestSrv:
 
     def test_decidedly_not_there(self, server, resolver):
         server.records = {("srv.test", "SRV"): ["0 0 0 ."]}
-        assert ask(resolver, "srv.test", kind="srv").found == ()
+        answer = ask(resolver, "srv.test", kind="srv")
+        assert answer.found == ()
+        assert answer.nothing == "srv.test (SRV): the service is decidedly not there (RFC 2782)"
+
+    def test_why_nothing_came_of_it_is_told(self, server, resolver):
+        where = f"127.0.0.1:{server.port}"
+        missing = ask(resolver, "nosuch.test", kind="srv")
+        assert missing.nothing == f"nosuch.test (SRV): NXDOMAIN from {where}"
+        server.records = {
+            ("srv.test", "SRV"): ["0 1 80 one.test."],
+            ("two.test", "SRV"): ["0 1 80 one.test."],
+        }
+        assert ask(resolver, "srv.test", kind="srv").nothing == f"one.test (A, AAAA): NXDOMAIN from {where}"
+        server.modes = {("one.test", "A"): "servfail"}
+        with pytest.raises(Unanswered) as caught:
+            ask(resolver, "srv.test", kind="srv")
+        assert str(caught.value) == f"srv.test (SRV): one.test (A): SERVFAIL from {where}"
+        server.modes = {"SRV": "refused"}
+        with pytest.raises(Unanswered) as caught:
+            ask(resolver, "srv.test", kind="srv")
+        assert str(caught.value) == f"srv.test (SRV): REFUSED from {where}"
 
     def test_a_target_that_has_no_address_is_left_out(self, server, resolver):
         server.records = {
