@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from meshlib.config.kinds import Kind, Place, Text, located, one_line
 from meshlib.model.address import Address
+from meshlib.model.hosts import ascii_host, canonical_host
 
 __all__ = ["LOCAL", "HostPatterns", "HostPort", "check_address", "check_host", "check_key", "check_pattern"]
 
@@ -17,13 +18,12 @@ _NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
 
 
 def check_host(text: str, *, whole: bool = True) -> str:
-    """An IP address (IPv6 without brackets) or a DNS name, lower case. ``whole`` False: the first labels of one.
-    Raises ValueError that says what is wrong.
+    """An IP address (IPv6 without brackets) or a DNS name, as it is looked up and sent: canonical, but for the dot at its end
+    if it has one. ``whole`` False: the first labels of one. Raises ValueError that says what is wrong.
     """
-    host = text.lower()
-    if ":" in host:
-        address, zone, name = host.partition("%")
-        return str(ipaddress.IPv6Address(address)) + zone + name
+    if ":" in text:
+        return canonical_host(text)
+    host = ascii_host(text)
     if not host or len(host) > 253:
         raise ValueError("a host name has 1 to 253 characters")
     if not _NAME.issuperset(host):
@@ -47,7 +47,7 @@ def check_address(text: str) -> Address:
 
 
 def check_key(text: str) -> str:
-    """A service's name in the configuration: ``host``, ``host:port``, ``*.suffix``, ``*.suffix:port``; lower case."""
+    """A service's name in the configuration: ``host``, ``host:port``, ``*.suffix``, ``*.suffix:port``; canonical."""
     if "://" in text:
         raise ValueError("without a scheme: host or host:port")
     left = text[:2] if text.startswith("*.") else ""
@@ -56,7 +56,7 @@ def check_key(text: str) -> str:
 
 
 def check_pattern(text: str) -> str:
-    """``host``, ``host:port``, ``*.suffix``, ``prefix.*``, ``*.middle.*``, ``*`` or ``<local>``; lower case."""
+    """``host``, ``host:port``, ``*.suffix``, ``prefix.*``, ``*.middle.*``, ``*`` or ``<local>``; canonical."""
     if text in ("*", LOCAL):
         return text
     if not text.endswith(".*"):
@@ -66,13 +66,16 @@ def check_pattern(text: str) -> str:
 
 
 def _host_port(text: str) -> tuple[str, int | None]:
-    """The two parts of ``host[:port]``; an IPv6 address without a port may go without its brackets."""
+    """The two parts of ``host[:port]``, canonical; an IPv6 address without a port may go without its brackets."""
     bare = ":" not in text or text.endswith("]") or (text.count(":") > 1 and not text.startswith("["))
-    if bare:
-        closed = text.startswith("[") and text.endswith("]")
-        return check_host(text[1:-1] if closed else text), None
-    address = Address.parse(text)
-    return check_host(address.host), address.port
+    host, port = text, None
+    if not bare:
+        address = Address.parse(text)
+        host, port = address.host, address.port
+    elif text.startswith("[") and text.endswith("]"):
+        host = text[1:-1]
+    # A name that is looked up may end with the root's dot; one that is compared does not.
+    return check_host(host).removesuffix("."), port
 
 
 def _with_port(host: str, port: int | None) -> str:
@@ -118,7 +121,7 @@ class HostPatterns:
         self._globs = tuple(_glob(text) for text in checked if "*" in text and text != "*")
 
     def matches(self, host: str, port: int | None = None) -> bool:
-        """Whether ``host`` (lower case, IPv6 without brackets) or ``host:port`` is one of these."""
+        """Whether ``host`` (canonical) or ``host:port`` is one of these."""
         if self._all or (self._local and "." not in host and ":" not in host):
             return True
         if _with_port(host, None) in self._exact or (

@@ -26,6 +26,7 @@ from meshlib.config.values import DEFAULT_DOMAINS
 from meshlib.core.domains import DomainIndex
 from meshlib.core.match import CompiledRoutes, compile_routes
 from meshlib.core.normalize import changes_heads, normalized, stripped
+from meshlib.model.hosts import canonical_host
 
 if TYPE_CHECKING:
     from meshlib.model.call import Head
@@ -236,7 +237,7 @@ class View:
         return answer
 
     def _resolve(self, scheme: str, host: str, port: int | None, authority: str) -> Resolution:
-        host = host.strip("[]").rstrip(".").lower()
+        host = _canonical(host)
         number = port if port is not None else _DEFAULT_PORTS.get(scheme, 80)
         if self.rules.disabled:
             return Resolution("direct", "meshlib is switched off", plain=True)
@@ -353,8 +354,9 @@ def _plain_http(listener: Listener) -> HttpManager | None:
 
 
 def _canonical(host: str) -> str:
+    """What cannot be a host is nobody's, and still has an answer."""
     try:
-        return str(ipaddress.ip_address(host))
+        return canonical_host(host)
     except ValueError:
         return host.lower()
 

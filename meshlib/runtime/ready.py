@@ -10,6 +10,7 @@ from meshlib.core.locality import without_answer
 from meshlib.errors import NotReady
 from meshlib.model.address import Address
 from meshlib.model.cluster import Discovery
+from meshlib.model.hosts import ascii_host, canonical_host
 from meshlib.model.route import Forward
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def parse(name: str) -> Target:
         raise ValueError(f"{name!r}: a host or host:port, without scheme and path")
     address = Address.parse(name, default_port=80)
     explicit = not name.endswith("]") and name != address.host
-    return Target(name.lower(), address.host.lower(), address.port if explicit else None)
+    return Target(ascii_host(name), canonical_host(address.host), address.port if explicit else None)
 
 
 def wait(runtime: Runtime, names: tuple[str, ...], timeout: float) -> None:

@@ -35,14 +35,14 @@ class HostDefault(dict[str, float | None]):
 
 
 def target_of(request: Any) -> tuple[str, str, int | None, str]:
-    """Scheme, host, port as written, and the authority asked for (the Host header, which a caller may set)."""
+    """Scheme, host as it goes out, port as written, and the authority asked for (the Host header, which a caller may set)."""
     url = request.url
     authority = ""
     for name, value in request.headers.raw:
         if name.lower() == b"host":
             authority = value.decode("latin-1")
             break
-    return url.scheme, url.host, url.port, authority or url.netloc.decode("ascii")
+    return url.scheme, url.raw_host.decode("ascii"), url.port, authority or url.netloc.decode("ascii")
 
 
 def head_of(request: Any, authority: str) -> Head:

@@ -19,6 +19,9 @@ class TestAddresses:
             ("unix:///run/x.sock", "unix:/run/x.sock"),
             ("under_score:1", "under_score:1"),
             ("trailing.dot.:1", "trailing.dot.:1"),
+            ("Café.:1", "xn--caf-dma.:1"),
+            ("[::ffff:10.0.0.1]:80", "10.0.0.1:80"),
+            ("[fe80::1%25Eth0]:80", "[fe80::1%Eth0]:80"),
         ],
     )
     def test_right(self, text, form):
@@ -26,7 +29,20 @@ class TestAddresses:
 
     @pytest.mark.parametrize(
         "text",
-        ["", "h", "h:", "h:-1", "h:1e3", "h:٣", ".h:1", "h/a:1", "a" * 64 + ":1", "1.2.3.4.5:1", "café:1"],
+        [
+            "",
+            "h",
+            "h:",
+            "h:-1",
+            "h:1e3",
+            "h:٣",
+            ".h:1",
+            "h/a:1",
+            "a" * 64 + ":1",
+            "1.2.3.4.5:1",
+            "☃:1",
+            "1.2.3.4.:1",
+        ],
     )
     def test_wrong(self, text):
         with pytest.raises(ValueError, match=r"."):
@@ -45,12 +61,23 @@ class TestKeys:
             ("[::1]:80", "[::1]:80"),
             ("::1", "[::1]"),
             ("[::1]", "[::1]"),
+            ("0:0::1", "[::1]"),
+            ("::ffff:10.0.0.1", "10.0.0.1"),
+            ("[::FFFF:a00:1]:80", "10.0.0.1:80"),
+            ("[fe80::1%25Eth0]", "[fe80::1%Eth0]"),
+            ("Reviews.:80", "reviews:80"),
+            ("*.BÜCHER.example.", "*.xn--bcher-kva.example"),
+            ("my_svc.bücher.example", "my_svc.xn--bcher-kva.example"),
+            ("bücher。example", "xn--bcher-kva.example"),
+            ("straße.example", "xn--strae-oqa.example"),
         ],
     )
     def test_right(self, text, form):
         assert check_key(text) == form
 
-    @pytest.mark.parametrize("text", ["", "*", "*.", "a*", "http://a", "a/b", "a:0", "a b", "**.a", "[::1"])
+    @pytest.mark.parametrize(
+        "text", ["", "*", "*.", "a*", "http://a", "a/b", "a:0", "a b", "**.a", "[::1", "a..", "☃", "a：80"]
+    )
     def test_wrong(self, text):
         with pytest.raises(ValueError, match=r"."):
             check_key(text)
@@ -97,6 +124,10 @@ class TestPatterns:
             ("*.svc.*", "svc.cluster.local", None, False),
             ("*.svc.*", "a.svc", None, False),
             ("*.svc.*", "a.svc.", None, False),
+            ("*.bücher.example", "a.xn--bcher-kva.example", None, True),
+            ("bücher.*", "xn--bcher-kva.example", None, True),
+            ("reviews.", "reviews", None, True),
+            ("::ffff:10.0.0.1", "10.0.0.1", 80, True),
         ],
     )
     def test_matches(self, pattern, host, port, found):
