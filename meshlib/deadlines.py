@@ -6,10 +6,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
 
-from meshlib.inbound import current
+from meshlib.inbound import current, enter
 
-__all__ = ["current_deadline", "deadline"]
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+__all__ = ["current_deadline", "deadline", "outside"]
 
 _current: ContextVar[float | None] = ContextVar("meshlib_deadline", default=None)
 
@@ -42,3 +46,25 @@ def deadline(seconds: float) -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
+
+
+def outside(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """For middlewares: ``call``, a server's, under the request and the deadline that are in force here and now.
+
+    A server that goes on with its connection inside such a call hands the context that it runs in to whatever comes on
+    that connection next: asyncio keeps the context in which a transport begins to read again, and uvicorn starts a
+    pipelined request when the response before it is out.
+    """
+    request, block = current(), _current.get()
+
+    async def calling(*arguments: Any) -> Any:
+        inner_request, inner_block = current(), _current.get()
+        enter(request)
+        _current.set(block)
+        try:
+            return await call(*arguments)
+        finally:
+            enter(inner_request)
+            _current.set(inner_block)
+
+    return calling

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from meshlib.deadlines import outside
 from meshlib.inbound import enter, leave, of_scope
 from meshlib.mesh import close_default
 from meshlib.serving import Asked, Desk, Visit, raw_path
@@ -94,6 +95,7 @@ class Middleware:
     async def _serve(
         self, scope: Scope, receive: Receive, send: Send, request: Inbound, visit: Visit | None
     ) -> None:
+        receive, send = outside(receive), outside(send)
         token = enter(request)
         try:
             await self.app(scope, receive, send)

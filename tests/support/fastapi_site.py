@@ -31,9 +31,8 @@ def create_app() -> FastAPI:
             yield
 
     app = FastAPI(lifespan=lifespan)
-    app.state.released = asyncio.Event()
-    app.state.done = asyncio.Queue()
     app.add_middleware(meshlib_asgi.Middleware, mesh=mesh)
+    app.add_middleware(_Before)
 
     @app.get("/")
     async def call(request: Request) -> Any:
@@ -59,22 +58,6 @@ def create_app() -> FastAPI:
 
         return StreamingResponse(parts())
 
-    @app.get("/background")
-    async def background(tasks: BackgroundTasks) -> Any:
-        async def work() -> None:
-            await app.state.released.wait()
-            app.state.done.put_nowait(_state())
-
-        tasks.add_task(work)
-        return _state()
-
-    @app.get("/later")
-    async def later() -> Any:
-        """Let the background work end; what this request saw meanwhile, and what the work saw."""
-        here = _state()
-        app.state.released.set()
-        return {"here": here, "work": await app.state.done.get()}
-
     @app.get("/boom")
     async def boom() -> Any:
         raise RuntimeError("boom")
@@ -88,7 +71,50 @@ def create_app() -> FastAPI:
             headers = dict(answer.json()["headers"])
             await socket.send_json([text, _seen(), headers.get("traceparent")])
 
+    _add_what_others_left(app)
     return app
+
+
+def _add_what_others_left(app: FastAPI) -> None:
+    """Where one sees what is left of a request after it, and for the next of its connection."""
+    released, done = asyncio.Event(), asyncio.Queue()
+
+    @app.get("/background")
+    async def background(tasks: BackgroundTasks) -> Any:
+        async def work() -> None:
+            await released.wait()
+            done.put_nowait(_state())
+
+        tasks.add_task(work)
+        return _state()
+
+    @app.get("/later")
+    async def later() -> Any:
+        """Let the background work end; what this request saw meanwhile, and what the work saw."""
+        here = _state()
+        released.set()
+        return {"here": here, "work": await done.get()}
+
+    @app.post("/upload")
+    async def upload(request: Request) -> Any:
+        with meshlib.deadline(5):
+            body = await request.body()
+            return [len(body), *_state()]
+
+    @app.get("/before")
+    async def before(request: Request) -> Any:
+        return request.scope["before"]
+
+
+class _Before:
+    """Notes what a request finds before the middleware of the mesh has seen it."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        scope["before"] = _state()
+        await self.app(scope, receive, send)
 
 
 def _state() -> list[Any]:

@@ -125,6 +125,30 @@ class TestServing:
         # The work that goes on after the response keeps its request's trace, and loses its deadline.
         assert bound == [True, False, "one"]
 
+    async def test_the_servers_own_calls_are_not_part_of_serving(self):
+        found = []
+
+        async def receive():
+            found.append((seen(), current_deadline() is not None))
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message):
+            found.append((seen(), current_deadline() is not None))
+            if message["type"] == "http.response.body":
+                raise OSError("gone")
+
+        async def app(scope, receive, send):
+            with meshlib.deadline(5):
+                await receive()
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+                with pytest.raises(OSError, match="gone"):
+                    await send({"type": "http.response.body", "body": b""})
+                found.append((seen(), current_deadline() is not None))
+
+        scope = {"type": "http", "path": "/", "headers": [(b"x-request-id", b"one")]}
+        await meshlib_asgi.Middleware(app)(scope, receive, send)
+        assert found == [("", False), ("", False), ("", False), ("one", True)]
+
     async def test_a_task_that_outlives_its_request_loses_the_deadline(self):
         tasks, go = [], asyncio.Event()
 
