@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from meshlib.core import guards
 from meshlib.core.endpoint import LiveEndpoint
 from meshlib.core.locality import without_answer
 from meshlib.core.plan import route_timeout
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from meshlib.core.plan import Env
     from meshlib.core.resolve import Resolution
     from meshlib.model.policy import RetryPolicy
+    from meshlib.model.route import ClusterWeight
 
 __all__ = ["explain"]
 
@@ -73,14 +75,21 @@ def explain(resolution: Resolution, head: Head, env: Env) -> Decision:
     head = draft.asked = draft.head = resolution.seen(head)
     match = resolution.routes.match(head, env.random, draft.lines)
     draft.match = match
+    weight: ClusterWeight | None = None
+    if match is not None:
+        draft.lines.append(f"virtual host {match.virtual_host.name}, route {match.name}")
+        draft.cluster, weight = match.compiled.choose_cluster(head, env.random, draft.lines)
+    if resolution.guards and (guard := guards.covering(resolution.guards, match, weight)):
+        draft.lines.append(f"{guards.words(guard)}: 403")
+        draft.response = local_reply(head, guards.refusal(guard))
+        return draft.decision()
     if match is None:
         draft.lines.append("no route matches: 404")
         draft.response = local_reply(head, Response(404))
         return draft.decision()
-    draft.lines.append(f"virtual host {match.virtual_host.name}, route {match.name}")
     action = match.route.action
     if isinstance(action, Forward):
-        _forward(draft, match, action, env)
+        _forward(draft, match, action, weight, env)
     elif isinstance(action, DirectResponse):
         draft.response = match.compiled.direct_response(head)
     elif isinstance(action, Redirect):
@@ -92,8 +101,7 @@ def explain(resolution: Resolution, head: Head, env: Env) -> Decision:
     return draft.decision()
 
 
-def _forward(draft: _Draft, match: Match, action: Forward, env: Env) -> None:
-    draft.cluster, weight = match.compiled.choose_cluster(draft.asked, env.random, draft.lines)
+def _forward(draft: _Draft, match: Match, action: Forward, weight: ClusterWeight | None, env: Env) -> None:
     draft.lines.append(f"cluster {draft.cluster}")
     listener = draft.resolution.listener
     draft.timeout = route_timeout(action, from_file=listener is not None and listener.from_file)

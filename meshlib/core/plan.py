@@ -32,6 +32,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from meshlib.core import guards
 from meshlib.core.effects import Call, Effect, Env, Finish, Pass, Reply, Send, Sleep, Wait
 from meshlib.core.endpoint import LiveEndpoint
 from meshlib.core.failures import FAILURES, REFUSALS
@@ -156,12 +157,16 @@ class Plan:
         call = self._call
         call.head = call.resolution.seen(call.head)
         routes = call.resolution.routes
-        match = routes.match(call.head, self._env.random) if routes is not None else None
+        match = self._match = routes.match(call.head, self._env.random) if routes is not None else None
+        action = match.route.action if match is not None else None
+        if match is not None and isinstance(action, Forward):
+            self.cluster, self._weight = match.compiled.choose_cluster(call.head, self._env.random)
+        if call.resolution.guards and (guard := guards.covering(call.resolution.guards, match, self._weight)):
+            self._words.append(f"{guards.words(guard)}: 403")
+            return Reply(local_reply(call.head, guards.refusal(guard)))
         if match is None:
             self._words.append("no route matches: 404")
             return Reply(local_reply(call.head, Response(404)))
-        self._match = match
-        action = match.route.action
         if isinstance(action, Forward):
             return self._forward(match, action, now)
         if isinstance(action, DirectResponse):
@@ -227,7 +232,6 @@ class Plan:
 
     def _forward(self, match: Match, action: Forward, now: float) -> Effect:
         call = self._call
-        self.cluster, self._weight = match.compiled.choose_cluster(call.head, self._env.random, None)
         upstream = self._env.upstream(call.resolution.part, self.cluster)
         if upstream is None:
             message = f"route {match.name} names cluster {self.cluster!r}, which is not known"

@@ -24,13 +24,14 @@ from typing import TYPE_CHECKING, Literal
 from meshlib.config.hosts import HostPatterns
 from meshlib.config.values import DEFAULT_DOMAINS
 from meshlib.core.domains import DomainIndex
+from meshlib.core.guards import guards_of
 from meshlib.core.match import CompiledRoutes, compile_routes
 from meshlib.core.normalize import changes_heads, normalized, stripped
 from meshlib.model.hosts import canonical_host
 
 if TYPE_CHECKING:
     from meshlib.model.call import Head
-    from meshlib.model.listener import HttpManager, Listener
+    from meshlib.model.listener import HttpFilter, HttpManager, Listener
     from meshlib.model.route import RouteConfiguration
     from meshlib.model.snapshot import Part, Snapshot
 
@@ -67,10 +68,10 @@ class Rules:
 
 class Resolution:
     """What one URL means. Immutable. ``name``: the target resource that is wanted (rule 5), else ``""``; ``plain``: the
-    call is to be as if meshlib were not there (rule 1).
+    call is to be as if meshlib were not there (rule 1); ``guards``: filters that may cover the call (`core.guards`).
     """
 
-    __slots__ = ("listener", "manager", "name", "part", "plain", "reason", "routes", "via")
+    __slots__ = ("guards", "listener", "manager", "name", "part", "plain", "reason", "routes", "via")
 
     def __init__(
         self,
@@ -91,6 +92,7 @@ class Resolution:
         self.listener = listener
         self.routes = routes
         self.manager = manager
+        self.guards: tuple[HttpFilter, ...] = guards_of(manager) if manager is not None else ()
         self.name = name
 
     def seen(self, head: Head) -> Head:

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from meshlib.model.address import Address
 from meshlib.model.route import RouteConfiguration
 
-__all__ = ["ChainMatch", "FilterChain", "HttpFilter", "HttpManager", "Listener"]
+__all__ = ["ChainMatch", "FilterChain", "FilterKind", "HttpFilter", "HttpManager", "Listener"]
+
+
+class FilterKind(StrEnum):
+    """What a filter is to a client. GUARD: it decides who may pass, and it is not known how. WRAPPER: it becomes a
+    guard where a route configuration puts one into it. NETWORK: a guard before the connection manager, which no route
+    switches.
+    """
+
+    ROUTER = "router"
+    GUARD = "guard"
+    WRAPPER = "wrapper"
+    NETWORK = "network"
 
 
 @dataclass(frozen=True, slots=True)
 class HttpFilter:
-    """A filter of an HTTP connection manager that is honoured; ``kind`` is its type's short name (``"router"``)."""
+    """A filter of an HTTP connection manager that matters here. ``disabled``: until a route configuration enables it."""
 
     name: str
-    kind: str
-    config: object | None = field(default=None, hash=False)
+    kind: FilterKind
+    disabled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ These are the values that a control plane (or a file) means, already checked; ``
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
 from meshlib.model.match import RouteMatch
@@ -18,6 +18,7 @@ __all__ = [
     "DirectResponse",
     "Edit",
     "EditAction",
+    "FilterSwitch",
     "Forward",
     "HeaderEdits",
     "HostRewrite",
@@ -65,6 +66,17 @@ NO_EDITS = HeaderEdits()
 
 
 @dataclass(frozen=True, slots=True)
+class FilterSwitch:
+    """One entry of ``typed_per_filter_config``: whether the filter of that name is in force here. ``guard``: what it is
+    configured with here decides who may pass.
+    """
+
+    name: str
+    on: bool
+    guard: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class RegexRewrite:
     r"""Replace every match of an RE2 ``pattern`` by ``substitution`` (``\1`` groups)."""
 
@@ -97,6 +109,7 @@ class ClusterWeight:
     edits: HeaderEdits = NO_EDITS
     host_rewrite: HostRewrite | None = None
     cluster_header: str = ""
+    filters: tuple[FilterSwitch, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +183,12 @@ class Route:
     action: Action
     name: str = ""
     edits: HeaderEdits = NO_EDITS
+    filters: tuple[FilterSwitch, ...] = ()
+
+    @property
+    def shares(self) -> tuple[ClusterWeight, ...]:
+        """Of a weighted split, else none."""
+        return self.action.weighted if isinstance(self.action, Forward) else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +205,7 @@ class VirtualHost:
     include_attempt_count: bool = False
     attempt_count_in_response: bool = False
     require_tls: str = ""
+    filters: tuple[FilterSwitch, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,4 +216,4 @@ class RouteConfiguration:
     mirrors: tuple[Mirror, ...] = ()
     most_specific_wins: bool = False
     ignore_port: bool = False
-    ignore_query_case: bool = field(default=False)
+    filters: tuple[FilterSwitch, ...] = ()

@@ -312,7 +312,7 @@ class AdsMachine:
                     updated.append(name)
                 self.cache.accept(short, name, known.value, raw=raw, version=version)
             elif found is not None and self.cache.accept(
-                short, name, named(found, name), raw=raw, version=version, ignored=found.ignored
+                short, name, named(found, found.value, name), raw=raw, version=version, ignored=found.ignored
             ):
                 updated.append(name)
         return updated
@@ -326,6 +326,8 @@ class AdsMachine:
             if name in stream.interest:
                 stream.timers.pop(name, None)  # EX-05
                 self.cache.reject(short, name, problems, drop=self._features.fail_on_data_errors)
+                if name in batch.closed:
+                    self.cache.close(short, name, batch.closed[name])
             else:
                 stray.append(rejected[-1])
         stream.stray = tuple(stray)

@@ -35,7 +35,7 @@ class State(Enum):
 @dataclass(slots=True)
 class Entry:
     """One resource. ``value``, ``raw``, ``version`` and ``ignored`` are of the last good version (None, empty: there
-    is none). ``problems`` say why the newest was refused, ``error`` why there is none.
+    is none; a value without ``raw`` on a stream is a closed one, see `Cache.close`). ``problems`` say why the newest was refused, ``error`` why there is none.
     """
 
     name: str
@@ -116,6 +116,14 @@ class Cache:
         entry.state, entry.problems, entry.error = State.NACKED, problems, ""
         if drop:
             self._empty(short, entry)
+
+    def close(self, short: str, name: str, value: object) -> None:
+        """The refused version, which refuses what it covers, is in force where no good version is: nothing that it covers
+        may go another way meanwhile.
+        """
+        entry = self._entry(short, name)
+        if not entry.raw:
+            entry.value = value
 
     def lose(self, short: str, name: str, state: State, error: str, *, drop: bool = True) -> None:
         """There is none, for the reason `error`."""

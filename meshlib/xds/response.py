@@ -21,11 +21,13 @@ _MAX_DETAIL = 16 * 1024
 @dataclass(slots=True)
 class Batch:
     """By name: ``good`` (bytes, and the decoding, or None where the bytes are in the cache already), ``bad`` (what is
-    wrong), ``errors`` (code and words of the server). ``unnamed``: what is wrong with resources whose name is unknown.
+    wrong), ``closed`` (values of those among them that refuse what they cover), ``errors`` (code and words of the
+    server). ``unnamed``: what is wrong with resources whose name is unknown.
     """
 
     good: dict[str, tuple[bytes, Decoded[Any] | None]] = field(default_factory=dict)
     bad: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    closed: dict[str, object] = field(default_factory=dict)
     unnamed: list[tuple[str, ...]] = field(default_factory=list)
     errors: dict[str, tuple[int, str]] = field(default_factory=dict)
 
@@ -43,10 +45,13 @@ def sort(response: WireMessage, kind: ResourceType, cache: Cache) -> Batch:
             twice.add(name)
         elif problems:
             batch.bad[name] = problems
+            if found is not None and found.closed is not None:
+                batch.closed[name] = named(found, found.closed, name)
         else:
             batch.good[name] = (raw, found)
     for name in sorted(twice):  # DV-10: none of them is applied
         batch.good.pop(name, None)
+        batch.closed.pop(name, None)
         batch.bad[name] = (*batch.bad.get(name, ()), "is in the response more than once")
     _sort_errors(response, batch)
     return batch
@@ -92,9 +97,8 @@ def _decode(kind: ResourceType, raw: bytes) -> Decoded[Any]:
         return Decoded("", None, (f"could not be decoded: {type(error).__name__}: {error}",))
 
 
-def named(found: Decoded[Any], name: str) -> object:
+def named(found: Decoded[Any], value: Any, name: str) -> object:
     """The value under the name by which it is known: a wrapper's wins over its own (SW-10)."""
-    value: Any = found.value
     return value if found.name == name else replace(value, name=name)
 
 

@@ -13,6 +13,7 @@ from meshlib.model.route import (
     NonForwarding,
     Redirect,
 )
+from meshlib.xds.decode.guards import switches
 from meshlib.xds.decode.headers import header_edits
 from meshlib.xds.decode.report import Report, join
 from meshlib.xds.decode.retry import hash_policies, retry_policy
@@ -114,7 +115,7 @@ def _weighted(message: WireMessage, path: str, report: Report) -> tuple[ClusterW
             host = HostRewrite(HostRewriteKind.LITERAL, text) if text else None
         edits = header_edits(item, here, report)
         if weight:
-            kept.append(ClusterWeight(str(item.name), weight, edits, host, header))
+            kept.append(ClusterWeight(str(item.name), weight, edits, host, header, switches(item)))
     if not kept and not report.failed:
         report.problem(join(path, "clusters"), "the weights add up to 0")
     if sum(entry.weight for entry in kept) > _MAX_UINT32:

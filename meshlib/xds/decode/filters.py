@@ -1,76 +1,56 @@
-"""HTTP filters and network filters: which are honoured, which are reported, which refuse their listener (LD-03, LD-04).
+"""HTTP filters of a connection manager: which are honoured, which are reported, which refuse what they cover (LD-03 to LD-06).
 
-view      not known                                decides who may pass
+view      not known                                decides who may pass (`decode.guards`)
 target    refused unless optional (gRFC A39)       refused unless optional
-sidecar   ignored and reported                     refused, optional or not
+sidecar   ignored and reported                     what it covers is refused, optional or not
+
+A guard that is in force covers its connection manager whole: the listener is refused with it, if no other chain of the
+listener is left. It covers less where it is disabled and a route configuration enables it, or where the routes at hand
+switch it off somewhere: then the listener serves, and `core.guards` refuses the calls that it covers. Routes that come by
+name are not there yet when the listener is judged: nothing is known to be left then.
 """
 
 from __future__ import annotations
 
-from meshlib.model.listener import HttpFilter
+from dataclasses import dataclass, field
+
+from meshlib.model.listener import FilterKind, HttpFilter
+from meshlib.model.route import RouteConfiguration
 from meshlib.xds import schema
+from meshlib.xds.decode.guards import filter_type, is_guard, is_wrapper
 from meshlib.xds.decode.report import Report, join, walk
 from meshlib.xds.schema import WireMessage
 
-__all__ = ["GUARDS", "http_filters", "is_guard", "typed_name"]
+__all__ = ["GUARDS_HERE", "HttpFilters", "http_filters", "label"]
 
 ROUTER = "envoy.extensions.filters.http.router.v3.Router"
 FAULT = "envoy.extensions.filters.http.fault.v3.HTTPFault"
-_TYPED_STRUCTS = frozenset({"xds.type.v3.TypedStruct", "udpa.type.v1.TypedStruct"})
-# Filters that decide who may pass: without them, a call would be let through that was meant to be stopped.
-GUARDS = frozenset(
-    f"envoy.extensions.filters.{name}"
-    for name in (
-        "http.rbac.v3.RBAC",
-        "http.ext_authz.v3.ExtAuthz",
-        "http.jwt_authn.v3.JwtAuthentication",
-        "http.oauth2.v3.OAuth2",
-        "http.basic_auth.v3.BasicAuth",
-        "http.api_key_auth.v3.ApiKeyAuth",
-        "http.csrf.v3.CsrfPolicy",
-        "network.rbac.v3.RBAC",
-        "network.ext_authz.v3.ExtAuthz",
-    )
-)
-# Without a configuration a filter is known by its name alone.
-_GUARD_NAMES = frozenset(
-    {
-        "envoy.filters.http.rbac",
-        "envoy.filters.http.ext_authz",
-        "envoy.filters.http.jwt_authn",
-        "envoy.filters.http.oauth2",
-        "envoy.filters.http.basic_auth",
-        "envoy.filters.http.api_key_auth",
-        "envoy.filters.http.csrf",
-        "envoy.filters.network.rbac",
-        "envoy.filters.network.ext_authz",
-    }
-)
+_FAULT_NAMES = frozenset({"envoy.filters.http.fault", "envoy.fault"})
 _ROUTER_NAME = "envoy.filters.http.router"
+GUARDS_HERE = "decides who may pass, and is not supported"
 
 
-def typed_name(outer: WireMessage) -> str:
-    """The type that an Any means: inside a TypedStruct, the type that it names. "" if it cannot be told."""
-    try:
-        name = schema.type_name(outer.type_url)
-        if name not in _TYPED_STRUCTS:
-            return name
-        inner = schema.unpack(outer)
-        url = str(inner.type_url)
-        return schema.type_name(url) if "/" in url else url
-    except (KeyError, ValueError, schema.DecodeError):
-        return ""
+@dataclass(slots=True)
+class HttpFilters:
+    """The filters that matter, and of the guards in force the place and the words of each that covers everything."""
+
+    found: list[HttpFilter] = field(default_factory=list)
+    covering: list[tuple[str, str]] = field(default_factory=list)
 
 
-def is_guard(name: str, type_name: str) -> bool:
-    """Whether a filter, by its own name or its configuration's type, decides who may pass."""
-    return type_name in GUARDS or (not type_name and name in _GUARD_NAMES)
+def label(item: WireMessage) -> str:
+    """What a filter is called in a report: its type, else its name."""
+    which = item.WhichOneof("config_type")
+    kind = filter_type(item.typed_config) if which == "typed_config" else ""
+    return (kind or str(item.name) or "a filter without a type")[:100]
 
 
-def http_filters(owner: WireMessage, path: str, report: Report, *, target: bool) -> tuple[HttpFilter, ...]:
-    """The filters of a connection manager that are honoured: the router, which must be there and last."""
+def http_filters(
+    owner: WireMessage, path: str, report: Report, routes: RouteConfiguration | None, *, target: bool
+) -> HttpFilters:
+    """The filters of a connection manager: the router, which must be there and last, and the guards."""
     path = join(path, "http_filters")
-    found: list[HttpFilter] = []
+    made = HttpFilters()
     seen: set[str] = set()
     last = len(owner.http_filters) - 1
     if last < 0:
@@ -83,35 +63,107 @@ def http_filters(owner: WireMessage, path: str, report: Report, *, target: bool)
                 join(here, "name"), f"{name[:100]!r} is there twice" if name else "must not be empty"
             )
         seen.add(name)
-        if item.disabled:
+        if _guarded(item, here, report, made, routes, target=target) or item.disabled:
             continue
-        kind = _kind(item, here, report, target=target)
-        if kind:
-            found.append(HttpFilter(name, kind))
-        if (kind == "router") != (index == last):
-            words = "the router must be the last filter" if kind else "the last filter must be the router"
+        router = _router(item, here, report)
+        if router:
+            made.found.append(HttpFilter(name, FilterKind.ROUTER))
+            _behind_router(item, here, report, made, routes, target=target)
+        else:
+            _other(item, here, report, target=target)
+        if router != (index == last):
+            words = "the router must be the last filter" if router else "the last filter must be the router"
             report.problem(here, words)
-    return tuple(found)
+    return made
 
 
-def _kind(item: WireMessage, path: str, report: Report, *, target: bool) -> str:
-    """The short name of a filter that is honoured, or "": then it is reported or has been refused."""
-    typed = item.WhichOneof("config_type") == "typed_config"
-    type_name = typed_name(item.typed_config) if typed else ""
-    if type_name in (ROUTER, FAULT):
-        try:
-            walk(schema.unpack(item.typed_config), join(path, "typed_config"), report)
-        except (KeyError, ValueError, schema.DecodeError) as error:
-            if schema.type_name(item.typed_config.type_url) not in _TYPED_STRUCTS:
-                report.problem(join(path, "typed_config"), str(error) or "cannot be read")
-        return "router" if type_name == ROUTER else ""
-    if not typed and item.name == _ROUTER_NAME:
-        return "router"
-    label = type_name or str(item.name)
-    if is_guard(str(item.name), type_name) and not (target and item.is_optional):
-        report.problem(path, f"{label[:100]} decides who may pass, and is not supported")
-    elif target and not item.is_optional:
-        report.problem(path, f"{label[:100] or 'a filter without a type'} is not supported and not optional")
+def _guarded(
+    item: WireMessage,
+    path: str,
+    report: Report,
+    made: HttpFilters,
+    routes: RouteConfiguration | None,
+    *,
+    target: bool,
+) -> bool:
+    """Whether the filter is a guard; then it has been kept, or refused."""
+    name = str(item.name)
+    if not is_guard(item):
+        if is_wrapper(item):
+            made.found.append(HttpFilter(name, FilterKind.WRAPPER))
+        return False
+    if target and item.is_optional:
+        report.ignore(path, label(item))
+        return True
+    made.found.append(HttpFilter(name, FilterKind.GUARD, bool(item.disabled)))
+    if item.disabled or (routes is not None and not target and _lifted(name, routes)):
+        report.ignore(path, f"{label(item)} {GUARDS_HERE}: what it covers is answered 403")
     else:
-        report.ignore(path, label)
-    return ""
+        made.covering.append((path, f"{label(item)} {GUARDS_HERE}"))
+    return True
+
+
+def _lifted(name: str, routes: RouteConfiguration) -> bool:
+    """Whether the routes switch this filter off anywhere."""
+    places = [routes.filters]
+    for host in routes.virtual_hosts:
+        places.append(host.filters)
+        places.extend(route.filters for route in host.routes)
+        places.extend(share.filters for route in host.routes for share in route.shares)
+    return any(each.name == name and not each.on for place in places for each in place)
+
+
+def _router(item: WireMessage, path: str, report: Report) -> bool:
+    if item.WhichOneof("config_type") != "typed_config":
+        return bool(item.name == _ROUTER_NAME)
+    if filter_type(item.typed_config) != ROUTER:
+        return False
+    _walk(item, path, report, ROUTER)
+    return True
+
+
+def _walk(item: WireMessage, path: str, report: Report, kind: str) -> None:
+    """What is inside a TypedStruct is not read."""
+    path = join(path, "typed_config")
+    try:
+        if schema.type_name(item.typed_config.type_url) == kind:
+            walk(schema.unpack(item.typed_config), path, report)
+        else:
+            report.ignore(path, kind)
+    except (KeyError, ValueError, schema.DecodeError) as error:
+        report.problem(path, str(error) or "cannot be read")
+
+
+def _behind_router(
+    item: WireMessage,
+    path: str,
+    report: Report,
+    made: HttpFilters,
+    routes: RouteConfiguration | None,
+    *,
+    target: bool,
+) -> None:
+    """Filters for the way to the endpoint: those of the router stand before every cluster."""
+    if (
+        item.WhichOneof("config_type") != "typed_config"
+        or schema.type_name(item.typed_config.type_url) != ROUTER
+    ):
+        return
+    try:
+        router = schema.unpack(item.typed_config)
+    except (KeyError, ValueError, schema.DecodeError):
+        return  # told already
+    path = join(path, "typed_config.upstream_http_filters")
+    for index, inner in enumerate(router.upstream_http_filters):
+        _guarded(inner, f"{path}[{index}]", report, made, routes, target=target)
+
+
+def _other(item: WireMessage, path: str, report: Report, *, target: bool) -> None:
+    """A filter that is no router and guards nothing."""
+    which = item.WhichOneof("config_type")
+    if which == "typed_config" and filter_type(item.typed_config) == FAULT:
+        _walk(item, path, report, FAULT)
+    elif target and not item.is_optional and str(item.name) not in _FAULT_NAMES:
+        report.problem(path, f"{label(item)} is not supported and not optional")
+    else:
+        report.ignore(path, label(item))

@@ -4,18 +4,22 @@ The view is a listener's own: one with an `api_listener` belongs to the target v
 where it has an address besides, as Istio's have); one with an address belongs to the sidecar view and is judged as
 Envoy would. A listener for inbound traffic is kept without its chains: no call of a client enters it, so what it
 guards is no business of ours.
+
+A listener whose every chain is covered whole by a filter that decides who may pass is refused; where only some chains
+are, these answer 403 and the others serve.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from meshlib.model.address import Address
-from meshlib.model.listener import ChainMatch, FilterChain, HttpManager, Listener
+from meshlib.model.listener import ChainMatch, FilterChain, FilterKind, HttpFilter, HttpManager, Listener
 from meshlib.model.route import RouteConfiguration
 from meshlib.xds.decode.address import cidr, numeric
 from meshlib.xds.decode.cluster import config_source
-from meshlib.xds.decode.filters import http_filters, is_guard, typed_name
+from meshlib.xds.decode.filters import GUARDS_HERE, http_filters, label
+from meshlib.xds.decode.guards import filter_type, is_guard
 from meshlib.xds.decode.report import Report, join, walk
 from meshlib.xds.decode.route import route_configuration
 from meshlib.xds.decode.values import boolean, number, seconds, unpacked
@@ -27,6 +31,8 @@ VIEWS = ("auto", "sidecar", "target")
 _HCM = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _TCP = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
 _INBOUND = 1
+#: The place and the words of each guard that covers a whole filter chain.
+_Covering = list[tuple[str, str]]
 _MAX_PORT = 65535
 
 
@@ -45,13 +51,23 @@ def listener(message: WireMessage, path: str, report: Report, view: str = "auto"
     addresses = _addresses(message, path, report)
     if message.traffic_direction == _INBOUND:
         return Listener(name, (), addresses, outbound=False)
-    chains = [
+    made = [
         _chain(item, f"{join(path, 'filter_chains')}[{index}]", report)
         for index, item in enumerate(message.filter_chains)
     ]
     if message.HasField("default_filter_chain"):
-        chains.append(_chain(message.default_filter_chain, join(path, "default_filter_chain"), report))
-    return Listener(name, tuple(chains), addresses)
+        made.append(_chain(message.default_filter_chain, join(path, "default_filter_chain"), report))
+    _judge_covered([covering for _, covering in made], report)
+    return Listener(name, tuple(chain for chain, _ in made), addresses)
+
+
+def _judge_covered(chains: list[_Covering], report: Report) -> None:
+    """What covers a chain whole refuses the listener, unless another chain is left to serve."""
+    for here, words in (each for covering in chains for each in covering):
+        if all(chains):
+            report.problem(here, words, closes=True)
+        else:
+            report.ignore(here, f"{words}: its filter chain answers 403")
 
 
 def _api(message: WireMessage, path: str, report: Report) -> Listener:
@@ -62,8 +78,10 @@ def _api(message: WireMessage, path: str, report: Report) -> Listener:
     if inner is None:
         return Listener(str(message.name), api=True)
     walk(inner, here, report)
-    chain = FilterChain(http=_manager(inner, here, report, target=True))
-    return Listener(str(message.name), (chain,), api=True)
+    manager, covering = _manager(inner, here, report, target=True)
+    for place, words in covering:
+        report.problem(place, words, closes=True)
+    return Listener(str(message.name), (FilterChain(http=manager),), api=True)
 
 
 def _addresses(message: WireMessage, path: str, report: Report) -> tuple[Address, ...]:
@@ -77,12 +95,15 @@ def _addresses(message: WireMessage, path: str, report: Report) -> tuple[Address
     return tuple(address for address in found if address is not None and (address.unix or address.port))
 
 
-def _chain(message: WireMessage, path: str, report: Report) -> FilterChain:
+def _chain(message: WireMessage, path: str, report: Report) -> tuple[FilterChain, _Covering]:
     match = _chain_match(message.filter_chain_match, join(path, "filter_chain_match"), report)
     found = _Filters()
     for index, item in enumerate(message.filters):
         _network_filter(item, f"{join(path, 'filters')}[{index}]", report, found)
-    return FilterChain(str(message.name), match, found.http, found.tcp)
+    http = found.http
+    if http is not None and found.guards:
+        http = replace(http, filters=(*found.guards, *http.filters))
+    return FilterChain(str(message.name), match, http, found.tcp), found.covering
 
 
 @dataclass(slots=True)
@@ -91,25 +112,27 @@ class _Filters:
 
     http: HttpManager | None = None
     tcp: str = ""
+    guards: list[HttpFilter] = field(default_factory=list)
+    covering: _Covering = field(default_factory=list)
 
 
 def _network_filter(item: WireMessage, path: str, report: Report, found: _Filters) -> None:
     here = join(path, "typed_config")
-    name = typed_name(item.typed_config) if item.WhichOneof("config_type") == "typed_config" else ""
+    name = filter_type(item.typed_config) if item.WhichOneof("config_type") == "typed_config" else ""
     if name not in (_HCM, _TCP):
-        if is_guard(str(item.name), name):
-            report.problem(
-                path, f"{(name or str(item.name))[:100]} decides who may pass, and is not supported"
-            )
+        if is_guard(item):
+            found.guards.append(HttpFilter(str(item.name), FilterKind.NETWORK))
+            found.covering.append((path, f"{label(item)} {GUARDS_HERE}"))
         else:
-            report.ignore(path, name or str(item.name))
+            report.ignore(path, label(item))
         return
     inner = unpacked(item.typed_config, here, report, _HCM, _TCP)
     if inner is None:
         return
     walk(inner, here, report)
     if name == _HCM:
-        found.http = _manager(inner, here, report, target=False)
+        found.http, covering = _manager(inner, here, report, target=False)
+        found.covering += covering
     else:
         found.tcp = _tcp_cluster(inner, here, report)
 
@@ -144,16 +167,19 @@ def _chain_match(message: WireMessage, path: str, report: Report) -> ChainMatch:
     )
 
 
-def _manager(message: WireMessage, path: str, report: Report, *, target: bool) -> HttpManager:
+def _manager(
+    message: WireMessage, path: str, report: Report, *, target: bool
+) -> tuple[HttpManager, _Covering]:
     routes, route_name = _routes(message, path, report)
+    filters = http_filters(message, path, report, routes, target=target)
     if target:
         _no_forwarded_addresses(message, path, report)
     common = message.common_http_protocol_options
     here = join(path, "common_http_protocol_options")
-    return HttpManager(
+    manager = HttpManager(
         route_name=route_name,
         routes=routes,
-        filters=http_filters(message, path, report, target=target),
+        filters=tuple(filters.found),
         max_stream_duration=seconds(common, "max_stream_duration", here, report),
         request_timeout=seconds(message, "request_timeout", path, report),
         strip_any_port=bool(message.strip_any_host_port),
@@ -161,6 +187,7 @@ def _manager(message: WireMessage, path: str, report: Report, *, target: bool) -
         merge_slashes=bool(message.merge_slashes),
         normalize_path=boolean(message, "normalize_path", False),
     )
+    return manager, filters.covering
 
 
 def _routes(message: WireMessage, path: str, report: Report) -> tuple[RouteConfiguration | None, str]:

@@ -38,10 +38,11 @@ _SCALAR_MESSAGES = frozenset(
 class Decoded(Generic[T]):
     """What came of one resource. ``value`` is None exactly when there are ``problems``; ``name`` is "" if unreadable.
 
-    ``ignored``: (path, value) of each setting that is not honoured. Read-only once made.
+    ``ignored``: (path, value) of each setting that is not honoured. ``closed``: the value of a resource whose problems are
+    only that something decides who may pass: it refuses what that covers. Read-only once made.
     """
 
-    __slots__ = ("ignored", "name", "problems", "value")
+    __slots__ = ("closed", "ignored", "name", "problems", "value")
 
     def __init__(
         self,
@@ -49,7 +50,9 @@ class Decoded(Generic[T]):
         value: T | None,
         problems: tuple[str, ...] = (),
         ignored: tuple[tuple[str, str], ...] = (),
+        closed: T | None = None,
     ) -> None:
+        self.closed = closed
         self.name = name
         self.value = value
         self.problems = problems
@@ -62,15 +65,19 @@ class Decoded(Generic[T]):
 class Report:
     """Gathers while one resource is decoded. Not thread-safe: each decoding has its own."""
 
-    __slots__ = ("_ignored", "_problems", "_skipped")
+    __slots__ = ("_ignored", "_problems", "_skipped", "closes")
 
     def __init__(self) -> None:
+        self.closes = True
         self._problems: list[str] = []
         self._ignored: dict[str, str] = {}
         self._skipped = 0
 
-    def problem(self, path: str, text: str) -> None:
-        """The resource is refused, for this reason among others."""
+    def problem(self, path: str, text: str, *, closes: bool = False) -> None:
+        """The resource is refused, for this reason among others. ``closes``: its value refuses by itself what the reason
+        is about.
+        """
+        self.closes = self.closes and closes
         if len(self._problems) < MAX_ENTRIES:
             self._problems.append(f"{path}: {text}" if path else text)
         else:

@@ -94,7 +94,10 @@ def _judged(message: WireMessage, path: str, read: Callable[[WireMessage, str, R
         value = read(message, path, report)
     except Exception as error:  # noqa: BLE001 - whatever a peer sends may not end the stream
         report.problem(path, f"could not be decoded: {type(error).__name__}: {str(error)[:200]}")
-    return Decoded(name, None if report.failed else value, report.problems, report.ignored)
+    if report.failed:
+        closed = value if report.closes else None
+        return Decoded(name, None, report.problems, report.ignored, closed)
+    return Decoded(name, value, (), report.ignored)
 
 
 def _listener_value(message: WireMessage, path: str, report: Report, view: str = "auto") -> Listener:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from meshlib.model.route import Route, RouteConfiguration, VirtualHost
 from meshlib.xds.decode.action import action, mirrors
+from meshlib.xds.decode.guards import switches
 from meshlib.xds.decode.headers import header_edits
 from meshlib.xds.decode.match import route_match
 from meshlib.xds.decode.report import Report, join
@@ -29,6 +30,7 @@ def route_configuration(message: WireMessage, path: str, report: Report) -> Rout
         mirrors=mirrors(message, path, report),
         most_specific_wins=bool(message.most_specific_header_mutations_wins),
         ignore_port=bool(message.ignore_port_in_host_matching),
+        filters=switches(message),
     )
 
 
@@ -52,6 +54,7 @@ def _virtual_host(message: WireMessage, path: str, report: Report) -> VirtualHos
         include_attempt_count=bool(message.include_request_attempt_count),
         attempt_count_in_response=bool(message.include_attempt_count_in_response),
         require_tls=_TLS.get(message.require_tls, ""),
+        filters=switches(message),
     )
 
 
@@ -78,4 +81,4 @@ def _route(message: WireMessage, path: str, report: Report) -> Route | None:
     edits = header_edits(message, path, report)
     if match is None or does is None:
         return None
-    return Route(match, does, str(message.name), edits)
+    return Route(match, does, str(message.name), edits, switches(message))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from meshlib.xds.decode.filters import GUARDS_HERE, label
+from meshlib.xds.decode.guards import is_guard
 from meshlib.xds.decode.report import Report, join, walk
 from meshlib.xds.decode.values import number, seconds, unpacked
 from meshlib.xds.schema import WireMessage
@@ -26,6 +28,7 @@ def upstream_options(cluster: WireMessage, path: str, report: Report) -> Options
         inner = unpacked(cluster.typed_extension_protocol_options[key], f"{here}[{key!r}]", report, _KEY)
         if inner is not None:
             walk(inner, f"{here}[{key!r}]", report)
+            _no_guards(inner, f"{here}[{key!r}]", report)
             http2, own_idle, own_most = _extension(inner, f"{here}[{key!r}]", report)
             idle, most = (own_idle if own_idle is not None else idle), own_most or most
     return http2, idle, most
@@ -44,6 +47,13 @@ def _extension(message: WireMessage, path: str, report: Report) -> Options:
             report.problem(join(path, which), "a protocol must be set")
         http2 = chosen == "http2_protocol_options"
     return http2, *_common(message, path, report)
+
+
+def _no_guards(message: WireMessage, path: str, report: Report) -> None:
+    """A guard on the way to the endpoints covers the cluster whole, also one that only some routes enable."""
+    for index, item in enumerate(message.http_filters):
+        if is_guard(item):
+            report.problem(f"{join(path, 'http_filters')}[{index}]", f"{label(item)} {GUARDS_HERE}")
 
 
 def _common(owner: WireMessage, path: str, report: Report) -> tuple[float | None, int | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from meshlib.model.address import Address
-from meshlib.model.listener import ChainMatch
+from meshlib.model.listener import ChainMatch, FilterKind, HttpFilter
 from meshlib.testing import build
 from meshlib.xds import decode
 from tests.support.xds_kit import istio, raw
@@ -27,6 +27,44 @@ def struct(kind):
 
 def named(name, **fields):
     return {"name": name, **fields}
+
+
+FILTERS = "envoy.extensions.filters."
+RBAC = f"{FILTERS}http.rbac.v3.RBAC"
+DELEGATE = "envoy.extensions.common.matching.v3.ExtensionWithMatcher"
+COMPOSITE = f"{FILTERS}http.composite.v3.Composite"
+OFF = build.any_of("envoy.config.route.v3.FilterConfig", {"disabled": True})
+GUARDS = (
+    "http.rbac.v3.RBAC",
+    "http.ext_authz.v3.ExtAuthz",
+    "http.jwt_authn.v3.JwtAuthentication",
+    "http.oauth2.v3.OAuth2",
+    "http.basic_auth.v3.BasicAuth",
+    "http.api_key_auth.v3.ApiKeyAuth",
+    "http.csrf.v3.CsrfPolicy",
+)
+NO_GUARDS = (
+    "cors.v3.Cors",
+    "ext_proc.v3.ExternalProcessor",
+    "gcp_authn.v3.GcpAuthnFilterConfig",
+    "ip_tagging.v3.IPTagging",
+    "local_ratelimit.v3.LocalRateLimit",
+    "lua.v3.Lua",
+    "wasm.v3.Wasm",
+)
+
+
+def discovered(**fields):
+    """A filter that comes by ECDS."""
+    return {"name": "found", "config_discovery": {"config_source": {"ads": {}}, **fields}}
+
+
+def delegate(inner):
+    """A filter that runs another one, as Envoy's match delegate."""
+    return {
+        "name": "delegate",
+        "typed_config": build.any_of(DELEGATE, {"extension_config": {"name": "i", "typed_config": inner}}),
+    }
 
 
 def good(resource, view="auto"):
@@ -176,9 +214,18 @@ class TestFilters:
         assert "decides who may pass" in problems(build.api_listener("l", "r", filters=[guard]))[0]
         assert good(build.api_listener("l", "r", filters=[{**guard, "is_optional": True}]))  # A39
 
-    def test_ld_05_disabled(self):
-        guard = {**struct("envoy.extensions.filters.http.rbac.v3.RBAC"), "disabled": True}
-        assert good(build.listener("l", ROUTES, filters=[guard]))
+    @pytest.mark.parametrize("disabled", [False, True])
+    def test_ld_05_disabled(self, disabled):
+        other = {**struct("my.Filter"), "disabled": True}
+        assert ignored(build.listener("l", ROUTES, filters=[other])) == {}
+        guard = {**struct(RBAC), "disabled": True, "is_optional": disabled}
+        resource = build.listener("l", ROUTES, filters=[guard])
+        assert good(resource).http.filters[0] == HttpFilter("TypedStruct", FilterKind.GUARD, True)
+        assert ignored(resource) == {
+            "filter_chains[0].filters[0].typed_config.http_filters[0]": (
+                f"{RBAC} decides who may pass, and is not supported: what it covers is answered 403"
+            )
+        }
 
     def test_faults_are_told_and_an_empty_one_is_none(self):
         fault = typed(f"{HTTP}fault.v3.HTTPFault")
@@ -187,14 +234,116 @@ class TestFilters:
         [place] = ignored(build.api_listener("l", "r", filters=[fault]))
         assert place == "api_listener.api_listener.http_filters[0].typed_config.abort"
 
-    def test_a_network_filter_that_guards(self):
+    def test_a_fault_that_cannot_be_read_is_told(self):
+        for fault in (struct(f"{FILTERS}http.fault.v3.HTTPFault"), named("envoy.filters.http.fault")):
+            assert len(ignored(build.listener("l", ROUTES, filters=[fault]))) == 1
+
+    @pytest.mark.parametrize(
+        "guard",
+        [
+            *(struct(f"{FILTERS}{kind}") for kind in GUARDS),
+            struct("envoy.config.filter.http.ext_authz.v2.ExtAuthz"),
+            struct("envoy.config.filter.http.jwt_authn.v2alpha.JwtAuthentication"),
+            struct("istio.envoy.config.filter.http.authn.v2alpha1.FilterConfig"),
+            {**struct(RBAC), "name": "any name at all"},
+            typed("type.googleapis.com/xds.type.v3.TypedStruct", type_url=RBAC, value={}),
+            named("envoy.filters.http.basic_auth/httproute/default/a"),
+            *(
+                named(f"envoy.{kind}")
+                for kind in ("ext_authz", "csrf", "filters.http.jwt_authn", "filters.http.oauth2")
+            ),
+            named("istio_authn"),
+            {**typed("type.googleapis.com/google.protobuf.Struct", value={}), "name": "envoy.ext_authz"},
+            discovered(type_urls=[f"type.googleapis.com/{RBAC}"]),
+            discovered(type_urls=["type.googleapis.com/my.Filter", f"type.googleapis.com/{RBAC}"]),
+            discovered(
+                type_urls=["type.googleapis.com/my.Filter"], default_config=struct(RBAC)["typed_config"]
+            ),
+            discovered(type_urls=[f"type.googleapis.com/{DELEGATE}"]),
+            discovered(type_urls=[]),
+            delegate(build.any_of(RBAC)),
+            delegate(delegate(build.any_of(RBAC))["typed_config"]),
+            delegate(build.any_of(COMPOSITE, {"of": build.any_of(RBAC)})),
+        ],
+        ids=str,
+    )
+    def test_every_way_in_which_a_guard_comes(self, guard):
+        for view in (build.listener, build.api_listener):
+            assert "decides who may pass" in problems(view("l", ROUTES, filters=[guard]))[0]
+        made = good(build.listener("l", ROUTES, filters=[{**guard, "disabled": True}]))
+        assert made.http.filters[0] == HttpFilter(guard["name"], FilterKind.GUARD, True)
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            *(struct(f"{FILTERS}http.{kind}") for kind in NO_GUARDS),
+            {**struct("my.Filter"), "name": "envoy.filters.http.rbac"},  # its type tells, and wins
+            named("envoy.filters.http.rbac_like"),
+            discovered(type_urls=["type.googleapis.com/my.Filter"]),
+        ],
+        ids=str,
+    )
+    def test_what_does_not_ask_who(self, other):
+        resource = build.listener("l", ROUTES, filters=[other])
+        assert [each.kind for each in good(resource).http.filters] == [FilterKind.ROUTER]
+        assert "filter_chains[0].filters[0].typed_config.http_filters[0]" in ignored(resource)
+
+    def test_a_wrapper_may_become_a_guard(self):
+        made = good(build.listener("l", ROUTES, filters=[delegate(build.any_of("my.Filter"))]))
+        assert made.http.filters[0] == HttpFilter("delegate", FilterKind.WRAPPER)
+
+    @pytest.mark.parametrize("place", ["config", "host", "route", "share"])
+    def test_a_guard_that_is_switched_off_somewhere_leaves_something_to_serve(self, place):
+        off = {"typed_per_filter_config": {"TypedStruct": OFF}}
+        share = {"name": "a", "weight": 1, **(off if place == "share" else {})}
+        action = {"weighted_clusters": {"clusters": [share]}}
+        routes = build.route_config(
+            "r",
+            build.virtual_host(
+                "v",
+                build.route(action=action, **(off if place == "route" else {})),
+                **(off if place == "host" else {}),
+            ),
+            **(off if place == "config" else {}),
+        )
+        assert good(build.listener("l", routes, filters=[struct(RBAC)]))
+        assert "decides who may pass" in problems(build.api_listener("l", routes, filters=[struct(RBAC)]))[0]
+        other = {**struct(RBAC), "name": "another"}
+        assert "decides who may pass" in problems(build.listener("l", routes, filters=[other]))[0]
+        assert "decides who may pass" in problems(build.listener("l", "r", filters=[struct(RBAC)]))[0]
+
+    def test_filters_behind_the_router(self):
+        def resource(**fields):
+            router = dict(build.ROUTER)
+            inner = {"name": "g", "typed_config": build.any_of(RBAC), **fields}
+            router["typed_config"] = {**router["typed_config"], "upstream_http_filters": [inner]}
+            return build.listener("l", ROUTES, manager={"http_filters": [router]})
+
+        assert "upstream_http_filters[0]: envoy" in problems(resource())[0]
+        assert good(resource(disabled=True)).http.filters[1] == HttpFilter("g", FilterKind.GUARD, True)
+
+    @pytest.mark.parametrize(
+        "guard",
+        [
+            *(struct(f"{FILTERS}network.{kind}") for kind in ("rbac.v3.RBAC", "ext_authz.v3.ExtAuthz")),
+            *(
+                named(name)
+                for name in ("envoy.filters.network.rbac", "envoy.ext_authz", "envoy.client_ssl_auth")
+            ),
+            discovered(type_urls=[f"type.googleapis.com/{FILTERS}network.rbac.v3.RBAC"]),
+        ],
+        ids=str,
+    )
+    def test_a_network_filter_that_guards(self, guard):
         resource = build.listener("l", ROUTES)
-        resource["filter_chains"][0]["filters"].insert(
-            0, struct("envoy.extensions.filters.network.rbac.v3.RBAC")
-        )
-        assert problems(resource)[0].startswith(
-            "filter_chains[0].filters[0]: envoy.extensions.filters.network.rbac"
-        )
+        resource["filter_chains"][0]["filters"].insert(0, guard)
+        assert problems(resource)[0].startswith("filter_chains[0].filters[0]: ")
+        open_chain = {"filters": resource["filter_chains"][0]["filters"][1:]}
+        resource["filter_chains"].append(open_chain)
+        closed, left = good(resource).chains
+        assert closed.http.filters[0] == HttpFilter(guard["name"], FilterKind.NETWORK)
+        assert [each.kind for each in left.http.filters] == [FilterKind.ROUTER]
+        assert ignored(resource)["filter_chains[0].filters[0]"].endswith("its filter chain answers 403")
 
 
 class TestChains:

@@ -62,6 +62,14 @@ CORE = {
         notes={"initial_fetch_timeout": "the timer is 15 s for every resource (gRFC A57)"},
     ),
     f"{_CORE}AggregatedConfigSource": rules(),
+    f"{_CORE}ExtensionConfigSource": rules(
+        honoured="default_config type_urls",
+        reported="config_source apply_default_config_without_warming",
+        notes={
+            "type_urls": "what may come decides whether the filter is one that decides who may pass",
+            "config_source": "filters are not discovered",
+        },
+    ),
     f"{_CORE}SelfConfigSource": rules(void="transport_api_version"),
     f"{_TYPE}Percent": rules(honoured="value"),
     f"{_TYPE}FractionalPercent": rules(honoured="numerator denominator"),

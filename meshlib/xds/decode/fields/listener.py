@@ -9,6 +9,8 @@ __all__ = ["LISTENER"]
 _LISTENER = "envoy.config.listener.v3."
 _HCM = "envoy.extensions.filters.network.http_connection_manager.v3."
 _FAULT = "envoy.extensions.filters.http.fault.v3."
+_GUARDS = "one that decides who may pass refuses what it covers: see [differences](../differences.md)"
+_PLACE = "only whether a filter that decides who may pass is in force here"
 _SOCKET = "it shapes a socket that an Envoy would open; there is none"
 
 LISTENER = {
@@ -44,7 +46,11 @@ LISTENER = {
         honoured="destination_port prefix_ranges server_names transport_protocol application_protocols",
         reported="address_suffix suffix_len direct_source_prefix_ranges source_type source_prefix_ranges source_ports",
     ),
-    f"{_LISTENER}Filter": rules(honoured="name typed_config", reported="config_discovery"),
+    f"{_LISTENER}Filter": rules(
+        honoured="name typed_config",
+        reported="config_discovery",
+        notes={"typed_config": _GUARDS, "config_discovery": _GUARDS},
+    ),
     "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy": rules(
         honoured="cluster weighted_clusters",
         void="stat_prefix",
@@ -94,9 +100,18 @@ LISTENER = {
         honoured="name typed_config is_optional disabled",
         reported="config_discovery",
         notes={
-            "typed_config": "the router is honoured; others: see “What arrives from a control plane”",
+            "typed_config": f"the router is honoured; others are reported, and {_GUARDS}",
+            "config_discovery": _GUARDS,
+            "disabled": "until a route configuration enables it",
         },
     ),
+    "envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute": rules(
+        honoured="disabled", reported="check_settings", notes={"disabled": _PLACE}
+    ),
+    "envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig": rules(
+        honoured="disabled", reported="requirement_name", notes={"disabled": _PLACE}
+    ),
+    "envoy.extensions.filters.http.rbac.v3.RBACPerRoute": rules(honoured="rbac", notes={"rbac": _PLACE}),
     "envoy.extensions.filters.http.router.v3.Router": rules(
         reported="strict_check_headers upstream_http_filters suppress_envoy_headers respect_expected_rq_timeout",
         void="dynamic_stats start_child_span upstream_log upstream_log_options suppress_grpc_request_failure_code_stats",

@@ -10,7 +10,10 @@ __all__ = ["ROUTE"]
 
 _ROUTE = "envoy.config.route.v3."
 _EDITS = "request_headers_to_add request_headers_to_remove response_headers_to_add response_headers_to_remove"
-_FILTERS = "settings of filters for this place: none is honoured yet"
+_FILTERS = (
+    "settings of filters for this place: only whether one that decides who may pass is in force here;"
+    " then what is here is refused"
+)
 _NEVER = "the route is left out and reported: nothing in a client could make it match"
 _BUFFER = "per_request_buffer_limit_bytes request_body_buffer_limit"
 
@@ -154,5 +157,9 @@ ROUTE = {
     ),
     f"{_ROUTE}DirectResponseAction": rules(honoured="status body", reported="body_format"),
     f"{_ROUTE}NonForwardingAction": rules(),
-    f"{_ROUTE}FilterConfig": rules(void="config is_optional disabled"),
+    f"{_ROUTE}FilterConfig": rules(
+        honoured="config disabled",
+        void="is_optional",
+        notes={"is_optional": "it is for an Envoy that does not know the filter"},
+    ),
 }

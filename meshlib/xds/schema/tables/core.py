@@ -184,6 +184,12 @@ message ConfigSource
    4 initial_fetch_timeout pb.Duration
    6 resource_api_version  ApiVersion
 
+message ExtensionConfigSource
+   1 config_source                        ConfigSource
+   2 default_config                       pb.Any
+   3 apply_default_config_without_warming bool
+   4 type_urls                            [string]
+
 message HttpProtocolOptions
    1 idle_timeout                    pb.Duration
    3 max_connection_duration         pb.Duration

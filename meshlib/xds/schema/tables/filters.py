@@ -25,6 +25,12 @@ message FaultRateLimit.FixedLimit
 
 message FaultRateLimit.HeaderLimit
 
+package envoy.extensions.filters.http.ext_authz.v3
+
+message ExtAuthzPerRoute
+   1 disabled       bool @override
+   2 check_settings opaque @override
+
 package envoy.extensions.filters.http.fault.v3
 
 message FaultAbort
@@ -52,6 +58,17 @@ message HTTPFault
   14 abort_grpc_status_runtime           string
   15 disable_downstream_cluster_stats    bool
   16 filter_metadata                     pb.Struct
+
+package envoy.extensions.filters.http.jwt_authn.v3
+
+message PerRouteConfig
+   1 disabled         bool @requirement_specifier
+   2 requirement_name string @requirement_specifier
+
+package envoy.extensions.filters.http.rbac.v3
+
+message RBACPerRoute
+   2 rbac opaque
 
 package envoy.extensions.filters.http.router.v3
 

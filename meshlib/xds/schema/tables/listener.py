@@ -81,7 +81,7 @@ message FilterChainMatch
 message Filter
    1 name             string
    4 typed_config     pb.Any @config_type
-   5 config_discovery opaque @config_type
+   5 config_discovery core.ExtensionConfigSource @config_type
 
 message ListenerFilter
    1 name             string
@@ -169,7 +169,7 @@ message Rds
 message HttpFilter
    1 name             string
    4 typed_config     pb.Any @config_type
-   5 config_discovery opaque @config_type
+   5 config_discovery core.ExtensionConfigSource @config_type
    6 is_optional      bool
    7 disabled         bool
 

@@ -1,0 +1,61 @@
+"""Which filter that decides who may pass covers a call (LD-05).
+
+A guard is not known here, so what it covers is refused: 403, as its own "no" would be. Whether it covers a call is Envoy's
+rule: the most specific of weighted cluster, route, virtual host and route configuration that speaks of the filter decides;
+where none does, the listener's own `disabled`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meshlib.model.call import Response
+from meshlib.model.listener import FilterKind
+
+if TYPE_CHECKING:
+    from meshlib.core.match import Match
+    from meshlib.model.listener import HttpFilter, HttpManager
+    from meshlib.model.route import ClusterWeight, FilterSwitch
+
+__all__ = ["covering", "guards_of", "refusal", "words"]
+
+
+def guards_of(manager: HttpManager) -> tuple[HttpFilter, ...]:
+    """The filters that may cover a call: none, as a rule."""
+    return tuple(each for each in manager.filters if each.kind is not FilterKind.ROUTER)
+
+
+def covering(guards: tuple[HttpFilter, ...], match: Match | None, weight: ClusterWeight | None) -> str:
+    """The name of a guard that is in force for this match and share, or ``""``."""
+    return next((each.name for each in guards if _in_force(each, _switch(each.name, match, weight))), "")
+
+
+def refusal(guard: str) -> Response:
+    """What a call gets that a guard covers."""
+    return Response(403, (), f"{words(guard)}\n".encode())
+
+
+def words(guard: str) -> str:
+    """Why it is refused."""
+    return f"filter {guard} decides who may pass here, and meshlib does not know it"
+
+
+def _in_force(guard: HttpFilter, switch: FilterSwitch | None) -> bool:
+    if guard.kind is FilterKind.NETWORK:
+        return True
+    if guard.kind is FilterKind.WRAPPER:
+        return switch is not None and switch.on and switch.guard
+    return not guard.disabled if switch is None else switch.on
+
+
+def _switch(name: str, match: Match | None, weight: ClusterWeight | None) -> FilterSwitch | None:
+    """What the most specific place says of the filter."""
+    if match is None:
+        return None
+    places = (
+        weight.filters if weight is not None else (),
+        match.route.filters,
+        match.virtual_host.filters,
+        match.config.filters,
+    )
+    return next((each for place in places for each in place if each.name == name), None)

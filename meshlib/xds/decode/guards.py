@@ -1,0 +1,144 @@
+"""Which filters decide who may pass, and where a route configuration switches filters on and off (LD-05, LD-06).
+
+A filter is a guard if its configuration's type says so; where the type says nothing (there is none, or it is a bare
+Struct), its name tells. What guards: role-based access, external authorization, tokens, passwords, keys, sign-in, forged
+requests. What does not, though it may end a call: limits (they ask how many, not who), buffers, faults, CORS (the browser
+decides), credentials that are added for the callee to judge. Programs (Lua, Wasm, Go, external processing) may do
+anything; in meshes they mostly measure and edit, and nothing of them says which kind they are: they are reported, and
+refuse nothing.
+
+A wrapper (a match delegate, a composite) runs other filters that are named somewhere inside of it: it is a guard if
+the type of one is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from meshlib.model.route import FilterSwitch
+from meshlib.xds import schema
+from meshlib.xds.schema import WireMessage
+
+__all__ = ["filter_type", "is_guard", "is_wrapper", "switches"]
+
+_TYPED_STRUCTS = frozenset({"xds.type.v3.TypedStruct", "udpa.type.v1.TypedStruct"})
+#: A part of a type's name, of any version: `envoy.extensions.filters.http.rbac.v3.RBAC`, `…http.jwt_authn.v2alpha…`.
+_KINDS = frozenset(
+    {
+        "api_key_auth",
+        "authn",  # Istio's
+        "basic_auth",
+        "client_ssl_auth",
+        "csrf",
+        "ext_authz",
+        "jwt_auth",  # Istio's, before Envoy had one
+        "jwt_authn",
+        "oauth2",
+        "rbac",
+    }
+)
+_CILIUM = frozenset({"cilium.L7Policy", "cilium.NetworkFilter"})
+_NAMES = frozenset({"cilium.l7policy", "cilium.network", "istio_authn", "jwt-auth"})
+_NAME_STARTS = ("envoy.filters.http.", "envoy.filters.network.", "envoy.")
+_WRAPPERS = frozenset(
+    {
+        "envoy.extensions.common.matching.v3.ExtensionWithMatcher",
+        "envoy.extensions.common.matching.v3.ExtensionWithMatcherPerRoute",
+        "envoy.extensions.filters.http.composite.v3.Composite",
+    }
+)
+_INSIDE = tuple(f".{kind}.v".encode() for kind in sorted(_KINDS))
+_FILTER_CONFIG = "envoy.config.route.v3.FilterConfig"
+#: Settings of a guard for one place by which it lets every call pass there.
+_LIFTED_BY: Mapping[str, Callable[[WireMessage], bool]] = {
+    "envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute": lambda message: bool(message.disabled),
+    "envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig": lambda message: bool(message.disabled),
+    "envoy.extensions.filters.http.rbac.v3.RBACPerRoute": lambda message: not message.HasField("rbac"),
+}
+
+
+def filter_type(outer: WireMessage) -> str:
+    """The type that an Any means: inside a TypedStruct, the type that it names. "" if it cannot be told."""
+    try:
+        name = schema.type_name(outer.type_url)
+        if name not in _TYPED_STRUCTS:
+            return name
+        inner = schema.unpack(outer)
+        return _named(str(inner.type_url))
+    except (KeyError, ValueError, schema.DecodeError):
+        return ""
+
+
+def is_guard(item: WireMessage) -> bool:
+    """Whether a filter (of HTTP or of the network) decides who may pass, or may turn into one that does."""
+    which = item.WhichOneof("config_type")
+    if which == "config_discovery":
+        return _discovers_guard(str(item.name), item.config_discovery)
+    return _guards(str(item.name), item.typed_config if which == "typed_config" else None)
+
+
+def is_wrapper(item: WireMessage) -> bool:
+    """Whether what the filter does is chosen inside of its configuration."""
+    return item.WhichOneof("config_type") == "typed_config" and filter_type(item.typed_config) in _WRAPPERS
+
+
+def switches(owner: WireMessage) -> tuple[FilterSwitch, ...]:
+    """`owner.typed_per_filter_config` as what it switches on and off, whatever the filters are."""
+    held = owner.typed_per_filter_config
+    return tuple(_switch(str(name), held[name]) for name in sorted(held)) if len(held) else ()
+
+
+def _switch(name: str, outer: WireMessage) -> FilterSwitch:
+    """A configuration that cannot be read switches on: nothing is left open by mistake."""
+    inner: WireMessage | None = outer
+    if filter_type(outer) == _FILTER_CONFIG:
+        try:
+            wrapped = schema.unpack(outer)
+        except (KeyError, ValueError, schema.DecodeError):
+            return FilterSwitch(name, True, True)
+        if wrapped.disabled:
+            return FilterSwitch(name, False)
+        inner = wrapped.config if wrapped.HasField("config") else None
+    return FilterSwitch(name, not _lifts(inner), _guards(name, inner))
+
+
+def _lifts(outer: WireMessage | None) -> bool:
+    kind = filter_type(outer) if outer is not None else ""
+    if outer is None or kind not in _LIFTED_BY:
+        return False
+    try:
+        return _LIFTED_BY[kind](schema.unpack(outer, kind))
+    except (KeyError, ValueError, schema.DecodeError):
+        return False  # inside a TypedStruct it is not read
+
+
+def _discovers_guard(name: str, source: WireMessage) -> bool:
+    """By ECDS may come what `type_urls` allow; until then, and if it fails, the default is in force."""
+    if source.HasField("default_config") and _guards(name, source.default_config):
+        return True
+    allowed = [_named(str(url)) for url in source.type_urls]
+    return not allowed or any(_type_guards(kind) or kind in _WRAPPERS for kind in allowed)
+
+
+def _guards(name: str, outer: WireMessage | None) -> bool:
+    kind = filter_type(outer) if outer is not None else ""
+    if not kind or kind.startswith("google.protobuf."):
+        return _name_guards(name)
+    if outer is not None and kind in _WRAPPERS:
+        # An Any inside has its type's name in plain bytes, however deep it is.
+        return any(part in outer.value for part in _INSIDE)
+    return _type_guards(kind)
+
+
+def _type_guards(kind: str) -> bool:
+    return kind in _CILIUM or not _KINDS.isdisjoint(kind.split("."))
+
+
+def _name_guards(name: str) -> bool:
+    """By canonical and by deprecated names (`envoy.ext_authz`); what follows a slash tells instances apart."""
+    name = name.partition("/")[0]
+    return name in _NAMES or any(name.removeprefix(start) in _KINDS for start in _NAME_STARTS)
+
+
+def _named(url: str) -> str:
+    return url.rpartition("/")[2]
