@@ -16,8 +16,10 @@ class Transport(TransportFace, httpx.BaseTransport):
 
     Args:
         mesh: Whose rules hold; without it ``meshlib.default()``.
-        options: Those of ``httpx.HTTPTransport``. ``limits`` hold for each endpoint: its pool keeps at most
-            ``max_keepalive_connections`` idle; how many are open is the mesh's ``max_connections``.
+        options: Those of ``httpx.HTTPTransport``. ``limits`` hold for each endpoint, within the mesh's own
+            ``max_connections``, which takes the place of httpx's default of 100. ``retries`` (to connect) hold where the mesh
+            orders no retry, and each goes to another endpoint if there is one. ``proxy`` and ``uds`` say where every call goes,
+            and win over the mesh.
 
     Thread-safe. What fails is meshlib's error and httpx's at once (see :mod:`meshlib.errors`).
     """

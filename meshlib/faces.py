@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from meshlib.transports.build import ProxyNotice, async_transport, default_timeout, sync_transport
+from meshlib.transports.build import async_transport, default_timeout, noticing, sync_transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,15 +63,21 @@ class ClientFace:
 
     def __init__(self, *, mesh: Mesh | None = None, **options: Any) -> None:
         self._mesh = mesh
+        self._limited = "limits" in options
         super().__init__(**options)
         if "timeout" not in options:
             self._timeout = default_timeout(self.transport_class.kit)  # type: ignore[attr-defined]
 
     def _init_transport(self, transport: Any = None, **options: Any) -> Any:
-        return self.transport_class(mesh=self._mesh, **options) if transport is None else transport
+        if transport is not None:
+            return transport
+        # What the application did not say is httpx's default, which gives way to what the mesh orders.
+        given = {name: value for name, value in options.items() if name != "limits" or self._limited}
+        return self.transport_class(mesh=self._mesh, **given)
 
     def _init_proxy_transport(self, proxy: Any, **options: Any) -> Any:
-        return _noticing(super()._init_proxy_transport(proxy, **options), self._mesh, "handle_request")  # type: ignore[misc]
+        inner = super()._init_proxy_transport(proxy, **options)  # type: ignore[misc]
+        return noticing(inner, runtime_of(self._mesh), "handle_request")
 
 
 class AsyncClientFace(ClientFace):
@@ -79,16 +85,4 @@ class AsyncClientFace(ClientFace):
 
     def _init_proxy_transport(self, proxy: Any, **options: Any) -> Any:
         inner = super(ClientFace, self)._init_proxy_transport(proxy, **options)  # type: ignore[misc]
-        return _noticing(inner, self._mesh, "handle_async_request")
-
-
-def _noticing(transport: Any, mesh: Mesh | None, method: str) -> Any:
-    """``transport``, which looks at each request before it carries it."""
-    notice, inner = ProxyNotice(runtime_of(mesh)), getattr(transport, method)
-
-    def handle(request: Any) -> Any:
-        notice.look(request)
-        return inner(request)
-
-    setattr(transport, method, handle)
-    return transport
+        return noticing(inner, runtime_of(self._mesh), "handle_async_request")

@@ -19,6 +19,7 @@ from urllib3.poolmanager import SSL_KEYWORDS
 from urllib3.util.url import parse_url
 
 from meshlib.runtime.tls import context_for
+from meshlib.transports.wire.limit import OwnLimit
 from meshlib.transports.wire.pool import Pool
 from meshlib_requests.connections import Attempt, HTTPConnection, HTTPSConnection
 
@@ -46,31 +47,6 @@ _TLS_ATTRIBUTES = (
 )
 #: Of a pool's arguments, those that are of TLS.
 _TLS_ARGUMENTS = frozenset({*SSL_KEYWORDS, "assert_hostname", "assert_fingerprint", "server_hostname"})
-
-
-class _Blocking:
-    """``pool_block=True``: no more connections than the pool may keep, within the cluster's own limits."""
-
-    def __init__(self, inner: Connections, most: int) -> None:
-        self._inner = inner
-        self._most = most
-        self._open = 0  # guarded by the lock of the one pool that asks
-
-    def open_connection(self, *, force: bool = False) -> bool:
-        if self._open >= self._most or not self._inner.open_connection(force=force):
-            return False
-        self._open += 1
-        return True
-
-    def close_connection(self) -> None:
-        self._open -= 1
-        self._inner.close_connection()
-
-    def begin_pending(self) -> bool:
-        return self._inner.begin_pending()
-
-    def end_pending(self) -> None:
-        self._inner.end_pending()
 
 
 class _Wire(Pool):
@@ -170,7 +146,7 @@ def make_lane(front: Any, effect: Send) -> Lane:
     limits: Connections = effect.upstream  # type: ignore[assignment]  # a live cluster is both
     lane.wire = _Wire(
         connect,
-        _Blocking(limits, max(1, most)) if front.block else limits,
+        OwnLimit(limits, max(1, most)) if front.block else limits,
         max_idle=most,
         gone=lambda: endpoint.gone or endpoint.tls is not tls,
     )

@@ -38,7 +38,8 @@ class Call:
     """What a call brings along.
 
     ``deadline`` (absolute, the plan's clock) is the nearest of the application's own and ``limit`` names it in words.
-    ``timeout``, ``retry``, ``idempotent``, ``hash_key`` are those of ``CallOptions``; ``wait``: how many seconds the
+    ``timeout``, ``retry``, ``idempotent``, ``hash_key`` are those of ``CallOptions``; ``default_retry``: the retries that hold
+    where neither the call nor the mesh orders any, since the host library was told to make them; ``wait``: how many seconds the
     call may wait for endpoints that are not known yet; ``replayable``: whether the body can be sent again; ``counted``:
     each attempt says its number, also where the virtual host does not order that; ``tried``: endpoints that an earlier
     plan of the same call has tried, where the host library has retries of its own.
@@ -50,6 +51,7 @@ class Call:
     limit: str = ""
     timeout: float | None = None
     retry: RetryPolicy | bool | None = None
+    default_retry: RetryPolicy | None = None
     idempotent: bool | None = None
     hash_key: str | None = None
     replayable: bool = True

@@ -283,7 +283,8 @@ class Plan:
         if chosen is False:
             return None
         # The route's policy replaces the virtual host's whole (RT-01).
-        return action.retry if action.retry is not None else match.virtual_host.retry
+        ordered = action.retry if action.retry is not None else match.virtual_host.retry
+        return ordered if ordered is not None else self._call.default_retry
 
     def _send(self, now: float) -> Effect:
         upstream = self._upstream

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from meshlib.core.resolve import Resolution
+    from meshlib.model.policy import RetryPolicy
     from meshlib.runtime.runtime import Runtime
     from meshlib.transports.kit import Kit
     from meshlib.transports.pools import Lane
@@ -87,7 +88,14 @@ class Exchange:
     )
 
     def __init__(
-        self, kit: Kit, runtime: Runtime, resolution: Resolution, request: Any, host: str, authority: str
+        self,
+        kit: Kit,
+        runtime: Runtime,
+        resolution: Resolution,
+        request: Any,
+        host: str,
+        authority: str,
+        default_retry: RetryPolicy | None,
     ) -> None:
         self.kit = kit
         self.runtime = runtime
@@ -107,6 +115,7 @@ class Exchange:
             head,
             options_of(request),
             replayable=is_replayable(request.stream, kit.httpx),
+            default_retry=default_retry,
         )
         self.plan = Plan(call, runtime.env)
 

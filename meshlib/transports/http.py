@@ -104,7 +104,8 @@ class SyncTransport:
             direct.close()
 
     def _call(self, runtime: Runtime, resolution: Resolution, request: Any, host: str, authority: str) -> Any:
-        exchange = Exchange(self._kit, runtime, resolution, request, host, authority)
+        retry = self._settings.retry
+        exchange = Exchange(self._kit, runtime, resolution, request, host, authority, retry)
         hands = _Hands(exchange, self._lanes(runtime))
         end, answer = drive(exchange.plan, hands)
         if answer is not None:

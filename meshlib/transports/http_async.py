@@ -124,7 +124,8 @@ class AsyncTransport:
     async def _call(
         self, runtime: Runtime, resolution: Resolution, request: Any, host: str, authority: str
     ) -> Any:
-        exchange = Exchange(self._kit, runtime, resolution, request, host, authority)
+        retry = self._settings.retry
+        exchange = Exchange(self._kit, runtime, resolution, request, host, authority, retry)
         state = self._state()
         hands = _AsyncHands(exchange, await self._lanes(state, runtime))
         end, answer = await drive_async(exchange.plan, hands)

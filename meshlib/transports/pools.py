@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from meshlib.extras import INSTALL
 from meshlib.runtime.tls import context_for
+from meshlib.transports.wire.limit import OwnLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from meshlib.core.effects import Send
     from meshlib.core.endpoint import LiveEndpoint
+    from meshlib.core.upstream import Connections
     from meshlib.model.cluster import Tls
+    from meshlib.model.policy import RetryPolicy
     from meshlib.transports.kit import Kit
 
 __all__ = ["Lane", "PoolKey", "Pools", "Settings"]
@@ -32,15 +35,21 @@ PoolKey = tuple["LiveEndpoint", "Tls | None", str]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the application gave its transport. ``ssl`` makes the context for ``https`` URLs."""
+    """What the application gave its transport. ``ssl`` makes the context for ``https`` URLs; ``chosen``: whether
+    ``max_connections`` is the application's word and not the host library's default, which gives way to what the mesh
+    orders; ``retry``: the retries that it asked for.
+    """
 
     ssl: Callable[[], ssl.SSLContext]
     http1: bool = True
     http2: bool = False
+    max_connections: int | None = None
+    chosen: bool = False
     max_idle: int | None = None
     keepalive: float | None = 5.0
     local_address: str | None = None
     socket_options: tuple[Any, ...] | None = None
+    retry: RetryPolicy | None = None
 
 
 class Lane(Generic[P]):
@@ -149,10 +158,14 @@ class Pools(Generic[P]):
                 socket_options=settings.socket_options,
             )
 
+        limits: Connections = effect.upstream  # type: ignore[assignment]  # a live cluster is both
+        most = settings.max_connections
+        if most is not None and (settings.chosen or cluster.limits.max_connections is None):
+            limits = OwnLimit(limits, most)
         multiplexed = prior_knowledge or (http2 and secure)
         pool = self._make_pool(
             connect,
-            effect.upstream,
+            limits,
             multiplexed=multiplexed,
             max_idle=settings.max_idle,
             gone=lambda: endpoint.gone or endpoint.tls is not tls,

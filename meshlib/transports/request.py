@@ -49,7 +49,17 @@ def head_of(request: Any, authority: str) -> Head:
     """The head as a plan reads it: Host is the authority and no header line."""
     headers = Headers.trimmed(pair for pair in request.headers.raw if pair[0].lower() != b"host")
     url = request.url
-    return Head(request.method, url.scheme, authority, url.raw_path.decode("ascii"), headers)
+    target = request.extensions.get(
+        "target"
+    )  # httpx's way to send what no URL has: ``OPTIONS *``, a raw path
+    path = url.raw_path if target is None else target
+    return Head(
+        request.method,
+        url.scheme,
+        authority,
+        path if isinstance(path, str) else path.decode("latin-1"),
+        headers,
+    )
 
 
 def options_of(request: Any) -> CallOptions:
@@ -80,7 +90,13 @@ def is_replayable(stream: Any, host: Any) -> bool:
 
 
 def new_call(
-    resolution: Resolution, request: Any, head: Head, options: CallOptions, *, replayable: bool
+    resolution: Resolution,
+    request: Any,
+    head: Head,
+    options: CallOptions,
+    *,
+    replayable: bool,
+    default_retry: RetryPolicy | None,
 ) -> Call:
     """The plan's view of the request. Puts into ``head`` what the call inherits from a request being served."""
     deadline = current_deadline()
@@ -91,6 +107,7 @@ def new_call(
         limit="the deadline" if deadline is not None else "",
         timeout=options.timeout,
         retry=retry_of(options),
+        default_retry=default_retry,
         idempotent=options.idempotent,
         hash_key=options.hash_key,
         replayable=replayable,

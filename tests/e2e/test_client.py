@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import queue
 import socket
 import threading
 import time
@@ -453,27 +454,30 @@ def test_options_of_the_wrong_kind_are_a_clear_error(face: FaceFactory, upstream
 
 
 def test_limits_make_calls_wait_and_then_refuse(upstream: UpstreamFactory) -> None:
+    """Of two that come while the one connection is taken, one waits and one is refused, whichever was first."""
     one = upstream()
     one.order(hold="head", times=1)
     limits = {"max_connections": 1, "max_pending": 1}
     with meshlib.Mesh(service(one, limits=limits)) as mesh, meshlib.Client(mesh=mesh) as client:
-        results: list[int] = []
-        threads = [
-            threading.Thread(target=lambda: results.append(client.get("http://reviews/").status_code))
-            for _ in range(2)
-        ]
-        for thread in threads:
-            thread.start()
-        assert settled(
-            lambda: "reviews" in mesh.status().clusters and mesh.status().clusters["reviews"].active == 2
-        )
-        assert settled(lambda: one.held == 1)
-        # Until the second call waits, this one may become the one that does, and then its own time is over.
-        with pytest.raises(meshlib.Overloaded) as caught:
-            client.get("http://reviews/", timeout=httpx.Timeout(5.0, pool=0.2))
-        assert isinstance(caught.value, httpx.PoolTimeout)
+        ends: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+        def call() -> None:
+            try:
+                ends.put(client.get("http://reviews/", timeout=httpx.Timeout(30)).status_code)
+            except meshlib.MeshError as error:
+                ends.put(error)
+
+        threads = [threading.Thread(target=call) for _ in range(3)]
+        threads[0].start()
+        one.wait_for(lambda: one.held)
+        threads[1].start()
+        threads[2].start()
+        refused = ends.get(timeout=20)
+        assert type(refused).__name__ == "Overloaded"
+        assert isinstance(refused, httpx.PoolTimeout)
+        assert "max_pending" in str(refused)
         one.release()
         for thread in threads:
-            thread.join(10)
-        assert results == [200, 200]
+            thread.join()
+        assert [ends.get_nowait(), ends.get_nowait()] == [200, 200]
         assert one.connections_total == 1

@@ -96,7 +96,9 @@ class AsyncPool:
                         return connection
         except TimeoutError:
             guard.note_timeout()
-            raise
+            if guard.expired:
+                raise
+            raise Overloaded("max_connections: no connection was free in time") from None
         finally:
             limits.end_pending()
 

@@ -36,7 +36,7 @@ class Pool:
     def acquire(self, guard: Guard) -> Any:
         """A connection that is ready for one request. Give it back with :meth:`release`.
 
-        Raises Overloaded where too many wait already, TimeoutError where none came in the pool's time.
+        Raises Overloaded where too many wait already or none came in the pool's time, TimeoutError where the deadline is over.
         """
         shelf = self._shelf
         try:
@@ -91,7 +91,9 @@ class Pool:
                 left = None if end is None else end - guard.clock()
                 if left is not None and left <= 0:
                     guard.note_timeout()
-                    raise TimeoutError("no connection became free in time")
+                    if guard.expired:
+                        raise TimeoutError("the deadline is over")
+                    raise Overloaded("max_connections: no connection was free in time")
                 self._waiting += 1
                 try:
                     self._changed.wait(left)
