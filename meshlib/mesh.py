@@ -52,8 +52,9 @@ class Mesh:
     starts with what its parent knew). Close it, or use it in ``with`` or ``async with``.
 
     Args:
-        config: A :class:`Config`, a mapping with its keys, the path of a file, or None: from the environment. The
-            environment counts in any case; what is given here wins over it.
+        config: None: the environment says, over the file that it names. A mapping with the configuration's keys or the
+            path of a file takes that file's place; variables win over a file and yield to a mapping. A :class:`Config`
+            is taken as it is, so that ``Mesh(Config.from_mapping({…}))`` depends on nothing outside.
 
     Raises:
         ConfigError: The configuration is wrong, or wants what this version does not do.

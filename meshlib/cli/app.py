@@ -98,14 +98,16 @@ def check(
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """Read a configuration, or one of Envoy's: every problem with its place, every setting that is not honoured."""
+    """Read a configuration, or one of Envoy's: every problem with its place, every setting that is not honoured.
+
+    Without FILE the environment says: the file of MESHLIB_CONFIG, with the variables over it.
+    """
     from meshlib.cli.check import check as command
 
-    chosen = file or config
-    if chosen is None or (file is not None and config is not None):
-        _end(lambda: _refuse("check: one FILE is needed"))
+    if file is not None and config is not None:
+        _end(lambda: _refuse("check: FILE and --config mean the same: give one of them"))
     else:
-        _end(lambda: command(chosen, as_json=as_json))
+        _end(lambda: command(file or config, as_json=as_json))
 
 
 @app.command()

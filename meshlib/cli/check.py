@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from meshlib.cli.common import FINDING, FINE, console, emit, working
+from meshlib.cli.common import FINDING, FINE, USAGE, Stop, console, emit, hush, working
 from meshlib.cli.render import marked
 from meshlib.errors import ConfigError
 from meshlib.model.status import Ignored
@@ -19,7 +19,7 @@ from meshlib.model.status import Ignored
 if TYPE_CHECKING:
     from meshlib.config import Config
 
-__all__ = ["Report", "check", "inspect"]
+__all__ = ["Report", "check", "inspect", "inspect_environment"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +48,32 @@ class Report:
         }
 
 
-def check(path: Path, *, as_json: bool) -> int:
-    """The command. Contacts nobody."""
-    with working(f"reading {path} …"):
-        report = inspect(path)
+def check(path: Path | None, *, as_json: bool) -> int:
+    """The command; without a path the environment says. Contacts nobody."""
+    with working("reading …"):
+        report = inspect_environment() if path is None else inspect(path)
     if as_json:
         emit(report.to_dict())
     else:
         _show(report)
     return FINE if report.fine else FINDING
+
+
+def inspect_environment() -> Report:
+    """Look at what a mesh without arguments would take: the file that MESHLIB_CONFIG names, the variables over it.
+    Raises Stop where there is nothing to look at.
+    """
+    from meshlib.config import Config, strangers
+
+    hush()
+    file = os.environ.get("MESHLIB_CONFIG", "")
+    report = inspect(Path(file)) if file else Report("", "meshlib")
+    if report.kind == "meshlib":
+        report = _own(file or "the environment", Config.from_env)
+    report = replace(report, warnings=(*report.warnings, *strangers()))
+    if report.fine and not (file or Config.from_env().configured):
+        raise Stop(USAGE, ["check: a FILE is needed, or a configuration in the environment (MESHLIB_CONFIG)"])
+    return report
 
 
 def inspect(path: Path) -> Report:
@@ -71,7 +88,9 @@ def inspect(path: Path) -> Report:
     if is_envoy_shape(raw):
         problems, ignored = _envoy(name, raw)
         return Report(name, "envoy", problems=problems, ignored=ignored)
-    return _own(name)
+    from meshlib.config import load
+
+    return _own(name, lambda: load(name))
 
 
 def _envoy(name: str, raw: object) -> tuple[tuple[str, ...], tuple[Ignored, ...]]:
@@ -81,11 +100,11 @@ def _envoy(name: str, raw: object) -> tuple[tuple[str, ...], tuple[Ignored, ...]
     return tuple(f"{name}: {problem}" for problem in found.problems), found.ignored
 
 
-def _own(name: str) -> Report:
-    from meshlib.config import doubts, load, unsupported
+def _own(name: str, read: Callable[[], Config]) -> Report:
+    from meshlib.config import doubts, unsupported
 
     try:
-        config = load(name)
+        config = read()
     except ConfigError as problem:
         return Report(name, "meshlib", problems=problem.problems)
     problems, ignored = list(unsupported(config)), list[Ignored]()

@@ -29,7 +29,9 @@ __all__ = [
     "console",
     "emit",
     "errors",
+    "hush",
     "opened",
+    "remark",
     "settle",
     "working",
 ]
@@ -78,20 +80,35 @@ def emit(value: object, *, line: bool = False) -> None:
 
 def complain(lines: Sequence[str]) -> None:
     """Say what is wrong on standard error."""
+    _say("✗", "bold red", lines)
+
+
+def remark(lines: Sequence[str]) -> None:
+    """Say what is odd, and no error, on standard error."""
+    _say("!", "yellow", lines)
+
+
+def _say(mark: str, style: str, lines: Sequence[str]) -> None:
     from meshlib.cli.render import marked
 
     screen = errors()
     for line in lines:
-        screen.print(marked("✗", "bold red", line))
+        screen.print(marked(mark, style, line))
+
+
+def hush() -> None:
+    """What meshlib logs is not printed for want of a handler: a command says it in its own way."""
+    logging.getLogger("meshlib").addHandler(logging.NullHandler())
 
 
 @contextmanager
 def opened(config: Path | None) -> Iterator[Mesh]:
     """A mesh of this process, from ``config`` or the environment, and what it reads at its start read. Raises Stop."""
+    from meshlib.config import strangers
     from meshlib.mesh import Mesh
 
-    # What would be logged is in the status; on a screen that is being drawn it would only disturb.
-    logging.getLogger("meshlib").addHandler(logging.NullHandler())
+    hush()  # what would be logged is in the status; on a screen that is being drawn it would only disturb
+    remark(strangers())
     try:
         mesh = Mesh(config)
         try:

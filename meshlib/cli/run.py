@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from meshlib.cli.common import USAGE, Stop
-from meshlib.config import Config
+from meshlib.cli.common import USAGE, Stop, hush, remark
+from meshlib.config import Config, strangers
 from meshlib.errors import ConfigError
 from meshlib.mesh import Mesh
 
@@ -30,10 +30,7 @@ def run(command: Sequence[str], *, config: Path | None) -> int:
     if not command:
         raise Stop(USAGE, ["run: a COMMAND is needed: meshlib run -- python program.py"])
     variables = environment(os.environ, config)
-    try:
-        Mesh(Config.from_env(variables))  # starts nothing
-    except ConfigError as error:
-        raise Stop(USAGE, [f"run: {line}" for line in error.problems]) from None
+    _look_at(variables)
     program = shutil.which(command[0])
     if program is None:
         found = Path(command[0]).exists()
@@ -46,6 +43,23 @@ def run(command: Sequence[str], *, config: Path | None) -> int:
         os.execve(program, list(command), variables)  # noqa: S606 - this is what was asked for
     except OSError as error:
         raise Stop(NOT_EXECUTABLE, [f"run: {command[0]}: {error.strerror}"]) from None
+
+
+def _look_at(variables: Mapping[str, str]) -> None:
+    """Say what is odd about the configuration of the command, which it cannot say for itself. Raises Stop where it is wrong."""
+    hush()
+    try:
+        found = Config.from_env(variables)
+        Mesh(found)  # starts nothing
+    except ConfigError as error:
+        raise Stop(USAGE, [f"run: {line}" for line in error.problems]) from None
+    notes = [f"run: {line}" for line in strangers(variables)]
+    if not (found.configured or found.disabled):
+        notes.append(
+            "run: nothing is configured: unless the command configures meshlib itself, its calls go as without it "
+            "(give --config FILE, or set MESHLIB_CONFIG, MESHLIB_XDS_SERVER or GRPC_XDS_BOOTSTRAP)"
+        )
+    remark(notes)
 
 
 def environment(variables: Mapping[str, str], config: Path | None) -> dict[str, str]:

@@ -15,6 +15,7 @@ from meshlib.config.layers import (
     read_retry,
     reload,
     resolve,
+    strangers,
 )
 from meshlib.config.policies import BreakerConfig, LimitsConfig, OutlierConfig, RetryConfig
 from meshlib.config.routes import (
@@ -77,5 +78,6 @@ __all__ = [
     "read_retry",
     "reload",
     "resolve",
+    "strangers",
     "unsupported",
 ]

@@ -4,17 +4,22 @@
 Every layer is a table of raw values. They are laid over one another value by value, the origin of each is kept, and
 the whole is read once: so every problem of every layer is found at once, and is told with its own origin.
 Nothing is kept between two readings: who watches a file calls again.
+
+The file is the one that ``MESHLIB_CONFIG`` names, unless an argument takes its place: a path is another file, a mapping
+stands for itself. A Config is whole by itself and neither file nor environment is laid beside it, but for one that a
+framework's settings made.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from meshlib.config.files import is_envoy_shape, read, text_of
-from meshlib.config.kinds import Place, Refused, Report, shown
+from meshlib.config.kinds import Place, Refused, Report, did_you_mean, shown
 from meshlib.config.policies import RetryConfig
 from meshlib.config.section import Section, Table, leaves
 from meshlib.config.source import ARGUMENT, DEFAULT, Path, Rank, Source, folded
@@ -32,6 +37,7 @@ __all__ = [
     "read_retry",
     "reload",
     "resolve",
+    "strangers",
 ]
 
 ConfigLike = Config | Mapping[str, object] | str | os.PathLike[str] | None
@@ -53,11 +59,17 @@ VARIABLES: Mapping[str, tuple[Path, str]] = {
 }
 """Variable → the key that it sets, and what it means. A later one displaces what excludes it (BS-01)."""
 
+_PREFIX = "MESHLIB_"
+_FILE = "MESHLIB_CONFIG"
+
 _TRUE = frozenset({"1", "true", "yes", "on", "t", "y"})
 _FALSE = frozenset({"0", "false", "no", "off", "f", "n"})
 
 _XDS = ("server", "bootstrap", "bootstrap_config", "tls")
 _WHERE = ("endpoints", "dns", "srv")
+
+_log = logging.getLogger("meshlib")
+_warned: set[str] = set()
 
 
 @dataclass(slots=True)
@@ -147,12 +159,12 @@ def _nested(items: Iterator[tuple[Path, Any]]) -> Mapping[Any, Any]:
 def from_mapping(
     mapping: Mapping[str, object], origin: str = "argument", rank: Rank = Rank.ARGUMENT
 ) -> Config:
-    """What ``mapping`` says, over the defaults."""
+    """What ``mapping`` says, over the defaults. Reads nothing else."""
     if not isinstance(mapping, Mapping):
         raise ConfigError(f"{origin}: must be a mapping, not {type(mapping).__name__}")
     tree = _Tree()
     tree.lay(mapping, Source(rank, origin))
-    return tree.config(file=None, complete=False)
+    return tree.config(file=None, complete=rank is not Rank.SETTINGS)
 
 
 def from_settings(mapping: Mapping[str, object], origin: str) -> Config:
@@ -163,10 +175,10 @@ def from_settings(mapping: Mapping[str, object], origin: str) -> Config:
 
 
 def load(path: str | os.PathLike[str]) -> Config:
-    """What the file says, over the defaults. Reads it anew each time."""
+    """What the file says, over the defaults. Reads it anew each time, and no variable."""
     tree = _Tree()
     tree.lay(*_file(path))
-    return tree.config(file=os.path.abspath(path), complete=False)
+    return tree.config(file=os.path.abspath(path), complete=True)
 
 
 def _file(path: str | os.PathLike[str]) -> tuple[Mapping[str, object], Source]:
@@ -179,35 +191,51 @@ def _file(path: str | os.PathLike[str]) -> tuple[Mapping[str, object], Source]:
 def resolve(config: ConfigLike = None, environ: Mapping[str, str] | None = None) -> Config:
     """The configuration in force: what ``config`` says, over ``environ`` (default: the process's), over a file.
 
-    A path is the file, in place of the one that ``MESHLIB_CONFIG`` names. Of a Config each value keeps the rank that
-    it came with: what it has from a file yields to the environment, what was given in Python does not; one that
-    :meth:`Config.from_env` made is taken as it is. Raises ConfigError with every problem of all layers.
+    The file is the one at ``config`` where that is a path, none where it is a mapping, else the one that
+    ``MESHLIB_CONFIG`` names. A complete Config is taken as it is; of one that a framework's settings made the values lie
+    between file and environment. Raises ConfigError with every problem of all layers; warns, once each, of variables
+    that are none.
     """
     environ = os.environ if environ is None else environ
+    if isinstance(config, Config) and config.complete:
+        return _again(config)
     tree, file = _Tree(), None
-    if isinstance(config, Config):
-        _lay_config(tree, config, Rank.DEFAULT)
-        _lay_config(tree, config, Rank.FILE)
-        file = config.file
-    elif isinstance(config, str | os.PathLike):
+    if isinstance(config, str | os.PathLike):
         file = os.path.abspath(config)
         tree.lay(*_file(config))
-    elif config is not None and not isinstance(config, Mapping):
+    elif config is not None and not isinstance(config, Mapping | Config):
         raise ConfigError(f"argument: must be a Config, a mapping or a path, not {type(config).__name__}")
-    complete = isinstance(config, Config) and config.complete
-    if file is None and not complete and environ.get("MESHLIB_CONFIG"):
-        file = os.path.abspath(environ["MESHLIB_CONFIG"])
-        tree.lay(*_file_of_variable(environ["MESHLIB_CONFIG"]))
+    elif not isinstance(config, Mapping) and environ.get(_FILE):
+        file = os.path.abspath(environ[_FILE])
+        tree.lay(*_file_of_variable(environ[_FILE]))
     if isinstance(config, Config):
         _lay_config(tree, config, Rank.SETTINGS)
-    _lay_environment(tree, {} if complete else environ)
+    _lay_environment(tree, environ)
     if isinstance(config, Config):
-        _lay_config(tree, config, Rank.ENVIRONMENT)
         _lay_config(tree, config, Rank.ARGUMENT)
     elif isinstance(config, Mapping):
         tree.lay(config, ARGUMENT)
-    made = tree.config(file=file, complete=True)
-    return _with_service_name(made, config, environ)
+    return _with_service_name(tree.config(file=file, complete=True), environ)
+
+
+def _again(config: Config) -> Config:
+    """A complete one, checked: it may have been made by hand."""
+    tree = _Tree()
+    for rank in sorted(Rank):
+        _lay_config(tree, config, rank)
+    return tree.config(file=config.file, complete=True)
+
+
+def strangers(environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """A sentence for each variable that begins as ours do and is none of them, with the nearest name. ``environ``:
+    default the process's.
+    """
+    ours = (_FILE, *(name for name in VARIABLES if name.startswith(_PREFIX)))
+    return tuple(
+        f"{name}: meshlib has no such variable{did_you_mean(name, ours)}"
+        for name, text in sorted((os.environ if environ is None else environ).items())
+        if name.startswith(_PREFIX) and name not in ours and text
+    )
 
 
 def reload(config: Config) -> Config:
@@ -226,7 +254,7 @@ def _file_of_variable(path: str) -> tuple[Mapping[str, object], Source]:
     try:
         return _file(path)
     except ConfigError as problem:
-        raise ConfigError(f"MESHLIB_CONFIG: {problem}") from problem
+        raise ConfigError(f"{_FILE}: {problem}") from problem
 
 
 def _lay_config(tree: _Tree, config: Config, rank: Rank) -> None:
@@ -243,6 +271,10 @@ def _lay_config(tree: _Tree, config: Config, rank: Rank) -> None:
 
 
 def _lay_environment(tree: _Tree, environ: Mapping[str, str]) -> None:
+    for sentence in strangers(environ):
+        if sentence not in _warned:
+            _warned.add(sentence)
+            _log.warning("meshlib: %s", sentence)
     for variable, (path, _) in VARIABLES.items():
         text = environ.get(variable)
         if text:
@@ -260,10 +292,10 @@ def _typed(path: Path, text: str) -> object:
     return text if path == ("xds", "bootstrap_config") else text.strip()
 
 
-def _with_service_name(made: Config, config: ConfigLike, environ: Mapping[str, str]) -> Config:
+def _with_service_name(made: Config, environ: Mapping[str, str]) -> Config:
     """``OTEL_SERVICE_NAME`` is the default of node.cluster: below all layers."""
     name = environ.get("OTEL_SERVICE_NAME", "").strip()
-    if made.node.cluster is not None or not name or (isinstance(config, Config) and config.complete):
+    if made.node.cluster is not None or not name:
         return made
     source = Source(Rank.DEFAULT, "OTEL_SERVICE_NAME")
     sources = {**made.sources, ("node", "cluster"): source}

@@ -256,7 +256,7 @@ class Config(Section):
     Attributes:
         file: The configuration file that was read, absolute; None without one.
         sources: Where each value that was given came from, by its path; ``source_of`` reads it.
-        complete: The environment is in it already.
+        complete: Nothing is laid beside it, be it a file or the environment; False of a framework's settings.
     """
 
     node: NodeConfig = setting(Table(NodeConfig), "Who we are to the control plane.", NodeConfig())
@@ -294,7 +294,7 @@ class Config(Section):
 
     file: str | None = field(default=None, compare=False)
     sources: Mapping[Path, Source] = field(default_factory=dict, compare=False, repr=False)
-    complete: bool = field(default=False, compare=False, repr=False)
+    complete: bool = field(default=True, compare=False, repr=False)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Config:
@@ -305,17 +305,23 @@ class Config(Section):
 
     @classmethod
     def from_file(cls, path: str | PathLike[str]) -> Config:
-        """What a file says, by its suffix TOML, JSON or YAML (which needs the extra ``yaml``)."""
+        """What a file says, by its suffix TOML, JSON or YAML (which needs the extra ``yaml``). No variable counts."""
         from meshlib.config.layers import load
 
         return load(path)
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, object], *, origin: str = "argument") -> Config:
-        """What a mapping says. ``origin`` is what its problems are said to come from."""
+        """What a mapping says: neither a file nor a variable counts. ``origin`` is what its problems are said to come from."""
         from meshlib.config.layers import from_mapping
 
         return from_mapping(mapping, origin)
+
+    @property
+    def configured(self) -> bool:
+        """Whether it names anything that calls could go to: services, a file of them, a control plane, a sidecar."""
+        sidecar = self.sidecar.mode not in ("off", "auto")
+        return bool(self.services or self.services_file or self.xds.configured or sidecar)
 
     def source_of(self, key: str) -> str:
         """Where the value of ``key`` (``"services.reviews.timeout"``) came from: the file as it was named, the

@@ -269,7 +269,35 @@ def test_without_configuration_nothing_changes(world: World) -> None:
         """,
         configured=False,
     )
-    assert world.names(done) == ["a", "a"]
+    assert (done.returncode, done.stdout.split()) == (0, ["a", "a"])
+    assert done.stderr.startswith(
+        "! run: nothing is configured: unless the command configures meshlib itself"
+    )
+    assert "MESHLIB_CONFIG" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_misspelt_variable_is_said(world: World) -> None:
+    done = world.run("sh", "-c", "echo ran", configured=False, env={"MESHLIB_CONFG": str(world.config)})
+    assert (done.returncode, done.stdout) == (0, "ran\n")
+    assert done.stderr.splitlines()[0] == (
+        '! run: MESHLIB_CONFG: meshlib has no such variable; did you mean "MESHLIB_CONFIG"?'
+    )
+    done = world.python(
+        """
+        import logging, meshlib
+        logging.basicConfig(format="%(message)s")
+        meshlib.default(), meshlib.Mesh({})
+        """,
+        env={"MESHLIB_CONFG": "x"},
+    )
+    said = [line for line in done.stderr.splitlines() if line.startswith("meshlib: MESHLIB_CONFG")]
+    assert len(said) == 1, done.stderr
+
+
+def test_switched_off_nothing_is_said(world: World) -> None:
+    done = world.run("sh", "-c", "echo ran", configured=False, env={"MESHLIB_DISABLED": "1"})
+    assert (done.stdout, done.stderr) == ("ran\n", "")
 
 
 def test_hosts_that_the_mesh_does_not_know_are_called_as_ever(world: World) -> None:

@@ -179,6 +179,23 @@ def test_the_environment_is_the_configuration(config: str, monkeypatch: pytest.M
     assert "127.0.0.1:9" in invoke("dump").stdout
 
 
+def test_check_reads_what_the_environment_names(config: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MESHLIB_CONFIG", config)
+    result = invoke("check", "--json")
+    assert json.loads(result.stdout)["file"] == config
+    assert (
+        result.exit_code == 0 or json.loads(result.stdout)["problems"] + json.loads(result.stdout)["warnings"]
+    )
+
+
+def test_a_misspelt_variable_is_said_on_standard_error(config: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MESHLIB_XDS_SERVR", "127.0.0.1:1")
+    result = invoke("dump", "--config", config, "--json")
+    assert result.exit_code == 0
+    json.loads(result.stdout)
+    assert 'did you mean "MESHLIB_XDS_SERVER"?' in result.stderr
+
+
 def test_main_gives_the_exit_code(config: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["route", "GET", "http://gateway/none", "--config", config, "--wait", "0"]) == 1
     assert main(["nonsense"]) == 2

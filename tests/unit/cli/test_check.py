@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from meshlib.cli.check import inspect
+from meshlib.cli.check import inspect, inspect_environment
+from meshlib.cli.common import Stop
 from meshlib.testing import build
 
 
@@ -116,3 +117,45 @@ def test_the_environment_does_not_count(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("MESHLIB_SEED", "nonsense")
     monkeypatch.setenv("MESHLIB_CONFIG", "/does/not/exist.toml")
     assert inspect(write(tmp_path / "mesh.toml", "")).fine
+
+
+class TestTheEnvironment:
+    def test_the_file_that_it_names_with_the_variables_over_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = write(tmp_path / "mesh.toml", '[services.reviews]\nendpoint = ["127.0.0.1:9"]\n')
+        monkeypatch.setenv("MESHLIB_CONFIG", str(path))
+        monkeypatch.setenv("MESHLIB_SEED", "x")
+        report = inspect_environment()
+        assert (report.file, report.kind) == (str(path), "meshlib")
+        assert {problem.split(": ")[1] for problem in report.problems} == {
+            "seed",
+            "services.reviews.endpoint",
+        }
+        path.write_text('[services.reviews]\nendpoints = ["127.0.0.1:9"]\n')
+        monkeypatch.delenv("MESHLIB_SEED")
+        assert inspect_environment().fine
+
+    def test_a_file_of_envoys(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = write(tmp_path / "envoy.json", '{"clusters": [{"name": "c", "type": "STATIC"}]}')
+        monkeypatch.setenv("MESHLIB_CONFIG", str(path))
+        assert inspect_environment().kind == "envoy"
+
+    def test_a_file_that_is_not_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MESHLIB_CONFIG", "/nowhere/mesh.toml")
+        assert "/nowhere/mesh.toml: cannot be read" in inspect_environment().problems[0]
+
+    def test_variables_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MESHLIB_XDS_SERVER", "127.0.0.1:1")
+        assert inspect_environment().fine
+        monkeypatch.setenv("MESHLIB_XDS_SERVR", "127.0.0.1:1")
+        report = inspect_environment()
+        assert report.warnings == (
+            'MESHLIB_XDS_SERVR: meshlib has no such variable; did you mean "MESHLIB_XDS_SERVER"?',
+        )
+        assert not report.fine
+
+    def test_nothing_at_all_is_wrong_usage(self) -> None:
+        with pytest.raises(Stop, match="a FILE is needed") as caught:
+            inspect_environment()
+        assert caught.value.code == 2

@@ -2,7 +2,17 @@ import json
 
 import pytest
 
-from meshlib.config import Config, ServiceConfig, bootstrap_text, load, read_retry, resolve
+from meshlib.config import (
+    Config,
+    ServiceConfig,
+    bootstrap_text,
+    from_settings,
+    layers,
+    load,
+    read_retry,
+    resolve,
+    strangers,
+)
 from meshlib.errors import ConfigError
 from meshlib.model.address import Address
 
@@ -17,13 +27,26 @@ def write(tmp_path):
     return write
 
 
+def origins(error):
+    """Where each problem came from, and its key."""
+    return sorted(": ".join(line.split(": ")[:2]) for line in error.problems)
+
+
 class TestPrecedence:
-    def test_argument_over_environment_over_file_over_default(self, write):
-        path = write({"node": {"id": "file", "zone": "file", "region": "file"}})
-        environ = {"MESHLIB_CONFIG": path, "MESHLIB_NODE_ID": "env", "MESHLIB_ZONE": "env"}
-        config = resolve({"node": {"id": "argument"}}, environ)
-        assert (config.node.id, config.node.zone, config.node.region) == ("argument", "env", "file")
+    def test_argument_over_environment_over_default(self):
+        config = resolve({"node": {"id": "argument"}}, {"MESHLIB_NODE_ID": "env", "MESHLIB_ZONE": "env"})
+        assert (config.node.id, config.node.zone, config.node.region) == ("argument", "env", None)
         assert config.source_of("node.id") == "argument"
+        assert config.source_of("node.zone") == "MESHLIB_ZONE"
+        assert config.source_of("node.cluster") == "default"
+
+    def test_environment_over_settings_over_file_over_default(self, write):
+        said = {"id": "file", "zone": "file", "region": "file"}
+        path = write({"node": said})
+        environ = {"MESHLIB_CONFIG": path, "MESHLIB_ZONE": "env"}
+        config = resolve(from_settings({"node": {"id": "settings", "zone": "settings"}}, "settings"), environ)
+        assert (config.node.id, config.node.zone, config.node.region) == ("settings", "env", "file")
+        assert config.source_of("node.id") == "settings"
         assert config.source_of("node.zone") == "MESHLIB_ZONE"
         assert config.source_of("node.region") == path
         assert config.source_of("node.cluster") == "default"
@@ -43,11 +66,32 @@ class TestPrecedence:
         config = resolve(write({"node": {"id": "file"}}), environ)
         assert (config.node.id, config.seed) == ("env", None)
 
-    def test_a_config_of_a_file_yields_to_the_environment_and_one_of_a_mapping_does_not(self, write):
-        environ = {"MESHLIB_NODE_ID": "env", "MESHLIB_ZONE": "env"}
-        assert resolve(load(write({"node": {"id": "file"}})), environ).node.id == "env"
-        config = resolve(Config.from_mapping({"node": {"id": "mine"}}), environ)
-        assert (config.node.id, config.node.zone) == ("mine", "env")
+    def test_a_mapping_takes_the_place_of_the_named_file_and_wins_over_the_environment(self, write):
+        path = write({"seed": 1, "node": {"zone": "file"}}, "other.json")
+        environ = {"MESHLIB_CONFIG": path, "MESHLIB_NODE_ID": "env", "MESHLIB_CLUSTER": "env"}
+        config = resolve({"node": {"id": "mine"}}, environ)
+        assert (config.node.id, config.node.cluster, config.node.zone, config.seed) == (
+            "mine",
+            "env",
+            None,
+            None,
+        )
+        assert config.file is None
+        assert resolve({}, {"MESHLIB_CONFIG": "/nowhere/mesh.toml"}) == Config()
+
+    def test_a_config_is_taken_as_it_is(self, write):
+        other = write({"seed": 1, "services": {"other": {}}}, "other.json")
+        environ = {"MESHLIB_CONFIG": other, "MESHLIB_NODE_ID": "env", "OTEL_SERVICE_NAME": "env"}
+        environ |= {"MESHLIB_DISABLED": "1", "GRPC_XDS_BOOTSTRAP": "/nowhere.json"}
+        for made in (
+            Config(),
+            Config.from_mapping({"node": {"zone": "mine"}}),
+            Config.from_file(write({"node": {"zone": "mine"}})),
+            load(write({"node": {"zone": "mine"}})),
+        ):
+            again = resolve(made, environ)
+            assert again == made
+            assert again.file == made.file
 
     def test_from_file_alone_does_not_look_at_the_environment(self, write, monkeypatch):
         monkeypatch.setenv("MESHLIB_NODE_ID", "env")
@@ -62,7 +106,7 @@ class TestPrecedence:
 
     def test_resolving_twice_changes_nothing(self, write):
         environ = {"MESHLIB_CONFIG": write({"services": {"a": {"endpoints": ["h:1"]}}}), "MESHLIB_SEED": "3"}
-        once = resolve({"bypass": ["x"]}, environ)
+        once = resolve(from_settings({"bypass": ["x"]}, "settings"), environ)
         twice = resolve(once, environ)
         assert twice == once
         for key in ("services.a.endpoints", "seed", "bypass"):
@@ -73,18 +117,17 @@ class TestPrecedence:
             {"services": {"a": {"endpoints": ["h:1", "h:2"], "timeout": 1, "retry": {"attempts": 5}}}}
         )
         argument = {"services": {"a": {"endpoints": ["i:1"], "retry": {"budget": 0.5}}, "b": {"dns": "n:1"}}}
-        config = resolve(argument, {"MESHLIB_CONFIG": path})
+        config = resolve(from_settings(argument, "settings"), {"MESHLIB_CONFIG": path})
         service = config.services["a"]
         assert [str(endpoint.address) for endpoint in service.endpoints] == ["i:1"]
         assert (service.timeout, service.retry.attempts, service.retry.budget) == (1.0, 5, 0.5)
         assert set(config.services) == {"a", "b"}
-        assert config.source_of("services.a.endpoints[0]") == "argument"
+        assert config.source_of("services.a.endpoints[0]") == "settings"
         assert config.source_of("services.a.retry.attempts") == path
 
-    def test_null_takes_back_what_a_weaker_layer_said(self, write):
-        path = write({"services": {"a": {"timeout": 1, "endpoints": []}}})
-        config = resolve({"services": {"a": {"timeout": None}}}, {"MESHLIB_CONFIG": path})
-        assert config.services["a"].timeout is None
+    def test_null_takes_back_what_a_weaker_layer_said(self):
+        config = resolve({"node": {"id": None}}, {"MESHLIB_NODE_ID": "env", "MESHLIB_ZONE": "env"})
+        assert (config.node.id, config.node.zone) == (None, "env")
 
 
 class TestWhatExcludesSomethingElse:
@@ -116,7 +159,8 @@ class TestWhatExcludesSomethingElse:
 
     def test_endpoints_dns_and_srv_displace_one_another(self, write):
         path = write({"services": {"a": {"dns": "n:1", "timeout": 1}}})
-        service = resolve({"services": {"a": {"endpoints": ["h:1"]}}}, {"MESHLIB_CONFIG": path}).services["a"]
+        settings = from_settings({"services": {"a": {"endpoints": ["h:1"]}}}, "settings")
+        service = resolve(settings, {"MESHLIB_CONFIG": path}).services["a"]
         assert (service.dns, len(service.endpoints), service.timeout) == (None, 1, 1.0)
 
 
@@ -144,14 +188,56 @@ class TestEnvironment:
         assert Config.from_env(environ) == Config()
 
     @pytest.mark.parametrize(
+        ("name", "said"),
+        [
+            (
+                "MESHLIB_XDS_SERVR",
+                'MESHLIB_XDS_SERVR: meshlib has no such variable; did you mean "MESHLIB_XDS_SERVER"?',
+            ),
+            ("MESHLIB_CONFG", 'MESHLIB_CONFG: meshlib has no such variable; did you mean "MESHLIB_CONFIG"?'),
+            (
+                "MESHLIB_DISABLE",
+                'MESHLIB_DISABLE: meshlib has no such variable; did you mean "MESHLIB_DISABLED"?',
+            ),
+            (
+                "MESHLIB_NODEID",
+                'MESHLIB_NODEID: meshlib has no such variable; did you mean "MESHLIB_NODE_ID"?',
+            ),
+        ],
+    )
+    def test_a_variable_that_is_none_is_warned_of_once(self, monkeypatch, caplog, name, said):
+        monkeypatch.setattr(layers, "_warned", set())
+        assert strangers({name: "x"}) == (said,)
+        monkeypatch.setenv(name, "x")
+        for config in (None, {"seed": 1}):
+            assert resolve(config) is not None
+        assert [record.getMessage() for record in caplog.records] == [f"meshlib: {said}"]
+
+    def test_no_other_variable_is(self, monkeypatch, caplog):
+        monkeypatch.setattr(layers, "_warned", set())
+        environ = {
+            "MESHLIB": "x",
+            "MESHLIBS": "x",
+            "XMESHLIB_SEEDS": "x",
+            "MESHLIB_SEEDS": "",
+            "MESHLIB_SEED": "1",
+        }
+        assert strangers(environ) == ()
+        Config.from_mapping({"seed": 1})
+        monkeypatch.setenv("MESHLIB_SEEDS", "1")
+        resolve(Config.from_mapping({"seed": 1}))
+        assert caplog.records == []
+
+    @pytest.mark.parametrize(
         ("text", "value"),
         [("1", True), ("true", True), ("YES", True), ("0", False), ("off", False), (" no ", False)],
     )
     def test_disabled(self, text, value):
         assert Config.from_env({"MESHLIB_DISABLED": text}).disabled is value
 
-    def test_disabled_reaches_a_config_that_says_nothing_of_it(self):
-        assert resolve(Config.from_mapping({"seed": 1}), {"MESHLIB_DISABLED": "1"}).disabled
+    def test_disabled_reaches_a_mapping_that_says_nothing_of_it_and_no_config(self):
+        assert resolve({"seed": 1}, {"MESHLIB_DISABLED": "1"}).disabled
+        assert not resolve(Config.from_mapping({"seed": 1}), {"MESHLIB_DISABLED": "1"}).disabled
 
     @pytest.mark.parametrize(
         ("variable", "value", "words"),
@@ -186,28 +272,31 @@ class TestEnvironment:
 
 
 class TestEveryProblemOfEveryLayerAtOnce:
-    def test_each_with_its_own_origin(self, write):
+    @pytest.mark.parametrize("named", ["argument", "variable"])
+    def test_each_with_its_own_origin(self, write, named):
         path = write({"seed": "x", "services": {"a": {"tiemout": 1}}})
         environ = {"MESHLIB_CONFIG": path, "MESHLIB_XDS_SERVER": "h"}
         with pytest.raises(ConfigError) as caught:
-            resolve({"unknown_hosts": "Direct", "services": {"a": {"timeout": -1}}}, environ)
-        lines = caught.value.problems
-        assert str(caught.value) == "\n".join(lines)
-        starts = sorted(": ".join(line.split(": ")[:2]) for line in lines)
-        assert starts == sorted(
-            [
-                f"{path}: seed",
-                f"{path}: services.a.tiemout",
-                "MESHLIB_XDS_SERVER: xds.server",
-                "argument: unknown_hosts",
-                "argument: services.a.timeout",
-            ]
+            resolve(path if named == "argument" else None, environ)
+        assert str(caught.value) == "\n".join(caught.value.problems)
+        assert origins(caught.value) == sorted(
+            ["MESHLIB_XDS_SERVER: xds.server", f"{path}: seed", f"{path}: services.a.tiemout"]
         )
+
+    def test_of_a_mapping_beside_the_environment(self):
+        mapping = {"unknown_hosts": "Direct", "services": {"a": {"timeout": -1}}}
+        with pytest.raises(ConfigError) as caught:
+            resolve(mapping, {"MESHLIB_CONFIG": "/nowhere", "MESHLIB_XDS_SERVER": "h"})
+        assert origins(caught.value) == [
+            "MESHLIB_XDS_SERVER: xds.server",
+            "argument: services.a.timeout",
+            "argument: unknown_hosts",
+        ]
 
     def test_a_missing_key_is_told_of_the_layer_that_has_the_table(self, write):
         path = write({"services": {"a": {"endpoints": [{"weight": 2}]}}})
         with pytest.raises(ConfigError, match=r"endpoints\[0\]\.address: is missing") as caught:
-            resolve({"seed": 1}, {"MESHLIB_CONFIG": path})
+            resolve(from_settings({"seed": 1}, "settings"), {"MESHLIB_CONFIG": path})
         assert str(caught.value).startswith(path)
 
 
@@ -235,7 +324,7 @@ def test_service_names_that_differ_in_case_are_one():
 
 
 def test_names_keep_their_origin_through_a_second_reading(write):
-    config = resolve(load(write({"services": {"Reviews": {"timeout": 1}}})), {"MESHLIB_SEED": "1"})
+    config = resolve(load(write({"services": {"Reviews": {"timeout": 1}}})))
     assert config.source_of("services.reviews.timeout").endswith("mesh.json")
 
 

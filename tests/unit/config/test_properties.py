@@ -8,7 +8,7 @@ from functools import cache
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from meshlib.config import Config, ServiceConfig, load, resolve
+from meshlib.config import Config, ServiceConfig, from_settings, load, resolve
 from meshlib.config.hosts import HostPort
 from meshlib.config.kinds import (
     Among,
@@ -201,12 +201,16 @@ def test_junk(value):
     max_examples=50,
 )
 @given(mappings)
-def test_an_argument_over_a_file_that_says_the_same_is_the_argument(tmp_path, mapping):
+def test_settings_over_a_file_that_says_the_same_are_the_settings(tmp_path, mapping):
     alone = read(lambda: Config.from_mapping(mapping))
     if alone is not None:
         path = tmp_path / "mesh.json"
         path.write_text(json.dumps(mapping))
-        assert resolve(mapping, {"MESHLIB_CONFIG": str(path)}) == alone
+        settings = from_settings(mapping, "settings")
+        assert resolve(settings, {"MESHLIB_CONFIG": str(path)}) == alone
+        assert (
+            resolve(mapping, {}) == resolve(alone, {}) == alone
+        )  # (a path among them is relative to its file)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
