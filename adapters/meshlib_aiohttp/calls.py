@@ -14,7 +14,7 @@ from meshlib.errors import DeadlineExceeded, NotReady, TransportFailed, UnknownS
 from meshlib.inbound import carry
 from meshlib.model.call import CallInfo, CallOptions, Outcome, OutcomeKind, Response
 from meshlib.model.events import AttemptEnded, AttemptStarted
-from meshlib.transports.face import direct_info, next_key
+from meshlib.transports.face import Why, direct_info, next_key
 from meshlib.transports.info import attach
 from meshlib.transports.request import retry_of
 from meshlib.transports.signal import Signal
@@ -74,9 +74,8 @@ def refusal(runtime: Runtime, resolution: Resolution, request: Any) -> MeshError
     if not refused and not (resolution.via == "wait" and runtime.config.unknown_hosts == "refuse"):
         return None
     authority = request.headers["Host"]
-    info = CallInfo(via="direct", lines=(resolution.reason,))
-    message = f"no source knows {authority!r} ({resolution.reason}), and unknown hosts are refused"
-    found: MeshError = made(UnknownService, message, info, request, sent=False)
+    info = CallInfo(via="direct", lines=resolution.words)
+    found: MeshError = made(UnknownService, resolution.refusal(authority), info, request, sent=False)
     return found
 
 
@@ -359,7 +358,7 @@ class Performance:
 class Direct:
     """A call to the URL as it is, told to observers and bounded by the deadline like any other."""
 
-    def __init__(self, runtime: Runtime, request: Any, reason: str, deadline: float | None) -> None:
+    def __init__(self, runtime: Runtime, request: Any, reason: Why, deadline: float | None) -> None:
         self._runtime = runtime
         self._request = request
         self._reason = reason

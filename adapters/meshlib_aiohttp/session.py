@@ -102,7 +102,7 @@ class OneCall:
         refused = refusal(runtime, resolution, request)
         if refused is not None:
             raise refused
-        return await Direct(runtime, request, resolution.reason, current_deadline()).run(handler)
+        return await Direct(runtime, request, resolution.words, current_deadline()).run(handler)
 
     async def _call(self, runtime: Runtime, resolution: Resolution, request: Any, handler: Handler) -> Any:
         performance = Performance(

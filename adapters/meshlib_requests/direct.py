@@ -10,7 +10,7 @@ from urllib3.util import Timeout
 from meshlib.errors import DeadlineExceeded
 from meshlib.model.call import Outcome, OutcomeKind
 from meshlib.model.events import AttemptEnded, AttemptStarted
-from meshlib.transports.face import direct_info, next_key
+from meshlib.transports.face import Why, direct_info, next_key
 from meshlib.transports.info import attach
 from meshlib_requests.failures import Failure, join, made
 
@@ -33,7 +33,7 @@ class Direct:
         front: Any,
         runtime: Runtime,
         asked: Asked,
-        reason: str,
+        reason: Why,
         deadline: float | None,
         retries: Any,
     ) -> None:

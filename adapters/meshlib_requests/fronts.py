@@ -168,7 +168,7 @@ class Front:
         ended = self._refused(runtime, resolution, asked, retries)
         if ended is not None:
             return ended
-        call = Direct(self, runtime, asked, resolution.reason, current_deadline(), retries)
+        call = Direct(self, runtime, asked, resolution.words, current_deadline(), retries)
         return call.call(plain, timeout)
 
     def lane(self, effect: Send) -> Lane:
@@ -224,12 +224,10 @@ class Front:
             resolution.via == "wait" and runtime.config.unknown_hosts == "refuse"
         ):
             kind, body = UnknownService, b"unknown service"
-            message = (
-                f"no source knows {asked.authority!r} ({resolution.reason}), and unknown hosts are refused"
-            )
+            message = resolution.refusal(asked.authority)
         else:
             return None
-        info = CallInfo(via="mesh" if unusable else "direct", lines=(resolution.reason,))
+        info = CallInfo(via="mesh" if unusable else "direct", lines=resolution.words)
         if runtime.config.failures == "respond":
             return ordered(Response(503, _TEXT, body), asked.method, asked.path, info)
         error = made(Failure(kind, info, sent=False), message, self, asked.path)

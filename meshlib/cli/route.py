@@ -94,7 +94,7 @@ def _fails(mesh: Mesh, resolution: Resolution, decision: Decision, missing: str)
     """Why a call now would fail, in words; ``""`` if it would not."""
     refuses = mesh.config.unknown_hosts == "refuse"
     if resolution.via == "refused" or (resolution.via == "wait" and refuses):
-        return f"{resolution.reason or missing or 'no source knows it'}, and unknown hosts are refused"
+        return resolution.refusal(decision.authority)
     if decision.via != "mesh":
         return ""
     if decision.response is not None:

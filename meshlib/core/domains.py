@@ -45,6 +45,10 @@ class DomainIndex(Generic[T]):
         self._suffixes = sorted(suffixes.items(), reverse=True)
         self._prefixes = sorted(prefixes.items(), reverse=True)
 
+    def names(self) -> Iterable[str]:
+        """The domains that are whole names, in lower case."""
+        return self._exact
+
     def exact(self, authority: str) -> T | None:
         """The value of the domain that is ``authority`` itself."""
         return self._exact.get(fold(authority))

@@ -66,8 +66,7 @@ def explain(resolution: Resolution, head: Head, env: Env) -> Decision:
     A resolution that is not of the mesh gives a Decision whose ``via`` is ``"direct"`` and whose trace says why.
     """
     draft = _Draft(resolution, head)
-    if resolution.reason:
-        draft.lines.append(resolution.reason)
+    draft.lines.extend(filter(None, resolution.words()))
     if resolution.via != "mesh" or resolution.routes is None:
         return draft.decision()
     if resolution.listener is not None:

@@ -6,7 +6,7 @@ its cost does not grow with the number of virtual hosts, nor with the number of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from meshlib.core.conditions import Condition, compile_conditions
@@ -153,6 +153,10 @@ class CompiledRoutes:
         hosts = [CompiledHost(host, config, edits) for host in config.virtual_hosts]
         self._domains = DomainIndex((domain, host) for host in hosts for domain in host.host.domains)
         self.notes = tuple(_notes(edits, hosts))
+
+    def names(self) -> Iterable[str]:
+        """The domains that are whole names, in lower case."""
+        return self._domains.names()
 
     def knows(self, authority: str) -> bool:
         """Whether a virtual host other than ``*`` is for this authority."""

@@ -16,7 +16,8 @@ Within a rule the parts of the snapshot are asked in their order.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
@@ -26,6 +27,7 @@ from meshlib.config.values import DEFAULT_DOMAINS
 from meshlib.core.domains import DomainIndex
 from meshlib.core.guards import guards_of
 from meshlib.core.match import CompiledRoutes, compile_routes
+from meshlib.core.nearest import nearest
 from meshlib.core.normalize import changes_heads, normalized, stripped
 from meshlib.model.hosts import canonical_host
 
@@ -68,10 +70,22 @@ class Rules:
 
 class Resolution:
     """What one URL means. Immutable. ``name``: the target resource that is wanted (rule 5), else ``""``; ``plain``: the
-    call is to be as if meshlib were not there (rule 1); ``guards``: filters that may cover the call (`core.guards`).
+    call is to be as if meshlib were not there (rule 1); ``guards``: filters that may cover the call (`core.guards`);
+    ``meant``: gives the known host that is nearly this one, or ``""``.
     """
 
-    __slots__ = ("guards", "listener", "manager", "name", "part", "plain", "reason", "routes", "via")
+    __slots__ = (
+        "_meant",
+        "guards",
+        "listener",
+        "manager",
+        "name",
+        "part",
+        "plain",
+        "reason",
+        "routes",
+        "via",
+    )
 
     def __init__(
         self,
@@ -84,6 +98,7 @@ class Resolution:
         manager: HttpManager | None = None,
         name: str = "",
         plain: bool = False,
+        meant: Callable[[], str] | None = None,
     ) -> None:
         self.via: Via = via
         self.plain = plain
@@ -94,6 +109,19 @@ class Resolution:
         self.manager = manager
         self.guards: tuple[HttpFilter, ...] = guards_of(manager) if manager is not None else ()
         self.name = name
+        self._meant = meant
+
+    def words(self) -> tuple[str, ...]:
+        """The lines of a trace: why, and for a host that nobody knows the nearest that somebody does. Looked for when it is
+        asked for, since most calls to unknown hosts mean them.
+        """
+        meant = self._meant() if self._meant is not None else ""
+        return (self.reason, f"did you mean {meant}?") if meant else (self.reason,)
+
+    def refusal(self, authority: str) -> str:
+        """What a caller of ``authority`` is told where unknown hosts are refused."""
+        refused = "" if self.via == "refused" else ", and unknown hosts are refused"
+        return "; ".join((f"{authority}: {self.reason}{refused}", *self.words()[1:]))
 
     def seen(self, head: Head) -> Head:
         """The head as the routes see it, after the listener: itself, as a rule."""
@@ -135,6 +163,7 @@ class View:
     """
 
     __slots__ = (
+        "__weakref__",
         "_absent",
         "_addresses",
         "_answers",
@@ -298,14 +327,36 @@ class View:
             return None if self._xds_arrived else Resolution("wait", "no configuration has arrived yet")
         if name in self._absent:
             return self._unknown(host, name)
-        return Resolution("wait", f"listener {name} is asked for, and not there yet", name=name)
+        words = f"listener {name} is asked for, and not there yet"
+        return Resolution("wait", words, name=name, meant=self._nearest(host))
 
     def _unknown(self, host: str, name: str = "") -> Resolution:
         """Rule 6. ``name``: the target resource that was asked for in vain, and still is."""
         known = f"the control plane has no listener {name}" if name else f"no source knows {host}"
+        meant = self._nearest(host)
         if self.rules.unknown == "refuse":
-            return Resolution("refused", f"{known}, and unknown hosts are refused", name=name)
-        return Resolution("direct", f"{known}: it is called directly", name=name)
+            return Resolution("refused", f"{known}, and unknown hosts are refused", name=name, meant=meant)
+        return Resolution("direct", f"{known}: it is called directly", name=name, meant=meant)
+
+    def _nearest(self, host: str) -> Callable[[], str] | None:
+        """What finds the known host that is nearly ``host``, for as long as this view is in use."""
+        if _is_ip(host):
+            return None
+        view = weakref.ref(self)  # who keeps a response shall not keep a configuration
+
+        def find() -> str:
+            of = view()
+            return nearest(host, of._names()) if of is not None else ""
+
+        return find
+
+    def _names(self) -> Iterator[str]:
+        """Every host that is known by its full name."""
+        yield from self._services.names()
+        yield from self._targets
+        for entries in self._ports.values():
+            for entry in entries:
+                yield from entry.routes.names()
 
 
 def compile_view(snapshot: Snapshot, rules: Rules, previous: View | None = None) -> View:

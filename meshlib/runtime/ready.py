@@ -101,11 +101,16 @@ def lacks(runtime: Runtime, target: Target) -> Missing:
     resolution = runtime.view.resolve("http", target.host, target.port, target.authority)
     if resolution.via == "wait":
         runtime.begin_wait(resolution, target.authority)
-        return Missing(runtime.feed.pending(resolution.name) or f"waiting for listener {resolution.name!r}")
+        waits = runtime.feed.pending(resolution.name) or f"waiting for listener {resolution.name!r}"
+        return Missing("; ".join((waits, *resolution.words()[1:])))
     if resolution.via == "direct" and not runtime.config.disabled and not _bypassed(runtime, target):
         return _unknown(runtime, resolution)
     if resolution.via != "mesh":
-        return READY if resolution.via == "direct" else Missing(resolution.reason or "no source knows it")
+        return (
+            READY
+            if resolution.via == "direct"
+            else Missing("; ".join(filter(None, resolution.words())) or "no source knows it")
+        )
     runtime.want(resolution.name, target.authority)
     return _clusters(runtime, target, resolution)
 
@@ -118,9 +123,11 @@ def _bypassed(runtime: Runtime, target: Target) -> bool:
 
 def _unknown(runtime: Runtime, resolution: Resolution) -> Missing:
     if not runtime.feed.grows:
-        return Missing("no service of the configuration, and there is no control plane to ask", final=True)
+        words = "no service of the configuration, and there is no control plane to ask"
+        return Missing("; ".join((words, *resolution.words()[1:])), final=True)
     pending = runtime.feed.pending(resolution.name) if resolution.name else ""
-    return Missing(pending or "no source knows it" + (f" ({resolution.reason})" if resolution.reason else ""))
+    why, *meant = resolution.words()
+    return Missing("; ".join((pending or "no source knows it" + (f" ({why})" if why else ""), *meant)))
 
 
 def _clusters(runtime: Runtime, target: Target, resolution: Resolution) -> Missing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from meshlib.core.effects import Finish, Pass, Reply, Send
@@ -32,7 +33,7 @@ from meshlib.transports.wire.guard import Guard
 from meshlib.transports.wire.message import Message, Target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from meshlib.core.resolve import Resolution
     from meshlib.model.policy import RetryPolicy
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Answer",
     "Exchange",
+    "Why",
     "broken_body",
     "direct_info",
     "ended",
@@ -51,6 +53,9 @@ __all__ = [
     "patience",
     "unknown",
 ]
+
+#: Why a call went directly: in words, or what gives a trace's lines when they are asked for.
+Why = str | Callable[[], tuple[str, ...]]
 
 #: Pairs the events of one attempt; one counter for all transports of a process.
 next_key = itertools.count(1).__next__
@@ -270,17 +275,15 @@ def broken_body(exchange: Exchange, answer: Answer, error: BaseException) -> tup
 
 def unknown(kit: Kit, runtime: Runtime, resolution: Resolution, authority: str) -> Any:
     """A host that nobody knows, where such are refused."""
-    info = CallInfo(via="direct", lines=(resolution.reason,))
-    message = f"no source knows {authority!r} ({resolution.reason}), and unknown hosts are refused"
-    end = Finish(
-        None, UnknownService, message, Response(503, (("content-type", "text/plain"),), b"unknown service")
-    )
+    info = CallInfo(via="direct", lines=resolution.words)
+    answer = Response(503, (("content-type", "text/plain"),), b"unknown service")
+    end = Finish(None, UnknownService, resolution.refusal(authority), answer)
     return ended(kit, runtime, end, info)
 
 
 def not_ready(kit: Kit, runtime: Runtime, resolution: Resolution, error: NotReady) -> Any:
     """The control plane cannot be used in this process at all: said at once, as the host library's error, too."""
-    info = CallInfo(via="mesh", lines=(resolution.reason,))
+    info = CallInfo(via="mesh", lines=resolution.words)
     end = Finish(None, NotReady, str(error), Response(503, (("content-type", "text/plain"),), b"not ready"))
     return ended(kit, runtime, end, info)
 
@@ -292,11 +295,12 @@ def patience(request: Any, now: float) -> float:
     return seconds if deadline is None else max(0.0, min(seconds, deadline - now))
 
 
-def direct_info(reason: str, outcome: Outcome, *, endpoint: str = "") -> CallInfo:
+def direct_info(why: Why, outcome: Outcome, *, endpoint: str = "") -> CallInfo:
     """The CallInfo of a call that went to the URL as it is."""
+    lines = (why,) if isinstance(why, str) else why
     attempt = Attempt(1, endpoint, outcome.kind.value, outcome.status, outcome.sent, outcome.seconds)
     return CallInfo(
-        via="direct", endpoint=endpoint, attempts=(attempt,), seconds=outcome.seconds, lines=(reason,)
+        via="direct", endpoint=endpoint, attempts=(attempt,), seconds=outcome.seconds, lines=lines
     )
 
 
@@ -332,7 +336,7 @@ class Direct:
     __slots__ = ("emit", "head", "key", "kit", "reason", "request", "runtime", "since", "timed")
 
     def __init__(
-        self, kit: Kit, runtime: Runtime, request: Any, authority: str, reason: str, deadline: float | None
+        self, kit: Kit, runtime: Runtime, request: Any, authority: str, reason: Why, deadline: float | None
     ) -> None:
         self.kit = kit
         self.runtime = runtime

@@ -12,7 +12,7 @@ from meshlib.core.effects import Pass, Send
 from meshlib.deadlines import current_deadline
 from meshlib.errors import NotReady
 from meshlib.transports.drive import drive
-from meshlib.transports.face import Answer, Direct, Exchange, broken_body, not_ready, patience, unknown
+from meshlib.transports.face import Answer, Direct, Exchange, Why, broken_body, not_ready, patience, unknown
 from meshlib.transports.pools import Pools, Settings
 from meshlib.transports.request import target_of
 from meshlib.transports.wire.pool import Pool
@@ -90,7 +90,7 @@ class SyncTransport:
             resolution.via == "wait" and runtime.config.unknown_hosts == "refuse"
         ):
             return unknown(self._kit, runtime, resolution, authority)
-        return self._as_it_is(runtime, request, authority, resolution.reason, current_deadline())
+        return self._as_it_is(runtime, request, authority, resolution.words, current_deadline())
 
     def close(self) -> None:
         """Close what is idle now, and what is in use when it is done."""
@@ -118,7 +118,7 @@ class SyncTransport:
         return exchange.end(end)
 
     def _as_it_is(
-        self, runtime: Runtime, request: Any, authority: str, reason: str, deadline: float | None
+        self, runtime: Runtime, request: Any, authority: str, reason: Why, deadline: float | None
     ) -> Any:
         call = Direct(self._kit, runtime, request, authority, reason, deadline)
         try:

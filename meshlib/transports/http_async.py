@@ -15,7 +15,7 @@ from meshlib.core.effects import Pass, Send
 from meshlib.deadlines import current_deadline
 from meshlib.errors import NotReady
 from meshlib.transports.drive import drive_async
-from meshlib.transports.face import Answer, Direct, Exchange, broken_body, not_ready, patience, unknown
+from meshlib.transports.face import Answer, Direct, Exchange, Why, broken_body, not_ready, patience, unknown
 from meshlib.transports.pools import Pools, Settings
 from meshlib.transports.request import target_of
 from meshlib.transports.signal import Signal, loop_key, under_trio
@@ -96,7 +96,7 @@ class AsyncTransport:
             resolution.via == "wait" and runtime.config.unknown_hosts == "refuse"
         ):
             return unknown(self._kit, runtime, resolution, authority)
-        return await self._as_it_is(runtime, request, authority, resolution.reason, current_deadline())
+        return await self._as_it_is(runtime, request, authority, resolution.words, current_deadline())
 
     async def aclose(self) -> None:
         """Close what this loop holds; what is in use closes when it is done."""
@@ -138,7 +138,7 @@ class AsyncTransport:
         return exchange.end(end)
 
     async def _as_it_is(
-        self, runtime: Runtime, request: Any, authority: str, reason: str, deadline: float | None
+        self, runtime: Runtime, request: Any, authority: str, reason: Why, deadline: float | None
     ) -> Any:
         call = Direct(self._kit, runtime, request, authority, reason, deadline)
         try:

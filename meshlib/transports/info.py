@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from meshlib.errors import MeshError
-from meshlib.model.call import CallInfo
+from meshlib.model.call import CallInfo, OutcomeKind
 
 __all__ = ["attach", "call_info"]
 
@@ -13,8 +13,17 @@ _ATTRIBUTE = "_meshlib_info"
 
 
 def attach(thing: Any, info: CallInfo) -> None:
-    """Remember ``info`` on an exception that is not ours."""
+    """Remember ``info`` on an exception that is not ours. One of a host that could not be reached directly also tells, in
+    a note, which known host may have been meant.
+    """
     setattr(thing, _ATTRIBUTE, info)
+    if isinstance(thing, BaseException) and info.via == "direct" and _unconnected(info):
+        for line in info.trace()[1:]:
+            thing.add_note(f"meshlib: {line}")
+
+
+def _unconnected(info: CallInfo) -> bool:
+    return bool(info.attempts) and info.attempts[-1].outcome == OutcomeKind.CONNECT.value
 
 
 def call_info(thing: object) -> CallInfo | None:

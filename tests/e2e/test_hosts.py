@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import traceback
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import meshlib
+from meshlib.testing import build
 from tests.e2e.test_requests_paths import envoy_file, static
 from tests.support.libraries import LIBRARIES, call
 
@@ -96,3 +98,77 @@ def test_two_spellings_of_one_key_are_one_too_many() -> None:
 def test_a_key_that_can_be_no_host_says_so(key: str) -> None:
     with pytest.raises(meshlib.ConfigError, match=r"services\..*: the key must be"):
         meshlib.Config.from_mapping({"services": {key: {}}})
+
+
+NEARLY = [
+    ({"inventory": {"endpoints": ["127.0.0.1:1"]}}, "inventroy", "inventory"),
+    ({"reviews:9080": {"endpoints": ["127.0.0.1:1"]}}, "reviews", "reviews:9080"),
+]
+
+#: aiohttp's connector has no part in a call that goes directly.
+DIRECT = tuple(library for library in LIBRARIES if library != "aiohttp-connector")
+
+
+class TestAHostThatIsNearlyRight:
+    """The call goes as it ever would; whoever looks why it failed is told what is nearly the same."""
+
+    @pytest.mark.parametrize("library", DIRECT)
+    @pytest.mark.parametrize(("services", "host", "meant"), NEARLY)
+    def test_a_direct_call_that_fails_says_what_may_have_been_meant(
+        self, library: str, services: dict[str, Any], host: str, meant: str
+    ) -> None:
+        with meshlib.Mesh({"services": services}) as mesh, pytest.raises(Exception) as caught:  # noqa: PT011 - eight kinds
+            call(library, mesh, "GET", f"http://{host}/")
+        assert not isinstance(caught.value, meshlib.MeshError)
+        info = meshlib.call_info(caught.value)
+        assert info is not None
+        assert info.trace() == (
+            f"no source knows {host}: it is called directly",
+            f"did you mean {meant}?",
+        )
+        shown = "".join(traceback.format_exception(caught.value))
+        assert f"meshlib: did you mean {meant}?" in shown
+
+    @pytest.mark.parametrize("library", LIBRARIES)
+    def test_so_does_one_that_is_refused(self, library: str) -> None:
+        config = {"services": NEARLY[0][0], "unknown_hosts": "refuse"}
+        with meshlib.Mesh(config) as mesh, pytest.raises(meshlib.UnknownService) as caught:
+            call(library, mesh, "GET", "http://inventroy/")
+        text = "inventroy: no source knows inventroy, and unknown hosts are refused; did you mean inventory?"
+        assert text in str(caught.value)
+        assert caught.value.info is not None
+        assert caught.value.info.trace()[-1] == "did you mean inventory?"
+
+    def test_and_explain_and_not_ready(self) -> None:
+        with meshlib.Mesh({"services": NEARLY[0][0]}) as mesh:
+            assert mesh.explain("GET", "http://inventroy/").trace()[-1] == "did you mean inventory?"
+            with pytest.raises(meshlib.NotReady, match=r"did you mean inventory\?"):
+                mesh.wait_ready("inventroy", timeout=0)
+
+    def test_names_of_a_control_plane_count(self, control_plane: Any) -> None:
+        host = build.virtual_host(
+            "inventory", build.route(cluster="c"), domains=["inventory.shop", "inventory"]
+        )
+        control_plane.set(
+            build.listener("outbound", build.route_config("routes", host), address="127.0.0.1:15001"),
+            build.cluster("c", ["127.0.0.1:1"]),
+        )
+        with meshlib.Mesh({"xds": {"server": control_plane.address, "view": "sidecar"}}) as mesh:
+            mesh._runtime().store.wait(
+                lambda view: view.resolve("http", "inventory", 15001, "inventory").routes, 10
+            )
+            assert mesh.explain("GET", "http://inventroy/").trace()[-1] == "did you mean inventory?"
+            assert mesh.explain("GET", "http://inventory.shp/").trace()[-1] == "did you mean inventory.shop?"
+
+    def test_what_is_reached_and_what_is_like_nothing_is_told_nothing(
+        self, upstream: UpstreamFactory
+    ) -> None:
+        one = upstream("v1")
+        with meshlib.Mesh({"services": NEARLY[0][0]}) as mesh:
+            for library in DIRECT:
+                _, _, info = call(library, mesh, "GET", one.url)
+                assert info is not None
+                assert info.trace() == ("no source knows 127.0.0.1: it is called directly",)
+                with pytest.raises(Exception) as caught:  # noqa: PT011 - eight kinds
+                    call(library, mesh, "GET", "http://warehouse/")
+                assert "did you mean" not in "".join(traceback.format_exception(caught.value))
