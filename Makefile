@@ -12,8 +12,8 @@ PY := $(BIN)/python
 PYTEST := $(PY) -m pytest
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --no-input
 CODE := meshlib $(wildcard adapters) scripts
-# Each writes one page of docs/reference/; with --check it fails when the page is out of date.
-GENERATORS := $(wildcard scripts/config_reference.py scripts/xds_fields.py)
+# Each writes what is made of the code, for docs/reference/ above all; with --check it fails when that is out of date.
+GENERATORS := $(wildcard scripts/config_reference.py scripts/config_shapes.py scripts/xds_fields.py)
 SEEDS ?= 100
 RUNS ?= 3
 REQUESTS ?= 5000
@@ -42,6 +42,7 @@ check: $(VENV)/.stamp-dev ## style, types, layers, house rules, generated pages
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy $(CODE)
+	@$(PY) scripts/check_types.py
 	@PYTHONPATH=. $(BIN)/lint-imports --no-cache
 	@$(PY) scripts/check_house.py
 	@for page in $(GENERATORS); do $(PY) $$page --check; done

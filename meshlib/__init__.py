@@ -14,10 +14,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from meshlib import grpc as grpc  # noqa: PLC0414 - typing's way to say that it is public
-    from meshlib import httpx2 as httpx2  # noqa: PLC0414
+    from meshlib import grpc as grpc
+    from meshlib import httpx2 as httpx2
     from meshlib.client import AsyncClient, AsyncTransport, Client, Transport
     from meshlib.config import Config
+    from meshlib.config.shapes import ConfigDict, RetryDict, ServiceDict
     from meshlib.deadlines import deadline
     from meshlib.errors import (
         CircuitOpen,
@@ -62,6 +63,7 @@ __all__ = [
     "Client",
     "ClusterStatus",
     "Config",
+    "ConfigDict",
     "ConfigError",
     "ConnectFailed",
     "DeadlineExceeded",
@@ -79,7 +81,9 @@ __all__ = [
     "Rejected",
     "Response",
     "RetryBudget",
+    "RetryDict",
     "RetryPolicy",
+    "ServiceDict",
     "SidecarStatus",
     "Snapshot",
     "SourceStatus",
@@ -97,6 +101,7 @@ __all__ = [
 _HOMES = {
     "meshlib.client": ("AsyncClient", "AsyncTransport", "Client", "Transport"),
     "meshlib.config": ("Config",),
+    "meshlib.config.shapes": ("ConfigDict", "RetryDict", "ServiceDict"),
     "meshlib.deadlines": ("deadline",),
     "meshlib.errors": (
         "CircuitOpen", "ConfigError", "ConnectFailed", "DeadlineExceeded", "DiscoveryError", "MeshError",

@@ -9,9 +9,11 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from meshlib.inbound import current, enter
+from meshlib.model import arguments
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from contextlib import _GeneratorContextManager
 
 __all__ = ["current_deadline", "deadline", "outside"]
 
@@ -28,17 +30,19 @@ def current_deadline() -> float | None:
     return request.deadline if own is None else min(own, request.deadline)
 
 
-@contextmanager
-def deadline(seconds: float) -> Iterator[None]:
+def deadline(seconds: float) -> _GeneratorContextManager[None]:
     """Every mesh call inside ends within ``seconds``, retries included, or raises DeadlineExceeded.
 
     Nested blocks only ever shorten: the nearest deadline holds. It is a context variable: tasks inherit it, as do
     threads that run in a copy of the context (``asyncio.to_thread``, ``contextvars.copy_context().run``).
 
-    Raises ValueError for a negative number or one that is not a number.
+    Raises TypeError for what is no number and ValueError for a negative one, before the block begins.
     """
-    if isinstance(seconds, bool) or not seconds >= 0:
-        raise ValueError(f"deadline: expected seconds >= 0, not {seconds!r}")
+    return _within(arguments.seconds(seconds, "deadline"))
+
+
+@contextmanager
+def _within(seconds: float) -> Iterator[None]:
     mine = time.monotonic() + seconds
     outer = _current.get()
     token = _current.set(mine if outer is None else min(mine, outer))

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from meshlib.mesh import only_by_name, runtime_of
 from meshlib.transports.build import async_transport, default_timeout, noticing, sync_transport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
 
     from meshlib.mesh import Mesh
-    from meshlib.runtime.runtime import Runtime
     from meshlib.transports.kit import Kit
 
-__all__ = ["AsyncClientFace", "AsyncTransportFace", "ClientFace", "TransportFace", "runtime_of"]
+__all__ = ["AsyncClientFace", "AsyncTransportFace", "ClientFace", "TransportFace"]
 
 
-def runtime_of(mesh: Mesh | None) -> Callable[[], Runtime]:
-    """What gives the runtime of ``mesh``, or of the process's default mesh, in whatever process it is asked."""
-    if mesh is not None:
-        return mesh._runtime
-    from meshlib.mesh import default
-
-    return lambda: default()._runtime()
+def _options_of(kind: type, positional: Sequence[Any], options: dict[str, Any]) -> dict[str, Any]:
+    """What a transport was given, by name; raises the TypeError that one of the host library's ``kind`` would."""
+    wanted = signature(kind)
+    wanted.bind(*positional, **options)
+    return dict(zip(wanted.parameters, positional, strict=False)) | options
 
 
 class TransportFace:
@@ -30,8 +29,10 @@ class TransportFace:
 
     kit: ClassVar[Kit]
 
-    def __init__(self, *, mesh: Mesh | None = None, **options: Any) -> None:
-        self._logic = sync_transport(self.kit, runtime_of(mesh), options)
+    def __init__(self, *positional: Any, mesh: Mesh | None = None, **options: Any) -> None:
+        only_by_name(self, *positional)
+        given = _options_of(self.kit.httpx.HTTPTransport, positional, options)
+        self._logic = sync_transport(self.kit, runtime_of(mesh), given)
 
     def handle_request(self, request: Any) -> Any:
         return self._logic.handle_request(request)
@@ -45,8 +46,10 @@ class AsyncTransportFace:
 
     kit: ClassVar[Kit]
 
-    def __init__(self, *, mesh: Mesh | None = None, **options: Any) -> None:
-        self._logic = async_transport(self.kit, runtime_of(mesh), options)
+    def __init__(self, *positional: Any, mesh: Mesh | None = None, **options: Any) -> None:
+        only_by_name(self, *positional)
+        given = _options_of(self.kit.httpx.AsyncHTTPTransport, positional, options)
+        self._logic = async_transport(self.kit, runtime_of(mesh), given)
 
     async def handle_async_request(self, request: Any) -> Any:
         return await self._logic.handle_async_request(request)
@@ -61,10 +64,12 @@ class ClientFace:
     transport_class: ClassVar[type]
     _timeout: Any
 
-    def __init__(self, *, mesh: Mesh | None = None, **options: Any) -> None:
+    def __init__(self, *positional: Any, mesh: Mesh | None = None, **options: Any) -> None:
+        only_by_name(self, *positional)
+        runtime_of(mesh)  # looked at now, used when a transport is made
         self._mesh = mesh
         self._limited = "limits" in options
-        super().__init__(**options)
+        super().__init__(*positional, **options)
         if "timeout" not in options:
             self._timeout = default_timeout(self.transport_class.kit)  # type: ignore[attr-defined]
 

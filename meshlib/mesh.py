@@ -13,6 +13,7 @@ from meshlib import patched
 from meshlib.config import Config, ConfigLike, bootstrap_text, reload, resolve, unsupported
 from meshlib.errors import ConfigError
 from meshlib.inbound import current
+from meshlib.model.arguments import seconds, text
 from meshlib.model.status import ProcessStatus, SidecarStatus, Status
 from meshlib.observe.lookout import Lookout
 from meshlib.runtime import uwsgi
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from meshlib.sources.static import StaticSource
     from meshlib.xds.bootstrap import Bootstrap
 
-__all__ = ["Mesh", "default"]
+__all__ = ["Mesh", "default", "only_by_name", "runtime_of"]
 
 _log = logging.getLogger("meshlib")
 _clock = MonotonicClock()
@@ -84,10 +85,14 @@ class Mesh:
         """Block until each of ``names`` (``"reviews"``, ``"ratings:9080"``) can be called, at most ``timeout`` seconds.
 
         Without names: until every source has said something. Not for event loops (use a thread). Raises
-        :class:`NotReady`, whose text and ``missing`` say for each name what it lacks.
+        :class:`NotReady`, whose text and ``missing`` say for each name what it lacks, and TypeError and ValueError for
+        what is no name and no number of seconds.
         """
         from meshlib.runtime.ready import wait
 
+        for name in names:
+            text(name, "wait_ready: each name is an argument of its own")
+        seconds(timeout, "wait_ready: timeout")
         wait(self._runtime(), names, timeout)
 
     def explain(
@@ -97,16 +102,18 @@ class Mesh:
         headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
     ) -> Decision:
         """What a call would do, and why, without doing it. Waits for nothing: a name that the control plane was not
-        asked for yet is asked for, and is ``direct`` until it answered.
+        asked for yet is asked for, and is ``direct`` until it answered. Raises TypeError and ValueError for what can be
+        no request.
         """
         import httpx
 
         from meshlib.core.explain import explain
         from meshlib.transports.request import head_of, target_of
 
+        pairs = _pairs(headers or ())
         try:
-            request = httpx.Request(method, url, headers=headers if headers is None else _pairs(headers))
-        except (httpx.InvalidURL, TypeError) as problem:
+            request = httpx.Request(text(method, "explain: method"), url, headers=pairs)
+        except httpx.InvalidURL as problem:
             raise ValueError(f"{url!r}: {problem}") from None
         scheme, host, port, authority = target_of(request)
         if scheme not in ("http", "https") or not host or not 0 < (port or 80) < 65536:
@@ -276,7 +283,12 @@ class _Composition:
 
 
 def _pairs(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    return list(headers.items()) if isinstance(headers, Mapping) else list(headers)
+    pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
+    given: list[object] = [*pairs]
+    for pair in given:
+        if not isinstance(pair, tuple | list) or [type(part) for part in pair] != [str, str]:
+            raise TypeError(f"explain: headers: expected text by name, or pairs of text, not {pair!r}")
+    return pairs
 
 
 def _bootstrap(config: Config) -> Bootstrap | None:
@@ -330,6 +342,26 @@ def _host_name() -> str:
     import socket
 
     return socket.gethostname()
+
+
+def runtime_of(mesh: Mesh | None) -> Callable[[], Runtime]:
+    """What gives the runtime of ``mesh``, or of the process's default mesh, in whatever process it is asked. Raises
+    TypeError for what is no Mesh.
+    """
+    if mesh is None:
+        return lambda: default()._runtime()
+    if not isinstance(mesh, Mesh):
+        raise TypeError(f"mesh: expected a meshlib.Mesh or None, not {mesh!r}")
+    return mesh._runtime
+
+
+def only_by_name(owner: object, *given: object) -> None:
+    """Raises TypeError where a Mesh is among ``given``, the positional arguments of ``owner``'s class: the host library
+    would take it for something of its own.
+    """
+    if any(isinstance(item, Mesh) for item in given):
+        name = type(owner).__name__
+        raise TypeError(f"{name}: a Mesh is given by its name: {name}(mesh=…)")
 
 
 _default: Mesh | None = None

@@ -12,23 +12,23 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import quote
 
 from meshlib.config import InboundConfig, read_inbound
 from meshlib.errors import MeshError
-from meshlib.mesh import default
+from meshlib.mesh import default, runtime_of
 from meshlib.runtime.process import Local
 
 if TYPE_CHECKING:
+    from meshlib.config.shapes import InboundDict
     from meshlib.inbound import Inbound
     from meshlib.mesh import Mesh
 
 __all__ = ["Answer", "Asked", "Desk", "InboundLike", "Visit", "raw_path"]
 
-InboundLike = InboundConfig | Mapping[str, object] | None
+InboundLike: TypeAlias = "InboundConfig | InboundDict | None"
 """What a middleware takes for the keys of ``[inbound]``; None: what the mesh's configuration says."""
 
 _log = logging.getLogger("meshlib.access")
@@ -94,6 +94,7 @@ class Desk:
     """
 
     def __init__(self, mesh: Mesh | None = None, inbound: InboundLike = None) -> None:
+        runtime_of(mesh)  # TypeError for what is none
         self.mesh = mesh
         if inbound is None:
             options = (default() if mesh is None else mesh).config.inbound

@@ -14,7 +14,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from meshlib.core.effects import Finish, Pass, Reply, Send, Wait
 from meshlib.errors import NotReady
-from meshlib.faces import runtime_of
+from meshlib.mesh import runtime_of
 from meshlib.model.call import CallOptions, Outcome, OutcomeKind
 from meshlib.transports.info import attach
 from meshlib_aiohttp.calls import Performance, known, not_ready, refusal

@@ -16,20 +16,68 @@ from aiohttp.client import DEFAULT_TIMEOUT
 from meshlib.core.effects import Pass
 from meshlib.deadlines import current_deadline
 from meshlib.errors import MeshError, NotReady
-from meshlib.faces import runtime_of
+from meshlib.mesh import only_by_name, runtime_of
 from meshlib.transports.drive import drive_async
 from meshlib_aiohttp.calls import Direct, Performance, known, not_ready, refusal
 from meshlib_aiohttp.connectors import Connector, adopt
 from meshlib_aiohttp.messages import options_type, target_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from asyncio import AbstractEventLoop
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from typing import Self, TypedDict, Unpack
+
+    from aiohttp.client import _RequestContextManager, _RequestOptions
+    from aiohttp.typedefs import LooseCookies, LooseHeaders, StrOrURL
 
     from meshlib.core.resolve import Resolution
     from meshlib.mesh import Mesh
     from meshlib.model.call import CallOptions
     from meshlib.runtime.runtime import Runtime
     from meshlib_aiohttp.calls import Handler
+
+if TYPE_CHECKING:
+
+    class RequestOptions(_RequestOptions, total=False):
+        """What a call takes."""
+
+        meshlib: CallOptions | None
+
+    class SessionOptions(TypedDict, total=False):
+        """What aiohttp's sessions take."""
+
+        connector: aiohttp.BaseConnector | None
+        loop: AbstractEventLoop | None
+        cookies: LooseCookies | None
+        headers: LooseHeaders | None
+        proxy: StrOrURL | None
+        proxy_auth: aiohttp.BasicAuth | None
+        skip_auto_headers: Iterable[str] | None
+        auth: aiohttp.BasicAuth | None
+        json_serialize: Callable[[Any], str]
+        json_serialize_bytes: Callable[[Any], bytes] | None
+        request_class: type[aiohttp.ClientRequest]
+        response_class: type[aiohttp.ClientResponse]
+        ws_response_class: type[aiohttp.ClientWebSocketResponse]
+        version: aiohttp.HttpVersion
+        cookie_jar: aiohttp.abc.AbstractCookieJar | None
+        connector_owner: bool
+        raise_for_status: bool | Callable[[aiohttp.ClientResponse], Awaitable[None]]
+        read_timeout: float
+        conn_timeout: float | None
+        timeout: aiohttp.ClientTimeout
+        auto_decompress: bool
+        trust_env: bool
+        requote_redirect_url: bool
+        trace_configs: list[aiohttp.TraceConfig] | None
+        read_bufsize: int
+        max_line_size: int
+        max_field_size: int
+        max_headers: int
+        fallback_charset_resolver: Callable[[aiohttp.ClientResponse, bytes], str]
+        middlewares: Sequence[aiohttp.ClientMiddlewareType]
+        ssl_shutdown_timeout: float | None
+
 
 __all__ = ["ClientSession", "OneCall", "patience", "request_through"]
 
@@ -167,14 +215,43 @@ with warnings.catch_warnings():
 
         ATTRS = aiohttp.ClientSession.ATTRS | {"_mesh_runtime"}
 
-        def __init__(self, *args: Any, mesh: Mesh | None = None, **options: Any) -> None:
+        if TYPE_CHECKING:
+            # aiohttp says the same of a session and options of its own, which know no `meshlib=`.
+            async def __aenter__(self) -> Self: ...
+
+            def request(
+                self, method: str, url: StrOrURL, **options: Unpack[RequestOptions]
+            ) -> _RequestContextManager: ...
+
+            def get(self, url: StrOrURL, **options: Unpack[RequestOptions]) -> _RequestContextManager: ...
+
+            def options(self, url: StrOrURL, **options: Unpack[RequestOptions]) -> _RequestContextManager: ...
+
+            def head(self, url: StrOrURL, **options: Unpack[RequestOptions]) -> _RequestContextManager: ...
+
+            def post(self, url: StrOrURL, **options: Unpack[RequestOptions]) -> _RequestContextManager: ...
+
+            def put(self, url: StrOrURL, **options: Unpack[RequestOptions]) -> _RequestContextManager: ...
+
+            def patch(self, url: StrOrURL, **options: Unpack[RequestOptions]) -> _RequestContextManager: ...
+
+            def delete(self, url: StrOrURL, **options: Unpack[RequestOptions]) -> _RequestContextManager: ...
+
+        def __init__(
+            self,
+            base_url: StrOrURL | None = None,
+            *,
+            mesh: Mesh | None = None,
+            **options: Unpack[SessionOptions],
+        ) -> None:
+            only_by_name(self, base_url)
             self._mesh_runtime = runtime_of(mesh)
             if options.get("connector") is None:
                 loop = options.get("loop")
                 options["connector"] = (
                     Connector(mesh=mesh) if loop is None else Connector(mesh=mesh, loop=loop)
                 )
-            super().__init__(*args, **options)
+            super().__init__(base_url, **options)
 
         async def _request(self, method: str, str_or_url: Any, **options: Any) -> Any:
             through = request_through(self, options, self._mesh_runtime)

@@ -9,10 +9,11 @@ from urllib.parse import urlsplit
 import requests
 from requests.adapters import DEFAULT_POOLBLOCK, DEFAULT_POOLSIZE, DEFAULT_RETRIES, HTTPAdapter
 
+from meshlib.mesh import only_by_name, runtime_of
 from meshlib.transports.info import attach
 from meshlib_requests.answers import HTTPResponse, Response
 from meshlib_requests.failures import failure_of, join
-from meshlib_requests.fronts import adopt, let_go, notice_proxy, runtime_of
+from meshlib_requests.fronts import adopt, let_go, notice_proxy
 from meshlib_requests.reference import mesh_of, reference_to
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class MeshAdapter(HTTPAdapter):
         *,
         mesh: Mesh | None = None,
     ) -> None:
+        only_by_name(self, pool_connections, pool_maxsize, max_retries, pool_block)
         self._prepare(mesh)
         super().__init__(pool_connections, pool_maxsize, max_retries, pool_block)
 

@@ -23,7 +23,6 @@ from urllib3.util.url import parse_url
 
 from meshlib.deadlines import current_deadline
 from meshlib.errors import DeadlineExceeded, MeshError, NotReady, UnknownService
-from meshlib.mesh import default
 from meshlib.model.call import CallInfo, Response
 from meshlib.runtime.process import Local
 from meshlib_requests.answers import ordered
@@ -38,11 +37,10 @@ if TYPE_CHECKING:
     from meshlib.core.effects import Send
     from meshlib.core.endpoint import LiveEndpoint
     from meshlib.core.resolve import Resolution
-    from meshlib.mesh import Mesh
     from meshlib.model.call import Attempt
     from meshlib.runtime.runtime import Runtime
 
-__all__ = ["Front", "adopt", "let_go", "notice_proxy", "runtime_of"]
+__all__ = ["Front", "adopt", "let_go", "notice_proxy"]
 
 _log = logging.getLogger("meshlib")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -52,11 +50,6 @@ _NO_MORE = Retry(0, read=False)
 _RETRIED = (TimeoutError, ProtocolError, SSLError, ProxyError, MeshError)
 _PASSED = "the route goes to a pass-through cluster"
 _TEXT = (("content-type", "text/plain"),)
-
-
-def runtime_of(mesh: Mesh | None) -> Callable[[], Runtime]:
-    """What gives the runtime of ``mesh``, or of the process's default mesh, in whatever process it is asked."""
-    return (lambda: default()._runtime()) if mesh is None else mesh._runtime
 
 
 class Front:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from meshlib.model.call import CallOptions
@@ -12,6 +13,7 @@ from meshlib.transports.request import retry_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from meshlib.config.shapes import RetryDict
     from meshlib.model.policy import RetryPolicy
 
 __all__ = ["call_options", "current_options"]
@@ -27,19 +29,17 @@ current_options = _current.get
 def call_options(
     *,
     timeout: float | None = None,
-    retry: RetryPolicy | dict[str, object] | bool | None = None,
+    retry: RetryPolicy | RetryDict | bool | None = None,
     hash_key: str | None = None,
     idempotent: bool | None = None,
 ) -> Iterator[None]:
     """Calls of requests and urllib3 inside have these ``meshlib.CallOptions``, as far as the mesh carries them.
 
     Of nested blocks the inner one holds, whole. It is a context variable: tasks inherit it, as do threads that run in a copy of
-    the context. Raises ValueError for a timeout that is negative or no number, TypeError and ConfigError for a retry that
-    cannot be one.
+    the context. Raises TypeError and ValueError as ``CallOptions`` does, and ConfigError for a retry that cannot be one.
     """
-    if timeout is not None and (isinstance(timeout, bool) or not timeout >= 0):
-        raise ValueError(f"timeout: expected seconds >= 0, not {timeout!r}")
-    options = CallOptions(timeout, retry_of(CallOptions(retry=retry)), hash_key, idempotent)
+    asked = CallOptions(timeout, retry, hash_key, idempotent)
+    options = replace(asked, retry=retry_of(asked))
     token = _current.set(options)
     try:
         yield

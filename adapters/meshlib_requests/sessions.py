@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from http.cookiejar import CookieJar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Never
 
 import requests
 from requests import sessions as _sessions
@@ -12,6 +12,7 @@ from requests.cookies import RequestsCookieJar, cookiejar_from_dict, merge_cooki
 from requests.sessions import merge_hooks, merge_setting
 from requests.structures import CaseInsensitiveDict
 
+from meshlib.mesh import only_by_name
 from meshlib_requests.adapter import MeshAdapter
 from meshlib_requests.environment import netrc_auth, proxies_for
 from meshlib_requests.prepare import Lines, prepare
@@ -33,10 +34,11 @@ class Session(requests.Session):
         mesh: Whose rules hold; without it ``meshlib.default()``.
     """
 
-    def __init__(self, *, mesh: Mesh | None = None) -> None:
+    def __init__(self, *positional: Never, mesh: Mesh | None = None) -> None:
+        only_by_name(self, *positional)
         self._mesh = mesh
         self._lines = Lines()
-        super().__init__()
+        super().__init__(*positional)
         self.mount("https://", MeshAdapter(mesh=mesh))
         self.mount("http://", MeshAdapter(mesh=mesh))
 

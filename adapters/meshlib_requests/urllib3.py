@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import urllib3 as _urllib3
 
-from meshlib_requests.fronts import adopt, let_go, runtime_of
+from meshlib.mesh import only_by_name, runtime_of
+from meshlib_requests.fronts import adopt, let_go
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,6 +38,7 @@ class PoolManager(_urllib3.PoolManager):
         mesh: Mesh | None = None,
         **connection_pool_kw: Any,
     ) -> None:
+        only_by_name(self, num_pools, headers)
         super().__init__(num_pools, headers, **connection_pool_kw)
         adopt(self, runtime_of(mesh))
 

@@ -15,6 +15,7 @@ from meshlib.model.events import EndpointEjected, EndpointReturned, Event
 from meshlib.testing import ControlPlane, UpstreamProcess, build
 
 if TYPE_CHECKING:
+    from meshlib.config.shapes import ConfigDict
     from meshlib.model.status import ClusterStatus, EndpointStatus, SourceStatus
 
 __all__ = ["EJECTED_FOR", "NEXT", "SERVICE", "VERSIONS", "Stage"]
@@ -66,7 +67,7 @@ class Stage:
                 list(pool.map(lambda server: server.start(), self.versions.values()))
             self._ending.enter_context(self.control_plane)
             self._ending.callback(_without_foreign_settings())
-            config = {"node": {"id": "demo"}, "xds": {"server": self.control_plane.address}}
+            config: ConfigDict = {"node": {"id": "demo"}, "xds": {"server": self.control_plane.address}}
             self.mesh = self._ending.enter_context(Mesh(config))
             self.mesh._runtime().observe(self._heard)
             self.client = self._ending.enter_context(Client(mesh=self.mesh, trust_env=False))

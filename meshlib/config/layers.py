@@ -16,7 +16,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from meshlib.config.files import is_envoy_shape, read, text_of
 from meshlib.config.kinds import Place, Refused, Report, did_you_mean, shown
@@ -25,6 +25,9 @@ from meshlib.config.section import Section, Table, leaves
 from meshlib.config.source import ARGUMENT, DEFAULT, Path, Rank, Source, folded
 from meshlib.config.values import Config, InboundConfig
 from meshlib.errors import ConfigError
+
+if TYPE_CHECKING:
+    from meshlib.config.shapes import ConfigDict
 
 __all__ = [
     "VARIABLES",
@@ -40,7 +43,7 @@ __all__ = [
     "strangers",
 ]
 
-ConfigLike = Config | Mapping[str, object] | str | os.PathLike[str] | None
+ConfigLike: TypeAlias = "Config | ConfigDict | str | os.PathLike[str] | None"
 """What a Mesh takes as its configuration."""
 
 VARIABLES: Mapping[str, tuple[Path, str]] = {

@@ -11,7 +11,7 @@ from meshlib.config.section import Section, setting
 from meshlib.config.source import Rank
 from meshlib.config.words import METHOD, U32
 
-__all__ = ["BreakerConfig", "LimitsConfig", "OutlierConfig", "RetryConfig"]
+__all__ = ["BreakerConfig", "LimitsConfig", "OutlierConfig", "RetryConfig", "Strategy"]
 
 RETRY_ON = (
     "5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "refused-stream", "retriable-4xx",
@@ -38,7 +38,9 @@ class _Python(Kind[object]):
         return getattr(value, "__name__", type(value).__name__)
 
 
-class _Strategy(Kind[Callable[..., object]]):
+class Strategy(Kind[Callable[..., object]]):
+    """A strategy of tenacity's. From Python only."""
+
     def __init__(self, what: str) -> None:
         self._object = _Python(f"a tenacity {what} strategy (a callable)", ("__call__",))
         self.allowed = self._object.allowed
@@ -93,10 +95,10 @@ class RetryConfig(Section):
     )
     backoff_max: float | None = setting(seconds(), "The longest interval. Default: 10 times the first.", None)
     stop: Callable[..., object] | None = setting(
-        _Strategy("stop"), "Ends the retries, beside `attempts`. From Python only.", None
+        Strategy("stop"), "Ends the retries, beside `attempts`. From Python only.", None
     )
     wait: Callable[..., object] | None = setting(
-        _Strategy("wait"), "Says how long to wait, instead of the backoff. From Python only.", None
+        Strategy("wait"), "Says how long to wait, instead of the backoff. From Python only.", None
     )
 
     def check(self) -> Iterator[tuple[str, str]]:

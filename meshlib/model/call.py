@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from meshlib.model.arguments import seconds, text
 from meshlib.model.headers import Headers
 from meshlib.model.jsonable import jsonable
+from meshlib.model.policy import RetryPolicy
 
 if TYPE_CHECKING:
-    from meshlib.model.policy import RetryPolicy
+    from meshlib.config.shapes import RetryDict
 
 __all__ = ["Attempt", "CallInfo", "CallOptions", "Decision", "Head", "Outcome", "OutcomeKind", "Response"]
 
@@ -44,12 +46,26 @@ class CallOptions:
             route's.
         hash_key: What consistent hashing uses instead of the route's hash policy.
         idempotent: False stops retries once anything may have been sent; True allows them whatever the method.
+
+    Raises TypeError and ValueError that name the argument. What a mapping for ``retry`` holds is read when a call is made
+    with it: then a ConfigError says what is wrong.
     """
 
     timeout: float | None = None
-    retry: RetryPolicy | dict[str, object] | bool | None = None
+    retry: RetryPolicy | RetryDict | bool | None = None
     hash_key: str | None = None
     idempotent: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.timeout is not None:
+            seconds(self.timeout, "CallOptions.timeout")
+        retry: object = self.retry
+        if retry is not None and not isinstance(retry, bool | Mapping | RetryPolicy):
+            raise TypeError(f"CallOptions.retry: expected a RetryPolicy, a mapping or False, not {retry!r}")
+        if self.hash_key is not None:
+            text(self.hash_key, "CallOptions.hash_key")
+        if self.idempotent is not None and not isinstance(self.idempotent, bool):
+            raise TypeError(f"CallOptions.idempotent: expected True, False or None, not {self.idempotent!r}")
 
 
 class OutcomeKind(Enum):

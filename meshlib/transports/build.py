@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import ssl
 from functools import partial
@@ -72,11 +71,6 @@ def _elsewhere(options: dict[str, Any]) -> str:
     return _SOCKET if options.get("uds") is not None else ""
 
 
-def _known(kind: Any, options: dict[str, Any]) -> None:
-    """Raises TypeError for an option that ``kind``, a transport of the host library, does not have."""
-    inspect.signature(kind).bind(**options)
-
-
 def _context(kit: Kit, options: dict[str, Any]) -> ssl.SSLContext:
     """The host library's own reading of ``verify``, ``cert`` and ``trust_env``; raises what it raises."""
     context: ssl.SSLContext = kit.httpx.create_ssl_context(
@@ -89,7 +83,6 @@ def _context(kit: Kit, options: dict[str, Any]) -> ssl.SSLContext:
 
 def sync_transport(kit: Kit, runtime: Callable[[], Runtime], options: dict[str, Any]) -> Any:
     """The logic of a blocking transport; ``options`` are those of the host library's ``HTTPTransport``."""
-    _known(kit.httpx.HTTPTransport, options)
     if why := _elsewhere(options):
         return noticing(_plain(kit.httpx.HTTPTransport, options), runtime, "handle_request", why)
     context = _context(kit, options)
@@ -100,7 +93,6 @@ def sync_transport(kit: Kit, runtime: Callable[[], Runtime], options: dict[str, 
 
 def async_transport(kit: Kit, runtime: Callable[[], Runtime], options: dict[str, Any]) -> Any:
     """The same for an async one."""
-    _known(kit.httpx.AsyncHTTPTransport, options)
     if why := _elsewhere(options):
         return noticing(_plain(kit.httpx.AsyncHTTPTransport, options), runtime, "handle_async_request", why)
     context = _context(kit, options)

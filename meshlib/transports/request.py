@@ -123,18 +123,14 @@ def connect_patience(timeouts: Mapping[str, float | None]) -> float:
 
 
 def retry_of(options: CallOptions) -> RetryPolicy | bool | None:
-    """The retries that a call orders for itself: a policy, False for none, None for the route's. Raises TypeError, ConfigError."""
+    """The retries that a call orders for itself: a policy, False for none, None for the route's. Raises ConfigError."""
     chosen = options.retry
     if chosen is None or isinstance(chosen, bool | RetryPolicy):
         return None if chosen is True else chosen
-    if isinstance(chosen, Mapping):
-        from meshlib.config import read_retry
-        from meshlib.runtime.policies import retry_policy
+    from meshlib.config import read_retry
+    from meshlib.runtime.policies import retry_policy
 
-        return retry_policy(read_retry(chosen))
-    raise TypeError(
-        f"CallOptions.retry: expected a RetryPolicy, a mapping or False, not {type(chosen).__name__}"
-    )
+    return retry_policy(read_retry(chosen))
 
 
 def _seekable(file: Any) -> bool:

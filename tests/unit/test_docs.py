@@ -5,38 +5,10 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FENCE = re.compile(
-    r"^(?P<indent> *)```(?P<kind>\w+)[^\n]*\n(?P<body>.*?)^(?P=indent)```$", re.DOTALL | re.MULTILINE
-)
-
-
-@dataclass(frozen=True)
-class Block:
-    page: str
-    line: int
-    kind: str
-    body: str
-
-    def __str__(self) -> str:
-        return f"{self.page}:{self.line}"
-
-
-def blocks(kind: str) -> list[Block]:
-    found = []
-    for page in PAGES:
-        text = page.read_text()
-        for fence in FENCE.finditer(text):
-            if fence["kind"] == kind:
-                line = text.count("\n", 0, fence.start()) + 1
-                found.append(Block(str(page.relative_to(ROOT)), line, kind, fence["body"]))
-    return found
+from tests.support.pages import PAGES, ROOT, blocks
 
 
 @pytest.mark.parametrize("block", blocks("toml"), ids=str)

@@ -16,9 +16,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 NAMES = {
     "AsyncClient", "AsyncTransport", "Attempt", "CallInfo", "CallOptions", "CircuitOpen", "Client", "ClusterStatus",
-    "Config", "ConfigError", "ConnectFailed", "DeadlineExceeded", "Decision", "DiscoveryError", "EndpointStatus",
+    "Config", "ConfigDict", "ConfigError", "ConnectFailed", "DeadlineExceeded", "Decision", "DiscoveryError", "EndpointStatus",
     "Ignored", "Mesh", "MeshError", "NoHealthyEndpoint", "NotReady", "Overloaded", "ProcessStatus", "ProtocolError",
-    "Rejected", "Response", "RetryBudget", "RetryPolicy", "SidecarStatus", "Snapshot", "SourceStatus", "Status",
+    "Rejected", "Response", "RetryBudget", "RetryDict", "RetryPolicy", "ServiceDict", "SidecarStatus", "Snapshot", "SourceStatus", "Status",
     "Transport", "TransportFailed", "UnavailableError", "UnknownService", "__version__", "call_info", "deadline",
     "default",
 }  # fmt: skip

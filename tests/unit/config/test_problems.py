@@ -315,45 +315,45 @@ def test_metadata_that_never_ends():
         Config.from_mapping({"node": {"metadata": endless}})
 
 
-@pytest.mark.parametrize(
-    ("mapping", "get", "value"),
-    [
-        (service(timeout=0), lambda c: c.services["reviews"].timeout, 0.0),
-        (service(timeout=2), lambda c: c.services["reviews"].timeout, 2.0),
-        (service(retry={"budget": 0}), lambda c: c.services["reviews"].retry.budget, 0.0),
-        (
-            service(outlier={"max_ejection_percent": 0}),
-            lambda c: c.services["reviews"].outlier.max_ejection_percent,
-            0,
-        ),
-        (
-            service(outlier={"max_ejection_percent": 100}),
-            lambda c: c.services["reviews"].outlier.max_ejection_percent,
-            100,
-        ),
-        ({"dns": {"port": 65535}}, lambda c: c.dns.port, 65535),
-        ({"dns": {"nameservers": ["::1", "10.0.0.1"]}}, lambda c: c.dns.nameservers, ("::1", "10.0.0.1")),
-        ({"adoption": {"default": "12.5%"}}, lambda c: c.adoption.default, "12.5%"),
-        ({"adoption": {"reviews:9080": "off"}}, lambda c: dict(c.adoption.services), {"reviews:9080": "off"}),
-        (
-            {"sidecar": {"address": "http://127.0.0.1:4140/"}},
-            lambda c: c.sidecar.address,
-            "http://127.0.0.1:4140",
-        ),
-        ({"services": {"*.Internal": {}}}, lambda c: list(c.services), ["*.internal"]),
-        (route(rewrite="/v2"), lambda c: c.services["reviews"].routes[0].rewrite.prefix, "/v2"),
-        (
-            route(response={"status": 200, "body": "a\n"}),
-            lambda c: c.services["reviews"].routes[0].response.body,
-            "a\n",
-        ),
-        (
-            route(match={"headers": {"X-A": ""}}),
-            lambda c: c.services["reviews"].routes[0].match.headers["x-a"].exact,
-            "",
-        ),
-        (service(timeout=None, retry=None), lambda c: c.services["reviews"].timeout, None),
-    ],
-)
+EDGE = [
+    (service(timeout=0), lambda c: c.services["reviews"].timeout, 0.0),
+    (service(timeout=2), lambda c: c.services["reviews"].timeout, 2.0),
+    (service(retry={"budget": 0}), lambda c: c.services["reviews"].retry.budget, 0.0),
+    (
+        service(outlier={"max_ejection_percent": 0}),
+        lambda c: c.services["reviews"].outlier.max_ejection_percent,
+        0,
+    ),
+    (
+        service(outlier={"max_ejection_percent": 100}),
+        lambda c: c.services["reviews"].outlier.max_ejection_percent,
+        100,
+    ),
+    ({"dns": {"port": 65535}}, lambda c: c.dns.port, 65535),
+    ({"dns": {"nameservers": ["::1", "10.0.0.1"]}}, lambda c: c.dns.nameservers, ("::1", "10.0.0.1")),
+    ({"adoption": {"default": "12.5%"}}, lambda c: c.adoption.default, "12.5%"),
+    ({"adoption": {"reviews:9080": "off"}}, lambda c: dict(c.adoption.services), {"reviews:9080": "off"}),
+    (
+        {"sidecar": {"address": "http://127.0.0.1:4140/"}},
+        lambda c: c.sidecar.address,
+        "http://127.0.0.1:4140",
+    ),
+    ({"services": {"*.Internal": {}}}, lambda c: list(c.services), ["*.internal"]),
+    (route(rewrite="/v2"), lambda c: c.services["reviews"].routes[0].rewrite.prefix, "/v2"),
+    (
+        route(response={"status": 200, "body": "a\n"}),
+        lambda c: c.services["reviews"].routes[0].response.body,
+        "a\n",
+    ),
+    (
+        route(match={"headers": {"X-A": ""}}),
+        lambda c: c.services["reviews"].routes[0].match.headers["x-a"].exact,
+        "",
+    ),
+    (service(timeout=None, retry=None), lambda c: c.services["reviews"].timeout, None),
+]
+
+
+@pytest.mark.parametrize(("mapping", "get", "value"), EDGE)
 def test_what_is_at_the_edge_and_right(mapping, get, value):
     assert get(Config.from_mapping(mapping)) == value

@@ -1,0 +1,307 @@
+"""The configuration as a mapping, for type checkers: the keys of each table and what they take.
+
+Made by scripts/config_shapes.py from the fields of ``Config``; edits here are lost. What a value must be beyond its type
+(bounds, names of hosts, what excludes what) is said when it is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, Required, TypedDict
+
+__all__ = [
+    "AdminDict",
+    "BreakerDict",
+    "ConfigDict",
+    "DnsDict",
+    "EndpointDict",
+    "HeaderEditsDict",
+    "HeaderMatchDict",
+    "InboundDict",
+    "LimitsDict",
+    "MatchDict",
+    "NodeDict",
+    "OutlierDict",
+    "QueryMatchDict",
+    "RedirectDict",
+    "ResponseDict",
+    "RetryDict",
+    "RewriteDict",
+    "RouteDict",
+    "ServiceDict",
+    "SidecarDict",
+    "TlsDict",
+    "XdsDict",
+]
+
+
+class NodeDict(TypedDict, total=False):
+    """Who we are to the control plane."""
+
+    id: str | None
+    cluster: str | None
+    region: str | None
+    zone: str | None
+    sub_zone: str | None
+    metadata: Mapping[str, object]
+
+
+class TlsDict(TypedDict, total=False):
+    """TLS to the control plane; with cert and key, mutual."""
+
+    ca: str | None
+    cert: str | None
+    key: str | None
+
+
+class XdsDict(TypedDict, total=False):
+    """The control plane. Without server and bootstrap there is none."""
+
+    server: str | None
+    bootstrap: str | None
+    bootstrap_config: str | None
+    tls: TlsDict | None
+    protocol: Literal["auto", "sotw", "delta", "rest", "files"]
+    path: str | None
+    api: Literal["v3", "v2"]
+    view: Literal["auto", "sidecar", "target"]
+    domains: list[str] | tuple[str, ...]
+    last_good: str | None
+
+
+class EndpointDict(TypedDict, total=False):
+    """One endpoint. As text alone: its address."""
+
+    address: Required[str]
+    weight: int
+    region: str | None
+    zone: str | None
+    sub_zone: str | None
+    priority: int
+
+
+class RetryDict(TypedDict, total=False):
+    """When and how an attempt is made again."""
+
+    attempts: int
+    on: Sequence[
+        Literal[
+            "5xx",
+            "gateway-error",
+            "reset",
+            "reset-before-request",
+            "connect-failure",
+            "refused-stream",
+            "retriable-4xx",
+            "retriable-status-codes",
+            "envoy-ratelimited",
+            "cancelled",
+            "deadline-exceeded",
+            "internal",
+            "resource-exhausted",
+            "unavailable",
+        ]
+    ]
+    statuses: Sequence[int]
+    methods: list[str] | tuple[str, ...] | None
+    per_try_timeout: float | None
+    budget: float | None
+    budget_min: int
+    backoff_base: float
+    backoff_max: float | None
+    stop: Callable[..., object] | None
+    wait: Callable[..., object] | None
+
+
+class BreakerDict(TypedDict, total=False):
+    """Opens after failures in a row, so that calls fail at once; later lets a few through to see."""
+
+    consecutive_failures: int
+    open_for: float
+    half_open_permits: int
+    success_threshold: int
+    listeners: Sequence[object]
+    storage: object | None
+
+
+class OutlierDict(TypedDict, total=False):
+    """Takes an endpoint that fails out of the balance for a while."""
+
+    consecutive_5xx: int
+    consecutive_gateway: int
+    interval: float
+    base_ejection: float
+    max_ejection: float | None
+    max_ejection_percent: float
+
+
+class LimitsDict(TypedDict, total=False):
+    """How much may be in flight. What is not given has no limit."""
+
+    max_connections: int | None
+    max_requests: int | None
+    max_pending: int | None
+    max_retries: int | None
+
+
+class HeaderMatchDict(TypedDict, total=False):
+    """What a request header must be (several values are joined by a comma). As text alone: exactly that."""
+
+    exact: str | None
+    prefix: str | None
+    suffix: str | None
+    contains: str | None
+    regex: str | None
+    present: bool | None
+    range: Sequence[int] | None
+    ignore_case: bool
+    invert: bool
+    missing_as_empty: bool
+
+
+class QueryMatchDict(TypedDict, total=False):
+    """What the first value of a query parameter must be. As text alone: exactly that."""
+
+    exact: str | None
+    prefix: str | None
+    suffix: str | None
+    contains: str | None
+    regex: str | None
+    present: bool | None
+    ignore_case: bool
+
+
+class MatchDict(TypedDict, total=False):
+    """Which calls a route is for. All that is given must hold; without a path every path does."""
+
+    prefix: str | None
+    path: str | None
+    path_separated_prefix: str | None
+    regex: str | None
+    case_sensitive: bool
+    methods: list[str] | tuple[str, ...] | None
+    headers: Mapping[str, str | HeaderMatchDict]
+    query: Mapping[str, str | QueryMatchDict]
+    percent: float | None
+
+
+class RedirectDict(TypedDict, total=False):
+    """An answer that sends the caller elsewhere. What is not given stays as it was asked."""
+
+    scheme: Literal["http", "https"] | None
+    host: str | None
+    port: int | None
+    path: str | None
+    prefix: str | None
+    status: Literal[301, 302, 303, 307, 308]
+    strip_query: bool
+
+
+class ResponseDict(TypedDict, total=False):
+    """An answer that is given without asking anybody."""
+
+    status: Required[int]
+    body: str
+    content_type: str | None
+
+
+class RewriteDict(TypedDict, total=False):
+    """What arrives instead of what was asked. As text alone: its prefix."""
+
+    prefix: str | None
+    regex: str | None
+    substitution: str | None
+    host: str | None
+
+
+class HeaderEditsDict(TypedDict, total=False):
+    """Changes of headers. Values are Envoy's format: %% is a percent sign."""
+
+    set: Mapping[str, str]
+    add: Mapping[str, str]
+    remove: list[str] | tuple[str, ...]
+
+
+class RouteDict(TypedDict, total=False):
+    """A route: the first whose match holds is taken. Where it says nothing of a target, it is the service itself."""
+
+    name: str | None
+    match: MatchDict
+    service: str | None
+    split: Mapping[str, int] | None
+    redirect: RedirectDict | None
+    response: ResponseDict | None
+    timeout: float | None
+    retry: RetryDict | None
+    rewrite: str | RewriteDict | None
+    request_headers: HeaderEditsDict
+    response_headers: HeaderEditsDict
+
+
+class ServiceDict(TypedDict, total=False):
+    """A service without a control plane. Nothing but what is written here is done to its calls."""
+
+    endpoints: Sequence[str | EndpointDict] | None
+    dns: str | None
+    srv: str | None
+    balancer: Literal["least_request", "random", "round_robin"]
+    timeout: float | None
+    retry: RetryDict | None
+    breaker: BreakerDict | None
+    outlier: OutlierDict | None
+    limits: LimitsDict | None
+    routes: Sequence[RouteDict]
+
+
+class DnsDict(TypedDict, total=False):
+    """The resolver of services with dns or srv."""
+
+    nameservers: list[str] | tuple[str, ...]
+    port: int
+    min_ttl: float
+    max_ttl: float
+
+
+class SidecarDict(TypedDict, total=False):
+    """Hand-off to a sidecar."""
+
+    mode: Literal["off", "auto", "require", "istio", "linkerd", "consul", "kuma", "dapr", "kato", "envoy"]
+    address: str | None
+    start_window: float
+    fallback: Literal["never", "when_allowed"]
+
+
+class InboundDict(TypedDict, total=False):
+    """What the middlewares for WSGI, ASGI, Django and Flask do beside handing on; all of it is off by default."""
+
+    ready: str | None
+    ready_for: list[str] | tuple[str, ...]
+    max_requests: int | None
+    reject_expired: bool
+    access_log: Literal["off", "json", "envoy"]
+
+
+class AdminDict(TypedDict, total=False):
+    """The socket that `meshlib dump PID` reads. Only this user can open it."""
+
+    enabled: bool
+    runtime_dir: str | None
+
+
+class ConfigDict(TypedDict, total=False):
+    """All that an application says to meshlib."""
+
+    node: NodeDict
+    xds: XdsDict
+    services: Mapping[str, ServiceDict]
+    services_file: str | None
+    bypass: list[str] | tuple[str, ...]
+    unknown_hosts: Literal["direct", "refuse"]
+    failures: Literal["raise", "respond"]
+    disabled: bool
+    seed: int | None
+    dns: DnsDict
+    sidecar: SidecarDict
+    adoption: Mapping[str, str | None]
+    inbound: InboundDict
+    admin: AdminDict
