@@ -2,6 +2,7 @@
 """House rules that no linter knows, read from the syntax trees of the files that git would commit.
 
     pure       model, core and xds import no clock, randomness, thread, event loop, socket, environment, file or log
+    circle     no modules of the product import each other in a circle, whether for types or inside functions
     module     a module of the product stops at 500 lines
     function   a function of the product stops at 60 lines
     swallowed  the product passes over no exception in silence
@@ -19,6 +20,7 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +48,10 @@ IMPURE = {
 }
 KINDS = {name: kind for kind, names in IMPURE.items() for name in names}
 
+# The package itself hands everybody's names on, and ``Config.load`` is the way in to what makes a Config.
+CIRCLES = {("meshlib.config.values", "meshlib.config.layers")}
+FACE = "meshlib"
+
 # A bracket around one letter keeps this file from finding itself.
 PLACE = re.compile(
     r"(?<![\w.])/(?:[w]ork|[f]arm)/"
@@ -71,7 +77,9 @@ class Finding:
 
 def check_tree(root: Path) -> list[Finding]:
     """Every finding in the files that git knows or would add under `root`."""
-    return [finding for path in tracked(root) for finding in check_path(root, path)]
+    paths = tracked(root)
+    found = [finding for path in paths for finding in check_path(root, path)]
+    return [*found, *_circles(root, [path for path in paths if path.startswith(PRODUCT)])]
 
 
 def tracked(root: Path) -> list[str]:
@@ -168,6 +176,39 @@ def _imported(node: ast.AST) -> list[str]:
         first = node.args[0] if node.args else None
         return [first.value] if isinstance(first, ast.Constant) and isinstance(first.value, str) else []
     return []
+
+
+def _circles(root: Path, paths: list[str]) -> Iterator[Finding]:
+    """One circle of modules, if there is any: each imports the next, and the last the first."""
+    modules = {_module(path): path for path in paths if path.endswith(".py") and (root / path).is_file()}
+    graph = {
+        name: _imports(name, (root / path).read_text("utf-8"), modules) for name, path in modules.items()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        circle = error.args[1][::-1]
+        yield Finding(modules[circle[0]], 1, "circle", " -> ".join(circle))
+
+
+def _module(path: str) -> str:
+    return path.removeprefix("adapters/").removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def _imports(module: str, text: str, modules: dict[str, str]) -> set[str]:
+    """The modules among `modules` that `module` imports anywhere: at its head, for types, inside a function."""
+    try:
+        tree = ast.parse(text)
+    except SyntaxError:  # told by the rule of that name
+        return set()
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        found.update(_imported(node))
+        if isinstance(node, ast.ImportFrom):
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+            if all(f"{node.module}.{alias.name}" in modules for alias in node.names):
+                found.discard(node.module or "")
+    return {name for name in found & set(modules) if (module, name) not in CIRCLES} - {module, FACE}
 
 
 def _naps(path: str, tree: ast.Module) -> Iterator[Finding]:

@@ -163,6 +163,30 @@ def test_the_command_says_where_and_exits_with_one(tmp_path):
     assert subprocess.run(command, capture_output=True, text=True, check=False).returncode == 0
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from meshlib.b import B",
+        "import meshlib.b",
+        "from meshlib import b",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from meshlib.b import B",
+        "def f():\n    from meshlib.b import B",
+    ],
+)
+def test_modules_that_import_each_other_are_a_circle(tmp_path, code):
+    room = tmp_path / "meshlib"
+    room.mkdir()
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    (room / "a.py").write_text(code + "\n")
+    (room / "b.py").write_text("from meshlib.c import C\n")
+    (room / "c.py").write_text("")
+    assert house.check_tree(tmp_path) == []
+    (room / "c.py").write_text("def f():\n    from meshlib.a import A\n")
+    found = house.check_tree(tmp_path)
+    assert [finding.rule for finding in found] == ["circle"]
+    assert "meshlib.a -> meshlib.b -> meshlib.c" in f"{found[0].text} -> {found[0].text}"
+
+
 def test_importing_meshlib_loads_nothing_heavy():
     code = f"import json, sys; import meshlib; assert meshlib.__file__; print(json.dumps([m for m in {HEAVY!r} if m in sys.modules]))"
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
