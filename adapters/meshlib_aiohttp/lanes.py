@@ -4,9 +4,10 @@ A connector keeps its connections by a key that it reads from the request: host,
 its request whose URL is the endpoint's, so the connector keeps a pool per endpoint with its own means and settings; its
 limits hold beside the cluster's.
 
-    attempt ──connect──► idle connection?  yes ─────────────────────────► aiohttp's connect
-                                  no ──► permit of the cluster ──► dial ──► aiohttp's connect
-                                           └─ none: wait for one of this lane, or Overloaded
+    attempt ──connect──► idle connection?  yes ───────────────────────────────────► aiohttp's connect
+                                  no ──► pending ──► permit of the cluster ──► dial ──► aiohttp's connect
+                                            │            └─ none: wait for one of this lane
+                                            └─ too many: Overloaded
 
 All of it belongs to the connector's event loop; only a ``Permit`` may be ended by another thread.
 """
@@ -103,8 +104,6 @@ class Lane:
         """Leave to connect; None where an idle connection came back meanwhile. Raises Overloaded."""
         if self.limits.open_connection(force=self.open == 0):
             return Permit(self, runtime)
-        if not self.limits.begin_pending():
-            raise Overloaded("max_pending: too many calls wait for a connection already")
         try:
             async with asyncio.timeout(seconds):
                 while True:
@@ -115,8 +114,6 @@ class Lane:
                         return Permit(self, runtime)
         except TimeoutError:
             raise Overloaded("max_connections: no connection was free in time") from None
-        finally:
-            self.limits.end_pending()
 
     async def _turn(self) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -137,6 +134,7 @@ class Leg:
         "connection",
         "dialed",
         "lane",
+        "pending",
         "permit",
         "response",
         "reused",
@@ -152,6 +150,7 @@ class Leg:
         self.connect_timeout = effect.connect_timeout if effect is not None else None
         self.response = response
         self.permit: Permit | None = None
+        self.pending = False  # counted by the cluster until it is connected
         self.connection: Connection | None = None
         self.dialed = False  # connecting has begun
         self.reused = False
@@ -172,11 +171,15 @@ class Leg:
         def idle() -> bool:
             return any(protocol.is_connected() for protocol, _ in connector._conns.get(key, ()))
 
-        if not idle():
-            self.permit = await lane.permit(self.runtime, idle, timeout.connect)
         try:
+            if not idle():
+                self._begin_pending(lane)
+                self.permit = await lane.permit(self.runtime, idle, timeout.connect)
             connection: Connection = await original(dial, traces=traces, timeout=self._bounded(timeout))
         finally:
+            if self.pending:
+                self.pending = False
+                lane.limits.end_pending()
             permit, self.permit = self.permit, None
             if permit is not None:
                 permit.done()
@@ -203,6 +206,7 @@ class Leg:
         permit, self.permit = self.permit, None
         if permit is None:
             # What looked idle was too old.
+            self._begin_pending(lane)
             lane.limits.open_connection(force=True)
             permit = Permit(lane, self.runtime)
         try:
@@ -215,6 +219,11 @@ class Leg:
             raise
         _hold(protocol, permit)
         return protocol
+
+    def _begin_pending(self, lane: Lane) -> None:
+        if not self.pending and not lane.limits.begin_pending():
+            raise Overloaded("max_pending: too many calls wait for a connection already")
+        self.pending = True
 
     def _dial(self, request: Any, lane: Lane) -> Any:
         """The request as the connector reads it: its URL is the endpoint, TLS is as the URL asked and the mesh demands."""

@@ -149,7 +149,7 @@ class _Bounded:
         if attempt is not None:
             if self.sock is None:
                 self.connect()  # type: ignore[attr-defined]
-            attempt.sent = True
+            attempt.note_sent()
             if attempt.deadline is not None and not isinstance(self.sock, Socket):
                 _bound(self.sock, attempt.left(self.timeout))
         super().send(data)  # type: ignore[misc]

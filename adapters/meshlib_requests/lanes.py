@@ -84,6 +84,8 @@ class _Lane:
             raise SSLError(error) from error
         except (HTTPException, OSError) as error:
             raise ProtocolError("Connection aborted.", error) from error
+        finally:
+            attempt.end_pending()
 
     def _put_conn(self, connection: Any) -> None:
         """A response is read, or closed."""

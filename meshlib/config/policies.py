@@ -158,5 +158,9 @@ class LimitsConfig(Section):
         Integer(1, U32), "Connections, over all endpoints; an endpoint may always have one.", None
     )
     max_requests: int | None = setting(Integer(1, U32), "Calls in flight.", None)
-    max_pending: int | None = setting(Integer(0, U32), "Calls that wait for a connection.", None)
+    max_pending: int | None = setting(
+        Integer(0, U32),
+        "Calls that have no connection yet: they wait for one, or open theirs. 0 lets through only what finds one idle.",
+        None,
+    )
     max_retries: int | None = setting(Integer(0, U32), "Retries in flight.", None)

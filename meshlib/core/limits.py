@@ -20,7 +20,7 @@ def reached(limit: int | None, current: int) -> bool:
 
 
 def budget_ceiling(budget: RetryBudget, in_flight: int) -> float:
-    """How many retries a budget lets run at once while ``in_flight`` calls run or wait for a connection."""
+    """How many retries a budget lets run at once while ``in_flight`` calls run, those that are pending among them."""
     return max(float(budget.min_concurrency), budget.percent * in_flight / 100.0)
 
 

@@ -130,9 +130,9 @@ class Connections(Protocol):
         ...
 
     def begin_pending(self) -> bool:
-        """Count one more call that waits for a connection; False (and nothing counted) at the limit."""
+        """Count one more call that is not connected yet; False (and nothing counted) at the limit."""
         ...
 
     def end_pending(self) -> None:
-        """A call that was counted waits no more."""
+        """A call that was counted is connected, or given up."""
         ...

@@ -177,7 +177,7 @@ class LiveCluster:
 
     def begin_retry(self, budget: RetryBudget | None) -> LiveRetry | None:
         with self._lock:
-            if not may_retry(self.cluster.limits, budget, self.retries, self.active + self.pending):
+            if not may_retry(self.cluster.limits, budget, self.retries, self.active):
                 return None
             self.retries += 1
         return LiveRetry(self)

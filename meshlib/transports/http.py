@@ -203,6 +203,8 @@ class _Hands:
                     raise
             else:
                 return Answer(response, connection, pool, guard)
+            finally:
+                guard.end_pending()
 
     def discard(self, answer: Answer) -> None:
         answer.response.stream.close()

@@ -217,6 +217,8 @@ class _AsyncHands:
                     raise
             else:
                 return Answer(response, connection, pool, guard)
+            finally:
+                guard.end_pending()
 
     async def discard(self, answer: Answer) -> None:
         try:

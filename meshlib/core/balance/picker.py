@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from meshlib.core.balance.least import LeastRequest, WeightedLeastRequest
-from meshlib.core.balance.rand import Random, WeightedRandom
+from meshlib.core.balance.rand import Random
 from meshlib.core.balance.robin import RoundRobin, WeightedRoundRobin
 from meshlib.model.policy import Balancer
 
@@ -45,11 +45,12 @@ def make_picker(
 ) -> Picker:
     """The picker that ``balancing`` orders. ``endpoints`` is kept, not copied; ``random`` gives floats in [0, 1).
 
-    Weights count in all of them, as in Envoy; where they are all the same, the cheaper form without weights is taken.
+    Weights count in all but ``RANDOM``, as in Envoy; where they are all the same, the cheaper form without weights is
+    taken.
     """
-    even = _even(endpoints)
     if balancing.kind is Balancer.RANDOM:
-        return Random(endpoints, random) if even else WeightedRandom(endpoints, random)
+        return Random(endpoints, random)
+    even = _even(endpoints)
     if balancing.kind is Balancer.LEAST_REQUEST:
         if even:
             return LeastRequest(endpoints, random, balancing.choice_count)

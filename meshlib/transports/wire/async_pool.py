@@ -32,13 +32,14 @@ class AsyncPool:
     async def acquire(self, guard: Guard) -> Any:
         """As ``Pool.acquire``."""
         shelf = self._shelf
-        connection = shelf.take()
+        connection = shelf.take(guard)
         if connection is None:
             connection = await self._wait(guard)
         if shelf.stale:
             try:
                 await self._close_stale()
             except BaseException:  # cancelled: the connection goes back as it came
+                guard.end_pending()
                 self.give_back(connection)
                 raise
         return connection
@@ -77,10 +78,6 @@ class AsyncPool:
     async def _wait(self, guard: Guard) -> Any:
         import anyio
 
-        limits = self._shelf.limits
-        assert limits is not None
-        if not limits.begin_pending():
-            raise Overloaded("max_pending: too many calls wait for a connection already")
         try:
             with anyio.fail_after(guard.left(guard.seconds("pool"))):
                 while True:
@@ -91,16 +88,17 @@ class AsyncPool:
                     except BaseException:
                         self._pass_on(turn)
                         raise
-                    connection = self._shelf.take()
+                    connection = self._shelf.take(guard)
                     if connection is not None:
                         return connection
-        except TimeoutError:
+        except BaseException as error:
+            guard.end_pending()
+            if not isinstance(error, TimeoutError):
+                raise
             guard.note_timeout()
             if guard.expired:
                 raise
             raise Overloaded("max_connections: no connection was free in time") from None
-        finally:
-            limits.end_pending()
 
     def _pass_on(self, turn: Any) -> None:
         """A caller gives up: if it was its turn already, the next one has it."""

@@ -39,7 +39,7 @@ class AsyncStream:
 
     async def write(self, buffer: bytes, timeout: Op | float | None = None) -> None:
         if isinstance(timeout, Op) and buffer:
-            timeout.guard.sent = True
+            timeout.guard.note_sent()
         try:
             await self._inner.write(buffer, timeout=seconds_left(timeout))
         except TimeoutError as error:

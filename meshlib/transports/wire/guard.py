@@ -4,11 +4,20 @@ httpcore hands each operation a timeout from the request's ``extensions["timeout
 place: it answers with an :class:`Op`, which our streams turn into seconds at the moment of the operation, so that the
 attempt's deadline holds for every read and write though httpcore knows nothing of it; and a write through it records
 that a byte of the request may have left.
+
+An attempt that finds no connection ready is pending until one is connected for it, whether it waits for another's or opens
+its own: so Envoy counts ``max_pending_requests`` (measured with 1.40).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from meshlib.errors import Overloaded
+
+if TYPE_CHECKING:
+    from meshlib.core.upstream import Connections
 
 __all__ = ["Guard", "Op", "seconds_left"]
 
@@ -26,12 +35,13 @@ class Op:
 
 
 class Guard:
-    """Deadline, the host library's own timeouts, and whether anything was sent. One attempt's; not thread-safe.
+    """Deadline, the host library's own timeouts, whether the attempt is pending, and whether anything was sent. One
+    attempt's; not thread-safe.
 
     ``deadline`` is absolute on ``clock``; ``expired`` tells after a timeout whether it was the deadline's.
     """
 
-    __slots__ = ("_connect", "_timeouts", "clock", "deadline", "expired", "sent")
+    __slots__ = ("_connect", "_pending", "_timeouts", "clock", "deadline", "expired", "sent")
 
     def __init__(
         self,
@@ -44,6 +54,7 @@ class Guard:
         self.deadline = deadline
         self._timeouts = timeouts
         self._connect = connect
+        self._pending: Connections | None = None
         self.sent = False
         self.expired = False
 
@@ -72,6 +83,26 @@ class Guard:
         if seconds is None or left < seconds:
             return left
         return seconds
+
+    def begin_pending(self, limits: Connections) -> None:
+        """No connection is ready for it: it is counted until ``end_pending``, once. Raises Overloaded at the limit."""
+        if self._pending is not None:
+            return
+        if not limits.begin_pending():
+            raise Overloaded("max_pending: too many calls wait for a connection already")
+        self._pending = limits
+
+    def end_pending(self) -> None:
+        """It is connected, or given up."""
+        limits, self._pending = self._pending, None
+        if limits is not None:
+            limits.end_pending()
+
+    def note_sent(self) -> None:
+        """A byte of the request may leave now."""
+        self.sent = True
+        if self._pending is not None:
+            self.end_pending()
 
     def note_timeout(self) -> None:
         """An operation timed out: remember whether it was for the deadline."""

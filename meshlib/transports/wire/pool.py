@@ -1,7 +1,7 @@
 """The connections to one endpoint, for blocking callers.
 
 What there is and who may have it is decided by :class:`~meshlib.transports.wire.shelf.Shelf`. Where the limit of connections
-is reached, a caller waits for one of this pool's own to come back, counted by the cluster's ``max_pending``.
+is reached, a caller waits for one of this pool's own to come back.
 
 Lock: ``_lock`` guards the shelf and ``_waiting``; ``_changed`` is what waiting callers sleep on. Sockets are closed outside it.
 """
@@ -36,13 +36,17 @@ class Pool:
     def acquire(self, guard: Guard) -> Any:
         """A connection that is ready for one request. Give it back with :meth:`release`.
 
-        Raises Overloaded where too many wait already or none came in the pool's time, TimeoutError where the deadline is over.
+        Raises Overloaded where too many are pending already or none came in the pool's time, TimeoutError where the deadline is
+        over.
         """
         shelf = self._shelf
         try:
             with self._lock:
-                connection = shelf.take()
+                connection = shelf.take(guard)
                 return self._wait(guard) if connection is None else connection
+        except BaseException:
+            guard.end_pending()
+            raise
         finally:
             if shelf.stale:
                 self._close_stale()
@@ -80,31 +84,24 @@ class Pool:
 
     def _wait(self, guard: Guard) -> Any:
         """Under the lock."""
-        limits = self._shelf.limits
-        assert limits is not None
-        if not limits.begin_pending():
-            raise Overloaded("max_pending: too many calls wait for a connection already")
-        try:
-            seconds = guard.left(guard.seconds("pool"))
-            end = None if seconds is None else guard.clock() + seconds
-            while True:
-                left = None if end is None else end - guard.clock()
-                if left is not None and left <= 0:
-                    guard.note_timeout()
-                    if guard.expired:
-                        raise TimeoutError("the deadline is over")
-                    raise Overloaded("max_connections: no connection was free in time")
-                self._waiting += 1
-                try:
-                    self._changed.wait(left)
-                except BaseException:
-                    # Interrupted, or its greenlet killed: if it had been told of a connection, the next one hears of it.
-                    self._changed.notify()
-                    raise
-                finally:
-                    self._waiting -= 1
-                connection = self._shelf.take()
-                if connection is not None:
-                    return connection
-        finally:
-            limits.end_pending()
+        seconds = guard.left(guard.seconds("pool"))
+        end = None if seconds is None else guard.clock() + seconds
+        while True:
+            left = None if end is None else end - guard.clock()
+            if left is not None and left <= 0:
+                guard.note_timeout()
+                if guard.expired:
+                    raise TimeoutError("the deadline is over")
+                raise Overloaded("max_connections: no connection was free in time")
+            self._waiting += 1
+            try:
+                self._changed.wait(left)
+            except BaseException:
+                # Interrupted, or its greenlet killed: if it had been told of a connection, the next one hears of it.
+                self._changed.notify()
+                raise
+            finally:
+                self._waiting -= 1
+            connection = self._shelf.take(guard)
+            if connection is not None:
+                return connection

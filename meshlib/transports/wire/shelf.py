@@ -2,7 +2,7 @@
 
 Idle connections are taken youngest first, so that a few stay warm and the rest run out. A new one is opened whenever none
 is idle, up to the cluster's ``max_connections``; as in Envoy, an endpoint may always have one, whatever others hold. A
-connection that speaks HTTP/2 is shared as long as it has room.
+connection that speaks HTTP/2 is shared as long as it has room. Who gets one that is not connected yet, or none, is pending.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from meshlib.core.upstream import Connections
+    from meshlib.transports.wire.guard import Guard
 
 __all__ = ["Shelf"]
 
@@ -69,11 +70,18 @@ class Shelf:
         self.open = 0
         self.closed = False
 
-    def take(self) -> Any | None:
-        """A connection that can be had at once, or None where the limit is reached."""
+    def take(self, guard: Guard) -> Any | None:
+        """A connection that can be had at once, or None where the limit is reached. Raises Overloaded where too many are
+        pending already.
+        """
         connection = self._found()
+        limits = self.limits
+        if limits is not None and (connection is None or self._is_connecting(connection)):
+            guard.begin_pending(limits)
+        else:
+            guard.end_pending()
         if connection is None:
-            if self.limits is not None and not self.limits.open_connection(force=self.open == 0):
+            if limits is not None and not limits.open_connection(force=self.open == 0):
                 return None
             self.open += 1
             connection = self._connect()
@@ -81,6 +89,10 @@ class Shelf:
                 self._shared.append(connection)
         self._busy.add(connection)
         return connection
+
+    def _is_connecting(self, connection: Any) -> bool:
+        """Only one that is shared is found before it is connected."""
+        return self._multiplexed and connection.info() == "CONNECTING"
 
     def put_back(self, connection: Any) -> bool:
         """It is done with one request. Whether it stays open; else it is counted no more, and the caller closes it."""

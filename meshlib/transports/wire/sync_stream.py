@@ -48,7 +48,7 @@ class SyncStream:
         if not buffer:
             return
         if isinstance(timeout, Op):
-            timeout.guard.sent = True
+            timeout.guard.note_sent()
         try:
             self._bound(timeout)
             sent = self._sock.send(buffer)

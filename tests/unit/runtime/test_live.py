@@ -356,11 +356,11 @@ def test_max_retries():  # RT-08
 def test_a_budget_is_of_the_calls_in_flight():
     live = Watched(flat(1, limits=Limits(budget=RetryBudget(50.0, 0)))).live
     assert live.begin_retry(None) is None
-    held = [live.pick(CONTEXT, 0.0) for _ in range(3)]
-    assert live.begin_pending()
+    held = [live.pick(CONTEXT, 0.0) for _ in range(4)]
+    assert live.begin_pending(), "one of the four, and not a fifth"
     assert [live.begin_retry(None) is not None for _ in range(3)] == [True, True, False]
     assert live.begin_retry(RetryBudget(100.0, 10)) is None
-    assert len(held) == 3
+    assert len(held) == 4
 
 
 def test_connections_and_pending_calls_are_limited():
