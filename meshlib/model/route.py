@@ -210,6 +210,8 @@ class VirtualHost:
 
 @dataclass(frozen=True, slots=True)
 class RouteConfiguration:
+    """``validate_clusters`` False: routes may name clusters that are not there."""
+
     name: str
     virtual_hosts: tuple[VirtualHost, ...] = ()
     edits: HeaderEdits = NO_EDITS
@@ -217,3 +219,4 @@ class RouteConfiguration:
     most_specific_wins: bool = False
     ignore_port: bool = False
     filters: tuple[FilterSwitch, ...] = ()
+    validate_clusters: bool = True

@@ -217,6 +217,8 @@ class _Reader:
                 self._check_routes(chain.http.routes, path)
 
     def _check_routes(self, routes: RouteConfiguration, path: str) -> None:
+        if not routes.validate_clusters:
+            return
         for name in sorted(set(_clusters(routes))):
             self._need("cluster", name, path)
 

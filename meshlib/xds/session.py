@@ -19,7 +19,7 @@ from meshlib.model.snapshot import Part
 from meshlib.xds import schema
 from meshlib.xds.ads import AdsMachine
 from meshlib.xds.cache import Cache
-from meshlib.xds.decode import TYPES
+from meshlib.xds.decode import types
 from meshlib.xds.graph import Graph
 from meshlib.xds.schema import WireMessage
 from meshlib.xds.values import AdsStatus, Received, ServerFeatures
@@ -51,7 +51,7 @@ class Session:
         self.view = "target" if view == "auto" and wants_grpc(node) else view
         self.server = server
         self.seen = False
-        self._machine = AdsMachine(node, TYPES, jitter, features)
+        self._machine = AdsMachine(node, types(self.view), jitter, features)
         self._graph = Graph(self._machine.cache, self.view, source)
         self._ask()
 

@@ -11,7 +11,7 @@ Nothing here raises, whatever the bytes are. What becomes of each field is writt
 from __future__ import annotations
 
 from meshlib.xds.decode.report import Decoded, Report
-from meshlib.xds.decode.resource import TYPES, ResourceType, cluster, endpoint, listener, read, route
+from meshlib.xds.decode.resource import TYPES, ResourceType, cluster, endpoint, listener, read, route, types
 
 __all__ = [
     "TYPES",
@@ -24,4 +24,5 @@ __all__ = [
     "listener",
     "read",
     "route",
+    "types",
 ]

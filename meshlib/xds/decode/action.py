@@ -129,6 +129,8 @@ def _host_rewrite(message: WireMessage, path: str, report: Report) -> HostRewrit
         text = header_value(str(message.host_rewrite_literal), join(path, which), report)
         return HostRewrite(HostRewriteKind.LITERAL, text) if text else None
     if which == "host_rewrite_header":
+        if not message.host_rewrite_header:
+            return None
         name = header_name(message.host_rewrite_header, join(path, which), report)
         return HostRewrite(HostRewriteKind.HEADER, name)
     if which == "host_rewrite_path_regex":
@@ -169,8 +171,6 @@ def _redirect(message: WireMessage, path: str, report: Report) -> Redirect:
     if status is None:
         report.problem(join(path, "response_code"), f"{message.response_code} is not known")
     port = int(message.port_redirect)
-    if port > _MAX_PORT:
-        report.problem(join(path, "port_redirect"), f"must be 1 to {_MAX_PORT}, not {port}")
     which = message.WhichOneof("path_rewrite_specifier")
     for field in ("scheme_redirect", "host_redirect", "path_redirect", "prefix_rewrite"):
         header_value(str(getattr(message, field)), join(path, field), report)
@@ -194,6 +194,8 @@ def _direct_response(message: WireMessage, path: str, report: Report) -> DirectR
     if not 200 <= message.status <= 599:
         report.problem(join(path, "status"), f"must be 200 to 599, not {message.status}")
     which = message.body.WhichOneof("specifier") if message.HasField("body") else None
+    if which is None and message.HasField("body"):
+        report.problem(join(path, "body"), "one of filename, inline_bytes and inline_string must be set")
     if which == "filename":
         report.problem(join(path, "body.filename"), "a body from a file is not supported")
     body = b""

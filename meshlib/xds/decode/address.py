@@ -15,8 +15,13 @@ _MAX_NAME = 255
 _UDP = 1
 
 
-def numeric(message: WireMessage, path: str, report: Report, *, least_port: int = 1) -> Address | None:
-    """An address that needs no resolving: an IP with a port, or a Unix socket (ED-03)."""
+def numeric(
+    message: WireMessage, path: str, report: Report, *, least_port: int | None = None
+) -> Address | None:
+    """An address that needs no resolving: an IP with a port, or a Unix socket (ED-03).
+
+    ``least_port``: 1 unless it is given, and 0 in the sidecar view.
+    """
     found = named(message, path, report, least_port=least_port)
     if found is None or found.unix:
         return found
@@ -28,7 +33,9 @@ def numeric(message: WireMessage, path: str, report: Report, *, least_port: int 
     return found if ip.version == 4 else Address(str(ip), found.port)  # IPv6 has several spellings
 
 
-def named(message: WireMessage, path: str, report: Report, *, least_port: int = 1) -> Address | None:
+def named(
+    message: WireMessage, path: str, report: Report, *, least_port: int | None = None
+) -> Address | None:
     """An address whose host may be a DNS name."""
     which = message.WhichOneof("address")
     if which == "pipe":
@@ -42,8 +49,13 @@ def named(message: WireMessage, path: str, report: Report, *, least_port: int = 
         return None
     held, path = message.socket_address, join(path, "socket_address")
     if held.protocol == _UDP:
-        report.problem(join(path, "protocol"), "UDP is not supported")
+        report.stricter(join(path, "protocol"), "UDP is not supported", "calls go over TCP")
     host, port = str(held.address), int(held.port_value)
+    if held.WhichOneof("port_specifier") is None:
+        report.problem(join(path, "port_value"), "is missing")
+        return None
+    if least_port is None:
+        least_port = int(report.target)
     if held.WhichOneof("port_specifier") != "named_port" and not least_port <= port <= _MAX_PORT:
         report.problem(join(path, "port_value"), f"must be {least_port} to {_MAX_PORT}, not {port}")
         return None
@@ -57,7 +69,7 @@ def cidr(message: WireMessage, path: str, report: Report) -> str:
     """A CidrRange as ``10.0.0.0/8``."""
     try:
         address = ipaddress.ip_address(str(message.address_prefix))
-        length = int(message.prefix_len.value)
+        length = min(int(message.prefix_len.value), address.max_prefixlen)  # as Envoy
         return str(ipaddress.ip_network((address, length), strict=False))
     except ValueError as error:
         report.problem(path, str(error)[:200])

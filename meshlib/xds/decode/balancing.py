@@ -20,24 +20,32 @@ _RANDOM = f"{_LB}random.v3.Random"
 _LOCALITY = f"{_LB}wrr_locality.v3.WrrLocality"
 _PROVIDED = f"{_LB}cluster_provided.v3.ClusterProvided"
 # Known, but balanced round robin for now. They count as supported, so that the search for an entry ends with them.
+_PICK_FIRST = f"{_LB}pick_first.v3.PickFirst"  # gRPC's; Envoy does not know it
 _STAND_INS = frozenset(
     f"{_LB}{name}"
     for name in (
         "ring_hash.v3.RingHash",
         "maglev.v3.Maglev",
         "client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin",
-        "pick_first.v3.PickFirst",
     )
 )
 _KNOWN = frozenset({_ROUND_ROBIN, _LEAST_REQUEST, _RANDOM, _LOCALITY, _PROVIDED}) | _STAND_INS
 _MAX_NESTING = 16
 _ENUM = {0: Balancer.ROUND_ROBIN, 1: Balancer.LEAST_REQUEST, 3: Balancer.RANDOM, 6: Balancer.ROUND_ROBIN}
 _ENUM_STAND_INS = frozenset({2, 5})  # RING_HASH, MAGLEV
+_CLUSTER_PROVIDED = 6
 _BY_POLICY = 7  # LOAD_BALANCING_POLICY_CONFIG
+#: Of ``common_lb_config``; a policy says such things itself.
+_OF_ENUM = ("zone_aware_lb_config", "locality_weighted_lb_config", "consistent_hashing_lb_config")
 
 
-def balancing(cluster: WireMessage, path: str, report: Report) -> Balancing:
-    """The balancer of a Cluster, with its panic threshold; `load_balancing_policy` wins over `lb_policy`."""
+def balancing(cluster: WireMessage, path: str, report: Report, *, provides: bool = False) -> Balancing:
+    """The balancer of a Cluster, with its panic threshold; `load_balancing_policy` wins over `lb_policy`.
+
+    `provides`: the cluster's type brings a balancer of its own.
+    """
+    if not report.target:
+        _check_provided(cluster, path, report, provides=provides)
     if cluster.HasField("load_balancing_policy"):
         made = _policies(cluster.load_balancing_policy, join(path, "load_balancing_policy"), report, 0)
     else:
@@ -49,6 +57,23 @@ def balancing(cluster: WireMessage, path: str, report: Report) -> Balancing:
     if common.HasField("locality_weighted_lb_config") and not cluster.HasField("load_balancing_policy"):
         made = replace(made, locality_weighted=True)
     return made
+
+
+def _check_provided(cluster: WireMessage, path: str, report: Report, *, provides: bool) -> None:
+    """As Envoy judges (1.40): `lb_policy` decides where the type provides, though there is a `load_balancing_policy`."""
+    provided = cluster.lb_policy == _CLUSTER_PROVIDED
+    if provides and not provided:
+        report.problem(join(path, "lb_policy"), "must be CLUSTER_PROVIDED for a cluster of this type")
+    held = cluster.HasField("load_balancing_policy")
+    if provided and not provides and not held:
+        report.problem(
+            join(path, "lb_policy"), "CLUSTER_PROVIDED is for clusters that bring a balancer of their own"
+        )
+    for field in _OF_ENUM if held else ():
+        if cluster.common_lb_config.HasField(field):
+            report.problem(
+                join(path, f"common_lb_config.{field}"), "cannot stand beside load_balancing_policy"
+            )
 
 
 def _enum(cluster: WireMessage, path: str, report: Report) -> Balancing:
@@ -64,9 +89,8 @@ def _enum(cluster: WireMessage, path: str, report: Report) -> Balancing:
     if kind is None:
         report.problem(here, f"{chosen} is not known")
         return Balancing()
-    if kind is not Balancer.LEAST_REQUEST:
-        return Balancing(kind)
-    return _least_request(cluster.least_request_lb_config, join(path, "least_request_lb_config"), report)
+    least = _least_request(cluster.least_request_lb_config, join(path, "least_request_lb_config"), report)
+    return least if kind is Balancer.LEAST_REQUEST else Balancing(kind)
 
 
 def _least_request(message: WireMessage, path: str, report: Report) -> Balancing:
@@ -76,8 +100,9 @@ def _least_request(message: WireMessage, path: str, report: Report) -> Balancing
     bias = 1.0
     if message.HasField("active_request_bias"):
         bias = float(message.active_request_bias.default_value)
-        if not (math.isfinite(bias) and bias >= 0):
-            report.problem(join(path, "active_request_bias.default_value"), f"must be 0 or more, not {bias}")
+        if math.isnan(bias) or bias < 0:  # as Envoy
+            report.ignore(join(path, "active_request_bias.default_value"), f"{bias}: 1 holds in its place")
+            bias = 1.0
     return Balancing(Balancer.LEAST_REQUEST, 2 if count is None else count, bias)
 
 
@@ -91,7 +116,7 @@ def _policies(message: WireMessage, path: str, report: Report, depth: int) -> Ba
         outer = entry.typed_extension_config.typed_config
         here = f"{join(path, 'policies')}[{index}].typed_extension_config.typed_config"
         name = _policy_name(outer)
-        if name in _KNOWN:
+        if name in _KNOWN or (name == _PICK_FIRST and report.target):
             return _policy(name, outer, here, report, depth)
         names.append(name)
     listed = ", ".join(name[:100] or "nothing" for name in names[:10]) or "it is empty"
@@ -108,7 +133,7 @@ def _policy_name(outer: WireMessage) -> str:
 
 
 def _policy(name: str, outer: WireMessage, path: str, report: Report, depth: int) -> Balancing:
-    if name in _STAND_INS:
+    if name in _STAND_INS or name == _PICK_FIRST:
         report.ignore(path, name)
         return Balancing()
     try:
@@ -123,6 +148,8 @@ def _policy(name: str, outer: WireMessage, path: str, report: Report, depth: int
         )
         return replace(child, locality_weighted=True)
     if name == _PROVIDED:
+        if not report.target:
+            report.problem(path, "is for clusters that bring a balancer of their own")
         return Balancing()
     weighted = inner.locality_lb_config.HasField("locality_weighted_lb_config")
     if name == _LEAST_REQUEST:

@@ -57,7 +57,7 @@ def cluster(message: WireMessage, path: str, report: Report) -> Cluster:
         dns_refresh=found.refresh,
         respect_dns_ttl=found.respect_ttl,
         dns_family=found.family,
-        balancing=balancing(message, path, report),
+        balancing=balancing(message, path, report, provides=found.provides),
         connect_timeout=_CONNECT_TIMEOUT if timeout is None else timeout,
         limits=_limits(message, path, report),
         outlier=outlier(message, path, report),
@@ -76,6 +76,7 @@ class _Discovery:
     refresh: float = _DNS_REFRESH
     respect_ttl: bool = False
     family: str = "auto"
+    provides: bool = False  # a balancer of its own
 
 
 def _discovery(message: WireMessage, path: str, report: Report) -> _Discovery:
@@ -89,7 +90,8 @@ def _discovery(message: WireMessage, path: str, report: Report) -> _Discovery:
     if family is None:
         report.problem(join(path, "dns_lookup_family"), f"{message.dns_lookup_family} is not known")
     refresh = _refresh(message, path, report)
-    return _Discovery(kind, refresh, bool(message.respect_dns_ttl), family or "auto")
+    provides = kind is Discovery.ORIGINAL_DST
+    return _Discovery(kind, refresh, bool(message.respect_dns_ttl), family or "auto", provides)
 
 
 def _refresh(message: WireMessage, path: str, report: Report) -> float:
@@ -108,7 +110,7 @@ def _custom(message: WireMessage, path: str, report: Report) -> _Discovery:
         held = ""
     if held == _AGGREGATE:
         report.problem(here, "aggregate clusters are not supported")
-        return nothing
+        return _Discovery(Discovery.STATIC, provides=True)
     inner = unpacked(message.typed_config, here, report, _DNS_CLUSTER)
     if inner is None:
         return nothing
@@ -125,7 +127,7 @@ def _eds_name(message: WireMessage, path: str, report: Report) -> str:
     held, here = message.eds_cluster_config, join(path, "eds_cluster_config")
     config_source(held, "eds_config", here, report)
     name = str(held.service_name)
-    if not name and message.name.startswith("xdstp:"):
+    if report.target and not name and message.name.startswith("xdstp:"):
         report.problem(join(here, "service_name"), "must be set where the cluster's name begins with xdstp:")
     return name or str(message.name)
 
@@ -143,15 +145,21 @@ def _members(
 ) -> tuple[Assignment | None, tuple[DnsTarget, ...]]:
     here = join(path, "load_assignment")
     given = message.HasField("load_assignment")
-    if kind in (Discovery.EDS, Discovery.ORIGINAL_DST):
+    if kind is Discovery.EDS:
+        if given:
+            report.ignore(here, "the endpoints come from EDS")
+        return None, ()
+    if kind is Discovery.ORIGINAL_DST:
         if given and len(message.load_assignment.endpoints):
             report.problem(here, f"cannot stand beside type {kind.name}")
         return None, ()
     if not given:
-        if kind is Discovery.STATIC:  # a black hole: nobody is there, and that is known
+        if kind is not Discovery.LOGICAL_DNS:  # a black hole: nobody is there, and that is known
             return Assignment(str(message.name)), ()
         report.problem(here, f"is missing; type {kind.name} needs it")
         return None, ()
+    if not (message.load_assignment.cluster_name or report.target):
+        report.problem(join(here, "cluster_name"), "must not be empty")
     if kind is Discovery.STATIC:
         return assignment(message.load_assignment, here, report, name=str(message.name)), ()
     named_ones = assignment(message.load_assignment, here, report, address=named, name=str(message.name))

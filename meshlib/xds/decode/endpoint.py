@@ -1,8 +1,13 @@
-"""Load assignments: who is behind a cluster (ED)."""
+"""Load assignments: who is behind a cluster (ED).
+
+gRPC refuses more than Envoy: weights that do not fit 32 bits, a gap in the priorities, a locality or an address that
+stands twice, port 0. In the sidecar view such an assignment holds, as far as it can be called.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from meshlib.model.address import Address
 from meshlib.model.endpoint import Assignment, Drop, Endpoint, Health, Locality, LocalityEndpoints
@@ -23,6 +28,7 @@ _HEALTH = {
     5: Health.DEGRADED,
 }
 _MAX_PRIORITY = 128
+_PARTS = {0: 100, 1: 10_000, 2: 1_000_000}  # DenominatorType
 
 Resolve = Callable[[WireMessage, str, Report], Address | None]
 
@@ -38,10 +44,13 @@ def assignment(
         _group(item, f"{join(path, 'endpoints')}[{index}]", report, address)
         for index, item in enumerate(message.endpoints)
     )
-    _check_weights(groups, path, report)
-    _check_priorities(groups, path, report)
-    _check_localities(groups, path, report)
-    _check_addresses(groups, path, report)
+    if report.target:
+        _check_weights(groups, path, report)
+        _check_priorities(groups, path, report)
+        _check_localities(groups, path, report)
+        _check_addresses(groups, path, report)
+    else:
+        groups = _joined(groups)
     drops, factor = _policy(message, path, report)
     return Assignment(name or str(message.cluster_name), groups, drops, factor)
 
@@ -56,8 +65,11 @@ def _group(message: WireMessage, path: str, report: Report, address: Resolve) ->
         _endpoint(item, f"{join(path, field)}[{index}]", report, address) for index, item in enumerate(held)
     )
     endpoints = tuple(endpoint for endpoint in made if endpoint is not None)
-    if sum(endpoint.weight for endpoint in endpoints) > _MAX_UINT32:
+    if report.target and sum(endpoint.weight for endpoint in endpoints) > _MAX_UINT32:
         report.problem(join(path, field), f"the weights add up to more than {_MAX_UINT32}")
+    weight = number(message, "load_balancing_weight")
+    if weight == 0 and not report.target:
+        report.problem(join(path, "load_balancing_weight"), "must not be 0")
     priority = int(message.priority)
     if priority > _MAX_PRIORITY:
         report.problem(join(path, "priority"), f"must be 0 to {_MAX_PRIORITY}, not {priority}")
@@ -65,7 +77,7 @@ def _group(message: WireMessage, path: str, report: Report, address: Resolve) ->
     return LocalityEndpoints(
         Locality(str(place.region), str(place.zone), str(place.sub_zone)),
         endpoints,
-        number(message, "load_balancing_weight"),
+        weight,
         priority,
         metadata(message),
     )
@@ -80,8 +92,9 @@ def _endpoint(message: WireMessage, path: str, report: Report, address: Resolve)
     if weight == 0:
         report.problem(join(path, "load_balancing_weight"), "must not be 0")
     health = _HEALTH.get(message.health_status)
-    if health is None:
-        report.problem(join(path, "health_status"), f"{message.health_status} is not known")
+    if health is None:  # to Envoy it is healthy, to gRPC no endpoint
+        report.ignore(join(path, "health_status"), f"{message.health_status} is not known")
+        health = Health.UNHEALTHY if report.target else Health.UNKNOWN
     held, here = message.endpoint, join(path, "endpoint")
     first = address(held.address, join(here, "address"), report)
     others = tuple(
@@ -90,10 +103,13 @@ def _endpoint(message: WireMessage, path: str, report: Report, address: Resolve)
     )
     if first is None:
         return None
+    if not (first.unix or first.port):
+        report.ignore(join(here, "address"), "nobody can be called at port 0: the endpoint is left out")
+        return None
     return Endpoint(
         first,
         1 if weight is None else weight,
-        health or Health.UNKNOWN,
+        health,
         str(held.hostname),
         metadata(message),
         tuple(other for other in others if other is not None),
@@ -136,6 +152,24 @@ def _check_localities(groups: tuple[LocalityEndpoints, ...], path: str, report: 
         seen.add(key)
 
 
+def _joined(groups: tuple[LocalityEndpoints, ...]) -> tuple[LocalityEndpoints, ...]:
+    """To Envoy a locality that comes again in its priority is the same one; the last weight given holds for all of it."""
+    found: dict[tuple[int, Locality, int], LocalityEndpoints] = {}
+    for index, group in enumerate(groups):
+        key = (group.priority, group.locality, 0)
+        known = found.get(key)
+        if known is None:
+            found[key] = group
+        elif (
+            known.metadata != group.metadata
+        ):  # endpoints read their locality's labels: it stays a group of its own
+            found[group.priority, group.locality, index] = group
+        else:
+            weight = known.weight if group.weight is None else group.weight
+            found[key] = replace(known, endpoints=known.endpoints + group.endpoints, weight=weight)
+    return tuple(found.values())
+
+
 def _check_addresses(groups: tuple[LocalityEndpoints, ...], path: str, report: Report) -> None:
     """ED-03: an address stands once in the whole assignment."""
     seen: set[Address] = set()
@@ -147,6 +181,16 @@ def _check_addresses(groups: tuple[LocalityEndpoints, ...], path: str, report: R
                 seen.add(address)
 
 
+def _check_drop(share: WireMessage, index: int, path: str, report: Report) -> None:
+    """Envoy takes one category, of no more than everything; gRPC takes all, and cuts each down to that."""
+    if report.target:
+        return
+    if index:
+        report.problem(path, "there may be one category only")
+    if share.numerator > _PARTS.get(share.denominator, share.numerator):
+        report.problem(join(path, "drop_percentage"), "must be no more than 100 %")
+
+
 def _policy(message: WireMessage, path: str, report: Report) -> tuple[tuple[Drop, ...], int]:
     """ED-06, ED-07."""
     path = join(path, "policy")
@@ -156,8 +200,9 @@ def _policy(message: WireMessage, path: str, report: Report) -> tuple[tuple[Drop
         if not item.category:
             report.problem(join(here, "category"), "must not be empty")
         if not item.HasField("drop_percentage"):
-            report.problem(join(here, "drop_percentage"), "is missing")
+            report.stricter(join(here, "drop_percentage"), "is missing", "drops none without a percentage")
         share = fraction(item.drop_percentage, join(here, "drop_percentage"), report)
+        _check_drop(item.drop_percentage, index, here, report)
         drops.append(Drop(str(item.category), share))
     factor = number(message.policy, "overprovisioning_factor")
     if factor == 0:

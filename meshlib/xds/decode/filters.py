@@ -26,7 +26,6 @@ __all__ = ["GUARDS_HERE", "HttpFilters", "http_filters", "label"]
 ROUTER = "envoy.extensions.filters.http.router.v3.Router"
 FAULT = "envoy.extensions.filters.http.fault.v3.HTTPFault"
 _FAULT_NAMES = frozenset({"envoy.filters.http.fault", "envoy.fault"})
-_ROUTER_NAME = "envoy.filters.http.router"
 GUARDS_HERE = "decides who may pass, and is not supported"
 
 
@@ -58,11 +57,13 @@ def http_filters(
     for index, item in enumerate(owner.http_filters):
         here = f"{path}[{index}]"
         name = str(item.name)
-        if not name or name in seen:
-            report.problem(
-                join(here, "name"), f"{name[:100]!r} is there twice" if name else "must not be empty"
-            )
+        if not name:
+            report.problem(join(here, "name"), "must not be empty")
+        if target and name in seen:
+            report.problem(join(here, "name"), f"{name[:100]!r} is there twice")
         seen.add(name)
+        if item.disabled and index == last:
+            report.problem(join(here, "disabled"), "the last filter must not be disabled")
         if _guarded(item, here, report, made, routes, target=target) or item.disabled:
             continue
         router = _router(item, here, report)
@@ -114,9 +115,7 @@ def _lifted(name: str, routes: RouteConfiguration) -> bool:
 
 
 def _router(item: WireMessage, path: str, report: Report) -> bool:
-    if item.WhichOneof("config_type") != "typed_config":
-        return bool(item.name == _ROUTER_NAME)
-    if filter_type(item.typed_config) != ROUTER:
+    if item.WhichOneof("config_type") != "typed_config" or filter_type(item.typed_config) != ROUTER:
         return False
     _walk(item, path, report, ROUTER)
     return True
@@ -163,6 +162,8 @@ def _other(item: WireMessage, path: str, report: Report, *, target: bool) -> Non
     which = item.WhichOneof("config_type")
     if which == "typed_config" and filter_type(item.typed_config) == FAULT:
         _walk(item, path, report, FAULT)
+    elif which is None and not item.is_optional:
+        report.problem(join(path, "typed_config"), "is missing")
     elif target and not item.is_optional and str(item.name) not in _FAULT_NAMES:
         report.problem(path, f"{label(item)} is not supported and not optional")
     else:

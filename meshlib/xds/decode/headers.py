@@ -5,7 +5,7 @@ from __future__ import annotations
 from meshlib.core.formats import check_format
 from meshlib.model.route import NO_EDITS, Edit, EditAction, HeaderEdits
 from meshlib.xds.decode.report import Report, join
-from meshlib.xds.decode.values import header_name, header_value
+from meshlib.xds.decode.values import header_name, header_value, is_header_name
 from meshlib.xds.schema import WireMessage
 
 __all__ = ["header_edits"]
@@ -38,10 +38,11 @@ def header_edits(owner: WireMessage, path: str, report: Report) -> HeaderEdits:
 
 
 def _added(owner: WireMessage, field: str, path: str, report: Report) -> tuple[Edit, ...]:
-    return tuple(
+    made = (
         _edit(option, f"{join(path, field)}[{index}]", report)
         for index, option in enumerate(getattr(owner, field))
     )
+    return tuple(edit for edit in made if is_header_name(edit.name))  # Envoy's others have been reported
 
 
 def _edit(option: WireMessage, path: str, report: Report) -> Edit:
@@ -78,6 +79,7 @@ def _removed(owner: WireMessage, field: str, path: str, report: Report) -> tuple
     return tuple(
         _editable(name, f"{join(path, field)}[{index}]", report)
         for index, name in enumerate(getattr(owner, field))
+        if name  # to remove nothing is no problem to Envoy
     )
 
 

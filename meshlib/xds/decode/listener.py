@@ -71,6 +71,7 @@ def _judge_covered(chains: list[_Covering], report: Report) -> None:
 
 
 def _api(message: WireMessage, path: str, report: Report) -> Listener:
+    report.target = True
     here = join(path, "api_listener.api_listener")
     if not message.name:
         report.problem(join(path, "name"), "must not be empty")
@@ -123,6 +124,8 @@ def _network_filter(item: WireMessage, path: str, report: Report, found: _Filter
         if is_guard(item):
             found.guards.append(HttpFilter(str(item.name), FilterKind.NETWORK))
             found.covering.append((path, f"{label(item)} {GUARDS_HERE}"))
+        elif item.WhichOneof("config_type") is None:
+            report.problem(here, "is missing")
         else:
             report.ignore(path, label(item))
         return

@@ -64,9 +64,11 @@ def _path_match(message: WireMessage, path: str, report: Report) -> PathMatch | 
         return None
     value = str(getattr(message, which))
     if kind is PathKind.SEPARATED_PREFIX and (
-        not value or value.endswith("/") or "?" in value or "#" in value
+        len(value) < 2 or value.endswith("/") or "?" in value or "#" in value
     ):
-        report.problem(join(path, which), "must be a path without ?, # and / at its end")
+        report.problem(
+            join(path, which), "must be a path of two characters or more, without ?, # and / at its end"
+        )
     return PathMatch(kind, value, sensitive)
 
 

@@ -63,12 +63,16 @@ class Decoded(Generic[T]):
 
 
 class Report:
-    """Gathers while one resource is decoded. Not thread-safe: each decoding has its own."""
+    """Gathers while one resource is decoded. Not thread-safe: each decoding has its own.
 
-    __slots__ = ("_ignored", "_problems", "_skipped", "closes")
+    ``target``: the resource is of the target view, where gRPC's verdict holds; Envoy's holds in the sidecar view.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_ignored", "_problems", "_skipped", "closes", "target")
+
+    def __init__(self, *, target: bool = False) -> None:
         self.closes = True
+        self.target = target
         self._problems: list[str] = []
         self._ignored: dict[str, str] = {}
         self._skipped = 0
@@ -82,6 +86,15 @@ class Report:
             self._problems.append(f"{path}: {text}" if path else text)
         else:
             self._skipped += 1
+
+    def stricter(self, path: str, text: str, without: str) -> None:
+        """What gRPC refuses and Envoy takes: a problem in the target view; in the sidecar view it is reported what it does
+        not do (``without``), if anything.
+        """
+        if self.target:
+            self.problem(path, text)
+        elif without:
+            self.ignore(path, without)
 
     def ignore(self, path: str, value: object = "") -> None:
         """This setting is not honoured; the rest of the resource is. The first report of a path holds."""

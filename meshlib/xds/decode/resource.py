@@ -22,7 +22,7 @@ from meshlib.xds.decode import route as _route
 from meshlib.xds.decode.report import Decoded, Report, join, walk
 from meshlib.xds.schema import WireMessage
 
-__all__ = ["TYPES", "ResourceType", "cluster", "endpoint", "listener", "read", "route"]
+__all__ = ["TYPES", "ResourceType", "cluster", "endpoint", "listener", "read", "route", "types"]
 
 T = TypeVar("T")
 
@@ -43,50 +43,59 @@ class ResourceType:
 
 
 def listener(raw: bytes, view: str = "auto") -> Decoded[Listener]:
-    """A Listener. `view`: "auto", "sidecar" or "target", see `decode.listener`."""
-    return _decoded(_LISTENER, raw, partial(_listener_value, view=view))
+    """A Listener. `view`: see `decode.listener`."""
+    return _decoded(_LISTENER, raw, partial(_listener_value, view=view), view)
 
 
-def route(raw: bytes) -> Decoded[RouteConfiguration]:
+def route(raw: bytes, view: str = "auto") -> Decoded[RouteConfiguration]:
     """A RouteConfiguration."""
-    return _decoded(_ROUTE, raw, _route_value)
+    return _decoded(_ROUTE, raw, _route_value, view)
 
 
-def cluster(raw: bytes) -> Decoded[Cluster]:
+def cluster(raw: bytes, view: str = "auto") -> Decoded[Cluster]:
     """A Cluster."""
-    return _decoded(_CLUSTER, raw, _cluster_value)
+    return _decoded(_CLUSTER, raw, _cluster_value, view)
 
 
-def endpoint(raw: bytes) -> Decoded[Assignment]:
+def endpoint(raw: bytes, view: str = "auto") -> Decoded[Assignment]:
     """A ClusterLoadAssignment, named as its cluster."""
-    return _decoded(_ENDPOINT, raw, _endpoint_value)
+    return _decoded(_ENDPOINT, raw, _endpoint_value, view)
 
 
-TYPES: tuple[ResourceType, ...] = (
-    ResourceType("listener", schema.LISTENER, True, listener),
-    ResourceType("route", schema.ROUTE, False, route),
-    ResourceType("cluster", schema.CLUSTER, True, cluster),
-    ResourceType("endpoint", schema.ENDPOINT, False, endpoint),
-)
+def types(view: str) -> tuple[ResourceType, ...]:
+    """The types in the order in which they are asked for, as a stream of that view reads them: in "target" gRPC's verdict
+    holds, in "sidecar" and "auto" Envoy's. A listener says by itself which view it is of.
+    """
+    return (
+        ResourceType("listener", schema.LISTENER, True, listener),
+        ResourceType("route", schema.ROUTE, False, partial(route, view=view)),
+        ResourceType("cluster", schema.CLUSTER, True, partial(cluster, view=view)),
+        ResourceType("endpoint", schema.ENDPOINT, False, partial(endpoint, view=view)),
+    )
 
 
-def _decoded(name: str, raw: bytes, read: Callable[[WireMessage, str, Report], T]) -> Decoded[T]:
+TYPES = types("auto")
+
+
+def _decoded(name: str, raw: bytes, read: Callable[[WireMessage, str, Report], T], view: str) -> Decoded[T]:
     try:
         message = schema.message(name).FromString(raw)
     except (schema.DecodeError, RecursionError, TypeError, ValueError) as error:
         return Decoded("", None, (f"is no {name}: {error}",))
-    return _judged(message, "", read)
+    return _judged(message, "", read, target=view == "target")
 
 
 def read(short: str, message: WireMessage, path: str = "") -> Decoded[Any]:
-    """What comes of a message that is parsed already, of the type with that short name; `path` stands before every
-    path.
+    """What comes of a message that is parsed already, of the type with that short name, in the view "auto"; `path` stands
+    before every path.
     """
-    return _judged(message, path, _READERS[short])
+    return _judged(message, path, _READERS[short], target=False)
 
 
-def _judged(message: WireMessage, path: str, read: Callable[[WireMessage, str, Report], T]) -> Decoded[T]:
-    report = Report()
+def _judged(
+    message: WireMessage, path: str, read: Callable[[WireMessage, str, Report], T], *, target: bool
+) -> Decoded[T]:
+    report = Report(target=target)
     name = ""
     value: T | None = None
     try:

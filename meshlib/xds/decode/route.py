@@ -9,6 +9,7 @@ from meshlib.xds.decode.headers import header_edits
 from meshlib.xds.decode.match import route_match
 from meshlib.xds.decode.report import Report, join
 from meshlib.xds.decode.retry import retry_policy
+from meshlib.xds.decode.values import boolean, header_value
 from meshlib.xds.schema import WireMessage
 
 __all__ = ["route_configuration"]
@@ -31,6 +32,7 @@ def route_configuration(message: WireMessage, path: str, report: Report) -> Rout
         most_specific_wins=bool(message.most_specific_header_mutations_wins),
         ignore_port=bool(message.ignore_port_in_host_matching),
         filters=switches(message),
+        validate_clusters=boolean(message, "validate_clusters", True),
     )
 
 
@@ -59,14 +61,17 @@ def _virtual_host(message: WireMessage, path: str, report: Report) -> VirtualHos
 
 
 def _check_domains(hosts: list[VirtualHost], path: str, report: Report) -> None:
-    """VH-04: `*` only at one end, and no domain twice."""
+    """VH-04: no domain twice. gRPC refuses a `*` that is not at one end, and the empty domain; to Envoy such a `*` is a
+    letter like others, and nothing is at the empty one.
+    """
     taken: set[str] = set()
     for index, host in enumerate(hosts):
         for place, domain in enumerate(host.domains):
             here = f"{join(path, 'virtual_hosts')}[{index}].domains[{place}]"
             inner = domain[1:] if domain.startswith("*") else domain.removesuffix("*")
-            if not domain or "*" in inner:
+            if report.target and (not domain or "*" in inner):
                 report.problem(here, f"{domain[:100]!r}: a `*` may stand alone, first or last")
+            header_value(domain, here, report)
             if domain.lower() in taken:
                 report.problem(here, f"{domain[:100]!r} is already a domain of this configuration")
             taken.add(domain.lower())

@@ -148,12 +148,20 @@ def string_match(message: WireMessage, path: str, report: Report) -> StringMatch
 
 
 def header_name(name: str, path: str, report: Report) -> str:
-    """A header's name in lower case."""
+    """A header's name in lower case. Envoy takes one that no header can have."""
     if not name:
         report.problem(path, "must not be empty")
     elif not _NAME.issuperset(name):
-        report.problem(path, f"{_short(name)} is no name of a header")
+        report.stricter(
+            path, f"{_short(name)} is no name of a header", f"{_short(name)} is no name of a header"
+        )
+        header_value(name, path, report)
     return name.lower()
+
+
+def is_header_name(name: str) -> bool:
+    """Whether a header may have it."""
+    return bool(name) and _NAME.issuperset(name)
 
 
 def header_value(value: str, path: str, report: Report) -> str:
@@ -185,7 +193,9 @@ def header_match(message: WireMessage, path: str, report: Report) -> HeaderMatch
     elif which == "range_match":
         bounds = (int(message.range_match.start), int(message.range_match.end))
         if bounds[0] > bounds[1]:
-            report.problem(join(path, which), f"start {bounds[0]} is after end {bounds[1]}")
+            report.stricter(
+                join(path, which), f"start {bounds[0]} is after end {bounds[1]}", "nothing is in it"
+            )
     elif which == "string_match":
         string = string_match(message.string_match, join(path, which), report)
     elif which == "safe_regex_match":

@@ -179,13 +179,28 @@ class TestFilters:
             "http_filters: must not be empty: the router is missing"
         )
         twice = problems(make("l", ROUTES, manager={"http_filters": [router, router]}))
-        assert any("is there twice" in text for text in twice)
+        # To Envoy two filters may have one name.
+        assert any("is there twice" in text for text in twice) is (make is build.api_listener)
         assert any("the router must be the last filter" in text for text in twice)
         unnamed = problems(make("l", ROUTES, manager={"http_filters": [{**router, "name": ""}]}))
         assert unnamed[0].endswith("http_filters[0].name: must not be empty")
 
-    @pytest.mark.parametrize("unknown", [struct("my.Filter"), named("my.filter")])
-    def test_ld_04_unknown(self, unknown):
+    @pytest.mark.parametrize("make", [build.api_listener, build.listener])
+    @pytest.mark.parametrize("name", ["my.filter", "envoy.filters.http.cors"])
+    def test_a_filter_without_a_configuration_is_refused_unless_optional(self, make, name):
+        found = problems(make("l", ROUTES, filters=[named(name)]))
+        assert found[0].endswith("http_filters[0].typed_config: is missing")
+        assert good(make("l", ROUTES, filters=[{**named(name), "is_optional": True}]))
+
+    @pytest.mark.parametrize("make", [build.api_listener, build.listener])
+    def test_the_last_filter_is_not_disabled(self, make):
+        filters = [{**build.ROUTER, "disabled": True}]
+        assert problems(make("l", ROUTES, manager={"http_filters": filters}))[0].endswith(
+            "[0].disabled: the last filter must not be disabled"
+        )
+
+    def test_ld_04_unknown(self):
+        unknown = struct("my.Filter")
         assert (
             "is not supported and not optional"
             in problems(build.api_listener("l", "r", filters=[unknown]))[0]
@@ -235,7 +250,8 @@ class TestFilters:
         assert place == "api_listener.api_listener.http_filters[0].typed_config.abort"
 
     def test_a_fault_that_cannot_be_read_is_told(self):
-        for fault in (struct(f"{FILTERS}http.fault.v3.HTTPFault"), named("envoy.filters.http.fault")):
+        optional = {**named("envoy.filters.http.fault"), "is_optional": True}
+        for fault in (struct(f"{FILTERS}http.fault.v3.HTTPFault"), optional):
             assert len(ignored(build.listener("l", ROUTES, filters=[fault]))) == 1
 
     @pytest.mark.parametrize(
@@ -278,7 +294,7 @@ class TestFilters:
         [
             *(struct(f"{FILTERS}http.{kind}") for kind in NO_GUARDS),
             {**struct("my.Filter"), "name": "envoy.filters.http.rbac"},  # its type tells, and wins
-            named("envoy.filters.http.rbac_like"),
+            {**named("envoy.filters.http.rbac_like"), "is_optional": True},
             discovered(type_urls=["type.googleapis.com/my.Filter"]),
         ],
         ids=str,
@@ -378,13 +394,18 @@ class TestChains:
         [
             ({"destination_port": 0}, "destination_port"),
             ({"prefix_ranges": [{"address_prefix": "x"}]}, "prefix_ranges[0]"),
-            ({"prefix_ranges": [{"address_prefix": "10.0.0.0", "prefix_len": 99}]}, "prefix_ranges[0]"),
         ],
     )
     def test_wrong_match(self, match, place):
         resource = build.listener("l", ROUTES)
         resource["filter_chains"][0]["filter_chain_match"] = match
         assert problems(resource)[0].startswith(f"filter_chains[0].filter_chain_match.{place}: ")
+
+    def test_a_prefix_is_no_longer_than_its_address(self):  # as in Envoy
+        resource = build.listener("l", ROUTES)
+        ranges = [{"address_prefix": "10.0.0.1", "prefix_len": 99}]
+        resource["filter_chains"][0]["filter_chain_match"] = {"prefix_ranges": ranges}
+        assert good(resource).chains[0].match.prefixes == ("10.0.0.1/32",)
 
     def test_addresses(self):
         more = [{"address": build.socket_address("[::1]:81")}, {"address": build.socket_address("unix:/s")}]

@@ -107,6 +107,10 @@ def test_problems_name_their_place(data, words):
     assert any(found.startswith(words) for found in read(data).problems), read(data).problems
 
 
+def test_a_file_may_say_that_clusters_need_not_be_there():
+    assert read({"routes": plain({**ROUTES, "validate_clusters": False})}).problems == ()
+
+
 def test_who_names_a_wrong_resource_is_not_blamed():
     data = {"routes": plain(ROUTES), "clusters": [{"name": "c", "typ": "STATIC"}]}
     assert [found.partition(":")[0] for found in read(data).problems] == ["clusters[0].typ"]
