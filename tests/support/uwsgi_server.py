@@ -15,10 +15,29 @@ from typing import Any, Self
 
 import httpx
 
-__all__ = ["Uwsgi"]
+__all__ = ["Uwsgi", "workers_ready"]
 
 ROOT = Path(__file__).resolve().parents[2]
 _START, _END = 30.0, 15.0
+
+#: A worker takes its own handlers of signals when it begins to serve: of SIGUSR2 last, of which the master has none.
+_READY = 1 << signal.SIGUSR2 - 1
+
+
+def workers_ready(master: int) -> bool:
+    """Whether every worker of uWSGI's master has handlers of its own for signals. uWSGI tells a worker only once to end, and
+    what comes before it is ready runs the handler that it has from the master: such a worker serves on for ever, whatever
+    the application is.
+    """
+    caught = (
+        re.search(r"^SigCgt:\t(\w+)$", Path(f"/proc/{worker}/status").read_text(), re.MULTILINE)
+        for worker in _children(master)
+    )
+    return all(found and int(found[1], 16) & _READY for found in caught)
+
+
+def _children(process: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
 class Uwsgi:
@@ -57,8 +76,7 @@ class Uwsgi:
     @property
     def workers(self) -> list[int]:
         """The process ids of the workers that live, as the kernel has them."""
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        return [int(child) for child in children]
+        return _children(self.pid)
 
     def __enter__(self) -> Self:
         with socket.socket() as listening, self._log.open("wb") as log:
@@ -109,12 +127,22 @@ class Uwsgi:
             assert time.monotonic() < until, f"{words!r} is not in the log {count} times:\n{self.log}"
             pause.wait(0.02)
 
+    def settle(self, timeout: float = 15.0) -> None:
+        """Until every worker can be told to end."""
+        until = time.monotonic() + timeout
+        while not workers_ready(self.pid):
+            assert time.monotonic() < until, f"a worker does not come up:\n{self.log}"
+            self.get("/left")
+
     def signal(self, number: signal.Signals) -> None:
+        """Send it to the master, once the workers are ready for what it tells them."""
+        self.settle()
         os.kill(self.pid, number)
 
     def stop(self) -> float:
-        """Ask it to end; the seconds that it took. An AssertionError where it does not."""
+        """Ask it to end, once the workers are ready; the seconds that it took. An AssertionError where it does not."""
         assert self._process is not None
+        self.settle()
         since = time.monotonic()
         self._process.terminate()
         try:

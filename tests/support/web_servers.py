@@ -16,6 +16,7 @@ from typing import Any, Self
 import httpx
 
 from meshlib.testing.ports import bind, reserve
+from tests.support.uwsgi_server import workers_ready
 
 __all__ = ["WebServer", "gunicorn", "uvicorn", "uwsgi"]
 
@@ -142,6 +143,15 @@ class WebServer:
         self._process.wait(_END)
 
 
+class _Uwsgi(WebServer):
+    def stop(self) -> float:
+        """As the others, once its workers can be told to."""
+        until = time.monotonic() + _START
+        while not workers_ready(self.pid) and time.monotonic() < until:
+            httpx.get(self.url + "/not-there", timeout=_START)
+        return super().stop()
+
+
 def gunicorn(application: str, log: Path, *options: str, **site: Any) -> WebServer:
     """gunicorn with one worker unless ``options`` say otherwise."""
     command = [
@@ -177,4 +187,4 @@ def uwsgi(application: str, log: Path, *options: str, **site: Any) -> WebServer:
         application,
         *options,
     ]
-    return WebServer(command, log, **site)
+    return _Uwsgi(command, log, **site)
