@@ -24,8 +24,10 @@ from __future__ import annotations
 import threading
 from collections import deque
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING
 
+from meshlib.core.retry import RetryState
 from meshlib.model.cluster import Discovery
 from meshlib.runtime import threads
 from meshlib.sources import dns_fill
@@ -34,6 +36,8 @@ from meshlib.sources.dns_query import Answer, Question, Resolver, Unanswered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+    import tenacity
 
     from meshlib.config import DnsConfig
     from meshlib.model.cluster import Cluster
@@ -50,9 +54,6 @@ HOLD = 5.0
 #: Threads that ask at the same time.
 MOST_THREADS = 8
 
-_RETRY_FIRST = 1.0
-_RETRY_FACTOR = 1.6
-_RETRY_MOST = 30.0
 #: A refresh comes up to this share of the TTL early, so that many processes do not ask together.
 _JITTER = 0.1
 
@@ -60,6 +61,14 @@ _JITTER = 0.1
 _TOLD = 5
 
 _RESOLVED = (Discovery.STRICT_DNS, Discovery.LOGICAL_DNS, Discovery.SRV)
+
+
+@cache
+def _backoff() -> tenacity.wait_exponential:
+    """Seconds after a failure: 1, then 1.6 times as long each time, at most 30. A library is loaded when a name fails."""
+    import tenacity
+
+    return tenacity.wait_exponential(multiplier=1.0, exp_base=1.6, max=30.0)
 
 
 class _Lookup:
@@ -265,8 +274,9 @@ class DnsSource(Source):
         """Seconds until it is asked again."""
         jitter = 1.0 - _JITTER * self._merge.runtime.random()
         if lookup.failures:
-            grown = _RETRY_FIRST * _RETRY_FACTOR ** min(lookup.failures - 1, 20)
-            return min(_RETRY_MOST, grown) * jitter
+            state = RetryState(started=0.0)
+            state.attempt_number = lookup.failures
+            return _backoff()(state) * jitter  # type: ignore[arg-type]  # a state that any strategy can read
         if lookup.refresh is not None:
             return max(self._least, lookup.refresh) * jitter
         ttl = lookup.answer.ttl if lookup.answer is not None else None

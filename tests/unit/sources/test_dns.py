@@ -249,6 +249,29 @@ class TestOutage:
         assert bench.addresses("static", "c") == ["10.0.0.5:80"]
         assert (bench.status("dns").state, bench.status("dns").last_error) == ("ready", "")
 
+    def test_it_is_asked_again_ever_later_and_soon_again_after_an_answer(self, zone):
+        zone.records["a"] = Unanswered("a (A): refused")
+        bench = bench_of(zone, static=part("static", names("c", "a")))
+
+        def next_question(after):
+            """Whether the next comes after that many seconds, and not before."""
+            asked = len(zone.asked)
+            bench.step(after - 0.01)
+            early = len(zone.asked) - asked
+            bench.step(0.02)
+            return (early, len(zone.asked) - asked)
+
+        pauses = [1.0, 1.6, 1.6**2, 1.6**3, 1.6**4, 1.6**5, 1.6**6, 1.6**7, 30.0, 30.0]
+        assert [next_question(pause - 0.01) for pause in pauses] == [(0, 1)] * len(pauses)
+        for _ in range(2000):  # 1.6 to the power of that is no float
+            bench.step(30.0)
+        assert next_question(29.99) == (0, 1)
+        zone.records["a"] = ["10.0.0.1"]
+        bench.step(30.0)
+        zone.records["a"] = Unanswered("a (A): refused")
+        bench.step(60.0)
+        assert next_question(0.99) == (0, 1)
+
     def test_a_first_failure_is_an_outcome_nobody_waits_any_longer(self, zone):
         """CD-03: a DNS error with no earlier result is an empty priority."""
         zone.records["a"] = Unanswered("a (A): refused")
