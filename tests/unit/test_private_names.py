@@ -1,0 +1,93 @@
+"""Names that libraries call their own and that the product leans on: each is there, and no other is used."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+_POOL = (
+    "_http1 _http2 _keepalive_expiry _local_address _max_connections _max_keepalive_connections _retries"
+    " _socket_options _ssl_context"
+)
+#: By the module that has them; where a name has a stand-in in our code, it is here all the same: nobody would notice.
+NAMES = {
+    "aiohttp.client": "_connector _middlewares _request _retry_connection _timeout",
+    "aiohttp.client_proto": "_tail",
+    "aiohttp.client_reqrep": (
+        "_body _cache _continue _headers _raw_cookie_headers _raw_headers _request_info _ssl"
+    ),
+    "aiohttp.connector": "_conns _create_connection _factory _get_ssl_context _loop",
+    "aiohttp.multipart": "_parts",
+    "aiohttp.payload": "_value",
+    "aiohttp.streams": "_protocol",
+    "http.client": "_output",
+    "httpcore._async.connection_pool": _POOL,
+    "httpcore._sync.connection_pool": _POOL,
+    "httpcore2._async.connection_pool": _POOL,
+    "httpcore2._sync.connection_pool": _POOL,
+    "httpx._client": "_init_proxy_transport",
+    "httpx2._client": "_init_proxy_transport",
+    "opentelemetry.context": "_SUPPRESS_HTTP_INSTRUMENTATION_KEY _SUPPRESS_INSTRUMENTATION_KEY",
+    "opentelemetry.metrics._internal": "_METER_PROVIDER",
+    "opentelemetry.trace": "_TRACER_PROVIDER",
+    "os": "_data",
+    "pybreaker": "_create_new_state",
+    "re2": "_Regexp _re2 _regexp",
+    "requests.models": "_cookies",
+    "requests.structures": "_store",
+    "subprocess": "_execute_child",
+    "sys": "_getframe",
+    "urllib3.connection": "_new_conn",
+    "urllib3.connectionpool": "_make_request _new_conn _put_conn",
+    "urllib3.response": "_connection _original_response",
+}
+#: Read with `getattr` where the object may be of another library's, and set by ours under a name that cannot be another's.
+OURS = re.compile(r"_meshlib_|_mesh_runtime$")
+#: Of Python's own import system; of httpcore's pools when they have a socket in place of an address.
+OTHERS = {"_initializing", "_uds"}
+
+
+@pytest.mark.parametrize(("module", "names"), NAMES.items())
+def test_they_are_there(module, names):
+    if module == "sys":
+        source = "\n".join(dir(importlib.import_module(module)))
+    else:
+        source = inspect.getsource(importlib.import_module(module))
+    assert [name for name in names.split() if not re.search(rf"(?<!\w){name}\b", source)] == []
+
+
+def trees():
+    for package in ("meshlib", "adapters"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            yield path, ast.parse(path.read_text())
+
+
+def test_no_other_is_used():
+    """A private name that is not defined in the product itself is somebody else's."""
+    own, used = set(), {}
+    for path, tree in trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                own.add(node.name)
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                own.add(node.id)
+            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                own.add(node.attr)
+            elif isinstance(node, ast.Attribute):
+                used.setdefault(node.attr, f"{path.relative_to(ROOT)}:{node.lineno}")
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) in {"getattr", "hasattr"}:
+                word = node.args[1]
+                if isinstance(word, ast.Constant):
+                    used.setdefault(str(word.value), f"{path.relative_to(ROOT)}:{node.lineno}")
+    listed = {name for names in NAMES.values() for name in names.split()} | OTHERS
+    private = {name: where for name, where in used.items() if re.match(r"_[^_]", name)}
+    assert {
+        name: where for name, where in private.items() if name not in own | listed and not OURS.match(name)
+    } == {}
