@@ -22,15 +22,15 @@ __all__ = ["Call", "Effect", "Env", "Finish", "Pass", "Reply", "Send", "Sleep", 
 class Env:
     """What a plan asks of its surroundings; one per process and mesh, shared by all calls.
 
-    ``upstream(part, cluster)`` gives a live cluster or None; ``random()`` a float in [0, 1); ``emit`` is None where
-    nobody listens; ``wall()`` is seconds since the epoch, for headers that name a point in time (RT-07). Thread-safe
-    as far as its members are.
+    ``upstream(part, cluster)`` gives a live cluster or None; ``random()`` a float in [0, 1); ``wall()`` seconds since the
+    epoch, for headers that name a point in time (RT-07); ``emit`` is None where nobody listens. Thread-safe as far as its
+    members are.
     """
 
     upstream: Callable[[str, str], Upstream | None]
     random: Callable[[], float]
+    wall: Callable[[], float]
     emit: Callable[[Event], None] | None = None
-    wall: Callable[[], float] | None = None
 
 
 @dataclass(slots=True)

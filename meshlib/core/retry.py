@@ -104,7 +104,7 @@ class Retries:
         idempotent: ``CallOptions.idempotent``: False stops retries once anything may have been sent, True allows
             them whatever the method, None leaves it to the policy.
         head: The request as asked for; for conditions on its headers.
-        wall: Seconds since the epoch, for reset headers that hold a point in time; None: those are not read.
+        wall: Seconds since the epoch, for reset headers that hold a point in time.
     """
 
     __slots__ = (
@@ -130,7 +130,7 @@ class Retries:
         replayable: bool = True,
         idempotent: bool | None = None,
         head: Head | None = None,
-        wall: Callable[[], float] | None = None,
+        wall: Callable[[], float],
     ) -> None:
         self.policy = policy
         #: Attempts made so far, the first included.
@@ -306,7 +306,7 @@ def backoff_ceiling(policy: RetryPolicy, retry: int) -> float:
     return min((2.0**doublings - 1.0) * policy.base_interval, policy.max_interval)
 
 
-def reset_interval(policy: RetryPolicy, headers: Headers, wall: Callable[[], float] | None) -> float | None:
+def reset_interval(policy: RetryPolicy, headers: Headers, wall: Callable[[], float]) -> float | None:
     """Seconds until the server wants to be asked again: the first of the policy's reset headers that is there, is a
     whole number and is not beyond ``max_reset_interval`` (Envoy ``rate_limited_retry_back_off``, RT-07).
     """
@@ -317,8 +317,6 @@ def reset_interval(policy: RetryPolicy, headers: Headers, wall: Callable[[], flo
             continue
         seconds = float(int(text))
         if form == "unix_timestamp":
-            if wall is None:
-                continue
             seconds -= wall()
         if 0.0 < seconds <= policy.max_reset_interval:
             return seconds

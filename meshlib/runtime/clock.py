@@ -9,15 +9,22 @@ __all__ = ["Clock", "MonotonicClock"]
 
 
 class Clock(Protocol):
-    """Monotonic seconds as a float, from any origin. Thread-safe."""
+    """Thread-safe."""
 
-    def now(self) -> float: ...
+    def now(self) -> float:
+        """Monotonic seconds, from any origin."""
+        ...
+
+    def wall(self) -> float:
+        """Seconds since the epoch."""
+        ...
 
 
 class MonotonicClock:
-    """The system's: unmoved by changes of the date."""
+    """The system's. ``now`` is unmoved by changes of the date."""
 
     __slots__ = ()
 
     #: The function itself: a call asks a dozen times.
     now = staticmethod(time.monotonic)
+    wall = staticmethod(time.time)

@@ -133,7 +133,7 @@ class Runtime:
         self.clusters = Clusters(clock, self.random)
         self.observers: tuple[Callable[[Event], None], ...] = ()
         self._of_calls: tuple[Callable[[Event], None], ...] = ()
-        self.env = Env(self.clusters.get, self.random)
+        self.env = Env(self.clusters.get, self.random, clock.wall)
         self.feed = feed
         self.interest: Interest = inherited.interest.copy(clock.now()) if inherited else Interest()
         self._rules = rules

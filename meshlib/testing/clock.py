@@ -61,6 +61,10 @@ class VirtualClock:
 
     __call__ = now
 
+    def wall(self) -> float:
+        """The same seconds, as those since the epoch: what tells the time of day by this clock agrees with it."""
+        return self._now
+
     @property
     def sleepers(self) -> int:
         """How many threads and tasks sleep now."""

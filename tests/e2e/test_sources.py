@@ -583,3 +583,21 @@ def test_two_meshes_share_one_worker_and_nothing_else(plane):
         plane.update(build.endpoints("c1", "127.0.0.1:9002"))
         until(lambda: addresses(one) == {"127.0.0.1:9002"})
     assert ours() == []
+
+
+def test_a_server_that_names_a_point_in_time_is_asked_again_then(upstream):  # RT-07
+    limited = upstream()
+    again = int(time.time()) + 2
+    limited.order(status=503, headers=(("x-ratelimit-reset", str(again)),), times=1)
+    back_off = {"reset_headers": [{"name": "x-ratelimit-reset", "format": "UNIX_TIMESTAMP"}]}
+    retry = {"retry_on": "5xx", "rate_limited_retry_back_off": back_off}
+    routes = build.route_config("r", build.virtual_host("v", build.route(cluster="c", retry=retry)))
+    resources = (build.api_listener("reviews", routes), build.cluster("c", [limited.address]))
+    with (
+        ControlPlane(*resources) as plane,
+        meshlib.Mesh({"xds": {"server": plane.address}}) as mesh,
+        meshlib.Client(mesh=mesh) as client,
+    ):
+        assert client.get("http://reviews/").status_code == 200
+        assert time.time() >= again
+        assert limited.requests_total == 2

@@ -123,6 +123,7 @@ def make(
     env = Env(
         lambda part, name: upstream if (part, name) == ("p", "c") else None,
         lambda: 0.5,
+        lambda: 1_000_000.0,
         events.append if events is not None else None,
     )
     head = Head("GET", "http", "reviews", "/api", Headers.of(("accept", "*/*")))
