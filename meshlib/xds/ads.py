@@ -20,11 +20,17 @@ per type:
                                                       then, if they differ, a request with those wanted
     response, type not asked  kept      kept          nothing (SW-08)
     bytes that are no answer  kept      kept          nothing (SW-20)
+    the same refusal again    kept      the newest    nothing until its time has come (below), or the wanted names differ
     closed                    → None    dropped       nothing; versions and resources stay (CA-01)
 
 A resource that was asked for by name has 15 s to come, counted from the moment the request was handed out to be
 written (EX-01); then it counts as not existing, and is used at once should it come later. Listeners and clusters come
 as the whole state: what is missing from a response was deleted (SW-14). Routes and endpoints do not.
+
+A server that answers a NACK with what was refused, at once and again, would be refused as fast as both can. So a refusal
+in the same words as the last one is held back: 0.1 s, then twice as long each time up to 10 s, and only the newest is
+sent. What is good in the response is in force at once; a server that waits for an answer before it sends what is
+mended waits no longer than that. A refusal in other words, an acknowledgement, or 10 s of quiet begin anew.
 
 Not thread-safe; time and randomness are passed in. Nothing here raises for what a server sent.
 """
@@ -58,6 +64,10 @@ _BACKOFF_FIRST = 1.0
 _BACKOFF_FACTOR = 1.6
 _BACKOFF_MOST = 120.0
 _BACKOFF_JITTER = 0.2
+# Ours: hundreds of refusals a second become at most ten, and soon one in 10 s.
+_REFUSAL_FIRST = 0.1
+_REFUSAL_FACTOR = 2.0
+_REFUSAL_MOST = 10.0
 # TP3: this client reads `resource_errors`.
 _CLIENT_FEATURE = "xds.config.resource-in-sotw"
 
@@ -84,6 +94,10 @@ class _Stream:
     version: str = ""
     replies: list[_Reply] = field(default_factory=list)
     timers: dict[str, float] = field(default_factory=dict)
+    refused: str = ""  # the words of the last response's refusal, "" if there was none
+    refused_at: float = 0.0
+    again: int = 0  # how often that refusal came again without a pause
+    held_until: float = 0.0  # before this `replies` are not sent; 0: they are not held back
     stray: tuple[Rejected, ...] = ()  # refused without a name, or not wanted: of the last response only
     touched: bool = False  # what is wanted has changed since the last `outgoing`
 
@@ -148,7 +162,6 @@ class AdsMachine:
 
     def received(self, raw: bytes, now: float) -> Received:
         """Bytes that the server sent."""
-        del now
         try:
             response = schema.message(_RESPONSE).FromString(raw)
         except (schema.DecodeError, RecursionError, TypeError, ValueError) as error:
@@ -160,7 +173,7 @@ class AdsMachine:
             return Received(error=f"the server sent {response.type_url[:200]!r}, which was not asked for")
         self._answered = True
         self._failures = 0
-        return self._respond(stream, response)
+        return self._respond(stream, response, now)
 
     def closed(self, now: float, error: str = "") -> float:
         """The stream ended, or could not be opened. Gives the seconds to wait before the next try (ST-04).
@@ -172,9 +185,9 @@ class AdsMachine:
             self._last_error = error or "the stream ended before the server answered"
         self._reset()
         self._open = self._answered = False
-        delay = min(_BACKOFF_FIRST * _BACKOFF_FACTOR ** min(self._failures, 64), _BACKOFF_MOST)
+        delay = self._spread(_BACKOFF_FIRST, _BACKOFF_FACTOR, self._failures, _BACKOFF_MOST)
         self._failures += 1
-        return delay * (1 - _BACKOFF_JITTER + 2 * _BACKOFF_JITTER * self._jitter())
+        return delay
 
     def tick(self, now: float) -> bool:
         """Lets the timers that are due expire. True if anything did: then something is known not to exist."""
@@ -188,7 +201,11 @@ class AdsMachine:
 
     def next_timer(self) -> float | None:
         """When `tick` has something to do."""
-        return min((at for stream in self._streams.values() for at in stream.timers.values()), default=None)
+        timers = (at for stream in self._streams.values() for at in stream.timers.values())
+        held = (
+            stream.held_until for stream in self._streams.values() if stream.replies and stream.held_until
+        )
+        return min((*timers, *held), default=None)
 
     def changed(self) -> dict[str, set[str]]:
         """Names by type whose value or fate changed since the last call."""
@@ -205,15 +222,17 @@ class AdsMachine:
             return []
         messages: list[bytes] = []
         for short, stream in self._streams.items():
-            messages.extend(self._requests(stream))
+            messages.extend(self._requests(stream, now))
             if stream.touched:
                 self._evict(short, stream)
                 if stream.asked:
                     self._arm(short, stream, now)
         return messages
 
-    def _requests(self, stream: _Stream) -> list[bytes]:
+    def _requests(self, stream: _Stream, now: float) -> list[bytes]:
         wanted = self._names(stream)
+        if stream.replies and now < stream.held_until and stream.sent == wanted:
+            return []
         messages: list[bytes] = []
         owed, stream.replies = stream.replies, []
         for index, reply in enumerate(owed):
@@ -280,7 +299,7 @@ class AdsMachine:
 
     # --- one response
 
-    def _respond(self, stream: _Stream, response: WireMessage) -> Received:
+    def _respond(self, stream: _Stream, response: WireMessage, now: float) -> Received:
         batch = sort(response, stream.type, self.cache)
         updated = self._accept(stream, batch, response.version_info)
         rejected = self._reject(stream, batch)
@@ -290,6 +309,7 @@ class AdsMachine:
         if not error:
             stream.version = response.version_info  # DV-01: only what was accepted whole moves it
         stream.nonce = response.nonce
+        self._hold_back(stream, error, now)
         stream.replies.append(_Reply(response.nonce, stream.version, error))
         self._last_error = error
         short = stream.type.short
@@ -297,6 +317,28 @@ class AdsMachine:
         return Received(
             short, response.version_info, not error, tuple(updated), tuple(removed), rejected, error
         )
+
+    def _hold_back(self, stream: _Stream, error: str, now: float) -> None:
+        """Says until when the reply that is now owed is kept, as the theory above has it."""
+        same = (
+            error
+            and error == stream.refused
+            and now < max(stream.held_until, stream.refused_at) + _REFUSAL_MOST
+        )
+        if same:
+            stream.replies.clear()  # of the responses that were refused alike, to answer the newest is enough
+            delay = self._spread(_REFUSAL_FIRST, _REFUSAL_FACTOR, stream.again, _REFUSAL_MOST)
+            stream.again += 1
+            stream.held_until = max(stream.held_until, now + delay)
+        else:
+            stream.again = 0
+            stream.held_until = 0.0
+        stream.refused, stream.refused_at = error, now
+
+    def _spread(self, first: float, factor: float, times: int, most: float) -> float:
+        """A delay that grew so many times, ±20 %."""
+        delay = min(first * factor ** min(times, 64), most)
+        return delay * (1 - _BACKOFF_JITTER + 2 * _BACKOFF_JITTER * self._jitter())
 
     def _accept(self, stream: _Stream, batch: Batch, version: str) -> list[str]:
         """ER-01: what is good comes into force, whatever stands beside it. What nobody asked for is dropped (SW-12)."""
@@ -383,6 +425,7 @@ class AdsMachine:
         for stream in self._streams.values():
             stream.sent, stream.nonce, stream.by_name = None, "", False
             stream.replies.clear()
+            stream.refused, stream.again = "", 0
             stream.timers.clear()  # EX-03
             stream.touched = True
 

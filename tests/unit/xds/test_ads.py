@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import pytest
 
@@ -167,6 +168,72 @@ class TestAnswers:
         first, second = read(ads.outgoing(0))
         assert (first[1], bool(first[4])) == (["a"], True)
         assert (second[1], second[3], second[4]) == (["a", "b"], "n1", "")
+
+    def test_a_server_that_sends_the_same_bad_resources_again_is_answered_ever_later(self):
+        ads, now, sent, received = machine(), 0.0, [], 0
+        opened(ads, cluster=names("a"))
+        while now < 60.0:
+            received += 1  # at once, whenever it is answered
+            ads.received(response("cluster", bad("a"), version=str(received), nonce=f"n{received}"), now)
+            requests = read(ads.outgoing(now))
+            if not requests:
+                due = ads.next_timer()
+                assert due > now
+                assert read(ads.outgoing((now + due) / 2)) == []
+                now = due
+                ads.tick(now)
+                requests = read(ads.outgoing(now))
+            assert [(nonce, bool(text)) for _, _, _, nonce, text in requests] == [(f"n{received}", True)]
+            sent.append(now)
+        assert len(sent) < 15
+        pauses = [later - earlier for earlier, later in itertools.pairwise(sent)]
+        assert pauses[:4] == pytest.approx([0.1, 0.2, 0.4, 0.8])
+        assert max(pauses) == pytest.approx(10.0)
+
+    def test_a_flood_of_the_same_bad_resources_owes_one_answer(self):
+        ads = machine()
+        opened(ads, cluster=names("a"))
+        for number in range(1000):
+            ads.received(response("cluster", bad("a"), nonce=f"n{number}"), number * 0.001)
+        due = ads.next_timer()
+        assert due > 1.0
+        assert [nonce for _, _, _, nonce, _ in read(ads.outgoing(due))] == ["n999"]
+        assert ads.next_timer() is None
+
+    @pytest.mark.parametrize(
+        "what", ["other words", "mended", "after a pause", "other names wanted", "a new stream"]
+    )
+    def test_what_ends_the_holding_back_of_a_refusal(self, what):
+        ads, now = machine(), 2.0
+        opened(ads, cluster=names("a"))
+        for number in range(3):
+            ads.received(response("cluster", bad("a"), nonce=f"n{number}"), 1.0)
+            ads.outgoing(1.0)
+        assert ads.next_timer() is not None
+        resource = {"other words": bad("b"), "mended": build.cluster("a")}.get(what, bad("a"))
+        if what == "other names wanted":
+            ads.set_interest("cluster", names("a", "b"))
+        elif what == "a new stream":
+            ads.closed(now)
+            opened(ads, now)
+        elif what == "after a pause":
+            ads.outgoing(ads.next_timer())
+            now = 12.0
+        if what != "other names wanted":
+            ads.received(response("cluster", resource, nonce="new"), now)
+        requests = read(ads.outgoing(now))
+        assert requests[-1][3] == ("n2" if what == "other names wanted" else "new")
+        assert ads.next_timer() in (None, now + 15.0)
+
+    def test_the_good_beside_it_is_in_force_while_a_refusal_is_held_back(self):
+        ads = machine()
+        opened(ads, cluster=WILD)
+        for version in ("1", "2"):
+            good = build.cluster("good", connect_timeout=float(version))
+            ads.received(response("cluster", bad("a"), good, version=version), 0)
+            assert ads.cache.get("cluster", "good").value.connect_timeout == float(version)
+            ads.outgoing(0)
+        assert ads.next_timer() is not None
 
     def test_an_ack_carries_new_names(self):
         ads = machine()
