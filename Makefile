@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 PYTEST := $(PY) -m pytest
-PIP := $(PY) -m pip install --quiet --disable-pip-version-check --no-input
+INSTALL := bin/python -m pip install --quiet --disable-pip-version-check --no-input
 CODE := meshlib $(wildcard adapters) scripts
 # Each writes what is made of the code, for docs/reference/ above all; with --check it fails when that is out of date.
 GENERATORS := $(wildcard scripts/config_reference.py scripts/config_shapes.py scripts/xds_fields.py)
@@ -93,6 +93,24 @@ fmt: $(VENV)/.stamp-dev ## format the code and write the generated pages
 lock: | $(PY) ## renew locks/, the exact versions that everything here is installed from; LOCK_ARGS=--keep adds only what is new
 	@$(PY) scripts/lock.py $(LOCK_ARGS)
 
+.PHONY: newest
+newest: ## the tests on today's newest versions of everything, in build/newest
+	@rm -rf build/newest
+	@scripts/make_venv.sh build/newest
+	@build/newest/$(INSTALL) -e '.[dev]'
+	@touch build/newest/.stamp-run build/newest/.stamp-dev
+	@$(MAKE) test VENV=build/newest
+
+.PHONY: lowest
+lowest: ## the tests on the lowest versions that pyproject.toml allows, in build/lowest
+	@rm -rf build/lowest
+	@scripts/make_venv.sh build/lowest
+	@build/lowest/bin/python scripts/lock.py --lowest build/lowest.txt
+	@build/lowest/$(INSTALL) -r build/lowest.txt
+	@build/lowest/$(INSTALL) --no-deps --no-build-isolation -e .
+	@touch build/lowest/.stamp-run build/lowest/.stamp-dev
+	@$(MAKE) test VENV=build/lowest
+
 .PHONY: clean
 clean: ## remove what was built, .venv too
 	rm -rf $(VENV) build dist site .hypothesis .mypy_cache .pytest_cache .ruff_cache
@@ -106,12 +124,12 @@ $(PY):
 # What `make demo` needs, and no more, so that the first look comes soon.
 $(VENV)/.stamp-run: pyproject.toml locks/run.txt | $(PY)
 	@echo "setting up $(VENV) …"
-	@$(PIP) --require-hashes -r locks/run.txt
-	@$(PIP) --no-deps --no-build-isolation -e .
+	@$(VENV)/$(INSTALL) --require-hashes -r locks/run.txt
+	@$(VENV)/$(INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.stamp-dev: pyproject.toml locks/dev.txt | $(PY)
 	@echo "setting up $(VENV) for development …"
-	@$(PIP) --require-hashes -r locks/dev.txt
-	@$(PIP) --no-deps --no-build-isolation -e .
+	@$(VENV)/$(INSTALL) --require-hashes -r locks/dev.txt
+	@$(VENV)/$(INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@ $(VENV)/.stamp-run
