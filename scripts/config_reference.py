@@ -38,7 +38,7 @@ of Django and Flask stand between environment and file. Within one table, `serve
 takes the weaker's away.
 
 Seconds are numbers (`0.5`); truth values are not numbers. Relative paths in a file are relative to that file. A key or a
-value that is wrong raises `ConfigError`, which has every problem, one a line: where it came from, the full key, what is
+value that is wrong raises `ConfigError`, which has every problem, one a line: where it came from (of a file its line and column), the full key, what is
 allowed, and the nearest spelling. A dash as the default means: not given.
 
 `Config.source_of("services.reviews.timeout")` says where a value came from.

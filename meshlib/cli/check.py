@@ -18,6 +18,7 @@ from meshlib.model.status import Ignored
 
 if TYPE_CHECKING:
     from meshlib.config import Config
+    from meshlib.config.files import Document
 
 __all__ = ["Report", "check", "inspect", "inspect_environment"]
 
@@ -78,40 +79,40 @@ def inspect_environment() -> Report:
 
 def inspect(path: Path) -> Report:
     """Look at a file by itself, without the environment."""
-    from meshlib.config.files import is_envoy_shape, read
+    from meshlib.config.files import read
 
     name = os.fspath(path)
     try:
-        raw = read(name)
+        file = read(name)
     except ConfigError as problem:
         return Report(name, "meshlib", problems=problem.problems)
-    if is_envoy_shape(raw):
-        problems, ignored = _envoy(name, raw)
+    if file.envoy:
+        problems, ignored = _envoy(file)
         return Report(name, "envoy", problems=problems, ignored=ignored)
     from meshlib.config import load
 
-    return _own(name, lambda: load(name))
+    return _own(name, lambda: load(name), file)
 
 
-def _envoy(name: str, raw: object) -> tuple[tuple[str, ...], tuple[Ignored, ...]]:
+def _envoy(file: Document) -> tuple[tuple[str, ...], tuple[Ignored, ...]]:
     from meshlib.xds.envoy_file import read as understand
 
-    found = understand(raw)
-    return tuple(f"{name}: {problem}" for problem in found.problems), found.ignored
+    found = understand(file.value)
+    return file.told(found.problems), found.ignored
 
 
-def _own(name: str, read: Callable[[], Config]) -> Report:
+def _own(name: str, read: Callable[[], Config], file: Document | None = None) -> Report:
     from meshlib.config import doubts, unsupported
 
     try:
         config = read()
     except ConfigError as problem:
         return Report(name, "meshlib", problems=problem.problems)
-    problems, ignored = list(unsupported(config)), list[Ignored]()
+    problems, ignored = list(unsupported(config, file)), list[Ignored]()
     for step in (_services, _services_file, _bootstrap, _tls):
         for item in step(config):
             problems.append(item) if isinstance(item, str) else ignored.append(item)
-    return Report(name, "meshlib", tuple(problems), doubts(config), tuple(ignored))
+    return Report(name, "meshlib", tuple(problems), doubts(config, file), tuple(ignored))
 
 
 def _services(config: Config) -> Iterator[str | Ignored]:
@@ -130,7 +131,7 @@ def _services_file(config: Config) -> Iterator[str | Ignored]:
     if config.services_file is None:
         return
     try:
-        problems, ignored = _envoy(config.services_file, read(config.services_file))
+        problems, ignored = _envoy(read(config.services_file, envoy=True))
     except ConfigError as problem:
         problems, ignored = tuple(f"services_file: {line}" for line in problem.problems), ()
     yield from problems

@@ -52,10 +52,13 @@ class Refused(Exception):
 
 @dataclass(slots=True)
 class Report:
-    """Collects problems. ``source_at`` tells where the value at a path came from."""
+    """Collects problems. ``source_at`` tells where the value at a path came from, ``told`` what a person is told of
+    that; by default the name of the source.
+    """
 
     source_at: Callable[[Path], Source]
     problems: list[str] = field(default_factory=list)
+    told: Callable[[Path], str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,8 @@ class Place:
 
     def refuse(self, text: str) -> Refused:
         """Notes the problem; the caller raises what it gets."""
-        line = f"{self.source.name}: {key_text(self.path) or 'configuration'}: {text}"
+        origin = self.report.told(self.path) if self.report.told is not None else self.source.name
+        line = f"{origin}: {key_text(self.path) or 'configuration'}: {text}"
         self.report.problems.append(one_line(line))
         return Refused()
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from meshlib.config.files import is_envoy_shape, read, text_of
+from meshlib.config.files import Document, read, text_of
 from meshlib.config.kinds import Place, Refused, Report, did_you_mean, shown
 from meshlib.config.policies import RetryConfig
 from meshlib.config.section import Section, Table, leaves
@@ -77,13 +77,18 @@ _warned: set[str] = set()
 
 @dataclass(slots=True)
 class _Tree:
-    """Layers laid over one another. ``origins``: of every value that is not a table, or an empty one."""
+    """Layers laid over one another. ``origins``: of every value that is not a table, or an empty one; ``files``: what
+    tells the lines of those layers that are files read just now.
+    """
 
     raw: dict[Any, Any] = field(default_factory=dict)
     origins: dict[Path, Source] = field(default_factory=dict)
+    files: dict[Source, Document] = field(default_factory=dict)
 
-    def lay(self, raw: Mapping[Any, Any], source: Source) -> None:
+    def lay(self, raw: Mapping[Any, Any], source: Source, file: Document | None = None) -> None:
         """Puts a layer on top of those that are there."""
+        if file is not None:
+            self.files[source] = file
         self._displace(raw)
         self._lay(self.raw, raw, (), source)
 
@@ -139,9 +144,13 @@ class _Tree:
                 return max(below, key=lambda source: source.rank)
         return DEFAULT
 
+    def _told(self, path: Path) -> str:
+        source = self.source_at(path)
+        return self.files[source].at(path) if source in self.files else source.name
+
     def config(self, *, file: str | None, complete: bool) -> Config:
         """Reads it all. Raises ConfigError with every problem."""
-        report = Report(self.source_at)
+        report = Report(self.source_at, told=self._told)
         try:
             made = Table(Config).parse(self.raw, Place((), report))
         except Refused:
@@ -184,11 +193,11 @@ def load(path: str | os.PathLike[str]) -> Config:
     return tree.config(file=os.path.abspath(path), complete=True)
 
 
-def _file(path: str | os.PathLike[str]) -> tuple[Mapping[str, object], Source]:
-    raw = read(path)
+def _file(path: str | os.PathLike[str]) -> tuple[Mapping[str, object], Source, Document]:
+    found = read(path)
     absolute = os.path.abspath(path)
     source = Source(Rank.FILE, os.fspath(path), os.path.dirname(absolute))
-    return ({"services_file": absolute} if is_envoy_shape(raw) else raw), source
+    return ({"services_file": absolute} if found.envoy else found.value), source, found
 
 
 def resolve(config: ConfigLike = None, environ: Mapping[str, str] | None = None) -> Config:
@@ -253,7 +262,7 @@ def reload(config: Config) -> Config:
     return tree.config(file=config.file, complete=config.complete)
 
 
-def _file_of_variable(path: str) -> tuple[Mapping[str, object], Source]:
+def _file_of_variable(path: str) -> tuple[Mapping[str, object], Source, Document]:
     try:
         return _file(path)
     except ConfigError as problem:

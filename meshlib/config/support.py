@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from meshlib.config.files import Document
 from meshlib.config.routes import RouteConfig
 from meshlib.config.values import Config
 
 __all__ = ["doubts", "unsupported"]
 
 
-def unsupported(config: Config) -> tuple[str, ...]:
-    """One line for each value that is right but comes later; a Mesh refuses a configuration that has any."""
+def unsupported(config: Config, file: Document | None = None) -> tuple[str, ...]:
+    """One line for each value that is right but comes later; a Mesh refuses a configuration that has any. ``file``
+    tells the lines of what came from it.
+    """
     return tuple(
-        f"{_origin(config, key)}: {key}: {text} is not yet supported" for key, text in _later(config)
+        f"{_origin(config, key, file)}: {key}: {text} is not yet supported" for key, text in _later(config)
     )
 
 
-def _origin(config: Config, key: str) -> str:
+def _origin(config: Config, key: str, file: Document | None) -> str:
     try:
-        return config.source_of(key)
+        origin = config.source_of(key)
     except KeyError:
         return "argument"
+    return file.at_key(key) if file is not None and file.name == origin else origin
 
 
 def _later(config: Config) -> Iterator[tuple[str, str]]:
@@ -46,9 +50,9 @@ def _later(config: Config) -> Iterator[tuple[str, str]]:
         yield "adoption.kill_switch", "a kill switch"
 
 
-def doubts(config: Config) -> tuple[str, ...]:
+def doubts(config: Config, file: Document | None = None) -> tuple[str, ...]:
     """One line for each thing that is allowed and yet can hardly be meant: for `meshlib check` and a warning."""
-    return tuple(f"{_origin(config, key)}: {key}: {text}" for key, text in _odd(config))
+    return tuple(f"{_origin(config, key, file)}: {key}: {text}" for key, text in _odd(config))
 
 
 def _odd(config: Config) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""What a route demands beside its path: headers, query parameters, a share of the calls, gRPC.
+"""What a route demands beside its path: headers, query parameters, cookies, a share of the calls, gRPC.
 
 Each becomes a test of a head; :class:`Condition` keeps the words for it, so that a trace can say which one failed.
 """
@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from meshlib.core.lines import ONE_LINE_REQUEST
 from meshlib.core.strings import StringTest, compile_string, describe_string, wire
 from meshlib.model.call import Head
-from meshlib.model.match import HeaderMatch, QueryMatch, RouteMatch
+from meshlib.model.match import CookieMatch, HeaderMatch, QueryMatch, RouteMatch
 
 __all__ = [
     "Condition",
     "compile_conditions",
     "compile_header",
+    "cookie",
     "header_value",
     "header_values_match",
     "integer",
@@ -39,12 +40,13 @@ class Condition:
 
 
 def compile_conditions(match: RouteMatch) -> tuple[Condition, ...]:
-    """All but path and runtime fraction, in Envoy's order: gRPC, headers, query."""
+    """All but path and runtime fraction: gRPC, headers, query, cookies."""
     found: list[Condition] = []
     if match.grpc:
         found.append(Condition(is_grpc, "a gRPC request"))
     found.extend(Condition(compile_header(item), _header_words(item)) for item in match.headers)
     found.extend(Condition(_query(item), _query_words(item)) for item in match.query)
+    found.extend(Condition(_cookie(item), _cookie_words(item)) for item in match.cookies)
     return tuple(found)
 
 
@@ -172,6 +174,33 @@ def _query(match: QueryMatch) -> Callable[[Head], bool]:
     return matches
 
 
+# --- cookies ----------------------------------------------------------------------------------------------------------
+
+
+def cookie(head: Head, name: str) -> str | None:
+    """The value of the first cookie of that name, without the quotation marks around it (measured with Envoy 1.40)."""
+    if head.headers.get("cookie") is None:
+        return None
+    for key, line in head.headers.raw:
+        if key.lower() != b"cookie":
+            continue
+        for pair in line.decode("latin-1").strip(_SPACE).split(";"):
+            own, equals, value = pair.lstrip(_SPACE).partition("=")
+            if equals and own == name:
+                return value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value
+    return None
+
+
+def _cookie(match: CookieMatch) -> Callable[[Head], bool]:
+    name, test, invert = wire(match.name), compile_string(match.string), match.invert
+
+    def matches(head: Head) -> bool:
+        value = cookie(head, name)
+        return (value is not None and test(value)) is not invert
+
+    return matches
+
+
 # --- words ------------------------------------------------------------------------------------------------------------
 
 
@@ -189,3 +218,8 @@ def _query_words(match: QueryMatch) -> str:
     if match.string is not None:
         return f"query parameter {match.name} {describe_string(match.string)}"
     return f"query parameter {match.name} {'present' if match.present is not False else 'absent'}"
+
+
+def _cookie_words(match: CookieMatch) -> str:
+    words = f"cookie {match.name} {describe_string(match.string)}"
+    return f"not ({words})" if match.invert else words

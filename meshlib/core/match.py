@@ -194,7 +194,7 @@ def compile_routes(config: RouteConfiguration) -> CompiledRoutes:
 
 def _path_decides(match: RouteMatch) -> bool:
     always = match.per_million is None or match.per_million >= _MILLION
-    return always and not (match.headers or match.query or match.grpc)
+    return always and not (match.headers or match.query or match.grpc or match.cookies)
 
 
 def _failed(route: CompiledRoute, head: Head, drawn: float | None) -> str:

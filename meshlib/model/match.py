@@ -1,4 +1,4 @@
-"""What a request must look like: its path, headers and query parameters. Routes and retry policies demand it.
+"""What a request must look like: its path, headers, query parameters and cookies. Routes and retry policies demand it.
 
 These are the values that a control plane (or a file) means, already checked; ``core.match`` and ``core.conditions``
 compile them.
@@ -9,7 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-__all__ = ["HeaderMatch", "PathKind", "PathMatch", "QueryMatch", "RouteMatch", "StringKind", "StringMatch"]
+__all__ = [
+    "CookieMatch",
+    "HeaderMatch",
+    "PathKind",
+    "PathMatch",
+    "QueryMatch",
+    "RouteMatch",
+    "StringKind",
+    "StringMatch",
+]
 
 
 class StringKind(Enum):
@@ -53,6 +62,15 @@ class QueryMatch:
     present: bool | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class CookieMatch:
+    """``string`` against the value of the cookie; one that is not there has no match, which ``invert`` makes one."""
+
+    name: str
+    string: StringMatch
+    invert: bool = False
+
+
 class PathKind(Enum):
     PREFIX = "prefix"
     EXACT = "path"
@@ -78,3 +96,4 @@ class RouteMatch:
     query: tuple[QueryMatch, ...] = ()
     per_million: int | None = None
     grpc: bool = False
+    cookies: tuple[CookieMatch, ...] = ()

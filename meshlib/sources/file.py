@@ -176,9 +176,10 @@ class FileSource(Source):
 
         assert self._services is not None
         path = self._services.path
-        made = understand(read(path), self.name)
+        file = read(path, envoy=True)
+        made = understand(file.value, self.name)
         if made.problems:
-            raise ConfigError(problems=[f"{path}: {problem}" for problem in made.problems])
+            raise ConfigError(problems=file.told(made.problems))
         self._ignored = made.ignored
         self._part = made.part
         self.sink.publish(made.part)

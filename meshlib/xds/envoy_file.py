@@ -25,43 +25,10 @@ __all__ = ["EnvoyFile", "read"]
 
 # Keys of a file → short name of the type in their lists.
 _LISTS = {"listeners": "listener", "clusters": "cluster", "routes": "route", "endpoints": "endpoint"}
-# Keys of a bootstrap (`envoy.config.bootstrap.v3.Bootstrap`) that say nothing of calls: reported.
-_BOOTSTRAP = frozenset(
-    (
-        "admin",
-        "application_log_config",
-        "bootstrap_extensions",
-        "cluster_manager",
-        "default_regex_engine",
-        "default_socket_interface",
-        "dynamic_resources",
-        "enable_dispatcher_stats",
-        "fatal_actions",
-        "flags_path",
-        "hds_config",
-        "header_prefix",
-        "inline_headers",
-        "layered_runtime",
-        "node",
-        "node_context_params",
-        "overload_manager",
-        "perf_tracing_file_path",
-        "stats_config",
-        "stats_flush_interval",
-        "stats_flush_on_admin",
-        "stats_server_version_override",
-        "stats_sinks",
-        "tracing",
-        "typed_dns_resolver_config",
-        "use_tcp_for_dns_lookups",
-        "watchdog",
-        "watchdogs",
-        "xds_config_tracker_extension",
-        "xds_delegate_extension",
-    )
-)
-_STATIC = "static_resources"
 _STATIC_KEYS = {"listeners": "listener", "clusters": "cluster"}
+_BOOTSTRAP = "envoy.config.bootstrap.v3.Bootstrap"
+# A file that Envoy watches (`path_config_source`) is a DiscoveryResponse: what stands in one beside the resources.
+_RESPONSE = "envoy.service.discovery.v3.DiscoveryResponse"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,29 +67,38 @@ class _Reader:
         self._places: dict[tuple[str, str], str] = {}
 
     def top(self, data: Mapping[Any, Any]) -> None:
+        bootstrap = schema.spelled(_BOOTSTRAP)
+        beside = schema.spelled(_RESPONSE) if "resources" in data else {}
         for key, value in data.items():
+            field = bootstrap.get(key) if isinstance(key, str) else None
             if key in _LISTS:
                 self._list(_LISTS[key], value, str(key))
             elif key == "resources":
                 self._resources(value, str(key))
-            elif key == _STATIC:
-                self._static(value)
-            elif key in _BOOTSTRAP:
-                self.ignored.append(Ignored("", "bootstrap", str(key), type(value).__name__))
-            else:
-                self._unknown(str(key), (*_LISTS, _STATIC, "resources", *sorted(_BOOTSTRAP)))
+            elif field == "static_resources":
+                self._static(value, str(key))
+            elif field is not None:
+                if value is not None:
+                    self._ignore(str(key), type(value).__name__)
+            elif key not in beside:
+                self._unknown(str(key), (*_LISTS, "resources", *bootstrap))
 
-    def _static(self, value: object) -> None:
+    def _static(self, value: object, path: str) -> None:
+        if value is None:
+            return
         if not isinstance(value, Mapping):
-            self.problems.append(f"{_STATIC}: must be a mapping, not {type(value).__name__}")
+            self.problems.append(f"{path}: must be a mapping, not {type(value).__name__}")
             return
         for key, held in value.items():
             if key in _STATIC_KEYS:
-                self._list(_STATIC_KEYS[key], held, f"{_STATIC}.{key}")
+                self._list(_STATIC_KEYS[key], held, f"{path}.{key}")
             elif key == "secrets":
-                self.ignored.append(Ignored("", "bootstrap", f"{_STATIC}.secrets", "secrets are not read"))
+                self._ignore(f"{path}.secrets", "secrets are not read")
             else:
-                self._unknown(f"{_STATIC}.{key}", (*_STATIC_KEYS, "secrets"))
+                self._unknown(f"{path}.{key}", (*_STATIC_KEYS, "secrets"))
+
+    def _ignore(self, path: str, value: str) -> None:
+        self.ignored.append(Ignored("", "bootstrap", path, value))
 
     def _unknown(self, path: str, known: tuple[str, ...]) -> None:
         name = path.rpartition(".")[2]
@@ -133,10 +109,7 @@ class _Reader:
     def _list(self, short: str, value: object, path: str) -> None:
         if value is None:
             return  # an empty key in YAML
-        if not isinstance(value, list | tuple):
-            self.problems.append(f"{path}: must be a list, not {type(value).__name__}")
-            return
-        for index, item in enumerate(value):
+        for index, item in enumerate(value if isinstance(value, list | tuple) else (value,)):
             here = f"{path}[{index}]"
             given = item.get("@type") if isinstance(item, Mapping) else None
             if given is not None and given != schema.TYPE_URLS[short]:
@@ -146,25 +119,24 @@ class _Reader:
 
     def _resources(self, value: object, path: str) -> None:
         """The shape of Envoy's own resource files: each resource says its type."""
-        if not isinstance(value, list | tuple):
-            self.problems.append(f"{path}: must be a list, not {type(value).__name__}")
+        if value is None:
             return
-        for index, item in enumerate(value):
+        for index, item in enumerate(value if isinstance(value, list | tuple) else (value,)):
             given = item.get("@type") if isinstance(item, Mapping) else None
             short = schema.SHORT_NAMES.get(given, "") if isinstance(given, str) else ""
             if short in _LISTS.values():
                 self._resource(short, item, f"{path}[{index}]")
+            elif short == "secret":
+                self._ignore(f"{path}[{index}]", "secrets are not read")
             else:
                 self.problems.append(
                     f"{path}[{index}].@type: must be one of {', '.join(schema.TYPE_URLS.values())}"
                 )
 
     def _resource(self, short: str, item: object, path: str) -> None:
-        if isinstance(item, Mapping):
-            item = {key: value for key, value in item.items() if key != "@type"}
         kind = schema.type_name(schema.TYPE_URLS[short])
         try:
-            message = schema.from_json(kind, item, path=path)
+            message = schema.from_json(kind, item, path=path, typed=True)
         except schema.JsonError as error:
             self.problems.extend(error.problems)
             self._claim(short, item, path)  # so that who names it is not blamed
@@ -172,16 +144,26 @@ class _Reader:
         except RecursionError:
             self.problems.append(f"{path}: is nested too deep")
             return
+        if short == "listener" and not message.name:
+            message.name = path  # Envoy makes a name up, too
         found = decode.read(short, message, path)
         self.problems.extend(found.problems)
         name = found.name or path
         if (short, name) in self._places:
-            self.problems.append(f"{path}: {short} {name!r} is already at {self._places[short, name]}")
+            self._double(short, name, path)
             return
         self._places[short, name] = path
         self.ignored.extend(Ignored(name, short, field, value) for field, value in found.ignored)
         if found.value is not None:
             self.cache.accept(short, name, found.value, ignored=found.ignored)
+
+    def _double(self, short: str, name: str, path: str) -> None:
+        """Of two listeners with one name Envoy has the first, and says nothing; of other things it refuses the file."""
+        before = self._places[short, name]
+        if short == "listener":
+            self.ignored.append(Ignored(name, short, path, f"the name is already at {before}, which holds"))
+        else:
+            self.problems.append(f"{path}: {short} {name!r} is already at {before}")
 
     def _claim(self, short: str, item: object, path: str) -> None:
         for key in ("name", "cluster_name", "clusterName"):

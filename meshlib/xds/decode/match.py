@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from meshlib.model.match import PathKind, PathMatch, QueryMatch, RouteMatch
+from meshlib.model.match import CookieMatch, PathKind, PathMatch, QueryMatch, RouteMatch
 from meshlib.xds.decode.report import Report, join
 from meshlib.xds.decode.values import boolean, header_match, regex, runtime_fraction, string_match
 from meshlib.xds.schema import WireMessage
@@ -36,6 +36,10 @@ def route_match(message: WireMessage, path: str, report: Report) -> RouteMatch |
         ),
         runtime_fraction(message, "runtime_fraction", path, report),
         message.HasField("grpc"),
+        tuple(
+            _cookie_match(item, f"{join(path, 'cookies')}[{index}]", report)
+            for index, item in enumerate(message.cookies)
+        ),
     )
     if where is None or len(message.dynamic_metadata) or len(message.filter_state):
         return None
@@ -79,3 +83,12 @@ def _query_match(message: WireMessage, path: str, report: Report) -> QueryMatch:
     if which == "string_match":
         return QueryMatch(message.name, string_match(message.string_match, join(path, which), report))
     return QueryMatch(message.name, None, bool(message.present_match) if which else True)
+
+
+def _cookie_match(message: WireMessage, path: str, report: Report) -> CookieMatch:
+    if not message.name:
+        report.problem(join(path, "name"), "must not be empty")
+    if not message.HasField("string_match"):
+        report.problem(join(path, "string_match"), "must be set")
+    string = string_match(message.string_match, join(path, "string_match"), report)
+    return CookieMatch(str(message.name), string, bool(message.invert_match))

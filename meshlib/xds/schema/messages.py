@@ -37,6 +37,7 @@ __all__ = [
     "message",
     "names",
     "pack",
+    "spelled",
     "type_name",
     "type_url",
     "unpack",
@@ -92,6 +93,13 @@ def _collect(descriptors: Any, found: list[str]) -> None:
         if each.name[0].isupper() and each.full_name != _pool.OPAQUE and not each.GetOptions().map_entry:
             found.append(each.full_name.removeprefix(_ROOT))
         _collect(each.nested_types, found)
+
+
+def spelled(name: str) -> dict[str, str]:
+    """The fields of a message (an upstream name) by each way to write one in JSON: snake_case and camelCase."""
+    return {
+        key: field.name for field in descriptor(name).fields for key in (field.camelcase_name, field.name)
+    }
 
 
 def full_name(of: Message | Descriptor) -> str:

@@ -46,6 +46,14 @@ def test_what_cannot_be_used_at_all(tmp_path: Path, name: str, text: str, place:
     assert place in "\n".join(report.problems)
 
 
+def test_what_only_shows_when_it_is_used_has_its_line_too(tmp_path: Path) -> None:
+    text = '[services."a.b:80"]\nendpoints = ["127.0.0.1:1"]\n[sidecar]\nmode = "istio"\n[services.c]\ntimeout = 1\n'
+    path = write(tmp_path / "mesh.toml", text)
+    report = inspect(path)
+    assert [line.partition(": ")[0] for line in report.problems] == [f"{path}:4:1"]
+    assert [line.partition(": ")[0] for line in report.warnings] == [f"{path}:5:1"]
+
+
 def test_what_can_hardly_be_meant_is_a_warning(tmp_path: Path) -> None:
     text = '[services.a]\nendpoints = ["127.0.0.1:1"]\n[[services.a.routes]]\nservice = "b"\n'
     report = inspect(write(tmp_path / "mesh.toml", text))
@@ -87,7 +95,12 @@ def test_problems_of_a_file_of_envoys_have_their_place(tmp_path: Path) -> None:
     data["clusters"].append(build.cluster("d", lb_policy="NONSENSE"))
     path = write(tmp_path / "envoy.json", data)
     report = inspect(path)
-    assert all(line.startswith(f"{path}: ") for line in report.problems)
+    # Written on one line by json.dumps: the column tells them apart.
+    whole = path.read_text()
+    wrong = (("connect_timeout", "soon"), ("lb_policy", "NONSENSE"))
+    for line, (key, value) in zip(report.problems, wrong, strict=True):
+        column = whole.index(f'"{key}": "{value}"') + 1
+        assert line.startswith(f"{path}:1:{column}: "), line
     text = "\n".join(report.problems)
     assert "clusters[0].connect_timeout" in text
     assert "clusters[1]" in text

@@ -280,7 +280,7 @@ class TestEveryProblemOfEveryLayerAtOnce:
             resolve(path if named == "argument" else None, environ)
         assert str(caught.value) == "\n".join(caught.value.problems)
         assert origins(caught.value) == sorted(
-            ["MESHLIB_XDS_SERVER: xds.server", f"{path}: seed", f"{path}: services.a.tiemout"]
+            ["MESHLIB_XDS_SERVER: xds.server", f"{path}:1:2: seed", f"{path}:1:34: services.a.tiemout"]
         )
 
     def test_of_a_mapping_beside_the_environment(self):

@@ -6,10 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshlib.core.conditions import compile_conditions, compile_header, integer, is_grpc, query_parameters
+from meshlib.core.conditions import (
+    compile_conditions,
+    compile_header,
+    cookie,
+    integer,
+    is_grpc,
+    query_parameters,
+)
 from meshlib.model.call import Head
 from meshlib.model.headers import Headers
 from meshlib.model.match import (
+    CookieMatch,
     HeaderMatch,
     PathKind,
     PathMatch,
@@ -197,3 +205,45 @@ def test_words():
         'query parameter q exact "gold"',
         "query parameter p present",
     ]
+
+
+@pytest.mark.parametrize(
+    ("lines", "value"),
+    [
+        ([], None),
+        (["a=1"], "1"),
+        (["b=2; a=1"], "1"),
+        (["b=2;a=1"], "1"),
+        (["b=2,a=1"], None),
+        (["a=2; a=1"], "2"),
+        (["a=2", "a=1"], "2"),
+        (["x=y", "a=1"], "1"),
+        (["A=1"], None),
+        (['a="x y"'], "x y"),
+        (['a=""'], ""),
+        (['a="'], '"'),
+        (['a="1'], '"1'),
+        (["a="], ""),
+        (["a"], None),
+        (["a; a=1"], "1"),
+        (["a = 1"], None),
+        (["a= 1"], " 1"),
+        (["a=1 ;b=2"], "1 "),
+        (["a=1=2"], "1=2"),
+        ([" \ta=1 "], "1"),
+        ([";;a=1"], "1"),
+    ],
+)
+def test_the_value_of_a_cookie(lines, value):
+    assert cookie(head(*(("Cookie", line) for line in lines)), "a") == value
+
+
+def test_cookies_are_a_condition_and_inversion_makes_absence_match():
+    def fits(invert, *lines):
+        match = RouteMatch(PathMatch(PathKind.PREFIX, "/"), cookies=(CookieMatch("a", EXACT, invert),))
+        (condition,) = compile_conditions(match)
+        assert condition.words == ('not (cookie a exact "gold")' if invert else 'cookie a exact "gold"')
+        return condition.test(head(*(("Cookie", line) for line in lines)))
+
+    assert [fits(False, "a=gold"), fits(False, "a=silver"), fits(False)] == [True, False, False]
+    assert [fits(True, "a=gold"), fits(True, "a=silver"), fits(True)] == [False, True, True]

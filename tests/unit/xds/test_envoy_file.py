@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshlib.testing import build
+from meshlib.xds import schema
 from meshlib.xds.envoy_file import read
 
 ROUTES = build.route_config("r", build.virtual_host("v", build.route(cluster="c")))
@@ -53,6 +54,63 @@ def test_a_bootstrap():
     assert [each.field for each in made.ignored] == ["node", "admin", "static_resources.secrets"]
 
 
+def test_a_bootstrap_in_the_other_spelling():
+    data = {
+        "staticResources": {"clusters": plain(build.cluster("c", ["10.0.0.1:80"]))},
+        "dynamicResources": {},
+        "layeredRuntime": {},
+        "statsFlushInterval": None,
+        "enableWorkerCpuAffinity": True,
+    }
+    made = read(data)
+    assert made.problems == ()
+    assert set(made.part.clusters) == {"c"}
+    assert [each.field for each in made.ignored] == [
+        "dynamicResources",
+        "layeredRuntime",
+        "enableWorkerCpuAffinity",
+    ]
+
+
+def test_listeners_without_a_name_have_one_of_their_own():
+    def nameless(port):
+        return {
+            key: value
+            for key, value in plain(build.listener("", ROUTES, address=f"127.0.0.1:{port}"))[0].items()
+            if key != "name"
+        }
+
+    listeners = [nameless(8001), nameless(8002), {**nameless(8003), "name": ""}]
+    made = read(
+        {"static_resources": {"listeners": listeners, "clusters": plain(build.cluster("c", ["10.0.0.1:80"]))}}
+    )
+    assert made.problems == ()
+    assert [
+        (each.name, each.addresses[0].port, each.chains[0].http.routes.name) for each in made.part.sidecar
+    ] == [(f"static_resources.listeners[{index}]", 8001 + index, "r") for index in range(3)]
+
+
+def test_of_two_listeners_with_one_name_the_first_holds_as_in_envoy():
+    listeners = plain(*(build.listener("l", ROUTES, address=f"127.0.0.1:{port}") for port in (8001, 8002)))
+    made = read({"listeners": listeners, "clusters": plain(build.cluster("c", ["10.0.0.1:80"]))})
+    assert made.problems == ()
+    assert [each.addresses[0].port for each in made.part.sidecar] == [8001]
+    assert [(each.resource, each.field) for each in made.ignored] == [("l", "listeners[1]")]
+
+
+def test_what_stands_beside_the_resources_of_a_response():
+    data = {
+        "version_info": "7",
+        "typeUrl": "x",
+        "nonce": "n",
+        "resources": [build.cluster("c", ["10.0.0.1:80"]), {"@type": schema.SECRET, "name": "s"}],
+    }
+    made = read(data)
+    assert made.problems == ()
+    assert set(made.part.clusters) == {"c"}
+    assert [each.field for each in made.ignored] == ["resources[1]"]
+
+
 def test_resources_that_say_their_type():
     data = {"resources": [build.listener("l", ROUTES), build.cluster("c", ["10.0.0.1:80"])]}
     made = read(data)
@@ -77,7 +135,12 @@ def test_what_is_not_honoured_is_told_with_its_place():
     [
         ([], "must be a mapping with listeners, clusters, routes, endpoints, not list"),
         ({"listenrs": []}, "listenrs: is not known; did you mean listeners?"),
-        ({"clusters": {}}, "clusters: must be a list, not dict"),
+        ({"clusters": {}}, "clusters[0].name: must not be empty"),
+        ({"clusters": 7}, "clusters[0]: must be a mapping"),
+        ({"version_info": "1", "clusters": []}, "version_info: is not known"),
+        ({"resources": [{"@type": 5}]}, "resources[0].@type: must be one of"),
+        ({"resources": [[]]}, "resources[0].@type: must be one of"),
+        ({5: 1}, "5: is not known"),
         ({"static_resources": {"cluster": []}}, "static_resources.cluster: is not known; did you mean clusters?"),
         ({"static_resources": 1}, "static_resources: must be a mapping, not int"),
         ({"clusters": [7]}, "clusters[0]: must be a mapping (envoy.config.cluster.v3.Cluster), not 7"),

@@ -263,7 +263,7 @@ class TestJson:
                 "filter_chains": [{"filters": [{"name": []}]}, 7],
                 "drain_type": "SOMETIMES",
                 "default_filter_chain": {"transport_socket_connect_timeout": "soon"},
-                "use_original_dst": "yes",
+                "use_original_dst": "maybe",
             },
         )
         assert [line.partition(": ")[0] for line in found] == [
@@ -349,8 +349,8 @@ class TestJson:
                 [0, 80, "80", 4294967295, 80.0],
                 [-1, 2**32, 1.5, True, "x", "1" * 5000, [], float("nan")],
             ),
-            ("protocol", ["TCP", 1], ["tcp", 1.5, True, []]),
-            ("ipv4_compat", [True, False], [0, 1, "true", None.__class__]),
+            ("protocol", ["TCP", "tcp", "Udp", 1, "1", 1.0], ["tpc", "", " TCP", 1.5, "1.0", True, []]),
+            ("ipv4_compat", [True, False, "true", "FALSE", "y", "0"], [0, 1, "2", "", [], None.__class__]),
             ("address", ["", "ü"], [1, b"x", [], "\ud800"]),
         ],
     )
@@ -365,14 +365,91 @@ class TestJson:
     def test_durations(self, value):
         assert schema.from_json("google.protobuf.Duration", value).ToTimedelta is not None
 
-    @pytest.mark.parametrize("value", ["1", "s", "1m", "315576000001s", "nans", "1e3s", 5, ""])
+    @pytest.mark.parametrize(
+        ("value", "seconds", "nanos"),
+        [
+            ("1.5s", 1, 500_000_000),
+            ("-0.000000001s", 0, -1),
+            ("-1.25s", -1, -250_000_000),
+            ({"seconds": 60}, 60, 0),
+            ({"seconds": "2", "nanos": 5}, 2, 5),
+        ],
+    )
+    def test_durations_mean_what_they_say(self, value, seconds, nanos):
+        made = schema.from_json("google.protobuf.Duration", value)
+        assert (made.seconds, made.nanos) == (seconds, nanos)
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "1",
+            "s",
+            "1m",
+            "315576000001s",
+            "nans",
+            "1e3s",
+            5,
+            "",
+            ".5s",
+            "1.s",
+            "+1s",
+            "1.0123456789s",
+            {"second": 1},
+        ],
+    )
     def test_durations_that_are_none(self, value):
         assert problems("google.protobuf.Duration", value)
 
-    def test_bytes_are_base64(self):
+    @pytest.mark.parametrize(
+        ("value", "number"),
+        [("010", 10), ("0x10", 16), ("0x1p3", 8), ("3e4", 30_000), ("+7", 7), ({"value": "5"}, 5), ({}, 0)],
+    )
+    def test_numbers_as_text_mean_what_they_say(self, value, number):
+        assert schema.from_json("google.protobuf.UInt32Value", value).value == number
+
+    @pytest.mark.parametrize(
+        ("value", "held"),
+        [
+            ("AAE=", b"\x00\x01"),
+            ("AAE", b"\x00\x01"),
+            ("-_-_", b"\xfb\xff\xbf"),
+            ("+/+/", b"\xfb\xff\xbf"),
+            ("", b""),
+        ],
+    )
+    def test_bytes_are_base64(self, value, held):
         name = "envoy.config.core.v3.DataSource"
-        assert schema.from_json(name, {"inline_bytes": "AAE="}).inline_bytes == b"\x00\x01"
-        assert problems(name, {"inline_bytes": "no base64!"})
+        assert schema.from_json(name, {"inline_bytes": value}).inline_bytes == held
+
+    @pytest.mark.parametrize("value", ["no base64!", "A", "AAE==", "YW Jj", "é", 5, ["AAE="]])
+    def test_bytes_that_are_none(self, value):
+        assert problems("envoy.config.core.v3.DataSource", {"inline_bytes": value})
+
+    def test_one_value_stands_for_a_list(self):
+        made = schema.from_json(
+            "envoy.config.route.v3.RouteConfiguration", {"virtual_hosts": {"name": "v", "domains": "a"}}
+        )
+        assert [(host.name, list(host.domains)) for host in made.virtual_hosts] == [("v", ["a"])]
+
+    def test_lists_in_lists_are_one(self):
+        made = schema.from_json("envoy.config.route.v3.VirtualHost", {"domains": [["a"], [["b"], "c"]]})
+        assert list(made.domains) == ["a", "b", "c"]
+        endless = []
+        endless.append(endless)
+        (line,) = problems("envoy.config.route.v3.VirtualHost", {"domains": endless})
+        assert "nested deeper" in line
+
+    def test_null_in_a_list_is_an_empty_value(self):
+        made = schema.from_json("envoy.config.route.v3.VirtualHost", {"domains": [None], "routes": [None]})
+        assert (list(made.domains), len(made.routes)) == ([""], 1)
+
+    def test_a_field_in_both_spellings_has_the_last_value(self):
+        made = schema.from_json(CLUSTER, {"connect_timeout": "1s", "connectTimeout": "2s"})
+        assert made.connect_timeout.seconds == 2
+
+    def test_of_a_oneof_only_one_may_be_set(self):
+        (line,) = problems("envoy.config.route.v3.RouteMatch", {"prefix": "/", "path": "/a"})
+        assert line == "path: cannot stand beside prefix: only one of them may be set"
 
     def test_numbers_that_json_has_no_name_for(self):
         name = "envoy.type.v3.Percent"

@@ -53,12 +53,20 @@ LISTENER = {
     ),
     "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy": rules(
         honoured="cluster weighted_clusters",
-        void="stat_prefix",
-        notes={"weighted_clusters": "the first with the greatest weight stands for all"},
+        reported="on_demand metadata_match max_connect_attempts backoff_options hash_policy tunneling_config"
+        " idle_timeout upstream_idle_timeout max_downstream_connection_duration"
+        " max_downstream_connection_duration_jitter_percentage proxy_protocol_tlvs upstream_connect_mode",
+        void="stat_prefix downstream_idle_timeout access_log access_log_flush_interval flush_access_log_on_connected"
+        " access_log_options max_early_data_bytes",
+        notes={
+            "weighted_clusters": "the first with the greatest weight stands for all",
+            "metadata_match": "subsets are not supported yet",
+            "tunneling_config": "no tunnel is made",
+        },
     ),
     "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster": rules(honoured="clusters"),
     "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight": rules(
-        honoured="name weight"
+        honoured="name weight", reported="metadata_match"
     ),
     f"{_HCM}HttpConnectionManager": rules(
         honoured="rds route_config http_filters common_http_protocol_options strip_matching_host_port"

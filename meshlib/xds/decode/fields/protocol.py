@@ -10,6 +10,26 @@ _SERVICE = "envoy.service.discovery.v3."
 _DELTA = "delta xDS is not there yet"
 
 PROTOCOL = {
+    "envoy.config.bootstrap.v3.Bootstrap": rules(
+        honoured="static_resources",
+        reported="node node_context_params dynamic_resources cluster_manager hds_config flags_path stats_sinks"
+        " deferred_stat_options stats_config stats_flush_interval stats_flush_on_admin stats_eviction_interval watchdog"
+        " watchdogs tracing layered_runtime admin overload_manager enable_dispatcher_stats header_prefix"
+        " stats_server_version_override use_tcp_for_dns_lookups dns_resolution_config typed_dns_resolver_config"
+        " bootstrap_extensions fatal_actions config_sources default_config_source default_socket_interface"
+        " certificate_provider_instances inline_headers perf_tracing_file_path default_regex_engine"
+        " xds_delegate_extension xds_config_tracker_extension listener_manager application_log_config"
+        " grpc_async_client_manager_config memory_allocator_manager enable_worker_cpu_affinity",
+        notes={
+            "static_resources": "read from a file in Envoy's shape",
+            "node": "`node` of the configuration says who we are",
+            "dynamic_resources": "`xds` of the configuration says where the control plane is",
+            "tracing": "spans are made as OpenTelemetry is set up in this process",
+        },
+    ),
+    "envoy.config.bootstrap.v3.Bootstrap.StaticResources": rules(
+        honoured="listeners clusters", reported="secrets"
+    ),
     f"{_SERVICE}DiscoveryRequest": rules(
         honoured="version_info node resource_names type_url response_nonce error_detail",
         void="resource_locators",

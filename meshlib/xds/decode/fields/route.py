@@ -62,7 +62,7 @@ ROUTE = {
     ),
     f"{_ROUTE}RouteMatch": rules(
         honoured="prefix path safe_regex path_separated_prefix case_sensitive runtime_fraction headers"
-        " query_parameters grpc tls_context",
+        " query_parameters cookies grpc tls_context",
         rejected="path_match_policy",
         reported="connect_matcher dynamic_metadata filter_state",
         notes={
@@ -81,6 +81,7 @@ ROUTE = {
         " string_match invert_match treat_missing_header_as_empty"
     ),
     f"{_ROUTE}QueryParameterMatcher": rules(honoured="name string_match present_match"),
+    f"{_ROUTE}CookieMatcher": rules(honoured="name string_match invert_match"),
     f"{_ROUTE}WeightedCluster": rules(
         honoured="clusters",
         reported="header_name use_hash_policy",

@@ -1,6 +1,7 @@
 """The wire tables, one module per message family; `TABLES` joins them."""
 
 from meshlib.xds.schema.tables.balancing import BALANCING
+from meshlib.xds.schema.tables.bootstrap import BOOTSTRAP
 from meshlib.xds.schema.tables.cluster import CLUSTER
 from meshlib.xds.schema.tables.core import CORE
 from meshlib.xds.schema.tables.discovery import DISCOVERY
@@ -13,4 +14,4 @@ from meshlib.xds.schema.tables.values import VALUES
 
 __all__ = ["TABLES"]
 
-TABLES = (BALANCING, CLUSTER, CORE, DISCOVERY, ENDPOINT, FILTERS, LISTENER, ROUTE, TLS, VALUES)
+TABLES = (BALANCING, BOOTSTRAP, CLUSTER, CORE, DISCOVERY, ENDPOINT, FILTERS, LISTENER, ROUTE, TLS, VALUES)

@@ -176,14 +176,35 @@ message HttpFilter
 package envoy.extensions.filters.network.tcp_proxy.v3
 
 message TcpProxy
-   1 stat_prefix       string
-   2 cluster           string @cluster_specifier
-  10 weighted_clusters .WeightedCluster @cluster_specifier
+   1 stat_prefix                                          string
+   2 cluster                                              string @cluster_specifier
+  10 weighted_clusters                                    .WeightedCluster @cluster_specifier
+  14 on_demand                                            opaque
+   9 metadata_match                                       core.Metadata
+   8 idle_timeout                                         pb.Duration
+   3 downstream_idle_timeout                              pb.Duration
+   4 upstream_idle_timeout                                pb.Duration
+   5 access_log                                           [opaque]
+   7 max_connect_attempts                                 pb.UInt32Value
+  18 backoff_options                                      opaque
+  11 hash_policy                                          [opaque]
+  12 tunneling_config                                     opaque
+  13 max_downstream_connection_duration                   pb.Duration
+  20 max_downstream_connection_duration_jitter_percentage type.Percent
+  15 access_log_flush_interval                            pb.Duration
+  16 flush_access_log_on_connected                        bool
+  17 access_log_options                                   opaque
+  19 proxy_protocol_tlvs                                  [opaque]
+  21 upstream_connect_mode                                UpstreamConnectMode
+  22 max_early_data_bytes                                 pb.UInt32Value
+
+enum UpstreamConnectMode IMMEDIATE=0 ON_DOWNSTREAM_DATA=1 ON_DOWNSTREAM_TLS_HANDSHAKE=2
 
 message TcpProxy.WeightedCluster
    1 clusters [TcpProxy.WeightedCluster.ClusterWeight]
 
 message TcpProxy.WeightedCluster.ClusterWeight
-   1 name   string
-   2 weight uint32
+   1 name           string
+   2 weight         uint32
+   3 metadata_match core.Metadata
 """

@@ -89,6 +89,7 @@ message RouteMatch
   11 tls_context           .TlsContextMatchOptions
   13 dynamic_metadata      [opaque]
   16 filter_state          [opaque]
+  17 cookies               [CookieMatcher]
 
 message RouteMatch.GrpcRouteMatchOptions
 
@@ -115,6 +116,11 @@ message QueryParameterMatcher
    1 name          string
    5 string_match  matcher.StringMatcher @query_parameter_match_specifier
    6 present_match bool @query_parameter_match_specifier
+
+message CookieMatcher
+   1 name         string
+   2 string_match matcher.StringMatcher
+   3 invert_match bool
 
 message WeightedCluster
    1 clusters           [.ClusterWeight]
