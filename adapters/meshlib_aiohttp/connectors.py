@@ -14,6 +14,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from meshlib.core.effects import Finish, Pass, Reply, Send, Wait
 from meshlib.errors import NotReady
+from meshlib.interceptors import CallPath
 from meshlib.mesh import runtime_of
 from meshlib.model.call import CallOptions, Outcome, OutcomeKind
 from meshlib.transports.info import attach
@@ -28,9 +29,12 @@ if TYPE_CHECKING:
     from meshlib.mesh import Mesh
     from meshlib.runtime.runtime import Runtime
 
-__all__ = ["Connector", "adopt", "connector"]
+__all__ = ["Connector", "adopt", "call_path", "connector"]
 
 _NO_RETRY = CallOptions(retry=False)
+
+#: Tools that replace ``ClientSession._request`` stand above ours; left are those beneath.
+call_path = CallPath((aiohttp.TCPConnector, "connect"))
 
 
 def connector(mesh: Mesh | None = None, **options: Any) -> Connector:
@@ -57,7 +61,7 @@ class Connector(aiohttp.TCPConnector):
         if leg is not None:
             return await leg.connect(self, super().connect, req, traces, timeout)
         runtime = self._mesh_runtime()
-        if runtime.config.disabled or req.proxy is not None:
+        if runtime.config.disabled or req.proxy is not None or call_path.intercepted():
             return await super().connect(req, traces, timeout)
         wait = timeout.sock_connect or timeout.connect or 5.0
         try:

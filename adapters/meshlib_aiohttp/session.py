@@ -19,7 +19,7 @@ from meshlib.errors import MeshError, NotReady
 from meshlib.mesh import only_by_name, runtime_of
 from meshlib.transports.drive import drive_async
 from meshlib_aiohttp.calls import Direct, Performance, known, not_ready, refusal
-from meshlib_aiohttp.connectors import Connector, adopt
+from meshlib_aiohttp.connectors import Connector, adopt, call_path
 from meshlib_aiohttp.messages import options_type, target_of
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class OneCall:
 
     async def _handle(self, request: Any, handler: Handler) -> Any:
         runtime = self._runtime()
-        if runtime.config.disabled:
+        if runtime.config.disabled or call_path.intercepted():
             return await handler(request)
         if request.proxy is not None:
             _notice(runtime, request)
@@ -174,7 +174,8 @@ class OneCall:
 def request_through(session: Any, options: dict[str, Any], runtime: Callable[[], Runtime]) -> dict[str, Any]:
     """The keyword arguments of ``_request`` for a call through the mesh; ``options`` are those that were given."""
     chosen = options_type(options.pop("meshlib", None))
-    connector = session._connector
+    # An instrumentation (ddtrace's) may have put an object of its own around it.
+    connector = getattr(session._connector, "__wrapped__", session._connector)
     if not adopt(connector):
         return options
     middlewares = options.get("middlewares")

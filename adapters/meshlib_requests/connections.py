@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib3 import connection
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
+from meshlib.interceptors import own_class
 from meshlib.transports.wire.guard import Guard
 from meshlib.transports.wire.readable import readable
 from meshlib_requests.heads import Head, line
@@ -178,7 +179,7 @@ class _Bounded:
         return sock
 
 
-class HTTPConnection(_Bounded, connection.HTTPConnection):  # type: ignore[misc]  # response_class is a method here
+class HTTPConnection(_Bounded, own_class(connection, "HTTPConnection")):  # type: ignore[misc]  # response_class is a method here
     """In plain text."""
 
     def _new_conn(self) -> socket.socket:
@@ -188,5 +189,5 @@ class HTTPConnection(_Bounded, connection.HTTPConnection):  # type: ignore[misc]
         return sock
 
 
-class HTTPSConnection(_Bounded, connection.HTTPSConnection):  # type: ignore[misc]  # as above
+class HTTPSConnection(_Bounded, own_class(connection, "HTTPSConnection")):  # type: ignore[misc]  # as above
     """Over TLS."""

@@ -23,6 +23,7 @@ from urllib3.util.url import parse_url
 
 from meshlib.deadlines import current_deadline
 from meshlib.errors import DeadlineExceeded, MeshError, NotReady, UnknownService
+from meshlib.interceptors import CallPath
 from meshlib.model.call import CallInfo, Response
 from meshlib.runtime.process import Local
 from meshlib_requests.answers import ordered
@@ -44,6 +45,8 @@ __all__ = ["Front", "adopt", "let_go", "notice_proxy"]
 
 _log = logging.getLogger("meshlib")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+#: Whose connection classes tools replace.
+_LIBRARIES = frozenset({"botocore", "urllib3"})
 #: The mesh ordered retries and made them; urllib3 makes none, and says what it says then. As requests' own default.
 _NO_MORE = Retry(0, read=False)
 #: After which urllib3 may try again; and what the mesh refuses.
@@ -58,8 +61,10 @@ class Front:
     Attributes:
         runtime: Gives the runtime whose rules hold.
         arguments: What the pool was made with, beside its host and port.
+        call_path: What a call of a pool of this class comes by.
     """
 
+    call_path: CallPath
     scheme: str
     host: str
     port: int | None
@@ -128,7 +133,7 @@ class Front:
             return super(Front, self).urlopen(method, url, headers=headers, timeout=timeout, **own, **options)  # type: ignore[misc]
 
         path = self._path(url)
-        if runtime.config.disabled or self.proxy is not None or not path:
+        if runtime.config.disabled or self.proxy is not None or not path or self.call_path.intercepted():
             return plain()
         asked = Asked(method, path, lines, self._authority, self._timeout(timeout), dict(options))
         return self._carry(
@@ -383,12 +388,23 @@ def _abandon(lanes: dict[Any, Lane]) -> None:
 # --- managers -----------------------------------------------------------------------------------------------------------
 
 
+def _call_path(kind: type) -> CallPath:
+    """``urlopen`` and the connections of ``kind``, as far as these are urllib3's or botocore's own."""
+    libraries = [cls for cls in kind.__mro__ if cls.__module__.partition(".")[0] in _LIBRARIES]
+    methods = [(connectionpool.HTTPConnectionPool, name) for name in ("urlopen", "_make_request")]
+    return CallPath(*methods, *((cls, "ConnectionCls") for cls in libraries if "ConnectionCls" in vars(cls)))
+
+
 class HTTPConnectionPool(Front, connectionpool.HTTPConnectionPool):  # type: ignore[misc]
     """urllib3's pool of a host, in the mesh."""
+
+    call_path = _call_path(connectionpool.HTTPConnectionPool)
 
 
 class HTTPSConnectionPool(Front, connectionpool.HTTPSConnectionPool):  # type: ignore[misc]
     """The same over TLS."""
+
+    call_path = _call_path(connectionpool.HTTPSConnectionPool)
 
 
 _fronts: dict[type, type] = {
@@ -409,7 +425,7 @@ def _maker(kind: Any, runtime: Callable[[], Runtime]) -> Any:
         return kind
     cls = _fronts.get(kind)
     if cls is None:
-        cls = _fronts[kind] = type(kind.__name__, (Front, kind), {})
+        cls = _fronts[kind] = type(kind.__name__, (Front, kind), {"call_path": _call_path(kind)})
 
     def make(host: str, port: int | None = None, **arguments: Any) -> Any:
         front = cls(host, port, **arguments)

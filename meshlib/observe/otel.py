@@ -5,8 +5,9 @@ in the caller's context, be that a thread's or a task's, and spans of the caller
 
 Somebody else's instrumentation may make spans of the same calls:
 
-- It wraps us and says so by the context key of the contrib packages: then there is no span and no metric of ours, and
-  what only we know (cluster, endpoint, which try it is) is added to the span that is there.
+- It wraps us, and says so by the context key of the contrib packages or because the current span is one that a contrib
+  package made for an HTTP call: then there is no span and no metric of ours, and what only we know (cluster, endpoint,
+  which try it is) is added to the span that is there.
 - It lies under us, where a call goes out by the host library's own transport (``via`` is ``"direct"``): then the key is
   set for that call. A call of the mesh that is made inside it (by a body that is being generated) finds our own mark
   beside the key, and is told as usual.
@@ -48,6 +49,11 @@ __all__ = ["Telemetry"]
 _SUPPRESS: str = getattr(contexts, "_SUPPRESS_INSTRUMENTATION_KEY", "suppress_instrumentation")
 _SUPPRESS_HTTP: str = getattr(contexts, "_SUPPRESS_HTTP_INSTRUMENTATION_KEY", "suppress_http_instrumentation")
 _OURS = contexts.create_key("meshlib")
+
+#: Whose client spans are of one HTTP call; those of httpx and aiohttp set no key.
+_CONTRIB = frozenset(
+    f"opentelemetry.instrumentation.{name}" for name in ("aiohttp_client", "httpx", "requests", "urllib3")
+)
 
 #: Of a span's attributes, those of the conventions' histogram.
 _MEASURED = ("http.request.method", "server.address", "server.port")
@@ -95,8 +101,9 @@ class Telemetry:
         context = contexts.get_current()
         if context.get(_SUPPRESS):
             return
-        if context.get(_SUPPRESS_HTTP) and not context.get(_OURS):
-            trace.get_current_span(context).set_attributes(mesh_attributes(event))
+        around = trace.get_current_span(context)
+        if (context.get(_SUPPRESS_HTTP) and not context.get(_OURS)) or _is_of_the_call(around):
+            around.set_attributes(mesh_attributes(event))
             return
         context = _inherited(context)
         attributes = start_attributes(event, self._methods)
@@ -131,6 +138,14 @@ class Telemetry:
             _finish(begun.span, outcome, found, error)
         begun.span.end()
         self._instruments.duration(outcome.seconds, {**begun.measured, **found}, begun.context)
+
+
+def _is_of_the_call(span: Any) -> bool:
+    """Whether an instrumentation of a host library made ``span`` for the call that is being made."""
+    scope = getattr(span, "instrumentation_scope", None)
+    return (
+        scope is not None and scope.name in _CONTRIB and span.is_recording() and span.kind is SpanKind.CLIENT
+    )
 
 
 def _finish(span: Any, outcome: Outcome, found: dict[str, Any], error: str) -> None:

@@ -1,7 +1,6 @@
 """httpx and httpx2: the transports that their clients make by themselves go through the mesh.
 
-A transport of the application's own, a proxy's, and one to a Unix socket are left alone. So is every transport while a
-mocking tool stands where httpcore's pools were.
+A transport of the application's own, a proxy's, and one to a Unix socket are left alone.
 """
 
 from __future__ import annotations
@@ -53,12 +52,10 @@ class _Face:
         self._pool_name = pool
         self._method = method
         self._pool: Any = None
-        self._genuine: Any = None
 
     def note(self, core: ModuleType) -> None:
         """Httpcore is there, and nobody has touched it yet."""
         self._pool = getattr(core, self._pool_name)
-        self._genuine = getattr(self._pool, self._method)
 
     def handle(self, original: Callable[..., Any]) -> Any:
         @functools.wraps(original)
@@ -102,9 +99,13 @@ class _Face:
         """What carries the transport's calls; None: they are its own."""
         state = vars(transport)
         pool = state.get("_pool")
-        if type(pool) is not self._pool or getattr(self._pool, self._method) is not self._genuine:
+        if (
+            type(pool) is not self._pool
+            or state.get("_meshlib_plain")
+            or getattr(pool, "_uds", None) is not None
+        ):
             return None
-        if state.get("_meshlib_plain") or getattr(pool, "_uds", None) is not None or runtime() is OFF:
+        if runtime() is OFF:
             return None
         ours = state.get(_OURS)
         if ours is None:

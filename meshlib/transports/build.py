@@ -7,6 +7,7 @@ import ssl
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from meshlib.interceptors import CallPath
 from meshlib.model.policy import RetryPolicy
 from meshlib.transports.http import BodyLogic, SyncTransport
 from meshlib.transports.http_async import AsyncBodyLogic, AsyncTransport
@@ -88,7 +89,7 @@ def sync_transport(kit: Kit, runtime: Callable[[], Runtime], options: dict[str, 
     context = _context(kit, options)
     own = partial(_plain, kit.httpx.HTTPTransport, {**options, "verify": context, "cert": None})
     body = type("Body", (BodyLogic, kit.httpx.SyncByteStream), {})
-    return SyncTransport(kit, runtime, _settings(kit, context, options), own, body)
+    return SyncTransport(kit, runtime, _settings(kit, context, options), own, body, kit.path)
 
 
 def async_transport(kit: Kit, runtime: Callable[[], Runtime], options: dict[str, Any]) -> Any:
@@ -98,7 +99,7 @@ def async_transport(kit: Kit, runtime: Callable[[], Runtime], options: dict[str,
     context = _context(kit, options)
     own = partial(_plain, kit.httpx.AsyncHTTPTransport, {**options, "verify": context, "cert": None})
     body = type("AsyncBody", (AsyncBodyLogic, kit.httpx.AsyncByteStream), {})
-    return AsyncTransport(kit, runtime, _settings(kit, context, options), own, body)
+    return AsyncTransport(kit, runtime, _settings(kit, context, options), own, body, kit.async_path)
 
 
 def _plain(kind: Any, options: dict[str, Any]) -> Any:
@@ -140,12 +141,13 @@ def around(
         retry=_connect_retries(pool._retries),
     )
     own = partial(_Inner, handle, method)
+    # A tool that stands before the library's transport has passed the call on.
+    path = CallPath((type(pool), method))
     if method == "handle_request":
-        return SyncTransport(
-            kit, runtime, settings, own, type("Body", (BodyLogic, kit.httpx.SyncByteStream), {})
-        )
+        body = type("Body", (BodyLogic, kit.httpx.SyncByteStream), {})
+        return SyncTransport(kit, runtime, settings, own, body, path)
     body = type("AsyncBody", (AsyncBodyLogic, kit.httpx.AsyncByteStream), {})
-    return AsyncTransport(kit, runtime, settings, own, body)
+    return AsyncTransport(kit, runtime, settings, own, body, path)
 
 
 def default_timeout(kit: Kit) -> Any:

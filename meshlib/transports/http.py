@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from meshlib.core.resolve import Resolution
+    from meshlib.interceptors import CallPath
     from meshlib.model.call import Outcome
     from meshlib.runtime.runtime import Runtime
     from meshlib.transports.kit import Kit
@@ -47,7 +48,7 @@ class SyncTransport:
     """What ``Transport`` does; the class of the host library is mixed in by ``client.py``.
 
     Thread-safe. ``runtime`` gives this process's runtime; ``direct`` makes the host library's own transport, for
-    calls that are not of the mesh.
+    calls that are not of the mesh; ``path`` is what those come by.
     """
 
     def __init__(
@@ -57,8 +58,10 @@ class SyncTransport:
         settings: Settings,
         direct: Callable[[], Any],
         body: type,
+        path: CallPath,
     ) -> None:
         self._kit = kit
+        self._path = path
         self._runtime = runtime
         self._settings = settings
         self._make_direct = direct
@@ -70,7 +73,7 @@ class SyncTransport:
     def handle_request(self, request: Any) -> Any:
         """The host library's contract."""
         runtime = self._runtime()
-        if runtime.config.disabled:
+        if runtime.config.disabled or self._path.intercepted():
             return self._own().handle_request(request)
         scheme, host, port, authority = target_of(request)
         resolution = runtime.view.resolve(scheme, host, port, authority)

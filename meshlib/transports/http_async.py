@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from meshlib.core.resolve import Resolution
+    from meshlib.interceptors import CallPath
     from meshlib.model.call import Outcome
     from meshlib.runtime.runtime import Runtime
     from meshlib.transports.kit import Kit
@@ -63,8 +64,10 @@ class AsyncTransport:
         settings: Settings,
         direct: Callable[[], Any],
         body: type,
+        path: CallPath,
     ) -> None:
         self._kit = kit
+        self._path = path
         self._runtime = runtime
         self._settings = settings
         self._make_direct = direct
@@ -75,7 +78,7 @@ class AsyncTransport:
     async def handle_async_request(self, request: Any) -> Any:
         """The host library's contract."""
         runtime = self._runtime()
-        if runtime.config.disabled:
+        if runtime.config.disabled or self._path.intercepted():
             return await self._own().handle_async_request(request)
         scheme, host, port, authority = target_of(request)
         resolution = runtime.view.resolve(scheme, host, port, authority)

@@ -21,6 +21,7 @@ from meshlib.errors import (
     TransportFailed,
     UnknownService,
 )
+from meshlib.interceptors import CallPath
 from meshlib.model.call import CallInfo, Outcome, OutcomeKind
 
 if TYPE_CHECKING:
@@ -85,6 +86,12 @@ class Kit:
             core.NetworkError,
             core.ProtocolError,
             core.UnsupportedProtocol,
+        )
+        #: What a call of the library's own transports comes by.
+        self.path = CallPath((httpx.HTTPTransport, "handle_request"), (core.ConnectionPool, "handle_request"))
+        self.async_path = CallPath(
+            (httpx.AsyncHTTPTransport, "handle_async_request"),
+            (core.AsyncConnectionPool, "handle_async_request"),
         )
         self._classes: dict[type[BaseException], type[Exception]] = {
             getattr(core, name): getattr(httpx, name) for name in _CORE

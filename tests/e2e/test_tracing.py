@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+import wrapt
 from opentelemetry import baggage, propagate, trace
 from opentelemetry import context as contexts
 from opentelemetry.trace import SpanKind, StatusCode
@@ -294,14 +295,15 @@ def test_what_is_suppressed_altogether_is_not_touched(
 def test_an_instrumentation_under_us_is_silenced_for_direct_calls(
     recorded: Recorded, upstream: UpstreamFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The contrib package for httpx wraps HTTPTransport and looks for the key."""
-    original, seen = httpx.HTTPTransport.handle_request, []
+    """The contrib package for httpx wraps HTTPTransport, by wrapt, and looks for the key."""
+    seen = []
 
-    def wrapped(self: httpx.HTTPTransport, request: httpx.Request) -> httpx.Response:
+    def wrapper(wrapped: Any, _: httpx.HTTPTransport, arguments: Any, options: Any) -> httpx.Response:
         seen.append(contexts.get_value(contexts._SUPPRESS_HTTP_INSTRUMENTATION_KEY))
-        return original(self, request)
+        return wrapped(*arguments, **options)
 
-    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", wrapped)
+    original = httpx.HTTPTransport.handle_request
+    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", wrapt.FunctionWrapper(original, wrapper))
     one = upstream("v1")
     with meshlib.Mesh(service(one)) as mesh, meshlib.Client(mesh=mesh) as client:
 
