@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from meshlib.core.latency import Latency
     from meshlib.model.address import Address
     from meshlib.model.cluster import Tls
     from meshlib.model.endpoint import Endpoint, Locality
@@ -39,6 +40,9 @@ class LiveEndpoint:
         locality: Where it is.
         tls: What the control plane demands of connections to it; None: nothing.
         active: Picks not released yet, over all calls.
+        requests: Attempts that were sent here, over all time; ``failures``: those of them that were not good.
+        last_error: How the last that was not good ended, in words.
+        latency: Of its answers; None before the first.
         gone: It left its cluster. Calls on it run on; whoever keeps connections to it closes them once idle.
         down: Bits of :class:`Down`; 0: usable.
         record: What outlier detection remembers of it.
@@ -50,12 +54,16 @@ class LiveEndpoint:
         "address",
         "down",
         "endpoint",
+        "failures",
         "gone",
         "hostname",
+        "last_error",
+        "latency",
         "locality",
         "name",
         "priority",
         "record",
+        "requests",
         "tls",
         "weight",
     )
@@ -72,6 +80,10 @@ class LiveEndpoint:
         self.locality = locality
         self.tls = tls
         self.active = 0
+        self.requests = 0
+        self.failures = 0
+        self.last_error = ""
+        self.latency: Latency | None = None
         self.gone = False
         self.down = down
         self.record: Record | None = None

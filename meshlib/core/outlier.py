@@ -109,6 +109,15 @@ class Ejections:
                 del self._watched[endpoint]
         return returned
 
+    def left(self, endpoint: LiveEndpoint, now: float) -> float | None:
+        """Seconds until ``endpoint`` is back, in the first sweep after its time; None where it is not out."""
+        record = endpoint.record
+        if record is None or not endpoint.down & Down.EJECTED:
+            return None
+        interval = _interval(self.config)
+        sweeps = max(0, math.ceil((record.until - self.next_sweep) / interval))
+        return max(0.0, self.next_sweep + sweeps * interval - now)
+
     def forget(self, endpoint: LiveEndpoint) -> None:
         """It left the cluster."""
         if self._watched.pop(endpoint, None) is not None and endpoint.down & Down.EJECTED:

@@ -11,6 +11,7 @@ __all__ = [
     "ClusterStatus",
     "EndpointStatus",
     "Ignored",
+    "LatencyStatus",
     "ProcessStatus",
     "Rejected",
     "SidecarStatus",
@@ -66,8 +67,23 @@ class SourceStatus(_Dict):
 
 
 @dataclass(frozen=True, slots=True)
+class LatencyStatus(_Dict):
+    """Seconds until an answer's head was there, of the last minute: half of the answers took no longer than ``p50``, 99 of a
+    hundred no longer than ``p99``; each to within a twentieth.
+    """
+
+    p50: float
+    p99: float
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointStatus(_Dict):
-    """``health``: ``"healthy"``, ``"draining"``, ``"unhealthy"`` or ``"ejected"``; ``active``: calls in flight."""
+    """``health``: ``"healthy"``, ``"draining"``, ``"unhealthy"`` or ``"ejected"``; ``active``: calls in flight.
+
+    What is counted is counted in this process since the endpoint is there: ``requests``, the attempts that were sent to it;
+    ``failures``, those that ended without an answer or with a 5xx, and ``last_error``, how the last of them did. ``latency``
+    is None where no answer came in the last minute; ``ejected_for``: seconds until it is back, None where it is not ejected.
+    """
 
     address: str
     weight: int
@@ -75,15 +91,30 @@ class EndpointStatus(_Dict):
     locality: str
     health: str
     active: int = 0
+    requests: int = 0
+    failures: int = 0
+    latency: LatencyStatus | None = None
+    last_error: str = ""
+    ejected_for: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterStatus(_Dict):
-    """``breaker``: ``"closed"``, ``"open"`` or ``"half_open"``; ``active``: calls in flight."""
+    """``breaker``: ``"closed"``, ``"open"`` or ``"half_open"``; ``active``: calls in flight.
+
+    Counted in this process since the cluster is there, endpoints that left included: ``requests``, the attempts that were
+    sent, of which ``failures`` were not good and ``retries`` were no call's first; ``overflows``, what a limit refused (calls by
+    ``max_requests`` and ``max_pending``, retries by ``max_retries`` and budgets); ``ejections``.
+    """
 
     endpoints: tuple[EndpointStatus, ...] = ()
     breaker: str = "closed"
     active: int = 0
+    requests: int = 0
+    failures: int = 0
+    retries: int = 0
+    overflows: int = 0
+    ejections: int = 0
 
 
 @dataclass(frozen=True, slots=True)

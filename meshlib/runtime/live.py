@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING
 from meshlib.core.breaker import CircuitBreaker
 from meshlib.core.classify import verdict
 from meshlib.core.endpoint import Down, LiveEndpoint
+from meshlib.core.latency import Latency
 from meshlib.core.limits import may_retry, reached
 from meshlib.core.locality import Balance, describe, without_answer
 from meshlib.core.outlier import Ejections
 from meshlib.core.roster import Roster, plan_roster
 from meshlib.core.upstream import Refusal, RefusalKind
 from meshlib.model.call import OutcomeKind
-from meshlib.model.endpoint import Health
 from meshlib.model.events import BreakerChanged, EndpointEjected, EndpointReturned
-from meshlib.model.status import ClusterStatus, EndpointStatus
+from meshlib.model.status import ClusterStatus
+from meshlib.runtime.statuses import endpoint_status, failure_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +42,7 @@ __all__ = ["LiveCluster", "LivePick", "LiveRetry"]
 class LivePick:
     """An endpoint held for one attempt (:class:`meshlib.core.upstream.Pick`)."""
 
-    __slots__ = ("_cluster", "_permit", "_released", "_reported", "endpoint")
+    __slots__ = ("_cluster", "_permit", "_released", "_reported", "endpoint", "failed")
 
     def __init__(self, cluster: LiveCluster, endpoint: LiveEndpoint, permit: Permit | None) -> None:
         self.endpoint = endpoint
@@ -49,6 +50,7 @@ class LivePick:
         self._permit = permit
         self._reported = False
         self._released = False
+        self.failed = False  # it is counted as a failure
 
     def report(self, outcome: Outcome, now: float) -> None:
         cluster = self._cluster
@@ -56,7 +58,7 @@ class LivePick:
             if self._reported or self._released:
                 return
             self._reported = True
-            cluster._heard(self.endpoint, self._permit, outcome, now)
+            cluster._heard(self, outcome, now)
             told = cluster._to_tell()
         for tell in told:
             tell()
@@ -68,7 +70,7 @@ class LivePick:
                 return
             self._released = True
             if failure is not None and failure.kind is not OutcomeKind.OK:
-                cluster._heard(self.endpoint, self._permit, failure, now)
+                cluster._heard(self, failure, now)
             elif not self._reported and self._permit is not None and cluster._breaker is not None:
                 cluster._breaker.settle(self._permit, None, now)
             self.endpoint.active -= 1
@@ -110,6 +112,7 @@ class LiveCluster:
 
     Attributes:
         active: Picks not released. ``retries``, ``connections``, ``pending``: the like. Read them, no more.
+        requests: Picks that were given, over all time; ``failures``, ``retried``, ``overflows``, ``ejected``: the like.
     """
 
     __slots__ = (
@@ -126,7 +129,12 @@ class LiveCluster:
         "active",
         "cluster",
         "connections",
+        "ejected",
+        "failures",
+        "overflows",
         "pending",
+        "requests",
+        "retried",
         "retries",
     )
 
@@ -143,6 +151,11 @@ class LiveCluster:
         self.retries = 0
         self.connections = 0
         self.pending = 0
+        self.requests = 0
+        self.failures = 0
+        self.retried = 0
+        self.overflows = 0
+        self.ejected = 0
         self._lock = threading.Lock()
         self._random = random
         self._emit = emit
@@ -178,8 +191,10 @@ class LiveCluster:
     def begin_retry(self, budget: RetryBudget | None) -> LiveRetry | None:
         with self._lock:
             if not may_retry(self.cluster.limits, budget, self.retries, self.active):
+                self.overflows += 1
                 return None
             self.retries += 1
+            self.retried += 1
         return LiveRetry(self)
 
     def _pick(self, context: PickContext, now: float) -> LivePick | Refusal:
@@ -199,13 +214,16 @@ class LiveCluster:
         refusal: Refusal | None = None
         limit = cluster.limits.max_requests
         if limit is not None and self.active >= limit:
+            self.overflows += 1
             words = f"cluster {cluster.name!r} has {self.active} calls in flight, max_requests is {limit}"
             refusal = Refusal(RefusalKind.MAX_REQUESTS, words)
         else:
             endpoint = (self._balance or self._balanced()).pick(context)
             if endpoint is not None:
                 endpoint.active += 1
+                endpoint.requests += 1
                 self.active += 1
+                self.requests += 1
                 if self._bridge is not None:
                     self._told.append(self._bridge.before_call)
                 return LivePick(self, endpoint, permit)
@@ -233,13 +251,25 @@ class LiveCluster:
 
     # --- what came of it (under the lock) -------------------------------------------------------------------------
 
-    def _heard(self, endpoint: LiveEndpoint, permit: Permit | None, outcome: Outcome, now: float) -> None:
+    def _heard(self, pick: LivePick, outcome: Outcome, now: float) -> None:
+        endpoint, permit = pick.endpoint, pick._permit
         judged = verdict(outcome)
+        if judged.good is False and not pick.failed:
+            pick.failed = True
+            self.failures += 1
+            endpoint.failures += 1
+            endpoint.last_error = failure_words(outcome)
+        if outcome.kind is OutcomeKind.OK:
+            latency = endpoint.latency
+            if latency is None:
+                latency = endpoint.latency = Latency(now)
+            latency.add(outcome.seconds, now)
         if self._ejections is not None:
             if now >= self._ejections.next_sweep:
                 self._sweep(now)
             ejected = self._ejections.hear(endpoint, judged, len(self._roster.live), now)
             if ejected is not None:
+                self.ejected += 1
                 self._balance = None
                 self._say(EndpointEjected(self.cluster.name, endpoint.name, ejected.reason, ejected.seconds))
         if permit is not None and self._breaker is not None:
@@ -399,6 +429,7 @@ class LiveCluster:
     def begin_pending(self) -> bool:
         with self._lock:
             if reached(self.cluster.limits.max_pending, self.pending):
+                self.overflows += 1
                 return False
             self.pending += 1
             return True
@@ -418,23 +449,17 @@ class LiveCluster:
         with self._lock:
             if self._ejections is not None:
                 self._sweep(now)
-            endpoints = tuple(_status(endpoint) for endpoint in self._roster.live.values())
-            breaker = self._breaker.state.value if self._breaker is not None else "closed"
-            status = ClusterStatus(endpoints, breaker, self.active)
+            status = ClusterStatus(
+                tuple(endpoint_status(live, self._ejections, now) for live in self._roster.live.values()),
+                self._breaker.state.value if self._breaker is not None else "closed",
+                self.active,
+                self.requests,
+                self.failures,
+                self.retried,
+                self.overflows,
+                self.ejected,
+            )
             told = self._to_tell()
         for tell in told:
             tell()
         return status
-
-
-def _status(endpoint: LiveEndpoint) -> EndpointStatus:
-    health = "healthy"
-    if endpoint.endpoint.health is Health.DRAINING:
-        health = "draining"
-    elif endpoint.down & ~Down.EJECTED:
-        health = "unhealthy"
-    elif endpoint.down:
-        health = "ejected"
-    return EndpointStatus(
-        endpoint.name, endpoint.weight, endpoint.priority, str(endpoint.locality), health, endpoint.active
-    )

@@ -6,6 +6,7 @@ hold in any case. At the end everything is released, and every counter is back a
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 from hypothesis import settings
@@ -83,7 +84,8 @@ class LiveClusterMachine(RuleBasedStateMachine):
         self.watched = Watched(config, seed=seed)
         self.live = self.watched.live
         self.held: list[LiveEndpoint] = []
-        self.retries = 0
+        self.retries = self.retried = 0
+        self.given: Counter[LiveEndpoint] = Counter()
         self.everybody: dict[int, LiveEndpoint] = {}
 
     # --- what may happen ----------------------------------------------------------------------------------------
@@ -109,6 +111,7 @@ class LiveClusterMachine(RuleBasedStateMachine):
             if not weighted and usable - set(tried) and not self.degraded(usable):
                 assert found not in tried
         self.held.append(found)
+        self.given[found] += 1
         return picked
 
     @rule(pick=picks, outcome=outcomes)
@@ -141,6 +144,7 @@ class LiveClusterMachine(RuleBasedStateMachine):
             return multiple()
         assert self.retries < 2
         self.retries += 1
+        self.retried += 1
         return permit
 
     @rule(permit=consumes(permits))
@@ -179,6 +183,12 @@ class LiveClusterMachine(RuleBasedStateMachine):
         assert self.live.retries == self.retries
         for item in {*self.live.endpoints, *self.held}:
             assert item.active == self.held.count(item)
+            assert item.requests == self.given[item]
+            assert 0 <= item.failures <= item.requests
+            assert bool(item.last_error) == bool(item.failures)
+        assert self.live.requests == self.given.total()
+        assert self.live.failures == sum(item.failures for item in self.given)
+        assert self.live.retried == self.retried
 
     @invariant()
     def no_more_are_out_than_may_be(self):
@@ -192,6 +202,10 @@ class LiveClusterMachine(RuleBasedStateMachine):
         status = self.live.status(self.watched.now)
         assert status.active == len(self.held)
         assert [item.address for item in status.endpoints] == [item.name for item in self.live.endpoints]
+        for item, live in zip(status.endpoints, self.live.endpoints, strict=True):
+            assert (item.ejected_for is not None) == live.ejected
+            assert item.ejected_for is None or item.ejected_for >= 0.0
+            assert item.latency is None or item.latency.p50 <= item.latency.p99
         assert status.breaker in ("closed", "open", "half_open")
         assert self.live.cluster.breaker is not None or status.breaker == "closed"
 

@@ -505,3 +505,89 @@ def test_who_listens_may_use_the_cluster():
     call(watched, ERROR)
     assert len(seen) == 1
     assert isinstance(seen[0].endpoint, LiveEndpoint)
+
+
+# --- what is counted --------------------------------------------------------------------------------------------------
+
+
+def attempt(live, outcome, now=0.0, failure=None):
+    pick = live.pick(CONTEXT, now)
+    pick.report(outcome, now)
+    pick.release(now, failure)
+    return pick.endpoint
+
+
+def test_attempts_and_failures_are_counted_once_each():
+    live = Watched(flat(1)).live
+    for outcome in (OK, ERROR, REFUSED, CANCELLED):
+        attempt(live, outcome)
+    attempt(live, OK, failure=Outcome(OutcomeKind.RESET, status=200, sent=True, detail="broke off"))
+    attempt(live, ERROR, failure=Outcome(OutcomeKind.RESET, status=500, sent=True))
+    live.pick(CONTEXT, 0.0).release(0.0)
+    status = live.status(0.0)
+    assert (status.requests, status.failures) == (7, 4)
+    assert (status.endpoints[0].requests, status.endpoints[0].failures) == (7, 4)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "words"),
+    [
+        (ERROR, "status 500"),
+        (REFUSED, "connect"),
+        (Outcome(OutcomeKind.CONNECT, detail="connection refused"), "connect: connection refused"),
+        (Outcome(OutcomeKind.TIMEOUT, error=TimeoutError("too slow")), "timeout: too slow"),
+    ],
+)
+def test_the_last_error_in_words(outcome, words):
+    live = Watched(flat(1)).live
+    for each in (Outcome(OutcomeKind.OK, status=599), outcome, OK, CANCELLED):
+        attempt(live, each)
+    assert live.status(0.0).endpoints[0].last_error == words
+
+
+def test_latency_is_of_answers_of_the_last_minute():
+    live = Watched(flat(1)).live
+    attempt(live, Outcome(OutcomeKind.TIMEOUT, seconds=9.0), 10.0)
+    assert live.status(10.0).endpoints[0].latency is None
+    for milliseconds in range(1, 101):
+        attempt(live, Outcome(OutcomeKind.OK, status=500, seconds=milliseconds / 1000), 10.0)
+    latency = live.status(11.0).endpoints[0].latency
+    assert latency.p50 == pytest.approx(0.050, rel=0.05)
+    assert latency.p99 == pytest.approx(0.099, rel=0.05)
+    assert live.status(80.0).endpoints[0].latency is None
+
+
+def test_what_limits_refuse_is_counted():
+    live = Watched(flat(1, limits=Limits(max_requests=1, max_retries=1, max_pending=1))).live
+    held = live.pick(CONTEXT, 0.0)
+    assert isinstance(live.pick(CONTEXT, 0.0), Refusal)
+    assert [live.begin_retry(None) is not None for _ in range(3)] == [True, False, False]
+    assert [live.begin_pending() for _ in range(2)] == [True, False]
+    held.release(0.0)
+    status = live.status(0.0)
+    assert (status.requests, status.retries, status.overflows) == (1, 1, 4)
+
+
+def test_an_ejection_is_counted_and_its_end_is_known():
+    outlier = Outlier(consecutive_5xx=1, base_ejection=30.0, interval=10.0, max_ejection_percent=100)
+    live = Watched(flat(1, outlier=outlier)).live
+    attempt(live, ERROR, 5.0)
+    status = live.status(5.0)
+    assert status.ejections == 1
+    assert status.endpoints[0].health == "ejected"
+    assert status.endpoints[0].ejected_for == 35.0  # until 35, and the sweep after that is at 40
+    assert live.status(39.0).endpoints[0].ejected_for == 1.0
+    status = live.status(40.0)
+    assert (status.endpoints[0].health, status.endpoints[0].ejected_for) == ("healthy", None)
+
+
+def test_counts_survive_an_update_and_a_cluster_keeps_those_of_who_left():
+    watched = Watched(flat(2))
+    live = watched.live
+    gone = attempt(live, ERROR)
+    stays = attempt(live, ERROR)
+    live.update(changed(live.cluster, locality(stays.endpoint)), 1.0)
+    status = live.status(1.0)
+    assert gone.gone
+    assert (status.requests, status.failures) == (2, 2)
+    assert [(item.address, item.requests) for item in status.endpoints] == [(stays.name, 1)]

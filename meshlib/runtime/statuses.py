@@ -1,0 +1,54 @@
+"""What is told of an endpoint in use. Read under the lock of its cluster."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meshlib.core.endpoint import Down
+from meshlib.model.call import OutcomeKind
+from meshlib.model.endpoint import Health
+from meshlib.model.status import EndpointStatus, LatencyStatus
+
+if TYPE_CHECKING:
+    from meshlib.core.endpoint import LiveEndpoint
+    from meshlib.core.outlier import Ejections
+    from meshlib.model.call import Outcome
+
+__all__ = ["endpoint_status", "failure_words"]
+
+_SHARES = (0.5, 0.99)
+
+
+def endpoint_status(endpoint: LiveEndpoint, ejections: Ejections | None, now: float) -> EndpointStatus:
+    """``ejections``: its cluster's, where it has any."""
+    latency = endpoint.latency
+    seconds = latency.quantiles(_SHARES, now) if latency is not None else None
+    return EndpointStatus(
+        endpoint.name,
+        endpoint.weight,
+        endpoint.priority,
+        str(endpoint.locality),
+        _health(endpoint),
+        endpoint.active,
+        endpoint.requests,
+        endpoint.failures,
+        LatencyStatus(*seconds) if seconds is not None else None,
+        endpoint.last_error,
+        ejections.left(endpoint, now) if ejections is not None else None,
+    )
+
+
+def _health(endpoint: LiveEndpoint) -> str:
+    if endpoint.endpoint.health is Health.DRAINING:
+        return "draining"
+    if endpoint.down & ~Down.EJECTED:
+        return "unhealthy"
+    return "ejected" if endpoint.down else "healthy"
+
+
+def failure_words(outcome: Outcome) -> str:
+    """How an attempt that was not good ended. Text alone: the error itself would keep the call's frames."""
+    if outcome.kind is OutcomeKind.OK:
+        return f"status {outcome.status}"
+    detail = outcome.detail or (str(outcome.error) if outcome.error is not None else "")
+    return f"{outcome.kind.value}: {detail}" if detail else outcome.kind.value
