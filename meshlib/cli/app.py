@@ -48,6 +48,16 @@ Names = Annotated[
     ),
 ]
 
+Pid = Annotated[
+    int | None,
+    typer.Argument(
+        min=1,
+        show_default=False,
+        help="A running process that allows it, or the master of some; see meshlib ps.",
+    ),
+]
+Which = Annotated[int, typer.Option("--mesh", metavar="N", min=1, help="Which mesh of the process, from 1.")]
+
 #: What the contract names and a later version brings.
 _LATER = {
     "doctor": "What this process would do and why; findings with their remedy.",
@@ -130,18 +140,33 @@ def route(
 
 
 @app.command()
-def watch(config: Config = None, as_json: Json = False, name: Names = None) -> None:
-    """The status of the mesh, live. Ends on Ctrl-C. With --json, a line a change."""
+def ps(config: Config = None, as_json: Json = False) -> None:
+    """This user's processes that can be asked: pid, command, master or worker, service, state."""
+    from meshlib.cli.processes import ps as command
+
+    _end(lambda: command(config=config, as_json=as_json))
+
+
+@app.command()
+def watch(
+    pid: Pid = None,
+    config: Config = None,
+    as_json: Json = False,
+    name: Names = None,
+    mesh: Which = 1,
+) -> None:
+    """The status, live: of a running process, of a master's workers, or without PID of a mesh of its own that makes no calls.
+
+    Ends on Ctrl-C. With --json, a line a change.
+    """
     from meshlib.cli.watch import watch as command
 
-    _end(lambda: command(name or (), config=config, as_json=as_json))
+    _end(lambda: command(pid, name or (), config=config, which=mesh, as_json=as_json))
 
 
 @app.command()
 def dump(
-    pid: Annotated[
-        int | None, typer.Argument(min=1, show_default=False, help="A running process that allows it.")
-    ] = None,
+    pid: Pid = None,
     config: Config = None,
     as_json: Json = False,
     wait: Wait = 2.0,
@@ -149,9 +174,9 @@ def dump(
     snapshot: Annotated[
         bool, typer.Option("--snapshot", help="The configuration in force instead, as JSON.")
     ] = False,
-    mesh: Annotated[int, typer.Option("--mesh", metavar="N", help="Which mesh of the process, from 1.")] = 1,
+    mesh: Which = 1,
 ) -> None:
-    """The status once: of a mesh made here, or of a running process whose configuration switches that on."""
+    """The status once: of a running process, of a master's workers, or without PID of a mesh made here, which makes no calls."""
     from meshlib.cli.dump import dump as command
 
     _end(

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from meshlib.cli.common import FINDING, FINE, USAGE, Stop, complain, console, emit, opened, settle, working
+from rich.console import Group
+
+from meshlib.cli.common import FINE, USAGE, Stop, console, emit, opened, settle, working
+from meshlib.cli.processes import mention_others, places, read
 from meshlib.cli.render import status_view
 
 __all__ = ["dump"]
@@ -22,15 +25,22 @@ def dump(
     which: int,
     as_json: bool,
 ) -> int:
-    """The command. ``which`` of a process's meshes, from 1; ``snapshot``: the configuration in force, as JSON."""
+    """The command. ``which`` of a process's meshes, from 1; ``snapshot``: the configuration in force, as JSON. Of a master
+    what its workers say, as a list.
+    """
+    many = False
     if pid is None:
-        found = _own(names, config, seconds, snapshot=snapshot)
+        found = [_own(names, config, seconds, snapshot=snapshot)]
     else:
-        found = _other(pid, config, which, "snapshot" if snapshot else "status")
+        where = places(config)
+        with working(f"asking process {pid} …"):
+            answers, many = read(pid, "snapshot" if snapshot else "status", where, which)
+        found = [answer for _, answer in answers]
+        mention_others(pid, where, which)
     if as_json or snapshot:
-        emit(found)
+        emit(found if many else found[0])
     else:
-        console().print(status_view(found))
+        console().print(Group(*(status_view(status) for status in found)))
     return FINE
 
 
@@ -52,28 +62,3 @@ def ask_for(mesh: Any, names: Sequence[str]) -> None:
             mesh.explain("GET", f"http://{name}/")
         except ValueError as problem:
             raise Stop(USAGE, [str(problem)]) from None
-
-
-def _other(pid: int, config: Path | None, which: int, what: str) -> dict[str, Any]:
-    from meshlib.config import resolve
-    from meshlib.errors import ConfigError
-    from meshlib.observe.admin import directories
-    from meshlib.observe.peer import NotReadable, ask
-
-    try:
-        configured = resolve(config).admin.runtime_dir
-    except ConfigError as problem:
-        raise Stop(FINDING, problem.problems) from None
-    places = (*directories(configured), *directories(None)) if configured else directories(None)
-    try:
-        with working(f"asking process {pid} …"):
-            meshes = ask(pid, what, places)
-    except NotReadable as problem:
-        raise Stop(FINDING, [str(problem)]) from None
-    if not meshes:
-        raise Stop(FINDING, [f"process {pid} has closed its mesh"])
-    if not 1 <= which <= len(meshes):
-        raise Stop(USAGE, [f"--mesh {which}: process {pid} has {len(meshes)}"])
-    if len(meshes) > 1:
-        complain([f"process {pid} has {len(meshes)} meshes; this is --mesh {which}"])
-    return meshes[which - 1]

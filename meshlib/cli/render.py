@@ -6,7 +6,7 @@ terminal, and nothing of them is read as markup.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -17,7 +17,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from meshlib.model.call import Decision
 
-__all__ = ["clean", "decision_view", "marked", "status_view"]
+__all__ = ["clean", "decision_view", "marked", "processes_view", "status_view"]
 
 _STATES = {
     "ready": "green",
@@ -160,11 +160,12 @@ def _resource(item: Mapping[str, Any]) -> str:
 
 
 def _clusters(clusters: Mapping[str, Mapping[str, Any]], rows: int | None) -> RenderableType:
-    table = _table(
-        "clusters", "name", "breaker", "endpoint", "health", ("weight", "right"), ("prio", "right"), "locality", ("active", "right")
-    )  # fmt: skip
+    if not clusters:
+        return Text("no clusters", "dim")
+    table = _table("clusters", *((name, justify) for name, justify, _ in _COLUMNS))
     left = rows if rows is not None else 10**9
     hidden = 0
+    notes: list[Text] = []
     for name, cluster in clusters.items():
         endpoints = cluster.get("endpoints", ())
         if left <= 0:
@@ -174,9 +175,39 @@ def _clusters(clusters: Mapping[str, Mapping[str, Any]], rows: int | None) -> Re
         hidden += len(endpoints) - len(shown)
         left -= max(1, len(shown))
         _cluster_rows(table, name, cluster, shown)
-    if not clusters:
-        return Text("no clusters", "dim")
-    return Group(table, Text(f"… and {hidden} more", "dim")) if hidden else table
+        notes.extend(_notes(name, cluster, shown))
+    more = [Text(f"… and {hidden} more", "dim")] if hidden else []
+    return Group(table, *more, *notes)
+
+
+def _health(endpoint: Mapping[str, Any]) -> Text:
+    left = endpoint.get("ejected_for")
+    return state(endpoint["health"]) if left is None else state("ejected").append(f", {duration(left)}")
+
+
+def _latency(endpoint: Mapping[str, Any], quantile: str) -> Text:
+    latency = endpoint.get("latency")
+    if latency is None:
+        return Text("–", "dim")
+    seconds = latency[quantile]
+    return Text(f"{seconds * 1000:.3g} ms" if seconds < 1.0 else f"{seconds:.3g} s")
+
+
+#: Of an endpoint's row: the column, how it is justified, what stands in it.
+_COLUMNS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], Text]], ...] = (
+    ("name", "left", lambda _: Text()),
+    ("breaker", "left", lambda _: Text()),
+    ("endpoint", "left", lambda each: said(each["address"])),
+    ("health", "left", _health),
+    ("weight", "right", lambda each: said(each["weight"])),
+    ("prio", "right", lambda each: said(each["priority"])),
+    ("locality", "left", lambda each: said(each["locality"], "dim")),
+    ("active", "right", lambda each: said(each["active"])),
+    ("requests", "right", lambda each: said(each.get("requests", 0))),
+    ("failures", "right", lambda each: said(each.get("failures", 0), "red" if each.get("failures") else "")),
+    ("p50", "right", lambda each: _latency(each, "p50")),
+    ("p99", "right", lambda each: _latency(each, "p99")),
+)
 
 
 def _worst_first(endpoints: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -189,18 +220,51 @@ def _cluster_rows(
 ) -> None:
     first = (said(name, "bold"), state(cluster.get("breaker", "")))
     if not endpoints:
-        table.add_row(*first, Text("no endpoints", "yellow"), "", "", "", "", str(cluster.get("active", 0)))
+        table.add_row(*first, Text("no endpoints", "yellow"))
     for endpoint in endpoints:
-        table.add_row(
-            *first,
-            said(endpoint["address"]),
-            state(endpoint["health"]),
-            str(endpoint["weight"]),
-            str(endpoint["priority"]),
-            said(endpoint["locality"], "dim"),
-            str(endpoint["active"]),
-        )
+        table.add_row(*first, *(cell(endpoint) for _, _, cell in _COLUMNS[2:]))
         first = (Text(), Text())
+
+
+def _notes(name: str, cluster: Mapping[str, Any], endpoints: Sequence[Mapping[str, Any]]) -> Iterable[Text]:
+    """What was counted of the cluster as a whole, and how its endpoints failed last."""
+    counts = [
+        f"{cluster[key]} {key if cluster[key] != 1 else key[:-1].replace('retrie', 'retry')}"
+        for key in ("retries", "overflows", "ejections")
+        if cluster.get(key)
+    ]
+    if counts:
+        yield marked("·", "dim", f"{name}: {', '.join(counts)}")
+    for endpoint in endpoints:
+        if endpoint.get("last_error"):
+            yield marked(
+                "!", "yellow", f"{name}: {endpoint['address']} failed last: {endpoint['last_error']}"
+            )
+
+
+# --- processes -----------------------------------------------------------------------------------------------------------
+
+
+def processes_view(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """The rows of `meshlib ps`."""
+    if not rows:
+        return Text(
+            "no process of this user can be asked: one can where its configuration has [admin] enabled = true, "
+            "once it has used its mesh"
+        )
+    table = _table("processes", ("pid", "right"), ("parent", "right"), "role", "service", "state", "command")
+    for row in rows:
+        parent = str(row["parent"]) if row["parent"] else ""
+        table.add_row(
+            str(row["pid"]),
+            parent,
+            row["role"],
+            said(row["service"]),
+            state(row["state"]),
+            said(row["command"]),
+        )
+    problems = [marked("✗", "bold red", row["problem"]) for row in rows if row["problem"]]
+    return Group(table, *problems)
 
 
 # --- Decision ------------------------------------------------------------------------------------------------------------

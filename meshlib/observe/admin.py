@@ -1,9 +1,9 @@
-"""A socket by which `meshlib dump PID` reads this process. Off unless ``[admin] enabled = true``.
+"""A socket by which `meshlib dump PID`, `watch PID` and `ps` read this process. Off unless ``[admin] enabled = true``.
 
 Theory. One Unix socket a process, ``<directory>/<pid>.sock``, made by the first mesh that starts in it, served by one
 daemon thread, one connection at a time:
 
-    client: one line, "status" or "snapshot"     server: one JSON object, then the end
+    client: one line, "status", "snapshot" or "process"     server: one JSON object, then the end
 
 Who may read it: the process's own user. Only that user may write to the directory (of our own choice it is that user's
 alone), the socket has mode 0600, and the peer's user id is asked of the kernel where it tells it. Nothing can be changed through it. A request is at most ``LONGEST``
@@ -27,6 +27,7 @@ import os
 import selectors
 import socket
 import stat
+import sys
 import tempfile
 import threading
 import time
@@ -177,15 +178,27 @@ class _Door:
             return
         asked = _request(connection)
         meshes = [mesh for mesh in (other() for other in self._meshes) if mesh is not None]
-        said: dict[str, object] = {"pid": os.getpid()}
+        said: dict[str, object] = {"pid": os.getpid(), "parent": os.getppid(), "command": sys.orig_argv}
         if asked == b"status":
             said["meshes"] = [mesh.status().to_dict() for mesh in meshes]
         elif asked == b"snapshot":
             said["meshes"] = [mesh.snapshot().to_dict() for mesh in meshes]
+        elif asked == b"process":
+            said["meshes"] = [_in_short(mesh.status()) for mesh in meshes]
         else:
-            said["error"] = 'a request is "status" or "snapshot", and a line end'
+            said["error"] = 'a request is "status", "snapshot" or "process", and a line end'
         connection.settimeout(SENDING)
         connection.sendall(json.dumps(said).encode())
+
+
+def _in_short(status: Status) -> dict[str, object]:
+    """Who it is and how its sources are, without its clusters."""
+    return {
+        "service": status.node.get("cluster", ""),
+        "started": status.process.started,
+        "forked": status.process.forked,
+        "sources": {source.name: source.state for source in status.sources},
+    }
 
 
 def _request(connection: socket.socket) -> bytes:

@@ -1,4 +1,4 @@
-"""``manage.py meshlib [PID]``: the status of the mesh."""
+"""``manage.py meshlib [PID]``: the status of the mesh, with what it has counted."""
 
 from __future__ import annotations
 
@@ -17,13 +17,18 @@ __all__ = ["Command"]
 
 
 class Command(BaseCommand):  # type: ignore[misc]  # Django has no types
-    """The command. Without PID it makes the mesh that the settings say, and asks; with one it asks that process."""
+    """The command. Without PID it makes the mesh that the settings say, and asks; with one it asks that process, or a master's
+    workers.
+    """
 
     help = "Shows the status of the mesh: of one made from the settings, or of a running process."
 
     def add_arguments(self, parser: Any) -> None:
         parser.add_argument(
-            "pid", nargs="?", type=int, help="a running process (MESHLIB has admin.enabled = True)"
+            "pid",
+            nargs="?",
+            type=int,
+            help="a running process, or a master (MESHLIB has admin.enabled = True)",
         )
         parser.add_argument("--json", action="store_true", dest="as_json", help="the whole status, as JSON")
         parser.add_argument("--name", action="append", default=[], help="a host to ask for; may be repeated")
@@ -53,14 +58,15 @@ class Command(BaseCommand):  # type: ignore[misc]  # Django has no types
 
 def _other(pid: int, timeout: float) -> list[dict[str, Any]]:
     from meshlib.observe.admin import directories
-    from meshlib.observe.peer import NotReadable, ask
+    from meshlib.observe.peer import NotReadable, asked
 
     configured = default().config.admin.runtime_dir
     places = (*directories(configured), *directories(None)) if configured else directories(None)
     try:
-        meshes = ask(pid, "status", places, max(0.1, timeout))
+        answers = asked(pid, "status", places, max(0.1, timeout))
     except NotReadable as problem:
         raise CommandError(str(problem)) from None
+    meshes = [mesh for _, each in answers for mesh in each]
     if not meshes:
         raise CommandError(f"process {pid} has closed its mesh")
     return meshes
@@ -81,9 +87,25 @@ def _lines(status: Mapping[str, Any]) -> Iterator[str]:
         if source.get("ignored"):
             yield f"  {len(source['ignored'])} settings are not honoured (--json has them)"
     for name, cluster in status.get("clusters", {}).items():
-        yield f"cluster {name}: breaker {cluster['breaker']}, {cluster['active']} active"
+        counts = ("requests", "failures", "retries", "overflows", "ejections", "active")
+        said = ", ".join(f"{cluster[count]} {count}" for count in counts)
+        yield f"cluster {name}: {said}, breaker {cluster['breaker']}"
         for endpoint in cluster["endpoints"]:
-            yield f"  {endpoint['address']}: {endpoint['health']}, weight {endpoint['weight']}"
+            yield f"  {endpoint['address']}: {_endpoint(endpoint)}"
+
+
+def _endpoint(endpoint: Mapping[str, Any]) -> str:
+    facts = [endpoint["health"]]
+    if endpoint["ejected_for"] is not None:
+        facts.append(f"back in {endpoint['ejected_for']:.0f} s")
+    facts.append(f"weight {endpoint['weight']}")
+    facts.append(f"{endpoint['requests']} requests, {endpoint['failures']} failures")
+    if endpoint["latency"] is not None:
+        latency = endpoint["latency"]
+        facts.append(f"p50 {latency['p50'] * 1000:.3g} ms, p99 {latency['p99'] * 1000:.3g} ms")
+    if endpoint["last_error"]:
+        facts.append(f"last error: {endpoint['last_error']}")
+    return ", ".join(facts)
 
 
 def _clean(text: str) -> str:
