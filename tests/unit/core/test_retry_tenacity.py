@@ -79,7 +79,7 @@ def theirs(stop, wait, monkeypatch):
 def ours(stop, wait):
     """The waits of a plan, on its own clock."""
     policy = RetryPolicy(on=frozenset({"reset"}), retries=MOST - 1, stop=stop, wait=wait)
-    retries, now, waits = Retries(policy, lambda: 0.5, method="GET"), 100.0, []
+    retries, now, waits = Retries(policy, lambda: 0.5, method="GET", wall=lambda: 0.0), 100.0, []
     while True:
         began = now
         now += TOOK
