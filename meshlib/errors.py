@@ -60,6 +60,10 @@ class MeshError(Exception):
         self.phase = self.default_phase if phase is None else phase
         self.sent = sent
 
+    def __repr__(self) -> str:
+        # The text, once: what the host library was made of (another error, as a rule) says the same again.
+        return f"{type(self).__name__}({str(self)!r})"
+
 
 class ConfigError(MeshError):
     """A configuration is wrong. ``problems`` has each problem as one line; the text is all of them."""

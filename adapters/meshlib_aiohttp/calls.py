@@ -9,6 +9,7 @@ import aiohttp
 
 from meshlib.core.effects import Call, Finish, Reply
 from meshlib.core.plan import Plan
+from meshlib.core.trace import broken
 from meshlib.deadlines import current_deadline
 from meshlib.errors import DeadlineExceeded, NotReady, TransportFailed, UnknownService
 from meshlib.inbound import carry
@@ -348,7 +349,7 @@ class Performance:
         outcome = outcome_of(error, dialed=True, sent=True, seconds=self.now() - self.plan.started)
         info = self.plan.info(self.now())
         kind = DeadlineExceeded if outcome.kind is OutcomeKind.TIMEOUT else TransportFailed
-        message = f"{info.cluster} at {info.endpoint}: the response broke off in its body: {outcome.detail}"
+        message = f"{info.cluster}: {broken(outcome, info.endpoint)}"
         outcome.error = join(error, kind, message, info, sent=True, phase="body")
         self._failure = outcome
         found: BaseException = outcome.error

@@ -69,6 +69,8 @@ def outcome_of(error: BaseException, *, dialed: bool, sent: bool, seconds: float
     else:
         kind = OutcomeKind.RESET
     words = str(error) or type(error).__name__
+    if isinstance(error, aiohttp.ClientPayloadError):
+        words = words.partition(": <")[0]  # aiohttp writes the errors beneath behind it
     if kind is OutcomeKind.TIMEOUT:
         words = f"no answer in time ({words})"
     return Outcome(kind, sent=sent, seconds=seconds, error=error, detail=words)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from meshlib.cli.common import FINDING, FINE, USAGE, Stop, console, emit, hush, working
-from meshlib.cli.render import marked
+from meshlib.cli.findings import Finding, of_config, of_part
+from meshlib.cli.render import marked, said
 from meshlib.errors import ConfigError
 from meshlib.model.status import Ignored
 
@@ -20,13 +21,15 @@ if TYPE_CHECKING:
     from meshlib.config import Config
     from meshlib.config.files import Document
 
+_Said = str | Ignored | Finding
+
 __all__ = ["Report", "check", "inspect", "inspect_environment"]
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
     """What was found. ``kind``: ``"meshlib"`` or ``"envoy"``. Problems keep a mesh from starting, or a part of it from
-    working; warnings are allowed and can hardly be meant; ignored is what a mesh would not do.
+    working; warnings are allowed and can hardly be meant; ignored is what a mesh would not do; findings are worth knowing.
     """
 
     file: str
@@ -34,6 +37,7 @@ class Report:
     problems: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     ignored: tuple[Ignored, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     @property
     def fine(self) -> bool:
@@ -46,6 +50,7 @@ class Report:
             "problems": list(self.problems),
             "warnings": list(self.warnings),
             "ignored": [item.to_dict() for item in self.ignored],
+            "findings": [item.to_dict() for item in self.findings],
         }
 
 
@@ -87,18 +92,32 @@ def inspect(path: Path) -> Report:
     except ConfigError as problem:
         return Report(name, "meshlib", problems=problem.problems)
     if file.envoy:
-        problems, ignored = _envoy(file)
-        return Report(name, "envoy", problems=problems, ignored=ignored)
+        return _report(name, "envoy", _envoy(file))
     from meshlib.config import load
 
     return _own(name, lambda: load(name), file)
 
 
-def _envoy(file: Document) -> tuple[tuple[str, ...], tuple[Ignored, ...]]:
+def _report(name: str, kind: str, said: Iterable[_Said], warnings: tuple[str, ...] = ()) -> Report:
+    """What was ``said``, each where it belongs; a problem is text."""
+    items = list(said)
+    return Report(
+        name,
+        kind,
+        tuple(item for item in items if isinstance(item, str)),
+        warnings,
+        tuple(item for item in items if isinstance(item, Ignored)),
+        tuple(item for item in items if isinstance(item, Finding)),
+    )
+
+
+def _envoy(file: Document) -> Iterator[_Said]:
     from meshlib.xds.envoy_file import read as understand
 
     found = understand(file.value)
-    return file.told(found.problems), found.ignored
+    yield from file.told(found.problems)
+    yield from found.ignored
+    yield from of_part(found.part)
 
 
 def _own(name: str, read: Callable[[], Config], file: Document | None = None) -> Report:
@@ -108,14 +127,12 @@ def _own(name: str, read: Callable[[], Config], file: Document | None = None) ->
         config = read()
     except ConfigError as problem:
         return Report(name, "meshlib", problems=problem.problems)
-    problems, ignored = list(unsupported(config, file)), list[Ignored]()
-    for step in (_services, _services_file, _bootstrap, _tls):
-        for item in step(config):
-            problems.append(item) if isinstance(item, str) else ignored.append(item)
-    return Report(name, "meshlib", tuple(problems), doubts(config, file), tuple(ignored))
+    steps = (_services, _services_file, _bootstrap, _tls, of_config)
+    said = [*unsupported(config, file), *(item for step in steps for item in step(config))]
+    return _report(name, "meshlib", said, doubts(config, file))
 
 
-def _services(config: Config) -> Iterator[str | Ignored]:
+def _services(config: Config) -> Iterator[_Said]:
     """What only shows when services are made of the values."""
     from meshlib.sources.static import build
 
@@ -125,20 +142,18 @@ def _services(config: Config) -> Iterator[str | Ignored]:
         yield from problem.problems
 
 
-def _services_file(config: Config) -> Iterator[str | Ignored]:
+def _services_file(config: Config) -> Iterator[_Said]:
     from meshlib.config.files import read
 
     if config.services_file is None:
         return
     try:
-        problems, ignored = _envoy(read(config.services_file, envoy=True))
+        yield from _envoy(read(config.services_file, envoy=True))
     except ConfigError as problem:
-        problems, ignored = tuple(f"services_file: {line}" for line in problem.problems), ()
-    yield from problems
-    yield from ignored
+        yield from (f"services_file: {line}" for line in problem.problems)
 
 
-def _bootstrap(config: Config) -> Iterator[str | Ignored]:
+def _bootstrap(config: Config) -> Iterator[_Said]:
     """The gRPC bootstrap that the file names."""
     from meshlib.config import bootstrap_text
     from meshlib.xds.bootstrap import bootstrap_of
@@ -155,7 +170,7 @@ def _bootstrap(config: Config) -> Iterator[str | Ignored]:
         yield Ignored("", "bootstrap", path, "")
 
 
-def _tls(config: Config) -> Iterator[str | Ignored]:
+def _tls(config: Config) -> Iterator[_Said]:
     """Files that are only opened once the control plane is called."""
     tls = config.xds.tls
     for key in ("ca", "cert", "key") if tls is not None else ():
@@ -174,6 +189,10 @@ def _show(report: Report) -> None:
         where = f"{item.type} {item.resource}: " if item.resource else f"{item.type}: "
         value = f" = {item.value}" if item.value else ""
         screen.print(marked("-", "yellow", f"{where}{item.field}{value} is not honoured"))
+    for finding in report.findings:
+        screen.print(marked("i", "cyan", finding.summary))
+        screen.print(said(f"    {', '.join(finding.evidence)}", "dim"))
+        screen.print(said(f"    if that is not meant: {finding.remedy}", "dim"))
     screen.print(_verdict(report))
 
 

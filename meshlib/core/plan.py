@@ -39,7 +39,7 @@ from meshlib.core.failures import FAILURES, REFUSALS
 from meshlib.core.replies import local_reply
 from meshlib.core.retry import Retries, may_matter
 from meshlib.core.rewrite import ResponseContext
-from meshlib.core.trace import render
+from meshlib.core.trace import broken, ending, failed, render
 from meshlib.core.upstream import Pick, PickContext, Refusal, RefusalKind, RetryPermit, Upstream
 from meshlib.errors import (
     DeadlineExceeded,
@@ -97,6 +97,7 @@ class Plan:
         "_call",
         "_closed",
         "_deadline",
+        "_endings",
         "_env",
         "_last",
         "_limit",
@@ -124,6 +125,7 @@ class Plan:
         self._call = call
         self._env = env
         self._attempts: list[Attempt] = []
+        self._endings: list[str] = []  # of each attempt, why it failed
         self._tried: tuple[LiveEndpoint, ...] = call.tried
         self._match: Match | None = None
         self._weight: ClusterWeight | None = None
@@ -170,9 +172,9 @@ class Plan:
         if isinstance(action, Forward):
             return self._forward(match, action, now)
         if isinstance(action, DirectResponse):
-            return Reply(match.compiled.direct_response(call.head))
+            return self._answer(match.compiled.direct_response(call.head))
         if isinstance(action, Redirect):
-            return Reply(match.compiled.redirect(call.head))
+            return self._answer(match.compiled.redirect(call.head))
         self._words.append("the route is for servers only: 404")
         return Reply(local_reply(call.head, Response(404)))
 
@@ -191,7 +193,7 @@ class Plan:
         decision = None
         if retries is not None and not late and not overloaded:
             decision = retries.after(outcome, now, self._sent_at)
-        self._attempts.append(self._attempt_record(number, outcome, retried=decision is not None))
+        self._record(number, outcome, retried=decision is not None)
         if self._permit is not None:
             self._permit.release()
             self._permit = None
@@ -213,7 +215,7 @@ class Plan:
         """The caller gave up while an attempt or a sleep was under way: everything held is released."""
         if self._pick is not None:
             self._pick.report(outcome, now)
-            self._attempts.append(self._attempt_record(len(self._attempts) + 1, outcome, retried=False))
+            self._record(len(self._attempts) + 1, outcome, retried=False)
         self.close(now)
 
     def close(self, now: float, failure: Outcome | None = None) -> None:
@@ -221,6 +223,8 @@ class Plan:
         if self._closed:
             return
         self._closed = True
+        if failure is not None and self._attempts:
+            self._words.append(broken(failure, self._attempts[-1].endpoint))
         if self._pick is not None:
             self._pick.release(now, failure)
         if self._permit is not None:
@@ -246,6 +250,10 @@ class Plan:
             self._policy = policy
             self._per_try = policy.per_try_timeout or None
         return self._send(now)
+
+    def _answer(self, response: Response) -> Reply:
+        self._words.append(f"the configuration answers {response.status}")
+        return Reply(response)
 
     def _retries_of(self, policy: RetryPolicy) -> Retries:
         call = self._call
@@ -369,7 +377,9 @@ class Plan:
             return None
         permit = upstream.begin_retry(policy.budget if policy is not None else None)
         if permit is None:
-            self._words.append(f"no retry ({reason}): the limit of retries is reached")
+            self._words.append(
+                f"no retry ({reason}): as many retries are in flight as the limit or the budget allows"
+            )
             return None
         self._permit = permit
         self._last = outcome
@@ -389,9 +399,8 @@ class Plan:
         failure, response = FAILURES[outcome.kind]
         if isinstance(outcome.error, Overloaded):
             failure, response = REFUSALS[RefusalKind.MAX_REQUESTS]
-        where = self._attempts[-1].endpoint if self._attempts else ""
-        detail = outcome.detail or (str(outcome.error) if outcome.error is not None else outcome.kind.value)
-        return Finish(outcome, failure, f"{self.cluster} at {where}: {detail}", self._told(response))
+        message = f"{self.cluster}: {failed(self._endings[-1], self._attempts[-1])}"
+        return Finish(outcome, failure, message, self._told(response))
 
     def _out_of_time(self, outcome: Outcome | None) -> Effect:
         _, response = FAILURES[OutcomeKind.TIMEOUT]
@@ -463,15 +472,17 @@ class Plan:
                 self.cluster,
                 self._weight,
                 attempts,
+                self._endings,
                 self._words,
             ),
         )
 
-    def _attempt_record(self, number: int, outcome: Outcome, *, retried: bool) -> Attempt:
+    def _record(self, number: int, outcome: Outcome, *, retried: bool) -> None:
         pick = self._pick
         if outcome.kind is not OutcomeKind.OK:
             kind = outcome.kind.value
         else:
             kind = _STATUS if retried or (outcome.status or 0) >= 500 else _OK
         name = pick.endpoint.name if pick is not None else ""
-        return Attempt(number, name, kind, outcome.status, outcome.sent, outcome.seconds)
+        self._attempts.append(Attempt(number, name, kind, outcome.status, outcome.sent, outcome.seconds))
+        self._endings.append("" if outcome.status is not None else ending(outcome))

@@ -121,7 +121,8 @@ class Resolution:
     def refusal(self, authority: str) -> str:
         """What a caller of ``authority`` is told where unknown hosts are refused."""
         refused = "" if self.via == "refused" else ", and unknown hosts are refused"
-        return "; ".join((f"{authority}: {self.reason}{refused}", *self.words()[1:]))
+        said = self.reason if authority in self.reason else f"{authority}: {self.reason}"
+        return "; ".join((f"{said}{refused}", *self.words()[1:]))
 
     def seen(self, head: Head) -> Head:
         """The head as the routes see it, after the listener: itself, as a rule."""

@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import errno
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
+
+from meshlib.errors import Overloaded
+from meshlib.model.call import OutcomeKind
 
 if TYPE_CHECKING:
     from meshlib.core.match import Match
     from meshlib.core.resolve import Resolution
-    from meshlib.model.call import Attempt, Head
+    from meshlib.model.call import Attempt, Head, Outcome
     from meshlib.model.route import ClusterWeight
 
-__all__ = ["render"]
+__all__ = ["broken", "ending", "failed", "render"]
+
+#: What the numbers of the operating system mean; its own words differ between systems, and asyncio has others.
+_SYSTEM = {
+    errno.ECONNREFUSED: "connection refused",
+    errno.ECONNRESET: "connection reset by the peer",
+    errno.ECONNABORTED: "connection aborted",
+    errno.EPIPE: "connection closed by the peer",
+    errno.ETIMEDOUT: "connection timed out",
+    errno.EHOSTUNREACH: "no route to the host",
+    errno.ENETUNREACH: "network unreachable",
+    errno.ENOENT: "no such socket",
+    errno.EACCES: "permission denied",
+}
+_RESOLVER = frozenset({"gaierror", "herror"})
+
+#: Errors that are looked at beneath one; more of them is a circle or a joke.
+_DEEPEST = 32
 
 
 def render(
@@ -21,6 +42,7 @@ def render(
     cluster: str,
     weight: ClusterWeight | None,
     attempts: Sequence[Attempt],
+    endings: Sequence[str],
     words: Sequence[str],
 ) -> tuple[str, ...]:
     """The lines of ``CallInfo.trace()``: what was asked, who knew the host, route, cluster, each attempt, the end."""
@@ -34,14 +56,90 @@ def render(
     if cluster:
         share = f" (weight {weight.weight} of its route's split)" if weight is not None else ""
         lines.append(f"cluster {cluster}{share}")
-    lines.extend(attempt_line(attempt) for attempt in attempts)
+    lines.extend(attempt_line(attempt, why) for attempt, why in zip(attempts, endings, strict=True))
     lines.extend(words)
     return tuple(lines)
 
 
-def attempt_line(attempt: Attempt) -> str:
-    """One attempt: where it went, how it ended, how long it took."""
-    status = f" {attempt.status}" if attempt.status is not None else ""
-    sent = "" if attempt.sent else ", nothing was sent"
-    took = f"{attempt.seconds * 1000:.1f} ms"
-    return f"attempt {attempt.number} to {attempt.endpoint}: {attempt.outcome}{status} in {took}{sent}"
+def attempt_line(attempt: Attempt, why: str) -> str:
+    """One attempt: how it ended, where, after how long. ``why`` is the ``ending`` of one that failed."""
+    took = f"after {attempt.seconds * 1000:.1f} ms"
+    if attempt.status is not None:
+        return f"attempt {attempt.number}: status {attempt.status} from {attempt.endpoint} {took}"
+    return f"attempt {attempt.number}: {failed(why, attempt)}"
+
+
+def failed(why: str, attempt: Attempt) -> str:
+    """``connection refused (errno 111) at 127.0.0.1:9 after 1.0 ms; no byte was sent``."""
+    sent = "the request may have been sent" if attempt.sent else "no byte was sent"
+    return f"{why} at {attempt.endpoint} after {attempt.seconds * 1000:.1f} ms; {sent}"
+
+
+def broken(outcome: Outcome, endpoint: str) -> str:
+    """A response that did not come to its end."""
+    return f"the response broke off in its body: {ending(outcome)} at {endpoint}"
+
+
+def ending(outcome: Outcome) -> str:
+    """Why an attempt that has no answer failed, in words that are the same whatever library made it."""
+    if isinstance(outcome.error, Overloaded):
+        return str(outcome.error)
+    said = _of_system(outcome.error)
+    match outcome.kind:
+        case OutcomeKind.TIMEOUT:
+            return "no answer in time"
+        case OutcomeKind.CANCELLED:
+            return "given up by the caller"
+        case OutcomeKind.CONNECT:
+            return said or (
+                "no connection in time" if _late(outcome.error) else f"no connection ({_own(outcome)})"
+            )
+        case OutcomeKind.REFUSED:
+            return f"request refused ({_own(outcome)})"
+        case _:
+            return said or f"connection lost ({_own(outcome)})"
+
+
+def _own(outcome: Outcome) -> str:
+    """What the library that made the attempt says."""
+    error = outcome.error
+    return outcome.detail or (str(error) or type(error).__name__ if error is not None else outcome.kind.value)
+
+
+def _of_system(error: BaseException | None) -> str:
+    """What the operating system or TLS said, where one of them is at the bottom of ``error``; ``""`` where none is."""
+    for found in _beneath(error):
+        if not isinstance(found, OSError):
+            continue
+        verification = getattr(found, "verify_message", "")
+        if verification or type(found).__name__.startswith("SSL"):
+            return f"TLS failed ({verification or getattr(found, 'reason', None) or found})"
+        if type(found).__name__ in _RESOLVER:
+            return f"name not resolved ({found.strerror})"
+        if found.errno is not None:
+            return f"{_SYSTEM.get(found.errno) or _plain(found)} (errno {found.errno})"
+    return ""
+
+
+def _plain(error: OSError) -> str:
+    text = error.strerror or type(error).__name__
+    return text[:1].lower() + text[1:]
+
+
+def _late(error: BaseException | None) -> bool:
+    return any(
+        isinstance(found, TimeoutError) or "Timeout" in type(found).__name__ for found in _beneath(error)
+    )
+
+
+def _beneath(error: BaseException | None) -> Iterator[BaseException]:
+    """``error`` and what it was made of, the outermost first: causes, and errors that are arguments of errors."""
+    waiting, seen = [error], set[int]()
+    while waiting:
+        found = waiting.pop(0)
+        if found is None or id(found) in seen or len(seen) == _DEEPEST:
+            continue
+        seen.add(id(found))
+        yield found
+        arguments = (item for item in found.args if isinstance(item, BaseException))
+        waiting += [*arguments, found.__cause__, found.__context__]

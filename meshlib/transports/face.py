@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshlib.core.effects import Finish, Pass, Reply, Send
 from meshlib.core.plan import Plan
+from meshlib.core.trace import broken
 from meshlib.deadlines import current_deadline
 from meshlib.errors import (
     DeadlineExceeded,
@@ -268,7 +269,7 @@ def broken_body(exchange: Exchange, answer: Answer, error: BaseException) -> tup
     info = exchange.plan.info(exchange.now())
     timed_out = outcome.kind is OutcomeKind.TIMEOUT
     failure = DeadlineExceeded if timed_out else TransportFailed
-    message = f"{info.cluster} at {info.endpoint}: the response broke off in its body: {outcome.detail}"
+    message = f"{info.cluster}: {broken(outcome, info.endpoint)}"
     raised = kit.error(failure, message, info=info, cause=error, sent=True, phase="body")
     return outcome, raised
 

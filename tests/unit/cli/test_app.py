@@ -95,7 +95,14 @@ def test_check(config: str, tmp_path: Path) -> None:
         "problems": [],
         "warnings": [],
         "ignored": [],
+        "findings": [],
     }
+    good.write_text('[services.a]\nendpoints = ["127.0.0.1:9"]\nretry = { on = ["5xx"] }\n')
+    result = invoke("check", str(good))
+    assert result.exit_code == 0
+    assert "a POST that the service may have carried out already is sent again" in " ".join(
+        result.stdout.split()
+    )
     bad = tmp_path / "bad.toml"
     bad.write_text("[services.a]\ntimeout = -1\n")
     result = invoke("check", str(bad))

@@ -172,3 +172,64 @@ class TestTheEnvironment:
         with pytest.raises(Stop, match="a FILE is needed") as caught:
             inspect_environment()
         assert caught.value.code == 2
+
+
+RETRY = '[services.a]\nendpoints = ["127.0.0.1:1"]\nretry = {{ {} }}\n'
+
+
+@pytest.mark.parametrize(
+    ("retry", "conditions"),
+    [
+        ("attempts = 3", ["gateway-error", "unavailable"]),
+        ('attempts = 2, on = ["5xx", "connect-failure"]', ["5xx"]),
+        ('attempts = 2, on = ["reset"], methods = ["get", "post"]', ["reset"]),
+        ('attempts = 2, on = ["connect-failure"], statuses = [429]', ["retriable-status-codes"]),
+        ('attempts = 2, on = ["connect-failure", "refused-stream", "reset-before-request"]', []),
+        ('attempts = 2, on = ["5xx"], methods = ["GET", "PUT"]', []),
+        ('attempts = 1, on = ["5xx"]', []),
+    ],
+)
+def test_a_post_that_may_be_sent_twice_is_worth_knowing(
+    tmp_path: Path, retry: str, conditions: list[str]
+) -> None:
+    report = inspect(write(tmp_path / "mesh.toml", RETRY.format(retry)))
+    assert report.fine
+    assert [list(item.evidence) for item in report.findings] == (
+        [[f"retried on {name}" for name in conditions]] if conditions else []
+    )
+
+
+def test_a_finding_says_where_and_what_to_do(tmp_path: Path) -> None:
+    text = RETRY.format('attempts = 2, on = ["5xx"]') + (
+        '[[services.a.routes]]\nmatch = { prefix = "/b" }\nretry = { attempts = 2, on = ["reset"] }\n'
+    )
+    report = inspect(write(tmp_path / "mesh.toml", text))
+    told = report.to_dict()["findings"]
+    assert [set(item) for item in told] == [{"id", "severity", "summary", "remedy", "evidence"}] * 2  # type: ignore[attr-defined]
+    assert {(item.id, item.severity) for item in report.findings} == {("retry.post", "info")}
+    first, second = report.findings
+    assert first.summary.startswith("services.a.retry: ")
+    assert first.remedy.startswith('services.a.retry.methods = ["GET"')
+    assert second.summary.startswith("services.a.routes[0].retry: ")
+
+
+def test_a_post_that_a_file_of_envoys_retries_is_worth_knowing(tmp_path: Path) -> None:
+    def listener(name: str, **fields: Any) -> dict[str, Any]:
+        host = build.virtual_host("all", build.route(cluster="c", name="r", **fields))
+        return build.listener(name, build.route_config(name, host))
+
+    listeners = [
+        listener("unsafe", retry={"retry_on": "5xx,connect-failure", "num_retries": 2}),
+        listener("safe", retry={"retry_on": "connect-failure,refused-stream"}),
+        listener("none"),
+    ]
+    path = write(
+        tmp_path / "envoy.json", {"listeners": listeners, "clusters": [build.cluster("c", ["127.0.0.1:1"])]}
+    )
+    report = inspect(path)
+    assert not report.problems
+    (found,) = report.findings
+    assert found.summary.startswith("listener unsafe, virtual host all, route r: a POST ")
+    assert found.evidence == ("retried on 5xx",)
+    named = inspect(write(tmp_path / "mesh.toml", 'services_file = "envoy.json"\n'))
+    assert named.findings == report.findings
