@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import DEFAULT_POOLBLOCK, DEFAULT_POOLSIZE, DEFAULT_RETRIES, HTTPAdapter
+from urllib3.exceptions import EmptyPoolError
 
 from meshlib.mesh import only_by_name, runtime_of
 from meshlib.transports.info import attach
@@ -75,6 +76,12 @@ class MeshAdapter(HTTPAdapter):
     ) -> requests.Response:
         try:
             return super().send(request, stream, timeout, verify, cert, proxies)  # type: ignore[arg-type]
+        except EmptyPoolError as error:
+            # requests lets it through as it is, past those who catch what is requests'.
+            failure = failure_of(error)
+            if failure is None:
+                raise
+            raise join(requests.ConnectionError(error, request=request), failure) from error
         except requests.RequestException as error:
             failure = failure_of(error)
             if failure is None:
@@ -114,8 +121,9 @@ class MeshAdapter(HTTPAdapter):
         return pool
 
     def request_url(self, request: PreparedRequest, proxies: Mapping[str, str] | None) -> str:
-        """As requests'; without proxies there is nothing to find out."""
-        return super().request_url(request, proxies) if proxies else request.path_url  # type: ignore[arg-type]
+        """As requests'; without proxies there is nothing to find out but what some versions make of ``//``."""
+        path = request.path_url
+        return super().request_url(request, proxies) if proxies or path.startswith("//") else path  # type: ignore[arg-type]
 
     def build_response(self, req: PreparedRequest, resp: Any) -> requests.Response:
         response = super().build_response(req, resp)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from meshlib_requests.answers import Held, edit_lines, hold, ordered
 from meshlib_requests.connections import Attempt
 from meshlib_requests.failures import Failure, made, outcome_of
 from meshlib_requests.options import current_options
+from meshlib_requests.targets import Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -48,7 +50,9 @@ class Passed(Exception):
 
 
 class Asked:
-    """What ``urlopen`` was asked for. ``skipped``: lines by which urllib3 is told not to add one of its own."""
+    """What ``urlopen`` was asked for. ``path`` is what routes see; ``skipped``: lines by which urllib3 is told not to add one of
+    its own.
+    """
 
     __slots__ = (
         "authority",
@@ -57,6 +61,7 @@ class Asked:
         "chunked",
         "connect",
         "headers",
+        "host_line",
         "method",
         "opened",
         "options",
@@ -65,26 +70,29 @@ class Asked:
         "raw",
         "read",
         "skipped",
+        "target",
         "total",
     )
 
     def __init__(
         self,
         method: str,
-        path: str,
+        target: Target,
         headers: Mapping[str, str],
         authority: str,
         timeout: Timeout,
         options: dict[str, Any],
     ) -> None:
         self.method = method
-        self.path = path
+        self.target = target
+        self.path = target.path
         self.headers = headers
         self.options = options
         self.opened = False  # whether the body may have been read
         self.raw: list[tuple[bytes, bytes]] = []
         self.skipped: dict[str, str] = {}
-        self.authority = authority
+        self.authority = target.authority or authority
+        self.host_line: tuple[int, str] | None = None  # where the caller wrote one, and how
         self._read_lines()
         self.body: Any = options.pop("body")
         self.body_pos: Any = options.pop("body_pos")
@@ -101,6 +109,7 @@ class Asked:
                 self.skipped[name] = value
             elif len(name) == 4 and name.lower() in ("host", b"host"):
                 self.authority = value if isinstance(value, str) else value.decode("latin-1")
+                self.host_line = len(self.raw), name if isinstance(name, str) else name.decode("latin-1")
             else:
                 self.raw.append((_raw(name), _raw(value)))
 
@@ -115,11 +124,17 @@ class Asked:
 
     @property
     def replayable(self) -> bool:
-        """Whether the body can be sent again."""
+        """Whether the body can be sent again: it is not read, as an iterator and a pipe are, or can be rewound."""
         body = self.body
-        if body is None or isinstance(body, bytes | bytearray | str):
-            return True
-        return isinstance(self.body_pos, int) and hasattr(body, "seek")
+        if hasattr(body, "read"):
+            return isinstance(self.body_pos, int) and hasattr(body, "seek")
+        return not isinstance(body, Iterator)
+
+    def rewind(self) -> None:
+        """Before the body is sent: back to where it began, if it may have been read. Raises UnrewindableBodyError."""
+        if self.opened and isinstance(self.body_pos, int):
+            rewind_body(self.body, self.body_pos)
+        self.opened = True
 
 
 def _lines(headers: Mapping[str, str]) -> Iterable[tuple[Any, Any]]:
@@ -204,10 +219,16 @@ class Performance:
 
     def send(self, effect: Send) -> tuple[Outcome, Any]:
         asked = self._asked
+        asked.rewind()
+        pool = asked.pool_timeout
+        if (
+            pool is None and not self._front.block
+        ):  # the application bounds its connections, and waits as urllib3 does
+            pool = asked.connect
         attempt = self._attempt = Attempt(
             self.now,
             effect.deadline,
-            {"connect": asked.connect, "read": asked.read, "pool": asked.pool_timeout or asked.connect},
+            {"connect": asked.connect, "read": asked.read, "pool": pool},
             effect.connect_timeout,
         )
         since = self.now()
@@ -254,13 +275,11 @@ class Performance:
             connect=attempt.left(attempt.seconds("connect")),
             read=attempt.left(asked.read),
         )
-        if asked.opened and asked.body_pos is not None:
-            rewind_body(asked.body, asked.body_pos)
-        asked.opened = True
+        attempt.authority = head.authority
         return lane.open(
             attempt,
             head.method,
-            head.path,
+            asked.target.sent(asked, head),
             timeout=timeout,
             body=asked.body,
             headers=self._sent_lines(head),
@@ -269,17 +288,18 @@ class Performance:
         )
 
     def _sent_lines(self, head: Head) -> Mapping[str, str]:
-        """The head's lines as urllib3 takes them; Host first, where ``http.client`` puts it."""
-        lines = {"Host": head.authority, **self._asked.skipped}
-        count = len(lines)
-        for name, value in head.headers.raw:
-            lines[name.decode("latin-1")] = value.decode("latin-1")
-            count += 1
-        if count == len(lines):
+        """The head's lines as urllib3 takes them; Host among them only where the caller wrote it."""
+        asked = self._asked
+        pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in head.headers.raw]
+        if asked.host_line is not None:
+            place, name = asked.host_line
+            pairs.insert(place, (name, head.authority))
+        lines = {**asked.skipped, **dict(pairs)}
+        if len(lines) == len(asked.skipped) + len(pairs):
             return lines
-        repeated = HTTPHeaderDict({"Host": head.authority, **self._asked.skipped})
-        for name, value in head.headers.raw:
-            repeated.add(name.decode("latin-1"), value.decode("latin-1"))
+        repeated = HTTPHeaderDict(asked.skipped)
+        for name, value in pairs:
+            repeated.add(name, value)
         return repeated
 
     @staticmethod

@@ -31,9 +31,9 @@ __all__ = ["Attempt", "HTTPConnection", "HTTPSConnection"]
 
 
 class Attempt(Guard):
-    """The bounds of one attempt, and the connection that carries it."""
+    """The bounds of one attempt, the connection that carries it, and the Host that it is sent with."""
 
-    __slots__ = ("connection",)
+    __slots__ = ("authority", "connection")
 
     def __init__(
         self,
@@ -44,6 +44,7 @@ class Attempt(Guard):
     ) -> None:
         super().__init__(clock, deadline, timeouts, connect)
         self.connection: Any = None
+        self.authority = ""
 
 
 def _bound(sock: Any, seconds: float | None) -> None:
@@ -137,6 +138,19 @@ class _Bounded:
         self._since = time.monotonic()
 
     # --- what http.client and urllib3 ask -----------------------------------------------------------------------
+
+    def putrequest(
+        self, method: str, url: str, skip_host: bool = False, skip_accept_encoding: bool = False
+    ) -> None:
+        """As ``http.client``'s, which would write the endpoint's address as Host."""
+        attempt = self.attempt
+        if attempt is None or skip_host:
+            super().putrequest(method, url, skip_host, skip_accept_encoding)  # type: ignore[misc]
+            return
+        super().putrequest(method, url, skip_host=True, skip_accept_encoding=True)  # type: ignore[misc]
+        self.putheader("Host", attempt.authority)
+        if not skip_accept_encoding:
+            self.putheader("Accept-Encoding", "identity")
 
     def putheader(self, header: Any, *values: Any) -> None:
         plain = line(header, values)

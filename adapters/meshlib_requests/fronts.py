@@ -16,13 +16,20 @@ import weakref
 from typing import TYPE_CHECKING, Any, cast
 
 from urllib3 import connectionpool
-from urllib3.exceptions import HTTPError, MaxRetryError, ProtocolError, ProxyError, SSLError, TimeoutError  # noqa: A004
+from urllib3.exceptions import (
+    HTTPError,
+    MaxRetryError,
+    ProtocolError,
+    ProxyError,
+    SSLError,
+    TimeoutError,  # noqa: A004
+    UnrewindableBodyError,
+)
 from urllib3.util import Retry, Timeout
 from urllib3.util.request import set_file_position
-from urllib3.util.url import parse_url
 
 from meshlib.deadlines import current_deadline
-from meshlib.errors import DeadlineExceeded, MeshError, NotReady, UnknownService
+from meshlib.errors import DeadlineExceeded, MeshError, NotReady, Overloaded, UnknownService
 from meshlib.interceptors import CallPath
 from meshlib.model.call import CallInfo, Response
 from meshlib.runtime.process import Local
@@ -31,6 +38,7 @@ from meshlib_requests.calls import Asked, Passed, Performance, patience, with_ea
 from meshlib_requests.direct import Direct
 from meshlib_requests.failures import Failure, failure_of, join, made
 from meshlib_requests.lanes import Lane, make_lane
+from meshlib_requests.targets import target_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -132,10 +140,12 @@ class Front:
         def plain(headers: Mapping[str, str] = lines, timeout: Any = timeout) -> Any:
             return super(Front, self).urlopen(method, url, headers=headers, timeout=timeout, **own, **options)  # type: ignore[misc]
 
-        path = self._path(url)
-        if runtime.config.disabled or self.proxy is not None or not path or self.call_path.intercepted():
+        if runtime.config.disabled or self.proxy is not None or self.call_path.intercepted():
             return plain()
-        asked = Asked(method, path, lines, self._authority, self._timeout(timeout), dict(options))
+        if assert_same_host and not self.is_same_host(url):
+            return plain()  # which says so
+        target = target_of(url)
+        asked = Asked(method, target, lines, self._authority, self._timeout(timeout), dict(options))
         return self._carry(
             runtime, asked, plain, retries, timeout=timeout, redirect=redirect, preload=preload_content
         )
@@ -193,12 +203,6 @@ class Front:
             lane.wire.close()
 
     # --- parts --------------------------------------------------------------------------------------------------
-
-    def _path(self, url: str) -> str:
-        """The path of a URL of this host, which may have the host, too; empty for another one's."""
-        if url.startswith("/"):
-            return url
-        return parse_url(url).request_uri if "://" in url and self.is_same_host(url) else ""
 
     def _resolve(self, runtime: Runtime, asked: Asked) -> Resolution:
         """What the URL means; may wait for the control plane."""
@@ -273,6 +277,8 @@ class Front:
             failure = failure_of(error)
         if failure is not None and failure.info is not None:
             failure.info = with_earlier(failure.info, earlier)
+        if isinstance(error, Overloaded):
+            raise error  # as urllib3 does where its pool has none to give
         if (plan.final or isinstance(error, DeadlineExceeded)) and retries.total is not False:
             retries = _NO_MORE
         try:
@@ -316,6 +322,8 @@ class Front:
             gone = {"content-encoding", "content-language", "content-length", "content-location", "content-type",
                     "digest", "last-modified", "transfer-encoding"}  # fmt: skip
             headers = {name: value for name, value in headers.items() if name.lower() not in gone}
+        elif not asked.replayable:
+            raise UnrewindableBodyError("Unable to send the body again for redirecting: it can be read once")
         retries: Retry = raw.retries
         try:
             retries = retries.increment(method, asked.path, response=raw, _pool=cast("Any", self))

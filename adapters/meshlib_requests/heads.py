@@ -18,7 +18,6 @@ __all__ = ["Head", "line"]
 # RFC 9112: a status line and field lines, of printable ASCII only; no line that continues another.
 _PLAIN = re.compile(rb"HTTP/1\.1 ([2-5][0-9]{2})(?: ([ -~]*))?\r\n((?:[!-9;-~]+:[\t -~]*\r\n)*)\r\n")
 _PLAIN_LINE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t -~]*")
-_MOST_LINES = 100  # as http.client, which then says what is wrong
 
 
 def line(name: object, values: tuple[Any, ...]) -> bytes | None:
@@ -44,7 +43,8 @@ class Head(http.client.HTTPResponse):
         peek = getattr(self.fp, "peek", None)
         # The first look waits for the first bytes, which are the whole head as a rule.
         found = _PLAIN.match(peek(1)) if peek is not None else None
-        if found is None or found[3].count(b"\n") > _MOST_LINES:
+        # The empty line counts there. It is a number that applications set.
+        if found is None or found[3].count(b"\n") >= http.client._MAXHEADERS:  # type: ignore[attr-defined]
             super().begin()
             return
         self.fp.read(found.end())

@@ -7,7 +7,6 @@ certificate must have.
 
 from __future__ import annotations
 
-import re
 from http.client import HTTPException
 from ssl import CertificateError
 from ssl import SSLError as BaseSSLError
@@ -16,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from urllib3 import connectionpool
 from urllib3.exceptions import ProtocolError, SSLError
 from urllib3.poolmanager import SSL_KEYWORDS
-from urllib3.util.url import parse_url
 
 from meshlib.runtime.tls import context_for
 from meshlib.transports.wire.limit import OwnLimit
@@ -29,8 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["HTTPConnectionPool", "HTTPSConnectionPool", "Lane", "make_lane"]
 
-#: Paths that need no encoding: what may be in a URL, and percent signs that mean something.
-_PLAIN = re.compile(r"/(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-F]{2})*")
 #: What requests (``HTTPAdapter.cert_verify``) and others set on a pool after it was made; read when a connection is.
 _TLS_ATTRIBUTES = (
     "assert_fingerprint",
@@ -72,8 +68,6 @@ class _Lane:
 
         Raises urllib3's errors; Overloaded and TimeoutError where no connection is to be had.
         """
-        if _PLAIN.fullmatch(path) is None:
-            path = parse_url(path).url
         connection = attempt.connection = self.wire.acquire(attempt)
         connection.take(attempt)
         try:

@@ -424,12 +424,13 @@ class Plan:
     @property
     def final(self) -> bool:
         """Whether a library above must not make the call again: the mesh or the call orders retries, be it none, or it was
-        sent and is not to be sent twice.
+        sent and is not to be, or cannot be, sent twice.
         """
         call = self._call
         if self._policy is not None or call.retry is False:
             return True
-        return call.idempotent is False and any(attempt.sent for attempt in self._attempts)
+        once = call.idempotent is False or not call.replayable
+        return once and any(attempt.sent for attempt in self._attempts)
 
     @property
     def route(self) -> str:

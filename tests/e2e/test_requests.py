@@ -434,7 +434,8 @@ def test_a_redirect_followed_by_a_pool_keeps_what_is_sent(upstream: UpstreamFact
         file.seek(10)
         response = pool.urlopen("PUT", "/first", body=file, chunked=True)
         said = response.json()
-        assert (said["method"], said["path"]) == ("PUT", "/next")
+        # As urllib3 sends it: a whole URL where the location is one.
+        assert (said["method"], said["path"]) == ("PUT", location.removesuffix("#part"))
         assert one.requests[-1].body == b"the body"
         assert ("transfer-encoding", "chunked") in [(name.lower(), value) for name, value in said["headers"]]
         assert meshlib.call_info(response).endpoint == one.address
