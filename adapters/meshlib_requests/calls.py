@@ -279,7 +279,7 @@ class Performance:
         return lane.open(
             attempt,
             head.method,
-            asked.target.sent(asked, head),
+            asked.target.sent(head, asked.authority),
             timeout=timeout,
             body=asked.body,
             headers=self._sent_lines(head),

@@ -11,7 +11,6 @@ from urllib3.util.url import _encode_target, parse_url
 
 if TYPE_CHECKING:
     from meshlib.model.call import Head
-    from meshlib_requests.calls import Asked
 
 __all__ = ["Target", "target_of"]
 
@@ -32,9 +31,9 @@ class Target:
         self.path = path
         self.authority = authority
 
-    def sent(self, asked: Asked, head: Head) -> str:
-        """What an attempt with ``head`` sends: ``written``, unless a route changed what it says."""
-        if head.path == self.path and (not self.authority or head.authority == asked.authority):
+    def sent(self, head: Head, authority: str) -> str:
+        """What an attempt with ``head`` sends: ``written``, unless a route changed what it says. ``authority``: the call's own."""
+        if head.path == self.path and (not self.authority or head.authority == authority):
             return self.written
         return _encoded(head.path)
 
