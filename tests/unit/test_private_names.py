@@ -27,7 +27,7 @@ NAMES = {
     "aiohttp.multipart": "_parts",
     "aiohttp.payload": "_value",
     "aiohttp.streams": "_protocol",
-    "http.client": "_output",
+    "http.client": "_MAXHEADERS _output",
     "httpcore._async.connection_pool": _POOL,
     "httpcore._sync.connection_pool": _POOL,
     "httpcore2._async.connection_pool": _POOL,
@@ -50,8 +50,9 @@ NAMES = {
 }
 #: Read with `getattr` where the object may be of another library's, and set by ours under a name that cannot be another's.
 OURS = re.compile(r"_meshlib_|_mesh_runtime$")
-#: Of Python's own import system; of httpcore's pools when they have a socket in place of an address.
-OTHERS = {"_initializing", "_uds"}
+#: Of Python's own import system; of named tuples, where it is no private one; of httpcore's pools when they have a socket in
+#: place of an address.
+OTHERS = {"_initializing", "_replace", "_uds"}
 
 
 @pytest.mark.parametrize(("module", "names"), NAMES.items())

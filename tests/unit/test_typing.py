@@ -30,6 +30,10 @@ def keys(path, name):
     return found
 
 
+#: What the lowest version that is allowed does not take yet.
+LATER = {aiohttp.ClientSession: {"json_serialize_bytes", "max_headers"}}
+
+
 @pytest.mark.parametrize(
     ("path", "name", "kind"),
     [
@@ -45,9 +49,9 @@ def keys(path, name):
     ],
 )
 def test_the_options_that_are_typed_are_those_that_the_library_takes(path, name, kind):
-    assert keys(path, name) == set(inspect.signature(kind).parameters) - {"base_url"} | (
-        {"base_url"} & keys(path, name)
-    )
+    typed, taken = keys(path, name), set(inspect.signature(kind).parameters)
+    assert taken - {"base_url"} <= typed
+    assert typed - taken <= LATER.get(kind, set())
 
 
 @pytest.fixture

@@ -67,9 +67,12 @@ SETTINGS: list[tuple[Any, ...]] = [
     ({}, None, None, None),
     ({"http": "http://p"}, True, False, "c.pem"),
     ({"http": None}, None, "ca.pem", ("a", "b")),
-    (None, None, None, None),
     ({"no_proxy": "reviews"}, False, True, None),
 ]
+if tuple(map(int, requests.__version__.split(".")[:2])) >= (2, 34):
+    SETTINGS.append(
+        (None, None, None, None)
+    )  # an AttributeError of requests' own before, where a proxy is in the environment
 
 
 @pytest.mark.parametrize(

@@ -281,7 +281,10 @@ def test_strategies_see_the_outcome():
 def test_combined_and_exception_strategies_work():
     wait = tenacity.wait_fixed(1) + tenacity.wait_chain(tenacity.wait_fixed(2), tenacity.wait_fixed(3))
     assert decide(on("5xx", wait=wait), status(500)).delay == 3.0
-    by_error = tenacity.wait_exception(lambda error: 7.0 if isinstance(error, OSError) else 1.0)
+
+    def by_error(state):
+        return 7.0 if isinstance(state.outcome.exception(), OSError) else 1.0
+
     assert decide(on("reset", wait=by_error), Outcome(RESET, error=OSError())).delay == 7.0
     assert decide(on("reset", wait=by_error), failed(RESET)).delay == 1.0
     stop = tenacity.stop_after_attempt(1) | tenacity.stop_after_delay(10)

@@ -52,6 +52,8 @@ WAITS = {
     "wait_random": lambda: tenacity.wait_random(0.1, 0.9),
     "wait_random_exponential": lambda: tenacity.wait_random_exponential(multiplier=0.1, max=2.0),
 }
+#: The lowest version that is allowed does not have them all.
+WAITS = {name: make for name, make in WAITS.items() if hasattr(tenacity, name)}
 
 
 def error_of(number):
