@@ -98,6 +98,25 @@ def demo(
 
 
 @app.command()
+def init(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")] = Path("mesh.toml"),
+    as_json: Json = False,
+    config: Config = None,
+) -> None:
+    """Write a configuration file to begin with; one that is there is left as it is."""
+    if config is not None:
+        _end(
+            lambda: _refuse(
+                "init: --config: say the file that is to be written, as in meshlib init mesh.toml"
+            )
+        )
+    from importlib import import_module
+
+    module = import_module("meshlib.cli.init")
+    _end(lambda: module.init(file, as_json=as_json))
+
+
+@app.command()
 def check(
     file: Annotated[
         Path | None,
