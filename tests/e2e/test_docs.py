@@ -1,8 +1,7 @@
-"""The programs of the documentation run: the quick start as it stands, the tests that the kit's page shows."""
+"""What the first pages say of their programs is true. That every block runs is in test_snippets.py."""
 
 from __future__ import annotations
 
-import inspect
 import re
 import subprocess
 import sys
@@ -74,17 +73,3 @@ def test_the_program_of_the_readme(two_servers, tmp_path):
     assert (status, attempts) == ("200", "1")
     assert endpoint in {one.address, other.address}
     assert len(lines) > 1  # the trace
-
-
-@pytest.mark.parametrize("number", range(4))
-def test_the_tests_that_the_page_of_the_kit_shows(number, request):
-    names: dict[str, object] = {}
-    exec(
-        compile(fenced("docs/tasks/testing.md", "python")[number], f"testing.md block {number}", "exec"),
-        names,
-    )
-    tests = [value for name, value in names.items() if name.startswith("test_")]
-    assert tests
-    for test in tests:
-        fixtures = inspect.signature(test).parameters
-        test(**{name: request.getfixturevalue(name) for name in fixtures})
