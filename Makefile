@@ -34,7 +34,9 @@ demo: $(VENV)/.stamp-run ## a control plane, three versions of a service and a c
 
 .PHONY: test
 test: $(VENV)/.stamp-dev ## the tests: units, state machines, real processes on loopback, a real Envoy
+	@echo "1 of 2: units and state machines, some 4000 tests: two minutes or so on two cores"
 	@$(PYTEST) tests/unit tests/machine -n 2 $(PYTEST_ARGS)
+	@echo "2 of 2: real servers, processes, an Envoy: ten minutes or so, most of them waiting; the percentage at the right counts tests"
 	@$(PYTEST) tests/e2e tests/compat -m "not storm and not fleet" $(PYTEST_ARGS)
 
 .PHONY: check
@@ -49,7 +51,8 @@ check: $(VENV)/.stamp-dev ## style, types, layers, house rules, generated pages
 
 .PHONY: docs
 docs: $(VENV)/.stamp-dev ## the documentation, built into site/
-	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
+	@source=$$(git remote get-url origin 2>/dev/null | sed -nE 's#^git@([^:]+):#https://\1/#; s#\.git$$##; /^https:/p' || true); \
+	NO_MKDOCS_2_WARNING=1 MESHLIB_SOURCE=$$source MESHLIB_SOURCE_PAGES=$${source:+blob/main/docs/} $(PY) -m mkdocs build --strict
 
 .PHONY: bench
 bench: $(VENV)/.stamp-dev ## one table: what meshlib costs beside the bare libraries and beside a sidecar

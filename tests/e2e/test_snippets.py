@@ -206,7 +206,7 @@ def test_a_configuration_is_one(block, place):
 NOT_HERE = {
     r"make (demo|test|bench)": "is run by tests/e2e/test_demo.py, by who runs this test, by tests/unit/test_bench.py",
     r"python -m bench": "takes minutes; tests/unit/test_bench.py",
-    r"(python -m )?pip install": "installs; tests/unit/test_extras.py looks at what the extras bring",
+    r"(python -m )?pip install": "installs from an index, or the clone; tests/unit/test_extras.py looks at what the extras bring",
     r"python3 -m http\.server": "any server will do; here they are upstreams of the test kit",
     r"meshlib watch": "runs until it is interrupted; tests/e2e/test_cli.py",
     r".* 4711": "asks a process that the page makes up; tests/e2e/test_admin.py",

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 import tomllib
 
 import pytest
 
+import meshlib
 from tests.support.pages import PAGES, ROOT, blocks
 
 
 @pytest.mark.parametrize("block", blocks("toml"), ids=str)
 def test_a_configuration_that_is_shown_is_read(block):
-    import meshlib
-
     mapping = tomllib.loads(block.body)
     mapping.pop("services_file", None)  # the file that it names is the reader's
     assert meshlib.Config.from_mapping(mapping)
@@ -22,8 +22,6 @@ def test_a_configuration_that_is_shown_is_read(block):
 
 @pytest.mark.parametrize("block", blocks("python"), ids=str)
 def test_a_program_that_is_shown_uses_public_names_only(block):
-    import meshlib
-
     tree = ast.parse(block.body)
     used = {
         node.attr
@@ -46,10 +44,53 @@ def test_every_page_of_the_navigation_is_there_and_every_page_is_in_it():
     assert named == there
 
 
-def test_the_readme_begins_with_the_two_commands():
+def test_the_readme_begins_with_its_title_and_the_two_commands():
     lines = (ROOT / "README.md").read_text().splitlines()
-    assert lines[1].split()[1:3] == ["make", "demo"]
-    assert lines[2].split()[1:3] == ["make", "test"]
+    assert lines[0] == "# meshlib"
+    assert [line.split()[1:3] for line in lines if line.startswith("$ ")][:2] == [
+        ["make", "demo"],
+        ["make", "test"],
+    ]
+
+
+def test_the_lines_that_install_work_before_the_first_release():
+    """The first page and the quick start install from the clone, and say what comes with a release."""
+    for page in ("README.md", "docs/quickstart.md"):
+        shown = [
+            block.body for block in blocks("console") if block.page == page and "pip install" in block.body
+        ]
+        assert shown == ["$ python -m pip install '.[cli]'\n"]
+        assert "no release yet" in (ROOT / page).read_text()
+
+
+def test_the_summary_promises_what_is_there():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    said = f"{project['description']} {' '.join(project['keywords'])}".lower()
+    assert "grpc" not in said  # comes in a later release
+    for library in ("requests", "urllib3", "httpx", "aiohttp"):
+        assert library in said
+
+
+def test_the_pages_stand_in_the_order_in_which_people_join():
+    pages = re.findall(r"tasks/([\w-]+)\.md$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert pages[:3] == ["join", "requests", "aiohttp"]
+    ways = pages.index("static-services")
+    assert {"django", "flask", "fastapi", "celery", "gunicorn"} <= set(pages[:ways])
+    index = (ROOT / "docs" / "index.md").read_text()
+    assert (
+        index.index("tasks/join.md")
+        < index.index("tasks/requests.md")
+        < index.index("tasks/control-plane.md")
+    )
+
+
+def test_the_site_says_which_version_it_is_of():
+    spec = importlib.util.spec_from_file_location("docs_hooks", ROOT / "scripts" / "docs_hooks.py")
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    config = hooks.on_config({"site_name": "meshlib"})
+    assert config["site_name"] == f"meshlib {meshlib.__version__}"
+    assert "scripts/docs_hooks.py" in (ROOT / "mkdocs.yml").read_text()
 
 
 @pytest.mark.parametrize(
