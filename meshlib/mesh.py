@@ -102,8 +102,8 @@ class Mesh:
         headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
     ) -> Decision:
         """What a call would do, and why, without doing it. Waits for nothing: a name that the control plane was not
-        asked for yet is asked for, and is ``direct`` until it answered. Raises TypeError and ValueError for what can be
-        no request.
+        asked for yet is asked for; until it answered, the Decision says what a call would wait for, and what it would do
+        if nothing came. Raises TypeError and ValueError for what can be no request.
         """
         import httpx
 
@@ -311,12 +311,19 @@ def _rules(config: Config, bootstrap: Bootstrap | None) -> Rules:
         domains=config.xds.domains,
         unknown=config.unknown_hosts,
         has_xds=bootstrap is not None,
+        cold_start=config.xds.cold_start,
     )
     if bootstrap is None:
         return rules
-    # Istio's generator for gRPC names its listeners host:port (CP-04).
+    # Istio's generator for gRPC names its listeners host:port (CP-04), and has none for an Envoy.
     istio = bootstrap.node.metadata.get("GENERATOR") == "grpc"
-    return replace(rules, template=bootstrap.template, with_port=istio)
+    return replace(
+        rules,
+        server=bootstrap.servers[0].uri,
+        template=bootstrap.template,
+        with_port=istio,
+        view="target" if istio and rules.view == "auto" else rules.view,
+    )
 
 
 def _describe(config: Config) -> Mapping[str, object]:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 
 from meshlib.core.effects import Call, Finish, Reply
+from meshlib.core.failures import not_made
 from meshlib.core.plan import Plan
 from meshlib.core.trace import broken
 from meshlib.deadlines import current_deadline
-from meshlib.errors import DeadlineExceeded, NotReady, TransportFailed, UnknownService
+from meshlib.errors import DeadlineExceeded, NotReady, TransportFailed
 from meshlib.inbound import carry
 from meshlib.model.call import CallInfo, CallOptions, Outcome, OutcomeKind, Response
 from meshlib.model.events import AttemptEnded, AttemptStarted
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from meshlib.core.effects import Send
-    from meshlib.core.resolve import Resolution
+    from meshlib.core.resolution import Resolution
     from meshlib.errors import MeshError
     from meshlib.model.call import Head
     from meshlib.model.headers import Headers
@@ -50,7 +51,7 @@ _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 
 
 async def known(runtime: Runtime, request: Any, wait: float) -> Resolution:
-    """What the request's URL means, waited for ``wait`` seconds at most. Raises NotReady."""
+    """What the request's URL means, waited for ``wait`` seconds at most."""
     asked = target_of(request)
     resolution = runtime.view.resolve(*asked)
     if resolution.via != "wait":
@@ -63,26 +64,17 @@ async def known(runtime: Runtime, request: Any, wait: float) -> Resolution:
     signal = Signal()
     cancel = runtime.on_known(*asked, lambda _: signal.set())
     try:
-        await signal.wait(runtime.patience(resolution.name, wait))
+        await signal.wait(runtime.patience(resolution, wait))
     finally:
         cancel()
-    return runtime.view.resolve(*asked)
+    return runtime.settled(*asked, now)
 
 
-def refusal(runtime: Runtime, resolution: Resolution, request: Any) -> MeshError | None:
-    """The error for a host that nobody knows, where such are refused."""
-    refused = resolution.via == "refused"
-    if not refused and not (resolution.via == "wait" and runtime.config.unknown_hosts == "refuse"):
-        return None
-    authority = request.headers["Host"]
-    info = CallInfo(via="direct", lines=resolution.words)
-    found: MeshError = made(UnknownService, resolution.refusal(authority), info, request, sent=False)
+def refusal(resolution: Resolution, request: Any) -> MeshError:
+    """The error for a call that its resolution does not let out."""
+    end, info = not_made(resolution, request.headers["Host"])
+    found: MeshError = made(end.failure or NotReady, end.message, info, request, sent=False)
     return found
-
-
-def not_ready(error: NotReady, request: Any) -> Any:
-    """The control plane cannot be used in this process at all, said as aiohttp's error, too."""
-    return made(NotReady, str(error), CallInfo(via="mesh", lines=(str(error),)), request, sent=False)
 
 
 class Performance:

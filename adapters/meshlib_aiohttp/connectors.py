@@ -13,19 +13,18 @@ import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
 from meshlib.core.effects import Finish, Pass, Reply, Send, Wait
-from meshlib.errors import NotReady
 from meshlib.interceptors import CallPath
 from meshlib.mesh import runtime_of
 from meshlib.model.call import CallOptions, Outcome, OutcomeKind
 from meshlib.transports.info import attach
-from meshlib_aiohttp.calls import Performance, known, not_ready, refusal
+from meshlib_aiohttp.calls import Performance, known, refusal
 from meshlib_aiohttp.failures import OUTCOMES, is_outcome
 from meshlib_aiohttp.lanes import LEG, canned, lanes_of
 from meshlib_aiohttp.messages import edited_message, headers_of, write
 
 if TYPE_CHECKING:
     from meshlib.core.effects import Effect
-    from meshlib.core.resolve import Resolution
+    from meshlib.core.resolution import Resolution
     from meshlib.mesh import Mesh
     from meshlib.runtime.runtime import Runtime
 
@@ -64,15 +63,11 @@ class Connector(aiohttp.TCPConnector):
         if runtime.config.disabled or req.proxy is not None or call_path.intercepted():
             return await super().connect(req, traces, timeout)
         wait = timeout.sock_connect or timeout.connect or 5.0
-        try:
-            resolution = await known(runtime, req, min(wait, 5.0))
-        except NotReady as error:
-            raise not_ready(error, req) from None
-        if resolution.via != "mesh":
-            refused = None if resolution.plain else refusal(runtime, resolution, req)
-            if refused is not None:
-                raise refused
+        resolution = await known(runtime, req, min(wait, 5.0))
+        if resolution.via == "direct":
             return await super().connect(req, traces, timeout)
+        if resolution.via != "mesh":
+            raise refusal(resolution, req)
         alone = _Alone(self, runtime, resolution, req)
         return await alone.connect(super().connect, traces, timeout)
 

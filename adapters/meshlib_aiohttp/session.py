@@ -15,10 +15,10 @@ from aiohttp.client import DEFAULT_TIMEOUT
 
 from meshlib.core.effects import Pass
 from meshlib.deadlines import current_deadline
-from meshlib.errors import MeshError, NotReady
+from meshlib.errors import MeshError
 from meshlib.mesh import only_by_name, runtime_of
 from meshlib.transports.drive import drive_async
-from meshlib_aiohttp.calls import Direct, Performance, known, not_ready, refusal
+from meshlib_aiohttp.calls import Direct, Performance, known, refusal
 from meshlib_aiohttp.connectors import Connector, adopt, call_path
 from meshlib_aiohttp.messages import options_type, target_of
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from aiohttp.client import _RequestContextManager, _RequestOptions
     from aiohttp.typedefs import LooseCookies, LooseHeaders, StrOrURL
 
-    from meshlib.core.resolve import Resolution
+    from meshlib.core.resolution import Resolution
     from meshlib.mesh import Mesh
     from meshlib.model.call import CallOptions
     from meshlib.runtime.runtime import Runtime
@@ -139,17 +139,13 @@ class OneCall:
         if request.proxy is not None:
             _notice(runtime, request)
             return await handler(request)
-        try:
-            resolution = await known(runtime, request, self._wait)
-        except NotReady as error:
-            raise not_ready(error, request) from None
+        resolution = await known(runtime, request, self._wait)
         if resolution.via == "mesh":
             return await self._call(runtime, resolution, request, handler)
         if resolution.plain:
             return await handler(request)
-        refused = refusal(runtime, resolution, request)
-        if refused is not None:
-            raise refused
+        if resolution.via != "direct":
+            raise refusal(resolution, request)
         return await Direct(runtime, request, resolution.words, current_deadline()).run(handler)
 
     async def _call(self, runtime: Runtime, resolution: Resolution, request: Any, handler: Handler) -> Any:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from meshlib.core.endpoint import LiveEndpoint
-    from meshlib.core.resolve import Resolution
+    from meshlib.core.resolution import Resolution
     from meshlib.runtime.runtime import Runtime
 
 __all__ = ["Asked", "Passed", "Performance", "patience", "with_earlier"]

@@ -8,7 +8,6 @@ orders no retry.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import threading
@@ -28,10 +27,10 @@ from urllib3.exceptions import (
 from urllib3.util import Retry, Timeout
 from urllib3.util.request import set_file_position
 
+from meshlib.core.failures import not_made
 from meshlib.deadlines import current_deadline
-from meshlib.errors import DeadlineExceeded, MeshError, NotReady, Overloaded, UnknownService
+from meshlib.errors import DeadlineExceeded, MeshError, Overloaded
 from meshlib.interceptors import CallPath
-from meshlib.model.call import CallInfo, Response
 from meshlib.runtime.process import Local
 from meshlib_requests.answers import ordered
 from meshlib_requests.calls import Asked, Passed, Performance, patience, with_earlier
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
 
     from meshlib.core.effects import Send
     from meshlib.core.endpoint import LiveEndpoint
-    from meshlib.core.resolve import Resolution
+    from meshlib.core.resolution import Resolution
     from meshlib.model.call import Attempt
     from meshlib.runtime.runtime import Runtime
 
@@ -173,9 +172,8 @@ class Front:
             return raw if not location else self._redirected(raw, location, asked, asked.headers, preload)
         if resolution.plain:
             return plain()
-        ended = self._refused(runtime, resolution, asked, retries)
-        if ended is not None:
-            return ended
+        if resolution.via != "direct":
+            return self._not_made(runtime, resolution, asked, retries)
         call = Direct(self, runtime, asked, resolution.words, current_deadline(), retries)
         return call.call(plain, timeout)
 
@@ -210,29 +208,18 @@ class Front:
         resolution = runtime.view.resolve(*place)
         if resolution.via == "wait":
             seconds = patience(asked.connect, current_deadline(), runtime.clock.now())
-            with contextlib.suppress(NotReady):  # asked again, and told, by _refused
-                resolution = runtime.wait_known(*place, seconds)
+            resolution = runtime.wait_known(*place, seconds)
         elif resolution.name:
             runtime.want(resolution.name, asked.authority)
         return resolution
 
-    def _refused(self, runtime: Runtime, resolution: Resolution, asked: Asked, retries: Any) -> Any:
-        """The end of a call that is not made; None: it is made directly."""
-        unusable = runtime.feed.refusal if resolution.via == "wait" else ""
-        if unusable:
-            kind: type[MeshError] = NotReady
-            message, body = unusable, b"not ready"
-        elif resolution.via == "refused" or (
-            resolution.via == "wait" and runtime.config.unknown_hosts == "refuse"
-        ):
-            kind, body = UnknownService, b"unknown service"
-            message = resolution.refusal(asked.authority)
-        else:
-            return None
-        info = CallInfo(via="mesh" if unusable else "direct", lines=resolution.words)
-        if runtime.config.failures == "respond":
-            return ordered(Response(503, _TEXT, body), asked.method, asked.path, info)
-        error = made(Failure(kind, info, sent=False), message, self, asked.path)
+    def _not_made(self, runtime: Runtime, resolution: Resolution, asked: Asked, retries: Any) -> Any:
+        """The end of a call that its resolution does not let out."""
+        end, info = not_made(resolution, asked.authority)
+        assert end.failure is not None
+        if runtime.config.failures == "respond" and end.response is not None:
+            return ordered(end.response, asked.method, asked.path, info)
+        error = made(Failure(end.failure, info, sent=False), end.message, self, asked.path)
         raise self.refusal(error, retries, asked)
 
     def _through_mesh(

@@ -140,10 +140,14 @@ def _remarks(source: Mapping[str, Any]) -> list[Text]:
         marked("!", "yellow", f"{name}: {_resource(item)}: {item['field']} is not honoured")
         for item in _some(source.get("ignored", ()), lines, f"{name}: not honoured")
     )
-    waiting = list(source.get("waiting", ()))
-    if waiting:
-        more = f" and {len(waiting) - _SHOWN} more" if len(waiting) > _SHOWN else ""
-        lines.append(marked("…", "yellow", f"{name}: waiting for {', '.join(waiting[:_SHOWN])}{more}"))
+    for key, mark, style, words in (
+        ("missing", "✗", "red", "calls fail for want of"),
+        ("waiting", "…", "yellow", "waiting for"),
+    ):
+        names = list(source.get(key, ()))
+        if names:
+            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+            lines.append(marked(mark, style, f"{name}: {words} {', '.join(names[:_SHOWN])}{more}"))
     return lines
 
 

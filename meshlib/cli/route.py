@@ -23,7 +23,7 @@ from meshlib.cli.common import (
 from meshlib.cli.render import decision_view
 
 if TYPE_CHECKING:
-    from meshlib.core.resolve import Resolution
+    from meshlib.core.resolution import Resolution
     from meshlib.mesh import Mesh
     from meshlib.model.call import Decision
 
@@ -47,7 +47,7 @@ def route(
             decision = mesh.explain(method, url, headers)
         except ValueError as problem:
             raise Stop(USAGE, [str(problem)]) from None
-        fails = _fails(mesh, resolution, decision, missing)
+        fails = _fails(resolution, decision, missing)
     if as_json:
         emit(decision.to_dict())
         if fails:
@@ -82,7 +82,7 @@ def _known(
         mesh.explain(method, url, headers)  # asks the control plane for the name
     except (httpx.InvalidURL, ValueError) as problem:
         raise Stop(USAGE, [str(problem)]) from None
-    settle(mesh, until - time.monotonic(), lambda: runtime.view.resolve(*target).via != "wait")
+    settle(mesh, until - time.monotonic(), lambda: not runtime.view.resolve(*target).open)
     resolution = runtime.view.resolve(*target)
     missing = ""
     if resolution.via in ("mesh", "wait"):
@@ -90,11 +90,11 @@ def _known(
     return runtime.view.resolve(*target), missing
 
 
-def _fails(mesh: Mesh, resolution: Resolution, decision: Decision, missing: str) -> str:
+def _fails(resolution: Resolution, decision: Decision, missing: str) -> str:
     """Why a call now would fail, in words; ``""`` if it would not."""
-    refuses = mesh.config.unknown_hosts == "refuse"
-    if resolution.via == "refused" or (resolution.via == "wait" and refuses):
-        return resolution.refusal(decision.authority)
+    end = resolution.otherwise or resolution
+    if end.via in ("failed", "refused"):
+        return end.refusal(decision.authority)
     if decision.via != "mesh":
         return ""
     if decision.response is not None:

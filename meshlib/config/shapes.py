@@ -66,6 +66,7 @@ class XdsDict(TypedDict, total=False):
     api: Literal["v3", "v2"]
     view: Literal["auto", "sidecar", "target"]
     domains: list[str] | tuple[str, ...]
+    cold_start: Literal["direct", "fail"]
     last_good: str | None
 
 

@@ -120,6 +120,11 @@ class XdsConfig(Section):
     domains: tuple[str, ...] = setting(
         ListOf(_PATTERN), "Hosts that are asked for by name in the target view.", DEFAULT_DOMAINS
     )
+    cold_start: str = setting(
+        Choice("direct", "fail"),
+        "A host for which the control plane has not answered in time: called directly, or NotReady.",
+        "direct",
+    )
     last_good: str | None = setting(
         Filename(), "A file that keeps the last good state, for a start without it.", None
     )

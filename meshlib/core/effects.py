@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from meshlib.core.endpoint import LiveEndpoint
-    from meshlib.core.resolve import Resolution
+    from meshlib.core.resolution import Resolution
     from meshlib.core.upstream import Upstream
     from meshlib.errors import MeshError
     from meshlib.model.call import Head, Outcome, Response
@@ -22,12 +22,12 @@ __all__ = ["Call", "Effect", "Env", "Finish", "Pass", "Reply", "Send", "Sleep", 
 class Env:
     """What a plan asks of its surroundings; one per process and mesh, shared by all calls.
 
-    ``upstream(part, cluster)`` gives a live cluster or None; ``random()`` a float in [0, 1); ``wall()`` seconds since the
-    epoch, for headers that name a point in time (RT-07); ``emit`` is None where nobody listens. Thread-safe as far as its
-    members are.
+    ``upstream(part, cluster)`` gives a live cluster, or why there is none, in words: ``""`` while it may come;
+    ``random()`` a float in [0, 1); ``wall()`` seconds since the epoch, for headers that name a point in time (RT-07);
+    ``emit`` is None where nobody listens. Thread-safe as far as its members are.
     """
 
-    upstream: Callable[[str, str], Upstream | None]
+    upstream: Callable[[str, str], Upstream | str]
     random: Callable[[], float]
     wall: Callable[[], float]
     emit: Callable[[Event], None] | None = None

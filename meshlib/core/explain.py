@@ -17,7 +17,7 @@ from meshlib.model.route import DirectResponse, Forward, HostRewriteKind, Redire
 if TYPE_CHECKING:
     from meshlib.core.match import Match
     from meshlib.core.plan import Env
-    from meshlib.core.resolve import Resolution
+    from meshlib.core.resolution import Resolution
     from meshlib.model.policy import RetryPolicy
     from meshlib.model.route import ClusterWeight
 
@@ -38,7 +38,7 @@ class _Draft:
         self.timeout: float | None = None
         self.retry: RetryPolicy | None = None
         self.response: Response | None = None
-        self.via = "mesh" if resolution.via == "mesh" else "direct"
+        self.via = "mesh" if resolution.via in ("mesh", "failed") else "direct"
 
     def decision(self) -> Decision:
         listener, head, match = self.resolution.listener, self.head, self.match
@@ -63,10 +63,19 @@ class _Draft:
 def explain(resolution: Resolution, head: Head, env: Env) -> Decision:
     """The Decision for ``head``. Counts nothing; a random split is drawn anew at each call.
 
-    A resolution that is not of the mesh gives a Decision whose ``via`` is ``"direct"`` and whose trace says why.
+    A resolution that is not of the mesh gives a Decision whose ``via`` is ``"direct"`` and whose trace says why; one that
+    waits or fails has no route, and is ``"mesh"`` unless it would be called directly in the end.
     """
     draft = _Draft(resolution, head)
-    draft.lines.extend(filter(None, resolution.words()))
+    end = resolution.otherwise
+    if end is None or resolution.open:
+        draft.lines.append(resolution.reason)
+    if end is None:
+        draft.lines.extend(resolution.words()[1:])
+    else:
+        first, *more = end.words()
+        draft.lines.extend((f"a call waits for that, else: {first}" if resolution.open else first, *more))
+        draft.via = "direct" if end.via == "direct" else "mesh"
     if resolution.via != "mesh" or resolution.routes is None:
         return draft.decision()
     if resolution.listener is not None:
@@ -107,10 +116,10 @@ def _forward(draft: _Draft, match: Match, action: Forward, weight: ClusterWeight
     draft.retry = action.retry if action.retry is not None else match.virtual_host.retry
     draft.head = match.compiled.request_head(weight, draft.asked, cluster=draft.cluster)
     upstream = env.upstream(draft.resolution.part, draft.cluster)
-    if upstream is None:
-        draft.lines.append(
-            f"cluster {draft.cluster!r} is not known: the call fails ({action.not_found_status})"
-        )
+    if isinstance(upstream, str):
+        then = f"the call fails ({action.not_found_status})"
+        why = f"{upstream}: {then}" if upstream else f"has not come yet: it is waited for, else {then}"
+        draft.lines.append(f"cluster {draft.cluster!r} {why}")
         return
     if upstream.cluster.discovery is Discovery.ORIGINAL_DST:
         draft.via = "direct"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from meshlib.core.effects import Finish
 from meshlib.core.upstream import RefusalKind
 from meshlib.errors import (
     CircuitOpen,
@@ -9,12 +12,17 @@ from meshlib.errors import (
     DeadlineExceeded,
     MeshError,
     NoHealthyEndpoint,
+    NotReady,
     Overloaded,
     TransportFailed,
+    UnknownService,
 )
-from meshlib.model.call import OutcomeKind, Response
+from meshlib.model.call import CallInfo, OutcomeKind, Response
 
-__all__ = ["FAILURES", "REFUSALS"]
+if TYPE_CHECKING:
+    from meshlib.core.resolution import Resolution
+
+__all__ = ["FAILURES", "REFUSALS", "not_made"]
 
 _TEXT = (("content-type", "text/plain"),)
 _OVERLOADED = (("x-envoy-overloaded", "true"), *_TEXT)
@@ -38,3 +46,13 @@ FAILURES: dict[OutcomeKind, tuple[type[MeshError], Response]] = {
     OutcomeKind.TIMEOUT: (DeadlineExceeded, Response(504, _TEXT, b"upstream request timeout")),
     OutcomeKind.CANCELLED: (TransportFailed, Response(503, _TEXT, _RESET + b"local reset")),
 }
+
+
+def not_made(resolution: Resolution, authority: str) -> tuple[Finish, CallInfo]:
+    """The end of a call that its resolution does not let out: "failed" or "refused"."""
+    failure: type[MeshError]
+    failure, via, body = UnknownService, "direct", b"unknown service"
+    if resolution.via == "failed":
+        failure, via, body = NotReady, "mesh", b"not ready"
+    end = Finish(None, failure, resolution.refusal(authority), Response(503, _TEXT, body))
+    return end, CallInfo(via=via, lines=resolution.words)

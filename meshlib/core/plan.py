@@ -5,7 +5,7 @@ tells what became of it, until the effect is an end. The plan never does anythin
 and draws no randomness of its own, so that sync and async calls share it and a test needs neither socket nor sleep.
 
     start ──► Send ──outcome──► Send, Sleep, Finish
-          ├─► Wait ──woke─────► (as start, from the pick on)
+          ├─► Wait ──woke─────► (as start, from the cluster on)
           ├─► Reply            an answer that the configuration orders; nothing is sent
           ├─► Pass             the route goes to a pass-through cluster: the transport calls the URL as it is
           └─► Finish           an end: the last outcome, or a failure
@@ -107,7 +107,6 @@ class Plan:
         "_permit",
         "_pick",
         "_policy",
-        "_ready_by",
         "_retries",
         "_sent",
         "_sent_at",
@@ -139,7 +138,6 @@ class Plan:
         self._deadline = call.deadline
         self._limit = call.limit
         self._limit_seconds: float | None = None
-        self._ready_by: float | None = None
         self._last: Outcome | None = None
         self._words: list[str] = []
         self._closed = False
@@ -170,7 +168,8 @@ class Plan:
             self._words.append("no route matches: 404")
             return Reply(local_reply(call.head, Response(404)))
         if isinstance(action, Forward):
-            return self._forward(match, action, now)
+            self._time_limits(action, now)
+            return self._reach(match, now)
         if isinstance(action, DirectResponse):
             return self._answer(match.compiled.direct_response(call.head))
         if isinstance(action, Redirect):
@@ -209,7 +208,10 @@ class Plan:
 
     def woke(self, now: float) -> Effect:
         """A ``Sleep`` or ``Wait`` is over."""
-        return self._send(now)
+        if self._attempts:
+            return self._send(now)
+        assert self._match is not None
+        return self._reach(self._match, now)
 
     def cancel(self, outcome: Outcome, now: float) -> None:
         """The caller gave up while an attempt or a sleep was under way: everything held is released."""
@@ -234,14 +236,20 @@ class Plan:
 
     # --- stages ---------------------------------------------------------------------------------------------------
 
-    def _forward(self, match: Match, action: Forward, now: float) -> Effect:
-        call = self._call
+    def _reach(self, match: Match, now: float) -> Effect:
+        """From the cluster on: again after each wait, since it may be there by then, or known not to come."""
+        call, action = self._call, match.route.action
+        assert isinstance(action, Forward)
         upstream = self._env.upstream(call.resolution.part, self.cluster)
-        if upstream is None:
-            message = f"route {match.name} names cluster {self.cluster!r}, which is not known"
+        if isinstance(upstream, str):
+            if not upstream and now < self._ready_by():
+                return Wait(self._ready_by())
+            if self._deadline is not None and now >= self._deadline:
+                return self._out_of_time(None)
+            why = upstream or "has not come yet"
+            message = f"route {match.name} names cluster {self.cluster!r}, which {why}"
             return Finish(None, NoHealthyEndpoint, message, self._told(Response(action.not_found_status)))
         self._upstream = upstream
-        self._time_limits(action, now)
         self._template = match.compiled.request_head(self._weight, call.head, cluster=self.cluster)
         if upstream.cluster.discovery is Discovery.ORIGINAL_DST:
             return Pass(self._template, self._deadline)
@@ -254,6 +262,11 @@ class Plan:
     def _answer(self, response: Response) -> Reply:
         self._words.append(f"the configuration answers {response.status}")
         return Reply(response)
+
+    def _ready_by(self) -> float:
+        """Until when the call may wait for its configuration; what it waited to be resolved counts."""
+        until = self.started + self._call.wait - self._call.resolution.waited
+        return until if self._deadline is None else min(until, self._deadline)
 
     def _retries_of(self, policy: RetryPolicy) -> Retries:
         call = self._call
@@ -357,9 +370,7 @@ class Plan:
         cluster = self._upstream.cluster if self._upstream is not None else None
         if refusal.kind is RefusalKind.NO_ENDPOINT and cluster is not None and cluster.assignment is None:
             # Nothing was ever heard of it: a name being resolved. Worth a wait, once and bounded.
-            if self._ready_by is None:
-                self._ready_by = now + self._call.wait
-            until = self._ready_by if self._deadline is None else min(self._ready_by, self._deadline)
+            until = self._ready_by()
             if now < until:
                 return Wait(until)
         self._words.append(refusal.detail)

@@ -11,6 +11,18 @@ A :class:`View` is compiled from a snapshot once, off the request path, and aske
 6. else direct, or refused
 
 Within a rule the parts of the snapshot are asked in their order.
+
+What a control plane has not said yet is waited for, and each answer that says so (``via`` is "wait") has with it what
+holds when the time is over (``otherwise``):
+
+    what is known                                        while waiting    when the time is over
+    ---------------------------------------------------  ---------------  -----------------------------------------
+    a listener has the host; its routes have not come    wait             failed: it never goes direct
+    a target exists and cannot be used                   failed           -
+    a name for which not all was answered                wait             cold start: direct, or failed where
+                                                                          ``cold_start`` or ``unknown`` say so
+    the same, and the control plane is not reachable     no wait          the same
+    an IP address that no listener has, another name     rule 6           -
 """
 
 from __future__ import annotations
@@ -20,26 +32,24 @@ import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from meshlib.config.hosts import HostPatterns
 from meshlib.config.values import DEFAULT_DOMAINS
 from meshlib.core.domains import DomainIndex
-from meshlib.core.guards import guards_of
 from meshlib.core.match import CompiledRoutes, compile_routes
 from meshlib.core.nearest import nearest
-from meshlib.core.normalize import changes_heads, normalized, stripped
+from meshlib.core.normalize import stripped
+from meshlib.core.resolution import Resolution
 from meshlib.model.hosts import canonical_host
+from meshlib.model.snapshot import Fate
 
 if TYPE_CHECKING:
-    from meshlib.model.call import Head
-    from meshlib.model.listener import HttpFilter, HttpManager, Listener
+    from meshlib.model.listener import HttpManager, Listener
     from meshlib.model.route import RouteConfiguration
-    from meshlib.model.snapshot import Part, Snapshot
+    from meshlib.model.snapshot import Absence, Part, Snapshot
 
-__all__ = ["Resolution", "Rules", "View", "compile_view"]
-
-Via = Literal["mesh", "direct", "refused", "wait"]
+__all__ = ["Rules", "View", "compile_view"]
 
 #: Parts that a control plane speaks through; ``xds.view`` and ``xds.domains`` are about them.
 _XDS = "xds"
@@ -55,7 +65,8 @@ _REMEMBERED = 4096
 class Rules:
     """What of the application's configuration decides here. ``domains`` and ``bypass`` are patterns as in the
     configuration file; ``template`` is the bootstrap's listener name template (``%s``); ``with_port``: the name always
-    has the port (Istio); ``has_xds``: a control plane is configured, so that waiting for one makes sense.
+    has the port (Istio); ``has_xds``: a control plane is configured, so that waiting for one makes sense; ``server``: its
+    address, for words; ``cold_start``: "direct" or "fail".
     """
 
     bypass: tuple[str, ...] = ()
@@ -66,81 +77,18 @@ class Rules:
     with_port: bool = False
     unknown: str = "direct"
     has_xds: bool = False
-
-
-class Resolution:
-    """What one URL means. Immutable. ``name``: the target resource that is wanted (rule 5), else ``""``; ``plain``: the
-    call is to be as if meshlib were not there (rule 1); ``guards``: filters that may cover the call (`core.guards`);
-    ``meant``: gives the known host that is nearly this one, or ``""``.
-    """
-
-    __slots__ = (
-        "_meant",
-        "guards",
-        "listener",
-        "manager",
-        "name",
-        "part",
-        "plain",
-        "reason",
-        "routes",
-        "via",
-    )
-
-    def __init__(
-        self,
-        via: Via,
-        reason: str,
-        *,
-        part: str = "",
-        listener: Listener | None = None,
-        routes: CompiledRoutes | None = None,
-        manager: HttpManager | None = None,
-        name: str = "",
-        plain: bool = False,
-        meant: Callable[[], str] | None = None,
-    ) -> None:
-        self.via: Via = via
-        self.plain = plain
-        self.reason = reason
-        self.part = part
-        self.listener = listener
-        self.routes = routes
-        self.manager = manager
-        self.guards: tuple[HttpFilter, ...] = guards_of(manager) if manager is not None else ()
-        self.name = name
-        self._meant = meant
-
-    def words(self) -> tuple[str, ...]:
-        """The lines of a trace: why, and for a host that nobody knows the nearest that somebody does. Looked for when it is
-        asked for, since most calls to unknown hosts mean them.
-        """
-        meant = self._meant() if self._meant is not None else ""
-        return (self.reason, f"did you mean {meant}?") if meant else (self.reason,)
-
-    def refusal(self, authority: str) -> str:
-        """What a caller of ``authority`` is told where unknown hosts are refused."""
-        refused = "" if self.via == "refused" else ", and unknown hosts are refused"
-        said = self.reason if authority in self.reason else f"{authority}: {self.reason}"
-        return "; ".join((f"{said}{refused}", *self.words()[1:]))
-
-    def seen(self, head: Head) -> Head:
-        """The head as the routes see it, after the listener: itself, as a rule."""
-        manager, listener = self.manager, self.listener
-        if manager is None or listener is None or not changes_heads(manager):
-            return head
-        return normalized(head, manager, listener.addresses[0].port if listener.addresses else None)
-
-    def __repr__(self) -> str:
-        return f"Resolution({self.via!r}, {self.reason!r})"
+    server: str = ""
+    cold_start: str = "direct"
 
 
 class _Entry:
-    """A listener with what is called through it."""
+    """A listener with what is called through it; without ``routes`` they have not come yet."""
 
     __slots__ = ("listener", "manager", "part", "routes")
 
-    def __init__(self, part: str, listener: Listener, manager: HttpManager, routes: CompiledRoutes) -> None:
+    def __init__(
+        self, part: str, listener: Listener, manager: HttpManager, routes: CompiledRoutes | None
+    ) -> None:
         self.part = part
         self.listener = listener
         self.manager = manager
@@ -169,11 +117,12 @@ class View:
         "_addresses",
         "_answers",
         "_compiled",
+        "_listed",
         "_ports",
         "_services",
         "_targets",
         "_template",
-        "_xds_arrived",
+        "_unreached",
         "notes",
         "rules",
         "snapshot",
@@ -187,8 +136,9 @@ class View:
         self._addresses: dict[tuple[str, int], _Entry] = {}
         self._ports: dict[int, list[_Entry]] = {}
         self._targets: dict[str, _Entry] = {}
-        self._absent: set[str] = set()
-        self._xds_arrived = False
+        self._absent: dict[str, Absence] = {}
+        self._listed = False  # whether the control plane has said which listeners there are for an Envoy
+        self._unreached = ""
         known = previous._compiled if previous is not None else {}
         services: list[tuple[str, tuple[str, _Entry]]] = []
         for part in snapshot.parts:
@@ -203,10 +153,9 @@ class View:
 
     def _entry(
         self, part: Part, listener: Listener, manager: HttpManager, known: dict[int, CompiledRoutes]
-    ) -> _Entry | None:
-        if manager.routes is None:
-            return None
-        return _Entry(part.source, listener, manager, self._routes(manager.routes, known))
+    ) -> _Entry:
+        routes = self._routes(manager.routes, known) if manager.routes is not None else None
+        return _Entry(part.source, listener, manager, routes)
 
     def _routes(self, config: RouteConfiguration, known: dict[int, CompiledRoutes]) -> CompiledRoutes:
         """Compiled once: what the previous view compiled of the same value is kept."""
@@ -221,13 +170,12 @@ class View:
     def _service_entries(self, part: Part, known: dict[int, CompiledRoutes]) -> Iterator[tuple[str, _Entry]]:
         for key, listener in part.services.items():
             manager = listener.http
-            entry = self._entry(part, listener, manager, known) if manager is not None else None
-            if entry is not None:
-                yield key, entry
+            if manager is not None and manager.routes is not None:
+                yield key, self._entry(part, listener, manager, known)
 
     def _sidecar_entries(self, part: Part, known: dict[int, CompiledRoutes]) -> None:
         if part.source == _XDS:
-            self._xds_arrived = True
+            self._listed, self._unreached = part.listed, part.unreached
             if self.rules.view == "target":
                 return
         for listener in part.sidecar:
@@ -235,8 +183,6 @@ class View:
             if manager is None or not listener.outbound:
                 continue
             entry = self._entry(part, listener, manager, known)
-            if entry is None:
-                continue
             for address in listener.addresses:
                 if not address.unix:
                     self._addresses.setdefault((_canonical(address.host), address.port), entry)
@@ -248,9 +194,8 @@ class View:
         self._absent.update(part.absent)
         for name, listener in part.targets.items():
             manager = listener.http
-            entry = self._entry(part, listener, manager, known) if manager is not None else None
-            if entry is not None:
-                self._targets.setdefault(name, entry)
+            if manager is not None:
+                self._targets.setdefault(name, self._entry(part, listener, manager, known))
 
     # --- asking -------------------------------------------------------------------------------------------------------
 
@@ -307,33 +252,85 @@ class View:
         for address in _addresses_of(host):
             entry = self._addresses.get((address, port))
             if entry is not None:
-                return entry.resolution(f"listener {entry.listener.name} has the URL's address")
+                return self._through(entry, f"listener {entry.listener.name} has the URL's address")
         for entry in entries:
-            if entry.routes.knows(stripped(authority, entry.manager, port)):
+            if entry.routes is not None and entry.routes.knows(stripped(authority, entry.manager, port)):
                 return entry.resolution(
                     f"listener {entry.listener.name} is on port {port} and has a virtual host for {authority}"
                 )
         return None
 
     def _target(self, host: str, port: int | None, number: int, authority: str) -> Resolution | None:
-        """Rule 5."""
+        """Rule 5, and what is not known yet for rule 4."""
         name = self._template.name(host, port, number, authority)
         entry = self._targets.get(name)
         if entry is not None:
-            return entry.resolution(f"listener {name} is known to {_source_words(entry.part)}", name)
+            return self._through(entry, f"listener {name} is known to {_source_words(entry.part)}", name)
         rules = self.rules
         if not rules.has_xds or _is_ip(host) or not _patterns(rules.domains).matches(host, number):
             return None
+        lacks = self._lacks_listeners(number)
         if rules.view == "sidecar":
-            return None if self._xds_arrived else Resolution("wait", "no configuration has arrived yet")
-        if name in self._absent:
-            return self._unknown(host, name)
-        words = f"listener {name} is asked for, and not there yet"
-        return Resolution("wait", words, name=name, meant=self._nearest(host))
+            return self._unanswered(host, "", lacks) if lacks else None
+        absence = self._absent.get(name)
+        if absence is None:
+            return self._unanswered(host, name, f"listener {name} is asked for, and not there yet")
+        if absence.fate is Fate.UNUSABLE:
+            end = Resolution("failed", absence.why, name=name)
+        elif absence.fate is Fate.UNANSWERED:
+            end = self._cold(host, name, absence.why)
+        elif lacks:
+            return self._unanswered(host, name, lacks)
+        else:
+            return self._unknown(host, name, absence.why)
+        if absence.fate is Fate.UNUSABLE and not lacks:
+            return end
+        return Resolution("wait", lacks or absence.why, name=name, otherwise=end, hopeless=not lacks)
 
-    def _unknown(self, host: str, name: str = "") -> Resolution:
-        """Rule 6. ``name``: the target resource that was asked for in vain, and still is."""
-        known = f"the control plane has no listener {name}" if name else f"no source knows {host}"
+    def _lacks_listeners(self, port: int) -> str:
+        """What of the listeners made for an Envoy is not known yet that could have a host on ``port``, in words."""
+        if self.rules.view == "target":
+            return ""
+        if not self._listed:
+            return "the listeners have not come yet"
+        waiting = next((entry for entry in self._ports.get(port, ()) if entry.routes is None), None)
+        return f"{_routes_words(waiting)} not come yet" if waiting is not None else ""
+
+    def _through(self, entry: _Entry, reason: str, name: str = "") -> Resolution:
+        """By a listener that has the host."""
+        if entry.routes is not None:
+            return entry.resolution(reason, name)
+        lacks = f"{_routes_words(entry)} not come yet"
+        end = Resolution("failed", f"{self._silent()}: {lacks}", name=name)
+        return Resolution("wait", lacks, name=name, otherwise=end, hopeless=bool(self._unreached))
+
+    def _unanswered(self, host: str, name: str, lacks: str) -> Resolution:
+        """A name of which the control plane has not said whether it knows it."""
+        end = self._cold(host, name, f"{self._silent()}: {lacks}")
+        hopeless = bool(self._unreached)
+        return Resolution(
+            "wait", lacks, name=name, otherwise=end, hopeless=hopeless, meant=self._nearest(host)
+        )
+
+    def _silent(self) -> str:
+        server = f"the control plane {self.rules.server}".rstrip()
+        if self._unreached:
+            return f"{server} is not reachable ({self._unreached})"
+        return f"{server} has not answered"
+
+    def _cold(self, host: str, name: str, said: str) -> Resolution:
+        """What a name means whose answer did not come in time."""
+        meant = self._nearest(host)
+        if self.rules.cold_start == "fail" or self.rules.unknown == "refuse":
+            return Resolution("failed", said, name=name, meant=meant)
+        return Resolution("direct", f"{said}: {host} is called directly", name=name, meant=meant)
+
+    def _unknown(self, host: str, name: str = "", why: str = "") -> Resolution:
+        """Rule 6. ``name``: the target resource that was asked for in vain, and still is; ``why``: how that ended."""
+        known = f"no source knows {host}"
+        if name:
+            known = f"the control plane has no listener {name}"
+            known += f" ({why})" if why else ""
         meant = self._nearest(host)
         if self.rules.unknown == "refuse":
             return Resolution("refused", f"{known}, and unknown hosts are refused", name=name, meant=meant)
@@ -357,7 +354,8 @@ class View:
         yield from self._targets
         for entries in self._ports.values():
             for entry in entries:
-                yield from entry.routes.names()
+                if entry.routes is not None:
+                    yield from entry.routes.names()
 
 
 def compile_view(snapshot: Snapshot, rules: Rules, previous: View | None = None) -> View:
@@ -434,6 +432,11 @@ def _addresses_of(host: str) -> tuple[str, ...]:
     except ValueError:
         return ()
     return (str(address), *sorted(_ANY)) if address.is_loopback else (str(address),)
+
+
+def _routes_words(entry: _Entry) -> str:
+    named = f"route configuration {entry.manager.route_name}" if entry.manager.route_name else "the routes"
+    return f"{named} of listener {entry.listener.name} {'has' if entry.manager.route_name else 'have'}"
 
 
 def _source_words(source: str) -> str:

@@ -11,7 +11,7 @@ from meshlib.model.call import OutcomeKind
 
 if TYPE_CHECKING:
     from meshlib.core.match import Match
-    from meshlib.core.resolve import Resolution
+    from meshlib.core.resolution import Resolution
     from meshlib.model.call import Attempt, Head, Outcome
     from meshlib.model.route import ClusterWeight
 

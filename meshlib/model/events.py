@@ -17,6 +17,7 @@ __all__ = [
     "Event",
     "RetryScheduled",
     "SourceChanged",
+    "Unanswered",
 ]
 
 
@@ -93,6 +94,15 @@ class SourceChanged:
     error: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """A call for a host of which the control plane has not said what it is. ``via``: "direct", or "failed"."""
+
+    authority: str
+    via: str
+    reason: str
+
+
 Event = (
     AttemptStarted
     | AttemptEnded
@@ -103,4 +113,5 @@ Event = (
     | BreakerChanged
     | ConfigurationChanged
     | SourceChanged
+    | Unanswered
 )

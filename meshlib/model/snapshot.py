@@ -8,11 +8,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 
 from meshlib.model.cluster import Cluster
 from meshlib.model.listener import Listener
 
-__all__ = ["EMPTY", "Part", "Snapshot"]
+__all__ = ["ANY_CLUSTER", "EMPTY", "Absence", "Fate", "Part", "Snapshot"]
+
+#: The key of ``Part.lacking`` that stands for every cluster that is named nowhere else.
+ANY_CLUSTER = "*"
+
+
+class Fate(Enum):
+    """Why a target has no listener in force, though nobody waits for it.
+
+    ABSENT: the control plane has none of that name. UNUSABLE: it has one, and that cannot be used: it was refused, or
+    its routes do not exist. UNANSWERED: whether it has one is not known.
+    """
+
+    ABSENT = "absent"
+    UNUSABLE = "unusable"
+    UNANSWERED = "unanswered"
+
+
+@dataclass(frozen=True, slots=True)
+class Absence:
+    """``why``: in words, the resource's name first."""
+
+    fate: Fate
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,18 +44,24 @@ class Part:
     """What one source says.
 
     ``services``: key (``host:port``, ``host``, ``*.suffix``) → listener (rule 3 of "what a URL means").
-    ``sidecar``: listeners made for an Envoy (rule 4). ``targets``: api listeners by resource name (rule 5).
-    ``absent``: target names that are known not to exist, or whose answer will not come: nobody waits for them.
-    ``clusters``: by name. Values that did not change are the same objects as before (``is``), so that what is
-    compiled from them is kept.
+    ``sidecar``: listeners made for an Envoy (rule 4). ``targets``: api listeners by resource name (rule 5). A connection
+    manager without ``routes`` waits for them: the listener has its hosts, and what they mean is not known yet.
+    ``absent``: target names that nobody waits for, and why. ``clusters``: by name.
+    ``lacking``: clusters that are not there: why, in words, ``""`` while one may still come and a call waits for it.
+    ``listed``: whether ``sidecar`` is all there is, so that another listener need not be waited for.
+    ``unreached``: why nothing more can be learned now, in words; then nobody waits.
+    Values that did not change are the same objects as before (``is``), so that what is compiled from them is kept.
     """
 
     source: str
     services: Mapping[str, Listener] = field(default_factory=dict)
     sidecar: tuple[Listener, ...] = ()
     targets: Mapping[str, Listener] = field(default_factory=dict)
-    absent: frozenset[str] = frozenset()
+    absent: Mapping[str, Absence] = field(default_factory=dict)
     clusters: Mapping[str, Cluster] = field(default_factory=dict)
+    lacking: Mapping[str, str] = field(default_factory=dict)
+    listed: bool = False
+    unreached: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,9 @@ class Ignored(_Dict):
 
 @dataclass(frozen=True, slots=True)
 class SourceStatus(_Dict):
-    """``state``: ``"idle"``, ``"connecting"``, ``"ready"``, ``"stale"`` or ``"failed"``; ``since``: seconds in it."""
+    """``state``: ``"idle"``, ``"connecting"``, ``"ready"``, ``"stale"`` or ``"failed"``; ``since``: seconds in it.
+    ``missing``: what routes name and the control plane does not have, each with why: calls to it fail.
+    """
 
     name: str
     kind: str
@@ -64,6 +66,7 @@ class SourceStatus(_Dict):
     last_error: str = ""
     rejected: tuple[Rejected, ...] = ()
     ignored: tuple[Ignored, ...] = ()
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

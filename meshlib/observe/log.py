@@ -1,6 +1,7 @@
 """What is said to the log, once each. One logger, ``meshlib``, which is never configured here.
 
-WARNING: a source is away or back, an endpoint is ejected, a breaker opens, a setting is not honoured.
+WARNING: a source is away or back, an endpoint is ejected, a breaker opens, a setting is not honoured; the first call
+whose host the control plane has not told of.
 INFO: a source is ready, an endpoint returned, a breaker closes or tries again.
 DEBUG: the other states of a source.
 (That a resource was refused is said by the source that refused it, at WARNING.)
@@ -17,6 +18,7 @@ from meshlib.model.events import (
     EndpointEjected,
     EndpointReturned,
     SourceChanged,
+    Unanswered,
 )
 
 if TYPE_CHECKING:
@@ -48,6 +50,9 @@ class Log:
         self._statuses = statuses
         self._states: dict[str, tuple[str, str]] = {}
         self._away: set[str] = set()
+        self._unanswered = (
+            False  # whether a call was told of; two threads that are the first at once may tell twice
+        )
         self._ignored: dict[str, set[tuple[str, str, str]]] = {}
         self._told: dict[type, Callable[[Any], None]] = {
             SourceChanged: self._source,
@@ -55,6 +60,7 @@ class Log:
             EndpointEjected: _ejected,
             EndpointReturned: _returned,
             BreakerChanged: _breaker,
+            Unanswered: self._call,
         }
 
     def __call__(self, event: Event) -> None:
@@ -82,6 +88,16 @@ class Log:
             _log.log(level, "meshlib: source %s is ready", event.source)
         if event.state == "ready":
             self._configuration(event)
+
+    def _call(self, event: Unanswered) -> None:
+        """Once: the metric counts them, and the source's state tells when it is over."""
+        if not self._unanswered:
+            self._unanswered = True
+            _log.warning(
+                "meshlib: a call to %s: %s (others like it are not logged; xds.cold_start decides)",
+                event.authority,
+                event.reason,
+            )
 
     def _configuration(self, _event: Event) -> None:
         for status in self._statuses():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from meshlib.model.events import BreakerChanged, EndpointEjected, RetryScheduled
+    from meshlib.model.events import BreakerChanged, EndpointEjected, RetryScheduled, Unanswered
     from meshlib.model.status import SourceStatus
 
 __all__ = ["BUCKETS", "Instruments"]
@@ -42,6 +42,11 @@ class Instruments:
         self._breakers = meter.create_counter(
             "meshlib.breaker.transitions", "{transition}", "Changes of a circuit breaker's state."
         )
+        self._unanswered = meter.create_counter(
+            "meshlib.calls.unanswered",
+            "{call}",
+            "Calls for whose host the control plane had not answered in time.",
+        )
         _watched.add(self)
         meter.create_observable_gauge(
             "meshlib.source.ready", [_ready], "1", "1 where a source of configuration is ready, else 0."
@@ -62,6 +67,9 @@ class Instruments:
 
     def breaker(self, event: BreakerChanged) -> None:
         self._breakers.add(1, {"meshlib.cluster": event.cluster, "meshlib.breaker.state": event.new})
+
+    def unanswered(self, event: Unanswered) -> None:
+        self._unanswered.add(1, {"meshlib.via": event.via})
 
     def sources(self) -> Iterable[SourceStatus]:
         return self._sources()

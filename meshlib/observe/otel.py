@@ -31,6 +31,7 @@ from meshlib.model.events import (
     BreakerChanged,
     EndpointEjected,
     RetryScheduled,
+    Unanswered,
 )
 from meshlib.observe.metrics import Instruments
 from meshlib.observe.spans import error_type, known_methods, mesh_attributes, start_attributes
@@ -90,6 +91,7 @@ class Telemetry:
             RetryScheduled: self._instruments.retried,
             EndpointEjected: self._instruments.ejected,
             BreakerChanged: self._instruments.breaker,
+            Unanswered: self._instruments.unanswered,
         }
 
     def __call__(self, event: Event) -> None:

@@ -1,7 +1,7 @@
 """The clusters of one process: a registry that follows the configuration.
 
-``get`` is a dictionary lookup without a lock: the writer makes a new dictionary and swaps the reference. Names are
-(source of the part, cluster), since two sources may use one name for two things.
+``upstream`` is a dictionary lookup without a lock: the writer makes new dictionaries and swaps one reference to both.
+Names are (source of the part, cluster), since two sources may use one name for two things.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
+from meshlib.model.snapshot import ANY_CLUSTER
 from meshlib.runtime.live import LiveCluster
 
 if TYPE_CHECKING:
@@ -36,19 +37,29 @@ class Clusters:
     def __init__(self, clock: Clock, random: Callable[[], float]) -> None:
         self._clock = clock
         self._random = random
-        self._live: Mapping[tuple[str, str], LiveCluster] = {}
+        # Those that are there, and why others of a part are not.
+        self._known: tuple[Mapping[tuple[str, str], LiveCluster], Mapping[str, Mapping[str, str]]] = ({}, {})
         self._lock = threading.Lock()  # guards who observes
         self._observers: tuple[Callable[[Event], None], ...] = ()
 
     def get(self, part: str, cluster: str) -> LiveCluster | None:
         """The cluster of that name in that part."""
-        return self._live.get((part, cluster))
+        return self._known[0].get((part, cluster))
+
+    def upstream(self, part: str, cluster: str) -> LiveCluster | str:
+        """The cluster, or why it is not there, in words; ``""`` while it may come."""
+        live, lacking = self._known
+        found = live.get((part, cluster))
+        if found is not None:
+            return found
+        why = lacking.get(part, {})
+        return why[cluster] if cluster in why else why.get(ANY_CLUSTER, "is not known")
 
     def reconcile(self, snapshot: Snapshot, now: float) -> None:
         """Follow ``snapshot``. A cluster that is the same object as before costs nothing; one that changed keeps what
         is counted of it; one that left refuses whoever still holds it.
         """
-        old = self._live
+        old, _ = self._known
         live: dict[tuple[str, str], LiveCluster] = {}
         for part in snapshot.parts:
             for name, cluster in part.clusters.items():
@@ -58,7 +69,7 @@ class Clusters:
                 elif known.cluster is not cluster:
                     known.update(cluster, now)
                 live[part.source, name] = known
-        self._live = live
+        self._known = (live, {part.source: part.lacking for part in snapshot.parts if part.lacking})
         for key, gone in old.items():
             if key not in live:
                 gone.retire(now)
@@ -67,7 +78,7 @@ class Clusters:
         """Every cluster by name; where two parts share one, the later's is ``part/name``."""
         now = self._clock.now()
         found: dict[str, ClusterStatus] = {}
-        for (part, name), live in self._live.items():
+        for (part, name), live in self._known[0].items():
             found[name if name not in found else f"{part}/{name}"] = live.status(now)
         return found
 

@@ -16,9 +16,10 @@ from meshlib.model.route import Forward
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from meshlib.core.resolve import Resolution
+    from meshlib.core.resolution import Resolution
     from meshlib.model.cluster import Cluster
     from meshlib.model.route import VirtualHost
+    from meshlib.runtime.clusters import LiveCluster
     from meshlib.runtime.runtime import Runtime
 
 __all__ = ["Missing", "Target", "lacks", "parse", "wait"]
@@ -100,9 +101,11 @@ def lacks(runtime: Runtime, target: Target) -> Missing:
     """What ``target`` still lacks before a call to it can be sent. What it needs is asked for, without waiting."""
     resolution = runtime.view.resolve("http", target.host, target.port, target.authority)
     if resolution.via == "wait":
-        runtime.begin_wait(resolution, target.authority)
-        waits = runtime.feed.pending(resolution.name) or f"waiting for listener {resolution.name!r}"
-        return Missing("; ".join((waits, *resolution.words()[1:])))
+        if runtime.feed.refusal:
+            return Missing(runtime.feed.refusal, final=True)
+        runtime.want(resolution.name, target.authority)
+        waits = runtime.feed.pending(resolution.name) if resolution.name else ""
+        return Missing("; ".join((waits or f"waiting: {resolution.reason}", *resolution.words()[1:])))
     if resolution.via == "direct" and not runtime.config.disabled and not _bypassed(runtime, target):
         return _unknown(runtime, resolution)
     if resolution.via != "mesh":
@@ -139,21 +142,26 @@ def _clusters(runtime: Runtime, target: Target, resolution: Resolution) -> Missi
     if host is None:
         return Missing(f"listener {resolution.name or target.authority!r} has no virtual host for it")
     names = sorted(set(_named(host.host)))
-    part = next((part for part in runtime.store.snapshot.parts if part.source == resolution.part), None)
-    known = {name: part.clusters[name] for name in names if part is not None and name in part.clusters}
-    silent = [name for name, cluster in known.items() if _unanswered(cluster)]
+    found = {name: runtime.clusters.upstream(resolution.part, name) for name in names}
+    awaited = [name for name, cluster in found.items() if cluster == ""]
+    if awaited:
+        lacks = runtime.feed.pending(resolution.name) if resolution.name else ""
+        return Missing(lacks or "waiting for cluster " + ", ".join(map(repr, awaited)))
+    known = {name: cluster for name, cluster in found.items() if not isinstance(cluster, str)}
+    silent = [name for name, live in known.items() if _unanswered(live.cluster)]
     if silent:
         return Missing("waiting for the endpoints of cluster " + _reasons(known, silent))
-    if not names or any(_callable(runtime, resolution.part, cluster) for cluster in known.values()):
+    if not names or any(_callable(live) for live in known.values()):
         return READY
     if not known:
-        return Missing("its routes name clusters that are not known: " + ", ".join(map(repr, names)))
+        lacks = ", ".join(f"{name!r}, which {why}" for name, why in found.items())
+        return Missing(f"its routes name only clusters that are not there: {lacks}")
     return Missing("no healthy endpoint in cluster " + _reasons(known, known))
 
 
-def _reasons(known: Mapping[str, Cluster], names: Iterable[str]) -> str:
+def _reasons(known: Mapping[str, LiveCluster], names: Iterable[str]) -> str:
     """Clusters by name, each with what is known of why it has nobody."""
-    return ", ".join(f"{name!r}{without_answer(known[name])}" for name in names)
+    return ", ".join(f"{name!r}{without_answer(known[name].cluster)}" for name in names)
 
 
 def _named(host: VirtualHost) -> Iterator[str]:
@@ -170,10 +178,9 @@ def _unanswered(cluster: Cluster) -> bool:
     return cluster.assignment is None and cluster.discovery is not Discovery.ORIGINAL_DST
 
 
-def _callable(runtime: Runtime, part: str, cluster: Cluster) -> bool:
-    if cluster.discovery is Discovery.ORIGINAL_DST:
+def _callable(live: LiveCluster) -> bool:
+    if live.cluster.discovery is Discovery.ORIGINAL_DST:
         return True
     from meshlib.core.upstream import PickContext
 
-    live = runtime.clusters.get(part, cluster.name)
-    return live is not None and live.peek(PickContext()) is not None
+    return live.peek(PickContext()) is not None

@@ -13,9 +13,9 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from meshlib.core.effects import Env
+from meshlib.core.resolution import Resolution
 from meshlib.core.resolve import compile_view
-from meshlib.errors import NotReady
-from meshlib.model.events import ConfigurationChanged, SourceChanged
+from meshlib.model.events import ConfigurationChanged, SourceChanged, Unanswered
 from meshlib.model.snapshot import EMPTY, Part, Snapshot
 from meshlib.runtime import greenlets
 from meshlib.runtime.clusters import Clusters
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from meshlib.config import Config
-    from meshlib.core.resolve import Resolution, Rules, View
+    from meshlib.core.resolve import Rules, View
     from meshlib.model.events import Event
     from meshlib.model.status import ClusterStatus, SourceStatus
     from meshlib.runtime.clock import Clock
@@ -133,7 +133,7 @@ class Runtime:
         self.clusters = Clusters(clock, self.random)
         self.observers: tuple[Callable[[Event], None], ...] = ()
         self._of_calls: tuple[Callable[[Event], None], ...] = ()
-        self.env = Env(self.clusters.get, self.random, clock.wall)
+        self.env = Env(self.clusters.upstream, self.random, clock.wall)
         self.feed = feed
         self.interest: Interest = inherited.interest.copy(clock.now()) if inherited else Interest()
         self._rules = rules
@@ -174,12 +174,19 @@ class Runtime:
         if new:
             self.worker.post(lambda: self._want(name, authority, dropped))
 
-    def patience(self, name: str, timeout: float) -> float:
-        """How many seconds a call whose connect timeout is ``timeout`` may still wait for ``name``: the time since the
-        name was first wanted counts, so that a control plane that does not answer delays a host once and not each call.
+    def patience(self, resolution: Resolution, timeout: float) -> float:
+        """How many seconds a call whose connect timeout is ``timeout`` may still wait for another answer.
+
+        Where it would go directly in the end, the time since the name was first wanted counts, so that a control plane
+        that does not answer delays a host once and not each call.
         """
+        if not resolution.open or self.feed.refusal:
+            return 0.0
+        if resolution.otherwise is not None and resolution.otherwise.via == "failed":
+            return timeout
+        name = resolution.name
         wanted = self.interest.get(name)
-        # Without a name the whole of a pure sidecar view is waited for, and that was first wanted when this began.
+        # Without a name the listeners of a sidecar view are waited for, and they were first wanted when this began.
         since = wanted.since if wanted is not None else self._began if not name else self.clock.now()
         return max(0.0, since + timeout - self.clock.now())
 
@@ -187,16 +194,18 @@ class Runtime:
         self, scheme: str, host: str, port: int | None, authority: str, timeout: float
     ) -> Resolution:
         """Resolve, and where that says "wait", wait at most ``timeout`` seconds (the call's connect timeout) for the
-        control plane. The result may still say "wait": then the time is over. Not for event loops. Raises NotReady
-        where the control plane cannot be used in this process.
+        control plane. The result is what holds for this call, and never says "wait". Not for event loops.
         """
-        resolution = self.store.view.resolve(scheme, host, port, authority)
+        place = (scheme, host, port, authority)
+        resolution = self.store.view.resolve(*place)
         if resolution.via != "wait":
             return resolution
-        self.begin_wait(resolution, authority)
-        seconds = self.patience(resolution.name, timeout)
-        self.store.wait(lambda view: view.resolve(scheme, host, port, authority).via != "wait", seconds)
-        return self.store.view.resolve(scheme, host, port, authority)
+        since = self.clock.now()
+        seconds = self.patience(resolution, timeout)
+        self.want(resolution.name, authority)
+        if seconds > 0:
+            self.store.wait(lambda view: not view.resolve(*place).open, seconds)
+        return self.settled(*place, since)
 
     def on_known(
         self,
@@ -206,30 +215,37 @@ class Runtime:
         authority: str,
         callback: Callable[[Resolution], object],
     ) -> Callable[[], None]:
-        """``wait_known`` for event loops: ``callback`` gets the resolution once it does not say "wait", from this
+        """``wait_known`` for event loops: ``callback`` gets the resolution once waiting does not help any more, from this
         thread before ``on_known`` returns or from the worker's; it must only hand it over. The caller bounds the time
-        (``patience``) and calls what is returned when it is done. Raises NotReady as ``wait_known`` does.
+        (``patience``), calls what is returned when it is done, and asks ``settled`` what holds.
         """
         told = threading.Lock()
 
         def look() -> None:
             resolution = self.store.view.resolve(scheme, host, port, authority)
-            if resolution.via != "wait" and told.acquire(blocking=False):
+            if not (resolution.open and not self.feed.refusal) and told.acquire(blocking=False):
                 callback(resolution)
 
         resolution = self.store.view.resolve(scheme, host, port, authority)
-        if resolution.via == "wait":
-            self.begin_wait(resolution, authority)
+        self.want(resolution.name, authority)
         cancel = self.store.on_change(look)
         look()
         return cancel
 
-    def begin_wait(self, resolution: Resolution, authority: str) -> None:
-        """Ask for what ``resolution`` waits for. Raises NotReady where nobody could ever answer."""
+    def settled(
+        self, scheme: str, host: str, port: int | None, authority: str, since: float = 0.0
+    ) -> Resolution:
+        """What holds for a call that waits no longer; it waited from ``since`` on. Never says "wait"."""
+        resolution = self.store.view.resolve(scheme, host, port, authority)
+        end = resolution.otherwise
+        if end is None:
+            return resolution.after(self.clock.now() - since)
         refusal = self.feed.refusal
-        if refusal:
-            raise NotReady(refusal, missing={authority: refusal})
-        self.want(resolution.name, authority)
+        if refusal:  # the control plane cannot be used in this process: nobody could ever answer
+            return Resolution("failed", refusal, name=resolution.name)
+        if self.observers:
+            self.emit(Unanswered(authority, end.via, end.reason))
+        return end
 
     # --- observers ----------------------------------------------------------------------------------------------
 

@@ -2,7 +2,8 @@
 
 A request reads ``store.view`` once and keeps it for the whole call; it takes no lock. A publication compiles the new
 view, makes the live clusters ready for it, and only then swaps the reference, so that no call sees a route whose
-cluster is not there. Clusters that left stay for ``RETIRED`` seconds, for the calls that read the view before.
+cluster is not there. Clusters that left stay for ``RETIRED`` seconds, for the calls that read the view before; one that
+a route in force still names was taken away, and is gone at once.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ class Store:
                 _log.exception("meshlib: a callback of a configuration change failed")
 
     def _retire(self, before: Snapshot, after: Snapshot, now: float) -> None:
-        present = {(part.source, name) for part in after.parts for name in part.clusters}
+        present = {(part.source, name) for part in after.parts for name in (*part.clusters, *part.lacking)}
         for part in before.parts:
             for name, cluster in part.clusters.items():
                 if (part.source, name) not in present:

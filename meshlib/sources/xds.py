@@ -9,8 +9,9 @@ Theory. Everything here runs on the worker, but for the stream's own thread.
 Whatever the session was told, its requests are written and its timer is set anew after it (``_flush``). What it has put
 together is published when it changed.
 
-Nobody waits for a name that will not come: while the control plane cannot be reached, names that are wanted and not
-known count as absent; they are asked for all the same, and known once it answers.
+Nobody waits for what will not come: while the control plane cannot be reached, the part says so (``unreached``). Names
+are asked for all the same, and known once it answers. Where it has not answered anything, a name whose time is over is
+not known to be absent either.
 
 After a fork the parent's part stays in force until the new session knows as much (``_kept_back``).
 """
@@ -43,9 +44,8 @@ __all__ = ["XdsSink", "XdsSource"]
 #: Seconds from the first response on for which a child serves what its parent knew while its own session is not complete
 #: (EX-01: what does not come within 15 s does not exist).
 WARM = 15.0
-#: Seconds after the first response for which the first part of a pure sidecar view waits to be complete: what it does
-#: not have is called directly.
-FIRST = 2.0
+#: Clusters that are not there though a route names them: so many are named in one line of the log.
+_TOLD = 10
 
 _log = logging.getLogger("meshlib")
 
@@ -77,10 +77,10 @@ class XdsSource(Source):
         self._retry: Timer | None = None
         self._tick: Timer | None = None
         self._inherited: Part | None = None
-        self._patience = FIRST if view == "sidecar" else 0.0  # for how long the first part may be kept back
+        self._patience = 0.0  # for how long a parent's part may stay in force
         self._until: float | None = None
-        self._wanted: set[str] = set()
-        self._given_up: frozenset[str] = frozenset()
+        self._made_of: tuple[object, ...] = ()  # what was last published
+        self._lacking: frozenset[str] = frozenset()
         self._rejected: dict[tuple[str, str], tuple[str, ...]] = {}
         self._refusal = ""
         self._last = super().status()
@@ -118,17 +118,13 @@ class XdsSource(Source):
     def want(self, name: str, authority: str) -> None:
         if not name or self._session is None:
             return
-        self._wanted.add(name)
         self._session.want(name, authority)
-        self._give_up_if_away()
         self._publish()
         self._flush()
 
     def forget(self, name: str) -> None:
         if self._session is None:
             return
-        self._wanted.discard(name)
-        self._given_up -= {name}
         self._session.forget(name)
         self._publish()
         self._flush()
@@ -199,7 +195,6 @@ class XdsSource(Source):
         self._refusal = refusal()
         if self._refusal:  # gevent has patched the process since the last stream
             self.trouble(self._refusal)
-            self._give_up_if_away()
             self._publish()
             return
         if self.state is State.IDLE:
@@ -212,6 +207,7 @@ class XdsSource(Source):
             if not self._flush():
                 # Nothing is wanted by name yet, so nothing will be said: whoever waits for this source would wait for ever.
                 self.good()
+                self._publish()
 
     def on_message(self, stream: AdsStream, raw: bytes) -> None:
         if stream is not self._stream:
@@ -233,7 +229,6 @@ class XdsSource(Source):
         delay = self._alive.closed(self._now, error or "the control plane closed the stream")
         if not answered:  # ST-05: a stream that had an answer may end; one that had none is an outage
             self.trouble(error or "the control plane closed the stream without an answer")
-            self._give_up_if_away()
             self._publish()
         if self._running:
             self._retry = self.sink.worker.later(delay, self._connect)
@@ -262,7 +257,6 @@ class XdsSource(Source):
         if received.rejected:
             self._tell_rejected()
         if received.type:
-            self._given_up = frozenset()
             self.good()
         elif received.error:
             self.trouble(received.error)
@@ -279,40 +273,46 @@ class XdsSource(Source):
 
     # --- publishing ---------------------------------------------------------------------------------------------
 
-    def _give_up_if_away(self) -> None:
-        """Nobody waits for names that cannot come now."""
-        if self.away and self._session is not None:
-            self._given_up = frozenset(self._session.waiting())
-
     def _publish(self) -> None:
         session = self._alive
         part: Part = session.part
-        if self._kept_back(session):
-            if self._inherited is None:
-                return
-            part = _over(self._inherited, part)
-        elif not session.seen and not self.away:
+        inherited = self._inherited if self._kept_back(session) else None
+        made_of = (part, session.seen, inherited, self.last_error if self.away else None)
+        if made_of == self._made_of or not (session.seen or self.away or inherited):
             return
-        if self._given_up:
-            part = replace(part, absent=part.absent | self._given_up)
+        self._made_of = made_of
+        if inherited is not None:
+            part = _over(inherited, part)
+        elif not session.seen:
+            part = replace(part, absent={})
+        if self.away:
+            part = _unreached(part, self.last_error)
         self.sink.publish(part)
+        self._tell_lacking(session)
+
+    def _tell_lacking(self, session: Session) -> None:
+        """Each cluster that calls fail for want of, once for as long as it lacks."""
+        now = frozenset(session.lacking())
+        new = sorted(now - self._lacking)
+        self._lacking = now
+        if new:
+            more = f" and {len(new) - _TOLD} more" if len(new) > _TOLD else ""
+            words = "; ".join(new[:_TOLD]) + more
+            _log.warning("meshlib: %s: routes name clusters that are not there: %s", self._server.uri, words)
 
     def _kept_back(self, session: Session) -> bool:
         """Whether what is in force is better than what the session has yet."""
         if not self._patience:
             return False
         if not session.seen:
-            return self._inherited is not None
+            return True
         if self._until is None:
             self._until = self._now + self._patience
             self.sink.worker.later(self._patience, self._publish)
-        if self._now < self._until and not self._complete(session):
+        if self._now < self._until and not session.complete:
             return True
         self._patience, self._inherited = 0.0, None
         return False
-
-    def _complete(self, session: Session) -> bool:
-        return session.seen and not session.waiting() and not session.status(self._now).waiting
 
     # --- asked by other threads ---------------------------------------------------------------------------------
 
@@ -335,6 +335,7 @@ class XdsSource(Source):
             last_error=now.last_error,
             rejected=now.rejected,
             ignored=(*self._unused(), *now.ignored),
+            missing=session.lacking(),
         )
 
     def _unused(self) -> tuple[Ignored, ...]:
@@ -351,12 +352,23 @@ class XdsSource(Source):
 def _over(inherited: Part, new: Part) -> Part:
     """What a parent left, with what of names that it did not know is known by now."""
     targets = {name: target for name, target in new.targets.items() if name not in inherited.targets}
-    absent = (inherited.absent - new.targets.keys()) | (new.absent - inherited.targets.keys())
+    absent = {name: why for name, why in inherited.absent.items() if name not in new.targets}
+    absent.update((name, why) for name, why in new.absent.items() if name not in inherited.targets)
     if not targets and absent == inherited.absent:
         return inherited
+    clusters = {**new.clusters, **inherited.clusters}
+    lacking = {**new.lacking, **inherited.lacking}
     return replace(
         inherited,
         targets={**inherited.targets, **targets},
-        clusters={**new.clusters, **inherited.clusters},
+        clusters=clusters,
         absent=absent,
+        lacking={name: why for name, why in lacking.items() if name not in clusters},
     )
+
+
+def _unreached(part: Part, error: str) -> Part:
+    """``part`` while the control plane is away: what is not there will not come now."""
+    why = f"has not come yet, and the control plane is not reachable: {error}"
+    lacking = {name: known or why for name, known in part.lacking.items()}
+    return replace(part, unreached=error or "no reason is known", lacking=lacking)

@@ -27,6 +27,7 @@ from meshlib.sources.xds import XdsSource
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from meshlib.model.cluster import Cluster
     from meshlib.runtime.runtime import Runtime
     from meshlib.runtime.worker import Worker
     from meshlib.sources.merge import Merge
@@ -103,8 +104,9 @@ class XdsPair(Source):
             self._target.open(None)
             return
         self._was_good = True
-        self._from_sidecar.part = replace(inherited, targets={}, absent=frozenset())
-        self._from_target.part = replace(inherited, sidecar=())
+        inherited = replace(inherited, unreached="")
+        self._from_sidecar.part = replace(inherited, targets={}, absent={})
+        self._from_target.part = replace(inherited, sidecar=(), listed=False)
         self._sidecar.open(self._from_sidecar.part)
         self._target.open(self._from_target.part)
 
@@ -160,6 +162,7 @@ class XdsPair(Source):
             last_error=self.last_error or self._ready_error(named) or self._ready_error(wild),
             rejected=tuple(dict.fromkeys((*wild.rejected, *named.rejected))),
             ignored=tuple(dict.fromkeys((*wild.ignored, *named.ignored))),
+            missing=tuple(dict.fromkeys((*wild.missing, *named.missing))),
         )
 
     def _ready_error(self, status: SourceStatus) -> str:
@@ -172,7 +175,17 @@ class XdsPair(Source):
     def compose(self) -> None:
         """Publish both views as one part."""
         wild, named = self._from_sidecar.part, self._from_target.part
-        self.sink.publish(replace(named, sidecar=wild.sidecar, clusters={**wild.clusters, **named.clusters}))
+        clusters = {**wild.clusters, **named.clusters}
+        self.sink.publish(
+            replace(
+                named,
+                sidecar=wild.sidecar,
+                listed=wild.listed,
+                clusters=clusters,
+                lacking=_lacking(wild.lacking, named.lacking, clusters),
+                unreached=named.unreached or ("" if wild.listed else wild.unreached),
+            )
+        )
 
     def note(self, source: Source) -> None:
         """A view is in another state."""
@@ -182,6 +195,15 @@ class XdsPair(Source):
             self._was_good = True
         told = source.last_error if best is not State.READY else ""
         self._move(best, told)
+
+
+def _lacking(
+    wild: Mapping[str, str], named: Mapping[str, str], clusters: Mapping[str, Cluster]
+) -> dict[str, str]:
+    """What lacks in both; what may still come in one of them is waited for."""
+    both = {**wild, **named}
+    both.update((name, "") for name, why in wild.items() if not why)
+    return {name: why for name, why in both.items() if name not in clusters}
 
 
 def _counts(wild: Mapping[str, frozenset[str]], named: Mapping[str, frozenset[str]]) -> dict[str, int]:

@@ -13,9 +13,7 @@ from meshlib.deadlines import current_deadline
 from meshlib.errors import (
     DeadlineExceeded,
     MeshError,
-    NotReady,
     TransportFailed,
-    UnknownService,
 )
 from meshlib.model.call import Attempt, CallInfo, Outcome, OutcomeKind, Response
 from meshlib.model.events import AttemptEnded, AttemptStarted
@@ -36,7 +34,7 @@ from meshlib.transports.wire.message import Message, Target
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from meshlib.core.resolve import Resolution
+    from meshlib.core.resolution import Resolution
     from meshlib.model.policy import RetryPolicy
     from meshlib.runtime.runtime import Runtime
     from meshlib.transports.kit import Kit
@@ -50,9 +48,7 @@ __all__ = [
     "direct_info",
     "ended",
     "next_key",
-    "not_ready",
     "patience",
-    "unknown",
 ]
 
 #: Why a call went directly: in words, or what gives a trace's lines when they are asked for.
@@ -272,21 +268,6 @@ def broken_body(exchange: Exchange, answer: Answer, error: BaseException) -> tup
     message = f"{info.cluster}: {broken(outcome, info.endpoint)}"
     raised = kit.error(failure, message, info=info, cause=error, sent=True, phase="body")
     return outcome, raised
-
-
-def unknown(kit: Kit, runtime: Runtime, resolution: Resolution, authority: str) -> Any:
-    """A host that nobody knows, where such are refused."""
-    info = CallInfo(via="direct", lines=resolution.words)
-    answer = Response(503, (("content-type", "text/plain"),), b"unknown service")
-    end = Finish(None, UnknownService, resolution.refusal(authority), answer)
-    return ended(kit, runtime, end, info)
-
-
-def not_ready(kit: Kit, runtime: Runtime, resolution: Resolution, error: NotReady) -> Any:
-    """The control plane cannot be used in this process at all: said at once, as the host library's error, too."""
-    info = CallInfo(via="mesh", lines=resolution.words)
-    end = Finish(None, NotReady, str(error), Response(503, (("content-type", "text/plain"),), b"not ready"))
-    return ended(kit, runtime, end, info)
 
 
 def patience(request: Any, now: float) -> float:

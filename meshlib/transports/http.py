@@ -9,10 +9,10 @@ from os import getpid
 from typing import TYPE_CHECKING, Any
 
 from meshlib.core.effects import Pass, Send
+from meshlib.core.failures import not_made
 from meshlib.deadlines import current_deadline
-from meshlib.errors import NotReady
 from meshlib.transports.drive import drive
-from meshlib.transports.face import Answer, Direct, Exchange, Why, broken_body, not_ready, patience, unknown
+from meshlib.transports.face import Answer, Direct, Exchange, Why, broken_body, ended, patience
 from meshlib.transports.pools import Pools, Settings
 from meshlib.transports.request import target_of
 from meshlib.transports.wire.pool import Pool
@@ -21,7 +21,7 @@ from meshlib.transports.wire.sync_stream import SyncBackend
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from meshlib.core.resolve import Resolution
+    from meshlib.core.resolution import Resolution
     from meshlib.interceptors import CallPath
     from meshlib.model.call import Outcome
     from meshlib.runtime.runtime import Runtime
@@ -79,20 +79,15 @@ class SyncTransport:
         resolution = runtime.view.resolve(scheme, host, port, authority)
         if resolution.via == "wait":
             seconds = patience(request, runtime.clock.now())
-            try:
-                resolution = runtime.wait_known(scheme, host, port, authority, seconds)
-            except NotReady as error:
-                return not_ready(self._kit, runtime, resolution, error)
+            resolution = runtime.wait_known(scheme, host, port, authority, seconds)
         elif resolution.name:
             runtime.want(resolution.name, authority)
         if resolution.via == "mesh":
             return self._call(runtime, resolution, request, host, authority)
         if resolution.plain:
             return self._own().handle_request(request)
-        if resolution.via == "refused" or (
-            resolution.via == "wait" and runtime.config.unknown_hosts == "refuse"
-        ):
-            return unknown(self._kit, runtime, resolution, authority)
+        if resolution.via != "direct":
+            return ended(self._kit, runtime, *not_made(resolution, authority))
         return self._as_it_is(runtime, request, authority, resolution.words, current_deadline())
 
     def close(self) -> None:
@@ -159,8 +154,8 @@ class SyncTransport:
                     core = self._kit.core
                     pools = Pools(self._kit, self._settings, core.HTTPConnection, SyncBackend(core), Pool)
                     mine.pools, mine.owner = pools, runtime
-        for ended in pools.sweep(runtime.view):
-            ended.close()
+        for finished in pools.sweep(runtime.view):
+            finished.close()
         return pools
 
 

@@ -12,10 +12,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from meshlib.core.effects import Pass, Send
+from meshlib.core.failures import not_made
 from meshlib.deadlines import current_deadline
-from meshlib.errors import NotReady
 from meshlib.transports.drive import drive_async
-from meshlib.transports.face import Answer, Direct, Exchange, Why, broken_body, not_ready, patience, unknown
+from meshlib.transports.face import Answer, Direct, Exchange, Why, broken_body, ended, patience
 from meshlib.transports.pools import Pools, Settings
 from meshlib.transports.request import target_of
 from meshlib.transports.signal import Signal, loop_key, under_trio
@@ -25,7 +25,7 @@ from meshlib.transports.wire.async_stream import AsyncBackend
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from meshlib.core.resolve import Resolution
+    from meshlib.core.resolution import Resolution
     from meshlib.interceptors import CallPath
     from meshlib.model.call import Outcome
     from meshlib.runtime.runtime import Runtime
@@ -83,22 +83,15 @@ class AsyncTransport:
         scheme, host, port, authority = target_of(request)
         resolution = runtime.view.resolve(scheme, host, port, authority)
         if resolution.via == "wait":
-            try:
-                resolution = await self._wait_known(
-                    runtime, resolution, request, (scheme, host, port, authority)
-                )
-            except NotReady as error:
-                return not_ready(self._kit, runtime, resolution, error)
+            resolution = await self._wait_known(runtime, resolution, request, (scheme, host, port, authority))
         elif resolution.name:
             runtime.want(resolution.name, authority)
         if resolution.via == "mesh":
             return await self._call(runtime, resolution, request, host, authority)
         if resolution.plain:
             return await self._own().handle_async_request(request)
-        if resolution.via == "refused" or (
-            resolution.via == "wait" and runtime.config.unknown_hosts == "refuse"
-        ):
-            return unknown(self._kit, runtime, resolution, authority)
+        if resolution.via != "direct":
+            return ended(self._kit, runtime, *not_made(resolution, authority))
         return await self._as_it_is(runtime, request, authority, resolution.words, current_deadline())
 
     async def aclose(self) -> None:
@@ -115,14 +108,15 @@ class AsyncTransport:
     async def _wait_known(
         self, runtime: Runtime, resolution: Resolution, request: Any, asked: tuple[str, str, int | None, str]
     ) -> Resolution:
-        seconds = runtime.patience(resolution.name, patience(request, runtime.clock.now()))
+        since = runtime.clock.now()
+        seconds = runtime.patience(resolution, patience(request, since))
         signal = Signal()
         cancel = runtime.on_known(*asked, lambda _: signal.set())
         try:
             await signal.wait(seconds)
         finally:
             cancel()
-        return runtime.view.resolve(*asked)
+        return runtime.settled(*asked, since)
 
     async def _call(
         self, runtime: Runtime, resolution: Resolution, request: Any, host: str, authority: str
@@ -174,8 +168,8 @@ class AsyncTransport:
             backend = AsyncBackend(core, trio=state.soon is None)
             pools = Pools(self._kit, self._settings, core.AsyncHTTPConnection, backend, AsyncPool)
             state.pools, state.owner = pools, runtime
-        for ended in pools.sweep(runtime.view):
-            await ended.aclose()
+        for finished in pools.sweep(runtime.view):
+            await finished.aclose()
         return pools
 
 

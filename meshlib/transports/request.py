@@ -13,7 +13,7 @@ from meshlib.model.headers import Headers
 from meshlib.model.policy import RetryPolicy
 
 if TYPE_CHECKING:
-    from meshlib.core.resolve import Resolution
+    from meshlib.core.resolution import Resolution
 
 __all__ = [
     "HostDefault",

@@ -386,17 +386,29 @@ class AdsMachine:
             words = f"the server has none: {text or f'code {code}'}"
             entry = self.cache.get(stream.type.short, name)
             keep = entry is not None and entry.value is not None and not drop
-            self.cache.lose(stream.type.short, name, State.RECEIVED_ERROR, words, drop=not keep)
+            self.cache.lose(
+                stream.type.short,
+                name,
+                State.RECEIVED_ERROR,
+                words,
+                drop=not keep,
+                absent=code == _NOT_FOUND,
+            )
             taken.append(name)
         return taken
 
     def _remove_missing(self, stream: _Stream, batch: Batch) -> list[str]:
         """SW-14: what a full-state response does not have was deleted. SW-15: only what had come can be deleted.
 
-        Where the name of a resource cannot be read it could be any of those missing: then nothing is deleted.
+        Where the name of a resource cannot be read it could be any of those missing: then nothing is deleted, and
+        nothing is known to be absent.
         """
         short = stream.type.short
-        if batch.unnamed or self._features.ignore_resource_deletion:
+        if batch.unnamed:
+            return []
+        if stream.interest.wildcard:
+            self.cache.listed.add(short)
+        if self._features.ignore_resource_deletion:
             return []
         here = batch.good.keys() | batch.bad.keys() | batch.errors.keys()
         gone = [name for name in self.cache.names(short) if name not in here]
@@ -415,7 +427,7 @@ class AdsMachine:
         """EX-02, EX-07."""
         if self._features.resource_timer_is_transient_error:
             words = f"the server did not answer within {TRANSIENT_TIMEOUT:g} s"
-            self.cache.lose(short, name, State.TIMEOUT, words)
+            self.cache.lose(short, name, State.TIMEOUT, words, absent=False)
         else:
             words = f"does not exist: the server did not send it within {EXISTENCE_TIMEOUT:g} s"
             self.cache.lose(short, name, State.DOES_NOT_EXIST, words)

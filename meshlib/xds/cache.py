@@ -35,7 +35,8 @@ class State(Enum):
 @dataclass(slots=True)
 class Entry:
     """One resource. ``value``, ``raw``, ``version`` and ``ignored`` are of the last good version (None, empty: there
-    is none; a value without ``raw`` on a stream is a closed one, see `Cache.close`). ``problems`` say why the newest was refused, ``error`` why there is none.
+    is none; a value without ``raw`` on a stream is a closed one, see `Cache.close`). ``problems`` say why the newest was
+    refused, ``error`` why there is none; ``absent``: it is known not to exist, so that nobody need ask again.
     """
 
     name: str
@@ -46,15 +47,20 @@ class Entry:
     ignored: tuple[tuple[str, str], ...] = ()
     problems: tuple[str, ...] = ()
     error: str = ""
+    absent: bool = False
 
 
 class Cache:
-    """Entries by type's short name and resource name. ``complete``: what is not here will never come (a file)."""
+    """Entries by type's short name and resource name. ``complete``: what is not here will never come (a file).
+    ``listed``: the types of which a server has said all that it has (the answer to a wildcard).
+    """
 
-    __slots__ = ("_by_raw", "_entries", "complete")
+    __slots__ = ("_by_raw", "_entries", "complete", "listed")
 
     def __init__(self, types: Iterable[str], *, complete: bool = False) -> None:
+        types = tuple(types)
         self.complete = complete
+        self.listed: set[str] = set(types) if complete else set()
         self._entries: dict[str, dict[str, Entry]] = {short: {} for short in types}
         # The bytes of good versions, so that what comes again unchanged is known without decoding it.
         self._by_raw: dict[str, dict[bytes, Entry]] = {short: {} for short in self._entries}
@@ -77,6 +83,15 @@ class Cache:
         if entry.state is State.NACKED:
             return f"was refused: {'; '.join(entry.problems)}"
         return entry.error
+
+    def missing(self, short: str, name: str) -> str:
+        """Why there is no value now, in words, though one may come: as ``failed``, or the list of all does not have it;
+        "" while nothing is known.
+        """
+        failed = self.failed(short, name)
+        if failed or short not in self.listed or self.value(short, name) is not None:
+            return failed
+        return "is not among those that the control plane has"
 
     def entries(self, short: str) -> Iterator[Entry]:
         return iter(self._entries[short].values())
@@ -108,12 +123,13 @@ class Cache:
             if raw:
                 self._by_raw[short][raw] = entry
         entry.version, entry.state, entry.problems, entry.error = version, State.ACKED, (), ""
+        entry.absent = False
         return not same
 
     def reject(self, short: str, name: str, problems: tuple[str, ...], *, drop: bool = False) -> None:
         """The newest version is refused; the last good one stays unless `drop` (ER-02, A88)."""
         entry = self._entry(short, name)
-        entry.state, entry.problems, entry.error = State.NACKED, problems, ""
+        entry.state, entry.problems, entry.error, entry.absent = State.NACKED, problems, "", False
         if drop:
             self._empty(short, entry)
 
@@ -125,10 +141,12 @@ class Cache:
         if not entry.raw:
             entry.value = value
 
-    def lose(self, short: str, name: str, state: State, error: str, *, drop: bool = True) -> None:
-        """There is none, for the reason `error`."""
+    def lose(
+        self, short: str, name: str, state: State, error: str, *, drop: bool = True, absent: bool = True
+    ) -> None:
+        """There is none, for the reason `error`. `absent`: it does not exist; else that is not known."""
         entry = self._entry(short, name)
-        entry.state, entry.error = state, error
+        entry.state, entry.error, entry.absent = state, error, absent
         if drop:
             entry.problems = ()
             self._empty(short, entry)

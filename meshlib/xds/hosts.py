@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
+from meshlib.core.domains import DomainIndex
 from meshlib.model.route import Forward, RouteConfiguration, VirtualHost
 
 __all__ = ["Named", "best_host", "clusters_of", "merge", "named"]
@@ -45,68 +46,45 @@ def merge(
     hosts: tuple[Named, ...],
     old: RouteConfiguration | None,
     *,
-    whole: bool,
     ready: Callable[[str], bool],
-) -> tuple[RouteConfiguration | None, bool]:
-    """(what can be in force now, whether that is `new` itself).
+) -> tuple[RouteConfiguration, bool]:
+    """(what can be in force now, whether that is `new` and all of it `ready`).
 
-    The domains of a host whose clusters are not all `ready` keep what `old` has for them. Those that are in no `old`
-    wait; until there was once a `whole` configuration, no wildcard may answer for them meanwhile. None: there was no
-    `old`, and nothing of `new` can be in force yet.
+    The domains of a host whose clusters are not all `ready` are served as `old` serves them, be it by a wildcard. It is
+    in force at once where it lacks no more than what served them lacked, or where nothing did: then calls to what is not
+    there wait or fail.
     """
     complete = [all(ready(name) for name in item.clusters) for item in hosts]
     if all(complete):
         return new, True
-    former = {domain.lower(): host for host in (old.virtual_hosts if old else ()) for domain in host.domains}
+    if old is None or old is new:
+        return new, False
+    former = DomainIndex((domain, host) for host in old.virtual_hosts for domain in host.domains)
     kept: list[VirtualHost] = []
-    waiting: list[str] = []
     for item, fine in zip(hosts, complete, strict=True):
-        if fine:
-            kept.append(item.host)
-            continue
-        own = [domain.lower() for domain in item.host.domains]
-        kept.extend(_as_before(own, former))
-        waiting.extend(domain for domain in own if domain not in former)
-    if not whole and waiting:
-        kept = [left for host in kept if (left := _held_back(host, waiting)) is not None]
-    if not kept and old is None:
-        return None, False
+        kept.extend((item.host,) if fine else _until_complete(item, former, ready))
     return replace(new, virtual_hosts=tuple(kept)), False
 
 
-def _as_before(domains: list[str], former: dict[str, VirtualHost]) -> list[VirtualHost]:
-    """The former virtual hosts of `domains`, for these domains alone."""
-    owners = {id(former[domain]): former[domain] for domain in domains if domain in former}
-    wanted = set(domains)
-    found = (_only(host, lambda domain: domain.lower() in wanted) for host in owners.values())
-    return [host for host in found if host is not None]
+def _until_complete(
+    item: Named, former: DomainIndex[VirtualHost], ready: Callable[[str], bool]
+) -> list[VirtualHost]:
+    """What serves the domains of a host: who served them, or who would have; itself for those that nobody would."""
+    host = item.host
+    owners: dict[int, tuple[VirtualHost, list[str]]] = {}
+    for domain in host.domains:
+        owner = former.find(domain) or host
+        owners.setdefault(id(owner), (owner, []))[1].append(domain)
+    before = frozenset[str]().union(
+        *(clusters_of(owner) for owner, _ in owners.values() if owner is not host)
+    )
+    if all(ready(name) or name in before for name in item.clusters):
+        return [host]
+    return [_serving(owner, tuple(domains)) for owner, domains in owners.values()]
 
 
-def _held_back(host: VirtualHost, waiting: list[str]) -> VirtualHost | None:
-    return _only(host, lambda domain: not _covers(domain, waiting))
-
-
-def _only(host: VirtualHost, keep: Callable[[str], bool]) -> VirtualHost | None:
-    """`host` with the domains that are to be kept: itself if that is all of them, None if it is none."""
-    left = tuple(domain for domain in host.domains if keep(domain))
-    if not left:
-        return None
-    return host if len(left) == len(host.domains) else replace(host, domains=left)
-
-
-def _covers(pattern: str, domains: Iterable[str]) -> bool:
-    """Whether a wildcard would also answer for one of `domains`."""
-    if "*" not in pattern:
-        return False
-    pattern = pattern.lower()
-    start, _, end = pattern.partition("*")
-    for domain in (domain.lower() for domain in domains):
-        if domain == pattern:
-            continue
-        bare = domain.strip("*")
-        if (start and bare.startswith(start)) or (end and bare.endswith(end)) or pattern == "*":
-            return True
-    return False
+def _serving(host: VirtualHost, domains: tuple[str, ...]) -> VirtualHost:
+    return host if domains == host.domains else replace(host, domains=domains)
 
 
 def best_host(config: RouteConfiguration, authority: str) -> tuple[VirtualHost, str] | None:

@@ -1,18 +1,25 @@
 """The clusters of a graph, each linked with its endpoints.
 
-    state of a cluster    linked                                          ready
-    --------------------  ----------------------------------------------  -----
-    nothing known         none                                            no
-    its endpoints lack    as before: old settings with old endpoints      if it was linked before (CA-08)
-    all there             the newest                                      yes
-    does not exist        none; what a route still names is kept          yes: it will not come, calls to it fail
-    no endpoints exist    the newest, with nobody in it                   yes
+    state of a cluster    linked                                          ready  calls to it
+    --------------------  ----------------------------------------------  -----  ----------------------------
+    nothing known         none                                            no     wait
+    its endpoints lack    as before: old settings with old endpoints      if it was linked before (CA-08); else they wait
+    all there             the newest                                      yes    go
+    does not exist        none                                            yes    fail (503), as in Envoy
+    deleted, and only     as it was: what names it is being replaced      yes    go (CA-03)
+    named by versions
+    that newer replace
+    no endpoints exist    the newest, with nobody in it                   yes    fail
+
+"Ready" is about updates: whether a route that names the cluster may come into force. What the answer to a wildcard does
+not have is not ready as long as it may still come with a later one (it has 15 s), but calls need not wait for it.
 
 Not thread-safe.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 
@@ -24,33 +31,41 @@ __all__ = ["Links"]
 
 
 class Links:
-    """``clusters``: name → linked value; a value that did not change is the same object. ``all_of_them``: clusters
-    are wanted whether or not a route names them (a wildcard subscription). ``missing``: those that are named and not
-    in the cache. ``generation`` grows when something else is to be asked for than before.
+    """``clusters``: name → linked value; a value that did not change is the same object. ``lacking``: the others that are
+    named, or that wait for their endpoints: why, in words; ``""`` while they may come. ``missing``: those that are named
+    and not in the cache. ``all_of_them``: clusters are wanted whether or not a route names them (a wildcard
+    subscription). ``superseded`` tells of a name whether all who name it are being replaced. ``generation`` grows when
+    something else is to be asked for than before.
     """
 
     __slots__ = (
         "_all",
         "_cache",
+        "_deleted",
         "_eds",
         "_follows",
         "_made",
         "_ready",
+        "_superseded",
         "_users",
         "clusters",
         "generation",
+        "lacking",
         "missing",
     )
 
-    def __init__(self, cache: Cache, *, all_of_them: bool) -> None:
+    def __init__(self, cache: Cache, *, all_of_them: bool, superseded: Callable[[str], bool]) -> None:
         self._cache = cache
         self._all = all_of_them
+        self._superseded = superseded
         self._users: dict[str, set[object]] = {}
         self._eds: dict[str, set[str]] = {}
         self._follows: dict[str, frozenset[str]] = {}
         self._made: dict[str, tuple[Cluster, Assignment]] = {}
+        self._deleted: dict[str, Cluster] = {}  # named still: as they were last linked
         self._ready: set[str] = set()
         self.clusters: dict[str, Cluster] = {}
+        self.lacking: dict[str, str] = {}
         self.missing: set[str] = set()
         self.generation = 0
 
@@ -112,20 +127,34 @@ class Links:
             return f"cluster {name!r} has not come yet"
         return f"the endpoints {latest.eds_name!r} of cluster {name!r} have not come yet"
 
+    @property
+    def deleted(self) -> tuple[str, ...]:
+        """Clusters that are named and were deleted: what calls to them meet depends on who names them."""
+        return tuple(self._deleted)
+
     def refresh(self, name: str) -> tuple[bool, bool]:
-        """Links the cluster anew. Gives (its value changed, it became ready or unready)."""
+        """Looks at the cluster again: (its linked value or what calls to it meet changed, it became ready or unready)."""
         found = self._cache.value("cluster", name)
         latest = found if isinstance(found, Cluster) else None
         wanted = self._all or name in self._users
-        old = self.clusters.get(name)
-        made = self._link(name, latest, old) if wanted else None
-        if made is None:
-            self.clusters.pop(name, None)
-            self._made.pop(name, None)
-        elif made is not old:
-            self.clusters[name] = made
+        before = (self.clusters.get(name), self.lacking.get(name))
+        last = self._deleted.pop(name, None)
+        made = (
+            self._link(name, latest, before[0] if latest is not None else before[0] or last)
+            if wanted
+            else None
+        )
+        if made is not None and latest is None:
+            self._deleted[name] = made
+            made = made if self._superseded(name) else None
+        self._keep(name, made)
         self._follow(name, (latest, made) if wanted else ())
-        missing = latest is None and name in self._users
+        named = name in self._users
+        if made is None and wanted and (named or latest is not None):
+            self.lacking[name] = "" if latest is not None else self._cache.missing("cluster", name)
+        else:
+            self.lacking.pop(name, None)
+        missing = latest is None and named
         if missing != (name in self.missing):
             (self.missing.add if missing else self.missing.discard)(name)
             self.generation += 1
@@ -133,20 +162,28 @@ class Links:
         changed = ready != (name in self._ready)
         if changed:
             (self._ready.add if ready else self._ready.discard)(name)
-        return made is not old, changed
+        return before[0] is not made or before[1] != self.lacking.get(name), changed
+
+    def _keep(self, name: str, made: Cluster | None) -> None:
+        if made is not None:
+            self.clusters[name] = made
+            return
+        self.clusters.pop(name, None)
+        if name not in self._deleted:
+            self._made.pop(name, None)
 
     def _link(self, name: str, latest: Cluster | None, old: Cluster | None) -> Cluster | None:
-        if latest is None:  # deleted: what a route still names is kept, and its endpoints stay fresh
-            if old is None or name not in self._users:
-                return None
-            return self._with_endpoints(name, self._made[name][0], old) if name in self._made else old
+        if latest is None:  # deleted: where it is kept, its endpoints stay fresh
+            return self._as_before(name, old) if name in self._users else None
         if latest.discovery is not Discovery.EDS:
             self._made.pop(name, None)
             return latest
-        made = self._with_endpoints(name, latest, old)
-        if made is None and old is not None:
-            return self._with_endpoints(name, self._made[name][0], old) if name in self._made else old
-        return made
+        return self._with_endpoints(name, latest, old) or self._as_before(name, old)
+
+    def _as_before(self, name: str, old: Cluster | None) -> Cluster | None:
+        if old is None or name not in self._made:
+            return old
+        return self._with_endpoints(name, self._made[name][0], old) or old
 
     def _with_endpoints(self, name: str, base: Cluster, old: Cluster | None) -> Cluster | None:
         """`base` with its load assignment: `old` itself if it is that already, None if the assignment lacks."""

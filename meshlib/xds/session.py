@@ -121,6 +121,17 @@ class Session:
         """Targets that are wanted, and neither there nor known not to come."""
         return self._graph.waiting()
 
+    def lacking(self) -> tuple[str, ...]:
+        """The clusters that routes name and that are known not to be there, in words."""
+        return self._graph.lacking()
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything that is wanted is there, or known not to come."""
+        wild = ("listener", "cluster") if self.view != "target" else ()
+        listed = all(short in self.cache.listed for short in wild)
+        return self.seen and listed and not self.waiting() and not self._machine.status(0.0).waiting
+
     def pending(self, name: str) -> str:
         """What a target still lacks, or why it will not come, in words; "" if it can be called."""
         return self._graph.pending(name)
@@ -137,10 +148,10 @@ class Session:
         return changed
 
     def _settle(self) -> None:
-        changed = self._machine.changed()
-        if changed:
-            self._graph.update(changed)
-            self._ask()
+        self._graph.update(
+            self._machine.changed()
+        )  # also where nothing did: then all there is may be known now
+        self._ask()
 
     def _ask(self) -> None:
         for short, interest in self._graph.interests().items():

@@ -123,3 +123,26 @@ def test_an_away_control_plane_is_not_ready(recorded: Recorded, upstream: Upstre
         }
     assert values["static"] == (1, None)
     assert values["xds"] == (0, server)
+
+
+def test_calls_that_the_control_plane_had_not_answered_for_are_counted(
+    recorded: Recorded, upstream: UpstreamFactory
+) -> None:
+    from meshlib.testing import ControlPlane
+
+    port = upstream("v1").address.rpartition(":")[2]
+    with ControlPlane() as plane:
+        server = plane.address
+    for cold_start in ("direct", "fail"):
+        config = {"xds": {"server": server, "domains": ["localhost"], "cold_start": cold_start}}
+        with meshlib.Mesh(config) as mesh, meshlib.Client(mesh=mesh) as client:
+            for _ in range(2):
+                if cold_start == "direct":
+                    assert client.get(f"http://localhost:{port}/").status_code == 200
+                else:
+                    with pytest.raises(meshlib.NotReady):
+                        client.get(f"http://localhost:{port}/")
+    found = {
+        point.attributes["meshlib.via"]: point.value for point in recorded.points("meshlib.calls.unanswered")
+    }
+    assert found == {"direct": 2, "failed": 2}

@@ -281,7 +281,7 @@ class Footprint:
 def counters(mesh: meshlib.Mesh) -> dict[str, int]:
     """Everything that is counted of live clusters, over all of them; ``connections`` are those of open pools."""
     runtime = mesh._runtime()
-    live = list(runtime.clusters._live.values())
+    live = list(runtime.clusters._known[0].values())
     return {
         "active": sum(cluster.active for cluster in live),
         "endpoints": sum(endpoint.active for cluster in live for endpoint in cluster.endpoints),

@@ -161,7 +161,7 @@ class TestWaitReady:
     def test_routes_that_lead_nowhere(self):
         with (
             meshlib.Mesh({"services": {"reviews": {"routes": [{"service": "nosuch"}]}}}) as made,
-            pytest.raises(meshlib.NotReady, match="not known: 'nosuch'"),
+            pytest.raises(meshlib.NotReady, match="not there: 'nosuch', which is not known"),
         ):
             made.wait_ready("reviews", timeout=0)
 

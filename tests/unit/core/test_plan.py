@@ -10,7 +10,7 @@ from meshlib.core.effects import Call, Env, Finish, Pass, Reply, Send, Sleep, Wa
 from meshlib.core.endpoint import LiveEndpoint
 from meshlib.core.match import compile_routes
 from meshlib.core.plan import DEFAULT_ROUTE_TIMEOUT, Plan
-from meshlib.core.resolve import Resolution
+from meshlib.core.resolution import Resolution
 from meshlib.core.upstream import Refusal, RefusalKind
 from meshlib.errors import (
     CircuitOpen,
@@ -112,16 +112,28 @@ def make(
     from_file: bool = False,
     vhost: dict[str, object] | None = None,
     events: list[object] | None = None,
+    answers: list[FakeUpstream | str] | None = None,
+    waited: float = 0.0,
     **call: object,
 ) -> tuple[Plan, FakeUpstream]:
     upstream = upstream or FakeUpstream()
     route = Route(RouteMatch(PathMatch(PathKind.PREFIX, "/")), action or Forward(cluster="c"), name="r")
     config = RouteConfiguration("rc", (VirtualHost("v", ("*",), (route,), **(vhost or {})),))
     resolution = Resolution(
-        "mesh", "a test", part="p", listener=Listener("l", from_file=from_file), routes=compile_routes(config)
-    )
+        "mesh",
+        "a test",
+        part="p",
+        listener=Listener("l", from_file=from_file),
+        routes=compile_routes(config),
+    ).after(waited)
+
+    def upstream_of(part: str, name: str) -> FakeUpstream | str:
+        if answers is not None:
+            return answers.pop(0)
+        return upstream if (part, name) == ("p", "c") else "is not known"
+
     env = Env(
-        lambda part, name: upstream if (part, name) == ("p", "c") else None,
+        upstream_of,
         lambda: 0.5,
         lambda: 1_000_000.0,
         events.append if events is not None else None,
@@ -419,17 +431,59 @@ def test_what_the_configuration_orders_is_a_reply() -> None:
 
 
 def test_an_unknown_cluster_fails_with_the_routes_status() -> None:
-    plan, _ = (
-        make(vhost={"domains": ("other",)})
-        if False
-        else make(Forward(cluster="missing", not_found_status=500))
-    )
+    plan, _ = make(Forward(cluster="missing", not_found_status=500))
     end = plan.start(0.0)
     assert isinstance(end, Finish)
     assert end.failure is NoHealthyEndpoint
     assert end.response is not None
     assert end.response.status == 500
     assert "missing" in end.message
+
+
+def test_a_cluster_that_may_come_is_waited_for_and_then_called() -> None:
+    upstream = FakeUpstream()
+    plan, _ = make(answers=["", "", upstream], wait=2.0)
+    assert plan.start(10.0) == Wait(12.0)
+    assert plan.woke(11.0) == Wait(12.0), "something else changed"
+    effect = plan.woke(11.5)
+    assert isinstance(effect, Send)
+    assert effect.deadline == 25.0, "the route's timeout counts from the start"
+
+
+def test_a_cluster_that_is_waited_for_and_does_not_come() -> None:
+    plan, _ = make(Forward(cluster="c", not_found_status=404), answers=["", "", "was refused"], wait=2.0)
+    assert isinstance(plan.start(10.0), Wait)
+    end = plan.woke(12.0)
+    assert isinstance(end, Finish)
+    assert (end.failure, end.message) == (
+        NoHealthyEndpoint,
+        "route r names cluster 'c', which has not come yet",
+    )
+    assert end.response is not None
+    assert end.response.status == 404
+    end = plan.woke(11.0)
+    assert isinstance(end, Finish)
+    assert end.message.endswith("which was refused")
+
+
+def test_what_a_call_waited_for_its_listener_it_does_not_wait_again() -> None:
+    plan, _ = make(answers=["", ""], wait=2.0, waited=1.5)
+    assert plan.start(10.0) == Wait(10.5)
+    assert isinstance(plan.woke(10.5), Finish)
+
+
+def test_the_deadline_bounds_the_wait_for_a_cluster() -> None:
+    plan, _ = make(answers=["", ""], wait=2.0, deadline=11.0)
+    assert plan.start(10.0) == Wait(11.0)
+    end = plan.woke(11.0)
+    assert isinstance(end, Finish)
+    assert end.failure is DeadlineExceeded
+
+
+def test_a_cluster_that_comes_as_a_pass_through_is_passed_through() -> None:
+    plan, _ = make(answers=["", FakeUpstream(Cluster("c", Discovery.ORIGINAL_DST))], wait=2.0)
+    assert isinstance(plan.start(10.0), Wait)
+    assert isinstance(plan.woke(11.0), Pass)
 
 
 def test_a_pass_through_cluster_is_called_as_it_is() -> None:

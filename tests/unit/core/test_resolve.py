@@ -12,7 +12,7 @@ from meshlib.model.call import Head
 from meshlib.model.listener import ChainMatch, FilterChain, HttpManager, Listener
 from meshlib.model.match import PathKind, PathMatch, RouteMatch
 from meshlib.model.route import Forward, Route, RouteConfiguration, VirtualHost
-from meshlib.model.snapshot import Part, Snapshot
+from meshlib.model.snapshot import Absence, Fate, Part, Snapshot
 
 
 def routes(*domains, name="r"):
@@ -220,11 +220,12 @@ class TestRule5:
         assert via(view(), "http://reviews") == ("direct", "")
 
     def test_what_is_known_to_be_absent_is_not_waited_for(self):
-        made = view(Part("xds", absent=frozenset({"reviews"})), has_xds=True)
+        absence = Absence(Fate.ABSENT, "listener 'reviews' was deleted by the server")
+        made = view(Part("xds", absent={"reviews": absence}, listed=True), has_xds=True)
         found = ask(made, "http://reviews")
         # It is still asked for: an absent listener may come yet.
         assert (found.via, found.name) == ("direct", "reviews")
-        assert "no listener reviews" in found.reason
+        assert "no listener reviews (listener 'reviews' was deleted by the server)" in found.reason
 
     def test_a_known_target_needs_no_domain(self):
         made = view(Part("file", targets={"api.example.com": listener("t")}))
@@ -249,12 +250,106 @@ class TestViews:
 
     def test_in_the_sidecar_view_the_first_configuration_is_waited_for(self):
         assert via(view(view="sidecar", has_xds=True), "http://reviews") == ("wait", "")
-        assert via(view(Part("xds"), view="sidecar", has_xds=True), "http://reviews") == ("direct", "")
+        assert via(view(Part("xds"), view="sidecar", has_xds=True), "http://reviews") == ("wait", "")
+        assert via(view(LISTED, view="sidecar", has_xds=True), "http://reviews") == ("direct", "")
         assert via(view(view="sidecar", has_xds=True), "http://example.com") == ("direct", "")
 
     def test_a_file_is_of_both(self):
         part = Part("file", self.PART.services, self.PART.sidecar, self.PART.targets)
         assert via(view(part, view="target"), "http://reviews") == ("mesh", "sidecar")
+
+
+UNROUTED = Listener("l", (FilterChain(http=HttpManager("r")),), (Address("127.0.0.1", 80),))
+LISTED = Part("xds", listed=True)
+
+
+class TestNotKnownYet:
+    """What waits, and what holds when the time is over."""
+
+    ABSENT = Absence(Fate.ABSENT, "listener 'reviews' does not exist")
+    UNUSABLE = Absence(Fate.UNUSABLE, "listener 'reviews' was refused: …")
+    UNANSWERED = Absence(Fate.UNANSWERED, "the server did not answer within 30 s")
+
+    @staticmethod
+    def outcome(part, url="http://reviews", **rules):
+        """(what it is now, whether waiting may help, what it is in the end)"""
+        found = ask(view(*part, has_xds=True, **rules), url)
+        return found.via, found.open, (found.otherwise or found).via
+
+    @pytest.mark.parametrize(
+        ("part", "now", "helps", "end"),
+        [
+            ((), "wait", True, "direct"),
+            ((Part("xds"),), "wait", True, "direct"),
+            ((LISTED,), "wait", True, "direct"),
+            ((Part("xds", absent={"reviews": ABSENT}),), "wait", True, "direct"),
+            ((Part("xds", absent={"reviews": ABSENT}, listed=True),), "direct", False, "direct"),
+            ((Part("xds", absent={"reviews": UNUSABLE}),), "wait", True, "failed"),
+            ((Part("xds", absent={"reviews": UNUSABLE}, listed=True),), "failed", False, "failed"),
+            ((Part("xds", absent={"reviews": UNANSWERED}, listed=True),), "wait", False, "direct"),
+            ((Part("xds", unreached="refused"),), "wait", False, "direct"),
+            ((Part("xds", sidecar=(UNROUTED,), listed=True),), "wait", True, "direct"),
+            (
+                (Part("xds", sidecar=(UNROUTED,), absent={"reviews": ABSENT}, listed=True),),
+                "wait",
+                True,
+                "direct",
+            ),
+            ((Part("xds", targets={"reviews": UNROUTED}, listed=True),), "wait", True, "failed"),
+            ((Part("xds", targets={"reviews": UNROUTED}, unreached="x"),), "wait", False, "failed"),
+        ],
+    )
+    def test_a_name(self, part, now, helps, end):
+        assert self.outcome(part) == (now, helps, end)
+        # Whoever wants no direct call at a cold start gets none, unless the control plane said that there is no listener.
+        strict = "direct" if now == "direct" else "failed"
+        assert self.outcome(part, cold_start="fail")[2] == strict
+        assert self.outcome(part, unknown="refuse")[2] == ("refused" if now == "direct" else "failed")
+
+    def test_an_address(self):
+        """It is of the mesh only once a listener has it; then it never goes direct."""
+        for part in ((), (Part("xds"),), (Part("xds", unreached="x"),), (LISTED,)):
+            assert self.outcome(part, "http://127.0.0.1") == ("direct", False, "direct")
+        known = Part("xds", sidecar=(UNROUTED,), listed=True)
+        assert self.outcome((known,), "http://127.0.0.1") == ("wait", True, "failed")
+        assert self.outcome((known,), "http://127.0.0.2") == ("direct", False, "direct")
+
+    def test_a_name_that_is_not_of_the_mesh(self):
+        known = Part("xds", sidecar=(UNROUTED,), listed=True)
+        for part in ((), (known,), (Part("xds", unreached="x"),)):
+            assert self.outcome(part, "http://example.com") == ("direct", False, "direct")
+
+    def test_a_listener_without_routes_is_of_its_own_port_only(self):
+        absent = {"reviews:81": self.ABSENT}
+        assert self.outcome(
+            (Part("xds", sidecar=(UNROUTED,), absent=absent, listed=True),), "http://reviews:81"
+        ) == (
+            "direct",
+            False,
+            "direct",
+        )
+
+    def test_in_the_target_view_no_listeners_are_waited_for(self):
+        part = Part("xds", absent={"reviews": self.ABSENT})
+        assert self.outcome((part,), view="target") == ("direct", False, "direct")
+
+    def test_the_words_say_what_is_true(self):
+        """Never that there is no listener, as long as nobody said so."""
+        rules = {"server": "10.0.0.1:18000"}
+        silent = ask(view(has_xds=True, **rules), "http://reviews").otherwise.reason
+        assert silent == (
+            "the control plane 10.0.0.1:18000 has not answered: listener reviews is asked for, and not there yet: "
+            "reviews is called directly"
+        )
+        away = ask(
+            view(Part("xds", unreached="refused"), has_xds=True, **rules), "http://reviews"
+        ).otherwise.reason
+        assert away.startswith("the control plane 10.0.0.1:18000 is not reachable (refused): ")
+        lacks = ask(view(Part("xds", sidecar=(UNROUTED,)), has_xds=True, **rules), "http://127.0.0.1")
+        assert lacks.otherwise.reason == (
+            "the control plane 10.0.0.1:18000 has not answered: route configuration r of listener l has not come yet"
+        )
+        assert "no listener" not in silent + away + lacks.reason
 
 
 class TestSeen:

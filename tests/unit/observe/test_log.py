@@ -13,6 +13,7 @@ from meshlib.model.events import (
     EndpointReturned,
     Event,
     SourceChanged,
+    Unanswered,
 )
 from meshlib.model.status import Ignored, SourceStatus
 from meshlib.observe.log import MOST_IGNORED, Log
@@ -121,3 +122,14 @@ def test_what_is_not_honoured_cannot_flood_the_log(said: pytest.LogCaptureFixtur
 def test_calls_are_not_logged(said: pytest.LogCaptureFixture) -> None:
     tell(log(), CallEnded(CallInfo("mesh")))
     assert lines(said) == []
+
+
+def test_a_call_that_nobody_answered_for_is_said_once(said: pytest.LogCaptureFixture) -> None:
+    event = Unanswered("reviews", "direct", "the control plane is not reachable: reviews is called directly")
+    observer = log()
+    tell(observer, event, event)
+    ((level, line),) = lines(said)
+    assert level == "WARNING"
+    assert line.startswith(
+        "meshlib: a call to reviews: the control plane is not reachable: reviews is called "
+    )

@@ -6,8 +6,8 @@ import pytest
 
 from meshlib.config import Config
 from meshlib.core.resolve import Rules
-from meshlib.errors import ConfigError, NotReady
-from meshlib.model.events import ConfigurationChanged, SourceChanged
+from meshlib.errors import ConfigError
+from meshlib.model.events import ConfigurationChanged, SourceChanged, Unanswered
 from meshlib.model.listener import FilterChain, HttpManager, Listener
 from meshlib.model.match import PathKind, PathMatch, RouteMatch
 from meshlib.model.route import Forward, Route, RouteConfiguration, VirtualHost
@@ -99,6 +99,10 @@ class Setting:
     def step(self, seconds):
         self.clock.advance(seconds)
         self.worker.run_due()
+
+    def run(self):
+        self.worker.run_due()
+        return self.feed.journal
 
     def resolve(self, timeout=0.0, name="reviews"):
         return self.runtime.wait_known("http", name, None, name, timeout)
@@ -194,21 +198,51 @@ class TestWaiting:
     def test_the_time_runs_from_when_the_name_was_first_wanted(self):
         setting = Setting()
         runtime = setting.runtime
-        assert runtime.patience("reviews", 5.0) == 5.0
+        reviews, other = (runtime.view.resolve("http", name, None, name) for name in ("reviews", "other"))
+        assert runtime.patience(reviews, 5.0) == 5.0
         runtime.want("reviews", "reviews")
         setting.clock.advance(3.0)
-        assert runtime.patience("reviews", 5.0) == 2.0
+        assert runtime.patience(reviews, 5.0) == 2.0
         setting.clock.advance(3.0)
-        assert runtime.patience("reviews", 5.0) == 0.0
-        assert setting.resolve(5.0).via == "wait"
-        assert runtime.patience("other", 5.0) == 5.0
+        assert runtime.patience(reviews, 5.0) == 0.0
+        assert setting.resolve(5.0).via == "direct"
+        assert runtime.patience(other, 5.0) == 5.0
+
+    def test_a_call_that_would_fail_waits_for_its_own_time(self):
+        setting = Setting(rules=Rules(has_xds=True, cold_start="fail"))
+        runtime = setting.runtime
+        runtime.want("reviews", "reviews")
+        setting.clock.advance(6.0)
+        assert runtime.patience(runtime.view.resolve("http", "reviews", None, "reviews"), 5.0) == 5.0
+        assert setting.resolve(0.0).via == "failed"
+
+    def test_whoever_was_not_answered_is_told_of(self):
+        setting = Setting(rules=Rules(has_xds=True, server="10.0.0.1:18000"))
+        setting.events.clear()
+        found = setting.resolve(0.0)
+        assert found.reason == (
+            "the control plane 10.0.0.1:18000 has not answered: listener reviews is asked for, and not there yet: "
+            "reviews is called directly"
+        )
+        assert setting.events == [Unanswered("reviews", "direct", found.reason)]
+        assert ("want", "reviews", "reviews") in [*setting.feed.journal, *setting.run()]
+
+    def test_the_time_that_a_call_waited_is_known_to_its_plan(self):
+        setting = Setting()
+        since = setting.clock.now()
+        setting.clock.advance(2.0)
+        setting.runtime.publish((target("reviews"),))
+        found = setting.runtime.settled("http", "reviews", None, "reviews", since)
+        assert (found.via, found.waited) == ("mesh", 2.0)
+        assert setting.resolve(5.0).waited == 0.0
 
     def test_of_a_pure_sidecar_view_from_the_start(self):
         setting = Setting(rules=Rules(has_xds=True, view="sidecar"))
-        assert setting.runtime.patience("", 5.0) == 5.0
+        resolution = setting.runtime.view.resolve("http", "reviews", None, "reviews")
+        assert setting.runtime.patience(resolution, 5.0) == 5.0
         setting.clock.advance(6.0)
-        assert setting.runtime.patience("", 5.0) == 0.0
-        assert setting.resolve(5.0).via == "wait"
+        assert setting.runtime.patience(resolution, 5.0) == 0.0
+        assert setting.resolve(5.0).via == "direct"
 
     def test_a_publication_ends_it(self):
         setting = Setting()
@@ -238,11 +272,12 @@ class TestWaiting:
 
     def test_where_the_control_plane_cannot_be_used_both_fail_at_once(self):
         setting = Setting(refusal="meshlib: call init_gevent()")
-        with pytest.raises(NotReady, match="init_gevent") as caught:
-            setting.resolve(5.0)
-        assert caught.value.missing == {"reviews": "meshlib: call init_gevent()"}
-        with pytest.raises(NotReady, match="init_gevent"):
-            setting.runtime.on_known("http", "reviews", None, "reviews", lambda found: None)
+        found = setting.resolve(5.0)
+        assert (found.via, found.reason) == ("failed", "meshlib: call init_gevent()")
+        told = []
+        setting.runtime.on_known("http", "reviews", None, "reviews", told.append)()
+        assert [each.via for each in told] == ["wait"]  # at once: there is nothing to wait for
+        assert setting.runtime.settled("http", "reviews", None, "reviews").via == "failed"
         assert setting.resolve(5.0, name="example.com").via == "direct"
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from meshlib.model.snapshot import Part
 from meshlib.sources.channel import GEVENT
-from meshlib.sources.xds import FIRST, WARM, XdsSource
+from meshlib.sources.xds import WARM, XdsSource
 from meshlib.testing import build
 from meshlib.xds import schema
 from meshlib.xds.bootstrap import Bootstrap, Feature, Node, Server
@@ -129,7 +129,7 @@ class TestStream:
         plane.end("gone")
         assert plane.status.state == "stale"
         plane.want("reviews")
-        assert "reviews" in plane.part.absent  # nobody waits for it while the server is away
+        assert plane.part.unreached == "gone"  # nobody waits for a name while the server is away
 
     def test_one_that_is_asked_for_something_is_ready_once_it_answers(self):
         plane = Plane()
@@ -228,7 +228,7 @@ class TestPublishing:
         plane.serve()
         assert plane.status.waiting
         plane.bench.step(16.0)
-        assert plane.part.absent == {"nosuch"}
+        assert set(plane.part.absent) == {"nosuch"}
         plane.answer(
             "listener",
             *(
@@ -240,7 +240,7 @@ class TestPublishing:
             version="2",
         )
         assert "nosuch" in plane.part.targets
-        assert plane.part.absent == frozenset()
+        assert plane.part.absent == {}
 
     def test_a_refused_resource_is_reported_and_logged_once(self, caplog):
         plane = Plane()
@@ -281,9 +281,8 @@ class TestOutage:
         plane.want("reviews")
         plane.end("UNAVAILABLE: Connection refused")
         assert (plane.status.state, plane.status.last_error) == ("failed", "UNAVAILABLE: Connection refused")
-        assert plane.part.absent == {"reviews"}
-        plane.want("ratings")
-        assert plane.part.absent == {"reviews", "ratings"}
+        assert plane.part.unreached == "UNAVAILABLE: Connection refused"
+        assert plane.part.absent == {}  # whether there is one is not known
 
     def test_and_what_comes_then_is_used(self):
         plane = Plane()
@@ -295,7 +294,7 @@ class TestOutage:
         assert plane.status.state == "ready"
         assert plane.status.last_error == ""
         assert set(plane.part.targets) == {"reviews"}
-        assert plane.part.absent == frozenset()
+        assert plane.part.unreached == ""
 
     def test_the_next_tries_come_later_and_later(self):
         """ST-04: 1 s × 1.6 to 120 s, ± 20 %."""
@@ -324,9 +323,9 @@ class TestOutage:
         plane.end("UNAVAILABLE: Connection refused")
         assert plane.status.state == "stale"
         assert plane.part.targets == before.targets
-        assert plane.part.absent == frozenset()
+        assert plane.part.unreached == "UNAVAILABLE: Connection refused"
         plane.want("late")
-        assert plane.part.absent == {"late"}
+        assert plane.part.absent == {}
         plane.bench.step(3.0)
         plane.up()
         first = plane.stream.requests[0]
@@ -366,7 +365,9 @@ class TestOutage:
         before = plane.part
         plane.stream.answer(b"\xff\xfe garbage")
         plane.bench.step()
-        assert plane.part is before
+        assert (plane.part.targets, plane.part.clusters) == (before.targets, before.clusters)
+        plane.serve()
+        assert plane.part.unreached == ""
 
     def test_what_is_pending_says_who_is_away(self):
         plane = Plane()
@@ -416,11 +417,11 @@ class TestFork:
         child = Plane(inherited=[self.left()])
         child.want("ratings")
         assert child.status.state == "stale"
-        assert "ratings" not in child.part.absent
+        assert child.part.unreached == ""
         child.up()
-        assert "ratings" not in child.part.absent
+        assert child.part.unreached == ""
         child.end("refused")  # but not in an outage
-        assert "ratings" in child.part.absent
+        assert child.part.unreached == "refused"
 
     def test_so_it_is_after_a_pause(self):
         parent = Plane()
@@ -430,7 +431,7 @@ class TestFork:
         parent.bench.merge.stop()
         parent.bench.start()
         parent.want("ratings")
-        assert "ratings" not in parent.part.absent
+        assert (parent.part.unreached, parent.part.absent) == ("", {})
 
     def test_it_is_known_before_the_child_has_all_that_its_parent_had(self):
         left = self.left()
@@ -456,22 +457,44 @@ class TestFork:
 
 
 class TestSidecarView:
-    def test_the_first_part_waits_to_be_complete(self):
+    def test_what_is_there_is_published_at_once_and_says_what_it_lacks(self):
+        plane = Plane(view="sidecar")
+        plane.up()
+        plane.answer("listener", build.listener("l", "routes", address="0.0.0.0:80"))
+        assert plane.part.listed
+        assert plane.part.sidecar[0].http.routes is None
+        assert plane.part.lacking == {"*": ""}
+        host = build.virtual_host("all", build.route("/", cluster="c1"))
+        plane.answer("route", build.route_config("routes", host))
+        assert plane.part.lacking == {"*": "", "c1": ""}
+        plane.answer("cluster", build.cluster("c1", ["10.0.0.1:80"]))
+        assert plane.part.lacking == {}
+        assert set(plane.part.clusters) == {"c1"}
+
+    def test_a_cluster_that_is_not_there_is_told_in_the_status_and_once_in_the_log(self, caplog):
         plane = Plane(view="sidecar")
         plane.up()
         host = build.virtual_host("all", build.route("/", cluster="c1"))
-        plane.answer("listener", build.listener("l", "routes", address="0.0.0.0:80"))
-        assert plane.part is None
-        plane.answer("route", build.route_config("routes", host))
-        plane.answer("cluster", build.cluster("c1", ["10.0.0.1:80"]))
-        assert len(plane.part.sidecar) == 1
+        plane.answer(
+            "listener", build.listener("l", build.route_config("routes", host), address="0.0.0.0:80")
+        )
+        plane.answer("cluster")
+        plane.answer("cluster", build.cluster("other", ["10.0.0.1:80"]))
+        told = "cluster c1 (is not among those that the control plane has)"
+        assert plane.status.missing == (told,)
+        assert [line for line in caplog.messages if "c1" in line] == [
+            f"meshlib: 127.0.0.1:18000: routes name clusters that are not there: {told}"
+        ]
 
-    def test_but_not_long(self):
+    def test_while_the_control_plane_is_away_nothing_that_lacks_is_waited_for(self):
         plane = Plane(view="sidecar")
         plane.up()
         plane.answer("listener", build.listener("l", "routes", address="0.0.0.0:80"))
-        plane.bench.step(FIRST + 0.1)
-        assert plane.part is not None
+        plane.end("gone")
+        plane.bench.step(2.0)
+        plane.end("refused")
+        assert plane.part.lacking["*"].endswith("refused")
+        assert plane.part.unreached == "refused"
 
 
 class TestLife:
@@ -542,7 +565,7 @@ class TestGevent:
         assert plane.status.state == "stale"
         assert plane.status.last_error == plane.bench.merge.refusal == GEVENT
         assert plane.part.targets["reviews"]
-        assert "ratings" in plane.part.absent  # nobody waits for it
+        assert plane.part.unreached == GEVENT  # nobody waits for it
 
     def test_gevent_without_patched_threads_is_no_matter(self, monkeypatch):
         monkey = types.ModuleType("gevent.monkey")

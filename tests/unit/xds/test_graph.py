@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from meshlib.model.snapshot import Fate
 from meshlib.testing import build
 from meshlib.xds import decode, schema
 from meshlib.xds.hosts import best_host, clusters_of, merge, named
@@ -18,6 +19,10 @@ def host(name, cluster=None, *domains, **route):
 
 def routes(*hosts, name="r"):
     return build.route_config(name, *hosts)
+
+
+def fates(wire):
+    return {name: absence.fate for name, absence in wire.part.absent.items()}
 
 
 def addresses(wire, cluster):
@@ -62,7 +67,7 @@ class TestDiscovery:
         assert wire.asked[-1][:2] == ("cluster", ["a"])
         wire.send("cluster", things["cluster"])
         assert wire.asked[-1][:2] == ("endpoint", ["a"])
-        assert wire.part.targets == {}
+        assert wire.session.waiting() == ("a",)
         wire.send("endpoint", things["endpoint"])
         assert wire.session.waiting() == ()
         assert wire.session.pending("a") == ""
@@ -135,12 +140,38 @@ class TestUpdates:
         assert set(wire.part.clusters) == {"new"}
         assert ("cluster", ["new"]) in [each[:2] for each in wire.asked]
 
-    def test_ca_03_what_a_route_in_force_names_is_kept_though_the_server_deletes_it(self):
+    def test_ca_03_a_cluster_that_is_being_replaced_is_kept_though_the_server_deletes_it(self):
         wire = target("a")
-        wire.send("cluster")
+        wire.send("route", build.route_config("r-a", host("a", "new")))
+        wire.send("cluster", build.cluster("new"))
         assert addresses(wire, "a") == ["10.0.0.1:80"]
         wire.send("endpoint", build.endpoints("a", "10.0.0.2:80"))
         assert addresses(wire, "a") == ["10.0.0.2:80"]
+        wire.send("endpoint", build.endpoints("new", "10.0.0.9:80"))
+        assert set(wire.part.clusters) == {"new"}
+        assert wire.part.lacking == {}
+
+    def test_ca_03_also_where_it_is_deleted_before_its_replacement_is_named(self):
+        wire = target("a")
+        wire.send("cluster")
+        assert wire.part.clusters == {}
+        wire.send("route", build.route_config("r-a", host("a", "new")))
+        assert addresses(wire, "a") == ["10.0.0.1:80"]
+        assert wire.part.lacking == {"new": ""}
+
+    def test_er_03_a_cluster_that_is_deleted_and_not_replaced_is_gone_at_once(self):
+        wire = target("a")
+        wire.send("cluster")
+        assert wire.part.clusters == {}
+        assert wire.part.lacking == {"a": "was deleted by the server"}
+        assert ("endpoint", []) in [each[:2] for each in wire.asked]
+        assert "a" in wire.part.targets
+        assert wire.session.pending("a") == "cluster 'a' was deleted by the server"
+        assert wire.session.lacking() == ("cluster a (was deleted by the server)",)
+        wire.send("cluster", simple("a")["cluster"])
+        assert wire.part.lacking == {"a": ""}
+        wire.send("endpoint", simple("a")["endpoint"])
+        assert addresses(wire, "a") == ["10.0.0.1:80"]
 
     def test_ca_05_a_cluster_update_keeps_its_endpoints(self):
         wire = target("a")
@@ -171,13 +202,13 @@ class TestUpdates:
         wire = target("a")
         wire.send("route", build.route_config("r-a", host("any", "a", "*")))
         wire.send("route", build.route_config("r-a", host("own", "missing", "a")))
-        assert wire.routes("a") == {"any": ("*",)}
+        assert wire.routes("a") == {"any": ("a",)}
         assert set(wire.part.clusters) == {"a"}
 
     def test_a_host_that_the_server_took_away(self):
         wire = target("a")
         wire.send("route", build.route_config("r-a", host("b", "missing")))
-        assert wire.routes("a") == {}
+        assert wire.routes("a") == {"b": ("b",)}
         assert wire.part.clusters == {}
 
     def test_ca_07_inline_and_back(self):
@@ -275,14 +306,14 @@ class TestNotThere:
         wire.open()
         wire.want("a")
         wire.pass_time(15)
-        assert wire.part.absent == {"a"}
+        assert fates(wire) == {"a": Fate.ABSENT}
         assert "does not exist" in wire.session.pending("a")
         assert wire.session.waiting() == ()
         wire.send(
             "listener",
             build.api_listener("a", routes(build.virtual_host("v", build.route(respond=(200, ""))))),
         )
-        assert wire.part.absent == frozenset()
+        assert wire.part.absent == {}
         assert "a" in wire.part.targets
 
     def test_routes_that_do_not_exist(self):
@@ -291,14 +322,15 @@ class TestNotThere:
         wire.want("a")
         wire.send("listener", build.api_listener("a", "r"))
         wire.pass_time(15)
-        assert wire.part.absent == {"a"}
+        assert fates(wire) == {"a": Fate.UNUSABLE}  # the control plane has it: its host is of the mesh
+        assert wire.part.targets == {}
         assert wire.session.pending("a").startswith("route configuration 'r' does not exist")
 
     def test_er_03_a_deleted_target(self):
         wire = target("a")
         wire.send("listener")
         assert wire.part.targets == {}
-        assert wire.part.absent == {"a"}
+        assert fates(wire) == {"a": Fate.ABSENT}
         assert wire.part.clusters == {}
 
     def test_er_03_a_deleted_target_is_kept_where_the_bootstrap_says_so(self):
@@ -312,7 +344,7 @@ class TestNotThere:
         wire.open()
         wire.want("a")
         wire.send("listener", build.api_listener("a", "r", manager={"http_filters": []}))
-        assert wire.part.absent == {"a"}
+        assert fates(wire) == {"a": Fate.UNUSABLE}
         assert "was refused" in wire.session.pending("a")
 
     def test_ld_01_a_socket_listener_is_no_target(self):
@@ -320,7 +352,7 @@ class TestNotThere:
         wire.open()
         wire.want("a")
         wire.send("listener", build.listener("a", "r"))
-        assert wire.part.absent == {"a"}
+        assert fates(wire) == {"a": Fate.ABSENT}
         assert "has no api_listener" in wire.session.pending("a")
         assert wire.part.sidecar == ()
 
@@ -337,9 +369,10 @@ class TestHosts:
 
     def test_an_incomplete_host_holds_up_no_other(self):
         wire = sidecar(host("a"), host("b"), clusters=["a"])
-        assert wire.sidecar_routes("l") == {"a": ("a",)}
-        wire.send("cluster", static("a"), static("b"))
         assert wire.sidecar_routes("l") == {"a": ("a",), "b": ("b",)}
+        assert wire.part.lacking == {"b": "is not among those that the control plane has"}
+        wire.send("cluster", static("a"), static("b"))
+        assert wire.part.lacking == {}
 
     def test_an_update_of_an_incomplete_host_leaves_it_as_it_was(self):
         wire = sidecar(host("a"), host("b"), clusters=["a", "b"])
@@ -360,18 +393,46 @@ class TestHosts:
         wire.send("cluster", static("a"), static("missing"))
         assert wire.sidecar_routes("l") == {"new": ("x",)}
 
-    def test_at_first_no_wildcard_answers_for_who_is_not_complete(self):
+    def test_at_first_all_hosts_are_in_force(self):
         wire = sidecar(
             host("a"), host("b.x"), host("any", "a", "*"), host("x", "a", "*.x", "y"), clusters=["a"]
         )
-        assert wire.sidecar_routes("l") == {"a": ("a",), "x": ("y",)}
-        wire.pass_time(15)
         assert list(wire.sidecar_routes("l")) == ["a", "b.x", "any", "x"]
 
-    def test_later_a_new_host_is_served_as_before_by_the_wildcard(self):
+    def test_a_new_host_is_served_as_before_by_the_wildcard(self):
         wire = sidecar(host("any", "a", "*"), clusters=["a"])
         wire.send("route", routes(host("any", "a", "*"), host("b")))
-        assert wire.sidecar_routes("l") == {"any": ("*",)}
+        made = wire.part.sidecar[0].http.routes
+        # The host of `b` is known to have it: a call by that name must not be taken for one of no listener.
+        assert [(each.name, each.domains) for each in made.virtual_hosts] == [
+            ("any", ("*",)),
+            ("any", ("b",)),
+        ]
+        wire.pass_time(15)
+        assert wire.sidecar_routes("l") == {"any": ("*",), "b": ("b",)}
+
+    def test_an_update_that_lacks_no_more_than_what_is_in_force_holds_nothing_up(self):
+        """A route to a cluster that there is not must not keep its host as it is for ever."""
+        wire = sidecar(host("a", "a"), host("b", "gone"), clusters=["a"])
+        wire.send("route", routes(host("a", "a"), host("b", "gone", timeout=7)))
+        config = wire.part.sidecar[0].http.routes
+        assert config.virtual_hosts[1].routes[0].action.timeout == 7.0
+        wire.send("route", routes(host("a", "gone"), host("b", "gone")))
+        config = wire.part.sidecar[0].http.routes
+        assert [each.routes[0].action.cluster for each in config.virtual_hosts] == ["a", "gone"]
+
+    def test_a_new_host_that_nothing_served_before_is_in_force_at_once(self):
+        wire = sidecar(host("a"), clusters=["a"])
+        wire.send("route", routes(host("a"), host("b")))
+        assert wire.sidecar_routes("l") == {"a": ("a",), "b": ("b",)}
+
+    def test_a_new_pattern_is_served_as_the_pattern_that_had_it(self):
+        wire = sidecar(host("any", "a", "*"), host("x", "b", "*.x"), clusters=["a", "b"])
+        wire.send(
+            "route", routes(host("any", "a", "*"), host("x", "b", "*.x"), host("new", "c", "*.y.x", "p.*"))
+        )
+        made = wire.part.sidecar[0].http.routes.virtual_hosts
+        assert [(each.name, each.domains) for each in made[2:]] == [("x", ("*.y.x",)), ("any", ("p.*",))]
 
     def test_a_removed_host_is_gone_at_once(self):
         wire = sidecar(host("a"), host("b"), clusters=["a", "b"])
@@ -390,9 +451,9 @@ class TestHosts:
         wire.want("a")
         wire.send("listener", build.api_listener("a", "r"))
         wire.send("route", routes(host("never"), host("a")))
-        assert wire.part.targets == {}
+        assert wire.session.waiting() == ("a",)
         wire.send("cluster", static("a"))
-        assert wire.routes("a") == {"a": ("a",)}
+        assert wire.session.waiting() == ()
 
     def test_a_target_is_not_taken_by_anothers_host(self):
         wire = Wire()
@@ -401,7 +462,8 @@ class TestHosts:
         wire.send("listener", build.api_listener("a", "r"))
         wire.send("route", routes(host("other"), host("a"), host("any", "other", "*")))
         wire.send("cluster", static("other"))
-        assert wire.part.targets == {}
+        assert best_host(wire.part.targets["a"].http.routes, "a")[0].name == "a"
+        assert wire.part.lacking == {"a": ""}
         assert wire.session.pending("a") == "cluster 'a' has not come yet"
 
     def test_the_authority_may_differ_from_the_name(self):
@@ -431,7 +493,7 @@ class TestSidecar:
         wire = Wire("sidecar")
         wire.open()
         wire.send("listener", build.listener("l", "r"))
-        assert wire.part.sidecar == ()
+        assert wire.part.sidecar[0].http.routes is None
         wire.pass_time(15)
         assert wire.sidecar_routes("l") == {}
         wire.send("route", routes(build.virtual_host("v", build.route(respond=(200, "")))))
@@ -468,7 +530,7 @@ class TestSidecar:
     def test_a_listener_becomes_a_target_and_back(self):
         wire = sidecar(host("a"), clusters=["a"], view="auto")
         wire.want("l")
-        assert wire.part.absent == {"l"}
+        assert fates(wire) == {"l": Fate.ABSENT}
         wire.send("listener", build.api_listener("l", "r"))
         assert (set(wire.part.targets), wire.part.sidecar) == ({"l"}, ())
         wire.send("listener", build.listener("l", "r"))
@@ -515,11 +577,10 @@ class TestIstio:
             "0.0.0.0_9090",
         }
         assert len(wire.part.clusters) == 11
-        # The hosts of port 80 name clusters that will never come: that holds up nobody else.
-        assert "api.example.com:80" in wire.sidecar_routes("0.0.0.0_80")
-        assert "allow_any" not in wire.sidecar_routes("0.0.0.0_80")
-        wire.pass_time(15)
-        assert "allow_any" in wire.sidecar_routes("0.0.0.0_80")
+        # Hosts of port 80 name clusters that are not there: calls to these fail, and to no other.
+        assert {"api.example.com:80", "allow_any"} <= set(wire.sidecar_routes("0.0.0.0_80"))
+        assert wire.part.lacking
+        assert set(wire.part.lacking.values()) == {"is not among those that the control plane has"}
 
     def test_targets(self):
         given = istio("grpc")
@@ -533,7 +594,7 @@ class TestIstio:
         assert wire.part.sidecar == ()
         assert wire.session.pending("reviews:9080") == ""
         wire.pass_time(15)
-        assert wire.part.absent == {"nosuch:9080"}
+        assert fates(wire) == {"nosuch:9080": Fate.ABSENT}
 
 
 class TestHostRules:
@@ -568,5 +629,5 @@ class TestHostRules:
         assert clusters_of(config.virtual_hosts[0]) == {"c"}
 
     def test_merging_nothing(self, config):
-        assert merge(config, named(config), None, whole=False, ready=lambda _: False) == (None, False)
-        assert merge(config, named(config), None, whole=False, ready=lambda _: True) == (config, True)
+        assert merge(config, named(config), None, ready=lambda _: False) == (config, False)
+        assert merge(config, named(config), None, ready=lambda _: True) == (config, True)

@@ -63,7 +63,6 @@ class Stream(RuleBasedStateMachine):
         self.asked = {}
         self.nonce = 0
         self.introduced = False
-        self.failed = set()
         self.world = {
             "listener": {"a": packed(build.api_listener("a", "a")), "b": packed(build.listener("b", "b"))},
             "route": {
@@ -190,23 +189,24 @@ class Stream(RuleBasedStateMachine):
     def what_is_in_force_is_whole(self):
         if not hasattr(self, "session"):
             return
-        self.failed |= {each for each in NAMES if self.session.cache.failed("cluster", each)}
         part = self.session.part
         for listener in (*part.sidecar, *part.targets.values()):
             for chain in listener.chains:
-                assert chain.http is None or chain.http.routes is not None
                 self._check_routes(chain.http.routes if chain.http else None, part)
         for cluster in part.clusters.values():
             assert cluster.discovery is not Discovery.EDS or cluster.assignment is not None
-        assert not part.absent & set(part.targets)
-        assert set(self.session.waiting()).isdisjoint(part.targets)
+        assert part.absent.keys().isdisjoint(part.targets)
+        assert part.lacking.keys().isdisjoint(part.clusters)
+        for name, why in part.lacking.items():
+            here = self.session.cache.value("cluster", name) is not None
+            assert bool(why) == bool(self.session.cache.missing("cluster", name)) or (here and not why)
 
     def _check_routes(self, routes, part):
-        """CA-02: a route in force names clusters that are there, or of which it was once known that they do not come."""
+        """CA-02: of each cluster that a route in force names it is known whether calls go, wait or fail."""
         for host in routes.virtual_hosts if routes else ():
             for route in host.routes:
-                if isinstance(route.action, Forward) and route.action.cluster not in part.clusters:
-                    assert route.action.cluster in self.failed
+                if isinstance(route.action, Forward) and route.action.cluster:
+                    assert route.action.cluster in part.clusters or route.action.cluster in part.lacking
 
     @invariant()
     def status_can_always_be_told(self):
@@ -228,7 +228,7 @@ class Stream(RuleBasedStateMachine):
                 short for short, interest in interests.items() if interest.names or interest.expected
             ] == []
             part = self.session.part
-            assert (dict(part.targets), dict(part.clusters), part.absent) == ({}, {}, frozenset())
+            assert (dict(part.targets), dict(part.clusters), part.absent) == ({}, {}, {})
 
 
 TestStream = Stream.TestCase

@@ -1,0 +1,109 @@
+"""What one URL means, as an answer (:mod:`meshlib.core.resolve` gives it)."""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import TYPE_CHECKING, Literal
+
+from meshlib.core.guards import guards_of
+from meshlib.core.normalize import changes_heads, normalized
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from meshlib.core.match import CompiledRoutes
+    from meshlib.model.call import Head
+    from meshlib.model.listener import HttpFilter, HttpManager, Listener
+
+__all__ = ["Resolution"]
+
+Via = Literal["mesh", "direct", "refused", "failed", "wait"]
+
+
+class Resolution:
+    """What one URL means. Immutable. ``name``: the target resource that is wanted (rule 5), else ``""``; ``plain``: the
+    call is to be as if meshlib were not there (rule 1); ``guards``: filters that may cover the call (`core.guards`);
+    ``meant``: gives the known host that is nearly this one, or ``""``. "failed" is a call that cannot be made before more
+    is known.
+
+    Where ``via`` is "wait", ``otherwise`` is what holds when the time is over; ``hopeless``: it is over. ``waited``: how
+    many seconds a call waited for this answer.
+    """
+
+    __slots__ = (
+        "_meant",
+        "guards",
+        "hopeless",
+        "listener",
+        "manager",
+        "name",
+        "otherwise",
+        "part",
+        "plain",
+        "reason",
+        "routes",
+        "via",
+        "waited",
+    )
+
+    def __init__(
+        self,
+        via: Via,
+        reason: str,
+        *,
+        part: str = "",
+        listener: Listener | None = None,
+        routes: CompiledRoutes | None = None,
+        manager: HttpManager | None = None,
+        name: str = "",
+        plain: bool = False,
+        meant: Callable[[], str] | None = None,
+        otherwise: Resolution | None = None,
+        hopeless: bool = False,
+    ) -> None:
+        self.via: Via = via
+        self.otherwise = otherwise
+        self.hopeless = hopeless
+        self.waited = 0.0
+        self.plain = plain
+        self.reason = reason
+        self.part = part
+        self.listener = listener
+        self.routes = routes
+        self.manager = manager
+        self.guards: tuple[HttpFilter, ...] = guards_of(manager) if manager is not None else ()
+        self.name = name
+        self._meant = meant
+
+    def words(self) -> tuple[str, ...]:
+        """The lines of a trace: why, and for a host that nobody knows the nearest that somebody does. Looked for when it is
+        asked for, since most calls to unknown hosts mean them.
+        """
+        meant = self._meant() if self._meant is not None else ""
+        return (self.reason, f"did you mean {meant}?") if meant else (self.reason,)
+
+    def refusal(self, authority: str) -> str:
+        """What a caller of ``authority`` is told where the call is not made."""
+        said = self.reason if authority in self.reason else f"{authority}: {self.reason}"
+        return "; ".join((said, *self.words()[1:]))
+
+    @property
+    def open(self) -> bool:
+        """Whether another answer may come."""
+        return self.via == "wait" and not self.hopeless
+
+    def after(self, seconds: float) -> Resolution:
+        """The same, for a call that waited that long."""
+        made = copy(self)
+        made.waited = seconds
+        return made
+
+    def seen(self, head: Head) -> Head:
+        """The head as the routes see it, after the listener: itself, as a rule."""
+        manager, listener = self.manager, self.listener
+        if manager is None or listener is None or not changes_heads(manager):
+            return head
+        return normalized(head, manager, listener.addresses[0].port if listener.addresses else None)
+
+    def __repr__(self) -> str:
+        return f"Resolution({self.via!r}, {self.reason!r})"
