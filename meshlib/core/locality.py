@@ -71,12 +71,12 @@ class _Level:
 
     __slots__ = ("degraded", "everybody", "healthy", "size")
 
-    def __init__(self, groups: Sequence[Group], factor: int) -> None:
+    def __init__(self, groups: Sequence[Group], factor: int, give_way: Callable[[], object]) -> None:
         self.size = sum(len(group.endpoints) for group in groups)
         everybody = [item for group in groups for item in group.endpoints if not item.down & Down.TLS]
         self.everybody = _Share(everybody, [])
-        self.healthy = _share(groups, factor, degraded=False)
-        self.degraded = _share(groups, factor, degraded=True)
+        self.healthy = _share(groups, factor, give_way, degraded=False)
+        self.degraded = _share(groups, factor, give_way, degraded=True)
 
     def health(self, share: _Share, factor: int) -> int:
         return min(100, factor * len(share.endpoints) // self.size) if self.size else 0
@@ -86,10 +86,11 @@ class _Level:
         return threshold > 0 and (100.0 * usable / self.size if self.size else 0.0) < threshold
 
 
-def _share(groups: Sequence[Group], factor: int, *, degraded: bool) -> _Share:
+def _share(groups: Sequence[Group], factor: int, give_way: Callable[[], object], *, degraded: bool) -> _Share:
     found: list[LiveEndpoint] = []
     parts: list[tuple[float, list[LiveEndpoint]]] = []
     for group in groups:
+        give_way()
         usable = [
             item
             for item in group.endpoints
@@ -134,17 +135,24 @@ class Balance:
         balancing: The cluster's.
         factor: ``overprovisioning_factor`` in percent.
         random: Gives floats in [0, 1).
+        give_way: Called between steps that look at one locality each.
     """
 
     __slots__ = ("_ends", "_only", "_pools", "_random")
 
     def __init__(
-        self, groups: Sequence[Group], balancing: Balancing, factor: int, random: Callable[[], float]
+        self,
+        groups: Sequence[Group],
+        balancing: Balancing,
+        factor: int,
+        random: Callable[[], float],
+        give_way: Callable[[], object] = bool,
     ) -> None:
         self._random = random
         self._pools: list[_Pool] = []
         loads: list[int] = []
-        for load, share in _loads(_levels(groups, factor), factor, balancing.panic_threshold):
+        for load, share in _loads(_levels(groups, factor, give_way), factor, balancing.panic_threshold):
+            give_way()
             if load and share.endpoints:
                 loads.append(load)
                 self._pools.append(_Pool(share, balancing, random))
@@ -192,11 +200,11 @@ class Balance:
         return None
 
 
-def _levels(groups: Sequence[Group], factor: int) -> list[_Level]:
+def _levels(groups: Sequence[Group], factor: int, give_way: Callable[[], object]) -> list[_Level]:
     by_priority: dict[int, list[Group]] = {}
     for group in groups:
         by_priority.setdefault(group.priority, []).append(group)
-    return [_Level(by_priority[priority], factor) for priority in sorted(by_priority)]
+    return [_Level(by_priority[priority], factor, give_way) for priority in sorted(by_priority)]
 
 
 def _loads(levels: Sequence[_Level], factor: int, threshold: float) -> list[tuple[int, _Share]]:

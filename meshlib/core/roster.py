@@ -6,6 +6,7 @@ endpoint, in any order). Of endpoints that share an address the first in order o
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from meshlib.core.endpoint import Down, LiveEndpoint
 from meshlib.core.locality import Group
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from meshlib.model.address import Address
     from meshlib.model.cluster import Cluster, Tls
@@ -36,9 +37,18 @@ class Roster:
     gone: list[LiveEndpoint] = field(default_factory=list)
     changed: list[_Entry] = field(default_factory=list)
 
-    def apply(self) -> None:
-        """Write what changed into the endpoints that stay, and mark those that left. Under the lock of their cluster."""
-        for live, endpoint, locality, priority, tls in self.changed:
+    @property
+    def applied(self) -> bool:
+        """Whether nothing is left to ``apply``."""
+        return not (self.changed or self.gone)
+
+    def apply(self, most: int = sys.maxsize) -> list[LiveEndpoint]:
+        """Write what changed into the endpoints that stay, and mark those that left: ``most`` of them at a time, under the
+        lock of their cluster. Answers those that it marked.
+        """
+        count = min(most, len(self.changed))
+        for _ in range(count):
+            live, endpoint, locality, priority, tls = self.changed.pop()
             live.endpoint = endpoint
             live.address = endpoint.address
             live.name = str(endpoint.address)
@@ -51,29 +61,51 @@ class Roster:
             ):  # an equal one stays the same object: whoever keeps connections to it compares those
                 live.tls = tls
             live.down = (live.down & Down.EJECTED) | _down(endpoint, tls)
-        for live in self.gone:
+        marked = [self.gone.pop() for _ in range(min(most - count, len(self.gone)))]
+        for live in marked:
             live.gone = True
-        self.changed, self.gone = [], []
+        return marked
 
 
-def plan_roster(old: Mapping[Address, LiveEndpoint], cluster: Cluster) -> Roster:
+def plan_roster(
+    old: Mapping[Address, LiveEndpoint], cluster: Cluster, give_way: Callable[[], object] = bool
+) -> Roster:
     """The roster that ``cluster`` orders, with the endpoints of ``old`` where they stay. Changes none of them yet, so
-    it needs no lock as long as one writer plans.
+    it needs no lock as long as one writer plans. ``give_way`` is called at each endpoint.
     """
     roster = Roster()
     if cluster.assignment is not None:
         for part in sorted(cluster.assignment.localities, key=lambda item: item.priority):
-            _add(roster, old, cluster, part)
-    kept = set(map(id, roster.live.values()))
-    roster.gone = [live for live in old.values() if id(live) not in kept]
+            _add(roster, old, cluster, part, give_way)
+    if old:
+        roster.gone = _gone(old, roster, give_way)
     return roster
 
 
+def _gone(
+    old: Mapping[Address, LiveEndpoint], roster: Roster, give_way: Callable[[], object]
+) -> list[LiveEndpoint]:
+    kept, gone = set(), []
+    for live in roster.live.values():
+        give_way()
+        kept.add(id(live))
+    for live in old.values():
+        give_way()
+        if id(live) not in kept:
+            gone.append(live)
+    return gone
+
+
 def _add(
-    roster: Roster, old: Mapping[Address, LiveEndpoint], cluster: Cluster, part: LocalityEndpoints
+    roster: Roster,
+    old: Mapping[Address, LiveEndpoint],
+    cluster: Cluster,
+    part: LocalityEndpoints,
+    give_way: Callable[[], object],
 ) -> None:
     group = Group(part.priority, part.weight)
     for endpoint in part.endpoints:
+        give_way()
         if endpoint.address in roster.live:
             continue
         tls = tls_of(cluster, endpoint, part.metadata) if cluster.tls_matches else cluster.tls

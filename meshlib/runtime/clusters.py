@@ -32,10 +32,14 @@ class Clusters:
     Args:
         clock: Monotonic time.
         random: Floats in [0, 1); thread-safe (a ``random.Random``'s method is).
+        give_way: Called at each endpoint of a cluster that comes or changes.
     """
 
-    def __init__(self, clock: Clock, random: Callable[[], float]) -> None:
+    def __init__(
+        self, clock: Clock, random: Callable[[], float], give_way: Callable[[], object] = bool
+    ) -> None:
         self._clock = clock
+        self._give_way = give_way
         self._random = random
         # Those that are there, and why others of a part are not.
         self._known: tuple[Mapping[tuple[str, str], LiveCluster], Mapping[str, Mapping[str, str]]] = ({}, {})
@@ -65,7 +69,9 @@ class Clusters:
             for name, cluster in part.clusters.items():
                 known = old.get((part.source, name))
                 if known is None:
-                    known = LiveCluster(cluster, self._random, self._emit, self._clock.now, now)
+                    known = LiveCluster(
+                        cluster, self._random, self._emit, self._clock.now, now, self._give_way
+                    )
                 elif known.cluster is not cluster:
                     known.update(cluster, now)
                 live[part.source, name] = known

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from meshlib.core.breaker import CircuitBreaker
 from meshlib.core.classify import verdict
-from meshlib.core.endpoint import Down, LiveEndpoint
+from meshlib.core.endpoint import LiveEndpoint
 from meshlib.core.latency import Latency
 from meshlib.core.limits import may_retry, reached
-from meshlib.core.locality import Balance, describe, without_answer
+from meshlib.core.locality import Balance
 from meshlib.core.outlier import Ejections
+from meshlib.core.refusals import dropped, nobody_usable
 from meshlib.core.roster import Roster, plan_roster
 from meshlib.core.upstream import Refusal, RefusalKind
 from meshlib.model.call import OutcomeKind
@@ -37,6 +38,11 @@ if TYPE_CHECKING:
     from meshlib.runtime.pybreaker_bridge import Bridge
 
 __all__ = ["LiveCluster", "LivePick", "LiveRetry"]
+
+#: How often the writer makes a balance that ejections have overtaken.
+_REBALANCES = 3
+#: Endpoints that are changed while the lock is held once: some ten microseconds.
+_STEP = 32
 
 
 class LivePick:
@@ -109,6 +115,7 @@ class LiveCluster:
         emit: Is told of events, outside the lock; must not raise.
         clock: Monotonic seconds, for what comes from outside a call.
         now: The same clock's, now.
+        give_way: Called at steps of long work.
 
     Attributes:
         active: Picks not released. ``retries``, ``connections``, ``pending``: the like. Read them, no more.
@@ -122,9 +129,11 @@ class LiveCluster:
         "_clock",
         "_ejections",
         "_emit",
+        "_give_way",
         "_lock",
         "_random",
         "_roster",
+        "_shape",
         "_told",
         "active",
         "cluster",
@@ -145,6 +154,7 @@ class LiveCluster:
         emit: Callable[[Event], None],
         clock: Callable[[], float],
         now: float,
+        give_way: Callable[[], object] = bool,
     ) -> None:
         self.cluster = cluster
         self.active = 0
@@ -160,14 +170,16 @@ class LiveCluster:
         self._random = random
         self._emit = emit
         self._clock = clock
+        self._give_way = give_way
         self._roster = Roster()
-        # None: something changed since it was made.
+        # None: somebody was ejected or returned since it was made; the next pick makes another.
         self._balance: Balance | None = None
+        self._shape = 0  # grows whenever a balance made before would be wrong
         self._ejections: Ejections | None = None
         self._breaker: CircuitBreaker | None = None
         self._bridge: Bridge | None = None
         self._told: list[Callable[[], None]] = []
-        self._put(cluster, plan_roster({}, cluster), now)
+        self._put(cluster, plan_roster({}, cluster, give_way), now)
 
     # --- a call's side --------------------------------------------------------------------------------------------
 
@@ -200,9 +212,9 @@ class LiveCluster:
     def _pick(self, context: PickContext, now: float) -> LivePick | Refusal:
         cluster = self.cluster
         if cluster.assignment is not None and cluster.assignment.drops:
-            dropped = self._dropped()
-            if dropped is not None:
-                return dropped
+            refused = dropped(cluster, self._random)
+            if refused is not None:
+                return refused
         if self._ejections is not None and now >= self._ejections.next_sweep:
             self._sweep(now)
         permit = None
@@ -227,27 +239,10 @@ class LiveCluster:
                 if self._bridge is not None:
                     self._told.append(self._bridge.before_call)
                 return LivePick(self, endpoint, permit)
-            refusal = self._nobody()
+            refusal = nobody_usable(cluster, self.endpoints)
         if permit is not None and self._breaker is not None:
             self._breaker.settle(permit, None, now)
         return refusal
-
-    def _dropped(self) -> Refusal | None:
-        """ED-06: each category takes its share of what those before left."""
-        assert self.cluster.assignment is not None
-        for drop in self.cluster.assignment.drops:
-            if self._random() * 1_000_000 < drop.per_million:
-                words = f"cluster {self.cluster.name!r} drops calls ({drop.category or 'no category'})"
-                return Refusal(RefusalKind.DROPPED, words)
-        return None
-
-    def _nobody(self) -> Refusal:
-        endpoints = list(self._roster.live.values())
-        words = f"cluster {self.cluster.name!r} {describe(endpoints)}{without_answer(self.cluster)}"
-        if endpoints and all(endpoint.down & Down.TLS for endpoint in endpoints):
-            reason = next((item.tls.unsupported for item in endpoints if item.tls is not None), "")
-            return Refusal(RefusalKind.TLS, f"{words}: {reason}")
-        return Refusal(RefusalKind.NO_ENDPOINT, words)
 
     # --- what came of it (under the lock) -------------------------------------------------------------------------
 
@@ -270,7 +265,7 @@ class LiveCluster:
             ejected = self._ejections.hear(endpoint, judged, len(self._roster.live), now)
             if ejected is not None:
                 self.ejected += 1
-                self._balance = None
+                self._reshape()
                 self._say(EndpointEjected(self.cluster.name, endpoint.name, ejected.reason, ejected.seconds))
         if permit is not None and self._breaker is not None:
             self._settle(self._breaker, permit, judged, outcome, now)
@@ -281,7 +276,7 @@ class LiveCluster:
             self._returned(endpoint)
 
     def _returned(self, endpoint: LiveEndpoint) -> None:
-        self._balance = None
+        self._reshape()
         self._say(EndpointReturned(self.cluster.name, endpoint.name))
 
     def _ask(self, breaker: CircuitBreaker, now: float) -> Permit | None:
@@ -333,12 +328,19 @@ class LiveCluster:
             self._told = []
         return told
 
+    def _reshape(self) -> None:
+        self._balance = None
+        self._shape += 1
+
     def _balanced(self) -> Balance:
         if self._balance is None:
-            assignment = self.cluster.assignment
-            factor = 140 if assignment is None else assignment.overprovisioning_factor
-            self._balance = Balance(self._roster.groups, self.cluster.balancing, factor, self._random)
+            self._balance = self._made_balance(bool)
         return self._balance
+
+    def _made_balance(self, give_way: Callable[[], object]) -> Balance:
+        assignment = self.cluster.assignment
+        factor = 140 if assignment is None else assignment.overprovisioning_factor
+        return Balance(self._roster.groups, self.cluster.balancing, factor, self._random, give_way)
 
     # --- the writer's side ----------------------------------------------------------------------------------------
 
@@ -351,13 +353,16 @@ class LiveCluster:
             and cluster.tls == old.tls
             and cluster.tls_matches is old.tls_matches
         ):
-            roster = plan_roster(self._roster.live, cluster)
+            roster = plan_roster(self._roster.live, cluster, self._give_way)
         self._put(cluster, roster, now)
 
     def retire(self, now: float) -> None:
         """It left the configuration: whoever still holds it is refused; calls in flight run on."""
+        roster = Roster(gone=list(self._roster.live.values()))
         with self._lock:
-            self._put_roster(Roster(gone=list(self._roster.live.values())), now)
+            self._put_roster(roster, now)
+            self._reshape()
+        self._apply_roster(roster)
 
     def _put(self, cluster: Cluster, roster: Roster | None, now: float) -> None:
         with self._lock:
@@ -366,19 +371,42 @@ class LiveCluster:
             self._put_breaker()
             if roster is not None:
                 self._put_roster(roster, now)
-            self._balance = None
+            self._shape += 1
             told = self._to_tell()
         for tell in told:
             tell()
+        if roster is not None:
+            self._apply_roster(roster)
+        self._rebalance()
+
+    def _rebalance(self) -> None:
+        """Make the balance of what was put, without the lock: meanwhile calls go by the one before, as they did a moment
+        ago. Where somebody was ejected or returned meanwhile it is made again; where that goes on, by the next pick.
+        """
+        for _ in range(_REBALANCES):
+            shape = self._shape
+            balance = self._made_balance(self._give_way)
+            with self._lock:
+                if shape == self._shape:
+                    self._balance = balance
+                    return
+        with self._lock:
+            self._balance = None
 
     def _put_roster(self, roster: Roster, now: float) -> None:
         if self._ejections is not None:
             self._ejections.sweep(now)
-            for endpoint in roster.gone:
-                self._ejections.forget(endpoint)
-        roster.apply()
         self._roster = roster
-        self._balance = None
+
+    def _apply_roster(self, roster: Roster) -> None:
+        """A few endpoints at a time, so that no call waits for long."""
+        while not roster.applied:
+            self._give_way()
+            with self._lock:
+                for endpoint in roster.apply(_STEP):
+                    if self._ejections is not None:
+                        self._ejections.forget(endpoint)
+                self._shape += 1
 
     def _put_outlier(self, now: float) -> None:
         config, ejections = self.cluster.outlier, self._ejections

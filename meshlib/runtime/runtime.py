@@ -17,7 +17,7 @@ from meshlib.core.resolution import Resolution
 from meshlib.core.resolve import compile_view
 from meshlib.model.events import ConfigurationChanged, SourceChanged, Unanswered
 from meshlib.model.snapshot import EMPTY, Part, Snapshot
-from meshlib.runtime import greenlets
+from meshlib.runtime import greenlets, threads
 from meshlib.runtime.clusters import Clusters
 from meshlib.runtime.interest import Interest
 from meshlib.runtime.store import Store
@@ -130,7 +130,7 @@ class Runtime:
         self.config = config
         self.clock = clock
         self.random: Callable[[], float] = random.Random(config.seed).random
-        self.clusters = Clusters(clock, self.random)
+        self.clusters = Clusters(clock, self.random, threads.GiveWay())
         self.observers: tuple[Callable[[Event], None], ...] = ()
         self._of_calls: tuple[Callable[[Event], None], ...] = ()
         self.env = Env(self.clusters.upstream, self.random, clock.wall)

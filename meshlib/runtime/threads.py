@@ -1,22 +1,34 @@
-"""How a thread of ours starts: deaf to the application's signals.
+"""How a thread of ours starts, and how it lets others run.
+
+It starts deaf to the application's signals.
 
 The kernel gives a signal that was sent to a process to any thread that does not block it, and a thread that is just
 starting often comes first. CPython does not mind: its own handler only leaves a note for the main thread. A host that
 embeds Python does: uWSGI's handler ends the process where it runs, and there Python's end waits for the main thread, for
 ever. So our threads block what is sent to a process; what they start in turn (grpc's threads) inherits that.
+
+One that computes for long must let go of the interpreter by itself. CPython takes it away after 5 ms only
+(``sys.getswitchinterval``), and a thread that makes calls asks for it again after every wait for a socket: each of its calls
+would pay that several times.
 """
 
 from __future__ import annotations
 
 import signal
+import time
 from typing import TYPE_CHECKING
 
 from meshlib.runtime.greenlets import patched
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Callable
 
-__all__ = ["DEAF_TO", "start"]
+__all__ = ["DEAF_TO", "GiveWay", "start"]
+
+#: Seconds for which a thread computes before others may run, and for how long it lets them: docs/decisions/0019.
+SLICE = 0.001
+PAUSE = 0.000_05
 
 #: Raised by the thread's own code, or asked for by a profiler: these must arrive.
 _OWN = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGTRAP", "SIGSYS", "SIGPROF", "SIGVTALRM")
@@ -39,3 +51,24 @@ def start(thread: threading.Thread) -> None:
         thread.start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class GiveWay:
+    """Called again and again by long work, at steps of some ten microseconds: pauses whenever a slice of it is over.
+
+    One per thread. Under gevent other greenlets run in the pause.
+    """
+
+    __slots__ = ("_now", "_sleep", "_until")
+
+    def __init__(
+        self, now: Callable[[], float] = time.perf_counter, sleep: Callable[[float], object] = time.sleep
+    ) -> None:
+        self._now = now
+        self._sleep = sleep
+        self._until = 0.0
+
+    def __call__(self) -> None:
+        if self._now() >= self._until:
+            self._sleep(PAUSE)
+            self._until = self._now() + SLICE

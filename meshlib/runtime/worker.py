@@ -56,6 +56,8 @@ class Worker:
 
     def __init__(self, clock: Clock, name: str = "meshlib-worker") -> None:
         self.clock = clock
+        #: For commands that compute for long.
+        self.give_way = threads.GiveWay()
         self._name = name
         self._changed = threading.Condition()
         self._posted: deque[Callable[[], object]] = deque()

@@ -177,6 +177,7 @@ class XdsSource(Source):
             jitter=self._random,
             features=ServerFeatures.of(feature.value for feature in self._server.features),
             server=self._server.uri,
+            give_way=self.sink.worker.give_way,
         )
 
     @property

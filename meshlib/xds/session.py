@@ -33,7 +33,8 @@ class Session:
     """`node`: an `envoy.config.core.v3.Node`, serialized or as message; `jitter`: gives a float in [0, 1).
 
     `view` "auto" asks by wildcard and by name on one stream; where the node asks for Istio's gRPC generator, which
-    answers a wildcard otherwise, it is "target". `server` is for words only. Raises ValueError for a wrong argument.
+    answers a wildcard otherwise, it is "target". `server` is for words only. `give_way` is called at steps of long work.
+    Raises ValueError for a wrong argument.
     """
 
     def __init__(
@@ -45,13 +46,14 @@ class Session:
         features: ServerFeatures | None = None,
         server: str = "",
         source: str = "xds",
+        give_way: Callable[[], object] = bool,
     ) -> None:
         if view not in VIEWS:
             raise ValueError(f"view must be one of {', '.join(VIEWS)}, not {view!r}")
         self.view = "target" if view == "auto" and wants_grpc(node) else view
         self.server = server
         self.seen = False
-        self._machine = AdsMachine(node, types(self.view), jitter, features)
+        self._machine = AdsMachine(node, types(self.view, give_way), jitter, features)
         self._graph = Graph(self._machine.cache, self.view, source)
         self._ask()
 

@@ -59,5 +59,4 @@ def make_picker(
 
 
 def _even(endpoints: Sequence[LiveEndpoint]) -> bool:
-    first = endpoints[0].weight
-    return all(endpoint.weight == first for endpoint in endpoints)
+    return len({endpoint.weight for endpoint in endpoints}) == 1

@@ -65,7 +65,7 @@ def _group(message: WireMessage, path: str, report: Report, address: Resolve) ->
         _endpoint(item, f"{join(path, field)}[{index}]", report, address) for index, item in enumerate(held)
     )
     endpoints = tuple(endpoint for endpoint in made if endpoint is not None)
-    if report.target and sum(endpoint.weight for endpoint in endpoints) > _MAX_UINT32:
+    if report.target and sum([endpoint.weight for endpoint in endpoints]) > _MAX_UINT32:
         report.problem(join(path, field), f"the weights add up to more than {_MAX_UINT32}")
     weight = number(message, "load_balancing_weight")
     if weight == 0 and not report.target:
@@ -84,6 +84,7 @@ def _group(message: WireMessage, path: str, report: Report, address: Resolve) ->
 
 
 def _endpoint(message: WireMessage, path: str, report: Report, address: Resolve) -> Endpoint | None:
+    report.give_way()
     if message.WhichOneof("host_identifier") != "endpoint":
         if message.WhichOneof("host_identifier") is None:
             report.problem(join(path, "endpoint"), "is missing")
@@ -175,6 +176,7 @@ def _check_addresses(groups: tuple[LocalityEndpoints, ...], path: str, report: R
     seen: set[Address] = set()
     for index, group in enumerate(groups):
         for endpoint in group.endpoints:
+            report.give_way()
             for address in (endpoint.address, *endpoint.additional_addresses):
                 if address in seen:
                     report.problem(f"{join(path, 'endpoints')}[{index}]", f"{address} is there twice")

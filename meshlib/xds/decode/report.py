@@ -7,6 +7,7 @@ of the resource's JSON shape: ``virtual_hosts[1].routes[3].match.prefix``.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
@@ -25,6 +26,8 @@ T = TypeVar("T")
 # A hostile resource can be wrong in a million places; nobody reads more than these.
 MAX_ENTRIES = 200
 _MAX_VALUE = 200
+# Elements of a list that are looked at in one step; one of them may hold a hundred bytes or a hundred thousand.
+_PIECE = 128
 # Present but empty, these say what absence says.
 _SCALAR_MESSAGES = frozenset(
     f"google.protobuf.{kind}"
@@ -66,13 +69,15 @@ class Report:
     """Gathers while one resource is decoded. Not thread-safe: each decoding has its own.
 
     ``target``: the resource is of the target view, where gRPC's verdict holds; Envoy's holds in the sidecar view.
+    ``give_way`` is called at each element of a list that may be long, so that others may run meanwhile.
     """
 
-    __slots__ = ("_ignored", "_problems", "_skipped", "closes", "target")
+    __slots__ = ("_ignored", "_problems", "_skipped", "closes", "give_way", "target")
 
-    def __init__(self, *, target: bool = False) -> None:
+    def __init__(self, *, target: bool = False, give_way: Callable[[], object] = bool) -> None:
         self.closes = True
         self.target = target
+        self.give_way = give_way
         self._problems: list[str] = []
         self._ignored: dict[str, str] = {}
         self._skipped = 0
@@ -137,11 +142,66 @@ def walk(message: WireMessage, path: str, report: Report, variant: str = "") -> 
     What is in an Any is not entered: whoever unpacks it walks it.
     """
     _walk(message, path, report, variant)
-    known = type(message)()
-    known.CopyFrom(message)
-    known.DiscardUnknownFields()
-    if known.ByteSize() != message.ByteSize():  # rare, and dear to look for
+    if _holds_unknown(message, report):  # rare, and dear to look for
         _walk_unknown(message, path, report)
+
+
+def _holds_unknown(message: WireMessage, report: Report) -> bool:
+    """Whether a field that the schema does not have is anywhere in the message. Long lists are looked at piece by piece:
+    a copy is one step, in which nobody else runs.
+    """
+    lists = [field for field, value in message.ListFields() if _is_list(field) and _is_long(value)]
+    if not lists:
+        known = type(message)()
+        known.CopyFrom(message)
+        return _discards(known, message)
+    if len(UnknownFieldSet(message)):
+        return True
+    rest = type(message)()
+    for field, value in message.ListFields():
+        if field not in lists:
+            _copy(rest, field, value)
+    return _holds_unknown(rest, report) or any(_list_holds_unknown(message, field, report) for field in lists)
+
+
+def _list_holds_unknown(message: WireMessage, field: Any, report: Report) -> bool:
+    items = getattr(message, field.name)
+    if any(_is_long(inner) for item in items[:_PIECE] for each, inner in item.ListFields() if _is_list(each)):
+        return any(_holds_unknown(item, report) for item in items)
+    for start in range(0, len(items), _PIECE):
+        report.give_way()
+        piece, known = type(message)(), type(message)()
+        for made in (piece, known):
+            getattr(made, field.name).extend(items[start : start + _PIECE])
+        if _discards(known, piece):
+            return True
+    return False
+
+
+def _discards(known: WireMessage, message: WireMessage) -> bool:
+    known.DiscardUnknownFields()
+    return known.ByteSize() != message.ByteSize()
+
+
+def _is_list(field: Any) -> bool:
+    kind = field.message_type
+    return kind is not None and schema.is_repeated(field) and not kind.GetOptions().map_entry
+
+
+def _is_long(items: Any) -> bool:
+    """Long by itself, or of elements that are."""
+    return len(items) > _PIECE or any(
+        len(inner) > _PIECE for item in items for field, inner in item.ListFields() if _is_list(field)
+    )
+
+
+def _copy(into: WireMessage, field: Any, value: Any) -> None:
+    if schema.is_repeated(field):
+        getattr(into, field.name).MergeFrom(value)
+    elif field.message_type is not None:
+        getattr(into, field.name).CopyFrom(value)
+    else:
+        setattr(into, field.name, value)
 
 
 def _walk(message: WireMessage, path: str, report: Report, variant: str) -> None:
@@ -160,6 +220,7 @@ def _walk(message: WireMessage, path: str, report: Report, variant: str) -> None
             _walk(value, here, report, rule.variant)
         elif step.enter is _Enter.LIST:
             for index, item in enumerate(value):
+                report.give_way()
                 _walk(item, f"{here}[{index}]", report, rule.variant)
 
 

@@ -57,12 +57,12 @@ def cluster(raw: bytes, view: str = "auto") -> Decoded[Cluster]:
     return _decoded(_CLUSTER, raw, _cluster_value, view)
 
 
-def endpoint(raw: bytes, view: str = "auto") -> Decoded[Assignment]:
-    """A ClusterLoadAssignment, named as its cluster."""
-    return _decoded(_ENDPOINT, raw, _endpoint_value, view)
+def endpoint(raw: bytes, view: str = "auto", give_way: Callable[[], object] = bool) -> Decoded[Assignment]:
+    """A ClusterLoadAssignment, named as its cluster; it may be so large that others must run meanwhile (`give_way`)."""
+    return _decoded(_ENDPOINT, raw, _endpoint_value, view, give_way)
 
 
-def types(view: str) -> tuple[ResourceType, ...]:
+def types(view: str, give_way: Callable[[], object] = bool) -> tuple[ResourceType, ...]:
     """The types in the order in which they are asked for, as a stream of that view reads them: in "target" gRPC's verdict
     holds, in "sidecar" and "auto" Envoy's. A listener says by itself which view it is of.
     """
@@ -70,32 +70,37 @@ def types(view: str) -> tuple[ResourceType, ...]:
         ResourceType("listener", schema.LISTENER, True, listener),
         ResourceType("route", schema.ROUTE, False, partial(route, view=view)),
         ResourceType("cluster", schema.CLUSTER, True, partial(cluster, view=view)),
-        ResourceType("endpoint", schema.ENDPOINT, False, partial(endpoint, view=view)),
+        ResourceType("endpoint", schema.ENDPOINT, False, partial(endpoint, view=view, give_way=give_way)),
     )
 
 
 TYPES = types("auto")
 
 
-def _decoded(name: str, raw: bytes, read: Callable[[WireMessage, str, Report], T], view: str) -> Decoded[T]:
+def _decoded(
+    name: str,
+    raw: bytes,
+    read: Callable[[WireMessage, str, Report], T],
+    view: str,
+    give_way: Callable[[], object] = bool,
+) -> Decoded[T]:
     try:
         message = schema.message(name).FromString(raw)
     except (schema.DecodeError, RecursionError, TypeError, ValueError) as error:
         return Decoded("", None, (f"is no {name}: {error}",))
-    return _judged(message, "", read, target=view == "target")
+    return _judged(message, "", read, Report(target=view == "target", give_way=give_way))
 
 
 def read(short: str, message: WireMessage, path: str = "") -> Decoded[Any]:
     """What comes of a message that is parsed already, of the type with that short name, in the view "auto"; `path` stands
     before every path.
     """
-    return _judged(message, path, _READERS[short], target=False)
+    return _judged(message, path, _READERS[short], Report())
 
 
 def _judged(
-    message: WireMessage, path: str, read: Callable[[WireMessage, str, Report], T], *, target: bool
+    message: WireMessage, path: str, read: Callable[[WireMessage, str, Report], T], report: Report
 ) -> Decoded[T]:
-    report = Report(target=target)
     name = ""
     value: T | None = None
     try:

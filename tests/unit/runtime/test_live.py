@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from meshlib.core.endpoint import LiveEndpoint
+from meshlib.core.locality import Balance
 from meshlib.core.upstream import PickContext, Refusal, RefusalKind
 from meshlib.model.call import Outcome, OutcomeKind
 from meshlib.model.cluster import Cluster, Tls
@@ -134,7 +135,7 @@ def test_lowering_a_limit_blocks_until_drained():  # CB-02
 
 
 def test_drops_come_first_and_each_takes_of_what_is_left():  # ED-06
-    drawn = iter([0.1, *(0.6, 0.9), 0.5, *(0.6, 0.2)])  # the 0.5 is where round robin starts
+    drawn = iter([0.5, 0.1, *(0.6, 0.9), *(0.6, 0.2)])  # the 0.5 is where round robin starts
     drops = (Drop("first", 500_000), Drop("second", 250_000))
     live = Watched(cluster(locality(endpoint(0)), drops=drops), rand=lambda: next(drawn)).live
     found = refusal(live.pick(CONTEXT, 0.0))
@@ -591,3 +592,83 @@ def test_counts_survive_an_update_and_a_cluster_keeps_those_of_who_left():
     assert gone.gone
     assert (status.requests, status.failures) == (2, 2)
     assert [(item.address, item.requests) for item in status.endpoints] == [(stays.name, 1)]
+
+
+# --- who builds the balance --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def built(monkeypatch):
+    """The balances that are made, each with whether the lock was held; whose lock; what happens while one is made."""
+    made, watched, meanwhile = [], [], []
+
+    def balance(*arguments):
+        held = bool(watched) and watched[-1].live._lock.locked()
+        made.append(held)
+        if meanwhile and not held:
+            meanwhile.pop(0)()
+        return Balance(*arguments)
+
+    monkeypatch.setattr("meshlib.runtime.live.Balance", balance)
+    return made, watched, meanwhile
+
+
+def test_a_pick_after_an_update_builds_nothing(built):
+    made, watched, _ = built
+    found = Watched(flat(3))
+    watched.append(found)
+    assert len(made) == 1
+    call(found)
+    for config in (
+        flat(3, limits=Limits(max_requests=9)),
+        flat(5),
+        changed(flat(5), locality(endpoint(0, 7))),
+    ):
+        made.clear()
+        found.live.update(config, 1.0)
+        assert made == [False], "by the writer, without the lock"
+        call(found)
+        assert len(made) == 1
+
+
+def test_calls_go_on_by_the_balance_before_while_another_is_built(built):
+    _, watched, meanwhile = built
+    found = Watched(flat(2))
+    watched.append(found)
+    seen = []
+    meanwhile.append(lambda: seen.append(call(found).name))
+    found.live.update(flat(3), 1.0)
+    assert len(seen) == 1
+
+
+def test_an_ejection_while_a_balance_is_built_has_it_built_again(built):
+    made, watched, meanwhile = built
+    outlier = Outlier(consecutive_5xx=1, max_ejection_percent=100)
+    found = Watched(flat(3, outlier=outlier))
+    watched.append(found)
+    made.clear()
+    ejected = []
+
+    def eject():
+        ejected.append(call(found, ERROR))
+
+    meanwhile.append(eject)
+    found.live.update(flat(4, outlier=outlier), 1.0)
+    assert made == [False, False]
+    assert {call(found).name for _ in range(20)} == {item.name for item in found.live.endpoints} - {
+        ejected[0].name
+    }
+
+
+def test_where_ejections_never_end_the_next_pick_builds(built):
+    made, watched, meanwhile = built
+    outlier = Outlier(consecutive_5xx=1, max_ejection_percent=100)
+    found = Watched(flat(30, outlier=outlier))
+    watched.append(found)
+    call(found)
+    made.clear()
+    meanwhile.extend([lambda: call(found, ERROR)] * 20)
+    found.live.update(flat(31, outlier=outlier), 1.0)
+    meanwhile.clear()
+    assert found.live._balance is None
+    assert not call(found).ejected

@@ -7,7 +7,7 @@ import threading
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshlib.runtime.threads import DEAF_TO, start
+from meshlib.runtime.threads import DEAF_TO, PAUSE, SLICE, GiveWay, start
 
 STOPS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD, signal.SIGALRM}
 
@@ -64,3 +64,25 @@ def test_a_signal_goes_to_a_thread_that_wants_it() -> None:
         signal.signal(signal.SIGUSR1, before)
         for thread in threads:
             thread.join()
+
+
+def test_long_work_pauses_when_a_slice_is_over_and_not_before() -> None:
+    now, pauses = 100.0, []
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        pauses.append((round(now, 6), seconds))
+        now += 1.0  # others take their time
+
+    give_way = GiveWay(lambda: now, sleep)
+    give_way()
+    for _ in range(1000):
+        now += SLICE / 100
+        give_way()
+    assert len(pauses) == 1 + 10
+    assert {seconds for _, seconds in pauses} == {PAUSE}
+    begun = [at + 1.0 for at, _ in pauses]
+    assert all(
+        SLICE * 0.99 <= later - earlier <= SLICE * 1.02
+        for earlier, (later, _) in zip(begun, pauses[1:], strict=False)
+    )

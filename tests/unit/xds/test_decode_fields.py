@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from meshlib.xds import schema
+from meshlib.xds import decode, schema
 from meshlib.xds.decode.fields import TABLE, Kind, rule
 from meshlib.xds.decode.fields.rules import rules
 from meshlib.xds.decode.report import MAX_ENTRIES, Report, walk
@@ -116,3 +116,37 @@ def test_what_a_hostile_resource_can_say_is_bounded():
 
 def test_every_top_has_rules():
     assert [name for name in _tops() if name not in TABLE] == []
+
+
+@pytest.mark.parametrize("place", ["top", "locality", "first endpoint", "last endpoint", "address", "beside"])
+def test_a_field_that_is_not_known_is_found_in_long_lists_too(place):
+    """A field of a number that nobody gave, anywhere in what is looked at piece by piece."""
+    kind = schema.message("envoy.config.endpoint.v3.ClusterLoadAssignment")
+    made = kind(cluster_name="c")
+    for zone in range(2):
+        group = made.endpoints.add()
+        group.locality.zone = f"z{zone}"
+        for number in range(300):
+            address = group.lb_endpoints.add().endpoint.address.socket_address
+            address.address, address.port_value = f"10.0.{zone}.{number % 250}", 80 + number
+    assert decode.endpoint(made.SerializeToString()).ignored == ()
+    last = made.endpoints[1]
+    spots = {
+        "top": made,
+        "locality": last,
+        "first endpoint": made.endpoints[0].lb_endpoints[0],
+        "last endpoint": last.lb_endpoints[299],
+        "address": last.lb_endpoints[299].endpoint.address.socket_address,
+        "beside": last.locality,
+    }
+    spots[place].MergeFromString(b"\xf8\x3f\x01")  # field 1023, a varint
+    found = decode.endpoint(made.SerializeToString())
+    paths = {
+        "top": "#1023",
+        "locality": "endpoints[1].#1023",
+        "first endpoint": "endpoints[0].lb_endpoints[0].#1023",
+        "last endpoint": "endpoints[1].lb_endpoints[299].#1023",
+        "address": "endpoints[1].lb_endpoints[299].endpoint.address.socket_address.#1023",
+        "beside": "endpoints[1].locality.#1023",
+    }
+    assert dict(found.ignored) == {paths[place]: "a field that is not known"}

@@ -1,0 +1,35 @@
+"""Why a cluster gives no endpoint, in words, where its endpoints or its drops are the reason."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meshlib.core.endpoint import Down
+from meshlib.core.locality import describe, without_answer
+from meshlib.core.upstream import Refusal, RefusalKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from meshlib.core.endpoint import LiveEndpoint
+    from meshlib.model.cluster import Cluster
+
+__all__ = ["dropped", "nobody_usable"]
+
+
+def dropped(cluster: Cluster, random: Callable[[], float]) -> Refusal | None:
+    """ED-06: each category takes its share of what those before left."""
+    for drop in cluster.assignment.drops if cluster.assignment is not None else ():
+        if random() * 1_000_000 < drop.per_million:
+            words = f"cluster {cluster.name!r} drops calls ({drop.category or 'no category'})"
+            return Refusal(RefusalKind.DROPPED, words)
+    return None
+
+
+def nobody_usable(cluster: Cluster, endpoints: Sequence[LiveEndpoint]) -> Refusal:
+    """None of ``endpoints``, all that the cluster has, may be called."""
+    words = f"cluster {cluster.name!r} {describe(endpoints)}{without_answer(cluster)}"
+    if endpoints and all(endpoint.down & Down.TLS for endpoint in endpoints):
+        reason = next((item.tls.unsupported for item in endpoints if item.tls is not None), "")
+        return Refusal(RefusalKind.TLS, f"{words}: {reason}")
+    return Refusal(RefusalKind.NO_ENDPOINT, words)
