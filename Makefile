@@ -82,6 +82,10 @@ interop-istio: $(VENV)/.stamp-dev ## against Istio's discovery server (needs Go;
 compat: $(VENV)/.stamp-dev ## other projects' own tests over ours, each package in an environment of its own; SUITES=requests is one
 	@$(PY) scripts/compat.py --jobs $(JOBS) $(SUITES)
 
+.PHONY: corpus
+corpus: $(VENV)/.stamp-dev ## other projects' Envoy files, to meshlib and a real Envoy side by side (needs Go)
+	@$(PYTEST) tests/corpus -o faulthandler_timeout=0 $(PYTEST_ARGS)
+
 .PHONY: drift
 drift: $(VENV)/.stamp-dev ## our wire schema against the published one, in an environment of its own
 	@$(PY) tests/compat/drift/run.py

@@ -30,6 +30,7 @@ __all__ = ["VIEWS", "listener"]
 VIEWS = ("auto", "sidecar", "target")
 _HCM = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _TCP = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
+_CUSTOM_HEADER = "envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig"
 _INBOUND = 1
 #: The place and the words of each guard that covers a whole filter chain.
 _Covering = list[tuple[str, str]]
@@ -55,10 +56,23 @@ def listener(message: WireMessage, path: str, report: Report, view: str = "auto"
         _chain(item, f"{join(path, 'filter_chains')}[{index}]", report)
         for index, item in enumerate(message.filter_chains)
     ]
+    _judge_matches(message, path, report)
     if message.HasField("default_filter_chain"):
         made.append(_chain(message.default_filter_chain, join(path, "default_filter_chain"), report))
     _judge_covered([covering for _, covering in made], report)
     return Listener(name, tuple(chain for chain, _ in made), addresses)
+
+
+def _judge_matches(message: WireMessage, path: str, report: Report) -> None:
+    """Two chains for the same connections: Envoy would not know which. A matcher tells them apart by their names."""
+    if message.HasField("filter_chain_matcher"):
+        return
+    seen: dict[bytes, int] = {}
+    for index, item in enumerate(message.filter_chains):
+        first = seen.setdefault(item.filter_chain_match.SerializeToString(deterministic=True), index)
+        if first != index:
+            here = f"{join(path, 'filter_chains')}[{index}]"
+            report.problem(here, f"has the same filter_chain_match as filter_chains[{first}]")
 
 
 def _judge_covered(chains: list[_Covering], report: Report) -> None:
@@ -136,8 +150,21 @@ def _network_filter(item: WireMessage, path: str, report: Report, found: _Filter
     if name == _HCM:
         found.http, covering = _manager(inner, here, report, target=False)
         found.covering += covering
+        _detections(inner, here, report, found)
     else:
         found.tcp = _tcp_cluster(inner, here, report)
+
+
+def _detections(manager: WireMessage, path: str, report: Report, found: _Filters) -> None:
+    """Who looks for the caller's address in a header may refuse calls that lack it, before any route is chosen."""
+    for index, item in enumerate(manager.original_ip_detection_extensions):
+        if filter_type(item.typed_config) != _CUSTOM_HEADER:
+            continue
+        here = f"{join(path, 'original_ip_detection_extensions')}[{index}]"
+        held = unpacked(item.typed_config, join(here, "typed_config"), report, _CUSTOM_HEADER)
+        if held is not None and held.HasField("reject_with_status"):
+            found.guards.append(HttpFilter(str(item.name), FilterKind.NETWORK))
+            found.covering.append((here, f"{_CUSTOM_HEADER} {GUARDS_HERE}"))
 
 
 def _tcp_cluster(message: WireMessage, path: str, report: Report) -> str:

@@ -354,12 +354,29 @@ class TestFilters:
         resource = build.listener("l", ROUTES)
         resource["filter_chains"][0]["filters"].insert(0, guard)
         assert problems(resource)[0].startswith("filter_chains[0].filters[0]: ")
-        open_chain = {"filters": resource["filter_chains"][0]["filters"][1:]}
+        filters = resource["filter_chains"][0]["filters"][1:]
+        open_chain = {"filters": filters, "filter_chain_match": {"destination_port": 81}}
         resource["filter_chains"].append(open_chain)
         closed, left = good(resource).chains
         assert closed.http.filters[0] == HttpFilter(guard["name"], FilterKind.NETWORK)
         assert [each.kind for each in left.http.filters] == [FilterKind.ROUTER]
         assert ignored(resource)["filter_chains[0].filters[0]"].endswith("its filter chain answers 403")
+
+    @pytest.mark.parametrize("reject", [{}, {"code": "Forbidden"}, None])
+    def test_a_header_without_which_nobody_passes(self, reject):
+        held = typed(
+            "type.googleapis.com/envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig",
+            header_name="x-client",
+            **({"reject_with_status": reject} if reject is not None else {}),
+        )
+        resource = build.listener("l", ROUTES, manager={"original_ip_detection_extensions": [held]})
+        if reject is None:
+            assert good(resource)
+        else:
+            (line,) = problems(resource)
+            assert line.startswith(
+                "filter_chains[0].filters[0].typed_config.original_ip_detection_extensions[0]: "
+            )
 
 
 class TestChains:
@@ -400,6 +417,21 @@ class TestChains:
         resource = build.listener("l", ROUTES)
         resource["filter_chains"][0]["filter_chain_match"] = match
         assert problems(resource)[0].startswith(f"filter_chains[0].filter_chain_match.{place}: ")
+
+    def test_two_chains_for_the_same_connections(self):  # as in Envoy, which refuses them
+        def chains(*matches):
+            resource = build.listener("l", ROUTES)
+            filters = resource["filter_chains"][0]["filters"]
+            resource["filter_chains"] = [{"filters": filters, **match} for match in matches]
+            return resource
+
+        tls = {"filter_chain_match": {"transport_protocol": "tls"}}
+        assert good(chains(tls, {}))
+        for both in ((tls, tls), ({}, {}), ({}, {"filter_chain_match": {}})):
+            assert problems(chains(*both)) == (
+                "filter_chains[1]: has the same filter_chain_match as filter_chains[0]",
+            )
+        assert good({**chains({}, {}), "filter_chain_matcher": {}})
 
     def test_a_prefix_is_no_longer_than_its_address(self):  # as in Envoy
         resource = build.listener("l", ROUTES)

@@ -8,6 +8,10 @@ __all__ = ["BALANCING"]
 BALANCING = """
 package envoy.extensions.load_balancing_policies.common.v3
 
+message OrcaOobReportingConfig
+   1 port_value uint32
+   2 authority  string
+
 message LocalityLbConfig
    1 zone_aware_lb_config        .ZoneAwareLbConfig @locality_config_specifier
    2 locality_weighted_lb_config .LocalityWeightedLbConfig @locality_config_specifier
@@ -95,6 +99,7 @@ message ClientSideWeightedRoundRobin
    6 error_utilization_penalty              pb.FloatValue
    7 metric_names_for_computing_utilization [string]
    8 slow_start_config                      lb.SlowStartConfig
+   9 oob_reporting_config                   lb.OrcaOobReportingConfig
 
 package envoy.extensions.load_balancing_policies.cluster_provided.v3
 

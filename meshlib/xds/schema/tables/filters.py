@@ -83,6 +83,13 @@ message Router
    7 suppress_grpc_request_failure_code_stats bool
    8 upstream_http_filters                    [hcm.HttpFilter]
 
+package envoy.extensions.http.original_ip_detection.custom_header.v3
+
+message CustomHeaderConfig
+   1 header_name                               string
+   2 allow_extension_to_set_address_as_trusted bool
+   3 reject_with_status                        opaque
+
 package envoy.extensions.retry.host.previous_hosts.v3
 
 message PreviousHostsPredicate
