@@ -42,7 +42,7 @@ def _all(table: Json) -> Iterator[Request]:
 
 
 def _authority(domain: str) -> str:
-    if domain == "*":
+    if domain in ("", "*"):
         return "anybody.example"
     return domain.replace("*", "some", 1)
 

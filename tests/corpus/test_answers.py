@@ -10,7 +10,7 @@ import http.client
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -124,12 +124,11 @@ def _asked(found: Resources, folder: Path, tally: Counter[str]) -> Iterator[Aske
                 return
             mesh = stack.enter_context(meshlib.Mesh(_config(ours)))
             transport = stack.enter_context(meshlib.Transport(mesh=mesh))
-            mesh.explain("GET", f"http://{_ELSEWHERE}:1/")  # which starts it
-            _wait(lambda: _mesh_lacks(mesh, ours))
+            _wait(lambda: _mesh_lacks(mesh, ports.values()))
             for name, table in made.listeners:
                 for request in requests_for(table):
                     yield _ask(found.name, ports[name], request, upstreams, mesh, transport)
-        except (OSError, http.client.HTTPException) as problem:
+        except OSError as problem:
             raise EnvoyIsGone(f"{problem!r}: {envoy.log()[-1500:]}") from problem
 
 
@@ -156,9 +155,8 @@ def _ask(
     via = mesh.explain(request.method, url, headers).via
     theirs, ours = list[Exchange](), list[Exchange]()
     for _ in range(_DRAWS):
-        with Client(port) as client:
-            upstreams.mark()
-            theirs.append(client.send(request, upstreams.latest))
+        upstreams.mark()
+        theirs.append(_of_envoy(port, request, upstreams))
         upstreams.mark()
         ours.append(
             _sent(
@@ -174,6 +172,14 @@ def _ask(
         if theirs[-1].arrived is None or ours[-1].arrived is None:
             break
     return Asked(case, request, theirs[-1], ours[-1], via)
+
+
+def _of_envoy(port: int, request: Request, upstreams: Upstreams) -> Exchange:
+    try:
+        with Client(port) as client:
+            return client.send(request, upstreams.latest)
+    except http.client.HTTPException as problem:
+        return Exchange(0, (), f"broken off: {problem!r}".encode())
 
 
 def _sent(transport: Any, request: httpx.Request, upstreams: Upstreams) -> Exchange:
@@ -213,12 +219,9 @@ def _envoy_lacks(envoy: EnvoyProcess) -> object:
     return 0 if judged and not warming else stats
 
 
-def _mesh_lacks(mesh: meshlib.Mesh, control_plane: ControlPlane) -> object:
-    """It has answered for all listeners, and linked those that it took."""
-    taken = {listener.name for part in mesh.snapshot().parts for listener in part.sidecar}
-    rejected = (item for source in mesh.status().sources for item in source.rejected)
-    refused = {item.resource for item in rejected if item.type == "listener"}
-    return set(control_plane.names("listener")) - taken - refused
+def _mesh_lacks(mesh: meshlib.Mesh, ports: Iterable[int]) -> bool:
+    """It knows what is at each of the listeners' addresses, if only that it is refused."""
+    return any(mesh.explain("GET", f"http://{_ELSEWHERE}:{port}/").via == "direct" for port in ports)
 
 
 # --- what differs
