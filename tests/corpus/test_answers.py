@@ -23,6 +23,7 @@ from meshlib.testing.control_plane import ControlPlane
 from meshlib.xds import schema
 from tests.corpus.asking import requests_for
 from tests.corpus.loopback import Served, served
+from tests.corpus.progress import told
 from tests.e2e.oracle.envoy_process import EnvoyProcess, Ports
 from tests.e2e.oracle.exchange import Client, Exchange, Request, Upstreams, described
 
@@ -87,11 +88,8 @@ def test_answers(resources, differences, whole, tmp_path, capsys):
             tally[kind or "the same"] += 1
             if kind and not differences.explain(kind, one.told()):
                 wrong.append(f"{kind}: {one.told()}; {one.request}")
-        with capsys.disabled():
-            told = ", ".join(f"{count} {word}" for word, count in sorted(tally.items()))
-            print(f"\r  {number} of {len(resources)} sets: {told}", end="", flush=True)
-    with capsys.disabled():
-        print()
+        words = ", ".join(f"{count} {word}" for word, count in sorted(tally.items()))
+        told(capsys, number, len(resources), f"sets: {words}")
     assert tally["the same"], tally
     assert not wrong, f"{len(wrong)} differences:\n" + "\n".join(wrong[:60])
     if whole:

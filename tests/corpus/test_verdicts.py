@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from meshlib.cli.check import inspect
+from tests.corpus.progress import told
 from tests.corpus.trees import as_bootstrap
 from tests.support.envoy_validate import refusal
 
@@ -32,12 +33,8 @@ def test_verdicts(files, resources, differences, whole, tmp_path, capsys):
         verdict, problem = _verdict(theirs, ours.problems, differences)
         verdicts[verdict] += 1
         wrong += [f"{name}: {line}" for line in [*problem, *_unplaced(path, ours)]]
-        with capsys.disabled():
-            print(f"\r  {number} of {len(tried)} files: {name[:70]:70}", end="", flush=True)
-    with capsys.disabled():
-        print(
-            f"\r  {len(tried)} files: {', '.join(f'{count} {verdict}' for verdict, count in verdicts.items())}{'':40}"
-        )
+        words = ", ".join(f"{count} {word}" for word, count in verdicts.items())
+        told(capsys, number, len(tried), f"files: {words}")
     assert not wrong, "\n".join(wrong)
     if whole:
         assert differences.unused("meshlib", "envoy") == []
