@@ -314,13 +314,14 @@ def _rules(config: Config, bootstrap: Bootstrap | None) -> Rules:
         cold_start=config.xds.cold_start,
     )
     if bootstrap is None:
-        return rules
+        return replace(rules, node=(config.node.cluster or "", config.node.id or ""))
     # Istio's generator for gRPC names its listeners host:port (CP-04), and has none for an Envoy.
     istio = bootstrap.node.metadata.get("GENERATOR") == "grpc"
     return replace(
         rules,
         server=bootstrap.servers[0].uri,
         template=bootstrap.template,
+        node=(bootstrap.node.cluster, bootstrap.node.id),
         with_port=istio,
         view="target" if istio and rules.view == "auto" else rules.view,
     )

@@ -7,6 +7,7 @@ that overwrite; then those that add.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from meshlib.core.formats import Values, compile_format
 from meshlib.core.lines import ONE_LINE_REQUEST, ONE_LINE_RESPONSE, Lines, add_line, set_line
@@ -36,31 +37,22 @@ class _CompiledEdit:
         self.keep_empty = edit.keep_empty
 
 
-def _compiled(edits: Sequence[Edit], notes: list[str]) -> Iterator[_CompiledEdit]:
-    """What cannot be done of the edits is noted. A format that Envoy refuses should not have come so far: it is left out."""
+def _compiled(edits: Sequence[Edit]) -> Iterator[_CompiledEdit]:
+    """A format that Envoy refuses should not have come so far: it is left out."""
     for edit in edits:
-        try:
-            made = _CompiledEdit(edit)
-        except ValueError as error:
-            notes.append(f"header {edit.name}: {error}")
-            continue
-        notes.extend(
-            f"header {edit.name}: %{name}% has no value in a client" for name in made.format.unsupported
-        )
-        yield made
+        with suppress(ValueError):
+            yield _CompiledEdit(edit)
 
 
 class EditPlan:
     """What one level does to one direction's lines. Immutable; safe to share."""
 
-    __slots__ = ("_add", "_one_line", "_remove", "notes")
+    __slots__ = ("_add", "_one_line", "_remove")
 
     def __init__(self, add: Sequence[Edit], remove: Sequence[str], one_line: frozenset[bytes]) -> None:
         self._one_line = one_line
         self._remove = frozenset(fold(wire(name)).encode("latin-1") for name in remove)
-        notes: list[str] = []
-        self._add = tuple(_compiled(add, notes))
-        self.notes = tuple(notes)
+        self._add = tuple(_compiled(add))
 
     def apply(self, lines: Lines, values: Values) -> Lines:
         """The edited lines; ``lines`` may be changed. ``values`` must hold the lines that the formats read."""
@@ -92,14 +84,11 @@ class EditPlan:
 class EditSet:
     """Both directions of one level; None where there is nothing to do."""
 
-    __slots__ = ("notes", "request", "response")
+    __slots__ = ("request", "response")
 
     def __init__(self, edits: HeaderEdits) -> None:
         self.request = _plan(edits.request_add, edits.request_remove, ONE_LINE_REQUEST)
         self.response = _plan(edits.response_add, edits.response_remove, ONE_LINE_RESPONSE)
-        self.notes = tuple(
-            note for plan in (self.request, self.response) if plan is not None for note in plan.notes
-        )
 
 
 def compile_edits(edits: HeaderEdits) -> EditSet | None:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meshlib.core import guards
+from meshlib.core.answers import own_answer
 from meshlib.core.endpoint import LiveEndpoint
 from meshlib.core.locality import without_answer
 from meshlib.core.plan import route_timeout
-from meshlib.core.replies import local_reply
 from meshlib.core.upstream import PickContext
-from meshlib.model.call import Decision, Head, Response
+from meshlib.model.call import Decision, Head
 from meshlib.model.cluster import Discovery
-from meshlib.model.route import DirectResponse, Forward, HostRewriteKind, Redirect
+from meshlib.model.route import Forward, HostRewriteKind
 
 if TYPE_CHECKING:
     from meshlib.core.match import Match
     from meshlib.core.plan import Env
     from meshlib.core.resolution import Resolution
+    from meshlib.model.call import Response
     from meshlib.model.policy import RetryPolicy
     from meshlib.model.route import ClusterWeight
 
@@ -80,41 +80,32 @@ def explain(resolution: Resolution, head: Head, env: Env) -> Decision:
         return draft.decision()
     if resolution.listener is not None:
         draft.lines.append(f"listener {resolution.listener.name} ({resolution.part})")
-    head = draft.asked = draft.head = resolution.seen(head)
-    match = resolution.routes.match(head, env.random, draft.lines)
-    draft.match = match
+    asked = head
+    head = draft.asked = draft.head = resolution.seen(asked)
+    match = draft.match = resolution.routes.match(head, env.random, draft.lines)
     weight: ClusterWeight | None = None
     if match is not None:
         draft.lines.append(f"virtual host {match.virtual_host.name}, route {match.name}")
         draft.cluster, weight = match.compiled.choose_cluster(head, env.random, draft.lines)
-    if resolution.guards and (guard := guards.covering(resolution.guards, match, weight)):
-        draft.lines.append(f"{guards.words(guard)}: 403")
-        draft.response = local_reply(head, guards.refusal(guard))
+    answer = own_answer(resolution, asked, head, match, weight)
+    if answer is None:
+        assert match is not None
+        _forward(draft, match, weight, env)
         return draft.decision()
-    if match is None:
-        draft.lines.append("no route matches: 404")
-        draft.response = local_reply(head, Response(404))
-        return draft.decision()
-    action = match.route.action
-    if isinstance(action, Forward):
-        _forward(draft, match, action, weight, env)
-    elif isinstance(action, DirectResponse):
-        draft.response = match.compiled.direct_response(head)
-    elif isinstance(action, Redirect):
-        draft.response = match.compiled.redirect(head)
-    else:
-        draft.response = local_reply(head, Response(404))
-    if draft.response is not None:
-        draft.lines.append(f"the configuration answers {draft.response.status}")
+    draft.response, words = answer
+    draft.lines.append(words)
     return draft.decision()
 
 
-def _forward(draft: _Draft, match: Match, action: Forward, weight: ClusterWeight | None, env: Env) -> None:
+def _forward(draft: _Draft, match: Match, weight: ClusterWeight | None, env: Env) -> None:
+    action = match.route.action
+    assert isinstance(action, Forward)
     draft.lines.append(f"cluster {draft.cluster}")
     listener = draft.resolution.listener
     draft.timeout = route_timeout(action, from_file=listener is not None and listener.from_file)
     draft.retry = action.retry if action.retry is not None else match.virtual_host.retry
-    draft.head = match.compiled.request_head(weight, draft.asked, cluster=draft.cluster)
+    made = match.compiled.request_head(weight, draft.asked, cluster=draft.cluster)
+    draft.head = match.compiled.sent(made)
     upstream = env.upstream(draft.resolution.part, draft.cluster)
     if isinstance(upstream, str):
         then = f"the call fails ({action.not_found_status})"
@@ -138,4 +129,4 @@ def _endpoint(draft: _Draft, match: Match, action: Forward, endpoint: LiveEndpoi
     draft.lines.append(f"endpoint {endpoint.name} (weight {endpoint.weight}, priority {endpoint.priority})")
     rewrite = action.host_rewrite
     if rewrite is not None and rewrite.kind is HostRewriteKind.AUTO:
-        draft.head = match.compiled.auto_host(draft.head, endpoint.hostname)
+        draft.head = match.compiled.sent(match.compiled.auto_host(draft.head, endpoint.hostname))

@@ -1,7 +1,10 @@
-"""What a call that failed is told as: our error, and the response that Envoy would give in its place."""
+"""What a call that failed is told as: our error, and the response and the response flags that Envoy would give in its
+place.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from meshlib.core.effects import Finish
@@ -22,30 +25,38 @@ from meshlib.model.call import CallInfo, OutcomeKind, Response
 if TYPE_CHECKING:
     from meshlib.core.resolution import Resolution
 
-__all__ = ["FAILURES", "REFUSALS", "not_made"]
+__all__ = ["FAILURES", "REFUSALS", "after_retries", "not_made"]
 
 _TEXT = (("content-type", "text/plain"),)
 _OVERLOADED = (("x-envoy-overloaded", "true"), *_TEXT)
 _RESET = b"upstream connect error or disconnect/reset before headers. reset reason: "
 
 #: No endpoint was given.
-REFUSALS: dict[RefusalKind, tuple[type[MeshError], Response]] = {
-    RefusalKind.NO_ENDPOINT: (NoHealthyEndpoint, Response(503, _TEXT, b"no healthy upstream")),
-    RefusalKind.TLS: (NoHealthyEndpoint, Response(503, _TEXT, b"no healthy upstream")),
-    RefusalKind.UNKNOWN_CLUSTER: (NoHealthyEndpoint, Response(503)),
-    RefusalKind.DROPPED: (Overloaded, Response(503, _OVERLOADED, b"unconditional drop overload")),
-    RefusalKind.BREAKER: (CircuitOpen, Response(503, _OVERLOADED, _RESET + b"overflow")),
-    RefusalKind.MAX_REQUESTS: (Overloaded, Response(503, _OVERLOADED, _RESET + b"overflow")),
+REFUSALS: dict[RefusalKind, tuple[type[MeshError], Response, str]] = {
+    RefusalKind.NO_ENDPOINT: (NoHealthyEndpoint, Response(503, _TEXT, b"no healthy upstream"), "UH"),
+    RefusalKind.TLS: (NoHealthyEndpoint, Response(503, _TEXT, b"no healthy upstream"), "UH"),
+    RefusalKind.UNKNOWN_CLUSTER: (NoHealthyEndpoint, Response(503), "NC"),
+    RefusalKind.DROPPED: (Overloaded, Response(503, _OVERLOADED, b"unconditional drop overload"), "DO"),
+    RefusalKind.BREAKER: (CircuitOpen, Response(503, _OVERLOADED, _RESET + b"overflow"), "UO"),
+    RefusalKind.MAX_REQUESTS: (Overloaded, Response(503, _OVERLOADED, _RESET + b"overflow"), "UO"),
 }
 
 #: An attempt was made and is the last.
-FAILURES: dict[OutcomeKind, tuple[type[MeshError], Response]] = {
-    OutcomeKind.CONNECT: (ConnectFailed, Response(503, _TEXT, _RESET + b"remote connection failure")),
-    OutcomeKind.RESET: (TransportFailed, Response(503, _TEXT, _RESET + b"connection termination")),
-    OutcomeKind.REFUSED: (TransportFailed, Response(503, _TEXT, _RESET + b"remote refused stream")),
-    OutcomeKind.TIMEOUT: (DeadlineExceeded, Response(504, _TEXT, b"upstream request timeout")),
-    OutcomeKind.CANCELLED: (TransportFailed, Response(503, _TEXT, _RESET + b"local reset")),
+FAILURES: dict[OutcomeKind, tuple[type[MeshError], Response, str]] = {
+    OutcomeKind.CONNECT: (ConnectFailed, Response(503, _TEXT, _RESET + b"remote connection failure"), "UF"),
+    OutcomeKind.RESET: (TransportFailed, Response(503, _TEXT, _RESET + b"connection termination"), "UC"),
+    OutcomeKind.REFUSED: (TransportFailed, Response(503, _TEXT, _RESET + b"remote refused stream"), "UR"),
+    OutcomeKind.TIMEOUT: (DeadlineExceeded, Response(504, _TEXT, b"upstream request timeout"), "UT"),
+    OutcomeKind.CANCELLED: (TransportFailed, Response(503, _TEXT, _RESET + b"local reset"), "LR"),
 }
+
+
+def after_retries(response: Response) -> Response:
+    """The response as Envoy words it of a call that was retried."""
+    if not response.body.startswith(_RESET):
+        return response
+    words = response.body.replace(b"reset reason", b"retried and the latest reset reason", 1)
+    return replace(response, body=words)
 
 
 def not_made(resolution: Resolution, authority: str) -> tuple[Finish, CallInfo]:

@@ -18,19 +18,24 @@ from meshlib.model.call import Head
 __all__ = ["Format", "Values", "check_format", "compile_format"]
 
 _HEX = frozenset(b"0123456789abcdefABCDEF")
+#: All of ASCII's but the tab.
+_CONTROLS = bytes(code for code in (*range(32), 127) if code != 9)
 _MAX_TEXT = 16_384
 _CACHED = 1024
 
 
 class Values:
     """What commands read. ``request`` holds the request's lines as they are now; ``response`` is None on the way out.
-    ``status`` is the response's own, ``code`` what an upstream's response had (0 for a response of our own).
+    ``status`` is the response's own, ``code`` what an upstream's response had (0 for a response of our own). ``body`` and
+    ``flags`` are of a reply of our own whose body is formatted.
     """
 
     __slots__ = (
+        "body",
         "cluster",
         "code",
         "endpoint",
+        "flags",
         "head",
         "protocol",
         "request",
@@ -51,6 +56,8 @@ class Values:
         self.virtual_host = virtual_host
         self.endpoint = ""
         self.protocol = "HTTP/1.1"
+        self.body = b""
+        self.flags = ""
 
     def request_value(self, name: bytes) -> bytes | None:
         """Of a header with several lines the first; of one that has one line only, all of it."""
@@ -60,7 +67,8 @@ class Values:
         return b",".join(found) if found else None
 
 
-_Render = Callable[[Values], bytes]
+#: None: there is no such value.
+_Render = Callable[[Values], bytes | None]
 
 # Envoy's commands that have no value in a client, or none that may be read here (clock, environment, connection).
 _KNOWN_NAMES = """
@@ -102,35 +110,48 @@ _KNOWN = frozenset(_KNOWN_NAMES.split())
 
 
 class Format:
-    """A parsed format. ``constant`` is its text where it has no command; ``unsupported`` names commands without value."""
+    """A parsed format. ``constant`` is its text where it has no command; ``command`` the name of the one that it is;
+    ``unsupported`` names commands that have no value here.
+    """
 
-    __slots__ = ("_parts", "constant", "unsupported")
+    __slots__ = ("_parts", "command", "constant", "unsupported")
 
-    def __init__(self, parts: list[bytes | _Render], unsupported: list[str]) -> None:
+    def __init__(self, parts: list[bytes | _Render], names: list[str], unsupported: list[str]) -> None:
         self._parts = tuple(parts)
         self.unsupported = tuple(unsupported)
-        literal = all(isinstance(part, bytes) for part in parts)
+        self.command = names[0] if len(parts) == len(names) == 1 else ""
+        literal = not names
         self.constant = b"".join(part for part in parts if isinstance(part, bytes)) if literal else None
 
-    def render(self, values: Values) -> bytes:
-        return b"".join(part if isinstance(part, bytes) else part(values) for part in self._parts)
+    def render(self, values: Values, missing: bytes = b"") -> bytes:
+        """``missing`` stands for what there is not."""
+        made = (part if isinstance(part, bytes) else part(values) for part in self._parts)
+        return b"".join(missing if part is None else part for part in made)
+
+    def value(self, values: Values) -> bytes | None:
+        """Of a format that is one command: None where it has no value."""
+        [part] = self._parts
+        return part if isinstance(part, bytes) else part(values)
 
 
-def check_format(text: str) -> str | None:
+def check_format(text: str, *, body: bool = False) -> str | None:
     """What Envoy would refuse in this format, or None."""
     try:
-        compile_format(text)
+        compile_format(text, body=body)
     except ValueError as error:
         return str(error)
     return None
 
 
 @lru_cache(maxsize=_CACHED)
-def compile_format(text: str) -> Format:
-    """Raises ValueError that says what is wrong and where."""
+def compile_format(text: str, *, body: bool = False) -> Format:
+    """``body``: of a reply of our own, whose own body and flags it may read. Raises ValueError that says what is wrong and
+    where.
+    """
     if len(text) > _MAX_TEXT:
         raise ValueError(f"a format has at most {_MAX_TEXT} characters")
     parts: list[bytes | _Render] = []
+    names: list[str] = []
     unsupported: list[str] = []
     at = 0
     while at < len(text):
@@ -144,15 +165,20 @@ def compile_format(text: str) -> Format:
             parts.append(b"%")
             at = percent + 2
             continue
-        render, name, at = _command(text, percent)
+        render, name, at = _command(text, percent, body)
         if render is None:
             unsupported.append(name)
-        else:
-            parts.append(render)
-    return Format(parts, unsupported)
+        parts.append(render or _nothing)
+        names.append(name)
+    return Format(parts, names, unsupported)
 
 
-def _command(text: str, start: int) -> tuple[_Render | None, str, int]:
+def _nothing(values: Values) -> None:
+    """The value of a command that has none here."""
+    del values
+
+
+def _command(text: str, start: int, body: bool) -> tuple[_Render | None, str, int]:
     """The command whose ``%`` is at ``start``, its name, and where the text goes on."""
     at = start + 1
     while at < len(text) and (text[at].isupper() or text[at].isdigit() or text[at] == "_"):
@@ -173,13 +199,14 @@ def _command(text: str, start: int) -> tuple[_Render | None, str, int]:
         limit, at = int(digits), end
     if not name or not text.startswith("%", at):
         raise ValueError(f"a % at position {start} that begins no command; a % itself is written %%")
-    return _renderer(name, argument, limit), name, at + 1
+    return _renderer(name, argument, limit, body), name, at + 1
 
 
-def _renderer(name: str, argument: str | None, limit: int | None) -> _Render | None:
-    if name in _KNOWN:
+def _renderer(name: str, argument: str | None, limit: int | None, body: bool) -> _Render | None:
+    plain = _OF_BODIES.get(name) if body else None
+    if plain is None and name in _KNOWN:
         return None
-    plain = _PLAIN.get(name)
+    plain = plain or _PLAIN.get(name)
     if plain is not None:
         if argument is not None:
             raise ValueError(f"%{name}% takes no argument")
@@ -188,7 +215,11 @@ def _renderer(name: str, argument: str | None, limit: int | None) -> _Render | N
     if make is None:
         raise ValueError(f"%{name}% is not a command that Envoy knows")
     render = make(name, argument or "")
-    return render if limit is None else lambda values: render(values)[:limit]
+    return render if limit is None else lambda values: _cut(render(values), limit)
+
+
+def _cut(value: bytes | None, limit: int) -> bytes | None:
+    return value if value is None else value[:limit]
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------
@@ -211,14 +242,14 @@ def _names(command: str, argument: str) -> list[str]:
 def _request_header(command: str, argument: str) -> _Render:
     names = [(name, name.encode("latin-1")) for name in _names(command, argument)]
 
-    def render(values: Values) -> bytes:
+    def render(values: Values) -> bytes | None:
         for name, raw in names:
             found = _of_head(values.head, name)
             if found is None:
                 found = values.request_value(raw)
             if found is not None:
                 return found
-        return b""
+        return None
 
     return render
 
@@ -226,14 +257,14 @@ def _request_header(command: str, argument: str) -> _Render:
 def _response_header(command: str, argument: str) -> _Render:
     names = [name.encode("latin-1") for name in _names(command, argument)]
 
-    def render(values: Values) -> bytes:
+    def render(values: Values) -> bytes | None:
         if values.response is None:
-            return b""
+            return None
         for name in names:
             found = str(values.status).encode() if name == b":status" else first_value(values.response, name)
             if found is not None:
                 return found
-        return b""
+        return None
 
     return render
 
@@ -243,14 +274,14 @@ def _query_parameter(command: str, argument: str) -> _Render:
         raise ValueError(f"%{command}(X)% takes a parameter's name")
     name = argument.encode()
 
-    def render(values: Values) -> bytes:
+    def render(values: Values) -> bytes | None:
         query = values.head.path.partition("?")[2].encode("latin-1", "replace")
         for piece in query.split(b"&"):
             key, _, value = piece.partition(b"=")
             if _decoded(key) == name:
-                # What would end the line, or the request, is left out.
-                return _decoded(value).translate(None, b"\r\n\0")
-        return b""
+                # What cannot stand in a line, or would end it, is left out.
+                return _decoded(value).translate(None, _CONTROLS)
+        return None
 
     return render
 
@@ -271,31 +302,35 @@ def _path(command: str, argument: str) -> _Render:
     if query not in ("", "WQ", "NQ") or which not in ("", "ORIG", "PATH", "ORIG_OR_PATH"):
         raise ValueError(f"%{command}% takes WQ or NQ, and ORIG, PATH or ORIG_OR_PATH")
 
-    def render(values: Values) -> bytes:
+    def render(values: Values) -> bytes | None:
         original = first_value(values.request, b"x-envoy-original-path") if which != "PATH" else None
         if original is None and which == "ORIG":
-            return b""
+            return None
         path = values.head.path if original is None else original.decode("latin-1")
         return (path_only(path) if query == "NQ" else path).encode("latin-1", "replace")
 
     return render
 
 
-def _host_only(values: Values) -> bytes:
+def _host_only(values: Values) -> bytes | None:
     host, _, _ = values.endpoint.rpartition(":")
-    return host.strip("[]").encode()
+    return host.strip("[]").encode() or None
 
 
 _PLAIN: dict[str, _Render] = {
     "PROTOCOL": lambda values: values.protocol.encode(),
     "RESPONSE_CODE": lambda values: str(values.code).encode(),
-    "ROUTE_NAME": lambda values: wire(values.route).encode("latin-1"),
-    "UPSTREAM_CLUSTER": lambda values: wire(values.cluster).encode("latin-1"),
-    "UPSTREAM_CLUSTER_RAW": lambda values: wire(values.cluster).encode("latin-1"),
-    "UPSTREAM_HOST": lambda values: values.endpoint.encode(),
-    "UPSTREAM_REMOTE_ADDRESS": lambda values: values.endpoint.encode(),
+    "ROUTE_NAME": lambda values: wire(values.route).encode("latin-1") or None,
+    "UPSTREAM_CLUSTER": lambda values: wire(values.cluster).encode("latin-1") or None,
+    "UPSTREAM_CLUSTER_RAW": lambda values: wire(values.cluster).encode("latin-1") or None,
+    "UPSTREAM_HOST": lambda values: values.endpoint.encode() or None,
+    "UPSTREAM_REMOTE_ADDRESS": lambda values: values.endpoint.encode() or None,
     "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT": _host_only,
     "VIRTUAL_HOST_NAME": lambda values: wire(values.virtual_host).encode("latin-1"),
+}
+_OF_BODIES: dict[str, _Render] = {
+    "LOCAL_REPLY_BODY": lambda values: values.body,
+    "RESPONSE_FLAGS": lambda values: values.flags.encode() or b"-",
 }
 _WITH_ARGUMENT: dict[str, Callable[[str, str], _Render]] = {
     "REQ": _request_header,

@@ -20,9 +20,14 @@ if TYPE_CHECKING:
 __all__ = ["covering", "guards_of", "refusal", "words"]
 
 
-def guards_of(manager: HttpManager) -> tuple[HttpFilter, ...]:
-    """The filters that may cover a call: none, as a rule."""
-    return tuple(each for each in manager.filters if each.kind is not FilterKind.ROUTER)
+def guards_of(manager: HttpManager, named: frozenset[str]) -> tuple[HttpFilter, ...]:
+    """The filters that may cover a call: none, as a rule. ``named``: those that the routes make into guards."""
+    return tuple(
+        each
+        for each in manager.filters
+        if each.kind in (FilterKind.GUARD, FilterKind.NETWORK)
+        or (each.kind is FilterKind.OTHER and each.name in named)
+    )
 
 
 def covering(guards: tuple[HttpFilter, ...], match: Match | None, weight: ClusterWeight | None) -> str:
@@ -43,7 +48,7 @@ def words(guard: str) -> str:
 def _in_force(guard: HttpFilter, switch: FilterSwitch | None) -> bool:
     if guard.kind is FilterKind.NETWORK:
         return True
-    if guard.kind is FilterKind.WRAPPER:
+    if guard.kind is FilterKind.OTHER:
         return switch is not None and switch.on and switch.guard
     return not guard.disabled if switch is None else switch.on
 

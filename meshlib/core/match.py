@@ -6,12 +6,12 @@ its cost does not grow with the number of virtual hosts, nor with the number of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from meshlib.core.conditions import Condition, compile_conditions
 from meshlib.core.domains import DomainIndex, without_port
-from meshlib.core.paths import PathIndex, path_only, path_test
+from meshlib.core.paths import PathIndex, path_only, path_test, without_parameters
 from meshlib.core.rewrite import RouteRewrite, compile_edits, compile_rewrite
 from meshlib.model.match import PathKind, PathMatch, RouteMatch
 from meshlib.model.route import Redirect, Route
@@ -19,7 +19,7 @@ from meshlib.model.route import Redirect, Route
 if TYPE_CHECKING:
     from meshlib.core.edits import EditSet
     from meshlib.model.call import Head
-    from meshlib.model.route import RouteConfiguration, VirtualHost
+    from meshlib.model.route import FilterSwitch, RouteConfiguration, VirtualHost
 
 __all__ = ["CompiledHost", "CompiledRoute", "CompiledRoutes", "Match", "compile_routes"]
 
@@ -66,11 +66,12 @@ class CompiledRoute:
 class CompiledHost:
     """One virtual host. Immutable; safe to share between threads."""
 
-    __slots__ = ("_config", "_index", "_levels", "_routes", "host")
+    __slots__ = ("_config", "_cut", "_index", "_levels", "_routes", "host")
 
     def __init__(self, host: VirtualHost, config: RouteConfiguration, config_edits: EditSet | None) -> None:
         self.host = host
         self._config = config
+        self._cut = config.ignore_path_parameters
         self._levels = (compile_edits(host.edits), config_edits)
         self._routes = tuple(self._compile(route, number) for number, route in enumerate(host.routes))
         self._index = PathIndex([(route.match.path, _path_decides(route.match)) for route in host.routes])
@@ -89,6 +90,8 @@ class CompiledHost:
         if self.host.require_tls and (secured := self._secured(head)) is not None:
             return secured
         path = path_only(head.path)
+        if self._cut:
+            path = without_parameters(path)
         drawn: float | None = None
         for number in self._index.candidates(path):
             route = self._routes[number]
@@ -112,6 +115,8 @@ class CompiledHost:
             trace.append(f"virtual host {self.host.name} requires TLS ({self.host.require_tls})")
             return secured
         path = path_only(head.path)
+        if self._cut:
+            path = without_parameters(path)
         drawn: float | None = None
         for number in self._index.candidates(path):
             route = self._routes[number]
@@ -141,18 +146,17 @@ class CompiledHost:
 class CompiledRoutes:
     """A route configuration, ready to be asked. Immutable; safe to share between threads.
 
-    ``notes``: what the configuration asks for and will not get, a line each (a header format's command that has no
-    meaning here).
+    ``guarded``: names of filters that some place makes into one that decides who may pass.
     """
 
-    __slots__ = ("_domains", "config", "notes")
+    __slots__ = ("_domains", "config", "guarded")
 
     def __init__(self, config: RouteConfiguration) -> None:
         self.config = config
         edits = compile_edits(config.edits)
         hosts = [CompiledHost(host, config, edits) for host in config.virtual_hosts]
         self._domains = DomainIndex((domain, host) for host in hosts for domain in host.host.domains)
-        self.notes = tuple(_notes(edits, hosts))
+        self.guarded = frozenset(each.name for each in _switches(config) if each.on and each.guard)
 
     def names(self) -> Iterable[str]:
         """The domains that are whole names, in lower case."""
@@ -192,6 +196,16 @@ def compile_routes(config: RouteConfiguration) -> CompiledRoutes:
     return CompiledRoutes(config)
 
 
+def _switches(config: RouteConfiguration) -> Iterator[FilterSwitch]:
+    yield from config.filters
+    for host in config.virtual_hosts:
+        yield from host.filters
+        for route in host.routes:
+            yield from route.filters
+            for share in route.shares:
+                yield from share.filters
+
+
 def _path_decides(match: RouteMatch) -> bool:
     always = match.per_million is None or match.per_million >= _MILLION
     return always and not (match.headers or match.query or match.grpc or match.cookies)
@@ -206,13 +220,3 @@ def _failed(route: CompiledRoute, head: Head, drawn: float | None) -> str:
 def _path_words(path: PathMatch) -> str:
     case = "" if path.case_sensitive or path.kind is PathKind.REGEX else ", case ignored"
     return f'{path.kind.value} "{path.value}"{case}'
-
-
-def _notes(edits: EditSet | None, hosts: list[CompiledHost]) -> list[str]:
-    found = [f"route configuration: {note}" for note in edits.notes] if edits is not None else []
-    for host in hosts:
-        level = compile_edits(host.host.edits)
-        found.extend(f"virtual host {host.host.name}: {note}" for note in (level.notes if level else ()))
-        for route in host.routes:
-            found.extend(f"route {route.match.name}: {note}" for note in route.match.compiled.notes)
-    return found

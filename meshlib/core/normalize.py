@@ -1,21 +1,29 @@
-"""What a listener does to a head before its routes see it: the port of the Host, slashes, dots and escapes of the path.
+"""What a listener does to a head before its routes see it.
 
-Envoy's ``HttpConnectionManager`` settings ``strip_any_host_port``, ``strip_matching_host_port``, ``normalize_path`` and
-``merge_slashes``, in that order. What is changed here is also what goes out.
+Envoy's ``HttpConnectionManager`` settings, in its order: ``path_with_escaped_slashes_action``, ``normalize_path``,
+``merge_slashes``; ``strip_trailing_host_dot``, ``strip_any_host_port``, ``strip_matching_host_port``;
+``scheme_header_transformation``, ``add_user_agent``, ``append_x_forwarded_port``. What is changed here is also what goes out.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from meshlib.core.conditions import is_grpc
 from meshlib.core.domains import without_port
+from meshlib.core.lines import first_value, set_line
 from meshlib.core.paths import path_only
+from meshlib.model.call import Head, Response
+from meshlib.model.headers import Headers
+from meshlib.model.listener import EscapedSlashes
 
 if TYPE_CHECKING:
-    from meshlib.model.call import Head
+    from meshlib.core.lines import Lines
     from meshlib.model.listener import HttpManager
 
-__all__ = ["changes_heads", "merged_slashes", "normal_path", "normalized", "stripped"]
+__all__ = ["Entrance", "merged_slashes", "normal_path", "stripped"]
+
+_SLASHES = {"%2F": "/", "%2f": "/", "%5C": "\\", "%5c": "\\"}
 
 _HEX = frozenset("0123456789abcdefABCDEF")
 #: What an escape need not hide (RFC 3986, section 2.3).
@@ -23,35 +31,100 @@ _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012
 _ESCAPED = frozenset(' "<>^`{|}')
 
 
-def changes_heads(manager: HttpManager) -> bool:
-    """Whether this listener may change a head at all."""
-    return (
-        manager.normalize_path
-        or manager.merge_slashes
-        or manager.strip_any_port
-        or manager.strip_matching_port
-    )
+class Entrance:
+    """What a listener does before its routes are asked, compiled. ``port`` is the listener's, ``node`` the cluster and the id
+    of whose calls they are. Immutable; safe to share between threads.
+    """
+
+    __slots__ = ("_identity", "_manager", "_port", "changes")
+
+    def __init__(
+        self, manager: HttpManager, port: int | None = None, node: tuple[str, str] = ("", "")
+    ) -> None:
+        self._manager = manager
+        self._port = port
+        names = (b"x-envoy-downstream-service-cluster", b"x-envoy-downstream-service-node")
+        given = (name.strip().encode() for name in node) if manager.user_agent else ()
+        self._identity = tuple((name, value) for name, value in zip(names, given, strict=False) if value)
+        #: Whether it may change a head at all.
+        self.changes = (
+            _changes_authority(manager)
+            or _changes_path(manager)
+            or bool(manager.scheme or self._identity or (manager.forwarded_port and port))
+        )
+
+    def seen(self, head: Head) -> Head:
+        """The head as the routes see it: itself where nothing is to be done."""
+        manager = self._manager
+        authority, path, lines = head.authority, head.path, self._lines(head)
+        if _changes_authority(manager):
+            authority = stripped(authority, manager, self._port)
+        if _changes_path(manager):
+            only = path_only(path)
+            changed = _changed_path(only, manager)
+            path = path if changed == only else changed + path[len(only) :]
+        scheme = manager.scheme or head.scheme
+        if lines is None and (path, authority, scheme) == (head.path, head.authority, head.scheme):
+            return head
+        new = head.copy()
+        new.path, new.authority, new.scheme = path, authority, scheme
+        if lines is not None:
+            new.headers = Headers(lines)
+        return new
+
+    def answer(self, asked: Head, seen: Head) -> Response | None:
+        """The reply of the listener itself to what was asked: an escaped slash is refused, or led to the path without."""
+        action = self._manager.escaped_slashes
+        if action in (EscapedSlashes.KEEP, EscapedSlashes.FORWARD) or not _has_escaped_slash(asked.path):
+            return None
+        if action is EscapedSlashes.REJECT or is_grpc(asked):
+            return Response(400)
+        return Response(307, (("location", seen.path),))
+
+    def _lines(self, head: Head) -> Lines | None:
+        """The header lines with what is to be added, or None for no change."""
+        manager = self._manager
+        if not (manager.scheme or self._identity or manager.forwarded_port):
+            return None
+        lines = list(head.headers.raw)
+        for name, value in self._identity:
+            set_line(lines, name, value)
+        if self._identity and not first_value(lines, b"user-agent"):
+            set_line(lines, b"user-agent", self._identity[0][1])
+        if manager.scheme:
+            set_line(lines, b"x-forwarded-proto", manager.scheme.encode())
+        if manager.forwarded_port and self._port and first_value(lines, b"x-forwarded-port") is None:
+            lines.append((b"x-forwarded-port", str(self._port).encode()))
+        return lines
 
 
-def normalized(head: Head, manager: HttpManager, port: int | None = None) -> Head:
-    """The head as the routes see it: itself where nothing is to be done. ``port`` is the listener's."""
-    authority = stripped(head.authority, manager, port)
-    path = head.path
-    if manager.normalize_path or manager.merge_slashes:
-        only = path_only(path)
-        changed = normal_path(only) if manager.normalize_path else only
-        changed = merged_slashes(changed) if manager.merge_slashes else changed
-        if changed != only:
-            path = changed + path[len(only) :]
-    if path == head.path and authority == head.authority:
-        return head
-    new = head.copy()
-    new.path, new.authority = path, authority
-    return new
+def _changes_authority(manager: HttpManager) -> bool:
+    return manager.strip_any_port or manager.strip_matching_port or manager.strip_trailing_dot
+
+
+def _changes_path(manager: HttpManager) -> bool:
+    escapes = manager.escaped_slashes is not EscapedSlashes.KEEP
+    return manager.normalize_path or manager.merge_slashes or escapes
+
+
+def _changed_path(path: str, manager: HttpManager) -> str:
+    """Of a path without query."""
+    if manager.escaped_slashes is not EscapedSlashes.KEEP and "%" in path:
+        for escape, plain in _SLASHES.items():
+            path = path.replace(escape, plain)
+    path = normal_path(path) if manager.normalize_path else path
+    return merged_slashes(path) if manager.merge_slashes else path
+
+
+def _has_escaped_slash(path: str) -> bool:
+    only = path_only(path)
+    return any(escape in only for escape in _SLASHES)
 
 
 def stripped(authority: str, manager: HttpManager, port: int | None = None) -> str:
-    """The authority without its port, where the listener strips it."""
+    """The authority without the dot at the end of its host and without its port, as far as the listener strips them."""
+    if manager.strip_trailing_dot:
+        authority = _without_dot(authority)
     if not (manager.strip_any_port or manager.strip_matching_port):
         return authority
     host = without_port(authority)
@@ -59,6 +132,13 @@ def stripped(authority: str, manager: HttpManager, port: int | None = None) -> s
     if not (digits.isascii() and digits.isdigit() and len(digits) < 10):
         return authority
     return host if manager.strip_any_port or int(digits) == port else authority
+
+
+def _without_dot(authority: str) -> str:
+    at = authority.rfind(".")
+    if at >= 0 and authority[at + 1 : at + 2] in ("", ":"):
+        return authority[:at] + authority[at + 1 :]
+    return authority
 
 
 def merged_slashes(path: str) -> str:

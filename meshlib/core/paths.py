@@ -15,7 +15,7 @@ from meshlib.core.regex import compile_regex
 from meshlib.core.strings import StringTest, fold, wire
 from meshlib.model.match import PathKind, PathMatch
 
-__all__ = ["PathIndex", "path_only", "path_test"]
+__all__ = ["PathIndex", "path_only", "path_test", "without_parameters"]
 
 #: So many candidates are sorted at once; more are merged as they are asked for.
 _FEW = 64
@@ -29,6 +29,13 @@ def path_only(path: str) -> str:
     if "#" in path:
         path = path[: path.index("#")]
     return path
+
+
+def without_parameters(path: str) -> str:
+    """A path without the parameters of its segments (`/a;v=1/b` is `/a/b`)."""
+    if ";" not in path:
+        return path
+    return "/".join(segment.partition(";")[0] for segment in path.split("/"))
 
 
 def path_test(match: PathMatch) -> StringTest | None:

@@ -32,11 +32,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from meshlib.core import guards
+from meshlib.core.answers import own_answer
 from meshlib.core.effects import Call, Effect, Env, Finish, Pass, Reply, Send, Sleep, Wait
 from meshlib.core.endpoint import LiveEndpoint
-from meshlib.core.failures import FAILURES, REFUSALS
-from meshlib.core.replies import local_reply
+from meshlib.core.failures import FAILURES, REFUSALS, after_retries
 from meshlib.core.retry import Retries, may_matter
 from meshlib.core.rewrite import ResponseContext
 from meshlib.core.trace import broken, ending, failed, render
@@ -50,7 +49,7 @@ from meshlib.model.call import Attempt, CallInfo, Head, Outcome, OutcomeKind, Re
 from meshlib.model.cluster import Discovery
 from meshlib.model.events import CallEnded, RetryScheduled
 from meshlib.model.policy import RetryPolicy
-from meshlib.model.route import DirectResponse, Forward, HostRewriteKind, Redirect
+from meshlib.model.route import Forward
 
 if TYPE_CHECKING:
     from meshlib.core.match import Match
@@ -155,27 +154,20 @@ class Plan:
         if self._deadline is not None and now >= self._deadline:
             return self._out_of_time(None)
         call = self._call
-        call.head = call.resolution.seen(call.head)
+        asked = call.head
+        head = call.head = call.resolution.seen(asked)
         routes = call.resolution.routes
-        match = self._match = routes.match(call.head, self._env.random) if routes is not None else None
-        action = match.route.action if match is not None else None
-        if match is not None and isinstance(action, Forward):
-            self.cluster, self._weight = match.compiled.choose_cluster(call.head, self._env.random)
-        if call.resolution.guards and (guard := guards.covering(call.resolution.guards, match, self._weight)):
-            self._words.append(f"{guards.words(guard)}: 403")
-            return Reply(local_reply(call.head, guards.refusal(guard)))
-        if match is None:
-            self._words.append("no route matches: 404")
-            return Reply(local_reply(call.head, Response(404)))
-        if isinstance(action, Forward):
-            self._time_limits(action, now)
-            return self._reach(match, now)
-        if isinstance(action, DirectResponse):
-            return self._answer(match.compiled.direct_response(call.head))
-        if isinstance(action, Redirect):
-            return self._answer(match.compiled.redirect(call.head))
-        self._words.append("the route is for servers only: 404")
-        return Reply(local_reply(call.head, Response(404)))
+        match = self._match = routes.match(head, self._env.random) if routes is not None else None
+        if match is not None:
+            self.cluster, self._weight = match.compiled.choose_cluster(head, self._env.random)
+        answer = own_answer(call.resolution, asked, head, match, self._weight)
+        if answer is not None:
+            self._words.append(answer[1])
+            return Reply(answer[0])
+        assert match is not None
+        assert isinstance(match.route.action, Forward)
+        self._time_limits(match.route.action, now)
+        return self._reach(match, now)
 
     def outcome(self, outcome: Outcome, now: float) -> Effect:
         """The attempt's head arrived, or it failed."""
@@ -248,20 +240,18 @@ class Plan:
                 return self._out_of_time(None)
             why = upstream or "has not come yet"
             message = f"route {match.name} names cluster {self.cluster!r}, which {why}"
-            return Finish(None, NoHealthyEndpoint, message, self._told(Response(action.not_found_status)))
+            return Finish(
+                None, NoHealthyEndpoint, message, self._told(Response(action.not_found_status), "NC")
+            )
         self._upstream = upstream
         self._template = match.compiled.request_head(self._weight, call.head, cluster=self.cluster)
         if upstream.cluster.discovery is Discovery.ORIGINAL_DST:
-            return Pass(self._template, self._deadline)
+            return Pass(match.compiled.sent(self._template), self._deadline)
         policy = self._retry_policy(match, action)
         if policy is not None:
             self._policy = policy
             self._per_try = policy.per_try_timeout or None
         return self._send(now)
-
-    def _answer(self, response: Response) -> Reply:
-        self._words.append(f"the configuration answers {response.status}")
-        return Reply(response)
 
     def _ready_by(self) -> float:
         """Until when the call may wait for its configuration; what it waited to be resolved counts."""
@@ -308,8 +298,9 @@ class Plan:
         return ordered if ordered is not None else self._call.default_retry
 
     def _send(self, now: float) -> Effect:
-        upstream = self._upstream
+        upstream, match = self._upstream, self._match
         assert upstream is not None
+        assert match is not None
         if self._deadline is not None and now >= self._deadline:
             return self._out_of_time(None)
         number = len(self._attempts) + 1
@@ -326,23 +317,20 @@ class Plan:
         return Send(
             number,
             endpoint,
-            self._head(number, endpoint, deadline, now),
+            match.compiled.sent(self._head(match, number, endpoint, deadline, now)),
             deadline,
             upstream.cluster.connect_timeout,
             upstream,
         )
 
-    def _head(self, number: int, endpoint: LiveEndpoint, deadline: float | None, now: float) -> Head:
-        match, head = self._match, self._template
-        assert match is not None
+    def _head(
+        self, match: Match, number: int, endpoint: LiveEndpoint, deadline: float | None, now: float
+    ) -> Head:
+        head = self._template
         assert head is not None
         if self._policy is not None:
             head = head.copy()
-        action = match.route.action
-        assert isinstance(action, Forward)
-        rewrite = action.host_rewrite
-        if rewrite is not None and rewrite.kind is HostRewriteKind.AUTO:
-            head = match.compiled.auto_host(head, endpoint.hostname)
+        head = match.compiled.auto_host(head, endpoint.hostname)
         if deadline is not None:
             # Rounded down, so that no hop has more time than its caller. Zero would mean no limit to an Envoy.
             head.headers.set(_EXPECTED_TIMEOUT, str(max(1, int((deadline - now) * 1000))))
@@ -351,12 +339,23 @@ class Plan:
         self._sent = head
         return head
 
-    def _told(self, response: Response) -> Response:
+    def _told(self, response: Response, flags: str) -> Response:
         """A failure as the response that a sidecar gives, with the route's response edits."""
-        match = self._match
+        match, attempts, reached = self._match, self._attempts, self._upstream is not None
         if match is None:
             return response
-        return match.compiled.failure_reply(self._weight, self._call.head, response)
+        if self._retries is not None and self._retries.exhausted:
+            flags = f"URX,{flags}"
+        return match.compiled.failure_reply(
+            self._weight,
+            self._call.head,
+            after_retries(response) if len(attempts) > 1 else response,
+            self._call.resolution.replies,
+            cluster=self.cluster if reached else "",
+            endpoint=attempts[-1].endpoint if attempts else "",
+            flags=flags,
+            attempts=max(len(attempts), int(reached)),
+        )
 
     def _hash(self) -> int | None:
         key = self._call.hash_key
@@ -377,8 +376,8 @@ class Plan:
         if self._last is not None and self._last.kind is not OutcomeKind.OK:
             # A retry that cannot be made is no news: how the last attempt failed is the answer.
             return self._finish(self._last)
-        failure, response = REFUSALS[refusal.kind]
-        return Finish(None, failure, refusal.detail, self._told(response))
+        failure, response, flags = REFUSALS[refusal.kind]
+        return Finish(None, failure, refusal.detail, self._told(response, flags))
 
     def _retry(self, outcome: Outcome, delay: float, reason: str, now: float) -> Effect | None:
         upstream, policy = self._upstream, self._policy
@@ -407,18 +406,18 @@ class Plan:
         if outcome.kind is OutcomeKind.OK:
             self._status = outcome.status or 0
             return Finish(outcome)
-        failure, response = FAILURES[outcome.kind]
+        failure, response, flags = FAILURES[outcome.kind]
         if isinstance(outcome.error, Overloaded):
-            failure, response = REFUSALS[RefusalKind.MAX_REQUESTS]
+            failure, response, flags = REFUSALS[RefusalKind.MAX_REQUESTS]
         message = f"{self.cluster}: {failed(self._endings[-1], self._attempts[-1])}"
-        return Finish(outcome, failure, message, self._told(response))
+        return Finish(outcome, failure, message, self._told(response, flags))
 
     def _out_of_time(self, outcome: Outcome | None) -> Effect:
-        _, response = FAILURES[OutcomeKind.TIMEOUT]
+        _, response, flags = FAILURES[OutcomeKind.TIMEOUT]
         where = f" ({self._attempts[-1].endpoint})" if self._attempts else ""
         message = f"{self._limit_words()} is over{where}"
         self._words.append(message)
-        return Finish(outcome, DeadlineExceeded, message, self._told(response))
+        return Finish(outcome, DeadlineExceeded, message, self._told(response, flags))
 
     # --- facts ----------------------------------------------------------------------------------------------------
 
@@ -449,9 +448,7 @@ class Plan:
 
     def response_headers(self, headers: Headers) -> Headers | None:
         """The response's header lines as the routes edit them, or None for no change."""
-        if self._match is None:
-            return None
-        if not self._match.compiled.edits_responses:
+        if self._match is None or not self._match.compiled.edits_responses:
             return None
         pick = self._pick
         context = ResponseContext(
@@ -459,6 +456,7 @@ class Plan:
             status=self._status,
             cluster=self.cluster,
             endpoint=pick.endpoint.name if pick is not None else "",
+            attempts=len(self._attempts),
         )
         return self._match.compiled.response_edits(self._weight, headers, context)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from copy import copy
 from typing import TYPE_CHECKING, Literal
 
-from meshlib.core.guards import guards_of
-from meshlib.core.normalize import changes_heads, normalized
+from meshlib.core.replies import PLAIN, Replies
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from meshlib.core.match import CompiledRoutes
+    from meshlib.core.normalize import Entrance
     from meshlib.model.call import Head
     from meshlib.model.listener import HttpFilter, HttpManager, Listener
 
@@ -23,6 +23,7 @@ Via = Literal["mesh", "direct", "refused", "failed", "wait"]
 class Resolution:
     """What one URL means. Immutable. ``name``: the target resource that is wanted (rule 5), else ``""``; ``plain``: the
     call is to be as if meshlib were not there (rule 1); ``guards``: filters that may cover the call (`core.guards`);
+    ``entrance``: what the listener does first, None where that is nothing; ``replies``: what it makes of its own replies;
     ``meant``: gives the known host that is nearly this one, or ``""``. "failed" is a call that cannot be made before more
     is known.
 
@@ -32,6 +33,7 @@ class Resolution:
 
     __slots__ = (
         "_meant",
+        "entrance",
         "guards",
         "hopeless",
         "listener",
@@ -41,6 +43,7 @@ class Resolution:
         "part",
         "plain",
         "reason",
+        "replies",
         "routes",
         "via",
         "waited",
@@ -60,6 +63,9 @@ class Resolution:
         meant: Callable[[], str] | None = None,
         otherwise: Resolution | None = None,
         hopeless: bool = False,
+        entrance: Entrance | None = None,
+        guards: tuple[HttpFilter, ...] = (),
+        replies: Replies = PLAIN,
     ) -> None:
         self.via: Via = via
         self.otherwise = otherwise
@@ -71,8 +77,10 @@ class Resolution:
         self.listener = listener
         self.routes = routes
         self.manager = manager
-        self.guards: tuple[HttpFilter, ...] = guards_of(manager) if manager is not None else ()
         self.name = name
+        self.entrance = entrance
+        self.guards = guards
+        self.replies = replies
         self._meant = meant
 
     def words(self) -> tuple[str, ...]:
@@ -100,10 +108,7 @@ class Resolution:
 
     def seen(self, head: Head) -> Head:
         """The head as the routes see it, after the listener: itself, as a rule."""
-        manager, listener = self.manager, self.listener
-        if manager is None or listener is None or not changes_heads(manager):
-            return head
-        return normalized(head, manager, listener.addresses[0].port if listener.addresses else None)
+        return head if self.entrance is None else self.entrance.seen(head)
 
     def __repr__(self) -> str:
         return f"Resolution({self.via!r}, {self.reason!r})"

@@ -37,9 +37,11 @@ from typing import TYPE_CHECKING
 from meshlib.config.hosts import HostPatterns
 from meshlib.config.values import DEFAULT_DOMAINS
 from meshlib.core.domains import DomainIndex
+from meshlib.core.guards import guards_of
 from meshlib.core.match import CompiledRoutes, compile_routes
 from meshlib.core.nearest import nearest
-from meshlib.core.normalize import stripped
+from meshlib.core.normalize import Entrance, stripped
+from meshlib.core.replies import compile_replies
 from meshlib.core.resolution import Resolution
 from meshlib.model.hosts import canonical_host
 from meshlib.model.snapshot import Fate
@@ -66,7 +68,8 @@ class Rules:
     """What of the application's configuration decides here. ``domains`` and ``bypass`` are patterns as in the
     configuration file; ``template`` is the bootstrap's listener name template (``%s``); ``with_port``: the name always
     has the port (Istio); ``has_xds``: a control plane is configured, so that waiting for one makes sense; ``server``: its
-    address, for words; ``cold_start``: "direct" or "fail".
+    address, for words; ``cold_start``: "direct" or "fail"; ``node``: our cluster's name and our id, as listeners have them
+    told.
     """
 
     bypass: tuple[str, ...] = ()
@@ -79,20 +82,30 @@ class Rules:
     has_xds: bool = False
     server: str = ""
     cold_start: str = "direct"
+    node: tuple[str, str] = ("", "")
 
 
 class _Entry:
     """A listener with what is called through it; without ``routes`` they have not come yet."""
 
-    __slots__ = ("listener", "manager", "part", "routes")
+    __slots__ = ("entrance", "guards", "listener", "manager", "part", "replies", "routes")
 
     def __init__(
-        self, part: str, listener: Listener, manager: HttpManager, routes: CompiledRoutes | None
+        self,
+        part: str,
+        listener: Listener,
+        manager: HttpManager,
+        routes: CompiledRoutes | None,
+        node: tuple[str, str],
     ) -> None:
         self.part = part
         self.listener = listener
         self.manager = manager
         self.routes = routes
+        entrance = Entrance(manager, listener.addresses[0].port if listener.addresses else None, node)
+        self.entrance = entrance if entrance.changes else None
+        self.guards = guards_of(manager, routes.guarded if routes is not None else frozenset())
+        self.replies = compile_replies(manager)
 
     def resolution(self, reason: str, name: str = "") -> Resolution:
         return Resolution(
@@ -103,6 +116,9 @@ class _Entry:
             routes=self.routes,
             manager=self.manager,
             name=name,
+            entrance=self.entrance,
+            guards=self.guards,
+            replies=self.replies,
         )
 
 
@@ -123,7 +139,6 @@ class View:
         "_targets",
         "_template",
         "_unreached",
-        "notes",
         "rules",
         "snapshot",
     )
@@ -147,7 +162,6 @@ class View:
             self._target_entries(part, known)
         self._services = DomainIndex(services)
         self._template = _Template(rules.template, with_port=rules.with_port)
-        self.notes = tuple(note for routes in self._compiled.values() for note in routes.notes)
 
     # --- compiling ----------------------------------------------------------------------------------------------------
 
@@ -155,7 +169,7 @@ class View:
         self, part: Part, listener: Listener, manager: HttpManager, known: dict[int, CompiledRoutes]
     ) -> _Entry:
         routes = self._routes(manager.routes, known) if manager.routes is not None else None
-        return _Entry(part.source, listener, manager, routes)
+        return _Entry(part.source, listener, manager, routes, self.rules.node)
 
     def _routes(self, config: RouteConfiguration, known: dict[int, CompiledRoutes]) -> CompiledRoutes:
         """Compiled once: what the previous view compiled of the same value is kept."""

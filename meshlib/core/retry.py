@@ -117,6 +117,7 @@ class Retries:
         "_state",
         "_wall",
         "attempts",
+        "exhausted",
         "policy",
         "why",
     )
@@ -135,6 +136,8 @@ class Retries:
         self.policy = policy
         #: Attempts made so far, the first included.
         self.attempts = 0
+        #: Whether a condition held and no attempt was left.
+        self.exhausted = False
         #: Why the last decision was not to retry, in words; ``""`` where it was to retry or nothing had failed.
         self.why = ""
         self._random = random
@@ -163,6 +166,7 @@ class Retries:
             return None
         if self.attempts > self.policy.retries:
             self.why = f"all {self.attempts} attempts are used"
+            self.exhausted = True
             return None
         if self.policy.stop is None and self.policy.wait is None:
             return RetryAfter(self._delay(outcome), reason)

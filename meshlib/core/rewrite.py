@@ -12,13 +12,14 @@ from collections.abc import Callable
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from meshlib.core.bodies import Body, compile_body
 from meshlib.core.conditions import header_value
 from meshlib.core.edits import EditPlan, EditSet, compile_edits
 from meshlib.core.formats import Values
-from meshlib.core.lines import add_line, first_value, set_line
+from meshlib.core.lines import Lines, add_line, first_value, set_line
 from meshlib.core.paths import path_only
 from meshlib.core.regex import Regex, compile_regex
-from meshlib.core.replies import local_reply, location, own_host
+from meshlib.core.replies import PLAIN, Replies, Reply, location, own_host
 from meshlib.core.strings import fold, wire
 from meshlib.model.call import Head, Response
 from meshlib.model.headers import Headers
@@ -41,14 +42,18 @@ __all__ = ["ResponseContext", "RouteRewrite", "compile_edits", "compile_rewrite"
 _ORIGINAL_PATH = b"x-envoy-original-path"
 _ORIGINAL_HOST = b"x-envoy-original-host"
 _FORWARDED_HOST = b"x-forwarded-host"
+_ATTEMPT_COUNT = b"x-envoy-attempt-count"
+_SPACE = frozenset(b" \t\n\r\x0b\x0c")
+_TEXT = "text/plain"
 
 
 class ResponseContext:
     """What the formats of response edits may read beside the response's lines. All optional. ``code``: the status as
-    ``%RESPONSE_CODE%``, if it is another: a response of our own has 0 there, as in Envoy.
+    ``%RESPONSE_CODE%``, if it is another: a response of our own has 0 there, as in Envoy. ``attempts``: how many were made,
+    0 where none was to be.
     """
 
-    __slots__ = ("cluster", "code", "endpoint", "protocol", "request", "status")
+    __slots__ = ("attempts", "cluster", "code", "endpoint", "protocol", "request", "status")
 
     def __init__(
         self,
@@ -59,8 +64,10 @@ class ResponseContext:
         cluster: str = "",
         endpoint: str = "",
         protocol: str = "HTTP/1.1",
+        attempts: int = 0,
     ) -> None:
         self.request = request
+        self.attempts = attempts
         self.status = status
         self.code = status if code is None else code
         self.cluster = cluster
@@ -100,6 +107,8 @@ class RouteRewrite:
 
     __slots__ = (
         "_append_host",
+        "_body",
+        "_counts",
         "_host",
         "_host_regex",
         "_path",
@@ -107,11 +116,11 @@ class RouteRewrite:
         "_requests",
         "_responses",
         "_route",
+        "_sends_as_made",
         "_steps",
         "_virtual_host",
         "_weights",
         "edits_responses",
-        "notes",
     )
 
     def __init__(self, route: Route, host: VirtualHost, levels: tuple[EditSet | None, ...]) -> None:
@@ -120,6 +129,8 @@ class RouteRewrite:
         self._route = route
         self._virtual_host = host.name
         self._append_host = isinstance(action, Forward) and action.append_forwarded_host
+        self._counts = host.attempt_count_in_response
+        self._body: Body | None = compile_body(action.format) if isinstance(action, DirectResponse) else None
         self._requests: tuple[EditPlan, ...] = tuple(
             level.request for level in levels if level is not None and level.request is not None
         )
@@ -136,11 +147,10 @@ class RouteRewrite:
         elif isinstance(action, Redirect) and (action.prefix_rewrite or action.regex_rewrite):
             self._path = _PathRewrite(route, action.prefix_rewrite or "", action.regex_rewrite)
         self._plain = self._changes_nothing()
-        self.edits_responses = bool(self._responses) or any(
-            level.response for level in self._weights.values()
+        self._sends_as_made = self._plain and all(share.host_rewrite is None for share in route.shares)
+        self.edits_responses = (
+            bool(self._responses) or self._counts or any(level.response for level in self._weights.values())
         )
-        own = (compile_edits(route.edits), *self._weights.values())
-        self.notes = tuple(note for level in own if level is not None for note in level.notes)
 
     def _changes_nothing(self) -> bool:
         return not (self._requests or self._weights) and self._host is None and self._path is None
@@ -221,6 +231,17 @@ class RouteRewrite:
         new.headers = Headers(new.headers.raw)
         return new
 
+    def sent(self, head: Head) -> Head:
+        """``head``, as this route made it, as it is sent: white space around a value is not part of it (RFC 9110, 5.5).
+        Formats of the response's edits still see it, as in Envoy.
+        """
+        if self._sends_as_made or not (_padded(head.authority.encode("latin-1", "replace")) or _pads(head)):
+            return head
+        new = head.copy()
+        new.authority = head.authority.strip()
+        _trim(new.headers.raw)
+        return new
+
     def response_edits(
         self, weight: ClusterWeight | None, headers: Headers, ctx: ResponseContext | None = None
     ) -> Headers | None:
@@ -229,9 +250,10 @@ class RouteRewrite:
             return None
         level = self._weights.get(id(weight)) if weight is not None and self._weights else None
         own = level.response if level is not None else None
-        if own is None and not self._responses:
-            return None
         context = ctx or ResponseContext()
+        counts = self._counts and context.attempts > 0
+        if own is None and not self._responses and not counts:
+            return None
         head = context.request or Head("", "", "", "")
         values = Values(
             head, cluster=context.cluster, route=self._route.name, virtual_host=self._virtual_host
@@ -242,18 +264,36 @@ class RouteRewrite:
         values.response = lines
         for plan in self._responses if own is None else (own, *self._responses):
             plan.apply(lines, values)
+        if counts:
+            set_line(lines, _ATTEMPT_COUNT, str(context.attempts).encode())
+        _trim(lines)
         return Headers(lines)
 
-    def direct_response(self, head: Head) -> Response:
+    def direct_response(self, head: Head, replies: Replies = PLAIN) -> Response:
         """The response that the route orders (RA-04)."""
         action = self._route.action
         assert isinstance(action, DirectResponse)
         lines: tuple[tuple[str, str], ...] = ()
         if action.status == 201 or 300 <= action.status < 400:
             lines = (("location", f"{head.scheme}://{own_host(head, head.scheme, '')}{head.path}"),)
-        return self._local(head, Response(action.status, lines, action.body), action.content_type)
+        reply = Reply(
+            head,
+            Response(action.status, lines, action.body),
+            content_type=action.content_type,
+            route=self._route.name,
+        )
+        made = self._body
+        if made is None:
+            return replies.give(self._edited(reply))
+        values = Values(head, cluster="", route=self._route.name, virtual_host="")
+        values.body = reply.body
+        reply.body = made.render(values)
+        self._edited(reply)
+        if made.content_type != _TEXT:
+            reply.set(b"content-type", made.content_type)
+        return replies.give(reply)
 
-    def redirect(self, head: Head) -> Response:
+    def redirect(self, head: Head, replies: Replies = PLAIN) -> Response:
         """The redirect that the route orders (RA-04)."""
         action = self._route.action
         assert isinstance(action, Redirect)
@@ -263,11 +303,26 @@ class RouteRewrite:
             head, old = head.copy(), head.path
             set_line(head.headers.raw, _ORIGINAL_PATH, old.encode("latin-1", "replace"))
             head.path = path
-        return self._local(head, Response(action.status, (("location", location(action, head)),)))
+        response = Response(action.status, (("location", location(action, head)),))
+        return replies.give(self._edited(Reply(head, response, route=self._route.name)))
 
-    def failure_reply(self, weight: ClusterWeight | None, head: Head, response: Response) -> Response:
-        """``response``, which tells of a failure on this route, as a sidecar gives it: with the route's response edits."""
-        return self._local(head, response, weight=weight)
+    def failure_reply(
+        self,
+        weight: ClusterWeight | None,
+        head: Head,
+        response: Response,
+        replies: Replies = PLAIN,
+        *,
+        cluster: str = "",
+        endpoint: str = "",
+        flags: str = "",
+        attempts: int = 0,
+    ) -> Response:
+        """``response``, which tells of a failure on this route, as a sidecar gives it: with the route's response edits.
+        ``flags`` are Envoy's for the failure; ``attempts``: how many were made, the one counted that could not be.
+        """
+        reply = Reply(head, response, route=self._route.name, cluster=cluster, endpoint=endpoint, flags=flags)
+        return replies.give(self._edited(reply, weight, attempts))
 
     def _rewritten_host(self, head: Head) -> str:
         rewrite = self._host
@@ -288,15 +343,20 @@ class RouteRewrite:
             return self._host_regex.replace_all(path_only(head.path), rewrite.regex.substitution)
         return ""
 
-    def _local(
-        self, head: Head, response: Response, content_type: str = "", weight: ClusterWeight | None = None
-    ) -> Response:
-        """A response of our own gets the route's response edits, as any other."""
-        context = ResponseContext(head, status=response.status, code=0)
-        edited = self.response_edits(weight, Headers.of(*response.headers), context)
+    def _edited(self, reply: Reply, weight: ClusterWeight | None = None, attempts: int = 0) -> Reply:
+        """A reply of our own gets the route's response edits, as any response."""
+        context = ResponseContext(
+            reply.head,
+            status=reply.status,
+            code=0,
+            cluster=reply.cluster,
+            endpoint=reply.endpoint,
+            attempts=attempts,
+        )
+        edited = self.response_edits(weight, Headers(reply.lines), context)
         if edited is not None:
-            response = Response(response.status, tuple(edited), response.body)
-        return local_reply(head, response, content_type)
+            reply.lines = edited.raw
+        return reply
 
 
 def compile_rewrite(
@@ -305,6 +365,20 @@ def compile_rewrite(
     """``outer``: the compiled edits of virtual host and route configuration."""
     levels = (compile_edits(route.edits), *outer)
     return RouteRewrite(route, host, levels[::-1] if config.most_specific_wins else levels)
+
+
+def _padded(value: bytes) -> bool:
+    return bool(value) and (value[0] in _SPACE or value[-1] in _SPACE)
+
+
+def _pads(head: Head) -> bool:
+    return any(_padded(value) for _, value in head.headers.raw)
+
+
+def _trim(lines: Lines) -> None:
+    for at, (name, value) in enumerate(lines):
+        if _padded(value):
+            lines[at] = (name, value.strip())
 
 
 def _named_cluster(head: Head, header: str) -> str:

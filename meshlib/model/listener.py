@@ -6,21 +6,38 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from meshlib.model.address import Address
+from meshlib.model.replies import LocalReplies
 from meshlib.model.route import RouteConfiguration
 
-__all__ = ["ChainMatch", "FilterChain", "FilterKind", "HttpFilter", "HttpManager", "Listener"]
+__all__ = [
+    "ChainMatch",
+    "EscapedSlashes",
+    "FilterChain",
+    "FilterKind",
+    "HttpFilter",
+    "HttpManager",
+    "Listener",
+]
+
+
+class EscapedSlashes(StrEnum):
+    """Envoy ``PathWithEscapedSlashesAction``: what becomes of a path with an escaped slash or backslash."""
+
+    KEEP = "keep"
+    REJECT = "reject"
+    REDIRECT = "redirect"
+    FORWARD = "forward"
 
 
 class FilterKind(StrEnum):
-    """What a filter is to a client. GUARD: it decides who may pass, and it is not known how. WRAPPER: it becomes a
-    guard where a route configuration puts one into it. NETWORK: a guard before the connection manager, which no route
-    switches.
+    """What a filter is to a client. GUARD: it decides who may pass, and it is not known how. NETWORK: a guard before the
+    connection manager, which no route switches. OTHER: not honoured; a route configuration may put a guard into it.
     """
 
     ROUTER = "router"
     GUARD = "guard"
-    WRAPPER = "wrapper"
     NETWORK = "network"
+    OTHER = "other"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +53,9 @@ class HttpFilter:
 class HttpManager:
     """``HttpConnectionManager``: ``routes`` inline, or the route configuration named ``route_name`` (linked into
     ``routes`` once it is known). Times in seconds; None: not set.
+
+    ``scheme``: every call counts as one of it. ``server_name``: what replies of the listener's own say in ``server``;
+    ``keeps_server``: unless they say something already. ``user_agent``: calls say whose they are (``add_user_agent``).
     """
 
     route_name: str = ""
@@ -47,6 +67,14 @@ class HttpManager:
     strip_matching_port: bool = False
     merge_slashes: bool = False
     normalize_path: bool = False
+    escaped_slashes: EscapedSlashes = EscapedSlashes.KEEP
+    strip_trailing_dot: bool = False
+    scheme: str = ""
+    user_agent: bool = False
+    forwarded_port: bool = False
+    server_name: str = ""
+    keeps_server: bool = False
+    local_replies: LocalReplies | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from meshlib.model.body import BodyFormat
 from meshlib.model.match import RouteMatch
 from meshlib.model.policy import HashPolicy, RetryPolicy
 
@@ -167,6 +168,7 @@ class DirectResponse:
     status: int
     body: bytes = b""
     content_type: str = ""
+    format: BodyFormat | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,5 +220,6 @@ class RouteConfiguration:
     mirrors: tuple[Mirror, ...] = ()
     most_specific_wins: bool = False
     ignore_port: bool = False
+    ignore_path_parameters: bool = False
     filters: tuple[FilterSwitch, ...] = ()
     validate_clusters: bool = True

@@ -15,6 +15,7 @@ from meshlib.model.route import (
 )
 from meshlib.xds.decode.guards import switches
 from meshlib.xds.decode.headers import header_edits
+from meshlib.xds.decode.replies import body_format, inline_body
 from meshlib.xds.decode.report import Report, join
 from meshlib.xds.decode.retry import hash_policies, retry_policy
 from meshlib.xds.decode.values import header_name, header_value, number, rewrite, runtime_fraction, seconds
@@ -193,14 +194,8 @@ def _redirect(message: WireMessage, path: str, report: Report) -> Redirect:
 def _direct_response(message: WireMessage, path: str, report: Report) -> DirectResponse:
     if not 200 <= message.status <= 599:
         report.problem(join(path, "status"), f"must be 200 to 599, not {message.status}")
-    which = message.body.WhichOneof("specifier") if message.HasField("body") else None
-    if which is None and message.HasField("body"):
-        report.problem(join(path, "body"), "one of filename, inline_bytes and inline_string must be set")
-    if which == "filename":
-        report.problem(join(path, "body.filename"), "a body from a file is not supported")
-    body = b""
-    if which == "inline_bytes":
-        body = bytes(message.body.inline_bytes)
-    elif which == "inline_string":
-        body = str(message.body.inline_string).encode()
-    return DirectResponse(int(message.status), body)
+    return DirectResponse(
+        int(message.status),
+        inline_body(message, "body", path, report) or b"",
+        format=body_format(message, "body_format", path, report),
+    )

@@ -17,13 +17,12 @@ from dataclasses import dataclass, field
 from meshlib.model.listener import FilterKind, HttpFilter
 from meshlib.model.route import RouteConfiguration
 from meshlib.xds import schema
-from meshlib.xds.decode.guards import filter_type, is_guard, is_wrapper
+from meshlib.xds.decode.guards import ROUTER, filter_type, is_guard
 from meshlib.xds.decode.report import Report, join, walk
 from meshlib.xds.schema import WireMessage
 
 __all__ = ["GUARDS_HERE", "HttpFilters", "http_filters", "label"]
 
-ROUTER = "envoy.extensions.filters.http.router.v3.Router"
 FAULT = "envoy.extensions.filters.http.fault.v3.HTTPFault"
 _FAULT_NAMES = frozenset({"envoy.filters.http.fault", "envoy.fault"})
 GUARDS_HERE = "decides who may pass, and is not supported"
@@ -64,11 +63,14 @@ def http_filters(
         seen.add(name)
         if item.disabled and index == last:
             report.problem(join(here, "disabled"), "the last filter must not be disabled")
-        if _guarded(item, here, report, made, routes, target=target) or item.disabled:
+        if _guarded(item, here, report, made, routes, target=target):
+            continue
+        if item.disabled:
+            made.found.append(HttpFilter(name, FilterKind.OTHER, True))
             continue
         router = _router(item, here, report)
+        made.found.append(HttpFilter(name, FilterKind.ROUTER if router else FilterKind.OTHER))
         if router:
-            made.found.append(HttpFilter(name, FilterKind.ROUTER))
             _behind_router(item, here, report, made, routes, target=target)
         else:
             _other(item, here, report, target=target)
@@ -90,8 +92,6 @@ def _guarded(
     """Whether the filter is a guard; then it has been kept, or refused."""
     name = str(item.name)
     if not is_guard(item):
-        if is_wrapper(item):
-            made.found.append(HttpFilter(name, FilterKind.WRAPPER))
         return False
     if target and item.is_optional:
         report.ignore(path, label(item))

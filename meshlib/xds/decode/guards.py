@@ -7,8 +7,8 @@ decides), credentials that are added for the callee to judge. Programs (Lua, Was
 anything; in meshes they mostly measure and edit, and nothing of them says which kind they are: they are reported, and
 refuse nothing.
 
-A wrapper (a match delegate, a composite) runs other filters that are named somewhere inside of it: it is a guard if
-the type of one is.
+A filter that runs others (a match delegate, a composite, a filter chain) names their types somewhere inside: it is a guard
+if one of them is.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from meshlib.model.route import FilterSwitch
 from meshlib.xds import schema
 from meshlib.xds.schema import WireMessage
 
-__all__ = ["filter_type", "is_guard", "is_wrapper", "switches"]
+__all__ = ["ROUTER", "filter_type", "is_guard", "switches"]
 
+ROUTER = "envoy.extensions.filters.http.router.v3.Router"
 _TYPED_STRUCTS = frozenset({"xds.type.v3.TypedStruct", "udpa.type.v1.TypedStruct"})
 #: A part of a type's name, of any version: `envoy.extensions.filters.http.rbac.v3.RBAC`, `…http.jwt_authn.v2alpha…`.
 _KINDS = frozenset(
@@ -40,11 +41,12 @@ _KINDS = frozenset(
 _CILIUM = frozenset({"cilium.L7Policy", "cilium.NetworkFilter"})
 _NAMES = frozenset({"cilium.l7policy", "cilium.network", "istio_authn", "jwt-auth"})
 _NAME_STARTS = ("envoy.filters.http.", "envoy.filters.network.", "envoy.")
+#: What it is that they run comes with their configuration.
 _WRAPPERS = frozenset(
     {
         "envoy.extensions.common.matching.v3.ExtensionWithMatcher",
-        "envoy.extensions.common.matching.v3.ExtensionWithMatcherPerRoute",
         "envoy.extensions.filters.http.composite.v3.Composite",
+        "envoy.extensions.filters.http.filter_chain.v3.FilterChainConfig",
     }
 )
 _INSIDE = tuple(f".{kind}.v".encode() for kind in sorted(_KINDS))
@@ -75,11 +77,6 @@ def is_guard(item: WireMessage) -> bool:
     if which == "config_discovery":
         return _discovers_guard(str(item.name), item.config_discovery)
     return _guards(str(item.name), item.typed_config if which == "typed_config" else None)
-
-
-def is_wrapper(item: WireMessage) -> bool:
-    """Whether what the filter does is chosen inside of its configuration."""
-    return item.WhichOneof("config_type") == "typed_config" and filter_type(item.typed_config) in _WRAPPERS
 
 
 def switches(owner: WireMessage) -> tuple[FilterSwitch, ...]:
@@ -124,10 +121,10 @@ def _guards(name: str, outer: WireMessage | None) -> bool:
     kind = filter_type(outer) if outer is not None else ""
     if not kind or kind.startswith("google.protobuf."):
         return _name_guards(name)
-    if outer is not None and kind in _WRAPPERS:
-        # An Any inside has its type's name in plain bytes, however deep it is.
-        return any(part in outer.value for part in _INSIDE)
-    return _type_guards(kind)
+    if kind == ROUTER:
+        return False  # the filters inside are behind it: `decode.filters` looks at each
+    # An Any inside has its type's name in plain bytes, however deep it is.
+    return _type_guards(kind) or (outer is not None and any(part in outer.value for part in _INSIDE))
 
 
 def _type_guards(kind: str) -> bool:

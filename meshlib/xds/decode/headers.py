@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from meshlib.core.formats import check_format
+from meshlib.core.formats import check_format, compile_format
 from meshlib.model.route import NO_EDITS, Edit, EditAction, HeaderEdits
 from meshlib.xds.decode.report import Report, join
 from meshlib.xds.decode.values import header_name, header_value, is_header_name
 from meshlib.xds.schema import WireMessage
 
-__all__ = ["header_edits"]
+__all__ = ["added", "header_edits"]
 
 _ACTIONS = {
     0: EditAction.APPEND,
@@ -30,14 +30,15 @@ def header_edits(owner: WireMessage, path: str, report: Report) -> HeaderEdits:
         return NO_EDITS
     request_add, request_remove, response_add, response_remove = _FIELDS
     return HeaderEdits(
-        _added(owner, request_add, path, report),
+        added(owner, request_add, path, report),
         _removed(owner, request_remove, path, report),
-        _added(owner, response_add, path, report),
+        added(owner, response_add, path, report),
         _removed(owner, response_remove, path, report),
     )
 
 
-def _added(owner: WireMessage, field: str, path: str, report: Report) -> tuple[Edit, ...]:
+def added(owner: WireMessage, field: str, path: str, report: Report) -> tuple[Edit, ...]:
+    """The HeaderValueOptions in `field`."""
     made = (
         _edit(option, f"{join(path, field)}[{index}]", report)
         for index, option in enumerate(getattr(owner, field))
@@ -61,17 +62,14 @@ def _edit(option: WireMessage, path: str, report: Report) -> Edit:
 
 
 def _value(header: WireMessage, path: str, report: Report) -> str:
-    """The value's format text. Envoy refuses a format that it cannot read."""
-    raw = header.raw_value
-    try:
-        value = raw.decode() if raw else str(header.value)
-    except UnicodeDecodeError:
-        report.problem(join(path, "header.raw_value"), "is not UTF-8, which is all that can be sent here")
-        return ""
-    header_value(value, join(path, "header.value"), report)
+    """The value's format text. Envoy refuses a format that it cannot read, and does not look at `raw_value` here."""
+    place = join(path, "header.value")
+    value = header_value(str(header.value), place, report)
     wrong = check_format(value)
     if wrong is not None:
-        report.problem(join(path, "header.raw_value" if raw else "header.value"), wrong)
+        report.problem(place, wrong)
+    for name in compile_format(value).unsupported if wrong is None else ():
+        report.ignore(place, f"%{name}% has no value in a client")
     return value
 
 

@@ -14,15 +14,24 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from meshlib.model.address import Address
-from meshlib.model.listener import ChainMatch, FilterChain, FilterKind, HttpFilter, HttpManager, Listener
+from meshlib.model.listener import (
+    ChainMatch,
+    EscapedSlashes,
+    FilterChain,
+    FilterKind,
+    HttpFilter,
+    HttpManager,
+    Listener,
+)
 from meshlib.model.route import RouteConfiguration
 from meshlib.xds.decode.address import cidr, numeric
 from meshlib.xds.decode.cluster import config_source
 from meshlib.xds.decode.filters import GUARDS_HERE, http_filters, label
 from meshlib.xds.decode.guards import filter_type, is_guard
+from meshlib.xds.decode.replies import local_replies
 from meshlib.xds.decode.report import Report, join, walk
 from meshlib.xds.decode.route import route_configuration
-from meshlib.xds.decode.values import boolean, number, seconds, unpacked
+from meshlib.xds.decode.values import boolean, header_value, number, seconds, unpacked
 from meshlib.xds.schema import WireMessage
 
 __all__ = ["VIEWS", "listener"]
@@ -35,6 +44,14 @@ _INBOUND = 1
 #: The place and the words of each guard that covers a whole filter chain.
 _Covering = list[tuple[str, str]]
 _MAX_PORT = 65535
+_ESCAPED_SLASHES = {
+    0: EscapedSlashes.KEEP,
+    1: EscapedSlashes.KEEP,
+    2: EscapedSlashes.REJECT,
+    3: EscapedSlashes.REDIRECT,
+    4: EscapedSlashes.FORWARD,
+}
+_PASS_THROUGH = 2
 
 
 def listener(message: WireMessage, path: str, report: Report, view: str = "auto") -> Listener:
@@ -204,6 +221,10 @@ def _manager(
     filters = http_filters(message, path, report, routes, target=target)
     if target:
         _no_forwarded_addresses(message, path, report)
+    slashes = _ESCAPED_SLASHES.get(message.path_with_escaped_slashes_action)
+    if slashes is None:
+        place = join(path, "path_with_escaped_slashes_action")
+        report.problem(place, f"{message.path_with_escaped_slashes_action} is not known")
     common = message.common_http_protocol_options
     here = join(path, "common_http_protocol_options")
     manager = HttpManager(
@@ -216,8 +237,33 @@ def _manager(
         strip_matching_port=bool(message.strip_matching_host_port),
         merge_slashes=bool(message.merge_slashes),
         normalize_path=boolean(message, "normalize_path", False),
+        escaped_slashes=slashes or EscapedSlashes.KEEP,
+        strip_trailing_dot=bool(message.strip_trailing_host_dot),
+        scheme=_scheme(message, path, report),
+        user_agent=boolean(message, "add_user_agent", False),
+        forwarded_port=bool(message.append_x_forwarded_port),
+        server_name=_server_name(message, path, report),
+        keeps_server=bool(message.server_header_transformation),
+        local_replies=local_replies(message, path, report),
     )
     return manager, filters.covering
+
+
+def _scheme(message: WireMessage, path: str, report: Report) -> str:
+    held = message.scheme_header_transformation
+    if held.WhichOneof("transformation") != "scheme_to_overwrite":
+        return ""
+    if held.scheme_to_overwrite not in ("http", "https"):
+        place = join(path, "scheme_header_transformation.scheme_to_overwrite")
+        report.problem(place, f"must be http or https, not {held.scheme_to_overwrite[:20]!r}")
+    return str(held.scheme_to_overwrite)
+
+
+def _server_name(message: WireMessage, path: str, report: Report) -> str:
+    """What replies of our own say; a response of an endpoint has its own."""
+    if message.server_header_transformation == _PASS_THROUGH:
+        return ""
+    return header_value(str(message.server_name), join(path, "server_name"), report)
 
 
 def _routes(message: WireMessage, path: str, report: Report) -> tuple[RouteConfiguration | None, str]:

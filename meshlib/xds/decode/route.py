@@ -31,6 +31,7 @@ def route_configuration(message: WireMessage, path: str, report: Report) -> Rout
         mirrors=mirrors(message, path, report),
         most_specific_wins=bool(message.most_specific_header_mutations_wins),
         ignore_port=bool(message.ignore_port_in_host_matching),
+        ignore_path_parameters=bool(message.ignore_path_parameters_in_path_matching),
         filters=switches(message),
         validate_clusters=boolean(message, "validate_clusters", True),
     )

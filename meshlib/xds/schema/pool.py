@@ -37,6 +37,7 @@ ROOT = "meshlib.wire"
 OPAQUE = f"{ROOT}.Opaque"
 
 ALIASES: Mapping[str, str] = {
+    "accesslog": "envoy.config.accesslog.v3",
     "cluster": "envoy.config.cluster.v3",
     "core": "envoy.config.core.v3",
     "dns": "envoy.extensions.clusters.common.dns.v3",

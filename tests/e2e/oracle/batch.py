@@ -7,22 +7,26 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
-from meshlib.model.listener import HttpManager
-from meshlib.model.route import RouteConfiguration
+from meshlib.core.resolution import Resolution
+from meshlib.core.resolve import Rules, compile_view
+from meshlib.model.snapshot import Part, Snapshot
 from meshlib.testing import build
 from meshlib.testing.control_plane import ControlPlane
 from meshlib.xds import decode, schema
 from tests.e2e.oracle.compare import UPSTREAM_HEADERS
 from tests.e2e.oracle.envoy_process import EnvoyProcess, Ports
 from tests.e2e.oracle.exchange import Upstreams
-from tests.e2e.oracle.tables import CLUSTERS, Json, make_manager, make_table
+from tests.e2e.oracle.managers import make_filters, make_manager
+from tests.e2e.oracle.tables import CLUSTERS, Json, make_table
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Batch", "Tally", "manager_of", "model_of"]
+__all__ = ["NODE", "Batch", "Tally", "resolution_of"]
 
-_ROUTES = "envoy.config.route.v3.RouteConfiguration"
+_LISTENER = "envoy.config.listener.v3.Listener"
+#: Whose calls they are, to Envoy and to meshlib: cluster and id.
+NODE = ("oracle", "oracle")
 
 
 @dataclass(slots=True)
@@ -38,22 +42,19 @@ class Tally:
         return f"{len(self.differences)} of {self.compared} exchanges differ:\n{shown}"
 
 
-def model_of(table: Json) -> RouteConfiguration:
-    """The table as meshlib reads it."""
-    fields = {name: value for name, value in table.items() if name != "@type"}
-    found = decode.route(schema.from_json(_ROUTES, fields).SerializeToString())
-    assert found.value is not None, f"{table['name']}: {found.problems}"
-    return found.value
-
-
-def manager_of(seed: int) -> HttpManager:
-    """What stands before the table, as meshlib reads it."""
-    fields = make_manager(seed)
-    return HttpManager(
-        strip_any_port="strip_any_host_port" in fields,
-        merge_slashes="merge_slashes" in fields,
-        normalize_path="normalize_path" in fields,
+def resolution_of(seed: int, table: Json, port: int = 80) -> Resolution:
+    """The listener with its table, as meshlib reads and compiles them."""
+    made = build.listener(
+        f"listener-{seed}",
+        table,
+        address=f"127.0.0.1:{port}",
+        manager=make_manager(seed),
+        filters=make_filters(seed),
     )
+    found = decode.listener(schema.from_json(_LISTENER, build.without_type(made)).SerializeToString())
+    assert found.value is not None, f"{table['name']}: {found.problems}"
+    view = compile_view(Snapshot((Part("xds", sidecar=(found.value,)),)), Rules(node=NODE))
+    return view.resolve("http", "127.0.0.1", port, "")
 
 
 class Batch:
@@ -92,7 +93,11 @@ class Batch:
         ]
         listeners = [
             build.listener(
-                f"listener-{seed}", f"table-{seed}", address=f"127.0.0.1:{port}", manager=make_manager(seed)
+                f"listener-{seed}",
+                f"table-{seed}",
+                address=f"127.0.0.1:{port}",
+                manager=make_manager(seed),
+                filters=make_filters(seed),
             )
             for seed, port in self.ports.items()
         ]

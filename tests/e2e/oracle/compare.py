@@ -6,16 +6,17 @@ Each allowed difference is named here and stands, with its reason, in docs/diffe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 
+from meshlib.core.answers import own_answer
 from meshlib.core.lines import ONE_LINE_REQUEST, ONE_LINE_RESPONSE, add_line
-from meshlib.core.match import CompiledRoutes, Match
-from meshlib.core.normalize import normalized
-from meshlib.core.replies import local_reply
+from meshlib.core.match import Match
+from meshlib.core.replies import PLAIN
+from meshlib.core.resolution import Resolution
 from meshlib.core.rewrite import ResponseContext
 from meshlib.model.call import Head, Response
 from meshlib.model.headers import Headers
-from meshlib.model.listener import HttpManager
 from meshlib.model.match import HeaderMatch
 from meshlib.model.route import Action, ClusterWeight, DirectResponse, Forward, HeaderEdits, Redirect
 from tests.e2e.oracle.exchange import Arrived, Exchange, Request
@@ -58,16 +59,20 @@ _REDIRECT_FIELDS = (
     "regex_rewrite",
     "strip_query",
 )
+_ENVOY = "envoy"
 _FRAMING = ("content-length", "transfer-encoding", "connection")
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """One outcome that the configuration allows for a request, and the match that led to it."""
+    """One outcome that the configuration allows for a request, and the match that led to it. ``marks``: what the listener
+    had a part in.
+    """
 
     exchange: Exchange
     match: Match | None
     weight: ClusterWeight | None = None
+    marks: tuple[str, ...] = ()
 
 
 def _on_the_wire(request: Request) -> Headers:
@@ -79,36 +84,74 @@ def head_of(request: Request) -> Head:
     return Head(request.method, "http", request.authority, request.path, _on_the_wire(request))
 
 
-def expectations(
-    routes: CompiledRoutes, manager: HttpManager, request: Request, upstreams: dict[str, str]
-) -> list[Expected]:
+def expectations(resolution: Resolution, request: Request, upstreams: dict[str, str]) -> list[Expected]:
     """Every outcome that some draw of the dice gives. ``upstreams``: address of each cluster's endpoint."""
-    seen_by_routes = normalized(head_of(request), manager)
-    request = replace(request, authority=seen_by_routes.authority, path=seen_by_routes.path)
+    asked = head_of(request)
+    head = resolution.seen(asked)
+    assert resolution.routes is not None
     seen: dict[int, Match | None] = {}
     for drawn in (0.0, 0.2, 0.3, 0.6, 0.999999):
-        match = routes.match(head_of(request), _always(drawn))
+        match = resolution.routes.match(head, _always(drawn))
         seen[id(match)] = match
-    return [outcome for match in seen.values() for outcome in _outcomes(match, request, upstreams)]
+    changed = (
+        name for name in ("path", "authority", "scheme") if getattr(asked, name) != getattr(head, name)
+    )
+    added = {name for name, _ in head.headers} - {name for name, _ in asked.headers}
+    marks = (*(f"listener's {name}" for name in changed), *(f"listener's {name}" for name in added))
+    return [
+        replace(outcome, marks=(*outcome.marks, *marks))
+        for match in seen.values()
+        for outcome in _outcomes(resolution, asked, head, match, len(request.body), upstreams)
+    ]
 
 
 def _always(value: float) -> Callable[[], float]:
     return lambda: value
 
 
-def _outcomes(match: Match | None, request: Request, upstreams: dict[str, str]) -> Iterator[Expected]:
-    if match is None:
-        yield Expected(_local(local_reply(head_of(request), Response(404))), None)
+def _outcomes(
+    resolution: Resolution,
+    asked: Head,
+    head: Head,
+    match: Match | None,
+    length: int,
+    upstreams: dict[str, str],
+) -> Iterator[Expected]:
+    answer = own_answer(resolution, asked, head, match, None)
+    if answer is not None:
+        response, words = answer
+        marks = ["escaped slash"] if "escaped slash" in words else []
+        marks = [f"{mark} {response.status}" for mark in marks]
+        if resolution.replies is not PLAIN:
+            plain = own_answer(_plain(resolution), asked, head, match, None)
+            assert plain is not None
+            marks += _rewritten(response, plain[0])
+        yield Expected(_local(response), match, marks=tuple(marks))
         return
+    assert match is not None
     action = match.route.action
-    head = head_of(request)
-    if isinstance(action, DirectResponse):
-        yield Expected(_local(match.compiled.direct_response(head)), match)
-    elif isinstance(action, Redirect):
-        yield Expected(_local(match.compiled.redirect(head)), match)
-    elif isinstance(action, Forward):
-        for cluster, weight in _choices(match, action, head):
-            yield Expected(_forwarded(match, action, weight, cluster, request, upstreams), match, weight)
+    assert isinstance(action, Forward)
+    for cluster, weight in _choices(match, action, head):
+        sent = _forwarded(resolution, match, action, weight, cluster, head, length, upstreams)
+        yield Expected(sent, match, weight)
+
+
+def _plain(resolution: Resolution) -> Resolution:
+    """As if the listener made nothing of its replies."""
+    made = copy(resolution)
+    made.replies = PLAIN
+    return made
+
+
+def _rewritten(one: Response, plain: Response) -> Iterator[str]:
+    if one.status != plain.status:
+        yield "reply's status"
+    if one.body != plain.body:
+        kind = "json" if one.body.endswith(b"}\n") else "text"
+        yield f"reply's body as {kind}"
+    yield from (
+        f"reply's {name}" for name in {name for name, _ in one.headers} - {n for n, _ in plain.headers}
+    )
 
 
 def _choices(match: Match, action: Forward, head: Head) -> Iterator[tuple[str, ClusterWeight | None]]:
@@ -127,31 +170,27 @@ def _local(response: Response) -> Exchange:
 
 
 def _forwarded(
+    resolution: Resolution,
     match: Match,
     action: Forward,
     weight: ClusterWeight | None,
     cluster: str,
-    request: Request,
+    head: Head,
+    length: int,
     upstreams: dict[str, str],
 ) -> Exchange:
     if cluster not in upstreams:
-        return _local(
-            match.compiled.failure_reply(weight, head_of(request), Response(action.not_found_status))
-        )
-    sent = match.compiled.request_head(weight, head_of(request), cluster=cluster)
+        told = Response(action.not_found_status)
+        return _local(match.compiled.failure_reply(weight, head, told, resolution.replies, flags="NC"))
+    sent = match.compiled.request_head(weight, head, cluster=cluster)
     sent = match.compiled.auto_host(sent, CLUSTERS[cluster])
-    arrived = Arrived(
-        cluster,
-        sent.method,
-        sent.authority,
-        sent.path,
-        tuple((name.lower(), value) for name, value in sent.headers),
-        len(request.body),
-    )
-    lines = Headers.of(("content-type", "application/json"), *UPSTREAM_HEADERS)
-    context = ResponseContext(sent, status=200, cluster=cluster, endpoint=upstreams[cluster])
-    edited = match.compiled.response_edits(weight, lines, context)
-    return Exchange(200, tuple(edited if edited is not None else lines), b"", arrived)
+    wire = match.compiled.sent(sent)
+    lines = tuple((name.lower(), value) for name, value in wire.headers)
+    arrived = Arrived(cluster, wire.method, wire.authority, wire.path, lines, length)
+    answered = Headers.of(("content-type", "application/json"), *UPSTREAM_HEADERS)
+    context = ResponseContext(sent, status=200, cluster=cluster, endpoint=upstreams[cluster], attempts=1)
+    edited = match.compiled.response_edits(weight, answered, context)
+    return Exchange(200, tuple(edited if edited is not None else answered), b"", arrived)
 
 
 def normal(exchange: Exchange) -> Exchange:
@@ -159,7 +198,10 @@ def normal(exchange: Exchange) -> Exchange:
     arrived = exchange.arrived
     if arrived is not None:
         arrived = replace(arrived, headers=_lines(arrived.headers, ALLOWED_REQUEST, ONE_LINE_REQUEST))
-    headers = _lines(exchange.headers, ALLOWED_RESPONSE, ONE_LINE_RESPONSE)
+    allowed = dict(ALLOWED_RESPONSE)
+    if arrived is None and ("server", _ENVOY) not in exchange.headers:
+        del allowed["server"]  # a name that the configuration gives, in a reply that is Envoy's own
+    headers = _lines(exchange.headers, allowed, ONE_LINE_RESPONSE)
     return replace(exchange, headers=headers, arrived=arrived)
 
 
@@ -208,10 +250,19 @@ def _short(value: object) -> str:
 
 def tags(one: Expected) -> Iterator[str]:
     """What of a configuration had a part in this outcome."""
+    yield from one.marks
     match = one.match
     if match is None:
         yield "no route"
         return
+    if match.virtual_host.attempt_count_in_response and one.exchange.arrived is not None:
+        yield "attempts told"
+    if (
+        match.config.ignore_path_parameters
+        and one.exchange.arrived is not None
+        and ";" in one.exchange.arrived.path
+    ):
+        yield "path parameters ignored"
     wanted = match.route.match
     yield f"path {wanted.path.kind.value}{'' if wanted.path.case_sensitive else ' any case'}"
     yield from (f"header {tag}" for item in wanted.headers for tag in _header_tags(item))

@@ -6,6 +6,7 @@ import random
 from typing import Any
 
 from tests.e2e.oracle.exchange import Request
+from tests.e2e.oracle.managers import make_manager
 from tests.e2e.oracle.tables import (
     HEADER_VALUES,
     PSEUDO_VALUES,
@@ -13,7 +14,6 @@ from tests.e2e.oracle.tables import (
     QUERY_VALUES,
     SEGMENTS,
     Json,
-    make_manager,
 )
 
 __all__ = ["make_requests"]
@@ -37,11 +37,9 @@ def make_requests(table: Json, seed: int, count: int) -> list[Request]:
     always does.
     """
     maker = _Maker(random.Random(f"requests/{seed}"), table)
-    maker.odd = (
-        ("//",)
-        if "normalize_path" not in make_manager(seed)
-        else ("//", "/./", "/x/../", "/%2e/", "/%7E/../")
-    )
+    maker.odd = ("//", "/%2F", "/a%2fb/", "/a%5Cb/", "/;v=1/")
+    if "normalize_path" in make_manager(seed):
+        maker.odd += ("/./", "/x/../", "/%2e/", "/%7E/../", "/x%2f..%2f")
     return [maker.request() for _ in range(count)]
 
 
@@ -77,6 +75,8 @@ class _Maker:
             lines.append(rng.choice(lines))
         if rng.random() < 0.1:
             lines.append(("x-forwarded-host", rng.choice(("first.test", f"first.test,{authority}"))))
+        if rng.random() < 0.1:
+            lines.append(("x-forwarded-port", rng.choice(("1", ""))))
         rng.shuffle(lines)
         body = b"some body" if method in ("POST", "PUT") else b""
         return Request(method, authority, path, tuple(lines), body)
@@ -97,6 +97,8 @@ class _Maker:
         if rng.random() < 0.15:
             text = text.upper()
         if rng.random() < 0.1:
+            text += "." if ":" not in text else ""
+        if rng.random() < 0.1:
             text = rng.choice(("shop.test", "api.shop.test", ".shop.test", "nobody.example", "shop."))
         return text
 
@@ -113,8 +115,10 @@ class _Maker:
         if rng.random() < 0.15:
             path = path.swapcase()
         path = path.partition("?")[0]
-        if rng.random() < 0.1:
+        if rng.random() < 0.15:
             path = path.replace("/", rng.choice(self.odd), 1)
+        elif rng.random() < 0.1:
+            path += rng.choice((";v=1", ";v=1/api", ";", "%2F", "%5c"))
         return path if path.startswith("/") else "/" + path
 
     def _query(self, match: Json) -> str:

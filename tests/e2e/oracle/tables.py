@@ -12,6 +12,7 @@ from typing import Any
 from meshlib.testing import build
 
 __all__ = [
+    "ACTIONS",
     "CLUSTERS",
     "HEADER_VALUES",
     "PSEUDO_VALUES",
@@ -111,6 +112,9 @@ HOST_PATTERNS = (
 )
 REQUEST_FORMATS = (
     "plain",
+    "   ",
+    " padded\t",
+    "%REQ(x-missing)% via",
     "",
     "100%%",
     "%REQ(x-user)%",
@@ -134,6 +138,9 @@ REQUEST_FORMATS = (
 )
 RESPONSE_FORMATS = (
     "plain",
+    "   ",
+    " padded\t",
+    "%REQ(x-missing)% via",
     "",
     "%%%%",
     "%RESP(x-up)%",
@@ -160,6 +167,12 @@ REQUEST_NAMES = (
     "x-flag",
 )
 RESPONSE_NAMES = ("x-added", "x-up", "X-Up", "x-multi", "content-type", "set-cookie", "location", "x-late")
+#: Of direct responses: before the route's edits, so that nothing of a response is there yet.
+DIRECT_FORMATS: tuple[Json, ...] = (
+    {"text_format": "{%LOCAL_REPLY_BODY%} %REQ(:path)% %RESPONSE_CODE% %REQ(x-missing)%"},
+    {"text_format": "%LOCAL_REPLY_BODY%!", "content_type": "text/html"},
+    {"json_format": {"path": "%REQ(:path)%", "code": "%RESPONSE_CODE%", "user": "%REQ(x-user)%"}},
+)
 ACTIONS = ("APPEND_IF_EXISTS_OR_ADD", "ADD_IF_ABSENT", "OVERWRITE_IF_EXISTS_OR_ADD", "OVERWRITE_IF_EXISTS")
 UNITS = {"HUNDRED": 100, "TEN_THOUSAND": 10_000, "MILLION": 1_000_000}
 
@@ -312,6 +325,8 @@ class Maker:
             return {"redirect": self.redirect()}
         if which < 0.26:
             return {"direct_response": self.direct_response()}
+        if which < 0.28:
+            return {"non_forwarding_action": {}}
         return {"route": self.forward()}
 
     def forward(self) -> Json:
@@ -334,6 +349,42 @@ class Maker:
             made["auto_host_rewrite"] = self.chance(0.9)
         if self.chance(0.3):
             made["append_x_forwarded_host"] = True
+        if self.chance(0.1):
+            made["timeout"] = self.rng.choice(("0s", "30s"))
+        if self.chance(0.15):
+            made["retry_policy"] = self.retry()
+        return made
+
+    def retry(self) -> Json:
+        """A policy of which nothing here is an occasion: what is tried again is compared elsewhere."""
+        made: Json = {"retry_on": self.rng.choice(("5xx", "gateway-error,reset", "retriable-status-codes"))}
+        if self.chance(0.5):
+            made["num_retries"] = self.rng.randint(0, 3)
+        if self.chance(0.5):
+            made["per_try_timeout"] = "10s"
+        if self.chance(0.3):
+            predicate = "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+            made["retry_host_predicate"] = [
+                {
+                    "name": "envoy.retry_host_predicates.previous_hosts",
+                    "typed_config": build.any_of(predicate),
+                }
+            ]
+        if self.chance(0.3):
+            made["retriable_status_codes"] = [418]
+        if self.chance(0.3):
+            made["retry_back_off"] = {"base_interval": "0.025s", "max_interval": "1s"}
+        if self.chance(0.3):
+            made["rate_limited_retry_back_off"] = {
+                "reset_headers": [
+                    {"name": "retry-after", "format": self.rng.choice(("SECONDS", "UNIX_TIMESTAMP"))}
+                ],
+                "max_interval": "10s",
+            }
+        if self.chance(0.3):
+            made["retriable_headers"] = [{"name": "x-never"}]
+        if self.chance(0.3):
+            made["retriable_request_headers"] = [self.header_match()]
         return made
 
     def _cluster(self) -> Json:
@@ -390,13 +441,18 @@ class Maker:
     def direct_response(self) -> Json:
         made: Json = {"status": self.rng.choice((200, 201, 204, 304, 308, 403, 404, 418, 503))}
         if made["status"] not in (204, 304) and self.chance(0.7):
-            made["body"] = {"inline_string": self.rng.choice(("hello", "caf\u00e9", '{"a": 1}'))}
+            text = self.rng.choice(("hello", "caf\u00e9", '{"a": 1}'))
+            made["body"] = {"inline_string": text} if self.chance(0.8) else {"inline_bytes": "aGk="}
+            if self.chance(0.3):
+                made["body_format"] = self.rng.choice(DIRECT_FORMATS)
         return made
 
     # --- tables ---------------------------------------------------------------------------------------------------
 
     def route(self, name: str) -> Json:
         made = {"match": self.match()} | self.action() | self.edits(0.25)
+        if self.chance(0.04):
+            made["match"]["tls_context"] = {self.rng.choice(("presented", "validated")): self.chance(0.5)}
         if self.chance(0.6):
             made["name"] = name
         return made
@@ -410,19 +466,16 @@ class Maker:
             made["require_tls"] = "ALL"
         if self.chance(0.1):
             made["include_request_attempt_count"] = True
+        if self.chance(0.15):
+            made["include_attempt_count_in_response"] = True
+        if self.chance(0.1):
+            made["retry_policy"] = self.retry()
         return made
 
 
 def _text(value: str) -> str:
     """A value on the wire (a character a byte) as a configuration's text."""
     return value.encode("latin-1").decode("utf-8").strip()
-
-
-def make_manager(seed: int) -> Json:
-    """What the connection manager before the table does to a head."""
-    maker = Maker(random.Random(f"manager/{seed}"))
-    switches = ("merge_slashes", "normalize_path", "strip_any_host_port")
-    return {name: True for name in switches if maker.chance(0.15)}
 
 
 def make_table(seed: int, name: str) -> Json:
@@ -443,4 +496,6 @@ def make_table(seed: int, name: str) -> Json:
         made["most_specific_header_mutations_wins"] = True
     if maker.chance(0.2):
         made["ignore_port_in_host_matching"] = True
+    if maker.chance(0.2):
+        made["ignore_path_parameters_in_path_matching"] = True
     return made

@@ -17,8 +17,7 @@ import httpx
 import pytest
 
 import meshlib
-from meshlib.core.match import compile_routes
-from tests.e2e.oracle.batch import Batch, Tally, manager_of, model_of
+from tests.e2e.oracle.batch import NODE, Batch, Tally, resolution_of
 from tests.e2e.oracle.compare import expectations, normal, tags, words
 from tests.e2e.oracle.exchange import Client, Exchange, Request, described
 from tests.e2e.oracle.requests import make_requests
@@ -36,6 +35,7 @@ def test_envoy_and_clients_do_the_same(seeds, tmp_path):
         mesh = meshlib.Mesh({
             "xds": {"server": batch.control_plane.address, "view": "sidecar"},
             "failures": "respond",
+            "node": {"cluster": NODE[0], "id": NODE[1]},
         })  # fmt: skip
         with mesh:
             _wait_for_all(mesh, batch)
@@ -66,11 +66,11 @@ def _ports_in_force(mesh: meshlib.Mesh) -> set[int]:
 
 def _compare(batch: Batch, seed: int, send: _Send, tally: Tally) -> None:
     """Both must do what the configuration allows; where it leaves one outcome, that is the same one."""
-    routes = compile_routes(model_of(batch.tables[seed]))
+    resolution = resolution_of(seed, batch.tables[seed], batch.ports[seed])
     upstreams = batch.upstreams.addresses
     with Client(batch.ports[seed]) as envoy:
         for request in make_requests(batch.tables[seed], seed, REQUESTS):
-            expected = expectations(routes, manager_of(seed), request, upstreams)
+            expected = expectations(resolution, request, upstreams)
             allowed = [normal(one.exchange) for one in expected]
             batch.upstreams.mark()
             theirs = envoy.send(request, batch.upstreams.latest)

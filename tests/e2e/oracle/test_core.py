@@ -9,8 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from meshlib.core.match import compile_routes
-from tests.e2e.oracle.batch import Batch, Tally, manager_of, model_of
+from tests.e2e.oracle.batch import Batch, Tally, resolution_of
 from tests.e2e.oracle.compare import expectations, normal, tags, words
 from tests.e2e.oracle.exchange import Client
 from tests.e2e.oracle.requests import make_requests
@@ -40,6 +39,11 @@ EVERY_KIND = """
     redirect 301|redirect 302|redirect 303|redirect 307|redirect 308|redirect https|redirect scheme|redirect host
     redirect port|redirect path|redirect prefix_rewrite|redirect regex_rewrite|redirect strip_query
     direct response 200|direct response 201|direct response 308|direct response 404|direct response 503
+    escaped slash 400|escaped slash 307|listener's path|listener's authority|listener's scheme
+    listener's x-forwarded-proto|listener's x-forwarded-port|listener's user-agent
+    listener's x-envoy-downstream-service-cluster|listener's x-envoy-downstream-service-node
+    reply's status|reply's body as text|reply's body as json|reply's server|reply's x-mapped|reply's content-type
+    attempts told|path parameters ignored
 """
 
 
@@ -57,14 +61,14 @@ def test_envoy_and_core_do_the_same(seeds, tmp_path):
 
 
 def _compare(batch: Batch, seed: int, tally: Tally) -> None:
-    routes = compile_routes(model_of(batch.tables[seed]))
+    resolution = resolution_of(seed, batch.tables[seed], batch.ports[seed])
     upstreams = batch.upstreams.addresses
     with Client(batch.ports[seed]) as client:
         for request in make_requests(batch.tables[seed], seed, REQUESTS):
             batch.upstreams.mark()
             got = client.send(request, batch.upstreams.latest)
             wanted = normal(got)
-            expected = expectations(routes, manager_of(seed), request, upstreams)
+            expected = expectations(resolution, request, upstreams)
             same = next((one for one in expected if normal(one.exchange) == wanted), None)
             tally.compared += 1
             if same is None:

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshlib.core.normalize import merged_slashes, normal_path, normalized, stripped
+from meshlib.core.normalize import Entrance, merged_slashes, normal_path, stripped
 from meshlib.model.call import Head
 from meshlib.model.headers import Headers
-from meshlib.model.listener import HttpManager
+from meshlib.model.listener import EscapedSlashes, HttpManager
 
 
 @pytest.mark.parametrize(
@@ -75,12 +75,103 @@ def test_ports(authority, any_port, matching):
 def test_a_head_with_nothing_to_do_is_itself():
     head = Head("GET", "http", "h:80", "/a?x=//./", Headers())
     everything = HttpManager(merge_slashes=True, normalize_path=True)
-    assert normalized(head, everything) is head
-    assert normalized(head, HttpManager()) is head
+    assert Entrance(everything).seen(head) is head
+    assert Entrance(HttpManager()).seen(head) is head
+    assert not Entrance(HttpManager()).changes
 
 
 def test_the_query_is_left_alone_and_the_head_given_too():
     head = Head("GET", "http", "h:80", "//a/./b?x=//./", Headers.of(("a", "1")))
-    made = normalized(head, HttpManager(merge_slashes=True, normalize_path=True, strip_any_port=True))
+    made = Entrance(HttpManager(merge_slashes=True, normalize_path=True, strip_any_port=True)).seen(head)
     assert (made.path, made.authority, list(made.headers)) == ("/a/b?x=//./", "h", [("a", "1")])
     assert (head.path, head.authority) == ("//a/./b?x=//./", "h:80")
+
+
+@pytest.mark.parametrize(
+    ("authority", "without"),
+    [
+        ("shop.test.", "shop.test"),
+        ("shop.test..", "shop.test."),
+        ("shop.test.:80", "shop.test:80"),
+        ("shop.test:80.", "shop.test:80"),
+        ("shop.test", "shop.test"),
+        (".", ""),
+        ("localhost", "localhost"),
+        ("[::1]:80", "[::1]:80"),
+    ],
+)
+def test_the_dot_at_the_end_of_a_host(authority, without):
+    assert stripped(authority, HttpManager(strip_trailing_dot=True)) == without
+    assert stripped(authority, HttpManager()) == authority
+
+
+def head(path="/", *lines, method="GET", scheme="http", authority="shop.test"):
+    return Head(method, scheme, authority, path, Headers.of(*lines))
+
+
+GRPC = ("content-type", "application/grpc")
+
+
+@pytest.mark.parametrize(
+    ("path", "forwarded", "cleaned"),
+    [
+        ("/a%2Fb?q=%2F", "/a/b?q=%2F", "/a/b?q=%2F"),
+        ("/a%5cb", "/a\\b", "/a/b"),
+        ("/a%2f..%2fb", "/a/../b", "/b"),
+        ("/a%2f%2f/b", "/a///b", "/a/b"),
+        ("/a%252Fb", "/a%252Fb", "/a%252Fb"),
+        ("/%2f", "//", "//"),
+    ],
+)
+def test_escaped_slashes_are_undone_before_all_else(path, forwarded, cleaned):
+    plain = HttpManager(escaped_slashes=EscapedSlashes.FORWARD)
+    clean = HttpManager(escaped_slashes=EscapedSlashes.FORWARD, normalize_path=True, merge_slashes=True)
+    assert Entrance(plain).seen(head(path)).path == forwarded
+    assert Entrance(clean).seen(head(path)).path == cleaned
+    assert Entrance(clean).answer(head(path), head(cleaned)) is None
+    redirecting = Entrance(HttpManager(escaped_slashes=EscapedSlashes.REDIRECT))
+    asked = head(path)
+    own = redirecting.answer(asked, redirecting.seen(asked))
+    if path == forwarded:
+        assert own is None
+    else:
+        assert (own.status, own.headers) == (307, (("location", forwarded),))
+
+
+def test_escaped_slashes_kept_refused_and_of_grpc():
+    asked = head("/a%2fb")
+    keeping = Entrance(HttpManager())
+    assert keeping.seen(asked) is asked
+    assert keeping.answer(asked, asked) is None
+    refusing = Entrance(HttpManager(escaped_slashes=EscapedSlashes.REJECT))
+    assert refusing.answer(asked, refusing.seen(asked)).status == 400
+    assert refusing.answer(head("/a?x=%2f"), head("/a?x=%2f")) is None
+    redirecting = Entrance(HttpManager(escaped_slashes=EscapedSlashes.REDIRECT))
+    assert redirecting.answer(head("/a%2fb", GRPC), asked).status == 400
+
+
+def test_the_scheme_that_a_listener_orders():
+    made = Entrance(HttpManager(scheme="https")).seen(head("/", ("x-forwarded-proto", "http")))
+    assert (made.scheme, list(made.headers)) == ("https", [("x-forwarded-proto", "https")])
+
+
+def test_whose_calls_they_are():
+    entrance = Entrance(HttpManager(user_agent=True), None, (" shop ", "pod-1"))
+    cluster, node = (
+        ("x-envoy-downstream-service-cluster", "shop"),
+        ("x-envoy-downstream-service-node", "pod-1"),
+    )
+    assert list(entrance.seen(head()).headers) == [cluster, node, ("user-agent", "shop")]
+    mine = entrance.seen(head("/", ("user-agent", "mine"), ("x-envoy-downstream-service-node", "z")))
+    assert list(mine.headers) == [("user-agent", "mine"), node, cluster]
+    assert next(iter(entrance.seen(head("/", ("User-Agent", ""))).headers)) == ("User-Agent", "shop")
+    assert not Entrance(HttpManager(user_agent=True)).changes
+
+
+def test_the_port_of_the_listener():
+    entrance = Entrance(HttpManager(forwarded_port=True), 8001)
+    assert list(entrance.seen(head()).headers) == [("x-forwarded-port", "8001")]
+    for given_port in ("1", ""):
+        asked = head("/", ("x-forwarded-port", given_port))
+        assert list(entrance.seen(asked).headers) == [("x-forwarded-port", given_port)]
+    assert not Entrance(HttpManager(forwarded_port=True)).changes

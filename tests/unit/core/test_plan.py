@@ -10,6 +10,7 @@ from meshlib.core.effects import Call, Env, Finish, Pass, Reply, Send, Sleep, Wa
 from meshlib.core.endpoint import LiveEndpoint
 from meshlib.core.match import compile_routes
 from meshlib.core.plan import DEFAULT_ROUTE_TIMEOUT, Plan
+from meshlib.core.replies import PLAIN, Replies
 from meshlib.core.resolution import Resolution
 from meshlib.core.upstream import Refusal, RefusalKind
 from meshlib.errors import (
@@ -21,19 +22,22 @@ from meshlib.errors import (
     TransportFailed,
 )
 from meshlib.model.address import Address
+from meshlib.model.body import BodyFormat
 from meshlib.model.call import Head, Outcome, OutcomeKind
 from meshlib.model.cluster import Cluster, Discovery
 from meshlib.model.endpoint import Assignment, Endpoint, Locality
 from meshlib.model.events import CallEnded, RetryScheduled
 from meshlib.model.headers import Headers
-from meshlib.model.listener import Listener
+from meshlib.model.listener import HttpManager, Listener
 from meshlib.model.match import PathKind, PathMatch, RouteMatch
 from meshlib.model.policy import RetryPolicy
+from meshlib.model.replies import LocalReplies
 from meshlib.model.route import (
     DirectResponse,
     Forward,
     HostRewrite,
     HostRewriteKind,
+    NonForwarding,
     Redirect,
     Route,
     RouteConfiguration,
@@ -114,6 +118,7 @@ def make(
     events: list[object] | None = None,
     answers: list[FakeUpstream | str] | None = None,
     waited: float = 0.0,
+    replies: Replies = PLAIN,
     **call: object,
 ) -> tuple[Plan, FakeUpstream]:
     upstream = upstream or FakeUpstream()
@@ -125,6 +130,7 @@ def make(
         part="p",
         listener=Listener("l", from_file=from_file),
         routes=compile_routes(config),
+        replies=replies,
     ).after(waited)
 
     def upstream_of(part: str, name: str) -> FakeUpstream | str:
@@ -533,3 +539,80 @@ def test_the_trace_tells_every_step() -> None:
         "attempt 2",
     ):
         assert words in text
+
+
+FLAGS = Replies(
+    HttpManager(
+        local_replies=LocalReplies((), BodyFormat("%RESPONSE_FLAGS% %UPSTREAM_HOST% %LOCAL_REPLY_BODY%"))
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "flags"),
+    [
+        (OutcomeKind.CONNECT, b"UF 10.0.0.1:80 "),
+        (OutcomeKind.RESET, b"UC 10.0.0.1:80 "),
+        (OutcomeKind.TIMEOUT, b"UT 10.0.0.1:80 "),
+    ],
+)
+def test_a_failure_that_is_told_as_a_response_has_envoys_flags(kind: OutcomeKind, flags: bytes) -> None:
+    plan, _ = make(replies=FLAGS)
+    plan.start(0.0)
+    end = plan.outcome(outcome(kind, None), 0.1)
+    assert isinstance(end, Finish)
+    assert end.response is not None
+    assert end.response.body.startswith(flags)
+
+
+def test_after_retries_it_says_so_and_how_many_there_were() -> None:
+    """Measured with Envoy 1.40."""
+    policy = RetryPolicy(frozenset({"connect-failure"}), retries=1)
+    plan, _ = make(
+        Forward(cluster="c", retry=policy), replies=FLAGS, vhost={"attempt_count_in_response": True}
+    )
+    plan.start(0.0)
+    assert isinstance(plan.outcome(outcome(OutcomeKind.CONNECT, None), 0.1), Sleep)
+    plan.woke(0.2)
+    end = plan.outcome(outcome(OutcomeKind.CONNECT, None), 0.3)
+    assert isinstance(end, Finish)
+    assert end.response is not None
+    assert end.response.body == (
+        b"URX,UF 10.0.0.1:81 upstream connect error or disconnect/reset before headers."
+        b" retried and the latest reset reason: remote connection failure"
+    )
+    assert ("x-envoy-attempt-count", "2") in end.response.headers
+
+
+def test_a_refusal_counts_the_attempt_that_could_not_be_made_and_an_unknown_cluster_none() -> None:
+    upstream = FakeUpstream()
+    upstream.refusal = Refusal(RefusalKind.NO_ENDPOINT, "nobody")
+    told = {"attempt_count_in_response": True}
+    plan, _ = make(upstream=upstream, replies=FLAGS, vhost=told)
+    end = plan.start(0.0)
+    assert isinstance(end, Finish)
+    assert end.response is not None
+    assert end.response.body == b"UH - no healthy upstream"
+    assert ("x-envoy-attempt-count", "1") in end.response.headers
+    plan, _ = make(Forward(cluster="missing"), replies=FLAGS, vhost=told)
+    end = plan.start(0.0)
+    assert isinstance(end, Finish)
+    assert end.response is not None
+    assert end.response.body == b"NC - "
+    assert "x-envoy-attempt-count" not in dict(end.response.headers)
+
+
+def test_a_route_for_servers_is_one_without_a_cluster() -> None:
+    plan, _ = make(NonForwarding(), replies=FLAGS)
+    effect = plan.start(0.0)
+    assert isinstance(effect, Reply)
+    assert (effect.response.status, effect.response.body) == (503, b"NC - ")
+
+
+def test_the_attempts_of_an_answer_are_told() -> None:
+    plan, _ = make(vhost={"attempt_count_in_response": True})
+    plan.start(0.0)
+    plan.outcome(outcome(), 0.1)
+    made = plan.response_headers(Headers.of(("x-up", "1")))
+    assert made is not None
+    assert list(made) == [("x-up", "1"), ("x-envoy-attempt-count", "1")]

@@ -385,3 +385,78 @@ class TestRedirect:
         request = head("/p?q", authority="shop.test:80")
         match = compile_routes(RouteConfiguration("c", hosts)).match(request, lambda: 0.0)
         assert match.compiled.redirect(request) == Response(301, (("location", "https://shop.test:80/p?q"),))
+
+
+class TestWhiteSpace:
+    """A value goes out without white space around it; formats see it as it was made (measured with Envoy 1.40)."""
+
+    def wire(self, action, request, **fields):
+        match = match_of(action, request, **fields)
+        made = match.compiled.request_head(None, request, cluster="c")
+        return match.compiled.sent(made)
+
+    @pytest.mark.parametrize(
+        ("text", "value"),
+        [
+            ("   ", ""),
+            (" edge", "edge"),
+            ("\tq\t", "q"),
+            ("%HOSTNAME% edge", "edge"),
+            ("%REQ(x-user)% via mesh", "via mesh"),
+            ("a b", "a b"),
+        ],
+    )
+    def test_of_a_request(self, text, value):
+        made = self.wire(C, head(), route=adds(("x-a", text)))
+        assert lines(made.headers, "x-a") == [value]
+
+    def test_formats_see_it(self):
+        made = self.wire(C, head(), route=adds(("x-a", " edge")), host=adds(("x-b", "<%REQ(x-a)%>")))
+        assert (lines(made.headers, "x-a"), lines(made.headers, "x-b")) == (["edge"], ["< edge>"])
+
+    @pytest.mark.parametrize(
+        "rewrite",
+        [
+            HostRewrite(HostRewriteKind.LITERAL, " a.test "),
+            HostRewrite(HostRewriteKind.PATH_REGEX, "", RegexRewrite("^.*$", " a.test\t")),
+        ],
+    )
+    def test_of_a_host(self, rewrite):
+        assert self.wire(Forward(cluster="c", host_rewrite=rewrite), head()).authority == "a.test"
+
+    def test_of_a_shares_host_and_of_an_endpoints(self):
+        share = ClusterWeight("c", 1, host_rewrite=HostRewrite(HostRewriteKind.LITERAL, " a.test"))
+        match = match_of(Forward(weighted=(share,)))
+        made = match.compiled.request_head(share, head(), cluster="c")
+        assert match.compiled.sent(made).authority == "a.test"
+        match = match_of(Forward(cluster="c", host_rewrite=HostRewrite(HostRewriteKind.AUTO)))
+        made = match.compiled.auto_host(match.compiled.request_head(None, head(), cluster="c"), " e.test ")
+        assert match.compiled.sent(made).authority == "e.test"
+
+    def test_of_responses_and_replies(self):
+        edits = HeaderEdits(response_add=(Edit("x-a", " b "), Edit("x-c", "   ", keep_empty=True)))
+        made = match_of(C, route=edits).compiled.response_edits(None, Headers())
+        assert list(made) == [("x-a", "b"), ("x-c", "")]
+        own = match_of(Redirect(path="/x "), route=edits).compiled.redirect(head("/a"))
+        assert dict(own.headers) == {"location": "http://shop.test/x", "x-a": "b", "x-c": ""}
+
+    def test_what_is_sent_as_it_is_is_not_copied(self):
+        plain = match_of(C).compiled
+        made = plain.request_head(None, head(), cluster="c")
+        assert plain.sent(made) is made
+
+
+class TestAttemptCounts:
+    def test_after_the_edits(self):
+        edits = HeaderEdits(response_add=(Edit("x-saw", "%RESP(x-envoy-attempt-count)%", keep_empty=True),))
+        route = Route(RouteMatch(PathMatch(PathKind.PREFIX, "/")), C, "r", edits)
+        hosts = (VirtualHost("v", ("*",), (route,), attempt_count_in_response=True),)
+        compiled = compile_routes(RouteConfiguration("c", hosts)).match(head(), lambda: 0.0).compiled
+        assert compiled.edits_responses
+        answered = Headers.of(("x-envoy-attempt-count", "9"))
+        made = compiled.response_edits(None, answered, ResponseContext(head(), attempts=2))
+        assert list(made) == [("x-envoy-attempt-count", "2"), ("x-saw", "9")]
+        told = compiled.failure_reply(None, head(), Response(503), attempts=3)
+        assert ("x-envoy-attempt-count", "3") in told.headers
+        never = compiled.failure_reply(None, head(), Response(503))
+        assert never.headers == (("x-saw", ""),)

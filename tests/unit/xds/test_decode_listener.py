@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from meshlib.model.address import Address
-from meshlib.model.listener import ChainMatch, FilterKind, HttpFilter
+from meshlib.model.listener import ChainMatch, EscapedSlashes, FilterKind, HttpFilter
 from meshlib.testing import build
 from meshlib.xds import decode
 from tests.support.xds_kit import istio, raw
@@ -18,10 +18,10 @@ def typed(kind, **fields):
     return {"name": kind.rpartition(".")[2], "typed_config": {"@type": kind, **fields}}
 
 
-def struct(kind):
+def struct(kind, **value):
     """A filter that the schema does not know, in the way in which Istio sends some."""
     return typed(
-        "type.googleapis.com/udpa.type.v1.TypedStruct", type_url=f"type.googleapis.com/{kind}", value={}
+        "type.googleapis.com/udpa.type.v1.TypedStruct", type_url=f"type.googleapis.com/{kind}", value=value
     )
 
 
@@ -161,6 +161,82 @@ class TestRoutes:
         assert made.max_stream_duration == 7.0
         assert (made.normalize_path, made.merge_slashes, made.strip_any_port) == (True, True, True)
 
+    def test_what_a_manager_does_to_heads_and_replies(self):
+        options = {
+            "strip_trailing_host_dot": True,
+            "scheme_header_transformation": {"scheme_to_overwrite": "https"},
+            "add_user_agent": True,
+            "append_x_forwarded_port": True,
+            "server_name": "edge",
+            "server_header_transformation": "APPEND_IF_ABSENT",
+        }
+        resource = build.listener("l", ROUTES, manager=options)
+        made = good(resource).http
+        assert ignored(resource) == {}
+        assert (made.strip_trailing_dot, made.scheme, made.user_agent, made.forwarded_port) == (
+            True,
+            "https",
+            True,
+            True,
+        )
+        assert (made.server_name, made.keeps_server) == ("edge", True)
+        options["server_header_transformation"] = "PASS_THROUGH"
+        assert good(build.listener("l", ROUTES, manager=options)).http.server_name == ""
+
+    @pytest.mark.parametrize(
+        ("given", "read"),
+        [
+            ("IMPLEMENTATION_SPECIFIC_DEFAULT", EscapedSlashes.KEEP),
+            ("KEEP_UNCHANGED", EscapedSlashes.KEEP),
+            ("REJECT_REQUEST", EscapedSlashes.REJECT),
+            ("UNESCAPE_AND_REDIRECT", EscapedSlashes.REDIRECT),
+            ("UNESCAPE_AND_FORWARD", EscapedSlashes.FORWARD),
+        ],
+    )
+    def test_escaped_slashes(self, given, read):
+        resource = build.listener("l", ROUTES, manager={"path_with_escaped_slashes_action": given})
+        assert good(resource).http.escaped_slashes is read
+
+    @pytest.mark.parametrize(
+        ("options", "place"),
+        [
+            ({"path_with_escaped_slashes_action": 9}, "path_with_escaped_slashes_action: 9 is not known"),
+            (
+                {"scheme_header_transformation": {"scheme_to_overwrite": "ftp"}},
+                "scheme_to_overwrite: must be",
+            ),
+            ({"server_name": "a\r\nb: c"}, "server_name: must not hold a line break"),
+        ],
+    )
+    def test_wrong_values_of_a_manager(self, options, place):
+        assert place in problems(build.listener("l", ROUTES, manager=options))[0]
+
+    @pytest.mark.parametrize(
+        ("options", "field"),
+        [
+            ({"use_remote_address": True}, "use_remote_address"),
+            ({"use_remote_address": False}, ""),
+            ({"forward_client_cert_details": "APPEND_FORWARD"}, "forward_client_cert_details"),
+            ({"forward_client_cert_details": "ALWAYS_FORWARD_ONLY"}, ""),
+            ({"generate_request_id": True}, "generate_request_id"),
+            ({"generate_request_id": False}, ""),
+            ({"internal_address_config": {"unix_sockets": True}}, "internal_address_config"),
+            ({"proxy_status_config": {}}, "proxy_status_config"),
+            (
+                {"scheme_header_transformation": {"match_upstream": True}},
+                "scheme_header_transformation.match_upstream",
+            ),
+            (
+                {"common_http_protocol_options": {"max_headers_count": 5}},
+                "common_http_protocol_options.max_headers_count",
+            ),
+        ],
+    )
+    def test_what_changes_a_call_and_is_not_honoured_is_told(self, options, field):
+        found = ignored(build.listener("l", ROUTES, manager=options))
+        here = "filter_chains[0].filters[0].typed_config."
+        assert [place.removeprefix(here) for place in found] == ([field] if field else [])
+
     def test_ld_07(self):
         options = {"xff_num_trusted_hops": 1, "original_ip_detection_extensions": [{"name": "x"}]}
         assert len(problems(build.api_listener("l", "r", manager=options))) == 2
@@ -280,6 +356,7 @@ class TestFilters:
             delegate(build.any_of(RBAC)),
             delegate(delegate(build.any_of(RBAC))["typed_config"]),
             delegate(build.any_of(COMPOSITE, {"of": build.any_of(RBAC)})),
+            struct(f"{FILTERS}http.filter_chain.v3.FilterChainConfig", filters=[build.any_of(RBAC)]),
         ],
         ids=str,
     )
@@ -301,12 +378,8 @@ class TestFilters:
     )
     def test_what_does_not_ask_who(self, other):
         resource = build.listener("l", ROUTES, filters=[other])
-        assert [each.kind for each in good(resource).http.filters] == [FilterKind.ROUTER]
+        assert [each.kind for each in good(resource).http.filters] == [FilterKind.OTHER, FilterKind.ROUTER]
         assert "filter_chains[0].filters[0].typed_config.http_filters[0]" in ignored(resource)
-
-    def test_a_wrapper_may_become_a_guard(self):
-        made = good(build.listener("l", ROUTES, filters=[delegate(build.any_of("my.Filter"))]))
-        assert made.http.filters[0] == HttpFilter("delegate", FilterKind.WRAPPER)
 
     @pytest.mark.parametrize("place", ["config", "host", "route", "share"])
     def test_a_guard_that_is_switched_off_somewhere_leaves_something_to_serve(self, place):

@@ -34,16 +34,16 @@ CLUSTER = {
     f"{_CLUSTER}Cluster": rules(
         honoured="transport_socket_matches name type cluster_type eds_cluster_config connect_timeout lb_policy"
         " load_assignment circuit_breakers common_http_protocol_options"
-        " http2_protocol_options typed_extension_protocol_options dns_refresh_rate respect_dns_ttl dns_lookup_family"
+        " http_protocol_options http2_protocol_options typed_extension_protocol_options dns_refresh_rate respect_dns_ttl dns_lookup_family"
         " outlier_detection least_request_lb_config common_lb_config transport_socket metadata load_balancing_policy",
         carried="max_requests_per_connection",
-        reported="transport_socket_matcher health_checks per_connection_buffer_limit_bytes"
+        reported="upstream_http_protocol_options protocol_selection transport_socket_matcher health_checks per_connection_buffer_limit_bytes"
         " dns_failure_refresh_rate dns_resolvers use_tcp_for_dns_lookups dns_resolution_config upstream_bind_config"
         " lb_subset_config ring_hash_lb_config maglev_lb_config original_dst_lb_config round_robin_lb_config"
         " upstream_connection_options close_connections_on_host_health_failure ignore_health_on_host_removal"
         " lrs_server upstream_config preconnect_policy connection_pool_per_downstream_connection",
-        void="alt_stat_name upstream_http_protocol_options http_protocol_options dns_jitter typed_dns_resolver_config"
-        " wait_for_warm_on_init cleanup_interval protocol_selection filters lrs_report_endpoint_metrics"
+        void="alt_stat_name filters dns_jitter typed_dns_resolver_config wait_for_warm_on_init cleanup_interval"
+        " lrs_report_endpoint_metrics"
         " track_timeout_budgets track_cluster_stats",
         variants={"common_http_protocol_options": "upstream"},
         notes={
@@ -54,7 +54,9 @@ CLUSTER = {
             "transport_socket": _UNDONE,
             "health_checks": "active health checks are not there yet",
             "lrs_server": "load reports are not there yet",
-            "filters": "network filters of an Envoy's own connection",
+            "filters": "network filters of an Envoy's own connection; none that Envoy has changes a call",
+            "upstream_http_protocol_options": "TLS names are those of the call",
+            "protocol_selection": "calls go as the cluster's options say, whatever the caller speaks",
             "dns_jitter": "refreshes are jittered anyway",
             "typed_dns_resolver_config": "names are resolved as this process is told to",
         },
@@ -144,8 +146,7 @@ CLUSTER = {
     _HTTP: rules(
         honoured="common_http_protocol_options explicit_http_config use_downstream_protocol_config",
         reported="auto_config upstream_http_protocol_options http_filters outlier_detection request_mirror_policies"
-        " hash_policy retry_policy",
-        void="header_validation_config",
+        " hash_policy retry_policy header_validation_config",
         variants={"common_http_protocol_options": "upstream"},
         notes={
             "use_downstream_protocol_config": "means HTTP/1.1",
@@ -157,7 +158,9 @@ CLUSTER = {
         honoured="http_protocol_options http2_protocol_options", rejected="http3_protocol_options"
     ),
     f"{_HTTP}.UseDownstreamHttpConfig": rules(
-        void="http_protocol_options http2_protocol_options http3_protocol_options"
+        honoured="http_protocol_options",
+        void="http2_protocol_options http3_protocol_options",
+        notes={"http2_protocol_options": "calls go as HTTP/1.1"},
     ),
     f"{_HTTP}.AutoHttpConfig": rules(
         reported="http_protocol_options http2_protocol_options http3_protocol_options alternate_protocols_cache_options"
@@ -228,8 +231,8 @@ CLUSTER = {
     f"{_ENDPOINT}Endpoint.AdditionalAddress": rules(honoured="address"),
     f"{_TLS}UpstreamTlsContext": rules(
         honoured="common_tls_context sni",
-        reported="auto_host_sni auto_sni_san_validation allow_renegotiation",
-        void="max_session_keys enforce_rsa_key_usage",
+        reported="auto_host_sni auto_sni_san_validation allow_renegotiation enforce_rsa_key_usage",
+        void="max_session_keys",
     ),
     f"{_TLS}CommonTlsContext": rules(
         honoured="tls_certificates tls_certificate_sds_secret_configs tls_certificate_provider_instance"

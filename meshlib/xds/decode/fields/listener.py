@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from meshlib.xds.decode.fields.rules import rules
 
 __all__ = ["LISTENER"]
@@ -11,7 +13,16 @@ _HCM = "envoy.extensions.filters.network.http_connection_manager.v3."
 _FAULT = "envoy.extensions.filters.http.fault.v3."
 _GUARDS = "one that decides who may pass refuses what it covers: see [differences](../differences.md)"
 _PLACE = "only whether a filter that decides who may pass is in force here"
+_LOG = "envoy.config.accesslog.v3."
 _SOCKET = "it shapes a socket that an Envoy would open; there is none"
+
+_SANITIZE, _ALWAYS_FORWARD_ONLY = 0, 4
+
+
+def _changes_certificates(message: Any) -> bool:
+    """A header about a client's certificate is passed on, whoever wrote it."""
+    return message.forward_client_cert_details not in (_SANITIZE, _ALWAYS_FORWARD_ONLY)
+
 
 LISTENER = {
     f"{_LISTENER}Listener": rules(
@@ -70,37 +81,90 @@ LISTENER = {
     ),
     f"{_HCM}HttpConnectionManager": rules(
         honoured="rds route_config http_filters common_http_protocol_options strip_matching_host_port"
-        " strip_any_host_port merge_slashes normalize_path",
+        " strip_any_host_port strip_trailing_host_dot merge_slashes normalize_path path_with_escaped_slashes_action"
+        " scheme_header_transformation add_user_agent append_x_forwarded_port server_name server_header_transformation"
+        " local_reply_config",
         carried="request_timeout",
         rejected="scoped_routes",
-        reported="original_ip_detection_extensions xff_num_trusted_hops early_header_mutation_extensions add_user_agent"
-        " server_name local_reply_config path_normalization_options strip_trailing_host_dot"
-        " typed_header_validation_config append_x_forwarded_port via stream_idle_timeout"
-        " request_headers_timeout max_request_headers_kb always_set_request_id_in_response",
-        void="codec_type stat_prefix tracing http1_safe_max_connection_duration http_protocol_options"
-        " http2_protocol_options http3_protocol_options server_header_transformation scheme_header_transformation"
+        reported="original_ip_detection_extensions xff_num_trusted_hops early_header_mutation_extensions"
+        " path_normalization_options typed_header_validation_config via stream_idle_timeout"
+        " request_headers_timeout max_request_headers_kb always_set_request_id_in_response use_remote_address"
+        " internal_address_config forward_client_cert_details forward_client_cert_matcher proxy_status_config"
+        " http_protocol_options generate_request_id",
+        void="codec_type stat_prefix tracing upgrade_configs request_id_extension http1_safe_max_connection_duration"
+        " http2_protocol_options http3_protocol_options"
         " stream_flush_timeout drain_timeout delayed_close_timeout access_log access_log_flush_interval"
-        " flush_access_log_on_new_request access_log_options use_remote_address internal_address_config skip_xff_append"
-        " generate_request_id preserve_external_request_id forward_client_cert_details"
-        " set_current_client_cert_details forward_client_cert_matcher proxy_100_continue"
-        " represent_ipv4_remote_address_as_ipv4_mapped_ipv6 upgrade_configs path_with_escaped_slashes_action"
-        " request_id_extension stream_error_on_invalid_http_message proxy_status_config append_local_overload"
+        " flush_access_log_on_new_request access_log_options skip_xff_append"
+        " preserve_external_request_id set_current_client_cert_details proxy_100_continue"
+        " represent_ipv4_remote_address_as_ipv4_mapped_ipv6"
+        " stream_error_on_invalid_http_message append_local_overload"
         " add_proxy_protocol_connection_state",
         variants={"common_http_protocol_options": "downstream"},
+        when={
+            "use_remote_address": lambda message: bool(message.use_remote_address.value),
+            "forward_client_cert_details": _changes_certificates,
+            "generate_request_id": lambda message: bool(message.generate_request_id.value),
+        },
         notes={
             "rds": "`config_source` must be `ads` or `self`",
             "scoped_routes": "routes chosen by a scope are not supported",
             "tracing": "spans are made as OpenTelemetry is set up in this process",
-            "use_remote_address": "there is no downstream connection",
+            "use_remote_address": "true is reported: no `x-forwarded-for`, no `x-envoy-external-address` is added",
+            "internal_address_config": "no `x-envoy-internal` is added",
+            "skip_xff_append": "no `x-forwarded-for` is added anyway",
+            "forward_client_cert_details": "an `x-forwarded-client-cert` of the application's own is passed on, as by"
+            " ALWAYS_FORWARD_ONLY; other values than this and the default are reported",
+            "set_current_client_cert_details": "there is no downstream certificate",
+            "generate_request_id": "true is reported: an `x-request-id` is passed on, and none is made",
+            "request_id_extension": "no `x-request-id` is made",
+            "preserve_external_request_id": "one is always passed on",
+            "http_protocol_options": "lines of responses are as their endpoint writes them",
+            "proxy_100_continue": "the application's own connection is the endpoint's",
+            "upgrade_configs": "an upgrade that a call asks for is never refused",
+            "append_local_overload": "nothing here is overloaded as an Envoy is",
+            "codec_type": "there is no downstream connection",
+            "server_name": "in replies of our own only: a response of an endpoint keeps its `server`",
+            "server_header_transformation": "in replies of our own, where `server_name` is set",
+            "add_user_agent": "the names are those of our node",
+            "append_x_forwarded_port": "the port is the listener's",
             "xff_num_trusted_hops": "rejected in an api_listener (gRFC A41)",
             "original_ip_detection_extensions": "rejected in an api_listener (gRFC A41)",
-            "path_with_escaped_slashes_action": "a path travels as the application wrote it",
+            "path_with_escaped_slashes_action": "IMPLEMENTATION_SPECIFIC_DEFAULT is KEEP_UNCHANGED",
         },
     ),
+    f"{_HCM}LocalReplyConfig": rules(
+        honoured="mappers body_format",
+        notes={
+            "mappers": "for all replies that are ours: of routes, of listeners, of failures that are told as responses"
+        },
+    ),
+    f"{_HCM}ResponseMapper": rules(
+        honoured="filter status_code body body_format_override headers_to_add",
+        notes={"filter": "a mapper whose filter holds one that is reported is left out"},
+    ),
+    f"{_LOG}AccessLogFilter": rules(
+        honoured="status_code_filter not_health_check_filter runtime_filter and_filter or_filter header_filter"
+        " response_flag_filter",
+        reported="duration_filter traceable_filter grpc_status_filter extension_filter metadata_filter log_type_filter",
+        notes={"runtime_filter": "of 0 % and 100 %; others are reported"},
+    ),
+    f"{_LOG}StatusCodeFilter": rules(honoured="comparison"),
+    f"{_LOG}DurationFilter": rules(reported="comparison"),
+    f"{_LOG}ComparisonFilter": rules(honoured="op value"),
+    f"{_LOG}NotHealthCheckFilter": rules(),
+    f"{_LOG}RuntimeFilter": rules(
+        honoured="percent_sampled",
+        void="runtime_key use_independent_randomness",
+        notes={"runtime_key": "there is no runtime: the share holds"},
+    ),
+    f"{_LOG}AndFilter": rules(honoured="filters"),
+    f"{_LOG}OrFilter": rules(honoured="filters"),
+    f"{_LOG}HeaderFilter": rules(honoured="header"),
+    f"{_LOG}ResponseFlagFilter": rules(honoured="flags"),
     "envoy.config.core.v3.HttpProtocolOptions#downstream": rules(
         carried="max_stream_duration",
-        reported="headers_with_underscores_action",
-        void="idle_timeout max_connection_duration max_headers_count max_response_headers_kb max_requests_per_connection",
+        reported="headers_with_underscores_action max_headers_count",
+        void="idle_timeout max_connection_duration max_response_headers_kb max_requests_per_connection",
         notes={"idle_timeout": "there is no downstream connection"},
     ),
     f"{_HCM}Rds": rules(honoured="config_source route_config_name"),

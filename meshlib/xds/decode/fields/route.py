@@ -27,10 +27,10 @@ def _limits_streams(message: Any) -> bool:
 ROUTE = {
     f"{_ROUTE}RouteConfiguration": rules(
         honoured=f"name virtual_hosts {_EDITS} most_specific_header_mutations_wins ignore_port_in_host_matching"
-        " validate_clusters",
+        " ignore_path_parameters_in_path_matching validate_clusters",
         carried="request_mirror_policies",
         rejected="vhds vhost_header",
-        reported="internal_only_headers typed_per_filter_config ignore_path_parameters_in_path_matching",
+        reported="internal_only_headers typed_per_filter_config",
         void="metadata max_direct_response_body_size_bytes cluster_specifier_plugins",
         notes={
             "validate_clusters": "of a file: whether a cluster that it names must be in it",
@@ -42,8 +42,9 @@ ROUTE = {
         },
     ),
     f"{_ROUTE}VirtualHost": rules(
-        honoured=f"name domains routes require_tls {_EDITS} include_request_attempt_count retry_policy",
-        carried="request_mirror_policies include_attempt_count_in_response",
+        honoured=f"name domains routes require_tls {_EDITS} include_request_attempt_count include_attempt_count_in_response"
+        " retry_policy",
+        carried="request_mirror_policies",
         rejected="matcher",
         reported="rate_limits cors typed_per_filter_config retry_policy_typed_config hedge_policy"
         f" include_is_timeout_retry_header {_BUFFER}",
@@ -102,8 +103,9 @@ ROUTE = {
         rejected="path_rewrite_policy path_rewrite host_rewrite",
         reported="cluster_specifier_plugin inline_cluster_specifier_plugin metadata_match flush_timeout"
         " early_data_policy retry_policy_typed_config priority rate_limits include_vh_rate_limits cors"
-        " internal_redirect_policy internal_redirect_action max_internal_redirects hedge_policy",
-        void="max_grpc_timeout grpc_timeout_offset upgrade_configs",
+        " internal_redirect_policy internal_redirect_action max_internal_redirects hedge_policy max_grpc_timeout"
+        " grpc_timeout_offset",
+        void="upgrade_configs",
         notes={
             "timeout": "15 s where a control plane's route sets none, as in Envoy; 0 switches it off",
             "cluster_specifier_plugin": "the route is left out and reported",
@@ -111,6 +113,7 @@ ROUTE = {
             "path_rewrite_policy": "URI templates are not supported",
             "path_rewrite": "format text in a path is not supported",
             "host_rewrite": "format text in a host is not supported",
+            "upgrade_configs": "an upgrade that a call asks for is never refused",
             "max_grpc_timeout": "deprecated, and of gRPC calls only",
             "hash_policy": "for the consistent-hashing balancers, which are not there yet",
         },
@@ -132,7 +135,7 @@ ROUTE = {
     f"{_ROUTE}RouteAction.HashPolicy.FilterState": rules(honoured="key"),
     f"{_ROUTE}RouteAction.UpgradeConfig": rules(void="upgrade_type enabled connect_config"),
     f"{_ROUTE}RouteAction.MaxStreamDuration": rules(
-        honoured="max_stream_duration grpc_timeout_header_max", void="grpc_timeout_header_offset"
+        honoured="max_stream_duration grpc_timeout_header_max", reported="grpc_timeout_header_offset"
     ),
     f"{_ROUTE}RetryPolicy": rules(
         honoured="retry_on num_retries per_try_timeout retry_host_predicate"
@@ -158,7 +161,7 @@ ROUTE = {
         honoured="https_redirect scheme_redirect host_redirect port_redirect path_redirect prefix_rewrite regex_rewrite"
         " response_code strip_query"
     ),
-    f"{_ROUTE}DirectResponseAction": rules(honoured="status body", reported="body_format"),
+    f"{_ROUTE}DirectResponseAction": rules(honoured="status body body_format"),
     f"{_ROUTE}NonForwardingAction": rules(),
     f"{_ROUTE}FilterConfig": rules(
         honoured="config disabled",

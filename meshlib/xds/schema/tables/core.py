@@ -190,6 +190,22 @@ message ExtensionConfigSource
    3 apply_default_config_without_warming bool
    4 type_urls                            [string]
 
+message SubstitutionFormatString
+   1 text_format         string @format
+   2 json_format         pb.Struct @format
+   5 text_format_source  DataSource @format
+   3 omit_empty_values   bool
+   4 content_type        string
+   6 formatters          [TypedExtensionConfig]
+   7 json_format_options JsonFormatOptions
+
+message JsonFormatOptions
+   1 sort_properties bool
+
+message SchemeHeaderTransformation
+   1 scheme_to_overwrite string @transformation
+   2 match_upstream      bool
+
 message HttpProtocolOptions
    1 idle_timeout                    pb.Duration
    3 max_connection_duration         pb.Duration

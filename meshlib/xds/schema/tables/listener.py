@@ -107,7 +107,7 @@ message HttpConnectionManager
   44 http3_protocol_options                            opaque
   10 server_name                                       string
   34 server_header_transformation                      .ServerHeaderTransformation
-  48 scheme_header_transformation                      opaque
+  48 scheme_header_transformation                      core.SchemeHeaderTransformation
   29 max_request_headers_kb                            pb.UInt32Value
   24 stream_idle_timeout                               pb.Duration
   59 stream_flush_timeout                              pb.Duration
@@ -139,7 +139,7 @@ message HttpConnectionManager
   33 merge_slashes                                     bool
   45 path_with_escaped_slashes_action                  .PathWithEscapedSlashesAction
   36 request_id_extension                              opaque
-  38 local_reply_config                                opaque
+  38 local_reply_config                                LocalReplyConfig
   39 strip_matching_host_port                          bool
   42 strip_any_host_port                               bool @strip_port_mode
   40 stream_error_on_invalid_http_message              pb.BoolValue
@@ -162,6 +162,17 @@ message HttpConnectionManager.UpgradeConfig
    2 filters      [HttpFilter]
    3 enabled      pb.BoolValue
 
+message LocalReplyConfig
+   1 mappers     [ResponseMapper]
+   2 body_format core.SubstitutionFormatString
+
+message ResponseMapper
+   1 filter               accesslog.AccessLogFilter
+   2 status_code          pb.UInt32Value
+   3 body                 core.DataSource
+   4 body_format_override core.SubstitutionFormatString
+   5 headers_to_add       [core.HeaderValueOption]
+
 message Rds
    1 config_source     core.ConfigSource
    2 route_config_name string
@@ -172,6 +183,53 @@ message HttpFilter
    5 config_discovery core.ExtensionConfigSource @config_type
    6 is_optional      bool
    7 disabled         bool
+
+package envoy.config.accesslog.v3
+
+message AccessLogFilter
+   1 status_code_filter      StatusCodeFilter @filter_specifier
+   2 duration_filter         DurationFilter @filter_specifier
+   3 not_health_check_filter NotHealthCheckFilter @filter_specifier
+   4 traceable_filter        opaque @filter_specifier
+   5 runtime_filter          RuntimeFilter @filter_specifier
+   6 and_filter              AndFilter @filter_specifier
+   7 or_filter               OrFilter @filter_specifier
+   8 header_filter           HeaderFilter @filter_specifier
+   9 response_flag_filter    ResponseFlagFilter @filter_specifier
+  10 grpc_status_filter      opaque @filter_specifier
+  11 extension_filter        opaque @filter_specifier
+  12 metadata_filter         opaque @filter_specifier
+  13 log_type_filter         opaque @filter_specifier
+
+message ComparisonFilter
+   1 op    .Op
+   2 value core.RuntimeUInt32
+  enum Op EQ=0 GE=1 LE=2 NE=3
+
+message StatusCodeFilter
+   1 comparison ComparisonFilter
+
+message DurationFilter
+   1 comparison ComparisonFilter
+
+message NotHealthCheckFilter
+
+message RuntimeFilter
+   1 runtime_key                string
+   2 percent_sampled            type.FractionalPercent
+   3 use_independent_randomness bool
+
+message AndFilter
+   1 filters [AccessLogFilter]
+
+message OrFilter
+   2 filters [AccessLogFilter]
+
+message HeaderFilter
+   1 header route.HeaderMatcher
+
+message ResponseFlagFilter
+   1 flags [string]
 
 package envoy.extensions.filters.network.tcp_proxy.v3
 

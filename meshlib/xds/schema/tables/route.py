@@ -293,7 +293,7 @@ message RedirectAction
 message DirectResponseAction
    1 status      uint32
    2 body        core.DataSource
-   3 body_format opaque
+   3 body_format core.SubstitutionFormatString
 
 message NonForwardingAction
 

@@ -1,0 +1,80 @@
+"""What the fields page calls honoured is drawn: no field of a route, a virtual host or a connection manager is left to chance.
+
+Needs no Envoy: it looks at what the first hundred tables and connection managers are made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from meshlib.testing import build
+from meshlib.xds import schema
+from meshlib.xds.decode.fields import TABLE, Kind
+from tests.e2e.oracle.managers import make_filters, make_manager
+from tests.e2e.oracle.seeds import BATCH
+from tests.e2e.oracle.tables import make_table
+
+_ROUTES = "envoy.config.route.v3.RouteConfiguration"
+_MANAGER = build.HTTP_CONNECTION_MANAGER
+_CORE = "envoy.config.core.v3."
+
+#: Honoured, and drawn by nobody, for a reason.
+EXEMPT = {
+    (
+        f"{_CORE}ConfigSource",
+        "self",
+    ): "means what `ads` does, and Envoy takes it only from a management server's answer",
+    (f"{_CORE}DataSource", "filename"): "in certificates only",
+}
+
+
+def honoured(entry: str, seen: set[str] | None = None) -> Iterator[tuple[str, str]]:
+    """(message, field) of all that can be set under a message, through honoured fields alone."""
+    seen = set() if seen is None else seen
+    if entry in seen:
+        return
+    seen.add(entry)
+    name = entry.partition("#")[0]
+    for field in schema.descriptor(name).fields:
+        rule = TABLE[entry].get(field.name)
+        if rule is None or rule.kind is not Kind.HONOURED:
+            continue
+        yield name, field.name
+        inside = field.message_type
+        if inside is None or schema.is_opaque(field) or inside.full_name.startswith("google.protobuf."):
+            continue
+        inner = schema.full_name(inside)
+        yield from honoured(f"{inner}#{rule.variant}" if rule.variant else inner, seen)
+
+
+def drawn(message: schema.WireMessage) -> Iterator[tuple[str, str]]:
+    for field, value in message.ListFields():
+        yield schema.full_name(message), field.name
+        if field.message_type is None or field.message_type.GetOptions().map_entry:
+            continue
+        for inner in value if schema.is_repeated(field) else (value,):
+            yield from drawn(inner)
+
+
+def everything_drawn() -> set[tuple[str, str]]:
+    found: set[tuple[str, str]] = set()
+    for seed in range(BATCH):
+        table = make_table(seed, f"table-{seed}")
+        found.update(drawn(schema.from_json(_ROUTES, build.without_type(table))))
+        for routes in (table["name"], table):  # as a table has it, and as the gate does
+            manager = build.http_connection_manager(routes, filters=make_filters(seed), **make_manager(seed))
+            found.update(drawn(schema.from_json(_MANAGER, build.without_type(manager))))
+    return found
+
+
+def test_every_honoured_field_is_drawn():
+    wanted = {*honoured(_ROUTES), *honoured(_MANAGER)}
+    found = everything_drawn()
+    missing = {f"{message}.{field}" for message, field in wanted - found - set(EXEMPT)}
+    assert missing == set(), "honoured, and never drawn by tables.py or managers.py"
+    assert wanted > {(_ROUTES, "ignore_path_parameters_in_path_matching"), (_MANAGER, "local_reply_config")}
+
+
+def test_what_is_exempt_is_honoured_and_not_drawn():
+    assert set(EXEMPT) <= {*honoured(_ROUTES), *honoured(_MANAGER)}
+    assert not set(EXEMPT) & everything_drawn()
