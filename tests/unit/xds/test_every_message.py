@@ -27,7 +27,7 @@ NOWHERE = {
         f"envoy.config.core.v3.{name}"
         for name in ("Node", "BuildVersion", "Extension", "ControlPlane", "QueryParameter")
     ),
-    *(f"envoy.config.core.v3.Runtime{name}" for name in ("FeatureFlag", "Percent", "UInt32")),
+    *(f"envoy.config.core.v3.Runtime{name}" for name in ("FeatureFlag", "Percent")),
     "envoy.type.v3.SemanticVersion",
 }
 few = settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
