@@ -13,7 +13,7 @@ PYTEST := $(PY) -m pytest
 INSTALL := bin/python -m pip install --quiet --disable-pip-version-check --no-input
 CODE := meshlib $(wildcard adapters) scripts
 # Each writes what is made of the code, for docs/reference/ above all; with --check it fails when that is out of date.
-GENERATORS := $(wildcard scripts/config_reference.py scripts/config_shapes.py scripts/xds_fields.py)
+GENERATORS := $(wildcard scripts/config_reference.py scripts/config_schema.py scripts/xds_fields.py)
 SEEDS ?= 100
 RUNS ?= 3
 REQUESTS ?= 5000

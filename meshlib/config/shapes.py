@@ -1,6 +1,6 @@
 """The configuration as a mapping, for type checkers: the keys of each table and what they take.
 
-Made by scripts/config_shapes.py from the fields of ``Config``; edits here are lost. What a value must be beyond its type
+Made by scripts/config_schema.py from the fields of ``Config``; edits here are lost. What a value must be beyond its type
 (bounds, names of hosts, what excludes what) is said when it is read.
 """
 

@@ -8,6 +8,7 @@ from meshlib.core.answers import own_answer
 from meshlib.core.endpoint import LiveEndpoint
 from meshlib.core.locality import without_answer
 from meshlib.core.plan import route_timeout
+from meshlib.core.resolve import source_words
 from meshlib.core.upstream import PickContext
 from meshlib.model.call import Decision, Head
 from meshlib.model.cluster import Discovery
@@ -79,13 +80,12 @@ def explain(resolution: Resolution, head: Head, env: Env) -> Decision:
     if resolution.via != "mesh" or resolution.routes is None:
         return draft.decision()
     if resolution.listener is not None:
-        draft.lines.append(f"listener {resolution.listener.name} ({resolution.part})")
+        draft.lines.append(f"listener {resolution.listener.name} of {source_words(resolution.part)}")
     asked = head
     head = draft.asked = draft.head = resolution.seen(asked)
     match = draft.match = resolution.routes.match(head, env.random, draft.lines)
     weight: ClusterWeight | None = None
     if match is not None:
-        draft.lines.append(f"virtual host {match.virtual_host.name}, route {match.name}")
         draft.cluster, weight = match.compiled.choose_cluster(head, env.random, draft.lines)
     answer = own_answer(resolution, asked, head, match, weight)
     if answer is None:

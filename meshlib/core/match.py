@@ -218,5 +218,7 @@ def _failed(route: CompiledRoute, head: Head, drawn: float | None) -> str:
 
 
 def _path_words(path: PathMatch) -> str:
+    if path.kind is PathKind.PREFIX and path.value in ("", "/"):
+        return "every path"
     case = "" if path.case_sensitive or path.kind is PathKind.REGEX else ", case ignored"
     return f'{path.kind.value} "{path.value}"{case}'

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from meshlib.model.route import RouteConfiguration
     from meshlib.model.snapshot import Absence, Part, Snapshot
 
-__all__ = ["Rules", "View", "compile_view"]
+__all__ = ["Rules", "View", "compile_view", "source_words"]
 
 #: Parts that a control plane speaks through; ``xds.view`` and ``xds.domains`` are about them.
 _XDS = "xds"
@@ -256,7 +256,7 @@ class View:
             # The longest; of two that are equally long, the one that names the port.
             found = max(wildcards, key=lambda item: len(item[0].partition(":")[0]))
         key, entry = found
-        return entry.resolution(f"{key} is a service of {_source_words(entry.part)}")
+        return entry.resolution(f"{key} is a service of {source_words(entry.part)}")
 
     def _sidecar(self, host: str, port: int, authority: str) -> Resolution | None:
         """Rule 4."""
@@ -279,7 +279,7 @@ class View:
         name = self._template.name(host, port, number, authority)
         entry = self._targets.get(name)
         if entry is not None:
-            return self._through(entry, f"listener {name} is known to {_source_words(entry.part)}", name)
+            return self._through(entry, f"listener {name} is known to {source_words(entry.part)}", name)
         rules = self.rules
         if not rules.has_xds or _is_ip(host) or not _patterns(rules.domains).matches(host, number):
             return None
@@ -453,7 +453,8 @@ def _routes_words(entry: _Entry) -> str:
     return f"{named} of listener {entry.listener.name} {'has' if entry.manager.route_name else 'have'}"
 
 
-def _source_words(source: str) -> str:
+def source_words(source: str) -> str:
+    """A part of the snapshot, in words."""
     return {"static": "the configuration", "file": "the services file", _XDS: "the control plane"}.get(
         source, source
     )

@@ -6,6 +6,7 @@ import errno
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from meshlib.core.resolve import source_words
 from meshlib.errors import Overloaded
 from meshlib.model.call import OutcomeKind
 
@@ -50,7 +51,7 @@ def render(
     if resolution.reason:
         lines.append(resolution.reason)
     if resolution.listener is not None:
-        lines.append(f"listener {resolution.listener.name} ({resolution.part})")
+        lines.append(f"listener {resolution.listener.name} of {source_words(resolution.part)}")
     if match is not None:
         lines.append(f"virtual host {match.virtual_host.name}, route {match.name}")
     if cluster:
@@ -92,18 +93,19 @@ def ending(outcome: Outcome) -> str:
             return "given up by the caller"
         case OutcomeKind.CONNECT:
             return said or (
-                "no connection in time" if _late(outcome.error) else f"no connection ({_own(outcome)})"
+                "no connection in time" if _late(outcome.error) else _with_own("no connection", outcome)
             )
         case OutcomeKind.REFUSED:
-            return f"request refused ({_own(outcome)})"
+            return _with_own("request refused", outcome)
         case _:
-            return said or f"connection lost ({_own(outcome)})"
+            return said or _with_own("connection lost", outcome)
 
 
-def _own(outcome: Outcome) -> str:
-    """What the library that made the attempt says."""
+def _with_own(words: str, outcome: Outcome) -> str:
+    """``words``, with what the library that made the attempt says."""
     error = outcome.error
-    return outcome.detail or (str(error) or type(error).__name__ if error is not None else outcome.kind.value)
+    own = outcome.detail or (str(error) or type(error).__name__ if error is not None else "")
+    return f"{words} ({own})" if own else words
 
 
 def _of_system(error: BaseException | None) -> str:

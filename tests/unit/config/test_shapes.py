@@ -35,11 +35,11 @@ validator = jsonschema.Draft7Validator(json.loads(SCHEMA.read_text()))
 
 @pytest.fixture
 def script():
-    return load(ROOT / "scripts" / "config_shapes.py", "config_shapes")
+    return load(ROOT / "scripts" / "config_schema.py", "config_schema")
 
 
 def test_both_files_are_what_the_tables_say(script):
-    assert script.main(["--check"]) == 0, "run scripts/config_shapes.py"
+    assert script.main(["--check"]) == 0, "run scripts/config_schema.py"
 
 
 def test_a_file_that_is_not_fails_the_check(script, tmp_path, monkeypatch, capsys):

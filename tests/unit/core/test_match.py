@@ -341,7 +341,7 @@ class TestTrace:
             "virtual host v is for shop.test",
             'route gold (prefix "/a") does not match: header x-tier exact "gold"',
             'route some (prefix "/a") does not match: it is for 10 % of the calls, and this is none of them',
-            'route rest (prefix "/") matches',
+            "route rest (every path) matches",
         ]
 
     def test_says_that_nothing_is_for_the_host_or_the_path(self):

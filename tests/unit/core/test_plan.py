@@ -531,7 +531,7 @@ def test_the_trace_tells_every_step() -> None:
     for words in (
         "GET http://reviews/api",
         "a test",
-        "listener l (p)",
+        "listener l of p",
         "route r",
         "cluster c",
         "attempt 1",

@@ -68,8 +68,8 @@ def circle():
         # what only a library says
         (OutcomeKind.RESET, httpcore.RemoteProtocolError("Server disconnected"), "connection lost (Server disconnected)"),
         (OutcomeKind.RESET, httpcore.ReadError(""), "connection lost (ReadError)"),
-        (OutcomeKind.RESET, None, "connection lost (reset)"),
-        (OutcomeKind.CONNECT, None, "no connection (connect)"),
+        (OutcomeKind.RESET, None, "connection lost"),
+        (OutcomeKind.CONNECT, None, "no connection"),
         (OutcomeKind.REFUSED, httpcore.RemoteProtocolError("REFUSED_STREAM"), "request refused (REFUSED_STREAM)"),
         (OutcomeKind.CANCELLED, None, "given up by the caller"),
         (OutcomeKind.REFUSED, Overloaded("no free connection within 0.1 s"), "no free connection within 0.1 s"),

@@ -2,7 +2,7 @@
 """Makes from the fields of ``meshlib.Config`` what editors and type checkers read.
 
 ``docs/reference/meshlib.schema.json``, a JSON Schema of configuration files, and ``meshlib/config/shapes.py``, the types of
-mappings in Python. ``python scripts/config_shapes.py`` writes both; ``--check`` compares them and exits 1 where they differ.
+mappings in Python. ``python scripts/config_schema.py`` writes both; ``--check`` compares them and exits 1 where they differ.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def schema() -> str:
     whole = {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "Configuration of meshlib",
-        "$comment": "Made by scripts/config_shapes.py from meshlib/config.",
+        "$comment": "Made by scripts/config_schema.py from meshlib/config.",
         **_object(Config),
         "definitions": definitions,
     }
@@ -124,7 +124,7 @@ def _schema_of(kind: Kind[Any]) -> dict[str, Any]:
 _HEAD = '''\
 """The configuration as a mapping, for type checkers: the keys of each table and what they take.
 
-Made by scripts/config_shapes.py from the fields of ``Config``; edits here are lost. What a value must be beyond its type
+Made by scripts/config_schema.py from the fields of ``Config``; edits here are lost. What a value must be beyond its type
 (bounds, names of hosts, what excludes what) is said when it is read.
 """
 
@@ -249,7 +249,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not checking:
             path.write_text(text, encoding="utf-8")
         elif not path.exists() or path.read_text(encoding="utf-8") != text:
-            print(f"{path.name} is not what meshlib/config says: run scripts/config_shapes.py")
+            print(f"{path.name} is not what meshlib/config says: run scripts/config_schema.py")
             code = 1
     return code
 
