@@ -15,19 +15,32 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from contextlib import _GeneratorContextManager
 
+    from meshlib.runtime.clock import Clock
+
 __all__ = ["current_deadline", "deadline", "outside"]
 
-_current: ContextVar[float | None] = ContextVar("meshlib_deadline", default=None)
+#: The blocks around us: when each began, in ``time.monotonic()`` seconds, and how long it may take.
+_current: ContextVar[tuple[tuple[float, float], ...]] = ContextVar("meshlib_deadline", default=())
 
 
-def current_deadline() -> float | None:
-    """The nearest deadline in force here, in ``time.monotonic()`` seconds, or None: that of a block, or that of the
-    request being served as long as it is not answered.
+def current_deadline(clock: Clock | None = None) -> float | None:
+    """The nearest deadline in force here, in seconds of ``clock`` (default: the system's monotonic one), or None: that of a block, or that of the request being
+    served as long as it is not answered.
     """
-    own, request = _current.get(), current()
-    if request is None or request.deadline is None or request.answered:
-        return own
-    return request.deadline if own is None else min(own, request.deadline)
+    blocks, request = _current.get(), current()
+    serving = request is not None and request.deadline is not None and not request.answered
+    if not blocks and not serving:
+        return None
+    instant = _system if clock is None else clock.instant
+    ends = [instant(began) + seconds for began, seconds in blocks]
+    if request is not None and request.deadline is not None and serving:
+        now = time.monotonic()
+        ends.append(request.deadline + (instant(now) - now))
+    return min(ends)
+
+
+def _system(monotonic: float) -> float:
+    return monotonic
 
 
 def deadline(seconds: float) -> _GeneratorContextManager[None]:
@@ -43,9 +56,7 @@ def deadline(seconds: float) -> _GeneratorContextManager[None]:
 
 @contextmanager
 def _within(seconds: float) -> Iterator[None]:
-    mine = time.monotonic() + seconds
-    outer = _current.get()
-    token = _current.set(mine if outer is None else min(mine, outer))
+    token = _current.set((*_current.get(), (time.monotonic(), seconds)))
     try:
         yield
     finally:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from meshlib.model.events import Event
     from meshlib.model.snapshot import Snapshot
     from meshlib.model.status import SourceStatus
+    from meshlib.runtime.clock import Clock
     from meshlib.runtime.runtime import Runtime
     from meshlib.sources.base import Source
     from meshlib.sources.file import FileSource
@@ -56,12 +57,17 @@ class Mesh:
         config: None: the environment says, over the file that it names. A mapping with the configuration's keys or the
             path of a file takes that file's place; variables win over a file and yield to a mapping. A :class:`Config`
             is taken as it is, so that ``Mesh(Config.from_mapping({…}))`` depends on nothing outside.
+        clock: For tests, a :class:`meshlib.testing.VirtualClock`: every wait, deadline and timer of this mesh goes by it. None:
+            the system's.
 
     Raises:
         ConfigError: The configuration is wrong, or wants what this version does not do.
     """
 
-    def __init__(self, config: ConfigLike = None) -> None:
+    def __init__(self, config: ConfigLike = None, *, clock: Clock | None = None) -> None:
+        # Meshes of a process share a worker, and one that waits by another clock has one of its own.
+        self._clock: Clock = _clock if clock is None else clock
+        self._workers = _workers if clock is None else SharedWorker(clock)
         self._config = resolve(config)
         later = unsupported(self._config)
         if later:
@@ -215,8 +221,8 @@ class Mesh:
             config,
             _rules(config, bootstrap),
             feed,
-            clock=_clock,
-            workers=_workers,
+            clock=self._clock,
+            workers=self._workers,
             inherited=inherited,
             observers=self._observers,
             watchers=(Log(feed.statuses),),

@@ -34,6 +34,21 @@ hypothesis.settings.register_profile("ci", deadline=None, print_blob=True, deran
 hypothesis.settings.load_profile("ci" if CI else "dev")
 
 
+# ------------------------------------------------------------------------------ the test kit's fixtures, by short names
+
+
+@pytest.fixture
+def control_plane(meshlib_control_plane: Any) -> Any:
+    """`meshlib_control_plane`."""
+    return meshlib_control_plane
+
+
+@pytest.fixture
+def upstream(meshlib_upstream: Any) -> Any:
+    """`meshlib_upstream`."""
+    return meshlib_upstream
+
+
 # ------------------------------------------------------------------------------------------ a skip is a failure on CI
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -19,7 +18,7 @@ from meshlib.model.events import AttemptEnded, AttemptStarted
 from meshlib.transports.face import Why, direct_info, next_key
 from meshlib.transports.info import attach
 from meshlib.transports.request import retry_of
-from meshlib.transports.signal import Signal
+from meshlib.transports.signal import Signal, bound, later
 from meshlib_aiohttp.failures import OUTCOMES, is_outcome, join, made, outcome_of
 from meshlib_aiohttp.lanes import LEG, Leg, lanes_of
 from meshlib_aiohttp.messages import (
@@ -58,13 +57,13 @@ async def known(runtime: Runtime, request: Any, wait: float) -> Resolution:
         if resolution.name:
             runtime.want(resolution.name, asked[3])
         return resolution
-    now, deadline = runtime.clock.now(), current_deadline()
+    now, deadline = runtime.clock.now(), current_deadline(runtime.clock)
     if deadline is not None:
         wait = max(0.0, min(wait, deadline - now))
     signal = Signal()
     cancel = runtime.on_known(*asked, lambda _: signal.set())
     try:
-        await signal.wait(runtime.patience(resolution, wait))
+        await signal.wait(runtime.patience(resolution, wait), runtime.clock)
     finally:
         cancel()
     return runtime.settled(*asked, now)
@@ -120,13 +119,13 @@ class Performance:
         self._key = 0
         self._seen = runtime.view
         self.leg: Leg | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Callable[[], object] | None = None
         self._body: Any = None
         self.expired = False
         self._deadline: float | None = None  # of the attempt
         self._failure: Outcome | None = None
         self.now = runtime.clock.now
-        deadline, head = current_deadline(), head_of(request)
+        deadline, head = current_deadline(runtime.clock), head_of(request)
         call = Call(
             resolution,
             head,
@@ -165,14 +164,14 @@ class Performance:
         await response.wait_for_close()
 
     async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+        await self._runtime.clock.sleep_async(seconds)
 
     async def changed(self, until: float) -> None:
         store, signal = self._runtime.store, Signal()
         cancel = store.on_change(signal.set)
         try:
             if store.view is self._seen:
-                await signal.wait(until - self.now())
+                await signal.wait(until - self.now(), self._runtime.clock)
         finally:
             cancel()
         self._seen = store.view
@@ -185,15 +184,15 @@ class Performance:
             leg = self.leg = lanes_of(self._connector).leg(self._runtime, effect)
             setattr(request, LEG, leg)
             seconds = None if effect.deadline is None else max(0.0, effect.deadline - self.now())
-            bound = asyncio.timeout(seconds)
+            within = bound(self._runtime.clock, seconds)
             try:
-                async with bound:
+                async with within:
                     return await self._handler(request)
             except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
                 if not self._stale(leg, error, request):
                     raise
             except TimeoutError:
-                self.expired = bound.expired()
+                self.expired = within.expired()
                 raise
             # The body's writer still holds what it reads from.
             await request.close()
@@ -303,7 +302,7 @@ class Performance:
         protocol = connection.protocol
         if self._deadline is not None:
             left = max(0.0, self._deadline - self.now())
-            self._timer = asyncio.get_running_loop().call_later(left, self._expire, protocol)
+            self._timer = later(self._runtime.clock, left, self._expire, protocol)
 
         def released() -> None:
             self._disarm()
@@ -332,7 +331,7 @@ class Performance:
 
     def _disarm(self) -> None:
         if self._timer is not None:
-            self._timer.cancel()
+            self._timer()
             self._timer = None
 
     def _broken(self, error: BaseException) -> BaseException:
@@ -369,12 +368,12 @@ class Direct:
                 DeadlineExceeded, "the deadline is over", info, self._request, sent=False, connected=False
             )
         self._started()
-        bound = asyncio.timeout(left)
+        within = bound(self._runtime.clock, left)
         try:
-            async with bound:
+            async with within:
                 response = await handler(self._request)
         except BaseException as error:
-            raised = self._failed(error, expired=bound.expired())
+            raised = self._failed(error, expired=within.expired())
             if raised is error:
                 raise
             raise raised from error
@@ -432,7 +431,7 @@ class Direct:
             response.content.set_exception(error)
             connection.close()
 
-        connection.add_callback(asyncio.get_running_loop().call_later(left, expire).cancel)
+        connection.add_callback(later(self._runtime.clock, left, expire))
 
 
 def _peer(response: Any) -> str:

@@ -4,7 +4,6 @@ where attempts go.
 
 from __future__ import annotations
 
-import asyncio
 import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from meshlib.interceptors import CallPath
 from meshlib.mesh import runtime_of
 from meshlib.model.call import CallOptions, Outcome, OutcomeKind
 from meshlib.transports.info import attach
+from meshlib.transports.signal import bound
 from meshlib_aiohttp.calls import Performance, known, refusal
 from meshlib_aiohttp.failures import OUTCOMES, is_outcome
 from meshlib_aiohttp.lanes import LEG, canned, lanes_of
@@ -153,13 +153,14 @@ class _Alone:
         call.begin(effect)
         leg = lanes_of(self._owner).leg(self._runtime, effect)
         setattr(self._request, LEG, leg)
-        bound = asyncio.timeout(None if effect.deadline is None else max(0.0, effect.deadline - call.now()))
+        left = None if effect.deadline is None else max(0.0, effect.deadline - call.now())
+        within = bound(self._runtime.clock, left)
         call.leg = leg
         try:
-            async with bound:
+            async with within:
                 connection = await leg.connect(self._owner, original, self._request, traces, timeout)
         except OUTCOMES as error:
-            if isinstance(error, TimeoutError) and not bound.expired():
+            if isinstance(error, TimeoutError) and not within.expired():
                 error = aiohttp.ConnectionTimeoutError(f"Connection timeout to host {self._request.url}")
             return call.plan.outcome(call.failed(effect, error, self._since), call.now())
         finally:

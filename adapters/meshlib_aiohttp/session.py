@@ -146,7 +146,7 @@ class OneCall:
             return await handler(request)
         if resolution.via != "direct":
             raise refusal(resolution, request)
-        return await Direct(runtime, request, resolution.words, current_deadline()).run(handler)
+        return await Direct(runtime, request, resolution.words, current_deadline(runtime.clock)).run(handler)
 
     async def _call(self, runtime: Runtime, resolution: Resolution, request: Any, handler: Handler) -> Any:
         performance = Performance(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -183,7 +182,7 @@ class Performance:
         self._key = 0
         self._seen = runtime.view
         self.now = runtime.clock.now
-        self.sleep = time.sleep
+        self.sleep = runtime.clock.sleep
         head, options = asked.head(front.scheme), current_options()
         call = Call(
             resolution,
@@ -230,6 +229,7 @@ class Performance:
             effect.deadline,
             {"connect": asked.connect, "read": asked.read, "pool": pool},
             effect.connect_timeout,
+            self._runtime.clock.alarm if self._runtime.clock.virtual else None,
         )
         since = self.now()
         self._started(effect)

@@ -16,7 +16,7 @@ from urllib3 import connection
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from meshlib.interceptors import own_class
-from meshlib.transports.wire.guard import Guard
+from meshlib.transports.wire.guard import Alarm, Guard
 from meshlib.transports.wire.readable import readable
 from meshlib_requests.heads import Head, line
 from meshlib_requests.sockets import Socket, waiting
@@ -41,8 +41,9 @@ class Attempt(Guard):
         deadline: float | None,
         timeouts: Mapping[str, float | None],
         connect: float | None,
+        alarm: Alarm | None = None,
     ) -> None:
-        super().__init__(clock, deadline, timeouts, connect)
+        super().__init__(clock, deadline, timeouts, connect, alarm)
         self.connection: Any = None
         self.authority = ""
 

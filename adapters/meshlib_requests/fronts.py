@@ -174,7 +174,7 @@ class Front:
             return plain()
         if resolution.via != "direct":
             return self._not_made(runtime, resolution, asked, retries)
-        call = Direct(self, runtime, asked, resolution.words, current_deadline(), retries)
+        call = Direct(self, runtime, asked, resolution.words, current_deadline(runtime.clock), retries)
         return call.call(plain, timeout)
 
     def lane(self, effect: Send) -> Lane:
@@ -207,7 +207,7 @@ class Front:
         place = (self.scheme, self.host, self._asked_port, asked.authority)
         resolution = runtime.view.resolve(*place)
         if resolution.via == "wait":
-            seconds = patience(asked.connect, current_deadline(), runtime.clock.now())
+            seconds = patience(asked.connect, current_deadline(runtime.clock), runtime.clock.now())
             resolution = runtime.wait_known(*place, seconds)
         elif resolution.name:
             runtime.want(resolution.name, asked.authority)
@@ -231,7 +231,7 @@ class Front:
             retries = Retry.from_int(retries, default=self.retries)
         if asked.body is not None:
             asked.body_pos = set_file_position(asked.body, asked.body_pos)
-        deadline = current_deadline()
+        deadline = current_deadline(runtime.clock)
         earlier: tuple[Attempt, ...] = ()
         tried: tuple[LiveEndpoint, ...] = ()
         while True:

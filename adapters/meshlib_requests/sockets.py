@@ -8,6 +8,7 @@ cannot go on waits. Sockets under TLS and those of gevent stay what they are.
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import time
@@ -89,8 +90,19 @@ class Socket(socket.socket):
                     raise
             poll = new_poll()
             poll.register(self.fileno(), event)
+            if self.guard is not None and self.guard.alarm is not None:
+                with self.guard.ringing(self._stop):
+                    ready = poll.poll(None if end is None else max(0.0, end - time.monotonic()) * 1000)
+                if ready:
+                    continue
+                raise TimeoutError("timed out")
             if not poll.poll(None if end is None else max(0.0, end - time.monotonic()) * 1000):
                 raise TimeoutError("timed out")
+
+    def _stop(self) -> None:
+        """Wake whoever blocks on it, from another thread. The connection is of no use after that."""
+        with contextlib.suppress(OSError):  # the peer was faster
+            self.shutdown(socket.SHUT_RDWR)
 
 
 _plain = socket.socket

@@ -1,15 +1,29 @@
-"""Where time comes from. Everything that measures is given a clock; tests give a virtual one."""
+"""Where time comes from. Everything that measures or waits is given a clock; tests give a virtual one.
+
+The system's clock moves by itself: who waits for an event, a socket or a task bounds the wait by seconds, and that is that.
+A virtual clock (:class:`meshlib.testing.VirtualClock`) moves when a test says so, and no number of seconds bounds anything:
+there whoever waits asks for an alarm, which ends the wait, in the thread that moves the time.
+"""
 
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
 
 __all__ = ["Clock", "MonotonicClock"]
 
 
 class Clock(Protocol):
     """Thread-safe."""
+
+    @property
+    def virtual(self) -> bool:
+        """Whether somebody else moves it, so that whoever waits needs its alarm."""
+        ...
 
     def now(self) -> float:
         """Monotonic seconds, from any origin."""
@@ -19,12 +33,52 @@ class Clock(Protocol):
         """Seconds since the epoch."""
         ...
 
+    def instant(self, monotonic: float) -> float:
+        """What ``now`` was when the system's monotonic clock said ``monotonic``, which is no time to come."""
+        ...
+
+    def sleep(self, seconds: float) -> None:
+        """Block the thread for that long."""
+        ...
+
+    async def sleep_async(self, seconds: float) -> None:
+        """The same for a task, of asyncio or trio."""
+        ...
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        """Block until ``event`` is set; False: the time was over first, and ``event``, which nobody else waits for, may be
+        set all the same.
+        """
+        ...
+
+    def alarm(self, seconds: float, call: Callable[[], object]) -> Callable[[], object]:
+        """Of a virtual clock: have ``call`` called once that time is over, by whoever moves it; what is returned prevents
+        it.
+        """
+        ...
+
 
 class MonotonicClock:
     """The system's. ``now`` is unmoved by changes of the date."""
 
     __slots__ = ()
 
+    virtual = False
     #: The function itself: a call asks a dozen times.
     now = staticmethod(time.monotonic)
     wall = staticmethod(time.time)
+    sleep = staticmethod(time.sleep)
+
+    def instant(self, monotonic: float) -> float:
+        return monotonic
+
+    async def sleep_async(self, seconds: float) -> None:
+        import anyio
+
+        await anyio.sleep(seconds)
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        return event.wait(seconds)
+
+    def alarm(self, seconds: float, call: Callable[[], object]) -> Callable[[], object]:
+        raise NotImplementedError("this clock moves by itself: bound the wait by seconds")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING
 
 from meshlib.core.locality import without_answer
@@ -61,7 +60,8 @@ def parse(name: str) -> Target:
 def wait(runtime: Runtime, names: tuple[str, ...], timeout: float) -> None:
     """Block until every name can be called. Raises NotReady that says for each what it lacks, and ValueError."""
     targets = [parse(name) for name in names]
-    until = time.monotonic() + timeout
+    clock = runtime.clock
+    until = clock.now() + timeout
     changed = threading.Event()
     cancel = runtime.store.on_change(changed.set)
     try:
@@ -70,12 +70,12 @@ def wait(runtime: Runtime, names: tuple[str, ...], timeout: float) -> None:
             missing = _missing(runtime, targets)
             if not missing:
                 return
-            remaining = until - time.monotonic()
+            remaining = until - clock.now()
             if remaining <= 0 or all(lack.final for lack in missing.values()) or runtime.closed:
                 texts = {name: lack.text for name, lack in missing.items()}
                 raise NotReady("; ".join(f"{name}: {text}" for name, text in texts.items()), missing=texts)
             # Endpoints that come back from an ejection tell nobody: look again now and then.
-            changed.wait(min(remaining, 0.25))
+            clock.wait(changed, min(remaining, 0.25))
     finally:
         cancel()
 

@@ -145,7 +145,7 @@ class Runtime:
         self.closed = False
         self._green = greenlets.patched("threading")
         snapshot, previous = (inherited.store.snapshot, inherited.store.view) if inherited else (EMPTY, None)
-        self.store: Store = Store(self._compile, self.clusters.reconcile, clock.now, snapshot, previous)
+        self.store: Store = Store(self._compile, self.clusters.reconcile, clock, snapshot, previous)
         for watcher in watchers:
             self.observe(watcher, calls=False)
         for observer in observers:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ from meshlib.model.snapshot import EMPTY, Part, Snapshot
 if TYPE_CHECKING:
     from meshlib.core.resolve import View
     from meshlib.model.cluster import Cluster
+    from meshlib.runtime.clock import Clock
 
 __all__ = ["RETIRED", "Store"]
 
@@ -36,7 +36,7 @@ class Store:
     Args:
         compile_view: Makes a view of a snapshot; is given the view before.
         reconcile: Makes live clusters of a snapshot's.
-        now: Monotonic seconds.
+        clock: What waits are measured by.
         snapshot: What is in force from the start.
         previous: A view from which the first one may take what did not change.
     """
@@ -45,19 +45,20 @@ class Store:
         self,
         compile_view: Callable[[Snapshot, View | None], View],
         reconcile: Callable[[Snapshot, float], object],
-        now: Callable[[], float],
+        clock: Clock,
         snapshot: Snapshot = EMPTY,
         previous: View | None = None,
     ) -> None:
         self._compile = compile_view
         self._reconcile = reconcile
-        self._now = now
+        self._clock = clock
+        self._now = clock.now
         self._lock = threading.Lock()  # guards _callbacks
         self._callbacks: dict[object, Callable[[], object]] = {}
         self._retired: dict[tuple[str, str], tuple[Cluster, float]] = {}
         self.snapshot = snapshot
         self.view: View = compile_view(snapshot, previous)
-        reconcile(snapshot, now())
+        reconcile(snapshot, clock.now())
 
     def publish(self, parts: tuple[Part, ...]) -> None:
         """Put ``parts``, in order of precedence, into force. Only the writer calls this."""
@@ -100,13 +101,13 @@ class Store:
 
     def wait(self, ready: Callable[[View], bool], timeout: float) -> bool:
         """Block until ``ready(view)`` holds, at most ``timeout`` seconds; what it said last. Not for event loops."""
-        until = time.monotonic() + timeout
+        until = self._now() + timeout
         changed = threading.Event()
         cancel = self.on_change(changed.set)
         try:
             while not ready(self.view):
-                remaining = until - time.monotonic()
-                if remaining <= 0 or not changed.wait(remaining):
+                remaining = until - self._now()
+                if remaining <= 0 or not self._clock.wait(changed, remaining):
                     return ready(self.view)
                 changed.clear()
             return True

@@ -4,6 +4,9 @@ Theory. Whatever writes configuration runs here, so that there is one writer and
 Commands run in the order in which they were posted; a timer that is due goes before them. Nothing that runs here may
 block on a network: whoever needs that (a stream, a DNS query) has a thread of its own and posts what came of it.
 
+On a clock that somebody else moves the thread cannot sleep until a timer is due: it asks the clock for an alarm, and
+whoever moves the time waits there until everything that fell due has run, so that time never overtakes a timer.
+
 The lock of ``_changed`` guards the queue, the heap and the flags. It is reentrant, because a finalizer may post while
 this thread holds it.
 """
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 __all__ = ["Timer", "Worker"]
 
 _log = logging.getLogger("meshlib")
+
+#: Real seconds for which whoever moves a clock waits for what fell due.
+_CATCHING_UP = 10.0
 
 
 class Timer:
@@ -65,6 +71,7 @@ class Worker:
         self._order = 0
         self._stopping = False
         self._thread: threading.Thread | None = None
+        self._resting = threading.Event()  # nothing is due, for all that the thread knows
 
     @property
     def running(self) -> bool:
@@ -114,6 +121,8 @@ class Worker:
             timer = Timer(when, self._order, command)
             heapq.heappush(self._timers, timer)
             self._changed.notify()
+        if self.clock.virtual:
+            self.clock.alarm(seconds, self._catch_up)
         return timer
 
     def call(self, command: Callable[[], object], timeout: float) -> bool:
@@ -145,6 +154,16 @@ class Worker:
                 return wait
             self._guarded(command)
 
+    def _catch_up(self) -> None:
+        """A clock that somebody else moves has come to a timer: let the thread run it, and wait until it has."""
+        if self.is_current or not self.running:
+            return
+        with self._changed:
+            self._resting.clear()
+            self._changed.notify_all()
+        if not self._resting.wait(_CATCHING_UP):
+            _log.warning("meshlib: a background command takes longer than %g s; time moves on", _CATCHING_UP)
+
     def _run(self) -> None:
         mine = threading.current_thread()
         while True:
@@ -155,6 +174,7 @@ class Worker:
                         return
                     command, wait = self._next()
                     if command is None:
+                        self._resting.set()
                         self._changed.wait(wait)
             self._guarded(command)
 

@@ -6,7 +6,8 @@
     VirtualClock      time that moves when the test says so
     build             listeners, routes, clusters and endpoints in a line each
 
-With pytest, the fixtures `control_plane`, `upstream` and `virtual_clock` are there as soon as meshlib is installed.
+With pytest, the fixtures `meshlib_control_plane`, `meshlib_upstream`, `meshlib_clock`, `meshlib_mesh` and `meshlib_environment` are
+there as soon as meshlib is installed.
 Importing this package is cheap: each name loads its module, and that its libraries, when it is first used.
 """
 

@@ -4,18 +4,26 @@ The theory: a clock holds a heap of timers, each due at an instant. `advance` wa
 the next, so each runs at exactly its own time, and timers that it starts on the way run too if they are due by
 then. A sleeper is a timer that wakes a thread or a task. One lock guards the heap, the time and the count of
 sleepers; what a timer calls runs outside of it, on the thread that advances.
+
+It is also what a whole Mesh can run on: `Mesh(config, clock=clock)`. Then everything of that mesh that waits asks this
+clock for an alarm, and whoever advances waits until the mesh's own thread has done what fell due.
 """
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import itertools
+import math
 import threading
 import time
+from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable
 
 __all__ = ["Timer", "VirtualClock"]
+
+#: Moves of a clock that are remembered, for those who ask what the time was.
+_REMEMBERED = 1000
 
 
 class Timer:
@@ -52,6 +60,8 @@ class VirtualClock:
         self._heap: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
         self._sleepers = 0
+        # When the time was moved, in the system's monotonic seconds, and to what.
+        self._moves: deque[tuple[float, float]] = deque([(-math.inf, start)], maxlen=_REMEMBERED)
         self._changed = threading.Condition()  # guards all of the above
         self._advancing = threading.RLock()  # one advance at a time; a timer may advance further
 
@@ -60,6 +70,21 @@ class VirtualClock:
         return self._now
 
     __call__ = now
+
+    @property
+    def virtual(self) -> bool:
+        """Yes: what waits on it is woken by it."""
+        return True
+
+    def instant(self, monotonic: float) -> float:
+        """What the time was when the system's monotonic clock said `monotonic`; of long ago, the oldest that is known."""
+        with self._changed:
+            moves = list(self._moves)
+        return moves[max(0, bisect_right(moves, monotonic, key=lambda move: move[0]) - 1)][1]
+
+    def alarm(self, seconds: float, call: Callable[[], object]) -> Callable[[], object]:
+        """`call_later`, for what runs on any clock: what is returned cancels."""
+        return self.call_later(max(0.0, seconds), call).cancel
 
     def wall(self) -> float:
         """The same seconds, as those since the epoch: what tells the time of day by this clock agrees with it."""
@@ -103,7 +128,22 @@ class VirtualClock:
                 if call is not None:
                     call()
             with self._changed:
-                self._now = max(self._now, goal)
+                self._move(goal)
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        """Blocks this thread until `event` is set; False: the time moved by that much first, and `event` is set by that. With
+        `auto` others have that many real seconds to set it, and then the time moves.
+        """
+        if self._auto and not event.wait(max(0.0, seconds)):
+            self.advance(max(0.0, seconds))
+        if self._auto or seconds <= 0:
+            return event.is_set()
+        timer = self._sleeper(seconds, event.set)
+        try:
+            event.wait()
+        finally:
+            early = self._leave(timer)
+        return early
 
     def sleep(self, seconds: float) -> None:
         """Blocks this thread until the time has moved by that much (with `auto`: moves it)."""
@@ -120,17 +160,20 @@ class VirtualClock:
             self._leave(timer)
 
     async def sleep_async(self, seconds: float) -> None:
-        """As `sleep`, for a task: only the task waits. It can be cancelled."""
+        """As `sleep`, for a task of asyncio or trio: only the task waits. It can be cancelled."""
+        import anyio
+
+        from meshlib.transports.signal import Signal
+
         if self._auto or seconds <= 0:
             if self._auto:
                 self.advance(max(0.0, seconds))
-            await asyncio.sleep(0)
+            await anyio.lowlevel.checkpoint()
             return
-        loop = asyncio.get_running_loop()
-        woken = asyncio.Event()
-        timer = self._sleeper(seconds, lambda: _wake(loop, woken))
+        woken = Signal()
+        timer = self._sleeper(seconds, woken.set)
         try:
-            await woken.wait()
+            await woken.wait(math.inf)
         finally:
             self._leave(timer)
 
@@ -159,9 +202,12 @@ class VirtualClock:
         self._count(1)
         return timer
 
-    def _leave(self, timer: Timer) -> None:
-        if timer.cancel():
+    def _leave(self, timer: Timer) -> bool:
+        """Whether the sleeper leaves before its time."""
+        early = timer.cancel()
+        if early:
             self._count(-1)
+        return early
 
     def _due(self, goal: float) -> Timer | None:
         """The next timer due by `goal`, with the time moved to it."""
@@ -169,7 +215,7 @@ class VirtualClock:
             while self._heap and (self._heap[0][0] <= goal or not self._heap[0][2].pending):
                 _, _, timer = heapq.heappop(self._heap)
                 if timer.pending:
-                    self._now = max(self._now, timer.when)
+                    self._move(timer.when)
                     return timer
         return None
 
@@ -179,12 +225,13 @@ class VirtualClock:
             call, timer._call = timer._call, None
             return call
 
+    def _move(self, when: float) -> None:
+        """Under the lock."""
+        if when > self._now:
+            self._now = when
+            self._moves.append((time.monotonic(), when))
+
     def _count(self, change: int) -> None:
         with self._changed:
             self._sleepers += change
             self._changed.notify_all()
-
-
-def _wake(loop: asyncio.AbstractEventLoop, woken: asyncio.Event) -> None:
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(woken.set)

@@ -1,8 +1,10 @@
 """The pytest plugin: the test kit as fixtures. Each fixture loads what it needs when a test asks for it.
 
-`control_plane`: a started `ControlPlane`, stopped after the test.
-`upstream`: a function that starts an `Upstream`, such as `upstream("v1")`; all are stopped after the test.
-`virtual_clock`: a new `VirtualClock`.
+`meshlib_control_plane`: a started `ControlPlane`, stopped after the test.
+`meshlib_upstream`: a function that starts an `Upstream`, such as `meshlib_upstream("v1")`; all are stopped after the test.
+`meshlib_clock`: a new `VirtualClock`.
+`meshlib_mesh`: a function that makes a hermetic `Mesh`, such as `meshlib_mesh({"services": …})`; all are closed after the test.
+`meshlib_environment`: no variable of the shell that configures a mesh is there during the test.
 """
 
 from __future__ import annotations
@@ -12,13 +14,25 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
+    from meshlib.mesh import Mesh
     from meshlib.testing.clock import VirtualClock
     from meshlib.testing.control_plane import ControlPlane
     from meshlib.testing.upstream import Upstream
 
-__all__ = ["UpstreamFactory", "control_plane", "upstream", "virtual_clock"]
+__all__ = [
+    "MeshFactory",
+    "UpstreamFactory",
+    "meshlib_clock",
+    "meshlib_control_plane",
+    "meshlib_environment",
+    "meshlib_mesh",
+    "meshlib_upstream",
+]
+
+#: What of the environment says something to a mesh.
+_PREFIXES = ("MESHLIB_", "GRPC_XDS_")
 
 
 class UpstreamFactory(Protocol):
@@ -27,8 +41,14 @@ class UpstreamFactory(Protocol):
     def __call__(self, name: str = "upstream", **options: Any) -> Upstream: ...
 
 
+class MeshFactory(Protocol):
+    """Makes a mesh of what is given and of nothing else: no file and no variable counts. `clock`: a `VirtualClock`."""
+
+    def __call__(self, config: Mapping[str, object] = ..., *, clock: VirtualClock | None = None) -> Mesh: ...
+
+
 @pytest.fixture
-def control_plane() -> Iterator[ControlPlane]:
+def meshlib_control_plane() -> Iterator[ControlPlane]:
     """A control plane on 127.0.0.1 with nothing in it yet."""
     from meshlib.testing.control_plane import ControlPlane
 
@@ -37,7 +57,7 @@ def control_plane() -> Iterator[ControlPlane]:
 
 
 @pytest.fixture
-def upstream() -> Iterator[UpstreamFactory]:
+def meshlib_upstream() -> Iterator[UpstreamFactory]:
     """A function that starts HTTP servers on 127.0.0.1."""
     from meshlib.testing.upstream import Upstream
 
@@ -56,8 +76,45 @@ def upstream() -> Iterator[UpstreamFactory]:
 
 
 @pytest.fixture
-def virtual_clock() -> VirtualClock:
+def meshlib_clock() -> VirtualClock:
     """A clock that stands still until the test moves it."""
     from meshlib.testing.clock import VirtualClock
 
     return VirtualClock()
+
+
+@pytest.fixture
+def meshlib_mesh() -> Iterator[MeshFactory]:
+    """A function that makes meshes that depend on nothing outside."""
+    from meshlib.config import Config
+    from meshlib.mesh import Mesh
+
+    made: list[Mesh] = []
+
+    def make(config: Mapping[str, object] | None = None, *, clock: VirtualClock | None = None) -> Mesh:
+        mesh = Mesh(Config.from_mapping({} if config is None else config), clock=clock)
+        made.append(mesh)
+        return mesh
+
+    try:
+        yield make
+    finally:
+        for mesh in reversed(made):
+            mesh.close()
+
+
+@pytest.fixture
+def meshlib_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """No variable that configures a mesh; the process's own mesh (`meshlib.default()`) is made anew in the test, and again after
+    it. Gives pytest's `monkeypatch`, to set variables of the test's own. For `@pytest.mark.usefixtures`, or for a fixture
+    of yours with `autouse=True`.
+    """
+    import os
+
+    from meshlib.mesh import close_default
+
+    for name in [name for name in os.environ if name.startswith(_PREFIXES)]:
+        monkeypatch.delenv(name)
+    close_default()
+    yield monkeypatch
+    close_default()

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from meshlib.core.resolution import Resolution
     from meshlib.model.policy import RetryPolicy
+    from meshlib.runtime.clock import Clock
     from meshlib.runtime.runtime import Runtime
     from meshlib.transports.kit import Kit
     from meshlib.transports.pools import Lane
@@ -118,6 +119,7 @@ class Exchange:
             options_of(request),
             replayable=is_replayable(request.stream, kit.httpx),
             default_retry=default_retry,
+            clock=runtime.clock,
         )
         self.plan = Plan(call, runtime.env)
 
@@ -126,7 +128,9 @@ class Exchange:
         timeouts = self.timeouts
         if isinstance(timeouts, HostDefault):
             timeouts = _without_default(timeouts, effect)
-        return Guard(self.now, effect.deadline, timeouts, effect.connect_timeout)
+        clock = self.runtime.clock
+        alarm = clock.alarm if clock.virtual else None
+        return Guard(self.now, effect.deadline, timeouts, effect.connect_timeout, alarm)
 
     def core_request(self, effect: Send, lane: Lane[Any], guard: Guard) -> Message:
         """The attempt as the core's connections read it."""
@@ -270,11 +274,11 @@ def broken_body(exchange: Exchange, answer: Answer, error: BaseException) -> tup
     return outcome, raised
 
 
-def patience(request: Any, now: float) -> float:
+def patience(request: Any, clock: Clock) -> float:
     """Seconds for which this call may wait for the control plane: its connect timeout, or its deadline."""
     seconds = connect_patience(timeouts_of(request))
-    deadline = current_deadline()
-    return seconds if deadline is None else max(0.0, min(seconds, deadline - now))
+    deadline = current_deadline(clock)
+    return seconds if deadline is None else max(0.0, min(seconds, deadline - clock.now()))
 
 
 def direct_info(why: Why, outcome: Outcome, *, endpoint: str = "") -> CallInfo:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from functools import partial
 from os import getpid
 from typing import TYPE_CHECKING, Any
@@ -78,7 +77,7 @@ class SyncTransport:
         scheme, host, port, authority = target_of(request)
         resolution = runtime.view.resolve(scheme, host, port, authority)
         if resolution.via == "wait":
-            seconds = patience(request, runtime.clock.now())
+            seconds = patience(request, runtime.clock)
             resolution = runtime.wait_known(scheme, host, port, authority, seconds)
         elif resolution.name:
             runtime.want(resolution.name, authority)
@@ -88,7 +87,7 @@ class SyncTransport:
             return self._own().handle_request(request)
         if resolution.via != "direct":
             return ended(self._kit, runtime, *not_made(resolution, authority))
-        return self._as_it_is(runtime, request, authority, resolution.words, current_deadline())
+        return self._as_it_is(runtime, request, authority, resolution.words, current_deadline(runtime.clock))
 
     def close(self) -> None:
         """Close what is idle now, and what is in use when it is done."""
@@ -168,7 +167,7 @@ class _Hands:
         self._exchange = exchange
         self._pools = pools
         self.now = exchange.now
-        self.sleep = time.sleep
+        self.sleep = exchange.runtime.clock.sleep
 
     def send(self, effect: Send) -> tuple[Outcome, Answer | None]:
         exchange = self._exchange

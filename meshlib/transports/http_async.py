@@ -92,7 +92,9 @@ class AsyncTransport:
             return await self._own().handle_async_request(request)
         if resolution.via != "direct":
             return ended(self._kit, runtime, *not_made(resolution, authority))
-        return await self._as_it_is(runtime, request, authority, resolution.words, current_deadline())
+        return await self._as_it_is(
+            runtime, request, authority, resolution.words, current_deadline(runtime.clock)
+        )
 
     async def aclose(self) -> None:
         """Close what this loop holds; what is in use closes when it is done."""
@@ -109,11 +111,11 @@ class AsyncTransport:
         self, runtime: Runtime, resolution: Resolution, request: Any, asked: tuple[str, str, int | None, str]
     ) -> Resolution:
         since = runtime.clock.now()
-        seconds = runtime.patience(resolution, patience(request, since))
+        seconds = runtime.patience(resolution, patience(request, runtime.clock))
         signal = Signal()
         cancel = runtime.on_known(*asked, lambda _: signal.set())
         try:
-            await signal.wait(seconds)
+            await signal.wait(seconds, runtime.clock)
         finally:
             cancel()
         return runtime.settled(*asked, since)
@@ -224,9 +226,7 @@ class _AsyncHands:
             await _release(answer.pool, answer.connection)
 
     async def sleep(self, seconds: float) -> None:
-        import anyio
-
-        await anyio.sleep(seconds)
+        await self._exchange.runtime.clock.sleep_async(seconds)
 
     async def changed(self, until: float) -> None:
         exchange = self._exchange
@@ -234,7 +234,7 @@ class _AsyncHands:
         cancel = store.on_change(signal.set)
         try:
             if store.view is exchange.seen:
-                await signal.wait(until - exchange.now())
+                await signal.wait(until - exchange.now(), exchange.runtime.clock)
         finally:
             cancel()
         exchange.seen = store.view

@@ -14,6 +14,7 @@ from meshlib.model.policy import RetryPolicy
 
 if TYPE_CHECKING:
     from meshlib.core.resolution import Resolution
+    from meshlib.runtime.clock import Clock
 
 __all__ = [
     "HostDefault",
@@ -97,9 +98,10 @@ def new_call(
     *,
     replayable: bool,
     default_retry: RetryPolicy | None,
+    clock: Clock,
 ) -> Call:
     """The plan's view of the request. Puts into ``head`` what the call inherits from a request being served."""
-    deadline = current_deadline()
+    deadline = current_deadline(clock)
     return Call(
         resolution,
         head,

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
 
-__all__ = ["Signal", "loop_key", "under_trio"]
+    from meshlib.runtime.clock import Clock
+    from meshlib.transports.wire.guard import Guard
+
+__all__ = ["Signal", "bound", "later", "loop_key", "ringing", "under_trio"]
 
 _log = logging.getLogger("meshlib")
 
@@ -49,15 +54,88 @@ class Signal:
             self._soon = trio.lowlevel.current_trio_token().run_sync_soon
 
     def set(self) -> None:
+        self.soon(self._event.set)
+
+    def soon(self, call: Callable[[], object]) -> None:
+        """Have the loop call it, from any thread."""
         try:
-            self._soon(self._event.set)
+            self._soon(call)
         except RuntimeError as error:  # trio's RunFinishedError is one, too
             _log.debug("meshlib: nobody waits any more: %s", error)
 
-    async def wait(self, seconds: float) -> bool:
-        """Whether it was set within ``seconds``."""
+    async def wait(self, seconds: float, clock: Clock | None = None) -> bool:
+        """Until it is set, at most ``seconds`` of ``clock`` (default: of the event loop); whether it is set. A virtual clock
+        sets it when the time is over.
+        """
         import anyio
 
+        if clock is not None and clock.virtual:
+            cancel = clock.alarm(seconds, self.set)
+            try:
+                await self._event.wait()
+            finally:
+                cancel()
+            return True
         with anyio.move_on_after(max(0.0, seconds)):
             await self._event.wait()
         return self._event.is_set()
+
+
+@contextmanager
+def ringing(guard: Guard) -> Iterator[None]:
+    """``guard.ringing`` for a task, which is cancelled inside; nothing where its clock moves by itself."""
+    if guard.alarm is None:
+        yield
+        return
+    import anyio
+
+    soon = Signal().soon
+    with anyio.CancelScope() as scope, guard.ringing(lambda: soon(scope.cancel)):
+        yield
+
+
+class _Bound:
+    """`asyncio.timeout` on a virtual clock."""
+
+    def __init__(self, clock: Clock, seconds: float) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._timeout = asyncio.timeout(None)
+        self._loop = asyncio.get_running_loop()
+        self._over = False
+
+    async def __aenter__(self) -> Self:
+        await self._timeout.__aenter__()
+        soon = Signal().soon
+        self._cancel = self._clock.alarm(self._seconds, lambda: soon(self._end))
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._over = True
+        self._cancel()
+        await self._timeout.__aexit__(kind, error, traceback)
+
+    def _end(self) -> None:
+        if not self._over:
+            self._timeout.reschedule(self._loop.time())
+
+    def expired(self) -> bool:
+        return self._timeout.expired()
+
+
+def bound(clock: Clock, seconds: float | None) -> asyncio.Timeout | _Bound:
+    """``asyncio.timeout(seconds)``, in seconds of ``clock``."""
+    return _Bound(clock, seconds) if clock.virtual and seconds is not None else asyncio.timeout(seconds)
+
+
+def later(clock: Clock, seconds: float, call: Callable[..., object], *arguments: Any) -> Callable[[], object]:
+    """``call_later`` of the running loop, in seconds of ``clock``; what is returned prevents it."""
+    if clock.virtual:
+        soon = Signal().soon
+        return clock.alarm(seconds, lambda: soon(lambda: call(*arguments)))
+    return asyncio.get_running_loop().call_later(seconds, call, *arguments).cancel

@@ -10,6 +10,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 
@@ -617,11 +618,82 @@ def _until(predicate, timeout=10.0):
         pause.wait(0.02)
 
 
+@pytest.fixture
+def pytester_like(tmp_path):
+    """A function that runs a file of tests in a process of its own, whose environment has what it is given; whether all is well."""
+
+    def run(text, **environment):
+        (tmp_path / "test_it.py").write_text(textwrap.dedent(text))
+        path = os.pathsep.join(sys.path)
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-q",
+                "-p",
+                "no:cacheprovider",
+                "--rootdir",
+                str(tmp_path),
+                str(tmp_path),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=50,
+            check=False,
+            env={**os.environ, "PYTHONPATH": path, **environment},
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return True
+
+    return run
+
+
 class TestPlugin:
-    def test_the_fixtures(self, control_plane, upstream, virtual_clock):
-        assert control_plane.running
-        assert answer(upstream("a"))["name"] == "a"
-        assert isinstance(virtual_clock, VirtualClock)
+    def test_the_fixtures(self, meshlib_control_plane, meshlib_upstream, meshlib_clock, meshlib_mesh):
+        assert meshlib_control_plane.running
+        one = meshlib_upstream("a")
+        assert answer(one)["name"] == "a"
+        assert isinstance(meshlib_clock, VirtualClock)
+        mesh = meshlib_mesh({"services": {"a": {"endpoints": [one.address]}}}, clock=meshlib_clock)
+        assert mesh.explain("GET", "http://a/").endpoint == one.address
+        assert meshlib_mesh().explain("GET", "http://a/").via == "direct"
+
+    def test_a_mesh_of_the_fixture_depends_on_nothing_outside(self, meshlib_mesh, monkeypatch, tmp_path):
+        monkeypatch.setenv("MESHLIB_CONFIG", str(tmp_path / "nowhere.toml"))
+        monkeypatch.setenv("MESHLIB_XDS_SERVER", "127.0.0.1:1")
+        monkeypatch.setenv("MESHLIB_DISABLED", "1")
+        mesh = meshlib_mesh({"services": {"a": {"endpoints": ["127.0.0.1:9"]}}})
+        assert mesh.explain("GET", "http://a/").endpoint == "127.0.0.1:9"
+        assert [source.kind for source in mesh.status().sources] == ["static"]
+
+    def test_the_fixtures_for_the_environment_and_their_end(self, pytester_like):
+        assert pytester_like(
+            """
+            import os
+            import meshlib
+
+            made = []
+
+            def test_before(monkeypatch):
+                made.append(meshlib.default())
+
+            def test_inside(meshlib_environment, meshlib_mesh):
+                assert not [name for name in os.environ if name.startswith(("MESHLIB_", "GRPC_XDS_"))]
+                assert "MESHLIBS" in os.environ
+                meshlib_environment.setenv("MESHLIB_NODE_ID", "mine")
+                assert meshlib.default().status().node["id"] == "mine"
+                made.extend((meshlib.default(), meshlib_mesh()))
+
+            def test_after():
+                assert os.environ["MESHLIB_NODE_ID"] == "shell"
+                assert all(mesh.closed for mesh in made)
+                assert meshlib.default().status().node["id"] == "shell"
+            """,
+            MESHLIB_NODE_ID="shell",
+            GRPC_XDS_BOOTSTRAP_CONFIG="",
+            MESHLIBS="x",
+        )
 
     def test_loading_it_loads_nothing_heavy(self):
         code = """

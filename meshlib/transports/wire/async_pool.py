@@ -11,6 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from meshlib.errors import Overloaded
+from meshlib.transports.signal import ringing
 from meshlib.transports.wire.shelf import Shelf
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class AsyncPool:
         import anyio
 
         try:
-            with anyio.fail_after(guard.left(guard.seconds("pool"))):
+            with anyio.fail_after(guard.left(guard.seconds("pool"))), ringing(guard):
                 while True:
                     turn = anyio.Event()
                     self._waiting.append(turn)

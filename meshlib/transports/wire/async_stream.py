@@ -7,10 +7,11 @@ that something was sent.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from types import ModuleType
 from typing import Any
 
+from meshlib.transports.signal import ringing
 from meshlib.transports.wire.guard import Op, seconds_left
 
 __all__ = ["AsyncBackend", "AsyncStream"]
@@ -27,7 +28,7 @@ class AsyncStream:
 
     async def read(self, max_bytes: int, timeout: Op | float | None = None) -> bytes:
         try:
-            data: bytes = await self._inner.read(max_bytes, timeout=seconds_left(timeout))
+            data: bytes = await _within(timeout, self._inner.read, max_bytes)
         except TimeoutError as error:
             raise self._core.ReadTimeout(str(error)) from error
         except OSError as error:  # TLS alerts reach us unmapped
@@ -41,7 +42,7 @@ class AsyncStream:
         if isinstance(timeout, Op) and buffer:
             timeout.guard.note_sent()
         try:
-            await self._inner.write(buffer, timeout=seconds_left(timeout))
+            await _within(timeout, self._inner.write, buffer)
         except TimeoutError as error:
             raise self._core.WriteTimeout(str(error)) from error
         except OSError as error:  # TLS alerts reach us unmapped
@@ -110,6 +111,15 @@ class AsyncBackend:
     async def sleep(self, seconds: float) -> None:
         """Never called: connection retries are a plan's matter."""
         raise NotImplementedError
+
+
+async def _within(timeout: Op | float | None, operation: Callable[..., Awaitable[Any]], argument: Any) -> Any:
+    """``operation`` in the time that it has: bounded by seconds, or on a virtual clock by its alarm."""
+    seconds = seconds_left(timeout)
+    if not isinstance(timeout, Op) or timeout.guard.alarm is None:
+        return await operation(argument, timeout=seconds)
+    with ringing(timeout.guard):
+        return await operation(argument, timeout=seconds)
 
 
 def _note(timeout: Op | float | None) -> None:

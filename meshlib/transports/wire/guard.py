@@ -11,7 +11,8 @@ its own: so Envoy counts ``max_pending_requests`` (measured with 1.40).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from meshlib.errors import Overloaded
@@ -19,9 +20,12 @@ from meshlib.errors import Overloaded
 if TYPE_CHECKING:
     from meshlib.core.upstream import Connections
 
-__all__ = ["Guard", "Op", "seconds_left"]
+__all__ = ["Alarm", "Guard", "Op", "seconds_left"]
 
 _NO_TIMEOUTS: Mapping[str, float | None] = {}
+
+
+Alarm = Callable[[float, Callable[[], object]], Callable[[], object]]
 
 
 class Op:
@@ -38,10 +42,12 @@ class Guard:
     """Deadline, the host library's own timeouts, whether the attempt is pending, and whether anything was sent. One
     attempt's; not thread-safe.
 
-    ``deadline`` is absolute on ``clock``; ``expired`` tells after a timeout whether it was the deadline's.
+    ``deadline`` is absolute on ``clock``; ``expired`` tells after a timeout whether it was the deadline's. ``alarm`` is that
+    of a virtual clock (:mod:`meshlib.runtime.clock`): then no seconds stand for the deadline, and whoever blocks does so
+    within :meth:`ringing`. The host library's own timeouts are in the system's time in any case.
     """
 
-    __slots__ = ("_connect", "_pending", "_timeouts", "clock", "deadline", "expired", "sent")
+    __slots__ = ("_connect", "_pending", "_timeouts", "alarm", "clock", "deadline", "expired", "sent")
 
     def __init__(
         self,
@@ -49,8 +55,10 @@ class Guard:
         deadline: float | None,
         timeouts: Mapping[str, float | None] = _NO_TIMEOUTS,
         connect: float | None = None,
+        alarm: Alarm | None = None,
     ) -> None:
         self.clock = clock
+        self.alarm = alarm if deadline is not None else None
         self.deadline = deadline
         self._timeouts = timeouts
         self._connect = connect
@@ -80,9 +88,31 @@ class Guard:
         if left <= 0:
             self.expired = True
             raise TimeoutError("the deadline is over")
-        if seconds is None or left < seconds:
+        if self.alarm is None and (seconds is None or left < seconds):
             return left
         return seconds
+
+    @contextmanager
+    def ringing(self, stop: Callable[[], object]) -> Iterator[None]:
+        """On a virtual clock: ``stop`` ends what blocks inside, from another thread, once the deadline is over. Raises
+        TimeoutError then.
+        """
+        assert self.alarm is not None
+        assert self.deadline is not None
+        rung: list[bool] = []
+
+        def ring() -> None:
+            rung.append(True)
+            stop()
+
+        cancel = self.alarm(self.deadline - self.clock(), ring)
+        try:
+            yield
+        finally:
+            cancel()
+            if rung:
+                self.expired = True
+                raise TimeoutError("the deadline is over")
 
     def begin_pending(self, limits: Connections) -> None:
         """No connection is ready for it: it is counted until ``end_pending``, once. Raises Overloaded at the limit."""

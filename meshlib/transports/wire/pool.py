@@ -84,10 +84,21 @@ class Pool:
 
     def _wait(self, guard: Guard) -> Any:
         """Under the lock."""
+        if guard.alarm is not None:
+            with guard.ringing(self._wake):
+                return self._wait_until(guard)
+        return self._wait_until(guard)
+
+    def _wake(self) -> None:
+        with self._lock:
+            self._changed.notify_all()
+
+    def _wait_until(self, guard: Guard) -> Any:
         seconds = guard.left(guard.seconds("pool"))
         end = None if seconds is None else guard.clock() + seconds
         while True:
             left = None if end is None else end - guard.clock()
+            guard.left(None)
             if left is not None and left <= 0:
                 guard.note_timeout()
                 if guard.expired:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import ssl
@@ -37,6 +38,9 @@ class SyncStream:
     def read(self, max_bytes: int, timeout: Op | float | None = None) -> bytes:
         try:
             self._bound(timeout)
+            if isinstance(timeout, Op) and timeout.guard.alarm is not None:
+                with timeout.guard.ringing(self._stop):
+                    return self._sock.recv(max_bytes)
             return self._sock.recv(max_bytes)
         except TimeoutError as error:
             _note(timeout)
@@ -51,6 +55,10 @@ class SyncStream:
             timeout.guard.note_sent()
         try:
             self._bound(timeout)
+            if isinstance(timeout, Op) and timeout.guard.alarm is not None:
+                with timeout.guard.ringing(self._stop):
+                    self._sock.sendall(buffer)
+                return
             sent = self._sock.send(buffer)
             while sent < len(buffer):
                 self._bound(timeout)
@@ -60,6 +68,11 @@ class SyncStream:
             raise self._core.WriteTimeout(str(error)) from error
         except OSError as error:
             raise self._core.WriteError(str(error)) from error
+
+    def _stop(self) -> None:
+        """Wake whoever blocks on it, from another thread. The connection is of no use after that."""
+        with contextlib.suppress(OSError):  # the peer was faster
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._poll = None  # the number of the descriptor will be another's

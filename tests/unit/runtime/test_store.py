@@ -23,7 +23,7 @@ class Setting:
         self.clock = VirtualClock(0.0)
         self.journal = []
         self.reconciled = []
-        self.store = Store(self._compile, self._reconcile, self.clock.now, snapshot, previous)
+        self.store = Store(self._compile, self._reconcile, self.clock, snapshot, previous)
 
     def _compile(self, snapshot, previous):
         self.journal.append("compile")
@@ -131,7 +131,15 @@ class TestWaiting:
         assert setting.store.wait(lambda view: True, 0.0)
 
     def test_a_wait_that_never_holds_is_bounded(self, setting):
-        assert setting.store.wait(lambda view: False, 0.01) is False
+        results = []
+        thread = threading.Thread(target=lambda: results.append(setting.store.wait(lambda view: False, 5.0)))
+        thread.start()
+        setting.clock.wait_for_sleepers(1)
+        setting.clock.advance(4.9)
+        assert (setting.clock.sleepers, results) == (1, [])
+        setting.clock.advance(0.1)
+        thread.join(10.0)
+        assert results == [False]
 
     def test_a_publication_wakes_who_waits(self, setting):
         results = []

@@ -2,11 +2,13 @@
 
 import asyncio
 import threading
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshlib.runtime.worker import Worker
 from meshlib.testing import VirtualClock
 
 
@@ -144,3 +146,79 @@ async def test_sleeping_for_nothing_returns():
     clock.sleep(0)
     await clock.sleep_async(0)
     assert clock.now() == 0.0
+
+
+class TestForAMesh:
+    """What a whole mesh asks of a clock."""
+
+    def test_a_wait_ends_with_its_event_or_its_time(self):
+        clock, results = VirtualClock(), []
+        for set_it in (True, False):
+            event = threading.Event()
+            thread = threading.Thread(target=lambda event=event: results.append(clock.wait(event, 10.0)))
+            thread.start()
+            clock.wait_for_sleepers(1)
+            if set_it:
+                event.set()
+            else:
+                clock.advance(9.9)
+                assert clock.sleepers == 1
+                clock.advance(0.1)
+            thread.join(10.0)
+            assert clock.sleepers == 0
+        assert results == [True, False]
+        assert clock.wait(threading.Event(), 0.0) is False
+
+    def test_what_the_time_was(self):
+        clock = VirtualClock(100.0)
+        first = time.monotonic()
+        clock.advance(5.0)
+        second = time.monotonic()
+        clock.advance(0.0)
+        clock.advance(5.0)
+        assert [clock.instant(moment) for moment in (-1e9, first, second, time.monotonic())] == [
+            100.0,
+            100.0,
+            105.0,
+            110.0,
+        ]
+
+    def test_an_alarm_can_be_prevented(self):
+        clock, rung = VirtualClock(), []
+        clock.alarm(5.0, lambda: rung.append(1))
+        prevent = clock.alarm(5.0, lambda: rung.append(2))
+        clock.alarm(-1.0, lambda: rung.append(0))
+        prevent()
+        clock.advance(0.0)
+        assert rung == [0]
+        clock.advance(5.0)
+        assert rung == [0, 1]
+
+    def test_time_waits_for_a_worker(self):
+        clock, ran = VirtualClock(), []
+        worker = Worker(clock)
+        worker.start()
+        try:
+            for seconds in (1.0, 2.0, 3.0):
+                worker.later(seconds, lambda: ran.append(clock.now()))
+            worker.later(1.5, lambda: worker.later(1.0, lambda: ran.append(clock.now())))
+            began = clock.now()
+            clock.advance(10.0)
+            assert ran == [began + 1.0, began + 2.0, began + 2.5, began + 3.0]
+        finally:
+            worker.stop()
+        worker.later(1.0, lambda: ran.append("late"))
+        clock.advance(10.0)  # nobody runs it, and nobody waits for that
+        assert "late" not in ran
+
+    def test_a_command_may_move_the_time(self):
+        clock = VirtualClock()
+        worker = Worker(clock)
+        worker.start()
+        done = threading.Event()
+        try:
+            worker.later(1.0, done.set)
+            worker.post(lambda: clock.advance(2.0))
+            assert done.wait(10.0)
+        finally:
+            worker.stop()
