@@ -270,6 +270,8 @@ def tags(one: Expected) -> Iterator[str]:
         yield f"query {query.string.kind.value if query.string is not None else f'present {query.present}'}"
     if wanted.per_million is not None:
         yield f"fraction {wanted.per_million}"
+    for cookie in wanted.cookies:
+        yield f"cookie {cookie.string.kind.value}{' inverted' if cookie.invert else ''}"
     if wanted.grpc:
         yield "grpc"
     if one.exchange.arrived is not None and match.config.most_specific_wins:

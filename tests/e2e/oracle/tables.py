@@ -282,6 +282,17 @@ class Maker:
             match["runtime_fraction"] = {"default_value": {"numerator": share, "denominator": self.unit}}
         if self.chance(0.08):
             match["grpc"] = {}
+        if self.chance(0.08):
+            match["cookies"] = [self.cookie_match() for _ in range(self.rng.choice((1, 1, 2)))]
+        return match
+
+    def cookie_match(self) -> Json:
+        match: Json = {
+            "name": self.rng.choice(("a", "session")),
+            "string_match": self.string_match(("1", "2", "abc", "xyz")),
+        }
+        if self.chance(0.3):
+            match["invert_match"] = True
         return match
 
     # --- edits ----------------------------------------------------------------------------------------------------
@@ -498,4 +509,6 @@ def make_table(seed: int, name: str) -> Json:
         made["ignore_port_in_host_matching"] = True
     if maker.chance(0.2):
         made["ignore_path_parameters_in_path_matching"] = True
+    if maker.chance(0.1):
+        made["validate_clusters"] = False
     return made

@@ -25,7 +25,7 @@ EVERY_KIND = """
     header present True|header present False|header present True inverted|header exact inverted|header range inverted
     header missing as empty|header :method|header :path|header :authority|header :scheme|header host
     query exact|query prefix|query suffix|query contains|query regex|query present True|query present False
-    fraction 250000|fraction 500000|fraction 1000000|grpc
+    fraction 250000|fraction 500000|fraction 1000000|grpc|cookie exact|cookie exact inverted|cookie regex
     request append_if_exists_or_add|request add_if_absent|request overwrite_if_exists_or_add|request overwrite_if_exists
     response append_if_exists_or_add|response add_if_absent|response overwrite_if_exists_or_add
     response overwrite_if_exists|most specific wins
