@@ -159,3 +159,15 @@ def test_a_file_serves_what_no_guard_covers(tmp_path, guard, settings):
             told = [item for each in mesh.status().sources for item in each.ignored]
             assert any("decides who may pass" in item.value for item in told)
             assert any(item.field.endswith("typed_per_filter_config") for item in told)
+
+
+def test_a_route_may_put_a_guard_into_a_filter_that_is_none(tmp_path):
+    """A composite in the chain does nothing; what a route's matcher makes it run may be anything."""
+    kind = "envoy.extensions.common.matching.v3.ExtensionWithMatcher"
+    empty = {"name": "guard", "typed_config": build.any_of(kind, {"extension_config": {"name": "inner"}})}
+    inside = build.any_of(f"{kind}PerRoute", {"xds_matcher": {"on_no_match": {"action": RBAC}}})
+    with Upstream("up") as upstream:
+        listener = build.listener("l", routes(closed=inside), address=HERE, filters=[empty])
+        path = envoy_file(tmp_path / "envoy.json", upstream, listener)
+        with meshlib.Mesh({"services_file": str(path)}) as mesh, meshlib.Client(mesh=mesh) as client:
+            assert statuses(client, "/health", "/") == [200, 403]

@@ -59,6 +59,10 @@ class _Maker:
         for wanted in match.get("headers", ()):
             if rng.random() < 0.85:
                 self._aim(wanted, headers, pseudo)
+        for wanted in match.get("cookies", ()):
+            if rng.random() < 0.8:
+                value = _fitting(wanted["string_match"], rng, ("1", "2", "abc"))
+                headers["cookie"] = f"{wanted['name']}={value}; b=3"
         if "grpc" in match and rng.random() < 0.8:
             headers["content-type"] = "application/grpc"
         target: Json = (route or {}).get("route", {})
