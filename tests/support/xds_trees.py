@@ -1,11 +1,12 @@
 """Resources as JSON trees that hold what they hold by chance, made from the wire schema: each message of it is reached.
 
-A tree is right as far as the schema tells: each value has its field's type, and any field may be missing. ``spoil`` puts
+A tree is right as far as the schema tells: each value has its field's type, and any field may be missing. ``spoiled`` puts
 something else into one.
 """
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
@@ -187,6 +188,7 @@ _KNOWN: dict[str, st.SearchStrategy[Any]] = {
 @st.composite
 def spoiled(draw: Any, tree: Any) -> Any:
     """``tree`` with something else in one place, or without what is there."""
+    tree = copy.deepcopy(tree)  # what was drawn may hold one value in two places, or in two draws
     places = list(_places(tree))
     if not places:
         return tree
@@ -194,7 +196,7 @@ def spoiled(draw: Any, tree: Any) -> Any:
     if isinstance(holder, dict) and draw(st.booleans()):
         del holder[key]
     else:
-        holder[key] = draw(_WRONG)
+        holder[key] = copy.deepcopy(draw(_WRONG))
     return tree
 
 
