@@ -152,11 +152,10 @@ class Runtime:
             self.observe(observer)
         self.worker = workers.acquire()
         try:
-            parts = feed.open(self, snapshot.parts)
-        except BaseException:
+            self.store.publish(feed.open(self, snapshot.parts))
+        except BaseException:  # a greenlet may be killed wherever others run
             workers.release(self.worker)
             raise
-        self.store.publish(parts)
         self._go()
 
     # --- what a call reads --------------------------------------------------------------------------------------

@@ -29,6 +29,8 @@ __all__ = ["DEAF_TO", "GiveWay", "start"]
 #: Seconds for which a thread computes before others may run, and for how long it lets them: docs/decisions/0019.
 SLICE = 0.001
 PAUSE = 0.000_05
+#: Seconds after the end of a slice from which on a step is the first of other work: that begins without a pause.
+_IDLE = 1.0
 
 #: Raised by the thread's own code, or asked for by a profiler: these must arrive.
 _OWN = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGTRAP", "SIGSYS", "SIGPROF", "SIGVTALRM")
@@ -69,6 +71,10 @@ class GiveWay:
         self._until = 0.0
 
     def __call__(self) -> None:
-        if self._now() >= self._until:
+        now = self._now()
+        if now < self._until:
+            return
+        if now - self._until < _IDLE:
             self._sleep(PAUSE)
-            self._until = self._now() + SLICE
+            now = self._now()
+        self._until = now + SLICE

@@ -79,10 +79,19 @@ def test_long_work_pauses_when_a_slice_is_over_and_not_before() -> None:
     for _ in range(1000):
         now += SLICE / 100
         give_way()
-    assert len(pauses) == 1 + 10
+    assert len(pauses) == 10
     assert {seconds for _, seconds in pauses} == {PAUSE}
-    begun = [at + 1.0 for at, _ in pauses]
+    begun = [100.0, *(at + 1.0 for at, _ in pauses)]
     assert all(
         SLICE * 0.99 <= later - earlier <= SLICE * 1.02
-        for earlier, (later, _) in zip(begun, pauses[1:], strict=False)
+        for earlier, (later, _) in zip(begun, pauses, strict=False)
     )
+
+
+def test_other_work_begins_without_a_pause() -> None:
+    now, pauses = 100.0, []
+    give_way = GiveWay(lambda: now, pauses.append)
+    for _ in range(10):
+        give_way()
+        now += 60.0
+    assert pauses == []
