@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+import contextvars
+from typing import Any, Self
 
 import aiohttp
 import httpx
@@ -18,94 +18,91 @@ import meshlib_aiohttp
 import meshlib_requests
 from meshlib_requests import urllib3 as meshlib_urllib3
 
-__all__ = ["LIBRARIES", "call"]
+__all__ = ["LIBRARIES", "Caller", "call"]
+
+LIBRARIES = (
+    "httpx", "httpx-async", "httpx2", "httpx2-async", "requests", "urllib3", "aiohttp", "aiohttp-connector"
+)  # fmt: skip
 
 Reply = tuple[int, bytes, meshlib.CallInfo | None]
 
 
+class Caller:
+    """A client of one library, plain where there is no mesh. For one thread."""
+
+    def __init__(self, library: str, mesh: meshlib.Mesh | None) -> None:
+        self.library = library
+        self._mesh = mesh
+        is_async = library.startswith("aiohttp") or library.endswith("-async")
+        self._runner = asyncio.Runner() if is_async else None
+        self._client = self._run(self._open()) if is_async else self._made()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._runner is not None:
+            self._runner.run(self._close())
+            self._runner.close()
+        elif self.library == "urllib3":
+            self._client.clear()
+        else:
+            self._client.close()
+
+    def __call__(self, method: str, url: Any, **options: Any) -> Reply:
+        """Status, body and what became of the call."""
+        if self.library.startswith("aiohttp"):
+            return self._run(self._ask(method, url, options))  # type: ignore[no-any-return]
+        response = self._client.request(method, url, **options)
+        if self._runner is not None:
+            response = self._run(response)
+        status = response.status if self.library == "urllib3" else response.status_code
+        body = response.data if self.library == "urllib3" else response.content
+        return status, body, meshlib.call_info(response)
+
+    def _run(self, work: Any) -> Any:
+        # A runner has a context of its own; a call belongs to the caller's.
+        assert self._runner is not None
+        return self._runner.run(work, context=contextvars.copy_context())
+
+    async def _open(self) -> Any:
+        return self._made()
+
+    async def _close(self) -> None:
+        await (self._client.close() if self.library.startswith("aiohttp") else self._client.aclose())
+
+    async def _ask(self, method: str, url: Any, options: dict[str, Any]) -> Reply:
+        async with self._client.request(method, url, **options) as response:
+            return response.status, await response.read(), meshlib.call_info(response)
+
+    def _made(self) -> Any:
+        plain: dict[str, Any] = {
+            "httpx": httpx.Client,
+            "httpx-async": httpx.AsyncClient,
+            "httpx2": httpx2.Client,
+            "httpx2-async": httpx2.AsyncClient,
+            "requests": requests.Session,
+            "urllib3": urllib3.PoolManager,
+            "aiohttp": aiohttp.ClientSession,
+            "aiohttp-connector": aiohttp.ClientSession,
+        }
+        ours: dict[str, Any] = {
+            "httpx": meshlib.Client,
+            "httpx-async": meshlib.AsyncClient,
+            "httpx2": meshlib.httpx2.Client,
+            "httpx2-async": meshlib.httpx2.AsyncClient,
+            "requests": meshlib_requests.Session,
+            "urllib3": meshlib_urllib3.PoolManager,
+            "aiohttp": meshlib_aiohttp.ClientSession,
+        }
+        if self._mesh is None:
+            return plain[self.library]()
+        if self.library == "aiohttp-connector":
+            return aiohttp.ClientSession(connector=meshlib_aiohttp.connector(self._mesh))
+        return ours[self.library](mesh=self._mesh)
+
+
 def call(library: str, mesh: meshlib.Mesh | None, method: str, url: Any, **options: Any) -> Reply:
-    """Status, body and what became of it: one call of ``library``, plain where there is no mesh."""
-    return _CALLS[library](mesh, method, url, options)
-
-
-def _httpx(mesh: meshlib.Mesh | None, method: str, url: Any, options: dict[str, Any]) -> Reply:
-    with httpx.Client() if mesh is None else meshlib.Client(mesh=mesh) as client:
-        return _read(client.request(method, url, **options))
-
-
-def _httpx2(mesh: meshlib.Mesh | None, method: str, url: Any, options: dict[str, Any]) -> Reply:
-    with httpx2.Client() if mesh is None else meshlib.httpx2.Client(mesh=mesh) as client:
-        return _read(client.request(method, url, **options))
-
-
-def _httpx_async(mesh: meshlib.Mesh | None, method: str, url: Any, options: dict[str, Any]) -> Reply:
-    async def run() -> Reply:
-        async with httpx.AsyncClient() if mesh is None else meshlib.AsyncClient(mesh=mesh) as client:
-            return _read(await client.request(method, url, **options))
-
-    return asyncio.run(run())
-
-
-def _httpx2_async(mesh: meshlib.Mesh | None, method: str, url: Any, options: dict[str, Any]) -> Reply:
-    async def run() -> Reply:
-        made = httpx2.AsyncClient() if mesh is None else meshlib.httpx2.AsyncClient(mesh=mesh)
-        async with made as client:
-            return _read(await client.request(method, url, **options))
-
-    return asyncio.run(run())
-
-
-def _requests(mesh: meshlib.Mesh | None, method: str, url: Any, options: dict[str, Any]) -> Reply:
-    with requests.Session() if mesh is None else meshlib_requests.Session(mesh=mesh) as session:
-        response = session.request(method, url, **options)
-        return response.status_code, response.content, meshlib.call_info(response)
-
-
-def _urllib3(mesh: meshlib.Mesh | None, method: str, url: Any, options: dict[str, Any]) -> Reply:
-    manager = urllib3.PoolManager() if mesh is None else meshlib_urllib3.PoolManager(mesh=mesh)
-    try:
-        response = manager.request(method, url, **options)
-        return response.status, response.data, meshlib.call_info(response)
-    finally:
-        manager.clear()
-
-
-def _aiohttp(mesh: meshlib.Mesh | None, method: str, url: Any, options: dict[str, Any]) -> Reply:
-    made = aiohttp.ClientSession if mesh is None else _session(mesh)
-    return asyncio.run(_ask(made, method, url, options))
-
-
-def _aiohttp_connector(mesh: meshlib.Mesh | None, method: str, url: Any, options: dict[str, Any]) -> Reply:
-    def made() -> aiohttp.ClientSession:
-        connector = None if mesh is None else meshlib_aiohttp.connector(mesh)
-        return aiohttp.ClientSession(connector=connector)
-
-    return asyncio.run(_ask(made, method, url, options))
-
-
-def _session(mesh: meshlib.Mesh) -> Callable[[], aiohttp.ClientSession]:
-    return lambda: meshlib_aiohttp.ClientSession(mesh=mesh)
-
-
-async def _ask(
-    made: Callable[[], aiohttp.ClientSession], method: str, url: Any, options: dict[str, Any]
-) -> Reply:
-    async with made() as session, session.request(method, url, **options) as response:
-        return response.status, await response.read(), meshlib.call_info(response)
-
-
-def _read(response: Any) -> Reply:
-    return response.status_code, response.content, meshlib.call_info(response)
-
-
-_CALLS: dict[str, Callable[[meshlib.Mesh | None, str, Any, dict[str, Any]], Reply]] = {
-    "httpx": _httpx,
-    "httpx-async": _httpx_async,
-    "httpx2": _httpx2,
-    "httpx2-async": _httpx2_async,
-    "requests": _requests,
-    "urllib3": _urllib3,
-    "aiohttp": _aiohttp,
-    "aiohttp-connector": _aiohttp_connector,
-}
-LIBRARIES = tuple(_CALLS)
+    """One call of a client that is made for it."""
+    with Caller(library, mesh) as caller:
+        return caller(method, url, **options)
