@@ -20,6 +20,7 @@ import meshlib
 import meshlib_aiohttp
 from meshlib.model.events import AttemptStarted, CallEnded
 from meshlib.testing import build
+from tests.support.watch import until
 
 UpstreamFactory = Any
 
@@ -80,11 +81,11 @@ async def session() -> AsyncIterator[Client]:
         yield one
 
 
-async def settled(condition: Any, seconds: float = 5.0) -> bool:
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - the server tells no loop
-            await asyncio.sleep(0.01)
-    return True
+async def turned(condition: Any) -> None:
+    """Let the event loop, which alone can bring it about, turn until ``condition()`` is true."""
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - the loop's own callbacks have no event
+            await asyncio.sleep(0)
 
 
 async def said(session: Any, url: str = "http://reviews/", **options: Any) -> dict[str, Any]:
@@ -311,17 +312,17 @@ class TestEveryFace:
         one.hang()
         session = client(service(one, limits={"max_connections": 1, "max_pending": 1}))
         first = asyncio.create_task(said(session))
-        await settled(lambda: one.held == 1)
-        second = asyncio.create_task(said(session))
-        await asyncio.sleep(0.05)
+        await asyncio.to_thread(one.wait_for, lambda: one.held)
+        others = {asyncio.create_task(said(session)) for _ in range(2)}
+        refused, waiting = await asyncio.wait(others, return_when=asyncio.FIRST_COMPLETED)
         with pytest.raises(aiohttp.ConnectionTimeoutError) as caught:
-            await said(session)
+            await refused.pop()
         # A session that knows nothing of the mesh wraps what its connector raises for time.
         error = caught.value.__cause__ if client.kind == "connector" else caught.value
         assert isinstance(error, meshlib.Overloaded)
         one.behave()
         one.release()
-        await asyncio.gather(first, second)
+        await asyncio.gather(first, *waiting)
         assert one.connections_total == 1
         assert client.active() == 0
 
@@ -330,7 +331,7 @@ class TestEveryFace:
         slow.hang()
         session = client(service(slow))
         task = asyncio.create_task(said(session))
-        await settled(lambda: slow.held == 1)
+        await asyncio.to_thread(slow.wait_for, lambda: slow.held)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -347,7 +348,7 @@ class TestEveryFace:
         response = await client(service(one)).get("http://reviews/")
         del response
         gc.collect()
-        await settled(lambda: client.active() == 0)
+        await turned(lambda: client.active() == 0)
 
     async def test_tls_as_the_url_asks(self, client: Client, upstream: UpstreamFactory) -> None:
         ca = trustme.CA()
@@ -643,14 +644,13 @@ class TestTheWholePlan:
             for turn in range(6):
                 server = servers[turn % 3]
                 await asyncio.to_thread(server.kill)
-                await asyncio.sleep(0.02)
                 await asyncio.to_thread(server.restart)
 
         await asyncio.gather(disturb(), *(many() for _ in range(10)))
         assert session.active() == 0
         await calls.close()
         live = session.mesh._runtime().clusters.get("static", "reviews")
-        await settled(lambda: (live.connections, live.pending) == (0, 0))
+        await turned(lambda: (live.connections, live.pending) == (0, 0))
 
     async def test_an_endpoint_that_leaves_has_its_connections_closed(
         self, session: Client, upstream: UpstreamFactory, tmp_path: Any
@@ -662,10 +662,12 @@ class TestTheWholePlan:
         assert (await said(calls))["name"] == "one"
         assert one.connections_open == 1
         file.write_text(f'[services.reviews]\nendpoints = ["{other.address}"]\n')
-        async with asyncio.timeout(10):
-            while (await said(calls))["name"] == "one":  # noqa: ASYNC110 - as above
-                await asyncio.sleep(0.05)
-        await settled(lambda: one.connections_open == 0)
+        mesh = session.mesh
+        await asyncio.to_thread(
+            until, mesh, lambda: mesh.explain("GET", "http://reviews/").endpoint == other.address
+        )
+        assert (await said(calls))["name"] == "other"
+        await asyncio.to_thread(one.wait_for, lambda: not one.connections_open)
 
     async def test_calls_pass_where_the_route_says_so(
         self, session: Client, upstream: UpstreamFactory, tmp_path: Any
@@ -749,10 +751,12 @@ class TestAControlPlane:
         session = client({"xds": {"server": control_plane.address}})
         assert (await said(session))["name"] == "one"
         serve(other.address)
-        async with asyncio.timeout(10):
-            while (await said(session))["name"] == "one":  # noqa: ASYNC110 - as above
-                await asyncio.sleep(0.02)
-        await settled(lambda: one.connections_open == 0)
+        mesh = client.mesh
+        await asyncio.to_thread(
+            until, mesh, lambda: mesh.explain("GET", "http://reviews/").endpoint == other.address
+        )
+        assert (await said(session))["name"] == "other"
+        await asyncio.to_thread(one.wait_for, lambda: not one.connections_open)
 
     async def test_without_an_answer_the_url_is_called_as_it_is(
         self, client: Client, control_plane: Any

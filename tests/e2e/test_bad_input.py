@@ -15,17 +15,9 @@ import pytest
 import meshlib
 from meshlib.testing import build
 from meshlib.testing.control_plane import ControlPlane
+from tests.support.watch import until
 
 UpstreamFactory = Any
-
-
-def eventually(condition: Any, seconds: float = 10.0) -> Any:
-    """What ``condition()`` gives once it is true, or its last answer."""
-    until = time.monotonic() + seconds
-    pause = threading.Event()
-    while not (answer := condition()) and time.monotonic() < until:
-        pause.wait(0.02)
-    return answer
 
 
 def source(mesh: meshlib.Mesh, name: str = "xds") -> Any:
@@ -92,7 +84,7 @@ def test_a_control_plane_that_does_not_work_costs_one_connect_timeout(reply: byt
             assert server in str(caught.value)
             assert source(mesh).state in ("connecting", "failed")
             if reply != b"":
-                assert eventually(lambda: source(mesh).last_error)
+                until(mesh, lambda: source(mesh).last_error)
 
 
 def test_hosts_that_are_not_of_the_mesh_never_wait(upstream: UpstreamFactory) -> None:
@@ -122,7 +114,8 @@ def test_garbage_on_the_stream_is_told_and_the_last_good_state_serves(
             assert client.get("http://reviews/").json()["name"] == "v1"
         two = upstream("v2")
         control_plane.set(*resources(two.address))
-        assert eventually(lambda: client.get("http://reviews/").json()["name"] == "v2")
+        until(mesh, lambda: mesh.explain("GET", "http://reviews/").endpoint == two.address)
+        assert client.get("http://reviews/").json()["name"] == "v2"
 
 
 def test_a_bad_resource_is_refused_with_every_problem_and_the_good_one_stays(
@@ -145,12 +138,12 @@ def test_a_bad_resource_is_refused_with_every_problem_and_the_good_one_stays(
         control_plane.update(bad)
         nack = control_plane.wait_for_nack("cluster")
         assert "connect_timeout" in nack.error
-        (rejected,) = eventually(lambda: source(mesh).rejected)
+        (rejected,) = until(mesh, lambda: source(mesh).rejected)
         assert (rejected.type, rejected.resource) == ("cluster", "c")
         assert any("connect_timeout" in problem for problem in rejected.problems)
         assert client.get("http://reviews/").json()["name"] == "v1"
         control_plane.update(build.cluster("c", [one.address]))
-        assert eventually(lambda: not source(mesh).rejected)
+        until(mesh, lambda: not source(mesh).rejected)
         assert client.get("http://reviews/").json()["name"] == "v1"
 
 
@@ -194,13 +187,14 @@ def test_a_control_plane_that_goes_leaves_the_last_good_state(
     ):
         mesh.wait_ready("reviews", timeout=5)
         control_plane.kill()
-        assert eventually(lambda: source(mesh).state == "stale")
+        until(mesh, lambda: source(mesh).state == "stale")
         begun = time.monotonic()
         assert [client.get("http://reviews/").json()["name"] for _ in range(20)] == ["v1"] * 20
         assert time.monotonic() - begun < 3
         control_plane.restart()
         control_plane.set(*resources(two.address))
-        assert eventually(lambda: client.get("http://reviews/").json()["name"] == "v2", 20)
+        until(mesh, lambda: mesh.explain("GET", "http://reviews/").endpoint == two.address)
+        assert client.get("http://reviews/").json()["name"] == "v2"
         assert source(mesh).state == "ready"
 
 

@@ -8,8 +8,6 @@ import os
 import subprocess
 import sys
 import textwrap
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -33,15 +31,6 @@ def config(*servers: Upstream, **policies: Any) -> dict[str, Any]:
     return {"services": {"reviews": {"endpoints": [server.address for server in servers], **policies}}}
 
 
-def settled(condition: Any, seconds: float = 5.0) -> bool:
-    until, waiter = time.monotonic() + seconds, threading.Event()
-    while not condition():
-        if time.monotonic() > until:
-            return False
-        waiter.wait(0.01)
-    return True
-
-
 def active(mesh: meshlib.Mesh) -> int:
     return sum(cluster.active for cluster in mesh.status().clusters.values())
 
@@ -57,9 +46,8 @@ def test_fifty_threads_share_one_client(upstream: UpstreamFactory) -> None:
         with ThreadPoolExecutor(50) as pool:
             assert all(pool.map(call, range(1000)))
         assert active(mesh) == 0
-    assert settled(lambda: sum(server.connections_open for server in servers) == 0), (
-        "closing the client closes them"
-    )
+    for server in servers:  # closing the client closes them
+        server.wait_for(lambda server=server: not server.connections_open)
 
 
 async def test_five_hundred_tasks_share_one_client(upstream: UpstreamFactory) -> None:
@@ -77,7 +65,7 @@ async def test_cancelled_calls_release_everything(upstream: UpstreamFactory) -> 
     with meshlib.Mesh(config(one, retry={"attempts": 3, "on": ["5xx"]})) as mesh:
         async with meshlib.AsyncClient(mesh=mesh) as client:
             tasks = [asyncio.create_task(client.get("http://reviews/")) for _ in range(50)]
-            assert await asyncio.to_thread(settled, lambda: one.held == 50)
+            await asyncio.to_thread(one.wait_for, lambda: one.held == 50)
             assert active(mesh) == 50
             for task in tasks:
                 task.cancel()
@@ -86,7 +74,7 @@ async def test_cancelled_calls_release_everything(upstream: UpstreamFactory) -> 
             assert active(mesh) == 0
             infos = [meshlib.call_info(result) for result in results if isinstance(result, BaseException)]
             assert len(infos) == 50
-            assert await asyncio.to_thread(settled, lambda: one.connections_open == 0)
+            await asyncio.to_thread(one.wait_for, lambda: not one.connections_open)
             one.release()
             one.behave()
             assert (await client.get("http://reviews/")).status_code == 200

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import aiohttp
 import anyio
+import anyio.lowlevel
+import httpx
+import httpx2
 import pytest
 from aiohttp.http_exceptions import PayloadEncodingError
 
@@ -38,7 +42,8 @@ def test_an_answer_that_is_tried_again_gives_its_connection_back(
     with meshlib.Mesh(service(one.address, **policies)) as mesh, Caller(library, mesh) as ask:
         for _ in range(3):
             one.fail(503, times=2)
-            status, _, info = ask("GET", "http://reviews/", **own_retries(library))
+            with meshlib.deadline(20):
+                status, _, info = ask("GET", "http://reviews/", **own_retries(library))
             assert status == 200
             assert info is not None
             assert len(info.attempts) == 3
@@ -160,3 +165,32 @@ def test_a_cancelled_scope_still_closes_its_connection(
         anyio.run(main, backend=backend)
         one.behave()
         assert mesh.status().clusters["reviews"].active == 0
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize(("theirs", "ours"), [(httpx, meshlib), (httpx2, meshlib.httpx2)])
+def test_a_connection_that_is_not_kept_is_closed_in_a_cancelled_scope(
+    backend: str, theirs: Any, ours: Any, upstream: UpstreamFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where closing has to wait before it is done, as a goodbye of TLS may, the scope must not end it."""
+    core = sys.modules[{"httpx": "httpcore", "httpx2": "httpcore2"}[theirs.__name__]]
+    close = core.AsyncHTTPConnection.aclose
+
+    async def slowly(connection: Any) -> None:
+        await anyio.lowlevel.checkpoint()
+        await close(connection)
+
+    monkeypatch.setattr(core.AsyncHTTPConnection, "aclose", slowly)
+    one = upstream()
+
+    async def main() -> None:
+        none = theirs.Limits(max_keepalive_connections=0)
+        async with ours.AsyncClient(mesh=mesh, limits=none) as client:
+            with anyio.CancelScope() as scope:
+                async with client.stream("GET", "http://reviews/") as response:
+                    async for _ in response.aiter_raw():
+                        scope.cancel()
+            await anyio.to_thread.run_sync(one.wait_for, lambda: not one.connections_open)
+
+    with meshlib.Mesh(service(one.address)) as mesh:
+        anyio.run(main, backend=backend)

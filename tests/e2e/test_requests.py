@@ -25,6 +25,7 @@ import meshlib_requests
 from meshlib.testing.upstream import Upstream
 from meshlib_requests import urllib3 as ours
 from meshlib_requests.urllib3 import PoolManager
+from tests.support.watch import Watch
 
 UpstreamFactory = Any
 SessionFactory = Callable[..., meshlib_requests.Session]
@@ -48,14 +49,6 @@ def session() -> Iterator[SessionFactory]:
 
 def service(*upstreams: Upstream, **policies: Any) -> dict[str, Any]:
     return {"services": {"reviews": {"endpoints": [up.address for up in upstreams], **policies}}}
-
-
-def eventually(condition: Callable[[], Any], seconds: float = 5.0) -> Any:
-    until = time.monotonic() + seconds
-    pause = threading.Event()
-    while not (answer := condition()) and time.monotonic() < until:
-        pause.wait(0.01)
-    return answer
 
 
 def active(client: Any) -> int:
@@ -100,6 +93,8 @@ def test_an_unread_body_holds_its_pick_until_it_is_closed_or_lost(
     session: SessionFactory, upstream: UpstreamFactory
 ) -> None:
     client = session(service(upstream("v1")))
+    assert client._mesh is not None
+    watch = Watch(client._mesh)
     response = client.get("http://reviews/", stream=True)
     assert active(client) == 1
     response.close()
@@ -108,7 +103,7 @@ def test_an_unread_body_holds_its_pick_until_it_is_closed_or_lost(
     assert active(client) == 1
     del response
     gc.collect()
-    assert eventually(lambda: active(client) == 0)
+    watch.until(lambda: active(client) == 0)
     with client.get("http://reviews/", stream=True) as response:
         assert b"".join(response.iter_content(7))
         assert active(client) == 0
@@ -121,7 +116,8 @@ def test_connections_are_kept_and_given_back(session: SessionFactory, upstream: 
         client.get("http://reviews/")
     assert [server.connections_total for server in servers] == [1, 1]
     client.close()
-    assert eventually(lambda: [server.connections_open for server in servers] == [0, 0])
+    for server in servers:
+        server.wait_for(lambda server=server: not server.connections_open)
     assert client.get("http://reviews/").ok
 
 

@@ -8,7 +8,6 @@ import pickle
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -24,6 +23,7 @@ import meshlib
 import meshlib_requests
 from meshlib.testing import ControlPlane, build
 from meshlib.testing.upstream import Upstream
+from tests.support.watch import until
 
 UpstreamFactory = Any
 SessionFactory = Callable[..., meshlib_requests.Session]
@@ -67,14 +67,6 @@ def dead_address() -> str:
         return f"127.0.0.1:{closed.getsockname()[1]}"
 
 
-def eventually(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
-    until = time.monotonic() + seconds
-    pause = threading.Event()
-    while not (answer := condition()) and time.monotonic() < until:
-        pause.wait(0.02)
-    return answer
-
-
 def test_row_1_no_control_plane_is_needed(session: SessionFactory, upstream: UpstreamFactory) -> None:
     one = upstream("v1")
     assert session(service(one)).get("http://reviews/").json()["name"] == "v1"
@@ -95,13 +87,10 @@ def test_row_2_a_control_plane_that_comes_late_is_used(
             client.get("http://reviews/", timeout=0.3)
         plane.restart()
 
-        def answered() -> bool:
-            try:
-                return client.get("http://reviews/", timeout=1).json()["name"] == "v1"
-            except requests.ConnectionError:
-                return False
-
-        assert eventually(answered, 30)
+        mesh = client._mesh
+        assert mesh is not None
+        until(mesh, lambda: mesh.explain("GET", "http://reviews/").endpoint == one.address)
+        assert client.get("http://reviews/").json()["name"] == "v1"
     finally:
         plane.stop()
 

@@ -16,18 +16,7 @@ import meshlib
 from meshlib.sources import dns_query
 from meshlib.testing import ControlPlane, build
 from tests.support.dns_server import DnsServer
-
-
-def until(condition, timeout=15.0):
-    """Wait for a condition; what it gave."""
-    deadline = time.monotonic() + timeout
-    pause = threading.Event()
-    while True:
-        found = condition()
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"not within {timeout} s"
-        pause.wait(0.02)
+from tests.support.watch import until
 
 
 def soon(mesh, condition, timeout=15.0):
@@ -66,7 +55,7 @@ def addresses(mesh, cluster="c1"):
 def not_reachable(mesh):
     """Wait until the control plane is known to be away; the words for it."""
     mesh.snapshot()
-    until(lambda: xds(mesh).state == "failed")
+    until(mesh, lambda: xds(mesh).state == "failed")
     with pytest.raises(meshlib.NotReady, match="not reachable") as caught:
         mesh.wait_ready("reviews", timeout=0.1)
     assert xds(mesh).last_error
@@ -98,7 +87,7 @@ class TestControlPlane:
         decision = mesh.explain("GET", "http://reviews/x")
         assert (decision.via, decision.cluster, decision.endpoint) == ("mesh", "c1", "127.0.0.1:9001")
         plane.update(build.endpoints("c1", "127.0.0.1:9002", "127.0.0.1:9003"))
-        until(lambda: addresses(mesh) == {"127.0.0.1:9002", "127.0.0.1:9003"})
+        until(mesh, lambda: addresses(mesh) == {"127.0.0.1:9002", "127.0.0.1:9003"})
         status = xds(mesh)
         assert (status.state, status.server, status.last_error) == ("ready", plane.address, "")
         assert status.resources == {"listener": 1, "route": 1, "cluster": 1, "endpoint": 1}
@@ -111,23 +100,23 @@ class TestControlPlane:
         seen = plane.seen
         plane.update(build.cluster("bad", ["127.0.0.1:1"], connect_timeout="-5s"), build.cluster("c1"))
         plane.wait_for_nack("cluster", after=seen, timeout=10)
-        (rejected,) = until(lambda: xds(mesh).rejected)
+        (rejected,) = until(mesh, lambda: xds(mesh).rejected)
         assert (rejected.resource, rejected.type) == ("bad", "cluster")
         assert addresses(mesh) == {"127.0.0.1:9001"}
         plane.remove("cluster", "bad")
-        until(lambda: not xds(mesh).rejected)
+        until(mesh, lambda: not xds(mesh).rejected)
 
     def test_an_outage_is_survived_and_recovered_from(self, plane, mesh_of):
         """CA-01, ST-04, ST-07"""
         mesh = mesh_of({"xds": {"server": plane.address}})
         mesh.wait_ready("reviews", timeout=10)
         plane.kill()
-        until(lambda: xds(mesh).state == "stale")
+        until(mesh, lambda: xds(mesh).state == "stale")
         assert mesh.explain("GET", "http://reviews/").endpoint == "127.0.0.1:9001"
         assert "refused" in xds(mesh).last_error
         plane.update(build.endpoints("c1", "127.0.0.1:9009"))
         plane.start()
-        until(lambda: addresses(mesh) == {"127.0.0.1:9009"})
+        until(mesh, lambda: addresses(mesh) == {"127.0.0.1:9009"})
         assert xds(mesh).state == "ready"
         assert xds(mesh).last_error == ""
 
@@ -138,7 +127,7 @@ class TestControlPlane:
             opened = plane.opened
             plane.drop_streams()
             assert mesh.explain("GET", "http://reviews/").via == "mesh"
-            until(lambda opened=opened: plane.opened > opened)
+            until(mesh, lambda opened=opened: plane.opened > opened)
             assert mesh.explain("GET", "http://reviews/").via == "mesh"
             assert xds(mesh).state == "ready"
             plane.wait_for_ack("endpoint", after=plane.seen - 1, timeout=10)
@@ -148,7 +137,7 @@ class TestControlPlane:
         mesh.wait_ready("reviews", timeout=10)
         plane.send_bytes(b"\xff\xfe\x00 garbage")
         plane.update(build.endpoints("c1", "127.0.0.1:9005"))
-        until(lambda: addresses(mesh) == {"127.0.0.1:9005"})
+        until(mesh, lambda: addresses(mesh) == {"127.0.0.1:9005"})
 
     def test_a_response_of_many_megabytes_is_taken(self, plane, mesh_of):
         """ST-13: gRPC's own limit is 4 MB."""
@@ -159,7 +148,7 @@ class TestControlPlane:
         mesh = mesh_of({"xds": {"server": plane.address}})
         mesh.wait_ready("reviews", timeout=10)
         plane.update(build.endpoints("c1", *members))
-        until(lambda: len(addresses(mesh)) == 25_000, timeout=40)
+        until(mesh, lambda: len(addresses(mesh)) == 25_000, seconds=40)
 
     def test_a_bootstrap_file_and_the_inline_one(self, plane, mesh_of, tmp_path, monkeypatch):
         """BS-01"""
@@ -433,9 +422,9 @@ class TestDns:
             mesh.wait_ready("reviews", timeout=10)
             assert addresses(mesh, "reviews") == {"127.0.0.1:81"}
             server.records["a.test", "A"] = ["127.0.0.2", "127.0.0.3"]
-            until(lambda: addresses(mesh, "reviews") == {"127.0.0.2:81", "127.0.0.3:81"})
+            until(mesh, lambda: addresses(mesh, "reviews") == {"127.0.0.2:81", "127.0.0.3:81"})
             server.mode = "servfail"
-            until(lambda: next(s for s in mesh.status().sources if s.kind == "dns").state == "stale")
+            until(mesh, lambda: next(s for s in mesh.status().sources if s.kind == "dns").state == "stale")
             assert addresses(mesh, "reviews") == {"127.0.0.2:81", "127.0.0.3:81"}
 
     def test_srv(self, mesh_of):
@@ -528,10 +517,10 @@ class TestFiles:
         path.write_text(
             'bypass = ["plain"]\n[services.reviews]\nendpoints = ["127.0.0.1:2"]\n[services.plain]\n'
         )
-        until(lambda: mesh.explain("GET", "http://reviews/").endpoint == "127.0.0.1:2")
+        until(mesh, lambda: mesh.explain("GET", "http://reviews/").endpoint == "127.0.0.1:2")
         assert mesh.explain("GET", "http://plain/").via == "direct"
         path.write_text('[services.reviews]\nendpoint = ["127.0.0.1:3"]\n')
-        status = until(lambda: next((s for s in mesh.status().sources if s.state == "stale"), None))
+        status = until(mesh, lambda: next((s for s in mesh.status().sources if s.state == "stale"), None))
         assert "services.reviews.endpoint" in status.last_error
         assert "endpoints" in status.last_error
         assert mesh.explain("GET", "http://reviews/").endpoint == "127.0.0.1:2"
@@ -543,7 +532,7 @@ class TestFiles:
         mesh = mesh_of({"services": {"mine": {"endpoints": ["127.0.0.1:5"]}}})
         assert mesh.explain("GET", "http://reviews/").endpoint == "127.0.0.1:1"
         path.write_text('[services.reviews]\nendpoints = ["127.0.0.1:2"]\n')
-        until(lambda: mesh.explain("GET", "http://reviews/").endpoint == "127.0.0.1:2")
+        until(mesh, lambda: mesh.explain("GET", "http://reviews/").endpoint == "127.0.0.1:2")
         assert mesh.explain("GET", "http://mine/").endpoint == "127.0.0.1:5"
 
     def test_a_change_that_needs_a_new_process_is_said(self, mesh_of, tmp_path, caplog):
@@ -552,7 +541,7 @@ class TestFiles:
         mesh = mesh_of(str(path))
         mesh.snapshot()
         path.write_text('[node]\nid = "other"\n[services.reviews]\nendpoints = ["127.0.0.1:2"]\n')
-        until(lambda: mesh.explain("GET", "http://reviews/").endpoint == "127.0.0.1:2")
+        until(mesh, lambda: mesh.explain("GET", "http://reviews/").endpoint == "127.0.0.1:2")
         assert any("node" in line and "new process" in line for line in caplog.messages)
 
     def test_a_file_in_envoys_shape(self, mesh_of, tmp_path):
@@ -570,7 +559,7 @@ class TestFiles:
         assert mesh.explain("GET", "http://reviews/").endpoint == "127.0.0.1:7"
         document["clusters"] = [build.without_type(build.cluster("c1", ["127.0.0.1:8"]))]
         path.write_text(json.dumps(document))
-        until(lambda: mesh.explain("GET", "http://reviews/").endpoint == "127.0.0.1:8")
+        until(mesh, lambda: mesh.explain("GET", "http://reviews/").endpoint == "127.0.0.1:8")
 
 
 def test_two_meshes_share_one_worker_and_nothing_else(plane):
@@ -581,7 +570,7 @@ def test_two_meshes_share_one_worker_and_nothing_else(plane):
             assert ours().count("meshlib-worker") == 1
         assert one.explain("GET", "http://reviews/").endpoint == "127.0.0.1:9001"
         plane.update(build.endpoints("c1", "127.0.0.1:9002"))
-        until(lambda: addresses(one) == {"127.0.0.1:9002"})
+        until(one, lambda: addresses(one) == {"127.0.0.1:9002"})
     assert ours() == []
 
 

@@ -53,10 +53,12 @@ class Face:
     def close_response(self, response: Any) -> None:
         self.run(response.aclose()) if self.is_async else response.close()
 
-    def run_idle(self) -> None:
-        """Let the event loop do what it has to do."""
+    def run_until(self, wait: Callable[[], Any]) -> None:
+        """Block in ``wait``, which the event loop, if there is one, is at work for."""
         if self._runner is not None:
-            self._runner.run(asyncio.sleep(0))
+            self._runner.run(asyncio.to_thread(wait))
+        else:
+            wait()
 
     def body(self, chunks: list[bytes]) -> Any:
         """A body that can be sent once."""

@@ -1,0 +1,52 @@
+"""Waiting for what a mesh comes to: looked at again whenever the mesh tells of something."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import meshlib
+    from meshlib.model.events import Event
+
+__all__ = ["Watch", "until"]
+
+T = TypeVar("T")
+
+
+class Watch:
+    """One mesh, its calls included, watched from now on. Make it before what is waited for can happen."""
+
+    def __init__(self, mesh: meshlib.Mesh) -> None:
+        self._happened = threading.Event()
+        mesh._observe(self._tell)
+        mesh._runtime().store.on_change(self._happened.set)
+
+    def _tell(self, _: Event) -> None:
+        self._happened.set()
+
+    def until(self, condition: Callable[[], T], seconds: float = 30.0) -> T:
+        """What ``condition`` gives once it is true. Raises AssertionError where nothing happens for so long."""
+        while True:
+            self._happened.clear()
+            found = condition()
+            if found:
+                return found
+            assert self._happened.wait(seconds), (
+                f"nothing happened for {seconds:g} s, and it is {found!r} still"
+            )
+
+
+def until(mesh: meshlib.Mesh, condition: Callable[[], T], seconds: float = 30.0) -> T:
+    """What ``condition`` gives once it is true, of a configuration or of sources. Raises AssertionError after ``seconds``."""
+    found: list[T] = []
+
+    def holds(_: object) -> bool:
+        found[:] = [condition()]
+        return bool(found[0])
+
+    if not mesh._runtime().store.wait(holds, seconds):
+        sources = mesh.status().to_dict()["sources"]
+        raise AssertionError(f"not within {seconds:g} s: {found!r}; {sources}")
+    return found[0]
