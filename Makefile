@@ -21,6 +21,7 @@ SUITES ?=
 JOBS ?= 2
 PYTEST_ARGS ?=
 LOCK_ARGS ?=
+SDIST_TESTS ?= tests/unit tests/machine
 
 # ---------------------------------------------------------------------------------------------- what one asks for
 
@@ -99,6 +100,13 @@ fmt: $(VENV)/.stamp-dev ## format the code and write the generated pages
 .PHONY: lock
 lock: | $(PY) ## renew locks/, the exact versions that everything here is installed from; LOCK_ARGS=--keep adds only what is new
 	@$(PY) scripts/lock.py $(LOCK_ARGS)
+
+.PHONY: sdist
+sdist: $(VENV)/.stamp-dev ## the source distribution, and the tests of units in it; SDIST_TESTS=… are others
+	@rm -rf build/sdist
+	@$(PY) -m hatchling build --target sdist --directory build/sdist
+	@tar --extract --file build/sdist/*.tar.gz --directory build/sdist --strip-components 1
+	@cd build/sdist && $(abspath $(VENV))/bin/python -m pytest $(SDIST_TESTS) -n 2 $(PYTEST_ARGS)
 
 .PHONY: newest
 newest: ## the tests on today's newest versions of everything, in build/newest

@@ -55,7 +55,7 @@ def distributions() -> dict[str, str]:
         if module not in sys.stdlib_module_names | PACKAGES | HOSTS.keys():
             # Those that share a namespace (opentelemetry) count as the one that we declare.
             names = {canonicalize_name(name) for name in there.get(module, [module])}
-            found[(names & DECLARED or names).pop()] = path
+            found[min(names & DECLARED or names)] = path
     return found
 
 
