@@ -105,8 +105,8 @@ lock: | $(PY) ## renew locks/, the exact versions that everything here is instal
 sdist: $(VENV)/.stamp-dev ## the source distribution, and the tests of units in it; SDIST_TESTS=… are others
 	@rm -rf build/sdist
 	@$(PY) -m hatchling build --target sdist --directory build/sdist
-	@tar --extract --file build/sdist/*.tar.gz --directory build/sdist --strip-components 1
-	@cd build/sdist && $(abspath $(VENV))/bin/python -m pytest $(SDIST_TESTS) -n 2 $(PYTEST_ARGS)
+	@where=$$(mktemp -d) && trap "rm -rf $$where" EXIT && tar --extract --file build/sdist/*.tar.gz --directory $$where --strip-components 1 \
+		&& cd $$where && $(abspath $(VENV))/bin/python -m pytest $(SDIST_TESTS) -n 2 $(PYTEST_ARGS)
 
 .PHONY: newest
 newest: ## the tests on today's newest versions of everything, in build/newest

@@ -46,6 +46,8 @@ IMPURE = {
     "file": {"pathlib", "tempfile", "shutil", "glob"},
     "log": {"logging", "warnings", "syslog"},
 }
+#: Folders of caches and environments.
+LEFT = {"__pycache__", ".hypothesis", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".venv", "build"}
 KINDS = {name: kind for kind, names in IMPURE.items() for name in names}
 
 # The package itself hands everybody's names on, and ``Config.load`` is the way in to what makes a Config.
@@ -83,6 +85,9 @@ def check_tree(root: Path) -> list[Finding]:
 
 
 def tracked(root: Path) -> list[str]:
+    if not (root / ".git").exists():  # a source distribution: all of it, without what running it left
+        names = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
+        return sorted(str(name) for name in names if not LEFT.intersection(name.parts))
     listing = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=root,

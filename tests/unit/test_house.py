@@ -44,6 +44,13 @@ def test_this_tree_keeps_the_rules():
     assert [str(finding) for finding in house.check_tree(ROOT)] == []
 
 
+def test_a_tree_without_git_is_read_whole_but_for_what_running_it_left(tmp_path):
+    for name in ("meshlib/one.py", "meshlib/__pycache__/one.pyc", "build/two.py", ".github/three.yml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    assert house.tracked(tmp_path) == [".github/three.yml", "meshlib/one.py"]
+
+
 @pytest.mark.parametrize(
     "code",
     [
