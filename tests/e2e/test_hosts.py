@@ -134,7 +134,7 @@ class TestAHostThatIsNearlyRight:
         config = {"services": NEARLY[0][0], "unknown_hosts": "refuse"}
         with meshlib.Mesh(config) as mesh, pytest.raises(meshlib.UnknownService) as caught:
             call(library, mesh, "GET", "http://inventroy/")
-        text = "inventroy: no source knows inventroy, and unknown hosts are refused; did you mean inventory?"
+        text = "no source knows inventroy, and unknown hosts are refused; did you mean inventory?"
         assert text in str(caught.value)
         assert caught.value.info is not None
         assert caught.value.info.trace()[-1] == "did you mean inventory?"
