@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from functools import lru_cache
 
 from meshlib.config.kinds import Kind, Place, Text, located, one_line
 from meshlib.model.address import Address
 from meshlib.model.hosts import ascii_host, canonical_host, ipv6_host
 
-__all__ = ["LOCAL", "HostPatterns", "HostPort", "check_address", "check_host", "check_key", "check_pattern"]
+__all__ = [
+    "LOCAL",
+    "HostPatterns",
+    "HostPort",
+    "check_address",
+    "check_host",
+    "check_key",
+    "check_pattern",
+    "key_form",
+]
 
 LOCAL = "<local>"
 """The pattern of names without a dot (the name that proxy settings have for them)."""
@@ -53,6 +63,15 @@ def check_key(text: str) -> str:
     left = text[:2] if text.startswith("*.") else ""
     host, port = _host_port(text.removeprefix(left))
     return left + _with_port(host, port)
+
+
+@lru_cache(maxsize=4096)
+def key_form(text: str) -> str:
+    """What all spellings of one key have in common; of what is no key, its lower case."""
+    try:
+        return check_key(text)
+    except ValueError:
+        return text.lower()
 
 
 def check_pattern(text: str) -> str:

@@ -19,10 +19,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from meshlib.config.files import Document, read, text_of
+from meshlib.config.hosts import key_form
 from meshlib.config.kinds import Place, Refused, Report, did_you_mean, shown
 from meshlib.config.policies import RetryConfig
 from meshlib.config.section import Section, Table, leaves
-from meshlib.config.source import ARGUMENT, DEFAULT, Path, Rank, Source, folded
+from meshlib.config.source import ARGUMENT, DEFAULT, Path, Rank, Source
 from meshlib.config.values import Config, InboundConfig
 from meshlib.errors import ConfigError
 
@@ -75,6 +76,18 @@ _log = logging.getLogger("meshlib")
 _warned: set[str] = set()
 
 
+#: Tables whose keys are hosts.
+_BY_HOST = ("services", "adoption")
+
+
+def _folded(path: Path) -> Path:
+    """The path as origins are kept: the spelling of hosts and the case of other names are of no account."""
+    steps = tuple(step.lower() if isinstance(step, str) else step for step in path)
+    if len(path) > 1 and steps[0] in _BY_HOST:
+        return steps[0], key_form(str(path[1])), *steps[2:]
+    return steps
+
+
 @dataclass(slots=True)
 class _Tree:
     """Layers laid over one another. ``origins``: of every value that is not a table, or an empty one; ``files``: what
@@ -89,8 +102,20 @@ class _Tree:
         """Puts a layer on top of those that are there."""
         if file is not None:
             self.files[source] = file
+        raw = self._as_spelled(raw)
         self._displace(raw)
         self._lay(self.raw, raw, (), source)
+
+    def _as_spelled(self, raw: Mapping[Any, Any]) -> Mapping[Any, Any]:
+        """``raw`` with its hosts under the keys that the layers below have for them. Two spellings in one layer stay."""
+        found = dict(raw)
+        for table in _BY_HOST:
+            below, above = self.raw.get(table), raw.get(table)
+            if isinstance(below, dict) and isinstance(above, Mapping):
+                known = {key_form(str(key)): key for key in below}
+                renamed = {known.get(key_form(str(key)), key): item for key, item in above.items()}
+                found[table] = renamed if len(renamed) == len(above) else above
+        return found
 
     def _lay(self, into: dict[Any, Any], raw: Mapping[Any, Any], path: Path, source: Source) -> None:
         for name, said in raw.items():
@@ -105,10 +130,10 @@ class _Tree:
             elif not (isinstance(item, Mapping) and isinstance(into.get(name), dict)):
                 self._forget(here)
                 into[name] = {} if isinstance(item, Mapping) else item
-                self.origins[folded(here)] = source
+                self.origins[_folded(here)] = source
 
     def _forget(self, path: Path) -> None:
-        path = folded(path)
+        path = _folded(path)
         for known in [known for known in self.origins if known[: len(path)] == path]:
             del self.origins[known]
 
@@ -134,7 +159,7 @@ class _Tree:
 
     def source_at(self, path: Path) -> Source:
         """Of the value at ``path``, of the value that it is in, or of what is in it."""
-        path = folded(path)
+        path = _folded(path)
         for length in range(len(path), 0, -1):
             if path[:length] in self.origins:
                 return self.origins[path[:length]]
@@ -273,7 +298,7 @@ def _lay_config(tree: _Tree, config: Config, rank: Rank) -> None:
     """The values of ``config`` that came with ``rank``; what was put in by hand is an argument."""
     by_source: dict[Source, list[tuple[Path, Any]]] = {}
     for path, value in leaves(config):
-        steps = folded(path)
+        steps = _folded(path)
         known = (config.sources.get(steps[:length]) for length in range(len(steps), 0, -1))
         source = next((source for source in known if source is not None), ARGUMENT)
         by_source.setdefault(source, []).append((path, value))

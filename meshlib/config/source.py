@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Generic, TypeVar
 
-__all__ = ["ARGUMENT", "DEFAULT", "FrozenMap", "Path", "Rank", "Source", "folded", "key_text", "plain_text"]
+__all__ = ["ARGUMENT", "DEFAULT", "FrozenMap", "Path", "Rank", "Source", "key_text", "plain_text"]
 
 V_co = TypeVar("V_co", covariant=True)
 
@@ -48,11 +48,6 @@ ARGUMENT = Source(Rank.ARGUMENT, "argument")
 def key_text(path: Path) -> str:
     """The key as one would write it in TOML: ``services."reviews:9080".endpoints[1].weight``."""
     return _joined(path, quoted=True)
-
-
-def folded(path: Path) -> Path:
-    """The path as origins are kept: names of hosts and headers do not tell upper from lower case."""
-    return tuple(step.lower() if isinstance(step, str) else step for step in path)
 
 
 def plain_text(path: Path) -> str:

@@ -366,3 +366,36 @@ class TestReadRetry:
 def test_a_services_section_in_a_mapping_is_read_like_its_keys():
     config = resolve({"services": {"a": ServiceConfig(timeout=2.0)}}, {})
     assert config.services["a"] == ServiceConfig(timeout=2.0)
+
+
+class TestSpellingsOfAHost:
+    """A layer above speaks of the service below, however each of them spells it."""
+
+    @pytest.mark.parametrize(
+        ("below", "above"),
+        [
+            ("Reviews", "reviews"),
+            ("bücher.example", "xn--bcher-kva.example"),
+            ("[0:0::1]:80", "[::1]:80"),
+            ("a.", "a"),
+        ],
+    )
+    def test_they_are_one(self, tmp_path, below, above):
+        path = tmp_path / "mesh.json"
+        path.write_text(json.dumps({"services": {below: {"endpoints": ["127.0.0.1:1"], "timeout": 3.0}}}))
+        settings = from_settings({"services": {above: {"endpoints": ["127.0.0.1:2"]}}}, "settings")
+        config = resolve(settings, {"MESHLIB_CONFIG": str(path)})
+        (key,) = config.services
+        assert (config.services[key].timeout, str(config.services[key].endpoints[0].address)) == (
+            3.0,
+            "127.0.0.1:2",
+        )
+        assert config.source_of(f"services.{key}.timeout") == str(path)
+        assert config.source_of(f"services.{key}.endpoints") == "settings"
+
+    def test_two_in_one_layer_are_one_too_many(self, tmp_path):
+        path = tmp_path / "mesh.json"
+        path.write_text(json.dumps({"services": {"a": {"endpoints": ["127.0.0.1:1"]}}}))
+        settings = {"services": {"A": {"timeout": 1.0}, "a.": {"timeout": 2.0}}}
+        with pytest.raises(ConfigError, match="which is there already"):
+            resolve(from_settings(settings, "settings"), {"MESHLIB_CONFIG": str(path)})
