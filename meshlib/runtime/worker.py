@@ -104,7 +104,8 @@ class Worker:
             self._changed.notify_all()
         if thread is None or thread is threading.current_thread():
             return True
-        return threads.join(thread, timeout)
+        thread.join(timeout)
+        return not thread.is_alive()
 
     def post(self, command: Callable[[], object]) -> None:
         """Run ``command`` soon."""
