@@ -479,8 +479,9 @@ def test_max_connections_holds_and_waits(session: SessionFactory, upstream: Upst
     one = upstream("v1")
     client = session(service(one, limits={"max_connections": 1, "max_pending": 1}))
     held = client.get("http://reviews/", stream=True)
-    with pytest.raises(requests.ConnectionError) as caught:
+    with pytest.raises(requests.ConnectionError, match="no connection was free in time") as caught:
         client.get("http://reviews/", timeout=0.2)
-    assert isinstance(caught.value, meshlib.MeshError)
+    assert isinstance(caught.value, meshlib.Overloaded)
+    assert one.requests_total == 1
     held.close()
     assert client.get("http://reviews/").ok
