@@ -14,7 +14,8 @@ What replaces something comes into force only where all that it names is there (
 
 "Ready" includes "known not to come": what a server deleted, refused to send or did not send in time holds nobody up.
 What something in force names stays subscribed, and it is kept though the server deleted it as long as only versions
-name it that newer ones, which wait, replace. A plain deletion takes force at once: calls fail as in Envoy.
+name it that newer ones, which wait, replace. What was deleted and is named by the newest has ``UPDATE`` seconds for its
+replacement to be named, since a server sends the parts of an update one by one; then calls fail as in Envoy.
 
 In the sidecar view clusters come by wildcard; one that a route names and the wildcard has not brought is absent as far
 as calls are concerned, and has as long to come as a resource asked for by name before an update does without it. A
@@ -42,6 +43,10 @@ from meshlib.xds.values import Interest
 __all__ = ["Graph"]
 
 
+#: Seconds in which the parts of one update arrive: the responses of a server that changes all types at once.
+UPDATE = 1.0
+
+
 class Graph:
     """See the module's header. `view`: "auto", "sidecar" or "target". `part` changes only in `update`, `want`, `forget`."""
 
@@ -57,6 +62,7 @@ class Graph:
         self._stale_roots = False
         self._listed = False  # whether the clusters of a wildcard are here
         self._generation = 0  # grows when other listeners or route configurations are wanted
+        self._leave: dict[str, float] = {}  # when clusters that were deleted and are named are gone
         self._asked: dict[str, Interest] = {}
         self._asked_at = (-1, -1)
         self.part = Part(source)
@@ -103,8 +109,8 @@ class Graph:
 
     # --- what has changed
 
-    def update(self, changed: Mapping[str, set[str]]) -> None:
-        """Takes in that these names (by type) have another value or fate in the cache."""
+    def update(self, changed: Mapping[str, set[str]], now: float = 0.0) -> None:
+        """Takes in that these names (by type) have another value or fate in the cache; `now`: monotonic seconds."""
         links = self._links
         clusters = set(changed.get("cluster", ()))
         for name in changed.get("endpoint", ()):
@@ -125,7 +131,25 @@ class Graph:
         for key in configs:
             self._settle(key)
         self._look_again()
+        leave = self._leave
+        self._leave = {name: leave.get(name, now + UPDATE) for name in links.leaving}
         self._publish()
+
+    def tick(self, now: float) -> bool:
+        """Lets go of what was deleted and not replaced. True if anything was."""
+        due = [name for name, at in self._leave.items() if at <= now]
+        for name in due:
+            del self._leave[name]
+            self._links.leaving.discard(name)
+            self._links.refresh(name)
+            self._stale_clusters = True
+        if due:
+            self._publish()
+        return bool(due)
+
+    def next_timer(self) -> float | None:
+        """When `tick` has something to do."""
+        return min(self._leave.values(), default=None)
 
     def _look_again(self) -> None:
         """Clusters of which something is known by other names' changes."""

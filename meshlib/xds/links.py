@@ -9,6 +9,7 @@
     deleted, and only     as it was: what names it is being replaced      yes    go (CA-03)
     named by versions
     that newer replace
+    deleted just now      as it was: what replaces it may be on its way   yes    go
     no endpoints exist    the newest, with nobody in it                   yes    fail
 
 "Ready" is about updates: whether a route that names the cluster may come into force. What the answer to a wildcard does
@@ -34,7 +35,8 @@ class Links:
     """``clusters``: name → linked value; a value that did not change is the same object. ``lacking``: the others that are
     named, or that wait for their endpoints: why, in words; ``""`` while they may come. ``missing``: those that are named
     and not in the cache. ``all_of_them``: clusters are wanted whether or not a route names them (a wildcard
-    subscription). ``superseded`` tells of a name whether all who name it are being replaced. ``generation`` grows when
+    subscription). ``superseded`` tells of a name whether all who name it are being replaced. ``leaving``: clusters that
+    were deleted just now and are named; who keeps the time takes them out, and refreshes them. ``generation`` grows when
     something else is to be asked for than before.
     """
 
@@ -51,6 +53,7 @@ class Links:
         "clusters",
         "generation",
         "lacking",
+        "leaving",
         "missing",
     )
 
@@ -66,6 +69,7 @@ class Links:
         self._ready: set[str] = set()
         self.clusters: dict[str, Cluster] = {}
         self.lacking: dict[str, str] = {}
+        self.leaving: set[str] = set()
         self.missing: set[str] = set()
         self.generation = 0
 
@@ -144,9 +148,14 @@ class Links:
             if wanted
             else None
         )
-        if made is not None and latest is None:
+        if made is None or latest is not None:
+            self.leaving.discard(name)
+        else:
             self._deleted[name] = made
-            made = made if self._superseded(name) else None
+            if last is None:
+                self.leaving.add(name)
+            elif name not in self.leaving and not self._superseded(name):
+                made = None
         self._keep(name, made)
         self._follow(name, (latest, made) if wanted else ())
         named = name in self._users

@@ -84,7 +84,7 @@ class Session:
         """What came on the stream. Never raises. The next is to be read after `outgoing` was written (ST-10)."""
         found = self._machine.received(raw, now)
         self.seen = self.seen or bool(found.type)
-        self._settle()
+        self._settle(now)
         return found
 
     def closed(self, now: float, error: str = "") -> float:
@@ -93,14 +93,16 @@ class Session:
 
     def tick(self, now: float) -> bool:
         """Timers that are due. True if `part`, `waiting` or `pending` may say something else than before."""
+        gone = self._graph.tick(now)
         due = self._machine.tick(now)
-        if due:
-            self._settle()
-        return due
+        if due or gone:
+            self._settle(now)
+        return due or gone
 
     def next_timer(self) -> float | None:
         """The `now` at which `tick` is due, None if it is not."""
-        return self._machine.next_timer()
+        timers = (self._machine.next_timer(), self._graph.next_timer())
+        return min((at for at in timers if at is not None), default=None)
 
     # --- what there is
 
@@ -149,10 +151,9 @@ class Session:
             self._ask()
         return changed
 
-    def _settle(self) -> None:
-        self._graph.update(
-            self._machine.changed()
-        )  # also where nothing did: then all there is may be known now
+    def _settle(self, now: float) -> None:
+        # Also where nothing changed: all that there is may be known now.
+        self._graph.update(self._machine.changed(), now)
         self._ask()
 
     def _ask(self) -> None:

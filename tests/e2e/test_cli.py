@@ -121,9 +121,23 @@ def test_route_waits_for_the_control_plane(control_plane: ControlPlane) -> None:
 def test_route_with_a_control_plane_that_is_away() -> None:
     with ControlPlane() as plane:
         address = plane.address
-    done = run("route", "GET", "http://reviews/", "--wait", "3", MESHLIB_XDS_SERVER=address)
-    assert done.returncode == 0
-    assert "directly" in done.stdout
+    done = run("route", "GET", "http://reviews/", "--wait", "3", "--json", MESHLIB_XDS_SERVER=address)
+    said = json.loads(done.stdout)
+    assert (done.returncode, said["via"]) == (0, "direct")
+    trace = "\n".join(said["trace"])
+    assert f"the control plane {address} is not reachable (" in trace
+    assert trace.endswith("reviews is called directly")
+    assert "no listener" not in trace
+
+
+def test_route_where_nothing_goes_directly_while_the_control_plane_is_away(tmp_path: Path) -> None:
+    with ControlPlane() as plane:
+        address = plane.address
+    config = tmp_path / "mesh.toml"
+    config.write_text(f'[xds]\nserver = "{address}"\ncold_start = "fail"\n')
+    done = run("route", "GET", "http://reviews/", "--wait", "3", "--json", "--config", str(config))
+    assert (done.returncode, json.loads(done.stdout)["via"]) == (1, "mesh")
+    assert f"the control plane {address} is not reachable (" in done.stderr.replace("\n", " ")
 
 
 def test_dump_asks_for_names(control_plane: ControlPlane) -> None:

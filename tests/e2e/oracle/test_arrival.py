@@ -99,6 +99,7 @@ def _walk(folder: Path, one: Any, port: int) -> None:
         found, mine = both("route", 200)
         assert found == mine == [200, 403, 503, 500, 503, 404]
         plane.remove("cluster", "c")
+        assert mesh._runtime().store.wait(lambda view: "c" not in view.snapshot.clusters, 20.0)
         found, mine = both("cluster", 503)
         assert found == mine == [503, 403, 503, 500, 503, 404]
         plane.update(cluster)

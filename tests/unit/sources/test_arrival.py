@@ -143,9 +143,11 @@ class TestDeleted:
 
     @pytest.mark.parametrize("view", VIEWS)
     def test_a_cluster(self, view):
-        """ER-03: at once, as in Envoy; the rest of the host serves on."""
+        """ER-03: as in Envoy, once an update would have named another; the rest of the host serves on."""
         scene = self.scene(view)
         scene.take("cluster")
+        assert scene.call("http://reviews/") == THERE
+        scene.step(1.0)
         assert scene.call("http://reviews/") == 503
         assert scene.call("http://reviews/forbidden") == 403
         (status,) = scene.runtime.feed.statuses()
@@ -215,6 +217,19 @@ class TestOutage:
             scene.call("http://reviews/")
             scene.end("connection refused")
             assert scene.call("http://reviews/") == "failed"
+
+    @pytest.mark.parametrize("cold_start", ["direct", "fail"])
+    def test_one_that_never_answered_has_not_said_that_there_is_no_listener(self, cold_start):
+        """Though the time of the name is over (EX-01)."""
+        end = "direct" if cold_start == "direct" else "failed"
+        scene = Scene("target", cold_start=cold_start)
+        scene.call("http://reviews/")
+        scene.step(16.0)
+        assert scene.last("http://reviews/") == end
+        assert "has not answered" in scene.reason("http://reviews/")
+        scene.end("reset")
+        assert scene.call("http://reviews/") == end
+        assert "is not reachable (reset)" in scene.reason("http://reviews/")
 
     @pytest.mark.parametrize("view", VIEWS)
     def test_it_is_there_later(self, view):

@@ -152,16 +152,24 @@ class TestUpdates:
         assert wire.part.lacking == {}
 
     def test_ca_03_also_where_it_is_deleted_before_its_replacement_is_named(self):
-        wire = target("a")
-        wire.send("cluster")
-        assert wire.part.clusters == {}
-        wire.send("route", build.route_config("r-a", host("a", "new")))
-        assert addresses(wire, "a") == ["10.0.0.1:80"]
-        assert wire.part.lacking == {"new": ""}
+        for seconds in (0.5, 1.5):  # in the same update, or in a later one
+            wire = target("a")
+            wire.send("cluster")
+            wire.pass_time(seconds)
+            assert ("a" in wire.part.clusters) is (seconds < 1)
+            wire.send("route", build.route_config("r-a", host("a", "new")))
+            wire.pass_time(5.0)
+            assert addresses(wire, "a") == ["10.0.0.1:80"]
+            assert wire.part.lacking == {"new": ""}
 
-    def test_er_03_a_cluster_that_is_deleted_and_not_replaced_is_gone_at_once(self):
+    def test_er_03_a_cluster_that_is_deleted_and_not_replaced_is_gone(self):
         wire = target("a")
         wire.send("cluster")
+        assert wire.session.next_timer() == 1.0
+        assert not wire.pass_time(0.9)
+        assert addresses(wire, "a") == ["10.0.0.1:80"]
+        assert wire.pass_time(0.1)
+        wire.flush()
         assert wire.part.clusters == {}
         assert wire.part.lacking == {"a": "was deleted by the server"}
         assert ("endpoint", []) in [each[:2] for each in wire.asked]
@@ -171,6 +179,13 @@ class TestUpdates:
         wire.send("cluster", simple("a")["cluster"])
         assert wire.part.lacking == {"a": ""}
         wire.send("endpoint", simple("a")["endpoint"])
+        assert addresses(wire, "a") == ["10.0.0.1:80"]
+
+    def test_a_cluster_that_is_deleted_and_comes_back_in_the_next_response_was_never_gone(self):
+        wire = target("a")
+        wire.send("cluster")
+        wire.send("cluster", simple("a")["cluster"])
+        assert not wire.pass_time(5.0)
         assert addresses(wire, "a") == ["10.0.0.1:80"]
 
     def test_ca_05_a_cluster_update_keeps_its_endpoints(self):
