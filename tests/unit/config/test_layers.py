@@ -10,6 +10,7 @@ from meshlib.config import (
     layers,
     load,
     read_retry,
+    reload,
     resolve,
     strangers,
 )
@@ -392,6 +393,21 @@ class TestSpellingsOfAHost:
         )
         assert config.source_of(f"services.{key}.timeout") == str(path)
         assert config.source_of(f"services.{key}.endpoints") == "settings"
+
+    @pytest.mark.parametrize("said", ["Reviews", "reviews.", "REVIEWS"])
+    def test_an_edit_of_the_file_is_taken(self, write, said):
+        config = resolve(write({"services": {said: {"timeout": 1}}}), {})
+        write({"services": {"reviews": {"timeout": 2}}})
+        assert dict(reload(config).services) == {"reviews": ServiceConfig(timeout=2.0)}
+        write({})
+        assert not reload(config).services
+
+    def test_a_share_of_calls_is_of_a_host_too(self, write):
+        path = write({"adoption": {"Bücher.example": "off"}})
+        settings = from_settings({"adoption": {"xn--bcher-kva.example": "observe"}}, "settings")
+        config = resolve(settings, {"MESHLIB_CONFIG": path})
+        assert list(config.adoption.services) == ["xn--bcher-kva.example"]
+        assert config.source_of("adoption.xn--bcher-kva.example") == "settings"
 
     def test_two_in_one_layer_are_one_too_many(self, tmp_path):
         path = tmp_path / "mesh.json"

@@ -5,7 +5,7 @@ import json
 import math
 from functools import cache
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from meshlib.config import Config, ServiceConfig, from_settings, load, resolve
@@ -201,6 +201,7 @@ def test_junk(value):
     max_examples=50,
 )
 @given(mappings)
+@example({"services": {"GET": {"timeout": 1.0}}, "adoption": {"Ünïcode": "on"}})
 def test_settings_over_a_file_that_says_the_same_are_the_settings(tmp_path, mapping):
     alone = read(lambda: Config.from_mapping(mapping))
     if alone is not None:
