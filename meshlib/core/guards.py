@@ -2,7 +2,8 @@
 
 A guard is not known here, so what it covers is refused: 403, as its own "no" would be. Whether it covers a call is Envoy's
 rule: the most specific of weighted cluster, route, virtual host and route configuration that speaks of the filter decides;
-where none does, the listener's own `disabled`.
+where none does, the listener's own `disabled`. A filter that guards nothing by itself guards where a place is in force that
+makes it a guard, and where a more specific one adds to it (Envoy merges such settings).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def guards_of(manager: HttpManager, named: frozenset[str]) -> tuple[HttpFilter, 
 
 def covering(guards: tuple[HttpFilter, ...], match: Match | None, weight: ClusterWeight | None) -> str:
     """The name of a guard that is in force for this match and share, or ``""``."""
-    return next((each.name for each in guards if _in_force(each, _switch(each.name, match, weight))), "")
+    return next((each.name for each in guards if _in_force(each, _switches(each.name, match, weight))), "")
 
 
 def refusal(guard: str) -> Response:
@@ -45,22 +46,22 @@ def words(guard: str) -> str:
     return f"filter {guard} decides who may pass here, and meshlib does not know it"
 
 
-def _in_force(guard: HttpFilter, switch: FilterSwitch | None) -> bool:
+def _in_force(guard: HttpFilter, switches: tuple[FilterSwitch, ...]) -> bool:
     if guard.kind is FilterKind.NETWORK:
         return True
     if guard.kind is FilterKind.OTHER:
-        return switch is not None and switch.on and switch.guard
-    return not guard.disabled if switch is None else switch.on
+        return bool(switches) and switches[0].on and any(each.on and each.guard for each in switches)
+    return switches[0].on if switches else not guard.disabled
 
 
-def _switch(name: str, match: Match | None, weight: ClusterWeight | None) -> FilterSwitch | None:
-    """What the most specific place says of the filter."""
+def _switches(name: str, match: Match | None, weight: ClusterWeight | None) -> tuple[FilterSwitch, ...]:
+    """What places say of the filter, the most specific first."""
     if match is None:
-        return None
+        return ()
     places = (
         weight.filters if weight is not None else (),
         match.route.filters,
         match.virtual_host.filters,
         match.config.filters,
     )
-    return next((each for place in places for each in place if each.name == name), None)
+    return tuple(each for place in places for each in place if each.name == name)

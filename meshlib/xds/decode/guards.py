@@ -3,9 +3,8 @@
 A filter is a guard if its configuration's type says so; where the type says nothing (there is none, or it is a bare
 Struct), its name tells. What guards: role-based access, external authorization, tokens, passwords, keys, sign-in, forged
 requests. What does not, though it may end a call: limits (they ask how many, not who), buffers, faults, CORS (the browser
-decides), credentials that are added for the callee to judge. Programs (Lua, Wasm, Go, external processing) may do
-anything; in meshes they mostly measure and edit, and nothing of them says which kind they are: they are reported, and
-refuse nothing.
+decides), credentials that are added for the callee to judge. Programs (external processing, Wasm, Go, Lua) may do
+anything: of each it is asked what an Envoy does that cannot run it (`decode.programs`).
 
 A filter that runs others (a match delegate, a composite, a filter chain) names their types somewhere inside: it is a guard
 if one of them is.
@@ -17,6 +16,7 @@ from collections.abc import Callable, Mapping
 
 from meshlib.model.route import FilterSwitch
 from meshlib.xds import schema
+from meshlib.xds.decode import programs
 from meshlib.xds.schema import WireMessage
 
 __all__ = ["ROUTER", "filter_type", "is_guard", "switches"]
@@ -76,7 +76,8 @@ def is_guard(item: WireMessage) -> bool:
     which = item.WhichOneof("config_type")
     if which == "config_discovery":
         return _discovers_guard(str(item.name), item.config_discovery)
-    return _guards(str(item.name), item.typed_config if which == "typed_config" else None)
+    held = item.typed_config if which == "typed_config" else None
+    return _guards(str(item.name), held) or (not _tells(held) and _short(str(item.name)) in programs.KINDS)
 
 
 def switches(owner: WireMessage) -> tuple[FilterSwitch, ...]:
@@ -102,7 +103,7 @@ def _switch(name: str, outer: WireMessage) -> FilterSwitch:
 def _lifts(outer: WireMessage | None) -> bool:
     kind = filter_type(outer) if outer is not None else ""
     if outer is None or kind not in _LIFTED_BY:
-        return False
+        return outer is not None and programs.lifted(kind, outer)
     try:
         return _LIFTED_BY[kind](schema.unpack(outer, kind))
     except (KeyError, ValueError, schema.DecodeError):
@@ -114,27 +115,39 @@ def _discovers_guard(name: str, source: WireMessage) -> bool:
     if source.HasField("default_config") and _guards(name, source.default_config):
         return True
     allowed = [_named(str(url)) for url in source.type_urls]
-    return not allowed or any(_type_guards(kind) or kind in _WRAPPERS for kind in allowed)
+    return not allowed or any(
+        _type_guards(kind) or kind in _WRAPPERS or programs.is_program(kind) for kind in allowed
+    )
 
 
 def _guards(name: str, outer: WireMessage | None) -> bool:
-    kind = filter_type(outer) if outer is not None else ""
-    if not kind or kind.startswith("google.protobuf."):
-        return _name_guards(name)
+    if outer is None or not _tells(outer):
+        return name.partition("/")[0] in _NAMES or _short(name) in _KINDS
+    kind = filter_type(outer)
     if kind == ROUTER:
         return False  # the filters inside are behind it: `decode.filters` looks at each
+    if _type_guards(kind):
+        return True
+    if programs.is_program(kind):
+        return programs.decides(kind, outer)
     # An Any inside has its type's name in plain bytes, however deep it is.
-    return _type_guards(kind) or (outer is not None and any(part in outer.value for part in _INSIDE))
+    return any(part in outer.value for part in _INSIDE) or programs.holds(outer)
+
+
+def _tells(outer: WireMessage | None) -> bool:
+    """Whether a configuration's type says what it is."""
+    kind = filter_type(outer) if outer is not None else ""
+    return bool(kind) and not kind.startswith("google.protobuf.")
 
 
 def _type_guards(kind: str) -> bool:
     return kind in _CILIUM or not _KINDS.isdisjoint(kind.split("."))
 
 
-def _name_guards(name: str) -> bool:
-    """By canonical and by deprecated names (`envoy.ext_authz`); what follows a slash tells instances apart."""
+def _short(name: str) -> str:
+    """A canonical or deprecated name (`envoy.ext_authz`) without what they begin with; a slash tells instances apart."""
     name = name.partition("/")[0]
-    return name in _NAMES or any(name.removeprefix(start) in _KINDS for start in _NAME_STARTS)
+    return next((name.removeprefix(start) for start in _NAME_STARTS if name.startswith(start)), name)
 
 
 def _named(url: str) -> str:

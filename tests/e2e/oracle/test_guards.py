@@ -73,6 +73,43 @@ TOKEN = build.any_of(
 )
 TOKEN_HERE = build.any_of(f"{_HTTP}jwt_authn.v3.PerRouteConfig", {"requirement_name": "needed"})
 TOKEN_NOT_HERE = build.any_of(f"{_HTTP}jwt_authn.v3.PerRouteConfig", {"disabled": True})
+_NOBODY = {"grpc_service": {"envoy_grpc": {"cluster_name": "nobody"}}}
+PROCESS = build.any_of(f"{_HTTP}ext_proc.v3.ExternalProcessor", _NOBODY)
+PROCESS_OR_NOT = build.any_of(
+    f"{_HTTP}ext_proc.v3.ExternalProcessor", {**_NOBODY, "failure_mode_allow": True}
+)
+WATCH = build.any_of(f"{_HTTP}ext_proc.v3.ExternalProcessor", {**_NOBODY, "observability_mode": True})
+
+
+def processing(**fields: Any) -> Json:
+    return build.any_of(f"{_HTTP}ext_proc.v3.ExtProcPerRoute", fields)
+
+
+PROCESS_NOT_HERE = processing(disabled=True)
+PROCESS_OTHERWISE = processing(overrides={"request_attributes": ["request.path"]})
+PASS_WITHOUT = processing(overrides={"failure_mode_allow": True})
+FAIL_WITHOUT = processing(overrides={"failure_mode_allow": False})
+
+
+def plugin(**fields: Any) -> Json:
+    """A Wasm filter whose code nobody has."""
+    uri = {"uri": "http://127.0.0.1:1/a.wasm", "cluster": "nobody", "timeout": "0.1s"}
+    code = {"remote": {"http_uri": uri, "sha256": "0" * 64, "retry_policy": {"num_retries": 0}}}
+    machine = {"runtime": "envoy.wasm.runtime.v8", "code": code, "vm_id": str(fields)}
+    return build.any_of(f"{_HTTP}wasm.v3.Wasm", {"config": {"vm_config": machine, **fields}})
+
+
+def script(text: str) -> Json:
+    source = {"inline_string": f"function envoy_on_request(handle) {text} end"}
+    return build.any_of(f"{_HTTP}lua.v3.Lua", {"default_source_code": source})
+
+
+REFUSE = 'handle:respond({[":status"] = "403"}, "no")'
+SCRIPT_NOT_HERE = build.any_of(f"{_HTTP}lua.v3.LuaPerRoute", {"disabled": True})
+SCRIPT_HERE = build.any_of(
+    f"{_HTTP}lua.v3.LuaPerRoute",
+    {"source_code": {"inline_string": f"function envoy_on_request(handle) {REFUSE} end"}},
+)
 DELEGATE = build.any_of(
     "envoy.extensions.common.matching.v3.ExtensionWithMatcher",
     {
@@ -105,11 +142,12 @@ DELEGATE = build.any_of(
 
 def wrapped(config: Json | None = None, **fields: Any) -> Json:
     return build.any_of(
-        "envoy.config.route.v3.FilterConfig", {**({"config": config} if config else {}), **fields}
+        "envoy.config.route.v3.FilterConfig", {**({"config": config} if config is not None else {}), **fields}
     )
 
 
 OFF = wrapped(disabled=True)
+HERE = wrapped({})
 
 
 @dataclass(frozen=True)
@@ -156,7 +194,44 @@ CASES = {
     "ext_authz on, lifted at a route": Case(ASK, {"route": ASK_NOT_HERE}, disabled=False),
     "rbac on, lifted at a host": Case(NOBODY, {"host": EVERYBODY_HERE}, disabled=False),
     "a delegate, off at a route": Case(DELEGATE, {"route": OFF}, disabled=False),
+    "ext_proc by a route": Case(PROCESS, {"route": HERE}),
+    "ext_proc by a route, in other words": Case(PROCESS, {"route": PROCESS_OTHERWISE}),
+    "ext_proc by a host, lifted by a route": Case(
+        PROCESS, {"host": PROCESS_OTHERWISE, "route": PROCESS_NOT_HERE}
+    ),
+    "ext_proc by a host, lifted by a share's failure mode": Case(
+        PROCESS, {"host": PROCESS_OTHERWISE, "share": PASS_WITHOUT}
+    ),
+    "ext_proc on, lifted at a route": Case(PROCESS, {"route": PROCESS_NOT_HERE}, disabled=False),
+    "ext_proc that may be gone, by a route": Case(PROCESS_OR_NOT, {"route": HERE}),
+    "ext_proc that may be gone, in other words": Case(
+        PROCESS_OR_NOT, {"route": PROCESS_OTHERWISE}, disabled=False
+    ),
+    "ext_proc that may be gone, but not here": Case(PROCESS_OR_NOT, {"route": FAIL_WITHOUT}, disabled=False),
+    "ext_proc that may be gone, but not at a host": Case(
+        PROCESS_OR_NOT, {"host": FAIL_WITHOUT, "route": PROCESS_OTHERWISE, "share": PASS_WITHOUT}
+    ),
+    "ext_proc that may be gone by its canonical name": Case(
+        PROCESS_OR_NOT,
+        {"route": HERE},
+        name="envoy.filters.http.ext_proc",
+        key="envoy.filters.http.ext_proc",
+    ),
+    "ext_proc that watches, by a route": Case(WATCH, {"route": HERE}),
+    "wasm by a route": Case(plugin(), {"route": HERE}),
+    "wasm that fails closed, by a route": Case(plugin(failure_policy="FAIL_CLOSED"), {"route": HERE}),
+    "wasm that fails open": Case(plugin(fail_open=True), disabled=False),
+    "wasm that fails open by its policy": Case(plugin(failure_policy="FAIL_OPEN"), disabled=False),
+    "lua that refuses, by a route": Case(script(REFUSE), {"route": HERE}),
+    "lua that refuses, off at a route": Case(script(REFUSE), {"route": SCRIPT_NOT_HERE}, disabled=False),
+    "lua that refuses at a route only": Case(
+        script("handle:logInfo('x')"), {"route": SCRIPT_HERE}, disabled=False
+    ),
+    "lua that edits": Case(script("handle:headers():add('x-lua', 'here')"), disabled=False),
+    "lua that fails": Case(script("nobody.knows()"), disabled=False),
 }
+#: What Envoy says; a program that cannot be run is a fault of its own.
+DENIALS = (401, 403, 500, 503)
 PATHS = ("/here", "/there", "/split", "/nothing")
 
 
@@ -215,14 +290,15 @@ def test_what_envoy_denies_is_refused_and_the_rest_serves(both, name):
             theirs = envoy.send(Request("GET", f"127.0.0.1:{port}", path)).status
             ours = client.get(f"http://127.0.0.1:{port}{path}")
             assert meshlib.call_info(ours).via == "mesh"
-            wanted = 403 if theirs in (401, 403) else theirs
+            wanted = 403 if theirs in DENIALS else theirs
             if path == "/nothing" and ours.status_code == 403:
                 wanted = 403  # some filters ask nobody where there is no route to ask for
             assert (path, ours.status_code) == (path, wanted)
             decision = mesh.explain("GET", f"http://127.0.0.1:{port}{path}")
             if wanted == 403:
-                assert "filter guard decides who may pass here" in ours.text
-                assert any("filter guard decides who may pass here" in line for line in decision.trace())
+                said = f"filter {CASES[name].name} decides who may pass here"
+                assert said in ours.text
+                assert any(said in line for line in decision.trace())
                 assert decision.response.status == 403
             else:
                 assert isinstance(ours, httpx.Response)
@@ -235,6 +311,13 @@ OPEN = {
     "by the key of the type, not of the filter",
     "for another filter",
     "ext_authz enabled and lifted",
+    "ext_proc that may be gone, by a route",
+    "ext_proc that may be gone, in other words",
+    "ext_proc that may be gone by its canonical name",
+    "wasm that fails open",
+    "wasm that fails open by its policy",
+    "lua that edits",
+    "lua that fails",
 }
 
 
@@ -245,4 +328,4 @@ def test_the_cases_are_what_they_say(both):
     for name, port in numbers.items():
         with Client(port) as envoy:
             said[name] = {envoy.send(Request("GET", f"127.0.0.1:{port}", path)).status for path in PATHS}
-    assert {name for name, statuses in said.items() if statuses.isdisjoint((401, 403))} == OPEN
+    assert {name for name, statuses in said.items() if statuses.isdisjoint(DENIALS)} == OPEN

@@ -7,7 +7,7 @@ import pytest
 from meshlib.model.address import Address
 from meshlib.model.listener import ChainMatch, EscapedSlashes, FilterKind, HttpFilter
 from meshlib.testing import build
-from meshlib.xds import decode
+from meshlib.xds import decode, schema
 from tests.support.xds_kit import istio, raw
 
 ROUTES = build.route_config("r", build.virtual_host("v", build.route(cluster="a")))
@@ -45,13 +45,21 @@ GUARDS = (
 )
 NO_GUARDS = (
     "cors.v3.Cors",
-    "ext_proc.v3.ExternalProcessor",
     "gcp_authn.v3.GcpAuthnFilterConfig",
     "ip_tagging.v3.IPTagging",
     "local_ratelimit.v3.LocalRateLimit",
     "lua.v3.Lua",
-    "wasm.v3.Wasm",
 )
+PROGRAMS = {
+    "http.ext_proc.v3.ExternalProcessor": {"failure_mode_allow": True},
+    "http.wasm.v3.Wasm": {"config": {"fail_open": True}},
+    "network.ext_proc.v3.NetworkExternalProcessor": {"failure_mode_allow": True},
+    "network.wasm.v3.Wasm": {"config": {"failure_policy": "FAIL_OPEN"}},
+}
+NULL = {"config": {"vm_config": {"runtime": "envoy.wasm.runtime.null", "vm_id": "stats"}}}
+REFUSES = {"inlineCode": "function envoy_on_request(h) h:respond({[':status'] = '403'}) end"}
+EXT_PROC = f"{FILTERS}http.ext_proc.v3.ExternalProcessor"
+LUA, GO = f"{FILTERS}http.lua.v3.Lua", f"{FILTERS}http.golang.v3alpha.Config"
 
 
 def discovered(**fields):
@@ -357,6 +365,18 @@ class TestFilters:
             delegate(delegate(build.any_of(RBAC))["typed_config"]),
             delegate(build.any_of(COMPOSITE, {"of": build.any_of(RBAC)})),
             struct(f"{FILTERS}http.filter_chain.v3.FilterChainConfig", filters=[build.any_of(RBAC)]),
+            *(struct(f"{FILTERS}{kind}") for kind in PROGRAMS if kind.startswith("http.")),
+            typed(f"type.googleapis.com/{EXT_PROC}", failure_mode_allow=False),
+            struct(EXT_PROC, failure_mode_allow="it cannot be read"),
+            struct(f"{FILTERS}http.ext_proc.v3alpha.ExternalProcessor", failure_mode_allow=True),
+            struct(f"{FILTERS}http.wasm.v3.Wasm", config={"failure_policy": "FAIL_RELOAD"}),
+            struct(LUA, **REFUSES),
+            struct(GO, library_id="a"),
+            struct(f"{FILTERS}http.dynamic_modules.v3.DynamicModuleFilter"),
+            {**typed("type.googleapis.com/google.protobuf.Struct", value={}), "name": "envoy.ext_proc"},
+            discovered(type_urls=[f"type.googleapis.com/{LUA}"]),
+            delegate(build.any_of(EXT_PROC)),
+            delegate(struct(LUA, **REFUSES)["typed_config"]),
         ],
         ids=str,
     )
@@ -370,6 +390,19 @@ class TestFilters:
         "other",
         [
             *(struct(f"{FILTERS}http.{kind}") for kind in NO_GUARDS),
+            *(
+                made(f"{FILTERS}{kind}")
+                for kind, fields in PROGRAMS.items()
+                if kind.startswith("http.")
+                for made in (
+                    lambda kind, fields=fields: struct(kind, **fields),
+                    lambda kind, fields=fields: typed(f"type.googleapis.com/{kind}", **fields),
+                )
+            ),
+            struct(EXT_PROC, failureModeAllow=True, grpcService={"timeout": "1s"}),
+            struct(f"{FILTERS}http.wasm.v3.Wasm", **NULL),
+            struct(LUA, inlineCode="function envoy_on_request(h) h:headers():add('a', 'b') end"),
+            delegate(build.any_of(LUA)),
             {**struct("my.Filter"), "name": "envoy.filters.http.rbac"},  # its type tells, and wins
             {**named("envoy.filters.http.rbac_like"), "is_optional": True},
             discovered(type_urls=["type.googleapis.com/my.Filter"]),
@@ -420,6 +453,7 @@ class TestFilters:
                 for name in ("envoy.filters.network.rbac", "envoy.ext_authz", "envoy.client_ssl_auth")
             ),
             discovered(type_urls=[f"type.googleapis.com/{FILTERS}network.rbac.v3.RBAC"]),
+            *(struct(f"{FILTERS}{kind}") for kind in PROGRAMS if kind.startswith("network.")),
         ],
         ids=str,
     )
@@ -434,6 +468,34 @@ class TestFilters:
         assert closed.http.filters[0] == HttpFilter(guard["name"], FilterKind.NETWORK)
         assert [each.kind for each in left.http.filters] == [FilterKind.ROUTER]
         assert ignored(resource)["filter_chains[0].filters[0]"].endswith("its filter chain answers 403")
+
+    @pytest.mark.parametrize("kind", [kind for kind in PROGRAMS if kind.startswith("network.")])
+    def test_a_network_program_without_which_calls_pass(self, kind):
+        resource = build.listener("l", ROUTES)
+        resource["filter_chains"][0]["filters"].insert(0, struct(f"{FILTERS}{kind}", **PROGRAMS[kind]))
+        assert [each.kind for each in good(resource).http.filters] == [FilterKind.ROUTER]
+
+    @pytest.mark.parametrize(
+        ("wire", "guard"),
+        [
+            (b"", True),
+            (b"\x10\x01", False),
+            (b"\x10\x00", True),
+            (b"\x10\x01\x10\x00", True),  # the last one holds
+            (b"\x0a\x00\x10\x01\x42\x01p", False),
+            (b"\x12\x01a", True),  # another type than the field's
+            (b"\x10", True),  # no message
+        ],
+    )
+    def test_a_program_as_a_control_plane_writes_it(self, wire, guard):
+        made = raw(build.listener("l", ROUTES, filters=[struct(EXT_PROC)]))
+        message = schema.message("envoy.config.listener.v3.Listener").FromString(made)
+        held = message.filter_chains[0].filters[0].typed_config
+        manager = schema.unpack(held)
+        outer = manager.http_filters[0].typed_config
+        outer.type_url, outer.value = f"type.googleapis.com/{EXT_PROC}", wire
+        held.CopyFrom(schema.pack(manager))
+        assert (decode.listener(message.SerializeToString()).value is None) is guard
 
     @pytest.mark.parametrize("reject", [{}, {"code": "Forbidden"}, None])
     def test_a_header_without_which_nobody_passes(self, reject):
