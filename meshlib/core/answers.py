@@ -27,8 +27,8 @@ def own_answer(
     """
     replies = resolution.replies
     if resolution.entrance is not None and (own := resolution.entrance.answer(asked, head)) is not None:
-        words = f"the path has an escaped slash: {own.status}"
-        return replies.give(Reply(head, own)), words
+        reply, why = own
+        return replies.give(reply), f"{why}: {reply.status}"
     if resolution.guards and (guard := guards.covering(resolution.guards, match, weight)):
         return replies.give(Reply(head, guards.refusal(guard))), f"{guards.words(guard)}: 403"
     if match is None:

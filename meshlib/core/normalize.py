@@ -1,6 +1,6 @@
 """What a listener does to a head before its routes see it.
 
-Envoy's ``HttpConnectionManager`` settings, in its order: ``path_with_escaped_slashes_action``, ``normalize_path``,
+Envoy's ``HttpConnectionManager`` settings, in its order: ``headers_with_underscores_action``; ``path_with_escaped_slashes_action``, ``normalize_path``,
 ``merge_slashes``; ``strip_trailing_host_dot``, ``strip_any_host_port``, ``strip_matching_host_port``;
 ``scheme_header_transformation``, ``add_user_agent``, ``append_x_forwarded_port``. What is changed here is also what goes out.
 """
@@ -13,9 +13,10 @@ from meshlib.core.conditions import is_grpc
 from meshlib.core.domains import without_port
 from meshlib.core.lines import first_value, set_line
 from meshlib.core.paths import path_only
+from meshlib.core.replies import Reply
 from meshlib.model.call import Head, Response
 from meshlib.model.headers import Headers
-from meshlib.model.listener import EscapedSlashes
+from meshlib.model.listener import EscapedSlashes, Underscores
 
 if TYPE_CHECKING:
     from meshlib.core.lines import Lines
@@ -50,6 +51,7 @@ class Entrance:
         self.changes = (
             _changes_authority(manager)
             or _changes_path(manager)
+            or manager.underscores is not Underscores.ALLOW
             or bool(manager.scheme or self._identity or (manager.forwarded_port and port))
         )
 
@@ -72,21 +74,29 @@ class Entrance:
             new.headers = Headers(lines)
         return new
 
-    def answer(self, asked: Head, seen: Head) -> Response | None:
-        """The reply of the listener itself to what was asked: an escaped slash is refused, or led to the path without."""
-        action = self._manager.escaped_slashes
+    def answer(self, asked: Head, seen: Head) -> tuple[Reply, str] | None:
+        """The reply of the listener itself to what was asked, and why: a header's name with an underscore is refused, and an
+        escaped slash is, or led to the path without.
+        """
+        manager = self._manager
+        if manager.underscores is Underscores.REJECT and _has_underscore(asked):
+            # It is refused while its header is read: a format finds nothing in it.
+            unread = Head("HEAD" if asked.method == "HEAD" else "", "", "", "", Headers(()))
+            return Reply(unread, Response(400, (), b"Bad Request")), "a header's name has an underscore"
+        action = manager.escaped_slashes
         if action in (EscapedSlashes.KEEP, EscapedSlashes.FORWARD) or not _has_escaped_slash(asked.path):
             return None
         if action is EscapedSlashes.REJECT or is_grpc(asked):
-            return Response(400)
-        return Response(307, (("location", seen.path),))
+            return Reply(seen, Response(400)), "the path has an escaped slash"
+        return Reply(seen, Response(307, (("location", seen.path),))), "the path has an escaped slash"
 
     def _lines(self, head: Head) -> Lines | None:
-        """The header lines with what is to be added, or None for no change."""
+        """The header lines with what is to be added and without what is to be dropped, or None for no change."""
         manager = self._manager
-        if not (manager.scheme or self._identity or manager.forwarded_port):
+        drops = manager.underscores is Underscores.DROP and _has_underscore(head)
+        if not (drops or manager.scheme or self._identity or manager.forwarded_port):
             return None
-        lines = list(head.headers.raw)
+        lines = [line for line in head.headers.raw if not drops or b"_" not in line[0]]
         for name, value in self._identity:
             set_line(lines, name, value)
         if self._identity and not first_value(lines, b"user-agent"):
@@ -114,6 +124,10 @@ def _changed_path(path: str, manager: HttpManager) -> str:
             path = path.replace(escape, plain)
     path = normal_path(path) if manager.normalize_path else path
     return merged_slashes(path) if manager.merge_slashes else path
+
+
+def _has_underscore(head: Head) -> bool:
+    return any(b"_" in name for name, _ in head.headers.raw)
 
 
 def _has_escaped_slash(path: str) -> bool:

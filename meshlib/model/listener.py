@@ -17,6 +17,7 @@ __all__ = [
     "HttpFilter",
     "HttpManager",
     "Listener",
+    "Underscores",
 ]
 
 
@@ -27,6 +28,14 @@ class EscapedSlashes(StrEnum):
     REJECT = "reject"
     REDIRECT = "redirect"
     FORWARD = "forward"
+
+
+class Underscores(StrEnum):
+    """Envoy ``HeadersWithUnderscoresAction``: what becomes of a request with an underscore in a header's name."""
+
+    ALLOW = "allow"
+    REJECT = "reject"
+    DROP = "drop"
 
 
 class FilterKind(StrEnum):
@@ -68,6 +77,7 @@ class HttpManager:
     merge_slashes: bool = False
     normalize_path: bool = False
     escaped_slashes: EscapedSlashes = EscapedSlashes.KEEP
+    underscores: Underscores = Underscores.ALLOW
     strip_trailing_dot: bool = False
     scheme: str = ""
     user_agent: bool = False

@@ -165,6 +165,32 @@ def test_escaped_slashes(tmp_path, kind, action, status, location):
 
 
 @KINDS
+@pytest.mark.parametrize(
+    ("action", "status"), [("ALLOW", 200), ("REJECT_REQUEST", 400), ("DROP_HEADER", 200)]
+)
+def test_underscores_in_the_names_of_headers(tmp_path, kind, action, status):
+    manager = {"common_http_protocol_options": {"headers_with_underscores_action": action}}
+    match = {"prefix": "/", "headers": [{"name": "x_user", "present_match": True}]}
+    routes = [
+        build.route(cluster="up", match=match),
+        build.route(cluster="up", request_headers_to_add=[build.header("x-no", "user")]),
+    ]
+    with _served(tmp_path, manager, *routes) as (mesh, upstream), _client(kind, mesh) as get:
+        assert get(f"{HERE}/", **{"x-user": "a_b"})[0] == 200
+        got, _, body = get(f"{HERE}/", x_user="me", other="1")
+        assert got == status
+        arrived = {name.lower(): value for name, value in upstream.requests[-1].headers}
+        if status == 400:
+            assert body == b"Bad Request"
+            assert upstream.requests_total == 1
+        else:
+            assert arrived["other"] == "1"
+            assert (arrived.get("x_user"), arrived.get("x-no")) == (
+                ("me", None) if action == "ALLOW" else (None, "user")
+            )
+
+
+@KINDS
 def test_replies_of_our_own(tmp_path, kind):
     """Of routes, of the listener, and of failures that are told as responses."""
     manager = {

@@ -22,6 +22,7 @@ from meshlib.model.listener import (
     HttpFilter,
     HttpManager,
     Listener,
+    Underscores,
 )
 from meshlib.model.route import RouteConfiguration
 from meshlib.xds.decode.address import cidr, numeric
@@ -51,6 +52,7 @@ _ESCAPED_SLASHES = {
     3: EscapedSlashes.REDIRECT,
     4: EscapedSlashes.FORWARD,
 }
+_UNDERSCORES = {0: Underscores.ALLOW, 2: Underscores.DROP}
 _PASS_THROUGH = 2
 
 
@@ -238,6 +240,7 @@ def _manager(
         merge_slashes=bool(message.merge_slashes),
         normalize_path=boolean(message, "normalize_path", False),
         escaped_slashes=slashes or EscapedSlashes.KEEP,
+        underscores=_UNDERSCORES.get(common.headers_with_underscores_action, Underscores.REJECT),
         strip_trailing_dot=bool(message.strip_trailing_host_dot),
         scheme=_scheme(message, path, report),
         user_agent=boolean(message, "add_user_agent", False),

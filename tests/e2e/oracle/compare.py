@@ -98,6 +98,8 @@ def expectations(resolution: Resolution, request: Request, upstreams: dict[str, 
     )
     added = {name for name, _ in head.headers} - {name for name, _ in asked.headers}
     marks = (*(f"listener's {name}" for name in changed), *(f"listener's {name}" for name in added))
+    if any("_" in name for name in {name for name, _ in asked.headers} - {name for name, _ in head.headers}):
+        marks += ("underscore dropped",)
     return [
         replace(outcome, marks=(*outcome.marks, *marks))
         for match in seen.values()
@@ -120,7 +122,7 @@ def _outcomes(
     answer = own_answer(resolution, asked, head, match, None)
     if answer is not None:
         response, words = answer
-        marks = ["escaped slash"] if "escaped slash" in words else []
+        marks = [mark for mark in ("escaped slash", "underscore") if mark in words]
         marks = [f"{mark} {response.status}" for mark in marks]
         if resolution.replies is not PLAIN:
             plain = own_answer(_plain(resolution), asked, head, match, None)

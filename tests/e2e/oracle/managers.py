@@ -20,6 +20,7 @@ SLASHES = (
     "UNESCAPE_AND_REDIRECT",
     "UNESCAPE_AND_FORWARD",
 )
+UNDERSCORES = ("ALLOW", "REJECT_REQUEST", "DROP_HEADER")
 #: A body may be anything but what an upstream writes.
 BODY_FORMATS: tuple[Json, ...] = (
     {"text_format": "<%LOCAL_REPLY_BODY%>"},
@@ -88,8 +89,11 @@ class _ManagerMaker(Maker):
             )
         if self.chance(0.35):
             made["local_reply_config"] = self.local_replies()
-        if self.chance(0.1):
-            made["common_http_protocol_options"] = {"max_stream_duration": "60s"}
+        common: Json = {"max_stream_duration": "60s"} if self.chance(0.1) else {}
+        if self.chance(0.3):
+            common["headers_with_underscores_action"] = self.rng.choice(UNDERSCORES)
+        if common:
+            made["common_http_protocol_options"] = common
         return made
 
     def local_replies(self) -> Json:

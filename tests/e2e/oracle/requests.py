@@ -81,6 +81,8 @@ class _Maker:
             lines.append(("x-forwarded-host", rng.choice(("first.test", f"first.test,{authority}"))))
         if rng.random() < 0.1:
             lines.append(("x-forwarded-port", rng.choice(("1", ""))))
+        if rng.random() < 0.1:
+            lines.append((rng.choice(("x_user", "X-User_", "_")), "1"))
         rng.shuffle(lines)
         body = b"some body" if method in ("POST", "PUT") else b""
         return Request(method, authority, path, tuple(lines), body)

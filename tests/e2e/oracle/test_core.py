@@ -43,7 +43,7 @@ EVERY_KIND = """
     listener's x-forwarded-proto|listener's x-forwarded-port|listener's user-agent
     listener's x-envoy-downstream-service-cluster|listener's x-envoy-downstream-service-node
     reply's status|reply's body as text|reply's body as json|reply's server|reply's x-mapped|reply's content-type
-    attempts told|path parameters ignored
+    attempts told|path parameters ignored|underscore 400|underscore dropped
 """
 
 

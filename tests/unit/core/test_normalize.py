@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from meshlib.core.normalize import Entrance, merged_slashes, normal_path, stripped
 from meshlib.model.call import Head
 from meshlib.model.headers import Headers
-from meshlib.model.listener import EscapedSlashes, HttpManager
+from meshlib.model.listener import EscapedSlashes, HttpManager, Underscores
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,9 @@ def test_escaped_slashes_are_undone_before_all_else(path, forwarded, cleaned):
     if path == forwarded:
         assert own is None
     else:
-        assert (own.status, own.headers) == (307, (("location", forwarded),))
+        reply, words = own
+        assert (reply.status, reply.lines) == (307, [(b"location", forwarded.encode())])
+        assert words == "the path has an escaped slash"
 
 
 def test_escaped_slashes_kept_refused_and_of_grpc():
@@ -144,10 +146,30 @@ def test_escaped_slashes_kept_refused_and_of_grpc():
     assert keeping.seen(asked) is asked
     assert keeping.answer(asked, asked) is None
     refusing = Entrance(HttpManager(escaped_slashes=EscapedSlashes.REJECT))
-    assert refusing.answer(asked, refusing.seen(asked)).status == 400
+    assert refusing.answer(asked, refusing.seen(asked))[0].status == 400
     assert refusing.answer(head("/a?x=%2f"), head("/a?x=%2f")) is None
     redirecting = Entrance(HttpManager(escaped_slashes=EscapedSlashes.REDIRECT))
-    assert redirecting.answer(head("/a%2fb", GRPC), asked).status == 400
+    assert redirecting.answer(head("/a%2fb", GRPC), asked)[0].status == 400
+
+
+@pytest.mark.parametrize("name", ["x_user", "X-User_", "_"])
+def test_underscores_in_the_names_of_headers(name):
+    asked = head("/", ("x-kept", "a_b"), (name, "1"))
+    assert not Entrance(HttpManager(underscores=Underscores.ALLOW)).changes
+    dropping = Entrance(HttpManager(underscores=Underscores.DROP))
+    assert list(dropping.seen(asked).headers) == [("x-kept", "a_b")]
+    assert dropping.answer(asked, dropping.seen(asked)) is None
+    refusing = Entrance(HttpManager(underscores=Underscores.REJECT, escaped_slashes=EscapedSlashes.REDIRECT))
+    reply, words = refusing.answer(asked, asked)
+    assert (reply.status, reply.body) == (400, b"Bad Request")
+    assert words == "a header's name has an underscore"
+    assert (
+        refusing.answer(head("/a_b%2f", (name, "1")), asked)[0].status == 400
+    )  # before its path is looked at
+    for entrance in (dropping, refusing):
+        plain = head("/a_b", ("x-kept", "a_b"))
+        assert entrance.seen(plain) is plain
+        assert entrance.answer(plain, plain) is None
 
 
 def test_the_scheme_that_a_listener_orders():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from meshlib.model.address import Address
-from meshlib.model.listener import ChainMatch, EscapedSlashes, FilterKind, HttpFilter
+from meshlib.model.listener import ChainMatch, EscapedSlashes, FilterKind, HttpFilter, Underscores
 from meshlib.testing import build
 from meshlib.xds import decode, schema
 from tests.support.xds_kit import istio, raw
@@ -204,6 +204,21 @@ class TestRoutes:
     def test_escaped_slashes(self, given, read):
         resource = build.listener("l", ROUTES, manager={"path_with_escaped_slashes_action": given})
         assert good(resource).http.escaped_slashes is read
+
+    @pytest.mark.parametrize(
+        ("given", "read"),
+        [
+            ("ALLOW", Underscores.ALLOW),
+            ("REJECT_REQUEST", Underscores.REJECT),
+            ("DROP_HEADER", Underscores.DROP),
+            (9, Underscores.REJECT),  # as in Envoy
+        ],
+    )
+    def test_underscores(self, given, read):
+        manager = {"common_http_protocol_options": {"headers_with_underscores_action": given}}
+        resource = build.listener("l", ROUTES, manager=manager)
+        assert good(resource).http.underscores is read
+        assert ignored(resource) == {}
 
     @pytest.mark.parametrize(
         ("options", "place"),

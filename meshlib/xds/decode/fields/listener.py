@@ -162,8 +162,9 @@ LISTENER = {
     f"{_LOG}HeaderFilter": rules(honoured="header"),
     f"{_LOG}ResponseFlagFilter": rules(honoured="flags"),
     "envoy.config.core.v3.HttpProtocolOptions#downstream": rules(
+        honoured="headers_with_underscores_action",
         carried="max_stream_duration",
-        reported="headers_with_underscores_action max_headers_count",
+        reported="max_headers_count",
         void="idle_timeout max_connection_duration max_response_headers_kb max_requests_per_connection",
         notes={"idle_timeout": "there is no downstream connection"},
     ),
