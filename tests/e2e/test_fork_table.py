@@ -139,7 +139,8 @@ def test_both_sides_of_a_fork_go_on(table, cell):
     for fork in forks:
         assert "parent_error" not in fork, (fork, done.stderr)
         assert fork["parent"] < 5, "the parent was kept"
-        assert fork["fork"] < 3
+        # In first calls a fork waits for the modules that they load.
+        assert fork["fork"] < (10 if row == "first_calls" else 3)
         if row == "own_threads" and "error" in fork:
             # Threads that are in calls at the fork: grpc itself hangs in the child, inside fork, or crashes it.
             assert fork["error"] in ("hangs in fork itself", "died in fork itself"), (fork, done.stderr)
