@@ -97,7 +97,7 @@ class _Stream:
     refused: str = ""  # the words of the last response's refusal, "" if there was none
     refused_at: float = 0.0
     again: int = 0  # how often that refusal came again without a pause
-    held_until: float = 0.0  # before this `replies` are not sent; 0: they are not held back
+    held_until: float = 0.0  # before this the last of `replies` is not sent; 0: it is not held back
     stray: tuple[Rejected, ...] = ()  # refused without a name, or not wanted: of the last response only
     touched: bool = False  # what is wanted has changed since the last `outgoing`
 
@@ -200,7 +200,7 @@ class AdsMachine:
         return expired
 
     def next_timer(self) -> float | None:
-        """When `tick` has something to do."""
+        """When `tick`, or `outgoing` after it, has something to do."""
         timers = (at for stream in self._streams.values() for at in stream.timers.values())
         held = (
             stream.held_until for stream in self._streams.values() if stream.replies and stream.held_until
@@ -231,10 +231,10 @@ class AdsMachine:
 
     def _requests(self, stream: _Stream, now: float) -> list[bytes]:
         wanted = self._names(stream)
-        if stream.replies and now < stream.held_until and stream.sent == wanted:
-            return []
         messages: list[bytes] = []
         owed, stream.replies = stream.replies, []
+        if owed and now < stream.held_until and stream.sent == wanted:
+            stream.replies.append(owed.pop())
         for index, reply in enumerate(owed):
             if index == len(owed) - 1 and not reply.error:
                 stream.sent = wanted
@@ -326,7 +326,8 @@ class AdsMachine:
             and now < max(stream.held_until, stream.refused_at) + _REFUSAL_MOST
         )
         if same:
-            stream.replies.clear()  # of the responses that were refused alike, to answer the newest is enough
+            while stream.replies and stream.replies[-1].error == error:
+                stream.replies.pop()  # of the responses that were refused alike, to answer the newest is enough
             delay = self._spread(_REFUSAL_FIRST, _REFUSAL_FACTOR, stream.again, _REFUSAL_MOST)
             stream.again += 1
             stream.held_until = max(stream.held_until, now + delay)

@@ -200,6 +200,18 @@ class TestAnswers:
         assert [nonce for _, _, _, nonce, _ in read(ads.outgoing(due))] == ["n999"]
         assert ads.next_timer() is None
 
+    def test_what_is_owed_before_a_repeated_refusal_is_told_at_once(self):
+        ads = machine()
+        opened(ads, cluster=names("a"))
+        good, wrong = build.cluster("a"), bad("a")
+        for number, resource in enumerate([wrong, good, wrong, wrong, wrong]):
+            ads.received(response("cluster", resource, nonce=f"n{number}"), 0)
+        told = [(nonce, bool(text)) for _, _, _, nonce, text in read(ads.outgoing(0))]
+        assert told == [("n0", True), ("n1", False)]
+        due = ads.next_timer()
+        assert [nonce for _, _, _, nonce, _ in read(ads.outgoing(due))] == ["n4"]
+        assert ads.next_timer() is None
+
     @pytest.mark.parametrize(
         "what", ["other words", "mended", "after a pause", "other names wanted", "a new stream"]
     )

@@ -123,10 +123,11 @@ class Stream(RuleBasedStateMachine):
         self.open = False
         self.owed = {short: [] for short in SHORTS}
 
-    @rule(seconds=st.sampled_from([0.0, 1.0, 15.0, 40.0]))
+    @rule(seconds=st.sampled_from([0.0, 0.05, 1.0, 15.0, 40.0]))
     def wait(self, seconds):
         self.now += seconds
         self.session.tick(self.now)
+        self.write()
         due = self.session.next_timer()
         assert due is None or due > self.now
 
@@ -147,17 +148,17 @@ class Stream(RuleBasedStateMachine):
             self._paid(short, request, names)
             self.asked[short] = names
         assert self.session.outgoing(self.now) == []
-        # The same refusal again is held back for a while; what was accepted is told at once.
-        assert not any(fine for owed in self.owed.values() for _, _, fine in owed)
+        # The same refusal again is held back for a while, the newest only; all else is told at once.
+        assert all(len(owed) < 2 and (not owed or owed[0][2]) for owed in self.owed.values())
 
     def _paid(self, short, request, names):
         owed = self.owed[short]
         if owed:
-            nonce, version, fine = owed.pop(0)
+            nonce, version, error = owed.pop(0)
             assert request.response_nonce == nonce
-            assert request.HasField("error_detail") != fine
-            assert not fine or request.version_info == version
-            assert fine or names == self.asked[short]
+            assert request.error_detail.message == error
+            assert error or request.version_info == version
+            assert not error or names == self.asked[short]
         else:
             assert not request.HasField("error_detail")
             assert names != self.asked.get(short)
@@ -173,7 +174,10 @@ class Stream(RuleBasedStateMachine):
         if short in self.asked and self.open:
             assert found.type == short
             assert found.accepted == (not found.rejected)
-            self.owed[short].append((nonce, version, found.accepted))
+            owed = self.owed[short]
+            if owed and found.error and owed[-1][2] == found.error:
+                owed.pop()  # of the same refusal only the newest is told
+            owed.append((nonce, version, found.error))
         else:
             assert found.type == ""
 
