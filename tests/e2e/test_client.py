@@ -198,26 +198,30 @@ def test_a_calls_own_retry_and_timeout(face: FaceFactory, upstream: UpstreamFact
 def test_a_deadline_bounds_everything_inside(face: FaceFactory, upstream: UpstreamFactory) -> None:
     one = upstream()
     one.order(hold="head")
-    client = face(service(one, retry={"attempts": 5, "on": ["5xx"], "per_try_timeout": 0.1}))
-    for url in ("http://reviews/", one.url):
-        begun = time.monotonic()
+    # Nothing but the deadline ends these: each attempt lasts 0.1 s at least, so no more than four begin in time.
+    retry = {"attempts": 100, "on": ["5xx"], "per_try_timeout": 0.1, "budget": 1.0, "budget_min": 100}
+    client = face(service(one, retry=retry), timeout=None)
+    for url, most in (("http://reviews/", 4), (one.url, 1)):
+        before, begun = one.requests_total, time.monotonic()
         with meshlib.deadline(0.3), pytest.raises(meshlib.DeadlineExceeded) as caught:
             client.get(url)
-        assert 0.1 < time.monotonic() - begun < 2
+        assert time.monotonic() - begun > 0.1
         assert isinstance(caught.value, client.library.TimeoutException)
+        assert one.requests_total - before <= most
     one.release()
 
 
 def test_the_services_timeout_covers_its_retries(face: FaceFactory, upstream: UpstreamFactory) -> None:
     one = upstream()
     one.order(hold="head")
-    client = face(service(one, timeout=0.4, retry={"attempts": 9, "on": ["5xx"], "per_try_timeout": 0.15}))
+    retry = {"attempts": 9, "on": ["5xx"], "per_try_timeout": 0.15}
+    client = face(service(one, timeout=0.4, retry=retry), timeout=None)
     begun = time.monotonic()
     with pytest.raises(meshlib.DeadlineExceeded) as caught:
         client.get("http://reviews/")
-    assert 0.2 < time.monotonic() - begun < 2
+    assert time.monotonic() - begun > 0.2
     assert caught.value.info is not None
-    assert len(caught.value.info.attempts) >= 2
+    assert len(caught.value.info.attempts) in (2, 3)  # a fourth would begin after 0.45 s
     one.release()
 
 

@@ -13,6 +13,7 @@ import pytest
 import trustme
 
 import meshlib
+from meshlib.config import from_settings
 from meshlib.sources import dns_query
 from meshlib.testing import ControlPlane, build
 from tests.support.dns_server import DnsServer
@@ -127,7 +128,7 @@ class TestControlPlane:
             opened = plane.opened
             plane.drop_streams()
             assert mesh.explain("GET", "http://reviews/").via == "mesh"
-            until(mesh, lambda opened=opened: plane.opened > opened)
+            plane.wait_for(lambda opened=opened: plane.opened > opened, timeout=10)
             assert mesh.explain("GET", "http://reviews/").via == "mesh"
             assert xds(mesh).state == "ready"
             plane.wait_for_ack("endpoint", after=plane.seen - 1, timeout=10)
@@ -525,11 +526,12 @@ class TestFiles:
         assert "endpoints" in status.last_error
         assert mesh.explain("GET", "http://reviews/").endpoint == "127.0.0.1:2"
 
-    def test_what_was_given_in_python_survives_an_edit_of_the_file(self, mesh_of, tmp_path, monkeypatch):
+    def test_what_a_framework_was_given_survives_an_edit_of_the_file(self, mesh_of, tmp_path, monkeypatch):
         path = tmp_path / "mesh.toml"
         path.write_text('[services.reviews]\nendpoints = ["127.0.0.1:1"]\n')
         monkeypatch.setenv("MESHLIB_CONFIG", str(path))
-        mesh = mesh_of({"services": {"mine": {"endpoints": ["127.0.0.1:5"]}}})
+        settings = {"services": {"mine": {"endpoints": ["127.0.0.1:5"]}}}
+        mesh = mesh_of(from_settings(settings, "settings.MESHLIB"))
         assert mesh.explain("GET", "http://reviews/").endpoint == "127.0.0.1:1"
         path.write_text('[services.reviews]\nendpoints = ["127.0.0.1:2"]\n')
         until(mesh, lambda: mesh.explain("GET", "http://reviews/").endpoint == "127.0.0.1:2")

@@ -3,12 +3,13 @@ from __future__ import annotations
 import gc
 import json
 import threading
+from typing import ClassVar
 
 import pytest
 
 import meshlib
 from meshlib import mesh as module
-from meshlib.config import Config
+from meshlib.config import Config, from_settings
 
 REVIEWS = {"endpoints": ["127.0.0.1:8080"]}
 
@@ -185,14 +186,26 @@ class TestWaitReady:
 
 
 class TestDisabled:
-    def test_everything_is_plain(self, monkeypatch):
+    CONFIG: ClassVar = {"services": {"reviews": REVIEWS}, "xds": {"server": "127.0.0.1:1"}}
+
+    @pytest.mark.parametrize("given", ["mapping", "path", "variable", "settings"])
+    def test_everything_is_plain(self, given, monkeypatch, tmp_path):
+        path = tmp_path / "mesh.json"
+        path.write_text(json.dumps(self.CONFIG))
         monkeypatch.setenv("MESHLIB_DISABLED", "1")
-        config = {"services": {"reviews": REVIEWS}, "xds": {"server": "127.0.0.1:1"}}
-        with meshlib.Mesh(config) as made:
+        if given == "variable":
+            monkeypatch.setenv("MESHLIB_CONFIG", str(path))
+        config = {"mapping": self.CONFIG, "path": path, "settings": from_settings(self.CONFIG, "settings")}
+        with meshlib.Mesh(config.get(given)) as made:
             assert made.explain("GET", "http://reviews/").via == "direct"
             made.wait_ready("reviews", "ratings", timeout=0)
             assert [source.kind for source in made.status().sources] == ["static"]
             assert made._runtime().wait_known("http", "ratings", None, "ratings", 5.0).via == "direct"
+
+    def test_a_config_depends_on_nothing_outside(self, monkeypatch):
+        monkeypatch.setenv("MESHLIB_DISABLED", "1")
+        with meshlib.Mesh(meshlib.Config.from_mapping({"services": {"reviews": REVIEWS}})) as made:
+            assert made.explain("GET", "http://reviews/").via == "mesh"
 
     def test_unknown_hosts_may_be_refused(self):
         with meshlib.Mesh({"unknown_hosts": "refuse", "services": {"reviews": REVIEWS}}) as made:
