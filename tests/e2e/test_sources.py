@@ -342,7 +342,7 @@ class TestBadServers:
         began = time.monotonic()
         resolution = mesh._runtime().wait_known("http", "ratings", None, "ratings", 5.0)
         assert resolution.via == "direct"
-        assert time.monotonic() - began < 2.0
+        assert time.monotonic() - began < 4.5
 
     def test_one_that_never_answers_delays_a_host_once(self, mesh_of):
         with self.tcp() as address:
@@ -350,10 +350,11 @@ class TestBadServers:
             runtime = mesh._runtime()
             began = time.monotonic()
             assert runtime.wait_known("http", "reviews", None, "reviews", 0.3).via == "direct"
-            assert 0.2 < time.monotonic() - began < 2.0
+            assert time.monotonic() - began > 0.2
             began = time.monotonic()
-            runtime.wait_known("http", "reviews", None, "reviews", 0.3)
-            assert time.monotonic() - began < 0.1
+            for _ in range(20):
+                runtime.wait_known("http", "reviews", None, "reviews", 0.3)
+            assert time.monotonic() - began < 3.0  # each that waited would add 0.3 s
             assert xds(mesh).state == "connecting"
 
     def test_one_that_takes_the_stream_and_never_answers(self, plane, mesh_of):
