@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from meshlib.config.kinds import Kind, Place, Text, located, one_line
 from meshlib.model.address import Address
-from meshlib.model.hosts import ascii_host, canonical_host
+from meshlib.model.hosts import ascii_host, canonical_host, ipv6_host
 
 __all__ = [
     "LOCAL",
@@ -28,11 +28,11 @@ _NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
 
 
 def check_host(text: str, *, whole: bool = True) -> str:
-    """An IP address (IPv6 without brackets) or a DNS name, as it is looked up and sent: canonical, but for the dot at its end
-    if it has one. ``whole`` False: the first labels of one. Raises ValueError that says what is wrong.
+    """An IP address (IPv6 without brackets) or a DNS name, as it is looked up, connected to and sent.
+    ``whole`` False: the first labels of one. Raises ValueError that says what is wrong.
     """
     if ":" in text:
-        return canonical_host(text)
+        return ipv6_host(text)
     host = ascii_host(text)
     if not host or len(host) > 253:
         raise ValueError("a host name has 1 to 253 characters")
@@ -94,7 +94,7 @@ def _host_port(text: str) -> tuple[str, int | None]:
     elif text.startswith("[") and text.endswith("]"):
         host = text[1:-1]
     # A name that is looked up may end with the root's dot; one that is compared does not.
-    return check_host(host).removesuffix("."), port
+    return canonical_host(check_host(host)), port
 
 
 def _with_port(host: str, port: int | None) -> str:

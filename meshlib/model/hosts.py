@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ipaddress
 
-__all__ = ["ascii_host", "canonical_host"]
+__all__ = ["ascii_host", "canonical_host", "ipv6_host"]
+
+_MAPPED = "::ffff:"
 
 
 def ascii_host(text: str) -> str:
@@ -23,18 +25,26 @@ def ascii_host(text: str) -> str:
     return ".".join(label if label.isascii() else idna.encode(label).decode("ascii") for label in labels)
 
 
+def ipv6_host(text: str) -> str:
+    """An IPv6 address without brackets in the spelling of RFC 5952, its zone after a bare ``%``. Raises ValueError."""
+    address, percent, zone = text.partition("%")
+    if zone.startswith("25") and len(zone) > 2:
+        zone = zone[2:]  # as it is written in a URL (RFC 6874)
+    found = ipaddress.IPv6Address(address)
+    # Python's own spelling of these is another from 3.13 on.
+    shown = str(found) if found.ipv4_mapped is None else f"{_MAPPED}{found.ipv4_mapped}"
+    return shown + percent + zone
+
+
 def canonical_host(text: str) -> str:
-    """The form in which hosts are compared: an IP address without brackets in the spelling of RFC 5952, one that maps an IPv4
-    address as that address, a zone after a bare ``%``; a name as :func:`ascii_host` gives it, without the root's dot.
+    """The form in which hosts are compared: an IPv6 address as :func:`ipv6_host` gives it, without brackets, one that maps an
+    IPv4 address as that address; a name as :func:`ascii_host` gives it, without the root's dot.
 
     Raises ValueError for what can be no host at all: a bad IPv6 address, a label that cannot be encoded.
     """
     host = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     if ":" not in host:
         return ascii_host(host).removesuffix(".")
-    address, percent, zone = host.partition("%")
-    if zone.startswith("25") and len(zone) > 2:
-        zone = zone[2:]  # as it is written in a URL (RFC 6874)
-    found = ipaddress.IPv6Address(address)
-    mapped = found.ipv4_mapped
-    return str(found) + percent + zone if mapped is None or zone else str(mapped)
+    shown = ipv6_host(host)
+    # Only an address that maps one of IPv4 has a dot, and a zone may.
+    return shown.removeprefix(_MAPPED) if "." in shown and "%" not in shown else shown

@@ -50,6 +50,10 @@ __all__ = [
 #: All that meshlib may add to a process's exit.
 EXIT_SECONDS = 1.0
 
+#: How long a fork waits for a first use that another thread is in the middle of. It loads modules, and a child that has them
+#: half loaded waits for ever for a thread that it does not have; a busy machine takes seconds for that.
+_FORK_SECONDS = 10.0
+
 FORKED = (
     "meshlib: a control-plane stream ran before fork: it was stopped, and each process opens its own on first use. "
     "Remedy: make the first call after the fork (gunicorn: no --preload, or use post_fork; uWSGI: lazy-apps = true; "
@@ -214,7 +218,7 @@ class PerProcess(Generic[R]):
         child only executes a program (``executes``) only a stream matters, and it is opened again at once.
         """
         guard = self._guards.get()
-        if guard.lock.acquire(timeout=EXIT_SECONDS):
+        if guard.lock.acquire(timeout=_FORK_SECONDS):
             guard.held += 1
         value = self.peek()
         if value is None or (executes and not value.streaming):

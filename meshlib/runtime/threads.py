@@ -1,4 +1,4 @@
-"""How a thread of ours starts, and how it lets others run.
+"""How a thread of ours starts, how it lets others run, and when it is gone.
 
 It starts deaf to the application's signals.
 
@@ -15,7 +15,9 @@ would pay that several times.
 from __future__ import annotations
 
 import signal
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from meshlib.runtime.greenlets import patched
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
-__all__ = ["DEAF_TO", "GiveWay", "start"]
+__all__ = ["DEAF_TO", "GiveWay", "join", "start"]
 
 #: Seconds for which a thread computes before others may run, and for how long it lets them: docs/decisions/0019.
 SLICE = 0.001
@@ -78,3 +80,20 @@ class GiveWay:
             self._sleep(PAUSE)
             now = self._now()
         self._until = now + SLICE
+
+
+def join(thread: threading.Thread, timeout: float) -> bool:
+    """Wait for the end of a thread of ours, at most ``timeout`` seconds; whether it came.
+
+    Before 3.13 Python's own ``join`` returns when the thread is done with Python, a moment before the kernel is done with it;
+    a fork in between counts it, and 3.12 warns of that.
+    """
+    until = time.monotonic() + timeout
+    thread.join(timeout)
+    if thread.is_alive():
+        return False
+    if sys.version_info < (3, 13) and not patched("threading"):
+        there = Path(f"/proc/self/task/{thread.native_id}")
+        while there.exists() and time.monotonic() < until:
+            time.sleep(0.0001)
+    return True

@@ -104,8 +104,7 @@ class Worker:
             self._changed.notify_all()
         if thread is None or thread is threading.current_thread():
             return True
-        thread.join(timeout)
-        return not thread.is_alive()
+        return threads.join(thread, timeout)
 
     def post(self, command: Callable[[], object]) -> None:
         """Run ``command`` soon."""

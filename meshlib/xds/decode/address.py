@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 
 from meshlib.model.address import Address
+from meshlib.model.hosts import ipv6_host
 from meshlib.xds.decode.report import Report, join
 from meshlib.xds.schema import WireMessage
 
@@ -30,7 +31,9 @@ def numeric(
     except ValueError:
         report.problem(join(path, "socket_address.address"), f"{_short(found.host)} is no IP address")
         return None
-    return found if ip.version == 4 else Address(str(ip), found.port)  # IPv6 has several spellings
+    return (
+        found if ip.version == 4 else Address(ipv6_host(found.host), found.port)
+    )  # there are several spellings
 
 
 def named(

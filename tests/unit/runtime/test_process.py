@@ -379,6 +379,42 @@ class TestFork:
         assert out.split() == ["child", "parent"]
         assert err == ""
 
+    def test_a_fork_waits_for_the_modules_that_a_first_use_is_loading(self, tmp_path):
+        """A child that had one half loaded would wait for its lock for ever."""
+        tmp_path.joinpath("slow.py").write_text(
+            "import threading, go\ngo.inside.set()\nthreading.Event().wait(1.5)  # longer than a pause may take\n"
+        )
+        tmp_path.joinpath("go.py").write_text("import threading\ninside = threading.Event()\n")
+        out, err = run(
+            f"""
+            import os, signal, sys, threading
+            sys.path.insert(0, {str(tmp_path)!r})
+            import go
+            import meshlib
+            from meshlib.runtime.runtime import Runtime
+            began = Runtime.__init__
+
+            def begin(self, *arguments, **more):
+                import slow
+                began(self, *arguments, **more)
+
+            Runtime.__init__ = begin
+            mesh = meshlib.Mesh({{"services": {{"reviews": {{"endpoints": ["127.0.0.1:1"]}}}}}})
+            first = threading.Thread(target=lambda: mesh.explain("GET", "http://reviews/"))
+            first.start()
+            assert go.inside.wait(20)
+            pid = os.fork()
+            if not pid:
+                signal.alarm(15)
+                print(mesh.explain("GET", "http://reviews/").endpoint, flush=True)
+                os._exit(0)
+            assert os.waitpid(pid, 0)[1] == 0, "the child hangs"
+            first.join()
+            print("parent")
+            """,
+        )
+        assert out.split() == ["127.0.0.1:1", "parent"], err
+
     def test_forks_under_load_never_hang(self):
         out, _ = run(
             """

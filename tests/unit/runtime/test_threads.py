@@ -3,11 +3,12 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshlib.runtime.threads import DEAF_TO, PAUSE, SLICE, GiveWay, start
+from meshlib.runtime.threads import DEAF_TO, PAUSE, SLICE, GiveWay, join, start
 
 STOPS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD, signal.SIGALRM}
 
@@ -95,3 +96,20 @@ def test_other_work_begins_without_a_pause() -> None:
         give_way()
         now += 60.0
     assert pauses == []
+
+
+def test_a_thread_that_was_joined_is_gone_for_the_kernel_too() -> None:
+    for _ in range(300):
+        thread = threading.Thread(target=lambda: None)
+        start(thread)
+        assert join(thread, 10.0)
+        assert not Path(f"/proc/self/task/{thread.native_id}").exists()
+
+
+def test_a_thread_that_goes_on_is_not_waited_for_beyond_the_timeout() -> None:
+    go_on = threading.Event()
+    thread = threading.Thread(target=go_on.wait)
+    start(thread)
+    assert not join(thread, 0.01)
+    go_on.set()
+    assert join(thread, 10.0)
