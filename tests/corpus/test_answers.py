@@ -90,7 +90,7 @@ def test_answers(resources, differences, whole, tmp_path, capsys):
                 wrong.append(f"{kind}: {one.told()}; {one.request}")
         words = ", ".join(f"{count} {word}" for word, count in sorted(tally.items()))
         told(capsys, number, len(resources), f"sets: {words}")
-    assert tally["the same"], tally
+    assert tally.total(), "nothing has that in its name"
     assert not wrong, f"{len(wrong)} differences:\n" + "\n".join(wrong[:60])
     if whole:
         assert differences.unused("passed", "refused", "other", "gone") == []
@@ -167,8 +167,8 @@ def _ask(
             for other in ours:
                 if _essence(one) == _essence(other):
                     return Asked(case, request, one, other, via)
-        if theirs[-1].arrived is None or ours[-1].arrived is None:
-            break
+        if b"decides who may pass" in ours[-1].body:
+            break  # which no dice change
     return Asked(case, request, theirs[-1], ours[-1], via)
 
 
