@@ -6,7 +6,7 @@
     module     a module of the product stops at 500 lines
     function   a function of the product stops at 60 lines
     swallowed  the product passes over no exception in silence
-    nap        a test waits for an event or on the virtual clock, never with ``time.sleep``
+    nap        a test waits for an event or on the virtual clock; it neither sleeps nor looks again every few milliseconds
     place      no file names a path of somebody's machine or the host of a package registry
     syntax     every Python file parses
 
@@ -19,6 +19,7 @@ import ast
 import re
 import subprocess
 import sys
+import textwrap
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -53,6 +54,24 @@ KINDS = {name: kind for kind, names in IMPURE.items() for name in names}
 # The package itself hands everybody's names on, and ``Config.load`` is the way in to what makes a Config.
 CIRCLES = {("meshlib.config.values", "meshlib.config.layers")}
 FACE = "meshlib"
+
+#: Modules that have a ``sleep``. In all but the first, one of 0 seconds lets others run, and is none.
+SLEEPERS = ("time", "asyncio", "anyio", "trio", "gevent", "eventlet")
+#: Seconds below which ``wait`` waits for nothing, and only lets the time pass until the next look.
+LOOK = 1.0
+#: Who may all the same: path::function, with the classes and functions that it is in, and why.
+NAPS = {
+    "tests/e2e/oracle/envoy_process.py::EnvoyProcess._wait": "Envoy's admin address answers, and tells nothing by itself",
+    "tests/e2e/test_fork_table.py::busy_plane.push": "a control plane that pushes all the time on purpose",
+    "tests/e2e/test_requests.py::test_the_deadline_ends_a_body_that_trickles.trickle": "a server that is slow on purpose",
+    "tests/interop/support/calling.py::Calls.pause": "paces a load; nothing is waited for",
+    "tests/interop/support/calling.py::calling_async.work": "paces a load; nothing is waited for",
+    "tests/support/asking.py::asked": "asks other programs and the kernel for what they tell nobody",
+    "tests/support/gevent_calls.py::Ticks._run": "measures how late the hub wakes who sleeps",
+    "tests/support/gevent_xds.py::Program.caller": "paces a load; nothing is waited for",
+    "tests/support/gevent_xds.py::Program.tick": "measures how late the hub wakes who sleeps",
+    "tests/unit/test_house.py::test_a_sleeping_test_is_found": "what the rule must find",
+}
 
 # A bracket around one letter keeps this file from finding itself.
 PLACE = re.compile(
@@ -217,17 +236,90 @@ def _imports(module: str, text: str, modules: dict[str, str]) -> set[str]:
 
 
 def _naps(path: str, tree: ast.Module) -> Iterator[Finding]:
-    modules = {"time"}
-    names: set[str] = set()
-    for node in ast.walk(tree):
+    """Where a test sleeps, or waits less than ``LOOK``; also in programs that it holds as text. A place that is let off
+    and does neither is found, too: it would let off what comes there next.
+    """
+    unused = {place for place in NAPS if place.startswith(f"{path}::")}
+    finder = _Naps(tree)
+    finder.visit(tree)
+    for name, line, text in finder.found:
+        used = {place for place in NAPS if f"{path}::{name}.".startswith(f"{place}.")}
+        unused -= used
+        if not used:
+            yield Finding(path, line, "nap", f"{text}; wait for the event, or use the virtual clock")
+    for place in sorted(unused):
+        yield Finding(path, 1, "nap", f"{place} does not sleep, and is let off in NAPS")
+
+
+class _Naps(ast.NodeVisitor):
+    """``found``: the function with what it is in, the line (of a text's program: counted from where it begins), the words."""
+
+    def __init__(self, tree: ast.Module) -> None:
+        self.found: list[tuple[str, int, str]] = []
+        self._place: list[str] = []
+        self._sleeps = {
+            f"{module}.sleep": module for module in SLEEPERS
+        }  # how the file calls it → whose it is
+        self._numbers: dict[str, float] = {}  # of the names that the module gives to numbers
+        for node in ast.walk(tree):
+            self._learn(node)
+
+    def _learn(self, node: ast.AST) -> None:
         if isinstance(node, ast.Import):
-            modules |= {alias.asname for alias in node.names if alias.name == "time" and alias.asname}
-        elif isinstance(node, ast.ImportFrom) and node.module == "time":
-            names |= {alias.asname or alias.name for alias in node.names if alias.name == "sleep"}
-    forbidden = {f"{module}.sleep" for module in modules} | names
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and _called(node) in forbidden:
-            yield Finding(path, node.lineno, "nap", "sleeps; wait for the event, or use the virtual clock")
+            renamed = (alias for alias in node.names if alias.name in SLEEPERS and alias.asname)
+            self._sleeps.update((f"{alias.asname}.sleep", alias.name) for alias in renamed)
+        elif isinstance(node, ast.ImportFrom) and node.module in SLEEPERS:
+            taken = (alias for alias in node.names if alias.name == "sleep")
+            self._sleeps.update((alias.asname or alias.name, node.module) for alias in taken)
+        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
+            value = node.value.value
+            if isinstance(value, int | float):
+                names = (target.id for target in node.targets if isinstance(target, ast.Name))
+                self._numbers.update(dict.fromkeys(names, value))
+
+    def _visit_named(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> None:
+        self._place.append(node.name)
+        self.generic_visit(node)
+        self._place.pop()
+
+    visit_FunctionDef = visit_AsyncFunctionDef = visit_ClassDef = _visit_named  # noqa: N815
+
+    def visit_Call(self, node: ast.Call) -> None:
+        name, seconds = _called(node), self._seconds(node)
+        if name in self._sleeps:
+            if seconds != 0 or self._sleeps[name] == "time":
+                self._tell(node.lineno, "sleeps")
+        elif name.split(".")[-1] in {"wait", "join"} and seconds is not None and 0 < seconds < LOOK:
+            self._tell(node.lineno, f"waits {seconds:g} s to look again")
+        self.generic_visit(node)
+
+    def visit_Constant(self, node: ast.Constant) -> None:
+        text = node.value
+        if isinstance(text, str) and "\n" in text and re.search(r"sleep|[.]wait|[.]join", text):
+            try:
+                program = ast.parse(textwrap.dedent(text))
+            except SyntaxError:
+                return
+            inner = _Naps(program)
+            inner.visit(program)
+            for place, line, what in inner.found:
+                self.found.append(
+                    (".".join([*self._place, *filter(None, [place])]), node.lineno + line - 1, what)
+                )
+
+    def _tell(self, line: int, what: str) -> None:
+        self.found.append((".".join(self._place), line, what))
+
+    def _seconds(self, node: ast.Call) -> float | None:
+        """The constant that the call waits for; None where it is no constant, or there is none."""
+        given = [
+            word.value for word in node.keywords if word.arg in ("timeout", "seconds", "delay")
+        ] or node.args
+        first = given[0] if len(given) == 1 else None
+        if isinstance(first, ast.Name):
+            return self._numbers.get(first.id)
+        value = first.value if isinstance(first, ast.Constant) else None
+        return value if isinstance(value, int | float) else None
 
 
 def _called(node: ast.Call) -> str:

@@ -7,10 +7,8 @@ What differs otherwise is on the list.
 from __future__ import annotations
 
 import http.client
-import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,6 +24,7 @@ from tests.corpus.loopback import Served, served
 from tests.corpus.progress import told
 from tests.e2e.oracle.envoy_process import EnvoyProcess, Ports
 from tests.e2e.oracle.exchange import Client, Exchange, Request, Upstreams, described
+from tests.support.asking import asked
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,13 +76,13 @@ def test_answers(resources, differences, whole, tmp_path, capsys):
         folder = tmp_path / str(number)
         folder.mkdir()
         try:
-            asked = list(_asked(found, folder, tally))
+            answers = list(_asked(found, folder, tally))
         except EnvoyIsGone as gone:
-            asked = []
+            answers = []
             tally["gone with Envoy"] += 1
             if not differences.explain("gone", f"{found.name}: {gone}"):
                 wrong.append(f"{found.name}: Envoy is gone: {gone}")
-        for one in asked:
+        for one in answers:
             kind = _kind(one)
             tally[kind or "the same"] += 1
             if kind and not differences.explain(kind, one.told()):
@@ -112,7 +111,8 @@ def _asked(found: Resources, folder: Path, tally: Counter[str]) -> Iterator[Aske
         )
         envoy = stack.enter_context(EnvoyProcess(theirs.address, folder))
         try:
-            if not _wait(lambda: _envoy_lacks(envoy), _ENVOYS):
+            # Envoy says at its admin address what became of its listeners, and only to who asks.
+            if not asked(lambda: _envoy_has(envoy), _ENVOYS):
                 tally["set that Envoy does not begin with"] += (
                     1  # for want of a secret, or of a service of its own
                 )
@@ -122,7 +122,7 @@ def _asked(found: Resources, folder: Path, tally: Counter[str]) -> Iterator[Aske
                 return
             mesh = stack.enter_context(meshlib.Mesh(_config(ours)))
             transport = stack.enter_context(meshlib.Transport(mesh=mesh))
-            _wait(lambda: _mesh_lacks(mesh, ports.values()))
+            mesh._runtime().store.wait(lambda _: _mesh_has(mesh, ports.values()), _PATIENCE)
             for name, table in made.listeners:
                 for request in requests_for(table):
                     yield _ask(found.name, ports[name], request, upstreams, mesh, transport)
@@ -195,31 +195,21 @@ def _sent(transport: Any, request: httpx.Request, upstreams: Upstreams) -> Excha
 # --- until both are there
 
 
-def _wait(missing: Callable[[], object], patience: float = _PATIENCE) -> bool:
-    """Whether nothing is missing within the time."""
-    until, waiter = time.monotonic() + patience, threading.Event()
-    while missing():
-        if time.monotonic() > until:
-            return False
-        waiter.wait(0.05)
-    return True
-
-
-def _envoy_lacks(envoy: EnvoyProcess) -> object:
+def _envoy_has(envoy: EnvoyProcess) -> bool:
     """It serves, has judged all listeners, and none is warming."""
     if envoy.admin("/ready").strip() != "LIVE":
-        return "to begin"
+        return False
     stats = envoy.stats("listener_manager")
     judged = sum(
         stats.get(f"listener_manager.lds.{name}", 0) for name in ("update_success", "update_rejected")
     )
     warming = stats.get("listener_manager.total_listeners_warming", 1)
-    return 0 if judged and not warming else stats
+    return bool(judged and not warming)
 
 
-def _mesh_lacks(mesh: meshlib.Mesh, ports: Iterable[int]) -> bool:
+def _mesh_has(mesh: meshlib.Mesh, ports: Iterable[int]) -> bool:
     """It knows what is at each of the listeners' addresses, if only that it is refused."""
-    return any(mesh.explain("GET", f"http://{_ELSEWHERE}:{port}/").via == "direct" for port in ports)
+    return all(mesh.explain("GET", f"http://{_ELSEWHERE}:{port}/").via != "direct" for port in ports)
 
 
 # --- what differs

@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import logging
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +18,7 @@ import pytest
 import meshlib
 from meshlib.testing import ControlPlane, build
 from tests.support.libraries import LIBRARIES, call
+from tests.support.watch import Waiters
 
 TYPES = ("listener", "route", "cluster", "endpoint")
 UpstreamFactory = Any
@@ -54,15 +54,6 @@ def settings(plane: ControlPlane, view: str, **xds: Any) -> dict[str, Any]:
     return {"xds": {"server": plane.address, "view": view, **xds}}
 
 
-def pause_until_waiting(mesh: meshlib.Mesh, count: int) -> None:
-    """Until so many calls wait for the configuration."""
-    store, until = mesh._runtime().store, time.monotonic() + 10
-    tick = threading.Event()
-    while len(store._callbacks) < count:
-        assert time.monotonic() < until, "nobody waits"
-        tick.wait(0.005)
-
-
 @pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize(
     ("view", "url"), [("sidecar", "http://reviews:{port}/a"), ("target", "http://reviews/a")]
@@ -80,9 +71,10 @@ def test_a_call_by_name_waits_for_what_is_late(
         made[2] = build.route_config("r", host)
     with ControlPlane(*made) as plane, meshlib.Mesh(settings(plane, view)) as mesh:
         plane.hold(late)
+        waiters = Waiters(mesh._runtime().store)
         waiting = calls(library, mesh, url)
         plane.wait_for_request(late, timeout=20)
-        pause_until_waiting(mesh, 1)
+        waiters.until(1)
         assert not waiting.done()
         plane.release(late)
         status, body, info = waiting.result(20)
@@ -102,11 +94,12 @@ def test_what_is_there_is_answered_while_the_rest_is_late(
             mesh.snapshot()
             plane.wait_for_ack("listener", timeout=20)
             plane.wait_for_request(late, timeout=20)
+            waiters = Waiters(mesh._runtime().store)
             waiting = calls("httpx", mesh, f"{base}/a")
-            pause_until_waiting(mesh, 1)
+            waiters.until(1)
             forbidden = calls("requests", mesh, f"{base}/forbidden")
             if late == "route":
-                pause_until_waiting(mesh, 2)
+                waiters.until(2)
                 plane.release(late)
             assert forbidden.result(20)[0] == 403
             plane.release(late)

@@ -170,11 +170,12 @@ def test_both_sides_of_a_fork_go_on(table, cell):
 # --- what else there may be at a fork -----------------------------------------------------------------------------------
 
 COMMON = """
-import os, sys, threading, time
+import os, queue, sys, threading, time
 last = []  # run just before a fork, after meshlib's own hooks
 os.register_at_fork(before=lambda: [step() for step in last])
 import meshlib
-from tests.support.fork_program import reap, streams, until
+from tests.support.fork_program import reap, streams
+from tests.support.watch import until
 mesh = meshlib.Mesh({"xds": {"server": sys.argv[1]}})
 client = meshlib.Client(mesh=mesh, timeout=10)
 
@@ -313,12 +314,12 @@ def test_twenty_children_at_once_and_their_children(plane):
                 def work():
                     call()
                     if number % 5 == 0:
-                        until(lambda: streams(mesh), 15, "a stream")
+                        until(mesh, lambda: streams(mesh), 15)
                         grandchild = os.fork()
                         if not grandchild:
                             def more():
                                 call()
-                                until(lambda: streams(mesh), 15, "a grandchild's stream")
+                                until(mesh, lambda: streams(mesh), 15)
                             in_child(more)
                         call()
                         ended_well(grandchild)
@@ -342,7 +343,7 @@ def test_a_fork_inside_a_callback(plane, where):
     out, _ = run(
         """
         call()
-        once, pids = [True], []
+        once, pids = [True], queue.SimpleQueue()
 
         def fork(*_):
             if not once:
@@ -355,7 +356,7 @@ def test_a_fork_inside_a_callback(plane, where):
                         call(fresh)
                     call()
                 in_child(work)
-            pids.append(pid)
+            pids.put(pid)
 
         if sys.argv[2] == "hook":
             client.event_hooks = {"response": [fork]}
@@ -364,10 +365,9 @@ def test_a_fork_inside_a_callback(plane, where):
         else:
             mesh._runtime().worker.post(fork)
         call()
-        until(lambda: pids, 10, "the fork")
-        ended_well(pids[0])
+        ended_well(pids.get(timeout=10))
         call()
-        until(lambda: streams(mesh), 15, "the parent's stream")
+        until(mesh, lambda: streams(mesh), 15)
         mesh.close()
         print("both")
         """,
@@ -416,7 +416,7 @@ def test_a_subprocess_disturbs_nothing(plane):
         """
         import subprocess
         call()
-        until(lambda: streams(mesh), 15, "a stream")
+        until(mesh, lambda: streams(mesh), 15)
         worker = mesh._runtime().worker
         for _ in range(5):
             assert subprocess.run([sys.executable, "-S", "-c", "pass"], close_fds=True).returncode == 0

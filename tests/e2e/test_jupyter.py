@@ -18,7 +18,6 @@ with warnings.catch_warnings():
     from nbclient import NotebookClient
 
 from meshlib.testing import ControlPlane, Upstream, build
-from tests.support.storm import settled
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "tasks" / "jupyter.md"
@@ -232,4 +231,4 @@ def test_a_restart_leaves_nothing_behind(notebook: Notebook, servers: tuple[Upst
         plane.wait_for_streams(0, timeout=10.0)
         one.wait_for(lambda: one.connections_open == 0)
         assert notebook.run(cell) == "a"
-        assert settled(lambda: len(plane.streams) == 1)
+        plane.wait_for_streams(1, timeout=10.0)

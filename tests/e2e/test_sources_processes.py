@@ -46,16 +46,15 @@ def test_a_child_is_warm_and_gets_updates_of_its_own(plane, fork_support):
     environment = {"GRPC_ENABLE_FORK_SUPPORT": fork_support} if fork_support else {}
     out, err = run(
         """
-        import os, sys, time, threading
+        import os, sys, time
         import meshlib
         mesh = meshlib.Mesh({"xds": {"server": sys.argv[1]}})
         mesh.wait_ready("reviews", timeout=10)
 
         def connected():
-            until = time.monotonic() + 15
-            while next(s for s in mesh.status().sources if s.kind == "xds").state != "ready":
-                assert time.monotonic() < until, mesh.status().to_dict()
-                threading.Event().wait(0.02)
+            def ready(_):
+                return next(s for s in mesh.status().sources if s.kind == "xds").state == "ready"
+            assert mesh._runtime().store.wait(ready, 15), mesh.status().to_dict()
 
         read, write = os.pipe()
         pid = os.fork()

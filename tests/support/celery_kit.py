@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import redis
 
-from tests.support.storm import settled
+from tests.support.log import Log
 from tests.support.web_servers import WebServer, gunicorn
 
 __all__ = ["MISSING", "Redis", "Results", "Worker", "page_blocks", "site"]
@@ -42,6 +42,7 @@ class Redis:
     def __init__(self, place: Path) -> None:
         self._place = place
         self._process: subprocess.Popen[bytes] | None = None
+        self._said: Log | None = None
         self.port = 0
 
     @property
@@ -61,17 +62,14 @@ class Redis:
         assert SERVER is not None
         options = ["--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--appendonly", "no"]
         self._process = subprocess.Popen(
-            [SERVER, *options, "--dir", str(self._place)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            [SERVER, *options, "--dir", str(self._place)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
-        process = self._process
-
-        def there() -> bool:
-            with socket.socket() as probe:
-                return process.poll() is not None or probe.connect_ex(("127.0.0.1", self.port)) == 0
-
-        return settled(there, _START) and process.poll() is None
+        assert self._process.stdout is not None
+        self._said = Log(self._place / "redis.log", self._process.stdout)
+        if self._said.wait(lambda text: "eady to accept connections" in text, _START):
+            return True
+        self.__exit__()
+        return False
 
     def __exit__(self, *exception: object) -> None:
         if self._process is not None:
@@ -81,6 +79,8 @@ class Redis:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        if self._said is not None:
+            self._said.close()
 
     def client(self) -> redis.Redis:
         return redis.Redis(port=self.port)
@@ -110,9 +110,15 @@ class Results:
 
     def wait(self, ids: list[str], seconds: float = 30.0) -> list[dict[str, Any]]:
         """All of them, in order, once they have ended."""
-        if not settled(lambda: len(self.ended(ids)) == len(ids), seconds):
-            raise AssertionError(f"not ended: {set(ids) - set(self.ended(ids))}\n{self._explain()}")
-        found = self.ended(ids)
+        until = time.monotonic() + seconds
+        with self._redis.pubsub() as told:
+            # The backend publishes each change of what it keeps under the name of the key.
+            told.subscribe(*(f"celery-task-meta-{one}" for one in ids))
+            while len(found := self.ended(ids)) < len(ids):
+                left = until - time.monotonic()
+                if left <= 0:
+                    raise AssertionError(f"not ended: {set(ids) - set(found)}\n{self._explain()}")
+                told.get_message(timeout=left)
         return [found[one] for one in ids]
 
     def values(self, ids: list[str], seconds: float = 30.0) -> list[Any]:
@@ -138,23 +144,24 @@ class Worker:
             *options,
         ]
         self.process: subprocess.Popen[bytes] | None = None
+        self._said: Log | None = None
 
     @property
     def log(self) -> str:
         return self._log.read_text(errors="replace")
 
     def __enter__(self) -> Self:
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                self._command,
-                env=self._environment,
-                cwd=self._log.parent,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        process = self.process
-        if not settled(lambda: " ready." in self.log or process.poll() is not None, _START) or process.poll():
+        self.process = subprocess.Popen(
+            self._command,
+            env=self._environment,
+            cwd=self._log.parent,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        assert self.process.stdout is not None
+        self._said = Log(self._log, self.process.stdout)
+        if not self._said.wait(lambda text: " ready." in text, _START):
             self.kill()
             raise AssertionError(f"the worker did not start:\n{self.log}")
         return self
@@ -162,10 +169,11 @@ class Worker:
     def stacks(self) -> str:
         """The log, with what every thread of every process does now at its end."""
         assert self.process is not None
+        assert self._said is not None
         before = self.log
         for pid in sorted({self.process.pid, *self.children()}):
             os.kill(pid, signal.SIGUSR2)
-            settled(lambda before=before: self.log != before, 2.0)  # type: ignore[misc]
+            self._said.wait(before.__ne__, 2.0)
             before = self.log
         return self.log
 
@@ -185,7 +193,9 @@ class Worker:
         except subprocess.TimeoutExpired:
             self.kill()
             raise AssertionError(f"the worker did not end within {within} s:\n{self.log}") from None
-        return time.monotonic() - since
+        took = time.monotonic() - since
+        self._heard()
+        return took
 
     def kill(self) -> None:
         assert self.process is not None
@@ -193,6 +203,11 @@ class Worker:
             # The group is this worker's own: it was started as the leader of a session.
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(_END)
+        self._heard()
+
+    def _heard(self) -> None:
+        assert self._said is not None
+        self._said.close()
 
     def __exit__(self, *exception: object) -> None:
         if self.process is not None and self.process.poll() is None:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from meshlib.testing import ControlPlane, build
-from tests.support.storm import LIMITS, settled
+from tests.support.storm import LIMITS
 from tests.support.web_servers import ROOT, WebServer
 
 __all__ = ["Crowd", "Fleet", "MakeServer", "PoolCrowd", "broken_traces", "hops_of"]
@@ -172,6 +172,7 @@ class Crowd:
     mortal: set[str] = field(default_factory=set)  # who may cut off a response
     cut_off: list[str] = field(default_factory=list)  # where one was
     _numbers: Iterator[int] = field(default_factory=itertools.count)
+    _ended: threading.Condition = field(default_factory=threading.Condition)  # told after each call
 
     def __enter__(self) -> Self:
         self._callers = [
@@ -194,9 +195,10 @@ class Crowd:
 
     def progress(self, number: int) -> None:
         """Until so many more calls have ended."""
-        aim = self.done + number
-        if not settled(lambda: self.done >= aim or len(self.failures) > 50, PATIENCE):
-            raise TimeoutError(f"{self.done} calls have ended, {aim} were awaited: they hang")
+        with self._ended:
+            aim = self.done + number
+            if not self._ended.wait_for(lambda: self.done >= aim or len(self.failures) > 50, PATIENCE):
+                raise TimeoutError(f"{self.done} calls have ended, {aim} were awaited: they hang")
 
     def finish(self) -> None:
         """Until all are made."""
@@ -206,6 +208,8 @@ class Crowd:
     def _call_on(self) -> None:
         while not (self.over.is_set() and self.done >= self.least) and len(self.failures) <= 50:
             self._call(next(self._numbers) + 1)
+            with self._ended:
+                self._ended.notify_all()
 
     def _call(self, number: int) -> None:
         trace, budget = f"{number:032x}", BUDGET + number % 1000

@@ -23,6 +23,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.support.watch import until
+
 __all__ = ["ROWS", "bare_fork", "main", "sockets_to"]
 
 #: Seconds after which a side counts as hanging.
@@ -72,14 +74,6 @@ def sockets_to(port: int) -> set[int]:
 # --- what both sides do -----------------------------------------------------------------------------------------------
 
 
-def until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    end, pause = time.monotonic() + seconds, threading.Event()
-    while not condition():
-        if time.monotonic() > end:
-            raise AssertionError(f"not within {seconds} s: {what}")
-        pause.wait(0.01)
-
-
 def streams(mesh: Any) -> bool:
     return any(source.kind == "xds" and source.state == "ready" for source in mesh.status().sources)
 
@@ -121,7 +115,7 @@ class Site:
 
     def connected(self) -> None:
         if not self.static:
-            until(lambda: streams(self.mesh), 15, f"a stream of its own: {self.mesh.status().to_dict()}")
+            until(self.mesh, lambda: streams(self.mesh), 15)
 
     def quiet(self) -> None:
         """End the threads of ``loop``."""
@@ -297,16 +291,10 @@ def own_stream_comes(site: Site, parents: set[int], report: dict[str, Any], bega
     def error() -> str:
         return next(source.last_error for source in site.mesh.status().sources if source.kind == "xds")
 
-    until(
-        lambda: streams(site.mesh) or "FORK_SUPPORT" in error(),
-        15,
-        f"a stream: {site.mesh.status().to_dict()}",
-    )
+    until(site.mesh, lambda: streams(site.mesh) or "FORK_SUPPORT" in error(), 15)
     if streams(site.mesh):
         report["stream"] = time.monotonic() - began
-        until(
-            lambda: bool(sockets_to(site.plane) - parents), 5, "a connection of its own to the control plane"
-        )
+        assert sockets_to(site.plane) - parents, "no connection of its own to the control plane"
     else:
         report["refused"] = error()
 
@@ -342,15 +330,15 @@ def read_report(read: int, seconds: float) -> dict[str, Any]:
 
 def reap(pid: int, seconds: float) -> tuple[float, int | None]:
     """Seconds until the child ended and its status; None: it had to be killed, and said where it was on stderr."""
-    began, pause = time.monotonic(), threading.Event()
-    while time.monotonic() < began + seconds:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return time.monotonic() - began, status
-        pause.wait(0.005)
-    os.kill(pid, signal.SIGUSR1)
-    pause.wait(0.5)
-    os.kill(pid, signal.SIGKILL)
+    began, child = time.monotonic(), os.pidfd_open(pid)
+    try:
+        if select.select([child], [], [], seconds)[0]:
+            return time.monotonic() - began, os.waitpid(pid, 0)[1]
+        os.kill(pid, signal.SIGUSR1)
+        if not select.select([child], [], [], 5.0)[0]:
+            os.kill(pid, signal.SIGKILL)
+    finally:
+        os.close(child)
     os.waitpid(pid, 0)
     return time.monotonic() - began, None
 
@@ -389,7 +377,7 @@ def one_fork(site: Site, number: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    faulthandler.register(signal.SIGUSR1, all_threads=True, chain=True)  # says where it is, and ends
     order = json.loads(sys.argv[1])
     if order["how"] == "uwsgi":
         pose_as_uwsgi()

@@ -32,6 +32,7 @@ import meshlib_requests  # noqa: E402
 from meshlib.observe.peer import ask  # noqa: E402
 from meshlib.testing.orders import ORDER_HEADER  # noqa: E402
 from meshlib_requests.urllib3 import PoolManager  # noqa: E402
+from tests.support.watch import Watch  # noqa: E402
 
 
 def told(**order: Any) -> dict[str, str]:
@@ -291,7 +292,7 @@ def probe(argument: dict[str, Any]) -> Any:
                 with contextlib.suppress(meshlib.MeshError):
                     way("http://reviews/", status=500)
                 while live(mesh)._breaker.would_permit(time.monotonic()) is False:
-                    gevent.sleep(0.005)
+                    gevent.sleep(0)
                 how, reached = ended_at(number, lambda way=way: way("http://reviews/"))
                 found[how] += 1
                 found[f"then {way('http://reviews/')}"] += 1
@@ -427,7 +428,7 @@ def handed_on(argument: dict[str, Any]) -> Any:
             with client.stream("GET", "http://reviews/") as holding:
                 first, second = (gevent.spawn(client.get, "http://reviews/") for _ in range(2))
                 while live(mesh).pending < 2:
-                    gevent.sleep(0.001)
+                    gevent.sleep(0)
                 first.kill(Stop(), block=False)
                 holding.read()  # all of it is there: the hub comes to the killing once the connection is free
             since = time.monotonic()
@@ -456,9 +457,8 @@ def sources(argument: dict[str, Any]) -> Any:
         found["named"] = client.get("http://named/").json()["name"]
         found["before"] = client.get("http://reviews/").json()["name"]
         write(second)
-        until = time.monotonic() + 20
-        while client.get("http://reviews/").json()["name"] == found["before"] and time.monotonic() < until:
-            gevent.sleep(0.02)
+        store = mesh._runtime().store
+        store.wait(lambda _: client.get("http://reviews/").json()["name"] != found["before"], 20.0)
         found["after"] = client.get("http://reviews/").json()["name"]
     return {**found, "ticks": ticks.count}
 
@@ -477,9 +477,9 @@ def children(argument: dict[str, Any]) -> Any:
     found: dict[str, Any] = {"true": [subprocess.run(["true"], check=False).returncode for _ in range(20)]}
     found["same worker"] = mesh._runtime().worker._thread is worker
     found["dumped"] = gevent.spawn(dumped, os.getpid(), folder).get(timeout=20)
+    watch = Watch(mesh)
     busy = [gevent.spawn(client.get, "http://reviews/", headers=told(delay=0.2)) for _ in range(10)]
-    while live(mesh).active < len(busy):
-        gevent.sleep(0.001)
+    watch.until(lambda: live(mesh).active >= len(busy))
     reading, writing = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -545,10 +545,10 @@ def exits(argument: dict[str, Any]) -> Any:
     mesh = meshlib.Mesh({"services": {"reviews": {"endpoints": argument["addresses"]}}})
     client = meshlib.Client(mesh=mesh)
     argument["kept"] = client.send(client.build_request("GET", "http://reviews/"), stream=True)
+    watch = Watch(mesh)
     for _ in range(10):
         gevent.spawn(client.get, "http://reviews/", headers=told(hold="head"), timeout=None)
-    while live(mesh).active < 11:
-        gevent.sleep(0.001)
+    watch.until(lambda: live(mesh).active >= 11)
     return {"at": time.time()}
 
 

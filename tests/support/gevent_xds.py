@@ -28,6 +28,7 @@ import gevent  # noqa: E402
 from gevent.fileobject import FileObject  # noqa: E402
 
 import meshlib  # noqa: E402
+from tests.support.watch import Waiters  # noqa: E402
 
 
 class Program:
@@ -75,19 +76,15 @@ class Program:
 
     def reach(self, name: str) -> bool:
         """Whether a change reached it within 20 seconds."""
-        until = time.monotonic() + 20
-        while time.monotonic() < until:
-            if self.call("reviews")[0] == name:
-                return True
-            gevent.sleep(0.01)
-        return False
+        store = self.mesh._runtime().store
+        return store.wait(lambda _: self.call("reviews")[0] == name, 20.0)
 
     def killed(self) -> Any:
         """A call that waits for the control plane is killed; nobody waits on."""
-        waiting = gevent.spawn(self.call, "nobody-knows-it")
         store = self.mesh._runtime().store
-        while not store.waiting:
-            gevent.sleep(0.001)
+        waiters = Waiters(store)
+        waiting = gevent.spawn(self.call, "nobody-knows-it")
+        waiters.until(1)
         waiting.kill()
         return store.waiting
 
@@ -97,12 +94,11 @@ class Program:
         return [max(map(abs, codes)), self.state(20.0)]
 
     def state(self, patience: float = 0.0) -> str:
-        until = time.monotonic() + patience
-        while True:
-            state = next(one.state for one in self.mesh.status().sources if one.kind == "xds")
-            if state == "ready" or time.monotonic() >= until:
-                return state
-            gevent.sleep(0.01)
+        def state() -> str:
+            return next(one.state for one in self.mesh.status().sources if one.kind == "xds")
+
+        self.mesh._runtime().store.wait(lambda _: state() == "ready", patience)
+        return state()
 
     def fork(self) -> Any:
         """What a child calls and knows."""

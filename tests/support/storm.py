@@ -23,17 +23,6 @@ PATIENCE = 60.0
 LIMITS = {"max_connections": 1024, "max_pending_requests": 1024, "max_requests": 1024, "max_retries": 1024}
 
 
-def settled(condition: Callable[[], Any], seconds: float = 10.0) -> bool:
-    """Whether ``condition()`` comes true in time."""
-    until = time.monotonic() + seconds
-    waiter = threading.Event()
-    while not condition():
-        if time.monotonic() > until:
-            return False
-        waiter.wait(0.01)
-    return True
-
-
 @dataclass
 class Failure:
     """A call that failed. Monotonic seconds."""
@@ -61,14 +50,16 @@ class Outage:
 
 @dataclass
 class Calls:
-    """Calls under way, by any number of threads or tasks, until ``least`` are made and ``over`` is set."""
+    """Calls under way, by any number of threads or tasks, until ``least`` are made and ``over`` is set. The condition guards
+    what is counted.
+    """
 
     least: int
     over: threading.Event = field(default_factory=threading.Event)
     failures: list[Failure] = field(default_factory=list)
     done: int = 0
     _numbers: Iterator[int] = field(default_factory=itertools.count)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _counted: threading.Condition = field(default_factory=threading.Condition)
 
     @property
     def wanted(self) -> bool:
@@ -91,10 +82,18 @@ class Calls:
             raise AssertionError(f"{path}: the answer is to {said['path']} with {said['body_length']} bytes")
 
     def ended(self, began: float, error: BaseException | None) -> None:
-        with self._lock:
+        with self._counted:
             self.done += 1
             if error is not None:
                 self.failures.append(Failure(began, time.monotonic(), error))
+            self._counted.notify_all()
+
+    def progress(self, number: int) -> None:
+        """Until so many more have ended."""
+        with self._counted:
+            aim = self.done + number
+            if not self._counted.wait_for(lambda: self.done >= aim or not self.wanted, PATIENCE):
+                raise TimeoutError(f"{self.done} calls have ended, {aim} were awaited: they hang")
 
 
 def run_threads(client: Any, calls: Calls, threads: int) -> None:
@@ -213,10 +212,10 @@ class Storm:
         """Each dies while calls are on it, and stays away for a while; then its successor at the same port serves."""
         share = max(1, calls.least // (3 * ENDPOINTS))
         for server in self.servers:
-            self._progress(calls, share)
+            calls.progress(share)
             began = time.monotonic()
             server.kill()
-            self._progress(calls, share)
+            calls.progress(share)
             server.start()
             self.outages.append(Outage(server.address, began, time.monotonic()))
 
@@ -224,20 +223,13 @@ class Storm:
         plane = self.control_plane
         assert plane is not None
         for number in range(restarts):
-            self._progress(calls, max(1, calls.least // (3 * restarts)))
+            calls.progress(max(1, calls.least // (3 * restarts)))
             plane.kill()
-            self._progress(calls, 20)
+            calls.progress(20)
             plane.update(self.assignment(number + 2))
             plane.start()
             plane.wait_for_ack("endpoint", timeout=20.0)
             self.restarts += 1
-
-    @staticmethod
-    def _progress(calls: Calls, number: int) -> None:
-        """Until so many more calls have ended."""
-        aim = calls.done + number
-        if not settled(lambda: calls.done >= aim or not calls.wanted, PATIENCE):
-            raise TimeoutError(f"{calls.done} calls have ended, {aim} were awaited: they hang")
 
     def verify(self, restarts: int) -> None:
         """Everything was killed that was to be killed."""

@@ -8,12 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any, Self
 
 import httpx
+
+from tests.support.log import Log
 
 __all__ = ["Uwsgi", "workers_ready"]
 
@@ -62,6 +63,7 @@ class Uwsgi:
         path = os.pathsep.join([str(ROOT), str(ROOT / "adapters"), *packages])
         self._environment = {**kept, "PYTHONPATH": path, **variables}
         self._process: subprocess.Popen[bytes] | None = None
+        self._said: Log | None = None
         self.url = ""
 
     @property
@@ -79,7 +81,7 @@ class Uwsgi:
         return _children(self.pid)
 
     def __enter__(self) -> Self:
-        with socket.socket() as listening, self._log.open("wb") as log:
+        with socket.socket() as listening:
             listening.bind(("127.0.0.1", 0))
             listening.listen(128)
             listening.set_inheritable(True)
@@ -99,10 +101,12 @@ class Uwsgi:
                 cwd=ROOT,
                 pass_fds=[number],
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        assert self._process.stdout is not None
+        self._said = Log(self._log, self._process.stdout)
         try:
             self.get("/left", timeout=_START)
         except BaseException:
@@ -122,10 +126,9 @@ class Uwsgi:
 
     def wait_for(self, words: str, count: int = 1, timeout: float = 15.0) -> None:
         """Until the log has ``words`` (a regular expression) ``count`` times."""
-        until, pause = time.monotonic() + timeout, threading.Event()
-        while len(re.findall(words, self.log)) < count:
-            assert time.monotonic() < until, f"{words!r} is not in the log {count} times:\n{self.log}"
-            pause.wait(0.02)
+        assert self._said is not None
+        if not self._said.wait(lambda text: len(re.findall(words, text)) >= count, timeout):
+            raise AssertionError(f"{words!r} is not in the log {count} times:\n{self.log}")
 
     def settle(self, timeout: float = 15.0) -> None:
         """Until every worker can be told to end."""
@@ -150,7 +153,9 @@ class Uwsgi:
         except subprocess.TimeoutExpired:
             self._kill()
             raise AssertionError(f"uWSGI did not end:\n{self.log}") from None
-        return time.monotonic() - since
+        took = time.monotonic() - since
+        self._heard()
+        return took
 
     def __exit__(self, *exception: object) -> None:
         if self._process is not None and self._process.poll() is None:
@@ -162,3 +167,8 @@ class Uwsgi:
             # The group is its own: it was started as the leader of a session.
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(_END)
+        self._heard()
+
+    def _heard(self) -> None:
+        assert self._said is not None
+        self._said.close()

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     import meshlib
     from meshlib.model.events import Event
+    from meshlib.runtime.store import Store
 
-__all__ = ["Watch", "until"]
+__all__ = ["Waiters", "Watch", "until"]
 
 T = TypeVar("T")
 
@@ -50,3 +51,24 @@ def until(mesh: meshlib.Mesh, condition: Callable[[], T], seconds: float = 30.0)
         sources = mesh.status().to_dict()["sources"]
         raise AssertionError(f"not within {seconds:g} s: {found!r}; {sources}")
     return found[0]
+
+
+class Waiters:
+    """Who waits for a change of a configuration. Make it before they can come, which it is told from now on."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._add = store.on_change
+        self._came = threading.Condition()
+        store.on_change = self._on_change  # type: ignore[method-assign]
+
+    def _on_change(self, callback: Callable[[], object]) -> Callable[[], None]:
+        cancel = self._add(callback)
+        with self._came:
+            self._came.notify_all()
+        return cancel
+
+    def until(self, count: int, seconds: float = 10.0) -> None:
+        """Until so many wait at the same time. Raises AssertionError after ``seconds``."""
+        with self._came:
+            assert self._came.wait_for(lambda: len(self._store._callbacks) >= count, seconds), "nobody waits"

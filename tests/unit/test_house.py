@@ -42,6 +42,7 @@ def rules(path: str, code: str) -> list[str]:
 
 def test_this_tree_keeps_the_rules():
     assert [str(finding) for finding in house.check_tree(ROOT)] == []
+    assert [place for place in house.NAPS if not (ROOT / place.partition("::")[0]).exists()] == []
 
 
 def test_a_tree_without_git_is_read_whole_but_for_what_running_it_left(tmp_path):
@@ -127,6 +128,17 @@ def test_an_exception_named_and_handled_passes():
         "import time as t\ndef test_x():\n    t.sleep(0)",
         "from time import sleep\nsleep(1)",
         "from time import sleep as wait\nwait(1)",
+        "import asyncio\nasync def test_x():\n    await asyncio.sleep(0.01)",
+        "from asyncio import sleep\nasync def test_x(seconds):\n    await sleep(seconds)",
+        "import gevent as g\ng.sleep(0.001)",
+        "import anyio\nasync def test_x():\n    await anyio.sleep(delay=1)",
+        "while not done():\n    threading.Event().wait(0.02)",
+        "while not done():\n    pause.wait(timeout=0.5)",
+        "TICK = 0.02\nwhile not done():\n    process.wait(TICK)",
+        "assert not used.wait(0.05)",
+        "while thread.is_alive():\n    thread.join(0.1)",
+        "from concurrent.futures import wait\nassert not wait([first, second], timeout=0.5).done",
+        'run(\n    """\n    import threading\n    while not done():\n        threading.Event().wait(0.02)\n    """\n)',
     ],
 )
 def test_a_sleeping_test_is_found(code):
@@ -134,7 +146,34 @@ def test_a_sleeping_test_is_found(code):
 
 
 def test_a_test_that_waits_for_an_event_passes():
-    assert rules("tests/unit/test_x.py", "import threading\nthreading.Event().wait(1)\nclock.sleep(1)") == []
+    code = """
+        import threading, asyncio
+        threading.Event().wait(1)
+        threading.Event().wait(patience)
+        store.wait(lambda view: view.hosts, 0.5)
+        clock.sleep(1)
+        thread.join()
+        text = ", ".join(names)
+
+        async def test_x():
+            await asyncio.sleep(0)
+        """
+    assert rules("tests/unit/test_x.py", code) == []
+
+
+def test_a_nap_that_is_let_off_is_one_function_and_is_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(house, "NAPS", {"tests/x.py::Server.trickle": "on purpose"})
+    nap = f"        while not self.stop.wait({0.05}):\n            self.send()\n"
+    file = tmp_path / "tests" / "x.py"
+    file.parent.mkdir()
+    file.write_text(f"class Server:\n    def trickle(self):\n{nap}")
+    assert house.check_tree(tmp_path) == []
+    file.write_text(f"class Server:\n    def trickle(self):\n{nap}    def other(self):\n{nap}")
+    assert [(found.line, found.rule) for found in house.check_tree(tmp_path)] == [(6, "nap")]
+    file.write_text("class Server:\n    def trickle(self):\n        self.send()\n")
+    assert [found.text for found in house.check_tree(tmp_path)] == [
+        "tests/x.py::Server.trickle does not sleep, and is let off in NAPS"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,6 @@ which a redirect of a Host that is none has.
 from __future__ import annotations
 
 import asyncio
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -22,6 +20,7 @@ from tests.e2e.oracle.compare import expectations, normal, tags, words
 from tests.e2e.oracle.exchange import Client, Exchange, Request, described
 from tests.e2e.oracle.requests import make_requests
 from tests.e2e.oracle.seeds import REQUESTS, batches
+from tests.support.watch import until
 
 pytestmark = [pytest.mark.oracle, pytest.mark.timeout(170)]
 
@@ -50,10 +49,8 @@ def test_envoy_and_clients_do_the_same(seeds, tmp_path):
 def _wait_for_all(mesh: meshlib.Mesh, batch: Batch) -> None:
     """Until every listener is in force. Most tables have no virtual host for the address, so `wait_ready` is no help."""
     mesh.wait_ready(f"127.0.0.1:{batch.gate}", timeout=20)
-    wanted, until, waiter = set(batch.ports.values()), time.monotonic() + 20, threading.Event()
-    while wanted - (there := _ports_in_force(mesh)):
-        assert time.monotonic() < until, f"not in force: {sorted(wanted - there)}; {mesh.status().sources}"
-        waiter.wait(0.02)
+    wanted = set(batch.ports.values())
+    until(mesh, lambda: wanted <= _ports_in_force(mesh), 20)
 
 
 def _ports_in_force(mesh: meshlib.Mesh) -> set[int]:

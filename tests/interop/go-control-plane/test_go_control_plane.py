@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import meshlib
-from tests.interop.support.calling import calling, calling_async, fits, until
+from tests.interop.support.calling import PATIENCE, calling, calling_async, fits, said
 from tests.interop.support.programs import GoControlPlane
 from tests.interop.support.snapshots import PORT, Service, assignment, cluster, snapshot, tcp_listener
+from tests.support.watch import Waiters, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -125,7 +126,7 @@ class TestSplit:
         plane.put(snapshot(view, NODE, "7", reviews({"v1": 1}, v1=[upstream("v1")])))
         mesh = make_mesh(config(plane, view))
         mesh.wait_ready(f"reviews:{PORT}", timeout=READY)
-        status = until(lambda: (found := xds(mesh)).state == "ready" and found, "the source to be ready")
+        status = until(mesh, lambda: (found := xds(mesh)).state == "ready" and found, PATIENCE)
         assert dict(status.versions) == dict.fromkeys(("listener", "route", "cluster", "endpoint"), "7")
         assert dict(status.resources) == dict.fromkeys(("listener", "route", "cluster", "endpoint"), 1)
         assert status.server == plane.server
@@ -159,12 +160,15 @@ class TestFirstCall:
         plane.put({**whole, "version": "1", "listeners": [tcp, *whole["listeners"]], "routes": []})
         mesh = make_mesh(config(plane, view))
         with meshlib.Client(mesh=mesh) as client, ThreadPoolExecutor(2) as pool:
+            waiters = Waiters(mesh._runtime().store)
             first = pool.submit(client.get, URL)
-            until(lambda: plane.watch("RouteConfiguration")["names"], "the routes to be asked for")
+            said(lambda: plane.watch("RouteConfiguration")["names"], "the routes to be asked for")
             # Acknowledged: the listeners and clusters are with us, and have been taken in.
-            until(lambda: plane.watch("Listener")["acked"] == "1", "the listeners to be acknowledged")
+            said(lambda: plane.watch("Listener")["acked"] == "1", "the listeners to be acknowledged")
             second = pool.submit(client.get, URL)
-            assert not wait([first, second], timeout=0.5).done
+            waiters.until(2)
+            assert not first.done()
+            assert not second.done()
             plane.put({**whole, "listeners": [tcp, *whole["listeners"]]})
             responses = [call.result(timeout=READY) for call in (first, second)]
         assert [response.json()["name"] for response in responses] == ["v1", "v1"]
@@ -221,7 +225,7 @@ class TestChanges:
                 plane.put(snapshot(view, NODE, str(number), reviews({name: 1}, **{name: [upstream(name)]})))
                 calls.only(name)
         assert calls.failures == []
-        until(lambda: set(mesh.status().clusters) == {"v6"}, "the clusters that nothing names to be gone")
+        until(mesh, lambda: set(mesh.status().clusters) == {"v6"}, PATIENCE)
 
 
 class TestSuperset:
@@ -285,7 +289,7 @@ class TestOutage:
         with meshlib.Client(mesh=mesh) as client, calling(lambda: client.get(URL)) as calls:
             calls.only("a")
             plane.kill()
-            until(lambda: xds(mesh).state == "stale", "the source to be stale")
+            until(mesh, lambda: xds(mesh).state == "stale", PATIENCE)
             calls.more(200)
             assert set(calls.names) == {"a"}
             plane.put(snapshot(view, NODE, "2", reviews({"v1": 1}, v1=[b])))
@@ -303,7 +307,7 @@ class TestOutage:
             calls.only("a")
             for _ in range(3):
                 plane.restart()
-                until(
+                said(
                     lambda: plane.watch("ClusterLoadAssignment")["acked"] == "1",
                     "the endpoints to be acknowledged",
                 )
@@ -335,8 +339,8 @@ class TestOutage:
             calls.only("a")
             before = plane.opened()
             assert plane.close_streams(code=code) == 1
-            until(lambda: plane.opened() > before and len(plane.streams()) == 1, "a new stream")
-            until(
+            said(lambda: plane.opened() > before and len(plane.streams()) == 1, "a new stream")
+            said(
                 lambda: plane.watch("ClusterLoadAssignment")["acked"] == "1",
                 "the endpoints to be acknowledged",
             )
@@ -373,15 +377,15 @@ class TestRefusal:
         with meshlib.Client(mesh=mesh) as client, calling(lambda: client.get(URL)) as calls:
             calls.only("a")
             plane.put(wrong)
-            watch = until(lambda: (said := plane.watch("Cluster"))["nacks"] and said, "a refusal")
+            watch = said(lambda: (found := plane.watch("Cluster"))["nacks"] and found, "a refusal")
             assert "v1" in watch["error"]
             assert "connect_timeout" in watch["error"]
             assert watch["acked"] == "1"
             calls.only("b")  # the endpoints are a response of their own, and right
-            (rejected,) = until(lambda: xds(mesh).rejected, "the refusal in the status")
+            (rejected,) = until(mesh, lambda: xds(mesh).rejected, PATIENCE)
             assert (rejected.type, rejected.resource) == ("cluster", "v1")
             plane.put(snapshot(view, NODE, "3", good))
-            until(lambda: not xds(mesh).rejected, "the refusal to be gone")
+            until(mesh, lambda: not xds(mesh).rejected, PATIENCE)
             calls.only("a")
         assert calls.failures == []
         assert plane.watch("Cluster")["acked"] == "3"

@@ -17,9 +17,10 @@ import pytest
 
 import meshlib
 from tests.interop.support import istio
-from tests.interop.support.calling import calling, calling_async, fits, until
+from tests.interop.support.calling import PATIENCE, calling, calling_async, fits, said
 from tests.interop.support.istio import PORT, to
 from tests.interop.support.programs import Istiod
+from tests.support.watch import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -156,7 +157,7 @@ class TestServiceEntry:
     def test_nothing_that_istio_sends_is_refused(self, view, istiod, join, reviews):
         istiod.apply(istio.virtual_service("reviews", {"route": to("reviews", v1=80, v2=20)}))
         mesh = join(view, f"reviews:{PORT}")
-        status = until(lambda: (found := xds(mesh)).state == "ready" and found, "the source to be ready")
+        status = until(mesh, lambda: (found := xds(mesh)).state == "ready" and found, PATIENCE)
         assert status.rejected == ()
         assert set(status.versions) == {"listener", "route", "cluster", "endpoint"}
         if view == "sidecar":
@@ -394,11 +395,11 @@ class TestOutage:
         with meshlib.Client(mesh=mesh) as client, calling(lambda: client.get(URL)) as calls:
             calls.only("v1")
             istiod.kill()
-            until(lambda: xds(mesh).state == "stale", "the source to be stale")
+            until(mesh, lambda: xds(mesh).state == "stale", PATIENCE)
             calls.more(200)
             assert set(calls.names) == {"v1"}
             istiod.start()
-            until(lambda: xds(mesh).state == "ready", "the source to be ready")
+            until(mesh, lambda: xds(mesh).state == "ready", PATIENCE)
             calls.more(200)
             assert set(calls.names) == {"v1"}
             istiod.apply(istio.virtual_service("reviews", {"route": to("reviews", v2=100)}))
@@ -426,7 +427,7 @@ class TestOutage:
             for _ in range(3):
                 before = {stream["id"] for stream in istiod.streams()}
                 assert istiod.close_connections() >= 1
-                until(lambda before=before: {one["id"] for one in istiod.streams()} - before, "a new stream")
+                said(lambda before=before: {one["id"] for one in istiod.streams()} - before, "a new stream")
                 calls.more(50)
             istiod.apply(istio.virtual_service("reviews", {"route": to("reviews", v2=100)}))
             calls.only("v2")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
+
+from tests.support.asking import asked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -146,16 +147,11 @@ async def calling_async(call: Callable[[], Any], *, callers: int = 20) -> AsyncI
         await asyncio.wait_for(asyncio.gather(*tasks), PATIENCE)
 
 
-def until(reached: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
-    """Asks every 20 ms until the answer is true, and gives it. Fails after so many seconds."""
-    pulse = threading.Event()
-    deadline = time.monotonic() + seconds
-    while True:
-        if answer := reached():
-            return answer
-        if time.monotonic() > deadline:
-            raise AssertionError(f"waited {seconds:g} s for {what}")
-        pulse.wait(0.02)
+def said(reached: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
+    """What a control plane says once it is true. It is a program of others, which answers and tells nothing by itself."""
+    answer = asked(reached, seconds)
+    assert answer, f"waited {seconds:g} s for {what}"
+    return answer
 
 
 def fits(counted: Counter[str], name: str, probability: float) -> bool:

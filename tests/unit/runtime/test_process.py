@@ -37,6 +37,29 @@ class Resident:
         self.journal.append("abandon")
 
 
+class ToldLock:
+    """A lock that tells when a thread finds it taken."""
+
+    def __init__(self, lock):
+        self._lock = lock
+        self.awaited = threading.Event()
+
+    def acquire(self, timeout=-1.0):
+        if self._lock.acquire(blocking=False):
+            return True
+        self.awaited.set()
+        return self._lock.acquire(timeout=timeout)
+
+    def release(self):
+        self._lock.release()
+
+    def __enter__(self):
+        return self.acquire()
+
+    def __exit__(self, *exception):
+        self.release()
+
+
 class TestAChildThatOnlyExecutes:
     """gevent's subprocess forks by way of Python's hooks."""
 
@@ -168,16 +191,16 @@ class TestAroundFork:
     def test_another_thread_cannot_resume_before_the_fork_is_done(self):
         holder = PerProcess(Resident)
         resident = holder.get()
+        guard = holder._guards.get()
+        guard.lock = lock = ToldLock(guard.lock)
         holder.before_fork()
-        used = threading.Event()
-        thread = threading.Thread(target=lambda: (holder.get(), used.set()))
+        thread = threading.Thread(target=holder.get)
         thread.start()
-        assert not used.wait(0.05)
-        assert resident.journal == ["pause"]
+        assert lock.awaited.wait(5.0)
+        resident.journal.append("fork")
         holder.after_fork_in_parent()
-        assert used.wait(5.0)
         thread.join(5.0)
-        assert resident.journal == ["pause", "resume"]
+        assert resident.journal == ["pause", "fork", "resume"]
 
     def test_a_child_makes_its_own_from_what_it_inherited(self, monkeypatch):
         holder = PerProcess(Resident)

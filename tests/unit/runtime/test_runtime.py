@@ -15,6 +15,7 @@ from meshlib.model.snapshot import Part
 from meshlib.runtime.runtime import SWEEP, Runtime
 from meshlib.runtime.worker import Worker
 from meshlib.testing.clock import VirtualClock
+from tests.support.watch import Waiters
 
 
 class Workers:
@@ -246,12 +247,11 @@ class TestWaiting:
 
     def test_a_publication_ends_it(self):
         setting = Setting()
-        found = []
+        found, waiters = [], Waiters(setting.runtime.store)
         thread = threading.Thread(target=lambda: found.append(setting.resolve(20.0).via))
         thread.start()
-        pause = threading.Event()
-        while not setting.runtime.awaited:
-            pause.wait(0.001)
+        waiters.until(1)
+        assert bool(setting.runtime.awaited)
         setting.runtime.publish((target("reviews"),))
         thread.join(10.0)
         assert found == ["mesh"]
