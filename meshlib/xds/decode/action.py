@@ -29,15 +29,18 @@ _REDIRECTS = {0: 301, 1: 302, 2: 303, 3: 307, 4: 308}
 _MAX_PORT = 65535
 
 
-def action(route: WireMessage, path: str, report: Report) -> Action | None:
-    """The action of a Route, or None: the route cannot be used here and is left out (RA-03), or it is wrong."""
+def action(route: WireMessage, path: str, report: Report, longest: int = 0) -> Action | None:
+    """The action of a Route, or None: the route cannot be used here and is left out (RA-03), or it is wrong.
+
+    `longest`: how many bytes the body of a direct response may have; 0 is any number.
+    """
     which = route.WhichOneof("action")
     if which == "route":
         return _forward(route.route, join(path, which), report)
     if which == "redirect":
         return _redirect(route.redirect, join(path, which), report)
     if which == "direct_response":
-        return _direct_response(route.direct_response, join(path, which), report)
+        return _direct_response(route.direct_response, join(path, which), report, longest)
     if which == "non_forwarding_action":
         return NonForwarding()
     if which is None:
@@ -191,11 +194,14 @@ def _redirect(message: WireMessage, path: str, report: Report) -> Redirect:
     )
 
 
-def _direct_response(message: WireMessage, path: str, report: Report) -> DirectResponse:
+def _direct_response(message: WireMessage, path: str, report: Report, longest: int) -> DirectResponse:
     if not 200 <= message.status <= 599:
         report.problem(join(path, "status"), f"must be 200 to 599, not {message.status}")
+    body = inline_body(message, "body", path, report) or b""
+    if longest and len(body) > longest:
+        report.problem(join(path, "body"), f"must have no more than {longest} bytes, not {len(body)}")
     return DirectResponse(
         int(message.status),
-        inline_body(message, "body", path, report) or b"",
+        body,
         format=body_format(message, "body_format", path, report),
     )

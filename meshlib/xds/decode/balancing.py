@@ -21,20 +21,19 @@ _LOCALITY = f"{_LB}wrr_locality.v3.WrrLocality"
 _PROVIDED = f"{_LB}cluster_provided.v3.ClusterProvided"
 # Known, but balanced round robin for now. They count as supported, so that the search for an entry ends with them.
 _PICK_FIRST = f"{_LB}pick_first.v3.PickFirst"  # gRPC's; Envoy does not know it
+_RING = f"{_LB}ring_hash.v3.RingHash"
+_TABLE = f"{_LB}maglev.v3.Maglev"
 _STAND_INS = frozenset(
-    f"{_LB}{name}"
-    for name in (
-        "ring_hash.v3.RingHash",
-        "maglev.v3.Maglev",
-        "client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin",
-    )
+    {_RING, _TABLE, f"{_LB}client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin"}
 )
 _KNOWN = frozenset({_ROUND_ROBIN, _LEAST_REQUEST, _RANDOM, _LOCALITY, _PROVIDED}) | _STAND_INS
 _MAX_NESTING = 16
 _ENUM = {0: Balancer.ROUND_ROBIN, 1: Balancer.LEAST_REQUEST, 3: Balancer.RANDOM, 6: Balancer.ROUND_ROBIN}
-_ENUM_STAND_INS = frozenset({2, 5})  # RING_HASH, MAGLEV
 _CLUSTER_PROVIDED = 6
 _BY_POLICY = 7  # LOAD_BALANCING_POLICY_CONFIG
+_RING_HASH, _MAGLEV = 2, 5
+# Envoy's bounds, and the least size of a ring where none is set.
+_MAX_RING, _MIN_RING, _MAX_TABLE = 8 * 1024 * 1024, 1024, 5_000_011
 #: Of ``common_lb_config``; a policy says such things itself.
 _OF_ENUM = ("zone_aware_lb_config", "locality_weighted_lb_config", "consistent_hashing_lb_config")
 
@@ -46,6 +45,7 @@ def balancing(cluster: WireMessage, path: str, report: Report, *, provides: bool
     """
     if not report.target:
         _check_provided(cluster, path, report, provides=provides)
+        _check_enum_sizes(cluster, path, report)
     if cluster.HasField("load_balancing_policy"):
         made = _policies(cluster.load_balancing_policy, join(path, "load_balancing_policy"), report, 0)
     else:
@@ -82,8 +82,8 @@ def _enum(cluster: WireMessage, path: str, report: Report) -> Balancing:
     if chosen == _BY_POLICY:
         report.problem(here, "LOAD_BALANCING_POLICY_CONFIG needs load_balancing_policy")
         return Balancing()
-    if chosen in _ENUM_STAND_INS:
-        report.ignore(here, "RING_HASH" if chosen == 2 else "MAGLEV")
+    if chosen in (_RING_HASH, _MAGLEV):
+        report.ignore(here, "RING_HASH" if chosen == _RING_HASH else "MAGLEV")
         return Balancing()
     kind = _ENUM.get(chosen)
     if kind is None:
@@ -104,6 +104,38 @@ def _least_request(message: WireMessage, path: str, report: Report) -> Balancing
             report.ignore(join(path, "active_request_bias.default_value"), f"{bias}: 1 holds in its place")
             bias = 1.0
     return Balancing(Balancer.LEAST_REQUEST, 2 if count is None else count, bias)
+
+
+def _check_enum_sizes(cluster: WireMessage, path: str, report: Report) -> None:
+    """The bounds hold for what is not used, too."""
+    chosen = None if cluster.HasField("load_balancing_policy") else cluster.lb_policy
+    ring, table = cluster.ring_hash_lb_config, cluster.maglev_lb_config
+    _check_ring(ring, join(path, "ring_hash_lb_config"), report, used=chosen == _RING_HASH)
+    _check_table(table, join(path, "maglev_lb_config"), report, used=chosen == _MAGLEV)
+
+
+def _check_ring(message: WireMessage, path: str, report: Report, *, used: bool = True) -> None:
+    least, most = (number(message, field) for field in ("minimum_ring_size", "maximum_ring_size"))
+    for field, size in (("minimum_ring_size", least), ("maximum_ring_size", most)):
+        if size is not None and size > _MAX_RING:
+            report.problem(join(path, field), f"must be at most {_MAX_RING}, not {size}")
+    least = _MIN_RING if least is None else least
+    if used and most is not None and most < least <= _MAX_RING:
+        report.problem(join(path, "maximum_ring_size"), f"{most} is less than minimum_ring_size, {least}")
+
+
+def _check_table(message: WireMessage, path: str, report: Report, *, used: bool = True) -> None:
+    size, path = number(message, "table_size"), join(path, "table_size")
+    if size is None:
+        return
+    if size > _MAX_TABLE:
+        report.problem(path, f"must be at most {_MAX_TABLE}, not {size}")
+    elif used and not _is_prime(size):
+        report.problem(path, f"must be a prime number, not {size}")
+
+
+def _is_prime(number: int) -> bool:
+    return number > 1 and all(number % factor for factor in range(2, math.isqrt(number) + 1))
 
 
 def _policies(message: WireMessage, path: str, report: Report, depth: int) -> Balancing:
@@ -133,13 +165,20 @@ def _policy_name(outer: WireMessage) -> str:
 
 
 def _policy(name: str, outer: WireMessage, path: str, report: Report, depth: int) -> Balancing:
-    if name in _STAND_INS or name == _PICK_FIRST:
+    if name == _PICK_FIRST:
         report.ignore(path, name)
         return Balancing()
     try:
         inner = schema.unpack(outer)
     except (KeyError, ValueError, schema.DecodeError) as error:
         report.problem(path, str(error.args[0] if error.args else error))
+        return Balancing()
+    if name in _STAND_INS:
+        report.ignore(path, name)
+        if name == _RING and not report.target:
+            _check_ring(inner, path, report)
+        if name == _TABLE and not report.target:
+            _check_table(inner, path, report)
         return Balancing()
     walk(inner, path, report)
     if name == _LOCALITY:

@@ -32,6 +32,7 @@ from meshlib.xds.decode.guards import filter_type, is_guard
 from meshlib.xds.decode.replies import local_replies
 from meshlib.xds.decode.report import Report, join, walk
 from meshlib.xds.decode.route import route_configuration
+from meshlib.xds.decode.tls import check_socket
 from meshlib.xds.decode.values import boolean, header_value, number, seconds, unpacked
 from meshlib.xds.schema import WireMessage
 
@@ -68,6 +69,12 @@ def listener(message: WireMessage, path: str, report: Report, view: str = "auto"
         return _api(message, path, report)
     if not message.HasField("address"):
         report.problem(path, "neither api_listener nor address is set")
+    elif not (
+        len(message.filter_chains) or message.HasField("default_filter_chain") or _needs_no_chains(message)
+    ):
+        report.problem(
+            join(path, "filter_chains"), "must not be empty, unless there is a default_filter_chain"
+        )
     addresses = _addresses(message, path, report)
     if message.traffic_direction == _INBOUND:
         return Listener(name, (), addresses, outbound=False)
@@ -80,6 +87,10 @@ def listener(message: WireMessage, path: str, report: Report, view: str = "auto"
         made.append(_chain(message.default_filter_chain, join(path, "default_filter_chain"), report))
     _judge_covered([covering for _, covering in made], report)
     return Listener(name, tuple(chain for chain, _ in made), addresses)
+
+
+def _needs_no_chains(message: WireMessage) -> bool:
+    return bool(message.HasField("api_listener") or message.HasField("udp_listener_config"))
 
 
 def _judge_matches(message: WireMessage, path: str, report: Report) -> None:
@@ -132,8 +143,12 @@ def _addresses(message: WireMessage, path: str, report: Report) -> tuple[Address
 def _chain(message: WireMessage, path: str, report: Report) -> tuple[FilterChain, _Covering]:
     match = _chain_match(message.filter_chain_match, join(path, "filter_chain_match"), report)
     found = _Filters()
+    last = len(message.filters) - 1
     for index, item in enumerate(message.filters):
-        _network_filter(item, f"{join(path, 'filters')}[{index}]", report, found)
+        here = f"{join(path, 'filters')}[{index}]"
+        if _network_filter(item, here, report, found) and index != last:
+            report.problem(here, "what ends a call must be the last filter of its chain")
+    check_socket(message, path, report)
     http = found.http
     if http is not None and found.guards:
         http = replace(http, filters=(*found.guards, *http.filters))
@@ -150,7 +165,8 @@ class _Filters:
     covering: _Covering = field(default_factory=list)
 
 
-def _network_filter(item: WireMessage, path: str, report: Report, found: _Filters) -> None:
+def _network_filter(item: WireMessage, path: str, report: Report, found: _Filters) -> bool:
+    """Whether it is one that a chain ends with: nothing comes to what would stand behind."""
     here = join(path, "typed_config")
     name = filter_type(item.typed_config) if item.WhichOneof("config_type") == "typed_config" else ""
     if name not in (_HCM, _TCP):
@@ -161,17 +177,20 @@ def _network_filter(item: WireMessage, path: str, report: Report, found: _Filter
             report.problem(here, "is missing")
         else:
             report.ignore(path, label(item))
-        return
+        return False
     inner = unpacked(item.typed_config, here, report, _HCM, _TCP)
     if inner is None:
-        return
+        return True
     walk(inner, here, report)
+    if not inner.stat_prefix:
+        report.problem(join(here, "stat_prefix"), "must not be empty")
     if name == _HCM:
         found.http, covering = _manager(inner, here, report, target=False)
         found.covering += covering
         _detections(inner, here, report, found)
     else:
         found.tcp = _tcp_cluster(inner, here, report)
+    return True
 
 
 def _detections(manager: WireMessage, path: str, report: Report, found: _Filters) -> None:
@@ -188,15 +207,23 @@ def _detections(manager: WireMessage, path: str, report: Report, found: _Filters
 
 def _tcp_cluster(message: WireMessage, path: str, report: Report) -> str:
     which = message.WhichOneof("cluster_specifier")
-    if which == "cluster" and message.cluster:
+    if which == "cluster":
+        if not message.cluster:
+            report.ignore(join(path, which), "it is empty: connections lead nowhere")
         return str(message.cluster)
-    if which == "weighted_clusters" and len(message.weighted_clusters.clusters):
-        entries = message.weighted_clusters.clusters
-        if len(entries) > 1:
-            report.ignore(join(path, "weighted_clusters"), "the greatest weight takes all")
-        return str(max(entries, key=lambda entry: entry.weight).name)
-    report.problem(path, "one of cluster and weighted_clusters must be set")
-    return ""
+    entries = message.weighted_clusters.clusters
+    if not len(entries):
+        report.problem(path, "one of cluster and weighted_clusters must be set")
+        return ""
+    for index, entry in enumerate(entries):
+        here = f"{join(path, 'weighted_clusters.clusters')}[{index}]"
+        if not entry.name:
+            report.problem(join(here, "name"), "must not be empty")
+        if not entry.weight:
+            report.problem(join(here, "weight"), "must be at least 1")
+    if len(entries) > 1:
+        report.ignore(join(path, "weighted_clusters"), "the greatest weight takes all")
+    return str(max(entries, key=lambda entry: entry.weight).name)
 
 
 def _chain_match(message: WireMessage, path: str, report: Report) -> ChainMatch:

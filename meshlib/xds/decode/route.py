@@ -9,18 +9,22 @@ from meshlib.xds.decode.headers import header_edits
 from meshlib.xds.decode.match import route_match
 from meshlib.xds.decode.report import Report, join
 from meshlib.xds.decode.retry import retry_policy
-from meshlib.xds.decode.values import boolean, header_value
+from meshlib.xds.decode.values import boolean, header_value, number
 from meshlib.xds.schema import WireMessage
 
 __all__ = ["route_configuration"]
 
+#: Envoy's limit where the route configuration sets none (`max_direct_response_body_size_bytes`).
+_LONGEST_BODY = 4096
 _TLS = {0: "", 1: "external", 2: "all"}
 
 
 def route_configuration(message: WireMessage, path: str, report: Report) -> RouteConfiguration:
     """A RouteConfiguration, inline or by itself. Every virtual host is checked, also those that no host asks for."""
+    given = number(message, "max_direct_response_body_size_bytes")
+    longest = 0 if report.target else _LONGEST_BODY if given is None else given
     hosts = [
-        _virtual_host(item, f"{join(path, 'virtual_hosts')}[{index}]", report)
+        _virtual_host(item, f"{join(path, 'virtual_hosts')}[{index}]", report, longest)
         for index, item in enumerate(message.virtual_hosts)
     ]
     _check_domains(hosts, path, report)
@@ -37,7 +41,7 @@ def route_configuration(message: WireMessage, path: str, report: Report) -> Rout
     )
 
 
-def _virtual_host(message: WireMessage, path: str, report: Report) -> VirtualHost:
+def _virtual_host(message: WireMessage, path: str, report: Report, longest: int) -> VirtualHost:
     if not message.name:
         report.problem(join(path, "name"), "must not be empty")
     if not len(message.domains):
@@ -45,7 +49,8 @@ def _virtual_host(message: WireMessage, path: str, report: Report) -> VirtualHos
     if message.require_tls not in _TLS:
         report.problem(join(path, "require_tls"), f"{message.require_tls} is not known")
     routes = (
-        _route(item, f"{join(path, 'routes')}[{index}]", report) for index, item in enumerate(message.routes)
+        _route(item, f"{join(path, 'routes')}[{index}]", report, longest)
+        for index, item in enumerate(message.routes)
     )
     return VirtualHost(
         name=str(message.name),
@@ -78,12 +83,12 @@ def _check_domains(hosts: list[VirtualHost], path: str, report: Report) -> None:
             taken.add(domain.lower())
 
 
-def _route(message: WireMessage, path: str, report: Report) -> Route | None:
+def _route(message: WireMessage, path: str, report: Report, longest: int) -> Route | None:
     if not message.HasField("match"):
         report.problem(join(path, "match"), "is missing")
         return None
     match = route_match(message.match, join(path, "match"), report)
-    does = action(message, path, report)
+    does = action(message, path, report, longest)
     edits = header_edits(message, path, report)
     if match is None or does is None:
         return None

@@ -14,7 +14,7 @@ from meshlib.xds.decode.report import Report, join, walk
 from meshlib.xds.decode.values import struct, unpacked
 from meshlib.xds.schema import WireMessage, type_name
 
-__all__ = ["tls_matches", "transport_socket"]
+__all__ = ["check_socket", "tls_matches", "transport_socket"]
 
 _TLS = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
 _RAW = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"
@@ -49,6 +49,7 @@ def transport_socket(owner: WireMessage, path: str, report: Report) -> Tls | Non
     """`owner.transport_socket`: None is plain text."""
     if not owner.HasField("transport_socket"):
         return None
+    check_socket(owner, path, report)
     socket, path = owner.transport_socket, join(path, "transport_socket")
     if not socket.HasField("typed_config"):
         if socket.name in _RAW_NAMES:
@@ -69,6 +70,14 @@ def transport_socket(owner: WireMessage, path: str, report: Report) -> Tls | Non
         return None
     walk(inner, path, report)
     return _context(inner, path, report) if name == _TLS else None
+
+
+def check_socket(owner: WireMessage, path: str, report: Report) -> None:
+    """Envoy refuses a transport socket that only its name tells; plain text is taken so, as older control planes write it."""
+    socket = owner.transport_socket
+    bare = owner.HasField("transport_socket") and not socket.HasField("typed_config")
+    if bare and socket.name not in _RAW_NAMES and not report.target:
+        report.problem(join(path, "transport_socket.typed_config"), "is missing")
 
 
 def tls_matches(owner: WireMessage, path: str, report: Report) -> tuple[TlsMatch, ...]:

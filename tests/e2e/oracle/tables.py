@@ -511,4 +511,6 @@ def make_table(seed: int, name: str) -> Json:
         made["ignore_path_parameters_in_path_matching"] = True
     if maker.chance(0.1):
         made["validate_clusters"] = False
+    if maker.chance(0.1):
+        made["max_direct_response_body_size_bytes"] = maker.rng.choice((1000, 8192))
     return made

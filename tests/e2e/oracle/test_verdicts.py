@@ -43,7 +43,58 @@ def virtual_hosts(*names: str, domain: str) -> dict[str, Any]:
     )
 
 
+def direct(length: int, most: int | None = None) -> dict[str, Any]:
+    """A route configuration that answers with so many bytes itself."""
+    limit = {} if most is None else {"max_direct_response_body_size_bytes": most}
+    host = build.virtual_host("v", build.route(respond=(200, "x" * length)))
+    return build.route_config("r", host, **limit)
+
+
+def chain(*filters: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    made = build.listener("l", routes("*"), address="127.0.0.1:0")
+    return made | {"filter_chains": [{"filters": list(filters), **fields}]}
+
+
+def chainless(**fields: Any) -> dict[str, Any]:
+    made = build.listener("l", routes("*"), address="127.0.0.1:0")
+    return {key: value for key, value in made.items() if key != "filter_chains"} | fields
+
+
+def tcp(**fields: Any) -> dict[str, Any]:
+    kind = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
+    return {"name": "tcp", "typed_config": build.any_of(kind, {"stat_prefix": "x", **fields})}
+
+
+def shares(**fields: Any) -> dict[str, Any]:
+    return chain(tcp(weighted_clusters={"clusters": [fields]}))
+
+
+def balanced(**fields: Any) -> dict[str, Any]:
+    return build.cluster("c", ["10.0.0.1:80"], **fields)
+
+
+def by_policy(name: str, **fields: Any) -> dict[str, Any]:
+    held = {
+        "name": "x",
+        "typed_config": build.any_of(f"envoy.extensions.load_balancing_policies.{name}", fields),
+    }
+    return balanced(load_balancing_policy={"policies": [{"typed_extension_config": held}]})
+
+
+def maglev(size: int, **fields: Any) -> dict[str, Any]:
+    return balanced(maglev_lb_config={"table_size": size}, **{"lb_policy": "MAGLEV", **fields})
+
+
+def ring(policy: str = "RING_HASH", **fields: Any) -> dict[str, Any]:
+    return balanced(
+        lb_policy=policy, ring_hash_lb_config={f"{name}_ring_size": size for name, size in fields.items()}
+    )
+
+
 ROUTER = dict(build.ROUTER)
+MANAGER: dict[str, Any] = build.listener("l", routes("*"))["filter_chains"][0]["filters"][0]
+NAMED = {"transport_socket": {"name": "envoy.transport_sockets.tls"}}
+MOST_OF_A_RING = 8 * 1024 * 1024
 #: Whether Envoy takes it.
 OTHERS = {
     "the router": (listener(ROUTER), True),
@@ -96,6 +147,58 @@ OTHERS = {
             "r", build.virtual_host("v", build.route(cluster="none")), validate_clusters=False
         ),
         True,
+    ),
+    "a manager without a prefix of statistics": (
+        build.listener("l", routes("*"), address="127.0.0.1:0", manager={"stat_prefix": ""}),
+        False,
+    ),
+    "TCP": (chain(tcp(cluster="c")), True),
+    "TCP without a prefix of statistics": (chain(tcp(cluster="c", stat_prefix="")), False),
+    "TCP to an empty name": (chain(tcp(cluster="")), True),
+    "TCP to nowhere": (chain(tcp()), False),
+    "TCP to shares": (shares(name="c", weight=1), True),
+    "TCP to no shares": (chain(tcp(weighted_clusters={})), False),
+    "TCP to a share without a name": (shares(weight=1), False),
+    "TCP to a share without a weight": (shares(name="c"), False),
+    "a chain without filters": (chain(), True),
+    "a manager that is not the last": (chain(MANAGER, tcp(cluster="c")), False),
+    "a manager behind another": (chain(MANAGER, MANAGER), False),
+    "a manager behind TCP": (chain(tcp(cluster="c"), MANAGER), False),
+    "a chain whose socket is only named": (chain(MANAGER, **NAMED), False),
+    "no chain": (chainless(), False),
+    "no chain but the default": (chainless(default_filter_chain={"filters": [MANAGER]}), True),
+    "no chain, for inbound traffic": (chainless(traffic_direction="INBOUND"), False),
+    "a body that is just short enough": (direct(4096), True),
+    "a body that is too long": (direct(4097), False),
+    "a body that is longer than the configuration allows": (direct(11, 10), False),
+    "a body that the configuration allows": (direct(5000, 8192), True),
+    "a body where the configuration allows 0": (direct(5000, 0), True),
+    "a cluster whose socket is only named": (balanced(**NAMED), False),
+    "a cluster with a match whose socket is only named": (
+        balanced(transport_socket_matches=[{"name": "a", **NAMED}]),
+        False,
+    ),
+    "a table of a prime size": (maglev(5), True),
+    "a table of another size": (maglev(65536), False),
+    "a table of no size": (maglev(0), False),
+    "a table of another size that is not used": (maglev(4, lb_policy="ROUND_ROBIN"), True),
+    "the greatest table": (maglev(5_000_011), True),
+    "too great a table": (maglev(5_000_077), False),
+    "too great a table that is not used": (maglev(5_000_077, lb_policy="ROUND_ROBIN"), False),
+    "a policy's table of a prime size": (by_policy("maglev.v3.Maglev", table_size=5), True),
+    "a policy's table of another size": (by_policy("maglev.v3.Maglev", table_size=4), False),
+    "a ring": (ring(minimum=5, maximum=10), True),
+    "a ring of no size": (ring(minimum=0, maximum=0), True),
+    "a ring that ends before it starts": (ring(minimum=10, maximum=5), False),
+    "a ring that is smaller than the default": (ring(maximum=5), False),
+    "a ring that is not used": (ring("ROUND_ROBIN", minimum=10, maximum=5), True),
+    "the greatest ring": (ring(minimum=MOST_OF_A_RING), True),
+    "too great a ring": (ring(minimum=MOST_OF_A_RING + 1), False),
+    "too great a ring that is not used": (ring("ROUND_ROBIN", maximum=MOST_OF_A_RING + 1), False),
+    "a policy's ring": (by_policy("ring_hash.v3.RingHash", minimum_ring_size=0), True),
+    "a policy's ring that is smaller than the default": (
+        by_policy("ring_hash.v3.RingHash", maximum_ring_size=5),
+        False,
     ),
     "a path of one character": (
         build.route_config(

@@ -354,7 +354,12 @@ class TestTls:
     def test_another_socket_closes_the_cluster(self):
         other = {"name": "x", "typed_config": {"@type": "type.googleapis.com/google.protobuf.Empty"}}
         assert "google.protobuf.Empty" in good(made(transport_socket=other)).tls.unsupported
-        assert good(made(transport_socket={"name": "envoy.transport_sockets.starttls"})).tls.unsupported
+
+    def test_a_socket_that_only_its_name_tells(self):
+        named = made(transport_socket={"name": "envoy.transport_sockets.starttls"})
+        assert decode.cluster(raw(named)).problems == ("transport_socket.typed_config: is missing",)
+        assert decode.cluster(raw(named), "target").value.tls.unsupported
+        assert good(made(transport_socket={"name": "envoy.transport_sockets.raw_buffer"})).tls is None
 
     def test_plain_text(self):
         assert good(made(transport_socket={"name": "r", "typed_config": {"@type": RAW}})).tls is None

@@ -531,7 +531,8 @@ class TestFilters:
 
 class TestChains:
     def tcp(self, **fields):
-        return typed("type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", **fields)
+        kind = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
+        return typed(kind, stat_prefix="x", **fields)
 
     def test_match_and_default(self):
         resource = build.listener("l", ROUTES)
@@ -548,6 +549,14 @@ class TestChains:
         assert first.name == "first"
         assert first.match == ChainMatch(80, ("10.0.0.0/8",), "raw_buffer", ("http/1.1",), ("a",))
         assert (last.http, last.tcp_cluster) == (None, "pass")
+
+    def test_tcp_that_leads_nowhere(self):
+        resource = build.listener("l", "r")
+        resource["filter_chains"] = [{"filters": [self.tcp(cluster="")]}]
+        assert good(resource).chains[0].tcp_cluster == ""
+        assert ignored(resource) == {
+            "filter_chains[0].filters[0].typed_config.cluster": "it is empty: connections lead nowhere"
+        }
 
     def test_weighted_tcp(self):
         clusters = {"clusters": [{"name": "a", "weight": 1}, {"name": "b", "weight": 2}]}

@@ -27,18 +27,18 @@ def _limits_streams(message: Any) -> bool:
 ROUTE = {
     f"{_ROUTE}RouteConfiguration": rules(
         honoured=f"name virtual_hosts {_EDITS} most_specific_header_mutations_wins ignore_port_in_host_matching"
-        " ignore_path_parameters_in_path_matching validate_clusters",
+        " ignore_path_parameters_in_path_matching validate_clusters max_direct_response_body_size_bytes",
         carried="request_mirror_policies",
         rejected="vhds vhost_header",
         reported="internal_only_headers typed_per_filter_config",
-        void="metadata max_direct_response_body_size_bytes cluster_specifier_plugins",
+        void="metadata cluster_specifier_plugins",
         notes={
             "validate_clusters": "of a file: whether a cluster that it names must be in it",
             "vhds": "virtual hosts on demand come with delta xDS",
             "vhost_header": "virtual hosts chosen by another header than the host",
             "typed_per_filter_config": _FILTERS,
             "cluster_specifier_plugins": "a route that uses one is left out and reported",
-            "max_direct_response_body_size_bytes": "a body arrives inline and is sent as it is",
+            "max_direct_response_body_size_bytes": "a greater body refuses the resource, as in Envoy; gRPC's view has no limit",
         },
     ),
     f"{_ROUTE}VirtualHost": rules(
