@@ -13,7 +13,8 @@ import meshlib
 from meshlib.testing import build
 from meshlib.testing.control_plane import ControlPlane
 from meshlib.testing.upstream import Upstream
-from tests.e2e.test_bad_input import eventually, source
+from tests.e2e.test_bad_input import source
+from tests.support.watch import until
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -77,11 +78,13 @@ def test_a_refused_listener_is_closed_and_its_host_goes_no_other_way(guard, by_n
             assert upstream.requests_total == 0
 
             control_plane.update(build.listener("l", "r" if by_name else made, address=HERE))
-            assert eventually(lambda: client.get(f"http://{HERE}/").status_code == 200)
+            assert until(mesh, lambda: client.get(f"http://{HERE}/").status_code == 200)
             assert source(mesh).rejected == ()
 
+            seen = len(control_plane.requests)
             control_plane.update(listener)  # refused: the last good state serves, as ever
-            assert eventually(lambda: source(mesh).rejected)
+            control_plane.wait_for_nack("listener", after=seen)
+            assert source(mesh).rejected
             assert statuses(client, "/") == [200]
 
 
@@ -112,7 +115,8 @@ def test_a_target_with_a_guard_is_closed_too():
             meshlib.Client(mesh=mesh) as client,
         ):
             assert client.get("http://shop.test/").status_code == 403
-            assert eventually(lambda: source(mesh).rejected)
+            control_plane.wait_for_nack("listener")
+            assert source(mesh).rejected
             assert upstream.requests_total == 0
 
 
