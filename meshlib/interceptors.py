@@ -121,7 +121,8 @@ def _all_classes(kind: type) -> Iterator[type]:
     seen: set[type] = set()
     while pending:
         found: type
-        for found in pending.pop().__subclasses__():
+        # Not its method: that of ``type`` itself, which is a class too, wants an argument.
+        for found in type.__subclasses__(pending.pop()):
             if found not in seen:
                 seen.add(found)
                 pending.append(found)
