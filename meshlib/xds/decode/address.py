@@ -9,11 +9,12 @@ from meshlib.model.hosts import ipv6_host
 from meshlib.xds.decode.report import Report, join
 from meshlib.xds.schema import WireMessage
 
-__all__ = ["cidr", "named", "numeric"]
+__all__ = ["UDP", "cidr", "named", "numeric"]
 
 _MAX_PORT = 65535
 _MAX_NAME = 255
-_UDP = 1
+#: ``SocketAddress.Protocol``.
+UDP = 1
 
 
 def numeric(
@@ -51,7 +52,7 @@ def named(
             report.problem(path, "one of socket_address and pipe must be set")
         return None
     held, path = message.socket_address, join(path, "socket_address")
-    if held.protocol == _UDP:
+    if held.protocol == UDP:
         report.stricter(join(path, "protocol"), "UDP is not supported", "calls go over TCP")
     host, port = str(held.address), int(held.port_value)
     if held.WhichOneof("port_specifier") is None:

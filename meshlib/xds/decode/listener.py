@@ -25,7 +25,7 @@ from meshlib.model.listener import (
     Underscores,
 )
 from meshlib.model.route import RouteConfiguration
-from meshlib.xds.decode.address import cidr, numeric
+from meshlib.xds.decode.address import UDP, cidr, numeric
 from meshlib.xds.decode.cluster import config_source
 from meshlib.xds.decode.filters import GUARDS_HERE, http_filters, label
 from meshlib.xds.decode.guards import filter_type, is_guard
@@ -90,7 +90,12 @@ def listener(message: WireMessage, path: str, report: Report, view: str = "auto"
 
 
 def _needs_no_chains(message: WireMessage) -> bool:
-    return bool(message.HasField("api_listener") or message.HasField("udp_listener_config"))
+    """Whether it listens for what has no connections: filter chains are of connections."""
+    return bool(
+        message.HasField("api_listener")
+        or message.HasField("udp_listener_config")
+        or message.address.socket_address.protocol == UDP
+    )
 
 
 def _judge_matches(message: WireMessage, path: str, report: Report) -> None:

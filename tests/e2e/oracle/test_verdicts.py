@@ -33,6 +33,26 @@ CORS = {
 }
 
 
+UDP_PROXY = {
+    "name": "envoy.filters.udp_listener.udp_proxy",
+    "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig",
+        "stat_prefix": "s",
+        "matcher": {
+            "on_no_match": {
+                "action": {
+                    "name": "route",
+                    "typed_config": {
+                        "@type": "type.googleapis.com/envoy.extensions.filters.udp.udp_proxy.v3.Route",
+                        "cluster": "c",
+                    },
+                }
+            }
+        },
+    },
+}
+
+
 def listener(*filters: dict[str, Any]) -> dict[str, Any]:
     return build.listener("l", routes("*"), address="127.0.0.1:0", manager={"http_filters": list(filters)})
 
@@ -167,6 +187,13 @@ OTHERS = {
     "a chain whose socket is only named": (chain(MANAGER, **NAMED), False),
     "no chain": (chainless(), False),
     "no chain but the default": (chainless(default_filter_chain={"filters": [MANAGER]}), True),
+    "no chain, and datagrams": (
+        chainless(
+            address={"socket_address": {"protocol": "UDP", "address": "127.0.0.1", "port_value": 0}},
+            listener_filters=[UDP_PROXY],
+        ),
+        True,
+    ),
     "no chain, for inbound traffic": (chainless(traffic_direction="INBOUND"), False),
     "a body that is just short enough": (direct(4096), True),
     "a body that is too long": (direct(4097), False),
