@@ -76,6 +76,7 @@ class Mesh:
         self._observers: tuple[Callable[[Event], None], ...] = ()
         self._processes: PerProcess[Runtime] = PerProcess(self._make)
         self._lookout: Lookout | None = Lookout()
+        self._looking = Local(threading.RLock)  # guards finding out that telemetry is wanted, and making it
 
     @property
     def config(self) -> Config:
@@ -183,12 +184,18 @@ class Mesh:
         telemetry a look whether somebody does. Raises RuntimeError once closed.
         """
         lookout = self._lookout
-        if lookout is not None and lookout.look():
-            self._lookout = None
-            self._tell_telemetry()
+        if lookout is not None and lookout.possible():
+            self._tell_telemetry(lookout)
         return self._processes.get()
 
-    def _tell_telemetry(self) -> None:
+    def _tell_telemetry(self, lookout: Lookout) -> None:
+        """Where somebody wants it. First calls that come at once wait for it: none goes out untold."""
+        with self._looking.get():
+            if self._lookout is lookout and lookout.look():
+                self._make_telemetry()
+                self._lookout = None
+
+    def _make_telemetry(self) -> None:
         try:
             from meshlib.observe.otel import Telemetry
 

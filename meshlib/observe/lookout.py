@@ -48,6 +48,11 @@ class Lookout:
             if os.environ.get(variable):
                 _load(module)
 
+    @staticmethod
+    def possible() -> bool:
+        """Whether anything of OpenTelemetry is imported: all of it imports this."""
+        return "opentelemetry.context" in _modules
+
     def look(self) -> bool:
         """True once, when telemetry is wanted for the first time. Never raises."""
         context = _modules.get("opentelemetry.context")

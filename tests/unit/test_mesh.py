@@ -308,3 +308,40 @@ class TestObservers:
             assert "ConfigurationChanged" in heard
             assert made.explain("GET", "http://reviews/").via == "mesh"
         assert "observer failed" in caplog.text
+
+
+class TestTelemetry:
+    def test_first_calls_that_come_at_once_wait_for_it(self, monkeypatch):
+        """Or the second would go out without a span, while the first still loads what makes them."""
+        contended = threading.Event()
+
+        class Telling:
+            """A lock that tells when a thread finds it taken."""
+
+            def __init__(self):
+                self._lock = threading.RLock()
+
+            def __enter__(self):
+                if not self._lock.acquire(blocking=False):
+                    contended.set()
+                    self._lock.acquire()
+
+            def __exit__(self, *exception):
+                self._lock.release()
+
+        lock, made, seen = Telling(), [], []
+        with meshlib.Mesh({}) as mesh:
+            monkeypatch.setattr(mesh._looking, "get", lambda: lock)
+            monkeypatch.setattr(mesh._lookout, "look", lambda: True)
+            monkeypatch.setattr(type(mesh._lookout), "possible", staticmethod(lambda: True))
+
+            def make():
+                second.start()
+                assert contended.wait(10)
+                made.append("telemetry")
+
+            monkeypatch.setattr(mesh, "_make_telemetry", make)
+            second = threading.Thread(target=lambda: (mesh._runtime(), seen.extend(made)))
+            mesh._runtime()
+            second.join()
+        assert made == seen == ["telemetry"]
