@@ -1,0 +1,136 @@
+"""The bounds of one attempt: how long each of its operations may take, and whether a byte of the request may have left.
+
+Two kinds of time bound an operation: the attempt's deadline, which the mesh and the application set for the whole, and the
+host library's own timeouts, of which each bounds one operation of its kind (``connect``, ``read``, ``write``, ``pool``). The
+nearer one holds, and is looked up at the moment of the operation.
+
+An attempt that finds no connection ready is pending until one is connected for it, whether it waits for another's or opens
+its own: so Envoy counts ``max_pending_requests`` (measured with 1.40).
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from meshlib.errors import Overloaded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from meshlib.core.upstream import Connections
+    from meshlib.runtime.clock import Clock
+
+__all__ = ["Bounds"]
+
+_NO_TIMEOUTS: Mapping[str, float | None] = {}
+#: What a deadline may still lack, in seconds, when a wait that was bounded by it is over: timers are that exact.
+_ROUNDING = 0.001
+
+
+class Bounds:
+    """One attempt's. Not thread-safe.
+
+    Args:
+        clock: Time, of the mesh.
+        deadline: Absolute, on ``clock``; None: there is none.
+        timeouts: The host library's, by ``connect``, ``read``, ``write``, ``pool``, in seconds. They are in the system's time,
+            also where ``clock`` is virtual.
+        connect: The cluster's connect timeout in seconds: holds beside the host library's.
+
+    Attributes:
+        sent: A byte of the request may have left.
+        expired: After a timeout: it was the deadline's.
+        alarmed: On a virtual clock and with a deadline: no seconds stand for it, and whoever blocks does so within
+            :meth:`ringing`.
+    """
+
+    __slots__ = (
+        "_connect",
+        "_now",
+        "_pending",
+        "_timeouts",
+        "alarmed",
+        "clock",
+        "deadline",
+        "expired",
+        "sent",
+    )
+
+    def __init__(
+        self,
+        clock: Clock,
+        deadline: float | None = None,
+        timeouts: Mapping[str, float | None] = _NO_TIMEOUTS,
+        connect: float | None = None,
+    ) -> None:
+        self.clock = clock
+        self._now = clock.now
+        self.deadline = deadline
+        self.alarmed = deadline is not None and clock.virtual
+        self._timeouts = timeouts
+        self._connect = connect
+        self._pending: Connections | None = None
+        self.sent = False
+        self.expired = False
+
+    def left(self, name: str) -> float | None:
+        """Seconds that an operation of that kind may take now, or None for no bound. Raises TimeoutError where the deadline
+        is over.
+        """
+        seconds = self._timeouts.get(name)
+        if name == "connect" and self._connect is not None and (seconds is None or self._connect < seconds):
+            seconds = self._connect
+        deadline = self.deadline
+        if deadline is None:
+            return seconds
+        left = deadline - self._now()
+        if left <= 0:
+            self.expired = True
+            raise TimeoutError("the deadline is over")
+        if not self.alarmed and (seconds is None or left < seconds):
+            return left
+        return seconds
+
+    def timed_out(self) -> None:
+        """An operation's time was over: note whether that was the deadline's doing."""
+        if self.deadline is not None and self._now() >= self.deadline - _ROUNDING:
+            self.expired = True
+
+    @contextmanager
+    def ringing(self, stop: Callable[[], object]) -> Iterator[None]:
+        """Where :attr:`alarmed`: ``stop`` ends what blocks inside, from another thread, once the deadline is over. Raises
+        TimeoutError then. Elsewhere it does nothing.
+        """
+        if not self.alarmed:
+            yield
+            return
+        assert self.deadline is not None
+        rung: list[bool] = []
+
+        def ring() -> None:
+            rung.append(True)
+            stop()
+
+        cancel = self.clock.alarm(self.deadline - self._now(), ring)
+        try:
+            yield
+        finally:
+            cancel()
+            if rung:
+                self.expired = True
+                raise TimeoutError("the deadline is over")
+
+    def begin_pending(self, limits: Connections) -> None:
+        """No connection is ready for it: it is counted until ``end_pending``, once. Raises Overloaded at the limit."""
+        if self._pending is not None:
+            return
+        if not limits.begin_pending():
+            raise Overloaded("max_pending: too many calls wait for a connection already")
+        self._pending = limits
+
+    def end_pending(self) -> None:
+        """It is connected, or given up."""
+        limits, self._pending = self._pending, None
+        if limits is not None:
+            limits.end_pending()
