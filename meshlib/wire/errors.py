@@ -4,6 +4,7 @@ WireError
 ├── ConnectError           not connected: no byte of the request can have left
 │   └── ConnectTimeout
 ├── ReadError              the connection broke, or the peer ended it, before the response was whole
+│   ├── Disconnected       the peer ended it, without an error of the network's
 │   └── ReadTimeout
 ├── WriteError             it broke while the request was sent
 │   └── WriteTimeout
@@ -18,6 +19,7 @@ from __future__ import annotations
 __all__ = [
     "ConnectError",
     "ConnectTimeout",
+    "Disconnected",
     "LocalProtocolError",
     "ReadError",
     "ReadTimeout",
@@ -44,6 +46,10 @@ class ConnectTimeout(ConnectError):
 
 class ReadError(WireError):
     """The connection broke before the response was whole."""
+
+
+class Disconnected(ReadError):
+    """The peer closed its half before the response was whole, or before it began."""
 
 
 class ReadTimeout(ReadError):
