@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         UnavailableError,
         UnknownService,
     )
+    from meshlib.hosts.info import call_info
     from meshlib.mesh import Mesh, default
     from meshlib.model.call import Attempt, CallInfo, CallOptions, Decision, Response
     from meshlib.model.policy import RetryBudget, RetryPolicy
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
         SourceStatus,
         Status,
     )
-    from meshlib.transports.info import call_info
 
 __version__ = "0.1.0.dev0"
 
@@ -116,7 +116,7 @@ _HOMES = {
         "ClusterStatus", "EndpointStatus", "Ignored", "ProcessStatus", "Rejected", "SidecarStatus", "SourceStatus",
         "Status",
     ),
-    "meshlib.transports.info": ("call_info",),
+    "meshlib.hosts.info": ("call_info",),
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 #: Of themselves names of the package, but not of `from meshlib import *`, where they would hide the libraries of their names.

@@ -12,13 +12,13 @@ from meshlib.core.plan import Plan
 from meshlib.core.trace import broken
 from meshlib.deadlines import current_deadline
 from meshlib.errors import DeadlineExceeded, NotReady, TransportFailed
+from meshlib.hosts.info import attach
 from meshlib.inbound import carry
 from meshlib.model.call import CallInfo, CallOptions, Outcome, OutcomeKind, Response
 from meshlib.model.events import AttemptEnded, AttemptStarted
+from meshlib.runtime.signal import Signal, bound, later
 from meshlib.transports.face import Why, direct_info, next_key
-from meshlib.transports.info import attach
 from meshlib.transports.request import retry_of
-from meshlib.transports.signal import Signal, bound, later
 from meshlib_aiohttp.failures import OUTCOMES, is_outcome, join, made, outcome_of
 from meshlib_aiohttp.lanes import LEG, Leg, lanes_of
 from meshlib_aiohttp.messages import (

@@ -12,11 +12,11 @@ import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
 from meshlib.core.effects import Finish, Pass, Reply, Send, Wait
+from meshlib.hosts.info import attach
 from meshlib.interceptors import CallPath
 from meshlib.mesh import runtime_of
 from meshlib.model.call import CallOptions, Outcome, OutcomeKind
-from meshlib.transports.info import attach
-from meshlib.transports.signal import bound
+from meshlib.runtime.signal import bound
 from meshlib_aiohttp.calls import Performance, known, refusal
 from meshlib_aiohttp.failures import OUTCOMES, is_outcome
 from meshlib_aiohttp.lanes import LEG, canned, lanes_of

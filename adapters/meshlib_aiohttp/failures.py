@@ -58,7 +58,7 @@ def is_outcome(error: BaseException) -> bool:
 def outcome_of(error: BaseException, *, dialed: bool, sent: bool, seconds: float) -> Outcome:
     """What an error means to a plan. ``dialed``: connecting had begun; before that, the endpoint is not to blame."""
     if isinstance(error, Overloaded) or (isinstance(error, aiohttp.ConnectionTimeoutError) and not dialed):
-        kind = OutcomeKind.REFUSED
+        kind = OutcomeKind.OVERFLOW
     elif isinstance(
         error,
         aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.ServerFingerprintMismatch,

@@ -10,8 +10,8 @@ import requests
 from requests.adapters import DEFAULT_POOLBLOCK, DEFAULT_POOLSIZE, DEFAULT_RETRIES, HTTPAdapter
 from urllib3.exceptions import EmptyPoolError
 
+from meshlib.hosts.info import attach
 from meshlib.mesh import only_by_name, runtime_of
-from meshlib.transports.info import attach
 from meshlib_requests.answers import HTTPResponse, Response
 from meshlib_requests.failures import failure_of, join
 from meshlib_requests.fronts import adopt, let_go, notice_proxy

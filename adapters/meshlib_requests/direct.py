@@ -8,10 +8,10 @@ from urllib3 import exceptions
 from urllib3.util import Timeout
 
 from meshlib.errors import DeadlineExceeded
+from meshlib.hosts.info import attach
 from meshlib.model.call import Outcome, OutcomeKind
 from meshlib.model.events import AttemptEnded, AttemptStarted
 from meshlib.transports.face import Why, direct_info, next_key
-from meshlib.transports.info import attach
 from meshlib_requests.failures import Failure, join, made
 
 if TYPE_CHECKING:

@@ -124,7 +124,7 @@ def outcome_of(error: BaseException, attempt: Attempt, seconds: float) -> Outcom
 
 def _kind(error: BaseException, attempt: Attempt) -> OutcomeKind:
     if not isinstance(error, exceptions.HTTPError):  # no connection was to be had
-        return OutcomeKind.TIMEOUT if attempt.expired else OutcomeKind.REFUSED
+        return OutcomeKind.NO_TIME if attempt.expired else OutcomeKind.OVERFLOW
     if isinstance(error, exceptions.ConnectTimeoutError):
         return OutcomeKind.CONNECT
     if not attempt.sent and isinstance(error, exceptions.SSLError | exceptions.TimeoutError):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from meshlib.errors import MeshError
-from meshlib.transports.info import call_info
+from meshlib.hosts.info import call_info
 
 if TYPE_CHECKING:
     from meshlib.cli.demo_stage import Stage

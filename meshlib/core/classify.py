@@ -3,7 +3,8 @@
 Theory. Everything below the attempt reads one verdict: the breaker whether it was good, outlier detection which HTTP
 status it counts as. The table is Envoy's router's: a status stands for itself, of which 5xx is bad; whatever happened
 without a status counts as the answer that Envoy would have given in its place (503 for a connection that failed or
-broke, 504 for time that ran out) and is of local origin. A cancelled attempt says nothing of the host.
+broke, 502 for bytes that are no response, 504 for time that ran out) and is of local origin. An attempt that its caller
+cancelled, or that a limit or a wait of our own ended, says nothing of the host.
 """
 
 from __future__ import annotations
@@ -45,7 +46,10 @@ _LOCAL = {
     OutcomeKind.RESET: Verdict(False, 503, True),
     OutcomeKind.REFUSED: Verdict(False, 503, True),
     OutcomeKind.TIMEOUT: Verdict(False, 504, True),
+    OutcomeKind.PROTOCOL: Verdict(False, 502, True),
     OutcomeKind.CANCELLED: CANCELLED,
+    OutcomeKind.OVERFLOW: CANCELLED,
+    OutcomeKind.NO_TIME: CANCELLED,
 }
 #: Values are shared: a call makes none.
 _ANSWERED = {status: Verdict(not 500 <= status <= 599, status) for status in range(100, 600)}

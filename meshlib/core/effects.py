@@ -1,21 +1,38 @@
-"""What goes into a call plan and what it asks for."""
+"""What goes into a call, what its plan asks for, and what its exchange asks of the loop."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from meshlib.core.attempt import Send
 
 if TYPE_CHECKING:
     from meshlib.core.endpoint import LiveEndpoint
     from meshlib.core.resolution import Resolution
+    from meshlib.core.resolve import View
     from meshlib.core.upstream import Upstream
     from meshlib.errors import MeshError
-    from meshlib.model.call import Head, Outcome, Response
+    from meshlib.model.call import CallInfo, Head, Outcome, Response
     from meshlib.model.events import Event
     from meshlib.model.policy import RetryPolicy
 
-__all__ = ["Call", "Effect", "Env", "Finish", "Pass", "Reply", "Send", "Sleep", "Wait"]
+__all__ = [
+    "Call",
+    "Deliver",
+    "Direct",
+    "Effect",
+    "Env",
+    "Fail",
+    "Finish",
+    "Pass",
+    "Reply",
+    "Send",
+    "Sleep",
+    "Step",
+    "Wait",
+]
 
 
 @dataclass(slots=True)
@@ -42,7 +59,9 @@ class Call:
     where neither the call nor the mesh orders any, since the host library was told to make them; ``wait``: how many seconds the
     call may wait for endpoints that are not known yet; ``replayable``: whether the body can be sent again; ``counted``:
     each attempt says its number, also where the virtual host does not order that; ``tried``: endpoints that an earlier
-    plan of the same call has tried, where the host library has retries of its own.
+    plan of the same call has tried, where the host library has retries of its own; ``url``: as the application wrote it, or
+    what gives it, for observers; ``timeouts``: the host library's (see :class:`meshlib.pools.bounds.Bounds`), and whether they
+    are only its ``defaults``, which give way to what the mesh orders.
     """
 
     resolution: Resolution
@@ -58,20 +77,9 @@ class Call:
     wait: float = 0.0
     counted: bool = False
     tried: tuple[LiveEndpoint, ...] = ()
-
-
-@dataclass(slots=True)
-class Send:
-    """Send ``head`` to ``endpoint`` now. ``deadline`` (absolute) bounds the attempt until its body is read;
-    ``connect_timeout`` in seconds. ``endpoint`` is held until the plan is told how the attempt ended.
-    """
-
-    number: int
-    endpoint: LiveEndpoint
-    head: Head
-    deadline: float | None
-    connect_timeout: float | None
-    upstream: Upstream
+    url: str | Callable[[], str] = ""
+    timeouts: Mapping[str, float | None] = field(default_factory=dict)
+    defaults: bool = False
 
 
 @dataclass(slots=True)
@@ -83,16 +91,18 @@ class Sleep:
 
 @dataclass(slots=True)
 class Wait:
-    """Wait until the configuration changes, or until the absolute time ``until``; then ``woke``."""
+    """Wait until the absolute time ``until``, or for a configuration that is ``ready``; then ``woke``."""
 
     until: float
+    ready: Callable[[View], bool] = field(default=bool, compare=False)
 
 
 @dataclass(slots=True)
 class Reply:
-    """The configuration orders this response."""
+    """The configuration orders this response, or a failure is told as one."""
 
     response: Response
+    info: CallInfo | None = None
 
 
 @dataclass(slots=True)
@@ -115,4 +125,55 @@ class Finish:
     response: Response | None = None
 
 
+#: What a plan asks for.
 Effect = Send | Sleep | Wait | Reply | Pass | Finish
+
+
+class Direct:
+    """Call the URL as it is, by the host library's own means. ``head`` None: and as if meshlib were not there.
+
+    ``deadline`` is absolute. ``before``: the head's lines as the application gave them; what an observer made of them since is
+    to be sent. ``peer``: who answered.
+    """
+
+    __slots__ = ("before", "began", "deadline", "head", "key", "number", "peer")
+
+    def __init__(self, head: Head | None, deadline: float | None, began: float = 0.0) -> None:
+        self.head = head
+        self.deadline = deadline
+        self.began = began
+        self.before: list[tuple[bytes, bytes]] | None = None
+        self.key = 0
+        self.number = 1
+        self.peer = ""
+
+    @property
+    def changes(self) -> tuple[set[bytes], list[tuple[bytes, bytes]]]:
+        """Names of lines that are to go, and lines that are to come or to be as they are here."""
+        before, head = self.before, self.head
+        if before is None or head is None:
+            return set(), []
+        after = head.headers.raw
+        return {name for name, _ in before} - {name for name, _ in after}, [
+            line for line in after if line not in before
+        ]
+
+
+class Deliver:
+    """The response at hand is the caller's."""
+
+    __slots__ = ()
+
+
+@dataclass(slots=True)
+class Fail:
+    """Raise: ``failure``, in words ``message``; None: the error of ``outcome`` as it is."""
+
+    failure: type[MeshError] | None
+    message: str
+    outcome: Outcome | None
+    info: CallInfo | None = None
+
+
+#: What an exchange asks of the loop.
+Step = Send | Direct | Sleep | Wait | Reply | Deliver | Fail

@@ -4,6 +4,7 @@ place.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,15 +18,20 @@ from meshlib.errors import (
     NoHealthyEndpoint,
     NotReady,
     Overloaded,
+    ProtocolError,
     TransportFailed,
     UnknownService,
 )
-from meshlib.model.call import CallInfo, OutcomeKind, Response
+from meshlib.model.call import Attempt, CallInfo, OutcomeKind, Response
 
 if TYPE_CHECKING:
     from meshlib.core.resolution import Resolution
+    from meshlib.model.call import Outcome
 
-__all__ = ["FAILURES", "REFUSALS", "after_retries", "not_made"]
+__all__ = ["FAILURES", "REFUSALS", "Words", "after_retries", "direct_info", "not_made"]
+
+#: Why a call went directly: in words, or what gives a trace's lines when they are asked for.
+Words = str | Callable[[], tuple[str, ...]]
 
 _TEXT = (("content-type", "text/plain"),)
 _OVERLOADED = (("x-envoy-overloaded", "true"), *_TEXT)
@@ -46,8 +52,11 @@ FAILURES: dict[OutcomeKind, tuple[type[MeshError], Response, str]] = {
     OutcomeKind.CONNECT: (ConnectFailed, Response(503, _TEXT, _RESET + b"remote connection failure"), "UF"),
     OutcomeKind.RESET: (TransportFailed, Response(503, _TEXT, _RESET + b"connection termination"), "UC"),
     OutcomeKind.REFUSED: (TransportFailed, Response(503, _TEXT, _RESET + b"remote refused stream"), "UR"),
+    OutcomeKind.PROTOCOL: (ProtocolError, Response(502, _TEXT, _RESET + b"protocol error"), "UPE"),
     OutcomeKind.TIMEOUT: (DeadlineExceeded, Response(504, _TEXT, b"upstream request timeout"), "UT"),
     OutcomeKind.CANCELLED: (TransportFailed, Response(503, _TEXT, _RESET + b"local reset"), "LR"),
+    OutcomeKind.OVERFLOW: REFUSALS[RefusalKind.MAX_REQUESTS],
+    OutcomeKind.NO_TIME: (DeadlineExceeded, Response(504, _TEXT, b"upstream request timeout"), "UT"),
 }
 
 
@@ -67,3 +76,12 @@ def not_made(resolution: Resolution, authority: str) -> tuple[Finish, CallInfo]:
         failure, via, body = NotReady, "mesh", b"not ready"
     end = Finish(None, failure, resolution.refusal(authority), Response(503, _TEXT, body))
     return end, CallInfo(via=via, lines=resolution.words)
+
+
+def direct_info(why: Words, outcome: Outcome, endpoint: str = "") -> CallInfo:
+    """The CallInfo of a call that went to the URL as it is."""
+    attempt = Attempt(1, endpoint, outcome.kind.word, outcome.status, outcome.sent, outcome.seconds)
+    lines = (why,) if isinstance(why, str) else why
+    return CallInfo(
+        via="direct", endpoint=endpoint, attempts=(attempt,), seconds=outcome.seconds, lines=lines
+    )

@@ -1,6 +1,6 @@
 """The call plan: one object per call, events in, effects out.
 
-Theory. A call is a small machine. A driver (``transports/drive.py``) starts it, does what the returned effect says and
+Theory. A call is a small machine. A loop (``hosts/run.py``, ``hosts/run_async.py``) starts it, does what the returned effect says and
 tells what became of it, until the effect is an end. The plan never does anything itself: it does no I/O, keeps no clock
 and draws no randomness of its own, so that sync and async calls share it and a test needs neither socket nor sleep.
 
@@ -10,6 +10,9 @@ and draws no randomness of its own, so that sync and async calls share it and a 
           ├─► Pass             the route goes to a pass-through cluster: the transport calls the URL as it is
           └─► Finish           an end: the last outcome, or a failure
     Sleep ──woke──► Send, Finish
+
+Attempts are kept by number, each with what it holds (``core/attempt.py``). ``woke`` while one is in flight begins another
+beside it; the first whose outcome ends the call is the answer, and the others are given up when the call closes.
 
 The stages, in their order, and why each stands where it does:
 
@@ -33,18 +36,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from meshlib.core.answers import own_answer
+from meshlib.core.attempt import BLAMELESS
 from meshlib.core.effects import Call, Effect, Env, Finish, Pass, Reply, Send, Sleep, Wait
 from meshlib.core.endpoint import LiveEndpoint
 from meshlib.core.failures import FAILURES, REFUSALS, after_retries
 from meshlib.core.retry import Retries, may_matter
 from meshlib.core.rewrite import ResponseContext
 from meshlib.core.trace import broken, ending, failed, render
-from meshlib.core.upstream import Pick, PickContext, Refusal, RefusalKind, RetryPermit, Upstream
-from meshlib.errors import (
-    DeadlineExceeded,
-    NoHealthyEndpoint,
-    Overloaded,
-)
+from meshlib.core.upstream import PickContext, Refusal, RefusalKind, RetryPermit, Upstream
+from meshlib.errors import DeadlineExceeded, NoHealthyEndpoint
 from meshlib.model.call import Attempt, CallInfo, Head, Outcome, OutcomeKind, Response
 from meshlib.model.cluster import Discovery
 from meshlib.model.events import CallEnded, RetryScheduled
@@ -92,23 +92,22 @@ class Plan:
     """
 
     __slots__ = (
+        "_answered",
         "_attempts",
         "_call",
         "_closed",
         "_deadline",
         "_endings",
         "_env",
+        "_flight",
         "_last",
         "_limit",
         "_limit_seconds",
         "_match",
         "_per_try",
         "_permit",
-        "_pick",
         "_policy",
         "_retries",
-        "_sent",
-        "_sent_at",
         "_status",
         "_template",
         "_tried",
@@ -122,14 +121,15 @@ class Plan:
     def __init__(self, call: Call, env: Env) -> None:
         self._call = call
         self._env = env
-        self._attempts: list[Attempt] = []
-        self._endings: list[str] = []  # of each attempt, why it failed
+        self._attempts: list[Attempt] = []  # that are over, by their numbers' order
+        self._endings: list[str] = []  # of each of these, why it failed
+        self._flight: dict[int, Send] = {}  # by number: of which nothing was heard yet
+        self._answered: Send | None = None  # whose response the caller reads
         self._tried: tuple[LiveEndpoint, ...] = call.tried
         self._match: Match | None = None
         self._weight: ClusterWeight | None = None
         self._upstream: Upstream | None = None
         self._template: Head | None = None
-        self._pick: Pick | None = None
         self._permit: RetryPermit | None = None
         self._policy: RetryPolicy | None = None
         self._retries: Retries | None = None
@@ -142,8 +142,6 @@ class Plan:
         self._closed = False
         self.cluster = ""
         self.started = 0.0
-        self._sent_at = 0.0
-        self._sent: Head | None = None
         self._status = 0
 
     # --- events ---------------------------------------------------------------------------------------------------
@@ -169,47 +167,47 @@ class Plan:
         self._time_limits(match.route.action, now)
         return self._reach(match, now)
 
-    def outcome(self, outcome: Outcome, now: float) -> Effect:
-        """The attempt's head arrived, or it failed."""
-        pick, retries = self._pick, self._retries
-        assert pick is not None
+    def outcome(self, outcome: Outcome, now: float, number: int = 0) -> Effect:
+        """The head of an attempt arrived, or it failed. ``number``: which; 0 for the only one in flight."""
+        attempt = self._landed(number)
+        retries = self._retries
         if retries is None and self._policy is not None and may_matter(self._policy, outcome):
             retries = self._retries = self._retries_of(self._policy)
-        number = len(self._attempts) + 1
         # The call's own time is over: that is the call's end, whatever the last read reported (RT-06).
         late = self._deadline is not None and now >= self._deadline and outcome.kind is not OutcomeKind.OK
-        # A local limit says nothing of the host, and is not retried, as in Envoy (its overflow).
-        overloaded = isinstance(outcome.error, Overloaded)
-        pick.report(Outcome(OutcomeKind.CANCELLED) if overloaded else outcome, now)
+        # A limit of our own is not retried, as in Envoy (its overflow).
+        blameless = outcome.kind in BLAMELESS
+        attempt.pick.report(outcome, now)
         decision = None
-        if retries is not None and not late and not overloaded:
-            decision = retries.after(outcome, now, self._sent_at)
-        self._record(number, outcome, retried=decision is not None)
-        if self._permit is not None:
-            self._permit.release()
-            self._permit = None
+        if retries is not None and not late and not blameless:
+            decision = retries.after(outcome, now, attempt.began)
+        self._record(attempt, outcome, retried=decision is not None)
+        attempt.end_retry()
         if decision is not None:
-            effect = self._retry(outcome, decision.delay, decision.reason, now)
+            effect = self._retry(attempt, outcome, decision.delay, decision.reason, now)
             if effect is not None:
                 return effect
         elif retries is not None and retries.why:
             self._words.append(f"no retry: {retries.why}")
+        self._answered = attempt
         if late:
             return self._out_of_time(outcome)
         return self._finish(outcome)
 
     def woke(self, now: float) -> Effect:
-        """A ``Sleep`` or ``Wait`` is over."""
-        if self._attempts:
+        """A ``Sleep`` or ``Wait`` is over, or another attempt is to be made beside one in flight."""
+        if self._attempts or self._flight:
             return self._send(now)
         assert self._match is not None
         return self._reach(self._match, now)
 
     def cancel(self, outcome: Outcome, now: float) -> None:
-        """The caller gave up while an attempt or a sleep was under way: everything held is released."""
-        if self._pick is not None:
-            self._pick.report(outcome, now)
-            self._record(len(self._attempts) + 1, outcome, retried=False)
+        """The caller gave up, whatever was under way: everything held is released."""
+        for number in tuple(self._flight):
+            attempt = self._landed(number)
+            attempt.pick.report(outcome, now)
+            self._record(attempt, outcome, retried=False)
+            attempt.release(now)
         self.close(now)
 
     def close(self, now: float, failure: Outcome | None = None) -> None:
@@ -219,8 +217,10 @@ class Plan:
         self._closed = True
         if failure is not None and self._attempts:
             self._words.append(broken(failure, self._attempts[-1].endpoint))
-        if self._pick is not None:
-            self._pick.release(now, failure)
+        if self._answered is not None:
+            self._answered.release(now, failure)
+        for attempt in self._flight.values():
+            attempt.release(now)
         if self._permit is not None:
             self._permit.release()
         if self._env.emit is not None:
@@ -303,25 +303,20 @@ class Plan:
         assert match is not None
         if self._deadline is not None and now >= self._deadline:
             return self._out_of_time(None)
-        number = len(self._attempts) + 1
+        number = len(self._attempts) + len(self._flight) + 1
         picked = upstream.pick(PickContext(number, self._tried, self._hash(), self._call.head), now)
         if isinstance(picked, Refusal):
             return self._refused(picked, now)
-        self._pick = picked
-        self._sent_at = now
         endpoint = picked.endpoint
         self._tried = (*self._tried, endpoint)
         deadline = self._deadline
         if self._per_try is not None and (deadline is None or now + self._per_try < deadline):
             deadline = now + self._per_try
-        return Send(
-            number,
-            endpoint,
-            match.compiled.sent(self._head(match, number, endpoint, deadline, now)),
-            deadline,
-            upstream.cluster.connect_timeout,
-            upstream,
-        )
+        head = match.compiled.sent(self._head(match, number, endpoint, deadline, now))
+        permit, self._permit = self._permit, None
+        attempt = Send(number, picked, head, deadline=deadline, upstream=upstream, permit=permit, began=now)
+        self._flight[number] = attempt
+        return attempt
 
     def _head(
         self, match: Match, number: int, endpoint: LiveEndpoint, deadline: float | None, now: float
@@ -336,7 +331,6 @@ class Plan:
             head.headers.set(_EXPECTED_TIMEOUT, str(max(1, int((deadline - now) * 1000))))
         if match.virtual_host.include_attempt_count or self._call.counted:
             head.headers.set(_ATTEMPT_COUNT, str(number))
-        self._sent = head
         return head
 
     def _told(self, response: Response, flags: str) -> Response:
@@ -379,7 +373,7 @@ class Plan:
         failure, response, flags = REFUSALS[refusal.kind]
         return Finish(None, failure, refusal.detail, self._told(response, flags))
 
-    def _retry(self, outcome: Outcome, delay: float, reason: str, now: float) -> Effect | None:
+    def _retry(self, attempt: Send, outcome: Outcome, delay: float, reason: str, now: float) -> Effect | None:
         upstream, policy = self._upstream, self._policy
         assert upstream is not None
         if self._deadline is not None and now + delay >= self._deadline:
@@ -393,11 +387,10 @@ class Plan:
             return None
         self._permit = permit
         self._last = outcome
-        if self._pick is not None:
-            self._pick.release(now)
-            self._pick = None
+        attempt.release(now)
         if self._env.emit is not None:
-            self._env.emit(RetryScheduled(self.cluster, len(self._attempts) + 1, delay, reason))
+            number = len(self._attempts) + len(self._flight) + 1
+            self._env.emit(RetryScheduled(self.cluster, number, delay, reason))
         return Sleep(delay)
 
     # --- ends -----------------------------------------------------------------------------------------------------
@@ -407,8 +400,6 @@ class Plan:
             self._status = outcome.status or 0
             return Finish(outcome)
         failure, response, flags = FAILURES[outcome.kind]
-        if isinstance(outcome.error, Overloaded):
-            failure, response, flags = REFUSALS[RefusalKind.MAX_REQUESTS]
         message = f"{self.cluster}: {failed(self._endings[-1], self._attempts[-1])}"
         return Finish(outcome, failure, message, self._told(response, flags))
 
@@ -450,12 +441,12 @@ class Plan:
         """The response's header lines as the routes edit them, or None for no change."""
         if self._match is None or not self._match.compiled.edits_responses:
             return None
-        pick = self._pick
+        attempt = self._answered
         context = ResponseContext(
-            self._sent,
+            attempt.head if attempt is not None else None,
             status=self._status,
             cluster=self.cluster,
-            endpoint=pick.endpoint.name if pick is not None else "",
+            endpoint=attempt.endpoint.name if attempt is not None else "",
             attempts=len(self._attempts),
         )
         return self._match.compiled.response_edits(self._weight, headers, context)
@@ -487,12 +478,22 @@ class Plan:
             ),
         )
 
-    def _record(self, number: int, outcome: Outcome, *, retried: bool) -> None:
-        pick = self._pick
+    def _landed(self, number: int) -> Send:
+        """The attempt of that number, in flight no more."""
+        flight = self._flight
+        return flight.pop(number) if number else flight.popitem()[1]
+
+    def _record(self, attempt: Send, outcome: Outcome, *, retried: bool) -> None:
         if outcome.kind is not OutcomeKind.OK:
-            kind = outcome.kind.value
+            kind = outcome.kind.word
         else:
             kind = _STATUS if retried or (outcome.status or 0) >= 500 else _OK
-        name = pick.endpoint.name if pick is not None else ""
-        self._attempts.append(Attempt(number, name, kind, outcome.status, outcome.sent, outcome.seconds))
-        self._endings.append("" if outcome.status is not None else ending(outcome))
+        done = Attempt(
+            attempt.number, attempt.endpoint.name, kind, outcome.status, outcome.sent, outcome.seconds
+        )
+        # One that began later may be over earlier.
+        place = len(self._attempts)
+        while place and self._attempts[place - 1].number > attempt.number:
+            place -= 1
+        self._attempts.insert(place, done)
+        self._endings.insert(place, "" if outcome.status is not None else ending(outcome))

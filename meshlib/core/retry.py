@@ -20,7 +20,8 @@ The condition table (Envoy ``retry_on``; RT-06):
     x-envoy-ratelimited present  envoy-ratelimited, and no other
     grpc-status in the head      cancelled, deadline-exceeded, internal, resource-exhausted, unavailable
     not connected                connect-failure, and those of a reset
-    reset, attempt's time over   reset, 5xx, gateway-error; reset-before-request if nothing was sent
+    reset, no response,
+    attempt's time over          reset, 5xx, gateway-error; reset-before-request if nothing was sent
     stream refused               refused-stream, and those of a reset
     cancelled                    none
 
@@ -59,6 +60,7 @@ _RESET_CONDITIONS = ("reset", "5xx", "gateway-error")
 _FAILURES = {
     OutcomeKind.CONNECT: ("not connected", ("connect-failure",)),
     OutcomeKind.RESET: ("the connection broke", ()),
+    OutcomeKind.PROTOCOL: ("the answer was no response", ()),
     OutcomeKind.TIMEOUT: ("the attempt's time was over", ()),
     OutcomeKind.REFUSED: ("the stream was refused", ("refused-stream",)),
 }

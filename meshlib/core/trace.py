@@ -83,12 +83,14 @@ def broken(outcome: Outcome, endpoint: str) -> str:
 
 def ending(outcome: Outcome) -> str:
     """Why an attempt that has no answer failed, in words that are the same whatever library made it."""
-    if isinstance(outcome.error, Overloaded):
+    if outcome.kind is OutcomeKind.OVERFLOW or isinstance(outcome.error, Overloaded):
         return str(outcome.error)
     said = _of_system(outcome.error)
     match outcome.kind:
         case OutcomeKind.TIMEOUT:
             return "no answer in time"
+        case OutcomeKind.NO_TIME:
+            return "no connection was free in time"
         case OutcomeKind.CANCELLED:
             return "given up by the caller"
         case OutcomeKind.CONNECT:
@@ -97,6 +99,8 @@ def ending(outcome: Outcome) -> str:
             )
         case OutcomeKind.REFUSED:
             return _with_own("request refused", outcome)
+        case OutcomeKind.PROTOCOL:
+            return _with_own("no response that can be read", outcome)
         case _:
             return said or _with_own("connection lost", outcome)
 

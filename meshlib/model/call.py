@@ -69,7 +69,9 @@ class CallOptions:
 
 
 class OutcomeKind(Enum):
-    """How an attempt ended. The values are the contract's ``Attempt.outcome``."""
+    """How an attempt ended. PROTOCOL: the peer sent what is no response; OVERFLOW: a limit of our own was reached before
+    anything was sent; NO_TIME: the deadline was over before there was a connection. The last two are nobody else's fault.
+    """
 
     OK = "ok"
     STATUS = "status"
@@ -78,6 +80,21 @@ class OutcomeKind(Enum):
     TIMEOUT = "timeout"
     CANCELLED = "cancelled"
     REFUSED = "refused"
+    PROTOCOL = "protocol"
+    OVERFLOW = "overflow"
+    NO_TIME = "no_time"
+
+    @property
+    def word(self) -> str:
+        """The contract's ``Attempt.outcome``."""
+        return _WORDS.get(self, self.value)
+
+
+_WORDS = {
+    OutcomeKind.PROTOCOL: "reset",
+    OutcomeKind.OVERFLOW: "refused",
+    OutcomeKind.NO_TIME: "timeout",
+}
 
 
 @dataclass(slots=True)
@@ -86,7 +103,8 @@ class Outcome:
 
     ``status`` and ``headers`` are set once a response head arrived; ``kind`` then is OK (the plan turns it into STATUS
     where the status is one that a policy counts as failed). ``sent``: whether a byte of the request may have left.
-    ``seconds``: from the start of the attempt. ``error``: the host library's exception, kept for the caller.
+    ``seconds``: from the start of the attempt. ``error``: the host library's exception, kept for the caller. ``late``: it is
+    a timeout, and the deadline's.
     """
 
     kind: OutcomeKind
@@ -96,6 +114,7 @@ class Outcome:
     seconds: float = 0.0
     error: BaseException | None = None
     detail: str = ""
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ import functools
 import sys
 from typing import TYPE_CHECKING, Any
 
+from meshlib.hosts.info import attach
 from meshlib.patched import replace
-from meshlib.transports.info import attach
 
 if TYPE_CHECKING:
     from types import ModuleType

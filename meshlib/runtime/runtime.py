@@ -231,6 +231,10 @@ class Runtime:
         look()
         return cancel
 
+    def known(self, view: View, place: tuple[str, str, int | None, str]) -> bool:
+        """Whether waiting for the control plane does not help any more, as ``view`` has it."""
+        return not view.resolve(*place).open or bool(self.feed.refusal)
+
     def settled(
         self, scheme: str, host: str, port: int | None, authority: str, since: float = 0.0
     ) -> Resolution:

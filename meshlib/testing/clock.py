@@ -163,7 +163,7 @@ class VirtualClock:
         """As `sleep`, for a task of asyncio or trio: only the task waits. It can be cancelled."""
         import anyio
 
-        from meshlib.transports.signal import Signal
+        from meshlib.runtime.signal import Signal
 
         if self._auto or seconds <= 0:
             if self._auto:

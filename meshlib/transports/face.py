@@ -15,10 +15,10 @@ from meshlib.errors import (
     MeshError,
     TransportFailed,
 )
+from meshlib.hosts.info import attach
 from meshlib.model.call import Attempt, CallInfo, Outcome, OutcomeKind, Response
 from meshlib.model.events import AttemptEnded, AttemptStarted
 from meshlib.model.headers import Headers
-from meshlib.transports.info import attach
 from meshlib.transports.request import (
     HostDefault,
     connect_patience,
@@ -182,7 +182,7 @@ class Exchange:
         if isinstance(error, self.kit.errors):
             outcome = self.kit.outcome(error, guard, seconds)
         else:
-            kind = OutcomeKind.TIMEOUT if guard.expired else OutcomeKind.REFUSED
+            kind = OutcomeKind.NO_TIME if guard.expired else OutcomeKind.OVERFLOW
             outcome = Outcome(kind, seconds=seconds, error=error, detail=str(error))
         self._tell(effect, outcome, None)
         return outcome

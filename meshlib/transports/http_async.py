@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from meshlib.core.effects import Pass, Send
 from meshlib.core.failures import not_made
 from meshlib.deadlines import current_deadline
+from meshlib.runtime.signal import Signal, loop_key, under_trio
 from meshlib.transports.drive import drive_async
 from meshlib.transports.face import Answer, Direct, Exchange, Why, broken_body, ended, patience
 from meshlib.transports.pools import Pools, Settings
 from meshlib.transports.request import target_of
-from meshlib.transports.signal import Signal, loop_key, under_trio
 from meshlib.transports.wire.async_pool import AsyncPool
 from meshlib.transports.wire.async_stream import AsyncBackend
 

@@ -130,7 +130,7 @@ class TestControlPlane:
             assert mesh.explain("GET", "http://reviews/").via == "mesh"
             plane.wait_for(lambda opened=opened: plane.opened > opened, timeout=10)
             assert mesh.explain("GET", "http://reviews/").via == "mesh"
-            assert xds(mesh).state == "ready"
+            until(mesh, lambda: xds(mesh).state == "ready")
             plane.wait_for_ack("endpoint", after=plane.seen - 1, timeout=10)
 
     def test_garbage_on_the_stream_changes_nothing(self, plane, mesh_of):

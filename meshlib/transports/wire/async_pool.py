@@ -11,7 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from meshlib.errors import Overloaded
-from meshlib.transports.signal import ringing
+from meshlib.runtime.signal import ringing
 from meshlib.transports.wire.shelf import Shelf
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from types import ModuleType
 from typing import Any
 
-from meshlib.transports.signal import ringing
+from meshlib.runtime.signal import ringing
 from meshlib.transports.wire.guard import Op, seconds_left
 
 __all__ = ["AsyncBackend", "AsyncStream"]

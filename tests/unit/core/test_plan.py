@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from meshlib.core.classify import CANCELLED, verdict
 from meshlib.core.effects import Call, Env, Finish, Pass, Reply, Send, Sleep, Wait
 from meshlib.core.endpoint import LiveEndpoint
 from meshlib.core.match import compile_routes
@@ -419,10 +420,44 @@ def test_a_retry_that_finds_nobody_reports_how_the_last_attempt_failed() -> None
 def test_a_local_limit_is_not_held_against_the_host_and_not_retried() -> None:
     plan, upstream = make(Forward(cluster="c", retry=RETRY))
     plan.start(0.0)
-    end = plan.outcome(Outcome(OutcomeKind.REFUSED, error=Overloaded("max_pending")), 0.1)
+    end = plan.outcome(Outcome(OutcomeKind.OVERFLOW, error=Overloaded("max_pending")), 0.1)
     assert isinstance(end, Finish)
     assert end.failure is Overloaded
-    assert upstream.picks[0].reports[0].kind is OutcomeKind.CANCELLED
+    assert verdict(upstream.picks[0].reports[0]) is CANCELLED
+
+
+def test_two_attempts_can_be_in_flight_and_the_first_answer_is_the_calls() -> None:
+    plan, upstream = make(Forward(cluster="c", retry=RETRY))
+    first = plan.start(0.0)
+    second = plan.woke(0.05)  # another one beside it
+    assert isinstance(first, Send)
+    assert isinstance(second, Send)
+    assert (first.number, second.number) == (1, 2)
+    assert first.endpoint is not second.endpoint
+    end = plan.outcome(outcome(status=200), 0.1, second.number)
+    assert isinstance(end, Finish)
+    assert end.failure is None
+    plan.close(0.2)
+    assert [pick.released for pick in upstream.picks] == [1, 1]
+    assert [attempt.number for attempt in plan.info(0.2).attempts] == [2]
+
+
+def test_attempts_in_flight_are_told_apart_by_number_whichever_is_over_first() -> None:
+    plan, upstream = make(Forward(cluster="c", retry=RETRY))
+    plan.start(0.0)
+    plan.woke(0.01)
+    assert isinstance(plan.outcome(outcome(status=503), 0.1, 2), Sleep)
+    third = plan.woke(0.2)
+    assert isinstance(third, Send)
+    assert third.number == 3
+    assert isinstance(plan.outcome(outcome(status=200), 0.3, 1), Finish)
+    plan.cancel(Outcome(OutcomeKind.CANCELLED), 0.4)
+    assert [(one.number, one.outcome) for one in plan.info(0.4).attempts] == [
+        (1, "ok"),
+        (2, "status"),
+        (3, "cancelled"),
+    ]
+    assert all(pick.released == 1 for pick in upstream.picks)
 
 
 def test_what_the_configuration_orders_is_a_reply() -> None:

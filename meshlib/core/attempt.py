@@ -1,0 +1,75 @@
+"""One attempt of a call: what is to be sent, where to, within which time, and what it holds until it is over.
+
+A plan keeps its attempts by number, so that two may be in flight. Each holds its own pick and, if it is a retry, its own
+permit; both are given back once, by whoever ends it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meshlib.model.call import OutcomeKind
+
+if TYPE_CHECKING:
+    from meshlib.core.endpoint import LiveEndpoint
+    from meshlib.core.upstream import Pick, RetryPermit, Upstream
+    from meshlib.model.call import Head, Outcome
+
+__all__ = ["BLAMELESS", "Send"]
+
+#: Outcomes that say nothing of the endpoint: a limit or a wait of our own ended the attempt, or its caller did.
+BLAMELESS = frozenset({OutcomeKind.CANCELLED, OutcomeKind.OVERFLOW, OutcomeKind.NO_TIME})
+
+
+class Send:
+    """The effect: send ``head`` to ``endpoint``; then tell the plan the outcome. Belongs to its plan.
+
+    ``number`` counts from 1. ``deadline`` is absolute: the attempt's response, body included, is there by then;
+    ``connect_timeout``: seconds, the cluster's; ``began``: when it was decided; ``key`` pairs its events.
+    """
+
+    __slots__ = (
+        "began",
+        "connect_timeout",
+        "deadline",
+        "endpoint",
+        "head",
+        "key",
+        "number",
+        "permit",
+        "pick",
+        "upstream",
+    )
+
+    def __init__(
+        self,
+        number: int,
+        pick: Pick,
+        head: Head,
+        *,
+        deadline: float | None,
+        upstream: Upstream,
+        permit: RetryPermit | None,
+        began: float,
+    ) -> None:
+        self.number = number
+        self.pick = pick
+        self.endpoint: LiveEndpoint = pick.endpoint
+        self.head = head
+        self.deadline = deadline
+        self.upstream = upstream
+        self.connect_timeout = upstream.cluster.connect_timeout
+        self.permit = permit
+        self.began = began
+        self.key = 0
+
+    def release(self, now: float, failure: Outcome | None = None) -> None:
+        """It is over, its body read or given up: its pick and its permit go back. Effective once; from any thread."""
+        self.pick.release(now, failure)
+        self.end_retry()
+
+    def end_retry(self) -> None:
+        """Its head arrived, or it failed: as a retry it is over."""
+        permit, self.permit = self.permit, None
+        if permit is not None:
+            permit.release()

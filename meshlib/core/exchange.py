@@ -1,0 +1,310 @@
+"""One application call from first to last: who carries it, what observers hear of it, and how it ends.
+
+Theory. An exchange stands between the loop of a host library and the call plan. It answers one question that the plan does
+not ask, who carries the call, and does for every carrier what is the same:
+
+    start ─► disabled, bypass, a tool in charge ──────────► Direct (plain)      as if meshlib were not there
+         ├─► the control plane has not said yet ─► Wait ──► (as start, with what holds then)
+         ├─► of the mesh ─► the plan ──► Send, Sleep, Wait, and its ends
+         │                         └──► a pass-through cluster ─► Direct
+         ├─► refused, failed ────────────────────────────► Fail, or Reply
+         └─► nobody knows the host ──────────────────────► Direct
+    Send, Direct ──outcome──► the plan's next effect; Deliver: the response at hand is the caller's
+
+This is the only place where ``via`` is decided, and the only one that tells observers of attempts: each begins once and ends
+once, whoever carries it and however it ends.
+
+Pure: time is passed in, and what is asked of the process comes by ``Surroundings``.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any, Protocol
+
+from meshlib.core.effects import Deliver, Direct, Fail, Finish, Pass, Reply, Send, Wait
+from meshlib.core.failures import direct_info, not_made
+from meshlib.core.plan import Plan
+from meshlib.errors import DeadlineExceeded
+from meshlib.model.call import CallInfo, Outcome, OutcomeKind
+from meshlib.model.events import AttemptEnded, AttemptStarted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from meshlib.core.effects import Call, Effect, Env, Step
+    from meshlib.core.resolution import Resolution
+    from meshlib.core.resolve import View
+    from meshlib.model.headers import Headers
+
+__all__ = ["Exchange", "Place", "Surroundings"]
+
+#: Scheme, host as it goes out, port as written, and the authority asked for (Host).
+Place = tuple[str, str, int | None, str]
+
+_PASSED = "the route goes to a pass-through cluster"
+
+#: Pairs the events of one attempt; one counter for all calls of a process.
+_next_key = itertools.count(1).__next__
+
+
+class Surroundings(Protocol):
+    """What an exchange asks of the process that it runs in (:class:`meshlib.runtime.runtime.Runtime`). Nothing blocks."""
+
+    config: Any
+    env: Env
+
+    @property
+    def view(self) -> View: ...
+
+    def want(self, name: str, authority: str = "") -> None: ...
+
+    def patience(self, resolution: Resolution, timeout: float) -> float: ...
+
+    def known(self, view: View, place: Place) -> bool:
+        """Whether waiting for the control plane does not help any more."""
+        ...
+
+    def settled(
+        self, scheme: str, host: str, port: int | None, authority: str, since: float = 0.0
+    ) -> Resolution: ...
+
+
+class Exchange:
+    """One call. Driven by one thread or task at a time; only ``close`` may come from another.
+
+    Args:
+        around: The process.
+        place: What the call is for.
+        read: Reads the request for the plan. Asked once, and not at all for a plain call.
+        plain: A tool is in charge of the library's calls: meshlib is not to be seen.
+    """
+
+    __slots__ = (
+        "_around",
+        "_call",
+        "_direct",
+        "_emit",
+        "_ended",
+        "_place",
+        "_plain",
+        "_plan",
+        "_read",
+        "_seen",
+        "_since",
+        "_words",
+    )
+
+    def __init__(
+        self, around: Surroundings, place: Place, read: Callable[[Resolution], Call], *, plain: bool
+    ) -> None:
+        self._around = around
+        self._place = place
+        self._read = read
+        self._plain = plain or around.config.disabled
+        self._emit = around.env.emit
+        self._call: Call | None = None
+        self._plan: Plan | None = None
+        self._direct: Direct | None = None
+        self._ended: Outcome | None = None  # of a direct call
+        self._words: Any = ()
+        self._seen: View | None = None
+        self._since = 0.0
+
+    # --- events ---------------------------------------------------------------------------------------------------
+
+    def start(self, now: float) -> Step:
+        """The first effect. ``now``: monotonic seconds, here and below."""
+        self._since = now
+        if self._plain:
+            return Direct(None, None)
+        around, place = self._around, self._place
+        view = self._seen = around.view
+        resolution = view.resolve(*place)
+        if resolution.via == "wait":
+            return self._unknown(resolution, now)
+        if resolution.name:
+            around.want(resolution.name, place[3])
+        return self._carry(resolution, now)
+
+    def woke(self, now: float) -> Step:
+        """A ``Sleep`` or a ``Wait`` is over."""
+        self._seen = self._around.view
+        if self._plan is not None:
+            return self._step(self._plan.woke(now), now)
+        return self._carry(self._around.settled(*self._place, self._since), now)
+
+    def arrived(
+        self,
+        effect: Send | Direct,
+        status: int,
+        headers: Headers | None,
+        protocol: str,
+        peer: str,
+        now: float,
+    ) -> Step:
+        """The head of a response is there. ``protocol``: ``"1.1"``, ``"2"``; ``peer``: who sent it, of a direct call."""
+        outcome = Outcome(OutcomeKind.OK, status, headers, True, now - effect.began)
+        if self._emit is not None and effect.key:
+            self._emit(AttemptEnded(effect.key, effect.number, outcome, protocol))
+        if type(effect) is Direct:
+            effect.peer = peer
+            self._ended = outcome
+            return Deliver()
+        assert self._plan is not None
+        return self._step(self._plan.outcome(outcome, now, effect.number), now)
+
+    def failed(self, effect: Send | Direct, outcome: Outcome, now: float) -> Step:
+        """An attempt failed, by what is an outcome to the host library's error table."""
+        outcome.seconds = now - effect.began
+        if self._emit is not None and effect.key:
+            self._emit(AttemptEnded(effect.key, effect.number, outcome))
+        if type(effect) is Direct:
+            self._ended = outcome
+            late = effect.deadline is not None and outcome.kind is OutcomeKind.TIMEOUT and outcome.late
+            return Fail(DeadlineExceeded if late else None, "the deadline is over", outcome)
+        assert self._plan is not None
+        return self._step(self._plan.outcome(outcome, now, effect.number), now)
+
+    def cancel(self, effect: Step, error: BaseException, sent: bool, now: float) -> None:
+        """The caller gave up, or something broke that is not the upstream's, while ``effect`` was done."""
+        outcome = Outcome(OutcomeKind.CANCELLED, sent=sent, error=error)
+        if isinstance(effect, Send | Direct):
+            outcome.seconds = now - effect.began
+            if self._emit is not None and effect.key:
+                self._emit(AttemptEnded(effect.key, effect.number, outcome))
+                effect.key = 0
+            if type(effect) is Direct:
+                self._ended = outcome
+        if self._plan is not None:
+            self._plan.cancel(outcome, now)
+
+    def close(self, now: float, failure: Outcome | None = None) -> None:
+        """The call is over, its body read, given up or (``failure``) broken. Effective once; safe from any thread."""
+        if self._plan is not None:
+            self._plan.close(now, failure)
+
+    # --- facts ----------------------------------------------------------------------------------------------------
+
+    @property
+    def call(self) -> Call:
+        """What the application asked."""
+        assert self._call is not None
+        return self._call
+
+    @property
+    def plan(self) -> Plan | None:
+        """The plan, where the call is the mesh's."""
+        return self._plan
+
+    @property
+    def deadline(self) -> float | None:
+        """When the call's time is over (absolute)."""
+        if self._plan is not None:
+            return self._plan.deadline
+        return None if self._direct is None else self._direct.deadline
+
+    def response_headers(self, headers: Headers | None) -> Headers | None:
+        """The response's lines as the routes edit them, or None for no change."""
+        if headers is None or self._plan is None or self._direct is not None:
+            return None
+        return self._plan.response_headers(headers)
+
+    def info(self, now: float) -> CallInfo | None:
+        """What has been done so far; None of a plain call."""
+        direct = self._direct
+        if direct is not None:
+            outcome = self._ended or Outcome(OutcomeKind.TIMEOUT, seconds=now - direct.began)
+            return direct_info(self._words, outcome, direct.peer)
+        return self._plan.info(now) if self._plan is not None else None
+
+    # --- who carries it -------------------------------------------------------------------------------------------
+
+    def _unknown(self, resolution: Resolution, now: float) -> Step:
+        around, place = self._around, self._place
+        call = self._call = self._read(resolution)
+        seconds = call.wait if call.deadline is None else max(0.0, min(call.wait, call.deadline - now))
+        seconds = around.patience(resolution, seconds)
+        around.want(resolution.name, place[3])
+        if seconds > 0:
+            return Wait(now + seconds, lambda view: around.known(view, place))
+        return self._carry(around.settled(*place, now), now)
+
+    def _carry(self, resolution: Resolution, now: float) -> Step:
+        if resolution.plain:
+            return Direct(None, None)
+        via = resolution.via
+        call = self._call
+        if call is None:
+            call = self._call = self._read(resolution)
+        if via == "mesh":
+            call.resolution = resolution
+            self._plan = Plan(call, self._around.env)
+            return self._step(self._plan.start(now), now)
+        if via == "direct":
+            return self._directly(resolution.words, call.deadline, now)
+        end, info = not_made(resolution, self._place[3])
+        return self._failure(end, info)
+
+    def _directly(self, words: Any, deadline: float | None, now: float) -> Step:
+        self._words = words
+        call = self.call
+        direct = self._direct = Direct(call.head, deadline, now)
+        if deadline is not None and now >= deadline:
+            self._ended = Outcome(OutcomeKind.NO_TIME)
+            return Fail(DeadlineExceeded, "the deadline is over", self._ended)
+        if self._emit is not None:
+            direct.before = list(call.head.headers.raw)
+            direct.key = _next_key()
+            self._tell(direct, "", "", "", "direct")
+        return direct
+
+    # --- what the plan says ---------------------------------------------------------------------------------------
+
+    def _step(self, effect: Effect, now: float) -> Step:
+        """The plan's effect, as the loop does it."""
+        kind = type(effect)
+        if kind is Send:
+            if self._emit is not None:
+                assert isinstance(effect, Send)
+                assert self._plan is not None
+                effect.key = _next_key()
+                self._tell(effect, effect.endpoint.name, self._plan.cluster, self._plan.route, "mesh")
+            return effect  # type: ignore[return-value]
+        if kind is Finish:
+            assert isinstance(effect, Finish)
+            return Deliver() if effect.failure is None else self._failure(effect, None, now)
+        if kind is Wait:
+            assert isinstance(effect, Wait)
+            seen = self._seen
+            effect.ready = lambda view: view is not seen
+            return effect
+        assert self._plan is not None
+        if kind is Pass:
+            assert isinstance(effect, Pass)
+            self._plan.close(now)
+            return self._directly(_PASSED, effect.deadline, now)
+        if kind is Reply:
+            assert isinstance(effect, Reply)
+            self._plan.close(now)
+            effect.info = self._plan.info(now)
+        return effect  # type: ignore[return-value]
+
+    def _failure(self, end: Finish, info: CallInfo | None, now: float = 0.0) -> Step:
+        if self._plan is not None:
+            self._plan.close(now)
+            info = self._plan.info(now)
+        if self._around.config.failures == "respond" and end.response is not None:
+            return Reply(end.response, info)
+        return Fail(end.failure, end.message, end.outcome, info)
+
+    def _tell(self, effect: Send | Direct, endpoint: str, cluster: str, route: str, via: str) -> None:
+        call, place = self.call, self._place
+        assert self._emit is not None
+        assert effect.head is not None
+        url = call.url() if callable(call.url) else call.url
+        self._emit(
+            AttemptStarted(
+                effect.key, effect.number, effect.head, place[3], place[0], url, endpoint, cluster, route, via
+            )
+        )

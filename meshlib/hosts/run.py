@@ -1,0 +1,123 @@
+"""The loop that makes blocking calls: what an exchange asks for is done, what came of it is told, until it ends.
+
+It holds no decision. Whatever ends it otherwise (an interrupt, a killed greenlet, an error of the caller's own body) is told
+to the exchange, which lets go of everything that it holds.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import partial
+from os import getpid
+from typing import TYPE_CHECKING, Generic
+
+from meshlib.core.attempt import Send
+from meshlib.core.effects import Deliver, Direct, Fail, Reply, Sleep, Wait
+from meshlib.core.exchange import Exchange
+from meshlib.hosts.body import OpenCall
+from meshlib.hosts.protocol import Q, R
+from meshlib.hosts.steps import bounds_of, fail, failed
+from meshlib.runtime.process import Local
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from meshlib.hosts.protocol import Host, Wire
+    from meshlib.interceptors import CallPath
+    from meshlib.model.policy import RetryPolicy
+    from meshlib.pools.bounds import Bounds
+    from meshlib.runtime.runtime import Runtime
+
+__all__ = ["Caller"]
+
+
+class Caller(Generic[Q, R]):
+    """Makes the calls of one client, or transport, of a host library. Thread-safe.
+
+    Args:
+        host: The library.
+        runtime: Gives this process's runtime of the mesh.
+        wire: Makes the client's wire, in each process anew.
+        path: What a call of the library comes by (see :mod:`meshlib.interceptors`).
+        retry: The retries that the client was told to make where nobody orders any.
+    """
+
+    def __init__(
+        self,
+        host: Host[Q, R],
+        runtime: Callable[[], Runtime],
+        wire: Callable[[Runtime], Wire[Q, R]],
+        path: CallPath,
+        retry: RetryPolicy | None = None,
+    ) -> None:
+        self._host = host
+        self._runtime = runtime
+        self._make_wire = wire
+        self._path = path
+        self._retry = retry
+        self._making = Local(threading.Lock)  # guards making the wire
+        # Replaced whole. A child's runtime is another: it drops the wire of its parent, whose sockets are the parent's.
+        self._mine: tuple[Runtime, Wire[Q, R], int] | None = None
+
+    def call(self, request: Q) -> R:
+        """One call. Raises the library's errors, each of which is meshlib's too where meshlib had a part in it."""
+        runtime, host = self._runtime(), self._host
+        wire, errors = self.wire(runtime), host.errors
+        clock = runtime.clock
+        now = clock.now
+        read = partial(host.read, request, clock, self._retry)
+        exchange = Exchange(runtime, host.place(request), read, plain=self._path.intercepted())
+        bounds: Bounds | None = None
+        step = exchange.start(now())
+        try:
+            while True:
+                if isinstance(step, Send | Direct):
+                    bounds = bounds_of(exchange, step, clock)
+                    try:
+                        if isinstance(step, Send):
+                            response = wire.send(request, step, bounds)
+                        else:
+                            response = wire.direct(request, step, bounds)
+                    except Exception as error:  # noqa: BLE001 - raised again unless it is an outcome
+                        step = failed(exchange, errors, step, error, bounds, now())
+                        continue
+                    arrived = host.arrived(response)
+                    status, headers, protocol, peer = arrived
+                    sent, step = step, exchange.arrived(step, status, headers, protocol, peer, now())
+                    if type(step) is not Deliver:
+                        wire.discard(response)
+                    elif isinstance(sent, Send):
+                        call = OpenCall(exchange, errors, runtime, bounds, status)
+                        return host.deliver(request, response, exchange.response_headers(headers), call)
+                    else:
+                        return host.direct(request, response, exchange.info(now()))
+                elif isinstance(step, Sleep):
+                    clock.sleep(step.seconds)
+                    step = exchange.woke(now())
+                elif isinstance(step, Wait):
+                    runtime.store.wait(step.ready, step.until - now())
+                    step = exchange.woke(now())
+                elif isinstance(step, Reply):
+                    return host.reply(request, step.response, step.info)
+                else:
+                    assert isinstance(step, Fail)
+                    fail(exchange, errors, step, now())
+        except BaseException as error:
+            exchange.cancel(step, error, bounds is not None and bounds.sent, now())
+            raise
+
+    def wire(self, runtime: Runtime) -> Wire[Q, R]:
+        """The client's wire in this process."""
+        mine = self._mine
+        if mine is None or mine[0] is not runtime:
+            with self._making.get():
+                mine = self._mine
+                if mine is None or mine[0] is not runtime:
+                    mine = self._mine = runtime, self._make_wire(runtime), getpid()
+        return mine[1]
+
+    def close(self) -> None:
+        """Close what is idle now, and what is in use when it is done. Calls can be made again."""
+        mine = self._mine
+        if mine is not None and mine[2] == getpid():
+            mine[1].close()

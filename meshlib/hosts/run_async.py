@@ -1,0 +1,139 @@
+"""The loop that makes calls for tasks: the twin of ``hosts/run.py``, for asyncio and trio."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic
+
+from meshlib.core.attempt import Send
+from meshlib.core.effects import Deliver, Direct, Fail, Reply, Sleep, Wait
+from meshlib.core.exchange import Exchange
+from meshlib.hosts.body import OpenCall
+from meshlib.hosts.loops import PerLoop
+from meshlib.hosts.protocol import Q, R
+from meshlib.hosts.steps import bounds_of, fail, failed
+from meshlib.runtime.signal import Signal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from meshlib.hosts.protocol import AsyncWire, Host
+    from meshlib.interceptors import CallPath
+    from meshlib.model.policy import RetryPolicy
+    from meshlib.pools.bounds import Bounds
+    from meshlib.runtime.runtime import Runtime
+
+__all__ = ["AsyncCaller"]
+
+
+class AsyncCaller(Generic[Q, R]):
+    """Makes the calls of one client, or transport, of a host library, for any number of tasks of any number of loops.
+
+    Arguments as for :class:`meshlib.hosts.run.Caller`; ``wire`` makes one in each loop anew.
+    """
+
+    def __init__(
+        self,
+        host: Host[Q, R],
+        runtime: Callable[[], Runtime],
+        wire: Callable[[Runtime], AsyncWire[Q, R]],
+        path: CallPath,
+        retry: RetryPolicy | None = None,
+    ) -> None:
+        self._host = host
+        self._runtime = runtime
+        self._path = path
+        self._retry = retry
+        self._here: PerLoop[_Wires] = PerLoop(partial(_Wires, wire))
+
+    async def call(self, request: Q) -> R:
+        """One call. Raises the library's errors, each of which is meshlib's too where meshlib had a part in it."""
+        runtime, host = self._runtime(), self._host
+        wire, errors = self._here.get().of(runtime), host.errors
+        clock = runtime.clock
+        now = clock.now
+        read = partial(host.read, request, clock, self._retry)
+        exchange = Exchange(runtime, host.place(request), read, plain=self._path.intercepted())
+        bounds: Bounds | None = None
+        step = exchange.start(now())
+        try:
+            while True:
+                if isinstance(step, Send | Direct):
+                    bounds = bounds_of(exchange, step, clock)
+                    try:
+                        if isinstance(step, Send):
+                            response = await wire.send(request, step, bounds)
+                        else:
+                            response = await wire.direct(request, step, bounds)
+                    except Exception as error:  # noqa: BLE001 - raised again unless it is an outcome
+                        step = failed(exchange, errors, step, error, bounds, now())
+                        continue
+                    arrived = host.arrived(response)
+                    status, headers, protocol, peer = arrived
+                    sent, step = step, exchange.arrived(step, status, headers, protocol, peer, now())
+                    if type(step) is not Deliver:
+                        await wire.discard(response)
+                    elif isinstance(sent, Send):
+                        call = OpenCall(exchange, errors, runtime, bounds, status)
+                        return host.deliver(request, response, exchange.response_headers(headers), call)
+                    else:
+                        return host.direct(request, response, exchange.info(now()))
+                elif isinstance(step, Sleep):
+                    await clock.sleep_async(step.seconds)
+                    step = exchange.woke(now())
+                elif isinstance(step, Wait):
+                    await _changed(runtime, step)
+                    step = exchange.woke(now())
+                elif isinstance(step, Reply):
+                    return host.reply(request, step.response, step.info)
+                else:
+                    assert isinstance(step, Fail)
+                    fail(exchange, errors, step, now())
+        except BaseException as error:
+            exchange.cancel(step, error, bounds is not None and bounds.sent, now())
+            raise
+
+    async def aclose(self) -> None:
+        """Close what this loop holds; what is in use closes when it is done. Calls can be made again."""
+        wires = self._here.take()
+        if wires is not None:
+            await wires.aclose()
+
+
+class _Wires:
+    """A loop's wire, of one runtime: a child that goes on with its parent's loop drops its parent's."""
+
+    __slots__ = ("_make", "_owner", "_wire")
+
+    def __init__(self, make: Callable[[Runtime], AsyncWire[Any, Any]]) -> None:
+        self._make = make
+        self._owner: Runtime | None = None
+        self._wire: AsyncWire[Any, Any] | None = None
+
+    def of(self, runtime: Runtime) -> AsyncWire[Any, Any]:
+        wire = self._wire
+        if wire is None or self._owner is not runtime:
+            wire = self._wire = self._make(runtime)
+            self._owner = runtime
+        return wire
+
+    async def aclose(self) -> None:
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            await wire.aclose()
+
+
+async def _changed(runtime: Runtime, step: Wait) -> None:
+    """Until the configuration is what is waited for, or the time is over."""
+    store, clock, signal = runtime.store, runtime.clock, Signal()
+
+    def look() -> None:
+        if step.ready(store.view):
+            signal.set()
+
+    cancel = store.on_change(look)
+    try:
+        if not step.ready(store.view):
+            await signal.wait(step.until - clock.now(), clock)
+    finally:
+        cancel()

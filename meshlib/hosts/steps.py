@@ -1,0 +1,76 @@
+"""What the two loops do alike: the bounds of an attempt, what its failure means, and what a failed call raises."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NoReturn
+
+from meshlib.core.attempt import Send
+from meshlib.errors import DeadlineExceeded
+from meshlib.hosts.info import attach
+from meshlib.pools.bounds import Bounds
+
+if TYPE_CHECKING:
+    from meshlib.core.effects import Direct, Fail, Step
+    from meshlib.core.exchange import Exchange
+    from meshlib.hosts.errors import ErrorTable
+    from meshlib.runtime.clock import Clock
+
+__all__ = ["bounds_of", "fail", "failed"]
+
+
+def bounds_of(exchange: Exchange, step: Send | Direct, clock: Clock) -> Bounds:
+    """The bounds of an attempt. The host library's default timeouts give way to what the mesh orders."""
+    if type(step) is Send:
+        call = exchange.call
+        timeouts = call.timeouts
+        if call.defaults:
+            kept = dict(timeouts)
+            if step.connect_timeout is not None:
+                kept["connect"] = None
+            if step.deadline is not None:
+                kept["read"] = kept["write"] = None
+            timeouts = kept
+        return Bounds(clock, step.deadline, timeouts, step.connect_timeout)
+    if step.head is None:
+        return Bounds(clock)
+    return Bounds(clock, step.deadline, exchange.call.timeouts)
+
+
+def failed(
+    exchange: Exchange,
+    errors: ErrorTable,
+    step: Send | Direct,
+    error: BaseException,
+    bounds: Bounds,
+    now: float,
+) -> Step:
+    """What follows an attempt that ended by ``error``; raises it where it says nothing of the upstream."""
+    if type(step) is not Send and step.head is None:
+        raise error
+    outcome = errors.outcome(error, bounds)
+    if outcome is None:
+        own = errors.own(error)
+        if own is error:
+            raise error
+        raise own from error
+    outcome.late = bounds.expired
+    return exchange.failed(step, outcome, now)
+
+
+def fail(exchange: Exchange, errors: ErrorTable, step: Fail, now: float) -> NoReturn:
+    """Raise what a call that failed raises."""
+    info = step.info if step.info is not None else exchange.info(now)
+    outcome = step.outcome
+    cause = outcome.error if outcome is not None else None
+    if step.failure is None:
+        # The library's own error of a call that went to its URL as it is.
+        assert cause is not None
+        if info is not None:
+            attach(cause, info)
+        raise cause
+    sent = info is not None and any(attempt.sent for attempt in info.attempts)
+    phase = "connect" if step.failure is DeadlineExceeded and not sent else None
+    error = errors.made(step.failure, step.message, info=info, cause=outcome, sent=sent, phase=phase)
+    if error is cause:
+        raise error
+    raise error from cause
