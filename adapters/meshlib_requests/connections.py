@@ -17,7 +17,7 @@ from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from meshlib.interceptors import own_class
 from meshlib.transports.wire.guard import Alarm, Guard
-from meshlib.transports.wire.readable import readable
+from meshlib.wire.readable import readable
 from meshlib_requests.heads import Head, line
 from meshlib_requests.sockets import Socket, waiting
 

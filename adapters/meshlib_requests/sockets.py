@@ -14,7 +14,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any
 
-from meshlib.transports.wire.readable import new_poll
+from meshlib.wire.readable import new_poll
 
 if TYPE_CHECKING:
     from collections.abc import Callable

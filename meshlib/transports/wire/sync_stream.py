@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from meshlib.transports.wire.guard import Op, seconds_left
-from meshlib.transports.wire.readable import new_poll, readable
+from meshlib.wire.readable import new_poll, readable
 
 __all__ = ["SyncBackend", "SyncStream"]
 

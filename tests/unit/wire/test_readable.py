@@ -7,7 +7,7 @@ import types
 
 import pytest
 
-from meshlib.transports.wire.readable import new_poll, readable
+from meshlib.wire.readable import new_poll, readable
 
 
 @pytest.fixture(params=["poll", "select"], autouse=True)

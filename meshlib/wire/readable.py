@@ -8,11 +8,12 @@ asked instead of gevent's.
 
 from __future__ import annotations
 
+import importlib
 import select
 import sys
 from typing import Any
 
-__all__ = ["new_poll", "readable"]
+__all__ = ["new_poll", "readable", "waiting_poll"]
 
 
 def new_poll() -> Any:
@@ -21,6 +22,16 @@ def new_poll() -> Any:
     if monkey is not None and monkey.is_module_patched("select"):
         return monkey.get_original("select", "poll")()
     return select.poll() if hasattr(select, "poll") else None
+
+
+def waiting_poll() -> Any:
+    """A ``poll`` object to wait with: gevent's where it has replaced sockets, so that only the greenlet waits; else the
+    system's. None where there is none.
+    """
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is not None and monkey.is_module_patched("socket"):
+        return importlib.import_module("gevent.select").poll()
+    return new_poll()
 
 
 def readable(descriptor: int) -> bool:

@@ -1,0 +1,391 @@
+"""Streams of bytes for asyncio (and uvloop).
+
+A stream is the event loop's protocol. What comes before somebody reads is kept, up to a bound beyond which the transport is
+paused; a writer waits while the transport has more than its own bound. Waiting costs one future, and no timer as a rule: a
+stream sets a timer only where none rings early enough, and one that rings too early is set anew.
+
+Not thread-safe: all of it belongs to the loop that it was opened in. A child that was forked has the descriptor, too, and the
+loop's selector in common with its parent: there nothing is touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections import deque
+from math import inf
+from typing import TYPE_CHECKING, Any, Protocol
+
+from meshlib.wire.errors import ConnectError, ConnectTimeout, ReadError, ReadTimeout, WriteError, WriteTimeout
+from meshlib.wire.readable import readable
+from meshlib.wire.stream_tls import Handshakes, alpn_of
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+
+    from meshlib.pools.bounds import Bounds
+
+__all__ = ["AsyncStream", "AsyncioStream"]
+
+#: Bytes kept for a reader that does not come; asyncio reads 256 KiB at once.
+_MOST_HELD = 262_144
+#: Bytes given to the transport at once: it copies what the system does not take.
+_PART = 262_144
+
+
+class AsyncStream(Protocol):
+    """What connections ask of a stream: :class:`~meshlib.wire.stream.Stream`, awaited. ``close`` and ``readable`` are not."""
+
+    closed: bool
+    protocol: bytes | None
+
+    async def read(self, most: int, bounds: Bounds) -> bytes: ...
+    def read_now(self, most: int) -> bytes | None: ...
+    async def await_input(self, seconds: float, bounds: Bounds) -> bool: ...
+    async def write(self, data: bytes | list[bytes], bounds: Bounds, *, listening: bool = False) -> bool: ...
+    def readable(self) -> bool: ...
+    def close(self) -> None: ...
+    async def start_tls(
+        self, context: ssl.SSLContext, server_hostname: str | None, bounds: Bounds
+    ) -> AsyncStream: ...
+    def get_extra_info(self, name: str) -> Any: ...
+
+
+class _Wait:
+    """Where one task waits until it is woken, an error is thrown at it, or the time is over."""
+
+    __slots__ = ("_loop", "_rings", "_timer", "_until", "future")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
+        self._rings = inf
+        self._until = inf
+        self.future: asyncio.Future[None] | None = None
+
+    async def wait(self, seconds: float | None) -> None:
+        """Raises TimeoutError."""
+        if self.future is not None:
+            raise RuntimeError("two tasks wait for the same thing of one connection")
+        if seconds is not None:
+            self._until = until = self._loop.time() + seconds
+            if until < self._rings:
+                self._set_timer(until)
+        self.future = future = self._loop.create_future()
+        try:
+            await future
+        finally:
+            self.future = None
+            self._until = inf
+
+    def wake(self) -> None:
+        future = self.future
+        if future is not None and not future.done():
+            future.set_result(None)
+
+    def fail(self, error: BaseException) -> None:
+        future = self.future
+        if future is not None and not future.done():
+            future.set_exception(error)
+
+    def time_over(self) -> None:
+        self.fail(TimeoutError("not in time"))
+
+    def end(self) -> None:
+        """No timer rings any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._rings = inf
+
+    def _set_timer(self, until: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._rings = until
+        self._timer = self._loop.call_at(until, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._rings = inf
+        if self._loop.time() >= self._until:
+            self.time_over()
+        elif self._until < inf:
+            self._set_timer(self._until)
+
+
+class AsyncioStream(asyncio.Protocol):
+    """The protocol of one transport, which it owns once it is connected. ``handshakes``: what its TLS was made with.
+
+    Attributes:
+        closed: It is of no use any more.
+        protocol: What ALPN chose.
+    """
+
+    __slots__ = (
+        "_chunks",
+        "_descriptor",
+        "_ended",
+        "_error",
+        "_full",
+        "_handshakes",
+        "_held",
+        "_listening",
+        "_loop",
+        "_owner",
+        "_paused",
+        "_reader",
+        "_ssl_object",
+        "_transport",
+        "_unsent",
+        "_writer",
+        "closed",
+        "protocol",
+    )
+
+    def __init__(self, handshakes: ssl.SSLContext | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._owner = os.getpid()
+        self._handshakes = handshakes if isinstance(handshakes, Handshakes) else None
+        self._transport: Any = None
+        self._ssl_object: Any = None
+        self._descriptor = -1
+        self._chunks: deque[bytes] = deque()
+        self._held = 0
+        self._ended = False  # nothing more comes
+        self._error: OSError | None = None  # why
+        self._paused = False  # reading is
+        self._full = False  # the transport has more to write than its bound
+        self._listening = False  # who writes wants to hear of what comes
+        self._unsent = memoryview(b"")
+        self._reader = _Wait(self._loop)
+        self._writer = _Wait(self._loop)
+        self.closed = False
+        self.protocol: bytes | None = None
+
+    # ---------------------------------------------------------------------------------------------- told by the loop
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        self._ssl_object = transport.get_extra_info("ssl_object")
+        self._descriptor = transport.get_extra_info("socket").fileno()
+        if self._ssl_object is not None:
+            self.protocol = alpn_of(self._ssl_object)
+
+    def data_received(self, data: bytes) -> None:
+        self._chunks.append(data)
+        self._held += len(data)
+        self._reader.wake()
+        if self._listening:
+            self._writer.wake()
+        if self._held > _MOST_HELD and not self._paused:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        self._ended = True
+        self._reader.wake()
+        if self._listening:
+            self._writer.wake()
+        return self._ssl_object is None  # what we have to say may still be read; in TLS both halves end
+
+    def pause_writing(self) -> None:
+        self._full = True
+
+    def resume_writing(self) -> None:
+        self._full = False
+        self._writer.wake()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._ended = True
+        if isinstance(error, OSError):
+            self._error = error
+        self._reader.wake()
+        self._writer.wake()
+        self._reader.end()
+        self._writer.end()
+
+    # ------------------------------------------------------------------------------------------------------ reading
+
+    async def read(self, most: int, bounds: Bounds) -> bytes:
+        """At least one byte and at most ``most``; b"" at the end. Raises ReadTimeout, ReadError."""
+        data = self.read_now(most)
+        while data is None:
+            await self._await_input(bounds, None)
+            data = self.read_now(most)
+        return data
+
+    def read_now(self, most: int) -> bytes | None:
+        """What is there already; None where nothing is. Raises ReadError."""
+        if not self._chunks:
+            if self.closed:
+                raise ReadError("the connection is closed")
+            if self._error is not None:
+                raise ReadError(_words(self._error)) from self._error
+            return b"" if self._ended else None
+        if self._handshakes is not None:
+            self._handshakes.remember(self._ssl_object)
+            self._handshakes = None
+        data = self._chunks.popleft()
+        if len(data) > most:
+            self._chunks.appendleft(data[most:])
+            data = data[:most]
+        self._held -= len(data)
+        if self._paused and self._held <= _MOST_HELD // 2:
+            self._paused = False
+            self._transport.resume_reading()
+        return data
+
+    async def await_input(self, seconds: float, bounds: Bounds) -> bool:
+        """Wait until there is something to read, at most that long; whether there is. Raises ReadTimeout, ReadError."""
+        if self._chunks or self._ended:
+            return True
+        return await self._await_input(bounds, seconds)
+
+    async def _await_input(self, bounds: Bounds, most: float | None) -> bool:
+        """False: ``most`` seconds are over, which are less than the bounds allow."""
+        shorter = False
+        try:
+            seconds = bounds.left("read")
+            if most is not None and (seconds is None or most < seconds):
+                shorter, seconds = True, most
+            await self._within(self._reader, seconds, bounds)
+        except TimeoutError as error:
+            if shorter and not bounds.expired:
+                return False
+            bounds.timed_out()
+            raise ReadTimeout(_words(error)) from error
+        return True
+
+    async def _within(self, waiter: _Wait, seconds: float | None, bounds: Bounds) -> None:
+        if not bounds.alarmed:
+            await waiter.wait(seconds)
+            return
+        with bounds.ringing(lambda: _soon(self._loop, waiter.time_over)):
+            await waiter.wait(seconds)
+
+    # ------------------------------------------------------------------------------------------------------ writing
+
+    async def write(self, data: bytes | list[bytes], bounds: Bounds, *, listening: bool = False) -> bool:
+        """Give all of ``data`` to the transport, after what is left of earlier writes, and wait until it holds no more than its
+        bound. Raises WriteTimeout, WriteError.
+
+        With ``listening`` it ends early, with False, when the peer's bytes come while the system takes no more of ours: the
+        rest stays, and goes with the next write.
+
+        ``bounds.sent`` is set unless it is sure that no byte of it can be read by the peer: the system refused the first.
+        """
+        if isinstance(data, list):
+            data = b"".join(data)
+        rest = memoryview(data)
+        if self._unsent:
+            rest = memoryview(b"".join((self._unsent, data)))
+            self._unsent = memoryview(b"")
+        while True:
+            if self._full and not await self._drained(bounds, listening):
+                self._unsent = rest
+                return False
+            if not rest:
+                return True
+            self._give(rest[:_PART] if len(rest) > _PART else rest, bounds)
+            rest = rest[_PART:]
+
+    def _give(self, data: memoryview, bounds: Bounds) -> None:
+        transport = self._transport
+        self._check_open()
+        first, bounds.sent = not bounds.sent, True
+        transport.write(data)
+        # asyncio sends at once what it can: if that failed, nothing left. Of uvloop, which sends later, this is not known.
+        if first and transport.is_closing():
+            bounds.sent = False
+            self._check_open()
+
+    def _check_open(self) -> None:
+        if self.closed or self._owner != os.getpid() or self._transport.is_closing():
+            cause = self._error
+            raise WriteError("the connection is closed" if cause is None else _words(cause)) from cause
+
+    async def _drained(self, bounds: Bounds, listening: bool) -> bool:
+        self._listening = listening
+        try:
+            if listening and (self._chunks or self._ended):
+                return False
+            await self._within(self._writer, bounds.left("write"), bounds)
+        except TimeoutError as error:
+            bounds.timed_out()
+            raise WriteTimeout(_words(error)) from error
+        finally:
+            self._listening = False
+        self._check_open()
+        return not self._full
+
+    # ----------------------------------------------------------------------------------------- what it is, its end
+
+    def readable(self) -> bool:
+        """Of an idle connection: the peer closed it, or sent what nobody asked for, or it is not ours to use."""
+        return (
+            self.closed
+            or self._ended
+            or bool(self._chunks)
+            or self._owner != os.getpid()
+            or readable(self._descriptor)  # the loop may not have looked yet
+        )
+
+    def close(self) -> None:
+        """End it at once: what is not sent yet is not. Twice is no error."""
+        if self.closed:
+            return
+        self.closed = self._ended = True
+        if self._owner != os.getpid():
+            return
+        self._reader.wake()
+        self._writer.wake()
+        self._reader.end()
+        self._writer.end()
+        if not self._loop.is_closed():
+            self._transport.abort()
+
+    async def start_tls(
+        self, context: ssl.SSLContext, server_hostname: str | None, bounds: Bounds
+    ) -> AsyncioStream:
+        """TLS from here on; this stream is of no use any more. Raises ConnectTimeout, ConnectError, and closes it then."""
+        inner = AsyncioStream(context)
+        try:
+            self._check_open()
+            seconds = bounds.left("connect")
+            async with asyncio.timeout(seconds) as timeout:
+                with bounds.ringing(lambda: _soon(self._loop, lambda: timeout.reschedule(0.0))):
+                    transport = await self._loop.start_tls(
+                        self._transport, inner, context, server_hostname=server_hostname
+                    )
+        except TimeoutError as error:
+            self.close()
+            bounds.timed_out()
+            raise ConnectTimeout("the TLS handshake was not over in time") from error
+        except (OSError, ValueError, WriteError) as error:  # ValueError: a name that is none
+            self.close()
+            raise ConnectError(_words(error)) from error
+        except BaseException:
+            self.close()
+            raise
+        self.closed = True  # the transport is the new stream's
+        inner.connection_made(transport)
+        return inner
+
+    def get_extra_info(self, name: str) -> Any:
+        """As httpcore's ``AsyncNetworkStream``: ssl_object, client_addr, server_addr, socket, is_readable."""
+        if name == "is_readable":
+            return self.readable()
+        asked = {"client_addr": "sockname", "server_addr": "peername"}.get(name, name)
+        return self._transport.get_extra_info(asked)
+
+
+def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
+    """Have the loop call it, from any thread."""
+    with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
+        loop.call_soon_threadsafe(call)
+
+
+def _words(error: BaseException) -> str:
+    return str(error) or type(error).__name__
