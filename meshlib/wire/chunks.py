@@ -89,7 +89,7 @@ class Chunks:
 
     def _check_beginning(self, part: bytes) -> None:
         if len(part) > _MOST_DIGITS + self._extensions:
-            raise RemoteProtocolError(f"a chunk's size with more than is allowed: {part[:64]!r}")
+            raise RemoteProtocolError(f"more chunk extensions than are allowed: {part[:64]!r}")
         if part.removesuffix(b"\r").translate(None, TEXT):
             raise RemoteProtocolError(f"a chunk's size with a character that may not be there: {part[:64]!r}")
 

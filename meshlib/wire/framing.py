@@ -15,7 +15,7 @@ from meshlib.wire.errors import LocalProtocolError, RemoteProtocolError
 from meshlib.wire.heads import TEXT
 from meshlib.wire.message import Head, Lines
 
-__all__ = ["CHUNKED", "UNTIL_CLOSE", "Asked", "frame_response", "write_head"]
+__all__ = ["CHUNKED", "UNTIL_CLOSE", "Asked", "check_switch", "frame_response", "write_head"]
 
 #: In the place of a body's length.
 CHUNKED = -1
@@ -23,7 +23,6 @@ UNTIL_CLOSE = -2
 
 _TOKEN = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _DIGITS = b"0123456789"
-_VISIBLE = bytes(range(0x21, 0x7F))
 #: Digits of a length: what fits into 64 bits with a sign, as every reader can count.
 _MOST_DIGITS = 18
 
@@ -50,23 +49,27 @@ class Asked:
     expect: bool = False
 
 
+#: Of a request without a body, and without a wish.
+_PLAIN = Asked()
+
+
 def write_head(method: bytes, target: bytes, headers: Lines) -> tuple[bytes, Asked]:
     """A request's head. Raises LocalProtocolError for bytes that may not be there, or lines that contradict each other."""
     _key(method)
-    if not target or target.translate(None, _VISIBLE):
+    if not target or not target.isascii() or b" " in target or b"\t" in target:
         raise LocalProtocolError(f"no target of a request: {target[:64]!r}")
     parts = [method, b" ", target, b" HTTP/1.1\r\n"]
     framing: list[tuple[bytes, bytes]] = []
     for name, value in headers:
         key = _key(name)
-        if key in _FRAMING:
+        if key in _FRAMING and value != b"keep-alive":
             framing.append((key, value))
         parts += (name, b": ", value, b"\r\n")
     parts.append(b"\r\n")
     head = b"".join(parts)
-    ends = len(headers) + 2
-    if head.translate(None, TEXT) != b"\r\n" * ends or head.count(b"\r\n") != ends:
-        raise LocalProtocolError(_bad_value(headers))
+    # All that is not text must be the ends of the lines, which were put there.
+    if head.translate(None, TEXT) != b"\r\n" * (len(headers) + 2):
+        raise LocalProtocolError(_bad_character(target, headers))
     return head, _read_request(framing)
 
 
@@ -78,14 +81,18 @@ def _key(name: bytes) -> bytes:
     return name.lower()
 
 
-def _bad_value(headers: Lines) -> str:
-    for name, value in headers:
-        if value.translate(None, TEXT):
-            return f"the value of the header {name!r} holds a character that may not be there: {value[:64]!r}"
-    return "a header holds a character that may not be there"  # pragma: no cover
+def _bad_character(target: bytes, headers: Lines) -> str:
+    places = [
+        ("the target", target),
+        *((f"the value of the header {name!r}", value) for name, value in headers),
+    ]
+    place, value = next((place, value) for place, value in places if value.translate(None, TEXT))
+    return f"{place} holds a character that may not be there: {value[:64]!r}"
 
 
 def _read_request(framing: list[tuple[bytes, bytes]]) -> Asked:
+    if len(framing) == 1 and framing[0][0] == b"host":
+        return _PLAIN
     asked = Asked()
     hosts = lengths = codings = 0
     for key, value in framing:
@@ -152,6 +159,14 @@ def frame_response(head: Head, method: bytes) -> tuple[int, bool]:
     if method == b"HEAD" or status == 304:
         return 0, keep
     return length, keep and length != UNTIL_CLOSE
+
+
+def check_switch(head: Head) -> None:
+    """Whether a 101 says that and to what it switches (RFC 9110, 7.8 and 15.2.2). Raises RemoteProtocolError."""
+    lines = [(name.lower(), value) for name, value in head.headers]
+    named = any(name == b"upgrade" and value for name, value in lines)
+    if not named or not any(name == b"connection" and b"upgrade" in _tokens(value) for name, value in lines):
+        raise RemoteProtocolError("101 Switching Protocols, without Connection: upgrade and Upgrade")
 
 
 def _length(value: bytes, refuse: type[Exception]) -> int:

@@ -16,7 +16,9 @@ _REQUEST = h11.Request(
 
 
 def parse_head(block: bytes) -> Head:
-    """The head, whose text was checked. Raises RemoteProtocolError."""
+    """The head, with its empty line. Raises RemoteProtocolError."""
+    if b"\r\n " in block or b"\r\n\t" in block:
+        raise RemoteProtocolError("a folded line")
     parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=len(block))
     parser.send(_REQUEST)
     parser.receive_data(block)
@@ -26,11 +28,11 @@ def parse_head(block: bytes) -> Head:
         raise RemoteProtocolError(f"{error}, in the head {block[:64]!r}") from None
     if not isinstance(found, h11.Response | h11.InformationalResponse):
         raise RemoteProtocolError(f"no response: {block[:64]!r}")
-    # h11 checked the lines. It gives equal lengths as one, so they are not taken from it.
+    # h11 has checked the lines. It gives equal lengths as one, so they are not taken from it.
     lines = [line.partition(b":") for line in block.split(b"\r\n")[1:-2]]
     return Head(
         found.status_code,
-        bytes(found.reason),
+        bytes(found.reason).rstrip(),
         [(name, value.strip(b" \t")) for name, _, value in lines],
         block[:8],
     )

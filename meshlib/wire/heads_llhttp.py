@@ -11,7 +11,7 @@ __all__ = ["parse_head"]
 
 
 class _Parts:
-    """What llhttp finds."""
+    """What llhttp finds. It leaves the white space behind a value."""
 
     __slots__ = ("lines", "reason")
 
@@ -20,14 +20,14 @@ class _Parts:
         self.lines: Lines = []
 
     def on_status(self, reason: bytes) -> None:
-        self.reason = reason
+        self.reason = reason.rstrip()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.lines.append((name, value))
+        self.lines.append((name, value.rstrip()))
 
 
 def parse_head(block: bytes) -> Head:
-    """The head, whose text was checked. Raises RemoteProtocolError."""
+    """The head, with its empty line. Raises RemoteProtocolError."""
     parts = _Parts()
     # A parser of its own for each: one that was told of a body waits for it, and bodies do not come this way.
     parser = HttpResponseParser(parts)

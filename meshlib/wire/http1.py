@@ -24,7 +24,7 @@ from typing import Final
 
 from meshlib.wire.chunks import Chunks, write_chunk
 from meshlib.wire.errors import Disconnected, LocalProtocolError, RemoteProtocolError
-from meshlib.wire.framing import CHUNKED, UNTIL_CLOSE, Asked, frame_response, write_head
+from meshlib.wire.framing import CHUNKED, UNTIL_CLOSE, Asked, check_switch, frame_response, write_head
 from meshlib.wire.heads import (
     SIZES,
     ParseHead,
@@ -266,8 +266,7 @@ class Http1:
         if head.status == 101:
             if not self._asked.upgrade or head.version != b"HTTP/1.1" or self._unsent:
                 raise RemoteProtocolError("101 Switching Protocols, for which nobody asked")
-            if not any(name.lower() == b"upgrade" for name, _ in head.headers):
-                raise RemoteProtocolError("101 Switching Protocols, without saying to which")
+            check_switch(head)
             self.upgraded = True
             self.expects_continue = False
             self._read = Http1._end

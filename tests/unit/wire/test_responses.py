@@ -1,0 +1,185 @@
+"""The table of responses, put to the machine with each parser, and to h11 and llhttp as they are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from importlib import metadata
+
+import h11
+import httptools
+import pytest
+
+from meshlib.wire.errors import Disconnected, RemoteProtocolError
+from meshlib.wire.http1 import END, Http1, Interim
+from meshlib.wire.message import Head
+from tests.unit.wire.responses import ROWS, No, Read, Row
+
+HOST = (b"Host", b"shop")
+
+
+def read(row: Row, parse, size: int) -> tuple[Read | No, str]:
+    """What the machine makes of a row that comes in segments of that size, and what it says where it refuses."""
+    wire = Http1(parse=parse)
+    wire.request(row.method, b"/", [HOST, *row.asked])
+    segments = [row.data[at : at + size] for at in range(0, len(row.data), size)]
+    final, parts, interim = None, [], 0
+    try:
+        for segment in [*segments, *([b""] if row.closed else [])]:
+            wire.feed(segment)
+            while (event := wire.next()) is not None:
+                if isinstance(event, Interim):
+                    interim += 1
+                elif isinstance(event, Head):
+                    final = event
+                elif event is not END:
+                    parts.append(event)
+    except RemoteProtocolError as error:
+        assert not wire.reusable
+        return No.REFUSED, str(error)
+    except Disconnected as error:
+        return No.CUT, str(error)
+    if not wire_ended(wire):
+        return No.WAITS, ""
+    leftover = wire.leftover if wire.upgraded else None
+    found = Read(
+        final.status,
+        b"".join(parts),
+        interim,
+        wire.reusable,
+        tuple(final.headers),
+        tuple(wire.trailers),
+        leftover,
+    )
+    return found, ""
+
+
+def wire_ended(wire: Http1) -> bool:
+    return wire._read is Http1._ended
+
+
+def same(found: Read | No, listed: Read | No) -> bool:
+    if isinstance(found, Read) and isinstance(listed, Read) and listed.lines is None:
+        found = replace(found, lines=None)
+    return found == listed
+
+
+def bare(verdict: Read | No) -> Read | No:
+    """What is compared with other parsers: status, body, and how many heads came before."""
+    return Read(verdict.status, verdict.body, verdict.interim) if isinstance(verdict, Read) else verdict
+
+
+def by_h11(row: Row) -> Read | No:
+    """What httpcore's client reads: h11, with its bound."""
+    parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=100 * 1024)
+    parser.send(h11.Request(method=row.method, target="/", headers=[HOST, *row.asked]))
+    parser.send(h11.EndOfMessage())
+    if row.data:
+        parser.receive_data(row.data)
+    if row.closed:
+        parser.receive_data(b"")
+    status, parts, interim = 0, [], 0
+    try:
+        while True:
+            event = parser.next_event()
+            if isinstance(event, h11.InformationalResponse) and event.status_code != 101:
+                interim += 1
+            elif isinstance(event, h11.Response | h11.InformationalResponse):
+                status = event.status_code
+            elif isinstance(event, h11.Data):
+                parts.append(bytes(event.data))
+            elif isinstance(event, h11.EndOfMessage) or event is h11.PAUSED:
+                return Read(status, b"".join(parts), interim)
+            else:
+                return No.CUT if isinstance(event, h11.ConnectionClosed) else No.WAITS
+    except h11.RemoteProtocolError as error:
+        return No.CUT if "closed connection" in str(error) or "ConnectionClosed" in str(error) else No.REFUSED
+
+
+class Heard:
+    """What llhttp tells of the final response."""
+
+    def __init__(self) -> None:
+        self.parser = httptools.HttpResponseParser(self)
+        self.interim = 0
+        self.lines: dict[bytes, bytes] = {}
+        self.parts: list[bytes] = []
+        self.head = self.complete = False
+        self.status = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.lines[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        if not self.complete:
+            self.status = self.parser.get_status_code()
+            self.head = self.status >= 200 or self.parser.should_upgrade()
+
+    def on_body(self, part: bytes) -> None:
+        if not self.complete:
+            self.parts.append(part)
+
+    def on_message_complete(self) -> None:
+        if self.head:
+            self.complete = True
+        else:
+            self.interim += 1
+            self.lines.clear()
+
+
+def by_llhttp(row: Row) -> Read | No:
+    heard = Heard()
+    try:
+        heard.parser.feed_data(row.data)
+    except httptools.HttpParserUpgrade:
+        assert heard.complete
+    except httptools.HttpParserError:
+        if not heard.complete:
+            return No.REFUSED
+    coding = heard.lines.get(b"transfer-encoding", b"").lower().rpartition(b",")[2].strip()
+    framed = b"content-length" in heard.lines or coding == b"chunked"
+    # httptools cannot be told that the connection ended.
+    if heard.complete or (row.closed and heard.head and not framed):
+        return Read(heard.status, b"".join(heard.parts), heard.interim)
+    return No.CUT if row.closed else No.WAITS
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_the_machine_reads_it_as_listed(row, parse):
+    for size in (len(row.data) + 1, 7, 1):
+        if len(row.data) // size > 20_000:
+            continue
+        found, says = read(row, parse, size)
+        assert same(found, row.ours)
+        assert row.says in says
+
+
+#: What verdicts of other parsers are listed of; a later one may be stricter.
+VERSIONS = {"h11": "0.16.0", "httptools": "0.9.0"}
+PEERS = {"h11": ("h11", by_h11), "llhttp": ("httptools", by_llhttp)}
+
+
+@pytest.mark.parametrize("peer", PEERS)
+def test_the_others_read_it_as_listed(peer):
+    package, read_row = PEERS[peer]
+    if metadata.version(package) != VERSIONS[package]:
+        pytest.skip(
+            f"the table lists what {package} {VERSIONS[package]} reads (pip install {package}=={VERSIONS[package]})"
+        )
+    wrong = {}
+    for row in ROWS:
+        if peer == "llhttp" and row.method != b"GET":
+            continue
+        ours = bare(row.ours)
+        listed, why = getattr(row, peer) or (ours, "")
+        found = read_row(row)
+        if found != bare(listed) or (why and found == ours):
+            wrong[row.name] = (found, listed)
+    assert not wrong
+
+
+def test_the_table():
+    assert len(ROWS) >= 150
+    kinds = Counter(row.ours if isinstance(row.ours, No) else Read for row in ROWS)
+    assert min(kinds[kind] for kind in (Read, *No)) >= 5
+    assert all(why for row in ROWS for _, why in filter(None, (row.h11, row.llhttp)))
