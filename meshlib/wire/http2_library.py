@@ -1,0 +1,86 @@
+"""h2 as the machine (:mod:`meshlib.wire.http2`) uses it. All that it is relied upon for stands in that module's theory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.exceptions import H2Error
+from h2.settings import SettingCodes, Settings
+from hpack import Decoder
+from hpack.exceptions import HPACKError
+from hyperframe.exceptions import HyperframeError
+
+from meshlib.wire.http2_frames import Violation
+
+if TYPE_CHECKING:
+    from h2.events import Event
+
+    from meshlib.wire.message import Lines
+
+__all__ = ["CONNECTION_WINDOW", "STREAM_WINDOW", "Library"]
+
+#: Bytes that a peer may send of one response before the application reads. Go's client has 4 MiB, curl 10, Envoy 16.
+STREAM_WINDOW = 1 << 20
+#: And of all responses of a connection. Envoy's client has 24 MiB.
+CONNECTION_WINDOW = 1 << 24
+
+
+class _Decoder(Decoder):
+    """Keeps what a header block says for us, and tells h2 of it only whether it is an interim head."""
+
+    lines: Lines
+    interim_allowed = False
+
+    def decode(self, data: bytes, raw: bool = False) -> Any:  # noqa: ARG002 -- hpack's signature
+        lines = self.lines = [(bytes(name), bytes(value)) for name, value in super().decode(data, raw=True)]
+        interim = self.interim_allowed and lines and lines[0][0] == b":status" and lines[0][1][:1] == b"1"
+        return [(b":status", b"100" if interim else b"200")]
+
+
+class Library(H2Connection):
+    """One connection's, with the greeting of a client in it. ``header_list``: bytes of the largest header block."""
+
+    decoder: _Decoder
+
+    def __init__(self, header_list: int) -> None:
+        # Fields are checked by us, both ways.
+        super().__init__(
+            H2Configuration(
+                client_side=True,
+                header_encoding=None,
+                validate_outbound_headers=False,
+                normalize_outbound_headers=False,
+                validate_inbound_headers=False,
+                normalize_inbound_headers=False,
+            )
+        )
+        values = {
+            SettingCodes.ENABLE_PUSH: 0,
+            SettingCodes.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+            SettingCodes.MAX_HEADER_LIST_SIZE: header_list,
+        }
+        self.local_settings = Settings(client=True, initial_values=values)
+        # Some servers end a connection for a setting that they do not know.
+        del self.local_settings[SettingCodes.ENABLE_CONNECT_PROTOCOL]
+        self.decoder = _Decoder(header_list)
+        self.initiate_connection()
+        self.increment_flow_control_window(CONNECTION_WINDOW - self.inbound_flow_control_window)
+
+    def take(self, frame: bytes) -> list[Event]:
+        """A whole frame of the peer. Raises Violation. What was to be sent before must have been taken."""
+        try:
+            return self.receive_data(frame)
+        except (H2Error, HPACKError, HyperframeError, ValueError, LookupError, AssertionError) as error:
+            self.clear_outbound_data_buffer()  # a GOAWAY, to which the machine's is preferred
+            raise Violation(_code_of(error), str(error) or type(error).__name__) from error
+
+
+def _code_of(error: Exception) -> int:
+    """What the peer is told where h2 does not take its frame."""
+    code = int(getattr(error, "error_code", ErrorCodes.PROTOCOL_ERROR))
+    if code == ErrorCodes.PROTOCOL_ERROR and isinstance(error.__cause__, HPACKError | LookupError):
+        return ErrorCodes.COMPRESSION_ERROR
+    return code
