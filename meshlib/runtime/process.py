@@ -89,7 +89,7 @@ class Resident(Protocol):
         ...
 
     def abandon(self) -> None:
-        """End for good, soon, without waiting: called by the garbage collector."""
+        """End for good, soon, without waiting and without a lock: called by the garbage collector."""
         ...
 
 

@@ -340,15 +340,19 @@ class Runtime:
         self.store.wake()
 
     def abandon(self) -> None:
-        """``close`` for a finalizer: waits for nobody."""
-        with self._lock:
-            running, self.running, self.closed = self.running, False, True
-        if running:
+        """``close`` for a finalizer, which may run under ``_lock``: takes none, and waits for nobody."""
+        self.closed = True
+        if self.running:
             self.worker.post(self._finish)
 
     def _finish(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        with self._lock:
+            running, self.running = self.running, False
+            timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+        if not running:
+            return
         try:
             self.feed.stop()
         finally:

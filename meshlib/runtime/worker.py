@@ -7,16 +7,21 @@ block on a network: whoever needs that (a stream, a DNS query) has a thread of i
 On a clock that somebody else moves the thread cannot sleep until a timer is due: it asks the clock for an alarm, and
 whoever moves the time waits there until everything that fell due has run, so that time never overtakes a timer.
 
-The lock of ``_changed`` guards the queue, the heap and the flags. It is reentrant, because a finalizer may post while
-this thread holds it.
+A finalizer may post, and the collector runs anywhere, also in this thread and under any lock. So posting takes none: what
+is to run goes into a deque, and then the bell is rung, a raw lock on which the thread sleeps and which anybody may release.
+One that was rung already stays so, and the thread looks into the deques after each ring, so that none is missed.
+
+``_turn`` guards what only whoever runs commands needs: the heap, the flags, and that the thread rests. Nobody posts under it.
 """
 
 from __future__ import annotations
 
 import heapq
+import itertools
 import logging
 import threading
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from meshlib.runtime import threads
@@ -65,10 +70,12 @@ class Worker:
         #: For commands that compute for long.
         self.give_way = threads.GiveWay()
         self._name = name
-        self._changed = threading.Condition()
+        self._turn = threading.Lock()
+        self._bell = _new_bell()
         self._posted: deque[Callable[[], object]] = deque()
+        self._set: deque[Timer] = deque()  # timers that are not in the heap yet
         self._timers: list[Timer] = []
-        self._order = 0
+        self._order = itertools.count()
         self._stopping = False
         self._thread: threading.Thread | None = None
         self._resting = threading.Event()  # nothing is due, for all that the thread knows
@@ -86,11 +93,12 @@ class Worker:
 
     def start(self) -> None:
         """Start the thread, unless it runs. What was posted before waits for it."""
-        with self._changed:
+        with self._turn:
             if self._thread is not None and self._thread.is_alive() and not self._stopping:
                 return
             self._stopping = False
-            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            self._bell = bell = _new_bell()  # a thread that is to end has its own
+            self._thread = threading.Thread(target=self._run, args=(bell,), name=self._name, daemon=True)
             threads.start(self._thread)
 
     def stop(self, timeout: float = 1.0) -> bool:
@@ -98,28 +106,24 @@ class Worker:
 
         Commands and timers that did not run stay, for a later ``start``.
         """
-        with self._changed:
+        with self._turn:
             thread = self._thread
             self._stopping = True
-            self._changed.notify_all()
+        self._ring()
         if thread is None or thread is threading.current_thread():
             return True
         return threads.join(thread, timeout)
 
     def post(self, command: Callable[[], object]) -> None:
-        """Run ``command`` soon."""
-        with self._changed:
-            self._posted.append(command)
-            self._changed.notify()
+        """Run ``command`` soon. Takes no lock: finalizers may call it, too."""
+        self._posted.append(command)
+        self._ring()
 
     def later(self, seconds: float, command: Callable[[], object]) -> Timer:
-        """Run ``command`` once, ``seconds`` from now."""
-        when = self.clock.now() + max(0.0, seconds)
-        with self._changed:
-            self._order += 1
-            timer = Timer(when, self._order, command)
-            heapq.heappush(self._timers, timer)
-            self._changed.notify()
+        """Run ``command`` once, ``seconds`` from now. As ``post``."""
+        timer = Timer(self.clock.now() + max(0.0, seconds), next(self._order), command)
+        self._set.append(timer)
+        self._ring()
         if self.clock.virtual:
             self.clock.alarm(seconds, self._catch_up)
         return timer
@@ -147,7 +151,7 @@ class Worker:
         None if there is none. For a worker without a thread.
         """
         while True:
-            with self._changed:
+            with self._turn:
                 command, wait = self._next()
             if command is None:
                 return wait
@@ -157,29 +161,35 @@ class Worker:
         """A clock that somebody else moves has come to a timer: let the thread run it, and wait until it has."""
         if self.is_current or not self.running:
             return
-        with self._changed:
+        with self._turn:
             self._resting.clear()
-            self._changed.notify_all()
+        self._ring()
         if not self._resting.wait(_CATCHING_UP):
             _log.warning("meshlib: a background command takes longer than %g s; time moves on", _CATCHING_UP)
 
-    def _run(self) -> None:
+    def _ring(self) -> None:
+        with suppress(RuntimeError):  # it is rung already
+            self._bell.release()
+
+    def _run(self, bell: threading.Lock) -> None:
         mine = threading.current_thread()
         while True:
-            with self._changed:
-                command: Callable[[], object] | None = None
-                while command is None:
-                    if self._stopping or self._thread is not mine:
-                        return
-                    command, wait = self._next()
-                    if command is None:
-                        self._resting.set()
-                        self._changed.wait(wait)
-            self._guarded(command)
+            with self._turn:
+                if self._stopping or self._thread is not mine:
+                    return
+                command, wait = self._next()
+                if command is None:
+                    self._resting.set()
+            if command is not None:
+                self._guarded(command)
+            else:
+                bell.acquire(timeout=-1 if wait is None else min(wait, threading.TIMEOUT_MAX))
 
     def _next(self) -> tuple[Callable[[], object] | None, float | None]:
-        """The next command, or None and the seconds until there may be one. Under the lock."""
+        """The next command, or None and the seconds until there may be one. Under ``_turn``."""
         timers = self._timers
+        while self._set:
+            heapq.heappush(timers, self._set.popleft())
         while timers:
             timer = timers[0]
             wait = timer.when - self.clock.now()
@@ -199,3 +209,9 @@ class Worker:
             command()
         except Exception:  # noqa: BLE001 - logged below
             _log.exception("meshlib: a background command failed: %r", command)
+
+
+def _new_bell() -> threading.Lock:
+    bell = threading.Lock()
+    bell.acquire()
+    return bell

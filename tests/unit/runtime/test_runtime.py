@@ -12,6 +12,7 @@ from meshlib.model.listener import FilterChain, HttpManager, Listener
 from meshlib.model.match import PathKind, PathMatch, RouteMatch
 from meshlib.model.route import Forward, Route, RouteConfiguration, VirtualHost
 from meshlib.model.snapshot import Part
+from meshlib.runtime.process import PerProcess
 from meshlib.runtime.runtime import SWEEP, Runtime
 from meshlib.runtime.worker import Worker
 from meshlib.testing.clock import VirtualClock
@@ -155,6 +156,33 @@ class TestLife:
         setting.worker.run_due()
         assert setting.workers.leases == 0
         assert setting.feed.journal[-1] == "stop"
+
+    def test_abandoned_by_the_collector_under_its_own_lock_it_ends_all_the_same(self):
+        setting = Setting()
+        holder = PerProcess(lambda inherited: setting.runtime)
+        holder.get()
+        held = [holder]
+        del holder
+
+        def collect():
+            with setting.runtime._lock:
+                held.clear()  # the last reference: the finalizer runs here
+
+        thread = threading.Thread(target=collect, daemon=True)
+        thread.start()
+        thread.join(5.0)
+        assert not thread.is_alive(), "the finalizer waits for the lock that its own thread holds"
+        assert setting.runtime.closed
+        setting.worker.run_due()
+        assert (setting.workers.leases, setting.runtime.running) == (0, False)
+
+    def test_a_mesh_that_is_closed_after_it_was_abandoned_ends_once(self):
+        setting = Setting()
+        setting.runtime.abandon()
+        setting.runtime.close()
+        setting.worker.run_due()
+        assert setting.workers.leases == 0
+        assert setting.feed.journal.count("stop") == 1
 
     def test_a_child_goes_on_with_what_its_parent_knew(self):
         parent = Setting(target("reviews"))

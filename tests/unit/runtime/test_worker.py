@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 
@@ -211,3 +212,60 @@ class TestCall:
 
     def test_a_command_that_raises_is_an_end_too(self, threaded):
         assert threaded.call(lambda: 1 / 0, 5.0)
+
+
+class Cyclic:
+    """What only the collector ends, wherever that runs."""
+
+    def __init__(self, ended):
+        self.ended = ended
+        self.itself = self
+
+    def __del__(self):
+        self.ended()
+
+
+class TestFinalizers:
+    """They run in any thread, under any lock that it holds."""
+
+    def test_posting_and_timers_need_no_lock_that_the_thread_may_hold(self, worker):
+        ran = []
+
+        def end():
+            worker.post(lambda: ran.append("posted"))
+            worker.later(0.0, lambda: ran.append("timer"))
+
+        def collect():
+            with worker._turn:
+                Cyclic(end)
+                gc.collect()
+
+        thread = threading.Thread(target=collect, daemon=True)
+        thread.start()
+        thread.join(5.0)
+        assert not thread.is_alive(), "the finalizer waits for the lock that its own thread holds"
+        worker.run_due()
+        assert ran == ["timer", "posted"]
+
+    def test_what_is_posted_while_the_worker_looks_wakes_it(self, threaded):
+        """The collector comes at every allocation, the worker's own among them."""
+        counted, posted = [], 0
+        before = gc.get_threshold()
+        gc.set_threshold(1)
+        try:
+            for _ in range(2000):
+                Cyclic(lambda: threaded.post(lambda: counted.append(1)))
+                threaded.post(lambda: Cyclic(lambda: threaded.post(lambda: counted.append(1))))
+                posted += 2
+        finally:
+            gc.set_threshold(*before)
+        assert threaded.call(gc.collect, 10.0)
+        gc.collect()
+        assert threaded.call(lambda: None, 10.0)
+        assert len(counted) == posted
+
+    def test_no_ring_is_missed_between_looking_and_sleeping(self, threaded):
+        for _ in range(2000):
+            ran = threading.Event()
+            threaded.post(ran.set)
+            assert ran.wait(5.0)
