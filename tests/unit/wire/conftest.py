@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from meshlib.wire import heads_h11, heads_llhttp
-
-PARSERS = {"llhttp": heads_llhttp.parse_head, "h11": heads_h11.parse_head}
+from tests.unit.wire.reading import PARSERS
 
 
 @pytest.fixture(params=PARSERS)

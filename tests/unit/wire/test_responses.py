@@ -10,52 +10,8 @@ import h11
 import httptools
 import pytest
 
-from meshlib.wire.errors import Disconnected, RemoteProtocolError
-from meshlib.wire.http1 import END, Http1, Interim
-from meshlib.wire.message import Head
+from tests.unit.wire.reading import HOST, cut, read
 from tests.unit.wire.responses import ROWS, No, Read, Row
-
-HOST = (b"Host", b"shop")
-
-
-def read(row: Row, parse, size: int) -> tuple[Read | No, str]:
-    """What the machine makes of a row that comes in segments of that size, and what it says where it refuses."""
-    wire = Http1(parse=parse)
-    wire.request(row.method, b"/", [HOST, *row.asked])
-    segments = [row.data[at : at + size] for at in range(0, len(row.data), size)]
-    final, parts, interim = None, [], 0
-    try:
-        for segment in [*segments, *([b""] if row.closed else [])]:
-            wire.feed(segment)
-            while (event := wire.next()) is not None:
-                if isinstance(event, Interim):
-                    interim += 1
-                elif isinstance(event, Head):
-                    final = event
-                elif event is not END:
-                    parts.append(event)
-    except RemoteProtocolError as error:
-        assert not wire.reusable
-        return No.REFUSED, str(error)
-    except Disconnected as error:
-        return No.CUT, str(error)
-    if not wire_ended(wire):
-        return No.WAITS, ""
-    leftover = wire.leftover if wire.upgraded else None
-    found = Read(
-        final.status,
-        b"".join(parts),
-        interim,
-        wire.reusable,
-        tuple(final.headers),
-        tuple(wire.trailers),
-        leftover,
-    )
-    return found, ""
-
-
-def wire_ended(wire: Http1) -> bool:
-    return wire._read is Http1._ended
 
 
 def same(found: Read | No, listed: Read | No) -> bool:
@@ -149,7 +105,8 @@ def test_the_machine_reads_it_as_listed(row, parse):
     for size in (len(row.data) + 1, 7, 1):
         if len(row.data) // size > 20_000:
             continue
-        found, says = read(row, parse, size)
+        segments = cut(row.data, range(0, len(row.data), size))
+        found, says = read(segments, parse=parse, method=row.method, asked=row.asked, closed=row.closed)
         assert same(found, row.ours)
         assert row.says in says
 
