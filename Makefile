@@ -17,6 +17,7 @@ GENERATORS := $(wildcard scripts/config_reference.py scripts/config_schema.py sc
 SEEDS ?= 100
 RUNS ?= 3
 REQUESTS ?= 5000
+INPUTS ?= 1000000
 SUITES ?=
 JOBS ?= 2
 PYTEST_ARGS ?=
@@ -86,6 +87,10 @@ compat: $(VENV)/.stamp-dev ## other projects' own tests over ours, each package 
 .PHONY: corpus
 corpus: $(VENV)/.stamp-dev ## other projects' Envoy files, to meshlib and a real Envoy side by side (needs Go)
 	@$(PYTEST) tests/corpus -o faulthandler_timeout=0 $(PYTEST_ARGS)
+
+.PHONY: fuzz
+fuzz: $(VENV)/.stamp-dev ## INPUTS hostile answers and requests to the HTTP/1.1 connection, chosen by atheris where it can be installed
+	@$(PY) -m tests.fuzz.run --inputs $(INPUTS)
 
 .PHONY: drift
 drift: $(VENV)/.stamp-dev ## our wire schema against the published one, in an environment of its own

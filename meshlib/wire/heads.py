@@ -60,6 +60,8 @@ def read_head(block: bytes, sizes: Sizes, parse: ParseHead) -> Head:
         head = parse(block)
     except RemoteProtocolError as error:
         raise RemoteProtocolError(_fault(block) or str(error)) from None
+    if head.status < 100:
+        raise RemoteProtocolError(f"not a status: {head.status:03}")
     lines = len(head.headers)
     # All that is not text must be the ends of the lines that were found: none folded, none ended by less.
     if block.translate(None, TEXT) != b"\r\n" * (lines + 2):

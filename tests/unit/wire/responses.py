@@ -108,8 +108,9 @@ row("a status line that ends with CR CR LF", OK + b"\r" + sized()[len(OK) :], RE
 row("a status line that ends with LF CR", OK + b"\n\r" + sized()[len(OK) + 2 :], REFUSED, "bare LF")
 for status in (b"299", b"404", b"599", b"600", b"799", b"999"):
     row(f"status {status.decode()}", sized(start=b"HTTP/1.1 " + status), Read(int(status), b"abc"))
-for status in (b"000", b"099"):
+for status in (b"000", b"013", b"099"):
     row(f"status {status.decode()}", sized(start=b"HTTP/1.1 " + status), REFUSED)
+    row(f"status {status.decode()} before another", head(start=b"HTTP/1.1 " + status) + sized(), REFUSED)
 for status in (
     b"20",
     b"2",
@@ -140,7 +141,10 @@ others(
 )
 others("h11 looks for NUL and white space only", "a reason with an escape", "a reason with DEL", h11=ABC)
 others("h11 takes LF for the end of a line", "a status line that ends with LF", h11=ABC)
-others("to llhttp any three digits below 200 are an interim status", "status 000", "status 099", llhttp=WAITS)
+DIGITS = "to llhttp any three digits are a status"
+for status in ("000", "013", "099"):
+    others(DIGITS, f"status {status}", llhttp=Read(int(status), b"abc"))
+    others(DIGITS, f"status {status} before another", llhttp=WAITS)
 
 # ---------------------------------------------------------------------------------------------- versions
 

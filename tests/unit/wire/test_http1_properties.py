@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from meshlib.wire.http1 import END, Http1, Interim
 from meshlib.wire.message import Head
+from tests.unit.wire.peers import bare, by_h11, by_llhttp
 from tests.unit.wire.reading import PARSERS, cut, read
-from tests.unit.wire.responses import ROWS, No, Read
+from tests.unit.wire.responses import ROWS, No, Read, Row
 
 FRAMING = {b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"host", b"expect"}
 
@@ -110,6 +111,18 @@ def test_any_bytes_read_the_same_in_any_segments_by_either_parser(data, places, 
     whole, _ = read([data] if data else [], parse=PARSERS["llhttp"], method=method, closed=closed)
     for parse in PARSERS.values():
         assert read(cut(data, places), parse=parse, method=method, closed=closed)[0] == whole
+
+
+@given(damaged(), st.booleans())
+def test_what_is_read_the_others_read_alike(data, closed):
+    """Else a proxy before us might take other bytes for the body than we do."""
+    found, _ = read([data] if data else [], parse=PARSERS["llhttp"], closed=closed)
+    if not isinstance(found, Read):
+        return
+    row = Row("damaged", data, found, closed=closed)
+    assert by_h11(row) == bare(found)
+    # To llhttp a connection may be over with an interim head.
+    assert by_llhttp(row) == bare(found) or (found.interim and by_llhttp(row) is No.REFUSED)
 
 
 # ---------------------------------------------------------------------------------------------- against h11's server
