@@ -119,6 +119,11 @@ class Upstream(Protocol):
 class Connections(Protocol):
     """A cluster as a connection pool sees it: ``max_connections`` and ``max_pending`` (CB-02). Thread-safe."""
 
+    @property
+    def max_connections(self) -> int | None:
+        """The limit as it is now; None: there is none."""
+        ...
+
     def open_connection(self, *, force: bool = False) -> bool:
         """Count one more connection; False (and nothing counted) where the limit is reached. ``force``: count it
         whatever the limit says, since an endpoint may always have one connection, as in Envoy.

@@ -443,6 +443,10 @@ class LiveCluster:
 
     # --- connections ----------------------------------------------------------------------------------------------
 
+    @property
+    def max_connections(self) -> int | None:
+        return self.cluster.limits.max_connections
+
     def open_connection(self, *, force: bool = False) -> bool:
         with self._lock:
             if not force and reached(self.cluster.limits.max_connections, self.connections):

@@ -20,9 +20,10 @@ import heapq
 import itertools
 import logging
 import threading
+import weakref
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from meshlib.runtime import threads
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from meshlib.runtime.clock import Clock
 
-__all__ = ["Timer", "Worker"]
+__all__ = ["Follower", "Timer", "Worker"]
 
 _log = logging.getLogger("meshlib")
 
@@ -58,6 +59,14 @@ class Timer:
         return (self.when, self._order) < (other.when, other._order)
 
 
+class Follower(Protocol):
+    """Whoever relies on timers that do not run any more once the worker is stopped."""
+
+    def worker_stopped(self) -> None:
+        """Called by whoever stops it. Blocks for nothing."""
+        ...
+
+
 class Worker:
     """Runs commands on one daemon thread. Every method may be called from any thread.
 
@@ -78,6 +87,7 @@ class Worker:
         self._order = itertools.count()
         self._stopping = False
         self._thread: threading.Thread | None = None
+        self._followers: weakref.WeakSet[Follower] = weakref.WeakSet()
         self._resting = threading.Event()  # nothing is due, for all that the thread knows
 
     @property
@@ -85,6 +95,11 @@ class Worker:
         """Whether a thread runs the commands."""
         thread = self._thread
         return thread is not None and thread.is_alive()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was stopped and not started again: what is posted waits, perhaps for ever."""
+        return self._stopping
 
     @property
     def is_current(self) -> bool:
@@ -110,9 +125,14 @@ class Worker:
             thread = self._thread
             self._stopping = True
         self._ring()
-        if thread is None or thread is threading.current_thread():
-            return True
-        return threads.join(thread, timeout)
+        ended = thread is None or thread is threading.current_thread() or threads.join(thread, timeout)
+        for follower in list(self._followers):
+            self._guarded(follower.worker_stopped)
+        return ended
+
+    def attach(self, follower: Follower) -> None:
+        """Tell ``follower`` of each ``stop``; it is known weakly."""
+        self._followers.add(follower)
 
     def post(self, command: Callable[[], object]) -> None:
         """Run ``command`` soon. Takes no lock: finalizers may call it, too."""

@@ -20,6 +20,10 @@ class OwnLimit:
         self._most = most
         self._open = 0
 
+    @property
+    def max_connections(self) -> int | None:
+        return self._inner.max_connections
+
     def open_connection(self, *, force: bool = False) -> bool:
         if self._open >= self._most or not self._inner.open_connection(force=force):
             return False

@@ -1,0 +1,309 @@
+"""The connections to one endpoint, for threads, and for gevent's greenlets.
+
+Who gets what is decided in :mod:`meshlib.pools.state`. A caller that has leave to dial does so in its own thread.
+
+Lock: ``_lock`` guards the state, for microseconds: nobody dials, closes or asks a socket under it. It is reentrant, since a
+finalizer of the application's that makes a call may run wherever the collector does. Each waiter sleeps on a lock of its own,
+which whoever gives it its turn releases; under gevent neither that nor ``_lock`` lets other greenlets run in between, so that
+one that is killed loses nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from math import inf
+from os import getpid
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from meshlib.errors import Overloaded
+from meshlib.pools.reaper import reaper_of
+from meshlib.pools.state import Pooled, PoolSettings, PoolState, Waiter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from meshlib.core.upstream import Connections
+    from meshlib.pools.bounds import Bounds
+    from meshlib.pools.reaper import Reaper
+    from meshlib.runtime.clock import Clock
+    from meshlib.runtime.worker import Worker
+
+__all__ = ["NO_TIME", "EndpointPool"]
+
+P = TypeVar("P", bound=Pooled)
+
+_log = logging.getLogger("meshlib")
+
+#: Said of a caller whose time was over before its turn came.
+NO_TIME = "max_connections: no connection was free in time"
+
+
+class _Turn(Waiter[P]):
+    """What a thread sleeps on until its turn has come."""
+
+    __slots__ = ("_asleep",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._asleep = threading.Lock()
+        self._asleep.acquire()
+
+    def wake(self) -> None:
+        with suppress(RuntimeError):  # it is awake already
+            self._asleep.release()
+
+    def sleep(self, seconds: float | None) -> None:
+        """Until it is woken, at most so long."""
+        self._asleep.acquire(timeout=-1 if seconds is None else min(max(0.0, seconds), threading.TIMEOUT_MAX))
+
+
+class EndpointPool(Generic[P]):
+    """Connections to one endpoint. Thread-safe.
+
+    A connection that is handed over to another protocol (an upgrade, CONNECT, bare TCP) stays its holder's and counted until
+    it is closed and released.
+
+    Args:
+        dial: Makes a connection, within the attempt's bounds. What it raises goes to the caller whose dial it was.
+        limits: The cluster's counters, or None for no limits.
+        settings: See there; :meth:`configure` puts others in their place.
+        clock: The mesh's time.
+        multiplexed: Connections may turn out to carry several requests (HTTP/2, also where ALPN decides).
+        gone: Whether the endpoint left its cluster, or connections to it are to be others.
+        worker: The runtime's. Its timer ends what is idle at its time, and it takes in what was abandoned; None: the next
+            caller does.
+    """
+
+    def __init__(
+        self,
+        dial: Callable[[Bounds], P],
+        limits: Connections | None,
+        settings: PoolSettings,
+        clock: Clock,
+        *,
+        multiplexed: bool = False,
+        gone: Callable[[], bool] = bool,
+        worker: Worker | None = None,
+    ) -> None:
+        self._dial = dial
+        self._now = clock.now
+        self._state: PoolState[P] = PoolState(limits, settings, multiplexed=multiplexed, gone=gone)
+        self._lock = threading.RLock()
+        self._reaper = None if worker is None else reaper_of(worker)
+        self._pid = getpid()
+        self._watched = False  # the reaper will come; False may be late, and then it comes twice
+        self._abandoned: deque[P] = deque()
+        self.used = self._now()
+
+    def acquire(self, bounds: Bounds) -> P:
+        """A connection for one request. Give it back with :meth:`release`, in any case.
+
+        Raises Overloaded where too many wait already or its turn did not come within the pool's time, TimeoutError where the
+        deadline is over (``bounds.expired``), and what ``dial`` raises.
+        """
+        state = self._state
+        if self._abandoned:
+            self.take_in()
+        try:
+            while True:
+                with self._lock:
+                    connection = state.take(self._now())
+                if connection is None:
+                    return self._acquire_next(bounds)
+                if connection.free():
+                    return connection
+                self._refuse(connection)
+        finally:
+            if state.ended:
+                self._close_ended()
+
+    def release(self, connection: P) -> None:
+        """Take a connection back: it goes to who waits longest, or is kept, or closed.
+
+        Raises RuntimeError for one that was put back already, which harms nothing. One that is shared is to be put back as
+        often as it was acquired.
+        """
+        usable = connection.free()
+        now = self._now()
+        state = self._state
+        with self._lock:
+            kept = state.put_back(connection, now, usable=usable)
+            self.used = now
+        if not kept:
+            connection.close()
+        elif self._reaper is not None and not self._watched:
+            self._watch(self._reaper)
+
+    def abandon(self, connection: P) -> None:
+        """``release`` for a finalizer, whose request was not read to its end: takes no lock. The worker closes the connection,
+        or the next caller. In a child of the process that dialed it nothing happens: the connection is the parent's.
+        """
+        if self._pid != getpid():
+            return
+        self._abandoned.append(connection)
+        if self._is_tended():
+            self._reaper.worker.post(self.take_in)  # type: ignore[union-attr]
+        else:
+            connection.close()
+
+    def close(self) -> None:
+        """Close what is idle, and keep nothing any more; what is in use closes when it comes back. Calls may go on."""
+        with self._lock:
+            self._state.clear(self._now())
+        self._close_ended()
+
+    def retire(self) -> None:
+        """Close what is idle: the worker that would do so at its time is stopped."""
+        with self._lock:
+            self._state.empty()
+            self._watched = False
+        self._close_ended()
+
+    def forget(self) -> None:
+        """``close`` for a finalizer: takes no lock that others may hold. Nothing happens in a child, as with ``abandon``."""
+        if self._pid != getpid():
+            return
+        if self._is_tended():
+            self._reaper.worker.post(self.close)  # type: ignore[union-attr]
+        else:
+            self.close()
+
+    def configure(self, settings: PoolSettings) -> None:
+        """Other settings hold from now on, and limits may have changed: whoever waits looks again."""
+        with self._lock:
+            self._state.configure(settings)
+            self._state.expire(self._now())
+            self._state.serve(self._now())
+            self._watched = False
+        self._close_ended()
+        if self._reaper is not None:
+            self._watch(self._reaper)
+
+    def reap(self) -> float:
+        """Close what has been idle for too long; when there will be something to do next (``inf``: when somebody releases)."""
+        with self._lock:
+            due = self._state.expire(self._now())
+            self._watched = due != inf
+        self._close_ended()
+        return due
+
+    def take_in(self) -> None:
+        """Close what was abandoned."""
+        while self._abandoned:
+            try:
+                connection = self._abandoned.popleft()
+            except IndexError:  # another thread has it
+                return
+            try:
+                with self._lock:
+                    self._state.put_back(connection, self._now(), usable=False)
+            except RuntimeError as error:
+                _log.warning("meshlib: %s", error)
+            else:
+                connection.close()
+
+    @property
+    def idle(self) -> int:
+        """How many connections wait for work."""
+        return self._state.idle
+
+    @property
+    def open(self) -> int:
+        """How many connections there are, busy, idle or being dialed."""
+        return self._state.open
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait for their turn."""
+        return self._state.waiting
+
+    def _acquire_next(self, bounds: Bounds) -> P:
+        """Nothing is ready: through the queue."""
+        state = self._state
+        seconds = bounds.left("pool")
+        until = None if seconds is None else time.monotonic() + seconds
+        if state.limits is not None:
+            bounds.begin_pending(state.limits)
+        try:
+            connection = self._turn(bounds, until)
+            while connection is not None and not connection.free():
+                self._refuse(connection)
+                connection = self._turn(bounds, until, first=True)
+            return self._connect(bounds) if connection is None else connection
+        finally:
+            bounds.end_pending()
+
+    def _turn(self, bounds: Bounds, until: float | None, *, first: bool = False) -> P | None:
+        """What the caller's turn gives it (``PoolState.wait``). Raises as ``acquire``."""
+        state = self._state
+        turn: _Turn[P] = _Turn()
+        try:
+            with self._lock:
+                state.wait(turn, self._now(), first=first)
+            if not turn.served:
+                with bounds.ringing(turn.wake):
+                    self._sleep(turn, bounds, until)
+        except BaseException:
+            # Interrupted, killed, or out of time: if its turn has come, it is the next one's.
+            with self._lock:
+                state.leave(turn, self._now())
+            raise
+        return turn.connection
+
+    def _sleep(self, turn: _Turn[P], bounds: Bounds, until: float | None) -> None:
+        while not turn.served:
+            left = None if until is None else until - time.monotonic()
+            if left is not None and left <= 0:
+                bounds.timed_out()
+                if bounds.expired:
+                    raise TimeoutError("the deadline is over")
+                raise Overloaded(NO_TIME)
+            bounds.left("pool")
+            turn.sleep(left)
+
+    def _refuse(self, connection: P) -> None:
+        with self._lock:
+            self._state.refuse(connection, self._now())
+
+    def _connect(self, bounds: Bounds) -> P:
+        """Use leave to dial."""
+        state = self._state
+        failed = False
+        connection: P | None = None
+        try:
+            connection = self._dial(bounds)
+            with self._lock:
+                state.dialed(connection, self._now())
+            return connection
+        except BaseException as error:
+            # Interrupted, killed or out of its own time it says nothing of the endpoint.
+            failed = isinstance(error, Exception) and not bounds.expired
+            if connection is not None:
+                connection.close()
+            with self._lock:
+                state.not_dialed(self._now(), failed=failed)
+            raise
+
+    def _is_tended(self) -> bool:
+        return self._reaper is not None and not self._reaper.worker.stopped
+
+    def _watch(self, reaper: Reaper) -> None:
+        """See that somebody comes when the first of the idle ones is to end."""
+        if reaper.worker.stopped:
+            self.retire()
+            return
+        with self._lock:
+            due = self._state.due()
+            watch, self._watched = not self._watched and due != inf, True
+        if watch:
+            reaper.watch(self, due)
+
+    def _close_ended(self) -> None:
+        with self._lock:
+            ended = self._state.drain_ended()
+        for connection in ended:
+            connection.close()

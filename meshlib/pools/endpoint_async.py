@@ -1,0 +1,285 @@
+"""The connections to one endpoint, for the tasks of one event loop: asyncio's, or trio's.
+
+The twin of ``pools/endpoint.py`` over the same :class:`~meshlib.pools.state.PoolState`. There is no lock: a loop runs one task
+at a time, and nothing here awaits between looking and changing. Only ``abandon`` may be called from elsewhere.
+
+Idle connections end by the loop's own ``call_later``. Where the loop has none (trio), or its seconds are not those of the mesh
+(a virtual clock), the worker's timer tells the loop when.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from math import inf
+from os import getpid
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from meshlib.errors import Overloaded
+from meshlib.pools.endpoint import NO_TIME
+from meshlib.pools.reaper import reaper_of
+from meshlib.pools.state import Pooled, PoolSettings, PoolState, Waiter
+from meshlib.runtime.signal import loop_key
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from meshlib.core.upstream import Connections
+    from meshlib.pools.bounds import Bounds
+    from meshlib.runtime.clock import Clock
+    from meshlib.runtime.worker import Worker
+
+__all__ = ["AsyncEndpointPool"]
+
+P = TypeVar("P", bound=Pooled)
+
+_log = logging.getLogger("meshlib")
+
+
+class _FutureTurn(Waiter[P]):
+    """What a task of asyncio awaits until its turn has come."""
+
+    __slots__ = ("_future", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._loop = loop
+        self._future: asyncio.Future[None] = loop.create_future()
+
+    def wake(self) -> None:
+        if not self._future.done():
+            self._future.set_result(None)
+
+    async def sleep(self, seconds: float | None) -> None:
+        """Until it is woken, at most so long."""
+        if self._future.done():
+            self._future = self._loop.create_future()
+        timer = None if seconds is None else self._loop.call_later(max(0.0, seconds), self.wake)
+        try:
+            await self._future
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+
+class _EventTurn(Waiter[P]):
+    """The same for a task of trio."""
+
+    __slots__ = ("_event",)
+
+    def __init__(self, _loop: Any) -> None:
+        import anyio
+
+        super().__init__()
+        self._event = anyio.Event()
+
+    def wake(self) -> None:
+        self._event.set()
+
+    async def sleep(self, seconds: float | None) -> None:
+        """Until it is woken, at most so long."""
+        import anyio
+
+        if self._event.is_set():
+            self._event = anyio.Event()
+        with anyio.move_on_after(seconds):
+            await self._event.wait()
+
+
+class AsyncEndpointPool(Generic[P]):
+    """Connections to one endpoint, for the event loop in which it is made. Arguments, errors and rules as of ``EndpointPool``;
+    ``dial`` is awaited.
+    """
+
+    def __init__(
+        self,
+        dial: Callable[[Bounds], Awaitable[P]],
+        limits: Connections | None,
+        settings: PoolSettings,
+        clock: Clock,
+        *,
+        multiplexed: bool = False,
+        gone: Callable[[], bool] = bool,
+        worker: Worker | None = None,
+    ) -> None:
+        self._dial = dial
+        self._now = clock.now
+        self._state: PoolState[P] = PoolState(limits, settings, multiplexed=multiplexed, gone=gone)
+        self._loop: Any = loop_key()
+        self._call_soon = hasattr(self._loop, "call_soon_threadsafe")  # asyncio's, or trio's token
+        self._new_turn: Any = _FutureTurn if self._call_soon else _EventTurn
+        self._call_later = None if clock.virtual else getattr(self._loop, "call_later", None)
+        self._reaper = None if worker is None or self._call_later is not None else reaper_of(worker)
+        self._timer: asyncio.TimerHandle | None = None
+        self._watched = False
+        self._pid = getpid()
+        self.used = self._now()
+
+    async def acquire(self, bounds: Bounds) -> P:
+        """As ``EndpointPool.acquire``. Cancelled, it leaves nothing behind."""
+        state = self._state
+        try:
+            while True:
+                connection = state.take(self._now())
+                if connection is None:
+                    return await self._acquire_next(bounds)
+                if connection.free():
+                    return connection
+                state.refuse(connection, self._now())
+        finally:
+            if state.ended:
+                self._close_ended()
+
+    def release(self, connection: P) -> None:
+        """As ``EndpointPool.release``."""
+        self.used = now = self._now()
+        if not self._state.put_back(connection, now, usable=connection.free()):
+            connection.close()
+        elif not self._watched:
+            self._watch()
+
+    def abandon(self, connection: P) -> None:
+        """As ``EndpointPool.abandon``, from any thread: the loop closes the connection."""
+        self._soon(lambda: self._take_in(connection))
+
+    def forget(self) -> None:
+        """As ``EndpointPool.forget``, from any thread."""
+        self._soon(self.close)
+
+    def retire(self) -> None:
+        """The worker is stopped: the loop closes what is idle."""
+        self._soon(self._retire)
+
+    def close(self) -> None:
+        """As ``EndpointPool.close``."""
+        self._state.clear(self._now())
+        self._close_ended()
+
+    def configure(self, settings: PoolSettings) -> None:
+        """As ``EndpointPool.configure``."""
+        self._state.configure(settings)
+        self._state.serve(self._now())
+        self._watched = False
+        self._reap()
+
+    def reap(self) -> float:
+        """The reaper's round, on another thread: the loop does it, and says when the next is to be."""
+        self._soon(self._reap)
+        return inf
+
+    @property
+    def idle(self) -> int:
+        """How many connections wait for work."""
+        return self._state.idle
+
+    @property
+    def open(self) -> int:
+        """How many connections there are, busy, idle or being dialed."""
+        return self._state.open
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait for their turn."""
+        return self._state.waiting
+
+    async def _acquire_next(self, bounds: Bounds) -> P:
+        """Nothing is ready: through the queue."""
+        state = self._state
+        seconds = bounds.left("pool")
+        until = None if seconds is None else time.monotonic() + seconds
+        if state.limits is not None:
+            bounds.begin_pending(state.limits)
+        try:
+            connection = await self._turn(bounds, until)
+            while connection is not None and not connection.free():
+                state.refuse(connection, self._now())
+                connection = await self._turn(bounds, until, first=True)
+            return await self._connect(bounds) if connection is None else connection
+        finally:
+            bounds.end_pending()
+
+    async def _turn(self, bounds: Bounds, until: float | None, *, first: bool = False) -> P | None:
+        """What the caller's turn gives it (``PoolState.wait``). Raises as ``acquire``."""
+        state = self._state
+        turn = self._new_turn(self._loop)
+        try:
+            state.wait(turn, self._now(), first=first)
+            if not turn.served:
+                with bounds.ringing(lambda: self._soon(turn.wake)):
+                    await self._sleep(turn, bounds, until)
+        except BaseException:
+            # Cancelled, or out of time: if its turn has come, it is the next one's.
+            state.leave(turn, self._now())
+            raise
+        found: P | None = turn.connection
+        return found
+
+    async def _sleep(self, turn: Any, bounds: Bounds, until: float | None) -> None:
+        while not turn.served:
+            left = None if until is None else until - time.monotonic()
+            if left is not None and left <= 0:
+                bounds.timed_out()
+                if bounds.expired:
+                    raise TimeoutError("the deadline is over")
+                raise Overloaded(NO_TIME)
+            bounds.left("pool")
+            await turn.sleep(left)
+
+    async def _connect(self, bounds: Bounds) -> P:
+        """Use leave to dial."""
+        try:
+            connection = await self._dial(bounds)
+        except BaseException as error:
+            # Cancelled or out of its own time it says nothing of the endpoint.
+            failed = isinstance(error, Exception) and not bounds.expired
+            self._state.not_dialed(self._now(), failed=failed)
+            raise
+        self._state.dialed(connection, self._now())
+        return connection
+
+    def _take_in(self, connection: P) -> None:
+        try:
+            self._state.put_back(connection, self._now(), usable=False)
+        except RuntimeError as error:
+            _log.warning("meshlib: %s", error)
+        else:
+            connection.close()
+
+    def _reap(self) -> None:
+        self._state.expire(self._now())
+        self._watched = False
+        self._close_ended()
+        self._watch()
+
+    def _retire(self) -> None:
+        self._state.empty()
+        self._watched = False
+        self._close_ended()
+
+    def _soon(self, call: Callable[[], object]) -> None:
+        """Have the loop call it; without a lock, and not in a child of its process."""
+        if self._pid != getpid():
+            return
+        loop = self._loop
+        try:
+            (loop.call_soon_threadsafe if self._call_soon else loop.run_sync_soon)(call)
+        except RuntimeError as error:  # trio's RunFinishedError is one, too
+            _log.debug("meshlib: the event loop is over: %s", error)
+
+    def _watch(self) -> None:
+        """See that ``_reap`` is called when the first of the idle ones is to end."""
+        due = self._state.due()
+        if due == inf:
+            return
+        self._watched = True
+        if self._call_later is not None:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._call_later(max(0.0, due - self._now()), self._reap)
+        elif self._reaper is not None:
+            self._reaper.watch(self, due)
+
+    def _close_ended(self) -> None:
+        for connection in self._state.drain_ended():
+            connection.close()
