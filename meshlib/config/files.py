@@ -108,6 +108,7 @@ _OURS = frozenset(
         "bypass",
         "unknown_hosts",
         "failures",
+        "spent_retries",
         "disabled",
         "seed",
         "dns",

@@ -94,6 +94,11 @@ class RetryConfig(Section):
         seconds(), "The first interval; full jitter from 0 up (Envoy: 25 ms).", 0.025
     )
     backoff_max: float | None = setting(seconds(), "The longest interval. Default: 10 times the first.", None)
+    retry_after: float | None = setting(
+        seconds(),
+        "Waits as the answer's `retry-after` (or `retry-after-ms`) says, if that is so many seconds at most; else the backoff holds.",
+        None,
+    )
     stop: Callable[..., object] | None = setting(
         Strategy("stop"), "Ends the retries, beside `attempts`. From Python only.", None
     )

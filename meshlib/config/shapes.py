@@ -110,6 +110,7 @@ class RetryDict(TypedDict, total=False):
     budget_min: int
     backoff_base: float
     backoff_max: float | None
+    retry_after: float | None
     stop: Callable[..., object] | None
     wait: Callable[..., object] | None
 
@@ -299,6 +300,7 @@ class ConfigDict(TypedDict, total=False):
     bypass: list[str] | tuple[str, ...]
     unknown_hosts: Literal["direct", "refuse"]
     failures: Literal["raise", "respond"]
+    spent_retries: Literal["silent", "tell"]
     disabled: bool
     seed: int | None
     dns: DnsDict

@@ -283,6 +283,11 @@ class Config(Section):
         "What fails is an exception, or the response that a sidecar gives.",
         "raise",
     )
+    spent_retries: str = setting(
+        Choice("silent", "tell"),
+        "An answer that would be tried again if an attempt were left says `x-should-retry: false`, or nothing.",
+        "silent",
+    )
     disabled: bool = setting(Boolean(), "Every call is plain, as if meshlib were not there.", default=False)
     seed: int | None = setting(
         Integer(0, 2**64 - 1), "Makes what is drawn by lot repeatable, for tests.", None

@@ -23,7 +23,7 @@ import itertools
 from typing import TYPE_CHECKING, Any, Protocol
 
 from meshlib.core.effects import Deliver, Direct, Fail, Finish, Pass, Reply, Send, Wait
-from meshlib.core.failures import direct_info, not_made
+from meshlib.core.failures import SPENT, direct_info, not_made, say_spent
 from meshlib.core.plan import Plan
 from meshlib.errors import DeadlineExceeded
 from meshlib.model.call import CallInfo, Outcome, OutcomeKind
@@ -206,9 +206,14 @@ class Exchange:
 
     def response_headers(self, headers: Headers | None) -> Headers | None:
         """The response's lines as the routes edit them, or None for no change."""
-        if headers is None or self._plan is None or self._direct is not None:
+        plan = self._plan
+        if headers is None or plan is None or self._direct is not None:
             return None
-        return self._plan.response_headers(headers)
+        edited = plan.response_headers(headers)
+        if self._tells_spent():
+            edited = headers.copy() if edited is None else edited
+            edited.set(*SPENT)
+        return edited
 
     def info(self, now: float) -> CallInfo | None:
         """What has been done so far; None of a plain call."""
@@ -295,8 +300,13 @@ class Exchange:
             self._plan.close(now)
             info = self._plan.info(now)
         if self._around.config.failures == "respond" and end.response is not None:
-            return Reply(end.response, info)
+            return Reply(say_spent(end.response) if self._tells_spent() else end.response, info)
         return Fail(end.failure, end.message, end.outcome, info)
+
+    def _tells_spent(self) -> bool:
+        """Whether the answer says that the mesh has made all the attempts that it makes."""
+        plan = self._plan
+        return plan is not None and plan.spent and self._around.config.spent_retries == "tell"
 
     def _tell(self, effect: Send | Direct, endpoint: str, cluster: str, route: str, via: str) -> None:
         call, place = self.call, self._place

@@ -15,8 +15,8 @@ from meshlib.model.cluster import Discovery
 from meshlib.model.route import Forward, HostRewriteKind
 
 if TYPE_CHECKING:
+    from meshlib.core.effects import Env
     from meshlib.core.match import Match
-    from meshlib.core.plan import Env
     from meshlib.core.resolution import Resolution
     from meshlib.model.call import Response
     from meshlib.model.policy import RetryPolicy

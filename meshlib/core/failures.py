@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from meshlib.core.resolution import Resolution
     from meshlib.model.call import Outcome
 
-__all__ = ["FAILURES", "REFUSALS", "Words", "after_retries", "direct_info", "not_made"]
+__all__ = ["FAILURES", "REFUSALS", "SPENT", "Words", "after_retries", "direct_info", "not_made", "say_spent"]
+
+#: No attempt is left. The clients of several HTTP APIs (openai, anthropic) obey it and make none of their own.
+SPENT = ("x-should-retry", "false")
 
 #: Why a call went directly: in words, or what gives a trace's lines when they are asked for.
 Words = str | Callable[[], tuple[str, ...]]
@@ -66,6 +69,12 @@ def after_retries(response: Response) -> Response:
         return response
     words = response.body.replace(b"reset reason", b"retried and the latest reset reason", 1)
     return replace(response, body=words)
+
+
+def say_spent(response: Response) -> Response:
+    """The response with ``SPENT``."""
+    others = (line for line in response.headers if line[0].lower() != SPENT[0])
+    return replace(response, headers=(*others, SPENT))
 
 
 def not_made(resolution: Resolution, authority: str) -> tuple[Finish, CallInfo]:

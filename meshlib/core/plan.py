@@ -40,7 +40,7 @@ from meshlib.core.attempt import BLAMELESS
 from meshlib.core.effects import Call, Effect, Env, Finish, Pass, Reply, Send, Sleep, Wait
 from meshlib.core.endpoint import LiveEndpoint
 from meshlib.core.failures import FAILURES, REFUSALS, after_retries
-from meshlib.core.retry import Retries, may_matter
+from meshlib.core.retry import Retries, RetryAfter, may_matter
 from meshlib.core.rewrite import ResponseContext
 from meshlib.core.trace import broken, ending, failed, render
 from meshlib.core.upstream import PickContext, Refusal, RefusalKind, RetryPermit, Upstream
@@ -56,19 +56,7 @@ if TYPE_CHECKING:
     from meshlib.model.headers import Headers
     from meshlib.model.route import ClusterWeight
 
-__all__ = [
-    "Call",
-    "Effect",
-    "Env",
-    "Finish",
-    "Pass",
-    "Plan",
-    "Reply",
-    "Send",
-    "Sleep",
-    "Wait",
-    "route_timeout",
-]
+__all__ = ["DEFAULT_ROUTE_TIMEOUT", "Plan", "route_timeout"]
 
 #: Envoy ``RouteAction.timeout`` (TO-02): what a control plane's route gets where it sets none. Seconds.
 DEFAULT_ROUTE_TIMEOUT = 15.0
@@ -89,6 +77,9 @@ def route_timeout(action: Forward, *, from_file: bool) -> float | None:
 class Plan:
     """The plan of one call. Not thread-safe: a call is driven by one thread or task at a time; only :meth:`close` may
     come from another (a response that is collected).
+
+    Attributes:
+        spent: Another attempt was due, and none was left, or no time for it.
     """
 
     __slots__ = (
@@ -115,6 +106,7 @@ class Plan:
         "_weight",
         "_words",
         "cluster",
+        "spent",
         "started",
     )
 
@@ -141,6 +133,7 @@ class Plan:
         self._words: list[str] = []
         self._closed = False
         self.cluster = ""
+        self.spent = False
         self.started = 0.0
         self._status = 0
 
@@ -184,11 +177,12 @@ class Plan:
         self._record(attempt, outcome, retried=decision is not None)
         attempt.end_retry()
         if decision is not None:
-            effect = self._retry(attempt, outcome, decision.delay, decision.reason, now)
+            effect = self._retry(attempt, outcome, decision, now)
             if effect is not None:
                 return effect
         elif retries is not None and retries.why:
             self._words.append(f"no retry: {retries.why}")
+            self.spent = retries.exhausted
         self._answered = attempt
         if late:
             return self._out_of_time(outcome)
@@ -367,23 +361,28 @@ class Plan:
             if now < until:
                 return Wait(until)
         self._words.append(refusal.detail)
+        self.spent = self._last is not None
         if self._last is not None and self._last.kind is not OutcomeKind.OK:
             # A retry that cannot be made is no news: how the last attempt failed is the answer.
             return self._finish(self._last)
         failure, response, flags = REFUSALS[refusal.kind]
         return Finish(None, failure, refusal.detail, self._told(response, flags))
 
-    def _retry(self, attempt: Send, outcome: Outcome, delay: float, reason: str, now: float) -> Effect | None:
+    def _retry(self, attempt: Send, outcome: Outcome, decision: RetryAfter, now: float) -> Effect | None:
         upstream, policy = self._upstream, self._policy
+        delay, reason = decision.delay, decision.reason
         assert upstream is not None
         if self._deadline is not None and now + delay >= self._deadline:
             self._words.append(f"no retry ({reason}): {self._limit_words()} leaves no time")
+            # Whoever has more time may come back when the upstream says.
+            self.spent = not decision.told
             return None
         permit = upstream.begin_retry(policy.budget if policy is not None else None)
         if permit is None:
             self._words.append(
                 f"no retry ({reason}): as many retries are in flight as the limit or the budget allows"
             )
+            self.spent = True
             return None
         self._permit = permit
         self._last = outcome
@@ -408,6 +407,7 @@ class Plan:
         where = f" ({self._attempts[-1].endpoint})" if self._attempts else ""
         message = f"{self._limit_words()} is over{where}"
         self._words.append(message)
+        self.spent = self._policy is not None
         return Finish(outcome, DeadlineExceeded, message, self._told(response, flags))
 
     # --- facts ----------------------------------------------------------------------------------------------------

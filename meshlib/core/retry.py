@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from meshlib.core.classify import GATEWAY_ERRORS
@@ -52,6 +53,7 @@ __all__ = [
     "RetryState",
     "StateOutcome",
     "backoff_ceiling",
+    "http_date",
     "may_matter",
     "reset_interval",
 ]
@@ -76,6 +78,8 @@ _BY_HEADERS = frozenset(
     (*_GRPC_CONDITIONS.values(), "envoy-ratelimited", "retriable-headers", "retriable-status-codes")
 )
 _RATE_LIMITED = "x-envoy-ratelimited"
+_HTTP_DATE_LENGTH = 29
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _EARLY_DATA = "early-data"
 #: Beyond this doubling every ceiling is ``max_interval`` (and a float would overflow later).
 _MOST_DOUBLINGS = 64
@@ -83,10 +87,11 @@ _MOST_DOUBLINGS = 64
 
 @dataclass(frozen=True, slots=True)
 class RetryAfter:
-    """Try again after ``delay`` seconds. ``reason``: which condition held, in words."""
+    """Try again after ``delay`` seconds. ``reason``: which condition held, in words; ``told``: the upstream said when."""
 
     delay: float
     reason: str
+    told: bool = False
 
 
 def may_matter(policy: RetryPolicy, outcome: Outcome) -> bool:
@@ -170,9 +175,10 @@ class Retries:
             self.why = f"all {self.attempts} attempts are used"
             self.exhausted = True
             return None
-        if self.policy.stop is None and self.policy.wait is None:
-            return RetryAfter(self._delay(outcome), reason)
-        return self._calculated(outcome, reason, now, started)
+        told = self._told(outcome)
+        if self.policy.stop is not None or self.policy.wait is not None:
+            return self._calculated(outcome, told, reason, now, started)
+        return RetryAfter(self._backoff() if told is None else told, reason, told is not None)
 
     # --- does a condition hold? -----------------------------------------------------------------------------------
 
@@ -239,10 +245,7 @@ class Retries:
 
     # --- after how long? ------------------------------------------------------------------------------------------
 
-    def _delay(self, outcome: Outcome) -> float:
-        interval = self._told(outcome)
-        if interval is not None:
-            return interval
+    def _backoff(self) -> float:
         return self._random() * backoff_ceiling(self.policy, self.attempts)
 
     def _told(self, outcome: Outcome) -> float | None:
@@ -254,24 +257,24 @@ class Retries:
 
     # --- tenacity's strategies ------------------------------------------------------------------------------------
 
-    def _calculated(self, outcome: Outcome, reason: str, now: float, started: float) -> RetryAfter | None:
+    def _calculated(
+        self, outcome: Outcome, told: float | None, reason: str, now: float, started: float
+    ) -> RetryAfter | None:
         state = self._state
         if state is None:
             state = self._state = RetryState(started)
         state.ended(self.attempts, outcome, now)
-        told = self._told(outcome)
-        delay: float | None = self._random() * backoff_ceiling(self.policy, self.attempts)
-        if told is not None:
-            delay = told
-        elif self.policy.wait is not None:
-            delay = self._ask_wait(state)
+        delay = told
+        if told is None:
+            delay = self._backoff() if self.policy.wait is None else self._ask_wait(state)
         if delay is None:
             return None
         state.upcoming_sleep = delay
         if self.policy.stop is not None and self._ask_stop(state):
+            self.exhausted = True
             return None
         state.idle_for += delay
-        return RetryAfter(delay, reason)
+        return RetryAfter(delay, reason, told is not None)
 
     def _ask_wait(self, state: RetryState) -> float | None:
         assert self.policy.wait is not None
@@ -313,20 +316,45 @@ def backoff_ceiling(policy: RetryPolicy, retry: int) -> float:
 
 
 def reset_interval(policy: RetryPolicy, headers: Headers, wall: Callable[[], float]) -> float | None:
-    """Seconds until the server wants to be asked again: the first of the policy's reset headers that is there, is a
-    whole number and is not beyond ``max_reset_interval`` (Envoy ``rate_limited_retry_back_off``, RT-07).
+    """Seconds until the server wants to be asked again: the first of the policy's reset headers that is there, can be read
+    in its form and is not beyond ``max_reset_interval`` (Envoy ``rate_limited_retry_back_off``, RT-07).
     """
     for name, form in policy.reset_headers:
         text = (headers.get(name) or "").strip()
-        # 20 digits hold any 64-bit number; more would only cost time.
-        if not (text.isascii() and text.isdigit()) or len(text) > 20:
-            continue
-        seconds = float(int(text))
-        if form == "unix_timestamp":
+        seconds = _whole_number(text)
+        if seconds is None:
+            # RFC 9110, 10.2.3: a date, or seconds.
+            at = http_date(text) if form == "retry_after" else None
+            seconds = None if at is None else at - wall()
+        elif form == "unix_timestamp":
             seconds -= wall()
-        if 0.0 < seconds <= policy.max_reset_interval:
+        elif form == "milliseconds":
+            seconds /= 1000.0
+        if seconds is not None and 0.0 < seconds <= policy.max_reset_interval:
             return seconds
     return None
+
+
+def _whole_number(text: str) -> float | None:
+    # 20 digits hold any 64-bit number; more would only cost time.
+    return float(int(text)) if text.isascii() and text.isdigit() and len(text) <= 20 else None
+
+
+def http_date(text: str) -> float | None:
+    """Seconds since the epoch at a date like ``Sun, 06 Nov 1994 08:49:37 GMT``, the one form that may be sent (RFC 9110, 5.6.7);
+    None for what is none.
+    """
+    if len(text) != _HTTP_DATE_LENGTH or text[3:5] != ", " or not text.endswith(" GMT"):
+        return None
+    try:
+        day, month, year, clock = text[5:-4].split(" ")
+        hour, minute, second = map(int, clock.split(":"))
+        at = datetime(
+            int(year), _MONTHS.index(month) + 1, int(day), hour, minute, min(second, 59), tzinfo=UTC
+        )
+    except ValueError:
+        return None
+    return at.timestamp()
 
 
 class StateOutcome:

@@ -80,7 +80,8 @@ class RetryPolicy:
     methods: frozenset[str] | None = None
     budget: RetryBudget | None = None
     avoid_previous: bool = True
-    reset_headers: tuple[tuple[str, str], ...] = ()  # (name, "seconds" | "unix_timestamp"), RT-07
+    # (name, "seconds" | "unix_timestamp" | "milliseconds" | "retry_after"): RT-07; the last as RFC 9110, 10.2.3 has it
+    reset_headers: tuple[tuple[str, str], ...] = ()
     max_reset_interval: float = 300.0
     stop: Callable[..., bool] | None = None
     wait: Callable[..., float] | None = None

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 __all__ = ["balancing", "breaker", "limits", "outlier", "retry_policy"]
 
+#: Where an upstream says when it wants to be asked again, the more exact one first.
+_RETRY_AFTER = (("retry-after-ms", "milliseconds"), ("retry-after", "retry_after"))
+
 
 def retry_policy(config: RetryConfig) -> RetryPolicy:
     """``attempts`` counts the first, so one less is a retry; ``statuses`` imply their condition; ``budget`` is a share
@@ -29,6 +32,8 @@ def retry_policy(config: RetryConfig) -> RetryPolicy:
         statuses=frozenset(config.statuses),
         methods=None if config.methods is None else frozenset(method.upper() for method in config.methods),
         budget=budget,
+        reset_headers=() if config.retry_after is None else _RETRY_AFTER,
+        max_reset_interval=config.retry_after or 0.0,
         stop=config.stop,  # type: ignore[arg-type]  # a strategy of tenacity's: its answer is a truth value
         wait=config.wait,  # type: ignore[arg-type]  # likewise: seconds
     )

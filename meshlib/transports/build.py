@@ -158,6 +158,12 @@ def default_timeout(kit: Kit) -> Any:
         def as_dict(self) -> dict[str, float | None]:
             return HostDefault(super().as_dict())
 
+        # Libraries ask whether a client has the default timeout, and take their own where it does (openai, anthropic).
+        def __eq__(self, other: object) -> bool:
+            return bool(plain == other)
+
+        __hash__ = None  # type: ignore[assignment]  # as the library has it
+
     return DefaultTimeout(connect=plain.connect, read=plain.read, write=plain.write, pool=plain.pool)
 
 

@@ -340,3 +340,22 @@ def test_local_address_and_socket_options_are_of_the_connections_to_endpoints(
     with meshlib.Mesh(service(server.address)) as mesh:
         ask(mesh, "GET", "http://reviews/", transport=options, look=look)
     assert seen == [("127.0.0.9", 1)]
+
+
+@pytest.mark.parametrize("kind", ["Client", "AsyncClient"])
+def test_a_client_that_nobody_gave_a_timeout_has_the_librarys_default(
+    library: tuple[ModuleType, Any], kind: str
+) -> None:
+    """Libraries above ask so whether it was chosen, and take a default of their own where it was not."""
+    theirs, ours = library
+    with meshlib.Mesh(meshlib.Config.from_mapping({})) as mesh:
+        found = getattr(ours, kind)(mesh=mesh).timeout
+        plain = getattr(theirs, kind)().timeout
+        assert found == plain
+        assert plain == found
+        assert found == plain
+        assert plain == found
+        assert getattr(ours, kind)(mesh=mesh).timeout == found
+        for other in (theirs.Timeout(4.0), theirs.Timeout(5.0, read=None), 5.0, None):
+            assert found != other
+            assert other != found

@@ -19,6 +19,10 @@ _WAITS = ("waits", "requests has no timeout for a pool that blocks, and waits")
 RIGHT: dict[str, dict[str, tuple[str, str]]] = {
     "test_a_failed_answer_is_tried_again": {"aiohttp connector": _ONE_ATTEMPT},
     "test_after_the_last_retry_the_last_answer_is_given": {"aiohttp connector": _ONE_ATTEMPT},
+    "test_an_answer_after_the_last_attempt_says_so_where_that_is_ordered": {
+        "aiohttp connector": _ONE_ATTEMPT
+    },
+    "test_a_failure_that_is_told_as_a_response_says_so_too": {"aiohttp connector": _CONNECTION_ONLY},
     "test_a_refused_connection_is_tried_elsewhere": {"aiohttp connector": _ONE_ATTEMPT},
     "test_a_body_is_sent_again_only_where_it_can_be": {"aiohttp connector": _ONE_ATTEMPT},
     "test_a_small_answer_that_is_not_wanted_keeps_its_connection": {"aiohttp connector": _ONE_ATTEMPT},
@@ -60,7 +64,15 @@ _UNTOLD = Fault(
     "direct calls over a connector are neither bounded by the deadline nor told", ("aiohttp connector",)
 )
 
+_OLD = (*_HTTPX, "requests", "urllib3", "aiohttp session")
+
 FAULTS: Mapping[str, tuple[Fault, ...]] = {
+    "test_an_answer_after_the_last_attempt_says_so_where_that_is_ordered": (
+        Fault("its calls are not the engine's yet", _OLD, ("503, tell",)),
+    ),
+    "test_a_failure_that_is_told_as_a_response_says_so_too": (
+        Fault("its calls are not the engine's yet", _OLD),
+    ),
     "test_a_host_that_nobody_knows_is_called_directly": (_UNTOLD,),
     "test_a_route_to_a_pass_through_cluster_is_direct": (_UNTOLD,),
     "test_a_direct_call_is_an_attempt_too": (_UNTOLD,),

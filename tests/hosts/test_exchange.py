@@ -61,6 +61,35 @@ def test_after_the_last_retry_the_last_answer_is_given(
     assert len(answer.info.attempts) == (1 if right == "no retries" else 3)
 
 
+@pytest.mark.parametrize("case", ["503, tell", "503, silent", "429, tell"])
+def test_an_answer_after_the_last_attempt_says_so_where_that_is_ordered(
+    open_client: Open, meshlib_upstream: UpstreamFactory, right: str, case: str
+) -> None:
+    """`spent_retries`: a client above that has retries of its own makes none. What is not tried again (429) is left to it."""
+    status, word = case.split(", ")
+    one = meshlib_upstream("one")
+    one.order(status=int(status), headers=(("x-should-retry", "true"), ("retry-after", "1")))
+    answer = open_client({**service(one, retry=RETRY), "spent_retries": word}).call()
+    attempts = 1 if status == "429" or right == "no retries" else 3
+    assert (answer.status, one.requests_total) == (int(status), attempts)
+    assert answer.headers["x-should-retry"] == ("false" if word == "tell" and attempts == 3 else "true")
+    assert answer.headers["retry-after"] == "1"
+
+
+def test_a_failure_that_is_told_as_a_response_says_so_too(
+    open_client: Open, meshlib_upstream: UpstreamFactory, right: str
+) -> None:
+    dead = meshlib_upstream("dead")
+    dead.kill()
+    config = {**service(dead, retry=RETRY), "failures": "respond", "spent_retries": "tell"}
+    if right == "raises":
+        return  # a failure is aiohttp's to tell
+    answer = open_client(config).call()
+    assert answer.info is not None
+    assert (answer.status, len(answer.info.attempts)) == (503, 3)
+    assert answer.headers["x-should-retry"] == "false"
+
+
 def test_a_refused_connection_is_tried_elsewhere(
     open_client: Open, meshlib_upstream: UpstreamFactory, right: str
 ) -> None:

@@ -345,6 +345,83 @@ def test_the_whole_calls_time_is_not_retried_but_an_attempts_is() -> None:
     assert "route's timeout of 1 s" in end.message
 
 
+class TestSpent:
+    """``Plan.spent``: another attempt was due, and none, or no time for it, was left."""
+
+    @staticmethod
+    def after(*outcomes: Outcome, retry: RetryPolicy | None = RETRY, **call: object) -> bool:
+        plan, _ = make(Forward(cluster="c", retry=retry, timeout=5.0), **call)
+        plan.start(0.0)
+        for number, each in enumerate(outcomes):
+            if number:
+                plan.woke(0.1 * number)
+            effect = plan.outcome(each, 0.1 * number + 0.05)
+        assert isinstance(effect, Finish)
+        return plan.spent
+
+    def test_all_attempts_failed_alike(self) -> None:
+        assert self.after(outcome(status=503), outcome(status=500), outcome(status=503))
+        assert self.after(*[Outcome(OutcomeKind.CONNECT)] * 3)
+
+    def test_one_attempt_is_all_that_is_ordered(self) -> None:
+        assert self.after(outcome(status=503), retry=replace(RETRY, retries=0))
+
+    def test_a_stop_strategy_ends_the_attempts(self) -> None:
+        assert self.after(outcome(status=503), retry=replace(RETRY, stop=lambda _: True))
+
+    def test_the_last_answer_is_good_or_not_tried_again(self) -> None:
+        assert not self.after(outcome(status=503), outcome(status=200))
+        assert not self.after(outcome(status=503), outcome(status=503), outcome(status=429))
+
+    def test_nobody_orders_retries(self) -> None:
+        assert not self.after(outcome(status=503), retry=None)
+
+    def test_the_body_cannot_be_sent_again(self) -> None:
+        """Whoever holds what it was made of can: one attempt was made, and no more are wanted of us."""
+        assert not self.after(outcome(status=503), replayable=False)
+
+    def test_a_limit_of_our_own_is_none_of_the_attempts(self) -> None:
+        assert not self.after(Outcome(OutcomeKind.OVERFLOW, error=Overloaded("max_pending")))
+
+    def test_the_budget_forbids_it(self) -> None:
+        plan, _ = make(Forward(cluster="c", retry=RETRY), FakeUpstream(retries=0))
+        plan.start(0.0)
+        plan.outcome(outcome(status=503), 0.1)
+        assert plan.spent
+
+    def test_nobody_is_left_to_ask(self) -> None:
+        plan, upstream = make(Forward(cluster="c", retry=RETRY))
+        plan.start(0.0)
+        plan.outcome(outcome(status=503), 0.1)
+        upstream.refusal = Refusal(RefusalKind.BREAKER, "open")
+        assert isinstance(plan.woke(0.2), Finish)
+        assert plan.spent
+
+    def test_a_first_attempt_that_is_refused_is_none(self) -> None:
+        plan, upstream = make(Forward(cluster="c", retry=RETRY))
+        upstream.refusal = Refusal(RefusalKind.BREAKER, "open")
+        assert isinstance(plan.start(0.0), Finish)
+        assert not plan.spent
+
+    @pytest.mark.parametrize(("retry", "spent"), [(RETRY, True), (None, False)])
+    def test_the_time_of_the_call_is_over(self, retry: RetryPolicy | None, spent: bool) -> None:
+        plan, _ = make(Forward(cluster="c", timeout=1.0, retry=retry))
+        plan.start(0.0)
+        plan.outcome(Outcome(OutcomeKind.TIMEOUT, sent=True), 1.0)
+        assert plan.spent is spent
+
+    @pytest.mark.parametrize(("said", "spent"), [({}, True), ({"retry-after": "60"}, False)])
+    def test_no_time_is_left_unless_the_upstream_says_when(self, said: dict[str, str], spent: bool) -> None:
+        """Whoever has more time may come back when the upstream says: that is no attempt too many."""
+        policy = replace(
+            RETRY, base_interval=9.0, max_interval=9.0, reset_headers=(("retry-after", "retry_after"),)
+        )
+        plan, _ = make(Forward(cluster="c", timeout=1.0, retry=policy))
+        plan.start(0.0)
+        assert isinstance(plan.outcome(outcome(status=503, **said), 0.9), Finish)
+        assert plan.spent is spent
+
+
 def test_the_routes_policy_replaces_the_virtual_hosts_whole() -> None:
     plan, _ = make(
         Forward(cluster="c", retry=RetryPolicy(frozenset({"reset"}))), vhost={"retry": RETRY}

@@ -9,11 +9,13 @@ import tenacity
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshlib.config import RetryConfig
 from meshlib.core.retry import Retries, backoff_ceiling, reset_interval
 from meshlib.model.call import Head, Outcome, OutcomeKind
 from meshlib.model.headers import Headers
 from meshlib.model.match import HeaderMatch, StringKind, StringMatch
 from meshlib.model.policy import RetryPolicy
+from meshlib.runtime.policies import retry_policy
 
 CONNECT, RESET, TIMEOUT, REFUSED, CANCELLED = (
     OutcomeKind.CONNECT,
@@ -223,9 +225,40 @@ def test_the_server_says_when():  # RT-07
     assert decide(policy, timed, wall=lambda: 2000.0, rand=lambda: 0.0).delay == 4.0
 
 
-@given(st.text(max_size=40))
+@pytest.mark.parametrize(
+    ("headers", "delay"),
+    [
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after": "Mon, 12 Jan 1970 13:47:10 GMT"}, 30.0),
+        ({"retry-after": "Mon, 12 Jan 1970 13:46:40 GMT"}, None),  # now
+        ({"retry-after": "Mon, 12 Jan 1970 14:00:00 GMT"}, None),  # 800 s, and 300 are allowed
+        ({"retry-after": "301"}, None),
+        ({"retry-after": "Monday, 12-Jan-70 13:47:10 GMT"}, None),  # obsolete forms
+        ({"retry-after": "Mon Jan 12 13:47:10 1970"}, None),
+        ({"retry-after": "Mon, 12 Jon 1970 13:47:10 GMT"}, None),
+        ({"retry-after": "Mon, 32 Jan 1970 13:47:10 GMT"}, None),
+        ({"retry-after": "Mon, 12 Jan 0000 13:47:10 GMT"}, None),
+        ({"retry-after": "Mon, 1 2 Jan 197013:47:10 GMT"}, None),
+        ({"retry-after-ms": "250", "retry-after": "7"}, 0.25),
+        ({"retry-after-ms": "soon", "retry-after": "7"}, 7.0),
+        ({"retry-after-ms": "Mon, 12 Jan 1970 13:47:10 GMT"}, None),
+        ({}, None),
+    ],
+)
+def test_what_a_file_orders_by_retry_after(headers, delay):
+    """RFC 9110, 10.2.3: seconds or a date; milliseconds as several HTTP APIs say them. The clock says 13:46:40."""
+    policy = retry_policy(RetryConfig(on=("5xx",), retry_after=300.0))
+    decision = decide(policy, status(503, *headers.items()), rand=lambda: 0.0)
+    assert decision.told is (delay is not None)
+    assert decision.delay == (0.0 if delay is None else delay)
+
+
+@given(
+    st.text(max_size=40)
+    | st.from_regex(r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT", fullmatch=True)
+)
 def test_any_reset_header_is_read_or_left(text):
-    policy = on(reset_headers=(("retry-after", "seconds"), ("x-reset", "unix_timestamp")))
+    policy = on(reset_headers=(("retry-after", "retry_after"), ("x-reset", "unix_timestamp")))
     raw = text.encode("utf-8", "surrogatepass")
     found = reset_interval(policy, Headers([(b"retry-after", raw), (b"x-reset", raw)]), lambda: 1.0)
     assert found is None or 0 < found <= 300.0
