@@ -55,15 +55,15 @@ _PLAIN = Asked()
 
 def write_head(method: bytes, target: bytes, headers: Lines) -> tuple[bytes, Asked]:
     """A request's head. Raises LocalProtocolError for bytes that may not be there, or lines that contradict each other."""
-    _key(method)
+    _kind(method)
     if not target or not target.isascii() or b" " in target or b"\t" in target:
         raise LocalProtocolError(f"no target of a request: {target[:64]!r}")
     parts = [method, b" ", target, b" HTTP/1.1\r\n"]
     framing: list[tuple[bytes, bytes]] = []
     for name, value in headers:
-        key = _key(name)
-        if key in _FRAMING and value != b"keep-alive":
-            framing.append((key, value))
+        kind = _kind(name)
+        if kind and (value != b"keep-alive" or kind != b"connection"):
+            framing.append((kind, value))
         parts += (name, b": ", value, b"\r\n")
     parts.append(b"\r\n")
     head = b"".join(parts)
@@ -74,11 +74,12 @@ def write_head(method: bytes, target: bytes, headers: Lines) -> tuple[bytes, Ask
 
 
 @lru_cache(maxsize=1024)
-def _key(name: bytes) -> bytes:
-    """A name that the application gave, in small letters."""
+def _kind(name: bytes) -> bytes | None:
+    """A name that the application gave, in small letters if it is one of those that frame. Raises LocalProtocolError."""
     if not name or name.translate(None, _TOKEN):
         raise LocalProtocolError(f"no name of a header or a method: {name[:64]!r}")
-    return name.lower()
+    key = name.lower()
+    return key if key in _FRAMING else None
 
 
 def _bad_character(target: bytes, headers: Lines) -> str:

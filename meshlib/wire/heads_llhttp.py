@@ -1,44 +1,47 @@
-"""Heads taken apart by llhttp, Node.js' parser, in its strict mode: the wheel of httptools holds it."""
+"""Heads taken apart by llhttp, Node.js' parser, in its strict mode: the wheel of httptools holds it.
+
+An older wheel than 0.8 is not enough: those before 0.6.3 take a name that is empty or has white space before its colon, and
+those before 0.8 refuse a length with a tab behind it.
+"""
 
 from __future__ import annotations
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from meshlib.wire.errors import RemoteProtocolError
-from meshlib.wire.message import Head, Lines
+from meshlib.wire.message import Head
 
 __all__ = ["parse_head"]
 
 
-class _Parts:
-    """What llhttp finds. It leaves the white space behind a value."""
+class _Parsed(Head):
+    """Filled in as llhttp finds the parts. It leaves the white space behind a value."""
 
-    __slots__ = ("lines", "reason")
+    __slots__ = ()
 
-    def __init__(self) -> None:
+    def __init__(self, version: bytes) -> None:
+        self.version = version
         self.reason = b""
-        self.lines: Lines = []
+        self.headers = []
 
     def on_status(self, reason: bytes) -> None:
         self.reason = reason.rstrip()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.lines.append((name, value.rstrip()))
+        self.headers.append((name, value.rstrip()))
 
 
 def parse_head(block: bytes) -> Head:
     """The head, with its empty line. Raises RemoteProtocolError."""
-    parts = _Parts()
+    head = _Parsed(block[:8])
     # A parser of its own for each: one that was told of a body waits for it, and bodies do not come this way.
-    parser = HttpResponseParser(parts)
+    parser = HttpResponseParser(head)
     try:
         parser.feed_data(block)
     except HttpParserUpgrade:  # that of a 101: it is whole
-        return _head(parser, parts, block)
+        head.status = 101
+        return head
     except HttpParserError as error:
         raise RemoteProtocolError(f"{error}, in the head {block[:64]!r}") from None
-    return _head(parser, parts, block)
-
-
-def _head(parser: HttpResponseParser, parts: _Parts, block: bytes) -> Head:
-    return Head(parser.get_status_code(), parts.reason, parts.lines, block[:8])
+    head.status = parser.get_status_code()
+    return head

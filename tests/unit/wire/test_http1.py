@@ -195,6 +195,8 @@ BAD = {
     "gzip": {"headers": [(b"Transfer-Encoding", b"gzip, chunked")]},
     "no length": {"headers": [(b"Content-Length", b"-1")]},
     "a length of letters": {"headers": [(b"Content-Length", b"a")]},
+    "a length that is another line's value": {"headers": [(b"Content-Length", b"keep-alive")]},
+    "a coding that is another line's value": {"headers": [(b"Transfer-Encoding", b"keep-alive")]},
     "a body that is not announced": {"body": b"abc"},
     "a body longer than announced": {"headers": [(b"Content-Length", b"2")], "body": b"abc"},
     "a body shorter than announced": {"headers": [(b"Content-Length", b"4")], "body": b"abc"},
@@ -213,6 +215,23 @@ def test_what_cannot_be_sent(case):
         wire.request(bad["method"], bad["target"], [*bad["host"], *bad["headers"]], bad["body"])
     assert wire.reusable  # nothing has changed
     assert ask(wire) == b"GET / HTTP/1.1\r\nHost: shop\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        (b"keep-alive", True),
+        (b"close", False),
+        (b"Keep-Alive, CLOSE", False),
+        (b"x, close ", False),
+        (b"closed", True),
+    ],
+)
+def test_the_request_says_how_long_the_connection_lasts(wire, value, kept):
+    ask(wire, headers=[(b"CONNECTION", value)])
+    wire.feed(b"HTTP/1.1 204 No Content\r\n\r\n")
+    events(wire)
+    assert wire.reusable is kept
 
 
 def test_values_as_libraries_send_them():
