@@ -170,17 +170,26 @@ class Stream:
 
     # ------------------------------------------------------------------------------------------------------ writing
 
-    def write(self, data: bytes | list[bytes], bounds: Bounds, *, listening: bool = False) -> bool:
+    def write(
+        self,
+        data: bytes | list[bytes],
+        bounds: Bounds,
+        listening: bool = False,
+        patience: float | None = None,
+    ) -> bool:
         """Have the system take all of ``data``, after what is left of earlier writes. Raises WriteTimeout, WriteError.
 
         With ``listening`` it ends early, with False, when the peer's bytes come while the system takes no more of ours: the
-        rest stays, and goes with the next write.
+        rest stays, and goes with the next write. ``patience``: seconds in which the system must take something, if the bounds
+        are wider.
 
         ``bounds.sent`` is set unless it is sure that no byte of it can be read by the peer: the system refused the first.
         """
         try:
             self._check()
             seconds = bounds.left("write")
+            if patience is not None and (seconds is None or patience < seconds):
+                seconds = patience
             if bounds.alarmed:
                 with bounds.ringing(self._stop):
                     return self._write(data, seconds, bounds, listening)
@@ -336,14 +345,24 @@ class Stream:
 
     # --------------------------------------------------------------------------------------------------- what it is
 
-    def start_tls(self, context: ssl.SSLContext, server_hostname: str | None, bounds: Bounds) -> Stream:
-        """TLS from here on; this stream is of no use any more. Raises ConnectTimeout, ConnectError, and closes it then."""
+    def start_tls(
+        self,
+        context: ssl.SSLContext,
+        server_hostname: str | None,
+        bounds: Bounds,
+        seconds: float | None = None,
+    ) -> Stream:
+        """TLS from here on; this stream is of no use any more. Raises ConnectTimeout, ConnectError, and closes it then.
+
+        ``seconds``: what is left of a connect timeout that runs already.
+        """
         if self._tls:
             self.close()
             raise ConnectError("TLS within TLS is not supported by blocking connections")
         try:
             self._check()
-            seconds = bounds.left("connect")
+            allowed = bounds.left("connect")
+            seconds = allowed if seconds is None else seconds
             with self._lock:
                 self._sock = context.wrap_socket(
                     self._sock, server_hostname=server_hostname, do_handshake_on_connect=False

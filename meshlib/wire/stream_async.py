@@ -23,11 +23,11 @@ from meshlib.wire.stream_tls import Handshakes, alpn_of
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from meshlib.pools.bounds import Bounds
 
-__all__ = ["AsyncStream", "AsyncioStream"]
+__all__ = ["AsyncStream", "AsyncioStream", "limited"]
 
 #: Bytes kept for a reader that does not come; asyncio reads 256 KiB at once.
 _MOST_HELD = 262_144
@@ -44,11 +44,21 @@ class AsyncStream(Protocol):
     async def read(self, most: int, bounds: Bounds) -> bytes: ...
     def read_now(self, most: int) -> bytes | None: ...
     async def await_input(self, seconds: float, bounds: Bounds) -> bool: ...
-    async def write(self, data: bytes | list[bytes], bounds: Bounds, *, listening: bool = False) -> bool: ...
+    async def write(
+        self,
+        data: bytes | list[bytes],
+        bounds: Bounds,
+        listening: bool = False,
+        patience: float | None = None,
+    ) -> bool: ...
     def readable(self) -> bool: ...
     def close(self) -> None: ...
     async def start_tls(
-        self, context: ssl.SSLContext, server_hostname: str | None, bounds: Bounds
+        self,
+        context: ssl.SSLContext,
+        server_hostname: str | None,
+        bounds: Bounds,
+        seconds: float | None = None,
     ) -> AsyncStream: ...
     def get_extra_info(self, name: str) -> Any: ...
 
@@ -267,12 +277,19 @@ class AsyncioStream(asyncio.Protocol):
 
     # ------------------------------------------------------------------------------------------------------ writing
 
-    async def write(self, data: bytes | list[bytes], bounds: Bounds, *, listening: bool = False) -> bool:
+    async def write(
+        self,
+        data: bytes | list[bytes],
+        bounds: Bounds,
+        listening: bool = False,
+        patience: float | None = None,
+    ) -> bool:
         """Give all of ``data`` to the transport, after what is left of earlier writes, and wait until it holds no more than its
         bound. Raises WriteTimeout, WriteError.
 
         With ``listening`` it ends early, with False, when the peer's bytes come while the system takes no more of ours: the
-        rest stays, and goes with the next write.
+        rest stays, and goes with the next write. ``patience``: seconds in which the transport must have room, if the bounds are
+        wider.
 
         ``bounds.sent`` is set unless it is sure that no byte of it can be read by the peer: the system refused the first.
         """
@@ -283,7 +300,7 @@ class AsyncioStream(asyncio.Protocol):
             rest = memoryview(b"".join((self._unsent, data)))
             self._unsent = memoryview(b"")
         while True:
-            if self._full and not await self._drained(bounds, listening):
+            if self._full and not await self._drained(bounds, listening, patience):
                 self._unsent = rest
                 return False
             if not rest:
@@ -306,12 +323,15 @@ class AsyncioStream(asyncio.Protocol):
             cause = self._error
             raise WriteError("the connection is closed" if cause is None else _words(cause)) from cause
 
-    async def _drained(self, bounds: Bounds, listening: bool) -> bool:
+    async def _drained(self, bounds: Bounds, listening: bool, patience: float | None) -> bool:
         self._listening = listening
         try:
             if listening and (self._chunks or self._ended):
                 return False
-            await self._within(self._writer, bounds.left("write"), bounds)
+            seconds = bounds.left("write")
+            if patience is not None and (seconds is None or patience < seconds):
+                seconds = patience
+            await self._within(self._writer, seconds, bounds)
         except TimeoutError as error:
             bounds.timed_out()
             raise WriteTimeout(_words(error)) from error
@@ -329,6 +349,7 @@ class AsyncioStream(asyncio.Protocol):
             or self._ended
             or bool(self._chunks)
             or self._owner != os.getpid()
+            or self._transport.get_write_buffer_size() > 0  # the peer has not taken all of the last request
             or readable(self._descriptor)  # the loop may not have looked yet
         )
 
@@ -343,22 +364,29 @@ class AsyncioStream(asyncio.Protocol):
         self._writer.wake()
         self._reader.end()
         self._writer.end()
-        if not self._loop.is_closed():
+        if self._transport is not None and not self._loop.is_closed():
             self._transport.abort()
 
     async def start_tls(
-        self, context: ssl.SSLContext, server_hostname: str | None, bounds: Bounds
+        self,
+        context: ssl.SSLContext,
+        server_hostname: str | None,
+        bounds: Bounds,
+        seconds: float | None = None,
     ) -> AsyncioStream:
-        """TLS from here on; this stream is of no use any more. Raises ConnectTimeout, ConnectError, and closes it then."""
+        """TLS from here on; this stream is of no use any more. Raises ConnectTimeout, ConnectError, and closes it then.
+
+        ``seconds``: what is left of a connect timeout that runs already.
+        """
         inner = AsyncioStream(context)
         try:
             self._check_open()
-            seconds = bounds.left("connect")
-            async with asyncio.timeout(seconds) as timeout:
-                with bounds.ringing(lambda: _soon(self._loop, lambda: timeout.reschedule(0.0))):
-                    transport = await self._loop.start_tls(
-                        self._transport, inner, context, server_hostname=server_hostname
-                    )
+            allowed = bounds.left("connect")
+            seconds = allowed if seconds is None else seconds
+            async with limited(bounds, seconds):
+                transport = await self._loop.start_tls(
+                    self._transport, inner, context, server_hostname=server_hostname
+                )
         except TimeoutError as error:
             self.close()
             bounds.timed_out()
@@ -379,6 +407,27 @@ class AsyncioStream(asyncio.Protocol):
             return self.readable()
         asked = {"client_addr": "sockname", "server_addr": "peername"}.get(name, name)
         return self._transport.get_extra_info(asked)
+
+
+@contextlib.asynccontextmanager
+async def limited(bounds: Bounds, seconds: float | None) -> AsyncIterator[None]:
+    """Raises TimeoutError inside once the seconds are over, or the deadline of ``bounds`` where its clock is virtual."""
+    async with asyncio.timeout(seconds) as timeout:
+        if not bounds.alarmed:
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        over = False
+
+        def ring() -> None:
+            if not over:
+                timeout.reschedule(loop.time())
+
+        with bounds.ringing(lambda: _soon(loop, ring)):
+            try:
+                yield
+            finally:
+                over = True
 
 
 def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:

@@ -1,0 +1,288 @@
+"""Connections made: names to addresses, addresses to sockets, TLS, and which protocol is spoken.
+
+Addresses of a name are tried as RFC 8305 ("happy eyeballs") says: families take turns, the next address is tried when one
+fails or has not answered for 250 ms, and the first that is connected wins.
+
+The connect timeout bounds all of it, the TLS handshake included, as Envoy's does. Only what the system's resolver takes for a
+name is not interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import socket
+from collections import deque
+from dataclasses import dataclass, field
+from importlib import import_module
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from meshlib.extras import needed
+from meshlib.wire.connection import Connection
+from meshlib.wire.errors import ConnectError, ConnectTimeout, UnsupportedProtocol
+from meshlib.wire.readable import waiting_poll
+from meshlib.wire.stream import Stream
+from meshlib.wire.stream_tls import Handshakes
+from meshlib.wire.trace import traced
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Iterable, Iterator
+
+    from meshlib.pools.bounds import Bounds
+
+__all__ = [
+    "ATTEMPT_DELAY",
+    "Place",
+    "connect",
+    "failed",
+    "interleave",
+    "opened",
+    "prepared",
+    "secured",
+    "speaks_http2",
+    "unsupported_without_h2",
+]
+
+#: Seconds until the next address is tried (RFC 8305, 5: "Connection Attempt Delay").
+ATTEMPT_DELAY = 0.25
+
+Address = tuple[int, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where connections go and how.
+
+    Attributes:
+        host: A name or an IP address.
+        port: Its port.
+        uds: The path of a Unix socket, which goes before host and port.
+        context: TLS; None: plain text. It is changed for nobody else.
+        server_hostname: The name that TLS asks for and checks; default: ``host``.
+        http1: HTTP/1.1 may be spoken.
+        http2: HTTP/2 may be. With both, ALPN decides, and in plain text it is HTTP/1.1; alone it is spoken by prior knowledge.
+        local_address: The address that connections come from.
+        socket_options: Arguments of ``setsockopt``, set before the socket connects.
+        handshakes: TLS sessions to be resumed, of this very place.
+    """
+
+    host: str
+    port: int
+    uds: str | None = None
+    context: ssl.SSLContext | None = None
+    server_hostname: str = ""
+    http1: bool = True
+    http2: bool = False
+    local_address: str | None = None
+    socket_options: tuple[Any, ...] = ()
+    handshakes: Handshakes | None = field(init=False, compare=False, repr=False, default=None)
+
+    def __post_init__(self) -> None:
+        if self.context is not None:
+            offers = ["h2"] * self.http2 + ["http/1.1"] * self.http1
+            object.__setattr__(self, "handshakes", Handshakes.of(self.context, offers))
+
+    def __str__(self) -> str:
+        return self.uds or f"{self.host}:{self.port}"
+
+
+def connect(
+    place: Place, bounds: Bounds, trace: Callable[[str, dict[str, Any]], object] | None = None
+) -> Connection | Any:
+    """A connection to ``place``, ready for a request. Raises ConnectError, ConnectTimeout, UnsupportedProtocol."""
+    try:
+        seconds = bounds.left("connect")
+    except TimeoutError as error:
+        raise ConnectTimeout(f"{place}: {error}") from error
+    until = None if seconds is None else monotonic() + seconds
+    if trace is None:
+        stream = _open(place, bounds, until)
+    else:
+        step, info = opened(place, seconds)
+        stream = traced(trace, step, info, _open, place, bounds, until)
+    try:
+        if place.handshakes is not None:
+            step, info = secured(place, seconds)
+            name = info["server_hostname"]
+            left = None if until is None else max(0.0, until - monotonic())
+            shake_hands = stream.start_tls
+            stream = traced(trace, step, info, shake_hands, place.handshakes, name, bounds, left)
+        if not speaks_http2(place, stream.protocol):
+            return Connection(stream)
+        with unsupported_without_h2():
+            module = import_module("meshlib.wire.multiplexed")
+        return module.Multiplexed(stream)
+    except BaseException:
+        stream.close()
+        raise
+
+
+def opened(place: Place, timeout: float | None) -> tuple[str, dict[str, Any]]:
+    """The step of opening a socket as a trace is told of it."""
+    options = {"timeout": timeout, "socket_options": list(place.socket_options)}
+    if place.uds is not None:
+        return "connection.connect_unix_socket", {"path": place.uds, **options}
+    where = {"host": place.host, "port": place.port, "local_address": place.local_address}
+    return "connection.connect_tcp", {**where, **options}
+
+
+def secured(place: Place, timeout: float | None) -> tuple[str, dict[str, Any]]:
+    """The step of the TLS handshake, likewise."""
+    name = place.server_hostname or place.host
+    return "connection.start_tls", {"ssl_context": place.context, "server_hostname": name, "timeout": timeout}
+
+
+def speaks_http2(place: Place, chosen: bytes | None) -> bool:
+    """Whether a connection to ``place`` speaks HTTP/2, given what ALPN chose."""
+    return place.http2 and (chosen == b"h2" or not place.http1)
+
+
+@contextlib.contextmanager
+def unsupported_without_h2() -> Iterator[None]:
+    """Around the import of what h2 is needed for."""
+    try:
+        with needed("http2", "HTTP/2"):
+            yield
+    except ModuleNotFoundError as error:
+        raise UnsupportedProtocol(str(error)) from error
+
+
+def interleave(addresses: Iterable[Address]) -> list[Address]:
+    """The addresses of a name as they are tried: in the resolver's order, but that families take turns (RFC 8305, 4)."""
+    families: dict[int, deque[Address]] = {}
+    for family, address in addresses:
+        queue = families.setdefault(family, deque())
+        if (family, address) not in queue:
+            queue.append((family, address))
+    ordered: list[Address] = []
+    while families:
+        for family in list(families):
+            ordered.append(families[family].popleft())
+            if not families[family]:
+                del families[family]
+    return ordered
+
+
+def prepared(place: Place, family: int) -> socket.socket:
+    """A socket that is not connected yet, with all that is asked of it. Raises OSError."""
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        if family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for option in place.socket_options:
+            sock.setsockopt(*option)
+        if place.local_address is not None and family != socket.AF_UNIX:
+            sock.bind((place.local_address, 0))
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def failed(place: Place, errors: list[OSError]) -> ConnectError:
+    """What is said of a place of which no address could be connected."""
+    words = "; ".join(dict.fromkeys(str(error) or type(error).__name__ for error in errors))
+    return ConnectError(f"{place}: {words or 'the name has no address'}")
+
+
+def _open(place: Place, bounds: Bounds, until: float | None) -> Stream:
+    """A socket that is connected. Raises ConnectError, ConnectTimeout."""
+    race = _Race(place, until)
+    try:
+        if place.uds is not None:
+            addresses: list[Address] = [(socket.AF_UNIX, place.uds)]
+        else:
+            found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
+            addresses = interleave((family, address) for family, _, _, _, address in found)
+        with bounds.ringing(race.stop):
+            race.run(addresses)
+        if race.winner is None:
+            raise failed(place, race.errors) from (race.errors[-1] if race.errors else None)
+        stream = Stream(race.winner)
+        race.winner = None
+        return stream
+    except TimeoutError as error:
+        bounds.timed_out()
+        raise ConnectTimeout(f"{place}: {error}") from error
+    except (OSError, UnicodeError) as error:  # UnicodeError: a name that is none
+        raise ConnectError(f"{place}: {error}") from error
+    finally:
+        race.end()
+
+
+class _Race:
+    """Addresses of one place, tried until one is connected. ``stop`` may come from another thread."""
+
+    def __init__(self, place: Place, until: float | None) -> None:
+        self._place = place
+        self._until = until
+        self._poll = waiting_poll()
+        self._pending: dict[int, socket.socket] = {}
+        self._stopped = False
+        self.errors: list[OSError] = []
+        self.winner: socket.socket | None = None
+
+    def run(self, addresses: list[Address]) -> None:
+        """``winner`` is set after it, or ``errors`` tell why not. Raises TimeoutError."""
+        waiting = deque(addresses)
+        next_at = 0.0
+        while self.winner is None and not self._stopped and (waiting or self._pending):
+            now = monotonic()
+            if waiting and (now >= next_at or not self._pending):
+                self._begin(*waiting.popleft())
+                next_at = now + ATTEMPT_DELAY
+                continue
+            if self._until is not None and now >= self._until:
+                raise TimeoutError("not connected in time")
+            ends = [end for end in (self._until, next_at if waiting else None) if end is not None]
+            if self._settle(self._poll.poll((min(ends) - now) * 1000.0 if ends else None)):
+                next_at = 0.0
+
+    def _begin(self, family: int, address: Any) -> None:
+        try:
+            sock = prepared(self._place, family)
+        except OSError as error:
+            self.errors.append(error)
+            return
+        number = sock.fileno()
+        self._pending[number] = sock
+        code = sock.connect_ex(address)
+        if code == errno.EINPROGRESS:
+            self._poll.register(number, select.POLLOUT)
+        else:
+            self._over(number, code)
+
+    def _settle(self, events: list[tuple[int, int]]) -> bool:
+        """Whether one has failed."""
+        before = len(self.errors)
+        for number, _ in events:
+            self._poll.unregister(number)
+            self._over(number, self._pending[number].getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+        return len(self.errors) > before
+
+    def _over(self, number: int, code: int) -> None:
+        sock = self._pending.pop(number)
+        if code:
+            sock.close()
+            self.errors.append(OSError(code, os.strerror(code)))
+        elif self.winner is None:
+            self.winner = sock
+        else:
+            sock.close()
+
+    def stop(self) -> None:
+        """Wake who waits for it."""
+        self._stopped = True
+        for sock in list(self._pending.values()):
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    def end(self) -> None:
+        """Close all that nobody has."""
+        for sock in (*self._pending.values(), *((self.winner,) if self.winner is not None else ())):
+            sock.close()
