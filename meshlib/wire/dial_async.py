@@ -84,11 +84,16 @@ async def _open(place: Place, bounds: Bounds, seconds: float | None) -> AsyncioS
 async def _connect(loop: asyncio.AbstractEventLoop, place: Place) -> socket.socket:
     if place.uds is not None:
         return await _attempt(loop, place, (socket.AF_UNIX, place.uds))
-    found = await loop.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
-    addresses = interleave((family, address) for family, _, _, _, address in found)
+    addresses = await resolve(place)
     if len(addresses) == 1:
         return await _attempt(loop, place, addresses[0])
     return await _race(loop, place, addresses)
+
+
+async def resolve(place: Place) -> list[Address]:
+    """The addresses of a place's name, as they are tried."""
+    found = await asyncio.get_running_loop().getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
+    return interleave((family, address) for family, _, _, _, address in found)
 
 
 async def _race(loop: asyncio.AbstractEventLoop, place: Place, addresses: list[Address]) -> socket.socket:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+import asyncio
 
+import pytest
+import uvloop
+
+from tests.support.scripted import Awaited, Blocking
 from tests.unit.wire.reading import PARSERS
 
 
@@ -11,3 +15,18 @@ from tests.unit.wire.reading import PARSERS
 def parse(request):
     """Each parser of heads: with either one a connection must do the same."""
     return PARSERS[request.param]
+
+
+DRIVERS = {
+    "blocking": Blocking,
+    "asyncio": lambda: Awaited(asyncio.new_event_loop),
+    "uvloop": lambda: Awaited(uvloop.new_event_loop),
+}
+
+
+@pytest.fixture(params=DRIVERS)
+def driver(request):
+    """Connections of each kind, called alike."""
+    made = DRIVERS[request.param]()
+    yield made
+    made.end()

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import uvloop
 
 from meshlib.wire.dial import Place
 from meshlib.wire.errors import (
@@ -29,18 +28,6 @@ if TYPE_CHECKING:
 
 MUCH = b"0123456789abcdef" * 1_048_576  # 16 MiB: more than the system holds for a peer that does not read
 Driver = Blocking | Awaited
-
-
-@pytest.fixture(params=["blocking", "asyncio", "uvloop"])
-def driver(request: pytest.FixtureRequest) -> Iterator[Driver]:
-    kinds = {
-        "blocking": Blocking,
-        "asyncio": lambda: Awaited(asyncio.new_event_loop),
-        "uvloop": lambda: Awaited(uvloop.new_event_loop),
-    }
-    made = kinds[request.param]()
-    yield made
-    made.end()
 
 
 def place(server: Scripted) -> Place:

@@ -1,0 +1,361 @@
+"""How connections are made: addresses, sockets, TLS, protocols. Each test for every kind of connection."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trustme
+
+from meshlib.model.cluster import Tls
+from meshlib.pools.bounds import Bounds
+from meshlib.runtime.clock import MonotonicClock
+from meshlib.runtime.tls import context_for
+from meshlib.wire import dial
+from meshlib.wire.dial import Place, interleave
+from meshlib.wire.errors import ConnectError, ConnectTimeout, ReadTimeout, WireError
+from tests.support.scripted import Awaited, Blocking, Peer, Scripted, bounds, get, post
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Driver = Blocking | Awaited
+MUCH = b"0123456789abcdef" * 262_144
+
+
+@pytest.fixture(scope="module")
+def ca() -> trustme.CA:
+    return trustme.CA()
+
+
+def server_context(ca: trustme.CA, *names: str, alpn: list[str] | None = None) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert(*names).configure_cert(context)
+    if alpn:
+        context.set_alpn_protocols(alpn)
+    return context
+
+
+def client_context(ca: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    ca.configure_trust(context)
+    return context
+
+
+def serve_ok(peer: Peer) -> None:
+    while peer.head():
+        peer.ok()
+
+
+class TestSockets:
+    def test_nodelay_and_what_else_is_asked_of_them(self, driver: Driver) -> None:
+        with Scripted(serve_ok) as server:
+            options = ((socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),)
+            place = Place("127.0.0.1", server.port, local_address="127.0.0.2", socket_options=options)
+            connection = driver.connect(place)
+            sock = connection.stream.get_extra_info("socket")
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert connection.stream.get_extra_info("client_addr")[0] == "127.0.0.2"
+            assert connection.stream.get_extra_info("server_addr") == ("127.0.0.1", server.port)
+            connection.close()
+
+    def test_a_unix_socket(self, driver: Driver, tmp_path: Path) -> None:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        told: list[tuple[str, Any]] = []
+        with Scripted(serve_ok, listener=listener):
+            place = Place("unused", 80, uds=str(tmp_path / "s"))
+            connection = driver.connect(place, trace=lambda name, info: told.append((name, info)))
+            assert driver.read(driver.send(connection, get())) == b"ok"
+            connection.close()
+        assert told[0][0] == "connection.connect_unix_socket.started"
+        assert told[0][1]["path"] == str(tmp_path / "s")
+
+    def test_nobody_listens(self, driver: Driver, tmp_path: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as gone:
+            port = gone.getsockname()[1]
+        for place in (
+            Place("127.0.0.1", port),
+            Place("localhost", port),
+            Place("", 0, uds=str(tmp_path / "x")),
+        ):
+            own = bounds(connect=20.0)
+            with pytest.raises(ConnectError) as caught:
+                driver.connect(place, own)
+            assert str(place) in str(caught.value)
+            assert not own.sent
+
+    @pytest.mark.parametrize("name", ["nowhere.invalid", "x" * 300 + ".invalid", "a..b"])
+    def test_a_name_that_is_none(self, driver: Driver, name: str) -> None:
+        with pytest.raises(ConnectError):
+            driver.connect(Place(name, 80))
+
+    def test_a_deadline_that_is_over(self, driver: Driver) -> None:
+        clock = MonotonicClock()
+        own = Bounds(clock, clock.now() - 1.0)
+        with pytest.raises(ConnectTimeout):
+            driver.connect(Place("127.0.0.1", 1), own)
+        assert own.expired
+
+
+def deaf() -> tuple[socket.socket, list[socket.socket]]:
+    """A listener whose queue is full, so that the kernel answers nobody who would connect."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(0)
+    waiting = []
+    for _ in range(4):
+        one = socket.socket()
+        one.setblocking(False)
+        one.connect_ex(listener.getsockname())
+        waiting.append(one)
+    return listener, waiting
+
+
+class TestHappyEyeballs:
+    def test_families_take_turns(self) -> None:
+        four, six = socket.AF_INET, socket.AF_INET6
+        given = [(six, "a"), (six, "b"), (six, "a"), (four, "c"), (six, "d"), (four, "e")]
+        assert interleave(given) == [(six, "a"), (four, "c"), (six, "b"), (four, "e"), (six, "d")]
+        assert interleave([]) == []
+
+    def resolve_to(self, monkeypatch: pytest.MonkeyPatch, *ports: int) -> None:
+        """The name has these addresses, which differ by their ports alone: all must be of this machine."""
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)) for port in ports]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+
+        async def resolved(_: Place) -> Any:
+            return [(family, address) for family, _, _, _, address in found]
+
+        monkeypatch.setattr("meshlib.wire.dial_async.resolve", resolved)
+
+    def test_the_next_address_is_tried_when_one_fails(
+        self, driver: Driver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(dial, "ATTEMPT_DELAY", 60.0)
+        monkeypatch.setattr("meshlib.wire.dial_async.ATTEMPT_DELAY", 60.0)
+        with socket.create_server(("127.0.0.1", 0)) as gone:
+            dead = gone.getsockname()[1]
+        with Scripted(serve_ok) as server:
+            self.resolve_to(monkeypatch, dead, server.port)
+            connection = driver.connect(Place("some.name", 80))
+            assert driver.read(driver.send(connection, get())) == b"ok"
+            connection.close()
+
+    def test_the_next_address_is_tried_when_one_does_not_answer(
+        self, driver: Driver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        listener, waiting = deaf()
+        with Scripted(serve_ok) as server:
+            self.resolve_to(monkeypatch, listener.getsockname()[1], server.port)
+            connection = driver.connect(Place("some.name", 80))
+            assert driver.read(driver.send(connection, get())) == b"ok"
+            connection.close()
+        for one in (listener, *waiting):
+            one.close()
+
+    def test_all_that_failed_is_told(self, driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as gone, socket.create_server(("127.0.0.1", 0)) as too:
+            ports = gone.getsockname()[1], too.getsockname()[1]
+        self.resolve_to(monkeypatch, *ports)
+        with pytest.raises(ConnectError, match=r"some\.name:80: .*(refused|Connect call failed)"):
+            driver.connect(Place("some.name", 80))
+
+    def test_nobody_answers(self, driver: Driver) -> None:
+        listener, waiting = deaf()
+        with pytest.raises(ConnectTimeout, match="not connected in time"):
+            driver.connect(Place("127.0.0.1", listener.getsockname()[1]), bounds(connect=0.1))
+        for one in (listener, *waiting):
+            one.close()
+
+
+class TestTls:
+    def test_the_name_is_asked_for_and_checked(self, driver: Driver, ca: trustme.CA) -> None:
+        asked: list[str] = []
+        context = server_context(ca, "mesh.test")
+        context.sni_callback = lambda _, name, __: asked.append(name)
+        told: list[str] = []
+        with Scripted(serve_ok, tls=context) as server:
+            place = Place("127.0.0.1", server.port, context=client_context(ca), server_hostname="mesh.test")
+            connection = driver.connect(place, trace=lambda name, _: told.append(name))
+            assert driver.read(driver.send(connection, get())) == b"ok"
+            assert connection.free()
+            assert connection.stream.get_extra_info("ssl_object").version() == "TLSv1.3"
+            connection.close()
+            other = Place("127.0.0.1", server.port, context=client_context(ca), server_hostname="other.test")
+            own = bounds(connect=20.0)
+            with pytest.raises(ConnectError, match=r"other\.test"):
+                driver.connect(other, own)
+            assert not own.sent
+        assert asked == ["mesh.test", "other.test"]
+        assert told[2:4] == ["connection.start_tls.started", "connection.start_tls.complete"]
+
+    def test_without_a_name_the_hosts_own(self, driver: Driver, ca: trustme.CA) -> None:
+        with Scripted(serve_ok, tls=server_context(ca, "127.0.0.1")) as server:
+            connection = driver.connect(Place("127.0.0.1", server.port, context=client_context(ca)))
+            assert driver.read(driver.send(connection, get())) == b"ok"
+            connection.close()
+
+    @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+    def test_sessions_are_resumed(self, driver: Driver, ca: trustme.CA, version: ssl.TLSVersion) -> None:
+        context = server_context(ca, "mesh.test")
+        context.maximum_version = version
+        with Scripted(serve_ok, tls=context) as server:
+            place = Place("127.0.0.1", server.port, context=client_context(ca), server_hostname="mesh.test")
+            reused = []
+            for _ in range(3):
+                connection = driver.connect(place)
+                reused.append(connection.stream.get_extra_info("ssl_object").session_reused)
+                driver.read(driver.send(connection, get()))
+                connection.close()
+            assert reused == [False, True, True]
+            elsewhere = Place(
+                "127.0.0.1", server.port, context=client_context(ca), server_hostname="mesh.test"
+            )
+            connection = driver.connect(elsewhere)
+            assert not connection.stream.get_extra_info("ssl_object").session_reused
+            connection.close()
+
+    def test_two_places_that_share_a_context_offer_what_each_speaks(
+        self, driver: Driver, ca: trustme.CA
+    ) -> None:
+        shared = client_context(ca)
+        context = server_context(ca, "mesh.test", alpn=["h2", "http/1.1"])
+        with Scripted(serve_ok, tls=context) as server:
+            options: Any = {"context": shared, "server_hostname": "mesh.test"}
+            both = Place("127.0.0.1", server.port, http2=True, **options)
+            one = Place("127.0.0.1", server.port, **options)
+            chosen = []
+            for place in (one, both, one):
+                name = place.server_hostname
+                stream = (
+                    dial._open(place, bounds(), None)
+                    if isinstance(driver, Blocking)
+                    else driver.call(open_async, place)
+                )
+                secured = driver.call(stream.start_tls, place.handshakes, name, bounds(connect=20.0))
+                chosen.append(secured.protocol)
+                secured.close()
+            assert chosen == [b"http/1.1", b"h2", b"http/1.1"]
+
+    def test_what_a_control_plane_demands(self, driver: Driver, ca: trustme.CA) -> None:
+        # TL-04: with a CA of the mesh the names that it demands count, and no other.
+        pem = ca.cert_pem.bytes()
+        with Scripted(serve_ok, tls=server_context(ca, "spiffe.test")) as server:
+            good = context_for(Tls(ca_pem=pem, sans=("spiffe.test",)))
+            place = Place("127.0.0.1", server.port, context=good, server_hostname="whatever")
+            for _ in range(2):
+                connection = driver.connect(place)
+                assert driver.read(driver.send(connection, get())) == b"ok"
+                connection.close()
+            bad = context_for(Tls(ca_pem=pem, sans=("another.test",)))
+            with pytest.raises(ConnectError, match=r"none of the names another.test"):
+                driver.connect(Place("127.0.0.1", server.port, context=bad, server_hostname="whatever"))
+
+    def test_the_connect_timeout_bounds_the_handshake(self, driver: Driver, ca: trustme.CA) -> None:
+        done = threading.Event()
+        with Scripted(lambda _: done.wait(20)) as server:
+            place = Place("127.0.0.1", server.port, context=client_context(ca))
+            with pytest.raises(ConnectTimeout, match="TLS handshake"):
+                driver.connect(place, bounds(connect=0.1))
+            done.set()
+
+    def test_a_peer_that_speaks_no_tls(self, driver: Driver, ca: trustme.CA) -> None:
+        refuse = b"HTTP/1.1 400 Bad Request\r\n\r\n"
+        with Scripted(lambda peer: peer.say(refuse)) as server, pytest.raises(ConnectError):
+            driver.connect(Place("127.0.0.1", server.port, context=client_context(ca)))
+
+    def test_much_both_ways(self, driver: Driver, ca: trustme.CA) -> None:
+        def serve(peer: Peer) -> None:
+            peer.head()
+            assert peer.take(len(MUCH)) == MUCH
+            peer.ok(MUCH)
+            peer.rest()
+
+        with Scripted(serve, tls=server_context(ca, "127.0.0.1")) as server:
+            connection = driver.connect(Place("127.0.0.1", server.port, context=client_context(ca)))
+            response = driver.send(connection, post(MUCH))
+            assert driver.read(response) == MUCH
+            assert connection.idle
+            connection.close()
+
+    def test_an_early_answer_over_tls(self, driver: Driver, ca: trustme.CA) -> None:
+        def serve(peer: Peer) -> None:
+            peer.head()
+            peer.say(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 7\r\n\r\nenough!")
+            done.wait(20)
+
+        done = threading.Event()
+        with Scripted(serve, tls=server_context(ca, "127.0.0.1")) as server:
+            connection = driver.connect(Place("127.0.0.1", server.port, context=client_context(ca)))
+            response = driver.send(connection, post(MUCH * 4), bounds(read=20.0))
+            assert (response.status, driver.read(response)) == (413, b"enough!")
+            assert connection.closed
+            done.set()
+
+    def test_a_read_times_out(self, driver: Driver, ca: trustme.CA) -> None:
+        with Scripted(Peer.rest, tls=server_context(ca, "127.0.0.1")) as server:
+            connection = driver.connect(Place("127.0.0.1", server.port, context=client_context(ca)))
+            with pytest.raises(ReadTimeout):
+                driver.send(connection, get(), bounds(read=0.05))
+            assert connection.closed
+
+    def test_a_kept_connection_that_the_peer_has_closed_is_not_free(
+        self, driver: Driver, ca: trustme.CA
+    ) -> None:
+        closed = threading.Event()
+
+        def serve(peer: Peer) -> None:
+            peer.head()
+            peer.ok()
+            assert go.wait(20)
+            peer.sock.close()
+            closed.set()
+
+        go = threading.Event()
+        with Scripted(serve, tls=server_context(ca, "127.0.0.1")) as server:
+            connection = driver.connect(Place("127.0.0.1", server.port, context=client_context(ca)))
+            driver.read(driver.send(connection, get()))
+            assert connection.free()
+            go.set()
+            assert closed.wait(20)
+            assert not connection.free()
+            connection.close()
+            with pytest.raises((RuntimeError, WireError)):
+                driver.send(connection, get())
+
+    def test_a_tunnel_becomes_tls(self, driver: Driver, ca: trustme.CA) -> None:
+        context = server_context(ca, "far.test")
+
+        def serve(peer: Peer) -> None:
+            peer.head()
+            peer.say(b"HTTP/1.1 200 OK\r\n\r\n")
+            secured = context.wrap_socket(peer.sock, server_side=True)
+            inner = Peer(secured)
+            inner.say(inner.take(5))
+            inner.rest()
+            secured.close()
+
+        with Scripted(serve) as server:
+            connection = driver.connect(Place("127.0.0.1", server.port))
+            request = get()
+            request.method, request.target = b"CONNECT", b"far.test:443"
+            stream = driver.send(connection, request).network_stream
+            secured = driver.call(stream.start_tls, client_context(ca), "far.test", 20.0)
+            driver.call(secured.write, b"hello", 20.0)
+            assert driver.call(secured.read, 100, 20.0) == b"hello"
+            if isinstance(driver, Blocking):
+                secured.close()
+            else:
+                driver.call(secured.aclose)
+
+
+async def open_async(place: Place) -> Any:
+    from meshlib.wire.dial_async import _open
+
+    return await _open(place, bounds(), None)
