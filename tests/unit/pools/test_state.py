@@ -321,6 +321,7 @@ class TestShared:
         waiting = [wait(state) for _ in range(3)]
         assert [caller.connection for caller in waiting] == [connection, None, None]
         connection.streams = 9
+        assert state.take(0.0) is None, "there is room, and others wait for it"
         state.serve(0.0)
         assert [caller.connection for caller in waiting] == [connection] * 3
 
