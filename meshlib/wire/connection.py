@@ -88,10 +88,11 @@ class Connection(Http1Connection[Stream]):
         if early is not None and early.head is not None:
             return early.head
         machine, stream = self.machine, self.stream
-        while not isinstance(event := machine.next(), Head):
-            if event is None:
-                machine.feed(stream.read(READ, bounds))
-        return event
+        while True:
+            machine.feed(stream.read(READ, bounds))
+            while (event := machine.next()) is not None:
+                if isinstance(event, Head):
+                    return event
 
     def _traced_head(self, request: Outgoing, bounds: Bounds, early: Early | None) -> Head:
         heads: list[Head] = []

@@ -97,10 +97,11 @@ class AsyncConnection(Http1Connection[AsyncStream]):
         if early is not None and early.head is not None:
             return early.head
         machine, stream = self.machine, self.stream
-        while not isinstance(event := machine.next(), Head):
-            if event is None:
-                machine.feed(await stream.read(READ, bounds))
-        return event
+        while True:
+            machine.feed(await stream.read(READ, bounds))
+            while (event := machine.next()) is not None:
+                if isinstance(event, Head):
+                    return event
 
     async def _traced_head(self, request: Outgoing, bounds: Bounds, early: Early | None) -> Head:
         heads: list[Head] = []

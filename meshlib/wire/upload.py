@@ -39,7 +39,9 @@ _MOST_EARLY = 1_048_576
 
 def begin(machine: Http1, request: Outgoing) -> tuple[bytes, bool]:
     """The bytes to send first; whether they are all of the request. Raises LocalProtocolError, and nothing has changed then."""
-    body = b"" if request.body is None else request.body
+    body = request.body
+    if body is None:
+        return machine.request(request.method, request.target, request.headers, b""), True
     whole = (
         isinstance(body, bytes)
         and len(body) <= _TOGETHER

@@ -62,7 +62,8 @@ class Peer:
         """So many bytes."""
         while len(self._held) < count:
             data = self.sock.recv(65_536)
-            assert data, "the client closed in the middle"
+            if not data:
+                raise ConnectionError("the client closed in the middle")
             self._held += data
         data, self._held = self._held[:count], self._held[count:]
         return data
