@@ -168,8 +168,8 @@ class Http2:
             self._out.clear()
         return data
 
-    def open(self, request: Outgoing, *, ends: bool) -> Http2Stream:
-        """Send the head of a request, which ``ends`` with it or has a body.
+    def open(self, request: Outgoing, size: int | None = 0) -> Http2Stream:
+        """Send the head of a request. ``size``: bytes of its body, if they are known; with 0 it ends with the head.
 
         Raises LocalProtocolError for what cannot be said, and StreamRefused where no stream may be opened.
         """
@@ -179,16 +179,15 @@ class Http2:
             fields, length = write_head(request)
         except ValueError as error:
             raise LocalProtocolError(str(error)) from None
-        size = sum(len(name) + len(value) + 32 for name, value in fields)
         most = self._h2.remote_settings.max_header_list_size
-        if most is not None and size > most:
-            raise LocalProtocolError(f"the head has {size} bytes, and the peer takes {most}")
-        if ends and length:
-            raise LocalProtocolError(f"Content-Length is {length}, and there is no body")
+        if most is not None and sum(len(name) + len(value) + 32 for name, value in fields) > most:
+            raise LocalProtocolError(f"the peer takes no head of more than {most} bytes")
+        if size is not None and length is not None and size != length:
+            raise LocalProtocolError(f"Content-Length is {length}, and the body has {size} bytes")
         number = self._h2.get_next_available_stream_id()
-        self._h2.send_headers(number, fields, end_stream=ends)
+        self._h2.send_headers(number, fields, end_stream=size == 0)
         self._highest = number
-        stream = Http2Stream(number, length, sending=not ends, no_body=request.method == b"HEAD")
+        stream = Http2Stream(number, length, sending=size != 0, no_body=request.method == b"HEAD")
         self.streams[number] = stream
         return stream
 

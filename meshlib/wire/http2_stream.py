@@ -1,4 +1,6 @@
-"""One stream of an HTTP/2 connection, as the machine (:mod:`meshlib.wire.http2`) writes it and a driver reads it."""
+"""One stream of an HTTP/2 connection, as the machine (:mod:`meshlib.wire.http2`) writes it and a driver reads it, and its request's
+body.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from meshlib.wire.errors import WireError
-    from meshlib.wire.message import Head, Lines
+    from meshlib.wire.message import Head, Lines, Outgoing
 
-__all__ = ["Http2Stream"]
+__all__ = ["AsyncUpload", "Http2Stream", "Upload"]
 
 #: Parts below this are joined, so that a window full of them is no more than the window.
 _SMALL, _JOINED = 512, 4096
@@ -70,5 +72,84 @@ class Http2Stream:
         else:
             parts.append(data)
 
+    def take(self, most: int | None) -> bytes | None:
+        """What is there of the body, at most so many bytes; None: nothing is yet, ``b""``: it is complete. Raises ``error``."""
+        parts = self.parts
+        if not parts:
+            if self.error is not None:
+                raise self.error
+            return b"" if self.ended else None
+        if most is None:
+            part = parts[0] if len(parts) == 1 else b"".join(parts)
+            parts.clear()
+            return part
+        part = parts.popleft()
+        if len(part) > most:
+            parts.appendleft(part[most:])
+            part = part[:most]
+        return part
+
     def __repr__(self) -> str:
         return f"Http2Stream({self.number}, {self.error or self.head})"
+
+
+class Upload:
+    """The body of a request on its way out. Not thread-safe.
+
+    Attributes:
+        rest: What comes next of it.
+        last: And nothing comes behind that.
+        waits: For 100 Continue.
+        done: All of it went, or no more of it is wanted.
+        size: How many bytes it has; None: they are not counted yet.
+    """
+
+    __slots__ = ("_parts", "done", "last", "rest", "size", "waits")
+
+    def __init__(self, request: Outgoing) -> None:
+        body = request.body
+        self.rest = memoryview(b"")
+        self.last = True
+        if body is None or isinstance(body, bytes | bytearray | memoryview):
+            self.rest = memoryview(body or b"").cast("B")
+        else:
+            self.last = False
+            self._parts = self._iterate(body)
+        self.size = len(self.rest) if self.last else None
+        self.done = self.size == 0
+        self.waits = not self.done and any(name.lower() == b"expect" for name, _ in request.headers)
+
+    @staticmethod
+    def _iterate(body: Any) -> Any:
+        return iter(body)
+
+    def fetch(self) -> None:
+        """Have the next part, which may take its time. Raises what the application's iterator raises."""
+        for part in self._parts:
+            if part:
+                self.rest = memoryview(part).cast("B")
+                return
+        self.last = True
+
+    def sent(self, count: int) -> None:
+        """So many bytes of ``rest`` went out, with the end behind them if that was all."""
+        self.rest = self.rest[count:]
+        self.done = self.last and not self.rest
+
+
+class AsyncUpload(Upload):
+    """The same, of parts that are awaited."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def _iterate(body: Any) -> Any:
+        return aiter(body)
+
+    async def fetch_async(self) -> None:
+        """As ``fetch``."""
+        async for part in self._parts:
+            if part:
+                self.rest = memoryview(part).cast("B")
+                return
+        self.last = True

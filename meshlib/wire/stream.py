@@ -50,6 +50,7 @@ class Stream:
     """
 
     __slots__ = (
+        "_awaited",
         "_idle_poll",
         "_in",
         "_lock",
@@ -76,6 +77,7 @@ class Stream:
         )  # guards the descriptor, closed and _waiting; re-entered by signal handlers
         self._waiting = 0
         self._wanted = 0  # what OpenSSL said last that it waits for
+        self._awaited = select.POLLOUT  # and what it said to ``write_now``
         self._owner = os.getpid()
         self._more = False  # the last read brought all that was asked for, so there may be more
         self._unsent: Sequence[bytes | memoryview] = ()
@@ -243,6 +245,39 @@ class Stream:
         if count is None and not self._tls:
             bounds.sent = False
         return count or None  # gevent's TLS sends 0 bytes where others raise
+
+    def write_now(self, data: bytes | memoryview) -> int:
+        """Have the system take what it takes without waiting; how many bytes that is. What it did not take is to come first the
+        next time. Raises WriteError. For who shares the stream with others; ``write`` is for who has it alone.
+        """
+        part = memoryview(data)[:_TLS_PART] if self._tls and len(data) > _TLS_PART else data
+        try:
+            self._check()
+            with self._lock:
+                count = self._call(self._sock.send, part) or 0
+                self._awaited = self._wanted or select.POLLOUT
+        except OSError as error:
+            raise WriteError(_words(error)) from error
+        return count
+
+    def await_output(self, bounds: Bounds, *, listening: bool = False) -> None:
+        """After a ``write_now`` that took too little: wait until the system takes more, or with ``listening`` until the peer's bytes
+        come. Raises WriteTimeout, WriteError.
+        """
+        events = self._awaited
+        try:
+            self._check()
+            seconds = bounds.left("write")
+            with bounds.ringing(self._stop):
+                found = self._wait(events | select.POLLIN if listening else events, seconds)
+        except TimeoutError as error:
+            bounds.timed_out()
+            raise WriteTimeout(str(error)) from error
+        except OSError as error:
+            raise WriteError(_words(error)) from error
+        if not found:
+            bounds.timed_out()
+            raise WriteTimeout("the peer took nothing in time")
 
     # ------------------------------------------------------------------------------------- the descriptor, its lock
 

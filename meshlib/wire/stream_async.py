@@ -14,12 +14,12 @@ import asyncio
 import contextlib
 import os
 from collections import deque
-from math import inf
 from typing import TYPE_CHECKING, Any, Protocol
 
 from meshlib.wire.errors import ConnectError, ConnectTimeout, ReadError, ReadTimeout, WriteError, WriteTimeout
 from meshlib.wire.readable import readable
 from meshlib.wire.stream_tls import Handshakes, alpn_of
+from meshlib.wire.stream_wait import Wait
 
 if TYPE_CHECKING:
     import ssl
@@ -53,6 +53,15 @@ class AsyncStream(Protocol):
     ) -> bool: ...
     def readable(self) -> bool: ...
     def close(self) -> None: ...
+    @property
+    def unsent(self) -> int: ...
+    @property
+    def full(self) -> bool: ...
+    def write_now(self, data: bytes) -> None: ...
+    async def drained(self, bounds: Bounds) -> None: ...
+    def listen(self, call: Callable[[], object]) -> bool: ...
+    def new_wait(self) -> Wait: ...
+    async def within(self, waiter: Wait, seconds: float | None, bounds: Bounds) -> None: ...
     async def start_tls(
         self,
         context: ssl.SSLContext,
@@ -61,68 +70,6 @@ class AsyncStream(Protocol):
         seconds: float | None = None,
     ) -> AsyncStream: ...
     def get_extra_info(self, name: str) -> Any: ...
-
-
-class _Wait:
-    """Where one task waits until it is woken, an error is thrown at it, or the time is over."""
-
-    __slots__ = ("_loop", "_rings", "_timer", "_until", "future")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._timer: asyncio.TimerHandle | None = None
-        self._rings = inf
-        self._until = inf
-        self.future: asyncio.Future[None] | None = None
-
-    async def wait(self, seconds: float | None) -> None:
-        """Raises TimeoutError."""
-        if self.future is not None:
-            raise RuntimeError("two tasks wait for the same thing of one connection")
-        if seconds is not None:
-            self._until = until = self._loop.time() + seconds
-            if until < self._rings:
-                self._set_timer(until)
-        self.future = future = self._loop.create_future()
-        try:
-            await future
-        finally:
-            self.future = None
-            self._until = inf
-
-    def wake(self) -> None:
-        future = self.future
-        if future is not None and not future.done():
-            future.set_result(None)
-
-    def fail(self, error: BaseException) -> None:
-        future = self.future
-        if future is not None and not future.done():
-            future.set_exception(error)
-
-    def time_over(self) -> None:
-        self.fail(TimeoutError("not in time"))
-
-    def end(self) -> None:
-        """No timer rings any more."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-            self._rings = inf
-
-    def _set_timer(self, until: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._rings = until
-        self._timer = self._loop.call_at(until, self._ring)
-
-    def _ring(self) -> None:
-        self._timer = None
-        self._rings = inf
-        if self._loop.time() >= self._until:
-            self.time_over()
-        elif self._until < inf:
-            self._set_timer(self._until)
 
 
 class AsyncioStream(asyncio.Protocol):
@@ -147,6 +94,7 @@ class AsyncioStream(asyncio.Protocol):
         "_paused",
         "_reader",
         "_ssl_object",
+        "_told",
         "_transport",
         "_unsent",
         "_writer",
@@ -169,8 +117,9 @@ class AsyncioStream(asyncio.Protocol):
         self._full = False  # the transport has more to write than its bound
         self._listening = False  # who writes wants to hear of what comes
         self._unsent = memoryview(b"")
-        self._reader = _Wait(self._loop)
-        self._writer = _Wait(self._loop)
+        self._told: Callable[[], object] | None = None  # of what comes, in the place of a reader
+        self._reader = Wait(self._loop)
+        self._writer = Wait(self._loop)
         self.closed = False
         self.protocol: bytes | None = None
 
@@ -189,6 +138,8 @@ class AsyncioStream(asyncio.Protocol):
         self._reader.wake()
         if self._listening:
             self._writer.wake()
+        if self._told is not None:
+            self._told()
         if self._held > _MOST_HELD and not self._paused:
             self._paused = True
             self._transport.pause_reading()
@@ -198,6 +149,8 @@ class AsyncioStream(asyncio.Protocol):
         self._reader.wake()
         if self._listening:
             self._writer.wake()
+        if self._told is not None:
+            self._told()
         return self._ssl_object is None  # what we have to say may still be read; in TLS both halves end
 
     def pause_writing(self) -> None:
@@ -206,6 +159,8 @@ class AsyncioStream(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._full = False
         self._writer.wake()
+        if self._told is not None:
+            self._told()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._ended = True
@@ -215,6 +170,8 @@ class AsyncioStream(asyncio.Protocol):
         self._writer.wake()
         self._reader.end()
         self._writer.end()
+        if self._told is not None:
+            self._told()
 
     # ------------------------------------------------------------------------------------------------------ reading
 
@@ -268,7 +225,7 @@ class AsyncioStream(asyncio.Protocol):
             raise ReadTimeout(_words(error)) from error
         return True
 
-    async def _within(self, waiter: _Wait, seconds: float | None, bounds: Bounds) -> None:
+    async def _within(self, waiter: Wait, seconds: float | None, bounds: Bounds) -> None:
         if not bounds.alarmed:
             await waiter.wait(seconds)
             return
@@ -339,6 +296,45 @@ class AsyncioStream(asyncio.Protocol):
             self._listening = False
         self._check_open()
         return not self._full
+
+    # ------------------------------------------------------------------------------------------- for who shares it
+
+    def listen(self, call: Callable[[], object]) -> bool:
+        """Have ``call`` called when bytes came or no more will, and when there is room again; whether this stream does so. It takes
+        the place of who reads, and of who waits for room.
+        """
+        self._told = call
+        return True
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the system has not taken yet."""
+        count: int = self._transport.get_write_buffer_size()
+        return count
+
+    @property
+    def full(self) -> bool:
+        """They are more than the transport's bound."""
+        return self._full
+
+    def write_now(self, data: bytes) -> None:
+        """Give it to the transport, without waiting. Raises WriteError, and nothing of it has left then."""
+        self._check_open()
+        self._transport.write(data)
+        self._check_open()
+
+    async def drained(self, bounds: Bounds) -> None:
+        """Wait until it is not full. Raises WriteTimeout, WriteError."""
+        while self._full:
+            await self._drained(bounds, listening=False, patience=None)
+
+    def new_wait(self) -> Wait:
+        """For a task that waits for one thing of many, within ``within``."""
+        return Wait(self._loop)
+
+    async def within(self, waiter: Wait, seconds: float | None, bounds: Bounds) -> None:
+        """Until ``waiter`` is woken. Raises TimeoutError, also at the deadline of ``bounds`` where its clock is virtual."""
+        await self._within(waiter, seconds, bounds)
 
     # ----------------------------------------------------------------------------------------- what it is, its end
 

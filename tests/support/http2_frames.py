@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from typing import Any
+import threading
+from typing import TYPE_CHECKING, Any
 
 from h2.errors import ErrorCodes
 from hpack import Decoder, Encoder
@@ -11,7 +12,10 @@ from hyperframe.frame import Frame
 
 from meshlib.wire.message import Outgoing
 
-__all__ = ["PREFACE", "Peer", "frame", "request"]
+if TYPE_CHECKING:
+    import socket
+
+__all__ = ["PREFACE", "Far", "Peer", "frame", "request"]
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 KINDS = {
@@ -139,3 +143,51 @@ class Peer:
         if kind == "Ping":
             return ("ping ack" if "ACK" in parsed.flags else "ping", parsed.opaque_data)
         return (kind, number)
+
+
+class Far(Peer):
+    """The other end of a connection, which a test speaks for."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__()
+        self.sock = sock
+        sock.settimeout(20)
+        self.said: list[tuple] = []
+        self._polite = False
+        self._lock = threading.Lock()  # held for one frame
+
+    def say(self, *frames: bytes) -> None:
+        """Its settings go first, default ones where a test says none."""
+        if not self._polite:
+            self._polite = True
+            if frames[0][3] != 4:
+                self.sock.sendall(self.settings())
+        for frame in frames:
+            with self._lock:
+                self.sock.sendall(frame)
+
+    def hear(self, *kinds: str) -> tuple:
+        """The next that the client says of one of ``kinds``, whatever it says before."""
+        while True:
+            while self.said:
+                said = self.said.pop(0)
+                if said[0] in kinds:
+                    return said
+            data = self.sock.recv(65_536)
+            assert data, "the client closed the connection"
+            self.said += self.read(data)
+
+    def all_heard(self) -> list[tuple]:
+        """All that it says until it closes."""
+        while data := self.sock.recv(65_536):
+            self.said += self.read(data)
+        said, self.said = self.said, []
+        return said
+
+    def answer(self, number: int, body: bytes = b"fine", status: bytes = b"200") -> None:
+        self.say(self.head(number, status=status), self.data(number, body, end=True))
+
+    def serve(self, count: int = 1, body: bytes = b"fine") -> None:
+        """Answer so many requests."""
+        for _ in range(count):
+            self.answer(self.hear("head")[1], body)

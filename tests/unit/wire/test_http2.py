@@ -34,7 +34,7 @@ class Pair:
         return self.peer.read(self.machine.outgoing())
 
     def get(self, *, method: bytes = b"GET", ends: bool = True):
-        stream = self.machine.open(request(method), ends=ends)
+        stream = self.machine.open(request(method), 0 if ends else None)
         self.said()
         return stream
 
@@ -83,7 +83,7 @@ def test_a_request_as_http1_writes_it_is_said_in_fields(pair):
     wanted = request(b"POST", b"/a?b=c")
     wanted.headers = lines
     wanted.secure = True
-    stream = pair.machine.open(wanted, ends=False)
+    stream = pair.machine.open(wanted, None)
     assert pair.said() == [
         (
             "head",
@@ -120,12 +120,12 @@ def test_a_request_as_http1_writes_it_is_said_in_fields(pair):
         (b"GET", b"/", [(b"Host", b"second")], "Host"),
         (b"POST", b"/", [(b"Content-Length", b"1"), (b"Content-Length", b"2")], "Content-Length"),
         (b"POST", b"/", [(b"Content-Length", b"+1")], "Content-Length"),
-        (b"POST", b"/", [(b"Content-Length", b"1")], "no body"),
+        (b"POST", b"/", [(b"Content-Length", b"1")], "Content-Length is 1"),
     ],
 )
 def test_what_cannot_be_said_is_refused_before_a_byte_leaves(pair, method, target, lines, words):
     with pytest.raises(LocalProtocolError, match=words):
-        pair.machine.open(request(method, target, *lines), ends=True)
+        pair.machine.open(request(method, target, *lines))
     assert pair.said() == []
     assert pair.works()
 
@@ -483,7 +483,7 @@ def test_a_body_behind_the_end_of_a_response_whose_request_goes_on_takes_the_res
 )
 def test_a_peer_that_does_not_begin_with_its_settings_speaks_no_http2(began):
     machine = Http2()
-    stream = machine.open(request(), ends=True)
+    stream = machine.open(request())
     machine.feed(began)
     assert isinstance(stream.error, RemoteProtocolError)
     assert "no HTTP/2" in str(stream.error)
@@ -525,7 +525,7 @@ def test_settings_of_a_hostile_peer_take_no_memory(pair):
     assert len(pair.machine._h2.remote_settings) < 10
     pair.feed(pair.peer.settings(header_table_size=2**32 - 1))
     for number in range(200):
-        pair.machine.open(request(b"GET", b"/", (b"x-unique", b"%0100d" % number)), ends=True)
+        pair.machine.open(request(b"GET", b"/", (b"x-unique", b"%0100d" % number)))
         pair.feed(pair.peer.reset(1 + 2 * number, 8))
         pair.said()
     assert pair.machine._h2.encoder.header_table_size == 4096
@@ -582,7 +582,7 @@ def test_a_goaway_lets_what_the_peer_answers_go_on_and_refuses_the_rest(pair):
     assert pair.machine.room == 0
     assert [stream.error for stream in streams] == [None] * 4
     with pytest.raises(StreamRefused):
-        pair.machine.open(request(), ends=True)
+        pair.machine.open(request())
     touched = pair.feed(pair.peer.goaway(3, 0, b"see you"))
     assert touched == streams[2:]
     assert [type(stream.error) for stream in streams] == [type(None)] * 2 + [StreamRefused] * 2
@@ -608,11 +608,11 @@ def test_the_end_of_the_connection_says_what_the_peer_said_before(pair):
 def test_how_many_streams_a_peer_takes_may_change():
     machine, peer = Http2(), Peer()
     assert machine.room == FIRST_STREAMS
-    streams = [machine.open(request(), ends=True) for _ in range(3)]
+    streams = [machine.open(request()) for _ in range(3)]
     machine.feed(peer.settings(max_concurrent_streams=2))
     assert (machine.limit, machine.room) == (2, 0)
     with pytest.raises(StreamRefused):
-        machine.open(request(), ends=True)
+        machine.open(request())
     assert [stream.error for stream in streams] == [None] * 3
     machine.feed(peer.head(1, end=True) + peer.reset(3, 8))
     assert machine.room == 1
@@ -630,16 +630,16 @@ def test_a_connection_whose_identifiers_are_used_up_takes_no_more(pair):
     pair.machine._h2.highest_outbound_stream_id = 2**31 - 5
     for _ in range(2):
         assert pair.machine.room
-        pair.machine.open(request(), ends=True)
+        pair.machine.open(request())
     assert pair.machine.room == 0
     with pytest.raises(StreamRefused):
-        pair.machine.open(request(), ends=True)
+        pair.machine.open(request())
 
 
 def test_a_head_beyond_what_the_peer_takes_is_not_sent():
     pair = Pair(max_header_list_size=200)
     with pytest.raises(LocalProtocolError, match="200"):
-        pair.machine.open(request(b"GET", b"/", (b"x", b"y" * 100)), ends=True)
+        pair.machine.open(request(b"GET", b"/", (b"x", b"y" * 100)))
     assert pair.said() == []
     assert pair.works()
 
@@ -700,7 +700,7 @@ def test_an_empty_end_needs_no_window(pair):
     ("sent", "end"), [([b"abcd"], False), ([b"ab", b"cd"], False), ([b"ab"], True), ([], True)]
 )
 def test_a_body_that_is_not_what_content_length_says_is_not_sent(sent, end, pair):
-    stream = pair.machine.open(request(b"POST", b"/", (b"Content-Length", b"3")), ends=False)
+    stream = pair.machine.open(request(b"POST", b"/", (b"Content-Length", b"3")), None)
     pair.said()
     *before, last = sent or [b""]
     for part in before:
