@@ -1,4 +1,4 @@
-"""Connections made, for asyncio: the twin of ``dial.py``. trio's are made in ``dial_trio.py``."""
+"""Connections made for tasks: the twin of ``dial.py``. What differs under trio is in ``dial_trio.py``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from importlib import import_module
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from meshlib.runtime.signal import under_trio
 from meshlib.wire.connection_async import AsyncConnection
 from meshlib.wire.dial import (
     ATTEMPT_DELAY,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from meshlib.pools.bounds import Bounds
     from meshlib.wire.dial import Address, Place
+    from meshlib.wire.stream_async import AsyncStream
 
 __all__ = ["connect_async"]
 
@@ -36,14 +38,15 @@ __all__ = ["connect_async"]
 async def connect_async(
     place: Place, bounds: Bounds, trace: Callable[[str, dict[str, Any]], Awaitable[object]] | None = None
 ) -> AsyncConnection | Any:
-    """A connection to ``place``, ready for a request. Raises ConnectError, ConnectTimeout, UnsupportedProtocol."""
+    """A connection to ``place``, ready for a request, of the running loop: asyncio's (uvloop's) or trio's. Raises ConnectError, ConnectTimeout, UnsupportedProtocol."""
     try:
         seconds = bounds.left("connect")
     except TimeoutError as error:
         raise ConnectTimeout(f"{place}: {error}") from error
     until = None if seconds is None else monotonic() + seconds
     step, info = opened(place, seconds)
-    stream = await traced_async(trace, step, info, _open, place, bounds, seconds)
+    opening = import_module("meshlib.wire.dial_trio").open_trio if under_trio() else open_asyncio
+    stream: AsyncStream = await traced_async(trace, step, info, opening, place, bounds, seconds)
     try:
         if place.handshakes is not None:
             step, info = secured(place, seconds)
@@ -61,7 +64,7 @@ async def connect_async(
         raise
 
 
-async def _open(place: Place, bounds: Bounds, seconds: float | None) -> AsyncioStream:
+async def open_asyncio(place: Place, bounds: Bounds, seconds: float | None) -> AsyncioStream:
     loop = asyncio.get_running_loop()
     try:
         async with limited(bounds, seconds):

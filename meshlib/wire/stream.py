@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from meshlib.pools.bounds import Bounds
 
-__all__ = ["Stream"]
+__all__ = ["Stream", "rest_after"]
 
 #: The largest record of TLS: of a write that fails within it, nothing can be read by the peer (RFC 8446, 5.1).
 _RECORD = 16_384
@@ -108,6 +108,8 @@ class Stream:
             data: bytes | None = self._call(self._sock.recv, most)
         except OSError as error:
             raise ReadError(_words(error)) from error
+        if data and self._remember is not None:
+            self._remember_session()
         return data
 
     def await_input(self, seconds: float, bounds: Bounds) -> bool:
@@ -210,7 +212,7 @@ class Stream:
         while rest:
             count = self._send(rest, bounds) if rest[0] else 0
             if count is not None:
-                rest = _after(rest, count)
+                rest = rest_after(rest, count)
                 continue
             events = self._wanted or select.POLLOUT
             found = self._wait(events | select.POLLIN if listening else events, seconds)
@@ -323,6 +325,10 @@ class Stream:
         came: int = found[0][1]
         return came if came & events else events
 
+    def _wait_until(self, events: int, until: float | None) -> None:
+        if not self._wait(events, None if until is None else max(0.0, until - monotonic())):
+            raise TimeoutError("not over in time")
+
     def _waited(self) -> None:
         with self._lock:
             self._waiting -= 1
@@ -391,20 +397,15 @@ class Stream:
 
         ``seconds``: what is left of a connect timeout that runs already.
         """
-        if self._tls:
-            self.close()
-            raise ConnectError("TLS within TLS is not supported by blocking connections")
         try:
             self._check()
             allowed = bounds.left("connect")
             seconds = allowed if seconds is None else seconds
-            with self._lock:
-                self._sock = context.wrap_socket(
-                    self._sock, server_hostname=server_hostname, do_handshake_on_connect=False
-                )
-                self._in = self._out = self._idle_poll = None
+            until = None if seconds is None else monotonic() + seconds
+            self.begin_tls(context, server_hostname)
             with bounds.ringing(self._stop):
-                self._shake_hands(seconds)
+                while wanted := self.shake_hands():
+                    self._wait_until(wanted, until)
         except TimeoutError as error:
             self.close()
             bounds.timed_out()
@@ -415,16 +416,26 @@ class Stream:
         except BaseException:  # a greenlet is killed in the handshake
             self.close()
             raise
+        return self.secured(context)
+
+    def begin_tls(self, context: ssl.SSLContext, server_hostname: str | None) -> None:
+        """The first step of ``start_tls``. Raises OSError, ValueError."""
+        if self._tls:
+            raise OSError("TLS within TLS is not supported")
+        with self._lock:
+            self._sock = context.wrap_socket(
+                self._sock, server_hostname=server_hostname, do_handshake_on_connect=False
+            )
+            self._in = self._out = self._idle_poll = None
+
+    def shake_hands(self) -> int:
+        """The second step, again and again: what it waits for, as an event of ``poll``; 0: it is done. Raises OSError."""
+        return 0 if self._call(_handshake, self._sock) else self._wanted
+
+    def secured(self, context: ssl.SSLContext) -> Stream:
+        """The last step: the stream that goes on; this one is of no use any more."""
         self.closed = True  # the socket is the new stream's
         return Stream(self._sock, context.remember if isinstance(context, Handshakes) else None)
-
-    def _shake_hands(self, seconds: float | None) -> None:
-        until = None if seconds is None else monotonic() + seconds
-        while True:
-            if self._call(_handshake, self._sock):
-                return
-            if not self._wait(self._wanted, None if until is None else max(0.0, until - monotonic())):
-                raise TimeoutError("was not over in time")
 
     def get_extra_info(self, name: str) -> Any:
         """As httpcore's ``NetworkStream``: ssl_object, client_addr, server_addr, socket, is_readable."""
@@ -446,7 +457,7 @@ def _handshake(sock: Any) -> bool:
     return True
 
 
-def _after(parts: Sequence[bytes | memoryview], count: int) -> Sequence[bytes | memoryview]:
+def rest_after(parts: Sequence[bytes | memoryview], count: int) -> Sequence[bytes | memoryview]:
     """What is left of ``parts`` beyond ``count`` bytes."""
     for number, part in enumerate(parts):
         if count < len(part):

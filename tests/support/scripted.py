@@ -8,6 +8,8 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Any, Self
 
+import trio
+
 from meshlib.pools.bounds import Bounds
 from meshlib.runtime.clock import MonotonicClock
 from meshlib.wire.dial import Place, connect
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterable
 
-__all__ = ["Awaited", "Blocking", "Peer", "Scripted", "bounds", "get", "post"]
+__all__ = ["Awaited", "Blocking", "Peer", "Scripted", "Trio", "bounds", "get", "post"]
 
 CLOCK = MonotonicClock()
 
@@ -182,6 +184,9 @@ class Blocking:
         """A method that is a coroutine function in the other driver."""
         return function(*arguments)
 
+    def settle(self) -> None:
+        """What is due is done."""
+
     def end(self) -> None:
         pass
 
@@ -221,13 +226,36 @@ class Awaited:
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return self._runner.run(function(*arguments))
 
-    def end(self) -> None:
+    def settle(self) -> None:
         async def turns() -> None:
             for _ in range(5):
                 await asyncio.sleep(0)
 
         self.call(turns)
+
+    def end(self) -> None:
+        self.settle()
         self._runner.close()
+
+
+class Trio(Awaited):
+    """The same under trio."""
+
+    def __init__(self) -> None:
+        pass
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        async def run() -> Any:
+            with trio.fail_after(40):
+                return await function(*arguments)
+
+        return trio.run(run)
+
+    def settle(self) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
 
 
 def _awaited(trace: Any) -> Any:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 import uvloop
 
-from tests.support.scripted import Awaited, Blocking
+from tests.support.scripted import Awaited, Blocking, Trio
 from tests.unit.wire.reading import PARSERS
 
 
@@ -21,6 +21,7 @@ DRIVERS = {
     "blocking": Blocking,
     "asyncio": lambda: Awaited(asyncio.new_event_loop),
     "uvloop": lambda: Awaited(uvloop.new_event_loop),
+    "trio": Trio,
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import threading
 from pathlib import Path
@@ -637,13 +636,7 @@ def test_no_descriptor_is_left(driver: Driver) -> None:
                 connection = driver.connect(place(server))
                 driver.read(driver.send(connection, get()))
                 connection.close()
-            if isinstance(driver, Awaited):
-                driver.call(_turns)
+            driver.settle()
         return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
     assert calls() == calls()
-
-
-async def _turns() -> None:
-    for _ in range(5):
-        await asyncio.sleep(0)

@@ -13,9 +13,12 @@ import trustme
 from meshlib.model.cluster import Tls
 from meshlib.pools.bounds import Bounds
 from meshlib.runtime.clock import MonotonicClock
+from meshlib.runtime.signal import under_trio
 from meshlib.runtime.tls import context_for
 from meshlib.wire import dial
 from meshlib.wire.dial import Place, interleave
+from meshlib.wire.dial_async import open_asyncio
+from meshlib.wire.dial_trio import open_trio
 from meshlib.wire.errors import ConnectError, ConnectTimeout, ReadTimeout, WireError
 from tests.support.scripted import Awaited, Blocking, Peer, Scripted, bounds, get, post
 
@@ -133,12 +136,14 @@ class TestHappyEyeballs:
             return [(family, address) for family, _, _, _, address in found]
 
         monkeypatch.setattr("meshlib.wire.dial_async.resolve", resolved)
+        monkeypatch.setattr("meshlib.wire.dial_trio.resolve", resolved)
 
     def test_the_next_address_is_tried_when_one_fails(
         self, driver: Driver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(dial, "ATTEMPT_DELAY", 60.0)
         monkeypatch.setattr("meshlib.wire.dial_async.ATTEMPT_DELAY", 60.0)
+        monkeypatch.setattr("meshlib.wire.dial_trio.ATTEMPT_DELAY", 60.0)
         with socket.create_server(("127.0.0.1", 0)) as gone:
             dead = gone.getsockname()[1]
         with Scripted(serve_ok) as server:
@@ -356,6 +361,5 @@ class TestTls:
 
 
 async def open_async(place: Place) -> Any:
-    from meshlib.wire.dial_async import _open
-
-    return await _open(place, bounds(), None)
+    opening = open_trio if under_trio() else open_asyncio
+    return await opening(place, bounds(), None)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trio
 import trustme
 
 from meshlib.pools.bounds import Bounds
@@ -82,6 +83,38 @@ async def test_a_task_that_is_cancelled_at_each_await(secure: bool) -> None:
         await turns()
         transports = [one.stream._transport for one in made]
     assert all(transport.is_closing() for transport in transports)
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_a_trio_task_that_is_cancelled_at_each_await(secure: bool) -> None:
+    ca = trustme.CA()
+    tls = server_context(ca, "127.0.0.1") if secure else None
+    made: list[Any] = []
+    answers: list[bytes] = []
+
+    async def call(place: Place) -> None:
+        connection = await connect_async(place, bounds(connect=20.0))
+        made.append(connection)
+        response = await connection.send(post(b"x" * 500_000), bounds(read=20.0, write=20.0))
+        answers.append(await response.aread())
+        connection.close()
+
+    async def calls(place: Place) -> None:
+        for step in range(200):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(call, place)
+                for _ in range(step):
+                    await trio.lowlevel.checkpoint()
+                nursery.cancel_scope.cancel()
+            assert all(connection.closed for connection in made)
+            if len(answers) > 3:
+                return
+
+    before = descriptors()
+    with Scripted(serve, tls=tls) as server:
+        trio.run(calls, Place("127.0.0.1", server.port, context=client_context(ca) if secure else None))
+    assert set(answers) <= {b"helloworld"}
+    assert descriptors() == before
 
 
 @on_both_loops
