@@ -12,6 +12,8 @@ import logging
 import sys
 import threading
 import time
+from collections import deque
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import quote
@@ -102,12 +104,15 @@ class Desk:
             options = inbound if isinstance(inbound, InboundConfig) else read_inbound(inbound)
         self.options = options
         self._count = Local(_Count)
+        #: Visits that the collector ended, and when; whoever comes next sees to them.
+        self.abandoned: deque[tuple[Visit, float]] = deque()
         self.logs = options.access_log != "off"
         self.idle = not (self.logs or options.ready or options.max_requests or options.reject_expired)
 
     @property
     def active(self) -> int:
         """Requests that are being served in this process, as far as a limit has them counted."""
+        self._end_abandoned()
         return self._count.get().active
 
     def readiness(self, path: str) -> Answer | None:
@@ -126,6 +131,8 @@ class Desk:
 
     def admit(self, request: Inbound, asked: Asked | None) -> Visit:
         """Begin a visit; ``visit.refusal`` is what to answer instead of serving it. ``asked``: for the log."""
+        if self.abandoned:
+            self._end_abandoned()
         visit = Visit(self, request, asked)
         if (
             self.options.reject_expired
@@ -138,6 +145,12 @@ class Desk:
         else:
             visit.counted = self.options.max_requests is not None
         return visit
+
+    def _end_abandoned(self) -> None:
+        while self.abandoned:
+            with suppress(IndexError):  # another thread has it
+                visit, when = self.abandoned.popleft()
+                visit.end(when)
 
     def _enter(self, most: int) -> bool:
         count = self._count.get()
@@ -193,22 +206,23 @@ class Visit:
         self.flags = flags
         self.end()
 
-    def end(self) -> None:
-        """Effective once; from any thread."""
+    def end(self, when: float | None = None) -> None:
+        """Effective once; from any thread. ``when``: it ended then, on the system's monotonic clock; None: now."""
         if self._done:
             return
         self._done = True
         if self.counted:
             self._desk.leave()
         if self._asked is not None:
-            seconds = time.monotonic() - self._began
+            seconds = (time.monotonic() if when is None else when) - self._began
             _write(
                 _FORMATS[self._desk.options.access_log](self, self._asked, self._request, self._wall, seconds)
             )
 
     def __del__(self) -> None:
+        """A response that was dropped on the way. The collector runs under any lock, the log's handlers' among them."""
         if not self._done:
-            self.end()
+            self._desk.abandoned.append((self, time.monotonic()))
 
 
 # --- the log -----------------------------------------------------------------------------------------------------------

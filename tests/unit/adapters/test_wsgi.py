@@ -328,6 +328,36 @@ class TestInbound:
             gc.collect()
         assert wrapped.desk.active == 0
 
+    def test_a_response_that_the_collector_ends_under_any_lock_hangs_nobody_and_is_told(self, caplog):
+        """The collector runs in whatever a thread is doing, counting and logging among it."""
+        caplog.set_level(logging.INFO, "meshlib.access")
+
+        def app(environ, start_response):
+            start_response("200 OK", [("content-type", "text/plain")])
+            yield b"one"
+            yield b"two"
+
+        wrapped = meshlib_wsgi.Middleware(app, inbound={"max_requests": 1, "access_log": "json"})
+        bodies = [get(wrapped, "/dropped", read=False)]
+        assert next(bodies[0]) == b"one"
+        told = []
+
+        def collect():
+            with wrapped.desk._count.get().lock:
+                bodies.clear()
+                gc.collect()
+            told.extend(caplog.records)
+
+        thread = threading.Thread(target=collect, daemon=True)
+        thread.start()
+        thread.join(10.0)
+        assert not thread.is_alive(), "the finalizer waits for the lock that its own thread holds"
+        assert told == [], "a handler of the log may hold a lock, too"
+        get(wrapped, "/next")
+        lines = [json.loads(record.getMessage()) for record in caplog.records]
+        assert [line["path"] for line in lines] == ["/dropped", "/next"]
+        assert wrapped.desk.active == 0
+
 
 class TestLog:
     @pytest.fixture
