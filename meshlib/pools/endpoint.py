@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from meshlib.errors import Overloaded
 from meshlib.pools.reaper import reaper_of
-from meshlib.pools.state import Pooled, PoolSettings, PoolState, Waiter
+from meshlib.pools.state import Pooled, PoolSettings, PoolState, Waiter, is_usable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,7 +127,7 @@ class EndpointPool(Generic[P]):
         Raises RuntimeError for one that was put back already, which harms nothing. One that is shared is to be put back as
         often as it was acquired.
         """
-        usable = connection.free()
+        usable = is_usable(connection)
         now = self._now()
         state = self._state
         with self._lock:
@@ -231,19 +231,21 @@ class EndpointPool(Generic[P]):
         try:
             connection = self._turn(bounds, until)
             while connection is not None and not connection.free():
-                self._refuse(connection)
-                connection = self._turn(bounds, until, first=True)
+                connection = self._turn(bounds, until, connection)
             return self._connect(bounds) if connection is None else connection
         finally:
             bounds.end_pending()
 
-    def _turn(self, bounds: Bounds, until: float | None, *, first: bool = False) -> P | None:
-        """What the caller's turn gives it (``PoolState.wait``). Raises as ``acquire``."""
+    def _turn(self, bounds: Bounds, until: float | None, refused: P | None = None) -> P | None:
+        """What the caller's turn gives it, in the place of what it ``refused``. Raises as ``acquire``."""
         state = self._state
         turn: _Turn[P] = _Turn()
         try:
             with self._lock:
-                state.wait(turn, self._now(), first=first)
+                if refused is None:
+                    state.wait(turn, self._now())
+                else:
+                    state.refuse(refused, self._now(), turn)
             if not turn.served:
                 with bounds.ringing(turn.wake):
                     self._sleep(turn, bounds, until)

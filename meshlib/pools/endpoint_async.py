@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from meshlib.errors import Overloaded
 from meshlib.pools.endpoint import NO_TIME
 from meshlib.pools.reaper import reaper_of
-from meshlib.pools.state import Pooled, PoolSettings, PoolState, Waiter
+from meshlib.pools.state import Pooled, PoolSettings, PoolState, Waiter, is_usable
 from meshlib.runtime.signal import loop_key
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class AsyncEndpointPool(Generic[P]):
     def release(self, connection: P) -> None:
         """As ``EndpointPool.release``."""
         self.used = now = self._now()
-        if not self._state.put_back(connection, now, usable=connection.free()):
+        if not self._state.put_back(connection, now, usable=is_usable(connection)):
             connection.close()
         elif not self._watched:
             self._watch()
@@ -193,18 +193,20 @@ class AsyncEndpointPool(Generic[P]):
         try:
             connection = await self._turn(bounds, until)
             while connection is not None and not connection.free():
-                state.refuse(connection, self._now())
-                connection = await self._turn(bounds, until, first=True)
+                connection = await self._turn(bounds, until, connection)
             return await self._connect(bounds) if connection is None else connection
         finally:
             bounds.end_pending()
 
-    async def _turn(self, bounds: Bounds, until: float | None, *, first: bool = False) -> P | None:
-        """What the caller's turn gives it (``PoolState.wait``). Raises as ``acquire``."""
+    async def _turn(self, bounds: Bounds, until: float | None, refused: P | None = None) -> P | None:
+        """What the caller's turn gives it, in the place of what it ``refused``. Raises as ``acquire``."""
         state = self._state
         turn = self._new_turn(self._loop)
         try:
-            state.wait(turn, self._now(), first=first)
+            if refused is None:
+                state.wait(turn, self._now())
+            else:
+                state.refuse(refused, self._now(), turn)
             if not turn.served:
                 with bounds.ringing(lambda: self._soon(turn.wake)):
                     await self._sleep(turn, bounds, until)

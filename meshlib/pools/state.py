@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from meshlib.core.upstream import Connections
 
-__all__ = ["PoolSettings", "PoolState", "Pooled", "Waiter"]
+__all__ = ["PoolSettings", "PoolState", "Pooled", "Waiter", "is_usable"]
 
 #: Requests that a connection is counted on for, before the first is there: what RFC 9113 (6.5.2) says a server should allow.
 _STREAMS = 100
@@ -98,6 +98,11 @@ class PoolSettings:
 
 
 P = TypeVar("P", bound=Pooled)
+
+
+def is_usable(connection: Pooled) -> bool:
+    """Whether it may be kept. Its socket is not asked, which whoever takes it next does: that is half of what a pool costs."""
+    return connection.free() if connection.streams > 1 else connection.idle and not connection.closed
 
 
 class Waiter(Generic[P]):
@@ -193,11 +198,9 @@ class PoolState(Generic[P]):
         """A connection that is there for a newcomer; None: wait for a turn. Its holder asks whether it is ``free``."""
         return None if self._waiting else self._found(now)
 
-    def wait(self, waiter: Waiter[P], now: float, *, first: bool = False) -> None:
-        """Join the queue; ``first``: what the last turn gave was of no use. Its turn may come at once."""
+    def wait(self, waiter: Waiter[P], now: float) -> None:
+        """Join the queue. Its turn may come at once."""
         self._waiting[waiter] = None
-        if first:
-            self._waiting.move_to_end(waiter, last=False)
         self.serve(now)
 
     def leave(self, waiter: Waiter[P], now: float) -> None:
@@ -209,8 +212,11 @@ class PoolState(Generic[P]):
         elif not self.put_back(waiter.connection, now, usable=True):
             self.ended.append(waiter.connection)
 
-    def refuse(self, connection: P, now: float) -> None:
-        """What was taken is of no use: it takes no request any more."""
+    def refuse(self, connection: P, now: float, waiter: Waiter[P] | None = None) -> None:
+        """What was taken is of no use: it takes no request any more. ``waiter``: whose turn gave it, and who has the next."""
+        if waiter is not None:
+            self._waiting[waiter] = None
+            self._waiting.move_to_end(waiter, last=False)
         if connection in self._shared:
             self._shared.remove(connection)
         if not self.put_back(connection, now, usable=False):

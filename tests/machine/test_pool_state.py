@@ -97,9 +97,8 @@ class PoolMachine(RuleBasedStateMachine):
         _, connection = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
         connection.room = False
         caller = self.caller()
-        self.state.refuse(connection, self.now)
         self.queue.insert(0, caller)
-        self.state.wait(caller, self.now, first=True)
+        self.state.refuse(connection, self.now, caller)
 
     @precondition(lambda self: self.held)
     @rule(data=st.data(), ends=st.sampled_from(["well", "well", "well", "closed", "no more"]))

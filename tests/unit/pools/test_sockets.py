@@ -137,8 +137,8 @@ def test_one_that_the_server_closed_is_not_used_again(server: Server) -> None:
     first.ask(b"quit\n")
     server.until_open(0)
     pool.release(first)
-    assert first.closed
     second = pool.acquire(attempt())
+    assert (first.closed, pool.open) == (True, 1)
     assert second.ask(b"hello\n") == b"hello\n"
     pool.release(second)
     pool.close()

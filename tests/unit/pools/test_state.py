@@ -268,19 +268,16 @@ class TestTurns:
         state.leave(only, 0.0)
         assert (state.idle, state.open) == (1, 1)
 
-    def test_a_connection_of_no_use_costs_a_waiter_its_turn_but_not_its_place(self):
+    def test_a_connection_of_no_use_costs_a_waiter_nothing(self):
         state, _ = pool(1)
         connection = dialed(state)
         first, second = wait(state), wait(state)
         back(state, connection)
-        state.refuse(connection, 0.0)
-        assert state.drain_ended() == [connection]
-        assert second.served, "its place is the next one's to dial"
-        state.not_dialed(0.0)
+        assert first.connection is connection
         again = Caller()
-        last = wait(state)
-        state.wait(again, 0.0, first=True)
-        assert (first.woken, last.served) == (1, True)
+        state.refuse(connection, 0.0, again)
+        assert state.drain_ended() == [connection]
+        assert (again.served, again.connection, second.served) == (True, None, False)
 
     def test_put_back_twice_is_refused_and_harms_nothing(self):
         state, limits = pool(2)
