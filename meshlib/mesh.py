@@ -370,10 +370,14 @@ def runtime_of(mesh: Mesh | None) -> Callable[[], Runtime]:
     TypeError for what is no Mesh.
     """
     if mesh is None:
-        return lambda: default()._runtime()
+        return _default_runtime
     if not isinstance(mesh, Mesh):
         raise TypeError(f"mesh: expected a meshlib.Mesh or None, not {mesh!r}")
     return mesh._runtime
+
+
+def _default_runtime() -> Runtime:
+    return default()._runtime()
 
 
 def only_by_name(owner: object, *given: object) -> None:

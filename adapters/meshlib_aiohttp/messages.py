@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import inspect
+from http.client import responses
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from aiohttp import payload
-from aiohttp.http import RawResponseMessage
+from aiohttp.base_protocol import BaseProtocol
 from aiohttp.streams import StreamReader
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
@@ -16,29 +18,16 @@ from meshlib.model.call import Head
 from meshlib.model.headers import Headers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from meshlib.core.effects import Direct
+    from meshlib.core.exchange import Place
+    from meshlib.model.call import Response
 
-    from meshlib.model.call import CallOptions
-
-__all__ = [
-    "Reader",
-    "attempt_of",
-    "edit",
-    "edited_message",
-    "head_of",
-    "headers_of",
-    "is_replayable",
-    "lines_of",
-    "options_type",
-    "target_of",
-    "watch_body",
-    "write",
-]
+__all__ = ["apply", "attempt_of", "edit", "head_of", "is_replayable", "place_of", "reply_of"]
 
 _SCHEMES = {"ws": "http", "wss": "https"}
 
 
-def target_of(request: Any) -> tuple[str, str, int | None, str]:
+def place_of(request: Any) -> Place:
     """Scheme, host, port as written, and the authority asked for (the Host header, which a caller may set)."""
     url: URL = request.url
     scheme = _SCHEMES.get(url.scheme, url.scheme)
@@ -49,21 +38,20 @@ def target_of(request: Any) -> tuple[str, str, int | None, str]:
 
 
 def head_of(request: Any) -> Head:
-    """The head: Host is the authority and no header line."""
-    scheme, _, _, authority = target_of(request)
-    pairs = ((name, value) for name, value in request.headers.items() if name.lower() != "host")
-    headers = Headers.trimmed(headers_of(pairs).raw)
-    return Head(request.method, scheme, authority, request.url.raw_path_qs, headers)
+    """The head: Host is the authority and no header line. White space around a value is not part of it (RFC 9110, 5.5);
+    aiohttp writes and reads lines as UTF-8.
+    """
+    scheme, headers = request.url.scheme, request.headers
+    lines = [
+        (name.encode(), value.strip(" \t").encode("utf-8", "surrogateescape"))
+        for name, value in headers.items()
+        if len(name) != 4 or name.lower() != "host"
+    ]
+    path = request.url.raw_path_qs
+    return Head(request.method, _SCHEMES.get(scheme, scheme), headers["Host"], path, Headers(lines))
 
 
-def headers_of(pairs: Iterable[tuple[str, str]]) -> Headers:
-    """Lines as a plan reads them; aiohttp writes and reads them as UTF-8."""
-    return Headers(
-        [(name.encode("utf-8"), value.encode("utf-8", "surrogateescape")) for name, value in pairs]
-    )
-
-
-def lines_of(headers: Headers) -> list[tuple[str, str]]:
+def _lines_of(headers: Headers) -> list[tuple[str, str]]:
     """Lines as aiohttp takes them."""
     return [(_text(name), _text(value)) for name, value in headers.raw]
 
@@ -72,34 +60,35 @@ def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogateescape")
 
 
-def write(request: Any, head: Head) -> None:
-    """Make ``request`` send ``head``."""
-    request.method = head.method
-    request.headers = CIMultiDict([("Host", head.authority), *lines_of(head.headers)])
-    url: URL = request.url
-    if head.path != url.raw_path_qs:
-        request.url = URL(f"{url.scheme}://{url.raw_authority}{head.path}", encoded=True)
-
-
 def attempt_of(request: Any, head: Head) -> Any:
     """A copy of ``request`` that sends ``head``: one attempt. The original stays what the caller asked for."""
     attempt = copy.copy(request)
-    write(attempt, head)
+    attempt.__dict__.pop("send", None)
+    attempt.method = head.method
+    attempt.headers = CIMultiDict([("Host", head.authority), *_lines_of(head.headers)])
+    url: URL = request.url
+    if head.path != url.raw_path_qs:
+        attempt.url = URL(f"{url.scheme}://{url.raw_authority}{head.path}", encoded=True)
     if request._continue is not None:
         attempt._continue = request.loop.create_future()
     return attempt
 
 
-def is_replayable(request: Any) -> bool:
-    """Whether the request's body can be sent again."""
-    return _again(request._body)
+def apply(request: Any, call: Direct) -> None:
+    """Put into ``request`` what observers made of its lines."""
+    gone, changed = call.changes
+    for name in gone:
+        request.headers.popall(_text(name), None)
+    for name, value in changed:
+        request.headers[_text(name)] = _text(value)
 
 
-def _again(body: Any) -> bool:
+def is_replayable(body: Any) -> bool:
+    """Whether a request's body can be sent again."""
     if body is None:
         return True
     if isinstance(body, aiohttp.MultipartWriter):
-        return all(_again(part) for part, _, _ in body._parts)
+        return all(is_replayable(part) for part, _, _ in body._parts)
     if isinstance(body, payload.BytesPayload):
         return True
     if isinstance(body, payload.IOBasePayload):
@@ -110,53 +99,52 @@ def _again(body: Any) -> bool:
 
 def edit(response: Any, headers: Headers) -> None:
     """Give ``response`` other header lines; its cookies are taken from these, too."""
-    lines = CIMultiDict(lines_of(headers))
+    lines = CIMultiDict(_lines_of(headers))
     response._headers = CIMultiDictProxy(lines)
     response._raw_headers = tuple(headers.raw)
     for name in ("headers", "raw_headers"):
         response._cache.pop(name, None)
-    cookies = tuple(lines.getall("Set-Cookie", ()))
-    response._raw_cookie_headers = cookies or None
+    response._raw_cookie_headers = tuple(lines.getall("Set-Cookie", ())) or None
 
 
-def edited_message(message: Any, headers: Headers) -> Any:
-    """The head of a response with other lines."""
-    names = ("should_close", "compression", "upgrade", "chunked")
-    return RawResponseMessage(
-        message.version,
-        message.code,
-        message.reason,
-        CIMultiDictProxy(CIMultiDict(lines_of(headers))),
-        tuple(headers.raw),
-        *(getattr(message, name) for name in names),
+class _Written:
+    """A writer that wrote nothing."""
+
+    output_size = 0
+
+
+#: What aiohttp's own class takes since 3.14.
+_WRITER = (
+    {"stream_writer": _Written()}
+    if "stream_writer" in inspect.signature(aiohttp.ClientResponse.__init__).parameters
+    else {}
+)
+_FRAMING = frozenset({"content-length", "transfer-encoding", "connection"})
+
+
+def reply_of(request: Any, reply: Response) -> Any:
+    """The response for a reply made locally, its body at hand."""
+    loop = request.loop
+    response = request.response_class(
+        request.method,
+        request.original_url,
+        writer=None,
+        continue100=None,
+        timer=request._timer,
+        request_info=request.request_info,
+        traces=request._traces,
+        loop=loop,
+        session=request._session,
+        **_WRITER,
     )
-
-
-class Reader(StreamReader):
-    """A body that tells its call when it breaks."""
-
-    __slots__ = ()
-
-    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
-        broken: Callable[[BaseException], BaseException] | None = getattr(
-            self._protocol, "_meshlib_broken", None
-        )
-        super().set_exception(exc if broken is None else broken(exc), *cause)
-
-
-def watch_body(body: Any, broken: Callable[[BaseException], BaseException]) -> None:
-    """Let ``broken`` say what the reader of ``body`` gets for what broke it."""
-    if type(body) is StreamReader:
-        body.__class__ = Reader  # the same slots
-        body._protocol._meshlib_broken = broken  # type: ignore[attr-defined]
-
-
-def options_type(options: CallOptions | None) -> CallOptions:
-    """The call's own options. Raises TypeError for what is none."""
-    from meshlib.model.call import CallOptions
-
-    if options is None:
-        return CallOptions()
-    if not isinstance(options, CallOptions):
-        raise TypeError(f"meshlib=: expected meshlib.CallOptions, not {type(options).__name__}")
-    return options
+    response.version, response.status = aiohttp.HttpVersion11, reply.status
+    response.reason = responses.get(reply.status, "")
+    response.content = StreamReader(BaseProtocol(loop), 2**16, loop=loop)
+    lines = [(name, value) for name, value in reply.headers if name.lower() not in _FRAMING]
+    if reply.status not in (204, 304):
+        lines.append(("content-length", str(len(reply.body))))
+        if request.method != "HEAD":
+            response.content.feed_data(reply.body)
+    response.content.feed_eof()
+    edit(response, Headers.of(*lines))
+    return response

@@ -6,21 +6,15 @@ sees one call, however often it was tried.
 
 from __future__ import annotations
 
-import logging
 import warnings
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
-from aiohttp.client import DEFAULT_TIMEOUT
 
-from meshlib.core.effects import Pass
-from meshlib.deadlines import current_deadline
 from meshlib.errors import MeshError
 from meshlib.mesh import only_by_name, runtime_of
-from meshlib.transports.drive import drive_async
-from meshlib_aiohttp.calls import Direct, Performance, known, refusal
-from meshlib_aiohttp.connectors import Connector, adopt, call_path
-from meshlib_aiohttp.messages import options_type, target_of
+from meshlib.model.call import CallOptions
+from meshlib_aiohttp.connectors import CHOSEN, Connector, adopt
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -30,11 +24,8 @@ if TYPE_CHECKING:
     from aiohttp.client import _RequestContextManager, _RequestOptions
     from aiohttp.typedefs import LooseCookies, LooseHeaders, StrOrURL
 
-    from meshlib.core.resolution import Resolution
     from meshlib.mesh import Mesh
-    from meshlib.model.call import CallOptions
     from meshlib.runtime.runtime import Runtime
-    from meshlib_aiohttp.calls import Handler
 
 if TYPE_CHECKING:
 
@@ -79,120 +70,48 @@ if TYPE_CHECKING:
         ssl_shutdown_timeout: float | None
 
 
-__all__ = ["ClientSession", "OneCall", "patience", "request_through"]
+__all__ = ["ClientSession", "through"]
 
-#: How long a call waits for the configuration where its session's timeout is aiohttp's default; httpx's. Seconds.
-_PATIENCE = 5.0
-
-_log = logging.getLogger("meshlib")
-_noticed: set[str] = set()
+_NO_OPTIONS = CallOptions()
 
 
-def patience(timeout: Any) -> float:
-    """Seconds for which a call with this timeout may wait for the control plane: what it may take to connect."""
-    if timeout is DEFAULT_TIMEOUT or timeout is None:
-        return _PATIENCE
-    if not isinstance(timeout, aiohttp.ClientTimeout):
-        return float(timeout) if isinstance(timeout, int | float) else _PATIENCE
-    given = [
-        seconds for seconds in (timeout.sock_connect, timeout.connect, timeout.total) if seconds is not None
-    ]
-    return min(given, default=_PATIENCE)
+class _OneCall:
+    """The middleware of one call; with redirects it is asked for each of them. ``chosen``: see ``connectors.CHOSEN``."""
 
+    __slots__ = ("_chosen", "_failed")
 
-class OneCall:
-    """The middleware of one call of ``request``: with redirects it is asked for each of them."""
-
-    __slots__ = ("_connector", "_failed", "_options", "_resend", "_runtime", "_wait")
-
-    def __init__(
-        self,
-        runtime: Callable[[], Runtime],
-        connector: Any,
-        options: CallOptions,
-        *,
-        wait: float,
-        resend: bool,
-    ) -> None:
-        self._runtime = runtime
-        self._connector = connector
-        self._options = options
-        self._wait = wait
-        self._resend = resend
+    def __init__(self, chosen: tuple[Callable[[], Runtime], CallOptions]) -> None:
+        self._chosen = chosen
         self._failed: tuple[Any, BaseException] | None = None
 
-    async def __call__(self, request: Any, handler: Handler) -> Any:
+    async def __call__(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
         failed, self._failed = self._failed, None
         if failed is not None and failed[0] is not request:
             # aiohttp's own second try after a broken connection. The plan has decided that there is none.
             raise failed[1]
+        setattr(request, CHOSEN, self._chosen)
         try:
-            return await self._handle(request, handler)
+            return await handler(request)
         except MeshError as error:
             self._failed = request, error
             raise
 
-    async def _handle(self, request: Any, handler: Handler) -> Any:
-        runtime = self._runtime()
-        if runtime.config.disabled or call_path.intercepted():
-            return await handler(request)
-        if request.proxy is not None:
-            _notice(runtime, request)
-            return await handler(request)
-        resolution = await known(runtime, request, self._wait)
-        if resolution.via == "mesh":
-            return await self._call(runtime, resolution, request, handler)
-        if resolution.plain:
-            return await handler(request)
-        if resolution.via != "direct":
-            raise refusal(resolution, request)
-        return await Direct(runtime, request, resolution.words, current_deadline(runtime.clock)).run(handler)
 
-    async def _call(self, runtime: Runtime, resolution: Resolution, request: Any, handler: Handler) -> Any:
-        performance = Performance(
-            runtime,
-            resolution,
-            request,
-            handler,
-            self._connector,
-            options=self._options,
-            wait=self._wait,
-            resend=self._resend,
-        )
-        end, response = await drive_async(performance.plan, performance)
-        if isinstance(end, Pass):
-            performance.plan.close(performance.now())
-            reason = "the route goes to a pass-through cluster"
-            return await Direct(runtime, request, reason, end.deadline).run(handler)
-        return await performance.finish(end, response)
-
-
-def request_through(session: Any, options: dict[str, Any], runtime: Callable[[], Runtime]) -> dict[str, Any]:
-    """The keyword arguments of ``_request`` for a call through the mesh; ``options`` are those that were given."""
-    chosen = options_type(options.pop("meshlib", None))
+def through(session: Any, options: dict[str, Any], runtime: Callable[[], Runtime]) -> dict[str, Any]:
+    """The keyword arguments of ``_request`` for a call through the mesh; ``options`` are those that were given. Raises TypeError for
+    ``meshlib=`` that is no CallOptions.
+    """
+    chosen = options.pop("meshlib", None)
+    if chosen is not None and not isinstance(chosen, CallOptions):
+        raise TypeError(f"meshlib=: expected meshlib.CallOptions, not {type(chosen).__name__}")
     # An instrumentation (ddtrace's) may have put an object of its own around it.
-    connector = getattr(session._connector, "__wrapped__", session._connector)
-    if not adopt(connector):
+    if not adopt(getattr(session._connector, "__wrapped__", session._connector)):
         return options
     middlewares = options.get("middlewares")
     if middlewares is None:
         middlewares = session._middlewares
-    wait = patience(options.get("timeout", session._timeout))
-    mine = OneCall(runtime, connector, chosen, wait=wait, resend=session._retry_connection)
+    mine = _OneCall((runtime, _NO_OPTIONS if chosen is None else chosen))
     return {**options, "middlewares": (*middlewares, mine)}
-
-
-def _notice(runtime: Runtime, request: Any) -> None:
-    """Say once a host that it is of the mesh, but a proxy carries its calls."""
-    asked = target_of(request)
-    if asked[3] in _noticed or runtime.view.resolve(*asked).via != "mesh":
-        return
-    _noticed.add(asked[3])
-    _log.warning(
-        "meshlib: %s is of the mesh, but a proxy is set for it and wins (argument, session or environment); "
-        "unset it or add the host to NO_PROXY to call it through the mesh",
-        asked[3],
-    )
 
 
 with warnings.catch_warnings():
@@ -251,5 +170,4 @@ with warnings.catch_warnings():
             super().__init__(base_url, **options)
 
         async def _request(self, method: str, str_or_url: Any, **options: Any) -> Any:
-            through = request_through(self, options, self._mesh_runtime)
-            return await super()._request(method, str_or_url, **through)
+            return await super()._request(method, str_or_url, **through(self, options, self._mesh_runtime))

@@ -31,7 +31,7 @@ def _request(original: Any) -> Any:
             if not isinstance(self, ours.ClientSession):
                 # A connector of ours may have been given a mesh of its own.
                 chosen = getattr(self._connector, "_mesh_runtime", runtime)
-                options = ours.request_through(self, options, chosen)
+                options = ours.through(self, options, chosen)
         return await original(self, method, str_or_url, **options)
 
     return request

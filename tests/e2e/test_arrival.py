@@ -175,11 +175,10 @@ class TestAway:
             for _ in range(3):
                 status, body, info = call(library, mesh, "GET", url)
                 assert (status, json.loads(body)["name"]) == (200, "direct")
-            if library != "aiohttp-connector":  # it tells nothing of calls that are not its own
-                assert info.via == "direct"
-                words = "\n".join(info.trace())
-                assert f"the control plane {nowhere} is not reachable (" in words
-                assert "has no listener" not in words
+            assert info.via == "direct"
+            words = "\n".join(info.trace())
+            assert f"the control plane {nowhere} is not reachable (" in words
+            assert "has no listener" not in words
             decision = mesh.explain("GET", url)
             assert decision.via == "direct"
             assert f"the control plane {nowhere} is not reachable (" in "\n".join(decision.trace())

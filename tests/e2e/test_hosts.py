@@ -105,14 +105,11 @@ NEARLY = [
     ({"reviews:9080": {"endpoints": ["127.0.0.1:1"]}}, "reviews", "reviews:9080"),
 ]
 
-#: aiohttp's connector has no part in a call that goes directly.
-DIRECT = tuple(library for library in LIBRARIES if library != "aiohttp-connector")
-
 
 class TestAHostThatIsNearlyRight:
     """The call goes as it ever would; whoever looks why it failed is told what is nearly the same."""
 
-    @pytest.mark.parametrize("library", DIRECT)
+    @pytest.mark.parametrize("library", LIBRARIES)
     @pytest.mark.parametrize(("services", "host", "meant"), NEARLY)
     def test_a_direct_call_that_fails_says_what_may_have_been_meant(
         self, library: str, services: dict[str, Any], host: str, meant: str
@@ -165,7 +162,7 @@ class TestAHostThatIsNearlyRight:
     ) -> None:
         one = upstream("v1")
         with meshlib.Mesh({"services": NEARLY[0][0]}) as mesh:
-            for library in DIRECT:
+            for library in LIBRARIES:
                 _, _, info = call(library, mesh, "GET", one.url)
                 assert info is not None
                 assert info.trace() == ("no source knows 127.0.0.1: it is called directly",)

@@ -13,7 +13,6 @@ from typing import Any
 __all__ = ["FAULTS", "RIGHT", "Fault", "faults_of"]
 
 _ONE_ATTEMPT = ("no retries", "a connector sees a connection and not a call: it makes one attempt")
-_CONNECTION_ONLY = ("raises", "what happens on a connection that was handed out is aiohttp's to tell")
 _WAITS = ("waits", "requests has no timeout for a pool that blocks, and waits")
 
 RIGHT: dict[str, dict[str, tuple[str, str]]] = {
@@ -22,11 +21,10 @@ RIGHT: dict[str, dict[str, tuple[str, str]]] = {
     "test_an_answer_after_the_last_attempt_says_so_where_that_is_ordered": {
         "aiohttp connector": _ONE_ATTEMPT
     },
-    "test_a_failure_that_is_told_as_a_response_says_so_too": {"aiohttp connector": _CONNECTION_ONLY},
+    "test_a_failure_that_is_told_as_a_response_says_so_too": {"aiohttp connector": _ONE_ATTEMPT},
     "test_a_refused_connection_is_tried_elsewhere": {"aiohttp connector": _ONE_ATTEMPT},
     "test_a_body_is_sent_again_only_where_it_can_be": {"aiohttp connector": _ONE_ATTEMPT},
     "test_a_small_answer_that_is_not_wanted_keeps_its_connection": {"aiohttp connector": _ONE_ATTEMPT},
-    "test_a_failure_is_a_response_where_that_is_ordered": {"aiohttp connector": _CONNECTION_ONLY},
     "test_a_failure_can_be_pickled_and_copied": dict.fromkeys(
         ("requests", "urllib3"),
         ("names its pool", "urllib3's errors begin with their pool, which is not pickled"),
@@ -58,13 +56,8 @@ class Fault:
 
 
 _HTTPX = ("httpx", "httpx async", "httpx2", "httpx2 async")
-_AIOHTTP = ("aiohttp session", "aiohttp connector")
 
-_UNTOLD = Fault(
-    "direct calls over a connector are neither bounded by the deadline nor told", ("aiohttp connector",)
-)
-
-_OLD = (*_HTTPX, "requests", "urllib3", "aiohttp session")
+_OLD = (*_HTTPX, "requests", "urllib3")
 
 FAULTS: Mapping[str, tuple[Fault, ...]] = {
     "test_an_answer_after_the_last_attempt_says_so_where_that_is_ordered": (
@@ -73,51 +66,34 @@ FAULTS: Mapping[str, tuple[Fault, ...]] = {
     "test_a_failure_that_is_told_as_a_response_says_so_too": (
         Fault("its calls are not the engine's yet", _OLD),
     ),
-    "test_a_host_that_nobody_knows_is_called_directly": (_UNTOLD,),
-    "test_a_route_to_a_pass_through_cluster_is_direct": (_UNTOLD,),
-    "test_a_direct_call_is_an_attempt_too": (_UNTOLD,),
-    "test_failures_of_direct_calls_are_the_librarys_own": (_UNTOLD,),
-    "test_a_deadline_bounds_what_is_waited_for": (_UNTOLD,),
-    "test_a_deadline_that_is_over_sends_nothing": (_UNTOLD,),
-    "test_a_refused_host_is_a_response_where_failures_are": (Fault("aiohttp raises all the same", _AIOHTTP),),
-    "test_a_proxy_wins": (
-        Fault("nobody says so under meshlib run", (*_HTTPX, "requests", "aiohttp session"), run=True),
-    ),
+    "test_a_proxy_wins": (Fault("nobody says so under meshlib run", (*_HTTPX, "requests"), run=True),),
     "test_a_small_answer_that_is_not_wanted_keeps_its_connection": (
         Fault(
             "the connection is closed without a look at what is left of the answer",
             (*_HTTPX, "requests", "urllib3"),
         ),
     ),
-    "test_an_idle_connection_ends_by_itself": (Fault("only the next call looks at idle connections"),),
-    "test_an_answer_that_is_lost_gives_all_back": (
-        Fault("a response of aiohttp that is lost keeps its place until its connection ends", _AIOHTTP),
-    ),
-    "test_a_cancelled_call_gives_all_back": (
-        Fault(
-            "the attempt of a cancelled call never ends", ("aiohttp connector",), ("connect", "head", "body")
-        ),
+    "test_an_idle_connection_ends_by_itself": (
+        Fault("only the next call looks at idle connections", (*_HTTPX, "requests", "urllib3")),
     ),
     "test_a_failure_is_an_exception_of_both": (
+        Fault(
+            "bytes that are no HTTP count as a broken connection",
+            (*_HTTPX, "requests", "urllib3"),
+            ("garbage",),
+        ),
         Fault("the error of a full cluster is not requests'", ("requests",), ("overloaded",), run=True),
-        Fault("a full cluster is aiohttp's timeout alone", ("aiohttp connector",), ("overloaded",)),
-        Fault("what no HTTP parser reads is aiohttp's error alone", ("aiohttp connector",), ("garbage",)),
     ),
     "test_a_failure_can_be_pickled_and_copied": (
         Fault("classes of two families cannot be found again", _HTTPX),
-        Fault("an error of aiohttp's parser cannot be made again", _AIOHTTP, ("garbage",)),
-        Fault("a full cluster is aiohttp's timeout alone", ("aiohttp connector",), ("overloaded",)),
         Fault("the error of a full cluster is not requests'", ("requests",), ("overloaded",), run=True),
     ),
     "test_a_failure_is_a_response_where_that_is_ordered": (
         Fault(
             "what breaks the protocol is a 503, where a sidecar gives 502",
-            (*_HTTPX, "requests", "urllib3", "aiohttp session"),
+            (*_HTTPX, "requests", "urllib3"),
             ("garbage",),
         ),
-    ),
-    "test_no_free_connection_is_overloaded_and_nobodys_fault": (
-        Fault("a limit of the connector's is taken for the endpoint's failure", _AIOHTTP),
     ),
     "test_a_deadline_bounds_a_body_that_drips": (
         Fault("the time is checked between reads that urllib3 makes as long as it likes", ("requests",)),

@@ -1,0 +1,170 @@
+"""Connections of aiohttp's, kept in pools of endpoints.
+
+An aiohttp connection is a protocol (``ResponseHandler``) with its transport. A pool keeps it as :class:`PooledConnection`; who
+acquires it talks to aiohttp by an :class:`AcquiredConnection`, which gives it back when the response is read, closed or lost, and
+ends the call then.
+"""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+from aiohttp.connector import Connection
+from aiohttp.streams import StreamReader
+
+from meshlib.runtime.signal import later
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from meshlib.hosts.body import OpenCall
+    from meshlib.pools import AsyncEndpointPool
+    from meshlib.pools.bounds import Bounds
+
+__all__ = ["AcquiredConnection", "PooledConnection"]
+
+#: The attribute of a protocol by which its body says what broke it.
+_BROKEN = "_meshlib_broken"
+
+
+class PooledConnection:
+    """A connection as a pool sees it (:class:`meshlib.pools.Pooled`). ``used``: it has carried a request."""
+
+    __slots__ = ("born", "idle", "protocol", "rested", "used")
+
+    streams = 1
+
+    def __init__(self, protocol: Any) -> None:
+        self.protocol = protocol
+        self.idle = True
+        self.used = False
+        self.born = self.rested = 0.0
+
+    @property
+    def closed(self) -> bool:
+        return not self.protocol.is_connected()
+
+    def free(self) -> bool:
+        """Whether it can take a request: open, its last response complete, and nothing came that nobody asked for."""
+        protocol = self.protocol
+        return protocol.is_connected() and not protocol.should_close
+
+    def close(self) -> None:
+        self.protocol.close()
+
+
+class AcquiredConnection(Connection):
+    """A connection while one request has it."""
+
+    _call: OpenCall | None = None
+    _response: Callable[[], Any] | None = None
+    _timer: Callable[[], object] | None = None
+
+    def __init__(
+        self, connector: Any, key: Any, pool: AsyncEndpointPool[PooledConnection], pooled: PooledConnection
+    ) -> None:
+        super().__init__(connector, key, pooled.protocol, connector._loop)
+        self._pool = pool
+        self._pooled = pooled
+
+    def bound(self, bounds: Bounds) -> None:
+        """From here on the deadline holds, to the end of the body."""
+        if bounds.deadline is not None:
+            left = max(0.0, bounds.deadline - bounds.clock.now())
+            self._timer = later(bounds.clock, left, self._expire, bounds)
+
+    def hold(self, call: OpenCall, response: Any) -> None:
+        """The response is its caller's: the call ends with it, or where it breaks."""
+        self._call = call
+        self._response = weakref.ref(response)
+        body = response.content
+        if type(body) is StreamReader:
+            body.__class__ = _Body  # the same slots
+            setattr(body._protocol, _BROKEN, call.broken)
+            # aiohttp's own would keep a response that nobody reads until its connection ends.
+            own, ours = response._response_eof, partial(_ended, self._response)
+            body._eof_callbacks[:] = [ours if one == own else one for one in body._eof_callbacks]
+        if response.status == 101:
+            self._disarm()  # what was agreed on has no end
+
+    def release(self) -> None:
+        """Give it back. aiohttp's response also calls this when it is collected."""
+        response = self._response
+        if response is not None and ((found := response()) is None or not found.closed):
+            self._abandon()
+        else:
+            self._give_back()
+
+    def close(self) -> None:
+        """Close it."""
+        if self._protocol is not None:
+            self._protocol.close()
+            self._give_back()
+
+    def __del__(self, _warnings: Any = warnings) -> None:
+        if self._protocol is not None:
+            _warnings.warn(f"Unclosed connection {self!r}", ResourceWarning, source=self)
+            self._abandon()
+
+    def _give_back(self) -> None:
+        if self._protocol is None:
+            return
+        self._notify_release()
+        self._disarm()
+        self._protocol.__dict__.pop(_BROKEN, None)
+        self._protocol = None
+        pooled = self._pooled
+        pooled.used = pooled.idle = True
+        self._pool.release(pooled)
+        call, self._call = self._call, None
+        if call is not None:
+            call.end()
+
+    def _abandon(self) -> None:
+        """For a finalizer, which may run in any thread, and within anything."""
+        if self._protocol is not None:
+            self._notify_release()
+            self._protocol = None
+            self._pool.abandon(self._pooled)
+            if self._call is not None:
+                self._call.abandon()
+
+    def _disarm(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer()
+
+    def _expire(self, bounds: Bounds) -> None:
+        protocol: Any = self._protocol
+        if protocol is None:
+            return
+        bounds.expired = True
+        error = aiohttp.SocketTimeoutError("the deadline is over")
+        body, transport = protocol._payload, protocol.transport
+        protocol.set_exception(error)
+        if body is not None and not body.is_eof():
+            body.set_exception(error)
+        if transport is not None:
+            transport.abort()
+
+
+def _ended(response: Callable[[], Any]) -> None:
+    found = response()
+    if found is not None:
+        found._response_eof()
+
+
+class _Body(StreamReader):
+    """A body that asks its call what to raise where it breaks."""
+
+    __slots__ = ()
+
+    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
+        if self._exception is not None:  # the connection breaks after its deadline, too
+            return
+        broken: Callable[[BaseException], BaseException] | None = getattr(self._protocol, _BROKEN, None)
+        super().set_exception(exc if broken is None else broken(exc), *cause)

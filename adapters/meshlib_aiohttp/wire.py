@@ -1,0 +1,282 @@
+"""How the calls of one connector leave: to endpoints by pools of its own connections, and as they are by the connector itself."""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import ContextVar
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+from aiohttp.client_exceptions import UnixClientConnectorError
+from yarl import URL
+
+from meshlib.errors import Overloaded
+from meshlib.pools import AsyncEndpointPool, Pools, PoolSettings
+from meshlib.runtime.signal import bound
+from meshlib.runtime.tls import context_for
+from meshlib_aiohttp.connections import AcquiredConnection, PooledConnection
+from meshlib_aiohttp.messages import apply, attempt_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from meshlib.core.attempt import Send
+    from meshlib.core.effects import Direct
+    from meshlib.core.endpoint import LiveEndpoint
+    from meshlib.model.address import Address
+    from meshlib.model.cluster import Tls
+    from meshlib.pools.bounds import Bounds
+    from meshlib.runtime.runtime import Runtime
+    from meshlib_aiohttp.host import Asked
+
+__all__ = ["AiohttpWire"]
+
+#: What aiohttp itself sends once more after a broken connection (RFC 9110, 9.2.2).
+_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+_Pool = AsyncEndpointPool[PooledConnection]
+#: Endpoint, where it is, what the mesh demands of connections to it, the caller's TLS context, the name to verify (None: no TLS).
+_Key = tuple["LiveEndpoint", "Address", "Tls | None", Any, str | None]
+
+#: Whoever acquires a connection: its session's traces. A dial is made in the task whose turn it is.
+_traces: ContextVar[Any] = ContextVar("meshlib_aiohttp_traces", default=())
+
+
+class AiohttpWire:
+    """Of one connector, in its event loop (:class:`meshlib.hosts.protocol.AsyncWire`)."""
+
+    def __init__(self, connector: Callable[[], Any], runtime: Runtime) -> None:
+        self._connector = connector
+        self._runtime = runtime
+        self._pools: Pools[_Key, _Pool] = Pools()
+        self._view: object = None
+        found = connector()
+        self._settings = PoolSettings(
+            max_connections=found.limit_per_host or None,
+            chosen=True,
+            max_idle=0 if found.force_close else None,
+            keepalive=found._keepalive_timeout,
+        )
+        #: The connector's limit over all hosts, of requests at once.
+        self._slots = asyncio.Semaphore(found.limit) if found.limit else None
+        self._open: set[Any] = set()
+
+    async def send(self, asked: Asked, attempt: Send, bounds: Bounds) -> Any:
+        while True:
+            request = attempt_of(asked.request, attempt.head)
+            connection, used = await self._acquire(asked, attempt, bounds)
+            connection.bound(bounds)
+            bounds.sent = True
+            try:
+                return await exchange(asked, request, connection)
+            except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+                if not used or not _is_sent_again(asked.request):
+                    raise
+            # The body's writer still holds what it reads from.
+            await request.close()
+
+    async def direct(self, asked: Asked, call: Direct, bounds: Bounds) -> Any:
+        request = asked.request
+        if call.head is None:
+            return await exchange(asked, request, await asked.connect())
+        apply(request, call)
+        asked.bounds = bounds
+        within = bound(bounds.clock, _left(bounds))
+        try:
+            async with within:
+                connection = await asked.connect()
+                bounds.sent = True
+                return await exchange(asked, request, connection)
+        except TimeoutError as error:
+            if not within.expired():
+                raise
+            bounds.expired = True
+            raise aiohttp.SocketTimeoutError("the deadline is over") from error
+
+    async def discard(self, response: Any) -> None:
+        if response.connection is not None:
+            await asyncio.sleep(0)  # what is at hand is read
+            if response.connection is not None:
+                response.close()
+        await response.wait_for_close()
+
+    def close(self) -> None:
+        """Close what is idle now, and what is in use when it is done."""
+        self._pools.close()
+
+    async def aclose(self) -> None:
+        self.close()
+        await asyncio.sleep(0)  # transports end in the loop's next turn
+
+    @property
+    def protocols(self) -> set[Any]:
+        """Connections that are open."""
+        return {one for one in self._open if one.is_connected()}
+
+    # --- connections --------------------------------------------------------------------------------------------------
+
+    async def _acquire(self, asked: Asked, attempt: Send, bounds: Bounds) -> tuple[AcquiredConnection, bool]:
+        """A connection to the endpoint, and whether it has carried a request before. Raises as ``AsyncEndpointPool.acquire``."""
+        connector = self._connector()
+        if connector is None or connector.closed:
+            raise aiohttp.ClientConnectionError("Connector is closed.")
+        pool = self._pool(attempt, asked.request)
+        slots = self._slots
+        if slots is not None:
+            await self._slot(slots, bounds)
+        token = _traces.set(asked.traces) if asked.traces else None
+        try:
+            pooled = await pool.acquire(bounds)
+        except BaseException:
+            if slots is not None:
+                slots.release()
+            raise
+        finally:
+            if token is not None:
+                _traces.reset(token)
+        pooled.idle = False
+        connection = AcquiredConnection(connector, asked.request.connection_key, pool, pooled)
+        if slots is not None:
+            connection.add_callback(slots.release)
+        return connection, pooled.used
+
+    async def _slot(self, slots: asyncio.Semaphore, bounds: Bounds) -> None:
+        if not slots.locked():
+            await slots.acquire()
+            return
+        within = bound(bounds.clock, bounds.left("pool"))
+        try:
+            async with within:
+                await slots.acquire()
+        except TimeoutError:
+            bounds.timed_out()
+            if bounds.expired:
+                raise
+            raise Overloaded("limit: no connection was free in time") from None
+
+    def _pool(self, attempt: Send, request: Any) -> _Pool:
+        if self._runtime.view is not self._view:
+            self._view = self._runtime.view
+            self._pools.sweep(_is_stale)
+        endpoint = attempt.endpoint
+        tls = endpoint.tls
+        context = name = None
+        if tls is not None:
+            name = tls.sni or endpoint.hostname or request.url.raw_host
+        elif request.is_ssl():
+            context, name = request.ssl, request.server_hostname or request.url.raw_host
+        key = (endpoint, endpoint.address, tls, context, name)
+        pool = self._pools.get(key)
+        return pool if pool is not None else self._pools.put(key, partial(self._make, attempt, key))
+
+    def _make(self, attempt: Send, key: _Key) -> _Pool:
+        _, address, tls, context, name = key
+        limits: Any = attempt.upstream  # a live cluster is both
+        idle, settings = attempt.upstream.cluster.idle_timeout, self._settings
+        if idle is not None:
+            settings = settings.kept_for(idle)
+        if tls is not None:
+            context = context_for(tls)
+        url = URL.build(
+            scheme="http" if name is None else "https",
+            host="localhost" if address.unix else address.host,
+            port=address.port or (80 if name is None else 443),
+        )
+        request = aiohttp.ClientRequest(
+            "GET",
+            url,
+            loop=asyncio.get_running_loop(),
+            ssl=True if context is None else context,
+            server_hostname=name,
+        )
+        return AsyncEndpointPool(
+            partial(self._dial, request, address.host if address.unix else ""),
+            limits,
+            settings,
+            self._runtime.clock,
+            gone=lambda: _is_stale(key),
+            worker=self._runtime.worker,
+        )
+
+    async def _dial(self, request: Any, path: str, bounds: Bounds) -> PooledConnection:
+        """A new connection. ``request``: what aiohttp reads of where to and how; ``path``: of a Unix socket."""
+        connector, traces = self._connector(), _traces.get()
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=bounds.left("connect"))
+        for trace in traces:
+            await trace.send_connection_create_start()
+        try:
+            async with bound(bounds.clock, _left(bounds) if bounds.alarmed else None):
+                if path:
+                    protocol = await _connect_unix(connector, request, path, timeout)
+                else:
+                    protocol = await connector._create_connection(request, list(traces), timeout)
+        except TimeoutError as error:
+            bounds.timed_out()
+            raise aiohttp.ConnectionTimeoutError(f"Connection timeout to host {request.url}") from error
+        self._keep(protocol)
+        for trace in traces:
+            await trace.send_connection_create_end()
+        return PooledConnection(protocol)
+
+    def _keep(self, protocol: Any) -> None:
+        """Know it as long as it is open."""
+        lost, kept = protocol.connection_lost, self._open
+
+        def connection_lost(error: BaseException | None) -> None:
+            del protocol.connection_lost
+            kept.discard(protocol)
+            lost(error)
+
+        protocol.connection_lost = connection_lost
+        kept.add(protocol)
+
+
+def _is_stale(key: _Key) -> bool:
+    """Whether no new call uses such connections."""
+    endpoint, address, tls, *_ = key
+    return endpoint.gone or endpoint.address != address or endpoint.tls is not tls
+
+
+def _left(bounds: Bounds) -> float | None:
+    return None if bounds.deadline is None else max(0.0, bounds.deadline - bounds.clock.now())
+
+
+async def exchange(asked: Asked, request: Any, connection: Any) -> Any:
+    """Send ``request``, up to its response's head: what aiohttp's session does on a connection."""
+    try:
+        connection.protocol.set_response_params(**asked.parameters)
+        response = await type(request).send(request, connection)
+        try:
+            await response.start(connection)
+        except BaseException:
+            response.close()
+            raise
+    except BaseException:
+        connection.close()
+        raise
+    return response
+
+
+def _is_sent_again(request: Any) -> bool:
+    """Whether it is, when a kept connection turned out to be closed: so does aiohttp's own client, once."""
+    if request.method not in _IDEMPOTENT or not getattr(request.session, "_retry_connection", False):
+        return False
+    return request._body is None or not request._body.consumed
+
+
+async def _connect_unix(connector: Any, request: Any, path: str, timeout: Any) -> Any:
+    context = connector._get_ssl_context(request)
+    try:
+        async with asyncio.timeout(timeout.sock_connect):
+            _, protocol = await connector._loop.create_unix_connection(
+                connector._factory,
+                path,
+                ssl=context,
+                server_hostname=request.server_hostname if context else None,
+            )
+    except TimeoutError:
+        raise
+    except OSError as error:
+        failed: Any = UnixClientConnectorError(path, request.connection_key, error)
+        raise failed from error
+    return protocol
