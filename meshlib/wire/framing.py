@@ -125,7 +125,7 @@ def _read_request(framing: list[tuple[bytes, bytes]]) -> Asked:
 
 def frame_response(head: Head, method: bytes) -> tuple[int, bool]:
     """The length of its body, or :data:`CHUNKED` or :data:`UNTIL_CLOSE`, and whether the connection may carry another request
-    after it. An interim head has none. Raises RemoteProtocolError.
+    after it, if it is still there. An interim head has none. Raises RemoteProtocolError.
     """
     length = UNTIL_CLOSE
     modern = keep = head.version == b"HTTP/1.1"
@@ -159,7 +159,7 @@ def frame_response(head: Head, method: bytes) -> tuple[int, bool]:
         return 0, keep and length in (UNTIL_CLOSE, 0)
     if method == b"HEAD" or status == 304:
         return 0, keep
-    return length, keep and length != UNTIL_CLOSE
+    return length, keep
 
 
 def check_switch(head: Head) -> None:

@@ -96,8 +96,7 @@ def check_lines(part: bytes | bytearray, checked: int) -> None:
     new = part[checked - 1 :] if checked and part[checked - 1] == 0x0D else part[checked:]
     if new.endswith(b"\r"):
         new = new[:-1]
-    ends = new.count(b"\r\n")
-    if len(new.translate(None, TEXT)) != 2 * ends or new.count(b"\n") != ends:
+    if len(new.translate(None, TEXT)) != 2 * new.count(b"\r\n"):
         raise RemoteProtocolError(_fault(bytes(part)) or "a line that does not end with CR LF")
 
 

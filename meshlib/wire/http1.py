@@ -150,7 +150,7 @@ class Http1:
         self._unsent = asked.length if body is None else 0
         self.expects_continue = asked.expect
         self._read = Http1._head
-        self._interims = self._checked = 0
+        self._interims = 0
         if self.trailers:
             self.trailers = []
         return head
@@ -302,7 +302,6 @@ class Http1:
         part, self._at = chunks.read(data, self._at)
         if chunks.ended:
             self._chunks = None
-            self._checked = 0
             self._read = Http1._trailers
         if part:
             return part

@@ -214,6 +214,7 @@ row("SSH", b"SSH-2.0-OpenSSH_9.6\r\n", REFUSED, "not the beginning")
 row("SMTP", b"220 mail ESMTP\r\n", REFUSED, "not the beginning")
 row("an alert of TLS", b"\x15\x03\x01\x00\x02\x02\x28", REFUSED, "not the beginning", closed=True)
 row("the settings of HTTP/2", b"\0\0\0\x04\0\0\0\0\0", REFUSED, "not the beginning")
+row("a greeting that begins as a response does", b"HTTP server ready\r\n", REFUSED, "not the beginning")
 row("headers without a status line", b"Content-Length: 3\r\n\r\nabc", REFUSED, "not the beginning")
 
 others(
@@ -222,7 +223,13 @@ others(
     "LF first",
     llhttp=ABC,
 )
-others("h11 waits for the end of the head before it looks", "SSH", "SMTP", h11=WAITS)
+others(
+    "h11 waits for the end of the head before it looks",
+    "SSH",
+    "SMTP",
+    "a greeting that begins as a response does",
+    h11=WAITS,
+)
 others("h11 waits for the end of the head before it looks", "HTML, as HTTP/0.9 has it", h11=CUT)
 
 # ---------------------------------------------------------------------------------------------- the ends of lines
@@ -1012,6 +1019,12 @@ row(
     asked=UPGRADE,
 )
 row(
+    "101 that keeps the connection",
+    head(b"Connection: keep-alive", b"Upgrade: websocket", start=b"HTTP/1.1 101 S"),
+    REFUSED,
+    asked=UPGRADE,
+)
+row(
     "101 that says it otherwise",
     head(b"upgrade:WebSocket", b"connection: Keep-Alive, UPGRADE", start=b"HTTP/1.1 101"),
     Read(101, kept=False, leftover=b""),
@@ -1049,6 +1062,7 @@ others(
     "h11 looks at the status alone; llhttp does not take it for a switch, so the bytes behind it are read differently",
     "101 without saying to which",
     "101 without Connection",
+    "101 that keeps the connection",
     "101 that names nothing",
     h11=SWITCHED,
 )

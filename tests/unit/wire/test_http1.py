@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from meshlib.wire.errors import Disconnected, LocalProtocolError, RemoteProtocolError
+from meshlib.wire.heads import parse_head
 from meshlib.wire.http1 import END, Http1, Interim, Sizes
 from meshlib.wire.message import Head
 
@@ -115,6 +119,20 @@ def test_the_peer_closes_too_early(wire, data, says):
         with pytest.raises(Disconnected, match=says):
             wire.next()
     assert not wire.reusable
+
+
+WITHOUT = """
+import sys
+sys.modules["httptools"] = None
+from meshlib.wire import heads, http1
+print(heads.parse_head.__module__, http1.Http1().reusable)
+"""
+
+
+def test_h11_stands_in_where_no_wheel_is():
+    said = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True, check=True)
+    assert said.stdout == "meshlib.wire.heads_h11 True\n"
+    assert parse_head.__module__ == "meshlib.wire.heads_llhttp"
 
 
 # ---------------------------------------------------------------------------------------------- what is sent
@@ -340,6 +358,23 @@ def test_another_protocol_goes_on(wire):
     wire.feed(b"cd")
     assert wire.leftover == b"abcd"
     assert not wire.reusable
+
+
+def test_another_protocol_before_the_request_is_whole(wire):
+    upgrade = [(b"Connection", b"upgrade"), (b"Upgrade", b"websocket"), (b"Content-Length", b"3")]
+    ask(wire, b"POST", upgrade)
+    wire.feed(b"HTTP/1.1 101 S\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+    with pytest.raises(RemoteProtocolError, match="nobody asked"):
+        wire.next()
+    assert not wire.upgraded
+
+
+def test_interim_responses_are_counted_for_each_request(parse):
+    wire = Http1(Sizes(interim=2), parse)
+    for _ in range(2):
+        ask(wire)
+        wire.feed(b"HTTP/1.1 103 E\r\n\r\n" * 2 + b"HTTP/1.1 204 No Content\r\n\r\n")
+        assert len(events(wire)) == 4
 
 
 # ---------------------------------------------------------------------------------------------- bodies
