@@ -140,14 +140,15 @@ class EndpointPool(Generic[P]):
 
     def abandon(self, connection: P) -> None:
         """``release`` for a finalizer, whose request was not read to its end: takes no lock. The worker closes the connection,
-        or the next caller. In a child of the process that dialed it nothing happens: the connection is the parent's.
+        or the next caller; one that is shared takes nobody new, and ends with its last request. In a child of the process that
+        dialed it nothing happens: the connection is the parent's.
         """
         if self._pid != getpid():
             return
         self._abandoned.append(connection)
         if self._is_tended():
             self._reaper.worker.post(self.take_in)  # type: ignore[union-attr]
-        else:
+        elif connection.streams <= 1:
             connection.close()
 
     def close(self) -> None:
@@ -197,14 +198,12 @@ class EndpointPool(Generic[P]):
             try:
                 connection = self._abandoned.popleft()
             except IndexError:  # another thread has it
-                return
+                break
             try:
-                with self._lock:
-                    self._state.put_back(connection, self._now(), usable=False)
+                self._refuse(connection)
             except RuntimeError as error:
                 _log.warning("meshlib: %s", error)
-            else:
-                connection.close()
+        self._close_ended()
 
     @property
     def idle(self) -> int:

@@ -242,11 +242,10 @@ class AsyncEndpointPool(Generic[P]):
 
     def _take_in(self, connection: P) -> None:
         try:
-            self._state.put_back(connection, self._now(), usable=False)
+            self._state.refuse(connection, self._now())
         except RuntimeError as error:
             _log.warning("meshlib: %s", error)
-        else:
-            connection.close()
+        self._close_ended()
 
     def _reap(self) -> None:
         self._state.expire(self._now())

@@ -144,6 +144,7 @@ class PoolState(Generic[P]):
         "_max_age",
         "_settings",
         "_shared",
+        "_spent",
         "_streams",
         "_waiting",
         "closed",
@@ -166,6 +167,7 @@ class PoolState(Generic[P]):
         self._held: dict[P, int] = {}
         self._idle: deque[P] = deque()  # the youngest is last
         self._shared: list[P] = []  # in use, and may take more
+        self._spent: set[P] = set()  # in use by some, and takes no more
         self._lost: set[P] = set()  # in use by some, closed and counted no more
         self._streams = _STREAMS if multiplexed else 1
         self._waiting: OrderedDict[Waiter[P], None] = OrderedDict()
@@ -219,6 +221,8 @@ class PoolState(Generic[P]):
             self._waiting.move_to_end(waiter, last=False)
         if connection in self._shared:
             self._shared.remove(connection)
+        if self._held.get(connection, 0) > 1:
+            self._spent.add(connection)
         if not self.put_back(connection, now, usable=False):
             self.ended.append(connection)
 
@@ -348,10 +352,12 @@ class PoolState(Generic[P]):
         del self._held[connection]
         if self._shared and connection in self._shared:
             self._shared.remove(connection)
+        spent = connection in self._spent
+        self._spent.discard(connection)
         if connection in self._lost:
             self._lost.remove(connection)
             return False
-        if not usable or self.closed or now - connection.born >= self._max_age or self._gone():
+        if not usable or spent or self.closed or now - connection.born >= self._max_age or self._gone():
             self._uncount()
             return False
         if self._waiting:

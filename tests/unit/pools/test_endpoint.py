@@ -411,6 +411,17 @@ class TestFinalizers:
         assert found.acquire(attempt(pool=PATIENCE)) is not held
         assert (held.closed, limits.count, found.open) == (True, 1, 1)
 
+    def test_what_others_share_takes_nobody_new_and_ends_with_its_last_request(self):
+        found, limits = pool(None, lambda bounds: FakeConnection(streams=100), multiplexed=True)
+        shared = found.acquire(attempt())
+        assert found.acquire(attempt()) is shared
+        found.abandon(shared)
+        other = found.acquire(attempt())
+        assert (other is shared, shared.closed) == (False, False)
+        found.release(shared)
+        assert shared.closed, "a request that nobody reads is still on it"
+        assert limits.count == found.open
+
     def test_abandoning_twice_harms_nobody(self, caplog):
         found, _ = pool(1)
         held = found.acquire(attempt())

@@ -375,6 +375,24 @@ class TestEnds:
 
         run(backend, main)
 
+    def test_abandoned_while_others_share_it_it_takes_nobody_new(self, backend):
+        async def main() -> None:
+            async def dial(bounds: Any) -> FakeConnection:
+                return FakeConnection(100)
+
+            found, limits = pool(None, dial, multiplexed=True)
+            shared = await found.acquire(attempt())
+            assert await found.acquire(attempt()) is shared
+            found.abandon(shared)
+            await settle()
+            assert not shared.closed
+            assert await found.acquire(attempt()) is not shared
+            found.release(shared)
+            assert shared.closed, "a request that nobody reads is still on it"
+            assert limits.count == found.open == 1
+
+        run(backend, main)
+
     def test_abandoned_after_its_loop_ended_it_is_let_go(self, backend):
         async def main() -> None:
             found, _ = pool(1)

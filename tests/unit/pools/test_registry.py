@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 import gc
 from typing import Any
 
 from meshlib.model.address import Address
 from meshlib.model.endpoint import Endpoint
-from meshlib.pools import EndpointPool, Pools, PoolSettings
+from meshlib.pools import AsyncEndpointPool, EndpointPool, Pools, PoolSettings
 from meshlib.runtime.worker import Worker
 from tests.support.live_kit import Watched, cluster, locality
 from tests.support.pool_kit import CLOCK, FakeConnection, attempt
@@ -110,3 +111,22 @@ def test_one_that_nobody_has_any_more_leaves_nothing_open() -> None:
     assert worker.call(lambda: None, 10.0)
     assert [connection.closed for connection in connections] == [True, True]
     assert worker.stop(10.0)
+
+
+def test_of_an_event_loop_too() -> None:
+    async def main() -> None:
+        pools: Pools[Any, AsyncEndpointPool] = Pools()
+        pool = pools.put(("a", 1), lambda: AsyncEndpointPool(dial, None, SETTINGS, CLOCK))
+        idle, busy = await pool.acquire(attempt()), await pool.acquire(attempt())
+        pool.release(idle)
+        del pools
+        gc.collect()
+        await asyncio.sleep(0)
+        assert (idle.closed, busy.closed) == (True, False)
+        pool.release(busy)
+        assert busy.closed
+
+    async def dial(bounds: Any) -> FakeConnection:
+        return FakeConnection()
+
+    asyncio.run(main())
