@@ -16,7 +16,6 @@ import select
 import socket
 from collections import deque
 from dataclasses import dataclass, field
-from importlib import import_module
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from meshlib.pools.bounds import Bounds
+    from meshlib.wire.multiplexed import Multiplexed
 
 __all__ = [
     "ATTEMPT_DELAY",
@@ -92,7 +92,7 @@ class Place:
 
 def connect(
     place: Place, bounds: Bounds, trace: Callable[[str, dict[str, Any]], object] | None = None
-) -> Connection | Any:
+) -> Connection | Multiplexed:
     """A connection to ``place``, ready for a request. Raises ConnectError, ConnectTimeout, UnsupportedProtocol."""
     try:
         seconds = bounds.left("connect")
@@ -114,8 +114,8 @@ def connect(
         if not speaks_http2(place, stream.protocol):
             return Connection(stream)
         with unsupported_without_h2():
-            module = import_module("meshlib.wire.multiplexed")
-        return module.Multiplexed(stream)
+            from meshlib.wire.multiplexed import Multiplexed
+        return Multiplexed(stream)
     except BaseException:
         stream.close()
         raise

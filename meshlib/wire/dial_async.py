@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from meshlib.pools.bounds import Bounds
     from meshlib.wire.dial import Address, Place
+    from meshlib.wire.multiplexed_async import AsyncMultiplexed
     from meshlib.wire.stream_async import AsyncStream
 
 __all__ = ["connect_async"]
@@ -37,7 +38,7 @@ __all__ = ["connect_async"]
 
 async def connect_async(
     place: Place, bounds: Bounds, trace: Callable[[str, dict[str, Any]], Awaitable[object]] | None = None
-) -> AsyncConnection | Any:
+) -> AsyncConnection | AsyncMultiplexed:
     """A connection to ``place``, ready for a request, of the running loop: asyncio's (uvloop's) or trio's. Raises ConnectError, ConnectTimeout, UnsupportedProtocol."""
     try:
         seconds = bounds.left("connect")
@@ -57,8 +58,8 @@ async def connect_async(
         if not speaks_http2(place, stream.protocol):
             return AsyncConnection(stream)
         with unsupported_without_h2():
-            module = import_module("meshlib.wire.multiplexed_async")
-        return module.AsyncMultiplexed(stream)
+            from meshlib.wire.multiplexed_async import AsyncMultiplexed
+        return AsyncMultiplexed(stream)
     except BaseException:
         stream.close()
         raise

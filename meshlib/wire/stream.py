@@ -92,7 +92,7 @@ class Stream:
     def read(self, most: int, bounds: Bounds) -> bytes:
         """At least one byte and at most ``most``; b"" at the end. Raises ReadTimeout, ReadError."""
         data: bytes = self._read(self._sock.recv, most, bounds)
-        self._more = len(data) == most
+        self._more = len(data) == most or (self._tls and len(data) == _RECORD)
         return data
 
     def readinto(self, buffer: memoryview, bounds: Bounds) -> int:

@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from meshlib.pools.bounds import Bounds
+from meshlib.runtime.clock import MonotonicClock
 from meshlib.wire.errors import ConnectError, ConnectTimeout, ReadError, ReadTimeout, WriteError, WriteTimeout
 from meshlib.wire.stream import Stream, rest_after
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterator, Sequence
-
-    from meshlib.pools.bounds import Bounds
+    from collections.abc import Callable, Iterator
 
 __all__ = ["TrioStream", "limited"]
+
+_CLOCK = MonotonicClock()
 
 
 @contextlib.contextmanager
@@ -39,6 +41,21 @@ def limited(bounds: Bounds, seconds: float | None) -> Iterator[None]:
             yield
     if scope.cancelled_caught:
         raise TimeoutError("not in time")
+
+
+class TrioWait:
+    """Where one task waits until it is woken."""
+
+    __slots__ = ("event",)
+
+    def __init__(self) -> None:
+        self.event = trio.Event()
+
+    def wake(self) -> None:
+        self.event.set()
+
+    def end(self) -> None:
+        """There is no timer to be ended."""
 
 
 class TrioStream:
@@ -103,28 +120,75 @@ class TrioStream:
         """As ``Stream.write``."""
         await trio.lowlevel.checkpoint_if_cancelled()
         core = self._core
-        rest: Sequence[bytes | memoryview] = (*core._unsent, *(data if isinstance(data, list) else (data,)))
-        core._unsent = ()
+        core._unsent = (*core._unsent, *(data if isinstance(data, list) else (data,)))
         try:
-            while rest:
-                count = core._send(rest, bounds) if rest[0] else 0
-                if count is not None:
-                    rest = rest_after(rest, count)
-                    continue
+            while not self._send(bounds):
                 seconds = bounds.left("write")
                 if patience is not None and (seconds is None or patience < seconds):
                     seconds = patience
                 with limited(bounds, seconds):
-                    taken = await self._wait(core._wanted or select.POLLOUT, listening=listening)
-                if not taken:
-                    core._unsent = rest
-                    return False
+                    if not await self._wait(core._wanted or select.POLLOUT, listening=listening):
+                        return False
         except TimeoutError as error:
             bounds.timed_out()
             raise WriteTimeout(str(error)) from error
         except OSError as error:
             raise WriteError(str(error)) from error
         return True
+
+    def _send(self, bounds: Bounds) -> bool:
+        """Have the system take what it takes; whether that is all. Raises OSError."""
+        core = self._core
+        while core._unsent:
+            count = core._send(core._unsent, bounds) if core._unsent[0] else 0
+            if count is None:
+                return False
+            core._unsent = rest_after(core._unsent, count)
+        return True
+
+    # ------------------------------------------------------------------------------------------- for who shares it
+
+    def listen(self, call: Callable[[], object]) -> bool:
+        """It tells of nothing by itself."""
+        del call
+        return False
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the system has not taken yet."""
+        return sum(map(len, self._core._unsent))
+
+    @property
+    def full(self) -> bool:
+        """There are some."""
+        return bool(self._core._unsent)
+
+    def write_now(self, data: bytes) -> None:
+        """Have the system take of it what it takes, and keep the rest. Raises WriteError."""
+        core = self._core
+        core._unsent = (*core._unsent, data)
+        bounds = Bounds(_CLOCK)
+        bounds.sent = True  # whoever shares it says what it knows of that
+        try:
+            self._send(bounds)
+        except OSError as error:
+            raise WriteError(str(error)) from error
+
+    async def drained(self, bounds: Bounds) -> None:
+        """Wait until it is not full. Raises WriteTimeout, WriteError."""
+        await self.write(b"", bounds)
+
+    def new_wait(self) -> TrioWait:
+        """For a task that waits for one thing of many, within ``within``."""
+        return TrioWait()
+
+    async def within(self, waiter: TrioWait, seconds: float | None, bounds: Bounds) -> None:
+        """Until ``waiter`` is woken. Raises TimeoutError."""
+        waiter.event = trio.Event()
+        with limited(bounds, seconds):
+            await waiter.event.wait()
+
+    # ------------------------------------------------------------------------------------------------- its socket
 
     async def _wait(self, events: int, *, listening: bool = False) -> bool:
         """Until one of ``events`` comes; False: with ``listening``, that the peer's bytes did first."""

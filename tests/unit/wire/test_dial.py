@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import socket
 import ssl
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import DataReceived, RequestReceived, StreamEnded
 
 from meshlib.model.cluster import Tls
 from meshlib.pools.bounds import Bounds
@@ -19,7 +23,7 @@ from meshlib.wire import dial
 from meshlib.wire.dial import Place, interleave
 from meshlib.wire.dial_async import open_asyncio
 from meshlib.wire.dial_trio import open_trio
-from meshlib.wire.errors import ConnectError, ConnectTimeout, ReadTimeout, WireError
+from meshlib.wire.errors import ConnectError, ConnectTimeout, ReadTimeout, UnsupportedProtocol, WireError
 from tests.support.scripted import Awaited, Blocking, Peer, Scripted, bounds, get, post
 
 if TYPE_CHECKING:
@@ -363,3 +367,79 @@ class TestTls:
 async def open_async(place: Place) -> Any:
     opening = open_trio if under_trio() else open_asyncio
     return await opening(place, bounds(), None)
+
+
+def serve_http2(peer: Peer) -> None:
+    """Answers each request with its body, by h2."""
+    server = H2Connection(H2Configuration(client_side=False, header_encoding=None))
+    server.initiate_connection()
+    peer.say(server.data_to_send())
+    bodies: dict[int, bytearray] = {}
+    while data := peer.sock.recv(65_536):
+        for event in server.receive_data(data):
+            if isinstance(event, RequestReceived):
+                bodies[event.stream_id] = bytearray()
+            elif isinstance(event, DataReceived):
+                bodies[event.stream_id] += event.data
+                server.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            elif isinstance(event, StreamEnded):
+                server.send_headers(event.stream_id, [(b":status", b"200")])
+                server.send_data(event.stream_id, bytes(bodies[event.stream_id]) or b"ok", end_stream=True)
+        peer.say(server.data_to_send())
+
+
+class TestHttp2:
+    def test_by_prior_knowledge(self, driver: Driver) -> None:
+        with Scripted(serve_http2) as server:
+            connection = driver.connect(Place("127.0.0.1", server.port, http1=False, http2=True))
+            assert connection.version == b"HTTP/2"
+            for _ in range(2):
+                assert driver.read(driver.send(connection, get())) == b"ok"
+                assert (
+                    driver.call(asked_free, connection) if isinstance(driver, Awaited) else connection.free()
+                )
+            assert driver.read(driver.send(connection, post(b"x" * 10_000))) == b"x" * 10_000
+            end(driver, connection)
+
+    @pytest.mark.parametrize("chosen", ["h2", "http/1.1"])
+    def test_alpn_chooses(self, driver: Driver, ca: trustme.CA, chosen: str) -> None:
+        context = server_context(ca, "127.0.0.1", alpn=[chosen])
+        with Scripted(serve_http2 if chosen == "h2" else serve_ok, tls=context) as server:
+            place = Place("127.0.0.1", server.port, context=client_context(ca), http2=True)
+            connection = driver.connect(place)
+            assert connection.version == (b"HTTP/2" if chosen == "h2" else b"HTTP/1.1")
+            assert driver.read(driver.send(connection, get())) == b"ok"
+            end(driver, connection)
+
+    def test_in_plain_text_with_both_it_is_http1(self, driver: Driver) -> None:
+        with Scripted(serve_ok) as server:
+            connection = driver.connect(Place("127.0.0.1", server.port, http2=True))
+            assert driver.read(driver.send(connection, get())) == b"ok"
+            connection.close()
+
+    def test_without_h2(self, driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in [name for name in sys.modules if name.startswith("meshlib.wire.multiplexed")]:
+            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.delitem(sys.modules, "meshlib.wire.http2_library", raising=False)
+        monkeypatch.delitem(sys.modules, "meshlib.wire.http2", raising=False)
+        monkeypatch.setitem(sys.modules, "h2", None)
+        for name in [name for name in sys.modules if name.startswith("h2.")]:
+            monkeypatch.setitem(sys.modules, name, None)
+        with Scripted(lambda peer: peer.rest()) as server:
+            place = Place("127.0.0.1", server.port, http1=False, http2=True)
+            with pytest.raises(UnsupportedProtocol, match=r"meshlib-client\[http2\]"):
+                driver.connect(place)
+
+
+async def asked_free(connection: Any) -> bool:
+    return bool(connection.free())
+
+
+def end(driver: Driver, connection: Any) -> None:
+    async def close() -> None:
+        connection.close()
+
+    if isinstance(driver, Awaited):
+        driver.call(close)
+    else:
+        connection.close()
