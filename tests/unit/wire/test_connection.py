@@ -473,6 +473,24 @@ class TestEarlyAnswers:
             assert driver.read(response) == b"hello"
             assert connection.closed
 
+    def test_no_more_of_an_early_answer_is_kept_than_a_bound(
+        self, driver: Driver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for module in ("connection", "connection_async"):
+            monkeypatch.setattr(f"meshlib.wire.{module}.PATIENCE", 60.0)
+
+        def serve(peer: Peer) -> None:
+            peer.head()
+            peer.ok(MUCH)  # before it reads, and it never does
+            peer.rest()
+
+        with Scripted(serve) as server:
+            connection = driver.connect(place(server))
+            response = driver.send(connection, post(MUCH), bounds(read=20.0))
+            assert sum(map(len, response._early)) < 2_000_000
+            assert driver.read(response) == MUCH
+            assert connection.closed
+
     def test_a_peer_that_takes_nothing_and_says_nothing_is_a_timeout(self, driver: Driver) -> None:
         done = threading.Event()
         with Scripted(lambda peer: (peer.head(), done.wait(20))) as server:
@@ -640,3 +658,73 @@ def test_no_descriptor_is_left(driver: Driver) -> None:
         return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
     assert calls() == calls()
+
+
+class TestReadInto:
+    def test_a_body_goes_into_the_callers_buffer(self) -> None:
+        with Scripted(lambda peer: [peer.ok(MUCH) for _ in iter(peer.head, b"")]) as server:
+            driver = Blocking()
+            connection = driver.connect(place(server))
+            response = driver.send(connection, get())
+            buffer, got = bytearray(300_000), bytearray()
+            while count := response.readinto(buffer):
+                got += buffer[:count]
+            assert got == MUCH
+            assert response.readinto(buffer) == 0
+            assert connection.idle
+            connection.close()
+
+    def test_nothing_beyond_the_body_is_read(self) -> None:
+        def serve(peer: Peer) -> None:
+            peer.head()
+            peer.say(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234")
+            assert begun.wait(20)
+            peer.say(b"56789HTTP/1.1 200 OK\r\n")
+            peer.rest()
+
+        begun = threading.Event()
+        with Scripted(serve) as server:
+            connection = Blocking().connect(place(server))
+            response = connection.send(get(), bounds(read=20.0))
+            buffer, got = bytearray(100), b""
+            while count := response.readinto(buffer):
+                got += bytes(buffer[:count])
+                begun.set()
+            assert got == b"0123456789"
+            assert not connection.free()  # what nobody asked for waits in the socket
+            connection.close()
+
+    def test_small_buffers_and_chunks(self) -> None:
+        def serve(peer: Peer) -> None:
+            peer.head()
+            peer.say(
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n5\r\nworld\r\n0\r\n\r\n"
+            )
+            peer.rest()
+
+        with Scripted(serve) as server:
+            connection = Blocking().connect(place(server))
+            response = connection.send(get(), bounds(read=20.0))
+            buffer, got = bytearray(3), b""
+            while count := response.readinto(buffer):
+                got += bytes(buffer[:count])
+            assert got == b"helloworld"
+            assert connection.idle
+            connection.close()
+
+    def test_a_body_that_breaks(self) -> None:
+        def serve(peer: Peer) -> None:
+            peer.head()
+            peer.say(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n01234")
+
+        with Scripted(serve) as server:
+            connection = Blocking().connect(place(server))
+            response = connection.send(get(), bounds(read=20.0))
+            ends: list[Any] = []
+            response.on_end = lambda error=None: ends.append(error)
+            buffer = bytearray(100)
+            assert response.readinto(buffer) == 5
+            with pytest.raises(Disconnected):
+                response.readinto(buffer)
+            assert [type(end) for end in ends] == [Disconnected]
+            assert connection.closed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import sys
@@ -337,6 +338,24 @@ class TestTls:
             connection.close()
             with pytest.raises((RuntimeError, WireError)):
                 driver.send(connection, get())
+
+    def test_a_child_that_closes_its_parents_says_nothing_to_the_peer(
+        self, driver: Driver, ca: trustme.CA
+    ) -> None:
+        with Scripted(serve_ok, tls=server_context(ca, "127.0.0.1")) as server:
+            connection = driver.connect(Place("127.0.0.1", server.port, context=client_context(ca)))
+            assert driver.read(driver.send(connection, get())) == b"ok"
+            child = os.fork()
+            if child == 0:
+                try:
+                    assert not connection.free()
+                    connection.close()
+                except BaseException:  # noqa: BLE001 - the child must not run on as a second pytest
+                    os._exit(1)
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+            assert driver.read(driver.send(connection, get())) == b"ok"
+            end(driver, connection)
 
     def test_a_tunnel_becomes_tls(self, driver: Driver, ca: trustme.CA) -> None:
         context = server_context(ca, "far.test")
