@@ -80,7 +80,7 @@ class Suite:
 
     ``passed`` is how many tests pass plainly at least; ``least``, for each mode, the least number of calls of each kind that the
     plugin must have counted; ``seconds`` the most that one mode may take. What has more ``weight`` is
-    begun sooner.
+    begun sooner. ``tests_of``, as in ``httpx==0.28.1``: the release that the tests come from, where it is another.
     """
 
     name: str
@@ -90,6 +90,7 @@ class Suite:
     modes: tuple[str, ...]
     passed: int
     about: str = ""
+    tests_of: str = ""
     extras: str = "dev"
     needs: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
@@ -257,10 +258,11 @@ def environment(suite: Suite) -> Path:
 
 def unpack(suite: Suite, python: Path) -> Path:
     """The root of the source distribution, fetched where it is not there yet."""
-    sources = suite.folder / f"source-{suite.release}"
+    name, _, release = (suite.tests_of or f"{suite.package}=={suite.release}").partition("==")
+    sources = suite.folder / (f"source-{name}-{release}" if suite.tests_of else f"source-{release}")
     if not sources.exists():
-        print(f"fetching the source of {suite.package} …", flush=True)
-        wanted = ("--no-binary", suite.package, f"{suite.package}=={suite.release}")
+        print(f"fetching the source of {name} …", flush=True)
+        wanted = ("--no-binary", name, f"{name}=={release}")
         where = ("download", "--no-deps", "--dest", str(suite.folder))
         command(str(python), *PIP, *where, *wanted, what="the source cannot be fetched")
         packed = max(suite.folder.glob("*.tar.gz"), key=lambda path: path.stat().st_mtime)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import tarfile
 from pathlib import Path
 from types import ModuleType
 
@@ -71,6 +72,28 @@ def test_the_report_of_pytest_is_read(tmp_path):
     )
     found = compat.outcomes(tmp_path / "r.xml")
     assert found == {"t::a": "error", "t::b": "failure", "t::s": "skipped"}
+
+
+@pytest.mark.parametrize(
+    ("said", "asked"), [({}, "x==1"), ({"tests_of": "other==2"}, "other==2")], ids=["its own", "another's"]
+)
+def test_where_the_tests_come_from(tmp_path, monkeypatch, said, asked):
+    """Of the release itself, or of the one that the suite names; what was fetched once is not fetched again."""
+    fetched = []
+
+    def command(*words, what):
+        fetched.append(words[-1])
+        where = Path(words[words.index("--dest") + 1])
+        (where / words[-1]).mkdir(parents=True)
+        with tarfile.open(where / f"{words[-1]}.tar.gz", "w:gz") as archive:
+            archive.add(where / words[-1], arcname=words[-1])
+
+    monkeypatch.setattr(compat, "WORK", tmp_path)
+    monkeypatch.setattr(compat, "command", command)
+    for one in (suite(**said), suite(**said)):
+        assert compat.unpack(one, Path("python")).name == asked
+    assert fetched == [asked]
+    assert compat.unpack(suite(release="3"), Path("python")).name == "x==3"
 
 
 @pytest.mark.parametrize(
