@@ -7,6 +7,7 @@ import gc
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import cycle, islice
 from typing import Any, Protocol
 
@@ -59,6 +60,24 @@ class Case:
         return {name for row in self.rows for name in (row.peer, row.against) if name}
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a call is. ``path`` "": one of all the routes; ``size``: of the answer's body; ``post``: what is sent."""
+
+    path: str = ""
+    post: bytes = b""
+    size: int = 1024
+
+    def paths(self, world: World) -> tuple[str, ...]:
+        return (self.path,) if self.path else world.paths
+
+
+GET = Work()
+POST = Work(post=b"y" * 65_536)
+DOWNLOAD = Work("/download", size=10 * 1024 * 1024)
+CHUNKS = Work("/chunks")
+
+
 @dataclass
 class SyncClient:
     """A client of httpx's shape in one thread. ``make(world)`` gives it and what its URLs begin with."""
@@ -66,22 +85,24 @@ class SyncClient:
     name: str
     make: Callable[[World], tuple[Any, str]]
     calls: int = 150
+    work: Work = GET
     _client: Any = field(default=None, repr=False)
     _urls: list[str] = field(default_factory=list, repr=False)
 
     def open(self, world: World) -> None:
         self._client, base = self.make(world)
-        self._urls = [base + path for path in world.paths]
+        self._urls = [base + path for path in self.work.paths(world)]
         for _ in range(4):
             self.sample()
 
     def sample(self) -> float:
-        get, urls = self._client.get, list(islice(cycle(self._urls), self.calls))
+        call, size = _caller(self._client, self.work), self.work.size
+        urls = list(islice(cycle(self._urls), self.calls))
         gc.collect()
         began = time.perf_counter()
         for url in urls:
-            response = get(url)
-            if response.status_code != 200 or len(response.content) != 1024:
+            response = call(url)
+            if response.status_code != 200 or len(response.content) != size:
                 raise RuntimeError(f"{self.name}: {response!r}")
         return (time.perf_counter() - began) / self.calls
 
@@ -97,13 +118,14 @@ class AsyncClient:
     make: Callable[[World], Coroutine[Any, Any, tuple[Any, str]]]
     tasks: int = 50
     calls: int = 4
+    work: Work = GET
     _client: Any = field(default=None, repr=False)
     _urls: list[str] = field(default_factory=list, repr=False)
     _runner: asyncio.Runner = field(default_factory=asyncio.Runner, repr=False)
 
     def open(self, world: World) -> None:
         self._client, base = self._runner.run(self.make(world))
-        self._urls = [base + path for path in world.paths]
+        self._urls = [base + path for path in self.work.paths(world)]
         for _ in range(3):
             self.sample()
 
@@ -121,8 +143,12 @@ class AsyncClient:
         return (time.perf_counter() - began) / (self.tasks * self.calls)
 
     async def _calls(self, number: int) -> None:
-        get = self._client.get
+        call, size = _caller(self._client, self.work), self.work.size
         for url in islice(cycle(self._urls), number, number + self.calls):
-            response = await get(url)
-            if response.status_code != 200 or len(response.content) != 1024:
+            response = await call(url)
+            if response.status_code != 200 or len(response.content) != size:
                 raise RuntimeError(f"{self.name}: {response!r}")
+
+
+def _caller(client: Any, work: Work) -> Callable[[str], Any]:
+    return partial(client.post, content=work.post) if work.post else client.get  # type: ignore[no-any-return]

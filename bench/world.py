@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import ssl
 import subprocess
 import sys
 import tempfile
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import trustme
 
 from bench import envoy, routes, serving
 
@@ -24,9 +27,27 @@ class World:
         self._stack = contextlib.ExitStack()
 
     @cached_property
-    def ports(self) -> list[int]:
-        """The server's ports; whoever calls one address calls the first."""
-        command = [sys.executable, "-m", "bench.server", str(ENDPOINTS)]
+    def _folder(self) -> Path:
+        return Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="meshlib-bench-")))
+
+    @cached_property
+    def trust(self) -> ssl.SSLContext:
+        """What accepts the server's certificate."""
+        context = ssl.create_default_context()
+        self._authority.configure_trust(context)
+        return context
+
+    @cached_property
+    def _authority(self) -> trustme.CA:
+        return trustme.CA()
+
+    @cached_property
+    def _ports(self) -> list[int]:
+        certificate = self._folder / "server.pem"
+        self._authority.issue_cert("127.0.0.1", routes.HOST).private_key_and_cert_chain_pem.write_to_path(
+            str(certificate)
+        )
+        command = [sys.executable, "-m", "bench.server", str(ENDPOINTS), str(certificate)]
         root = Path(__file__).resolve().parents[1]
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root
@@ -40,8 +61,18 @@ class World:
         return ports
 
     @property
+    def ports(self) -> list[int]:
+        return self._ports[:ENDPOINTS]
+
+    @property
     def addresses(self) -> list[str]:
+        """The server's; whoever calls one calls the first."""
         return [f"127.0.0.1:{port}" for port in self.ports]
+
+    @property
+    def tls_addresses(self) -> list[str]:
+        """The same over TLS."""
+        return [f"127.0.0.1:{port}" for port in self._ports[ENDPOINTS:]]
 
     @cached_property
     def paths(self) -> tuple[str, ...]:
@@ -51,8 +82,7 @@ class World:
     @cached_property
     def sidecar(self) -> str:
         """The address of an Envoy with the same routes, endpoints and policies."""
-        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="meshlib-bench-")))
-        process, address = envoy.start(folder, self.addresses, ROUTES)
+        process, address = envoy.start(self._folder, self.addresses, ROUTES)
         self._stack.callback(end, process)
         return address
 
@@ -66,9 +96,17 @@ class World:
     @cached_property
     def mesh(self) -> Any:
         """A Mesh with all policies on, shared by every meshlib peer."""
+        return self._mesh(self.addresses)
+
+    @cached_property
+    def tls_mesh(self) -> Any:
+        """The same, whose endpoints speak TLS."""
+        return self._mesh(self.tls_addresses)
+
+    def _mesh(self, addresses: list[str]) -> Any:
         import meshlib
 
-        mesh = meshlib.Mesh({"services": {routes.HOST: routes.service(self.addresses, ROUTES)}})
+        mesh = meshlib.Mesh({"services": {routes.HOST: routes.service(addresses, ROUTES)}})
         self._stack.callback(mesh.close)
         return mesh
 

@@ -8,7 +8,7 @@ import httpcore
 import httpx
 
 from meshlib.faces import AsyncClientFace, AsyncTransportFace, ClientFace, TransportFace
-from meshlib.transports.kit import Kit
+from meshlib.hosts.httpx.host import HttpxHost
 
 __all__ = ["AsyncClient", "AsyncTransport", "Client", "Transport"]
 
@@ -79,7 +79,7 @@ class Transport(TransportFace, httpx.BaseTransport):
     Thread-safe. What fails is meshlib's error and httpx's at once (see :mod:`meshlib.errors`).
     """
 
-    kit = Kit(httpx, httpcore)
+    host = HttpxHost(httpx, httpcore)
 
     def __init__(
         self, *positional: Never, mesh: Mesh | None = None, **options: Unpack[TransportOptions]
@@ -90,7 +90,7 @@ class Transport(TransportFace, httpx.BaseTransport):
 class AsyncTransport(AsyncTransportFace, httpx.AsyncBaseTransport):
     """``httpx.AsyncClient(transport=meshlib.AsyncTransport())``; as :class:`Transport`, for any number of loops."""
 
-    kit = Transport.kit
+    host = Transport.host
 
     def __init__(
         self, *positional: Never, mesh: Mesh | None = None, **options: Unpack[TransportOptions]

@@ -11,8 +11,8 @@
      │    ├── Overloaded        max_requests, max_pending or max_connections is reached
      │    └── ConnectFailed     the chosen endpoint did not accept the connection
      ├── DeadlineExceeded       the call's or the attempt's time is over
-     ├── TransportFailed        the connection broke under a request or a response
-     └── ProtocolError          a peer sent bytes that are not the protocol
+     └── TransportFailed        the connection broke under a request or a response
+          └── ProtocolError     a peer sent bytes that are not the protocol
 
 A client adapter raises these as subclasses that are *also* the host library's class (``NoHealthyEndpoint`` is an
 ``httpx.ConnectError``), so that existing ``except`` clauses hold.
@@ -137,7 +137,7 @@ class TransportFailed(MeshError):
     default_phase = "response"
 
 
-class ProtocolError(MeshError):
+class ProtocolError(TransportFailed):
     """A peer (control plane or upstream) sent what its protocol does not allow."""
 
     default_phase = "response"

@@ -5,14 +5,14 @@ from __future__ import annotations
 from inspect import signature
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from meshlib.hosts.httpx.transport import async_caller, caller, default_timeout, elsewhere, noticing, plain
 from meshlib.mesh import only_by_name, runtime_of
-from meshlib.transports.build import async_transport, default_timeout, noticing, sync_transport
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from meshlib.hosts.httpx.host import HttpxHost
     from meshlib.mesh import Mesh
-    from meshlib.transports.kit import Kit
 
 __all__ = ["AsyncClientFace", "AsyncTransportFace", "ClientFace", "TransportFace"]
 
@@ -27,35 +27,49 @@ def _options_of(kind: type, positional: Sequence[Any], options: dict[str, Any]) 
 class TransportFace:
     """A blocking transport."""
 
-    kit: ClassVar[Kit]
+    host: ClassVar[HttpxHost]
 
     def __init__(self, *positional: Any, mesh: Mesh | None = None, **options: Any) -> None:
         only_by_name(self, *positional)
-        given = _options_of(self.kit.httpx.HTTPTransport, positional, options)
-        self._logic = sync_transport(self.kit, runtime_of(mesh), given)
+        given = _options_of(self.host.httpx.HTTPTransport, positional, options)
+        runtime = runtime_of(mesh)
+        if why := elsewhere(given):
+            other = plain(self.host.httpx.HTTPTransport, given)
+            noticing(self.host, other, runtime, "handle_request", why)
+            self._handle, self._close = other.handle_request, other.close
+        else:
+            made = caller(self.host, runtime, given)
+            self._handle, self._close = made.call, made.close
 
     def handle_request(self, request: Any) -> Any:
-        return self._logic.handle_request(request)
+        return self._handle(request)
 
     def close(self) -> None:
-        self._logic.close()
+        self._close()
 
 
 class AsyncTransportFace:
     """An async transport."""
 
-    kit: ClassVar[Kit]
+    host: ClassVar[HttpxHost]
 
     def __init__(self, *positional: Any, mesh: Mesh | None = None, **options: Any) -> None:
         only_by_name(self, *positional)
-        given = _options_of(self.kit.httpx.AsyncHTTPTransport, positional, options)
-        self._logic = async_transport(self.kit, runtime_of(mesh), given)
+        given = _options_of(self.host.httpx.AsyncHTTPTransport, positional, options)
+        runtime = runtime_of(mesh)
+        if why := elsewhere(given):
+            other = plain(self.host.httpx.AsyncHTTPTransport, given)
+            noticing(self.host, other, runtime, "handle_async_request", why)
+            self._handle, self._close = other.handle_async_request, other.aclose
+        else:
+            made = async_caller(self.host, runtime, given)
+            self._handle, self._close = made.call, made.aclose
 
     async def handle_async_request(self, request: Any) -> Any:
-        return await self._logic.handle_async_request(request)
+        return await self._handle(request)
 
     async def aclose(self) -> None:
-        await self._logic.aclose()
+        await self._close()
 
 
 class ClientFace:
@@ -71,7 +85,7 @@ class ClientFace:
         self._limited = "limits" in options
         super().__init__(*positional, **options)
         if "timeout" not in options:
-            self._timeout = default_timeout(self.transport_class.kit)  # type: ignore[attr-defined]
+            self._timeout = default_timeout(self.transport_class.host.httpx)  # type: ignore[attr-defined]
 
     def _init_transport(self, transport: Any = None, **options: Any) -> Any:
         if transport is not None:
@@ -82,7 +96,7 @@ class ClientFace:
 
     def _init_proxy_transport(self, proxy: Any, **options: Any) -> Any:
         inner = super()._init_proxy_transport(proxy, **options)  # type: ignore[misc]
-        return noticing(inner, runtime_of(self._mesh), "handle_request")
+        return noticing(self.transport_class.host, inner, runtime_of(self._mesh), "handle_request")  # type: ignore[attr-defined]
 
 
 class AsyncClientFace(ClientFace):
@@ -90,4 +104,4 @@ class AsyncClientFace(ClientFace):
 
     def _init_proxy_transport(self, proxy: Any, **options: Any) -> Any:
         inner = super(ClientFace, self)._init_proxy_transport(proxy, **options)  # type: ignore[misc]
-        return noticing(inner, runtime_of(self._mesh), "handle_async_request")
+        return noticing(self.transport_class.host, inner, runtime_of(self._mesh), "handle_async_request")  # type: ignore[attr-defined]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Never, TypedDict
 
 from meshlib.extras import needed
 from meshlib.faces import AsyncClientFace, AsyncTransportFace, ClientFace, TransportFace
-from meshlib.transports.kit import Kit
+from meshlib.hosts.httpx.host import HttpxHost
 
 with needed("httpx2", "meshlib.httpx2"):
     import httpcore2
@@ -71,7 +71,7 @@ if TYPE_CHECKING:
 class Transport(TransportFace, httpx2.BaseTransport):
     """As :class:`meshlib.Transport`, for ``httpx2.Client``."""
 
-    kit = Kit(httpx2, httpcore2)
+    host = HttpxHost(httpx2, httpcore2)
 
     def __init__(
         self, *positional: Never, mesh: Mesh | None = None, **options: Unpack[TransportOptions]
@@ -82,7 +82,7 @@ class Transport(TransportFace, httpx2.BaseTransport):
 class AsyncTransport(AsyncTransportFace, httpx2.AsyncBaseTransport):
     """As :class:`meshlib.AsyncTransport`, for ``httpx2.AsyncClient``."""
 
-    kit = Transport.kit
+    host = Transport.host
 
     def __init__(
         self, *positional: Never, mesh: Mesh | None = None, **options: Unpack[TransportOptions]

@@ -112,23 +112,13 @@ class Mesh:
         asked for yet is asked for; until it answered, the Decision says what a call would wait for, and what it would do
         if nothing came. Raises TypeError and ValueError for what can be no request.
         """
-        import httpx
-
         from meshlib.core.explain import explain
-        from meshlib.transports.request import head_of, target_of
+        from meshlib.hosts.urls import asked
 
-        pairs = _pairs(headers or ())
-        try:
-            request = httpx.Request(text(method, "explain: method"), url, headers=pairs)
-        except httpx.InvalidURL as problem:
-            raise ValueError(f"{url!r}: {problem}") from None
-        scheme, host, port, authority = target_of(request)
-        if scheme not in ("http", "https") or not host or not 0 < (port or 80) < 65536:
-            raise ValueError(f"{url!r}: must be http://host[:port]… or https://host[:port]…")
-        head = head_of(request, authority)
+        place, head = asked(text(method, "explain: method"), text(url, "explain: url"), _pairs(headers or ()))
         runtime = self._runtime()
-        resolution = runtime.view.resolve(scheme, host, port, authority)
-        runtime.want(resolution.name, authority)
+        resolution = runtime.view.resolve(*place)
+        runtime.want(resolution.name, place[3])
         return explain(resolution, head, runtime.env)
 
     def status(self) -> Status:

@@ -1,4 +1,4 @@
-"""httpx2 alone, as httpx."""
+"""httpx2 alone, calling one address. It may keep as many connections as it opens: 50 tasks never reconnect."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx2
 
-from bench.shapes import AsyncClient, SyncClient
+from bench.shapes import CHUNKS, DOWNLOAD, POST, AsyncClient, SyncClient
 from bench.world import World
 
 _LIMITS = httpx2.Limits(max_connections=100, max_keepalive_connections=100, keepalive_expiry=60.0)
@@ -20,4 +20,26 @@ async def _async(world: World) -> tuple[Any, str]:
     return httpx2.AsyncClient(limits=_LIMITS, trust_env=False), f"http://{world.addresses[0]}"
 
 
-PEERS = (SyncClient("httpx2.Client", _sync), AsyncClient("httpx2.AsyncClient", _async))
+def _tls(world: World) -> tuple[Any, str]:
+    client = httpx2.Client(limits=_LIMITS, trust_env=False, verify=world.trust)
+    return client, f"https://{world.tls_addresses[0]}"
+
+
+async def _async_tls(world: World) -> tuple[Any, str]:
+    client = httpx2.AsyncClient(limits=_LIMITS, trust_env=False, verify=world.trust)
+    return client, f"https://{world.tls_addresses[0]}"
+
+
+PEERS = (
+    SyncClient("httpx2.Client", _sync),
+    SyncClient("httpx2.Client, TLS", _tls),
+    SyncClient("httpx2.Client, POST", _sync, work=POST),
+    SyncClient("httpx2.Client, download", _sync, calls=3, work=DOWNLOAD),
+    SyncClient("httpx2.Client, chunks", _sync, work=CHUNKS),
+    AsyncClient("httpx2.AsyncClient", _async),
+    AsyncClient("httpx2.AsyncClient, 1 task", _async, tasks=1, calls=100),
+    AsyncClient("httpx2.AsyncClient, TLS", _async_tls),
+    AsyncClient("httpx2.AsyncClient, POST", _async, work=POST),
+    AsyncClient("httpx2.AsyncClient, download", _async, tasks=1, calls=3, work=DOWNLOAD),
+    AsyncClient("httpx2.AsyncClient, chunks", _async, work=CHUNKS),
+)

@@ -72,15 +72,13 @@ def _known(
     mesh: Mesh, method: str, url: str, headers: Sequence[tuple[str, str]], until: float
 ) -> tuple[Resolution, str]:
     """How the URL resolves once what can be known of it is known, and what it still lacks then."""
-    import httpx
-
-    from meshlib.transports.request import target_of
+    from meshlib.hosts.urls import asked
 
     runtime = mesh._runtime()
     try:
-        target = target_of(httpx.Request(method, url, headers=list(headers)))
+        target, _ = asked(method, url, headers)
         mesh.explain(method, url, headers)  # asks the control plane for the name
-    except (httpx.InvalidURL, ValueError) as problem:
+    except ValueError as problem:
         raise Stop(USAGE, [str(problem)]) from None
     settle(mesh, until - time.monotonic(), lambda: not runtime.view.resolve(*target).open)
     resolution = runtime.view.resolve(*target)

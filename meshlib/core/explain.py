@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meshlib.core.answers import own_answer
 from meshlib.core.endpoint import LiveEndpoint
 from meshlib.core.locality import without_answer
-from meshlib.core.plan import route_timeout
 from meshlib.core.resolve import source_words
+from meshlib.core.stages import retry_policy, route, route_timeout
 from meshlib.core.upstream import PickContext
 from meshlib.model.call import Decision, Head
 from meshlib.model.cluster import Discovery
@@ -81,18 +80,14 @@ def explain(resolution: Resolution, head: Head, env: Env) -> Decision:
         return draft.decision()
     if resolution.listener is not None:
         draft.lines.append(f"listener {resolution.listener.name} of {source_words(resolution.part)}")
-    asked = head
-    head = draft.asked = draft.head = resolution.seen(asked)
-    match = draft.match = resolution.routes.match(head, env.random, draft.lines)
-    weight: ClusterWeight | None = None
-    if match is not None:
-        draft.cluster, weight = match.compiled.choose_cluster(head, env.random, draft.lines)
-    answer = own_answer(resolution, asked, head, match, weight)
-    if answer is None:
-        assert match is not None
-        _forward(draft, match, weight, env)
+    routed = route(resolution, head, env.random, draft.lines)
+    draft.asked = draft.head = routed.head
+    draft.match, draft.cluster = routed.match, routed.cluster
+    if routed.answer is None:
+        assert routed.match is not None
+        _forward(draft, routed.match, routed.weight, env)
         return draft.decision()
-    draft.response, words = answer
+    draft.response, words = routed.answer
     draft.lines.append(words)
     return draft.decision()
 
@@ -101,9 +96,8 @@ def _forward(draft: _Draft, match: Match, weight: ClusterWeight | None, env: Env
     action = match.route.action
     assert isinstance(action, Forward)
     draft.lines.append(f"cluster {draft.cluster}")
-    listener = draft.resolution.listener
-    draft.timeout = route_timeout(action, from_file=listener is not None and listener.from_file)
-    draft.retry = action.retry if action.retry is not None else match.virtual_host.retry
+    draft.timeout = route_timeout(draft.resolution, action)
+    draft.retry = retry_policy(match, action)
     made = match.compiled.request_head(weight, draft.asked, cluster=draft.cluster)
     draft.head = match.compiled.sent(made)
     upstream = env.upstream(draft.resolution.part, draft.cluster)

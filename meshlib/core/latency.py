@@ -9,6 +9,7 @@ Not thread-safe: the lock of the endpoint's cluster guards it.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect
 from collections import deque
 
@@ -22,6 +23,8 @@ _STEP = 1.1
 _BOUNDS = [1e-5 * _STEP**step for step in range(194)]
 #: What is said of a bucket: the middle of its bounds.
 _MIDDLES = [_BOUNDS[0] / _STEP**0.5, *(bound * _STEP**0.5 for bound in _BOUNDS)]
+#: A slice in which nothing happened: four bytes a bucket, since there may be many endpoints.
+_NOTHING = array("I", [0] * len(_MIDDLES))
 
 
 class Latency:
@@ -30,7 +33,7 @@ class Latency:
     __slots__ = ("_counts", "_ends", "_past")
 
     def __init__(self, now: float) -> None:
-        self._counts = [0] * len(_MIDDLES)
+        self._counts = _NOTHING[:]
         self._ends = now + SLICE
         self._past: deque[dict[int, int]] = deque(maxlen=_KEPT)
 
@@ -64,5 +67,5 @@ class Latency:
         self._past.append({bucket: count for bucket, count in enumerate(self._counts) if count})
         for _ in range(min(over - 1, _KEPT)):
             self._past.append({})
-        self._counts = [0] * len(_MIDDLES)
+        self._counts = _NOTHING[:]
         self._ends += over * SLICE

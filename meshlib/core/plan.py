@@ -35,13 +35,13 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from meshlib.core.answers import own_answer
 from meshlib.core.attempt import BLAMELESS
 from meshlib.core.effects import Call, Effect, Env, Finish, Pass, Reply, Send, Sleep, Wait
 from meshlib.core.endpoint import LiveEndpoint
 from meshlib.core.failures import FAILURES, REFUSALS, after_retries
 from meshlib.core.retry import Retries, RetryAfter, may_matter
 from meshlib.core.rewrite import ResponseContext
+from meshlib.core.stages import retry_policy, route, route_timeout
 from meshlib.core.trace import broken, ending, failed, render
 from meshlib.core.upstream import PickContext, Refusal, RefusalKind, RetryPermit, Upstream
 from meshlib.errors import DeadlineExceeded, NoHealthyEndpoint
@@ -56,22 +56,12 @@ if TYPE_CHECKING:
     from meshlib.model.headers import Headers
     from meshlib.model.route import ClusterWeight
 
-__all__ = ["DEFAULT_ROUTE_TIMEOUT", "Plan", "route_timeout"]
-
-#: Envoy ``RouteAction.timeout`` (TO-02): what a control plane's route gets where it sets none. Seconds.
-DEFAULT_ROUTE_TIMEOUT = 15.0
+__all__ = ["Plan"]
 
 _EXPECTED_TIMEOUT = "x-envoy-expected-rq-timeout-ms"
 _ATTEMPT_COUNT = "x-envoy-attempt-count"
 
 _OK, _STATUS = OutcomeKind.OK.value, OutcomeKind.STATUS.value
-
-
-def route_timeout(action: Forward, *, from_file: bool) -> float | None:
-    """The route's own timeout in seconds, or None for none (TO-02)."""
-    if action.timeout is None:
-        return None if from_file else DEFAULT_ROUTE_TIMEOUT
-    return action.timeout or None
 
 
 class Plan:
@@ -145,13 +135,9 @@ class Plan:
         if self._deadline is not None and now >= self._deadline:
             return self._out_of_time(None)
         call = self._call
-        asked = call.head
-        head = call.head = call.resolution.seen(asked)
-        routes = call.resolution.routes
-        match = self._match = routes.match(head, self._env.random) if routes is not None else None
-        if match is not None:
-            self.cluster, self._weight = match.compiled.choose_cluster(head, self._env.random)
-        answer = own_answer(call.resolution, asked, head, match, self._weight)
+        routed = route(call.resolution, call.head, self._env.random)
+        call.head, match, self.cluster, self._weight, answer = routed
+        self._match = match
         if answer is not None:
             self._words.append(answer[1])
             return Reply(answer[0])
@@ -267,8 +253,7 @@ class Plan:
     def _time_limits(self, action: Forward, now: float) -> None:
         """The nearest of the application's deadline, this call's timeout and the route's."""
         call = self._call
-        listener = call.resolution.listener
-        seconds = route_timeout(action, from_file=listener is not None and listener.from_file)
+        seconds = route_timeout(call.resolution, action)
         limit = "the route's timeout"
         if call.timeout is not None and (call.timeout == 0 or seconds is None or call.timeout < seconds):
             seconds, limit = call.timeout or None, "the call's timeout"
@@ -287,8 +272,7 @@ class Plan:
             return chosen
         if chosen is False:
             return None
-        # The route's policy replaces the virtual host's whole (RT-01).
-        ordered = action.retry if action.retry is not None else match.virtual_host.retry
+        ordered = retry_policy(match, action)
         return ordered if ordered is not None else self._call.default_retry
 
     def _send(self, now: float) -> Effect:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from meshlib.model.call import Head
     from meshlib.runtime.clock import Clock
 
-__all__ = ["NO_OPTIONS", "PATIENCE", "ask", "options_in"]
+__all__ = ["NO_OPTIONS", "PATIENCE", "ask", "options_in", "retry_of"]
 
 #: How long a call may wait for its configuration where its library bounds connecting by nothing: httpx's default, in seconds.
 PATIENCE = 5.0
@@ -54,7 +54,7 @@ def ask(
         deadline=deadline,
         limit="the deadline" if deadline is not None else "",
         timeout=options.timeout,
-        retry=_retry_of(options),
+        retry=retry_of(options),
         default_retry=default_retry,
         idempotent=options.idempotent,
         hash_key=options.hash_key,
@@ -78,7 +78,7 @@ def options_in(extensions: Mapping[str, object]) -> CallOptions:
     return options
 
 
-def _retry_of(options: CallOptions) -> RetryPolicy | bool | None:
+def retry_of(options: CallOptions) -> RetryPolicy | bool | None:
     """The retries that a call orders for itself: a policy, False for none, None for the route's. Raises ConfigError."""
     chosen = options.retry
     if chosen is None or isinstance(chosen, bool | RetryPolicy):

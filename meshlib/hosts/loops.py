@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
-__all__ = ["PerLoop", "under_trio"]
+__all__ = ["PerLoop"]
 
 
 class _Closable(Protocol):
@@ -25,15 +25,6 @@ T = TypeVar("T", bound=_Closable)
 
 #: The attribute of a loop under which its own are kept, by owner.
 _KEPT = "_meshlib_kept"
-
-
-def under_trio() -> bool:
-    """Whether the running task is trio's."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return True
-    return False
 
 
 class PerLoop(Generic[T]):

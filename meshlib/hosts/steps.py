@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NoReturn
 from meshlib.core.attempt import Send
 from meshlib.errors import DeadlineExceeded
 from meshlib.hosts.info import attach
+from meshlib.model.call import OutcomeKind
 from meshlib.pools.bounds import Bounds
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ def failed(
         if own is error:
             raise error
         raise own from error
+    if outcome.kind is OutcomeKind.TIMEOUT:
+        bounds.timed_out()
     outcome.late = bounds.expired
     return exchange.failed(step, outcome, now)
 

@@ -61,7 +61,7 @@ class _Face:
         @functools.wraps(original)
         def handle_request(transport: Any, request: Any) -> Any:
             ours = self._companion(transport, original)
-            return original(transport, request) if ours is None else ours.handle_request(request)
+            return original(transport, request) if ours is None else ours.call(request)
 
         return handle_request
 
@@ -71,7 +71,7 @@ class _Face:
             ours = self._companion(transport, original)
             if ours is None:
                 return await original(transport, request)
-            return await ours.handle_async_request(request)
+            return await ours.call(request)
 
         return handle_async_request
 
@@ -114,7 +114,7 @@ class _Face:
         return ours
 
     def _make(self, transport: Any, pool: Any, original: Callable[..., Any]) -> Any:
-        from meshlib.transports.build import around
+        from meshlib.hosts.httpx.transport import around
 
-        kit = import_module(self._ours).Transport.kit
-        return around(kit, runtime, pool, functools.partial(original, transport), self._method)
+        host = import_module(self._ours).Transport.host
+        return around(host, runtime, pool, functools.partial(original, transport), self._method)

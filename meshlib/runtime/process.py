@@ -271,15 +271,15 @@ class SharedWorker:
             state.count += 1
         return state.worker
 
-    def release(self, worker: Worker, timeout: float = EXIT_SECONDS) -> None:
-        """End a lease. A worker of another process is left alone."""
+    def release(self, worker: Worker, timeout: float = EXIT_SECONDS, *, for_now: bool = False) -> None:
+        """End a lease, or (``for_now``) pause it for a fork. A worker of another process is left alone."""
         state = self._state.get()
         if state.worker is not worker:
             return
         with state.lock:
             state.count -= 1
             if not state.count:
-                state.worker.stop(timeout)
+                state.worker.stop(timeout, for_now=for_now)
 
 
 class _Leases:

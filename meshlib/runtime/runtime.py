@@ -50,7 +50,7 @@ class Workers(Protocol):
 
     def acquire(self) -> Worker: ...
 
-    def release(self, worker: Worker, timeout: float = ...) -> None: ...
+    def release(self, worker: Worker, timeout: float = ..., *, for_now: bool = ...) -> None: ...
 
 
 class Feed(Protocol):
@@ -322,7 +322,7 @@ class Runtime:
 
     def pause(self) -> None:
         """End threads and channels for a fork, within a second."""
-        self._halt(1.0)
+        self._halt(1.0, for_now=True)
 
     def resume(self) -> None:
         """Go on after ``pause``."""
@@ -366,7 +366,7 @@ class Runtime:
             self.worker.post(lambda wanted=wanted: self.feed.want(wanted.name, wanted.authority))  # type: ignore[misc]
         self._timer = self.worker.later(SWEEP, self._sweep)
 
-    def _halt(self, timeout: float) -> None:
+    def _halt(self, timeout: float, *, for_now: bool = False) -> None:
         with self._lock:
             if not self.running:
                 return
@@ -379,7 +379,7 @@ class Runtime:
             if not self.worker.call(self.feed.stop, timeout * 0.8):
                 _log.warning("meshlib: the sources did not stop within %.1f s", timeout * 0.8)
         finally:
-            self._workers.release(self.worker, max(0.05, until - time.monotonic()))
+            self._workers.release(self.worker, max(0.05, until - time.monotonic()), for_now=for_now)
 
     def _compile(self, snapshot: Snapshot, previous: View | None) -> View:
         return compile_view(snapshot, self._rules, previous)

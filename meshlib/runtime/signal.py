@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from types import TracebackType
 
     from meshlib.runtime.clock import Clock
-    from meshlib.transports.wire.guard import Guard
 
-__all__ = ["Signal", "bound", "later", "loop_key", "ringing", "under_trio"]
+__all__ = ["Signal", "bound", "later", "loop_key", "under_trio"]
 
 _log = logging.getLogger("meshlib")
 
@@ -79,19 +77,6 @@ class Signal:
         with anyio.move_on_after(max(0.0, seconds)):
             await self._event.wait()
         return self._event.is_set()
-
-
-@contextmanager
-def ringing(guard: Guard) -> Iterator[None]:
-    """``guard.ringing`` for a task, which is cancelled inside; nothing where its clock moves by itself."""
-    if guard.alarm is None:
-        yield
-        return
-    import anyio
-
-    soon = Signal().soon
-    with anyio.CancelScope() as scope, guard.ringing(lambda: soon(scope.cancel)):
-        yield
 
 
 class _Bound:

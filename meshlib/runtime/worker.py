@@ -116,7 +116,7 @@ class Worker:
             self._thread = threading.Thread(target=self._run, args=(bell,), name=self._name, daemon=True)
             threads.start(self._thread)
 
-    def stop(self, timeout: float = 1.0) -> bool:
+    def stop(self, timeout: float = 1.0, *, for_now: bool = False) -> bool:
         """End the thread after the command that it is in; True if it ended within ``timeout`` seconds.
 
         Commands and timers that did not run stay, for a later ``start``.
@@ -126,8 +126,9 @@ class Worker:
             self._stopping = True
         self._ring()
         ended = thread is None or thread is threading.current_thread() or threads.join(thread, timeout)
-        for follower in list(self._followers):
-            self._guarded(follower.worker_stopped)
+        if not for_now:
+            for follower in list(self._followers):
+                self._guarded(follower.worker_stopped)
         return ended
 
     def attach(self, follower: Follower) -> None:

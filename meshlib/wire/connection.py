@@ -111,11 +111,13 @@ class Incoming(Http1Incoming[Connection]):
     Whatever it raises ends the exchange: the connection is closed then, and ``on_end`` was told.
 
     Attributes:
-        on_end: Called once: with None when the body is whole or given up, else with the error.
+        on_end: Called once, when the body is whole, given up or broken.
         trailers: Once the body is whole.
     """
 
     __slots__ = ("_rest",)
+
+    awaited = False
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -224,7 +226,7 @@ class Incoming(Http1Incoming[Connection]):
         return count
 
     def _broken(self, error: BaseException) -> None:
-        self._end(error, close=True)
+        self._end(close=True)
         self._tell(error)
 
     def _tell(self, error: BaseException | None = None) -> None:

@@ -121,11 +121,13 @@ class AsyncIncoming(Http1Incoming[AsyncConnection]):
     Whatever it raises ends the exchange: the connection is closed then, and ``on_end`` was told.
 
     Attributes:
-        on_end: Called once: with None when the body is whole or given up, else with the error.
+        on_end: Called once, when the body is whole, given up or broken.
         trailers: Once the body is whole.
     """
 
     __slots__ = ()
+
+    awaited = True
 
     @property
     def network_stream(self) -> AsyncNetworkStream:
@@ -191,7 +193,7 @@ class AsyncIncoming(Http1Incoming[AsyncConnection]):
                     await self._tell()
                     return b""
         except BaseException as error:
-            self._end(error, close=True)
+            self._end(close=True)
             await self._tell(error)
             raise
 

@@ -7,7 +7,7 @@ signal, a killed greenlet or a cancelled task as well as an error: nobody knows 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from meshlib.wire.errors import WireError, WriteError
 from meshlib.wire.http1 import END, Http1
@@ -46,9 +46,10 @@ class Http1Connection(Generic[S]):
         cut: The peer has less of a request than the machine was told, so there is no further one.
         born: When it was made, on the pool's clock.
         rested: Since when it is idle, on that clock.
+        used: It has carried a request.
     """
 
-    __slots__ = ("born", "cut", "idle", "machine", "rested", "stream")
+    __slots__ = ("born", "cut", "idle", "machine", "rested", "stream", "used")
 
     streams = 1
     version = b"HTTP/1.1"
@@ -57,7 +58,7 @@ class Http1Connection(Generic[S]):
         self.machine = Http1()
         self.stream = stream
         self.idle = True
-        self.cut = False
+        self.cut = self.used = False
         self.born = self.rested = 0.0
 
     @property
@@ -77,7 +78,7 @@ class Http1Connection(Generic[S]):
     def settle(self) -> None:
         """Request and response are over: it rests, or ends."""
         if self.machine.reusable and not self.cut and not self.stream.closed:
-            self.idle = True
+            self.idle = self.used = True
         else:
             self.close()
 
@@ -111,9 +112,13 @@ class Http1Incoming(Generic[C]):
     Whatever it raises ends the exchange: the connection is closed then, and ``on_end`` was told.
 
     Attributes:
-        on_end: Called once: with None when the body is whole or given up, else with the error.
+        awaited: Whether its body is.
+        on_end: Called once, when the body is whole, given up or broken.
+        on_lost: Called instead, by ``abandon``.
         trailers: Once the body is whole.
     """
+
+    awaited: ClassVar[bool]
 
     __slots__ = (
         "_asked",
@@ -127,6 +132,7 @@ class Http1Incoming(Generic[C]):
         "_trace",
         "headers",
         "on_end",
+        "on_lost",
         "reason",
         "status",
         "trailers",
@@ -150,7 +156,15 @@ class Http1Incoming(Generic[C]):
         self.headers = head.headers
         self.version = head.version
         self.trailers: Lines = []
-        self.on_end: Callable[[BaseException | None], object] | None = None
+        self.on_end: Callable[[], object] | None = None
+        self.on_lost: Callable[[], object] | None = None
+
+    def abandon(self) -> None:
+        """``close`` for a finalizer: takes no lock, and leaves all to ``on_lost``."""
+        if not self._over:
+            self._over = True
+            if self.on_lost is not None:
+                self.on_lost()
 
     def _leading(self) -> bytes:
         """What came of the protocol that was upgraded to."""
@@ -188,15 +202,15 @@ class Http1Incoming(Generic[C]):
         except WireError:  # what is broken is given up as well
             whole = False
         if not whole:
-            self._end(None, close=True)
+            self._end(close=True)
 
     def _ended(self) -> bool:
         """The response is whole; whether the exchange is over by that. After an upgrade only ``close`` ends it."""
         if not self._machine.upgraded:
-            self._end(None)
+            self._end()
         return self._over
 
-    def _end(self, error: BaseException | None, *, close: bool = False) -> None:
+    def _end(self, *, close: bool = False) -> None:
         if self._over:
             return
         self._over = True
@@ -207,4 +221,4 @@ class Http1Incoming(Generic[C]):
             self._connection.settle()
         on_end, self.on_end = self.on_end, None
         if on_end is not None:
-            on_end(error)
+            on_end()

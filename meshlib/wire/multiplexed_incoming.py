@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from meshlib.wire.stream_network import AsyncNetworkStream, NetworkStream
 
@@ -50,8 +50,11 @@ class _Incoming(Generic[C, U]):
 
     Attributes:
         on_end: Called once, when the body is whole, given up or broken.
-        on_lost: Called by the collector instead, which has ended the exchange then.
+        on_lost: Called instead, by ``abandon`` and by the collector.
+        awaited: Whether its body is.
     """
+
+    awaited: ClassVar[bool]
 
     __slots__ = (
         "_bounds",
@@ -97,12 +100,16 @@ class _Incoming(Generic[C, U]):
         """Once the body is whole."""
         return self._stream.trailers
 
-    def __del__(self) -> None:
+    def abandon(self) -> None:
+        """``close`` for a finalizer: takes no lock, and leaves the rest to ``on_lost``."""
         if not self._over:
             self._over = True
             self._connection.lose(self._stream)
             if self.on_lost is not None:
                 self.on_lost()
+
+    def __del__(self) -> None:
+        self.abandon()
 
     def _is_whole(self) -> bool:
         """All of it was taken."""
@@ -139,6 +146,8 @@ class MultiplexedIncoming(_Incoming[_Connection, "Upload"]):
     """An iterator over what there is of the body. Not thread-safe."""
 
     __slots__ = ()
+
+    awaited = False
 
     @property
     def network_stream(self) -> NetworkStream:
@@ -210,6 +219,8 @@ class AsyncMultiplexedIncoming(_Incoming[_AsyncConnection, "AsyncUpload"]):
     """The same, awaited."""
 
     __slots__ = ()
+
+    awaited = True
 
     @property
     def network_stream(self) -> AsyncNetworkStream:

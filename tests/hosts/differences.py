@@ -57,7 +57,7 @@ class Fault:
 
 _HTTPX = ("httpx", "httpx async", "httpx2", "httpx2 async")
 
-_OLD = (*_HTTPX, "requests", "urllib3")
+_OLD = ("requests", "urllib3")
 
 FAULTS: Mapping[str, tuple[Fault, ...]] = {
     "test_an_answer_after_the_last_attempt_says_so_where_that_is_ordered": (
@@ -70,28 +70,27 @@ FAULTS: Mapping[str, tuple[Fault, ...]] = {
     "test_a_small_answer_that_is_not_wanted_keeps_its_connection": (
         Fault(
             "the connection is closed without a look at what is left of the answer",
-            (*_HTTPX, "requests", "urllib3"),
+            ("requests", "urllib3"),
         ),
     ),
     "test_an_idle_connection_ends_by_itself": (
-        Fault("only the next call looks at idle connections", (*_HTTPX, "requests", "urllib3")),
+        Fault("only the next call looks at idle connections", ("requests", "urllib3")),
     ),
     "test_a_failure_is_an_exception_of_both": (
         Fault(
             "bytes that are no HTTP count as a broken connection",
-            (*_HTTPX, "requests", "urllib3"),
+            ("requests", "urllib3"),
             ("garbage",),
         ),
         Fault("the error of a full cluster is not requests'", ("requests",), ("overloaded",), run=True),
     ),
     "test_a_failure_can_be_pickled_and_copied": (
-        Fault("classes of two families cannot be found again", _HTTPX),
         Fault("the error of a full cluster is not requests'", ("requests",), ("overloaded",), run=True),
     ),
     "test_a_failure_is_a_response_where_that_is_ordered": (
         Fault(
             "what breaks the protocol is a 503, where a sidecar gives 502",
-            (*_HTTPX, "requests", "urllib3"),
+            ("requests", "urllib3"),
             ("garbage",),
         ),
     ),

@@ -124,7 +124,7 @@ class Scene:
     def acquire(self):
         return self.worker
 
-    def release(self, worker, timeout=1.0):
+    def release(self, worker, timeout=1.0, *, for_now=False):
         pass
 
     def post(self, work):

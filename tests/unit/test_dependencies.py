@@ -19,6 +19,7 @@ PACKAGES = {path.name for path in (ROOT / "adapters").iterdir()} | {"meshlib"}
 #: What is there whenever the line that imports it runs, whoever brought it.
 HOSTS = {
     "pytest": "its plugin is loaded by it",
+    "gevent": "asked only where it has patched the process",
     "trio": "asked for inside of its own event loop",
     "sitecustomize": "another's, which ours stands in front of",
 }

@@ -105,7 +105,7 @@ class TestExplain:
         "url", ["/path", "reviews", "ftp://reviews/", "http://", "http://[::1/", "http://a:99999/"]
     )
     def test_what_is_no_url(self, mesh, url):
-        with pytest.raises(ValueError, match=r"must be|Invalid|invalid"):
+        with pytest.raises(ValueError, match=r"must be|Invalid|invalid|Port"):
             mesh.explain("GET", url)
 
 

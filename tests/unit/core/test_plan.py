@@ -10,9 +10,10 @@ from meshlib.core.classify import CANCELLED, verdict
 from meshlib.core.effects import Call, Env, Finish, Pass, Reply, Send, Sleep, Wait
 from meshlib.core.endpoint import LiveEndpoint
 from meshlib.core.match import compile_routes
-from meshlib.core.plan import DEFAULT_ROUTE_TIMEOUT, Plan
+from meshlib.core.plan import Plan
 from meshlib.core.replies import PLAIN, Replies
 from meshlib.core.resolution import Resolution
+from meshlib.core.stages import DEFAULT_ROUTE_TIMEOUT
 from meshlib.core.upstream import Refusal, RefusalKind
 from meshlib.errors import (
     CircuitOpen,

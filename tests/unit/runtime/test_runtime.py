@@ -30,7 +30,7 @@ class Workers:
         self.leases += 1
         return self.worker
 
-    def release(self, worker, timeout=1.0):
+    def release(self, worker, timeout=1.0, *, for_now=False):
         assert worker is self.worker
         self.leases -= 1
 

@@ -1,0 +1,59 @@
+"""The stages of a call that a plan makes and ``explain`` shows: each is decided here, once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from meshlib.core.answers import own_answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from meshlib.core.match import Match
+    from meshlib.core.resolution import Resolution
+    from meshlib.model.call import Head, Response
+    from meshlib.model.policy import RetryPolicy
+    from meshlib.model.route import ClusterWeight, Forward
+
+__all__ = ["Routed", "retry_policy", "route", "route_timeout"]
+
+#: Envoy ``RouteAction.timeout`` (TO-02): what a control plane's route gets where it sets none. Seconds.
+DEFAULT_ROUTE_TIMEOUT = 15.0
+
+
+class Routed(NamedTuple):
+    """What the listener and its routes make of a request: ``head`` as the routes saw it, the match and the cluster of its
+    share; or the ``answer`` that they give by themselves, and why, in words.
+    """
+
+    head: Head
+    match: Match | None
+    cluster: str
+    weight: ClusterWeight | None
+    answer: tuple[Response, str] | None
+
+
+def route(
+    resolution: Resolution, asked: Head, random: Callable[[], float], lines: list[str] | None = None
+) -> Routed:
+    """Stage 4. ``lines`` gets each step in words."""
+    head = resolution.seen(asked)
+    routes = resolution.routes
+    match = routes.match(head, random, lines) if routes is not None else None
+    cluster, weight = "", None
+    if match is not None:
+        cluster, weight = match.compiled.choose_cluster(head, random, lines)
+    return Routed(head, match, cluster, weight, own_answer(resolution, asked, head, match, weight))
+
+
+def route_timeout(resolution: Resolution, action: Forward) -> float | None:
+    """The route's own timeout in seconds, or None for none (TO-02)."""
+    if action.timeout is None:
+        listener = resolution.listener
+        return None if listener is not None and listener.from_file else DEFAULT_ROUTE_TIMEOUT
+    return action.timeout or None
+
+
+def retry_policy(match: Match, action: Forward) -> RetryPolicy | None:
+    """What the configuration orders: the route's policy replaces the virtual host's whole (RT-01)."""
+    return action.retry if action.retry is not None else match.virtual_host.retry

@@ -1,0 +1,184 @@
+"""The endpoints that one client calls, over our own wire: which connection an attempt gets, and how it is sent there.
+
+A pool belongs to an endpoint, to what the control plane demands of connections to it (its TLS context) and to what the URL
+demands (TLS and the name to verify). When one of these changes, new calls use a new pool; the old one closes what is idle at
+once and the rest as it comes back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from meshlib.extras import INSTALL
+from meshlib.pools import AsyncEndpointPool, EndpointPool, Pools, PoolSettings
+from meshlib.runtime.tls import context_for
+from meshlib.wire.dial import Place, connect
+from meshlib.wire.dial_async import connect_async
+from meshlib.wire.errors import UnsupportedProtocol, WireError
+from meshlib.wire.message import Outgoing
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+
+    from meshlib.core.attempt import Send
+    from meshlib.core.endpoint import LiveEndpoint
+    from meshlib.model.cluster import Tls
+    from meshlib.pools.bounds import Bounds
+    from meshlib.runtime.runtime import Runtime
+
+__all__ = ["AsyncEndpoints", "Endpoints", "WireSettings"]
+
+P = TypeVar("P", EndpointPool[Any], AsyncEndpointPool[Any])
+_Key = tuple["LiveEndpoint", "Tls | None", str]
+
+
+@dataclass(frozen=True, slots=True)
+class WireSettings:
+    """What the application gave its client. ``ssl`` gives the context for ``https`` URLs, for HTTP/2 or not; ``pool``: limits,
+    of one endpoint.
+    """
+
+    ssl: Callable[[bool], ssl.SSLContext]
+    pool: PoolSettings
+    http1: bool = True
+    http2: bool = False
+    local_address: str | None = None
+    socket_options: tuple[Any, ...] = ()
+
+
+class _Endpoints(Generic[P]):
+    """What both kinds have in common: the pools, and what a connection to an endpoint is."""
+
+    def __init__(self, runtime: Runtime, settings: WireSettings) -> None:
+        self._runtime = runtime
+        self._settings = settings
+        self._pools: Pools[_Key, P] = Pools()
+        self._view: object = None
+
+    def _pool(self, attempt: Send, name: str) -> P:
+        """The pool to ``attempt.endpoint``. ``name``: the host of an https URL, ``""`` of another."""
+        if self._runtime.view is not self._view:
+            self._view = self._runtime.view
+            self._pools.sweep(lambda key: key[0].gone or key[0].tls is not key[1])
+        endpoint = attempt.endpoint
+        key = (endpoint, endpoint.tls, name)
+        pool = self._pools.get(key)
+        return pool if pool is not None else self._pools.put(key, partial(self._make, attempt, name))
+
+    def _make(self, attempt: Send, name: str) -> P:
+        endpoint, tls = attempt.endpoint, attempt.endpoint.tls
+        cluster, settings = attempt.upstream.cluster, self._settings
+        prior_knowledge = cluster.http2 or not settings.http1
+        pool = settings.pool
+        if cluster.idle_timeout is not None:
+            pool = pool.kept_for(cluster.idle_timeout)
+        return self._open(
+            self._place(attempt, name),
+            attempt.upstream,
+            pool,
+            multiplexed=prior_knowledge or (settings.http2 and (bool(name) or tls is not None)),
+            gone=lambda: endpoint.gone or endpoint.tls is not tls,
+        )
+
+    def _open(self, place: Place, limits: Any, settings: PoolSettings, **options: Any) -> P:
+        raise NotImplementedError
+
+    def _place(self, attempt: Send, name: str) -> Place:
+        endpoint, settings, cluster = attempt.endpoint, self._settings, attempt.upstream.cluster
+        address, tls = endpoint.address, endpoint.tls
+        http2 = cluster.http2 or settings.http2
+        if http2 and find_spec("h2") is None:
+            text = f"cluster {cluster.name!r} wants HTTP/2, which needs h2: {INSTALL.format('http2')}"
+            raise UnsupportedProtocol(text)
+        context: ssl.SSLContext | None = None
+        if tls is not None:
+            context = context_for(tls, http2=http2)
+            name = tls.sni or endpoint.hostname or name or attempt.head.authority.partition(":")[0]
+        elif name:
+            context = settings.ssl(http2)
+        return Place(
+            host="" if address.unix else address.host,
+            port=address.port or (443 if context is not None else 80),
+            uds=address.host if address.unix else None,
+            context=context,
+            server_hostname=name if context is not None else "",
+            http1=not cluster.http2 and settings.http1,
+            http2=http2,
+            local_address=settings.local_address,
+            socket_options=settings.socket_options,
+        )
+
+
+class Endpoints(_Endpoints[EndpointPool[Any]]):
+    """For blocking callers, of one process. Thread-safe."""
+
+    def open(self, request: Outgoing, attempt: Send, name: str, bounds: Bounds) -> Any:
+        """One attempt up to its response's head, as :class:`meshlib.wire.connection.Incoming`. Raises what the wire and the
+        pools raise. ``name`` as for the pool.
+        """
+        pool = self._pool(attempt, name)
+        while True:
+            connection = pool.acquire(bounds)
+            try:
+                incoming = connection.send(request, bounds)
+            except BaseException as error:
+                used = connection.used
+                pool.release(connection)
+                # A kept connection that its peer closed meanwhile: nothing was sent, so another one takes the request.
+                if used and not bounds.sent and isinstance(error, WireError):
+                    continue
+                raise
+            incoming.on_end = partial(pool.release, connection)
+            incoming.on_lost = partial(pool.abandon, connection)
+            return incoming
+
+    def close(self) -> None:
+        """Close what is idle now, and what is in use when it is done."""
+        self._pools.close()
+
+    def _open(self, place: Place, limits: Any, settings: PoolSettings, **options: Any) -> EndpointPool[Any]:
+        runtime = self._runtime
+        return EndpointPool(
+            partial(connect, place), limits, settings, runtime.clock, worker=runtime.worker, **options
+        )
+
+
+class AsyncEndpoints(_Endpoints[AsyncEndpointPool[Any]]):
+    """For the tasks of one event loop."""
+
+    async def open(self, request: Outgoing, attempt: Send, name: str, bounds: Bounds) -> Any:
+        """As ``Endpoints.open``."""
+        pool = self._pool(attempt, name)
+        while True:
+            connection = await pool.acquire(bounds)
+            try:
+                incoming = await connection.send(request, bounds)
+            except BaseException as error:
+                used = connection.used
+                pool.release(connection)
+                if used and not bounds.sent and isinstance(error, WireError):
+                    continue
+                raise
+            incoming.on_end = partial(pool.release, connection)
+            incoming.on_lost = partial(pool.abandon, connection)
+            return incoming
+
+    async def aclose(self) -> None:
+        """As ``Endpoints.close``."""
+        self._pools.close()
+
+    def _open(
+        self, place: Place, limits: Any, settings: PoolSettings, **options: Any
+    ) -> AsyncEndpointPool[Any]:
+        return AsyncEndpointPool(
+            partial(connect_async, place),
+            limits,
+            settings,
+            self._runtime.clock,
+            worker=self._runtime.worker,
+            **options,
+        )
