@@ -33,9 +33,12 @@ class _Decoder(Decoder):
 
     lines: Lines
     interim_allowed = False
+    failed = False  # what it was given last could not be read
 
     def decode(self, data: bytes, raw: bool = False) -> Any:  # noqa: ARG002 -- hpack's signature
+        self.failed = True
         lines = self.lines = [(bytes(name), bytes(value)) for name, value in super().decode(data, raw=True)]
+        self.failed = False
         interim = self.interim_allowed and lines and lines[0][0] == b":status" and lines[0][1][:1] == b"1"
         return [(b":status", b"100" if interim else b"200")]
 
@@ -75,12 +78,7 @@ class Library(H2Connection):
             return self.receive_data(frame)
         except (H2Error, HPACKError, HyperframeError, ValueError, LookupError, AssertionError) as error:
             self.clear_outbound_data_buffer()  # a GOAWAY, to which the machine's is preferred
-            raise Violation(_code_of(error), str(error) or type(error).__name__) from error
-
-
-def _code_of(error: Exception) -> int:
-    """What the peer is told where h2 does not take its frame."""
-    code = int(getattr(error, "error_code", ErrorCodes.PROTOCOL_ERROR))
-    if code == ErrorCodes.PROTOCOL_ERROR and isinstance(error.__cause__, HPACKError | LookupError):
-        return ErrorCodes.COMPRESSION_ERROR
-    return code
+            code = int(getattr(error, "error_code", ErrorCodes.PROTOCOL_ERROR))
+            if code == ErrorCodes.PROTOCOL_ERROR and self.decoder.failed:
+                code = ErrorCodes.COMPRESSION_ERROR
+            raise Violation(code, str(error) or type(error).__name__) from error

@@ -47,13 +47,16 @@ def go() -> str:
 
 def go_control_plane() -> Path:
     """The binary of go-control-plane/, built if need be."""
-    sources = HERE / "go-control-plane"
-    files = [*sources.glob("*.go"), sources / "go.mod", sources / "go.sum"]
+    return go_program(HERE / "go-control-plane")
+
+
+def go_program(sources: Path) -> Path:
+    """The binary of the Go module in that folder, built if need be. Raises GoMissing, BuildFailed."""
 
     def build(binary: Path) -> None:
         _run(["build", "-trimpath", "-mod=readonly", "-o", str(binary), "."], sources)
 
-    return _kept("go-control-plane", files, "", build)
+    return _kept(sources.name, [*sources.glob("*.go"), *sources.glob("go.*")], "", build)
 
 
 def istiod() -> Path:

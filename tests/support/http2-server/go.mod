@@ -1,0 +1,3 @@
+module meshlib/http2-server
+
+go 1.24
