@@ -26,14 +26,21 @@ if TYPE_CHECKING:
 
     from meshlib.core.attempt import Send
     from meshlib.core.endpoint import LiveEndpoint
-    from meshlib.model.cluster import Tls
+    from meshlib.model.address import Address
+    from meshlib.model.cluster import Cluster, Tls
+    from meshlib.model.endpoint import Endpoint
     from meshlib.pools.bounds import Bounds
     from meshlib.runtime.runtime import Runtime
 
 __all__ = ["AsyncEndpoints", "Endpoints", "WireSettings"]
 
 P = TypeVar("P", EndpointPool[Any], AsyncEndpointPool[Any])
-_Key = tuple["LiveEndpoint", "Tls | None", str]
+#: What connections depend on: the endpoint, where it is, what the mesh demands there, and the name that the URL demands.
+_Key = tuple["LiveEndpoint", "Address", str, "Tls | None", bool, str]
+
+
+#: Endpoints and names that are remembered, before all are looked for anew.
+_MOST_FOUND = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,31 +64,52 @@ class _Endpoints(Generic[P]):
         self._runtime = runtime
         self._settings = settings
         self._pools: Pools[_Key, P] = Pools()
+        # The pool that was found last for an endpoint and a name, as long as nothing of its key can have changed: looking
+        # for it by its whole key costs more than the rest of it.
+        self._found: dict[tuple[LiveEndpoint, str], tuple[Endpoint, Cluster, P]] = {}
         self._view: object = None
 
     def _pool(self, attempt: Send, name: str) -> P:
         """The pool to ``attempt.endpoint``. ``name``: the host of an https URL, ``""`` of another."""
         if self._runtime.view is not self._view:
             self._view = self._runtime.view
-            self._pools.sweep(lambda key: key[0].gone or key[0].tls is not key[1])
-        endpoint = attempt.endpoint
-        key = (endpoint, endpoint.tls, name)
+            self._pools.sweep(_is_stale)
+            self._found.clear()
+        endpoint, cluster = attempt.endpoint, attempt.upstream.cluster
+        found = self._found.get((endpoint, name))
+        if (
+            found is not None
+            and found[0] is endpoint.endpoint
+            and found[1] is cluster
+            and not found[2].closed
+        ):
+            return found[2]
+        key = (endpoint, endpoint.address, endpoint.hostname, endpoint.tls, cluster.http2, name)
         pool = self._pools.get(key)
-        return pool if pool is not None else self._pools.put(key, partial(self._make, attempt, name))
+        if pool is None:
+            pool = self._pools.put(key, partial(self._make, attempt, name, key))
+        else:
+            pool.configure(self._kept(cluster))
+        if len(self._found) >= _MOST_FOUND:
+            self._found.clear()
+        self._found[endpoint, name] = endpoint.endpoint, cluster, pool
+        return pool
 
-    def _make(self, attempt: Send, name: str) -> P:
-        endpoint, tls = attempt.endpoint, attempt.endpoint.tls
+    def _kept(self, cluster: Cluster) -> PoolSettings:
+        """The application's settings of a pool, within what the cluster orders."""
+        settings = self._settings.pool
+        return settings if cluster.idle_timeout is None else settings.kept_for(cluster.idle_timeout)
+
+    def _make(self, attempt: Send, name: str, key: _Key) -> P:
         cluster, settings = attempt.upstream.cluster, self._settings
         prior_knowledge = cluster.http2 or not settings.http1
-        pool = settings.pool
-        if cluster.idle_timeout is not None:
-            pool = pool.kept_for(cluster.idle_timeout)
         return self._open(
             self._place(attempt, name),
             attempt.upstream,
-            pool,
-            multiplexed=prior_knowledge or (settings.http2 and (bool(name) or tls is not None)),
-            gone=lambda: endpoint.gone or endpoint.tls is not tls,
+            self._kept(cluster),
+            multiplexed=prior_knowledge
+            or (settings.http2 and (bool(name) or attempt.endpoint.tls is not None)),
+            gone=partial(_is_stale, key),
         )
 
     def _open(self, place: Place, limits: Any, settings: PoolSettings, **options: Any) -> P:
@@ -182,3 +210,14 @@ class AsyncEndpoints(_Endpoints[AsyncEndpointPool[Any]]):
             worker=self._runtime.worker,
             **options,
         )
+
+
+def _is_stale(key: _Key) -> bool:
+    """Whether no new call will use its pool."""
+    endpoint, address, hostname, tls, _, _ = key
+    return (
+        endpoint.gone
+        or endpoint.tls is not tls
+        or endpoint.address != address
+        or endpoint.hostname != hostname
+    )

@@ -206,6 +206,11 @@ class EndpointPool(Generic[P]):
         self._close_ended()
 
     @property
+    def closed(self) -> bool:
+        """Nothing is kept any more."""
+        return self._state.closed
+
+    @property
     def idle(self) -> int:
         """How many connections wait for work."""
         return self._state.idle

@@ -169,6 +169,11 @@ class AsyncEndpointPool(Generic[P]):
         return inf
 
     @property
+    def closed(self) -> bool:
+        """Nothing is kept any more."""
+        return self._state.closed
+
+    @property
     def idle(self) -> int:
         """How many connections wait for work."""
         return self._state.idle
