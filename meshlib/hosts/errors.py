@@ -6,15 +6,20 @@ hold. The classes are made once for each pair; their instances can be pickled an
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from meshlib.errors import (
+    CircuitOpen,
     ConnectFailed,
     DeadlineExceeded,
     MeshError,
+    NoHealthyEndpoint,
+    NotReady,
     Overloaded,
     ProtocolError,
     TransportFailed,
+    UnknownService,
 )
 from meshlib.model.call import Outcome, OutcomeKind
 from meshlib.wire import errors as wire
@@ -43,6 +48,43 @@ _KINDS: tuple[tuple[type[BaseException], OutcomeKind], ...] = (
 
 #: Failures whose class in the host library follows from what the network said.
 _OF_THE_NETWORK = (ConnectFailed, TransportFailed, ProtocolError)
+
+#: By kind, for a library that is described so.
+_FAILURES: Mapping[Any, str] = {
+    NoHealthyEndpoint: "connect",
+    CircuitOpen: "connect",
+    UnknownService: "connect",
+    NotReady: "connect",
+    ConnectFailed: "connect",
+    Overloaded: "overloaded",
+    DeadlineExceeded: "read_timeout",
+    "connect timeout": "connect_timeout",
+    "write timeout": "write_timeout",
+    TransportFailed: "read",
+    ProtocolError: "protocol",
+}
+_WIRE: Mapping[Any, str] = {
+    wire.ConnectTimeout: "connect_timeout",
+    wire.ConnectError: "connect",
+    wire.ReadTimeout: "read_timeout",
+    wire.Disconnected: "disconnected",
+    wire.ReadError: "read",
+    wire.WriteTimeout: "write_timeout",
+    wire.WriteError: "write",
+    wire.RemoteProtocolError: "protocol",
+    wire.LocalProtocolError: "request",
+    wire.UnsupportedProtocol: "connect",
+}
+_DIRECT = (
+    ("connect_timeout", OutcomeKind.TIMEOUT),
+    ("read_timeout", OutcomeKind.TIMEOUT),
+    ("write_timeout", OutcomeKind.TIMEOUT),
+    ("connect", OutcomeKind.CONNECT),
+    ("protocol", OutcomeKind.PROTOCOL),
+    ("disconnected", OutcomeKind.PROTOCOL),
+    ("read", OutcomeKind.RESET),
+    ("write", OutcomeKind.RESET),
+)
 
 _joined: dict[tuple[type[MeshError], type[BaseException]], type[MeshError]] = {}
 
@@ -112,6 +154,16 @@ class Errors:
         self._failures = {key: getattr(library, name) for key, name in failures.items()}
         self._wire = {key: getattr(library, name) for key, name in wire.items()}
         self._kinds = (*_KINDS, *direct)
+
+    @classmethod
+    def of(cls, **kinds: type[BaseException]) -> Errors:
+        """The table of a library by its class for each kind of failure: ``connect``, ``connect_timeout``, ``read``,
+        ``read_timeout``, ``write``, ``write_timeout``, ``protocol`` (what the peer sent is no HTTP), ``disconnected`` (the peer
+        ended the connection), ``overloaded`` (a limit of our own), ``request`` (it cannot be sent as it is). The library's own
+        transport raises the same.
+        """
+        direct = tuple((kinds[name], kind) for name, kind in _DIRECT)
+        return cls(SimpleNamespace(**kinds), _FAILURES, _WIRE, direct)
 
     def outcome(self, error: BaseException, bounds: Bounds) -> Outcome | None:
         for cls, kind in self._kinds:

@@ -356,21 +356,10 @@ def test_a_stream_that_breaks_raises_both_errors(
 RETRY = {"attempts": 2, "on": ["5xx", "connect-failure", "reset"], "backoff_base": 0.001}
 
 
-def _not_yet(request: pytest.FixtureRequest, kind: type[Kind]) -> None:
-    if kind.retried:
-        request.applymarker(pytest.mark.xfail(strict=True, reason="its calls are not the engine's yet"))
-
-
 @pytest.mark.parametrize("word", ["silent", "tell"])
 def test_retries_do_not_multiply_where_that_is_ordered(
-    request: pytest.FixtureRequest,
-    llm: Open,
-    kind: type[Kind],
-    servers: tuple[ModelServer, ModelServer],
-    word: str,
+    llm: Open, kind: type[Kind], servers: tuple[ModelServer, ModelServer], word: str
 ) -> None:
-    if word == "tell":
-        _not_yet(request, kind)
     for server in servers:
         server.fail(503, retry_after_ms="1")
     client = llm({"retry": RETRY}, spent_retries=word)
@@ -390,11 +379,8 @@ def test_what_the_mesh_does_not_try_again_is_theirs_to_try(
     assert asked(servers) == 1 + kind.retried
 
 
-def test_a_failure_that_is_told_as_a_response_is_not_tried_again(
-    request: pytest.FixtureRequest, llm: Open, kind: type[Kind]
-) -> None:
+def test_a_failure_that_is_told_as_a_response_is_not_tried_again(llm: Open, kind: type[Kind]) -> None:
     """An exception cannot say it: their clients try again whatever their transport raises."""
-    _not_yet(request, kind)
     client = llm({"retry": RETRY, "endpoints": ["127.0.0.1:1"]}, failures="respond", spent_retries="tell")
     seen: list[Any] = []
     client.mesh._runtime().observe(seen.append)

@@ -14,9 +14,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from mcp.server.mcpserver import MCPServer
+from mcp.server.transport_security import TransportSecuritySettings
 
 from meshlib.cli.check import inspect
 from meshlib.testing import ControlPlane, Upstream, build
+from tests.support.asgi_server import AsgiServer
+from tests.support.model_server import ModelServer
 from tests.support.pages import PAGES, ROOT, blocks
 
 BIN = Path(sys.executable).parent
@@ -99,6 +103,20 @@ def plane(servers):
         yield running
 
 
+@pytest.fixture(scope="module")
+def assistants():
+    """What the page on language models and tools calls, for its mesh.toml: servers that answer as those do."""
+    server = MCPServer("tools")
+    app = server.streamable_http_app(
+        stateless_http=True, transport_security=TransportSecuritySettings(allowed_hosts=["tools"])
+    )
+    with ModelServer("a") as one, ModelServer("b") as other, AsgiServer(app) as tools:
+        yield (
+            f'[services.llm]\nendpoints = ["{one.address}", "{other.address}"]\n'
+            f'[services.tools]\nendpoints = ["{tools.address}"]\n'
+        )
+
+
 @pytest.fixture
 def place(servers, plane, tmp_path):
     """A directory with the files that the pages name, and what puts their addresses right in a text."""
@@ -144,8 +162,11 @@ def programs():
 
 
 @pytest.mark.parametrize("block", programs(), ids=str)
-def test_a_program_runs_by_itself(block, place):
+def test_a_program_runs_by_itself(request, block, place):
     directory, localized = place
+    if block.page == "docs/tasks/llm.md":
+        with (directory / "mesh.toml").open("a") as file:
+            file.write(request.getfixturevalue("assistants"))
     lines = USED.get((block.page, block.number), "").splitlines()
     used = "\n".join(line.removeprefix("        ") for line in lines)
     text = localized(block.body) + "\n" + used

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import json
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,13 +18,17 @@ from typing import Any, ClassVar
 import aiohttp
 import httpx
 import httpx2
+import pyqwest
 import requests
 import urllib3
 
 import meshlib
 import meshlib.httpx2
 import meshlib_aiohttp
+import meshlib_pyqwest
 import meshlib_requests
+from meshlib.hosts.endpoints import WireSettings
+from meshlib.pools import PoolSettings
 
 __all__ = ["COLUMNS", "Answer", "Ask", "Column", "Options", "column_of"]
 
@@ -437,6 +442,102 @@ class AiohttpConnector(Aiohttp):
         return aiohttp.ClientSession(connector=connector, **self.session_words())
 
 
+# --- pyqwest --------------------------------------------------------------------------------------------------------------
+
+
+class _PyqwestResponse:
+    """A response and what closes it. The library's own carry nothing of others'; their content does."""
+
+    def __init__(self, opened: Any, response: Any) -> None:
+        self.opened = opened
+        self.response = response
+        self._meshlib_info = getattr(response.content, "_meshlib_info", None)
+
+
+class Pyqwest(Column):
+    errors: ClassVar[dict[str, Any]] = {
+        "any": (OSError, pyqwest.ReadError, pyqwest.WriteError, pyqwest.RemoteProtocolError),
+        "connect": ConnectionError,
+        "read": (pyqwest.ReadError, pyqwest.WriteError),
+        "protocol": pyqwest.RemoteProtocolError,
+        "pool": ConnectionError,
+        "read timeout": TimeoutError,
+        "timeout": TimeoutError,
+    }
+    transport: ClassVar[Any] = meshlib_pyqwest.SyncTransport
+    own: ClassVar[Any] = pyqwest.SyncHTTPTransport
+    library: ClassVar[Any] = pyqwest.SyncClient
+
+    def make(self) -> Any:
+        options = self.options
+        if options.proxy is not None:
+            # A proxy is a transport's own here, which is never of the mesh.
+            self.inner = self.own(proxy=options.proxy)
+            return self.library(self.inner)
+        pool = PoolSettings(
+            options.connections, options.connections is not None, keepalive=options.keepalive or 90.0
+        )
+        self.inner = self.transport(
+            mesh=self.mesh,
+            settings=WireSettings(lambda _: ssl.create_default_context(), pool),
+            timeouts={"connect": options.connect, "pool": options.pool, "read": options.read},
+        )
+        return self.library(self.inner)
+
+    def words(self, ask: Ask) -> tuple[Any, ...]:
+        body: Any = iter(ask.body) if isinstance(ask.body, tuple) else ask.body
+        return ask.method, ask.url, list(ask.headers), body
+
+    @staticmethod
+    def answer(raw: Any, body: bytes) -> Answer:
+        found = raw.response
+        headers = {name: ", ".join(found.headers.getall(name)) for name in found.headers}
+        return Answer(found.status, headers, body, raw)
+
+    def begin(self, ask: Ask) -> Any:
+        opened = self.client.stream(*self.words(ask))
+        return _PyqwestResponse(opened, opened.__enter__())
+
+    def finish(self, raw: Any) -> Answer:
+        with raw.opened:
+            return self.answer(raw, b"".join(bytes(part) for part in raw.response.content))
+
+    def drop(self, raw: Any) -> None:
+        raw.response.close()
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+class PyqwestAsync(AsyncColumn):
+    errors = Pyqwest.errors
+    transport, own, library = meshlib_pyqwest.Transport, pyqwest.HTTPTransport, pyqwest.Client
+    answer = staticmethod(Pyqwest.answer)
+
+    def make(self) -> Any:
+        return Pyqwest.make(self)  # type: ignore[arg-type]
+
+    async def begin_async(self, ask: Ask) -> Any:
+        body: Any = _one_by_one(ask.body) if isinstance(ask.body, tuple) else ask.body
+        opened = self.client.stream(ask.method, ask.url, list(ask.headers), body)
+        return _PyqwestResponse(opened, await opened.__aenter__())
+
+    async def finish_async(self, raw: Any) -> Answer:
+        try:
+            return self.answer(raw, b"".join([bytes(part) async for part in raw.response.content]))
+        finally:
+            await raw.response.aclose()
+
+    def drop(self, raw: Any) -> None:
+        async def close() -> None:
+            await raw.response.aclose()
+
+        self.do(close())
+
+    async def close_async(self) -> None:
+        await self.inner.aclose()
+
+
 _KINDS: dict[str, type[Column]] = {
     "httpx": Httpx,
     "httpx async": HttpxAsync,
@@ -447,12 +548,19 @@ _KINDS: dict[str, type[Column]] = {
     "aiohttp session": Aiohttp,
 }
 
-#: Every column's name. A connector is always the application's own act, so there is none under ``meshlib run``.
-COLUMNS: tuple[str, ...] = (*_KINDS, "aiohttp connector", *(f"{name} run" for name in _KINDS))
+#: What is always the application's own act, so that there is none under ``meshlib run``.
+_ACTS: dict[str, type[Column]] = {
+    "aiohttp connector": AiohttpConnector,
+    "pyqwest": Pyqwest,
+    "pyqwest async": PyqwestAsync,
+}
+
+#: Every column's name.
+COLUMNS: tuple[str, ...] = (*_KINDS, *_ACTS, *(f"{name} run" for name in _KINDS))
 
 
 def column_of(name: str) -> Callable[[meshlib.Mesh, Options], Column]:
     """What makes a client of that column."""
     base = name.removesuffix(" run")
-    kind = AiohttpConnector if base == "aiohttp connector" else _KINDS[base]
+    kind = {**_KINDS, **_ACTS}[base]
     return lambda mesh, options: kind(mesh, options, run=name != base)

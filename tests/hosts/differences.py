@@ -13,6 +13,12 @@ from typing import Any
 __all__ = ["FAULTS", "RIGHT", "Fault", "faults_of"]
 
 _ONE_ATTEMPT = ("no retries", "a connector sees a connection and not a call: it makes one attempt")
+_GIVEN = (
+    "given",
+    "following redirects is a transport's part in pyqwest, and this one gives them to the caller",
+)
+_SILENT = ("silent", "a proxy is a transport of pyqwest's own, which meshlib never sees")
+_PYQWEST = ("pyqwest", "pyqwest async")
 _WAITS = ("waits", "requests has no timeout for a pool that blocks, and waits")
 
 RIGHT: dict[str, dict[str, tuple[str, str]]] = {
@@ -30,7 +36,10 @@ RIGHT: dict[str, dict[str, tuple[str, str]]] = {
         ("names its pool", "urllib3's errors begin with their pool, which is not pickled"),
     ),
     "test_no_free_connection_is_overloaded_and_nobodys_fault": {"requests": _WAITS},
+    "test_what_the_configuration_orders_is_a_response": dict.fromkeys(_PYQWEST, _GIVEN),
+    "test_the_hosts_own_redirects_are_calls_of_their_own": dict.fromkeys(_PYQWEST, _GIVEN),
     "test_a_proxy_wins": {
+        **dict.fromkeys(_PYQWEST, _SILENT),
         "urllib3": ("silent", "a proxy is a manager of urllib3's own, which meshlib never sees"),
         "aiohttp connector": ("silent", "a proxy that the session chose is not a connector's to speak of"),
     },

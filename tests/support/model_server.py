@@ -270,6 +270,6 @@ def _api_of(path: str) -> Any:
         return _OpenAI
     if path.partition("?")[0] == "/v1/messages":
         return _Anthropic
-    if path.startswith(("/v1/models/m:", "/v1beta/models/m:")):
+    if path.startswith(("/v1/models/", "/v1beta/models/")) and ":" in path:
         return _Gemini
     return None

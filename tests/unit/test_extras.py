@@ -28,6 +28,8 @@ NAMED = {
     "from meshlib_requests import *": "requests",
     "import meshlib_aiohttp": "aiohttp",
     "from meshlib_aiohttp import ClientSession": "aiohttp",
+    "import meshlib_pyqwest": "pyqwest",
+    "from meshlib_pyqwest import Transport": "pyqwest",
     "import meshlib_django; meshlib_django.Middleware": "django",
     "from meshlib_django import Middleware": "django",
     "import meshlib; meshlib.Config.from_file('mesh.yaml')": "yaml",

@@ -39,6 +39,7 @@ NAMES = {
     "opentelemetry.trace": "_TRACER_PROVIDER",
     "os": "_data",
     "pybreaker": "_create_new_state",
+    "pyqwest.testing._asgi": "_json",
     "re2": "_Regexp _re2 _regexp",
     "requests.models": "_cookies",
     "requests.structures": "_store",

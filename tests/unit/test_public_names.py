@@ -120,6 +120,7 @@ ADAPTERS = {
     "meshlib_asgi": {"Middleware"},
     "meshlib_django": {"Middleware"},
     "meshlib_flask": {"Meshlib", "State"},
+    "meshlib_pyqwest": {"SyncTransport", "Transport"},
     "meshlib_requests": OF_REQUESTS,
     "meshlib_wsgi": {"Middleware"},
 }
