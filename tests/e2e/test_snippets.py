@@ -278,6 +278,7 @@ def test_every_reason_not_to_run_a_command_is_of_one():
 # --- types --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.timeout(300)  # the types of openai, anthropic and google-genai are large, and are read once
 def test_type_checkers_accept_every_program(tmp_path):
     """Not strictly: a page shows no annotation for its own sake."""
     named = {}
