@@ -33,11 +33,9 @@ _SETTINGS = WireSettings(lambda _: ssl.create_default_context(), PoolSettings(ke
 
 
 class _Wire(BaseWire):
-    def call(self, request: Any) -> Any:
-        return self.own.execute_sync(request)
-
-    def within(self, seconds: float) -> Any:
-        return set_sync_timeout(seconds)
+    def call(self, request: Any, seconds: float | None) -> Any:
+        with nullcontext() if seconds is None else set_sync_timeout(seconds):
+            return self.own.execute_sync(request)
 
 
 class _AsyncWire(AsyncBaseWire):

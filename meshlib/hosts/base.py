@@ -6,7 +6,6 @@ own transport calls a URL as it is. docs/reference/hosts.md shows a whole one.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -108,12 +107,8 @@ class BaseWire:
         self.own = own
         self._endpoints = Endpoints(runtime, settings)
 
-    def call(self, request: Any) -> Any:
-        """The call by the library's own means."""
-        raise NotImplementedError
-
-    def within(self, seconds: float) -> AbstractContextManager[Any]:
-        """Bounds what ``call`` does inside; it raises TimeoutError then."""
+    def call(self, request: Any, seconds: float | None) -> Any:
+        """The library's request by its own means. Raises TimeoutError after ``seconds``; None: there is no bound but its own."""
         raise NotImplementedError
 
     def send(self, request: Asked, attempt: Send, bounds: Bounds) -> Any:
@@ -122,9 +117,7 @@ class BaseWire:
     def direct(self, request: Asked, call: Direct, bounds: Bounds) -> Any:
         _change(request, call)
         try:
-            seconds = bounds.left("read")
-            with nullcontext() if seconds is None else self.within(seconds):
-                return self.call(request.request)
+            return self.call(request.request, bounds.left("read"))
         except Exception as error:
             if _is_late(error, bounds):
                 raise ReadTimeout(str(error)) from error
@@ -146,7 +139,7 @@ class AsyncBaseWire:
         self._endpoints = AsyncEndpoints(runtime, settings)
 
     async def call(self, request: Any) -> Any:
-        """The call by the library's own means."""
+        """The library's request by its own means; cancelled when its time is over."""
         raise NotImplementedError
 
     async def send(self, request: Asked, attempt: Send, bounds: Bounds) -> Any:

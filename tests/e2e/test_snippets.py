@@ -81,6 +81,68 @@ USED = {
     """,
 }
 
+USED["docs/reference/hosts.md", 1] = """
+        import threading
+        from urllib.error import HTTPError, URLError
+        from urllib.request import Request
+
+        info = meshlib.call_info(response)
+        assert (info.via, info.cluster, len(info.attempts)) == ("mesh", "reviews", 1)
+        assert response.headers["content-type"] == "application/json"
+
+        # A body, read in pieces; given up, and the connection is kept or closed, but not in use.
+        with opener.open("http://reviews/x", data=b"abc") as answer:
+            assert answer.read(1) == b"{"
+            assert b'"body_length": 3' in answer.read()
+        opener.open("http://reviews/").close()
+
+        def active(mesh):
+            return sum(cluster.active for cluster in mesh.status().clusters.values())
+
+        assert active(meshlib.default()) == 0
+
+        # Directly, with what was done on the response.
+        address = info.endpoint
+        with opener.open(f"http://{address}/") as answer:
+            assert meshlib.call_info(answer).via == "direct"
+
+        # Failures are of both; the last answer comes after all attempts; a deadline bounds a direct call as well.
+        order = {"x-upstream-order": '{"status": 503}'}
+        config = {
+            "services": {
+                "gone": {"endpoints": ["127.0.0.1:1"]},
+                "bad": {"endpoints": [address], "retry": {"attempts": 3, "on": ["5xx"]}},
+            }
+        }
+        with meshlib.Mesh(config) as mesh:
+            own = urllib.request.build_opener(MeshHandler(mesh))
+            try:
+                own.open("http://gone/")
+            except URLError as error:
+                assert isinstance(error, meshlib.errors.ConnectFailed), error
+                assert meshlib.call_info(error).endpoint == "127.0.0.1:1"
+            else:
+                raise AssertionError("it was answered")
+            try:
+                own.open(Request("http://bad/", headers=order))
+            except HTTPError as error:
+                assert error.code == 503
+                assert [attempt.status for attempt in meshlib.call_info(error.fp).attempts] == [503] * 3
+                error.close()
+            else:
+                raise AssertionError("it was answered well")
+            held = Request(f"http://{address}/", headers={"x-upstream-order": '{"delay": 30}'})
+            try:
+                with meshlib.deadline(0.2):
+                    own.open(held)
+            except meshlib.DeadlineExceeded as error:
+                assert isinstance(error, TimeoutError)
+            else:
+                raise AssertionError("nothing bounded it")
+            assert active(mesh) == 0
+        assert threading.active_count() < 5
+    """
+
 #: Services that the pages call by name, of the file that the environment names.
 NAMES = ("reviews", "ratings", "orders", "stock")
 SHOWN = re.compile(r"10\.\d+\.\d+\.\d+:80\d\d|127\.0\.0\.1:80\d\d")
