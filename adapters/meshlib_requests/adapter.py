@@ -10,12 +10,11 @@ import requests
 from requests.adapters import DEFAULT_POOLBLOCK, DEFAULT_POOLSIZE, DEFAULT_RETRIES, HTTPAdapter
 from urllib3.exceptions import EmptyPoolError
 
-from meshlib.hosts.info import attach
 from meshlib.mesh import only_by_name, runtime_of
-from meshlib_requests.answers import HTTPResponse, Response
-from meshlib_requests.failures import failure_of, join
-from meshlib_requests.fronts import adopt, let_go, notice_proxy
+from meshlib_requests.errors import in_requests
+from meshlib_requests.pools import adopt, let_go, notice_proxy
 from meshlib_requests.reference import mesh_of, reference_to
+from meshlib_requests.responses import note
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -76,18 +75,11 @@ class MeshAdapter(HTTPAdapter):
     ) -> requests.Response:
         try:
             return super().send(request, stream, timeout, verify, cert, proxies)  # type: ignore[arg-type]
-        except EmptyPoolError as error:
-            # requests lets it through as it is, past those who catch what is requests'.
-            failure = failure_of(error)
-            if failure is None:
+        except (requests.RequestException, EmptyPoolError) as error:
+            raised = in_requests(error, request)
+            if raised is error:
                 raise
-            raise join(requests.ConnectionError(error, request=request), failure) from error
-        except requests.RequestException as error:
-            failure = failure_of(error)
-            if failure is None:
-                raise
-            both = join(error, failure)
-            raise both from both.__cause__
+            raise raised from raised.__cause__
 
     def get_connection_with_tls_context(
         self,
@@ -108,8 +100,7 @@ class MeshAdapter(HTTPAdapter):
         if proxies or self._tells_pools_apart():
             found = super().get_connection_with_tls_context(request, verify, proxies, cert)  # type: ignore[arg-type]
             if found.proxy is not None and not self._noticed:
-                parts = urlsplit(request.url or "")
-                self._noticed = notice_proxy(self._runtime(), parts.scheme, parts.hostname or "", parts.port)
+                self._noticed = notice_proxy(self._runtime(), request.url or "")
             return found
         key = (_origin(request.url or ""), verify, tuple(cert) if isinstance(cert, list) else cert)
         pools = self._pools
@@ -127,11 +118,7 @@ class MeshAdapter(HTTPAdapter):
 
     def build_response(self, req: PreparedRequest, resp: Any) -> requests.Response:
         response = super().build_response(req, resp)
-        info = getattr(resp, "_meshlib_info", None)
-        if info is not None:
-            attach(response, info)
-            if type(response) is requests.Response and isinstance(resp, HTTPResponse):
-                response.__class__ = Response
+        note(response, resp)
         return response
 
     def close(self) -> None:

@@ -7,8 +7,8 @@ from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from meshlib.hosts.asking import retry_of
 from meshlib.model.call import CallOptions
-from meshlib.transports.request import retry_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

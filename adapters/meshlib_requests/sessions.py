@@ -14,9 +14,9 @@ from requests.structures import CaseInsensitiveDict
 
 from meshlib.mesh import only_by_name
 from meshlib_requests.adapter import MeshAdapter
-from meshlib_requests.environment import netrc_auth, proxies_for
-from meshlib_requests.prepare import Lines, prepare
 from meshlib_requests.reference import mesh_of, reference_to
+from meshlib_requests.shortcuts.environment import netrc_auth, proxies_for
+from meshlib_requests.shortcuts.prepare import Lines, prepare
 
 if TYPE_CHECKING:
     from meshlib.mesh import Mesh
@@ -34,6 +34,9 @@ class Session(requests.Session):
         mesh: Whose rules hold; without it ``meshlib.default()``.
     """
 
+    #: Whether what requests does at each call, and need not, is left out (``meshlib_requests.shortcuts``).
+    shortcuts = True
+
     def __init__(self, *positional: Never, mesh: Mesh | None = None) -> None:
         only_by_name(self, *positional)
         self._mesh = mesh
@@ -44,6 +47,8 @@ class Session(requests.Session):
 
     def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
         """As requests'; what neither session nor request says is not merged."""
+        if not self.shortcuts:
+            return super().prepare_request(request)
         auth = request.auth
         if self.trust_env and not auth and not self.auth:
             auth = netrc_auth(request.url)
@@ -85,6 +90,8 @@ class Session(requests.Session):
         cert: Any,
     ) -> dict[str, Any]:
         """As requests'; the environment is read again only when it changed."""
+        if not self.shortcuts:
+            return super().merge_environment_settings(url, proxies, stream, verify, cert)
         if self.trust_env:
             found = proxies_for(url, proxies.get("no_proxy") if proxies is not None else None)
             if proxies is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import urllib3 as _urllib3
 
 from meshlib.mesh import only_by_name, runtime_of
-from meshlib_requests.fronts import adopt, let_go
+from meshlib_requests.pools import adopt, let_go
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

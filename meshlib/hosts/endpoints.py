@@ -142,7 +142,13 @@ class _Endpoints(Generic[P]):
 
 
 class Endpoints(_Endpoints[EndpointPool[Any]]):
-    """For blocking callers, of one process. Thread-safe."""
+    """For blocking callers, of one process. Thread-safe. ``dial`` makes the connections."""
+
+    def __init__(
+        self, runtime: Runtime, settings: WireSettings, dial: Callable[[Place, Bounds], Any] = connect
+    ) -> None:
+        super().__init__(runtime, settings)
+        self._dial = dial
 
     def open(self, request: Outgoing, attempt: Send, name: str, bounds: Bounds) -> Any:
         """One attempt up to its response's head, as :class:`meshlib.wire.connection.Incoming`. Raises what the wire and the
@@ -171,7 +177,7 @@ class Endpoints(_Endpoints[EndpointPool[Any]]):
     def _open(self, place: Place, limits: Any, settings: PoolSettings, **options: Any) -> EndpointPool[Any]:
         runtime = self._runtime
         return EndpointPool(
-            partial(connect, place), limits, settings, runtime.clock, worker=runtime.worker, **options
+            partial(self._dial, place), limits, settings, runtime.clock, worker=runtime.worker, **options
         )
 
 

@@ -61,12 +61,21 @@ class Caller(Generic[Q, R]):
 
     def call(self, request: Q) -> R:
         """One call. Raises the library's errors, each of which is meshlib's too where meshlib had a part in it."""
-        runtime, host = self._runtime(), self._host
+        runtime = self._runtime()
+        return self.finish(request, runtime, self.begin(request, runtime))
+
+    def begin(self, request: Q, runtime: Runtime) -> Exchange:
+        """The exchange of one call, for a library that orders calls by what became of the last one; it is to be finished."""
+        host = self._host
+        read = partial(host.read, request, runtime.clock, self._retry)
+        return Exchange(runtime, host.place(request), read, plain=self._path.intercepted())
+
+    def finish(self, request: Q, runtime: Runtime, exchange: Exchange) -> R:
+        """Make the call that was begun. Raises as ``call``."""
+        host = self._host
         wire, errors = self.wire(runtime), host.errors
         clock = runtime.clock
         now = clock.now
-        read = partial(host.read, request, clock, self._retry)
-        exchange = Exchange(runtime, host.place(request), read, plain=self._path.intercepted())
         bounds: Bounds | None = None
         step = exchange.start(now())
         try:

@@ -38,4 +38,4 @@ def patch(urllib3: ModuleType) -> None:
 
 def _adopt(manager: Any) -> None:
     if runtime() is not OFF:
-        import_module("meshlib_requests.fronts").adopt(manager, runtime)
+        import_module("meshlib_requests.pools").adopt(manager, runtime)

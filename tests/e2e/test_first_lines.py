@@ -295,8 +295,7 @@ def test_no_connection_in_time_is_requests_own_error_too(upstream: UpstreamFacto
 # --- limits of http.client ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [98, 99, 100, 101])
-@pytest.mark.parametrize("most", [None, 1000])
+@pytest.mark.parametrize(("most", "count"), [(None, 98), (None, 99), (None, 101), (1000, 101), (1000, 999)])
 def test_as_many_header_lines_as_http_client_reads(
     monkeypatch: pytest.MonkeyPatch, count: int, most: int | None
 ) -> None:

@@ -66,46 +66,8 @@ class Fault:
 
 _HTTPX = ("httpx", "httpx async", "httpx2", "httpx2 async")
 
-_OLD = ("requests", "urllib3")
-
 FAULTS: Mapping[str, tuple[Fault, ...]] = {
-    "test_an_answer_after_the_last_attempt_says_so_where_that_is_ordered": (
-        Fault("its calls are not the engine's yet", _OLD, ("503, tell",)),
-    ),
-    "test_a_failure_that_is_told_as_a_response_says_so_too": (
-        Fault("its calls are not the engine's yet", _OLD),
-    ),
-    "test_a_proxy_wins": (Fault("nobody says so under meshlib run", (*_HTTPX, "requests"), run=True),),
-    "test_a_small_answer_that_is_not_wanted_keeps_its_connection": (
-        Fault(
-            "the connection is closed without a look at what is left of the answer",
-            ("requests", "urllib3"),
-        ),
-    ),
-    "test_an_idle_connection_ends_by_itself": (
-        Fault("only the next call looks at idle connections", ("requests", "urllib3")),
-    ),
-    "test_a_failure_is_an_exception_of_both": (
-        Fault(
-            "bytes that are no HTTP count as a broken connection",
-            ("requests", "urllib3"),
-            ("garbage",),
-        ),
-        Fault("the error of a full cluster is not requests'", ("requests",), ("overloaded",), run=True),
-    ),
-    "test_a_failure_can_be_pickled_and_copied": (
-        Fault("the error of a full cluster is not requests'", ("requests",), ("overloaded",), run=True),
-    ),
-    "test_a_failure_is_a_response_where_that_is_ordered": (
-        Fault(
-            "what breaks the protocol is a 503, where a sidecar gives 502",
-            ("requests", "urllib3"),
-            ("garbage",),
-        ),
-    ),
-    "test_a_deadline_bounds_a_body_that_drips": (
-        Fault("the time is checked between reads that urllib3 makes as long as it likes", ("requests",)),
-    ),
+    "test_a_proxy_wins": (Fault("nobody says so under meshlib run", _HTTPX, run=True),),
 }
 
 

@@ -27,7 +27,8 @@ NAMES = {
     "aiohttp.multipart": "_parts",
     "aiohttp.payload": "_value",
     "aiohttp.streams": "_protocol",
-    "http.client": "_MAXHEADERS _output",
+    "email.message": "_headers",
+    "http.client": "_MAXHEADERS",
     "httpcore._async.connection_pool": _POOL,
     "httpcore._sync.connection_pool": _POOL,
     "httpcore2._async.connection_pool": _POOL,
@@ -45,9 +46,10 @@ NAMES = {
     "requests.structures": "_store",
     "subprocess": "_execute_child",
     "sys": "_getframe",
-    "urllib3.connection": "_new_conn",
-    "urllib3.connectionpool": "_make_request _new_conn _put_conn",
-    "urllib3.response": "_connection _original_response",
+    "urllib3.connection": "_get_default_user_agent _match_hostname",
+    "urllib3.connectionpool": "_make_request",
+    "urllib3.response": "_connection _fp _original_response",
+    "urllib3.util.timeout": "_connect _read",
 }
 #: Read with `getattr` where the object may be of another library's, and set by ours under a name that cannot be another's.
 OURS = re.compile(r"_meshlib_|_mesh_runtime$")

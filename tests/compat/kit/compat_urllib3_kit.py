@@ -10,7 +10,7 @@ from compat_kit import ALIASES, COUNTS, MODE, configure, count, mesh_for
 from urllib3.exceptions import HTTPError
 
 from meshlib.mesh import default
-from meshlib_requests import fronts
+from meshlib_requests import pools
 
 __all__ = ["count_calls", "patch", "runtime_for", "told"]
 
@@ -24,7 +24,7 @@ def runtime_for(pool: Any) -> Any:
 
 def count_calls() -> None:
     """Count each call that comes to a pool of ours, by what became of it."""
-    carry = fronts.Front._carry
+    carry = pools.MeshPool._carry
 
     def counted(self: Any, *args: Any, **options: Any) -> Any:
         try:
@@ -35,13 +35,13 @@ def count_calls() -> None:
         count(response)
         return response
 
-    fronts.Front._carry = counted  # type: ignore[method-assign]
+    pools.MeshPool._carry = counted  # type: ignore[method-assign]
 
 
 def told(pool: Any) -> Any:
     """A pool that was made; with ``…-mesh`` it has the mesh of its host from here on."""
     COUNTS["pools"] += 1
-    if MODE.endswith("-mesh") and isinstance(pool, fronts.Front):
+    if MODE.endswith("-mesh") and isinstance(pool, pools.MeshPool):
         pool.runtime = runtime_for(pool)
     return pool
 

@@ -15,28 +15,28 @@ from compat_kit import MODE
 from compat_urllib3_kit import count_calls
 
 from meshlib.mesh import default
-from meshlib_requests import fronts
+from meshlib_requests import pools
 
 
 def put_pools() -> None:
-    for front, own in (
-        (fronts.HTTPConnectionPool, urllib3.HTTPConnectionPool),
-        (fronts.HTTPSConnectionPool, urllib3.HTTPSConnectionPool),
+    for ours, own in (
+        (pools.HTTPConnectionPool, urllib3.HTTPConnectionPool),
+        (pools.HTTPSConnectionPool, urllib3.HTTPSConnectionPool),
     ):
-        cls = pool_of(front, own)
+        cls = pool_of(ours, own)
         for module in (urllib3, urllib3.connectionpool, urllib3.poolmanager):
             setattr(module, own.__name__, cls)
         urllib3.poolmanager.pool_classes_by_scheme[cls.scheme] = cls
 
 
-def pool_of(front: Any, own: Any) -> Any:
-    """``front`` with the signature of ``own``."""
+def pool_of(ours: Any, own: Any) -> Any:
+    """``ours`` with the signature of ``own``."""
 
     def init(self: Any, host: str, port: int | None = None, *args: Any, **options: Any) -> None:
         own.__init__(self, host, port, *args, **options)
         self.prepare(lambda: default()._runtime(), options)
 
-    return type(own.__name__, (front,), {"__init__": init, "__module__": own.__module__})
+    return type(own.__name__, (ours,), {"__init__": init, "__module__": own.__module__})
 
 
 if MODE != "plain":

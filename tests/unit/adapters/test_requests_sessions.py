@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from requests.cookies import cookiejar_from_dict
 
 import meshlib_requests
-from meshlib_requests import environment
+from meshlib_requests.shortcuts import environment
 
 SESSIONS: list[dict[str, Any]] = [
     {},
