@@ -1,12 +1,16 @@
-"""ConnectRPC's clients over pyqwest transports of ours, against ConnectRPC's own server, by its three protocols over HTTP/1.1."""
+"""ConnectRPC's clients over pyqwest transports of ours: against its own server by Connect's protocol and gRPC-Web, and by gRPC's
+against grpcio's.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import grpc
 import pyqwest
 import pytest
 from connectrpc.client import ConnectClient, ConnectClientSync
@@ -20,6 +24,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 import meshlib
 import meshlib_pyqwest
+from meshlib.testing import ControlPlane, build
 from tests.support.asgi_server import AsgiServer
 
 
@@ -228,3 +233,58 @@ async def test_a_cancelled_stream_gives_all_back(
         await task
     assert active(mesh) == 0
     await transport.aclose()
+
+
+# --- gRPC's protocol ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def grpc_stocks() -> Iterator[list[str]]:
+    """Two servers by grpcio, and their addresses."""
+    servers, addresses = [], []
+    for name in ("a", "b"):
+        handlers = {
+            "Who": grpc.unary_unary_rpc_method_handler(
+                lambda request, _, name=name: StringValue(value=f"{name}: {request.value}"),
+                StringValue.FromString,
+                StringValue.SerializeToString,
+            ),
+            "Watch": grpc.unary_stream_rpc_method_handler(
+                lambda request, _: iter([StringValue(value="first"), StringValue(value=request.value)]),
+                StringValue.FromString,
+                StringValue.SerializeToString,
+            ),
+            "Fail": grpc.unary_unary_rpc_method_handler(
+                lambda _, context: context.abort(grpc.StatusCode.FAILED_PRECONDITION, "not now"),
+                StringValue.FromString,
+                StringValue.SerializeToString,
+            ),
+        }
+        server = grpc.server(ThreadPoolExecutor(4))
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("shop.Stock", handlers),))
+        addresses.append(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
+        server.start()
+        servers.append(server)
+    yield addresses
+    for server in servers:
+        server.stop(None).wait(10)
+
+
+def test_grpc_is_spoken_to_a_cluster_of_http2(
+    grpc_stocks: list[str], meshlib_control_plane: ControlPlane
+) -> None:
+    """A control plane says that the cluster speaks HTTP/2; the status of a call comes in the trailers."""
+    routes = build.route_config("stock", build.virtual_host("all", build.route(cluster="stock")))
+    meshlib_control_plane.set(
+        build.api_listener("stock", routes), build.cluster("stock", grpc_stocks, http2_protocol_options={})
+    )
+    with meshlib.Mesh({"xds": {"server": meshlib_control_plane.address}}) as mesh:
+        words = {"codec": google_protobuf_binary_codec(), "protocol": ProtocolType.GRPC}
+        client = blocking(mesh, words)
+        assert Counter(who(client) for _ in range(4)) == {"a: hello": 2, "b: hello": 2}
+        messages = client.execute_server_stream(request=StringValue(value="last" * 50_000), method=WATCH)
+        assert [len(message.value) for message in messages] == [5, 200_000]
+        with pytest.raises(ConnectError, match="not now") as caught:
+            client.execute_unary(request=StringValue(), method=method("Fail", StreamType.UNARY))
+        assert caught.value.code is Code.FAILED_PRECONDITION
+        assert active(mesh) == 0

@@ -368,6 +368,17 @@ def test_retries_do_not_multiply_where_that_is_ordered(
     assert asked(servers) == (2 if word == "tell" else 2 * (1 + kind.retried))
 
 
+def test_nor_where_theirs_are_switched_off(
+    llm: Open, kind: type[Kind], servers: tuple[ModelServer, ModelServer]
+) -> None:
+    for server in servers:
+        server.fail(503, retry_after_ms="1")
+    client = llm({"retry": RETRY}, {"max_retries": 0} if kind.retried else {})
+    with pytest.raises(kind.failed):
+        client.ask()
+    assert asked(servers) == 2
+
+
 def test_what_the_mesh_does_not_try_again_is_theirs_to_try(
     llm: Open, kind: type[Kind], servers: tuple[ModelServer, ModelServer]
 ) -> None:
