@@ -284,7 +284,7 @@ def _before_fork() -> None:
     if greenlets.only_executes():
         return
     _held = _lock.get().acquire(timeout=1.0)
-    for door in _doors.values():
+    for door in list(_doors.values()):  # also where the lock was not to be had
         if door.pid == os.getpid():
             door.stop()
 
@@ -294,7 +294,8 @@ def _after_fork_in_parent() -> None:
     if _held:
         _held = False
         _lock.get().release()
-    if any(door.stopped for door in _doors.values()):
+    # Another thread may have the lock by now, and open a door or close one.
+    if any(door.stopped for door in list(_doors.values())):
         greenlets.after_fork(_start_again)
 
 

@@ -5,8 +5,9 @@ Semantic conventions v1.44.0, ``http-metrics.md``: the histogram, its unit and i
 
 from __future__ import annotations
 
-import weakref
 from typing import TYPE_CHECKING, Any
+
+from meshlib.runtime.known import Known
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -20,8 +21,8 @@ __all__ = ["BUCKETS", "Instruments"]
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 
 #: Everything of this process whose sources the gauge shows. An instrument is made once a process and cannot be taken
-#: back, so that it must not keep a mesh alive. Adding to it and copying it are atomic.
-_watched: weakref.WeakSet[Instruments] = weakref.WeakSet()
+#: back, so that it must not keep a mesh alive.
+_watched: Known[Instruments] = Known()
 
 
 class Instruments:
@@ -89,7 +90,7 @@ def _ready(_options: object) -> list[Any]:
     from opentelemetry.metrics import Observation
 
     found: dict[tuple[str, str], int] = {}
-    for instruments in list(_watched):
+    for instruments in _watched:
         for source in instruments.sources():
             key = (source.name, source.server)
             found[key] = min(found.get(key, 1), int(source.state == "ready"))

@@ -23,11 +23,11 @@ import atexit
 import logging
 import os
 import threading
-import weakref
 from os import getpid
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from meshlib.runtime import greenlets, uwsgi
+from meshlib.runtime.known import Known
 from meshlib.runtime.worker import Worker
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Resident(Protocol):
 R = TypeVar("R", bound=Resident)
 T = TypeVar("T")
 
-_holders: weakref.WeakSet[PerProcess[Resident]] = weakref.WeakSet()
+_holders: Known[PerProcess[Resident]] = Known()
 _settlers: list[Callable[[], None]] = []
 #: State of a parent: kept, so that no finalizer of it runs in a child.
 _inherited: list[object] = []
@@ -310,7 +310,7 @@ def _guarded(step: Callable[[], object]) -> None:
 
 
 def _every(step: Callable[[PerProcess[Resident]], None]) -> None:
-    for holder in list(_holders):
+    for holder in _holders:
         _guarded(lambda holder=holder: step(holder))  # type: ignore[misc]
 
 

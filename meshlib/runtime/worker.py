@@ -20,12 +20,12 @@ import heapq
 import itertools
 import logging
 import threading
-import weakref
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from meshlib.runtime import threads
+from meshlib.runtime.known import Known
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,7 +87,7 @@ class Worker:
         self._order = itertools.count()
         self._stopping = False
         self._thread: threading.Thread | None = None
-        self._followers: weakref.WeakSet[Follower] = weakref.WeakSet()
+        self._followers: Known[Follower] = Known()
         self._resting = threading.Event()  # nothing is due, for all that the thread knows
 
     @property
@@ -127,7 +127,7 @@ class Worker:
         self._ring()
         ended = thread is None or thread is threading.current_thread() or threads.join(thread, timeout)
         if not for_now:
-            for follower in list(self._followers):
+            for follower in self._followers:
                 self._guarded(follower.worker_stopped)
         return ended
 
@@ -219,7 +219,8 @@ class Worker:
             elif wait <= 0:
                 heapq.heappop(timers)
                 command, timer.command = timer.command, None
-                return command, None
+                if command is not None:  # else it was cancelled between two lines
+                    return command, None
             else:
                 return (self._posted.popleft(), None) if self._posted else (None, wait)
         return (self._posted.popleft(), None) if self._posted else (None, None)

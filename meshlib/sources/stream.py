@@ -202,7 +202,7 @@ class _Streams:
     """Those of one process: ``live`` have a channel or are about to; ``lately``: since grpc was last waited for."""
 
     def __init__(self) -> None:
-        self.live: set[GrpcStream] = set()  # adding and discarding are atomic
+        self.live: set[GrpcStream] = set()  # adding, discarding and copying are atomic
         self.lately = False
 
 
@@ -213,7 +213,7 @@ def _settle() -> None:
     """Before a fork: all meshes are paused, so that whatever still lives is on its way to its end."""
     mine = _streams.get()
     until = time.monotonic() + _SETTLE
-    for stream in tuple(mine.live):
+    for stream in list(mine.live):
         stream.cancel(max(0.0, until - time.monotonic()))
     if mine.lately:
         mine.lately = bool(mine.live)

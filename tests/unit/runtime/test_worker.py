@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import heapq
 import logging
 import threading
 
@@ -43,6 +44,26 @@ class TestOrder:
         worker.post(lambda: worker.post(lambda: ran.append("inner")))
         worker.run_due()
         assert ran == ["inner"]
+
+    def test_a_timer_that_another_thread_cancels_as_it_falls_due_holds_up_nobody(
+        self, worker, clock, monkeypatch
+    ):
+        """Between the look at the timer and the moment that its command is taken."""
+        ran, pop = [], heapq.heappop
+
+        def cancelled(timers):
+            timer = pop(timers)
+            if timer is late:
+                late.cancel()
+            return timer
+
+        monkeypatch.setattr(heapq, "heappop", cancelled)
+        late = worker.later(1.0, lambda: ran.append("cancelled"))
+        worker.later(2.0, lambda: ran.append("the next"))
+        clock.advance(1.0)
+        worker.post(lambda: ran.append("posted"))
+        assert worker.run_due() == pytest.approx(1.0)
+        assert ran == ["posted"]
 
     def test_timers_run_when_they_are_due_and_in_order(self, worker, clock):
         ran = []
