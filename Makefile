@@ -89,7 +89,7 @@ corpus: $(VENV)/.stamp-dev ## other projects' Envoy files, to meshlib and a real
 	@$(PYTEST) tests/corpus -o faulthandler_timeout=0 $(PYTEST_ARGS)
 
 .PHONY: fuzz
-fuzz: $(VENV)/.stamp-dev ## INPUTS hostile answers and requests to the HTTP/1.1 connection, chosen by atheris where it can be installed
+fuzz: $(VENV)/.stamp-dev ## INPUTS hostile answers and requests to the HTTP/1.1 and HTTP/2 connections, chosen by atheris where it can be installed
 	@$(PY) -m tests.fuzz.run --inputs $(INPUTS)
 
 .PHONY: drift

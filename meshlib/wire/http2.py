@@ -135,7 +135,6 @@ class Http2:
         self._ends = False  # the header block that is being read does so with the response
         self._noise = 0
         self._highest = -1
-        self._last = LAST_NUMBER
         self._said = ""  # what the peer said with its GOAWAY
         self._given_up: deque[int] = deque(maxlen=_MOST_GIVEN_UP)
         self._touched: list[Http2Stream] = []
@@ -397,11 +396,10 @@ class Http2:
     def _on_goaway(self, frame: bytes, _flags: int, _number: int) -> None:
         self._count_noise()
         last, code = struct.unpack_from(">LL", frame, 9)
-        self._last = min(self._last, last & LAST_NUMBER)
         self.draining = True
         debug = frame[17:117].decode("ascii", "backslashreplace")
         self._said = f" after GOAWAY: {name_of(code)}{debug and f' ({debug})'}"
-        for number in [number for number in self.streams if number > self._last]:
+        for number in [number for number in self.streams if number > last & LAST_NUMBER]:
             stream = self.streams.pop(number)
             self._end(stream, StreamRefused, f"the peer did not look at the request{self._said}")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from importlib import import_module
 
 import atheris
 
 with atheris.instrument_imports(include=["meshlib.wire"]):
-    from tests.fuzz.http1 import one_input
+    target = import_module(f"tests.fuzz.{os.environ['MESHLIB_TEST_FUZZ']}")
 
-atheris.Setup(sys.argv, one_input)
+atheris.Setup(sys.argv, target.one_input)
 atheris.Fuzz()

@@ -1,6 +1,6 @@
-"""Puts random inputs to the HTTP/1.1 connection (``http1.py`` beside this says what must hold).
+"""Puts random inputs to the HTTP/1.1 and the HTTP/2 connection (``http1.py`` and ``http2.py`` beside this say what must hold).
 
-    python -m tests.fuzz.run [--inputs N] [--seed S]
+    python -m tests.fuzz.run [--inputs N] [--seed S] [--of http1|http2]
 
 Atheris chooses the inputs, by what code they reach, where it can be installed: it gets ``build/fuzz``, an environment of its
 own, which is made once and kept. Elsewhere they are mutated at random from the same seeds, in this interpreter.
@@ -16,12 +16,14 @@ import subprocess
 import sys
 import time
 import venv
+from importlib import import_module
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = PROJECT / "build" / "fuzz"
-CORPUS = ENVIRONMENT / "corpus"
-WANTED = ("atheris==3.0.0", "h11==0.16.0", "httptools==0.9.0")
+WANTED = ("atheris==3.0.0", "h11==0.16.0", "httptools==0.9.0", "h2==4.4.1")
+#: What is tried, and how many of the inputs each gets: one to HTTP/2 takes five times as long.
+OF = {"http1": 1.0, "http2": 0.2}
 LONGEST = 2048
 #: MiB that a run may need in all.
 MOST_MEMORY = 1024
@@ -35,14 +37,20 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--random", action="store_true", help="without atheris")
+    parser.add_argument("--of", choices=OF, action="append", help="all where none is named")
     options = parser.parse_args()
+    return max(run(of, options) for of in options.of or OF)
+
+
+def run(of: str, options: argparse.Namespace) -> int:
+    inputs = int(options.inputs * OF[of])
     python = None if options.random else interpreter()
     if python is None:
         why = "as asked for" if options.random else f"{WANTED[0]} cannot be installed for this interpreter"
-        print(f"fuzz: at random ({why}), {options.inputs} inputs", flush=True)
-        return at_random(options.inputs, options.seed)
-    print(f"fuzz: by {WANTED[0]}, {options.inputs} inputs", flush=True)
-    return by_atheris(python, options.inputs, options.seed)
+        print(f"fuzz: {of} at random ({why}), {inputs} inputs", flush=True)
+        return at_random(of, inputs, options.seed)
+    print(f"fuzz: {of} by {WANTED[0]}, {inputs} inputs", flush=True)
+    return by_atheris(of, python, inputs, options.seed)
 
 
 def interpreter() -> Path | None:
@@ -58,14 +66,14 @@ def interpreter() -> Path | None:
     return python
 
 
-def by_atheris(python: Path, inputs: int, seed: int) -> int:
-    from tests.fuzz.http1 import WORDS, seeds
-
-    CORPUS.mkdir(exist_ok=True)
-    for number, data in enumerate(seeds()):
-        (CORPUS / f"seed-{number}").write_bytes(data)
-    words = ENVIRONMENT / "words"
-    words.write_text("".join(f'"{escaped(word)}"\n' for word in WORDS))
+def by_atheris(of: str, python: Path, inputs: int, seed: int) -> int:
+    target = import_module(f"tests.fuzz.{of}")
+    corpus = ENVIRONMENT / f"corpus-{of}"
+    corpus.mkdir(exist_ok=True)
+    for number, data in enumerate(target.seeds()):
+        (corpus / f"seed-{number}").write_bytes(data)
+    words = ENVIRONMENT / f"words-{of}"
+    words.write_text("".join(f'"{escaped(word)}"\n' for word in target.WORDS))
     settings = {
         "runs": inputs, "seed": seed, "max_len": LONGEST, "dict": words, "rss_limit_mb": MOST_MEMORY, "timeout": 10,
         "print_final_stats": 1, "artifact_prefix": f"{ENVIRONMENT}/",
@@ -75,31 +83,29 @@ def by_atheris(python: Path, inputs: int, seed: int) -> int:
         "-m",
         "tests.fuzz.guided",
         *(f"-{name}={value}" for name, value in settings.items()),
-        CORPUS,
+        corpus,
     ]
-    return subprocess.run(
-        command, check=False, cwd=PROJECT, env={**os.environ, "PYTHONPATH": str(PROJECT)}
-    ).returncode
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "MESHLIB_TEST_FUZZ": of}
+    return subprocess.run(command, check=False, cwd=PROJECT, env=environment).returncode
 
 
 def escaped(word: bytes) -> str:
     return "".join(rf"\x{code:02x}" for code in word)
 
 
-def at_random(inputs: int, seed: int) -> int:
-    from tests.fuzz.http1 import WORDS, one_input, seeds
-
-    chance, found = random.Random(seed), seeds()
+def at_random(of: str, inputs: int, seed: int) -> int:
+    target = import_module(f"tests.fuzz.{of}")
+    chance, found = random.Random(seed), target.seeds()
     begun = time.monotonic()
     for number in range(inputs):
-        data = mutated(chance, found, WORDS)
+        data = mutated(chance, found, target.WORDS)
         try:
-            one_input(data)
+            target.one_input(data)
         except Exception:
             (PROJECT / "build").mkdir(exist_ok=True)
             failed = PROJECT / "build" / "fuzz-failed"
             failed.write_bytes(data)
-            print(f"fuzz: input {number} fails: python -m tests.fuzz.http1 {failed}", flush=True)
+            print(f"fuzz: input {number} fails: python -m tests.fuzz.{of} {failed}", flush=True)
             raise
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (
         1 << 20 if sys.platform == "darwin" else 1 << 10

@@ -166,6 +166,19 @@ def _into(response) -> list[bytes]:
     return parts
 
 
+@pytest.mark.parametrize("read", [next, lambda response: response.readinto(bytearray(5))])
+def test_the_exchange_is_over_with_the_last_byte_of_the_body(read, pair, pool):
+    connection, far = pair
+    later = pool.submit(connection.send, request(), bounds())
+    number = far.hear("head")[1]
+    far.say(far.head(number) + far.data(number, b"whole", end=True))
+    response = later.result(20)
+    ended = []
+    response.on_end = lambda: ended.append(1)
+    read(response)
+    assert ended == [1]
+
+
 def test_a_trace_is_told_of_each_step(pair, pool):
     connection, far = pair
     told = []
@@ -577,6 +590,26 @@ def test_an_early_answer_is_seen_though_the_windows_stay_open(pair, pool):
     assert works(connection, far, pool)
 
 
+def test_an_answer_that_is_whole_ends_an_upload_that_would_never_end(pair, pool):
+    connection, far = pair
+    far.say(far.settings(initial_window_size=2**30), far.window(0, 2**30))
+    asked = threading.Event()
+
+    def body():
+        yield b"first"
+        asked.wait(20)
+        while True:
+            yield b"more"
+
+    later = pool.submit(call, connection, method=b"POST", body=body())
+    number = far.hear("head")[1]
+    far.answer(number)
+    asked.set()
+    assert later.result(20) == (200, b"fine")
+    assert far.hear("reset") == ("reset", number, "NO_ERROR")
+    assert works(connection, far, pool)
+
+
 def test_a_server_that_answers_first_and_reads_on_gets_all(pair, pool):
     connection, far = pair
     later = pool.submit(
@@ -709,6 +742,26 @@ def test_two_uploads_and_two_downloads_do_not_block_each_other(pair, pool):
     assert [later.result(20) for later in up] == [(200, b"fine")] * 2
     far.say(*[far.data(number, b"", end=True) for number in numbers])
     assert [len(response.read()) for response in responses] == [60 * 16_384] * 2
+
+
+def test_who_waits_to_write_reads_where_nobody_else_does(pair, pool):
+    """The peer writes more than the system holds before it reads a byte."""
+    connection, far = pair
+    far.say(far.settings(initial_window_size=2**30), far.window(0, 2**30))
+    later = pool.submit(connection.send, request(), bounds())
+    number = far.hear("head")[1]
+    far.say(far.head(number))
+    response = later.result(20)
+    uploading = pool.submit(call, connection, method=b"POST", body=bytes(4_000_000))
+    while connection._writer is None:
+        os.sched_yield()
+    far.say(*[far.data(number, bytes(16_384))] * 60)
+    while (said := far.hear("data"))[-1] != "end":
+        pass
+    far.answer(said[1])
+    assert uploading.result(20) == (200, b"fine")
+    far.say(far.data(number, b"", end=True))
+    assert len(response.read()) == 60 * 16_384
 
 
 def test_a_write_that_fails_says_whether_anything_left(pair, pool):

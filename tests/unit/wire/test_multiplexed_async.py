@@ -435,6 +435,31 @@ async def test_a_peer_that_takes_nothing_is_bounded_and_what_was_begun_goes_out_
         assert await works(connection, far)
 
 
+@KINDS
+@pytest.mark.parametrize("ends", ["time", "cancelled"])
+async def test_who_waits_for_room_hands_that_on(kind, ends):
+    async with connected(kind) as (connection, far):
+        await far.say(far.peer.settings(initial_window_size=2**30), far.peer.window(0, 2**30))
+        while connection.free() and connection.streams != 1024:
+            await turns()
+        within = bounds(write=0.05 if ends == "time" else 20.0)
+        first = asyncio.create_task(connection.send(request(method=b"POST", body=bytes(8_000_000)), within))
+        while not connection.stream.full:
+            await turns()
+        second = asyncio.create_task(call(connection, method=b"POST", body=b"small"))
+        while len(connection._writers) + (connection._writer is not None) < 2:
+            await turns()
+        if ends == "cancelled":
+            first.cancel()
+        with pytest.raises(WriteTimeout if ends == "time" else asyncio.CancelledError):
+            await first
+        while (said := await far.hear("data"))[1] != 3:
+            pass
+        assert said == ("data", 3, b"small", "end")
+        await far.answer(3)
+        assert await second == (200, b"fine")
+
+
 async def test_a_write_that_fails_says_whether_anything_left():
     async with connected() as (connection, far):
         assert await works(connection, far)
