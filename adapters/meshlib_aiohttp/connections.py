@@ -16,7 +16,7 @@ import aiohttp
 from aiohttp.connector import Connection
 from aiohttp.streams import StreamReader
 
-from meshlib.runtime.signal import later
+from meshlib.hosts.runtime import later
 
 if TYPE_CHECKING:
     from collections.abc import Callable

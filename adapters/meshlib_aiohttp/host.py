@@ -11,8 +11,8 @@ from meshlib.errors import DeadlineExceeded
 from meshlib.hosts.asking import PATIENCE, ask
 from meshlib.hosts.info import attach
 from meshlib.hosts.protocol import Arrived
+from meshlib.hosts.runtime import later
 from meshlib.model.headers import Headers
-from meshlib.runtime.signal import later
 from meshlib_aiohttp.connections import AcquiredConnection
 from meshlib_aiohttp.errors import AiohttpErrors
 from meshlib_aiohttp.messages import edit, head_of, is_replayable, place_of, reply_of

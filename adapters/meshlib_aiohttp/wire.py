@@ -12,9 +12,8 @@ from aiohttp.client_exceptions import UnixClientConnectorError
 from yarl import URL
 
 from meshlib.errors import Overloaded
+from meshlib.hosts.runtime import bound, context_for
 from meshlib.pools import AsyncEndpointPool, Pools, PoolSettings
-from meshlib.runtime.signal import bound
-from meshlib.runtime.tls import context_for
 from meshlib_aiohttp.connections import AcquiredConnection, PooledConnection
 from meshlib_aiohttp.messages import apply, attempt_of
 

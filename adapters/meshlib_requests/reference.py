@@ -7,8 +7,8 @@ import uuid
 import weakref
 from typing import TYPE_CHECKING
 
+from meshlib.hosts.runtime import Local
 from meshlib.mesh import Mesh
-from meshlib.runtime.process import Local
 
 if TYPE_CHECKING:
     from meshlib.config import Config

@@ -70,7 +70,9 @@ def test_the_applications_certificate_is_shown(
     config = {"services": {"reviews": {"endpoints": [one.address]}}}
     trust = trusting(authority)
     # TLS 1.3: the client has done its part before it hears that a certificate is asked for.
-    with pytest.raises(meshlib.TransportFailed, match=r"(?i)certificate.required|reset|disconnected|closed|EOF"):
+    with pytest.raises(
+        meshlib.TransportFailed, match=r"(?i)certificate.required|reset|disconnected|closed|EOF"
+    ):
         face(config, verify=trust).get("https://reviews/")
     trust.load_cert_chain(cert, key)
     assert face(config, verify=trust).get("https://reviews/").json()["name"] == "mutual"

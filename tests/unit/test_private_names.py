@@ -19,14 +19,16 @@ _POOL = (
 #: By the module that has them; where a name has a stand-in in our code, it is here all the same: nobody would notice.
 NAMES = {
     "aiohttp.client": "_connector _middlewares _request _retry_connection _timeout",
-    "aiohttp.client_proto": "_tail",
+    "aiohttp.client_proto": "_payload _tail",
     "aiohttp.client_reqrep": (
-        "_body _cache _continue _headers _raw_cookie_headers _raw_headers _request_info _ssl"
+        "_body _cache _continue _headers _raw_cookie_headers _raw_headers _request_info _response_eof _ssl"
     ),
-    "aiohttp.connector": "_conns _create_connection _factory _get_ssl_context _loop",
+    "aiohttp.connector": (
+        "_conns _create_connection _factory _get_ssl_context _keepalive_timeout _loop _notify_release"
+    ),
     "aiohttp.multipart": "_parts",
     "aiohttp.payload": "_value",
-    "aiohttp.streams": "_protocol",
+    "aiohttp.streams": "_eof_callbacks _exception _protocol",
     "email.message": "_headers",
     "http.client": "_MAXHEADERS",
     "httpcore._async.connection_pool": _POOL,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from requests import sessions, utils
 
-from meshlib.runtime.process import Local
+from meshlib.hosts.runtime import Local
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,1 +1,0 @@
-"""How a call goes out: drivers that perform what a plan asks for."""
