@@ -117,7 +117,9 @@ class BaseWire:
     def direct(self, request: Asked, call: Direct, bounds: Bounds) -> Any:
         _change(request, call)
         try:
-            return self.call(request.request, bounds.left("read"))
+            seconds = bounds.left("read")
+            bounds.sent = True
+            return self.call(request.request, seconds)
         except Exception as error:
             if _is_late(error, bounds):
                 raise ReadTimeout(str(error)) from error
@@ -149,6 +151,7 @@ class AsyncBaseWire:
         _change(request, call)
         try:
             with anyio.fail_after(bounds.left("read")):
+                bounds.sent = True
                 return await self.call(request.request)
         except Exception as error:
             if _is_late(error, bounds):
@@ -186,7 +189,8 @@ def _change(request: Asked, call: Direct) -> None:
 
 def _is_late(error: Exception, bounds: Bounds) -> bool:
     """Whether a direct call failed since its deadline was over."""
-    bounds.sent = not isinstance(error, ConnectionError)
+    if isinstance(error, ConnectionError):
+        bounds.sent = False
     if isinstance(error, TimeoutError):
         bounds.timed_out()
     return bounds.expired
