@@ -7,16 +7,21 @@ ends the call then.
 
 from __future__ import annotations
 
+import asyncio
 import warnings
 import weakref
+from collections import deque
+from contextlib import suppress
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from aiohttp.connector import Connection
 from aiohttp.streams import StreamReader
 
-from meshlib.hosts.runtime import later
+from meshlib.errors import Overloaded
+from meshlib.hosts.runtime import bound, later
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,21 +30,24 @@ if TYPE_CHECKING:
     from meshlib.pools import AsyncEndpointPool
     from meshlib.pools.bounds import Bounds
 
-__all__ = ["AcquiredConnection", "PooledConnection"]
+__all__ = ["AcquiredConnection", "PooledConnection", "Slots", "left_of"]
 
 #: The attribute of a protocol by which its body says what broke it.
 _BROKEN = "_meshlib_broken"
 
 
 class PooledConnection:
-    """A connection as a pool sees it (:class:`meshlib.pools.Pooled`). ``used``: it has carried a request."""
+    """A connection as a pool sees it (:class:`meshlib.pools.Pooled`). ``used``: it has carried a request; ``key``: aiohttp's word for
+    where it goes.
+    """
 
-    __slots__ = ("born", "idle", "protocol", "rested", "used")
+    __slots__ = ("born", "idle", "key", "protocol", "rested", "used")
 
     streams = 1
 
-    def __init__(self, protocol: Any) -> None:
+    def __init__(self, protocol: Any, key: Any) -> None:
         self.protocol = protocol
+        self.key = key
         self.idle = True
         self.used = False
         self.born = self.rested = 0.0
@@ -57,6 +65,59 @@ class PooledConnection:
         self.protocol.close()
 
 
+class Slots:
+    """How many requests at once a connector allows: its ``limit`` over all hosts. Who waits longest gets what becomes free."""
+
+    __slots__ = ("_busy", "_limit", "_loop", "_waiting")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit or inf
+        self._busy = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._loop = asyncio.get_running_loop()
+
+    async def acquire(self, bounds: Bounds) -> None:
+        """Raises Overloaded where none became free within the pool's time, TimeoutError where the deadline is over."""
+        if self._busy < self._limit and not self._waiting:
+            self._busy += 1
+            return
+        turn: asyncio.Future[None] = self._loop.create_future()
+        self._waiting.append(turn)
+        within = bound(bounds.clock, left_of(bounds) if bounds.alarmed else bounds.left("pool"))
+        try:
+            async with within:
+                await turn
+        except BaseException as error:
+            if turn.done() and not turn.cancelled():
+                self.release()
+            elif turn in self._waiting:
+                self._waiting.remove(turn)
+            if not isinstance(error, TimeoutError):
+                raise
+            bounds.timed_out()
+            if bounds.expired:
+                raise
+            raise Overloaded("limit: no connection was free in time") from None
+
+    def release(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._busy -= 1
+
+    def abandon(self) -> None:
+        """For a finalizer, from any thread."""
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self.release)
+
+
+def left_of(bounds: Bounds) -> float | None:
+    """Seconds to the deadline."""
+    return None if bounds.deadline is None else max(0.0, bounds.deadline - bounds.clock.now())
+
+
 class AcquiredConnection(Connection):
     """A connection while one request has it."""
 
@@ -65,16 +126,22 @@ class AcquiredConnection(Connection):
     _timer: Callable[[], object] | None = None
 
     def __init__(
-        self, connector: Any, key: Any, pool: AsyncEndpointPool[PooledConnection], pooled: PooledConnection
+        self,
+        connector: Any,
+        pool: AsyncEndpointPool[PooledConnection],
+        pooled: PooledConnection,
+        slots: Slots,
     ) -> None:
-        super().__init__(connector, key, pooled.protocol, connector._loop)
+        super().__init__(connector, pooled.key, pooled.protocol, connector._loop)
+        pooled.idle = False
         self._pool = pool
         self._pooled = pooled
+        self._slots = slots
 
     def bound(self, bounds: Bounds) -> None:
         """From here on the deadline holds, to the end of the body."""
         if bounds.deadline is not None:
-            left = max(0.0, bounds.deadline - bounds.clock.now())
+            left = bounds.deadline - bounds.clock.now()
             self._timer = later(bounds.clock, left, self._expire, bounds)
 
     def hold(self, call: OpenCall, response: Any) -> None:
@@ -120,6 +187,7 @@ class AcquiredConnection(Connection):
         pooled = self._pooled
         pooled.used = pooled.idle = True
         self._pool.release(pooled)
+        self._slots.release()
         call, self._call = self._call, None
         if call is not None:
             call.end()
@@ -130,6 +198,7 @@ class AcquiredConnection(Connection):
             self._notify_release()
             self._protocol = None
             self._pool.abandon(self._pooled)
+            self._slots.abandon()
             if self._call is not None:
                 self._call.abandon()
 

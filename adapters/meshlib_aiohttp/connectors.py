@@ -63,7 +63,8 @@ class Calls:
     async def connect(self, own: Callable[..., Any], request: Any, traces: Any, timeout: Any) -> Any:
         """``connect`` of the connector; ``own``: aiohttp's."""
         chosen = request.__dict__.get(CHOSEN, self._default)
-        if chosen is None:
+        # A request that no session makes is sent by whoever asks for the connection.
+        if chosen is None or not isinstance(request.session, aiohttp.ClientSession):
             return await own(request, traces, timeout)
         runtime, options = chosen
         if runtime().config.disabled:

@@ -100,11 +100,9 @@ class AiohttpHost:
     def arrived(self, response: Any) -> Arrived:
         return Arrived(response.status, Headers(response.raw_headers), "1.1", _peer(response.connection))
 
-    def deliver(self, call: Asked, response: Any, /, headers: Headers | None, held: OpenCall) -> Any:
+    def deliver(self, _call: Asked, response: Any, /, headers: Headers | None, held: OpenCall) -> Any:
         if headers is not None:
             edit(response, headers)
-        response._request_info = call.request.request_info
-        response._cache.pop("request_info", None)
         assert held.info is not None
         attach(response, held.info)
         if response.connection is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from contextlib import suppress
 from http.client import responses
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,18 @@ if TYPE_CHECKING:
     from meshlib.core.exchange import Place
     from meshlib.model.call import Response
 
-__all__ = ["apply", "attempt_of", "edit", "head_of", "is_replayable", "place_of", "reply_of"]
+__all__ = [
+    "apply",
+    "attempt_of",
+    "edit",
+    "head_of",
+    "is_head_alone",
+    "is_replayable",
+    "place_of",
+    "reply_of",
+    "response_of",
+    "written",
+]
 
 _SCHEMES = {"ws": "http", "wss": "https"}
 
@@ -92,8 +104,9 @@ def is_replayable(body: Any) -> bool:
     if isinstance(body, payload.BytesPayload):
         return True
     if isinstance(body, payload.IOBasePayload):
-        seekable = getattr(body._value, "seekable", None)
-        return bool(seekable and seekable())
+        # Not every file that says so can tell.
+        with suppress(AttributeError, OSError, ValueError):
+            return bool(body._value.seekable())
     return False
 
 
@@ -107,25 +120,51 @@ def edit(response: Any, headers: Headers) -> None:
     response._raw_cookie_headers = tuple(lines.getall("Set-Cookie", ())) or None
 
 
+def is_head_alone(request: Any) -> bool:
+    """Whether nothing but a head is sent, and nobody looks at how."""
+    return (
+        request._body is None
+        and request._continue is None
+        and request.method in _BODILESS
+        and request.chunked is None
+        and request.version == aiohttp.HttpVersion11
+        and not request.compress
+        and not request._traces
+        and getattr(request, "_upload_tracker", None) is None
+        and type(request).send is aiohttp.ClientRequest.send
+    )
+
+
+def written(head: Head) -> bytes:
+    """The head as it is sent. Raises ValueError for what would be read as more than one line."""
+    lines = [f"{head.method} {head.path} HTTP/1.1".encode(), b"Host: " + head.authority.encode()]
+    lines += [name + b": " + value for name, value in head.headers.raw]
+    lines += (b"", b"")
+    data = b"\r\n".join(lines)
+    if not (data.count(b"\n") == data.count(b"\r") == len(lines) - 1) or b"\0" in data:
+        raise ValueError("a line break or a null byte in the head of a request")
+    return data
+
+
 class _Written:
-    """A writer that wrote nothing."""
+    """The writer of a request that is sent already."""
 
-    output_size = 0
+    __slots__ = ("output_size",)
+
+    def __init__(self, size: int) -> None:
+        self.output_size = size
 
 
-#: What aiohttp's own class takes since 3.14.
-_WRITER = (
-    {"stream_writer": _Written()}
-    if "stream_writer" in inspect.signature(aiohttp.ClientResponse.__init__).parameters
-    else {}
-)
+#: Since 3.14 aiohttp's response takes the writer.
+_TAKES_WRITER = "stream_writer" in inspect.signature(aiohttp.ClientResponse.__init__).parameters
+_BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 _FRAMING = frozenset({"content-length", "transfer-encoding", "connection"})
 
 
-def reply_of(request: Any, reply: Response) -> Any:
-    """The response for a reply made locally, its body at hand."""
-    loop = request.loop
-    response = request.response_class(
+def response_of(request: Any, size: int) -> Any:
+    """The response, to be read, of a request that is sent already: ``size`` bytes of it."""
+    writer = {"stream_writer": _Written(size)} if _TAKES_WRITER else {}
+    return request.response_class(
         request.method,
         request.original_url,
         writer=None,
@@ -133,10 +172,16 @@ def reply_of(request: Any, reply: Response) -> Any:
         timer=request._timer,
         request_info=request.request_info,
         traces=request._traces,
-        loop=loop,
+        loop=request.loop,
         session=request._session,
-        **_WRITER,
+        **writer,
     )
+
+
+def reply_of(request: Any, reply: Response) -> Any:
+    """The response for a reply made locally, its body at hand."""
+    loop = request.loop
+    response = response_of(request, 0)
     response.version, response.status = aiohttp.HttpVersion11, reply.status
     response.reason = responses.get(reply.status, "")
     response.content = StreamReader(BaseProtocol(loop), 2**16, loop=loop)

@@ -73,6 +73,8 @@ if TYPE_CHECKING:
 __all__ = ["ClientSession", "through"]
 
 _NO_OPTIONS = CallOptions()
+#: What aiohttp's session hands to the connector that it makes.
+_OF_CONNECTORS = frozenset({"loop", "ssl_shutdown_timeout"})
 
 
 class _OneCall:
@@ -163,10 +165,9 @@ with warnings.catch_warnings():
             only_by_name(self, base_url)
             self._mesh_runtime = runtime_of(mesh)
             if options.get("connector") is None:
-                loop = options.get("loop")
-                options["connector"] = (
-                    Connector(mesh=mesh) if loop is None else Connector(mesh=mesh, loop=loop)
-                )
+                given: dict[str, Any] = {**options}
+                handed = {name: value for name, value in given.items() if name in _OF_CONNECTORS}
+                options["connector"] = Connector(mesh=mesh, **handed)
             super().__init__(base_url, **options)
 
         async def _request(self, method: str, str_or_url: Any, **options: Any) -> Any:

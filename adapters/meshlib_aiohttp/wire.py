@@ -11,19 +11,19 @@ import aiohttp
 from aiohttp.client_exceptions import UnixClientConnectorError
 from yarl import URL
 
-from meshlib.errors import Overloaded
 from meshlib.hosts.runtime import bound, context_for
 from meshlib.pools import AsyncEndpointPool, Pools, PoolSettings
-from meshlib_aiohttp.connections import AcquiredConnection, PooledConnection
-from meshlib_aiohttp.messages import apply, attempt_of
+from meshlib_aiohttp.connections import AcquiredConnection, PooledConnection, Slots, left_of
+from meshlib_aiohttp.messages import apply, attempt_of, is_head_alone, response_of, written
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from meshlib.core.attempt import Send
     from meshlib.core.effects import Direct
     from meshlib.core.endpoint import LiveEndpoint
     from meshlib.model.address import Address
+    from meshlib.model.call import Head
     from meshlib.model.cluster import Tls
     from meshlib.pools.bounds import Bounds
     from meshlib.runtime.runtime import Runtime
@@ -56,36 +56,42 @@ class AiohttpWire:
             max_idle=0 if found.force_close else None,
             keepalive=found._keepalive_timeout,
         )
-        #: The connector's limit over all hosts, of requests at once.
-        self._slots = asyncio.Semaphore(found.limit) if found.limit else None
+        #: Every connection ends with its request, which says so.
+        self._ends = found.force_close
+        self._slots = Slots(found.limit)
         self._open: set[Any] = set()
 
     async def send(self, asked: Asked, attempt: Send, bounds: Bounds) -> Any:
+        request, head = asked.request, attempt.head
+        alone = not self._ends and is_head_alone(request)
         while True:
-            request = attempt_of(asked.request, attempt.head)
             connection, used = await self._acquire(asked, attempt, bounds)
             connection.bound(bounds)
             bounds.sent = True
+            tried = request if alone else attempt_of(request, head)
             try:
-                return await exchange(asked, request, connection)
+                if alone:
+                    return await _exchange(asked, connection, partial(_send_head, request, head))
+                response = await _exchange(asked, connection, partial(type(tried).send, tried))
+                response._request_info = request.request_info
+                return response
             except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
-                if not used or not _is_sent_again(asked.request):
+                if not used or not _is_sent_again(request):
                     raise
-            # The body's writer still holds what it reads from.
-            await request.close()
+            await tried.close()  # the body's writer still holds what it reads from
 
     async def direct(self, asked: Asked, call: Direct, bounds: Bounds) -> Any:
         request = asked.request
         if call.head is None:
-            return await exchange(asked, request, await asked.connect())
+            return await _exchange(asked, await asked.connect(), partial(type(request).send, request))
         apply(request, call)
         asked.bounds = bounds
-        within = bound(bounds.clock, _left(bounds))
+        within = bound(bounds.clock, left_of(bounds))
         try:
             async with within:
                 connection = await asked.connect()
                 bounds.sent = True
-                return await exchange(asked, request, connection)
+                return await _exchange(asked, connection, partial(type(request).send, request))
         except TimeoutError as error:
             if not within.expired():
                 raise
@@ -120,38 +126,25 @@ class AiohttpWire:
         if connector is None or connector.closed:
             raise aiohttp.ClientConnectionError("Connector is closed.")
         pool = self._pool(attempt, asked.request)
-        slots = self._slots
-        if slots is not None:
-            await self._slot(slots, bounds)
+        await self._slots.acquire(bounds)
         token = _traces.set(asked.traces) if asked.traces else None
         try:
             pooled = await pool.acquire(bounds)
         except BaseException:
-            if slots is not None:
-                slots.release()
+            self._slots.release()
             raise
         finally:
             if token is not None:
                 _traces.reset(token)
-        pooled.idle = False
-        connection = AcquiredConnection(connector, asked.request.connection_key, pool, pooled)
-        if slots is not None:
-            connection.add_callback(slots.release)
-        return connection, pooled.used
-
-    async def _slot(self, slots: asyncio.Semaphore, bounds: Bounds) -> None:
-        if not slots.locked():
-            await slots.acquire()
-            return
-        within = bound(bounds.clock, bounds.left("pool"))
-        try:
-            async with within:
-                await slots.acquire()
-        except TimeoutError:
-            bounds.timed_out()
-            if bounds.expired:
+        connection = AcquiredConnection(connector, pool, pooled, self._slots)
+        if asked.traces and pooled.used:
+            try:
+                for trace in asked.traces:
+                    await trace.send_connection_reuseconn()
+            except BaseException:
+                connection.close()
                 raise
-            raise Overloaded("limit: no connection was free in time") from None
+        return connection, pooled.used
 
     def _pool(self, attempt: Send, request: Any) -> _Pool:
         if self._runtime.view is not self._view:
@@ -204,7 +197,7 @@ class AiohttpWire:
         for trace in traces:
             await trace.send_connection_create_start()
         try:
-            async with bound(bounds.clock, _left(bounds) if bounds.alarmed else None):
+            async with bound(bounds.clock, left_of(bounds) if bounds.alarmed else None):
                 if path:
                     protocol = await _connect_unix(connector, request, path, timeout)
                 else:
@@ -215,7 +208,7 @@ class AiohttpWire:
         self._keep(protocol)
         for trace in traces:
             await trace.send_connection_create_end()
-        return PooledConnection(protocol)
+        return PooledConnection(protocol, request.connection_key)
 
     def _keep(self, protocol: Any) -> None:
         """Know it as long as it is open."""
@@ -236,15 +229,11 @@ def _is_stale(key: _Key) -> bool:
     return endpoint.gone or endpoint.address != address or endpoint.tls is not tls
 
 
-def _left(bounds: Bounds) -> float | None:
-    return None if bounds.deadline is None else max(0.0, bounds.deadline - bounds.clock.now())
-
-
-async def exchange(asked: Asked, request: Any, connection: Any) -> Any:
-    """Send ``request``, up to its response's head: what aiohttp's session does on a connection."""
+async def _exchange(asked: Asked, connection: Any, send: Callable[[Any], Awaitable[Any]]) -> Any:
+    """Send the request, up to its response's head: what aiohttp's session does on a connection."""
     try:
         connection.protocol.set_response_params(**asked.parameters)
-        response = await type(request).send(request, connection)
+        response = await send(connection)
         try:
             await response.start(connection)
         except BaseException:
@@ -254,6 +243,17 @@ async def exchange(asked: Asked, request: Any, connection: Any) -> Any:
         connection.close()
         raise
     return response
+
+
+async def _send_head(request: Any, head: Head, connection: Any) -> Any:
+    """``ClientRequest.send`` for what is a head alone: without a writer, and without a copy of the request."""
+    data, protocol = written(head), connection.protocol
+    transport = protocol.transport
+    if transport is None or transport.is_closing():
+        raise aiohttp.ClientConnectionResetError("Cannot write to closing transport")
+    transport.write(data)
+    protocol.start_timeout()
+    return response_of(request, len(data))
 
 
 def _is_sent_again(request: Any) -> bool:

@@ -6,9 +6,12 @@ import asyncio
 import gc
 import io
 import json
+import os
 import pickle
+import random
 import ssl
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -19,7 +22,7 @@ from aiohttp.client_exceptions import UnixClientConnectorError
 
 import meshlib
 import meshlib_aiohttp
-from meshlib.model.events import AttemptStarted, CallEnded
+from meshlib.model.events import AttemptEnded, AttemptStarted, CallEnded
 from meshlib.testing import build
 from tests.support.watch import until
 
@@ -732,6 +735,76 @@ class TestTheWholePlan:
             assert (told["name"], told["sni"]) == ("tls", "sni.mesh")
             with pytest.raises(meshlib.ConnectFailed, match="none of the names other"):
                 runner.run(call("other.mesh"))
+
+
+#: Tasks that are cancelled; a long run says more.
+CANCELLED = int(os.environ.get("CANCELLED_TASKS", "600"))
+
+
+@pytest.mark.parametrize("options", [{}, {"limit": 4}], ids=["cluster", "limit"])
+async def test_whoever_is_cancelled_leaves_nothing(
+    client: Client, upstream: UpstreamFactory, options: dict[str, Any]
+) -> None:
+    """Tasks are cancelled at any turn of the loop: while they wait for a connection, connect, send, wait for an answer, read."""
+    servers = [upstream("one"), upstream("two")]
+    servers[0].order(body="x" * 30_000, chunks=3, where=lambda request: request.path == "/long")
+    servers[1].order(reset="head", where=lambda request: request.path == "/long")
+    limits = {"max_connections": 6, "max_pending": 1000}
+    retry = {"attempts": 2, "on": ["reset", "connect-failure"]}
+    session = client(service(*servers, limits=limits, retry=retry), options=options)
+    seen: list[Any] = []
+    client.mesh._observe(seen.append)
+    chance = random.Random(7)
+    ended: Counter[str] = Counter()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"one"
+        await asyncio.sleep(0)
+        yield b"two"
+
+    async def call(number: int) -> None:
+        kind = number % 4
+        url = servers[0].url if kind == 3 else "http://reviews/long" if kind == 2 else "http://reviews/"
+        data = body() if kind == 1 else None
+        async with session.request("POST" if kind == 1 else "GET", url, data=data) as response:
+            await response.read()
+
+    async def cancelled(number: int) -> None:
+        task = asyncio.create_task(call(number))
+        for _ in range(chance.choice((0, 1, 2, 3, 5, 8, 13, 40, 100, 300))):
+            await asyncio.sleep(0)
+        task.cancel()
+        try:
+            await task
+        except asyncio.CancelledError:
+            ended["cancelled"] += 1
+        except aiohttp.ClientError:
+            ended["failed"] += 1
+        else:
+            ended["done"] += 1
+
+    async def several(first: int) -> None:
+        for number in range(first, CANCELLED, 30):
+            await cancelled(number)
+
+    await asyncio.gather(*(several(first) for first in range(30)))
+    assert ended["cancelled"] > CANCELLED / 5
+    assert ended["done"]
+    await turned(lambda: client.active() == 0)
+    started = Counter(event.key for event in seen if isinstance(event, AttemptStarted))
+    assert started == Counter(event.key for event in seen if isinstance(event, AttemptEnded))
+    for server in servers:
+        server.behave()
+    # Every connection and every turn can be had.
+    answers = await asyncio.gather(*(said(session) for _ in range(12)))
+    assert len(answers) == 12
+    live = client.mesh._runtime().clusters.get("static", "reviews")
+    assert (client.active(), live.pending) == (0, 0)
+    assert live.connections <= 6
+    await session.close()
+    await turned(lambda: live.connections == 0)
+    for server in servers:
+        await asyncio.to_thread(server.wait_for, lambda: not server.connections_open)  # noqa: B023 - awaited here
 
 
 class TestAControlPlane:
