@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["patch"]
 
 _OURS = "_meshlib"
+_NOTICE = "_meshlib_notice"
 _CORES = {"httpx": ("httpcore", "meshlib.client"), "httpx2": ("httpcore2", "meshlib.httpx2")}
 
 
@@ -61,7 +62,10 @@ class _Face:
         @functools.wraps(original)
         def handle_request(transport: Any, request: Any) -> Any:
             ours = self._companion(transport, original)
-            return original(transport, request) if ours is None else ours.call(request)
+            if ours is None:
+                self._notice(transport, request)
+                return original(transport, request)
+            return ours.call(request)
 
         return handle_request
 
@@ -70,6 +74,7 @@ class _Face:
         async def handle_async_request(transport: Any, request: Any) -> Any:
             ours = self._companion(transport, original)
             if ours is None:
+                self._notice(transport, request)
                 return await original(transport, request)
             return await ours.call(request)
 
@@ -94,6 +99,22 @@ class _Face:
             return await original(transport, *args, **options)
 
         return aclose
+
+    def _notice(self, transport: Any, request: Any) -> None:
+        """Say so where a transport of a proxy carries a call to a host of the mesh."""
+        state = vars(transport)
+        if state.get("_meshlib_plain") or not type(state.get("_pool")).__name__.endswith("Proxy"):
+            return
+        mesh = runtime()
+        if mesh is OFF:
+            return
+        notice = state.get(_NOTICE)
+        if notice is None:
+            from meshlib.hosts.httpx.transport import Notice
+
+            host = import_module(self._ours).Transport.host
+            notice = state.setdefault(_NOTICE, Notice(host))
+        notice.look(mesh, request)
 
     def _companion(self, transport: Any, original: Callable[..., Any]) -> Any:
         """What carries the transport's calls; None: they are its own."""

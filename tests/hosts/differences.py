@@ -64,11 +64,7 @@ class Fault:
         )
 
 
-_HTTPX = ("httpx", "httpx async", "httpx2", "httpx2 async")
-
-FAULTS: Mapping[str, tuple[Fault, ...]] = {
-    "test_a_proxy_wins": (Fault("nobody says so under meshlib run", _HTTPX, run=True),),
-}
+FAULTS: Mapping[str, tuple[Fault, ...]] = {}
 
 
 def faults_of(row: str, column: str, kind: Any) -> Iterator[str]:

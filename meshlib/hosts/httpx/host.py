@@ -90,6 +90,7 @@ class HttpxHost:
                 (httpx.NetworkError, OutcomeKind.RESET),
             ),
         )
+        self._core = core
         self.path = CallPath((httpx.HTTPTransport, "handle_request"), (core.ConnectionPool, "handle_request"))
         self.async_path = CallPath(
             (httpx.AsyncHTTPTransport, "handle_async_request"),
@@ -151,6 +152,8 @@ class HttpxHost:
         )
 
     def deliver(self, _request: Any, response: Any, headers: Headers | None, call: OpenCall) -> Any:
+        stream = response.network_stream
+        stream.translate = self._of_core
         return self._response(
             status_code=response.status,
             headers=response.headers if headers is None else headers.raw,
@@ -158,10 +161,18 @@ class HttpxHost:
             extensions={
                 "http_version": response.version,
                 "reason_phrase": response.reason,
-                "network_stream": response.network_stream,
+                "network_stream": stream,
                 "meshlib": call.info,
             },
         )
+
+    def _of_core(self, error: BaseException) -> BaseException:
+        """An error of a network stream, which is httpcore's to the library's users."""
+        for cls in type(error).__mro__:
+            found: type[BaseException] | None = getattr(self._core, cls.__name__, None)
+            if found is not None:
+                return found(str(error))
+        return self._core.ReadError(str(error))  # type: ignore[no-any-return]
 
     def direct(self, _request: Any, response: Any, info: CallInfo | None) -> Any:
         if info is not None:

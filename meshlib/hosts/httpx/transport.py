@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from meshlib.hosts.httpx.host import HttpxHost
     from meshlib.runtime.runtime import Runtime
 
-__all__ = ["around", "async_caller", "caller", "default_timeout", "elsewhere", "noticing"]
+__all__ = ["Notice", "around", "async_caller", "caller", "default_timeout", "elsewhere", "noticing"]
 
 _log = logging.getLogger("meshlib")
 _PROXY = (
@@ -197,19 +197,37 @@ def around(
     )
 
 
+class Notice:
+    """Says once that calls to a host of the mesh go elsewhere, because the library was told to."""
+
+    __slots__ = ("_host", "_said", "_why")
+
+    def __init__(self, host: HttpxHost, why: str = _PROXY) -> None:
+        self._host = host
+        self._why = why
+        self._said = False
+
+    def look(self, runtime: Runtime, request: Any) -> None:
+        """Look at a request that goes elsewhere."""
+        if self._said:
+            return
+        place = self._host.place(request)
+        if runtime.view.resolve(*place).via == "mesh":
+            self._said = True
+            _log.warning(
+                "meshlib: %s is of the mesh, but %s to call it through the mesh", place[3], self._why
+            )
+
+
 def noticing(
     host: HttpxHost, transport: Any, runtime: Callable[[], Runtime], method: str, why: str = _PROXY
 ) -> Any:
     """``transport``, which carries whatever it is given, and says once that it carries calls to a host of the mesh."""
-    inner, said = getattr(transport, method), False
+    inner, notice = getattr(transport, method), Notice(host, why)
+    transport._meshlib_plain = True
 
     def handle(request: Any) -> Any:
-        nonlocal said
-        if not said:
-            place = host.place(request)
-            if runtime().view.resolve(*place).via == "mesh":
-                said = True
-                _log.warning("meshlib: %s is of the mesh, but %s to call it through the mesh", place[3], why)
+        notice.look(runtime(), request)
         return inner(request)
 
     setattr(transport, method, handle)
