@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 
+from bench import instructions
 from bench.run import cases, measure
 from bench.table import machine, render
 
@@ -13,7 +14,7 @@ from bench.table import machine, render
 def main() -> int:
     known = cases()
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    names = [case.name for case in known]
+    names = [*(case.name for case in known), "instructions"]
     parser.add_argument(
         "--only",
         action="append",
@@ -30,6 +31,10 @@ def main() -> int:
     chosen = [case for case in known if not asked.only or case.name in asked.only]
     on = machine()
     results, missing = measure(chosen, asked.rounds, asked.seed)
+    counter, counts = "", {}
+    if not asked.only or "instructions" in asked.only:
+        counter, counts, uncounted = instructions.measure()
+        missing |= uncounted
     if asked.json:
         print(
             json.dumps(
@@ -37,6 +42,7 @@ def main() -> int:
                     "machine": on,
                     "rounds": asked.rounds,
                     "rows": [each.to_dict() for each in results],
+                    "instructions": {"counter": counter, "of a call": counts},
                     "missing": missing,
                 },
                 indent=2,
@@ -44,6 +50,8 @@ def main() -> int:
         )
     else:
         print(f"{on}; {asked.rounds} rounds\n\n{render(results)}\n")
+        if counts:
+            print(f"{instructions.render(counter, counts)}\n")
         for case in chosen:
             print(f"{case.name}: {case.title}")
         for name, reason in missing.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import routes, run, table
+from bench import instructions, routes, run, table
 from bench.shapes import Case, Row, Unavailable
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -115,3 +115,40 @@ def test_one_case_as_a_command() -> None:
     assert done.returncode == (0 if said["rows"][0]["holds"] else 1)
     assert said["rounds"] == 2
     assert said["rows"][0]["peer"]["seconds"]["min"] > 0
+
+
+def counting(body: str) -> instructions.Counter:
+    """A program that says what it counted as cachegrind does, of the command behind it."""
+    return instructions.Counter(
+        "fake", (sys.executable, "-c", f"import sys; {body}"), instructions.COUNTERS[1].said
+    )
+
+
+def test_the_instructions_of_a_call_are_those_of_more_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "print(f'==7== I   refs:  {10**9 + int(sys.argv[-1]) * 1500:,}', file=sys.stderr)"
+    once = f"sys.argv[-1] == 'true' and sys.argv.append('1'); {said}"
+    monkeypatch.setattr(instructions, "COUNTERS", (counting(once),))
+    counter, found, missing = instructions.measure(("a", "b"))
+    assert (counter, found, missing) == ("fake", {"a": 1500.0, "b": 1500.0}, {})
+    assert instructions.render(counter, found).splitlines()[1].split() == ["a", "1,500"]
+
+
+def test_what_cannot_be_counted_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = instructions.Counter("none", ("no-such-program",), instructions.COUNTERS[1].said)
+    monkeypatch.setattr(instructions, "COUNTERS", (nothing, counting("sys.exit('it is not permitted')")))
+    _, found, missing = instructions.measure()
+    assert not found
+    assert "no-such-program" in missing["instructions"]
+    assert "it is not permitted" in missing["instructions"]
+    fails = (
+        "sys.argv[-1] == 'true' or print('broken', file=sys.stderr); print('== I refs: 7', file=sys.stderr)"
+    )
+    refuses = f"{fails}; sys.exit(sys.argv[-1] != 'true')"
+    monkeypatch.setattr(instructions, "COUNTERS", (counting(refuses),))
+    assert instructions.measure(("a",)) == ("fake", {}, {"a": "fake: broken"})
+
+
+def test_what_is_counted_runs() -> None:
+    assert set(instructions.NAMES) <= set(run.peers())
+    command = [sys.executable, "-m", "bench.instructions", "decide 100 × 50", "20"]
+    subprocess.run(command, check=True, cwd=ROOT)
