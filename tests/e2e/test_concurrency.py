@@ -8,6 +8,8 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,15 @@ def active(mesh: meshlib.Mesh) -> int:
     return sum(cluster.active for cluster in mesh.status().clusters.values())
 
 
+@pytest.fixture
+def hasty() -> Iterator[None]:
+    """Threads take turns at every chance."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
 def test_fifty_threads_share_one_client(upstream: UpstreamFactory) -> None:
     servers = [upstream(f"v{n}") for n in range(3)]
     with meshlib.Mesh(config(*servers)) as mesh, meshlib.Client(mesh=mesh) as client:
@@ -48,6 +59,58 @@ def test_fifty_threads_share_one_client(upstream: UpstreamFactory) -> None:
         assert active(mesh) == 0
     for server in servers:  # closing the client closes them
         server.wait_for(lambda server=server: not server.connections_open)
+
+
+def test_threads_that_take_turns_at_every_chance(upstream: UpstreamFactory, hasty: None) -> None:
+    """Calls, updates, looks at the state, and meshes that come and go: nothing that they share goes wrong between two steps."""
+    servers = [upstream(f"v{n}") for n in range(3)]
+
+    def assignment(weight: int) -> dict[str, Any]:
+        return build.endpoints(
+            "reviews",
+            *(build.endpoint(server.address, weight=weight + n) for n, server in enumerate(servers)),
+        )
+
+    routes = build.route_config(
+        "r", build.virtual_host("reviews", build.route(cluster="reviews"), domains=["reviews"])
+    )
+    resources = (build.api_listener("reviews", routes), build.cluster("reviews"), assignment(1))
+    over = threading.Event()
+    with (
+        ControlPlane(*resources) as plane,
+        meshlib.Mesh({"xds": {"server": plane.address}}) as mesh,
+        meshlib.Client(mesh=mesh) as client,
+        ThreadPoolExecutor(11) as pool,
+    ):
+        mesh.wait_ready("reviews")
+
+        def update() -> None:
+            weight = 1
+            while not over.is_set():
+                weight += 1
+                plane.update(assignment(weight))
+                plane.wait_for_ack("endpoint", timeout=30.0)
+
+        def look() -> None:
+            while not over.is_set():
+                assert "reviews" in mesh.status().clusters
+
+        def come_and_go() -> None:
+            while not over.is_set():
+                with meshlib.Mesh(config(*servers)) as other:
+                    other.wait_ready("reviews")
+
+        def call(number: int) -> bool:
+            return bool(client.get(f"http://reviews/{number}").json()["path"] == f"/{number}")
+
+        beside = [pool.submit(work) for work in (update, look, come_and_go)]
+        try:
+            assert all(pool.map(call, range(400)))
+        finally:
+            over.set()
+        for work in beside:
+            work.result()
+        assert active(mesh) == 0
 
 
 async def test_five_hundred_tasks_share_one_client(upstream: UpstreamFactory) -> None:
