@@ -66,7 +66,7 @@ oracle: $(VENV)/.stamp-dev ## meshlib against a real Envoy on SEEDS random route
 
 .PHONY: storm
 storm: $(VENV)/.stamp-dev ## 20,000 calls while control plane and endpoints die and return; 24,000 that are cancelled
-	@$(PYTEST) tests/e2e -m storm --timeout=900 $(PYTEST_ARGS)
+	@$(PYTEST) tests/e2e -m storm --timeout=900 -o faulthandler_timeout=0 $(PYTEST_ARGS)
 
 .PHONY: fleet
 fleet: $(VENV)/.stamp-dev ## REQUESTS requests through each web server and worker, three services deep, under restarts; each is started RUNS times

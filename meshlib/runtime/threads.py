@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["DEAF_TO", "GiveWay", "join", "start"]
 
 #: Seconds for which a thread computes before others may run, and for how long it lets them: docs/decisions/0019.
-SLICE = 0.001
+SLICE = 0.000_5
 PAUSE = 0.000_05
 #: Seconds after the end of a slice from which on a step is the first of other work: that begins without a pause.
 _IDLE = 1.0
