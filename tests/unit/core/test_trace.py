@@ -14,7 +14,9 @@ from urllib3.exceptions import NewConnectionError, ProtocolError
 from meshlib.core.trace import attempt_line, broken, ending
 from meshlib.errors import Overloaded
 from meshlib.model.call import Attempt, Outcome, OutcomeKind
-from meshlib_aiohttp.failures import outcome_of
+from meshlib.pools.bounds import Bounds
+from meshlib.runtime.clock import MonotonicClock
+from meshlib_aiohttp.errors import AiohttpErrors
 
 REFUSED = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
 RESET = ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
@@ -101,7 +103,10 @@ def test_what_aiohttp_writes_behind_its_errors_is_left_out():
     error = ClientPayloadError(
         "Response payload is not completed: <ContentLengthError: 400, message='x'>. OSError()"
     )
-    outcome = outcome_of(error, dialed=True, sent=True, seconds=0.1)
+    bounds = Bounds(MonotonicClock())
+    bounds.sent = True
+    outcome = AiohttpErrors().outcome(error, bounds)
+    assert outcome is not None
     assert broken(outcome, "127.0.0.1:9") == (
         "the response broke off in its body: connection lost (Response payload is not completed) at 127.0.0.1:9"
     )
