@@ -161,6 +161,8 @@ def told_of(error: wire.WireError, request: Any, host: str, port: int) -> BaseEx
     if isinstance(error, wire.ReadTimeout):
         text = f"Read timed out. (read timeout={request.timeouts.get('read')})"
         return exceptions.ReadTimeoutError(request.pool, request.target.path, text)
+    if isinstance(error, wire.RemoteProtocolError) and "content-length" in str(error).lower():
+        return exceptions.InvalidHeader(str(error))  # urllib3's word for lengths that contradict each other
     reason: BaseException = cause if isinstance(cause, OSError) else error
     if isinstance(error, wire.Disconnected):
         reason = http.client.RemoteDisconnected("Remote end closed connection without response")

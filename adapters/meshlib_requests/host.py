@@ -38,7 +38,8 @@ class UrllibHost:
     def read(
         self, request: Request, clock: Clock, _retry: RetryPolicy | None, resolution: Resolution
     ) -> Call:
-        request.locate()
+        if resolution.via != "direct":  # else urllib3 does so by itself
+            request.locate()
         call = ask(
             resolution,
             request.head(),

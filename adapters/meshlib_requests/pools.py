@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from urllib3 import connectionpool
 from urllib3.exceptions import (
     HTTPError,
+    InvalidHeader,
     MaxRetryError,
     ProtocolError,
     ProxyError,
@@ -87,7 +88,7 @@ class MeshPool:
         self._caller: Caller[Request, Any] = Caller(
             HOST,
             lambda: known().runtime(),  # type: ignore[union-attr]
-            lambda runtime: UrllibWire(runtime, arguments, tls),
+            lambda runtime: UrllibWire(runtime, arguments, tls, known),
             self.call_path,
         )
 
@@ -136,11 +137,13 @@ class MeshPool:
                 **options,
             )
 
+        runtime = self.runtime()
         # A proxy wins over the mesh; and urllib3 says what is wrong with a foreign host.
-        if self.proxy is not None or (assert_same_host and not self.is_same_host(url)):
+        foreign = assert_same_host and not self.is_same_host(url)
+        if runtime.config.disabled or self.proxy is not None or foreign:
             return plain()
         request = Request(self, method, target_of(url), lines, self._timeout(timeout), plain, options)
-        raw = self._carry(request, retries, preload=preload_content)
+        raw = self._carry(runtime, request, retries, preload=preload_content)
         location = redirect and not request.direct and raw.get_redirect_location()
         return raw if not location else self._redirected(raw, location, request, preload=preload_content)
 
@@ -155,9 +158,11 @@ class MeshPool:
 
     # --- parts --------------------------------------------------------------------------------------------------
 
-    def _carry(self, request: Request, asked: Retry | bool | int | None, *, preload: bool) -> Any:
+    def _carry(
+        self, runtime: Runtime, request: Request, asked: Retry | bool | int | None, *, preload: bool
+    ) -> Any:
         """The response; where the mesh orders no retry, after as many calls of the engine as ``asked`` wants."""
-        caller, runtime = self._caller, self.runtime()
+        caller = self._caller
         retries = asked if isinstance(asked, Retry) else Retry.from_int(asked, default=self.retries)
         while True:
             exchange = caller.begin(request, runtime)
@@ -189,8 +194,8 @@ class MeshPool:
         if failure is not None:
             failure.info = _with_earlier(failure.info, request.earlier)
             vars(error).update(url=request.target.path, **{"pool": self} if "pool" in vars(error) else {})
-        if isinstance(error, Overloaded) or not isinstance(error, _RETRIED):
-            raise error  # as urllib3 does where its pool has none to give
+        if isinstance(error, Overloaded | InvalidHeader) or not isinstance(error, _RETRIED):
+            raise error  # as urllib3 does where its pool has none to give, and where nobody knows how long a body is
         final = plan is None or plan.final or isinstance(error, DeadlineExceeded)
         if final and failure is not None and retries.total is not False:
             retries = _NO_MORE

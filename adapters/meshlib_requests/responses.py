@@ -116,6 +116,29 @@ class HTTPResponse(urllib3.HTTPResponse):
     """urllib3's response to a call of the mesh. As thread-safe as urllib3's."""
 
     _fp: Any
+    _decodes = True
+    _was_read = False
+
+    def read(
+        self, amt: int | None = None, decode_content: bool | None = None, cache_content: bool = False
+    ) -> bytes:
+        """As urllib3's. Where there is nothing to decode, the body is given as it comes; it tells its errors by itself."""
+        self._was_read = True
+        if self._decodes or (amt is not None and amt < 0):
+            return super().read(amt, decode_content, cache_content)
+        data: bytes = self._fp.read(amt)
+        self._fp_bytes_read += len(data)
+        if self.length_remaining is not None:
+            self.length_remaining -= len(data)
+        if amt is None and cache_content and self._fp_bytes_read == len(data):
+            self._body = data
+        return data
+
+    @property
+    def connection(self) -> Any:
+        """What has the ``sock``, while the body is read."""
+        body: Any = self._connection
+        return None if body is None or (self._was_read and body.closed) else body
 
     def stream(self, amt: int | None = 2**16, decode_content: bool | None = None) -> Any:
         """As urllib3's: what is chunked is given as it comes."""
@@ -123,6 +146,10 @@ class HTTPResponse(urllib3.HTTPResponse):
             yield from self.read_chunked(amt, decode_content)
         else:
             yield from super().stream(amt, decode_content)
+
+    def read1(self, amt: int | None = None, decode_content: bool | None = None) -> bytes:
+        self._was_read = True
+        return super().read1(amt, decode_content)
 
     def read_chunked(self, amt: int | None = None, decode_content: bool | None = None) -> Iterator[bytes]:  # type: ignore[override]
         if not self.chunked:
@@ -183,14 +210,27 @@ def _joined(chunks: Iterable[Any]) -> Iterator[Any]:
 
 
 class _Original:
-    """Stands where a response has what ``http.client`` read: for who takes cookies from there."""
+    """Stands where a response has what ``http.client`` read: for who takes cookies from there. False where there are none, so
+    that requests does not look.
+    """
 
-    __slots__ = ("_body", "msg")
+    __slots__ = ("_body", "_lines", "_msg")
+
+    def __bool__(self) -> bool:
+        return any(name.lower() == "set-cookie" for name, _ in self._lines)
 
     def __init__(self, lines: Iterable[tuple[str, str]], body: Body | None = None) -> None:
-        self.msg = http.client.HTTPMessage()
-        self.msg._headers = list(lines)  # type: ignore[attr-defined]
+        self._lines = lines
+        self._msg: http.client.HTTPMessage | None = None
         self._body = body
+
+    @property
+    def msg(self) -> http.client.HTTPMessage:
+        made = self._msg
+        if made is None:
+            made = self._msg = http.client.HTTPMessage()
+            made._headers = list(self._lines)  # type: ignore[attr-defined]
+        return made
 
     @property
     def headers(self) -> http.client.HTTPMessage:
@@ -207,7 +247,7 @@ class _Original:
 def delivered(request: Any, incoming: Any, lines: list[tuple[bytes, bytes]], call: OpenCall) -> HTTPResponse:
     """The response for the caller. ``lines``: its header lines, edited if they are to be."""
     pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in lines]
-    headers = HTTPHeaderDict(pairs)
+    headers = _mapping(pairs)
     length = headers.get("content-length")
     body = Body(
         incoming, call, request.pool, int(length) if length is not None and length.isdecimal() else None
@@ -231,8 +271,22 @@ def delivered(request: Any, incoming: Any, lines: list[tuple[bytes, bytes]], cal
         request_url=request.target.written,
     )
     made._meshlib_info = call.info  # type: ignore[attr-defined]
+    made._decodes = "content-encoding" in headers
     if made.length_remaining == 0:
         body.close()
+    return made
+
+
+def _mapping(pairs: Iterable[tuple[str, str]]) -> HTTPHeaderDict:
+    """As urllib3 makes it, line by line, at a fifth of the time."""
+    made = HTTPHeaderDict()
+    lines = made._container
+    for name, value in pairs:
+        known = lines.get(key := name.lower())
+        if known is None:
+            lines[key] = [name, value]
+        else:
+            known.append(value)
     return made
 
 

@@ -22,7 +22,7 @@ from meshlib_requests.instrumented import observed
 from meshlib_requests.tls import Tls
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from meshlib.core.attempt import Send
     from meshlib.core.effects import Direct
@@ -35,6 +35,9 @@ __all__ = ["UrllibWire"]
 
 #: What is left of an answer that is not wanted is read up to here, so that its connection can be kept. Bytes.
 _SMALL = 65_536
+#: Seconds after which an idle connection ends where the cluster says nothing: Envoy's default for ``idle_timeout``; urllib3 has
+#: none.
+_KEEPALIVE = 3600.0
 #: urllib3's own, where programs look for its lines.
 _log = logging.getLogger("urllib3.connectionpool")
 
@@ -46,25 +49,29 @@ class UrllibWire:
         runtime: The process's.
         arguments: What the pool was made with, beside its host and port.
         tls: The pool's settings for ``https``; None for ``http``.
+        pool: The pool, which counts.
     """
 
-    def __init__(self, runtime: Runtime, arguments: Mapping[str, Any], tls: Tls | None) -> None:
+    def __init__(
+        self, runtime: Runtime, arguments: Mapping[str, Any], tls: Tls | None, pool: Callable[[], Any]
+    ) -> None:
         most = max(1, arguments.get("maxsize") or 1)
         block = bool(arguments.get("block"))
         source = arguments.get("source_address")
         settings = WireSettings(
             ssl=lambda _: Tls.CONTEXT,
             pool=PoolSettings(
-                max_connections=most if block else None, chosen=block, max_idle=most, keepalive=None
+                max_connections=most if block else None, chosen=block, max_idle=most, keepalive=_KEEPALIVE
             ),
             local_address=source[0] if source is not None else None,
             socket_options=tuple(arguments.get("socket_options") or ()),
         )
         self._tls = tls
-        self._endpoints = Endpoints(runtime, settings, partial(_dial, tls))
+        self._endpoints = Endpoints(runtime, settings, partial(_dial, tls, pool))
 
     def send(self, request: Request, attempt: Send, bounds: Bounds) -> Any:
         tls, head = self._tls, attempt.head
+        request.pool.num_requests += 1
         name = "" if tls is None else tls.server_hostname
         watched = observed(request, head)
         try:
@@ -108,8 +115,18 @@ class UrllibWire:
         self._endpoints.close()
 
 
-def _dial(own: Tls | None, place: Place, bounds: Bounds) -> Any:
+def _dial(own: Tls | None, counting: Callable[[], Any], place: Place, bounds: Bounds) -> Any:
     """A connection to an endpoint. Raises as ``dial.connect``, and SettingsError. ``own``: TLS of the application's."""
+    pool = counting()
+    if pool is not None:
+        pool.num_connections += 1
+        _log.debug(
+            "Starting new %s connection (%d): %s:%s",
+            pool.scheme.upper(),
+            pool.num_connections,
+            pool.host,
+            pool.port or ("443" if pool.scheme == "https" else "80"),
+        )
     tls = own if place.context is Tls.CONTEXT else None
     connection = connect(place if tls is None else tls.place(place), bounds)
     try:

@@ -10,13 +10,13 @@ CASE = Case(
             "meshlib_requests.Session ÷ requests.Session",
             "meshlib_requests.Session",
             "requests.Session",
-            at_most=0.75,
+            at_most=0.50,
         ),
         Row(
             "the same, 8 threads",
             "meshlib_requests.Session × 8",
             "requests.Session × 8",
-            at_most=0.75,
+            at_most=0.50,
         ),
         Row(
             "meshlib_requests.Session ÷ Junction's",

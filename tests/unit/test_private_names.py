@@ -48,9 +48,10 @@ NAMES = {
     "requests.structures": "_store",
     "subprocess": "_execute_child",
     "sys": "_getframe",
+    "urllib3._collections": "_container",
     "urllib3.connection": "_get_default_user_agent _match_hostname",
     "urllib3.connectionpool": "_make_request",
-    "urllib3.response": "_connection _fp _original_response",
+    "urllib3.response": "_body _connection _fp _fp_bytes_read _original_response",
     "urllib3.util.timeout": "_connect _read",
 }
 #: Read with `getattr` where the object may be of another library's, and set by ours under a name that cannot be another's.
