@@ -99,8 +99,10 @@ class AiohttpWire:
             raise aiohttp.SocketTimeoutError("the deadline is over") from error
 
     async def discard(self, response: Any) -> None:
-        if response.connection is not None:
-            await asyncio.sleep(0)  # what is at hand is read
+        try:
+            if response.connection is not None:
+                await asyncio.sleep(0)  # what is at hand is read
+        finally:
             if response.connection is not None:
                 response.close()
         await response.wait_for_close()

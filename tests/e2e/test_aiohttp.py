@@ -749,8 +749,10 @@ async def test_whoever_is_cancelled_leaves_nothing(
     servers = [upstream("one"), upstream("two")]
     servers[0].order(body="x" * 30_000, chunks=3, where=lambda request: request.path == "/long")
     servers[1].order(reset="head", where=lambda request: request.path == "/long")
+    for server in servers:
+        server.order(status=503, body="x" * 300_000, where=lambda request: request.path == "/busy")
     limits = {"max_connections": 6, "max_pending": 1000}
-    retry = {"attempts": 2, "on": ["reset", "connect-failure"]}
+    retry = {"attempts": 2, "on": ["reset", "connect-failure", "5xx"]}
     session = client(service(*servers, limits=limits, retry=retry), options=options)
     seen: list[Any] = []
     client.mesh._observe(seen.append)
@@ -763,8 +765,8 @@ async def test_whoever_is_cancelled_leaves_nothing(
         yield b"two"
 
     async def call(number: int) -> None:
-        kind = number % 4
-        url = servers[0].url if kind == 3 else "http://reviews/long" if kind == 2 else "http://reviews/"
+        kind = number % 5
+        url = servers[0].url if kind == 0 else "http://reviews" + ("/", "/", "/long", "/busy")[kind - 1]
         data = body() if kind == 1 else None
         async with session.request("POST" if kind == 1 else "GET", url, data=data) as response:
             await response.read()
