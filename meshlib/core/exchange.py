@@ -166,7 +166,7 @@ class Exchange:
         assert self._plan is not None
         return self._step(self._plan.outcome(outcome, now, effect.number), now)
 
-    def cancel(self, effect: Step, error: BaseException, sent: bool, now: float) -> None:
+    def cancel(self, effect: Step | None, error: BaseException, sent: bool, now: float) -> None:
         """The caller gave up, or something broke that is not the upstream's, while ``effect`` was done."""
         outcome = Outcome(OutcomeKind.CANCELLED, sent=sent, error=error)
         if isinstance(effect, Send | Direct):

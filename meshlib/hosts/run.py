@@ -22,6 +22,7 @@ from meshlib.runtime.process import Local
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from meshlib.core.effects import Step
     from meshlib.hosts.protocol import Host, Wire
     from meshlib.interceptors import CallPath
     from meshlib.model.policy import RetryPolicy
@@ -77,8 +78,9 @@ class Caller(Generic[Q, R]):
         clock = runtime.clock
         now = clock.now
         bounds: Bounds | None = None
-        step = exchange.start(now())
+        step: Step | None = None
         try:
+            step = exchange.start(now())
             while True:
                 if isinstance(step, Send | Direct):
                     bounds = bounds_of(exchange, step, clock)

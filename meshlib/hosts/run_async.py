@@ -17,6 +17,7 @@ from meshlib.runtime.signal import Signal
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from meshlib.core.effects import Step
     from meshlib.hosts.protocol import AsyncWire, Host
     from meshlib.interceptors import CallPath
     from meshlib.model.policy import RetryPolicy
@@ -55,8 +56,9 @@ class AsyncCaller(Generic[Q, R]):
         read = partial(host.read, request, clock, self._retry)
         exchange = Exchange(runtime, host.place(request), read, plain=self._path.intercepted())
         bounds: Bounds | None = None
-        step = exchange.start(now())
+        step: Step | None = None
         try:
+            step = exchange.start(now())
             while True:
                 if isinstance(step, Send | Direct):
                     bounds = bounds_of(exchange, step, clock)

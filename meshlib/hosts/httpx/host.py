@@ -123,13 +123,15 @@ class HttpxHost:
         """The head as a plan reads it: Host is the authority and no header line."""
         url, target = request.url, request.extensions.get("target")
         path = url.raw_path if target is None else target
-        lines = [pair for pair in request.headers.raw if pair[0].lower() != b"host"]
+        lines = [
+            (name, value.strip(b" \t")) for name, value in request.headers.raw if name.lower() != b"host"
+        ]
         return Head(
             request.method,
             url.scheme,
             authority,
             path if isinstance(path, str) else path.decode("latin-1"),
-            Headers.trimmed(lines),
+            Headers(lines),
         )
 
     def _is_replayable(self, stream: Any) -> bool:
