@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import socket
 from typing import TYPE_CHECKING, Any
 
 import requests
@@ -12,7 +13,7 @@ from urllib3 import HTTPHeaderDict
 from urllib3.exceptions import ResponseNotChunked
 
 from meshlib.hosts.info import attach
-from meshlib.wire.errors import WireError
+from meshlib.wire.errors import Disconnected, WireError
 from meshlib_requests.errors import failure_of, join_with, told_in_body
 
 if TYPE_CHECKING:
@@ -27,12 +28,19 @@ _VERSIONS = {b"HTTP/1.0": 10, b"HTTP/2": 20}
 
 
 class Body:
-    """The body of a response, as a file. Reading it to its end, closing it or losing it ends the call. Not thread-safe."""
+    """The body of a response, as a file. Reading it to its end, closing it or losing it ends the call. Not thread-safe.
 
-    __slots__ = ("_call", "_got", "_incoming", "_length", "_pool", "_rest")
+    ``length``: as it was announced; ``lenient``: a body that ends before it is whole all the same
+    (``enforce_content_length=False``).
+    """
 
-    def __init__(self, incoming: Any, call: OpenCall, pool: Any, length: int | None) -> None:
+    __slots__ = ("_call", "_got", "_incoming", "_length", "_lenient", "_pool", "_rest")
+
+    def __init__(
+        self, incoming: Any, call: OpenCall, pool: Any, length: int | None, *, lenient: bool = False
+    ) -> None:
         self._incoming = incoming
+        self._lenient = lenient
         self._call: OpenCall | None = call
         self._pool = pool
         self._length = length
@@ -48,14 +56,14 @@ class Body:
 
     def read(self, amount: int | None = None) -> bytes:
         """So many bytes, fewer at the end; without ``amount`` all that is still to come."""
-        if amount is None:
-            data = self._take(self._rest)
+        if amount is None and not self._lenient:
+            data, self._rest = self._rest, b""
             rest = self._next(whole=True)
             return data + rest if data else rest
         parts, left = [], amount
-        while left > 0 and (part := self.read1(left)):
+        while left != 0 and (part := self.read1(left)):
             parts.append(part)
-            left -= len(part)
+            left = None if left is None else left - len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def read1(self, amount: int | None = None) -> bytes:
@@ -67,10 +75,6 @@ class Body:
         self._rest = part[amount:]
         return part[:amount]
 
-    def _take(self, data: bytes) -> bytes:
-        self._rest = b""
-        return data
-
     def _next(self, *, whole: bool = False) -> bytes:
         call = self._call
         if call is None:
@@ -79,6 +83,9 @@ class Body:
         try:
             part: bytes = incoming.read() if whole else next(incoming, b"")
         except WireError as error:
+            if self._lenient and isinstance(error, Disconnected):
+                self._end()
+                return b""
             told = told_in_body(error, self._pool, self._got, self._length)
             told.__cause__ = error
             self._call = None
@@ -86,10 +93,14 @@ class Body:
             raise raised from raised.__cause__
         self._got += len(part)
         if whole or not part or self._got == self._length:
-            self.close()
+            self._end()
         return part
 
     def close(self) -> None:
+        self._rest = b""
+        self._end()
+
+    def _end(self) -> None:
         call, self._call = self._call, None
         if call is not None:
             try:
@@ -161,6 +172,13 @@ class HTTPResponse(urllib3.HTTPResponse):
 
     def supports_chunked_reads(self) -> bool:
         return True
+
+    def shutdown(self) -> None:
+        """As urllib3's: whoever reads the body, in another thread, comes to its end. Raises ValueError where it is read."""
+        sock = self._fp.sock if isinstance(self._fp, Body) else None
+        if sock is None:
+            raise ValueError("Cannot shutdown socket: the body is read, or was made locally")
+        sock.shutdown(socket.SHUT_RD)
 
     def release_conn(self) -> None:
         """The connection goes back where the body was read to its end; else it is closed: the rest would be read as the next
@@ -249,10 +267,10 @@ def delivered(request: Any, incoming: Any, lines: list[tuple[bytes, bytes]], cal
     pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in lines]
     headers = _mapping(pairs)
     length = headers.get("content-length")
-    body = Body(
-        incoming, call, request.pool, int(length) if length is not None and length.isdecimal() else None
-    )
     options = request.options
+    enforced = options.get("enforce_content_length", True)
+    announced = int(length) if length is not None and length.isdecimal() else None
+    body = Body(incoming, call, request.pool, announced, lenient=not enforced)
     version = _VERSIONS.get(incoming.version, 11)
     made = HTTPResponse(
         body=body,  # type: ignore[arg-type]
@@ -266,7 +284,7 @@ def delivered(request: Any, incoming: Any, lines: list[tuple[bytes, bytes]], cal
         original_response=_Original(pairs, body),  # type: ignore[arg-type]
         pool=request.pool,
         connection=body,  # type: ignore[arg-type]
-        enforce_content_length=options.get("enforce_content_length", True),
+        enforce_content_length=enforced,
         request_method=request.method,
         request_url=request.target.written,
     )

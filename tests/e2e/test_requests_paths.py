@@ -21,6 +21,7 @@ import meshlib
 import meshlib_requests
 from meshlib.model.events import AttemptEnded, AttemptStarted, CallEnded
 from tests.support import telemetry
+from tests.support.http2_servers import go_server
 
 UpstreamFactory = Any
 SessionFactory = Callable[..., meshlib_requests.Session]
@@ -179,6 +180,20 @@ def test_tls_that_the_mesh_demands(
     with pytest.raises(requests.exceptions.SSLError, match="none of the names other") as caught:
         session(config("other.mesh")).get("http://127.0.0.1:9/", verify=False)
     assert isinstance(caught.value, meshlib.ConnectFailed)
+
+
+def test_a_cluster_of_http2(session: SessionFactory, tmp_path: Path) -> None:
+    name = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    options = {
+        "@type": f"type.googleapis.com/{name}",
+        "explicit_http_config": {"http2_protocol_options": {}},
+    }
+    with go_server() as port:
+        cluster = static(f"127.0.0.1:{port}", typed_extension_protocol_options={name: options})
+        client = session(envoy_file(tmp_path / "e.json", 9, cluster))
+        for body, length in ((b"x" * 100_000, 100_000), (iter([b"a", b"b"]), 2)):
+            response = client.post("http://127.0.0.1:9/echo", data=body)
+            assert (response.status_code, response.raw.version, len(response.content)) == (200, 20, length)
 
 
 def test_an_endpoint_can_be_a_unix_socket(session: SessionFactory, tmp_path: Path) -> None:

@@ -73,7 +73,10 @@ class RawServer:
                     body = b""
                     if found.get(b"transfer-encoding") == b"chunked":
                         while not body.endswith(b"0\r\n\r\n"):
-                            body += stream.readline()
+                            line = stream.readline()
+                            if not line:
+                                return  # the client gave up
+                            body += line
                     else:
                         body = stream.read(int(found.get(b"content-length", b"0")))
                     self.heads.append(head)
