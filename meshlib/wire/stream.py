@@ -147,21 +147,19 @@ class Stream:
 
     def _receive(self, receive: Callable[[Any], Any], what: Any, seconds: float | None) -> Any:
         until = None if seconds is None else monotonic() + seconds
-        data = self._call(receive, what) if self._more or self._pending() else None
+        data, events = None, select.POLLIN
+        if self._more or self._pending():
+            data, events = self._attempt(receive, what, select.POLLIN)
         while data is None:
-            events = self._wanted or select.POLLIN
             if not self._wait(events, seconds):
                 raise TimeoutError("nothing came in time")
-            data = self._call(receive, what)
+            data, events = self._attempt(receive, what, select.POLLIN)
             seconds = None if until is None else max(0.0, until - monotonic())
         return data
 
     def _pending(self) -> bool:
         """Whether OpenSSL holds bytes that were read already: no wait would see them."""
-        if not self._tls:
-            return False
-        self._wanted = 0
-        return bool(self._call(ssl.SSLSocket.pending, self._sock))
+        return self._tls and bool(self._call(ssl.SSLSocket.pending, self._sock))
 
     def _remember_session(self) -> None:
         remember, self._remember = self._remember, None
@@ -210,11 +208,12 @@ class Stream:
         rest: Sequence[bytes | memoryview] = (*self._unsent, *(data if isinstance(data, list) else (data,)))
         self._unsent = ()
         while rest:
-            count = self._send(rest, bounds) if rest[0] else 0
+            with self._lock:  # what it waits for is what this send does, not a read in another thread
+                count = self._send(rest, bounds) if rest[0] else 0
+                events = self._wanted or select.POLLOUT
             if count is not None:
                 rest = rest_after(rest, count)
                 continue
-            events = self._wanted or select.POLLOUT
             found = self._wait(events | select.POLLIN if listening else events, seconds)
             if not found:
                 raise TimeoutError("the peer took nothing in time")
@@ -298,6 +297,11 @@ class Stream:
             except ssl.SSLWantWriteError:
                 self._wanted = select.POLLOUT
             return None
+
+    def _attempt(self, call: Callable[[Any], Any], what: Any, usual: int) -> tuple[Any, int]:
+        """As ``_call``, and what to wait for before it is tried again; ``usual`` where OpenSSL names nothing else."""
+        with self._lock:
+            return self._call(call, what), self._wanted or usual
 
     def _wait(self, events: int, seconds: float | None) -> int:
         """Wait for one of ``events``; those that came, 0 if the time is over. An error or the end counts as any of them."""

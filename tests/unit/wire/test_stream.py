@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
+import trustme
 
 from meshlib.pools.bounds import Bounds
 from meshlib.runtime.clock import MonotonicClock
@@ -16,7 +18,7 @@ from meshlib.wire.errors import ReadError, ReadTimeout, WriteError, WriteTimeout
 from meshlib.wire.stream import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 CLOCK = MonotonicClock()
 MUCH = b"0123456789abcdef" * 262_144  # 4 MiB: more than the system holds for a peer that does not read
@@ -270,6 +272,48 @@ def test_one_thread_reads_while_another_one_writes(pair: tuple[Stream, socket.so
     stream.close()
     writer.join(10)
     assert sent == [MUCH]
+
+
+class Prompt:
+    """The lock of a stream; each time that its owner's thread lets go of it another thread uses the stream at once."""
+
+    def __init__(self, stream: Stream, use: Callable[[], object]) -> None:
+        self._inner, self._use = stream._lock, use
+        self._owner, self._depth = threading.get_ident(), 0
+
+    def __enter__(self) -> None:
+        self._inner.acquire()
+        self._depth += threading.get_ident() == self._owner
+
+    def __exit__(self, *_: object) -> None:
+        self._inner.release()
+        if threading.get_ident() == self._owner:
+            self._depth -= 1
+            if not self._depth:
+                in_thread(self._use).join()
+
+
+def test_over_tls_each_thread_waits_for_what_its_own_operation_needs() -> None:
+    """A write that waits for the peer to take more, and a read in between that waits for the peer to say something."""
+    authority = trustme.CA()
+    theirs_context, ours_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("localhost").configure_cert(theirs_context)
+    authority.configure_trust(ours_context)
+    ours, theirs = socket.socketpair()
+    sent: list[bytes] = []
+
+    def take() -> None:
+        with theirs_context.wrap_socket(theirs, server_side=True) as peer:
+            sent.append(all_of(peer))
+
+    reader = in_thread(take)
+    stream = Stream(ours_context.wrap_socket(ours, server_hostname="localhost"))
+    plain, stream._lock = stream._lock, Prompt(stream, lambda: stream.read_now(100))  # type: ignore[assignment]
+    stream.write(MUCH[:500_000], bounds(write=10.0))
+    stream._lock = plain
+    stream.close()
+    reader.join(10)
+    assert sent == [MUCH[:500_000]]
 
 
 def test_a_child_neither_uses_nor_disturbs_its_parents(pair: tuple[Stream, socket.socket]) -> None:
