@@ -148,7 +148,9 @@ def adopt(found: Any) -> bool:
     """Have a connector carry the calls of our sessions; whether it can. Other calls go through it as ever."""
     if _CALLS in getattr(found, "__dict__", ()):
         return True
-    if not isinstance(found, aiohttp.TCPConnector):
+    if not isinstance(found, aiohttp.TCPConnector) or "connect" in vars(
+        found
+    ):  # a mock, which stays in charge
         return False
     calls, itself = Calls(found, None), weakref.ref(found)
 

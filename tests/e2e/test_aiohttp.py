@@ -611,6 +611,20 @@ class TestTheWholePlan:
             await said(calls)
         assert not isinstance(caught.value, meshlib.MeshError)
 
+    async def test_a_connector_that_is_mocked_stays_in_charge(
+        self, session: Client, upstream: UpstreamFactory
+    ) -> None:
+        one, connector = upstream(), aiohttp.TCPConnector()
+
+        async def connect(*_: Any, **__: Any) -> Any:
+            raise TimeoutError
+
+        connector.connect = connect  # type: ignore[method-assign]
+        with pytest.raises(aiohttp.ConnectionTimeoutError) as caught:
+            await said(session(service(one), connector=connector))
+        assert not isinstance(caught.value, meshlib.MeshError)
+        assert one.requests_total == 0
+
     async def test_errors_travel_between_processes(self, session: Client, upstream: UpstreamFactory) -> None:
         dead = upstream()
         dead.kill()
