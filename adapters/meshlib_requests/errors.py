@@ -37,11 +37,11 @@ __all__ = [
     "ERRORS",
     "SettingsError",
     "alone",
+    "body_error",
     "failure_of",
     "in_requests",
     "join_with",
-    "told_in_body",
-    "told_of",
+    "urllib3_error",
 ]
 
 #: Our error → urllib3's, for failures that no socket reported.
@@ -141,7 +141,7 @@ def _kind(error: BaseException, bounds: Bounds) -> OutcomeKind | None:
 # --- the wire's errors, as urllib3 tells them -----------------------------------------------------------------------------
 
 
-def told_of(error: wire.WireError, request: Any, host: str, port: int) -> BaseException:
+def urllib3_error(error: wire.WireError, request: Any, host: str, port: int) -> BaseException:
     """An attempt's error up to the response's head. ``host``, ``port``: the endpoint's."""
     cause = error.__cause__
     seconds = request.timeouts.get("connect")
@@ -173,7 +173,7 @@ def told_of(error: wire.WireError, request: Any, host: str, port: int) -> BaseEx
     return exceptions.ProtocolError("Connection aborted.", reason)
 
 
-def told_in_body(error: wire.WireError, pool: Any, got: int, length: int | None) -> BaseException:
+def body_error(error: wire.WireError, pool: Any, got: int, length: int | None) -> BaseException:
     """The error of a body. ``got``: bytes that came of ``length``, None where that is not known."""
     if isinstance(error, wire.ReadTimeout):
         return exceptions.ReadTimeoutError(pool, None, "Read timed out.")

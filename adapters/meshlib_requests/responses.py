@@ -14,7 +14,7 @@ from urllib3.exceptions import ResponseNotChunked
 
 from meshlib.hosts.info import attach
 from meshlib.wire.errors import Disconnected, WireError
-from meshlib_requests.errors import failure_of, join_with, told_in_body
+from meshlib_requests.errors import body_error, failure_of, join_with
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -34,15 +34,15 @@ class Body:
     (``enforce_content_length=False``).
     """
 
-    __slots__ = ("_call", "_got", "_incoming", "_length", "_lenient", "_pool", "_rest")
+    __slots__ = ("_call", "_got", "_incoming", "_length", "_lenient", "_request", "_rest")
 
     def __init__(
-        self, incoming: Any, call: OpenCall, pool: Any, length: int | None, *, lenient: bool = False
+        self, incoming: Any, call: OpenCall, request: Any, length: int | None, *, lenient: bool = False
     ) -> None:
         self._incoming = incoming
         self._lenient = lenient
         self._call: OpenCall | None = call
-        self._pool = pool
+        self._request = request
         self._length = length
         self._got = 0
         self._rest = b""
@@ -86,10 +86,10 @@ class Body:
             if self._lenient and isinstance(error, Disconnected):
                 self._end()
                 return b""
-            told = told_in_body(error, self._pool, self._got, self._length)
-            told.__cause__ = error
+            broken = body_error(error, self._request.pool, self._got, self._length)
+            broken.__cause__ = error
             self._call = None
-            raised = call.broken(told)
+            raised = call.broken(broken)
             raise raised from raised.__cause__
         self._got += len(part)
         if whole or not part or self._got == self._length:
@@ -114,6 +114,17 @@ class Body:
         if call is not None:
             self._incoming.abandon()
             call.abandon()
+
+    @property
+    def fp(self) -> Body:
+        """``botocore.response.StreamingBody.set_socket_timeout`` goes by ``fp.raw._sock``."""
+        return self
+
+    raw = _sock = fp
+
+    def settimeout(self, seconds: float | None) -> None:
+        """How long each further read may take."""
+        self._request.timeouts["read"] = seconds
 
     @property
     def sock(self) -> Any:
@@ -270,7 +281,7 @@ def delivered(request: Any, incoming: Any, lines: list[tuple[bytes, bytes]], cal
     options = request.options
     enforced = options.get("enforce_content_length", True)
     announced = int(length) if length is not None and length.isdecimal() else None
-    body = Body(incoming, call, request.pool, announced, lenient=not enforced)
+    body = Body(incoming, call, request, announced, lenient=not enforced)
     version = _VERSIONS.get(incoming.version, 11)
     made = HTTPResponse(
         body=body,  # type: ignore[arg-type]

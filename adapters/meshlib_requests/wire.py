@@ -17,7 +17,7 @@ from meshlib.wire.connection import Connection
 from meshlib.wire.dial import connect
 from meshlib.wire.errors import WireError
 from meshlib.wire.http1 import SIZES, Http1
-from meshlib_requests.errors import told_of
+from meshlib_requests.errors import urllib3_error
 from meshlib_requests.instrumented import observed
 from meshlib_requests.tls import Tls
 
@@ -79,7 +79,7 @@ class UrllibWire:
             incoming = self._endpoints.open(outgoing, attempt, name, bounds)
         except WireError as error:
             address = attempt.endpoint.address
-            raise told_of(error, request, address.host, address.port) from error
+            raise urllib3_error(error, request, address.host, address.port) from error
         if watched is not None:
             watched.answered(incoming)
         if tls is not None and attempt.endpoint.tls is None:

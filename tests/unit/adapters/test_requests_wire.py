@@ -122,6 +122,14 @@ def test_a_body_that_is_cut_short_is_told_as_urllib3_does(server: RawServer, poo
     assert isinstance(caught.value.args[1], IncompleteRead)
 
 
+def test_the_timeout_of_further_reads_can_be_set_as_botocore_does(server: RawServer, pool: Any) -> None:
+    server.answer = HEAD + b"Content-Length: 9\r\n\r\nabc"
+    response = pool.urlopen("GET", "/", preload_content=False)
+    response._fp.fp.raw._sock.settimeout(0.05)
+    with pytest.raises(urllib3.exceptions.ReadTimeoutError):
+        response.read()
+
+
 def test_reading_can_be_stopped_from_another_thread(server: RawServer, pool: Any) -> None:
     server.answer = HEAD + b"Content-Length: 9\r\n\r\nabc"
     response = pool.urlopen("GET", "/", preload_content=False)
