@@ -49,7 +49,9 @@ def main() -> int:
             )
         )
     else:
-        print(f"{on}; {asked.rounds} rounds\n\n{render(results)}\n")
+        print(f"{on}; {asked.rounds} rounds\n")
+        if results:
+            print(f"{render(results)}\n")
         if counts:
             print(f"{instructions.render(counter, counts)}\n")
         for case in chosen:
