@@ -76,7 +76,6 @@ class Plan:
         "_answered",
         "_attempts",
         "_call",
-        "_closed",
         "_deadline",
         "_endings",
         "_env",
@@ -85,6 +84,7 @@ class Plan:
         "_limit",
         "_limit_seconds",
         "_match",
+        "_open",
         "_per_try",
         "_permit",
         "_policy",
@@ -121,7 +121,7 @@ class Plan:
         self._limit_seconds: float | None = None
         self._last: Outcome | None = None
         self._words: list[str] = []
-        self._closed = False
+        self._open = [None]  # emptied by whoever closes: taking the last item is atomic
         self.cluster = ""
         self.spent = False
         self.started = 0.0
@@ -192,9 +192,12 @@ class Plan:
 
     def close(self, now: float, failure: Outcome | None = None) -> None:
         """The call is over, its body read or given up. Effective once; safe from any thread."""
-        if self._closed:
+        if not self._open:
             return
-        self._closed = True
+        try:
+            self._open.pop()
+        except IndexError:  # another thread closes it
+            return
         if failure is not None and self._attempts:
             self._words.append(broken(failure, self._attempts[-1].endpoint))
         if self._answered is not None:

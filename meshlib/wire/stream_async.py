@@ -256,14 +256,30 @@ class AsyncioStream(asyncio.Protocol):
         if self._unsent:
             rest = memoryview(b"".join((self._unsent, data)))
             self._unsent = memoryview(b"")
+        until = None
+        if len(rest) > _PART:
+            until = self._end_of_write(bounds)
         while True:
             if self._full and not await self._drained(bounds, listening, patience):
                 self._unsent = rest
                 return False
             if not rest:
                 return True
+            if until is not None and self._loop.time() > until:
+                bounds.timed_out()
+                raise WriteTimeout("not all of it in time")
             self._give(rest[:_PART] if len(rest) > _PART else rest, bounds)
             rest = rest[_PART:]
+
+    def _end_of_write(self, bounds: Bounds) -> float | None:
+        """When a write that begins now is to be over, on the loop's clock: the time bounds all of it, also where the peer takes
+        parts of it so fast that nobody ever waits. Raises WriteTimeout.
+        """
+        try:
+            seconds = bounds.left("write")
+        except TimeoutError as error:
+            raise WriteTimeout(_words(error)) from error
+        return None if seconds is None else self._loop.time() + seconds
 
     def _give(self, data: memoryview, bounds: Bounds) -> None:
         transport = self._transport

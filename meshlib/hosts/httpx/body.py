@@ -29,13 +29,13 @@ class Body:
             yield from response
         except Exception as error:
             raised = call.broken(error)
-            self._held = None
+            self.__dict__.pop("_held", None)
             if raised is error:
                 raise
             raise raised from error
 
     def close(self) -> None:
-        held, self._held = self._held, None
+        held = self.__dict__.pop("_held", None)  # one of two threads has it
         if held is not None:
             response, call = held
             try:
@@ -44,7 +44,7 @@ class Body:
                 call.end()
 
     def __del__(self) -> None:
-        held, self._held = self._held, None
+        held = self.__dict__.pop("_held", None)  # one of two threads has it
         if held is not None:
             response, call = held
             response.abandon()
@@ -68,13 +68,13 @@ class AsyncBody:
                 yield part
         except Exception as error:
             raised = call.broken(error)
-            self._held = None
+            self.__dict__.pop("_held", None)
             if raised is error:
                 raise
             raise raised from error
 
     async def aclose(self) -> None:
-        held, self._held = self._held, None
+        held = self.__dict__.pop("_held", None)  # one of two threads has it
         if held is not None:
             response, call = held
             try:
@@ -83,7 +83,7 @@ class AsyncBody:
                 call.end()
 
     def __del__(self) -> None:
-        held, self._held = self._held, None
+        held = self.__dict__.pop("_held", None)  # one of two threads has it
         if held is not None:
             response, call = held
             response.abandon()

@@ -26,11 +26,12 @@ SMALL = 65_536
 class HttpxWire:
     """Of one transport in one process. ``whole``: the library's ``ByteStream``; ``own``: makes its transport."""
 
+    _own: Any = None  # once a call goes to its URL as it is
+
     def __init__(self, runtime: Runtime, settings: WireSettings, whole: type, own: Callable[[], Any]) -> None:
         self._endpoints = Endpoints(runtime, settings)
         self._whole = whole
         self._make_own = own
-        self._own: Any = None
 
     def send(self, request: Any, attempt: Send, bounds: Bounds) -> Any:
         return self._endpoints.open(_outgoing(request, attempt, self._whole), attempt, _name(request), bounds)
@@ -38,8 +39,10 @@ class HttpxWire:
     def direct(self, request: Any, call: Direct, bounds: Bounds) -> Any:
         own = self._own
         if own is None:
-            # Two threads that come first may each make one: one of them is not kept.
-            own = self._own = self._make_own()
+            made = self._make_own()
+            own = self.__dict__.setdefault("_own", made)
+            if own is not made:  # another thread came first, too
+                made.close()
         return own.handle_request(_bounded(request, call, bounds))
 
     def discard(self, response: Any) -> None:
