@@ -21,7 +21,7 @@ NAMES = {
     "aiohttp.client": "_connector _middlewares _request _retry_connection _timeout",
     "aiohttp.client_proto": "_payload _tail",
     "aiohttp.client_reqrep": (
-        "_body _cache _continue _headers _raw_cookie_headers _raw_headers _request_info _response_eof _ssl"
+        "_body _cache _continue _headers _raw_cookie_headers _raw_headers _request_info _response_eof _ssl _upload_tracker"
     ),
     "aiohttp.connector": (
         "_conns _create_connection _factory _get_ssl_context _keepalive_timeout _loop _notify_release"
