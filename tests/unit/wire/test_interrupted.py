@@ -312,7 +312,7 @@ GEVENT = """
     def tick():
         global ticks
         while True:
-            gevent.sleep(0)
+            gevent.sleep(0.0001)
             ticks += 1
 
     gevent.spawn(tick)
@@ -321,7 +321,7 @@ GEVENT = """
     assert connection.free()
     assert connection.send(get(b"/much", MUCH), bounds(read=20.0, write=20.0)).read() == MUCH
     assert connection.idle
-    assert ticks > 10, ticks  # others ran meanwhile
+    assert ticks > 1, ticks  # others ran meanwhile
     try:
         connection.send(get(b"/stuck"), bounds(read=0.05))
     except ReadTimeout:
