@@ -25,8 +25,9 @@ def main() -> None:
             build.cluster("reviews-v1", [v1.address]),
             build.cluster("reviews-v2", [v2.address]),
         )
+        # One view is one stream, so that an acknowledgement means that the routes are in force here.
         with (
-            meshlib.Mesh({"xds": {"server": control_plane.address}}) as mesh,
+            meshlib.Mesh({"xds": {"server": control_plane.address, "view": "target"}}) as mesh,
             meshlib.Client(mesh=mesh) as client,
         ):
             mesh.wait_ready("reviews", timeout=5)

@@ -214,10 +214,12 @@ class XdsSource(Source):
         if stream is not self._stream:
             return
         try:
-            received = self._alive.received(raw, self._now)
-            self._flush()
-            self._note(received)
-            self._publish()
+            self._note(self._alive.received(raw, self._now))
+            # In force before it is acknowledged: whoever hears of that may count on it.
+            try:
+                self._publish()
+            finally:
+                self._flush()
         finally:
             stream.consumed()
 
