@@ -40,6 +40,10 @@ _log = logging.getLogger("meshlib")
 _CATCHING_UP = 10.0
 
 
+#: What Python (from 3.12 on) says of a thread that is to start when the program has come to its end.
+_ENDING = "at interpreter shutdown"
+
+
 class Timer:
     """A command that is to run at ``when`` (the clock's seconds). ``cancel`` may be called from any thread, also after
     it ran; it does not stop a command that is already running.
@@ -229,8 +233,11 @@ class Worker:
     def _guarded(command: Callable[[], object]) -> None:
         try:
             command()
-        except Exception:  # noqa: BLE001 - logged below
-            _log.exception("meshlib: a background command failed: %r", command)
+        except Exception as error:  # noqa: BLE001 - logged below
+            if _ENDING in str(error):
+                _log.debug("meshlib: the process ends, and %r is not run any more", command)
+            else:
+                _log.exception("meshlib: a background command failed: %r", command)
 
 
 def _new_bell() -> threading.Lock:

@@ -14,6 +14,10 @@ from meshlib.testing import ControlPlane, Upstream, build
 
 ROOT = Path(__file__).resolve().parents[2]
 
+#: A program that ends while a stream connects: from 3.12 on no thread can be started then, and grpc's own watcher of a channel,
+#: which starts one for each change, says so in a traceback of its own.
+GRPC_COMPLAINS = "can't create new thread at interpreter shutdown" if sys.version_info >= (3, 12) else ""
+
 #: A program as people write it: the mesh and the client are of the module, which spawn and forkserver import anew.
 PROGRAM = '''
 import multiprocessing, os, sys, time
@@ -129,7 +133,9 @@ def run(tmp_path, text, command, arguments, **variables):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["done"]
-    assert "Traceback" not in done.stderr, done.stderr
+    if not GRPC_COMPLAINS or GRPC_COMPLAINS not in done.stderr:
+        assert "Traceback" not in done.stderr, done.stderr
+    assert "/meshlib/" not in done.stderr, done.stderr
     return done.stderr
 
 
