@@ -38,7 +38,7 @@ class TransportFace:
             noticing(self.host, other, runtime, "handle_request", why)
             self._handle, self._close = other.handle_request, other.close
         else:
-            made = caller(self.host, runtime, given)
+            self._caller = made = caller(self.host, runtime, given)
             self._handle, self._close = made.call, made.close
 
     def handle_request(self, request: Any) -> Any:
@@ -62,7 +62,7 @@ class AsyncTransportFace:
             noticing(self.host, other, runtime, "handle_async_request", why)
             self._handle, self._close = other.handle_async_request, other.aclose
         else:
-            made = async_caller(self.host, runtime, given)
+            self._caller = made = async_caller(self.host, runtime, given)
             self._handle, self._close = made.call, made.aclose
 
     async def handle_async_request(self, request: Any) -> Any:

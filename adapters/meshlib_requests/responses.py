@@ -91,6 +91,11 @@ class Body:
             self._call = None
             raised = call.broken(broken)
             raise raised from raised.__cause__
+        except (
+            BaseException
+        ):  # interrupted, or its greenlet is killed: nobody closes what urllib3 reads whole
+            self._end()
+            raise
         self._got += len(part)
         if whole or not part or self._got == self._length:
             self._end()

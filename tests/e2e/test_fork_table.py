@@ -228,12 +228,13 @@ def test_locks_that_other_threads_hold_at_the_fork(plane, tmp_path):
         from meshlib import patched
         from meshlib.runtime import pybreaker_bridge, tls
         call()
-        runtime, mine = mesh._runtime(), client._transport._logic._mine
+        runtime, caller = mesh._runtime(), client._transport._caller
+        pools = caller._mine[1]._endpoints._pools
         handler = logging.StreamHandler()
         logging.getLogger("meshlib").addHandler(handler)
         locks = [
-            runtime._lock, runtime.interest._lock, runtime.store._lock, runtime.clusters._lock, runtime.worker._changed,
-            runtime.clusters.get("xds", "c1")._lock, mine.lock, mine.pools._lock, mine.pools.all()[0]._lock,
+            runtime._lock, runtime.interest._lock, runtime.store._lock, runtime.clusters._lock, runtime.worker._turn,
+            runtime.clusters.get("xds", "c1")._lock, caller._making.get(), pools._lock, pools.all()[0]._lock,
             patched._lock, pybreaker_bridge._memory.get(), tls._here.get().lock, meshlib.mesh._default_lock.get(),
             meshlib.mesh._workers._state.get().lock, handler.lock,
         ]

@@ -13,7 +13,7 @@ import pytest
 import meshlib
 from meshlib.testing.upstream import Upstream
 from tests.support.asking import asked
-from tests.support.storm import Calls, Footprint, Storm, counters, pooled, run_tasks, run_threads
+from tests.support.storm import Calls, Footprint, Storm, counters, pooled, pools_of, run_tasks, run_threads
 
 RETRY = {
     "retry_on": "connect-failure,refused-stream,reset",
@@ -174,7 +174,7 @@ def test_a_response_that_is_collected_under_a_clusters_lock_is_given_back(upstre
         cluster = mesh._runtime().clusters.get("static", "reviews")
         response = client.send(client.build_request("GET", "http://reviews/"), stream=True)
         assert cluster.active == 1
-        with cluster._lock, client._transport._logic._mine.pools.all()[0]._lock:
+        with cluster._lock, pools_of(client._transport)[0]._lock:
             del response
             gc.collect()
         worked_off(mesh)

@@ -284,11 +284,15 @@ def counters(mesh: meshlib.Mesh) -> dict[str, int]:
     }
 
 
+def pools_of(transport: Any) -> list[Any]:
+    """The pools of a client's transport, in this process or this event loop."""
+    caller = transport._caller
+    wire = caller._mine[1] if hasattr(caller, "_mine") else caller._here.get()._wire
+    found: list[Any] = [] if wire is None else wire._endpoints._pools.all()
+    return found
+
+
 def pooled(transport: Any) -> tuple[int, int]:
     """Connections of a client's transport: open, and idle."""
-    logic = transport._logic
-    pools = (
-        [logic._mine.pools] if hasattr(logic, "_mine") else [state.pools for state in logic._loops.values()]
-    )
-    every = [pool for found in pools if found is not None for pool in found.all()]
+    every = pools_of(transport)
     return sum(pool.open for pool in every), sum(pool.idle for pool in every)
