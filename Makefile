@@ -36,9 +36,9 @@ demo: $(VENV)/.stamp-run ## a control plane, three versions of a service and a c
 
 .PHONY: test
 test: $(VENV)/.stamp-dev ## the tests: units, state machines, real processes on loopback, a real Envoy
-	@echo "1 of 2: units and state machines, some 4000 tests: two minutes or so on two cores"
+	@echo "1 of 2: units and state machines, some 8500 tests: three minutes or so on two cores"
 	@$(PYTEST) tests/unit tests/machine tests/hosts -n 2 $(PYTEST_ARGS)
-	@echo "2 of 2: real servers, processes, an Envoy: ten minutes or so, most of them waiting; the percentage at the right counts tests"
+	@echo "2 of 2: real servers, processes, an Envoy: thirteen minutes or so, most of them waiting; the percentage at the right counts tests"
 	@$(PYTEST) tests/e2e tests/compat -m "not storm and not fleet" $(PYTEST_ARGS)
 
 .PHONY: check
