@@ -59,8 +59,9 @@ def verdict(outcome: Outcome) -> Verdict:
     """The one verdict on an attempt. A break in the body (a RESET or TIMEOUT whose ``status`` is set, too) is a
     failure of the host, whatever its status was.
     """
-    local = _LOCAL.get(outcome.kind)
-    if local is not None:
-        return local
+    if outcome.kind is not OutcomeKind.OK:  # the usual one first: to look up an Enum costs a call of Python's
+        local = _LOCAL.get(outcome.kind)
+        if local is not None:
+            return local
     status = outcome.status or 0
     return _ANSWERED.get(status) or Verdict(True, status)

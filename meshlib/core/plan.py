@@ -152,10 +152,12 @@ class Plan:
         retries = self._retries
         if retries is None and self._policy is not None and may_matter(self._policy, outcome):
             retries = self._retries = self._retries_of(self._policy)
-        # The call's own time is over: that is the call's end, whatever the last read reported (RT-06).
-        late = self._deadline is not None and now >= self._deadline and outcome.kind is not OutcomeKind.OK
-        # A limit of our own is not retried, as in Envoy (its overflow).
-        blameless = outcome.kind in BLAMELESS
+        late = blameless = False
+        if outcome.kind is not OutcomeKind.OK:
+            # The call's own time is over: that is the call's end, whatever the last read reported (RT-06).
+            late = self._deadline is not None and now >= self._deadline
+            # A limit of our own is not retried, as in Envoy (its overflow).
+            blameless = outcome.kind in BLAMELESS
         attempt.pick.report(outcome, now)
         decision = None
         if retries is not None and not late and not blameless:
