@@ -103,7 +103,9 @@ class Scripted:
         self._serve = serve
         self._tls = tls
         self._listener = listener or socket.create_server(("127.0.0.1", 0))
+        self._lock = threading.Lock()  # guards _open and _ending
         self._open: list[socket.socket] = []
+        self._ending = False
         self._threads: list[threading.Thread] = []
         self.failures: list[BaseException] = []
         self.taken = 0
@@ -117,11 +119,18 @@ class Scripted:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        for one in (self._listener, *self._open):
-            with contextlib.suppress(OSError):  # the peer was first
-                socket.socket.shutdown(one, socket.SHUT_RDWR)  # wakes the thread that reads
+        with contextlib.suppress(OSError):  # wakes the thread that accepts
+            self._listener.shutdown(socket.SHUT_RDWR)
+        # What was connected may not be accepted yet, and the client's side need not be closed before its loop runs again.
+        self._threads[0].join(30)
+        with self._lock:
+            self._ending = True
+            for one in self._open:
+                with contextlib.suppress(OSError):  # the peer was first
+                    socket.socket.shutdown(one, socket.SHUT_RDWR)  # wakes the thread that reads
         for thread in self._threads:
             thread.join(30)
+            assert not thread.is_alive()
         for one in (self._listener, *self._open):
             one.close()
         if kind is None and self.failures:
@@ -139,14 +148,19 @@ class Scripted:
             except OSError:
                 return
             self.taken += 1
-            self._open.append(sock)
+            with self._lock:
+                self._open.append(sock)
             self._start(self._run, sock)
 
     def _run(self, sock: socket.socket) -> None:
         try:
             if self._tls is not None:
-                sock = self._tls.wrap_socket(sock, server_side=True)
-                self._open.append(sock)
+                with self._lock:
+                    if self._ending:
+                        return
+                    sock = self._tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+                    self._open.append(sock)  # the one before has no descriptor any more
+                sock.do_handshake()
             self._serve(Peer(sock))
         except OSError:
             return  # the client went away: what that means is the test's matter
