@@ -234,7 +234,7 @@ class Worker:
         try:
             command()
         except Exception as error:  # noqa: BLE001 - logged below
-            if _ENDING in str(error):
+            if isinstance(error, RuntimeError) and _ENDING in str(error):
                 _log.debug("meshlib: the process ends, and %r is not run any more", command)
             else:
                 _log.exception("meshlib: a background command failed: %r", command)

@@ -7,7 +7,7 @@ Theory. Everything here runs on the worker, but for the stream's own thread.
                   └──────────────── end ◄────────────────┘──► session.closed gives the seconds until the next try
 
 Whatever the session was told, its requests are written and its timer is set anew after it (``_flush``). What it has put
-together is published when it changed.
+together is published when it changed, and before the response that brought it is acknowledged.
 
 Nobody waits for what will not come: while the control plane cannot be reached, the part says so (``unreached``). Names
 are asked for all the same, and known once it answers. Where it has not answered anything, a name whose time is over is
@@ -83,6 +83,7 @@ class XdsSource(Source):
         self._lacking: frozenset[str] = frozenset()
         self._rejected: dict[tuple[str, str], tuple[str, ...]] = {}
         self._refusal = ""
+        self._answering = False  # a response is to be acknowledged: nothing is written before that
         self._last = super().status()
 
     # --- Source -------------------------------------------------------------------------------------------------
@@ -215,10 +216,17 @@ class XdsSource(Source):
             return
         try:
             self._note(self._alive.received(raw, self._now))
-            # In force before it is acknowledged: whoever hears of that may count on it.
-            try:
-                self._publish()
-            finally:
+            self._publish()
+        finally:
+            # What is published is put into force by the worker's next commands, and is acknowledged after that: whoever hears of
+            # it may count on it.
+            self._answering = True
+            self.sink.worker.post(lambda: self._answer(stream))
+
+    def _answer(self, stream: AdsStream) -> None:
+        self._answering = False
+        try:
+            if stream is self._stream:
                 self._flush()
         finally:
             stream.consumed()
@@ -238,6 +246,8 @@ class XdsSource(Source):
 
     def _flush(self) -> bool:
         """Write what the session has to say, and be there when its next timer is due. Whether anything was written."""
+        if self._answering:
+            return False
         session, stream = self._alive, self._stream
         written = False
         if stream is not None:

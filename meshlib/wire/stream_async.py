@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import os
 from collections import deque
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
 from meshlib.wire.errors import ConnectError, ConnectTimeout, ReadError, ReadTimeout, WriteError, WriteTimeout
@@ -265,21 +266,21 @@ class AsyncioStream(asyncio.Protocol):
                 return False
             if not rest:
                 return True
-            if until is not None and self._loop.time() > until:
+            if until is not None and monotonic() > until:
                 bounds.timed_out()
                 raise WriteTimeout("not all of it in time")
             self._give(rest[:_PART] if len(rest) > _PART else rest, bounds)
             rest = rest[_PART:]
 
     def _end_of_write(self, bounds: Bounds) -> float | None:
-        """When a write that begins now is to be over, on the loop's clock: the time bounds all of it, also where the peer takes
-        parts of it so fast that nobody ever waits. Raises WriteTimeout.
+        """When a write that begins now is to be over: the time bounds all of it, also where the peer takes parts of it so fast
+        that nobody ever waits. On the system's clock, since uvloop's stands still between two turns. Raises WriteTimeout.
         """
         try:
             seconds = bounds.left("write")
         except TimeoutError as error:
             raise WriteTimeout(_words(error)) from error
-        return None if seconds is None else self._loop.time() + seconds
+        return None if seconds is None else monotonic() + seconds
 
     def _give(self, data: memoryview, bounds: Bounds) -> None:
         transport = self._transport

@@ -119,6 +119,15 @@ class TestFailure:
         assert ran == [1]
         assert "ZeroDivisionError" in caplog.text
 
+    def test_what_cannot_start_since_the_process_ends_is_no_failure(self, worker, caplog):
+        def start():
+            raise RuntimeError("can't create new thread at interpreter shutdown")
+
+        worker.post(start)
+        with caplog.at_level(logging.WARNING, logger="meshlib"):
+            worker.run_due()
+        assert not caplog.records
+
     def test_the_thread_survives_a_failing_command(self, threaded, caplog):
         threaded.post(lambda: {}[1])
         done = threading.Event()

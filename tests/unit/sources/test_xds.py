@@ -171,6 +171,21 @@ class TestStream:
         assert consumed_at[0] > written
         assert plane.stream.requests[written][2:4] == ("1", "n1")
 
+    def test_what_is_acknowledged_is_in_force(self):
+        plane = Plane()
+        plane.want("reviews")
+        plane.up()
+        plane.serve()
+        seen, send = [], plane.stream.send
+
+        def look(raw):
+            seen.append(plane.bench.addresses("xds", "c1"))
+            send(raw)
+
+        plane.stream.send = look
+        plane.answer("endpoint", build.endpoints("c1", "10.0.0.2:80"))
+        assert seen == [["10.0.0.2:80"]]
+
     def test_a_message_is_consumed_even_where_reading_it_breaks(self, caplog):
         plane = Plane()
         plane.want("reviews")

@@ -189,6 +189,15 @@ class Noting:
 
 
 @on_both_loops
+async def test_the_time_bounds_all_of_a_write_also_where_nobody_ever_waits() -> None:
+    async with connected() as (stream, _):
+        stream._transport.set_write_buffer_limits(high=len(MUCH) + 1)  # never full
+        with pytest.raises(WriteTimeout):
+            await stream.write(MUCH, bounds(write=1e-9))
+        assert stream.unsent < len(MUCH), "the rest is not given to the system any more"
+
+
+@on_both_loops
 async def test_who_listens_is_told_of_an_answer_while_nothing_more_is_taken() -> None:
     async with connected() as (stream, theirs):
         own = bounds(write=20.0)
