@@ -25,6 +25,7 @@ from meshlib.errors import (
     TransportFailed,
     UnknownService,
 )
+from meshlib.hosts.errors import join
 from meshlib.model.call import Outcome, OutcomeKind
 
 if TYPE_CHECKING:
@@ -61,8 +62,6 @@ _KINDS: tuple[tuple[type[BaseException], OutcomeKind], ...] = (
 
 #: Of a request whose URL nobody has said yet (see ``named``).
 _NO_HOST = ConnectionKey("", None, False, True, *[None] * (len(ConnectionKey._fields) - 4))
-
-_joined: dict[tuple[type[MeshError], type[BaseException]], Any] = {}
 
 
 class AiohttpErrors:
@@ -162,18 +161,11 @@ def _made_of(
 
 
 def _class(failure: type[MeshError], base: type[BaseException]) -> Any:
-    """The class that is both; one for each pair, so that ``except`` and ``is`` agree."""
-    found = _joined.get((failure, base))
-    if found is None:
-        body = {
-            "__module__": failure.__module__,
-            "__doc__": failure.__doc__,
-            "__str__": lambda self: self.text,
-            "__reduce__": _reduce,
-            "_pair": (failure, base),
-        }
-        found = _joined.setdefault((failure, base), type(failure.__name__, (failure, base), body))
-    return found
+    return join(failure, base, __str__=_text, __reduce__=_reduce)
+
+
+def _text(self: Any) -> str:
+    return str(self.text)
 
 
 def _reduce(self: Any) -> tuple[Any, ...]:

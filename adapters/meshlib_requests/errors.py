@@ -26,6 +26,8 @@ from meshlib.errors import (
     Overloaded,
     UnknownService,
 )
+from meshlib.hosts.errors import join as join_classes
+from meshlib.hosts.errors import unconnected
 from meshlib.model.call import Outcome, OutcomeKind
 from meshlib.wire import errors as wire
 
@@ -54,7 +56,6 @@ _OWN: dict[type[MeshError], type[exceptions.HTTPError]] = {
     Overloaded: exceptions.EmptyPoolError,
     DeadlineExceeded: exceptions.ReadTimeoutError,
 }
-_joined: dict[tuple[type[MeshError], type[BaseException]], Any] = {}
 
 
 class SettingsError(exceptions.SSLError):
@@ -89,9 +90,9 @@ class UrllibErrors:
             joined: BaseException = join(error, failure, info, sent=sent, phase=phase)
             return joined
         base = _OWN.get(failure, exceptions.ProtocolError)
-        if failure is DeadlineExceeded and _unconnected(info, cause):
+        if failure is DeadlineExceeded and unconnected(info, cause):
             base = exceptions.ConnectTimeoutError
-        cls = join_classes(failure, base)
+        cls = _class(failure, base)
         made: BaseException = cls.__new__(cls)
         # What urllib3's own constructors would set, without their prefix of the pool's address.
         made.args = (message,)
@@ -109,12 +110,6 @@ def _late(failure: type[MeshError], cause: Outcome) -> bool:
     if cause.late and not isinstance(cause.error, exceptions.MaxRetryError):
         return failure is DeadlineExceeded
     return failure is DeadlineExceeded and cause.kind is not OutcomeKind.TIMEOUT
-
-
-def _unconnected(info: CallInfo | None, cause: Outcome | None) -> bool:
-    if cause is not None and cause.kind is OutcomeKind.NO_TIME:
-        return True
-    return info is None or not info.attempts or info.attempts[-1].outcome == OutcomeKind.CONNECT.value
 
 
 def _kind(error: BaseException, bounds: Bounds) -> OutcomeKind | None:
@@ -194,23 +189,6 @@ def body_error(error: wire.WireError, pool: Any, got: int, length: int | None) -
 # --- both at once -----------------------------------------------------------------------------------------------------------
 
 
-def join_classes(failure: type[MeshError], base: type[BaseException]) -> Any:
-    """The class that is both; one for each pair, so that ``except`` and ``is`` agree."""
-    found = _joined.get((failure, base))
-    if found is None:
-
-        def reduce(self: Any) -> tuple[Any, ...]:
-            parts = base.__reduce__(self)
-            assert isinstance(parts, tuple)
-            state = dict(parts[2]) if len(parts) > 2 and isinstance(parts[2], dict) else {}
-            return _rebuild, (failure, base, parts[1], state, self.info, self.phase, self.sent)
-
-        body = {"__module__": failure.__module__, "__doc__": failure.__doc__, "__reduce__": reduce}
-        made = type(failure.__name__, (failure, base), {**body, "_failure": failure})
-        found = _joined.setdefault((failure, base), made)
-    return found
-
-
 def join(
     error: BaseException,
     failure: type[MeshError],
@@ -222,7 +200,7 @@ def join(
     """``error``, which is meshlib's as well: the same arguments, text, attributes and traceback."""
     if isinstance(error, MeshError):
         return error
-    cls = join_classes(failure, type(error))
+    cls = _class(failure, type(error))
     both = cls.__new__(cls, *error.args)
     both.args = error.args
     both.__dict__.update(error.__dict__)
@@ -233,7 +211,8 @@ def join(
 
 def join_with(error: BaseException, found: MeshError) -> Any:
     """``error``, made of ``found`` by the library, which is meshlib's as ``found`` is."""
-    failure = getattr(found, "_failure", type(found))
+    pair: Any = getattr(found, "_pair", None)
+    failure = type(found) if pair is None else pair[0]
     return join(error, failure, found.info, sent=found.sent, phase=found.phase)
 
 
@@ -271,6 +250,18 @@ def _describe(error: Any, failure: type[MeshError], info: Any, *, sent: bool, ph
     error.phase = failure.default_phase if phase is None else phase
 
 
+def _class(failure: type[MeshError], base: type[BaseException]) -> Any:
+    return join_classes(failure, base, __reduce__=_reduce)
+
+
+def _reduce(self: Any) -> tuple[Any, ...]:
+    failure, base = self._pair
+    parts = base.__reduce__(self)
+    assert isinstance(parts, tuple)
+    state = dict(parts[2]) if len(parts) > 2 and isinstance(parts[2], dict) else {}
+    return _rebuild, (failure, base, parts[1], state, self.info, self.phase, self.sent)
+
+
 def _rebuild(
     failure: type[MeshError],
     base: type[BaseException],
@@ -280,7 +271,7 @@ def _rebuild(
     phase: str,
     sent: bool,
 ) -> Any:
-    cls = join_classes(failure, base)
+    cls = _class(failure, base)
     error = cls.__new__(cls, *args)
     base.__init__(error, *args)
     error.__dict__.update(state)

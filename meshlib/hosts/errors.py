@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from meshlib.model.call import CallInfo
     from meshlib.pools.bounds import Bounds
 
-__all__ = ["ErrorTable", "Errors", "join"]
+__all__ = ["ErrorTable", "Errors", "join", "unconnected"]
 
 #: What the wire's errors mean to a plan, the most exact first. The others say nothing of the upstream.
 _KINDS: tuple[tuple[type[BaseException], OutcomeKind], ...] = (
@@ -89,13 +89,22 @@ _DIRECT = (
 _joined: dict[tuple[type[MeshError], type[BaseException]], type[MeshError]] = {}
 
 
-def join(failure: type[MeshError], base: type[BaseException]) -> type[MeshError]:
-    """The class that is both; one for each pair, so that ``except`` and ``is`` agree."""
+def join(failure: type[MeshError], base: type[BaseException], **own: Any) -> type[MeshError]:
+    """The class that is both; one for each pair, so that ``except`` and ``is`` agree. Its ``_pair`` is what it is of.
+
+    ``own``: what it has of its own, the same for all classes of the library that ``base`` is of. An error that is not made of its text alone brings a ``__reduce__``.
+    """
     found = _joined.get((failure, base))
     if found is None:
-        body = {"__module__": failure.__module__, "__doc__": failure.__doc__, "__reduce__": _reduce}
+        body = {
+            "__module__": failure.__module__,
+            "__doc__": failure.__doc__,
+            "__reduce__": _reduce,
+            "_pair": (failure, base),
+            **own,
+        }
+        made: type[MeshError] = type(failure.__name__, (failure, base), body)
         # setdefault is atomic: threads that come at once get the same class.
-        made: type[MeshError] = type(failure.__name__, (failure, base), {**body, "_pair": (failure, base)})
         found = _joined.setdefault((failure, base), made)
     return found
 
@@ -106,6 +115,13 @@ def _reduce(self: Any) -> tuple[Any, ...]:
 
 def _again(failure: type[MeshError], base: type[BaseException], message: str) -> MeshError:
     return join(failure, base)(message)
+
+
+def unconnected(info: CallInfo | None, cause: Outcome | None) -> bool:
+    """Whether a deadline ended before there was a connection."""
+    if cause is not None and cause.kind is OutcomeKind.NO_TIME:
+        return True
+    return info is None or not info.attempts or info.attempts[-1].outcome == OutcomeKind.CONNECT.value
 
 
 class ErrorTable(Protocol):
@@ -211,7 +227,4 @@ class Errors:
         """
         if cause is not None and isinstance(cause.error, wire.WriteTimeout):
             return self._failures["write timeout"]
-        connected = info is not None and info.attempts and info.attempts[-1].outcome != "connect"
-        if not connected or (cause is not None and cause.kind is OutcomeKind.NO_TIME):
-            return self._failures["connect timeout"]
-        return None
+        return self._failures["connect timeout"] if unconnected(info, cause) else None

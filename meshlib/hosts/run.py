@@ -7,22 +7,21 @@ to the exchange, which lets go of everything that it holds.
 from __future__ import annotations
 
 import threading
-from functools import partial
 from os import getpid
-from typing import TYPE_CHECKING, Generic
+from typing import TYPE_CHECKING
 
 from meshlib.core.attempt import Send
 from meshlib.core.effects import Deliver, Direct, Fail, Reply, Sleep, Wait
-from meshlib.core.exchange import Exchange
 from meshlib.hosts.body import OpenCall
 from meshlib.hosts.protocol import Q, R
-from meshlib.hosts.steps import bounds_of, fail, failed
+from meshlib.hosts.steps import BaseCaller, bounds_of, fail, failed
 from meshlib.runtime.process import Local
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from meshlib.core.effects import Step
+    from meshlib.core.exchange import Exchange
     from meshlib.hosts.protocol import Host, Wire
     from meshlib.interceptors import CallPath
     from meshlib.model.policy import RetryPolicy
@@ -32,15 +31,11 @@ if TYPE_CHECKING:
 __all__ = ["Caller"]
 
 
-class Caller(Generic[Q, R]):
-    """Makes the calls of one client, or transport, of a host library. Thread-safe.
+class Caller(BaseCaller[Q, R]):
+    """For blocking calls. Thread-safe. Arguments as for :class:`meshlib.hosts.steps.BaseCaller`; ``wire`` makes the client's
+    wire, in each process anew.
 
-    Args:
-        host: The library.
-        runtime: Gives this process's runtime of the mesh.
-        wire: Makes the client's wire, in each process anew.
-        path: What a call of the library comes by (see :mod:`meshlib.interceptors`).
-        retry: The retries that the client was told to make where nobody orders any.
+    A library that orders calls by what became of the last one begins and finishes each by itself.
     """
 
     def __init__(
@@ -51,11 +46,8 @@ class Caller(Generic[Q, R]):
         path: CallPath,
         retry: RetryPolicy | None = None,
     ) -> None:
-        self._host = host
-        self._runtime = runtime
+        super().__init__(host, runtime, path, retry)
         self._make_wire = wire
-        self._path = path
-        self._retry = retry
         self._making = Local(threading.Lock)  # guards making the wire
         # Replaced whole. A child's runtime is another: it drops the wire of its parent, whose sockets are the parent's.
         self._mine: tuple[Runtime, Wire[Q, R], int] | None = None
@@ -64,12 +56,6 @@ class Caller(Generic[Q, R]):
         """One call. Raises the library's errors, each of which is meshlib's too where meshlib had a part in it."""
         runtime = self._runtime()
         return self.finish(request, runtime, self.begin(request, runtime))
-
-    def begin(self, request: Q, runtime: Runtime) -> Exchange:
-        """The exchange of one call, for a library that orders calls by what became of the last one; it is to be finished."""
-        host = self._host
-        read = partial(host.read, request, runtime.clock, self._retry)
-        return Exchange(runtime, host.place(request), read, plain=self._path.intercepted())
 
     def finish(self, request: Q, runtime: Runtime, exchange: Exchange) -> R:
         """Make the call that was begun. Raises as ``call``."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any
 
 from meshlib.core.attempt import Send
 from meshlib.core.effects import Deliver, Direct, Fail, Reply, Sleep, Wait
-from meshlib.core.exchange import Exchange
 from meshlib.hosts.body import OpenCall
 from meshlib.hosts.loops import PerLoop
 from meshlib.hosts.protocol import Q, R
-from meshlib.hosts.steps import bounds_of, fail, failed
+from meshlib.hosts.steps import BaseCaller, bounds_of, fail, failed
 from meshlib.runtime.signal import Signal
 
 if TYPE_CHECKING:
@@ -27,10 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["AsyncCaller"]
 
 
-class AsyncCaller(Generic[Q, R]):
-    """Makes the calls of one client, or transport, of a host library, for any number of tasks of any number of loops.
-
-    Arguments as for :class:`meshlib.hosts.run.Caller`; ``wire`` makes one in each loop anew.
+class AsyncCaller(BaseCaller[Q, R]):
+    """For any number of tasks of any number of loops. Arguments as for :class:`meshlib.hosts.steps.BaseCaller`; ``wire`` makes
+    the client's wire, in each loop anew.
     """
 
     def __init__(
@@ -41,10 +39,7 @@ class AsyncCaller(Generic[Q, R]):
         path: CallPath,
         retry: RetryPolicy | None = None,
     ) -> None:
-        self._host = host
-        self._runtime = runtime
-        self._path = path
-        self._retry = retry
+        super().__init__(host, runtime, path, retry)
         self._here: PerLoop[_Wires] = PerLoop(partial(_Wires, wire))
 
     async def call(self, request: Q) -> R:
@@ -53,8 +48,7 @@ class AsyncCaller(Generic[Q, R]):
         wire, errors = self._here.get().of(runtime), host.errors
         clock = runtime.clock
         now = clock.now
-        read = partial(host.read, request, clock, self._retry)
-        exchange = Exchange(runtime, host.place(request), read, plain=self._path.intercepted())
+        exchange = self.begin(request, runtime)
         bounds: Bounds | None = None
         step: Step | None = None
         try:

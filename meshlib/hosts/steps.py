@@ -2,21 +2,54 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from functools import partial
+from typing import TYPE_CHECKING, Generic, NoReturn
 
 from meshlib.core.attempt import Send
+from meshlib.core.exchange import Exchange
 from meshlib.errors import DeadlineExceeded
 from meshlib.hosts.info import attach
+from meshlib.hosts.protocol import Q, R
 from meshlib.model.call import OutcomeKind
 from meshlib.pools.bounds import Bounds
 
 if TYPE_CHECKING:
-    from meshlib.core.effects import Direct, Fail, Step
-    from meshlib.core.exchange import Exchange
-    from meshlib.hosts.errors import ErrorTable
-    from meshlib.runtime.clock import Clock
+    from collections.abc import Callable
 
-__all__ = ["bounds_of", "fail", "failed"]
+    from meshlib.core.effects import Direct, Fail, Step
+    from meshlib.hosts.errors import ErrorTable
+    from meshlib.hosts.protocol import Host
+    from meshlib.interceptors import CallPath
+    from meshlib.model.policy import RetryPolicy
+    from meshlib.runtime.clock import Clock
+    from meshlib.runtime.runtime import Runtime
+
+__all__ = ["BaseCaller", "bounds_of", "fail", "failed"]
+
+
+class BaseCaller(Generic[Q, R]):
+    """What makes the calls of one client, or transport, of a host library.
+
+    Args:
+        host: The library.
+        runtime: Gives this process's runtime of the mesh.
+        path: What a call of the library comes by (see :mod:`meshlib.interceptors`).
+        retry: The retries that the client was told to make where nobody orders any.
+    """
+
+    def __init__(
+        self, host: Host[Q, R], runtime: Callable[[], Runtime], path: CallPath, retry: RetryPolicy | None
+    ) -> None:
+        self._host = host
+        self._runtime = runtime
+        self._path = path
+        self._retry = retry
+
+    def begin(self, request: Q, runtime: Runtime) -> Exchange:
+        """The exchange of one call, which is to be finished."""
+        host = self._host
+        read = partial(host.read, request, runtime.clock, self._retry)
+        return Exchange(runtime, host.place(request), read, plain=self._path.intercepted())
 
 
 def bounds_of(exchange: Exchange, step: Send | Direct, clock: Clock) -> Bounds:

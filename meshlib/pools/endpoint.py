@@ -17,11 +17,11 @@ from collections import deque
 from contextlib import suppress
 from math import inf
 from os import getpid
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from meshlib.errors import Overloaded
 from meshlib.pools.reaper import reaper_of
-from meshlib.pools.state import Pooled, PoolSettings, PoolState, Waiter, is_usable
+from meshlib.pools.state import Counted, Pooled, PoolSettings, PoolState, Waiter, is_usable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from meshlib.runtime.clock import Clock
     from meshlib.runtime.worker import Worker
 
-__all__ = ["NO_TIME", "EndpointPool"]
+__all__ = ["EndpointPool", "time_left"]
 
 P = TypeVar("P", bound=Pooled)
 
@@ -40,6 +40,20 @@ _log = logging.getLogger("meshlib")
 
 #: Said of a caller whose time was over before its turn came.
 NO_TIME = "max_connections: no connection was free in time"
+
+
+def time_left(bounds: Bounds, until: float | None) -> float | None:
+    """Seconds for which a caller may go on waiting for its turn; ``until``: when the pool's time is over, on the system's clock.
+    Raises Overloaded and TimeoutError where there are none.
+    """
+    left = None if until is None else until - time.monotonic()
+    if left is not None and left <= 0:
+        bounds.timed_out()
+        if bounds.expired:
+            raise TimeoutError("the deadline is over")
+        raise Overloaded(NO_TIME)
+    bounds.left("pool")
+    return left
 
 
 class _Turn(Waiter[P]):
@@ -61,7 +75,7 @@ class _Turn(Waiter[P]):
         self._asleep.acquire(timeout=-1 if seconds is None else min(max(0.0, seconds), threading.TIMEOUT_MAX))
 
 
-class EndpointPool(Generic[P]):
+class EndpointPool(Counted[P]):
     """Connections to one endpoint. Thread-safe.
 
     A connection that is handed over to another protocol (an upgrade, CONNECT, bare TCP) stays its holder's and counted until
@@ -205,26 +219,6 @@ class EndpointPool(Generic[P]):
                 _log.warning("meshlib: %s", error)
         self._close_ended()
 
-    @property
-    def closed(self) -> bool:
-        """Nothing is kept any more."""
-        return self._state.closed
-
-    @property
-    def idle(self) -> int:
-        """How many connections wait for work."""
-        return self._state.idle
-
-    @property
-    def open(self) -> int:
-        """How many connections there are, busy, idle or being dialed."""
-        return self._state.open
-
-    @property
-    def waiting(self) -> int:
-        """How many callers wait for their turn."""
-        return self._state.waiting
-
     def _acquire_next(self, bounds: Bounds) -> P:
         """Nothing is ready: through the queue."""
         state = self._state
@@ -262,14 +256,7 @@ class EndpointPool(Generic[P]):
 
     def _sleep(self, turn: _Turn[P], bounds: Bounds, until: float | None) -> None:
         while not turn.served:
-            left = None if until is None else until - time.monotonic()
-            if left is not None and left <= 0:
-                bounds.timed_out()
-                if bounds.expired:
-                    raise TimeoutError("the deadline is over")
-                raise Overloaded(NO_TIME)
-            bounds.left("pool")
-            turn.sleep(left)
+            turn.sleep(time_left(bounds, until))
 
     def _refuse(self, connection: P) -> None:
         with self._lock:

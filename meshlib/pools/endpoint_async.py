@@ -14,12 +14,11 @@ import logging
 import time
 from math import inf
 from os import getpid
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from meshlib.errors import Overloaded
-from meshlib.pools.endpoint import NO_TIME
+from meshlib.pools.endpoint import time_left
 from meshlib.pools.reaper import reaper_of
-from meshlib.pools.state import Pooled, PoolSettings, PoolState, Waiter, is_usable
+from meshlib.pools.state import Counted, Pooled, PoolSettings, PoolState, Waiter, is_usable
 from meshlib.runtime.signal import loop_key
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ class _EventTurn(Waiter[P]):
             await self._event.wait()
 
 
-class AsyncEndpointPool(Generic[P]):
+class AsyncEndpointPool(Counted[P]):
     """Connections to one endpoint, for the event loop in which it is made. Arguments, errors and rules as of ``EndpointPool``;
     ``dial`` is awaited.
     """
@@ -168,26 +167,6 @@ class AsyncEndpointPool(Generic[P]):
         self._soon(self._reap)
         return inf
 
-    @property
-    def closed(self) -> bool:
-        """Nothing is kept any more."""
-        return self._state.closed
-
-    @property
-    def idle(self) -> int:
-        """How many connections wait for work."""
-        return self._state.idle
-
-    @property
-    def open(self) -> int:
-        """How many connections there are, busy, idle or being dialed."""
-        return self._state.open
-
-    @property
-    def waiting(self) -> int:
-        """How many callers wait for their turn."""
-        return self._state.waiting
-
     async def _acquire_next(self, bounds: Bounds) -> P:
         """Nothing is ready: through the queue."""
         state = self._state
@@ -224,14 +203,7 @@ class AsyncEndpointPool(Generic[P]):
 
     async def _sleep(self, turn: Any, bounds: Bounds, until: float | None) -> None:
         while not turn.served:
-            left = None if until is None else until - time.monotonic()
-            if left is not None and left <= 0:
-                bounds.timed_out()
-                if bounds.expired:
-                    raise TimeoutError("the deadline is over")
-                raise Overloaded(NO_TIME)
-            bounds.left("pool")
-            await turn.sleep(left)
+            await turn.sleep(time_left(bounds, until))
 
     async def _connect(self, bounds: Bounds) -> P:
         """Use leave to dial."""

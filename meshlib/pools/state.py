@@ -105,6 +105,32 @@ def is_usable(connection: Pooled) -> bool:
     return connection.free() if connection.streams > 1 else connection.idle and not connection.closed
 
 
+class Counted(Generic[P]):
+    """What a pool of either kind says of itself, from any thread."""
+
+    _state: PoolState[P]
+
+    @property
+    def closed(self) -> bool:
+        """Nothing is kept any more."""
+        return self._state.closed
+
+    @property
+    def idle(self) -> int:
+        """How many connections wait for work."""
+        return self._state.idle
+
+    @property
+    def open(self) -> int:
+        """How many connections there are, busy, idle or being dialed."""
+        return self._state.open
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait for their turn."""
+        return self._state.waiting
+
+
 class Waiter(Generic[P]):
     """Who waits for a turn. Once ``served``, ``connection`` is theirs, or (None) leave to dial."""
 

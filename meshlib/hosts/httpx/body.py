@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 __all__ = ["AsyncBody", "Body"]
 
 
-class Body:
-    """Mixed with the library's ``SyncByteStream``. ``response``: the wire's, of which the connection is held until then."""
+class _Held:
+    """What a body holds until the call is over. ``response``: the wire's, of which the connection is held until then."""
 
     # Let go once it is closed: a response that is kept shall not keep connections, plans and requests.
     _held: tuple[Any, OpenCall] | None = None
@@ -21,21 +21,41 @@ class Body:
     def __init__(self, response: Any, call: OpenCall) -> None:
         self._held = response, call
 
+    def _take(self) -> tuple[Any, OpenCall] | None:
+        """What is held, to be ended by the caller: one of two threads has it."""
+        held: tuple[Any, OpenCall] | None = self.__dict__.pop("_held", None)
+        return held
+
+    def _broken(self, call: OpenCall, error: Exception) -> None:
+        """The body broke: raise what the caller gets."""
+        raised = call.broken(error)
+        self._take()
+        if raised is error:
+            raise error
+        raise raised from error
+
+    def __del__(self) -> None:
+        held = self._take()
+        if held is not None:
+            response, call = held
+            response.abandon()
+            call.abandon()
+
+
+class Body(_Held):
+    """Mixed with the library's ``SyncByteStream``."""
+
     def __iter__(self) -> Iterator[bytes]:
         if self._held is None:
             return
         response, call = self._held
         try:
             yield from response
-        except Exception as error:
-            raised = call.broken(error)
-            self.__dict__.pop("_held", None)
-            if raised is error:
-                raise
-            raise raised from error
+        except Exception as error:  # noqa: BLE001 - raised again
+            self._broken(call, error)
 
     def close(self) -> None:
-        held = self.__dict__.pop("_held", None)  # one of two threads has it
+        held = self._take()
         if held is not None:
             response, call = held
             try:
@@ -43,21 +63,9 @@ class Body:
             finally:
                 call.end()
 
-    def __del__(self) -> None:
-        held = self.__dict__.pop("_held", None)  # one of two threads has it
-        if held is not None:
-            response, call = held
-            response.abandon()
-            call.abandon()
 
-
-class AsyncBody:
+class AsyncBody(_Held):
     """The same for a task."""
-
-    _held: tuple[Any, OpenCall] | None = None
-
-    def __init__(self, response: Any, call: OpenCall) -> None:
-        self._held = response, call
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         if self._held is None:
@@ -66,25 +74,14 @@ class AsyncBody:
         try:
             async for part in response:
                 yield part
-        except Exception as error:
-            raised = call.broken(error)
-            self.__dict__.pop("_held", None)
-            if raised is error:
-                raise
-            raise raised from error
+        except Exception as error:  # noqa: BLE001 - raised again
+            self._broken(call, error)
 
     async def aclose(self) -> None:
-        held = self.__dict__.pop("_held", None)  # one of two threads has it
+        held = self._take()
         if held is not None:
             response, call = held
             try:
                 await response.aclose()
             finally:
                 call.end()
-
-    def __del__(self) -> None:
-        held = self.__dict__.pop("_held", None)  # one of two threads has it
-        if held is not None:
-            response, call = held
-            response.abandon()
-            call.abandon()
