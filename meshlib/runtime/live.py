@@ -179,7 +179,7 @@ class LiveCluster:
         self._breaker: CircuitBreaker | None = None
         self._bridge: Bridge | None = None
         self._told: list[Callable[[], None]] = []
-        self._put(cluster, plan_roster({}, cluster, give_way), now)
+        self._put(cluster, plan_roster({}, cluster, give_way), now, rebalance=True)
 
     # --- a call's side --------------------------------------------------------------------------------------------
 
@@ -338,14 +338,15 @@ class LiveCluster:
         return self._balance
 
     def _made_balance(self, give_way: Callable[[], object]) -> Balance:
-        assignment = self.cluster.assignment
-        factor = 140 if assignment is None else assignment.overprovisioning_factor
-        return Balance(self._roster.groups, self.cluster.balancing, factor, self._random, give_way)
+        cluster = self.cluster
+        return Balance(self._roster.groups, cluster.balancing, _factor(cluster), self._random, give_way)
 
     # --- the writer's side ----------------------------------------------------------------------------------------
 
     def update(self, cluster: Cluster, now: float) -> None:
-        """Another configuration of the same cluster: endpoints that stay keep all that is counted of them."""
+        """Another configuration of the same cluster: endpoints that stay keep all that is counted of them. One that says
+        again whom to call, and how, leaves the turns among them as they are.
+        """
         old = self.cluster
         roster = None
         if not (
@@ -354,7 +355,10 @@ class LiveCluster:
             and cluster.tls_matches is old.tls_matches
         ):
             roster = plan_roster(self._roster.live, cluster, self._give_way)
-        self._put(cluster, roster, now)
+            if roster.applied and roster.groups == self._roster.groups:
+                roster = None
+        alike = cluster.balancing == old.balancing and _factor(cluster) == _factor(old)
+        self._put(cluster, roster, now, rebalance=roster is not None or not alike)
 
     def retire(self, now: float) -> None:
         """It left the configuration: whoever still holds it is refused; calls in flight run on."""
@@ -364,20 +368,22 @@ class LiveCluster:
             self._reshape()
         self._apply_roster(roster)
 
-    def _put(self, cluster: Cluster, roster: Roster | None, now: float) -> None:
+    def _put(self, cluster: Cluster, roster: Roster | None, now: float, *, rebalance: bool) -> None:
         with self._lock:
             self.cluster = cluster
             self._put_outlier(now)
             self._put_breaker()
             if roster is not None:
                 self._put_roster(roster, now)
-            self._shape += 1
+            if rebalance:
+                self._shape += 1
             told = self._to_tell()
         for tell in told:
             tell()
         if roster is not None:
             self._apply_roster(roster)
-        self._rebalance()
+        if rebalance or self._balance is None:
+            self._rebalance()
 
     def _rebalance(self) -> None:
         """Make the balance of what was put, without the lock: meanwhile calls go by the one before, as they did a moment
@@ -495,3 +501,7 @@ class LiveCluster:
         for tell in told:
             tell()
         return status
+
+
+def _factor(cluster: Cluster) -> int:
+    return 140 if cluster.assignment is None else cluster.assignment.overprovisioning_factor

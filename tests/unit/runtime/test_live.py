@@ -13,7 +13,7 @@ from meshlib.core.locality import Balance
 from meshlib.core.upstream import PickContext, Refusal, RefusalKind
 from meshlib.model.call import Outcome, OutcomeKind
 from meshlib.model.cluster import Cluster, Tls
-from meshlib.model.endpoint import Drop, Health
+from meshlib.model.endpoint import Assignment, Drop, Health
 from meshlib.model.events import BreakerChanged, EndpointEjected, EndpointReturned
 from meshlib.model.policy import Balancer, Balancing, Breaker, Limits, Outlier, RetryBudget
 from tests.support.live_kit import (
@@ -620,15 +620,32 @@ def test_a_pick_after_an_update_builds_nothing(built):
     assert len(made) == 1
     call(found)
     for config in (
-        flat(3, limits=Limits(max_requests=9)),
         flat(5),
         changed(flat(5), locality(endpoint(0, 7))),
+        replace(flat(5), assignment=Assignment("c", (locality(endpoint(0, 7)),), overprovisioning_factor=200)),
     ):
         made.clear()
         found.live.update(config, 1.0)
         assert made == [False], "by the writer, without the lock"
         call(found)
         assert len(made) == 1
+
+
+def test_what_says_the_same_again_leaves_the_turns_as_they_are(built):
+    """A resource that is sent again, another source's view of it, names that are resolved again."""
+    made, watched, _ = built
+    weighted = [locality(endpoint(0, 9), endpoint(1, 1))]
+    found = Watched(changed(flat(2), *weighted))
+    watched.append(found)
+    made.clear()
+    picked = Counter()
+    for number in range(40):
+        picked[call(found).address] += 1
+        again = locality(endpoint(0, 9), endpoint(1, 1))
+        found.live.update(changed(flat(2, limits=Limits(max_requests=9 + number)), again), 1.0)
+    assert not made
+    assert picked == {address(0): 36, address(1): 4}
+    assert found.live.cluster.limits.max_requests == 48
 
 
 def test_calls_go_on_by_the_balance_before_while_another_is_built(built):
