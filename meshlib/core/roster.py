@@ -30,10 +30,13 @@ _Entry = tuple["LiveEndpoint", "Endpoint", "Locality", int, "Tls | None"]
 
 @dataclass(slots=True)
 class Roster:
-    """A cluster's endpoints, by address and by locality. ``apply`` puts a planned one into force."""
+    """A cluster's endpoints, by address and by locality, with its overprovisioning factor in percent. ``apply`` puts a
+    planned one into force.
+    """
 
     live: dict[Address, LiveEndpoint] = field(default_factory=dict)
     groups: list[Group] = field(default_factory=list)
+    factor: int = 140
     gone: list[LiveEndpoint] = field(default_factory=list)
     changed: list[_Entry] = field(default_factory=list)
 
@@ -41,6 +44,10 @@ class Roster:
     def applied(self) -> bool:
         """Whether nothing is left to ``apply``."""
         return not (self.changed or self.gone)
+
+    def says_again(self, other: Roster) -> bool:
+        """Whether a balance made of ``other``, which is in force, is right for this one."""
+        return self.applied and self.groups == other.groups and self.factor == other.factor
 
     def apply(self, most: int = sys.maxsize) -> list[LiveEndpoint]:
         """Write what changed into the endpoints that stay, and mark those that left: ``most`` of them at a time, under the
@@ -75,6 +82,7 @@ def plan_roster(
     """
     roster = Roster()
     if cluster.assignment is not None:
+        roster.factor = cluster.assignment.overprovisioning_factor
         for part in sorted(cluster.assignment.localities, key=lambda item: item.priority):
             _add(roster, old, cluster, part, give_way)
     if old:

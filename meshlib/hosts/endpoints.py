@@ -13,11 +13,11 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from meshlib.extras import INSTALL
-from meshlib.pools import AsyncEndpointPool, EndpointPool, Pools, PoolSettings
+from meshlib.pools import AsyncEndpointPool, EndpointPool, Pools, PoolSettings, is_usable
 from meshlib.runtime.tls import context_for
 from meshlib.wire.dial import Place, connect
 from meshlib.wire.dial_async import connect_async
-from meshlib.wire.errors import UnsupportedProtocol, WireError
+from meshlib.wire.errors import LocalProtocolError, ReadTimeout, UnsupportedProtocol, WireError, WriteTimeout
 from meshlib.wire.message import Outgoing
 
 if TYPE_CHECKING:
@@ -160,10 +160,9 @@ class Endpoints(_Endpoints[EndpointPool[Any]]):
             try:
                 incoming = connection.send(request, bounds)
             except BaseException as error:
-                used = connection.used
+                again = _ended_unseen(connection, bounds, error)
                 pool.release(connection)
-                # A kept connection that its peer closed meanwhile: nothing was sent, so another one takes the request.
-                if used and not bounds.sent and isinstance(error, WireError):
+                if again:
                     continue
                 raise
             incoming.on_end = partial(pool.release, connection)
@@ -192,9 +191,9 @@ class AsyncEndpoints(_Endpoints[AsyncEndpointPool[Any]]):
             try:
                 incoming = await connection.send(request, bounds)
             except BaseException as error:
-                used = connection.used
+                again = _ended_unseen(connection, bounds, error)
                 pool.release(connection)
-                if used and not bounds.sent and isinstance(error, WireError):
+                if again:
                     continue
                 raise
             incoming.on_end = partial(pool.release, connection)
@@ -216,6 +215,15 @@ class AsyncEndpoints(_Endpoints[AsyncEndpointPool[Any]]):
             worker=self._runtime.worker,
             **options,
         )
+
+
+def _ended_unseen(connection: Any, bounds: Bounds, error: BaseException) -> bool:
+    """Whether this is a kept connection that its peer ended meanwhile: nothing was sent, so another one takes the request.
+    What is wrong with the request is wrong on every connection, and a time that is over is over.
+    """
+    ours = isinstance(error, LocalProtocolError | ReadTimeout | WriteTimeout)
+    ended = isinstance(error, WireError) and not ours and not is_usable(connection)
+    return ended and connection.used and not bounds.sent
 
 
 def _is_stale(key: _Key) -> bool:

@@ -338,15 +338,13 @@ class LiveCluster:
         return self._balance
 
     def _made_balance(self, give_way: Callable[[], object]) -> Balance:
-        cluster = self.cluster
-        return Balance(self._roster.groups, cluster.balancing, _factor(cluster), self._random, give_way)
+        roster = self._roster
+        return Balance(roster.groups, self.cluster.balancing, roster.factor, self._random, give_way)
 
     # --- the writer's side ----------------------------------------------------------------------------------------
 
     def update(self, cluster: Cluster, now: float) -> None:
-        """Another configuration of the same cluster: endpoints that stay keep all that is counted of them. One that says
-        again whom to call, and how, leaves the turns among them as they are.
-        """
+        """The cluster's next configuration. Endpoints that stay keep what is counted, and their turns if all stay as is."""
         old = self.cluster
         roster = None
         if not (
@@ -355,10 +353,9 @@ class LiveCluster:
             and cluster.tls_matches is old.tls_matches
         ):
             roster = plan_roster(self._roster.live, cluster, self._give_way)
-            if roster.applied and roster.groups == self._roster.groups:
+            if roster.says_again(self._roster):
                 roster = None
-        alike = cluster.balancing == old.balancing and _factor(cluster) == _factor(old)
-        self._put(cluster, roster, now, rebalance=roster is not None or not alike)
+        self._put(cluster, roster, now, rebalance=bool(roster) or cluster.balancing != old.balancing)
 
     def retire(self, now: float) -> None:
         """It left the configuration: whoever still holds it is refused; calls in flight run on."""
@@ -501,7 +498,3 @@ class LiveCluster:
         for tell in told:
             tell()
         return status
-
-
-def _factor(cluster: Cluster) -> int:
-    return 140 if cluster.assignment is None else cluster.assignment.overprovisioning_factor

@@ -24,6 +24,7 @@ from meshlib.testing import build
 from meshlib.testing.control_plane import ControlPlane
 from meshlib.testing.upstream import Upstream
 from tests.e2e.oracle.envoy_process import EnvoyProcess, Ports
+from tests.support.http2_servers import go_server
 
 UpstreamFactory = Any
 ROOT = Path(__file__).resolve().parents[2]
@@ -261,6 +262,32 @@ async def test_http2_to_the_upstream(control_plane: ControlPlane, tmp_path: Path
             assert active(mesh) == 0
         assert envoy.stats("listener.*downstream_cx_total").popitem()[1] <= 3
     ports.close()
+
+
+async def test_what_cannot_be_said_over_http2_is_refused_once(tmp_path: Path) -> None:
+    """On a connection that has carried a call, too: another connection would not mend it, and this one goes on."""
+    wrong: dict[str, Any] = {"content": b"three", "headers": {"Content-Length": "7"}}
+    services = tmp_path / "services.json"
+    with go_server() as port:
+        cluster = build.cluster("c", [f"127.0.0.1:{port}"], http2_protocol_options={})
+        routes = build.route_config("t", build.virtual_host("v", build.route("/", cluster="c")))
+        found = {
+            "listeners": [build.without_type(build.api_listener("h2.test", routes))],
+            "clusters": [build.without_type(cluster)],
+        }
+        services.write_text(json.dumps(found))
+        with meshlib.Mesh({"services_file": str(services)}) as mesh:
+            with meshlib.Client(mesh=mesh) as client:
+                for _ in range(2):
+                    assert client.get("http://h2.test/hello").http_version == "HTTP/2"
+                    with pytest.raises(httpx.LocalProtocolError, match="Content-Length is 7"):
+                        client.post("http://h2.test/echo", **wrong)
+            async with meshlib.AsyncClient(mesh=mesh) as client:
+                for _ in range(2):
+                    assert (await client.get("http://h2.test/hello")).http_version == "HTTP/2"
+                    with pytest.raises(httpx.LocalProtocolError, match="Content-Length is 7"):
+                        await client.post("http://h2.test/echo", **wrong)
+            assert active(mesh) == 0
 
 
 def test_httpx_still_works_beside_it(upstream: UpstreamFactory) -> None:

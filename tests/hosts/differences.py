@@ -35,6 +35,10 @@ RIGHT: dict[str, dict[str, tuple[str, str]]] = {
         ("requests", "urllib3"),
         ("names its pool", "urllib3's errors begin with their pool, which is not pickled"),
     ),
+    "test_a_request_that_cannot_be_said_is_refused_on_a_kept_connection_too": dict.fromkeys(
+        ("aiohttp session", "aiohttp connector"),
+        ("closes", "aiohttp itself closes the connection on which it could not write a head"),
+    ),
     "test_no_free_connection_is_overloaded_and_nobodys_fault": {"requests": _WAITS},
     "test_what_the_configuration_orders_is_a_response": dict.fromkeys(_PYQWEST, _GIVEN),
     "test_the_hosts_own_redirects_are_calls_of_their_own": dict.fromkeys(_PYQWEST, _GIVEN),

@@ -256,3 +256,21 @@ def test_threads_and_tasks_each_have_their_own_failure(
         else:
             assert not isinstance(answer, BaseException), answer
     assert active(client) == 0
+
+
+@pytest.mark.parametrize("what", ["a header", "a method"])
+def test_a_request_that_cannot_be_said_is_refused_on_a_kept_connection_too(
+    open_client: Open, meshlib_upstream: UpstreamFactory, right: str, what: str
+) -> None:
+    """At once: it is no fault of the connection's, which another one would mend, and the connection goes on."""
+    one = meshlib_upstream("one")
+    client = open_client(service(one, retry={"attempts": 3, "on": ["reset", "connect-failure", "5xx"]}))
+    assert client.call().status == 200
+    wrong = Ask(headers=(("x-wrong", "one\ntwo"),)) if what == "a header" else Ask("GET /other HTTP/1.1\n")
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - every library has its own
+        client.call(wrong)
+    assert not isinstance(caught.value, meshlib.MeshError)
+    assert active(client) == 0
+    assert client.call().status == 200
+    assert one.requests_total == 2
+    assert one.connections_total <= (2 if right == "closes" else 1)

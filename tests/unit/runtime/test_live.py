@@ -622,7 +622,9 @@ def test_a_pick_after_an_update_builds_nothing(built):
     for config in (
         flat(5),
         changed(flat(5), locality(endpoint(0, 7))),
-        replace(flat(5), assignment=Assignment("c", (locality(endpoint(0, 7)),), overprovisioning_factor=200)),
+        replace(
+            flat(5), assignment=Assignment("c", (locality(endpoint(0, 7)),), overprovisioning_factor=200)
+        ),
     ):
         made.clear()
         found.live.update(config, 1.0)
