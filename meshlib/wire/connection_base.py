@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
-from meshlib.wire.errors import WireError, WriteError
+from meshlib.wire.errors import WireError, WriteError, WriteTimeout
 from meshlib.wire.http1 import END, Http1
 from meshlib.wire.upload import READ, Early
 
@@ -88,11 +88,11 @@ class Http1Connection(Generic[S]):
         return data is not None and early.hear(data)
 
     def _answered(self, early: Early | None, bounds: Bounds, error: WriteError) -> Early:
-        """The peer takes no more: what it has answered before. Raises ``error`` where it has not."""
+        """The peer takes no more: what it has answered before. Raises ``error`` where it has not, or where time is over."""
         self.cut = True
         if early is None:
             early = Early(self.machine)
-        if bounds.sent:  # else what there is answers nothing of ours
+        if bounds.sent and not isinstance(error, WriteTimeout):  # else what there is answers nothing of ours
             try:
                 while early.head is None and (data := self.stream.read_now(READ)) is not None:
                     early.hear(data)

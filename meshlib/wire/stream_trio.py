@@ -121,12 +121,11 @@ class TrioStream:
         await trio.lowlevel.checkpoint_if_cancelled()
         core = self._core
         core._unsent = (*core._unsent, *(data if isinstance(data, list) else (data,)))
-        until: float | None = None
         try:
+            seconds = bounds.left("write")
+            until = None if seconds is None else trio.current_time() + seconds
             while not self._send(bounds):
                 seconds = bounds.left("write")
-                if until is None and seconds is not None:
-                    until = trio.current_time() + seconds
                 if until is not None and trio.current_time() > until:
                     raise TimeoutError("not all of it in time")  # noqa: TRY301 - as one of waiting
                 if patience is not None and (seconds is None or patience < seconds):

@@ -411,14 +411,16 @@ class TestEarlyAnswers:
             peer.take(100_000)
             peer.say(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno")
             peer.sock.shutdown(socket.SHUT_WR)
-            peer.rest()
+            done.wait(20)  # it takes no more, so that the upload is not over before the answer is there
 
+        done = threading.Event()
         with Scripted(serve) as server:
             connection = driver.connect(place(server))
             response = driver.send(connection, post(MUCH), bounds(read=20.0, write=20.0))
             assert response.status == 401
             assert driver.read(response) == b"no"
             assert connection.closed
+            done.set()
 
     def test_a_whole_answer_with_success_ends_an_upload_that_nobody_reads(self, driver: Driver) -> None:
         def serve(peer: Peer) -> None:
@@ -490,6 +492,24 @@ class TestEarlyAnswers:
             assert sum(map(len, response._early)) < 2_000_000
             assert driver.read(response) == MUCH
             assert connection.closed
+
+    @pytest.mark.parametrize("driver", ["asyncio", "uvloop", "trio"], indirect=True)
+    def test_an_answer_that_is_there_when_time_is_over_is_too_late(self, driver: Driver) -> None:
+        """Where the time bounds the whole body: a thread waits for room and for an answer at once, and bounds the wait."""
+
+        def serve(peer: Peer) -> None:
+            peer.ok()
+            told.set()
+            done.wait(20)
+
+        told, done = threading.Event(), threading.Event()
+        with Scripted(serve) as server:
+            connection = driver.connect(place(server))
+            assert told.wait(20)
+            with pytest.raises(WriteTimeout):
+                driver.send(connection, post(MUCH), bounds(read=20.0, write=1e-9))
+            assert connection.closed
+            done.set()
 
     def test_a_peer_that_takes_nothing_and_says_nothing_is_a_timeout(self, driver: Driver) -> None:
         done = threading.Event()
