@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from inspect import signature
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from meshlib.hosts.httpx.transport import async_caller, caller, default_timeout, elsewhere, noticing, plain
@@ -76,6 +77,8 @@ class ClientFace:
     """A blocking client: its transport is the mesh's unless the caller brings one; proxies win over the mesh."""
 
     transport_class: ClassVar[type]
+    #: Whether what the library does at each call, and need not, is left out (:mod:`meshlib.hosts.httpx.shortcuts`).
+    shortcuts = True
     _timeout: Any
 
     def __init__(self, *positional: Any, mesh: Mesh | None = None, **options: Any) -> None:
@@ -98,6 +101,54 @@ class ClientFace:
         inner = super()._init_proxy_transport(proxy, **options)  # type: ignore[misc]
         return noticing(self.transport_class.host, inner, runtime_of(self._mesh), "handle_request")  # type: ignore[attr-defined]
 
+    if not TYPE_CHECKING:  # the library's own say what they take
+
+        def build_request(self, method: str, url: Any, **options: Any) -> Any:
+            if not self.shortcuts or type(url) is not str:
+                return super().build_request(method, url, **options)
+            short = self.transport_class.host.shortcuts
+            plain = short.url(url)
+            if plain is None or not short.is_bodiless(self, method, options):
+                return super().build_request(method, url if plain is None else plain, **options)
+            return short.request(self, method, plain, options)
+
+        def send(self, request: Any, *, stream: bool = False, **options: Any) -> Any:
+            short = self.transport_class.host.shortcuts
+            if stream or not self.shortcuts or not short.is_plain(self, request, options):
+                return super().send(request, stream=stream, **options)
+            self._set_timeout(request)
+            follow = short.follows(self, options)
+            response = self._send_handling_redirects(request, follow_redirects=follow, history=[])
+            try:
+                if not short.is_whole(response, short.timed):
+                    response.read()
+                    return response
+                response.is_stream_consumed = True
+                content = response.stream.read()
+                response._num_bytes_downloaded = len(content)
+                response.is_closed = True
+                response.stream.close()
+                response._content = content
+                return response
+            except BaseException as error:
+                if isinstance(error, short.error):
+                    error.request = response.request
+                response.close()
+                raise
+
+        def _send_single_request(self, request: Any) -> Any:
+            short = self.transport_class.host.shortcuts
+            if not self.shortcuts or not short.may_send(request):
+                return super()._send_single_request(request)
+            transport = self._transport_for_url(request.url)
+            started = perf_counter()
+            try:
+                response = transport.handle_request(request)
+            except short.error as error:
+                error.request = request
+                raise
+            return short.arrived(self, request, response, short.timed(response.stream, response, started))
+
 
 class AsyncClientFace(ClientFace):
     """An async client."""
@@ -105,3 +156,43 @@ class AsyncClientFace(ClientFace):
     def _init_proxy_transport(self, proxy: Any, **options: Any) -> Any:
         inner = super(ClientFace, self)._init_proxy_transport(proxy, **options)  # type: ignore[misc]
         return noticing(self.transport_class.host, inner, runtime_of(self._mesh), "handle_async_request")  # type: ignore[attr-defined]
+
+    if not TYPE_CHECKING:
+
+        async def send(self, request: Any, *, stream: bool = False, **options: Any) -> Any:
+            short = self.transport_class.host.shortcuts
+            if stream or not self.shortcuts or not short.is_plain(self, request, options, awaited=True):
+                return await super(ClientFace, self).send(request, stream=stream, **options)
+            self._set_timeout(request)
+            follow = short.follows(self, options)
+            response = await self._send_handling_redirects(request, follow_redirects=follow, history=[])
+            try:
+                if not short.is_whole(response, short.async_timed):
+                    await response.aread()
+                    return response
+                response.is_stream_consumed = True
+                content = await response.stream.aread()
+                response._num_bytes_downloaded = len(content)
+                response.is_closed = True
+                await response.stream.aclose()
+                response._content = content
+                return response
+            except BaseException as error:
+                if isinstance(error, short.error):
+                    error.request = response.request
+                await response.aclose()
+                raise
+
+        async def _send_single_request(self, request: Any) -> Any:
+            short = self.transport_class.host.shortcuts
+            if not self.shortcuts or not short.may_send(request, awaited=True):
+                return await super(ClientFace, self)._send_single_request(request)
+            transport = self._transport_for_url(request.url)
+            started = perf_counter()
+            try:
+                response = await transport.handle_async_request(request)
+            except short.error as error:
+                error.request = request
+                raise
+            timed = short.async_timed(response.stream, response, started)
+            return short.arrived(self, request, response, timed)

@@ -16,6 +16,11 @@ _POOL = (
     "_http1 _http2 _keepalive_expiry _local_address _max_connections _max_keepalive_connections _retries"
     " _socket_options _ssl_context"
 )
+_CLIENT = (
+    "_auth _default_encoding _init_proxy_transport _merge_headers _send_handling_auth _send_handling_redirects"
+    " _send_single_request _set_timeout _state _transport_for_url"
+)
+_MESSAGES = "_content _list _num_bytes_downloaded"
 #: By the module that has them; where a name has a stand-in in our code, it is here all the same: nobody would notice.
 NAMES = {
     "aiohttp.client": "_connector _middlewares _request _retry_connection _timeout",
@@ -35,8 +40,12 @@ NAMES = {
     "httpcore._sync.connection_pool": _POOL,
     "httpcore2._async.connection_pool": _POOL,
     "httpcore2._sync.connection_pool": _POOL,
-    "httpx._client": "_init_proxy_transport",
-    "httpx2._client": "_init_proxy_transport",
+    "httpx._client": _CLIENT,
+    "httpx._models": _MESSAGES,
+    "httpx._urls": "_uri_reference",
+    "httpx2._client": _CLIENT,
+    "httpx2._models": _MESSAGES,
+    "httpx2._urls": "_uri_reference",
     "opentelemetry.context": "_SUPPRESS_HTTP_INSTRUMENTATION_KEY _SUPPRESS_INSTRUMENTATION_KEY",
     "opentelemetry.metrics._internal": "_METER_PROVIDER",
     "opentelemetry.trace": "_TRACER_PROVIDER",

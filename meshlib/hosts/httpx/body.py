@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -26,7 +26,7 @@ class _Held:
         held: tuple[Any, OpenCall] | None = self.__dict__.pop("_held", None)
         return held
 
-    def _broken(self, call: OpenCall, error: Exception) -> None:
+    def _broken(self, call: OpenCall, error: Exception) -> NoReturn:
         """The body broke: raise what the caller gets."""
         raised = call.broken(error)
         self._take()
@@ -54,6 +54,16 @@ class Body(_Held):
         except Exception as error:  # noqa: BLE001 - raised again
             self._broken(call, error)
 
+    def read(self) -> bytes:
+        """All that is still to come."""
+        if self._held is None:
+            return b""
+        response, call = self._held
+        try:
+            return response.read()  # type: ignore[no-any-return]
+        except Exception as error:  # noqa: BLE001 - raised again
+            self._broken(call, error)
+
     def close(self) -> None:
         held = self._take()
         if held is not None:
@@ -74,6 +84,16 @@ class AsyncBody(_Held):
         try:
             async for part in response:
                 yield part
+        except Exception as error:  # noqa: BLE001 - raised again
+            self._broken(call, error)
+
+    async def aread(self) -> bytes:
+        """All that is still to come."""
+        if self._held is None:
+            return b""
+        response, call = self._held
+        try:
+            return await response.aread()  # type: ignore[no-any-return]
         except Exception as error:  # noqa: BLE001 - raised again
             self._broken(call, error)
 

@@ -18,6 +18,7 @@ from meshlib.errors import (
 from meshlib.hosts.asking import ask, options_in
 from meshlib.hosts.errors import Errors
 from meshlib.hosts.httpx.body import AsyncBody, Body
+from meshlib.hosts.httpx.shortcuts import Shortcuts
 from meshlib.hosts.protocol import Arrived
 from meshlib.interceptors import CallPath
 from meshlib.model.call import Head, OutcomeKind
@@ -77,6 +78,7 @@ class HttpxHost:
     def __init__(self, httpx: ModuleType, core: ModuleType) -> None:
         self.httpx = httpx
         self._response: Any = httpx.Response
+        self.shortcuts = Shortcuts(httpx)
         #: A body that is given whole.
         self.whole: type = httpx.ByteStream
         self.errors = Errors(
@@ -124,7 +126,9 @@ class HttpxHost:
         url, target = request.url, request.extensions.get("target")
         path = url.raw_path if target is None else target
         lines = [
-            (name, value.strip(b" \t")) for name, value in request.headers.raw if name.lower() != b"host"
+            (written, value.strip(b" \t"))
+            for written, name, value in request.headers._list
+            if name != b"host"
         ]
         return Head(
             request.method,
@@ -156,9 +160,12 @@ class HttpxHost:
     def deliver(self, _request: Any, response: Any, headers: Headers | None, call: OpenCall) -> Any:
         stream = response.network_stream
         stream.translate = self._of_core
+        lines = self.httpx.Headers()
+        for name, value in response.headers if headers is None else headers.raw:
+            lines._list.append((name, name.lower(), value))
         return self._response(
             status_code=response.status,
-            headers=response.headers if headers is None else headers.raw,
+            headers=lines,
             stream=(self._async_body if response.awaited else self._body)(response, call),
             extensions={
                 "http_version": response.version,
@@ -191,8 +198,8 @@ class HttpxHost:
 
 
 def _authority(request: Any) -> str:
-    for name, value in request.headers.raw:
-        if name.lower() == b"host":
+    for _, name, value in request.headers._list:
+        if name == b"host":
             return str(value, "latin-1") or str(request.url.netloc, "ascii")
     return str(request.url.netloc, "ascii")
 
