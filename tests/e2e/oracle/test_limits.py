@@ -7,7 +7,8 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
 
 import aiohttp
 import httpx
@@ -37,13 +38,19 @@ class Upstream:
         self._server.listen(0)
         self.address = f"127.0.0.1:{self._server.getsockname()[1]}"
         self._stopper = socket.create_connection(self._server.getsockname())
-        self._sockets = [self._server, self._stopper]
+        self._sockets = [self._stopper]
+        self._threads: list[threading.Thread] = []
         self._changed = threading.Condition()
         self._answering = False
         self.held = 0
 
     def accept(self) -> None:
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._start(self._accept)
+
+    def _start(self, target: Callable[..., None], *arguments: Any) -> None:
+        thread = threading.Thread(target=target, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
     def answer(self) -> None:
         with self._changed:
@@ -55,9 +62,17 @@ class Upstream:
             assert self._changed.wait_for(lambda: self.held == count, 20)
 
     def close(self) -> None:
+        """Nobody is left in ``accept``: a signal would have the system begin it anew, for whatever has the descriptor then."""
         self.answer()
+        with self._server:
+            self._server.shutdown(socket.SHUT_RDWR)
+            for thread in self._threads[:1]:
+                thread.join(20)
         for one in self._sockets:
-            one.close()
+            with one, suppress(OSError):  # the peer was first
+                one.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(20)
 
     def _accept(self) -> None:
         while True:
@@ -66,7 +81,7 @@ class Upstream:
             except OSError:
                 return
             self._sockets.append(connection)
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+            self._start(self._serve, connection)
 
     def _serve(self, connection: socket.socket) -> None:
         with connection.makefile("rb") as lines:
