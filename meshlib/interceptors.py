@@ -39,6 +39,8 @@ _MOCKS = frozenset(
 #: them, which holds for ours as for the library's.
 _SOCKETS = frozenset({"httpretty", "mocket"})
 
+#: Python's own, which most processes have.
+_SOCKET = socket.socket if socket.socket.__module__ == "socket" else None
 _log = logging.getLogger("meshlib")
 _told: set[str] = set()
 
@@ -63,7 +65,7 @@ class CallPath:
                 self._seen[index] = found, verdict
             if verdict:
                 return True
-        return _package(socket.socket.__module__) in _SOCKETS
+        return socket.socket is not _SOCKET and _package(socket.socket.__module__) in _SOCKETS
 
 
 def _in_charge(owner: type, name: str, found: Any) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from meshlib.model.call import OutcomeKind
+from meshlib.model.call import OK, OutcomeKind
 
 if TYPE_CHECKING:
     from meshlib.model.call import Outcome
@@ -59,7 +59,7 @@ def verdict(outcome: Outcome) -> Verdict:
     """The one verdict on an attempt. A break in the body (a RESET or TIMEOUT whose ``status`` is set, too) is a
     failure of the host, whatever its status was.
     """
-    if outcome.kind is not OutcomeKind.OK:  # the usual one first: to look up an Enum costs a call of Python's
+    if outcome.kind is not OK:  # the usual one first: to look up an Enum costs a call of Python's
         local = _LOCAL.get(outcome.kind)
         if local is not None:
             return local

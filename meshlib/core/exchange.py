@@ -26,7 +26,7 @@ from meshlib.core.effects import Deliver, Direct, Fail, Finish, Pass, Reply, Sen
 from meshlib.core.failures import SPENT, direct_info, not_made, say_spent
 from meshlib.core.plan import Plan
 from meshlib.errors import DeadlineExceeded
-from meshlib.model.call import CallInfo, Outcome, OutcomeKind
+from meshlib.model.call import OK, CallInfo, Outcome, OutcomeKind
 from meshlib.model.events import AttemptEnded, AttemptStarted
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ class Exchange:
         now: float,
     ) -> Step:
         """The head of a response is there. ``protocol``: ``"1.1"``, ``"2"``; ``peer``: who sent it, of a direct call."""
-        outcome = Outcome(OutcomeKind.OK, status, headers, True, now - effect.began)
+        outcome = Outcome(OK, status, headers, True, now - effect.began)
         if self._emit is not None and effect.key:
             self._emit(AttemptEnded(effect.key, effect.number, outcome, protocol))
         if type(effect) is Direct:

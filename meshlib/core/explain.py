@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from meshlib.core.endpoint import LiveEndpoint
 from meshlib.core.locality import without_answer
 from meshlib.core.resolve import source_words
-from meshlib.core.stages import retry_policy, route, route_timeout
+from meshlib.core.stages import Routed, retry_policy, route, route_timeout
 from meshlib.core.upstream import PickContext
 from meshlib.model.call import Decision, Head
 from meshlib.model.cluster import Discovery
@@ -80,7 +80,7 @@ def explain(resolution: Resolution, head: Head, env: Env) -> Decision:
         return draft.decision()
     if resolution.listener is not None:
         draft.lines.append(f"listener {resolution.listener.name} of {source_words(resolution.part)}")
-    routed = route(resolution, head, env.random, draft.lines)
+    routed = Routed(*route(resolution, head, env.random, draft.lines))
     draft.asked = draft.head = routed.head
     draft.match, draft.cluster = routed.match, routed.cluster
     if routed.answer is None:

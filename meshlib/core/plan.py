@@ -45,7 +45,7 @@ from meshlib.core.stages import retry_policy, route, route_timeout
 from meshlib.core.trace import broken, ending, failed, render
 from meshlib.core.upstream import PickContext, Refusal, RefusalKind, RetryPermit, Upstream
 from meshlib.errors import DeadlineExceeded, NoHealthyEndpoint
-from meshlib.model.call import Attempt, CallInfo, Head, Outcome, OutcomeKind, Response
+from meshlib.model.call import OK, Attempt, CallInfo, Head, Outcome, OutcomeKind, Response
 from meshlib.model.cluster import Discovery
 from meshlib.model.events import CallEnded, RetryScheduled
 from meshlib.model.policy import RetryPolicy
@@ -58,8 +58,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Plan"]
 
-_EXPECTED_TIMEOUT = "x-envoy-expected-rq-timeout-ms"
-_ATTEMPT_COUNT = "x-envoy-attempt-count"
+_EXPECTED_TIMEOUT = b"x-envoy-expected-rq-timeout-ms"
+_ATTEMPT_COUNT = b"x-envoy-attempt-count"
 
 _OK, _STATUS = OutcomeKind.OK.value, OutcomeKind.STATUS.value
 
@@ -142,8 +142,9 @@ class Plan:
             self._words.append(answer[1])
             return Reply(answer[0])
         assert match is not None
-        assert isinstance(match.route.action, Forward)
-        self._time_limits(match.route.action, now)
+        action = match.route.action
+        assert isinstance(action, Forward)
+        self._time_limits(action, now)
         return self._reach(match, now)
 
     def outcome(self, outcome: Outcome, now: float, number: int = 0) -> Effect:
@@ -153,7 +154,7 @@ class Plan:
         if retries is None and self._policy is not None and may_matter(self._policy, outcome):
             retries = self._retries = self._retries_of(self._policy)
         late = blameless = False
-        if outcome.kind is not OutcomeKind.OK:
+        if outcome.kind is not OK:
             # The call's own time is over: that is the call's end, whatever the last read reported (RT-06).
             late = self._deadline is not None and now >= self._deadline
             # A limit of our own is not retried, as in Envoy (its overflow).
@@ -287,7 +288,9 @@ class Plan:
         if self._deadline is not None and now >= self._deadline:
             return self._out_of_time(None)
         number = len(self._attempts) + len(self._flight) + 1
-        picked = upstream.pick(PickContext(number, self._tried, self._hash(), self._call.head), now)
+        call = self._call
+        key = None if call.hash_key is None else _hash(call.hash_key)
+        picked = upstream.pick(PickContext(number, self._tried, key, call.head), now)
         if isinstance(picked, Refusal):
             return self._refused(picked, now)
         endpoint = picked.endpoint
@@ -311,9 +314,9 @@ class Plan:
         head = match.compiled.auto_host(head, endpoint.hostname)
         if deadline is not None:
             # Rounded down, so that no hop has more time than its caller. Zero would mean no limit to an Envoy.
-            head.headers.set(_EXPECTED_TIMEOUT, str(max(1, int((deadline - now) * 1000))))
+            head.headers.put(_EXPECTED_TIMEOUT, b"%d" % max(1, int((deadline - now) * 1000)))
         if match.virtual_host.include_attempt_count or self._call.counted:
-            head.headers.set(_ATTEMPT_COUNT, str(number))
+            head.headers.put(_ATTEMPT_COUNT, b"%d" % number)
         return head
 
     def _told(self, response: Response, flags: str) -> Response:
@@ -334,14 +337,6 @@ class Plan:
             attempts=max(len(attempts), int(reached)),
         )
 
-    def _hash(self) -> int | None:
-        key = self._call.hash_key
-        if key is None:
-            return None
-        from meshlib.core.hashing import hash_text
-
-        return hash_text(key)
-
     def _refused(self, refusal: Refusal, now: float) -> Effect:
         cluster = self._upstream.cluster if self._upstream is not None else None
         if refusal.kind is RefusalKind.NO_ENDPOINT and cluster is not None and cluster.assignment is None:
@@ -351,7 +346,7 @@ class Plan:
                 return Wait(until)
         self._words.append(refusal.detail)
         self.spent = self._last is not None
-        if self._last is not None and self._last.kind is not OutcomeKind.OK:
+        if self._last is not None and self._last.kind is not OK:
             # A retry that cannot be made is no news: how the last attempt failed is the answer.
             return self._finish(self._last)
         failure, response, flags = REFUSALS[refusal.kind]
@@ -384,7 +379,7 @@ class Plan:
     # --- ends -----------------------------------------------------------------------------------------------------
 
     def _finish(self, outcome: Outcome) -> Effect:
-        if outcome.kind is OutcomeKind.OK:
+        if outcome.kind is OK:
             self._status = outcome.status or 0
             return Finish(outcome)
         failure, response, flags = FAILURES[outcome.kind]
@@ -473,7 +468,7 @@ class Plan:
         return flight.pop(number) if number else flight.popitem()[1]
 
     def _record(self, attempt: Send, outcome: Outcome, *, retried: bool) -> None:
-        if outcome.kind is not OutcomeKind.OK:
+        if outcome.kind is not OK:
             kind = outcome.kind.word
         else:
             kind = _STATUS if retried or (outcome.status or 0) >= 500 else _OK
@@ -486,3 +481,9 @@ class Plan:
             place -= 1
         self._attempts.insert(place, done)
         self._endings.insert(place, "" if outcome.status is not None else ending(outcome))
+
+
+def _hash(key: str) -> int:
+    from meshlib.core.hashing import hash_text
+
+    return hash_text(key)

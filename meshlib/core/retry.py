@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING
 from meshlib.core.classify import GATEWAY_ERRORS
 from meshlib.core.conditions import compile_header, header_values_match
 from meshlib.errors import TransportFailed
-from meshlib.model.call import OutcomeKind
+from meshlib.model.call import OK, OutcomeKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,7 +96,7 @@ class RetryAfter:
 
 def may_matter(policy: RetryPolicy, outcome: Outcome) -> bool:
     """Whether ``policy`` has to be asked of this outcome at all: a call that went well, the usual one, pays nothing."""
-    good = outcome.kind is OutcomeKind.OK and (outcome.status or 0) < 400
+    good = outcome.kind is OK and (outcome.status or 0) < 400
     return not good or not policy.on.isdisjoint(_BY_HEADERS)
 
 

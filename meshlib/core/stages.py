@@ -35,15 +35,15 @@ class Routed(NamedTuple):
 
 def route(
     resolution: Resolution, asked: Head, random: Callable[[], float], lines: list[str] | None = None
-) -> Routed:
-    """Stage 4. ``lines`` gets each step in words."""
+) -> tuple[Head, Match | None, str, ClusterWeight | None, tuple[Response, str] | None]:
+    """Stage 4: what :class:`Routed` is made of. ``lines`` gets each step in words."""
     head = resolution.seen(asked)
     routes = resolution.routes
     match = routes.match(head, random, lines) if routes is not None else None
     cluster, weight = "", None
     if match is not None:
         cluster, weight = match.compiled.choose_cluster(head, random, lines)
-    return Routed(head, match, cluster, weight, own_answer(resolution, asked, head, match, weight))
+    return head, match, cluster, weight, own_answer(resolution, asked, head, match, weight)
 
 
 def route_timeout(resolution: Resolution, action: Forward) -> float | None:

@@ -232,6 +232,6 @@ def _is_stale(key: _Key) -> bool:
     return (
         endpoint.gone
         or endpoint.tls is not tls
-        or endpoint.address != address
+        or (endpoint.address is not address and endpoint.address != address)
         or endpoint.hostname != hostname
     )

@@ -68,7 +68,7 @@ class Caller(BaseCaller[Q, R]):
         try:
             step = exchange.start(now())
             while True:
-                if isinstance(step, Send | Direct):
+                if type(step) is Send or type(step) is Direct:
                     bounds = bounds_of(exchange, step, clock)
                     try:
                         if isinstance(step, Send):

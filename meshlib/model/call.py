@@ -15,7 +15,17 @@ from meshlib.model.policy import RetryPolicy
 if TYPE_CHECKING:
     from meshlib.config.shapes import RetryDict
 
-__all__ = ["Attempt", "CallInfo", "CallOptions", "Decision", "Head", "Outcome", "OutcomeKind", "Response"]
+__all__ = [
+    "OK",
+    "Attempt",
+    "CallInfo",
+    "CallOptions",
+    "Decision",
+    "Head",
+    "Outcome",
+    "OutcomeKind",
+    "Response",
+]
 
 
 @dataclass(slots=True)
@@ -89,6 +99,9 @@ class OutcomeKind(Enum):
         """The contract's ``Attempt.outcome``."""
         return _WORDS.get(self, self.value)
 
+
+#: To look it up in its Enum at each step of a call is a hundredth of the decision.
+OK = OutcomeKind.OK
 
 _WORDS = {
     OutcomeKind.PROTOCOL: "reset",

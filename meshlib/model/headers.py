@@ -74,20 +74,27 @@ class Headers:
 
     def set(self, name: str, value: str) -> None:
         """Exactly one line: in the place of the first that was there, else at the end."""
-        key = name.lower().encode("latin-1", "replace")
-        line = (name.encode("latin-1"), value.encode("latin-1", "replace"))
+        self.put(name.encode("latin-1"), value.encode("latin-1", "replace"))
+
+    def put(self, name: bytes, value: bytes) -> None:
+        """As ``set``."""
+        key, size = name.lower(), len(name)
+        self._index = None
+        for own, _ in self.raw:
+            if len(own) == size and own.lower() == key:
+                break
+        else:
+            self.raw.append((name, value))
+            return
         kept: list[_Pair] = []
         placed = False
         for pair in self.raw:
             if pair[0].lower() != key:
                 kept.append(pair)
             elif not placed:
-                kept.append((pair[0], line[1]))
+                kept.append((pair[0], value))
                 placed = True
-        if not placed:
-            kept.append(line)
         self.raw = kept
-        self._index = None
 
     def to_dict(self) -> dict[str, str]:
         """Lower-case name → joined value."""

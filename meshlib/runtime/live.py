@@ -20,7 +20,7 @@ from meshlib.core.outlier import Ejections
 from meshlib.core.refusals import dropped, nobody_usable
 from meshlib.core.roster import Roster, plan_roster
 from meshlib.core.upstream import Refusal, RefusalKind
-from meshlib.model.call import OutcomeKind
+from meshlib.model.call import OK
 from meshlib.model.events import BreakerChanged, EndpointEjected, EndpointReturned
 from meshlib.model.status import ClusterStatus
 from meshlib.runtime.statuses import endpoint_status, failure_words
@@ -65,7 +65,7 @@ class LivePick:
                 return
             self._reported = True
             cluster._heard(self, outcome, now)
-            told = cluster._to_tell()
+            told = cluster._to_tell() if cluster._told else ()
         for tell in told:
             tell()
 
@@ -75,13 +75,13 @@ class LivePick:
             if self._released:
                 return
             self._released = True
-            if failure is not None and failure.kind is not OutcomeKind.OK:
+            if failure is not None and failure.kind is not OK:
                 cluster._heard(self, failure, now)
             elif not self._reported and self._permit is not None and cluster._breaker is not None:
                 cluster._breaker.settle(self._permit, None, now)
             self.endpoint.active -= 1
             cluster.active -= 1
-            told = cluster._to_tell()
+            told = cluster._to_tell() if cluster._told else ()
         for tell in told:
             tell()
 
@@ -254,7 +254,7 @@ class LiveCluster:
             self.failures += 1
             endpoint.failures += 1
             endpoint.last_error = failure_words(outcome)
-        if outcome.kind is OutcomeKind.OK:
+        if outcome.kind is OK:
             latency = endpoint.latency
             if latency is None:
                 latency = endpoint.latency = Latency(now)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HostDefault", "HttpxHost"]
 
+_PROTOCOLS = {b"HTTP/1.1": "1.1", b"HTTP/2": "2"}
 _NO_TIMEOUTS: Mapping[str, float | None] = {}
 
 _FAILURES = {
@@ -153,9 +154,9 @@ class HttpxHost:
             return Arrived(
                 response.status_code, None, response.http_version.removeprefix("HTTP/"), _peer(response)
             )
-        return Arrived(
-            response.status, Headers(response.headers), response.version.decode("ascii").removeprefix("HTTP/")
-        )
+        version = response.version
+        protocol = _PROTOCOLS.get(version) or version.decode("ascii").removeprefix("HTTP/")
+        return Arrived(response.status, Headers(response.headers), protocol)
 
     def deliver(self, _request: Any, response: Any, headers: Headers | None, call: OpenCall) -> Any:
         stream = response.network_stream

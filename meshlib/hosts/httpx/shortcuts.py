@@ -36,6 +36,8 @@ _PLAIN_URL = re.compile(
 )
 #: Methods for which httpx adds no Content-Length where there is no body.
 _BODILESS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS"})
+#: Methods of a client that are passed over where they are the library's own.
+_STEPS = ("build_request", "send", "_send_handling_auth", "_send_single_request")
 _LONGEST = 4096  # characters of a URL that is looked at; httpx has a bound of its own
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -100,7 +102,13 @@ class Shortcuts:
     def __init__(self, httpx: ModuleType) -> None:
         name = httpx.__name__
         client = importlib.import_module(f"{name}._client")
-        self._steps = vars(client)
+        #: The library's own methods, by the names of the steps; of those that a tool has replaced by now, none.
+        self._steps = {
+            (step, index): found
+            for index, kind in enumerate((httpx.Client, httpx.AsyncClient))
+            for step in _STEPS
+            if type(found := getattr(kind, step)) is FunctionType and found.__globals__ is vars(client)
+        }
         self._library = httpx
         self._opened = client.ClientState.OPENED
         self._log = client.logger
@@ -183,8 +191,7 @@ class Shortcuts:
 
     def _untouched(self, step: str, awaited: bool) -> bool:
         """Whether a method of the library's client is its own: nobody looks on there."""
-        found = getattr(self._clients[awaited], step)
-        return type(found) is FunctionType and found.__globals__ is self._steps
+        return getattr(self._clients[awaited], step) is self._steps.get((step, awaited))
 
     def follows(self, client: Any, options: Any) -> bool:
         """Whether redirects are followed."""
