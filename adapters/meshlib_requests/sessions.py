@@ -67,18 +67,13 @@ class Session(requests.Session):
         )
 
     def _cookies(self, own: Any) -> Any:
-        own = own or {}
-        if not isinstance(own, CookieJar):
-            own = cookiejar_from_dict(own)
         # A jar is true when it has cookies; one of the application's own may say nothing of it.
         mine = self.cookies
-        if (
-            type(mine) is RequestsCookieJar
-            and type(own) is RequestsCookieJar
-            and not len(mine)
-            and not len(own)
-        ):
+        none = not len(own) if type(own) is RequestsCookieJar else not own and not isinstance(own, CookieJar)
+        if none and type(mine) is RequestsCookieJar and not len(mine):
             return RequestsCookieJar()
+        if not isinstance(own, CookieJar):
+            own = cookiejar_from_dict(own or {})
         return merge_cookies(merge_cookies(RequestsCookieJar(), mine), own)
 
     def merge_environment_settings(
