@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import hypothesis
 import pytest
 
+from tests.support.raw_server import RawServer
+
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
@@ -47,6 +49,13 @@ def control_plane(meshlib_control_plane: Any) -> Any:
 def upstream(meshlib_upstream: Any) -> Any:
     """`meshlib_upstream`."""
     return meshlib_upstream
+
+
+@pytest.fixture
+def server() -> Iterator[RawServer]:
+    """One that keeps what arrives byte for byte."""
+    with RawServer() as made:
+        yield made
 
 
 # ------------------------------------------------------------------------------------------ a skip is a failure on CI

@@ -37,12 +37,6 @@ LINES: list[dict[str, str]] = [
 
 
 @pytest.fixture
-def server() -> Iterator[RawServer]:
-    with RawServer() as made:
-        yield made
-
-
-@pytest.fixture
 def mesh(server: RawServer) -> Iterator[meshlib.Mesh]:
     """One that carries what the library alone would send to the server."""
     with meshlib.Mesh({"services": {server.address: {"endpoints": [server.address]}}}) as made:

@@ -8,7 +8,7 @@ import logging
 import queue
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -67,12 +67,6 @@ def ask(request: pytest.FixtureRequest, library: tuple[ModuleType, Any]) -> Call
     return lambda mesh, method, url, *, transport, look=bool, **options: asyncio.run(
         call_async(mesh, method, url, transport, look, options)
     )
-
-
-@pytest.fixture
-def server() -> Iterator[RawServer]:
-    with RawServer() as made:
-        yield made
 
 
 def service(*addresses: str, key: str = "reviews", **policies: Any) -> dict[str, Any]:

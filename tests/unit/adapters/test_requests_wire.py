@@ -25,12 +25,6 @@ HEAD = b"HTTP/1.1 200 OK\r\n"
 
 
 @pytest.fixture
-def server() -> Iterator[RawServer]:
-    with RawServer() as made:
-        yield made
-
-
-@pytest.fixture
 def mesh(server: RawServer) -> Iterator[meshlib.Mesh]:
     service = {
         "endpoints": [server.address],
