@@ -104,18 +104,22 @@ class ClientFace:
     if not TYPE_CHECKING:  # the library's own say what they take
 
         def build_request(self, method: str, url: Any, **options: Any) -> Any:
-            if not self.shortcuts or type(url) is not str:
-                return super().build_request(method, url, **options)
+            usual = super().build_request
             short = self.transport_class.host.shortcuts
-            plain = short.url(url)
-            if plain is None or not short.is_bodiless(self, method, options):
-                return super().build_request(method, url if plain is None else plain, **options)
+            plain = None
+            if self.shortcuts and type(url) is str and short.are_own(usual, self._merge_url):
+                plain = short.url(url)
+            if plain is None:
+                return usual(method, url, **options)
+            if not short.is_bodiless(self, method, options):
+                return usual(method, plain, **options)
             return short.request(self, method, plain, options)
 
         def send(self, request: Any, *, stream: bool = False, **options: Any) -> Any:
+            usual = super().send
             short = self.transport_class.host.shortcuts
-            if stream or not self.shortcuts or not short.is_plain(self, request, options):
-                return super().send(request, stream=stream, **options)
+            if stream or not self.shortcuts or not short.is_plain(self, request, options, usual):
+                return usual(request, stream=stream, **options)
             self._set_timeout(request)
             follow = short.follows(self, options)
             response = self._send_handling_redirects(request, follow_redirects=follow, history=[])
@@ -137,9 +141,10 @@ class ClientFace:
                 raise
 
         def _send_single_request(self, request: Any) -> Any:
+            usual = super()._send_single_request
             short = self.transport_class.host.shortcuts
-            if not self.shortcuts or not short.may_send(request):
-                return super()._send_single_request(request)
+            if not self.shortcuts or not short.may_send(request, usual):
+                return usual(request)
             transport = self._transport_for_url(request.url)
             started = perf_counter()
             try:
@@ -160,9 +165,10 @@ class AsyncClientFace(ClientFace):
     if not TYPE_CHECKING:
 
         async def send(self, request: Any, *, stream: bool = False, **options: Any) -> Any:
+            usual = super(ClientFace, self).send
             short = self.transport_class.host.shortcuts
-            if stream or not self.shortcuts or not short.is_plain(self, request, options, awaited=True):
-                return await super(ClientFace, self).send(request, stream=stream, **options)
+            if stream or not self.shortcuts or not short.is_plain(self, request, options, usual):
+                return await usual(request, stream=stream, **options)
             self._set_timeout(request)
             follow = short.follows(self, options)
             response = await self._send_handling_redirects(request, follow_redirects=follow, history=[])
@@ -184,9 +190,10 @@ class AsyncClientFace(ClientFace):
                 raise
 
         async def _send_single_request(self, request: Any) -> Any:
+            usual = super(ClientFace, self)._send_single_request
             short = self.transport_class.host.shortcuts
-            if not self.shortcuts or not short.may_send(request, awaited=True):
-                return await super(ClientFace, self)._send_single_request(request)
+            if not self.shortcuts or not short.may_send(request, usual, awaited=True):
+                return await usual(request)
             transport = self._transport_for_url(request.url)
             started = perf_counter()
             try:

@@ -1,9 +1,9 @@
 """How long an endpoint took lately: quantiles of the last minute, at the cost of one step in a table a call.
 
 Theory. A histogram with fixed bounds, each a tenth above the one below, from 10 µs to 1,000 s: a quantile is known to within
-a twentieth. Time is cut into slices of ``SLICE`` seconds; a slice that is over is kept, and
-forgotten a minute later. So what is read covers the last 45 to 60 seconds. A slice holds the buckets in which something was
-counted: its end costs nothing, which of thousands of endpoints most calls bring about.
+a twentieth. Time is cut into slices of ``SLICE`` seconds; a slice that is over is kept, and forgotten a
+minute later. So what is read covers the last 45 to 60 seconds. A slice holds the buckets in which something was counted: its end
+costs nothing, which of thousands of endpoints most calls bring about.
 
 Not thread-safe: the lock of the endpoint's cluster guards it.
 """

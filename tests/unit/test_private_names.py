@@ -17,8 +17,8 @@ _POOL = (
     " _socket_options _ssl_context"
 )
 _CLIENT = (
-    "_auth _default_encoding _init_proxy_transport _merge_headers _send_handling_auth _send_handling_redirects"
-    " _send_single_request _set_timeout _state _transport_for_url"
+    "_auth _build_request_auth _default_encoding _init_proxy_transport _merge_cookies _merge_headers _merge_queryparams"
+    " _merge_url _send_handling_auth _send_handling_redirects _send_single_request _set_timeout _state _transport_for_url"
 )
 _MESSAGES = "_content _list _num_bytes_downloaded"
 #: By the module that has them; where a name has a stand-in in our code, it is here all the same: nobody would notice.

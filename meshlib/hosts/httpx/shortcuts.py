@@ -37,7 +37,15 @@ _PLAIN_URL = re.compile(
 #: Methods for which httpx adds no Content-Length where there is no body.
 _BODILESS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS"})
 #: Methods of a client that are passed over where they are the library's own.
-_STEPS = ("build_request", "send", "_send_handling_auth", "_send_single_request")
+_STEPS = (
+    "build_request", "_merge_url", "_merge_headers", "_merge_cookies", "_merge_queryparams",
+    "send", "_build_request_auth", "_send_handling_auth", "_send_single_request",
+)  # fmt: skip
+#: What ``build_request`` and ``send`` may be told beside what every call has.
+_ARGUMENTS = frozenset(
+    {"content", "cookies", "data", "extensions", "files", "headers", "json", "params", "timeout"}
+)
+_WISHES = frozenset({"auth", "follow_redirects"})
 _LONGEST = 4096  # characters of a URL that is looked at; httpx has a bound of its own
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -102,20 +110,19 @@ class Shortcuts:
     def __init__(self, httpx: ModuleType) -> None:
         name = httpx.__name__
         client = importlib.import_module(f"{name}._client")
-        #: The library's own methods, by the names of the steps; of those that a tool has replaced by now, none.
-        self._steps = {
-            (step, index): found
-            for index, kind in enumerate((httpx.Client, httpx.AsyncClient))
+        #: The library's own; those that a tool has replaced by now are not among them.
+        self._steps = frozenset(
+            found
+            for kind in (httpx.Client, httpx.AsyncClient)
             for step in _STEPS
             if type(found := getattr(kind, step)) is FunctionType and found.__globals__ is vars(client)
-        }
+        )
         self._library = httpx
         self._opened = client.ClientState.OPENED
         self._log = client.logger
         self._default = httpx.USE_CLIENT_DEFAULT
         self._url: Any = httpx.URL
         self._parsed = importlib.import_module(f"{name}._urlparse").ParseResult
-        self._clients = httpx.Client, httpx.AsyncClient
         self._streams = httpx.SyncByteStream, httpx.AsyncByteStream
         self.timed: Any = type("Timed", (_Blocking, httpx.SyncByteStream), {})
         self.async_timed: Any = type("AsyncTimed", (_Awaited, httpx.AsyncByteStream), {})
@@ -148,7 +155,8 @@ class Shortcuts:
             and get("extensions") is None
             and not client.params
             and not client.cookies
-            and self._untouched("build_request", isinstance(client, self._clients[1]))
+            and options.keys() <= _ARGUMENTS
+            and self.are_own(client._merge_headers, client._merge_cookies, client._merge_queryparams)
         )
 
     def request(self, client: Any, method: str, url: Any, options: Any) -> Any:
@@ -171,27 +179,25 @@ class Shortcuts:
         request._content = b""
         return request
 
-    def is_plain(self, client: Any, request: Any, options: Any, *, awaited: bool = False) -> bool:
-        """Whether the steps around a call, authentication among them, change nothing in it."""
+    def is_plain(self, client: Any, request: Any, options: Any, usual: Any) -> bool:
+        """Whether the steps around a call, authentication among them, change nothing in it. ``usual``: the library's method."""
         default = self._default
         return (
             client._state is self._opened
             and options.get("auth", default) is default
             and client._auth is None
             and not request.url.userinfo
-            and self._untouched("send", awaited)
-            and self._untouched("_send_handling_auth", awaited)
+            and options.keys() <= _WISHES
+            and self.are_own(usual, client._send_handling_auth, client._build_request_auth)
         )
 
-    def may_send(self, request: Any, *, awaited: bool = False) -> bool:
-        """Whether a single request can be made in the place of the library's own step."""
-        return isinstance(request.stream, self._streams[awaited]) and self._untouched(
-            "_send_single_request", awaited
-        )
+    def may_send(self, request: Any, usual: Any, *, awaited: bool = False) -> bool:
+        """Whether a single request can be made in the place of ``usual``, the library's own step."""
+        return isinstance(request.stream, self._streams[awaited]) and self.are_own(usual)
 
-    def _untouched(self, step: str, awaited: bool) -> bool:
-        """Whether a method of the library's client is its own: nobody looks on there."""
-        return getattr(self._clients[awaited], step) is self._steps.get((step, awaited))
+    def are_own(self, *methods: Any) -> bool:
+        """Whether these are the library's own: nobody looks on there, neither a tool nor a class derived from ours."""
+        return self._steps.issuperset([getattr(method, "__func__", None) for method in methods])
 
     def follows(self, client: Any, options: Any) -> bool:
         """Whether redirects are followed."""
@@ -202,7 +208,7 @@ class Shortcuts:
         """The response as the client hands it on, with ``stream`` as its body."""
         response.request = request
         response.stream = stream
-        if any(name == b"set-cookie" for _, name, _ in response.headers._list):
+        if any(name.startswith(b"set-cookie") for _, name, _ in response.headers._list):
             client.cookies.extract_cookies(response)
         response.default_encoding = client._default_encoding
         if self._log.isEnabledFor(20):  # logging.INFO

@@ -66,12 +66,6 @@ def awaited(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture
-def server() -> Iterator[RawServer]:
-    with RawServer() as made:
-        yield made
-
-
-@pytest.fixture
 def mesh(server: RawServer) -> Iterator[meshlib.Mesh]:
     with meshlib.Mesh({"services": {"reviews": {"endpoints": [server.address]}}}) as made:
         yield made
@@ -373,6 +367,70 @@ def test_a_subclass_may_have_steps_of_its_own(library: Any, mesh: meshlib.Mesh) 
         for _ in range(2):
             assert client.get(URL).text == "ok"
     assert seen == ["build", "send", "single"] * 2
+
+
+@pytest.mark.parametrize("way", ["derived", "between", "instance"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        "_merge_url",
+        "_merge_headers",
+        "_merge_cookies",
+        "_merge_queryparams",
+        "_build_request_auth",
+        "_send_handling_auth",
+    ],
+)
+def test_a_step_that_is_another_is_not_passed_over(
+    library: Any, mesh: meshlib.Mesh, monkeypatch: pytest.MonkeyPatch, step: str, way: str
+) -> None:
+    theirs, ours = library
+    real = getattr(theirs.Client, step)
+    seen: list[str] = []
+
+    def own(self: Any, *arguments: Any, **options: Any) -> Any:
+        seen.append(step)
+        return real(self, *arguments, **options)
+
+    bases = {
+        "derived": (ours.Client,),
+        "between": (ours.Client, type("Mixin", (theirs.Client,), {step: own})),
+    }
+    kind = type("Own", bases.get(way, (ours.Client,)), {step: own} if way == "derived" else {})
+    with kind(mesh=mesh) as client:
+        if way == "instance":
+            monkeypatch.setattr(client, step, functools.partial(own, client))
+        for _ in range(3):
+            assert client.get(URL).text == "ok"
+    assert len(seen) == 3
+
+
+@pytest.mark.parametrize("step", ["send", "build_request", "_send_single_request"])
+def test_a_class_between_ours_and_the_librarys_is_asked(library: Any, mesh: meshlib.Mesh, step: str) -> None:
+    theirs, ours = library
+    real = getattr(theirs.Client, step)
+    seen: list[str] = []
+
+    def own(self: Any, *arguments: Any, **options: Any) -> Any:
+        seen.append(step)
+        return real(self, *arguments, **options)
+
+    mixin = type("Mixin", (theirs.Client,), {step: own})
+    with type("Own", (ours.Client, mixin), {})(mesh=mesh) as client:
+        for _ in range(3):
+            assert client.get(URL).text == "ok"
+    assert len(seen) == 3
+
+
+def test_an_argument_that_is_none_is_refused(pair: Make, awaited: bool) -> None:
+    for calls in pair():
+        calls.request()
+        client = calls.client
+        with pytest.raises(TypeError, match="tiemout"):
+            client.build_request("GET", URL, tiemout=1)
+        request = client.build_request("GET", URL)
+        with pytest.raises(TypeError, match="straem"):
+            calls.run(client.send(request, straem=True))
 
 
 _TEXT = st.text("aZ09-._~!$&'()*+,;=:@/?#%[] \\\"<>^`{|}üx", max_size=12)
