@@ -106,7 +106,7 @@ def _share(groups: Sequence[Group], factor: int, give_way: Callable[[], object],
 class _Pool:
     """Pickers over one share."""
 
-    __slots__ = ("_ends", "_pickers", "_random", "endpoints", "only")
+    __slots__ = ("_ends", "_only", "_pickers", "_random", "endpoints")
 
     def __init__(self, share: _Share, balancing: Balancing, random: Callable[[], float]) -> None:
         self.endpoints = share.endpoints
@@ -115,12 +115,12 @@ class _Pool:
         members = [members for _, members in parts] or [share.endpoints]
         self._ends = list(accumulate(weight for weight, _ in parts))
         self._pickers = [make_picker(balancing, part, random) for part in members]
-        self.only = self._pickers[0] if len(self._pickers) == 1 else None
+        self._only = self._pickers[0] if len(self._pickers) == 1 else None
 
     def picker(self) -> Picker:
+        if self._only is not None:
+            return self._only
         pickers = self._pickers
-        if len(pickers) == 1:
-            return pickers[0]
         index = bisect_right(self._ends, self._random() * self._ends[-1])
         return pickers[min(index, len(pickers) - 1)]
 
@@ -165,7 +165,7 @@ class Balance:
         pool = self._only or self._drawn()
         if pool is None:
             return None
-        endpoint = (pool.only or pool.picker()).pick(context)
+        endpoint = pool.picker().pick(context)
         tried = context.tried
         if not tried or endpoint not in tried:
             return endpoint

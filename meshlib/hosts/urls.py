@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
@@ -14,7 +15,16 @@ if TYPE_CHECKING:
 
     from meshlib.core.exchange import Place
 
-__all__ = ["asked"]
+__all__ = ["PLAIN", "asked"]
+
+#: A URL that host libraries send as it is written: no user, no IPv6, no escape, no segment that begins with a dot (RFC 3986). The
+#: groups are scheme, host, port, path and query.
+PLAIN = re.compile(
+    r"(https?)://([a-z0-9][a-z0-9.-]*)(?::([1-9][0-9]{0,3}|[1-5][0-9]{4}))?"
+    r"(/(?:[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9_~!$&'()*+,=:@.-]*/)*"
+    r"(?:[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9_~!$&'()*+,=:@.-]*)?)"
+    r"(?:\?([A-Za-z0-9_~!$&'()*+,=:@./?-]+))?"
+)
 
 #: What may stand in a path or a query as it is (RFC 3986, 3.3 and 3.4), and what is escaped already.
 _AS_IT_IS = "!$&'()*+,;=:@/?%[]-._~|"

@@ -7,22 +7,15 @@ requests' own way. The result is the same.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import requests
 from requests.cookies import RequestsCookieJar
 from requests.structures import CaseInsensitiveDict
 
-__all__ = ["Lines", "prepare"]
+from meshlib.hosts.urls import PLAIN
 
-# RFC 3986: what neither urllib3 nor requests would change. No user, no IPv6, no escape, no segment that begins with a dot.
-_PLAIN_URL = re.compile(
-    r"https?://[a-z0-9][a-z0-9.-]*(?::(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}))?"
-    r"/(?:[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9_~!$&'()*+,=:@.-]*/)*"
-    r"(?:[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9_~!$&'()*+,=:@.-]*)?"
-    r"(?:\?[A-Za-z0-9_~!$&'()*+,=:@./?-]+)?"
-)
+__all__ = ["Lines", "prepare"]
 
 
 class Lines:
@@ -64,7 +57,7 @@ def prepare(
     prepared = requests.PreparedRequest()
     prepared.prepare_method((request.method or "").upper())
     url: Any = request.url
-    plain = type(url) is str and not params and _PLAIN_URL.fullmatch(url) is not None
+    plain = type(url) is str and not params and PLAIN.fullmatch(url) is not None
     if plain:
         prepared.url = url
     else:

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import datetime as dt
 import importlib
-import re
 import time
 import weakref
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from meshlib.hosts.httpx.body import AsyncBody, Body
+from meshlib.hosts.urls import PLAIN
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -27,13 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Shortcuts"]
 
-# RFC 3986: what httpx would not change. No user, no IPv6, no IPv4 (which it checks), no escape, no segment that begins with a dot.
-_PLAIN_URL = re.compile(
-    r"(https?)://(?![0-9.]+[:/])([a-z0-9][a-z0-9.-]*)(?::([1-9][0-9]{0,4}))?"
-    r"(/(?:[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9_~!$&'()*+,=:@.-]*/)*"
-    r"(?:[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9_~!$&'()*+,=:@.-]*)?)"
-    r"(?:\?([A-Za-z0-9_~!$&'()*+,=:@./?-]+))?"
-)
 #: Methods for which httpx adds no Content-Length where there is no body.
 _BODILESS = frozenset({"DELETE", "GET", "HEAD", "OPTIONS"})
 #: Methods of a client that are passed over where they are the library's own.
@@ -130,10 +123,12 @@ class Shortcuts:
 
     def url(self, text: str) -> Any:
         """The URL that ``text`` is, if it is plain; else None."""
-        found = _PLAIN_URL.fullmatch(text) if len(text) <= _LONGEST else None
+        found = PLAIN.fullmatch(text) if len(text) <= _LONGEST else None
         if found is None:
             return None
         scheme, host, written, path, query = found.groups()
+        if host.replace(".", "").isdigit():  # an IPv4 address, or none, which the library refuses
+            return None
         port = None if written is None else int(written)
         made = self._url.__new__(self._url)
         made._uri_reference = self._parsed(
