@@ -29,6 +29,7 @@ settings.configure(
     # What a view raised stands in the server's log, which a failing test shows.
     LOGGING={
         "version": 1,
+        "disable_existing_loggers": False,
         "handlers": {"log": {"class": "logging.StreamHandler"}},
         "loggers": {"django.request": {"handlers": ["log"], "level": "ERROR"}},
     },
