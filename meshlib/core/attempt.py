@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meshlib.model.call import OutcomeKind
+from meshlib.core.trace import ending
+from meshlib.model.call import OK, Attempt, OutcomeKind
 
 if TYPE_CHECKING:
     from meshlib.core.endpoint import LiveEndpoint
     from meshlib.core.upstream import Pick, RetryPermit, Upstream
     from meshlib.model.call import Head, Outcome
 
-__all__ = ["BLAMELESS", "Send"]
+__all__ = ["BLAMELESS", "Send", "record"]
+
+_OK, _STATUS = OutcomeKind.OK.value, OutcomeKind.STATUS.value
 
 #: Outcomes that say nothing of the endpoint: a limit or a wait of our own ended the attempt, or its caller did.
 BLAMELESS = frozenset({OutcomeKind.CANCELLED, OutcomeKind.OVERFLOW, OutcomeKind.NO_TIME})
@@ -73,3 +76,21 @@ class Send:
         permit, self.permit = self.permit, None
         if permit is not None:
             permit.release()
+
+
+def record(
+    attempts: list[Attempt], endings: list[str], attempt: Send, outcome: Outcome, *, retried: bool
+) -> None:
+    """Put an attempt that is over, and why it failed, into its place in both lists: by its number."""
+    if outcome.kind is not OK:
+        kind = outcome.kind.word
+    else:
+        status = outcome.status or 0
+        kind = _STATUS if retried or status >= 500 or (outcome.grpc and status) else _OK
+    done = Attempt(attempt.number, attempt.endpoint.name, kind, outcome.status, outcome.sent, outcome.seconds)
+    # One that began later may be over earlier.
+    place = len(attempts)
+    while place and attempts[place - 1].number > attempt.number:
+        place -= 1
+    attempts.insert(place, done)
+    endings.insert(place, "" if outcome.status is not None else ending(outcome))

@@ -62,6 +62,9 @@ class Call:
     plan of the same call has tried, where the host library has retries of its own; ``url``: as the application wrote it, or
     what gives it, for observers; ``timeouts``: the host library's (see :class:`meshlib.pools.bounds.Bounds`), and whether they
     are only its ``defaults``, which give way to what the mesh orders.
+
+    ``grpc``: it has gRPC's semantics where they differ from Envoy's; ``patient``: it waits for an endpoint that can be reached
+    (``wait_for_ready``); ``strict``: it goes through the mesh or not at all.
     """
 
     resolution: Resolution
@@ -80,6 +83,9 @@ class Call:
     url: str | Callable[[], str] = ""
     timeouts: Mapping[str, float | None] = field(default_factory=dict)
     defaults: bool = False
+    grpc: bool = False
+    patient: bool = False
+    strict: bool = False
 
 
 @dataclass(slots=True)
@@ -91,10 +97,13 @@ class Sleep:
 
 @dataclass(slots=True)
 class Wait:
-    """Wait until the absolute time ``until``, or for a configuration that is ``ready``; then ``woke``."""
+    """Wait until the absolute time ``until``, or for a configuration that is ``ready``; then ``woke``. ``reached``: for an
+    endpoint that can be reached, too.
+    """
 
     until: float
     ready: Callable[[View], bool] = field(default=bool, compare=False)
+    reached: Callable[[], bool] | None = field(default=None, compare=False)
 
 
 @dataclass(slots=True)

@@ -44,6 +44,7 @@ class LiveEndpoint:
         last_error: How the last that was not good ended, in words.
         latency: Of its answers; None before the first.
         gone: It left its cluster. Calls on it run on; whoever keeps connections to it closes them once idle.
+        unreached: How many gRPC channels cannot connect to it now. gRPC's choice passes such endpoints over.
         down: Bits of :class:`Down`; 0: usable.
         record: What outlier detection remembers of it.
     """
@@ -65,6 +66,7 @@ class LiveEndpoint:
         "record",
         "requests",
         "tls",
+        "unreached",
         "weight",
     )
 
@@ -85,6 +87,7 @@ class LiveEndpoint:
         self.last_error = ""
         self.latency: Latency | None = None
         self.gone = False
+        self.unreached = 0
         self.down = down
         self.record: Record | None = None
 

@@ -23,8 +23,9 @@ import itertools
 from typing import TYPE_CHECKING, Any, Protocol
 
 from meshlib.core.effects import Deliver, Direct, Fail, Finish, Pass, Reply, Send, Wait
-from meshlib.core.failures import SPENT, direct_info, not_made, say_spent
+from meshlib.core.failures import SPENT, direct_info, not_made, not_ready, say_spent
 from meshlib.core.plan import Plan
+from meshlib.core.plan_grpc import GrpcPlan
 from meshlib.errors import DeadlineExceeded
 from meshlib.model.call import OK, CallInfo, Outcome, OutcomeKind
 from meshlib.model.events import AttemptEnded, AttemptStarted
@@ -37,7 +38,10 @@ if TYPE_CHECKING:
     from meshlib.core.resolve import View
     from meshlib.model.headers import Headers
 
-__all__ = ["Exchange", "Place", "Surroundings"]
+__all__ = ["GRPC", "Exchange", "Place", "Surroundings"]
+
+#: The protocol of answers whose status is a gRPC code.
+GRPC = "grpc"
 
 #: Scheme, host as it goes out, port as written, and the authority asked for (Host).
 Place = tuple[str, str, int | None, str]
@@ -145,6 +149,8 @@ class Exchange:
     ) -> Step:
         """The head of a response is there. ``protocol``: ``"1.1"``, ``"2"``; ``peer``: who sent it, of a direct call."""
         outcome = Outcome(OK, status, headers, True, now - effect.began)
+        if protocol == GRPC:
+            outcome.grpc = True
         if self._emit is not None and effect.key:
             self._emit(AttemptEnded(effect.key, effect.number, outcome, protocol))
         if type(effect) is Direct:
@@ -244,10 +250,13 @@ class Exchange:
             call = self._call = self._read(resolution)
         if via == "mesh":
             call.resolution = resolution
-            self._plan = Plan(call, self._around.env)
+            self._plan = (GrpcPlan if call.grpc else Plan)(call, self._around.env)
             return self._step(self._plan.start(now), now)
         if via == "direct":
-            return self._directly(resolution.words, call.deadline, now)
+            if resolution.unanswered and call.grpc:
+                return self._failure(*not_ready(resolution, self._place[3]))
+            if not call.strict:
+                return self._directly(resolution.words, call.deadline, now)
         end, info = not_made(resolution, self._place[3])
         return self._failure(end, info)
 
@@ -282,7 +291,11 @@ class Exchange:
         if kind is Wait:
             assert isinstance(effect, Wait)
             seen = self._seen
-            effect.ready = lambda view: view is not seen
+            reached = effect.reached
+            if reached is None:
+                effect.ready = lambda view: view is not seen
+            else:
+                effect.ready = lambda view: view is not seen or reached()
             return effect
         assert self._plan is not None
         if kind is Pass:
@@ -299,7 +312,9 @@ class Exchange:
         if self._plan is not None:
             self._plan.close(now)
             info = self._plan.info(now)
-        if self._around.config.failures == "respond" and end.response is not None:
+        call = self._call
+        responds = self._around.config.failures == "respond" and (call is None or not call.grpc)
+        if responds and end.response is not None:
             return Reply(say_spent(end.response) if self._tells_spent() else end.response, info)
         return Fail(end.failure, end.message, end.outcome, info)
 

@@ -28,7 +28,17 @@ if TYPE_CHECKING:
     from meshlib.core.resolution import Resolution
     from meshlib.model.call import Outcome
 
-__all__ = ["FAILURES", "REFUSALS", "SPENT", "Words", "after_retries", "direct_info", "not_made", "say_spent"]
+__all__ = [
+    "FAILURES",
+    "REFUSALS",
+    "SPENT",
+    "Words",
+    "after_retries",
+    "direct_info",
+    "not_made",
+    "not_ready",
+    "say_spent",
+]
 
 #: No attempt is left. The clients of several HTTP APIs (openai, anthropic) obey it and make none of their own.
 SPENT = ("x-should-retry", "false")
@@ -79,12 +89,18 @@ def say_spent(response: Response) -> Response:
 
 def not_made(resolution: Resolution, authority: str) -> tuple[Finish, CallInfo]:
     """The end of a call that its resolution does not let out: "failed" or "refused"."""
-    failure: type[MeshError]
-    failure, via, body = UnknownService, "direct", b"unknown service"
     if resolution.via == "failed":
-        failure, via, body = NotReady, "mesh", b"not ready"
-    end = Finish(None, failure, resolution.refusal(authority), Response(503, _TEXT, body))
-    return end, CallInfo(via=via, lines=resolution.words)
+        return not_ready(resolution, authority)
+    end = Finish(
+        None, UnknownService, resolution.refusal(authority), Response(503, _TEXT, b"unknown service")
+    )
+    return end, CallInfo(via="direct", lines=resolution.words)
+
+
+def not_ready(resolution: Resolution, authority: str) -> tuple[Finish, CallInfo]:
+    """The end of a call that may not be made as long as the control plane has not answered."""
+    end = Finish(None, NotReady, resolution.refusal(authority), Response(503, _TEXT, b"not ready"))
+    return end, CallInfo(via="mesh", lines=resolution.words)
 
 
 def direct_info(why: Words, outcome: Outcome, endpoint: str = "") -> CallInfo:

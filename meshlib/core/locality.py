@@ -20,12 +20,17 @@ whose TLS cannot be had is never called, panic or not.
 factor); one without a weight gets nothing (DV-15). In panic they do not count.
 
 Integer percent throughout, as in Envoy, so that both split alike.
+
+*gRPC's rules* (:func:`grpc_balance`; ED-01, ED-04, ED-07, ED-08, LB-01, LB-02, LB-11): the first priority that has anybody
+takes all the load, a locality its whole weight as long as it has anybody, endpoint weights count in no turn, degraded
+endpoints are never called and nobody panics. An endpoint is passed over, too, while channels cannot connect to it, and
+where that holds for all, for none.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -43,10 +48,12 @@ if TYPE_CHECKING:
     from meshlib.model.cluster import Cluster
     from meshlib.model.policy import Balancing
 
-__all__ = ["Balance", "Group", "describe", "split_load", "without_answer"]
+__all__ = ["Balance", "Group", "describe", "grpc_balance", "split_load", "without_answer"]
 
 #: Picks that may fall on an endpoint already tried before one is looked for.
 _REPICKS = 3
+#: A factor by which a level or a locality with anybody usable is as good as whole.
+_WHOLE = 10**9
 
 
 @dataclass(slots=True)
@@ -71,12 +78,14 @@ class _Level:
 
     __slots__ = ("degraded", "everybody", "healthy", "size")
 
-    def __init__(self, groups: Sequence[Group], factor: int, give_way: Callable[[], object]) -> None:
+    def __init__(
+        self, groups: Sequence[Group], factor: int, give_way: Callable[[], object], grpc: bool | None
+    ) -> None:
         self.size = sum(len(group.endpoints) for group in groups)
         everybody = [item for group in groups for item in group.endpoints if not item.down & Down.TLS]
         self.everybody = _Share(everybody, [])
-        self.healthy = _share(groups, factor, give_way, degraded=False)
-        self.degraded = _share(groups, factor, give_way, degraded=True)
+        self.healthy = _share(groups, factor, give_way, degraded=False, reached=bool(grpc))
+        self.degraded = _share(groups, factor, give_way, degraded=True) if grpc is None else _Share([], [])
 
     def health(self, share: _Share, factor: int) -> int:
         return min(100, factor * len(share.endpoints) // self.size) if self.size else 0
@@ -86,7 +95,14 @@ class _Level:
         return threshold > 0 and (100.0 * usable / self.size if self.size else 0.0) < threshold
 
 
-def _share(groups: Sequence[Group], factor: int, give_way: Callable[[], object], *, degraded: bool) -> _Share:
+def _share(
+    groups: Sequence[Group],
+    factor: int,
+    give_way: Callable[[], object],
+    *,
+    degraded: bool,
+    reached: bool = False,
+) -> _Share:
     found: list[LiveEndpoint] = []
     parts: list[tuple[float, list[LiveEndpoint]]] = []
     for group in groups:
@@ -96,6 +112,8 @@ def _share(groups: Sequence[Group], factor: int, give_way: Callable[[], object],
             for item in group.endpoints
             if not item.down and (item.endpoint.health is Health.DEGRADED) is degraded
         ]
+        if reached:
+            usable = [item for item in usable if not item.unreached]
         found += usable
         if usable and group.weight:
             ratio = len(usable) / len(group.endpoints)
@@ -137,6 +155,7 @@ class Balance:
         factor: ``overprovisioning_factor`` in percent.
         random: Gives floats in [0, 1).
         give_way: Called between steps that look at one locality each.
+        grpc: By gRPC's rules (see :func:`grpc_balance`): True passes endpoints over that cannot be connected to.
     """
 
     __slots__ = ("_ends", "_only", "_pools", "_random")
@@ -148,17 +167,25 @@ class Balance:
         factor: int,
         random: Callable[[], float],
         give_way: Callable[[], object] = bool,
+        *,
+        grpc: bool | None = None,
     ) -> None:
         self._random = random
         self._pools: list[_Pool] = []
         loads: list[int] = []
-        for load, share in _loads(_levels(groups, factor, give_way), factor, balancing.panic_threshold):
+        levels = _levels(groups, factor, give_way, grpc)
+        for load, share in _loads(levels, factor, balancing.panic_threshold):
             give_way()
             if load and share.endpoints:
                 loads.append(load)
                 self._pools.append(_Pool(share, balancing, random))
         self._ends = list(accumulate(loads))
         self._only = self._pools[0] if len(self._pools) == 1 else None
+
+    @property
+    def empty(self) -> bool:
+        """Whether nobody may be called."""
+        return not self._pools
 
     def pick(self, context: PickContext) -> LiveEndpoint | None:
         """An endpoint, one not in ``context.tried`` while its level has one; None where nobody may be called."""
@@ -201,11 +228,20 @@ class Balance:
         return None
 
 
-def _levels(groups: Sequence[Group], factor: int, give_way: Callable[[], object]) -> list[_Level]:
+def grpc_balance(groups: Sequence[Group], balancing: Balancing, random: Callable[[], float]) -> Balance:
+    """The balance by gRPC's rules."""
+    rules = replace(balancing, locality_weighted=True, panic_threshold=0.0, endpoint_weights=False)
+    balance = Balance(groups, rules, _WHOLE, random, grpc=True)
+    return balance if not balance.empty else Balance(groups, rules, _WHOLE, random, grpc=False)
+
+
+def _levels(
+    groups: Sequence[Group], factor: int, give_way: Callable[[], object], grpc: bool | None
+) -> list[_Level]:
     by_priority: dict[int, list[Group]] = {}
     for group in groups:
         by_priority.setdefault(group.priority, []).append(group)
-    return [_Level(by_priority[priority], factor, give_way) for priority in sorted(by_priority)]
+    return [_Level(by_priority[priority], factor, give_way, grpc) for priority in sorted(by_priority)]
 
 
 def _loads(levels: Sequence[_Level], factor: int, threshold: float) -> list[tuple[int, _Share]]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from meshlib.core.conditions import Condition, compile_conditions
 from meshlib.core.domains import DomainIndex, without_port
+from meshlib.core.grpc_routes import for_grpc
 from meshlib.core.paths import PathIndex, path_only, path_test, without_parameters
 from meshlib.core.rewrite import RouteRewrite, compile_edits, compile_rewrite
 from meshlib.model.match import PathKind, PathMatch, RouteMatch
@@ -149,14 +150,22 @@ class CompiledRoutes:
     ``guarded``: names of filters that some place makes into one that decides who may pass.
     """
 
-    __slots__ = ("_domains", "config", "guarded")
+    __slots__ = ("_domains", "_grpc", "config", "guarded")
 
     def __init__(self, config: RouteConfiguration) -> None:
         self.config = config
+        self._grpc: CompiledRoutes | None = None
         edits = compile_edits(config.edits)
         hosts = [CompiledHost(host, config, edits) for host in config.virtual_hosts]
         self._domains = DomainIndex((domain, host) for host in hosts for domain in host.host.domains)
         self.guarded = frozenset(each.name for each in _switches(config) if each.on and each.guard)
+
+    @property
+    def grpc(self) -> CompiledRoutes:
+        """The same for gRPC calls. Compiled by the first of them; threads that come at once may each compile it."""
+        if self._grpc is None:
+            self._grpc = CompiledRoutes(for_grpc(self.config))
+        return self._grpc
 
     def names(self) -> Iterable[str]:
         """The domains that are whole names, in lower case."""

@@ -35,24 +35,27 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from meshlib.core.attempt import BLAMELESS
+from meshlib.core.attempt import BLAMELESS, record
 from meshlib.core.effects import Call, Effect, Env, Finish, Pass, Reply, Send, Sleep, Wait
 from meshlib.core.endpoint import LiveEndpoint
 from meshlib.core.failures import FAILURES, REFUSALS, after_retries
-from meshlib.core.retry import Retries, RetryAfter, may_matter
+from meshlib.core.hashing import hash_text
+from meshlib.core.retry import Retries, may_matter
 from meshlib.core.rewrite import ResponseContext
 from meshlib.core.stages import retry_policy, route, route_timeout
-from meshlib.core.trace import broken, ending, failed, render
+from meshlib.core.trace import broken, failed, render
 from meshlib.core.upstream import PickContext, Refusal, RefusalKind, RetryPermit, Upstream
 from meshlib.errors import DeadlineExceeded, NoHealthyEndpoint
 from meshlib.model.call import OK, Attempt, CallInfo, Head, Outcome, OutcomeKind, Response
 from meshlib.model.cluster import Discovery
 from meshlib.model.events import CallEnded, RetryScheduled
-from meshlib.model.policy import RetryPolicy
+from meshlib.model.policy import RetryBudget, RetryPolicy
 from meshlib.model.route import Forward
 
 if TYPE_CHECKING:
     from meshlib.core.match import Match
+    from meshlib.core.retry import Deciding, RetryAfter
+    from meshlib.core.upstream import Pick
     from meshlib.model.headers import Headers
     from meshlib.model.route import ClusterWeight
 
@@ -60,8 +63,6 @@ __all__ = ["Plan"]
 
 _EXPECTED_TIMEOUT = b"x-envoy-expected-rq-timeout-ms"
 _ATTEMPT_COUNT = b"x-envoy-attempt-count"
-
-_OK, _STATUS = OutcomeKind.OK.value, OutcomeKind.STATUS.value
 
 
 class Plan:
@@ -114,7 +115,7 @@ class Plan:
         self._template: Head | None = None
         self._permit: RetryPermit | None = None
         self._policy: RetryPolicy | None = None
-        self._retries: Retries | None = None
+        self._retries: Deciding | None = None
         self._per_try: float | None = None
         self._deadline = call.deadline
         self._limit = call.limit
@@ -135,12 +136,12 @@ class Plan:
         if self._deadline is not None and now >= self._deadline:
             return self._out_of_time(None)
         call = self._call
-        routed = route(call.resolution, call.head, self._env.random)
+        routed = route(call.resolution, call.head, self._env.random, grpc=call.grpc)
         call.head, match, self.cluster, self._weight, answer = routed
         self._match = match
         if answer is not None:
             self._words.append(answer[1])
-            return Reply(answer[0])
+            return self._own_answer(*answer)
         assert match is not None
         action = match.route.action
         assert isinstance(action, Forward)
@@ -163,8 +164,12 @@ class Plan:
         decision = None
         if retries is not None and not late and not blameless:
             decision = retries.after(outcome, now, attempt.began)
-        self._record(attempt, outcome, retried=decision is not None)
+        record(self._attempts, self._endings, attempt, outcome, retried=decision is not None)
         attempt.end_retry()
+        if outcome.kind is not OK and not late:
+            instead = self._instead(attempt, outcome, now)
+            if instead is not None:
+                return instead
         if decision is not None:
             effect = self._retry(attempt, outcome, decision, now)
             if effect is not None:
@@ -189,7 +194,7 @@ class Plan:
         for number in tuple(self._flight):
             attempt = self._landed(number)
             attempt.pick.report(outcome, now)
-            self._record(attempt, outcome, retried=False)
+            record(self._attempts, self._endings, attempt, outcome, retried=False)
             attempt.release(now)
         self.close(now)
 
@@ -211,6 +216,28 @@ class Plan:
             self._permit.release()
         if self._env.emit is not None:
             self._env.emit(CallEnded(self.info(now)))
+
+    # --- what differs for gRPC (:class:`meshlib.core.plan_grpc.GrpcPlan`) ------------------------------------------------
+
+    def _own_answer(self, response: Response, words: str) -> Effect:  # noqa: ARG002 - for a protocol without responses
+        return Reply(response)
+
+    def _route_limit(self, action: Forward) -> tuple[float | None, str]:
+        return route_timeout(self._call.resolution, action), "the route's timeout"
+
+    def _try_limit(self, policy: RetryPolicy) -> float | None:
+        return policy.per_try_timeout or None
+
+    def _instead(self, attempt: Send, outcome: Outcome, now: float) -> Effect | None:  # noqa: ARG002 - as a rule nothing
+        """What follows an attempt that failed, whatever the retries say."""
+        return None
+
+    def _tried_again(self, pick: Pick, now: float) -> Effect | None:  # noqa: ARG002 - as a rule nothing
+        """What follows where nobody is left that was not tried; else it is sent there again."""
+        return None
+
+    def _begin_retry(self, upstream: Upstream, budget: RetryBudget | None) -> RetryPermit | None:
+        return upstream.begin_retry(budget)
 
     # --- stages ---------------------------------------------------------------------------------------------------
 
@@ -236,7 +263,7 @@ class Plan:
         policy = self._retry_policy(match, action)
         if policy is not None:
             self._policy = policy
-            self._per_try = policy.per_try_timeout or None
+            self._per_try = self._try_limit(policy)
         return self._send(now)
 
     def _ready_by(self) -> float:
@@ -244,7 +271,7 @@ class Plan:
         until = self.started + self._call.wait - self._call.resolution.waited
         return until if self._deadline is None else min(until, self._deadline)
 
-    def _retries_of(self, policy: RetryPolicy) -> Retries:
+    def _retries_of(self, policy: RetryPolicy) -> Deciding:
         call = self._call
         return Retries(
             policy,
@@ -259,8 +286,7 @@ class Plan:
     def _time_limits(self, action: Forward, now: float) -> None:
         """The nearest of the application's deadline, this call's timeout and the route's."""
         call = self._call
-        seconds = route_timeout(call.resolution, action)
-        limit = "the route's timeout"
+        seconds, limit = self._route_limit(action)
         if call.timeout is not None and (call.timeout == 0 or seconds is None or call.timeout < seconds):
             seconds, limit = call.timeout or None, "the call's timeout"
         if seconds is not None and (self._deadline is None or now + seconds < self._deadline):
@@ -289,11 +315,15 @@ class Plan:
             return self._out_of_time(None)
         number = len(self._attempts) + len(self._flight) + 1
         call = self._call
-        key = None if call.hash_key is None else _hash(call.hash_key)
-        picked = upstream.pick(PickContext(number, self._tried, key, call.head), now)
+        key = None if call.hash_key is None else hash_text(call.hash_key)
+        picked = upstream.pick(PickContext(number, self._tried, key, call.head, grpc=call.grpc), now)
         if isinstance(picked, Refusal):
             return self._refused(picked, now)
         endpoint = picked.endpoint
+        if endpoint in self._tried:
+            instead = self._tried_again(picked, now)
+            if instead is not None:
+                return instead
         self._tried = (*self._tried, endpoint)
         deadline = self._deadline
         if self._per_try is not None and (deadline is None or now + self._per_try < deadline):
@@ -361,7 +391,7 @@ class Plan:
             # Whoever has more time may come back when the upstream says.
             self.spent = not decision.told
             return None
-        permit = upstream.begin_retry(policy.budget if policy is not None else None)
+        permit = self._begin_retry(upstream, policy.budget if policy is not None else None)
         if permit is None:
             self._words.append(
                 f"no retry ({reason}): as many retries are in flight as the limit or the budget allows"
@@ -466,24 +496,3 @@ class Plan:
         """The attempt of that number, in flight no more."""
         flight = self._flight
         return flight.pop(number) if number else flight.popitem()[1]
-
-    def _record(self, attempt: Send, outcome: Outcome, *, retried: bool) -> None:
-        if outcome.kind is not OK:
-            kind = outcome.kind.word
-        else:
-            kind = _STATUS if retried or (outcome.status or 0) >= 500 else _OK
-        done = Attempt(
-            attempt.number, attempt.endpoint.name, kind, outcome.status, outcome.sent, outcome.seconds
-        )
-        # One that began later may be over earlier.
-        place = len(self._attempts)
-        while place and self._attempts[place - 1].number > attempt.number:
-            place -= 1
-        self._attempts.insert(place, done)
-        self._endings.insert(place, "" if outcome.status is not None else ending(outcome))
-
-
-def _hash(key: str) -> int:
-    from meshlib.core.hashing import hash_text
-
-    return hash_text(key)

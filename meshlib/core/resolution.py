@@ -28,7 +28,7 @@ class Resolution:
     is known.
 
     Where ``via`` is "wait", ``otherwise`` is what holds when the time is over; ``hopeless``: it is over. ``waited``: how
-    many seconds a call waited for this answer.
+    many seconds a call waited for this answer. ``unanswered``: the control plane has not said what the host is.
     """
 
     __slots__ = (
@@ -45,6 +45,7 @@ class Resolution:
         "reason",
         "replies",
         "routes",
+        "unanswered",
         "via",
         "waited",
     )
@@ -66,10 +67,12 @@ class Resolution:
         entrance: Entrance | None = None,
         guards: tuple[HttpFilter, ...] = (),
         replies: Replies = PLAIN,
+        unanswered: bool = False,
     ) -> None:
         self.via: Via = via
         self.otherwise = otherwise
         self.hopeless = hopeless
+        self.unanswered = unanswered
         self.waited = 0.0
         self.plain = plain
         self.reason = reason

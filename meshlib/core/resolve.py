@@ -55,7 +55,7 @@ __all__ = ["Rules", "View", "compile_view", "source_words"]
 
 #: Parts that a control plane speaks through; ``xds.view`` and ``xds.domains`` are about them.
 _XDS = "xds"
-_DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
+_DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443, "grpc": 443}
 _ANY = frozenset(("0.0.0.0", "::"))  # noqa: S104 - what a listener says, nothing is bound
 _PATH_CHARACTERS = frozenset(
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=:@/"
@@ -337,7 +337,8 @@ class View:
         meant = self._nearest(host)
         if self.rules.cold_start == "fail" or self.rules.unknown == "refuse":
             return Resolution("failed", said, name=name, meant=meant)
-        return Resolution("direct", f"{said}: {host} is called directly", name=name, meant=meant)
+        words = f"{said}: {host} is called directly"
+        return Resolution("direct", words, name=name, meant=meant, unanswered=True)
 
     def _unknown(self, host: str, name: str = "", why: str = "") -> Resolution:
         """Rule 6. ``name``: the target resource that was asked for in vain, and still is; ``why``: how that ended."""

@@ -33,7 +33,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from meshlib.core.classify import GATEWAY_ERRORS
 from meshlib.core.conditions import compile_header, header_values_match
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from meshlib.model.policy import RetryPolicy
 
 __all__ = [
+    "Deciding",
     "Retries",
     "RetryAfter",
     "RetryState",
@@ -94,8 +95,19 @@ class RetryAfter:
     told: bool = False
 
 
+class Deciding(Protocol):
+    """The retries of one call, by its protocol's rules."""
+
+    exhausted: bool
+    why: str
+
+    def after(self, outcome: Outcome, now: float, started: float) -> RetryAfter | None: ...
+
+
 def may_matter(policy: RetryPolicy, outcome: Outcome) -> bool:
     """Whether ``policy`` has to be asked of this outcome at all: a call that went well, the usual one, pays nothing."""
+    if outcome.grpc:
+        return outcome.kind is not OK or outcome.status != 0
     good = outcome.kind is OK and (outcome.status or 0) < 400
     return not good or not policy.on.isdisjoint(_BY_HEADERS)
 

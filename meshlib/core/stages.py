@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from meshlib.model.policy import RetryPolicy
     from meshlib.model.route import ClusterWeight, Forward
 
-__all__ = ["Routed", "retry_policy", "route", "route_timeout"]
+__all__ = ["Routed", "retry_policy", "route", "route_timeout", "stream_limit"]
 
 #: Envoy ``RouteAction.timeout`` (TO-02): what a control plane's route gets where it sets none. Seconds.
 DEFAULT_ROUTE_TIMEOUT = 15.0
@@ -34,11 +34,19 @@ class Routed(NamedTuple):
 
 
 def route(
-    resolution: Resolution, asked: Head, random: Callable[[], float], lines: list[str] | None = None
+    resolution: Resolution,
+    asked: Head,
+    random: Callable[[], float],
+    lines: list[str] | None = None,
+    *,
+    grpc: bool = False,
 ) -> tuple[Head, Match | None, str, ClusterWeight | None, tuple[Response, str] | None]:
     """Stage 4: what :class:`Routed` is made of. ``lines`` gets each step in words."""
-    head = resolution.seen(asked)
     routes = resolution.routes
+    if grpc:
+        head, routes = asked, routes.grpc if routes is not None else None
+    else:
+        head = resolution.seen(asked)
     match = routes.match(head, random, lines) if routes is not None else None
     cluster, weight = "", None
     if match is not None:
@@ -52,6 +60,21 @@ def route_timeout(resolution: Resolution, action: Forward) -> float | None:
         listener = resolution.listener
         return None if listener is not None and listener.from_file else DEFAULT_ROUTE_TIMEOUT
     return action.timeout or None
+
+
+def stream_limit(resolution: Resolution, action: Forward) -> float | None:
+    """How long a gRPC call may take by its route, in seconds; None: as long as it likes (TO-01). What the configuration file
+    says of a service holds for its calls of both kinds.
+    """
+    listener, manager = resolution.listener, resolution.manager
+    if listener is not None and listener.from_file:
+        return action.timeout or None
+    limit = action.grpc_timeout_header_max
+    if limit is None:
+        limit = action.max_stream_duration
+    if limit is None and manager is not None:
+        limit = manager.max_stream_duration
+    return limit or None
 
 
 def retry_policy(match: Match, action: Forward) -> RetryPolicy | None:

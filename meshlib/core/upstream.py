@@ -48,10 +48,11 @@ class Refusal:
 
 class PickContext:
     """What a pick may look at. ``attempt`` counts from 1; ``tried``: endpoints of this call's earlier attempts, to be
-    avoided while there is another; ``hash``: what consistent hashing uses, None for none.
+    avoided while there is another; ``hash``: what consistent hashing uses, None for none; ``grpc``: the choice is made by
+    gRPC's rules.
     """
 
-    __slots__ = ("attempt", "hash", "head", "tried")
+    __slots__ = ("attempt", "grpc", "hash", "head", "tried")
 
     def __init__(
         self,
@@ -59,8 +60,11 @@ class PickContext:
         tried: tuple[LiveEndpoint, ...] = (),
         hash: int | None = None,  # noqa: A002 - the field's name
         head: Head | None = None,
+        *,
+        grpc: bool = False,
     ) -> None:
         self.attempt = attempt
+        self.grpc = grpc
         self.tried = tried
         self.hash = hash
         self.head = head
@@ -105,10 +109,19 @@ class Upstream(Protocol):
         """An endpoint for one attempt, or why there is none."""
         ...
 
-    def begin_retry(self, budget: RetryBudget | None) -> RetryPermit | None:
+    def begin_retry(self, budget: RetryBudget | None, *, limited: bool = True) -> RetryPermit | None:
         """Leave to retry, or None where ``max_retries``, the cluster's budget or ``budget`` (the policy's own, held
-        beside it) is used up. The attempt that is to be retried must still be held or just have been released.
+        beside it) is used up; without ``limited`` it is only counted. The attempt that is to be retried must still be held or
+        just have been released.
         """
+        ...
+
+    def mark_reached(self, endpoint: LiveEndpoint, by: int) -> None:
+        """GRPC channels that cannot connect to ``endpoint`` are ``by`` more, or less."""
+        ...
+
+    def reached(self) -> bool:
+        """Whether there is an endpoint that may be called and of which nobody knows that it cannot be connected to."""
         ...
 
     def peek(self, context: PickContext) -> LiveEndpoint | None:

@@ -45,7 +45,7 @@ class AsyncCaller(BaseCaller[Q, R]):
     async def call(self, request: Q) -> R:
         """One call. Raises the library's errors, each of which is meshlib's too where meshlib had a part in it."""
         runtime, host = self._runtime(), self._host
-        wire, errors = self._here.get().of(runtime), host.errors
+        wire, errors = self.wire(runtime), host.errors
         clock = runtime.clock
         now = clock.now
         exchange = self.begin(request, runtime)
@@ -88,6 +88,10 @@ class AsyncCaller(BaseCaller[Q, R]):
         except BaseException as error:
             exchange.cancel(step, error, bounds is not None and bounds.sent, now())
             raise
+
+    def wire(self, runtime: Runtime) -> AsyncWire[Q, R]:
+        """The client's wire in this loop."""
+        return self._here.get().of(runtime)
 
     async def aclose(self) -> None:
         """Close what this loop holds; what is in use closes when it is done. Calls can be made again."""

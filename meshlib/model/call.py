@@ -117,7 +117,8 @@ class Outcome:
     ``status`` and ``headers`` are set once a response head arrived; ``kind`` then is OK (the plan turns it into STATUS
     where the status is one that a policy counts as failed). ``sent``: whether a byte of the request may have left.
     ``seconds``: from the start of the attempt. ``error``: the host library's exception, kept for the caller. ``late``: it is
-    a timeout, and the deadline's.
+    a timeout, and the deadline's. ``grpc``: it is of a gRPC call, whose ``status`` is a gRPC code (0: OK) and whose
+    ``headers`` are the trailing metadata.
     """
 
     kind: OutcomeKind
@@ -128,6 +129,7 @@ class Outcome:
     error: BaseException | None = None
     detail: str = ""
     late: bool = False
+    grpc: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ class Balancer(Enum):
 class Balancing:
     """``choice_count`` and ``active_request_bias`` are Envoy's (least_request; defaults 2 and 1.0);
     ``locality_weighted``: localities are drawn by their weights first; ``panic_threshold`` in percent (Envoy: 50),
-    0 disables panic mode.
+    0 disables panic mode; ``endpoint_weights`` False: all endpoints count alike.
     """
 
     kind: Balancer = Balancer.ROUND_ROBIN
@@ -43,6 +43,7 @@ class Balancing:
     active_request_bias: float = 1.0
     locality_weighted: bool = False
     panic_threshold: float = 50.0
+    endpoint_weights: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 
 from meshlib.core.breaker import CircuitBreaker
 from meshlib.core.classify import verdict
-from meshlib.core.endpoint import LiveEndpoint
 from meshlib.core.latency import Latency
 from meshlib.core.limits import may_retry, reached
-from meshlib.core.locality import Balance
+from meshlib.core.locality import Balance, grpc_balance
 from meshlib.core.outlier import Ejections
 from meshlib.core.refusals import dropped, nobody_usable
 from meshlib.core.roster import Roster, plan_roster
@@ -23,6 +22,7 @@ from meshlib.core.upstream import Refusal, RefusalKind
 from meshlib.model.call import OK
 from meshlib.model.events import BreakerChanged, EndpointEjected, EndpointReturned
 from meshlib.model.status import ClusterStatus
+from meshlib.runtime.live_pick import LivePick, LiveRetry
 from meshlib.runtime.statuses import endpoint_status, failure_words
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from meshlib.core.breaker import Change, Permit
     from meshlib.core.classify import Verdict
+    from meshlib.core.endpoint import LiveEndpoint
     from meshlib.core.upstream import PickContext
     from meshlib.model.call import Outcome
     from meshlib.model.cluster import Cluster
@@ -37,71 +38,12 @@ if TYPE_CHECKING:
     from meshlib.model.policy import RetryBudget
     from meshlib.runtime.pybreaker_bridge import Bridge
 
-__all__ = ["LiveCluster", "LivePick", "LiveRetry"]
+__all__ = ["LiveCluster"]
 
 #: How often the writer makes a balance that ejections have overtaken.
 _REBALANCES = 3
 #: Endpoints that are changed while the lock is held once: some ten microseconds.
 _STEP = 32
-
-
-class LivePick:
-    """An endpoint held for one attempt (:class:`meshlib.core.upstream.Pick`)."""
-
-    __slots__ = ("_cluster", "_permit", "_released", "_reported", "endpoint", "failed")
-
-    def __init__(self, cluster: LiveCluster, endpoint: LiveEndpoint, permit: Permit | None) -> None:
-        self.endpoint = endpoint
-        self._cluster = cluster
-        self._permit = permit
-        self._reported = False
-        self._released = False
-        self.failed = False  # it is counted as a failure
-
-    def report(self, outcome: Outcome, now: float) -> None:
-        cluster = self._cluster
-        with cluster._lock:
-            if self._reported or self._released:
-                return
-            self._reported = True
-            cluster._heard(self, outcome, now)
-            told = cluster._to_tell() if cluster._told else ()
-        for tell in told:
-            tell()
-
-    def release(self, now: float, failure: Outcome | None = None) -> None:
-        cluster = self._cluster
-        with cluster._lock:
-            if self._released:
-                return
-            self._released = True
-            if failure is not None and failure.kind is not OK:
-                cluster._heard(self, failure, now)
-            elif not self._reported and self._permit is not None and cluster._breaker is not None:
-                cluster._breaker.settle(self._permit, None, now)
-            self.endpoint.active -= 1
-            cluster.active -= 1
-            told = cluster._to_tell() if cluster._told else ()
-        for tell in told:
-            tell()
-
-
-class LiveRetry:
-    """Leave for one retry (:class:`meshlib.core.upstream.RetryPermit`)."""
-
-    __slots__ = ("_cluster",)
-
-    def __init__(self, cluster: LiveCluster) -> None:
-        self._cluster: LiveCluster | None = cluster
-
-    def release(self) -> None:
-        cluster = self._cluster
-        if cluster is None:
-            return
-        with cluster._lock:
-            if self._cluster is not None:
-                self._cluster = None
-                cluster.retries -= 1
 
 
 class LiveCluster:
@@ -130,6 +72,7 @@ class LiveCluster:
         "_ejections",
         "_emit",
         "_give_way",
+        "_grpc_balance",
         "_lock",
         "_random",
         "_roster",
@@ -174,6 +117,9 @@ class LiveCluster:
         self._roster = Roster()
         # None: somebody was ejected or returned since it was made; the next pick makes another.
         self._balance: Balance | None = None
+        self._grpc_balance: Balance | None = (
+            None  # made by the first gRPC call; None as well when it is overtaken
+        )
         self._shape = 0  # grows whenever a balance made before would be wrong
         self._ejections: Ejections | None = None
         self._breaker: CircuitBreaker | None = None
@@ -198,16 +144,25 @@ class LiveCluster:
     def peek(self, context: PickContext) -> LiveEndpoint | None:
         """What a pick now would give, were it not refused. Counts nothing and moves nothing on."""
         with self._lock:
-            return self._balanced().peek(context)
+            return self._balanced(context).peek(context)
 
-    def begin_retry(self, budget: RetryBudget | None) -> LiveRetry | None:
+    def begin_retry(self, budget: RetryBudget | None, *, limited: bool = True) -> LiveRetry | None:
         with self._lock:
-            if not may_retry(self.cluster.limits, budget, self.retries, self.active):
+            if limited and not may_retry(self.cluster.limits, budget, self.retries, self.active):
                 self.overflows += 1
                 return None
             self.retries += 1
             self.retried += 1
         return LiveRetry(self)
+
+    def mark_reached(self, endpoint: LiveEndpoint, by: int) -> None:
+        """Channels that cannot connect to ``endpoint`` are ``by`` more, or less."""
+        with self._lock:
+            endpoint.unreached += by
+            self._grpc_balance = None
+
+    def reached(self) -> bool:
+        return any(not (item.down or item.unreached) for item in self._roster.live.values())
 
     def _pick(self, context: PickContext, now: float) -> LivePick | Refusal:
         cluster = self.cluster
@@ -230,7 +185,8 @@ class LiveCluster:
             words = f"cluster {cluster.name!r} has {self.active} calls in flight, max_requests is {limit}"
             refusal = Refusal(RefusalKind.MAX_REQUESTS, words)
         else:
-            endpoint = (self._balance or self._balanced()).pick(context)
+            balance = self._grpc_balance if context.grpc else self._balance
+            endpoint = (balance or self._balanced(context)).pick(context)
             if endpoint is not None:
                 endpoint.active += 1
                 endpoint.requests += 1
@@ -329,13 +285,17 @@ class LiveCluster:
         return told
 
     def _reshape(self) -> None:
-        self._balance = None
+        self._balance = self._grpc_balance = None
         self._shape += 1
 
-    def _balanced(self) -> Balance:
-        if self._balance is None:
-            self._balance = self._made_balance(bool)
-        return self._balance
+    def _balanced(self, context: PickContext) -> Balance:
+        if not context.grpc:
+            if self._balance is None:
+                self._balance = self._made_balance(bool)
+            return self._balance
+        if self._grpc_balance is None:
+            self._grpc_balance = grpc_balance(self._roster.groups, self.cluster.balancing, self._random)
+        return self._grpc_balance
 
     def _made_balance(self, give_way: Callable[[], object]) -> Balance:
         roster = self._roster
@@ -391,10 +351,10 @@ class LiveCluster:
             balance = self._made_balance(self._give_way)
             with self._lock:
                 if shape == self._shape:
-                    self._balance = balance
+                    self._balance, self._grpc_balance = balance, None
                     return
         with self._lock:
-            self._balance = None
+            self._balance = self._grpc_balance = None
 
     def _put_roster(self, roster: Roster, now: float) -> None:
         if self._ejections is not None:

@@ -95,12 +95,14 @@ class TestGrpc:
     def test_it_can_be_imported(self):
         import meshlib.grpc
 
-        assert meshlib.grpc.__all__ == []
+        assert meshlib.grpc.__all__ == ["channel"]
+        assert meshlib.grpc.aio.__all__ == ["channel"]
 
-    @pytest.mark.parametrize("name", ["channel", "aio"])
-    def test_its_use_says_that_it_comes_later(self, name):
-        with pytest.raises(NotImplementedError, match="not yet supported"):
-            getattr(meshlib.grpc, name)
+    def test_it_loads_grpc_only_when_it_is_used(self):
+        out = python(
+            "import sys, meshlib.grpc, meshlib.grpc.aio\nprint(sorted({'grpc', 'google.protobuf'} & set(sys.modules)))"
+        )
+        assert out.strip() == "[]"
 
     def test_what_is_no_name_of_it_is_an_attribute_error(self):
         assert not hasattr(meshlib.grpc, "nosuch")

@@ -50,7 +50,7 @@ def make_picker(
     """
     if balancing.kind is Balancer.RANDOM:
         return Random(endpoints, random)
-    even = _even(endpoints)
+    even = not balancing.endpoint_weights or _even(endpoints)
     if balancing.kind is Balancer.LEAST_REQUEST:
         if even:
             return LeastRequest(endpoints, random, balancing.choice_count)

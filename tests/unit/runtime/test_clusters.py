@@ -49,7 +49,7 @@ def test_the_same_object_is_not_touched():
     same, other = flat(3, name="same"), flat(3, name="other")
     clusters = made(("xds", same, other))
     live = clusters.get("xds", "same")
-    roster, balance = live._roster, live._balanced()
+    roster, balance = live._roster, live._balanced(PickContext())
     clusters.reconcile(snapshot(("xds", same, changed(other, locality(endpoint(8))))), 1.0)
     assert clusters.get("xds", "same") is live
     assert live._roster is roster

@@ -1,0 +1,119 @@
+"""The plan of a gRPC call: the same machine, with gRPC's rules where they differ from Envoy's.
+
+What differs is how routes are read (:mod:`meshlib.core.grpc_routes`), time (TO-01), retries
+(:mod:`meshlib.core.retry_grpc`), and the choice of an endpoint, which never falls on one that cannot be connected to:
+gRPC's channels know which of their connections stand before they choose. Here connections are made on first use, so that a
+choice can be wrong:
+
+    not connected, somebody is untried ──► that one, at once and whatever the policy: nothing was sent
+    not connected, all are tried       ──► the last failure, or, with ``wait_for_ready``, a wait
+    nobody may be called               ──► a failure, or, with ``wait_for_ready``, a wait
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meshlib.core.effects import Finish, Wait
+from meshlib.core.plan import Plan
+from meshlib.core.retry_grpc import GrpcRetries, grpc_codes
+from meshlib.core.stages import stream_limit
+from meshlib.core.upstream import RefusalKind
+from meshlib.errors import NoHealthyEndpoint
+from meshlib.model.call import Outcome, OutcomeKind
+
+if TYPE_CHECKING:
+    from meshlib.core.attempt import Send
+    from meshlib.core.effects import Effect
+    from meshlib.core.endpoint import LiveEndpoint
+    from meshlib.core.match import Match
+    from meshlib.core.retry import Deciding
+    from meshlib.core.upstream import Pick, Refusal, RetryPermit, Upstream
+    from meshlib.model.call import Head, Response
+    from meshlib.model.policy import RetryBudget, RetryPolicy
+    from meshlib.model.route import Forward
+
+__all__ = ["GrpcPlan"]
+
+_ATTEMPT_COUNT = b"x-envoy-attempt-count"
+_PREVIOUS_ATTEMPTS = b"grpc-previous-rpc-attempts"  # gRFC A6
+_UNAVAILABLE = 14
+#: Seconds after which a call that waits for an endpoint looks again, whether it was woken or not.
+_LOOK = 60.0
+
+
+class GrpcPlan(Plan):
+    """As :class:`meshlib.core.plan.Plan`."""
+
+    __slots__ = ("_from_file",)
+
+    def start(self, now: float) -> Effect:
+        listener = self._call.resolution.listener
+        self._from_file = listener is not None and listener.from_file
+        return super().start(now)
+
+    def _own_answer(self, response: Response, words: str) -> Effect:  # noqa: ARG002 - gRPC has no such responses
+        return Finish(None, NoHealthyEndpoint, f"{self._call.head.authority}: {words}")
+
+    def _route_limit(self, action: Forward) -> tuple[float | None, str]:
+        words = "the route's timeout" if self._from_file else "the route's max_stream_duration"
+        return stream_limit(self._call.resolution, action), words
+
+    def _try_limit(self, policy: RetryPolicy) -> float | None:
+        return (policy.per_try_timeout or None) if self._from_file else None
+
+    def _retries_of(self, policy: RetryPolicy) -> Deciding:
+        call = self._call
+        codes = grpc_codes(policy, from_file=self._from_file)
+        return GrpcRetries(policy, codes, self._env.random, lambda: call.replayable)
+
+    def _begin_retry(self, upstream: Upstream, budget: RetryBudget | None) -> RetryPermit | None:
+        return upstream.begin_retry(budget, limited=self._from_file)  # RT-08
+
+    def _head(
+        self,
+        match: Match,  # noqa: ARG002 - a host is never rewritten
+        number: int,
+        endpoint: LiveEndpoint,  # noqa: ARG002
+        deadline: float | None,  # noqa: ARG002 - it is in gRPC's own header, which its channels write
+        now: float,  # noqa: ARG002
+    ) -> Head:
+        head = self._template
+        assert head is not None
+        if number > 1:
+            head = head.copy()
+            head.headers.put(_PREVIOUS_ATTEMPTS, b"%d" % (number - 1))
+        if self._call.counted:
+            head.headers.put(_ATTEMPT_COUNT, b"%d" % number)
+        return head
+
+    def _instead(self, attempt: Send, outcome: Outcome, now: float) -> Effect | None:
+        if outcome.kind is not OutcomeKind.CONNECT:
+            return None
+        attempt.release(now)
+        self._answered, self._last = attempt, outcome
+        return self._send(now)
+
+    def _tried_again(self, pick: Pick, now: float) -> Effect | None:
+        last = self._last
+        if last is None or last.kind is not OutcomeKind.CONNECT:
+            return None
+        pick.release(now)
+        upstream = self._upstream
+        assert upstream is not None
+        return self._wait_reached(upstream, now) if self._call.patient else self._finish(last)
+
+    def _refused(self, refusal: Refusal, now: float) -> Effect:
+        upstream = self._upstream
+        if self._call.patient and refusal.kind is RefusalKind.NO_ENDPOINT and upstream is not None:
+            return self._wait_reached(upstream, now)
+        effect = super()._refused(refusal, now)
+        if isinstance(effect, Finish) and effect.outcome is None and not self._from_file:
+            # Calls that a control plane's thresholds or drops refuse are UNAVAILABLE (A27, A32).
+            effect.outcome = Outcome(OutcomeKind.OVERFLOW, _UNAVAILABLE, grpc=True)
+        return effect
+
+    def _wait_reached(self, upstream: Upstream, now: float) -> Effect:
+        self._tried = ()
+        until = now + _LOOK if self._deadline is None else min(self._deadline, now + _LOOK)
+        return Wait(until, reached=upstream.reached)

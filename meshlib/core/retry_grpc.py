@@ -1,0 +1,120 @@
+"""Whether an attempt of a gRPC call is made again: gRFC A6 and A44 (RT-02 to RT-05).
+
+It differs from :mod:`meshlib.core.retry`, Envoy's, in all but the question. A code is retried that the policy names:
+
+    cancelled 1   deadline-exceeded 4   resource-exhausted 8   internal 13   unavailable 14
+
+A broken connection counts as ``unavailable``. Other words of ``on`` say nothing here, but for a service of the configuration
+file, whose one policy is for its HTTP calls too: there those about a server that cannot be reached or fails
+(``5xx``, ``gateway-error``, ``connect-failure``, ``reset``, ``refused-stream``) mean ``unavailable``.
+
+The call is committed, and never made again, once the server sent metadata or a message before its status. At most five
+attempts are made. Waits double from ``base_interval`` to ``max_interval``, give or take a fifth; a server may say by
+``grpc-retry-pushback-ms`` how long to wait, or, by a value that is no such number, not to come back.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from meshlib.core.retry import RetryAfter
+from meshlib.model.call import OutcomeKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from meshlib.model.call import Outcome
+    from meshlib.model.headers import Headers
+    from meshlib.model.policy import RetryPolicy
+
+__all__ = ["PUSHBACK", "GrpcRetries", "grpc_codes"]
+
+PUSHBACK = "grpc-retry-pushback-ms"
+
+#: gRFC A6: more attempts are treated as five.
+_MOST_ATTEMPTS = 5
+#: gRFC A6: the jitter of a wait.
+_SPREAD = 0.2
+_MOST_DOUBLINGS = 64
+_UNAVAILABLE = 14
+_CODES = {
+    "cancelled": 1,
+    "deadline-exceeded": 4,
+    "resource-exhausted": 8,
+    "internal": 13,
+    "unavailable": _UNAVAILABLE,
+}
+_NAMES = {code: name for name, code in _CODES.items()}
+_OF_HTTP = frozenset(("5xx", "gateway-error", "connect-failure", "reset", "refused-stream"))
+
+
+def grpc_codes(policy: RetryPolicy, *, from_file: bool) -> frozenset[int]:
+    """The codes that ``policy`` retries."""
+    codes = {_CODES[word] for word in policy.on if word in _CODES}
+    if from_file and not policy.on.isdisjoint(_OF_HTTP):
+        codes.add(_UNAVAILABLE)
+    return frozenset(codes)
+
+
+class GrpcRetries:
+    """The retries of one gRPC call; as :class:`meshlib.core.retry.Retries`. Not thread-safe: one call, one owner.
+
+    Args:
+        policy: What the route, the call or the file orders.
+        codes: Those that are retried.
+        random: Gives a float in [0, 1).
+        replayable: Asked at each failure: whether what was sent can be sent again.
+    """
+
+    __slots__ = ("_codes", "_random", "_replayable", "attempts", "exhausted", "policy", "why")
+
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        codes: frozenset[int],
+        random: Callable[[], float],
+        replayable: Callable[[], bool],
+    ) -> None:
+        self.policy = policy
+        self.attempts = 0
+        self.exhausted = False
+        self.why = ""
+        self._codes = codes
+        self._random = random
+        self._replayable = replayable
+
+    def after(self, outcome: Outcome, now: float, started: float) -> RetryAfter | None:  # noqa: ARG002 - as Retries
+        """The decision on an attempt; None: no retry. Call it once for each attempt."""
+        self.attempts += 1
+        self.why = ""
+        code = _UNAVAILABLE if outcome.status is None else outcome.status
+        if outcome.kind is OutcomeKind.TIMEOUT or code not in self._codes:
+            return None
+        if outcome.sent and not self._replayable():
+            self.why = "its messages cannot be sent again"
+            return None
+        if self.attempts >= min(self.policy.retries + 1, _MOST_ATTEMPTS):
+            self.why = f"all {self.attempts} attempts are used"
+            self.exhausted = True
+            return None
+        told = _pushback(outcome.headers)
+        if told is not None and told < 0:
+            self.why = f"the server says not to ({PUSHBACK})"
+            return None
+        reason = f"grpc-status {code} ({_NAMES[code]})"
+        return RetryAfter(self._backoff() if told is None else told, reason, told is not None)
+
+    def _backoff(self) -> float:
+        policy = self.policy
+        doublings = min(self.attempts - 1, _MOST_DOUBLINGS)
+        wait = min(policy.base_interval * 2.0**doublings, policy.max_interval)
+        return wait * (1.0 + _SPREAD * (2.0 * self._random() - 1.0))
+
+
+def _pushback(headers: Headers | None) -> float | None:
+    """Seconds that the server asks for; below 0: not to come back; None: it says nothing."""
+    text = headers.get(PUSHBACK) if headers is not None else None
+    if text is None:
+        return None
+    # A 32-bit number of milliseconds, as gRPC reads it; longer ones are no number.
+    return int(text) / 1000.0 if text.isascii() and text.isdigit() and len(text) <= 10 else -1.0

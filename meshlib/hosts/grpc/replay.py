@@ -1,0 +1,131 @@
+"""The messages that a call sends, kept for as long as another attempt may have to send them again (gRFC A6).
+
+Each attempt reads them from the first on by an iterator of its own. What the application gives is asked once for each message,
+by whichever attempt comes to it; grpc's own thread of an attempt that is over may still be waiting for one, which then is the
+next attempt's. They are serialized here, so that what is kept can be counted: beyond ``limit`` nothing is kept any more, and the
+call cannot be made again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from meshlib.core.effects import Call
+
+__all__ = ["LIMIT", "LIMIT_OPTION", "Messages", "Unserializable", "as_is", "serialize"]
+
+#: gRFC A6: bytes of one call, and grpc's option for another number.
+LIMIT = 256 * 1024
+LIMIT_OPTION = "grpc.per_rpc_retry_buffer_size"
+
+_log = logging.getLogger("meshlib")
+
+
+class Unserializable:
+    """In the place of a message that could not be serialized: grpc meets the error where it serializes."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+def as_is(message: Any) -> bytes:
+    """The serializer of what is serialized already."""
+    if isinstance(message, Unserializable):
+        raise message.error
+    found: bytes = message
+    return found
+
+
+def serialize(message: Any, serializer: Callable[[Any], bytes] | None) -> Any:
+    """``message`` for :func:`as_is`."""
+    if serializer is None:
+        return message
+    try:
+        return serializer(message)
+    except Exception as error:  # noqa: BLE001 - raised again where grpc serializes
+        return Unserializable(error)
+
+
+class Messages:
+    """The messages of one call. Thread-safe.
+
+    Args:
+        source: The application's.
+        serializer: The stub's.
+        limit: Bytes that are kept.
+
+    Attributes:
+        kept: Whether all that was given can be given again.
+        call: Is told when it cannot.
+    """
+
+    __slots__ = (
+        "_base",
+        "_end",
+        "_lock",
+        "_serializer",
+        "_size",
+        "_source",
+        "_waiting",
+        "call",
+        "kept",
+        "limit",
+    )
+
+    def __init__(
+        self, source: Iterable[Any], serializer: Callable[[Any], bytes] | None, limit: int = LIMIT
+    ) -> None:
+        self._source = iter(source)
+        self._serializer = serializer
+        self._lock = threading.Lock()  # guards asking the source, and all else here
+        self._waiting: list[Any] = []  # from number _base on
+        self._base = 0
+        self._size = 0
+        self._end: BaseException | None = None
+        self.kept = True
+        self.call: Call | None = None
+        self.limit = limit
+
+    def commit(self) -> None:
+        """No other attempt will be made."""
+        self.kept = False
+
+    def read(self) -> Iterator[Any]:
+        """All messages, for one more attempt."""
+        number = 0
+        while True:
+            with self._lock:
+                if number >= self._base + len(self._waiting) and not self._ask():
+                    break
+                message = self._waiting[number - self._base]
+                number += 1
+                if not self.kept:
+                    del self._waiting[: number - self._base]
+                    self._base = number
+            yield message
+        if not isinstance(self._end, StopIteration):
+            assert self._end is not None
+            raise self._end
+
+    def _ask(self) -> bool:
+        if self._end is not None:
+            return False
+        try:
+            message = serialize(next(self._source), self._serializer)
+        except BaseException as error:  # noqa: BLE001 - raised by each iterator when it comes there
+            self._end = error
+            return False
+        self._waiting.append(message)
+        if self.kept:
+            self._size += len(message) if isinstance(message, bytes) else 0
+            self.kept = self._size <= self.limit
+            if not self.kept and self.call is not None:
+                self.call.replayable = False
+        return True

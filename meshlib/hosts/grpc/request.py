@@ -1,0 +1,198 @@
+"""An RPC as the engine's host reads it, of blocking and asyncio channels alike, and an answer to one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from meshlib.core.exchange import GRPC
+from meshlib.hosts.asking import ask
+from meshlib.hosts.info import attach
+from meshlib.hosts.protocol import Arrived
+from meshlib.model.call import Head
+from meshlib.model.headers import Headers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from meshlib.core.effects import Call
+    from meshlib.core.exchange import Place
+    from meshlib.core.resolution import Resolution
+    from meshlib.hosts.body import OpenCall
+    from meshlib.hosts.grpc.errors import GrpcErrors
+    from meshlib.hosts.grpc.replay import Messages
+    from meshlib.hosts.grpc.target import Target
+    from meshlib.model.call import CallInfo, Response
+    from meshlib.model.policy import RetryPolicy
+    from meshlib.runtime.clock import Clock
+
+__all__ = ["PATIENCE", "Answer", "GrpcHost", "Method", "Request", "metadata_of"]
+
+#: How long a call waits for its first configuration: gRPC's time after which a resource does not exist (EX-01), in seconds.
+PATIENCE = 15.0
+
+_NO_TIMEOUTS: dict[str, float | None] = {}
+
+
+class Method:
+    """A method of a service, as a stub names it. ``kind``: the name of the channel's factory for it."""
+
+    __slots__ = ("deserializer", "kind", "path", "registered", "serializer", "url")
+
+    def __init__(self, kind: str, path: Any, serializer: Any, deserializer: Any, registered: Any) -> None:
+        self.kind = kind
+        self.path = path.decode() if isinstance(path, bytes) else path
+        self.serializer = serializer
+        self.deserializer = deserializer
+        self.registered = bool(registered)
+
+
+class Request:
+    """One RPC. ``message``: what is sent; ``messages``, where it is a stream; ``call``: as the plan reads it, once it did."""
+
+    __slots__ = (
+        "binary",
+        "call",
+        "compression",
+        "credentials",
+        "message",
+        "messages",
+        "metadata",
+        "method",
+        "target",
+        "timeout",
+        "wait_for_ready",
+        "with_call",
+    )
+
+    def __init__(
+        self,
+        target: Target,
+        method: Method,
+        message: Any,
+        timeout: float | None,
+        metadata: Iterable[tuple[str, str | bytes]] | None,
+        credentials: Any,
+        wait_for_ready: bool | None,
+        compression: Any,
+        *,
+        with_call: bool = True,
+        messages: Messages | None = None,
+    ) -> None:
+        self.target = target
+        self.method = method
+        self.message = message
+        self.messages = messages
+        self.timeout = timeout
+        self.metadata = tuple(metadata) if metadata else ()
+        self.credentials = credentials
+        self.wait_for_ready = wait_for_ready
+        self.compression = compression
+        self.with_call = with_call
+        self.call: Call | None = None
+        self.binary: list[tuple[str, str | bytes]] = []
+
+    def sending(self) -> Any:
+        """What one attempt sends."""
+        return self.message if self.messages is None else self.messages.read()
+
+
+class Answer:
+    """How an attempt ended: by ``value``, or by the server's ``error``; ``call`` is the library's. Of one that is under way there
+    is ``call`` alone.
+    """
+
+    __slots__ = ("call", "error", "headers", "status", "value")
+
+    def __init__(
+        self,
+        status: int,
+        value: Any = None,
+        call: Any = None,
+        error: BaseException | None = None,
+        headers: Headers | None = None,
+    ) -> None:
+        self.status = status
+        self.value = value
+        self.call = call
+        self.error = error
+        self.headers = headers
+
+
+_FINE = Arrived(0, None, GRPC)
+
+
+class GrpcHost:
+    """grpc (:class:`meshlib.hosts.protocol.Host`)."""
+
+    def __init__(self, errors: GrpcErrors) -> None:
+        self.errors = errors
+
+    def place(self, request: Request) -> Place:
+        return request.target.place
+
+    def read(self, request: Request, clock: Clock, retry: RetryPolicy | None, resolution: Resolution) -> Call:
+        target = request.target
+        lines: list[tuple[bytes, bytes]] = []
+        for key, value in request.metadata:
+            # What routes cannot look at (HM-05), and what grpc itself will refuse.
+            if isinstance(value, bytes) or not isinstance(key, str) or key.endswith("-bin"):
+                request.binary.append((key, value))
+            else:
+                lines.append((key.encode(), value.encode()))
+        authority, path = target.place[3], request.method.path
+        call = request.call = ask(
+            resolution,
+            Head("POST", target.scheme, authority, path, Headers(lines)),
+            clock,
+            timeouts=_NO_TIMEOUTS,
+            replayable=True,
+            default_retry=retry,
+            url=lambda: f"grpc://{authority}{path}",
+        )
+        call.grpc = True
+        call.wait = PATIENCE
+        call.patient = bool(request.wait_for_ready)
+        call.strict = target.strict
+        if request.messages is not None:
+            request.messages.call = call
+        if request.timeout is not None:
+            until = clock.now() + request.timeout
+            if call.deadline is None or until < call.deadline:
+                call.deadline, call.limit = until, f"the call's timeout of {request.timeout:g} s"
+        return call
+
+    def arrived(self, response: Answer) -> Arrived:
+        return _FINE if response.status == 0 else Arrived(response.status, response.headers, GRPC)
+
+    def deliver(self, request: Request, response: Answer, headers: Headers | None, call: OpenCall) -> Answer:  # noqa: ARG002
+        """An RPC that is over."""
+        call.end()
+        if response.error is not None or request.with_call:
+            told(response, call.info)
+        return response
+
+    def direct(self, request: Request, response: Answer, info: CallInfo | None) -> Answer:  # noqa: ARG002
+        told(response, info)
+        return response
+
+    def reply(self, request: Request, response: Response, info: CallInfo | None) -> Answer:
+        """Nothing that a plan answers by itself is a response to gRPC."""
+        raise NotImplementedError
+
+
+def told(answer: Answer, info: CallInfo | None) -> None:
+    """Let ``call_info`` find ``info``."""
+    if info is not None:
+        for thing in (answer.error, answer.call):
+            if thing is not None:
+                attach(thing, info)
+
+
+def metadata_of(request: Request, raw: list[tuple[bytes, bytes]]) -> Any:
+    """The metadata that an attempt sends; None for none."""
+    if not raw:
+        return request.binary or None
+    lines: list[tuple[str, str | bytes]] = [
+        (key.decode("latin-1").lower(), value.decode()) for key, value in raw
+    ]
+    return [*lines, *request.binary] if request.binary else lines

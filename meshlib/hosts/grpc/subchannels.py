@@ -1,0 +1,309 @@
+"""The connections of one channel of ours: a channel of grpc's own to each endpoint, made on first use.
+
+grpc keeps the TCP connections of a process in one pool, by address and options: channels of ours to the same endpoints share
+them. More connections to an endpoint are opened when the streams of those that stand are used up (gRFC A105); that is grpc's own
+doing, once it is told to.
+
+Which of them stand is asked without a thread. A subchannel that could not connect is *marked* on its endpoint, so that the
+choice passes it over while others can be reached; its state is then looked at every ``_LOOK`` seconds, which also makes it
+connect again, until it stands. One that takes longer than ``_SLOW`` to connect is marked, too.
+
+    new, standing ──an attempt could not connect, or connects for long──► marked ──it stands, or its endpoint left──► standing
+
+Locks: ``_lock`` guards making, marking and removing, never a look-up or a call of grpc's that may block.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from meshlib.hosts.grpc.target import AUTHORITY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from meshlib.core.attempt import Send
+    from meshlib.core.endpoint import LiveEndpoint
+    from meshlib.core.upstream import Upstream
+    from meshlib.hosts.grpc.request import Method
+    from meshlib.model.address import Address
+    from meshlib.model.cluster import Cluster
+    from meshlib.model.endpoint import Endpoint
+    from meshlib.runtime.runtime import Runtime
+
+__all__ = ["Settings", "Subchannel", "Subchannels", "inner_options"]
+
+#: States of a connection, as grpc's core numbers them.
+READY, TRANSIENT_FAILURE, SHUTDOWN = 2, 3, 4
+
+#: Seconds between looks at what is marked, and at what is being closed.
+_LOOK = 0.1
+_DRAIN = 1.0
+#: gRFC A61's (RFC 8305) time after which another address is tried while one connects. Seconds.
+_SLOW = 0.25
+
+_SERVICE_CONFIG = "grpc.service_config"
+#: gRFC A105: connections to one endpoint at most. Its own bound is 10.
+_MOST_CONNECTIONS = 10
+
+
+class Settings:
+    """What the application gave its channel. ``options``: as grpc takes them."""
+
+    __slots__ = ("compression", "credentials", "options")
+
+    def __init__(self, options: Sequence[tuple[str, Any]], credentials: Any, compression: Any) -> None:
+        self.options = tuple(options)
+        self.credentials = credentials
+        self.compression = compression
+
+
+def inner_options(settings: Settings, authority: str, cluster: Cluster) -> list[tuple[str, Any]]:
+    """The options of a channel to one endpoint: the application's, and what makes it one connection of the mesh."""
+    kept = [pair for pair in settings.options if pair[0] not in {AUTHORITY, _SERVICE_CONFIG}]
+    given = next((text for name, text in reversed(settings.options) if name == _SERVICE_CONFIG), "{}")
+    return [
+        ("grpc.enable_http_proxy", 0),
+        *kept,
+        (AUTHORITY, authority),
+        (_SERVICE_CONFIG, _service_config(given, cluster)),
+        ("grpc.service_config_disable_resolution", 1),
+        # A child process must not meet its parent's connections in grpc's pool.
+        ("meshlib.process", os.getpid()),
+    ]
+
+
+def _service_config(given: Any, cluster: Cluster) -> Any:
+    try:
+        config = json.loads(given)
+        config.setdefault("connectionScaling", {"maxConnectionsPerSubchannel": _connections(cluster)})
+    except (TypeError, ValueError, AttributeError):  # grpc says what is wrong with it
+        return given
+    return json.dumps(config)
+
+
+def _connections(cluster: Cluster) -> int:
+    del cluster
+    return _MOST_CONNECTIONS
+
+
+def uri(address: Address) -> str:
+    """An endpoint's address as a target of grpc's."""
+    if address.unix:
+        return f"unix:{address.host}"
+    port = address.port or 443
+    if ":" in address.host:
+        return f"ipv6:[{address.host}]:{port}"
+    ip = address.host.replace(".", "").isdigit()
+    return f"ipv4:{address.host}:{port}" if ip else f"dns:///{address.host}:{port}"
+
+
+C = TypeVar("C")
+C_co = TypeVar("C_co", covariant=True)
+
+
+class Maker(Protocol[C_co]):
+    """Makes a channel of grpc's own, past whoever patched its factories."""
+
+    def __call__(self, target: str, options: Sequence[tuple[str, Any]], settings: Settings) -> C_co: ...
+
+
+class Subchannel(Generic[C]):
+    """A channel of grpc's own, with its callables by method."""
+
+    __slots__ = ("_callables", "channel", "endpoint", "marked", "seen_ready", "since", "upstream")
+
+    def __init__(self, channel: C, endpoint: LiveEndpoint | None, upstream: Upstream | None) -> None:
+        self.channel = channel
+        self.endpoint = endpoint
+        self.upstream = upstream
+        self.marked = False
+        self.seen_ready = False
+        self.since = 0.0  # connecting
+        self._callables: dict[Method, Any] = {}
+
+    def callable(self, method: Method) -> Any:
+        """The method's, as a stub would have it."""
+        found = self._callables.get(method)
+        if found is None:
+            make = getattr(self.channel, method.kind)
+            # setdefault is atomic: threads that come at once get the same one.
+            found = self._callables.setdefault(
+                method, make(method.path, method.serializer, method.deserializer, method.registered)
+            )
+        return found
+
+
+class Subchannels(Generic[C]):
+    """Of one channel, in one process or event loop. Thread-safe where ``make`` and ``later`` are.
+
+    Args:
+        make: Makes a channel of grpc's.
+        state: Gives one's state, as the core numbers it; its second argument says whether it shall connect.
+        close: Closes one.
+        later: Calls something some seconds from now, in the worker or the loop.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        settings: Settings,
+        make: Maker[C],
+        state: Callable[[C, bool], int],
+        close: Callable[[C], object],
+        later: Callable[[float, Callable[[], object]], object],
+    ) -> None:
+        self._runtime = runtime
+        self._settings = settings
+        self._make = make
+        self._state = state
+        self._close_one = close
+        self._later = later
+        self._lock = threading.Lock()
+        self._view: object = runtime.view
+        self._found: dict[LiveEndpoint, tuple[Endpoint, str, Subchannel[C]]] = {}
+        self._watched: list[Subchannel[C]] = []
+        self._draining: list[Subchannel[C]] = []
+        self._looking = self._drains = False
+        self.closed = False
+
+    def get(self, attempt: Send) -> Subchannel[C]:
+        """The one to ``attempt.endpoint``. Raises ValueError once closed."""
+        if self._runtime.view is not self._view:
+            self._sweep()
+        endpoint, authority = attempt.endpoint, attempt.head.authority
+        found = self._found.get(endpoint)
+        if found is not None and found[0] is endpoint.endpoint and found[1] == authority:
+            sub = found[2]
+        else:
+            sub = self._put(attempt, authority)
+        if not sub.seen_ready:
+            self._watch(sub)
+        return sub
+
+    def unconnected(self, sub: Subchannel[C]) -> None:
+        """An attempt could not connect."""
+        with self._lock:
+            sub.seen_ready = False
+            self._mark(sub)
+        self._watch(sub)
+
+    def connected(self, sub: Subchannel[C]) -> bool:
+        """Whether it stands now."""
+        return not self.closed and self._state(sub.channel, False) == READY
+
+    def states(self) -> list[int]:
+        """Of all that there are."""
+        return [self._state(found[2].channel, False) for found in list(self._found.values())]
+
+    def connect(self, endpoint: LiveEndpoint, upstream: Upstream, authority: str) -> None:
+        """Begin to connect to ``endpoint``, if that was not begun."""
+        found = self._found.get(endpoint)
+        sub = found[2] if found is not None else self._make_for(endpoint, upstream, authority)
+        self._state(sub.channel, True)
+
+    def close(self) -> None:
+        """Close all at once: calls under way are cancelled, as grpc does."""
+        with self._lock:
+            self.closed = True
+            subs = [found[2] for found in self._found.values()] + self._draining
+            for sub in subs:
+                self._unmark(sub)
+            self._found, self._watched, self._draining = {}, [], []
+        for sub in subs:
+            self._close_one(sub.channel)
+
+    # --- making and leaving -----------------------------------------------------------------------------------------------
+
+    def _put(self, attempt: Send, authority: str) -> Subchannel[C]:
+        return self._make_for(attempt.endpoint, attempt.upstream, authority)
+
+    def _make_for(self, endpoint: LiveEndpoint, upstream: Upstream, authority: str) -> Subchannel[C]:
+        config = endpoint.endpoint
+        with self._lock:
+            if self.closed:
+                raise ValueError("Cannot invoke RPC on closed channel!")
+            found = self._found.get(endpoint)
+            if found is not None and found[0] is config and found[1] == authority:
+                return found[2]
+            if found is not None:
+                if found[0].address == config.address and found[1] == authority:
+                    self._found[endpoint] = config, authority, found[2]
+                    return found[2]
+                self._drain(found[2])
+            options = inner_options(self._settings, authority, upstream.cluster)
+            channel = self._make(uri(endpoint.address), options, self._settings)
+            sub = Subchannel(channel, endpoint, upstream)
+            self._found[endpoint] = config, authority, sub
+            return sub
+
+    def _sweep(self) -> None:
+        """The configuration is another: what leads to endpoints that left is closed once nothing uses it."""
+        with self._lock:
+            self._view = self._runtime.view
+            for endpoint in [endpoint for endpoint in self._found if endpoint.gone]:
+                self._drain(self._found.pop(endpoint)[2])
+
+    def _drain(self, sub: Subchannel[C]) -> None:
+        self._unmark(sub)
+        self._draining.append(sub)
+        if not self._drains:
+            self._drains = True
+            self._later(0.0, self._close_idle)
+
+    def _close_idle(self) -> None:
+        with self._lock:
+            idle = [sub for sub in self._draining if sub.endpoint is None or not sub.endpoint.active]
+            self._draining = [sub for sub in self._draining if sub not in idle]
+            self._drains = bool(self._draining) and not self.closed
+            again = self._drains
+        for sub in idle:
+            self._close_one(sub.channel)
+        if again:
+            self._later(_DRAIN, self._close_idle)
+
+    # --- which of them stand ----------------------------------------------------------------------------------------------
+
+    def _watch(self, sub: Subchannel[C]) -> None:
+        with self._lock:
+            if sub in self._watched or self.closed:
+                return
+            sub.since = self._runtime.clock.now()
+            self._watched.append(sub)
+            begin, self._looking = not self._looking, True
+        if begin:
+            self._later(_LOOK, self._look)
+
+    def _look(self) -> None:
+        now = self._runtime.clock.now()
+        freed = False
+        with self._lock:
+            for sub in list(self._watched):
+                endpoint = sub.endpoint
+                state = SHUTDOWN if endpoint is None or endpoint.gone else self._state(sub.channel, True)
+                if state in (READY, SHUTDOWN):
+                    sub.seen_ready = state == READY
+                    self._watched.remove(sub)
+                    freed = self._unmark(sub) or freed
+                elif state == TRANSIENT_FAILURE or now - sub.since >= _SLOW:
+                    self._mark(sub)
+            self._looking = again = bool(self._watched) and not self.closed
+        if freed:
+            self._runtime.store.wake()
+        if again:
+            self._later(_LOOK, self._look)
+
+    def _mark(self, sub: Subchannel[C]) -> None:
+        if not sub.marked and sub.endpoint is not None and sub.upstream is not None:
+            sub.marked = True
+            sub.upstream.mark_reached(sub.endpoint, 1)
+
+    def _unmark(self, sub: Subchannel[C]) -> bool:
+        if not sub.marked or sub.endpoint is None or sub.upstream is None:
+            return False
+        sub.marked = False
+        sub.upstream.mark_reached(sub.endpoint, -1)
+        return True

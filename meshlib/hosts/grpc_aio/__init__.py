@@ -1,0 +1,1 @@
+"""asyncio gRPC channels on the call engine."""

@@ -1,0 +1,307 @@
+"""The calls of an asyncio channel, as grpc's own are."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from grpc.aio import EOF, AioRpcError, Metadata, UsageError
+from grpc.aio import _base_call as base
+
+from meshlib.hosts.grpc.errors import CANCELLED_WORDS
+from meshlib.hosts.info import attach
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Generator
+
+    from meshlib.hosts.grpc_aio.later import AioLater
+    from meshlib.model.call import CallInfo
+
+__all__ = ["AnyCall", "StreamStreamCall", "StreamUnaryCall", "UnaryStreamCall", "UnaryUnaryCall"]
+
+_FINISHED = "RPC already finished."
+_HALF_CLOSED = 'RPC is half closed after calling "done_writing".'
+_STYLES = "The iterator and read/write APIs may not be mixed on a single RPC."
+
+
+class AnyCall:
+    """What all four kinds have. Belongs to its loop."""
+
+    def __init__(self, later: AioLater, deadline: float | None) -> None:
+        self._later = later
+        self._deadline = deadline
+        self._cancelled = False
+
+    def __del__(self) -> None:
+        later = self.__dict__.get("_later")
+        if later is not None and not later.over:
+            with contextlib.suppress(RuntimeError):  # its loop is closed
+                later._loop.call_soon_threadsafe(later.cancel, asyncio.CancelledError())
+
+    @property
+    def _meshlib_info(self) -> CallInfo | None:
+        return self._later.info
+
+    def cancelled(self) -> bool:
+        return self._cancelled
+
+    def done(self) -> bool:
+        return self._later.over
+
+    def time_remaining(self) -> float | None:
+        return None if self._deadline is None else max(0.0, self._deadline - time.time())
+
+    def cancel(self) -> bool:
+        if not self._later.cancel(asyncio.CancelledError()):
+            return False
+        self._cancelled = True
+        return True
+
+    def add_done_callback(self, callback: Callable[[Any], object]) -> None:
+        told = self._later.told
+        if told is None:
+            callback(self)
+        else:
+            told.append(partial(callback, self))
+
+    async def initial_metadata(self) -> Any:
+        later = self._later
+        attempt = None
+        while True:
+            attempt = await later.wait_attempt(attempt)
+            if attempt is None:
+                return getattr(later.error, "_initial_metadata", None) or Metadata()
+            found = await attempt.initial_metadata()
+            if later.committed:
+                return found
+            if not attempt.done():
+                later.commit(attempt)
+                return found
+            later.ended(attempt)
+            if attempt is later.attempt:
+                return found
+
+    async def trailing_metadata(self) -> Any:
+        return await self._end("trailing_metadata", Metadata())
+
+    async def code(self) -> Any:
+        return await self._end("code", grpc.StatusCode.CANCELLED)
+
+    async def details(self) -> Any:
+        return await self._end("details", CANCELLED_WORDS)
+
+    async def debug_error_string(self) -> Any:
+        return await self._end("debug_error_string", "")
+
+    async def _end(self, what: str, otherwise: Any) -> Any:
+        later = self._later
+        await later.wait_over()
+        if later.attempt is not None:
+            return await getattr(later.attempt, what)()
+        found = getattr(later.error, what, None)
+        return otherwise if found is None else found()
+
+    async def wait_for_connection(self) -> None:
+        """Until an attempt is under way. Raises what the call failed by."""
+        later = self._later
+        attempt = None
+        while True:
+            attempt = await later.wait_attempt(attempt)
+            if attempt is None:
+                raise self._raised()
+            try:
+                await attempt.wait_for_connection()
+            except AioRpcError as error:
+                later.ended(attempt)
+                if attempt is later.attempt:
+                    raise self._told(error) from None
+                continue
+            return
+
+    def _told(self, error: BaseException) -> BaseException:
+        info = self._later.info
+        if info is not None and not isinstance(error, asyncio.CancelledError):
+            attach(error, info)
+        return error
+
+    def _raised(self) -> BaseException:
+        if self._cancelled:
+            return asyncio.CancelledError()
+        error = self._later.error
+        assert error is not None
+        return error
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {'that is over' if self._later.over else 'under way'}>"
+
+
+class _OneAnswer(AnyCall):
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self._answer().__await__()
+
+    async def _answer(self) -> Any:
+        later = self._later
+        attempt = None
+        try:
+            while True:
+                attempt = await later.wait_attempt(attempt)
+                if attempt is None:
+                    raise self._raised()
+                try:
+                    value = await attempt
+                except AioRpcError as error:
+                    later.ended(attempt)
+                    if attempt is later.attempt:
+                        raise self._told(error) from None
+                    continue
+                later.ended(attempt)
+                return value
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+
+
+class _Answers(AnyCall):
+    _iterator: AsyncIterator[Any] | None = None
+    _style = ""
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        self._use("iterator")
+        if self._iterator is None:
+            self._iterator = self._messages()
+        return self._iterator
+
+    async def _messages(self) -> AsyncIterator[Any]:
+        later = self._later
+        attempt = None
+        try:
+            while True:
+                attempt = await later.wait_attempt(attempt)
+                if attempt is None:
+                    raise self._raised()
+                try:
+                    messages = attempt.__aiter__()
+                    async for message in messages:
+                        if not later.committed:
+                            later.commit(attempt)
+                        yield message
+                except AioRpcError as error:
+                    later.ended(attempt)
+                    if attempt is later.attempt:
+                        raise self._told(error) from None
+                    continue
+                later.ended(attempt)
+                return
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+
+    async def read(self) -> Any:
+        self._use("reader")
+        later = self._later
+        attempt = None
+        try:
+            while True:
+                attempt = await later.wait_attempt(attempt)
+                if attempt is None:
+                    raise self._raised()
+                try:
+                    message = await attempt.read()
+                except AioRpcError as error:
+                    later.ended(attempt)
+                    if attempt is later.attempt:
+                        raise self._told(error) from None
+                    continue
+                if message is EOF:
+                    later.ended(attempt)
+                elif not later.committed:
+                    later.commit(attempt)
+                return message
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+
+    def _use(self, style: str) -> None:
+        if self._style not in ("", style):
+            raise UsageError(_STYLES)
+        self._style = style
+
+
+class _Messages(AnyCall):
+    _consumer: asyncio.Task[bool] | None = None
+
+    def _consume(self, source: Any) -> None:
+        """Send what the application's iterator gives; None: it writes itself."""
+        outgoing = self._later.outgoing
+        assert outgoing is not None
+        if source is not None:
+            self._consumer = self._later._loop.create_task(outgoing.consume(source))
+            self._consumer.add_done_callback(self._consumed)
+            if self._later.told is not None:
+                self._later.told.append(self._consumer.cancel)
+
+    def _consumed(self, task: asyncio.Task[bool]) -> None:
+        if not task.cancelled() and task.exception() is None and not task.result():
+            self.cancel()
+
+    @property
+    def _done_writing_flag(self) -> bool:
+        """As grpc's own interceptors ask."""
+        outgoing = self._later.outgoing
+        return outgoing is not None and outgoing.half_closed
+
+    async def write(self, request: Any) -> None:
+        outgoing = self._writing()
+        if self.done():
+            raise asyncio.InvalidStateError(_FINISHED)
+        if outgoing.half_closed:
+            raise asyncio.InvalidStateError(_HALF_CLOSED)
+        try:
+            await outgoing.write(request)
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+        if self._later.over:
+            await self._raise_for_status()
+
+    async def done_writing(self) -> None:
+        outgoing = self._writing()
+        if not self.done():
+            await outgoing.close()
+
+    def _writing(self) -> Any:
+        if self._consumer is not None:
+            raise UsageError(_STYLES)
+        return self._later.outgoing
+
+    async def _raise_for_status(self) -> None:
+        later = self._later
+        if later.attempt is None:
+            raise self._raised()
+        if self._cancelled:
+            raise asyncio.CancelledError
+        code = await later.attempt.code()
+        if code is not grpc.StatusCode.OK:
+            from meshlib.hosts.grpc_aio.later import error_of
+
+            raise self._told(error_of(later.attempt, code, await later.attempt.details()))
+
+
+class UnaryUnaryCall(_OneAnswer, base.UnaryUnaryCall):
+    """One message there, one back."""
+
+
+class UnaryStreamCall(_Answers, base.UnaryStreamCall):
+    """One message there, any number back."""
+
+
+class StreamUnaryCall(_Messages, _OneAnswer, base.StreamUnaryCall):
+    """Any number there, one back."""
+
+
+class StreamStreamCall(_Messages, _Answers, base.StreamStreamCall):
+    """Any number both ways."""

@@ -1,0 +1,345 @@
+"""``grpc.aio.Channel`` in the mesh."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import weakref
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self
+
+import grpc
+from grpc.aio import (
+    ClientCallDetails,
+    Metadata,
+    StreamStreamClientInterceptor,
+    StreamUnaryClientInterceptor,
+    UnaryStreamClientInterceptor,
+    UnaryUnaryClientInterceptor,
+    UsageError,
+)
+from grpc.aio import _base_channel as base
+
+from meshlib.hosts.grpc.connectivity import LOOK, state_of
+from meshlib.hosts.grpc.replay import LIMIT, LIMIT_OPTION, as_is
+from meshlib.hosts.grpc.request import GrpcHost, Method, Request
+from meshlib.hosts.grpc.subchannels import Settings
+from meshlib.hosts.grpc.target import read_target
+from meshlib.hosts.grpc_aio.call import StreamStreamCall, StreamUnaryCall, UnaryStreamCall, UnaryUnaryCall
+from meshlib.hosts.grpc_aio.errors import ERRORS
+from meshlib.hosts.grpc_aio.intercepted import INTERCEPTED
+from meshlib.hosts.grpc_aio.later import AioLater
+from meshlib.hosts.grpc_aio.outgoing import Outgoing
+from meshlib.hosts.grpc_aio.wire import AioGrpcWire
+from meshlib.hosts.run_async import AsyncCaller
+from meshlib.hosts.runtime import later as call_later
+from meshlib.interceptors import CallPath
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from meshlib.runtime.runtime import Runtime
+
+__all__ = ["AioMeshChannel"]
+
+_HOST = GrpcHost(ERRORS)
+_CLOSED = "Channel is closed."
+
+#: In grpc's order: one of several bases serves the first kind only.
+_KINDS: tuple[tuple[str, type], ...] = (
+    ("unary_unary", UnaryUnaryClientInterceptor),
+    ("unary_stream", UnaryStreamClientInterceptor),
+    ("stream_unary", StreamUnaryClientInterceptor),
+    ("stream_stream", StreamStreamClientInterceptor),
+)
+_CALLS: dict[str, Any] = {
+    "unary_unary": UnaryUnaryCall,
+    "unary_stream": UnaryStreamCall,
+    "stream_unary": StreamUnaryCall,
+    "stream_stream": StreamStreamCall,
+}
+
+
+class AioMeshChannel(grpc.aio.Channel):
+    """A channel whose calls go through the mesh. Used in any number of event loops, and after a fork; each loop has connections
+    of its own. Arguments as for ``grpc.aio.secure_channel``; ``runtime`` gives this process's runtime of the mesh.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        credentials: grpc.ChannelCredentials | None,
+        options: Sequence[tuple[str, Any]] | None,
+        compression: grpc.Compression | None,
+        interceptors: Sequence[Any] | None,
+        runtime: Callable[[], Runtime],
+    ) -> None:
+        settings = Settings(options or (), credentials, compression)
+        self._target = read_target(target, settings.options, secure=credentials is not None)
+        self._runtime = runtime
+        wire: Any = partial(AioGrpcWire, self._target, settings)
+        self._caller: AsyncCaller[Request, Any] = AsyncCaller(_HOST, runtime, wire, CallPath())
+        self._limit = next((int(v) for name, v in reversed(settings.options) if name == LIMIT_OPTION), LIMIT)
+        self._interceptors = _sorted(interceptors or ())
+        self._calls: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._closed = False
+
+    def unary_unary(
+        self,
+        method: str,
+        request_serializer: Any = None,
+        response_deserializer: Any = None,
+        _registered_method: bool | None = False,
+    ) -> UnaryUnary:
+        return UnaryUnary(
+            self, Method("unary_unary", method, request_serializer, response_deserializer, _registered_method)
+        )
+
+    def unary_stream(
+        self,
+        method: str,
+        request_serializer: Any = None,
+        response_deserializer: Any = None,
+        _registered_method: bool | None = False,
+    ) -> UnaryStream:
+        return UnaryStream(
+            self,
+            Method("unary_stream", method, request_serializer, response_deserializer, _registered_method),
+        )
+
+    def stream_unary(
+        self,
+        method: str,
+        request_serializer: Any = None,
+        response_deserializer: Any = None,
+        _registered_method: bool | None = False,
+    ) -> StreamUnary:
+        kept = Method("stream_unary", method, as_is, response_deserializer, _registered_method)
+        return StreamUnary(self, kept, request_serializer)
+
+    def stream_stream(
+        self,
+        method: str,
+        request_serializer: Any = None,
+        response_deserializer: Any = None,
+        _registered_method: bool | None = False,
+    ) -> StreamStream:
+        kept = Method("stream_stream", method, as_is, response_deserializer, _registered_method)
+        return StreamStream(self, kept, request_serializer)
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        if self._closed:
+            return grpc.ChannelConnectivity.SHUTDOWN
+        runtime = self._runtime()
+        wire = self._wire(runtime)
+
+        def own(connect: bool) -> grpc.ChannelConnectivity:
+            return wire.own.channel.get_state(connect)
+
+        return state_of(runtime, self._target, wire.subchannels, own, connect=try_to_connect)
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        clock = self._runtime().clock
+        while self.get_state() is last_observed_state:
+            changed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            prevent = call_later(clock, LOOK, _set, changed)
+            try:
+                await changed
+            finally:
+                prevent()
+
+    async def channel_ready(self) -> None:
+        state = self.get_state(try_to_connect=True)
+        while state is not grpc.ChannelConnectivity.READY:
+            if state is grpc.ChannelConnectivity.SHUTDOWN:
+                raise UsageError(_CLOSED)
+            await self.wait_for_state_change(state)
+            state = self.get_state(try_to_connect=True)
+
+    async def close(self, grace: float | None = None) -> None:
+        """End: calls under way have ``grace`` seconds, then they are cancelled."""
+        if grace and grace < 0:
+            raise ValueError(f"grace must be non-negative, got {grace}.")
+        self._closed = True
+        calls = [call for call in self._calls if not call.done()]
+        if calls and grace:
+            waits = [asyncio.ensure_future(call._later.wait_over()) for call in calls]
+            _, pending = await asyncio.wait(waits, timeout=grace)
+            for wait in pending:
+                wait.cancel()
+        for call in calls:
+            call.cancel()
+        await self._caller.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<meshlib.grpc.aio.channel {self._target.text!r}{' closed' if self._closed else ''}>"
+
+    # --- for its callables ------------------------------------------------------------------------------------------------
+
+    def _wire(self, runtime: Runtime) -> AioGrpcWire:
+        wire: Any = self._caller.wire(runtime)
+        return wire
+
+    def _begin(self, request: Request, source: Any, outgoing: Outgoing | None) -> Any:
+        if self._closed:
+            raise UsageError(_CLOSED)
+        runtime = self._runtime()
+        later = AioLater(
+            self._caller.begin(request, runtime), runtime, self._wire(runtime), request, outgoing
+        )
+        deadline = None if request.timeout is None else time.time() + request.timeout
+        call = _CALLS[request.method.kind](later, deadline)
+        later.begin()
+        if outgoing is not None:
+            call._consume(source)
+        self._calls.add(call)
+        return call
+
+
+class _Callable:
+    """A method of a service on a channel."""
+
+    def __init__(self, channel: AioMeshChannel, method: Method, serializer: Any = None) -> None:
+        self._on = channel
+        self._method = method
+        self._serializer = serializer
+        self._interceptors = channel._interceptors[method.kind]
+
+    def _call(
+        self,
+        message: Any,
+        timeout: float | None,
+        metadata: Any,
+        credentials: grpc.CallCredentials | None,
+        wait_for_ready: bool | None,
+        compression: grpc.Compression | None,
+    ) -> Any:
+        if not self._interceptors:
+            return self._made(
+                self._method, message, timeout, metadata, credentials, wait_for_ready, compression
+            )
+
+        def end(details: ClientCallDetails, message: Any) -> Any:
+            path = details.method.decode() if isinstance(details.method, bytes) else details.method
+            method = self._method
+            if path != method.path:
+                method = Method(method.kind, path, method.serializer, method.deserializer, False)
+            return self._made(
+                method,
+                message,
+                details.timeout,
+                details.metadata,
+                details.credentials,
+                details.wait_for_ready,
+                compression,
+            )
+
+        given = metadata if isinstance(metadata, Metadata) else Metadata.from_tuple(tuple(metadata or ()))
+        return INTERCEPTED[self._method.kind](
+            self._interceptors,
+            message,
+            timeout,
+            given,
+            credentials,
+            wait_for_ready,
+            end,
+            self._method.path.encode(),
+            None,
+            None,
+            asyncio.get_running_loop(),
+        )
+
+    def _made(
+        self,
+        method: Method,
+        message: Any,
+        timeout: float | None,
+        metadata: Any,
+        credentials: grpc.CallCredentials | None,
+        wait_for_ready: bool | None,
+        compression: grpc.Compression | None,
+    ) -> Any:
+        channel = self._on
+        request = Request(
+            channel._target, method, message, timeout, metadata, credentials, wait_for_ready, compression
+        )
+        outgoing = None
+        if method.serializer is as_is:
+            outgoing = Outgoing(request, self._serializer, channel._limit)
+        return channel._begin(request, message, outgoing)
+
+
+class UnaryUnary(_Callable, base.UnaryUnaryMultiCallable):
+    def __call__(
+        self,
+        request: Any,
+        *,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        return self._call(request, timeout, metadata, credentials, wait_for_ready, compression)
+
+
+class UnaryStream(_Callable, base.UnaryStreamMultiCallable):
+    def __call__(
+        self,
+        request: Any,
+        *,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        return self._call(request, timeout, metadata, credentials, wait_for_ready, compression)
+
+
+class StreamUnary(_Callable, base.StreamUnaryMultiCallable):
+    def __call__(
+        self,
+        request_iterator: Any = None,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        return self._call(request_iterator, timeout, metadata, credentials, wait_for_ready, compression)
+
+
+class StreamStream(_Callable, base.StreamStreamMultiCallable):
+    def __call__(
+        self,
+        request_iterator: Any = None,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
+    ) -> Any:
+        return self._call(request_iterator, timeout, metadata, credentials, wait_for_ready, compression)
+
+
+def _sorted(interceptors: Sequence[Any]) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {kind: [] for kind, _ in _KINDS}
+    for interceptor in interceptors:
+        kind = next((kind for kind, base_ in _KINDS if isinstance(interceptor, base_)), None)
+        if kind is None:
+            names = ", ".join(base_.__name__ for _, base_ in _KINDS)
+            raise ValueError(f"interceptor {interceptor!r} must be one of {names}")
+        found[kind].append(interceptor)
+    return found
+
+
+def _set(changed: asyncio.Future[None]) -> None:
+    if not changed.done():
+        changed.set_result(None)

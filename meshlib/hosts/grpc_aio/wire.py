@@ -1,0 +1,79 @@
+"""How the calls of one asyncio channel leave, in one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from grpc.aio import _channel as grpc_channel
+
+from meshlib.errors import NoHealthyEndpoint
+from meshlib.hosts.grpc.subchannels import Settings, Subchannel, Subchannels
+from meshlib.hosts.runtime import later
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from meshlib.core.attempt import Send
+    from meshlib.hosts.grpc.target import Target
+    from meshlib.runtime.runtime import Runtime
+
+__all__ = ["AioGrpcWire"]
+
+
+def _open(target: str, options: Sequence[tuple[str, Any]], settings: Settings) -> grpc.aio.Channel:
+    """A channel of grpc's own, past whoever patched its factories."""
+    credentials = settings.credentials
+    inner = None if credentials is None else credentials._credentials
+    channel: grpc.aio.Channel = grpc_channel.Channel(target, options, inner, settings.compression, None)
+    return channel
+
+
+def _state(channel: grpc.aio.Channel, connect: bool) -> int:
+    return int(channel.get_state(connect).value[0])
+
+
+class AioGrpcWire:
+    """Used by the tasks of one loop."""
+
+    def __init__(self, target: Target, settings: Settings, runtime: Runtime) -> None:
+        self._target = target
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        self._closing: set[asyncio.Task[None]] = set()
+        clock = runtime.clock
+        self.subchannels: Subchannels[grpc.aio.Channel] = Subchannels(
+            runtime, settings, _open, _state, self._close, lambda seconds, call: later(clock, seconds, call)
+        )
+        self._own: Subchannel[grpc.aio.Channel] | None = None
+
+    @property
+    def own(self) -> Subchannel[grpc.aio.Channel]:
+        """The channel to the target as it is."""
+        if self._own is None:
+            settings = self._settings
+            self._own = Subchannel(_open(self._target.text, settings.options, settings), None, None)
+        return self._own
+
+    def subchannel(self, attempt: Send) -> Subchannel[grpc.aio.Channel]:
+        """Where an attempt goes. Raises NoHealthyEndpoint for TLS that is demanded and cannot be had."""
+        if attempt.endpoint.tls is not None and self._settings.credentials is None:
+            cluster = attempt.upstream.cluster.name
+            raise NoHealthyEndpoint(
+                f"cluster {cluster!r} demands TLS, and the channel has no credentials: give it some"
+            )
+        return self.subchannels.get(attempt)
+
+    def _close(self, channel: grpc.aio.Channel) -> None:
+        task = self._loop.create_task(channel.close(None))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def aclose(self) -> None:
+        """Close all at once."""
+        self.subchannels.close()
+        if self._own is not None:
+            self._close(self._own.channel)
+        if self._closing:
+            await asyncio.gather(*self._closing, return_exceptions=True)

@@ -1,0 +1,248 @@
+"""The loop that makes calls for which no thread waits: each step is begun, and what it brings goes on with the call.
+
+It is for libraries whose calls are objects (gRPC's futures and streams, asyncio's calls): the application holds one before
+anything was sent, and need not ask it for anything. So whoever learns that something happened drives: the library's callback, a
+timer, the application's thread. It holds no decision.
+
+    begin ─► an attempt is under way ──failed, refused──► another, a sleep, a wait, the end
+                      └──────────arrived──────────► committed: the answer is the caller's
+    anything ──cancel──► the end
+
+Lock: ``_lock`` guards the step in which the call is. It is held while an attempt is begun, and never while somebody is told.
+"""
+
+from __future__ import annotations
+
+import threading
+from functools import partial
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from meshlib.core.attempt import Send
+from meshlib.core.effects import Deliver, Direct, Fail, Sleep, Wait
+from meshlib.hosts.steps import bounds_of, fail, failed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from meshlib.core.effects import Step
+    from meshlib.core.exchange import Exchange
+    from meshlib.hosts.errors import ErrorTable
+    from meshlib.model.call import CallInfo, Outcome
+    from meshlib.model.headers import Headers
+    from meshlib.pools.bounds import Bounds
+    from meshlib.runtime.runtime import Runtime
+
+__all__ = ["LaterCall"]
+
+I = TypeVar("I")  # noqa: E741 - the library's call of one attempt
+
+
+class LaterCall(Generic[I]):
+    """One call. Driven from any thread; an event loop's from its own.
+
+    A library's own says how an attempt is begun (``_open``) and given up (``_give_up``), how time passes (``_after``), and who is
+    told of a change (``_changed``).
+
+    Attributes:
+        attempt: The attempt that is under way, or whose answer the caller reads.
+        committed: ``attempt`` is the caller's.
+        over: Nothing will come any more.
+        error: Why, where it is not for ``attempt`` to say.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_bounds",
+        "_errors",
+        "_exchange",
+        "_lock",
+        "_pending",
+        "_runtime",
+        "_step",
+        "attempt",
+        "committed",
+        "error",
+        "over",
+    )
+
+    def __init__(self, exchange: Exchange, errors: ErrorTable, runtime: Runtime) -> None:
+        self._exchange = exchange
+        self._errors = errors
+        self._runtime = runtime
+        self._lock = threading.RLock()
+        self._step: Step | None = None
+        self._bounds: Bounds | None = None
+        self._pending: Callable[[], object] | None = None  # ends a sleep or a wait
+        self.attempt: I | None = None
+        self.committed = False
+        self.over = False
+        self.error: BaseException | None = None
+
+    # --- the library's ----------------------------------------------------------------------------------------------------
+
+    def _open(self, step: Send | Direct, bounds: Bounds) -> I:
+        raise NotImplementedError
+
+    def _watch(self, attempt: I) -> None:
+        """Have it told (``arrived``, ``failed``) what becomes of ``attempt``, if it is not yet."""
+        raise NotImplementedError
+
+    def _give_up(self, attempt: I) -> None:
+        raise NotImplementedError
+
+    def _after(self, seconds: float, then: Callable[[], object]) -> Callable[[], object]:
+        """Call ``then`` that many seconds from now; gives what prevents it."""
+        raise NotImplementedError
+
+    def _soon(self, then: Callable[[], object]) -> None:
+        """Call ``then``, from the writer's thread, where calls are driven."""
+        raise NotImplementedError
+
+    def _changed(self) -> None:
+        """There is an attempt, or it is over. Called without the lock."""
+        raise NotImplementedError
+
+    # --- events -----------------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """The first step."""
+        self._go(lambda: self._exchange.start(self._now()), lambda: self._step is None)
+
+    def arrived(
+        self, attempt: I, status: int, headers: Headers | None, protocol: str, peer: str = ""
+    ) -> None:
+        """The head of ``attempt``'s answer is there."""
+
+        def next_step() -> Step:
+            step = self._step
+            assert isinstance(step, Send | Direct)
+            return self._exchange.arrived(step, status, headers, protocol, peer, self._now())
+
+        self._go(next_step, lambda: attempt is self.attempt and not self.committed)
+
+    def failed(self, attempt: I, error: BaseException) -> None:
+        """``attempt`` ended by ``error``."""
+
+        def next_step() -> Step:
+            step, bounds = self._step, self._bounds
+            assert isinstance(step, Send | Direct)
+            assert bounds is not None
+            return failed(self._exchange, self._errors, step, error, bounds, self._now())
+
+        self._go(next_step, lambda: attempt is self.attempt and not self.committed)
+
+    def finished(self, failure: Outcome | None = None) -> None:
+        """The answer is read, or given up, or broke off. Effective once."""
+        with self._lock:
+            if self.over:
+                return
+            self.over = True
+        self._exchange.close(self._now(), failure)
+        self._changed()
+
+    def cancel(self, error: BaseException) -> bool:
+        """The caller gives up; False: it is over already. ``error``: what to say where there is no attempt to say it."""
+        with self._lock:
+            if self.over:
+                return False
+            self.over = True
+            attempt = self.attempt
+            if attempt is None:
+                self.error = error
+            pending, self._pending = self._pending, None
+            step = None if self.committed else self._step
+            self._exchange.cancel(step, error, self._sent(), self._now())
+        if pending is not None:
+            pending()
+        if attempt is not None:
+            self._give_up(attempt)
+        self._changed()
+        return True
+
+    # --- facts ------------------------------------------------------------------------------------------------------------
+
+    @property
+    def info(self) -> CallInfo | None:
+        """What was done so far."""
+        return self._exchange.info(self._now())
+
+    @property
+    def bounds(self) -> Bounds:
+        """The attempt's."""
+        assert self._bounds is not None
+        return self._bounds
+
+    # --- the loop ---------------------------------------------------------------------------------------------------------
+
+    def _now(self) -> float:
+        return self._runtime.clock.now()
+
+    def _go(self, next_step: Callable[[], Step], holds: Callable[[], bool]) -> None:
+        """From one step to the next that takes time, if the one that ended is still the present one."""
+        with self._lock:
+            if self.over or not holds():
+                return
+            before = self.attempt
+            try:
+                self._do(next_step())
+            except BaseException as error:  # noqa: BLE001 - the caller's, when it asks
+                self.attempt, self.over, self.error = None, True, error
+                self._exchange.cancel(self._step, error, self._sent(), self._now())
+            attempt = None if self.committed else self.attempt
+        if attempt is not None and attempt is not before:
+            self._watch(attempt)
+        self._changed()
+
+    def _do(self, step: Step) -> None:
+        exchange, clock = self._exchange, self._runtime.clock
+        while True:
+            self._step = step
+            if isinstance(step, Deliver):
+                self.committed = True
+                return
+            self.attempt = None
+            if not isinstance(step, Send | Direct):
+                break
+            bounds = self._bounds = bounds_of(exchange, step, clock)
+            try:
+                self.attempt = self._open(step, bounds)
+            except Exception as error:  # noqa: BLE001 - raised again unless it is an outcome
+                step = failed(exchange, self._errors, step, error, bounds, clock.now())
+            else:
+                return
+        if isinstance(step, Sleep):
+            self._pending = self._after(step.seconds, partial(self._woke, step))
+        elif isinstance(step, Wait):
+            self._pending = self._wait(step)
+        else:
+            assert isinstance(step, Fail)
+            fail(exchange, self._errors, step, clock.now())
+
+    def _wait(self, step: Wait) -> Callable[[], object]:
+        store = self._runtime.store
+
+        def look() -> None:
+            if step.ready(store.view):
+                self._soon(partial(self._woke, step))
+
+        forget = store.on_change(look)
+        prevent = self._after(step.until - self._now(), partial(self._woke, step))
+        look()
+
+        def end() -> None:
+            forget()
+            prevent()
+
+        return end
+
+    def _woke(self, step: Step) -> None:
+        def next_step() -> Step:
+            pending, self._pending = self._pending, None
+            if pending is not None:
+                pending()
+            return self._exchange.woke(self._now())
+
+        self._go(next_step, lambda: self._step is step)
+
+    def _sent(self) -> bool:
+        return self._bounds is not None and self._bounds.sent

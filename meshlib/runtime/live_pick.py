@@ -1,0 +1,90 @@
+"""What a live cluster hands out: an endpoint for one attempt, and leave for one retry. Its lock guards both."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from meshlib.model.call import OK
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+
+    from meshlib.core.breaker import CircuitBreaker, Permit
+    from meshlib.core.endpoint import LiveEndpoint
+    from meshlib.model.call import Outcome
+
+__all__ = ["LivePick", "LiveRetry"]
+
+
+class _Cluster(Protocol):
+    """What of :class:`meshlib.runtime.live.LiveCluster` they are made for."""
+
+    active: int
+    retries: int
+    _breaker: CircuitBreaker | None
+    _lock: threading.Lock
+    _told: list[Callable[[], None]]
+
+    def _heard(self, pick: LivePick, outcome: Outcome, now: float) -> None: ...
+
+    def _to_tell(self) -> list[Callable[[], None]]: ...
+
+
+class LivePick:
+    """An endpoint held for one attempt (:class:`meshlib.core.upstream.Pick`)."""
+
+    __slots__ = ("_cluster", "_permit", "_released", "_reported", "endpoint", "failed")
+
+    def __init__(self, cluster: _Cluster, endpoint: LiveEndpoint, permit: Permit | None) -> None:
+        self.endpoint = endpoint
+        self._cluster = cluster
+        self._permit = permit
+        self._reported = False
+        self._released = False
+        self.failed = False  # it is counted as a failure
+
+    def report(self, outcome: Outcome, now: float) -> None:
+        cluster = self._cluster
+        with cluster._lock:
+            if self._reported or self._released:
+                return
+            self._reported = True
+            cluster._heard(self, outcome, now)
+            told = cluster._to_tell() if cluster._told else ()
+        for tell in told:
+            tell()
+
+    def release(self, now: float, failure: Outcome | None = None) -> None:
+        cluster = self._cluster
+        with cluster._lock:
+            if self._released:
+                return
+            self._released = True
+            if failure is not None and failure.kind is not OK:
+                cluster._heard(self, failure, now)
+            elif not self._reported and self._permit is not None and cluster._breaker is not None:
+                cluster._breaker.settle(self._permit, None, now)
+            self.endpoint.active -= 1
+            cluster.active -= 1
+            told = cluster._to_tell() if cluster._told else ()
+        for tell in told:
+            tell()
+
+
+class LiveRetry:
+    """Leave for one retry (:class:`meshlib.core.upstream.RetryPermit`)."""
+
+    __slots__ = ("_cluster",)
+
+    def __init__(self, cluster: _Cluster) -> None:
+        self._cluster: _Cluster | None = cluster
+
+    def release(self) -> None:
+        cluster = self._cluster
+        if cluster is None:
+            return
+        with cluster._lock:
+            if self._cluster is not None:
+                self._cluster = None
+                cluster.retries -= 1
