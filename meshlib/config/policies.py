@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from meshlib.config.kinds import Choice, Integer, Kind, ListOf, Number, Place, seconds
+from meshlib.config.kinds import Boolean, Choice, Integer, Kind, ListOf, Number, Place, seconds
 from meshlib.config.section import Section, setting
 from meshlib.config.source import Rank
 from meshlib.config.words import METHOD, U32
@@ -137,7 +137,28 @@ class OutlierConfig(Section):
         Integer(0, U32), "So many 5xx or lost connections in a row eject; 0: never.", 5
     )
     consecutive_gateway: int = setting(Integer(0, U32), "So many 502, 503, 504 in a row eject; 0: never.", 0)
-    interval: float = setting(seconds(), "Seconds between the sweeps that bring endpoints back.", 10.0)
+    success_rate: bool = setting(
+        Boolean(),
+        "Ejects whose share of good calls in an interval is far below that of the others: 1.9 standard deviations below"
+        " the mean of at least 5 endpoints.",
+        False,
+    )
+    failure_percentage: float | None = setting(
+        Number(1, 100),
+        "Ejects of whose calls in an interval this percentage failed.",
+        None,
+    )
+    minimum_calls: int | None = setting(
+        Integer(1, U32),
+        "With fewer calls in an interval an endpoint is judged by neither of the two. Default: 100 for success_rate, 50 for"
+        " failure_percentage.",
+        None,
+    )
+    interval: float = setting(
+        seconds(),
+        "Seconds between the sweeps that judge the calls since the last and bring endpoints back.",
+        10.0,
+    )
     base_ejection: float = setting(
         seconds(), "Seconds of a first ejection; grows with each further one.", 30.0
     )

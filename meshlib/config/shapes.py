@@ -131,6 +131,9 @@ class OutlierDict(TypedDict, total=False):
 
     consecutive_5xx: int
     consecutive_gateway: int
+    success_rate: bool
+    failure_percentage: float | None
+    minimum_calls: int | None
     interval: float
     base_ejection: float
     max_ejection: float | None

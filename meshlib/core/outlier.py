@@ -2,18 +2,25 @@
 
 Theory. Three detectors count failures in a row: any 5xx, gateway failures (502, 503, 504), and failures of local origin
 (no connection, a broken one, time over). Without ``split_local_origin`` the third kind counts as the 503 or 504 that
-Envoy would have answered, hence in the first two. A detector that reaches its number starts anew and ejects with its
-``enforcing`` chance, if that keeps the share of ejected hosts at or below ``max_ejection_percent``:
+Envoy would have answered, hence in the first two. A detector that reaches its number starts anew. Two more, success rate
+and failure percentage, judge the calls of an interval at its end (:mod:`meshlib.core.tallies`). A detector that found a
+host ejects it with its ``enforcing`` chance, if there is room:
 
     100 × (ejected + 1) / hosts ≤ max_ejection_percent, or nobody is ejected and ``always_eject_one``
 
-That is Envoy's rule: of five hosts none is ejected at the default of 10 %, one at 20 %. gRPC's (OD-04) would let one go
-in any case; a configuration that wants that sets ``always_eject_one``.
+That is Envoy's rule: of five hosts none is ejected at the default of 10 %, one at 20 %. Where gRPC calls are what made
+the host fail gRPC's rule holds (OD-04, DV-05), by which one may go at any percentage but 0:
+
+    100 × ejected / hosts < max_ejection_percent
 
 An ejection lasts ``base_ejection`` times the host's multiplier, at most ``max_ejection``, plus jitter. The multiplier
 grows by one with each ejection and falls by one with each sweep that finds the host in service. Hosts return in the
-first sweep after their time is over. Sweeps happen each ``interval``; nobody waits for them: the first call after one
-was due does it, and all that were due since give the same result as if they had been done in time.
+first sweep after their time is over.
+
+A sweep lets hosts return, then judges, then lowers multipliers. Sweeps happen each ``interval``; nobody waits for them:
+the first call after one was due does it. All that were due since give the same result as if they had been done in time:
+no call was counted since the first of them, so that is the one that judges, and an ejection begins at its time. Only the
+event is told late.
 """
 
 from __future__ import annotations
@@ -23,6 +30,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from meshlib.core.endpoint import Down, Record
+from meshlib.core.tallies import Tallies
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +44,7 @@ __all__ = ["Ejected", "Ejections"]
 
 @dataclass(frozen=True, slots=True)
 class Ejected:
-    """``reason`` in words; ``seconds``: for how long, before the next sweep."""
+    """``reason`` in words; ``seconds``: for how long, before the next sweep, from the call or the sweep that ejected it."""
 
     endpoint: LiveEndpoint
     reason: str
@@ -52,7 +60,7 @@ class Ejections:
         now: Monotonic seconds; the first sweep is an interval later.
     """
 
-    __slots__ = ("_random", "_watched", "config", "ejected", "next_sweep")
+    __slots__ = ("_random", "_tallies", "_watched", "config", "ejected", "next_sweep")
 
     def __init__(self, config: Outlier, random: Callable[[], float], now: float) -> None:
         self.config = config
@@ -63,15 +71,25 @@ class Ejections:
         self._random = random
         # Endpoints that are out or whose multiplier is above 0: a sweep looks at no other. In order, for repeatability.
         self._watched: dict[LiveEndpoint, Record] = {}
+        # The calls of this interval; None where no detector judges them.
+        self._tallies = _tallies(config)
 
     def configure(self, config: Outlier, now: float) -> None:
-        """Other settings, the same history. A shorter interval holds at once."""
+        """Other settings, the same history; the sweeps that were due are done. A shorter interval holds at once."""
         self.config = config
         self.next_sweep = min(self.next_sweep, now + _interval(config))
+        tallies = _tallies(config)
+        if tallies is None or self._tallies is None:
+            self._tallies = tallies
 
     def hear(self, endpoint: LiveEndpoint, verdict: Verdict, hosts: int, now: float) -> Ejected | None:
         """How an attempt on ``endpoint``, one of ``hosts``, went. Answers the ejection that follows, if any."""
-        if verdict.good is None or endpoint.down & Down.EJECTED or endpoint.gone:
+        if verdict.good is None or endpoint.gone:
+            return None
+        if self._tallies is not None:
+            # Of a host that is out too: it may return at the end of the interval, and be judged.
+            self._tallies.count(endpoint, verdict)
+        if endpoint.down & Down.EJECTED:
             return None
         record = endpoint.record
         if verdict.good:
@@ -81,33 +99,36 @@ class Ejections:
         if record is None:
             record = endpoint.record = Record()
         for count, name, enforcing in self._tripped(record, verdict):
-            if self._random() * 100.0 < enforcing and self._room(hosts):
-                return self._eject(endpoint, record, f"{count} {name} in a row", now)
+            if self._random() * 100.0 < enforcing and self._room(hosts, grpc=verdict.grpc):
+                return self._eject(endpoint, f"{count} {name} in a row", now)
         return None
 
-    def sweep(self, now: float) -> list[LiveEndpoint]:
-        """Do all sweeps that are due; answers the endpoints that returned."""
+    def sweep(self, now: float, hosts: int) -> list[Ejected | LiveEndpoint]:
+        """Do all sweeps that are due, in a cluster of ``hosts``; answers ejections and endpoints that returned, in order for
+        each endpoint.
+        """
         if now < self.next_sweep:
             return []
         interval = _interval(self.config)
         first = self.next_sweep
         due = int((now - first) // interval) + 1
         self.next_sweep = first + due * interval
-        returned = []
+        back = self._let_return(first)
+        changes: list[Ejected | LiveEndpoint] = [*back, *self._judge(first, hosts)]
         for endpoint, record in list(self._watched.items()):
-            healthy = due
+            healthy = due - 1 if endpoint in back else due
             if endpoint.down & Down.EJECTED:
                 # The sweep at which it returns is the first at or after its time; those after it find it in service.
-                at = max(0, math.ceil((record.until - first) / interval))
+                at = math.ceil((record.until - first) / interval)
                 if at >= due:
                     continue
                 healthy = due - 1 - at
                 self._return(endpoint, record)
-                returned.append(endpoint)
+                changes.append(endpoint)
             record.multiplier = max(0, record.multiplier - healthy)
             if record.multiplier == 0:
                 del self._watched[endpoint]
-        return returned
+        return changes
 
     def left(self, endpoint: LiveEndpoint, now: float) -> float | None:
         """Seconds until ``endpoint`` is back, in the first sweep after its time; None where it is not out."""
@@ -120,6 +141,8 @@ class Ejections:
 
     def forget(self, endpoint: LiveEndpoint) -> None:
         """It left the cluster."""
+        if self._tallies is not None:
+            self._tallies.forget(endpoint)
         if self._watched.pop(endpoint, None) is not None and endpoint.down & Down.EJECTED:
             self.ejected -= 1
 
@@ -155,14 +178,45 @@ class Ejections:
             tripped.append((config.consecutive_5xx, "5xx or lost connections", config.enforcing_5xx))
         return tripped
 
-    def _room(self, hosts: int) -> bool:
+    def _let_return(self, at: float) -> dict[LiveEndpoint, Record]:
+        """The endpoints whose time is over."""
+        back = {
+            endpoint: record
+            for endpoint, record in self._watched.items()
+            if endpoint.down & Down.EJECTED and record.until <= at
+        }
+        for endpoint, record in back.items():
+            self._return(endpoint, record)
+        return back
+
+    def _judge(self, at: float, hosts: int) -> list[Ejected]:
+        """The end of an interval: what its calls say."""
+        config, tallies = self.config, self._tallies
+        if tallies is None:
+            return []
+        self._tallies = Tallies()
+        ejected = []
+        for origin in tallies.origins(config):
+            for suspect in tallies.suspects(config, origin):
+                endpoint = suspect.endpoint
+                if endpoint.down & Down.EJECTED or not self._room(hosts, grpc=tallies.grpc):
+                    continue
+                if self._random() * 100.0 < suspect.enforcing:
+                    ejected.append(self._eject(endpoint, suspect.reason, at))
+        return ejected
+
+    def _room(self, hosts: int, *, grpc: bool) -> bool:
         if self.ejected == 0 and self.config.always_eject_one:
             return True
         # Multiplied out, so that 1 of 3 at 33.4 is decided without a rounded quotient.
-        return 100.0 * (self.ejected + 1) <= self.config.max_ejection_percent * hosts
+        most = self.config.max_ejection_percent * hosts
+        return 100.0 * self.ejected < most if grpc else 100.0 * (self.ejected + 1) <= most
 
-    def _eject(self, endpoint: LiveEndpoint, record: Record, reason: str, now: float) -> Ejected:
+    def _eject(self, endpoint: LiveEndpoint, reason: str, now: float) -> Ejected:
         config = self.config
+        record = endpoint.record
+        if record is None:
+            record = endpoint.record = Record()
         longest = max(config.max_ejection, config.base_ejection)
         if record.multiplier * config.base_ejection < longest + config.base_ejection:
             record.multiplier += 1
@@ -177,6 +231,10 @@ class Ejections:
         endpoint.down &= ~Down.EJECTED
         record.any_5xx = record.gateway = record.local = 0
         self.ejected -= 1
+
+
+def _tallies(config: Outlier) -> Tallies | None:
+    return None if config.success_rate is None and config.failure_percentage is None else Tallies()
 
 
 def _interval(config: Outlier) -> float:

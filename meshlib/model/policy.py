@@ -14,12 +14,14 @@ __all__ = [
     "Balancer",
     "Balancing",
     "Breaker",
+    "FailurePercentage",
     "HashKind",
     "HashPolicy",
     "Limits",
     "Outlier",
     "RetryBudget",
     "RetryPolicy",
+    "SuccessRate",
 ]
 
 
@@ -119,10 +121,36 @@ class Breaker:
 
 
 @dataclass(frozen=True, slots=True)
-class Outlier:
-    """Envoy ``OutlierDetection``, the consecutive kinds (OD-06). ``*_enforcing`` in percent, times in seconds.
+class SuccessRate:
+    """A host whose share of good calls in an interval is more than ``stdev_factor`` standard deviations (Envoy counts in
+    thousandths) below the mean of all that had ``request_volume`` calls, where at least ``minimum_hosts`` had. Enforcing in
+    percent; the second one is for failures of local origin where they are counted apart.
+    """
 
-    0 in ``consecutive_5xx`` or ``consecutive_gateway`` switches that detector off.
+    minimum_hosts: int = 5
+    request_volume: int = 100
+    stdev_factor: float = 1.9
+    enforcing: int = 100
+    enforcing_local_origin: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class FailurePercentage:
+    """A host of whose calls in an interval ``threshold`` percent failed. The other fields are as in ``SuccessRate``."""
+
+    threshold: float = 85.0
+    minimum_hosts: int = 5
+    request_volume: int = 50
+    enforcing: int = 0
+    enforcing_local_origin: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outlier:
+    """Envoy ``OutlierDetection`` (OD-01, OD-06). ``enforcing_*`` in percent, times in seconds.
+
+    0 in ``consecutive_5xx`` or ``consecutive_gateway`` and None in ``success_rate`` or ``failure_percentage`` switch that
+    detector off. What stands by default is what an empty message means: consecutive 5xx and success rate (OD-02).
     """
 
     consecutive_5xx: int = 5
@@ -138,6 +166,8 @@ class Outlier:
     consecutive_local_origin: int = 5
     enforcing_local_origin: int = 100
     always_eject_one: bool = False
+    success_rate: SuccessRate | None = SuccessRate()
+    failure_percentage: FailurePercentage | None = None
 
 
 class HashKind(Enum):

@@ -61,9 +61,10 @@ class Instruments:
         self._retries.add(1, {"meshlib.cluster": event.cluster})
 
     def ejected(self, event: EndpointEjected) -> None:
-        # "5 gateway failures in a row": the number would make a series of each.
-        number, _, words = event.reason.partition(" ")
-        reason = words if number.isdigit() else event.reason
+        # "5 gateway failures in a row", "success rate: 62.0%, …": the numbers would make a series of each.
+        reason = event.reason.partition(":")[0]
+        number, _, words = reason.partition(" ")
+        reason = words if number.isdigit() else reason
         self._ejections.add(1, {"meshlib.cluster": event.cluster, "meshlib.ejection.reason": reason})
 
     def breaker(self, event: BreakerChanged) -> None:

@@ -78,7 +78,7 @@ class Clusters:
         self._known = (live, {part.source: part.lacking for part in snapshot.parts if part.lacking})
         for key, gone in old.items():
             if key not in live:
-                gone.retire(now)
+                gone.retire()
 
     def status(self) -> dict[str, ClusterStatus]:
         """Every cluster by name; where two parts share one, the later's is ``part/name``."""

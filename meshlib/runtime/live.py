@@ -15,7 +15,7 @@ from meshlib.core.classify import verdict
 from meshlib.core.latency import Latency
 from meshlib.core.limits import may_retry, reached
 from meshlib.core.locality import Balance, grpc_balance
-from meshlib.core.outlier import Ejections
+from meshlib.core.outlier import Ejected, Ejections
 from meshlib.core.refusals import dropped, nobody_usable
 from meshlib.core.roster import Roster, plan_roster
 from meshlib.core.upstream import Refusal, RefusalKind
@@ -220,16 +220,22 @@ class LiveCluster:
                 self._sweep(now)
             ejected = self._ejections.hear(endpoint, judged, len(self._roster.live), now)
             if ejected is not None:
-                self.ejected += 1
-                self._reshape()
-                self._say(EndpointEjected(self.cluster.name, endpoint.name, ejected.reason, ejected.seconds))
+                self._left_out(ejected)
         if permit is not None and self._breaker is not None:
             self._settle(self._breaker, permit, judged, outcome, now)
 
     def _sweep(self, now: float) -> None:
         assert self._ejections is not None
-        for endpoint in self._ejections.sweep(now):
-            self._returned(endpoint)
+        for change in self._ejections.sweep(now, len(self._roster.live)):
+            if isinstance(change, Ejected):
+                self._left_out(change)
+            else:
+                self._returned(change)
+
+    def _left_out(self, ejected: Ejected) -> None:
+        self.ejected += 1
+        self._reshape()
+        self._say(EndpointEjected(self.cluster.name, ejected.endpoint.name, ejected.reason, ejected.seconds))
 
     def _returned(self, endpoint: LiveEndpoint) -> None:
         self._reshape()
@@ -317,21 +323,24 @@ class LiveCluster:
                 roster = None
         self._put(cluster, roster, now, rebalance=bool(roster) or cluster.balancing != old.balancing)
 
-    def retire(self, now: float) -> None:
+    def retire(self) -> None:
         """It left the configuration: whoever still holds it is refused; calls in flight run on."""
         roster = Roster(gone=list(self._roster.live.values()))
         with self._lock:
-            self._put_roster(roster, now)
+            self._roster = roster
             self._reshape()
         self._apply_roster(roster)
 
     def _put(self, cluster: Cluster, roster: Roster | None, now: float, *, rebalance: bool) -> None:
         with self._lock:
+            if self._ejections is not None:
+                # What was due before is judged by the settings and among the endpoints of then.
+                self._sweep(now)
             self.cluster = cluster
             self._put_outlier(now)
             self._put_breaker()
             if roster is not None:
-                self._put_roster(roster, now)
+                self._roster = roster
             if rebalance:
                 self._shape += 1
             told = self._to_tell()
@@ -355,11 +364,6 @@ class LiveCluster:
                     return
         with self._lock:
             self._balance = self._grpc_balance = None
-
-    def _put_roster(self, roster: Roster, now: float) -> None:
-        if self._ejections is not None:
-            self._ejections.sweep(now)
-        self._roster = roster
 
     def _apply_roster(self, roster: Roster) -> None:
         """A few endpoints at a time, so that no call waits for long."""

@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from meshlib.model.policy import Balancer, Balancing, Breaker, Limits, Outlier, RetryBudget, RetryPolicy
+from meshlib.model.policy import (
+    Balancer,
+    Balancing,
+    Breaker,
+    FailurePercentage,
+    Limits,
+    Outlier,
+    RetryBudget,
+    RetryPolicy,
+    SuccessRate,
+)
 
 if TYPE_CHECKING:
     from meshlib.config import BreakerConfig, LimitsConfig, OutlierConfig, RetryConfig
@@ -52,7 +62,10 @@ def breaker(config: BreakerConfig) -> Breaker:
 
 
 def outlier(config: OutlierConfig) -> Outlier:
-    """A detector that is written down is meant: it is enforced at 100 %, also where Envoy's default is 0 (OD-06)."""
+    """A detector that is written down is meant: it is enforced at 100 %, also where Envoy's default is 0 (OD-06), and a
+    failure percentage holds however few endpoints there are.
+    """
+    calls, percent = config.minimum_calls, config.failure_percentage
     made = Outlier(
         consecutive_5xx=config.consecutive_5xx,
         consecutive_gateway=config.consecutive_gateway,
@@ -62,6 +75,10 @@ def outlier(config: OutlierConfig) -> Outlier:
         max_ejection_percent=config.max_ejection_percent,
         # Envoy's rule alone would never eject one of three at the default of 10 %; who writes `outlier` means it to.
         always_eject_one=config.max_ejection_percent > 0,
+        success_rate=SuccessRate(request_volume=calls or 100) if config.success_rate else None,
+        failure_percentage=None
+        if percent is None
+        else FailurePercentage(percent, minimum_hosts=1, request_volume=calls or 50, enforcing=100),
     )
     longest = (
         max(made.max_ejection, made.base_ejection) if config.max_ejection is None else config.max_ejection

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import meshlib
+from meshlib.testing import VirtualClock
 from meshlib.testing.upstream import Upstream
 from tests.support.faces import FaceFactory
 from tests.support.telemetry import Recorded, sdk
@@ -94,6 +95,22 @@ def test_ejections_and_breakers_are_counted(recorded: Recorded, upstream: Upstre
         for point in recorded.points("meshlib.breaker.transitions")
     }
     assert states == {"open": 1}
+
+
+def test_an_ejection_at_the_end_of_an_interval_has_one_reason(
+    recorded: Recorded, upstream: UpstreamFactory, meshlib_clock: VirtualClock
+) -> None:
+    bad, good = upstream("bad"), upstream("good")
+    bad.fail(503)
+    outlier = {"consecutive_5xx": 0, "failure_percentage": 50, "minimum_calls": 4, "interval": 10}
+    config = service(bad, good, balancer="round_robin", outlier=outlier)
+    with meshlib.Mesh(config, clock=meshlib_clock) as mesh, meshlib.Client(mesh=mesh) as client:
+        statuses = [client.get("http://reviews/").status_code for _ in range(8)]
+        assert sorted(statuses) == [200] * 4 + [503] * 4
+        meshlib_clock.advance(10)
+        assert [client.get("http://reviews/").status_code for _ in range(4)] == [200] * 4
+    [ejections] = recorded.points("meshlib.ejections")
+    assert (ejections.attributes["meshlib.ejection.reason"], ejections.value) == ("failure percentage", 1)
 
 
 def test_sources_say_whether_they_are_ready(recorded: Recorded, upstream: UpstreamFactory) -> None:

@@ -18,7 +18,16 @@ from meshlib.core.upstream import PickContext, Refusal, RefusalKind
 from meshlib.model.call import Outcome, OutcomeKind
 from meshlib.model.endpoint import Health
 from meshlib.model.events import BreakerChanged, EndpointEjected, EndpointReturned
-from meshlib.model.policy import Balancer, Balancing, Breaker, Limits, Outlier, RetryBudget
+from meshlib.model.policy import (
+    Balancer,
+    Balancing,
+    Breaker,
+    FailurePercentage,
+    Limits,
+    Outlier,
+    RetryBudget,
+    SuccessRate,
+)
 from tests.support.live_kit import Watched, cluster, endpoint, locality
 
 endpoints = st.lists(
@@ -57,7 +66,20 @@ configs = st.builds(
     st.sampled_from([0.0, 50.0]),
     st.none()
     | st.builds(
-        Outlier, consecutive_5xx=st.integers(1, 3), max_ejection_percent=st.sampled_from([30.0, 60.0, 100.0])
+        Outlier,
+        consecutive_5xx=st.integers(0, 3),
+        max_ejection_percent=st.sampled_from([30.0, 60.0, 100.0]),
+        split_local_origin=st.booleans(),
+        success_rate=st.none() | st.builds(SuccessRate, st.integers(1, 3), st.integers(1, 2), st.just(0.5)),
+        failure_percentage=st.none()
+        | st.builds(
+            FailurePercentage,
+            st.sampled_from([30.0, 100.0]),
+            st.integers(1, 2),
+            st.integers(1, 2),
+            st.just(100),
+            st.sampled_from([0, 100]),
+        ),
     ),
     st.none() | st.builds(Breaker, st.integers(1, 3), st.just(10.0), st.integers(1, 2), st.integers(1, 2)),
     st.none() | st.integers(1, 6),
@@ -67,6 +89,8 @@ outcomes = st.sampled_from(
         Outcome(OutcomeKind.OK, status=200),
         Outcome(OutcomeKind.OK, status=500),
         Outcome(OutcomeKind.OK, status=503),
+        Outcome(OutcomeKind.OK, status=0, grpc=True),
+        Outcome(OutcomeKind.OK, status=14, grpc=True),
         Outcome(OutcomeKind.CONNECT),
         Outcome(OutcomeKind.RESET, sent=True),
         Outcome(OutcomeKind.TIMEOUT, sent=True),
@@ -157,11 +181,14 @@ class LiveClusterMachine(RuleBasedStateMachine):
     def update(self, config):
         before = {item.address: item for item in self.live.endpoints}
         marks = {item.address: item.ejected for item in self.live.endpoints}
+        told = len(self.watched.events)
         self.live.update(config, self.watched.now)
+        # The sweep that was due before.
+        judged = {item.endpoint for item in self.watched.events[told:] if isinstance(item, EndpointEjected)}
         for live in self.live.endpoints:
             if live.address in before:
                 assert live is before[live.address]
-                assert not live.ejected or marks[live.address]
+                assert not live.ejected or marks[live.address] or live.name in judged
         still = set(self.live.endpoints)
         assert all(item.gone is (item not in still) for item in before.values())
         assert not any(item.gone for item in still)
@@ -196,6 +223,8 @@ class LiveClusterMachine(RuleBasedStateMachine):
         assert not out or self.live.cluster.outlier is not None
         if self.live._ejections is not None:
             assert self.live._ejections.ejected == len(out)
+        told = sum(isinstance(event, EndpointEjected) for event in self.watched.events)
+        assert self.live.ejected == told
 
     @rule()
     def status_says_what_is(self):
@@ -213,7 +242,7 @@ class LiveClusterMachine(RuleBasedStateMachine):
         if not hasattr(self, "live"):
             return
         self.events_pair_up()
-        self.live.retire(self.watched.now)
+        self.live.retire()
         assert isinstance(self.live.pick(PickContext(), self.watched.now), Refusal)
         assert not any(item.ejected and not item.gone for item in self.live.endpoints)
 

@@ -46,6 +46,13 @@ ONE = [
     (service(retry={"backoff_base": 2, "backoff_max": 1}), "services.reviews.retry.backoff_max", "less than"),
     (service(breaker={"open_for": 0}), "services.reviews.breaker.open_for", "greater than 0"),
     (service(outlier={"base_ejection": -1}), "services.reviews.outlier.base_ejection", "greater than 0"),
+    (
+        service(outlier={"failure_percentage": 0}),
+        "services.reviews.outlier.failure_percentage",
+        "a number from 1 to 100",
+    ),
+    (service(outlier={"success_rate": 1}), "services.reviews.outlier.success_rate", "true or false"),
+    (service(outlier={"minimum_calls": 0}), "services.reviews.outlier.minimum_calls", "from 1"),
     (service(outlier={"max_ejection": 1}), "services.reviews.outlier.max_ejection", "base_ejection (30)"),
     ({"sidecar": {"start_window": -1}}, "sidecar.start_window", "0 or more"),
     ({"dns": {"max_ttl": 0}}, "dns.max_ttl", "greater than 0"),

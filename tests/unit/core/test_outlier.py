@@ -24,6 +24,9 @@ class Hosts:
         assert all(item is None for item in found[:-1])
         return found[-1]
 
+    def sweep(self, now):
+        return self.ejections.sweep(now, len(self.hosts))
+
     @property
     def out(self):
         return [number for number, host in enumerate(self.hosts) if host.ejected]
@@ -145,10 +148,10 @@ def test_a_host_that_is_out_is_not_counted():
 def test_it_returns_in_the_first_sweep_after_its_time():  # OD-03
     hosts = Hosts(base_ejection=25.0)
     hosts.hear(0, *[ERROR] * 5, now=1.0)  # until 26
-    assert hosts.ejections.sweep(9.0) == []
+    assert hosts.sweep(9.0) == []
     for now in (10.0, 20.0, 29.9):
-        assert hosts.ejections.sweep(now) == []
-    assert hosts.ejections.sweep(30.0) == [hosts.hosts[0]]
+        assert hosts.sweep(now) == []
+    assert hosts.sweep(30.0) == [hosts.hosts[0]]
     assert hosts.out == []
     assert hosts.ejections.ejected == 0
 
@@ -156,7 +159,7 @@ def test_it_returns_in_the_first_sweep_after_its_time():  # OD-03
 def test_it_returns_with_a_clean_record():
     hosts = Hosts(consecutive_gateway=9, enforcing_gateway=100)
     hosts.hear(0, *[GATEWAY] * 5)
-    hosts.ejections.sweep(30.0)
+    hosts.sweep(30.0)
     assert hosts.hear(0, *[ERROR] * 4, now=31.0) is None
     assert hosts.hear(0, ERROR, now=31.0) is not None
 
@@ -170,21 +173,21 @@ def test_each_time_is_longer_and_the_longest_is_bounded():
         now += found.seconds
         while hosts.out:  # exactly the sweep at which it returns, so that no healthy one follows
             now = max(now, hosts.ejections.next_sweep)
-            hosts.ejections.sweep(now)
+            hosts.sweep(now)
     assert lengths == [30.0, 60.0, 90.0, 100.0, 100.0, 100.0]
 
 
 def test_the_multiplier_falls_with_each_healthy_sweep():
     hosts = Hosts(base_ejection=30.0)
     hosts.hear(0, *[ERROR] * 5)
-    hosts.ejections.sweep(30.0)
+    hosts.sweep(30.0)
     assert hosts.hear(0, *[ERROR] * 5, now=30.0).seconds == 60.0
-    hosts.ejections.sweep(90.0)
-    hosts.ejections.sweep(100.0)  # healthy once: 2 -> 1
+    hosts.sweep(90.0)
+    hosts.sweep(100.0)  # healthy once: 2 -> 1
     assert hosts.hear(0, *[ERROR] * 5, now=100.0).seconds == 60.0
-    hosts.ejections.sweep(160.0)
+    hosts.sweep(160.0)
     for now in (170.0, 180.0):
-        hosts.ejections.sweep(now)
+        hosts.sweep(now)
     assert hosts.hear(0, *[ERROR] * 5, now=180.0).seconds == 30.0
 
 
@@ -201,7 +204,7 @@ def test_other_reasons_stay():
     hosts = Hosts()
     hosts.hear(0, *[ERROR] * 5)
     hosts.hosts[0].down |= Down.CONTROL_PLANE
-    hosts.ejections.sweep(30.0)
+    hosts.sweep(30.0)
     assert hosts.hosts[0].down == Down.CONTROL_PLANE
 
 
@@ -222,7 +225,7 @@ def test_who_left_makes_room():
     assert hosts.ejections.ejected == 0
     assert hosts.hear(1, *[ERROR] * 5) is not None
     assert hosts.hear(0, *[ERROR] * 5) is None
-    assert hosts.ejections.sweep(1000.0) == [hosts.hosts[1]]
+    assert hosts.sweep(1000.0) == [hosts.hosts[1]]
 
 
 def test_a_shorter_interval_holds_at_once():
@@ -234,7 +237,7 @@ def test_a_shorter_interval_holds_at_once():
 def test_no_interval_at_all_is_no_division_by_nothing():
     hosts = Hosts(interval=0.0)
     hosts.hear(0, *[ERROR] * 5)
-    assert hosts.ejections.sweep(1e6) == [hosts.hosts[0]]
+    assert hosts.sweep(1e6) == [hosts.hosts[0]]
 
 
 @given(
@@ -250,9 +253,9 @@ def test_sweeps_that_were_missed_change_nothing(steps):
     now = 0.0
     for number, failures, wait in steps:
         now += wait
-        lazy.ejections.sweep(now)
+        lazy.sweep(now)
         while punctual.ejections.next_sweep <= now:
-            punctual.ejections.sweep(punctual.ejections.next_sweep)
+            punctual.sweep(punctual.ejections.next_sweep)
         assert lazy.out == punctual.out
         for hosts in (lazy, punctual):
             for _ in range(failures):

@@ -15,7 +15,7 @@ from meshlib.model.call import Outcome, OutcomeKind
 from meshlib.model.cluster import Cluster, Tls
 from meshlib.model.endpoint import Assignment, Drop, Health
 from meshlib.model.events import BreakerChanged, EndpointEjected, EndpointReturned
-from meshlib.model.policy import Balancer, Balancing, Breaker, Limits, Outlier, RetryBudget
+from meshlib.model.policy import Balancer, Balancing, Breaker, FailurePercentage, Limits, Outlier, RetryBudget
 from tests.support.live_kit import (
     CANCELLED,
     ERROR,
@@ -222,6 +222,62 @@ def test_an_ejected_endpoint_is_left_out_until_its_time_is_over():
     assert watched.events[1:] == [EndpointReturned("c", bad.name)]
 
 
+def judging(count=4, **fields):
+    """Each host is judged by itself, from 4 calls on."""
+    percentage = FailurePercentage(50.0, 1, 4, enforcing=100)
+    return ejecting(count, consecutive_5xx=0, success_rate=None, failure_percentage=percentage, **fields)
+
+
+def alternating(watched, *, now=0.0):
+    """Sixteen calls; every second call to the first endpoint fails."""
+    bad, calls = watched.live.endpoints[0], Counter()
+    for _ in range(16):
+        pick = watched.live.pick(CONTEXT, now)
+        calls[pick.endpoint] += 1
+        failed = pick.endpoint is bad and calls[bad] % 2
+        pick.report(ERROR if failed else OK, now)
+        pick.release(now)
+    return bad
+
+
+def test_the_first_call_after_an_interval_judges_it():
+    watched = Watched(judging())
+    bad = alternating(watched)
+    assert watched.events == []
+    assert all(call(watched, OK, 10.0) is not bad for _ in range(8))
+    assert watched.events == [EndpointEjected("c", bad.name, "failure percentage: 2 of 4", 30.0)]
+    assert watched.live.ejected == 1
+    assert bad in {call(watched, OK, 40.0) for _ in range(4)}
+    assert watched.events[1:] == [EndpointReturned("c", bad.name)]
+
+
+def test_status_judges_too():
+    watched = Watched(judging())
+    bad = alternating(watched)
+    healths = {item.address: item.health for item in watched.live.status(10.0).endpoints}
+    assert healths.pop(bad.name) == "ejected"
+    assert set(healths.values()) == {"healthy"}
+    assert len(watched.events) == 1
+
+
+def test_an_update_judges_by_the_settings_and_among_the_endpoints_of_before():
+    watched = Watched(judging(max_ejection_percent=25))
+    bad = alternating(watched)
+    config = replace(
+        watched.live.cluster, outlier=replace(watched.live.cluster.outlier, max_ejection_percent=0)
+    )
+    watched.live.update(changed(config, locality(bad.endpoint)), 11.0)
+    assert watched.events == [EndpointEjected("c", bad.name, "failure percentage: 2 of 4", 30.0)]
+    assert bad.ejected
+
+
+def test_an_update_tells_who_returned():
+    watched = Watched(ejecting())
+    bad = call(watched, ERROR)
+    watched.live.update(changed(watched.live.cluster, locality(bad.endpoint, endpoint(9))), 30.0)
+    assert watched.events[1:] == [EndpointReturned("c", bad.name)]
+
+
 def test_status_tells_and_sweeps():
     watched = Watched(ejecting())
     bad = call(watched, ERROR)
@@ -333,7 +389,7 @@ def test_the_endpoints_of_an_untouched_assignment_are_not_looked_at():
 def test_a_retired_cluster_refuses_and_its_calls_run_on():
     watched = Watched(flat(2))
     pick = watched.live.pick(CONTEXT, 0.0)
-    watched.live.retire(1.0)
+    watched.live.retire()
     assert pick.endpoint.gone
     assert refusal(watched.live.pick(CONTEXT, 1.0)).kind is RefusalKind.NO_ENDPOINT
     pick.release(2.0)

@@ -7,7 +7,7 @@ import pytest
 from meshlib.model.address import Address
 from meshlib.model.cluster import Discovery, DnsTarget, Tls
 from meshlib.model.endpoint import Drop, Health, Locality
-from meshlib.model.policy import Balancer, Limits, Outlier, RetryBudget
+from meshlib.model.policy import Balancer, FailurePercentage, Limits, Outlier, RetryBudget, SuccessRate
 from meshlib.testing import build
 from meshlib.xds import decode
 from tests.support.xds_kit import raw
@@ -244,29 +244,54 @@ class TestPolicies:
         assert (found.consecutive_5xx, found.interval, found.max_ejection) == (3, 1.0, 400.0)
         assert (found.max_ejection_percent, found.enforcing_gateway) == (50.0, 100)
 
-    def test_od_kinds_that_are_not_there_are_told_only_where_enforced(self):
-        off = {
-            "enforcing_success_rate": 0,
+    def test_od_02_an_empty_message_is_success_rate(self):
+        found = good(made(outlier_detection={})).outlier
+        assert found.success_rate == SuccessRate(5, 100, 1.9, 100, 100)
+        assert found.failure_percentage is None
+
+    def test_od_01_success_rate_and_failure_percentage(self):
+        asked = {
             "success_rate_minimum_hosts": 3,
-            "failure_percentage_threshold": 5,
+            "success_rate_request_volume": 7,
+            "success_rate_stdev_factor": 2500,
+            "enforcing_success_rate": 90,
+            "enforcing_local_origin_success_rate": 80,
+            "failure_percentage_threshold": 60,
+            "failure_percentage_minimum_hosts": 0,
+            "failure_percentage_request_volume": 9,
+            "enforcing_failure_percentage": 70,
+            "enforcing_failure_percentage_local_origin": 50,
         }
-        assert ignored(made(outlier_detection=off)) == {}
-        on = {
-            "enforcing_success_rate": 100,
-            "enforcing_failure_percentage": 10,
-            "failure_percentage_threshold": 5,
+        resource = made(outlier_detection=asked)
+        assert good(resource).outlier == Outlier(
+            success_rate=SuccessRate(3, 7, 2.5, 90, 80),
+            failure_percentage=FailurePercentage(60.0, 0, 9, 70, 50),
+        )
+        assert ignored(resource) == {}
+        assert good(made(outlier_detection={"enforcing_failure_percentage": 1})).outlier == Outlier(
+            failure_percentage=FailurePercentage(85.0, 5, 50, 1, 0)
+        )
+
+    @pytest.mark.parametrize("split", [False, True])
+    def test_od_what_ejects_nobody_is_not_there(self, split):
+        asked = {
+            "split_external_local_origin_errors": split,
+            "enforcing_success_rate": 0,
+            "enforcing_failure_percentage_local_origin": 10,
         }
-        assert list(ignored(made(outlier_detection=on))) == [
-            "outlier_detection.enforcing_success_rate",
-            "outlier_detection.failure_percentage_threshold",
-            "outlier_detection.enforcing_failure_percentage",
-        ]
+        found = good(made(outlier_detection=asked)).outlier
+        assert (found.success_rate is not None, found.failure_percentage is not None) == (split, split)
 
     @pytest.mark.parametrize(
         ("field", "value"),
         [
             ("max_ejection_percent", 101),
             ("enforcing_consecutive_5xx", 101),
+            ("enforcing_success_rate", 101),
+            ("enforcing_local_origin_success_rate", 101),
+            ("failure_percentage_threshold", 101),
+            ("enforcing_failure_percentage", 101),
+            ("enforcing_failure_percentage_local_origin", 4294967295),
             ("base_ejection_time", "0s"),
             ("max_ejection_time", "1s"),
         ],

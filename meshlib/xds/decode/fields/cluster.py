@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from meshlib.xds.decode.fields.rules import rules
 
 __all__ = ["CLUSTER"]
@@ -16,18 +14,6 @@ _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _ROUND = "hashing balancers are not there yet: the cluster is balanced round robin"
 _SLOW = "slow start is not there yet"
 _UNDONE = "what cannot be done yet closes the endpoints behind it: they are never called in plain text"
-
-
-def _success_rate(message: Any) -> bool:
-    """Success-rate ejection is asked for in words: enforced with more than 0 %."""
-    return not message.HasField("enforcing_success_rate") or message.enforcing_success_rate.value > 0
-
-
-def _failure_percentage(message: Any) -> bool:
-    """Failure-percentage ejection is off unless enforced (checklist OD-02)."""
-    return bool(
-        message.enforcing_failure_percentage.value or message.enforcing_failure_percentage_local_origin.value
-    )
 
 
 CLUSTER = {
@@ -113,27 +99,15 @@ CLUSTER = {
         honoured="consecutive_5xx interval base_ejection_time max_ejection_percent enforcing_consecutive_5xx"
         " consecutive_gateway_failure enforcing_consecutive_gateway_failure split_external_local_origin_errors"
         " consecutive_local_origin_failure enforcing_consecutive_local_origin_failure max_ejection_time"
-        " max_ejection_time_jitter always_eject_one_host",
-        reported="enforcing_success_rate success_rate_minimum_hosts success_rate_request_volume"
-        " success_rate_stdev_factor enforcing_local_origin_success_rate failure_percentage_threshold"
-        " enforcing_failure_percentage enforcing_failure_percentage_local_origin failure_percentage_minimum_hosts"
-        " failure_percentage_request_volume monitors",
+        " max_ejection_time_jitter always_eject_one_host enforcing_success_rate success_rate_minimum_hosts"
+        " success_rate_request_volume success_rate_stdev_factor enforcing_local_origin_success_rate"
+        " failure_percentage_threshold enforcing_failure_percentage enforcing_failure_percentage_local_origin"
+        " failure_percentage_minimum_hosts failure_percentage_request_volume",
+        reported="monitors",
         void="successful_active_health_check_uneject_host",
-        when={
-            "enforcing_success_rate": lambda message: message.enforcing_success_rate.value > 0,
-            "enforcing_local_origin_success_rate": lambda m: m.enforcing_local_origin_success_rate.value > 0,
-            "enforcing_failure_percentage": lambda message: message.enforcing_failure_percentage.value > 0,
-            "enforcing_failure_percentage_local_origin": _failure_percentage,
-            "success_rate_minimum_hosts": _success_rate,
-            "success_rate_request_volume": _success_rate,
-            "success_rate_stdev_factor": _success_rate,
-            "failure_percentage_threshold": _failure_percentage,
-            "failure_percentage_minimum_hosts": _failure_percentage,
-            "failure_percentage_request_volume": _failure_percentage,
-        },
         notes={
-            "enforcing_success_rate": "ejection by success rate is not there yet; 0 is not reported",
-            "enforcing_failure_percentage": "ejection by failure percentage is not there yet; 0 is not reported",
+            "enforcing_local_origin_success_rate": "with split_external_local_origin_errors, as for Envoy",
+            "enforcing_failure_percentage_local_origin": "with split_external_local_origin_errors, as for Envoy",
         },
     ),
     "envoy.extensions.clusters.aggregate.v3.ClusterConfig": rules(rejected="clusters"),
