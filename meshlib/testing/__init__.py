@@ -1,13 +1,15 @@
 """The test kit: everything that a test of mesh-aware code needs, on loopback and without waiting in earnest.
 
-    ControlPlane      a real gRPC server of the aggregated discovery service, scriptable
-    Upstream          a real HTTP server in threads of this process, which says who it is and fails on order
-    UpstreamProcess   the same as a process of its own, to be killed
-    VirtualClock      time that moves when the test says so
-    build             listeners, routes, clusters and endpoints in a line each
+    ControlPlane         a real gRPC server of the aggregated discovery service, scriptable
+    Upstream             a real HTTP server in threads of this process, which says who it is and fails on order
+    UpstreamProcess      the same as a process of its own, to be killed
+    GrpcUpstream         a real gRPC server in this process, which says who it is and fails on order
+    GrpcUpstreamProcess  the same as a process of its own, to be killed
+    VirtualClock         time that moves when the test says so
+    build                listeners, routes, clusters and endpoints in a line each
 
-With pytest, the fixtures `meshlib_control_plane`, `meshlib_upstream`, `meshlib_clock`, `meshlib_mesh` and `meshlib_environment` are
-there as soon as meshlib is installed.
+With pytest, the fixtures `meshlib_control_plane`, `meshlib_upstream`, `meshlib_grpc_upstream`, `meshlib_clock`, `meshlib_mesh`
+and `meshlib_environment` are there as soon as meshlib is installed.
 Importing this package is cheap: each name loads its module, and that its libraries, when it is first used.
 """
 
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from meshlib.testing import build
     from meshlib.testing.clock import Timer, VirtualClock
     from meshlib.testing.control_plane import ControlPlane, Raw
+    from meshlib.testing.grpc_orders import GrpcOrder
+    from meshlib.testing.grpc_upstream import GrpcReceived, GrpcUpstream
+    from meshlib.testing.grpc_upstream_process import GrpcUpstreamProcess
     from meshlib.testing.journal import Request
     from meshlib.testing.orders import Order
     from meshlib.testing.upstream import Received, Upstream
@@ -27,6 +32,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ControlPlane",
+    "GrpcOrder",
+    "GrpcReceived",
+    "GrpcUpstream",
+    "GrpcUpstreamProcess",
     "Order",
     "Raw",
     "Received",
@@ -40,6 +49,10 @@ __all__ = [
 
 _HOMES = {
     "ControlPlane": "control_plane",
+    "GrpcOrder": "grpc_orders",
+    "GrpcReceived": "grpc_upstream",
+    "GrpcUpstream": "grpc_upstream",
+    "GrpcUpstreamProcess": "grpc_upstream_process",
     "Order": "orders",
     "Raw": "control_plane",
     "Received": "upstream",

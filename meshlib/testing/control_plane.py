@@ -9,18 +9,16 @@ with ControlPlane(build.listener("web", routes), build.cluster("a", [address])) 
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import grpc
 
 from meshlib.testing.ads_state import State
 from meshlib.testing.ads_stream import Faults, Stream
+from meshlib.testing.grpc_server import GrpcServer
 from meshlib.testing.journal import Journal, Request
-from meshlib.testing.ports import refuse_taken, reserve
 from meshlib.xds import schema
 
 __all__ = ["ControlPlane", "Raw", "Resource"]
@@ -44,7 +42,7 @@ Resource: TypeAlias = "Mapping[str, Any] | schema.WireMessage | Raw"
 _STREAMS = 256
 
 
-class ControlPlane:
+class ControlPlane(GrpcServer):
     """Serves resources over ADS, state-of-the-world and delta, on 127.0.0.1.
 
     `resources` are there from the start. `port` 0 takes a free one and keeps it over restarts. `credentials` make it
@@ -67,79 +65,15 @@ class ControlPlane:
         wrap: bool = False,
         identifier: str = "meshlib.testing",
     ) -> None:
-        self.port = port
+        super().__init__("the control plane", port=port, credentials=credentials, workers=_STREAMS)
         self.identifier = identifier
-        self._credentials = credentials
         self._state = State()
         self._faults = Faults(partial=partial, resend=resend, wrap=wrap)
         self._journal = Journal()
         self._lock = self._journal.changed  # guards the state, the faults, the streams and what each has sent
         self._streams: dict[int, Stream] = {}
         self._opened = 0
-        self._reserved: socket.socket | None = None
-        self._server: tuple[grpc.Server, ThreadPoolExecutor] | None = None
         self._state.replace(map(_packed, resources), None)
-
-    # ------------------------------------------------------------------------------------------- life
-
-    @property
-    def address(self) -> str:
-        """`127.0.0.1:port`. Raises RuntimeError before the first start, where the port is not known yet."""
-        if not self.port:
-            raise RuntimeError("the control plane has no port before its first start")
-        return f"127.0.0.1:{self.port}"
-
-    @property
-    def running(self) -> bool:
-        """Whether it serves."""
-        return self._server is not None
-
-    def start(self) -> Self:
-        """Starts to serve; nothing happens if it does. Raises OSError if its port cannot be had."""
-        if self._server is not None:
-            return self
-        pool = ThreadPoolExecutor(_STREAMS, thread_name_prefix="ads")
-        try:
-            server = self._bound(pool)
-        except BaseException:
-            pool.shutdown(wait=False)
-            raise
-        server.start()
-        self._server = (server, pool)
-        self._reserve(None)
-        return self
-
-    def stop(self) -> None:
-        """Closes the port and breaks every stream; resources are kept."""
-        self._stop()
-        self._reserve(None)
-
-    def kill(self) -> None:
-        """As `stop`, but the port stays reserved for the next `start`, until `stop`: for an outage."""
-        if self._server is not None:
-            self._reserve(reserve(self.port))
-        self._stop()
-
-    def _stop(self) -> None:
-        if self._server is None:
-            return
-        (server, pool), self._server = self._server, None
-        server.stop(None).wait()
-        pool.shutdown(wait=True)
-        with self._lock:
-            self._streams.clear()
-            self._lock.notify_all()
-
-    def restart(self) -> None:
-        """Kills it and starts it at the same port, with the same resources and versions."""
-        self.kill()
-        self.start()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(self, *exc: object) -> None:
-        self.stop()
 
     def bootstrap(self, node: str = "test", **fields: Any) -> dict[str, Any]:
         """A gRPC bootstrap that points here, as the JSON of `GRPC_XDS_BOOTSTRAP` (gRFC A27); plain text."""
@@ -322,32 +256,16 @@ class ControlPlane:
 
     # ---------------------------------------------------------------------------------------- the server
 
-    def _bound(self, pool: ThreadPoolExecutor) -> grpc.Server:
-        options = (
-            ("grpc.so_reuseport", 1),  # beside the socket that keeps the port reserved
-            ("grpc.max_receive_message_length", -1),
-            ("grpc.max_send_message_length", -1),
-        )
-        refuse_taken(self.port)
-        server = grpc.server(pool, options=options)
+    _thread_name = "ads"
+
+    def _install(self, server: grpc.Server) -> None:
         server.add_generic_rpc_handlers((_Handler(self._serve),))
-        try:
-            self.port = self._listen(server)
-        except RuntimeError as error:
-            raise OSError(f"127.0.0.1:{self.port} cannot be bound: {error}") from error
-        return server
 
-    def _reserve(self, reserved: socket.socket | None) -> None:
-        """Keeps this socket in place of the one kept before."""
-        before, self._reserved = self._reserved, reserved
-        if before is not None:
-            before.close()
-
-    def _listen(self, server: grpc.Server) -> int:
-        where = f"127.0.0.1:{self.port}"
-        if self._credentials is None:
-            return int(server.add_insecure_port(where))
-        return int(server.add_secure_port(where, self._credentials))
+    def _end(self, grace: float | None) -> None:
+        super()._end(grace)
+        with self._lock:
+            self._streams.clear()
+            self._lock.notify_all()
 
     def _serve(
         self, protocol: str, incoming: Iterator[bytes], context: grpc.ServicerContext

@@ -2,6 +2,7 @@
 
 `meshlib_control_plane`: a started `ControlPlane`, stopped after the test.
 `meshlib_upstream`: a function that starts an `Upstream`, such as `meshlib_upstream("v1")`; all are stopped after the test.
+`meshlib_grpc_upstream`: the same for a `GrpcUpstream`.
 `meshlib_clock`: a new `VirtualClock`.
 `meshlib_mesh`: a function that makes a hermetic `Mesh`, such as `meshlib_mesh({"services": …})`; all are closed after the test.
 `meshlib_environment`: no variable of the shell that configures a mesh is there during the test.
@@ -9,6 +10,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
@@ -19,14 +21,17 @@ if TYPE_CHECKING:
     from meshlib.mesh import Mesh
     from meshlib.testing.clock import VirtualClock
     from meshlib.testing.control_plane import ControlPlane
+    from meshlib.testing.grpc_upstream import GrpcUpstream
     from meshlib.testing.upstream import Upstream
 
 __all__ = [
+    "GrpcUpstreamFactory",
     "MeshFactory",
     "UpstreamFactory",
     "meshlib_clock",
     "meshlib_control_plane",
     "meshlib_environment",
+    "meshlib_grpc_upstream",
     "meshlib_mesh",
     "meshlib_upstream",
 ]
@@ -39,6 +44,12 @@ class UpstreamFactory(Protocol):
     """Starts a server that says that it is `name`; further arguments are those of `Upstream`."""
 
     def __call__(self, name: str = "upstream", **options: Any) -> Upstream: ...
+
+
+class GrpcUpstreamFactory(Protocol):
+    """Starts a gRPC server that says that it is `name`; further arguments are those of `GrpcUpstream`."""
+
+    def __call__(self, name: str = "upstream", **options: Any) -> GrpcUpstream: ...
 
 
 class MeshFactory(Protocol):
@@ -61,17 +72,32 @@ def meshlib_upstream() -> Iterator[UpstreamFactory]:
     """A function that starts HTTP servers on 127.0.0.1."""
     from meshlib.testing.upstream import Upstream
 
-    started: list[Upstream] = []
+    with _started(Upstream) as start:
+        yield start
 
-    def start(name: str = "upstream", **options: Any) -> Upstream:
-        server = Upstream(name, **options)
-        started.append(server)
+
+@pytest.fixture
+def meshlib_grpc_upstream() -> Iterator[GrpcUpstreamFactory]:
+    """A function that starts gRPC servers on 127.0.0.1."""
+    from meshlib.testing.grpc_upstream import GrpcUpstream
+
+    with _started(GrpcUpstream) as start:
+        yield start
+
+
+@contextmanager
+def _started(kind: Any) -> Iterator[Any]:
+    servers: list[Any] = []
+
+    def start(name: str = "upstream", **options: Any) -> Any:
+        server = kind(name, **options)
+        servers.append(server)
         return server.start()
 
     try:
         yield start
     finally:
-        for server in reversed(started):
+        for server in reversed(servers):
             server.stop()
 
 

@@ -19,20 +19,18 @@ import socket
 import ssl
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Self, TypeVar, cast
+from dataclasses import dataclass
+from typing import Any, Self, cast
 
 from meshlib.testing.http_answer import Answer, response_head
 from meshlib.testing.http_connection import BadRequest, Connection, Gone, RequestHead
+from meshlib.testing.ordered import Ordered
 from meshlib.testing.orders import ORDER_HEADER, Order
 from meshlib.testing.ports import bind, refuse_taken, reserve
 
 __all__ = ["CONTROL_PATH", "Received", "Upstream", "main"]
-
-T = TypeVar("T")
 
 # Where an upstream takes orders over HTTP and tells its counts: for one that is a process of its own.
 CONTROL_PATH = "/__upstream__"
@@ -60,14 +58,7 @@ class Received:
         return next((value for key, value in self.headers if key.lower() == name.lower()), None)
 
 
-@dataclass(slots=True)
-class _Rule:
-    order: Order
-    times: int | None
-    where: Callable[[RequestHead], bool] | None
-
-
-class Upstream:
+class Upstream(Ordered[Order, RequestHead]):
     """A server that answers each request with who it is and what it got, until it is told otherwise.
 
     The answer is JSON: `name`, `method`, `path`, `headers` (pairs, in order, as received), `body_length`,
@@ -77,17 +68,14 @@ class Upstream:
     """
 
     def __init__(self, name: str = "upstream", *, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
-        self.name = name
+        super().__init__(name, Order())
         self.port = port
         self._tls = tls
-        self._changed = threading.Condition(threading.RLock())  # guards all of the following
+        # The condition of Ordered guards all of the following.
         self._connections: dict[Connection, threading.Thread] = {}
         self._connections_total = 0
         self._requests: deque[Received] = deque(maxlen=_KEPT_REQUESTS)
         self._requests_total = 0
-        self._rules: list[_Rule] = []
-        self._releases = 0
-        self._held_now = 0
         self._reserved: socket.socket | None = None
         self._listening: tuple[socket.socket, socket.socket, threading.Thread] | None = None
         if tls is not None and tls.sni_callback is None:
@@ -155,40 +143,9 @@ class Upstream:
 
     # ----------------------------------------------------------------------------------------- orders
 
-    def order(
-        self,
-        order: Order | None = None,
-        *,
-        times: int | None = None,
-        where: Callable[[RequestHead], bool] | None = None,
-        **parts: Any,
-    ) -> None:
-        """From now on does as `order` says (or `parts`: the fields of an Order).
-
-        `times`: only for so many requests. `where`: only for those whose head it is true for. The newest order that
-        applies to a request is the one that holds.
-        """
-        made = replace(order or Order(), **parts)
-        with self._changed:
-            self._rules.insert(0, _Rule(made, times, where))
-
-    def behave(self) -> None:
-        """Forgets all orders and releases what is held."""
-        with self._changed:
-            self._rules.clear()
-        self.release()
-
     def fail(self, status: int = 503, *, times: int | None = None) -> None:
         """Answers with this status."""
         self.order(status=status, times=times)
-
-    def hang(self, *, times: int | None = None) -> None:
-        """Takes requests and answers nothing until `release` or `behave`."""
-        self.order(hold="head", times=times)
-
-    def delay(self, seconds: float, *, times: int | None = None) -> None:
-        """Answers that much later."""
-        self.order(delay=seconds, times=times)
 
     def reset(self, *, times: int | None = None) -> None:
         """Resets the connection when a request has arrived, before the head of a response."""
@@ -201,7 +158,7 @@ class Upstream:
     def release(self) -> None:
         """Lets go on all that is held now."""
         with self._changed:
-            self._releases += 1
+            super().release()
             connections = list(self._connections)
         for connection in connections:
             connection.wake()
@@ -229,11 +186,6 @@ class Upstream:
         """How many connections were ever accepted."""
         return self._connections_total
 
-    @property
-    def held(self) -> int:
-        """How many requests are held now: what `release` would let go."""
-        return self._held_now
-
     def counts(self) -> dict[str, int]:
         """The counts, under the names of their properties."""
         with self._changed:
@@ -243,24 +195,6 @@ class Upstream:
                 "requests_total": self.requests_total,
                 "held": self.held,
             }
-
-    def wait_for(
-        self, predicate: Callable[[], T], *, timeout: float = 5.0, what: str = "what is awaited"
-    ) -> T:
-        """Waits until `predicate()` is true, and gives what it returned. Seconds are real ones.
-
-        It is asked again whenever a request arrives or is held, and when a connection comes or goes. Raises TimeoutError.
-        """
-        deadline = time.monotonic() + timeout
-        with self._changed:
-            while not (value := predicate()):
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise TimeoutError(
-                        f"{self.name}: {what} did not come within {timeout} s; {self.counts()}"
-                    )
-                self._changed.wait(left)
-            return value
 
     # -------------------------------------------------------------------------------------- the server
 
@@ -375,13 +309,7 @@ class Upstream:
                 return Order.from_dict(json.loads(brought))
             except ValueError as error:
                 raise BadRequest(f"{ORDER_HEADER}: {error}") from error
-        with self._changed:
-            for rule in self._rules:
-                if rule.times != 0 and (rule.where is None or rule.where(head)):
-                    if rule.times is not None:
-                        rule.times -= 1
-                    return rule.order
-        return Order()
+        return self._standing(head)
 
     def _read(self, connection: Connection, head: RequestHead) -> tuple[bytes, int, bool]:
         """The body's first part, its length, and whether it came whole."""

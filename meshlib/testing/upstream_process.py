@@ -1,4 +1,4 @@
-"""An `Upstream` as a process of its own: for tests that kill it in earnest."""
+"""An upstream as a process of its own: for tests that kill it in earnest."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,16 +17,15 @@ from meshlib.testing.orders import Order
 from meshlib.testing.ports import reserve
 from meshlib.testing.upstream import CONTROL_PATH
 
-__all__ = ["UpstreamProcess"]
+__all__ = ["ServerProcess", "UpstreamProcess"]
 
-_END = 5.0  # seconds for a process to end in order
+END = 5.0  # seconds for a process to end in order
 
 
-class UpstreamProcess:
-    """Runs `python -m meshlib.testing.upstream`; the process ends with this one, however this one ends.
+class ServerProcess(ABC):
+    """Runs `python -m MODULE`; the process ends with this one, however this one ends. Not for use from several threads."""
 
-    It is told what to do over HTTP, at a path of its own that counts in no number. Not for use from several threads.
-    """
+    MODULE: str
 
     def __init__(self, name: str = "upstream", *, port: int = 0) -> None:
         self.name = name
@@ -37,11 +37,6 @@ class UpstreamProcess:
     def address(self) -> str:
         """`127.0.0.1:port`."""
         return f"127.0.0.1:{self.port}"
-
-    @property
-    def url(self) -> str:
-        """`http://127.0.0.1:port`."""
-        return f"http://{self.address}"
 
     @property
     def pid(self) -> int | None:
@@ -56,7 +51,7 @@ class UpstreamProcess:
         path = os.pathsep.join(part for part in (root, os.environ.get("PYTHONPATH")) if part)
         command = [
             "-m",
-            "meshlib.testing.upstream",
+            self.MODULE,
             "--name",
             self.name,
             "--port",
@@ -88,7 +83,7 @@ class UpstreamProcess:
             with contextlib.suppress(OSError):  # it has ended already
                 self._process.stdin.close()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(_END)
+                self._process.wait(END)
             self.kill()
         if self._reserved is not None:
             self._reserved.close()
@@ -111,22 +106,17 @@ class UpstreamProcess:
         self.kill()
         self.start()
 
-    def order(self, order: Order | None = None, *, times: int | None = None, **parts: Any) -> None:
-        """As `Upstream.order`."""
-        made = (order or Order()).to_dict() | Order.from_dict(parts).to_dict()
-        self._ask("PUT", made if times is None else made | {"times": times})
-
+    @abstractmethod
     def behave(self) -> None:
         """Forgets all orders and releases what is held."""
-        self._ask("DELETE")
 
+    @abstractmethod
     def release(self) -> None:
         """Lets go on all that is held now."""
-        self._ask("POST")
 
+    @abstractmethod
     def counts(self) -> dict[str, int]:
-        """As `Upstream.counts`; the connection that asks is among them."""
-        return self._ask("GET")
+        """The counts of the server."""
 
     def __enter__(self) -> Self:
         return self.start()
@@ -134,8 +124,34 @@ class UpstreamProcess:
     def __exit__(self, *exc: object) -> None:
         self.stop()
 
+
+class UpstreamProcess(ServerProcess):
+    """An `Upstream`. It is told what to do over HTTP, at a path of its own that counts in no number."""
+
+    MODULE = "meshlib.testing.upstream"
+
+    @property
+    def url(self) -> str:
+        """`http://127.0.0.1:port`."""
+        return f"http://{self.address}"
+
+    def order(self, order: Order | None = None, *, times: int | None = None, **parts: Any) -> None:
+        """As `Upstream.order`."""
+        made = (order or Order()).to_dict() | Order.from_dict(parts).to_dict()
+        self._ask("PUT", made if times is None else made | {"times": times})
+
+    def behave(self) -> None:
+        self._ask("DELETE")
+
+    def release(self) -> None:
+        self._ask("POST")
+
+    def counts(self) -> dict[str, int]:
+        """As `Upstream.counts`; the connection that asks is among them."""
+        return self._ask("GET")
+
     def _ask(self, method: str, value: dict[str, Any] | None = None) -> dict[str, int]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=_END)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=END)
         try:
             connection.request(method, CONTROL_PATH, None if value is None else json.dumps(value))
             response = connection.getresponse()

@@ -658,8 +658,11 @@ def pytester_like(tmp_path):
 
 
 class TestPlugin:
-    def test_the_fixtures(self, meshlib_control_plane, meshlib_upstream, meshlib_clock, meshlib_mesh):
+    def test_the_fixtures(
+        self, meshlib_control_plane, meshlib_upstream, meshlib_grpc_upstream, meshlib_clock, meshlib_mesh
+    ):
         assert meshlib_control_plane.running
+        assert meshlib_grpc_upstream("g").running
         one = meshlib_upstream("a")
         assert answer(one)["name"] == "a"
         assert isinstance(meshlib_clock, VirtualClock)

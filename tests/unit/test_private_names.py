@@ -35,6 +35,7 @@ NAMES = {
     "aiohttp.payload": "_value",
     "aiohttp.streams": "_eof_callbacks _exception _protocol",
     "email.message": "_headers",
+    "grpc._server": "_rpc_event",
     "http.client": "_MAXHEADERS",
     "httpcore._async.connection_pool": _POOL,
     "httpcore._sync.connection_pool": _POOL,
