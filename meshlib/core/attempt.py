@@ -6,7 +6,7 @@ permit; both are given back once, by whoever ends it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from meshlib.core.trace import ending
 from meshlib.model.call import OK, Attempt, OutcomeKind
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from meshlib.core.upstream import Pick, RetryPermit, Upstream
     from meshlib.model.call import Head, Outcome
 
-__all__ = ["BLAMELESS", "Send", "record"]
+__all__ = ["BLAMELESS", "Record", "Send", "record"]
 
 _OK, _STATUS = OutcomeKind.OK.value, OutcomeKind.STATUS.value
 
@@ -78,19 +78,34 @@ class Send:
             permit.release()
 
 
-def record(
-    attempts: list[Attempt], endings: list[str], attempt: Send, outcome: Outcome, *, retried: bool
-) -> None:
-    """Put an attempt that is over, and why it failed, into its place in both lists: by its number."""
-    if outcome.kind is not OK:
-        kind = outcome.kind.word
-    else:
-        status = outcome.status or 0
-        kind = _STATUS if retried or status >= 500 or (outcome.grpc and status) else _OK
-    done = Attempt(attempt.number, attempt.endpoint.name, kind, outcome.status, outcome.sent, outcome.seconds)
+class Record(NamedTuple):
+    """An attempt that is over. ``retried``: another was made of it."""
+
+    attempt: Send
+    outcome: Outcome
+    retried: bool
+
+    def told(self) -> Attempt:
+        """As the caller is told of it."""
+        attempt, outcome, retried = self
+        if outcome.kind is not OK:
+            kind = outcome.kind.word
+        else:
+            status = outcome.status or 0
+            kind = _STATUS if retried or status >= 500 or (outcome.grpc and status) else _OK
+        return Attempt(
+            attempt.number, attempt.endpoint.name, kind, outcome.status, outcome.sent, outcome.seconds
+        )
+
+    def why(self) -> str:
+        """Why it failed, in words; ``""`` where there was an answer."""
+        return "" if self.outcome.status is not None else ending(self.outcome)
+
+
+def record(records: list[Record], attempt: Send, outcome: Outcome, *, retried: bool) -> None:
+    """Put an attempt that is over into its place: by its number."""
     # One that began later may be over earlier.
-    place = len(attempts)
-    while place and attempts[place - 1].number > attempt.number:
+    place = len(records)
+    while place and records[place - 1].attempt.number > attempt.number:
         place -= 1
-    attempts.insert(place, done)
-    endings.insert(place, "" if outcome.status is not None else ending(outcome))
+    records.insert(place, Record(attempt, outcome, retried))

@@ -35,7 +35,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from meshlib.core.attempt import BLAMELESS, record
+from meshlib.core.attempt import BLAMELESS, Record, record
 from meshlib.core.effects import Call, Effect, Env, Finish, Pass, Reply, Send, Sleep, Wait
 from meshlib.core.endpoint import LiveEndpoint
 from meshlib.core.failures import FAILURES, REFUSALS, after_retries
@@ -46,7 +46,7 @@ from meshlib.core.stages import retry_policy, route, route_timeout
 from meshlib.core.trace import broken, failed, render
 from meshlib.core.upstream import PickContext, Refusal, RefusalKind, RetryPermit, Upstream
 from meshlib.errors import DeadlineExceeded, NoHealthyEndpoint
-from meshlib.model.call import OK, Attempt, CallInfo, Head, Outcome, OutcomeKind, Response
+from meshlib.model.call import OK, CallInfo, Head, Outcome, OutcomeKind, Response
 from meshlib.model.cluster import Discovery
 from meshlib.model.events import CallEnded, RetryScheduled
 from meshlib.model.policy import RetryBudget, RetryPolicy
@@ -78,7 +78,6 @@ class Plan:
         "_attempts",
         "_call",
         "_deadline",
-        "_endings",
         "_env",
         "_flight",
         "_last",
@@ -104,8 +103,7 @@ class Plan:
     def __init__(self, call: Call, env: Env) -> None:
         self._call = call
         self._env = env
-        self._attempts: list[Attempt] = []  # that are over, by their numbers' order
-        self._endings: list[str] = []  # of each of these, why it failed
+        self._attempts: list[Record] = []  # that are over, by their numbers' order
         self._flight: dict[int, Send] = {}  # by number: of which nothing was heard yet
         self._answered: Send | None = None  # whose response the caller reads
         self._tried: tuple[LiveEndpoint, ...] = call.tried
@@ -164,7 +162,7 @@ class Plan:
         decision = None
         if retries is not None and not late and not blameless:
             decision = retries.after(outcome, now, attempt.began)
-        record(self._attempts, self._endings, attempt, outcome, retried=decision is not None)
+        record(self._attempts, attempt, outcome, retried=decision is not None)
         attempt.end_retry()
         if outcome.kind is not OK and not late:
             instead = self._instead(attempt, outcome, now)
@@ -194,7 +192,7 @@ class Plan:
         for number in tuple(self._flight):
             attempt = self._landed(number)
             attempt.pick.report(outcome, now)
-            record(self._attempts, self._endings, attempt, outcome, retried=False)
+            record(self._attempts, attempt, outcome, retried=False)
             attempt.release(now)
         self.close(now)
 
@@ -207,7 +205,7 @@ class Plan:
         except IndexError:  # another thread closes it
             return
         if failure is not None and self._attempts:
-            self._words.append(broken(failure, self._attempts[-1].endpoint))
+            self._words.append(broken(failure, self._attempts[-1].attempt.endpoint.name))
         if self._answered is not None:
             self._answered.release(now, failure)
         for attempt in self._flight.values():
@@ -221,6 +219,10 @@ class Plan:
 
     def _own_answer(self, response: Response, words: str) -> Effect:  # noqa: ARG002 - for a protocol without responses
         return Reply(response)
+
+    def _made_head(self, match: Match) -> Head:
+        """The head as the route sends it, before an endpoint is chosen."""
+        return match.compiled.request_head(self._weight, self._call.head, cluster=self.cluster)
 
     def _route_limit(self, action: Forward) -> tuple[float | None, str]:
         return route_timeout(self._call.resolution, action), "the route's timeout"
@@ -257,7 +259,7 @@ class Plan:
                 None, NoHealthyEndpoint, message, self._told(Response(action.not_found_status), "NC")
             )
         self._upstream = upstream
-        self._template = match.compiled.request_head(self._weight, call.head, cluster=self.cluster)
+        self._template = self._made_head(match)
         if upstream.cluster.discovery is Discovery.ORIGINAL_DST:
             return Pass(match.compiled.sent(self._template), self._deadline)
         policy = self._retry_policy(match, action)
@@ -362,7 +364,7 @@ class Plan:
             after_retries(response) if len(attempts) > 1 else response,
             self._call.resolution.replies,
             cluster=self.cluster if reached else "",
-            endpoint=attempts[-1].endpoint if attempts else "",
+            endpoint=attempts[-1].attempt.endpoint.name if attempts else "",
             flags=flags,
             attempts=max(len(attempts), int(reached)),
         )
@@ -413,12 +415,12 @@ class Plan:
             self._status = outcome.status or 0
             return Finish(outcome)
         failure, response, flags = FAILURES[outcome.kind]
-        message = f"{self.cluster}: {failed(self._endings[-1], self._attempts[-1])}"
+        message = f"{self.cluster}: {failed(self._attempts[-1].why(), self._attempts[-1].told())}"
         return Finish(outcome, failure, message, self._told(response, flags))
 
     def _out_of_time(self, outcome: Outcome | None) -> Effect:
         _, response, flags = FAILURES[OutcomeKind.TIMEOUT]
-        where = f" ({self._attempts[-1].endpoint})" if self._attempts else ""
+        where = f" ({self._attempts[-1].attempt.endpoint.name})" if self._attempts else ""
         message = f"{self._limit_words()} is over{where}"
         self._words.append(message)
         self.spent = self._policy is not None
@@ -445,7 +447,7 @@ class Plan:
         if self._policy is not None or call.retry is False:
             return True
         once = call.idempotent is False or not call.replayable
-        return once and any(attempt.sent for attempt in self._attempts)
+        return once and any(record.outcome.sent for record in self._attempts)
 
     @property
     def route(self) -> str:
@@ -468,7 +470,7 @@ class Plan:
     def info(self, now: float) -> CallInfo:
         """What has been done so far."""
         listener = self._call.resolution.listener
-        attempts = tuple(self._attempts)
+        attempts = tuple([record.told() for record in self._attempts])
         endpoint = attempts[-1].endpoint if attempts else ""
         return CallInfo(
             via="mesh",
@@ -487,7 +489,7 @@ class Plan:
                 self.cluster,
                 self._weight,
                 attempts,
-                self._endings,
+                [record.why() for record in self._attempts],
                 self._words,
             ),
         )

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from meshlib.core.attempt import Record
 from meshlib.core.effects import Finish, Wait
 from meshlib.core.plan import Plan
 from meshlib.core.retry_grpc import GrpcRetries, grpc_codes
@@ -52,8 +53,19 @@ class GrpcPlan(Plan):
         self._from_file = listener is not None and listener.from_file
         return super().start(now)
 
+    def close(self, now: float, failure: Outcome | None = None) -> None:
+        if failure is not None and self._attempts and self._open:
+            # The status of a stream comes at its end.
+            last = self._attempts[-1].attempt
+            failure.seconds = now - last.began
+            self._attempts[-1] = Record(last, failure, retried=False)
+        super().close(now, failure)
+
     def _own_answer(self, response: Response, words: str) -> Effect:  # noqa: ARG002 - gRPC has no such responses
         return Finish(None, NoHealthyEndpoint, f"{self._call.head.authority}: {words}")
+
+    def _made_head(self, match: Match) -> Head:  # noqa: ARG002 - a route edits nothing
+        return self._call.head
 
     def _route_limit(self, action: Forward) -> tuple[float | None, str]:
         words = "the route's timeout" if self._from_file else "the route's max_stream_duration"

@@ -25,11 +25,10 @@ class OpenCall:
     """Held by the response; one of :meth:`end`, :meth:`broken` and :meth:`abandon` ends the call, and takes effect once.
 
     Attributes:
-        info: What was done up to the response's head.
         bounds: Those of the attempt that the response is of: its deadline holds for the body too.
     """
 
-    __slots__ = ("_errors", "_exchange", "_runtime", "_status", "bounds", "info")
+    __slots__ = ("_errors", "_exchange", "_info", "_runtime", "_status", "bounds")
 
     def __init__(
         self, exchange: Exchange, errors: ErrorTable, runtime: Runtime, bounds: Bounds, status: int
@@ -38,8 +37,15 @@ class OpenCall:
         self._errors = errors
         self._runtime = runtime
         self._status = status
+        self._info: CallInfo | None = None
         self.bounds = bounds
-        self.info: CallInfo | None = exchange.info(runtime.clock.now())
+
+    @property
+    def info(self) -> CallInfo | None:
+        """What was done up to the response's head: asked for before the call is ended."""
+        if self._info is None and self._exchange is not None:
+            self._info = self._exchange.info(self._runtime.clock.now())
+        return self._info
 
     def end(self) -> None:
         """The body is read, or given up. From any thread."""

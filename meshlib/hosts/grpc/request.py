@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from meshlib.core.effects import Call
 from meshlib.core.exchange import GRPC
-from meshlib.hosts.asking import ask
+from meshlib.deadlines import current_deadline
 from meshlib.hosts.info import attach
 from meshlib.hosts.protocol import Arrived
+from meshlib.inbound import carry
 from meshlib.model.call import Head
 from meshlib.model.headers import Headers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from meshlib.core.effects import Call
     from meshlib.core.exchange import Place
     from meshlib.core.resolution import Resolution
     from meshlib.hosts.body import OpenCall
@@ -140,19 +141,22 @@ class GrpcHost:
             else:
                 lines.append((key.encode(), value.encode()))
         authority, path = target.place[3], request.method.path
-        call = request.call = ask(
+        head = Head("POST", target.scheme, authority, path, Headers(lines))
+        deadline = current_deadline(clock)
+        call = request.call = Call(
             resolution,
-            Head("POST", target.scheme, authority, path, Headers(lines)),
-            clock,
-            timeouts=_NO_TIMEOUTS,
-            replayable=True,
+            head,
+            deadline=deadline,
+            limit="the deadline" if deadline is not None else "",
             default_retry=retry,
-            url=lambda: f"grpc://{authority}{path}",
+            wait=PATIENCE,
+            counted=carry(head.headers),
+            url=target.url + path,
+            timeouts=_NO_TIMEOUTS,
+            grpc=True,
+            patient=bool(request.wait_for_ready),
+            strict=target.strict,
         )
-        call.grpc = True
-        call.wait = PATIENCE
-        call.patient = bool(request.wait_for_ready)
-        call.strict = target.strict
         if request.messages is not None:
             request.messages.call = call
         if request.timeout is not None:
@@ -166,9 +170,9 @@ class GrpcHost:
 
     def deliver(self, request: Request, response: Answer, headers: Headers | None, call: OpenCall) -> Answer:  # noqa: ARG002
         """An RPC that is over."""
-        call.end()
         if response.error is not None or request.with_call:
             told(response, call.info)
+        call.end()
         return response
 
     def direct(self, request: Request, response: Answer, info: CallInfo | None) -> Answer:  # noqa: ARG002

@@ -114,7 +114,7 @@ class Maker(Protocol[C_co]):
 class Subchannel(Generic[C]):
     """A channel of grpc's own, with its callables by method."""
 
-    __slots__ = ("_callables", "channel", "endpoint", "marked", "seen_ready", "since", "upstream")
+    __slots__ = ("_callables", "channel", "direct", "endpoint", "marked", "seen_ready", "since", "upstream")
 
     def __init__(self, channel: C, endpoint: LiveEndpoint | None, upstream: Upstream | None) -> None:
         self.channel = channel
@@ -124,6 +124,8 @@ class Subchannel(Generic[C]):
         self.seen_ready = False
         self.since = 0.0  # connecting
         self._callables: dict[Method, Any] = {}
+        #: Of blocking channels: what makes a method's RPCs past grpc's layer of Python; None where it cannot.
+        self.direct: dict[Method, Callable[..., Any] | None] = {}
 
     def callable(self, method: Method) -> Any:
         """The method's, as a stub would have it."""

@@ -22,7 +22,7 @@ _SCHEMES = frozenset({"dns", "ipv4", "ipv6", "xds", *_ELSEWHERE})
 
 class Target(NamedTuple):
     """``text``: as it was given; ``scheme``: of the calls, for their heads; ``strict``: by ``xds:``, so that no call goes past the
-    mesh; ``outside``: it says where to go itself.
+    mesh; ``outside``: it says where to go itself; ``url``: of its services, for observers.
     """
 
     text: str
@@ -30,6 +30,7 @@ class Target(NamedTuple):
     scheme: str
     strict: bool
     outside: bool
+    url: str
 
 
 def read_target(text: str, options: Sequence[tuple[str, Any]], *, secure: bool) -> Target:
@@ -46,7 +47,8 @@ def read_target(text: str, options: Sequence[tuple[str, Any]], *, secure: bool) 
     host, port = _host_port(path)
     outside = scheme in _ELSEWHERE or not host or "," in path
     place = ("grpc", host or path, port, chosen or path)
-    return Target(text, place, "https" if secure else "http", strict=scheme == "xds", outside=outside)
+    scheme_of_calls = "https" if secure else "http"
+    return Target(text, place, scheme_of_calls, scheme == "xds", outside, f"grpc://{place[3]}")
 
 
 def _host_port(path: str) -> tuple[str, int | None]:

@@ -11,6 +11,7 @@ from meshlib.errors import NoHealthyEndpoint
 from meshlib.hosts.grpc.errors import Ended, local_end, number
 from meshlib.hosts.grpc.request import Answer, metadata_of
 from meshlib.hosts.grpc.subchannels import Settings, Subchannel, Subchannels
+from meshlib.hosts.grpc.unary import make_direct
 from meshlib.model.headers import Headers
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from meshlib.runtime.runtime import Runtime
 
 __all__ = ["GrpcWire", "trailers"]
+
+_UNKNOWN: Any = object()
 
 
 def _open(target: str, options: Sequence[tuple[str, Any]], settings: Settings) -> grpc.Channel:
@@ -126,7 +129,14 @@ class GrpcWire:
         metadata: Any,
         wait: bool | None,
     ) -> Answer:
-        made = sub.callable(request.method)
+        method = request.method
+        if not (request.with_call or request.messages or request.compression or wait):
+            direct = sub.direct.get(method, _UNKNOWN)
+            if direct is _UNKNOWN:
+                direct = sub.direct[method] = make_direct(sub.callable(method), method)
+            if direct is not None:
+                return Answer(0, direct(request.message, seconds, metadata, request.credentials, wait))
+        made = sub.callable(method)
         if request.with_call:
             value, call = made.with_call(
                 request.sending(), seconds, metadata, request.credentials, wait, request.compression
