@@ -106,30 +106,41 @@ class LaterCall(Generic[I]):
 
     def begin(self) -> None:
         """The first step."""
-        self._go(lambda: self._exchange.start(self._now()), lambda: self._step is None)
+        with self._lock:
+            try:
+                self._do(self._exchange.start(self._now()))
+            except BaseException as error:  # noqa: BLE001 - the caller's, when it asks
+                self._fail(error)
+        self._went_on(None)
 
     def arrived(
         self, attempt: I, status: int, headers: Headers | None, protocol: str, peer: str = ""
     ) -> None:
         """The head of ``attempt``'s answer is there."""
-
-        def next_step() -> Step:
+        with self._lock:
             step = self._step
+            if self.over or self.committed or attempt is not self.attempt:
+                return
             assert isinstance(step, Send | Direct)
-            return self._exchange.arrived(step, status, headers, protocol, peer, self._now())
-
-        self._go(next_step, lambda: attempt is self.attempt and not self.committed)
+            try:
+                self._do(self._exchange.arrived(step, status, headers, protocol, peer, self._now()))
+            except BaseException as error:  # noqa: BLE001 - as above
+                self._fail(error)
+        self._went_on(attempt)
 
     def failed(self, attempt: I, error: BaseException) -> None:
         """``attempt`` ended by ``error``."""
-
-        def next_step() -> Step:
+        with self._lock:
             step, bounds = self._step, self._bounds
+            if self.over or self.committed or attempt is not self.attempt:
+                return
             assert isinstance(step, Send | Direct)
             assert bounds is not None
-            return failed(self._exchange, self._errors, step, error, bounds, self._now())
-
-        self._go(next_step, lambda: attempt is self.attempt and not self.committed)
+            try:
+                self._do(failed(self._exchange, self._errors, step, error, bounds, self._now()))
+            except BaseException as end:  # noqa: BLE001 - as above
+                self._fail(end)
+        self._went_on(attempt)
 
     def finished(self, failure: Outcome | None = None) -> None:
         """The answer is read, or given up, or broke off. Effective once."""
@@ -177,21 +188,17 @@ class LaterCall(Generic[I]):
     def _now(self) -> float:
         return self._runtime.clock.now()
 
-    def _go(self, next_step: Callable[[], Step], holds: Callable[[], bool]) -> None:
-        """From one step to the next that takes time, if the one that ended is still the present one."""
-        with self._lock:
-            if self.over or not holds():
-                return
-            before = self.attempt
-            try:
-                self._do(next_step())
-            except BaseException as error:  # noqa: BLE001 - the caller's, when it asks
-                self.attempt, self.over, self.error = None, True, error
-                self._exchange.cancel(self._step, error, self._sent(), self._now())
-            attempt = None if self.committed else self.attempt
-        if attempt is not None and attempt is not before:
+    def _went_on(self, before: I | None) -> None:
+        """A step was made, from ``before`` on."""
+        attempt = self.attempt
+        if attempt is not None and attempt is not before and not (self.committed or self.over):
             self._watch(attempt)
         self._changed()
+
+    def _fail(self, error: BaseException) -> None:
+        """It ends by ``error``. Under the lock."""
+        self.attempt, self.over, self.error = None, True, error
+        self._exchange.cancel(self._step, error, self._sent(), self._now())
 
     def _do(self, step: Step) -> None:
         exchange, clock = self._exchange, self._runtime.clock
@@ -236,13 +243,17 @@ class LaterCall(Generic[I]):
         return end
 
     def _woke(self, step: Step) -> None:
-        def next_step() -> Step:
+        with self._lock:
+            if self.over or self._step is not step:
+                return
             pending, self._pending = self._pending, None
             if pending is not None:
                 pending()
-            return self._exchange.woke(self._now())
-
-        self._go(next_step, lambda: self._step is step)
+            try:
+                self._do(self._exchange.woke(self._now()))
+            except BaseException as error:  # noqa: BLE001 - the caller's, when it asks
+                self._fail(error)
+        self._went_on(None)
 
     def _sent(self) -> bool:
         return self._bounds is not None and self._bounds.sent

@@ -40,7 +40,7 @@ class AnyCall:
         later = self.__dict__.get("_later")
         if later is not None and not later.over:
             with contextlib.suppress(RuntimeError):  # its loop is closed
-                later._loop.call_soon_threadsafe(later.cancel, asyncio.CancelledError())
+                later.loop.call_soon_threadsafe(later.cancel, asyncio.CancelledError())
 
     @property
     def _meshlib_info(self) -> CallInfo | None:
@@ -239,7 +239,7 @@ class _Messages(AnyCall):
         outgoing = self._later.outgoing
         assert outgoing is not None
         if source is not None:
-            self._consumer = self._later._loop.create_task(outgoing.consume(source))
+            self._consumer = self._later.loop.create_task(outgoing.consume(source))
             self._consumer.add_done_callback(self._consumed)
             if self._later.told is not None:
                 self._later.told.append(self._consumer.cancel)

@@ -81,7 +81,9 @@ class AioMeshChannel(grpc.aio.Channel):
         self._caller: AsyncCaller[Request, Any] = AsyncCaller(_HOST, runtime, wire, CallPath())
         self._limit = next((int(v) for name, v in reversed(settings.options) if name == LIMIT_OPTION), LIMIT)
         self._interceptors = _sorted(interceptors or ())
-        self._calls: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._under_way: set[AioLater] = set()
+        # The wire that was used last: looking for the loop's costs more.
+        self._near: Callable[[], AioGrpcWire | None] = _nobody
         self._closed = False
 
     def unary_unary(
@@ -161,14 +163,15 @@ class AioMeshChannel(grpc.aio.Channel):
         if grace and grace < 0:
             raise ValueError(f"grace must be non-negative, got {grace}.")
         self._closed = True
-        calls = [call for call in self._calls if not call.done()]
+        loop = asyncio.get_running_loop()
+        calls = [call for call in self._under_way if call.loop is loop]
         if calls and grace:
-            waits = [asyncio.ensure_future(call._later.wait_over()) for call in calls]
+            waits = [asyncio.ensure_future(call.wait_over()) for call in calls]
             _, pending = await asyncio.wait(waits, timeout=grace)
             for wait in pending:
                 wait.cancel()
         for call in calls:
-            call.cancel()
+            call.cancel(asyncio.CancelledError())
         await self._caller.aclose()
 
     async def __aenter__(self) -> Self:
@@ -183,22 +186,24 @@ class AioMeshChannel(grpc.aio.Channel):
     # --- for its callables ------------------------------------------------------------------------------------------------
 
     def _wire(self, runtime: Runtime) -> AioGrpcWire:
+        near: AioGrpcWire | None = self._near()
+        if near is not None and near.runtime is runtime and near.loop is asyncio.get_running_loop():
+            return near
         wire: Any = self._caller.wire(runtime)
+        self._near = weakref.ref(wire)
         return wire
 
     def _begin(self, request: Request, source: Any, outgoing: Outgoing | None) -> Any:
         if self._closed:
             raise UsageError(_CLOSED)
         runtime = self._runtime()
-        later = AioLater(
-            self._caller.begin(request, runtime), runtime, self._wire(runtime), request, outgoing
-        )
+        exchange = self._caller.begin(request, runtime)
+        later = AioLater(exchange, runtime, self._wire(runtime), request, outgoing, self._under_way)
         deadline = None if request.timeout is None else time.time() + request.timeout
         call = _CALLS[request.method.kind](later, deadline)
         later.begin()
         if outgoing is not None:
             call._consume(source)
-        self._calls.add(call)
         return call
 
 
@@ -338,6 +343,10 @@ def _sorted(interceptors: Sequence[Any]) -> dict[str, list[Any]]:
             raise ValueError(f"interceptor {interceptor!r} must be one of {names}")
         found[kind].append(interceptor)
     return found
+
+
+def _nobody() -> None:
+    return None
 
 
 def _set(changed: asyncio.Future[None]) -> None:

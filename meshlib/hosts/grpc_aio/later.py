@@ -15,6 +15,7 @@ from meshlib.hosts.grpc.errors import Ended, local_end, number
 from meshlib.hosts.grpc.request import metadata_of
 from meshlib.hosts.grpc.wire import trailers
 from meshlib.hosts.grpc_aio.errors import ERRORS
+from meshlib.hosts.grpc_aio.unary import UnaryAttempt, make_direct
 from meshlib.hosts.run_later import LaterCall
 from meshlib.hosts.runtime import later
 from meshlib.model.call import Outcome, OutcomeKind
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AioLater", "at_once"]
 
+_UNKNOWN: Any = object()
+
 
 def at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """What a coroutine gives that has nothing to wait for: grpc's facts of a call that is over."""
@@ -44,9 +47,9 @@ def at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 
 class AioLater(LaterCall[Any]):
-    """Belongs to its loop. ``outgoing``: its messages, where they are a stream."""
+    """Belongs to its loop. ``outgoing``: its messages, where they are a stream; ``under_way``: it is in there until it is over."""
 
-    __slots__ = ("_loop", "_request", "_waiters", "_wire", "outgoing", "sub", "told")
+    __slots__ = ("_request", "_unary", "_under_way", "_waiters", "_wire", "loop", "outgoing", "sub", "told")
 
     def __init__(
         self,
@@ -55,12 +58,16 @@ class AioLater(LaterCall[Any]):
         wire: AioGrpcWire,
         request: Request,
         outgoing: Outgoing | None,
+        under_way: set[AioLater],
     ) -> None:
         super().__init__(exchange, ERRORS, runtime)
-        self._loop = asyncio.get_running_loop()
+        self.loop = wire.loop
+        self._under_way = under_way
+        under_way.add(self)
         self._wire = wire
         self._request = request
         self.outgoing = outgoing
+        self._unary = request.method.kind == "unary_unary"
         self.sub: Any = None
         self.told: list[Callable[[], object]] | None = []
         self._waiters: list[asyncio.Future[None]] = []
@@ -77,6 +84,14 @@ class AioLater(LaterCall[Any]):
         if step.head is not None:
             seconds, metadata = bounds.left("read"), metadata_of(request, step.head.headers.raw)
         bounds.sent = True
+        sub, method = self.sub, request.method
+        if self._unary and request.compression is None:
+            direct = sub.direct.get(method, _UNKNOWN)
+            if direct is _UNKNOWN:
+                direct = sub.direct[method] = make_direct(sub.callable(method), method)
+            if direct is not None:
+                return direct(request.message, seconds, metadata, request.credentials, wait)
+        made = sub.callable(method)
         options = {
             "timeout": seconds,
             "metadata": metadata,
@@ -84,7 +99,6 @@ class AioLater(LaterCall[Any]):
             "wait_for_ready": wait,
             "compression": request.compression,
         }
-        made = self.sub.callable(request.method)
         if self.outgoing is None:
             return made(request.message, **options)
         attempt = made(**options)
@@ -101,7 +115,7 @@ class AioLater(LaterCall[Any]):
         return later(self._runtime.clock, seconds, then)
 
     def _soon(self, then: Callable[[], object]) -> None:
-        self._loop.call_soon_threadsafe(then)
+        self.loop.call_soon_threadsafe(then)
 
     def _changed(self) -> None:
         waiters, self._waiters = self._waiters, []
@@ -110,6 +124,7 @@ class AioLater(LaterCall[Any]):
                 waiter.set_result(None)
         if not self.over:
             return
+        self._under_way.discard(self)
         if self.outgoing is not None:
             self.outgoing.end()
         told, self.told = self.told, None
@@ -132,7 +147,7 @@ class AioLater(LaterCall[Any]):
         """It is over. Any number of times."""
         if attempt is not self.attempt or self.over:
             return
-        code = at_once(attempt.code())
+        code = attempt.ended_with() if type(attempt) is UnaryAttempt else at_once(attempt.code())
         if code is grpc.StatusCode.OK:
             if not self.committed:
                 self.arrived(attempt, 0, None, GRPC)
@@ -170,7 +185,7 @@ class AioLater(LaterCall[Any]):
             await self._change()
 
     async def _change(self) -> None:
-        waiter: asyncio.Future[None] = self._loop.create_future()
+        waiter: asyncio.Future[None] = self.loop.create_future()
         self._waiters.append(waiter)
         await waiter
 

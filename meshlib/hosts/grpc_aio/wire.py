@@ -40,7 +40,8 @@ class AioGrpcWire:
     def __init__(self, target: Target, settings: Settings, runtime: Runtime) -> None:
         self._target = target
         self._settings = settings
-        self._loop = asyncio.get_running_loop()
+        self.runtime = runtime
+        self.loop = asyncio.get_running_loop()
         self._closing: set[asyncio.Task[None]] = set()
         clock = runtime.clock
         self.subchannels: Subchannels[grpc.aio.Channel] = Subchannels(
@@ -66,7 +67,7 @@ class AioGrpcWire:
         return self.subchannels.get(attempt)
 
     def _close(self, channel: grpc.aio.Channel) -> None:
-        task = self._loop.create_task(channel.close(None))
+        task = self.loop.create_task(channel.close(None))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
