@@ -47,18 +47,14 @@ def _made(inner: Any, method: Method) -> Callable[..., Any] | None:
     send_metadata, send_message = cygrpc.SendInitialMetadataOperation, cygrpc.SendMessageOperation
     close, read_metadata = cygrpc.SendCloseFromClientOperation, cygrpc.ReceiveInitialMetadataOperation
     read_message, read_status = cygrpc.ReceiveMessageOperation, cygrpc.ReceiveStatusOnClientOperation
-    kinds = cygrpc.OperationType
-    is_message, is_status, is_metadata = (
-        kinds.receive_message,
-        kinds.receive_status_on_client,
-        kinds.receive_initial_metadata,
-    )
+    types = cygrpc.OperationType
+    kinds = types.receive_message, types.receive_status_on_client, types.receive_initial_metadata
     propagate, of_context = (
         cygrpc.PropagationConstants.GRPC_PROPAGATE_DEFAULTS,
         cygrpc.get_deadline_from_context,
     )
     not_patient = cygrpc.InitialMetadataFlags.wait_for_ready_explicitly_set
-    serializer, deserializer = method.serializer, method.deserializer
+    serializer = method.serializer
     now = time.time
 
     def call(message: Any, seconds: float | None, metadata: Any, credentials: Any, wait: bool | None) -> Any:
@@ -95,27 +91,34 @@ def _made(inner: Any, method: Method) -> Callable[..., Any] | None:
             context,
             registered,
         )
-        answer = status = headers = None
-        for operation in rpc.next_event().batch_operations:
-            kind = operation.type()
-            if kind == is_message:
-                answer = operation.message()
-            elif kind == is_status:
-                status = operation
-            elif kind == is_metadata:
-                headers = operation
-        assert status is not None
-        if status.code() != 0:
-            raise _ended(status, headers)
-        if deserializer is None:
-            return answer
-        try:
-            return deserializer(answer)
-        except Exception:  # noqa: BLE001 - as above
-            _log.exception("meshlib: an answer of %s could not be deserialized", method.path)
-            raise _error(grpc.StatusCode.INTERNAL, "Exception deserializing response!") from None
+        return _answer(rpc.next_event(), kinds, method)
 
     return call
+
+
+def _answer(event: Any, kinds: tuple[Any, Any, Any], method: Method) -> Any:
+    """What an RPC that is over gives. ``kinds``: of the operations that have the message, the status and the metadata."""
+    is_message, is_status, is_metadata = kinds
+    answer = status = headers = None
+    for operation in event.batch_operations:
+        kind = operation.type()
+        if kind == is_message:
+            answer = operation.message()
+        elif kind == is_status:
+            status = operation
+        elif kind == is_metadata:
+            headers = operation
+    assert status is not None
+    if status.code() != 0:
+        raise _ended(status, headers)
+    deserializer = method.deserializer
+    if deserializer is None:
+        return answer
+    try:
+        return deserializer(answer)
+    except Exception:  # noqa: BLE001 - logged; the words and the code are grpc's
+        _log.exception("meshlib: an answer of %s could not be deserialized", method.path)
+        raise _error(grpc.StatusCode.INTERNAL, "Exception deserializing response!") from None
 
 
 def _ended(status: Any, headers: Any) -> Exception:
