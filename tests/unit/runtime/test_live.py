@@ -251,6 +251,20 @@ def test_the_first_call_after_an_interval_judges_it():
     assert watched.events[1:] == [EndpointReturned("c", bad.name)]
 
 
+@pytest.mark.parametrize(("failed", "ejected"), [(2, False), (3, True)])
+def test_grpc_calls_are_judged_by_grpcs_rule(failed, ejected):  # OD-04, OD-05, DV-05
+    """Above half and not at it; NOT_FOUND is a failure; one of four may go, though Envoy's 10 % would not let it."""
+    watched = Watched(judging(max_ejection_percent=10))
+    bad, left = watched.live.endpoints[0], failed
+    for _ in range(16):
+        pick = watched.live.pick(CONTEXT, 0.0)
+        code = 5 if pick.endpoint is bad and left else 0
+        left -= code == 5
+        pick.report(Outcome(OutcomeKind.OK, status=code, sent=True, grpc=True), 0.0)
+        pick.release(0.0)
+    assert watched.live.status(10.0).endpoints[0].health == ("ejected" if ejected else "healthy")
+
+
 def test_status_judges_too():
     watched = Watched(judging())
     bad = alternating(watched)
