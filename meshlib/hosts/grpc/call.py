@@ -17,6 +17,7 @@ from meshlib.hosts.grpc.wire import trailers
 from meshlib.hosts.info import attach
 from meshlib.hosts.run_later import LaterCall
 from meshlib.model.call import Outcome, OutcomeKind
+from meshlib.runtime import threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,7 +79,14 @@ class _Later(LaterCall[Any]):
         return begin(request.sending(), seconds, metadata, request.credentials, wait, request.compression)
 
     def _watch(self, attempt: Any) -> None:
-        if not attempt.add_callback(partial(self.ended, attempt)):
+        if not attempt.add_callback(partial(self._ended, attempt)):
+            self.ended(attempt)
+
+    def _ended(self, attempt: Any) -> None:
+        """By grpc's thread, which may have the server's metadata still to bring: nobody may wait for those in it."""
+        if attempt.code() is not grpc.StatusCode.OK and attempt._state.initial_metadata is None:
+            threads.start(threading.Thread(target=self.ended, args=(attempt,), daemon=True))
+        else:
             self.ended(attempt)
 
     def _give_up(self, attempt: Any) -> None:
@@ -119,8 +127,9 @@ class _Later(LaterCall[Any]):
         if self.committed:
             self.finished(None if code is grpc.StatusCode.OK else _outcome(kind, code, details, attempt))
             return
-        if code is grpc.StatusCode.OK or kind is None or attempt.initial_metadata():
-            if attempt.initial_metadata() and self._request.call is not None:
+        initial = code is not grpc.StatusCode.OK and attempt.initial_metadata()
+        if code is grpc.StatusCode.OK or kind is None or initial:
+            if initial and self._request.call is not None:
                 self._request.call.replayable = False
             self.arrived(attempt, number(code), trailers(attempt.trailing_metadata()), GRPC)
         else:
