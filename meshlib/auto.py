@@ -1,4 +1,4 @@
-"""``import meshlib.auto``: the calls of requests, urllib3, httpx, httpx2 and aiohttp go through the mesh from here on.
+"""``import meshlib.auto``: the calls of requests, urllib3, httpx, httpx2, aiohttp and grpc go through the mesh from here on.
 
 What is imported already is patched now, the rest when it is imported. Which rules hold is what ``meshlib.default()`` says;
 without any configuration nothing changes. ``meshlib run -- COMMAND`` does this in another program and its children.

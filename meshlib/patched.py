@@ -30,11 +30,11 @@ _waiting: dict[str, list[Callable[[ModuleType], None]]] = {}
 
 
 class _Replaced:
-    """``owner.name``, called ``shown``: what it was and what it is."""
+    """``owner.name``, listed as ``shown``: what it was and what it is."""
 
     __slots__ = ("before", "here", "name", "now", "owner", "shown")
 
-    def __init__(self, owner: Any, name: str, now: Any, shown: str) -> None:
+    def __init__(self, owner: Any, name: str, now: Any, shown: tuple[str, ...]) -> None:
         self.owner = owner
         self.name = name
         self.shown = shown
@@ -46,12 +46,12 @@ class _Replaced:
 def names() -> tuple[str, ...]:
     """What is replaced in this process, sorted."""
     with _lock:
-        return tuple(sorted({one.shown for one in _replaced}))
+        return tuple(sorted({shown for one in _replaced for shown in one.shown}))
 
 
-def replace(owner: Any, name: str, make: Callable[[Any], Any], shown: str) -> None:
-    """Put ``make(what it was)`` in the place of ``owner.name``. A second time does nothing. Raises AttributeError for what
-    is not there.
+def replace(owner: Any, name: str, make: Callable[[Any], Any], *shown: str) -> None:
+    """Put ``make(what it was)`` in the place of ``owner.name``, and list it as ``shown``. A second time does nothing. Raises
+    AttributeError for what is not there.
     """
     with _lock:
         if any(one.owner is owner and one.name == name for one in _replaced):

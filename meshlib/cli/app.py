@@ -210,7 +210,7 @@ def run_command(
     command: Annotated[list[str], typer.Argument(metavar="COMMAND [ARGS]...", show_default=False)],
     config: Config = None,
 ) -> None:
-    """Run a command whose requests, urllib3, httpx, httpx2 and aiohttp calls go through the mesh, in its children too.
+    """Run a command whose requests, urllib3, httpx, httpx2, aiohttp and gRPC calls go through the mesh, in its children too.
 
     Exit code, signals and standard streams are the command's.
     """

@@ -27,8 +27,8 @@ def _unconnected(info: CallInfo) -> bool:
 
 
 def call_info(thing: object) -> CallInfo | None:
-    """The :class:`CallInfo` of a response (httpx, httpx2, requests, urllib3, aiohttp) or of an exception that a call raised; None
-    where meshlib had no part in it. Of an exception, its causes are asked too.
+    """The :class:`CallInfo` of a response (httpx, httpx2, requests, urllib3, aiohttp), of a gRPC call, or of an exception that a
+    call raised; None where meshlib had no part in it. Of an exception, its causes are asked too.
     """
     if isinstance(thing, BaseException):
         return _of_exception(thing)
@@ -36,8 +36,14 @@ def call_info(thing: object) -> CallInfo | None:
     if isinstance(extensions, dict):
         found = extensions.get("meshlib")
         return found if isinstance(found, CallInfo) else None
-    found = getattr(thing, _ATTRIBUTE, None)
-    return found if isinstance(found, CallInfo) else None
+    while True:
+        found = getattr(thing, _ATTRIBUTE, None)
+        if isinstance(found, CallInfo):
+            return found
+        # What grpc's interceptors make of a call has it inside.
+        thing = getattr(thing, "_call", None) if type(thing).__module__ == "grpc._interceptor" else None
+        if thing is None:
+            return None
 
 
 def _of_exception(error: BaseException) -> CallInfo | None:

@@ -19,6 +19,7 @@ __all__ = ["OFF", "install", "remove", "runtime"]
 #: Module of the library → our module that patches it, by its function ``patch``.
 _LIBRARIES = {
     "aiohttp": "meshlib.patching.aiohttp",
+    "grpc": "meshlib.patching.grpc",
     "httpx": "meshlib.patching.httpx",
     "httpx2": "meshlib.patching.httpx",
     "requests": "meshlib.patching.requests",

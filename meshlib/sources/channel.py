@@ -122,14 +122,16 @@ def open_channel(server: Server) -> grpc.Channel:
     """A new channel; nothing is connected yet. Reads certificate files anew. Raises OSError where it cannot."""
     import grpc
 
+    from meshlib.runtime import own_channels
+
     if server.channel.kind is ChannelKind.INSECURE:
-        return grpc.insecure_channel(server.uri, options=OPTIONS)
+        return own_channels.channel(server.uri, OPTIONS, None)
     credentials = grpc.ssl_channel_credentials(
         root_certificates=_bytes(server.channel.ca_file),
         private_key=_bytes(server.channel.key_file),
         certificate_chain=_bytes(server.channel.cert_file),
     )
-    return grpc.secure_channel(server.uri, credentials, options=OPTIONS)
+    return own_channels.channel(server.uri, OPTIONS, credentials)
 
 
 def _bytes(path: str) -> bytes | None:

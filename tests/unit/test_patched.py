@@ -66,6 +66,12 @@ def test_what_somebody_wrapped_since_stays_and_is_not_patched_twice() -> None:
     assert thing.name(None) == "thing"
 
 
+def test_what_stands_for_several_names_lists_them_all() -> None:
+    patched.replace(Thing, "name", louder, "Thing", "Other")
+    patched.replace(Thing, "greet", louder, "Thing", "Other")
+    assert patched.names() == ("Other", "Thing")
+
+
 def test_a_module_is_patched_once_it_is_imported(tmp_path: Path) -> None:
     (tmp_path / "patched_one.py").write_text("import patched_two\nvalue = 1\n")
     (tmp_path / "patched_two.py").write_text("value = 2\n")

@@ -49,7 +49,7 @@ class MeshChannel(grpc.Channel):
         runtime: Callable[[], Runtime],
     ) -> None:
         settings = Settings(options or (), credentials, compression)
-        self._target = read_target(target, settings.options, secure=credentials is not None)
+        self._target = read_target(target, settings.options, secure=settings.secure)
         self._runtime = runtime
         self._caller: Caller[Request, Answer] = Caller(
             _HOST, runtime, partial(GrpcWire, self._target, settings), CallPath()

@@ -20,6 +20,8 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from grpc._cython import cygrpc
+
 from meshlib.hosts.grpc.target import AUTHORITY
 
 if TYPE_CHECKING:
@@ -51,14 +53,21 @@ _MOST_CONNECTIONS = 10
 
 
 class Settings:
-    """What the application gave its channel. ``options``: as grpc takes them."""
+    """What the application gave its channel. ``options``: as grpc takes them; ``secure``: whether the credentials bring TLS."""
 
-    __slots__ = ("compression", "credentials", "options")
+    __slots__ = ("compression", "credentials", "options", "secure")
 
     def __init__(self, options: Sequence[tuple[str, Any]], credentials: Any, compression: Any) -> None:
         self.options = tuple(options)
         self.credentials = credentials
         self.compression = compression
+        self.secure = credentials is not None and not _plain(credentials)
+
+
+def _plain(credentials: Any) -> bool:
+    """Whether they are those of plain text, or may be: a control plane's fall back to what cannot be asked for."""
+    inner = credentials._credentials
+    return isinstance(inner, cygrpc.InsecureChannelCredentials | cygrpc.XDSChannelCredentials)
 
 
 def inner_options(settings: Settings, authority: str, cluster: Cluster) -> list[tuple[str, Any]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from grpc import _channel as grpc_channel
 
 from meshlib.errors import NoHealthyEndpoint
 from meshlib.hosts.grpc.errors import Ended, local_end, number
@@ -13,6 +12,7 @@ from meshlib.hosts.grpc.request import Answer, metadata_of
 from meshlib.hosts.grpc.subchannels import Settings, Subchannel, Subchannels
 from meshlib.hosts.grpc.unary import make_direct
 from meshlib.model.headers import Headers
+from meshlib.runtime import own_channels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,11 +30,7 @@ _UNKNOWN: Any = object()
 
 
 def _open(target: str, options: Sequence[tuple[str, Any]], settings: Settings) -> grpc.Channel:
-    """A channel of grpc's own: who patched its factories would make a span, or a mesh, of every attempt."""
-    credentials = settings.credentials
-    inner = None if credentials is None else credentials._credentials
-    channel: grpc.Channel = grpc_channel.Channel(target, options, inner, settings.compression)
-    return channel
+    return own_channels.channel(target, options, settings.credentials, settings.compression)
 
 
 def _state(channel: Any, connect: bool) -> int:
@@ -96,7 +92,7 @@ class GrpcWire:
 
     def subchannel(self, attempt: Send) -> Subchannel[grpc.Channel]:
         """Where an attempt goes. Raises NoHealthyEndpoint for TLS that is demanded and cannot be had."""
-        if attempt.endpoint.tls is not None and self._settings.credentials is None:
+        if attempt.endpoint.tls is not None and not self._settings.secure:
             cluster = attempt.upstream.cluster.name
             raise NoHealthyEndpoint(
                 f"cluster {cluster!r} demands TLS, and the channel has no credentials: give it some"

@@ -75,7 +75,7 @@ class AioMeshChannel(grpc.aio.Channel):
         runtime: Callable[[], Runtime],
     ) -> None:
         settings = Settings(options or (), credentials, compression)
-        self._target = read_target(target, settings.options, secure=credentials is not None)
+        self._target = read_target(target, settings.options, secure=settings.secure)
         self._runtime = runtime
         wire: Any = partial(AioGrpcWire, self._target, settings)
         self._caller: AsyncCaller[Request, Any] = AsyncCaller(_HOST, runtime, wire, CallPath())

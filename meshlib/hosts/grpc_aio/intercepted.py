@@ -12,8 +12,12 @@ from grpc.aio import ClientCallDetails
 from grpc.aio import _base_call as base
 from grpc.aio import _interceptor as grpc_interceptor
 
+from meshlib.hosts.info import call_info
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from meshlib.model.call import CallInfo
 
 __all__ = ["INTERCEPTED"]
 
@@ -24,6 +28,10 @@ class _Chain:
     hook: str
     _channel: Callable[[ClientCallDetails, Any], Any]
     _made: Any = None  # the last call that an interceptor was given, or gave
+
+    @property
+    def _meshlib_info(self) -> CallInfo | None:
+        return call_info(self._made)
 
     async def _invoke(
         self,

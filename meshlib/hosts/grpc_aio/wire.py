@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-import grpc
-from grpc.aio import _channel as grpc_channel
-
 from meshlib.errors import NoHealthyEndpoint
 from meshlib.hosts.grpc.subchannels import Settings, Subchannel, Subchannels
 from meshlib.hosts.runtime import later
+from meshlib.runtime import own_channels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import grpc
 
     from meshlib.core.attempt import Send
     from meshlib.hosts.grpc.target import Target
@@ -23,11 +23,7 @@ __all__ = ["AioGrpcWire"]
 
 
 def _open(target: str, options: Sequence[tuple[str, Any]], settings: Settings) -> grpc.aio.Channel:
-    """A channel of grpc's own, past whoever patched its factories."""
-    credentials = settings.credentials
-    inner = None if credentials is None else credentials._credentials
-    channel: grpc.aio.Channel = grpc_channel.Channel(target, options, inner, settings.compression, None)
-    return channel
+    return own_channels.aio_channel(target, options, settings.credentials, settings.compression)
 
 
 def _state(channel: grpc.aio.Channel, connect: bool) -> int:
@@ -59,7 +55,7 @@ class AioGrpcWire:
 
     def subchannel(self, attempt: Send) -> Subchannel[grpc.aio.Channel]:
         """Where an attempt goes. Raises NoHealthyEndpoint for TLS that is demanded and cannot be had."""
-        if attempt.endpoint.tls is not None and self._settings.credentials is None:
+        if attempt.endpoint.tls is not None and not self._settings.secure:
             cluster = attempt.upstream.cluster.name
             raise NoHealthyEndpoint(
                 f"cluster {cluster!r} demands TLS, and the channel has no credentials: give it some"
