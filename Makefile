@@ -80,6 +80,10 @@ interop: $(VENV)/.stamp-dev ## against go-control-plane (needs Go)
 interop-istio: $(VENV)/.stamp-dev ## against Istio's discovery server (needs Go; the first build takes minutes)
 	@$(PYTEST) tests/interop/istiod --timeout=1800 $(PYTEST_ARGS)
 
+.PHONY: conformance
+conformance: $(VENV)/.stamp-dev ## gRPC channels against grpcio's own of xds:///, case by case
+	@$(PYTEST) tests/conformance -n 2 $(PYTEST_ARGS)
+
 .PHONY: compat
 compat: $(VENV)/.stamp-dev ## other projects' own tests over ours, each package in an environment of its own; SUITES=requests is one
 	@$(PY) scripts/compat.py --jobs $(JOBS) $(SUITES)
