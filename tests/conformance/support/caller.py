@@ -9,7 +9,7 @@ import queue
 import threading
 import time
 from collections import Counter, deque
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -109,7 +109,7 @@ class Caller:
 
     def call(self, path: str = SAY, **options: Any) -> Answer:
         """What comes of a call."""
-        return self.start(path, **options).result()
+        return self.start(path, **options).result(PATIENCE + (options.get("timeout") or 0))
 
     def outcome(self, path: str = SAY, **options: Any) -> str:
         """Who answers a call, or the name of its code."""
@@ -327,7 +327,7 @@ class _AioPending:
     def result(self, seconds: float = PATIENCE) -> Answer:
         try:
             answer: Answer = self._future.result(seconds)
-        except asyncio.CancelledError:
+        except CancelledError:
             return Answer(grpc.StatusCode.CANCELLED, "", time.monotonic() - self._begun)
         return answer
 

@@ -102,9 +102,9 @@ class Server:
     def fail(self, code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE, times: int | None = None) -> None:
         self.order(code=code, times=times)
 
-    def hold(self) -> None:
+    def hold(self, times: int | None = None) -> None:
         """Takes calls and answers none until ``behave``."""
-        self.order(hold=True)
+        self.order(hold=True, times=times)
 
     def behave(self) -> None:
         """Forgets all orders, and answers what is held."""
