@@ -15,6 +15,7 @@ def percentage(threshold=50, volume=5, hosts=1, **fields):
     """Detection by the share of failures alone."""
     return {
         "interval": SOON,
+        "enforcing_consecutive_5xx": 0,  # Envoy's, which ours know too
         "base_ejection_time": "600s",
         "max_ejection_percent": 100,
         "enforcing_success_rate": 0,
@@ -29,6 +30,7 @@ def success(factor=1000, volume=5, hosts=1, **fields):
     """Detection by the rate of success alone; ``factor``: thousandths of the standard deviation below the mean."""
     return {
         "interval": SOON,
+        "enforcing_consecutive_5xx": 0,  # Envoy's, which ours know too
         "base_ejection_time": "600s",
         "max_ejection_percent": 100,
         "enforcing_success_rate": 100,
@@ -118,6 +120,17 @@ def test_endpoint_is_kept(watched, detection):
     """OD-01, OD-04: where it is not to be ejected."""
     _, caller = watched(detection)
     assert stays(caller)
+
+
+@pytest.mark.ours_differs(
+    "docs/differences.md: failures in a row eject as the control plane says, and as Envoy by default"
+)
+def test_failures_in_a_row_eject_nobody(watched):
+    """OD-06: they are Envoy's alone."""
+    _, caller = watched(
+        percentage(enforcing_failure_percentage=0, enforcing_consecutive_5xx=100, consecutive_5xx=3)
+    )
+    assert stays(caller, 2)
 
 
 @pytest.mark.parametrize("detection", [percentage, success])
