@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from meshlib.model.headers import Headers
 
+    _Source = tuple[Callable[[str], str | None], float, tuple[str, ...], float | None]
+
 __all__ = [
     "ENVIRON",
     "MAX_SECONDS",
@@ -30,6 +32,7 @@ __all__ = [
     "current",
     "enter",
     "leave",
+    "of_metadata",
     "of_scope",
     "read",
     "reset",
@@ -66,6 +69,7 @@ _NAMES = (
     *_FORWARDED,
 )
 _WANTED = frozenset(name.encode("ascii") for name in _NAMES)
+_WANTED_TEXT = frozenset(_NAMES)
 
 #: The same names as WSGI spells them.
 ENVIRON: tuple[str, ...] = tuple("HTTP_" + name.upper().replace("-", "_") for name in _NAMES)
@@ -182,10 +186,24 @@ def of_scope(headers: Iterable[tuple[bytes, bytes]], now: float, mesh: object | 
     return read(found.get, now, mesh, _NAMES)
 
 
+def of_metadata(
+    metadata: Iterable[tuple[str, str | bytes]], left: float | None, now: float, mesh: object | None = None
+) -> Inbound:
+    """Of the metadata of a gRPC call: pairs, the names in lower case. ``left``: the seconds until the deadline that grpc keeps for
+    it; None, or very many: it has none. ``now`` is ``time.monotonic()``.
+    """
+    found: dict[str, str] = {}
+    for key, value in metadata:
+        if key in _WANTED_TEXT:
+            text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+            found[key] = f"{found[key]},{text}" if key in found else text
+    return read(found.get, now, mesh, _NAMES, left)
+
+
 class _Unread(Inbound):
     """Of a request whose header ``get`` gives, by the names of a WSGI environment. Lines of one name are joined by a
-    comma. ``now`` is ``time.monotonic()``. The headers are looked at when the first of it is asked for, which for most
-    requests nobody does.
+    comma. ``now`` is ``time.monotonic()``; ``left``: seconds until a deadline that is not in the headers. The headers are
+    looked at when the first of it is asked for, which for most requests nobody does.
     """
 
     __slots__ = ("_source",)
@@ -196,9 +214,10 @@ class _Unread(Inbound):
         now: float,
         mesh: object | None = None,
         names: tuple[str, ...] = ENVIRON,
+        left: float | None = None,
     ) -> None:
         # Not the base's: what is not set comes to __getattr__.
-        self._source: tuple[Callable[[str], str | None], float, tuple[str, ...]] | None = (get, now, names)
+        self._source: _Source | None = (get, now, names, left)
         self.mesh = mesh
         self.answered = False
 
@@ -220,12 +239,14 @@ read = _Unread
 _SAID = frozenset({"attempt", "baggage", "deadline", "forwarded", "request_id", "traceparent", "tracestate"})
 
 
-def _said(get: Callable[[str], str | None], now: float, names: tuple[str, ...]) -> dict[str, Any]:
+def _said(
+    get: Callable[[str], str | None], now: float, names: tuple[str, ...], left: float | None
+) -> dict[str, Any]:
     expected, grpc, parent, state, baggage, request_id, attempt, *forwarded = map(get, names)
     traceparent = parent.strip() if parent is not None and _is_traceparent(parent.strip()) else ""
     pairs = zip(_FORWARDED, (_text(value or "", _MAX_FORWARDED) for value in forwarded), strict=True)
     return {
-        "deadline": _deadline(expected, grpc, now),
+        "deadline": _deadline(expected, grpc, left, now),
         "traceparent": traceparent,
         "tracestate": _listed(state or "", "tracestate", _MAX_TRACESTATE) if traceparent else "",
         "baggage": _listed(baggage or "", "baggage", _MAX_BAGGAGE),
@@ -235,11 +256,10 @@ def _said(get: Callable[[str], str | None], now: float, names: tuple[str, ...]) 
     }
 
 
-def _deadline(expected: str | None, grpc: str | None, now: float) -> float | None:
-    """The nearest of the two."""
-    seconds, other = _milliseconds(expected), _grpc_seconds(grpc)
-    if seconds is None or (other is not None and other < seconds):
-        seconds = other
+def _deadline(expected: str | None, grpc: str | None, left: float | None, now: float) -> float | None:
+    """The nearest of the three."""
+    told = [each for each in (_milliseconds(expected), _grpc_seconds(grpc), left) if each is not None]
+    seconds = min(told, default=None)
     return None if seconds is None or seconds > MAX_SECONDS else now + seconds
 
 

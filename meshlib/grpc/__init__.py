@@ -5,6 +5,7 @@
 
 Stubs, interceptors (``grpc.intercept_channel``), credentials, health and reflection clients take it as any other. Each call goes
 by the routes, endpoints and policies of the mesh; one to a target that the mesh does not know goes there as grpc does.
+``meshlib.grpc.ServerInterceptor`` is for servers: what their handlers call inherits trace and deadline.
 :mod:`meshlib.grpc.aio` has the channels of asyncio.
 """
 
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 
     from meshlib.grpc import aio as aio
     from meshlib.mesh import Mesh
+    from meshlib.serving_grpc import ServerInterceptor
 
-__all__ = ["channel"]
+__all__ = ["ServerInterceptor", "channel"]
 
 
 def channel(
@@ -54,4 +56,6 @@ def __getattr__(name: str) -> Any:
 
     if name == "aio":
         return import_module("meshlib.grpc.aio")
+    if name == "ServerInterceptor":  # it is one of grpc's, which is loaded when somebody wants it
+        return import_module("meshlib.serving_grpc").ServerInterceptor
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

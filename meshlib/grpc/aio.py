@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     import grpc
 
     from meshlib.mesh import Mesh
+    from meshlib.serving_grpc import AioServerInterceptor as ServerInterceptor
 
-__all__ = ["channel"]
+__all__ = ["ServerInterceptor", "channel"]
 
 
 def channel(
@@ -30,3 +31,11 @@ def channel(
     from meshlib.mesh import runtime_of
 
     return AioMeshChannel(target, credentials, options, compression, interceptors, runtime_of(mesh))
+
+
+def __getattr__(name: str) -> Any:
+    if name == "ServerInterceptor":  # it is one of grpc's, which is loaded when somebody wants it
+        from meshlib.serving_grpc import AioServerInterceptor
+
+        return AioServerInterceptor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -95,8 +95,10 @@ class TestGrpc:
     def test_it_can_be_imported(self):
         import meshlib.grpc
 
-        assert meshlib.grpc.__all__ == ["channel"]
-        assert meshlib.grpc.aio.__all__ == ["channel"]
+        assert meshlib.grpc.__all__ == ["ServerInterceptor", "channel"]
+        assert meshlib.grpc.aio.__all__ == ["ServerInterceptor", "channel"]
+        for place in (meshlib.grpc, meshlib.grpc.aio):
+            assert all(getattr(place, name) for name in place.__all__)
 
     def test_it_loads_grpc_only_when_it_is_used(self):
         out = python(

@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 
 import meshlib
 from meshlib.deadlines import current_deadline
-from meshlib.inbound import ENVIRON, MAX_SECONDS, Inbound, carry, current, enter, leave, of_scope, read
+from meshlib.inbound import (
+    ENVIRON,
+    MAX_SECONDS,
+    Inbound,
+    carry,
+    current,
+    enter,
+    leave,
+    of_metadata,
+    of_scope,
+    read,
+)
 from meshlib.model.headers import Headers
 
 PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -63,6 +74,51 @@ def test_a_grpc_timeout_that_is_none_is_ignored(value):
 def test_a_deadline_is_bounded_whatever_comes(expected, grpc):
     found = of(x_envoy_expected_rq_timeout_ms=expected, grpc_timeout=grpc).deadline
     assert found is None or 100.0 <= found <= 100.0 + MAX_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("expected", "left", "deadline"),
+    [
+        (None, None, None),
+        (None, 1.5, 101.5),
+        (None, 0, 100.0),
+        (None, 9.2e18, None),
+        ("1000", None, 101.0),
+        ("1000", 9.2e18, 101.0),
+        ("1000", 0.5, 100.5),
+        ("1000", 2.0, 101.0),
+        ("soon", 2.0, 102.0),
+        ("99999999999", 2.0, 102.0),
+    ],
+)
+def test_the_nearest_of_a_call_of_grpc(expected, left, deadline):
+    metadata = [] if expected is None else [("x-envoy-expected-rq-timeout-ms", expected)]
+    assert of_metadata(metadata, left, 100.0).deadline == (
+        None if deadline is None else pytest.approx(deadline)
+    )
+
+
+def test_metadata_are_read_as_headers_are():
+    pairs = [("tracestate", "a=1"), ("traceparent", PARENT), ("tracestate", b"b=2"), ("x-a-bin", b"\xff")]
+    request = of_metadata([*pairs, ("x-request-id", b"r-1"), ("X-Request-Id", "other")], None, 100.0)
+    assert (request.traceparent, request.tracestate, request.request_id) == (PARENT, "a=1,b=2", "r-1")
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([name.removeprefix("HTTP_").replace("_", "-").lower() for name in ENVIRON]),
+            st.one_of(st.binary(), st.text(), st.none(), st.integers()),
+        )
+    )
+)
+def test_hostile_metadata_are_as_good_as_absent(metadata):
+    request = of_metadata(metadata, None, 0.0)
+    assert request.deadline is None or 0.0 <= request.deadline <= MAX_SECONDS
+    for value in (request.traceparent, request.tracestate, request.baggage, request.request_id):
+        assert value.isascii()
+        assert value.isprintable() or not value
+        assert len(value) <= 8192
 
 
 @given(st.dictionaries(st.sampled_from(ENVIRON), st.text(alphabet=st.characters(max_codepoint=255))))
