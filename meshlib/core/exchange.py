@@ -12,7 +12,8 @@ not ask, who carries the call, and does for every carrier what is the same:
     Send, Direct ──outcome──► the plan's next effect; Deliver: the response at hand is the caller's
 
 This is the only place where ``via`` is decided, and the only one that tells observers of attempts: each begins once and ends
-once, whoever carries it and however it ends.
+once, whoever carries it and however it ends. So does an RPC as a whole, by ``CallStarted`` and ``CallEnded``: it has an end of its
+own, which comes after the head of its response, and with it ends the attempt that the caller reads.
 
 Pure: time is passed in, and what is asked of the process comes by ``Surroundings``.
 """
@@ -20,6 +21,7 @@ Pure: time is passed in, and what is asked of the process comes by ``Surrounding
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from meshlib.core.effects import Deliver, Direct, Fail, Finish, Pass, Reply, Send, Wait
@@ -28,10 +30,10 @@ from meshlib.core.plan import Plan
 from meshlib.core.plan_grpc import GrpcPlan
 from meshlib.errors import DeadlineExceeded
 from meshlib.model.call import OK, CallInfo, Outcome, OutcomeKind
-from meshlib.model.events import AttemptEnded, AttemptStarted
+from meshlib.model.events import AttemptEnded, AttemptStarted, CallEnded, CallStarted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from meshlib.core.effects import Call, Effect, Env, Step
     from meshlib.core.resolution import Resolution
@@ -86,6 +88,7 @@ class Exchange:
 
     __slots__ = (
         "_around",
+        "_begun",
         "_call",
         "_direct",
         "_emit",
@@ -94,6 +97,7 @@ class Exchange:
         "_plain",
         "_plan",
         "_read",
+        "_reading",
         "_seen",
         "_since",
         "_words",
@@ -110,7 +114,11 @@ class Exchange:
         self._call: Call | None = None
         self._plan: Plan | None = None
         self._direct: Direct | None = None
-        self._ended: Outcome | None = None  # of a direct call
+        self._ended: Outcome | None = (
+            None  # what came of the last attempt that is not the plan's alone to know
+        )
+        self._begun: Sequence[None] = ()  # of an RPC that was told of: emptied by whoever tells of its end
+        self._reading: Send | Direct | None = None  # its attempt that the caller reads
         self._words: Any = ()
         self._seen: View | None = None
         self._since = 0.0
@@ -151,8 +159,12 @@ class Exchange:
         outcome = Outcome(OK, status, headers, True, now - effect.began)
         if protocol == GRPC:
             outcome.grpc = True
+            self._ended = outcome
         if self._emit is not None and effect.key:
-            self._emit(AttemptEnded(effect.key, effect.number, outcome, protocol))
+            if protocol == GRPC and status == 0:
+                self._reading = effect
+            else:
+                self._emit(AttemptEnded(effect.key, effect.number, outcome, protocol))
         if type(effect) is Direct:
             effect.peer = peer
             self._ended = outcome
@@ -184,11 +196,18 @@ class Exchange:
                 self._ended = outcome
         if self._plan is not None:
             self._plan.cancel(outcome, now)
+        if self._begun:
+            if isinstance(effect, Fail):  # it is what this raised
+                kind = OutcomeKind.REFUSED if effect.outcome is None else effect.outcome.kind
+                outcome = Outcome(kind, sent=sent, error=error, grpc=True)
+            self._tell_end(outcome, now)
 
     def close(self, now: float, failure: Outcome | None = None) -> None:
         """The call is over, its body read, given up or (``failure``) broken. Effective once; safe from any thread."""
         if self._plan is not None:
             self._plan.close(now, failure)
+        if self._begun:
+            self._tell_end(failure or self._ended, now)
 
     # --- facts ----------------------------------------------------------------------------------------------------
 
@@ -233,7 +252,7 @@ class Exchange:
 
     def _unknown(self, resolution: Resolution, now: float) -> Step:
         around, place = self._around, self._place
-        call = self._call = self._read(resolution)
+        call = self._asked(resolution)
         seconds = call.wait if call.deadline is None else max(0.0, min(call.wait, call.deadline - now))
         seconds = around.patience(resolution, seconds)
         around.want(resolution.name, place[3])
@@ -241,13 +260,22 @@ class Exchange:
             return Wait(now + seconds, lambda view: around.known(view, place))
         return self._carry(around.settled(*place, now), now)
 
+    def _asked(self, resolution: Resolution) -> Call:
+        call = self._call = self._read(resolution)
+        if self._emit is not None and call.grpc:
+            call.key = _next_key()
+            self._begun = [None]
+            method = call.head.path.removeprefix("/")
+            self._emit(CallStarted(call.key, method, call.registered, call.target, self._place[3]))
+        return call
+
     def _carry(self, resolution: Resolution, now: float) -> Step:
         if resolution.plain:
             return Direct(None, None)
         via = resolution.via
         call = self._call
         if call is None:
-            call = self._call = self._read(resolution)
+            call = self._asked(resolution)
         if via == "mesh":
             call.resolution = resolution
             self._plan = (GrpcPlan if call.grpc else Plan)(call, self._around.env)
@@ -330,6 +358,30 @@ class Exchange:
         url = call.url() if callable(call.url) else call.url
         self._emit(
             AttemptStarted(
-                effect.key, effect.number, effect.head, place[3], place[0], url, endpoint, cluster, route, via
+                effect.key,
+                effect.number,
+                effect.head,
+                place[3],
+                place[0],
+                url,
+                endpoint,
+                cluster,
+                route,
+                via,
+                call.key,
             )
         )
+
+    def _tell_end(self, outcome: Outcome | None, now: float) -> None:
+        """Tell of the end of an RPC, and of the attempt that the caller read. Once, whichever thread is the first."""
+        begun, call, reading = self._begun, self.call, self._reading
+        assert isinstance(begun, list)
+        assert self._emit is not None
+        try:
+            begun.pop()
+        except IndexError:
+            return
+        if reading is not None and outcome is not None:
+            over = replace(outcome, seconds=now - reading.began)
+            self._emit(AttemptEnded(reading.key, reading.number, over, GRPC))
+        self._emit(CallEnded(self.info(now), call.key, outcome, now - self._since))

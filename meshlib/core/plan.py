@@ -212,7 +212,7 @@ class Plan:
             attempt.release(now)
         if self._permit is not None:
             self._permit.release()
-        if self._env.emit is not None:
+        if self._env.emit is not None and not self._call.grpc:  # whose end its exchange tells
             self._env.emit(CallEnded(self.info(now)))
 
     # --- what differs for gRPC (:class:`meshlib.core.plan_grpc.GrpcPlan`) ------------------------------------------------
@@ -405,7 +405,7 @@ class Plan:
         attempt.release(now)
         if self._env.emit is not None:
             number = len(self._attempts) + len(self._flight) + 1
-            self._env.emit(RetryScheduled(self.cluster, number, delay, reason))
+            self._env.emit(RetryScheduled(self.cluster, number, delay, reason, self._call.key))
         return Sleep(delay)
 
     # --- ends -----------------------------------------------------------------------------------------------------

@@ -87,7 +87,9 @@ class Caller(BaseCaller[Q, R]):
                         call = OpenCall(exchange, errors, runtime, bounds, status)
                         return host.deliver(request, response, exchange.response_headers(headers), call)
                     else:
-                        return host.direct(request, response, exchange.info(now()))
+                        info = exchange.info(now())
+                        exchange.close(now())
+                        return host.direct(request, response, info)
                 elif isinstance(step, Sleep):
                     clock.sleep(step.seconds)
                     step = exchange.woke(now())

@@ -11,6 +11,7 @@ __all__ = [
     "AttemptStarted",
     "BreakerChanged",
     "CallEnded",
+    "CallStarted",
     "ConfigurationChanged",
     "EndpointEjected",
     "EndpointReturned",
@@ -22,10 +23,24 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
+class CallStarted:
+    """An RPC begins, told where the application makes it: in its thread, or its task. ``key`` pairs this event with its
+    :class:`CallEnded`. ``method``: ``"package.Service/Method"``; ``registered``: it is one that generated code names; ``target``: the
+    channel's, with its scheme; ``asked``: the authority that the application asked for.
+    """
+
+    key: int
+    method: str
+    registered: bool
+    target: str
+    asked: str
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptStarted:
     """``head`` may still be edited by the observer: trace context is injected here. ``asked``: the authority that the
     application asked for; ``endpoint``: where the attempt goes (``""`` for a direct call). ``key`` pairs this event with
-    its :class:`AttemptEnded`.
+    its :class:`AttemptEnded`; ``call`` is the key of its :class:`CallStarted`, 0 where it is of no RPC.
     """
 
     key: int
@@ -38,10 +53,13 @@ class AttemptStarted:
     cluster: str
     route: str
     via: str
+    call: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptEnded:
+    """The head of a response is there, or there will be none. An attempt of an RPC that the caller reads ends with its last message."""
+
     key: int
     number: int
     outcome: Outcome
@@ -50,15 +68,25 @@ class AttemptEnded:
 
 @dataclass(frozen=True, slots=True)
 class RetryScheduled:
+    """``call``: as in :class:`AttemptStarted`."""
+
     cluster: str
     number: int
     delay: float
     reason: str
+    call: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class CallEnded:
-    info: CallInfo
+    """``info`` is None of a call that nobody carried. Of an RPC: ``key``, that of its :class:`CallStarted`; ``outcome``, how it ended
+    for the caller, whose ``error`` is what was raised; ``seconds``, from its begin.
+    """
+
+    info: CallInfo | None
+    key: int = 0
+    outcome: Outcome | None = None
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +132,8 @@ class Unanswered:
 
 
 Event = (
-    AttemptStarted
+    CallStarted
+    | AttemptStarted
     | AttemptEnded
     | RetryScheduled
     | CallEnded

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from meshlib.runtime.known import Known
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from meshlib.model.events import BreakerChanged, EndpointEjected, RetryScheduled, Unanswered
     from meshlib.model.status import SourceStatus
 
-__all__ = ["BUCKETS", "Instruments"]
+__all__ = ["BUCKETS", "Instruments", "histogram"]
 
 #: Seconds; the conventions' explicit bucket boundaries.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
@@ -35,7 +35,9 @@ class Instruments:
 
     def __init__(self, meter: Any, sources: Callable[[], Iterable[SourceStatus]]) -> None:
         self._sources = sources
-        self._duration = _histogram(meter)
+        self._duration = histogram(
+            meter, "http.client.request.duration", "s", "Duration of HTTP client requests.", BUCKETS
+        )
         self._retries = meter.create_counter("meshlib.retries", "{retry}", "Attempts after the first.")
         self._ejections = meter.create_counter(
             "meshlib.ejections", "{ejection}", "Endpoints ejected as outliers."
@@ -77,11 +79,10 @@ class Instruments:
         return self._sources()
 
 
-def _histogram(meter: Any) -> Any:
-    name, unit = "http.client.request.duration", "s"
-    description = "Duration of HTTP client requests."
+def histogram(meter: Any, name: str, unit: str, description: str, buckets: Sequence[float]) -> Any:
+    """A histogram that has ``buckets`` where no view says otherwise."""
     try:
-        return meter.create_histogram(name, unit, description, explicit_bucket_boundaries_advisory=BUCKETS)
+        return meter.create_histogram(name, unit, description, explicit_bucket_boundaries_advisory=buckets)
     except TypeError:  # an API before the advisory parameter
         return meter.create_histogram(name, unit, description)
 

@@ -1,4 +1,5 @@
-"""Spans and metrics by OpenTelemetry's conventions: one CLIENT span an attempt, its context sent with it.
+"""Spans and metrics by OpenTelemetry's conventions: one CLIENT span an attempt, its context sent with it. RPCs, whose conventions
+are others, are told to :mod:`meshlib.observe.rpc`.
 
 A span is never made current. The attempt's context goes into its headers and nowhere else, so that nothing of it shows
 in the caller's context, be that a thread's or a task's, and spans of the caller's own never become its children.
@@ -20,20 +21,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as contexts
-from opentelemetry import metrics, propagate, trace
+from opentelemetry import metrics, trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from meshlib import __version__
-from meshlib.inbound import current
 from meshlib.model.events import (
     AttemptEnded,
     AttemptStarted,
     BreakerChanged,
+    CallEnded,
+    CallStarted,
     EndpointEjected,
     RetryScheduled,
     Unanswered,
 )
 from meshlib.observe.metrics import Instruments
+from meshlib.observe.propagation import SUPPRESS, inherited, inject
+from meshlib.observe.rpc import RpcTelemetry
 from meshlib.observe.spans import error_type, known_methods, mesh_attributes, start_attributes
 
 if TYPE_CHECKING:
@@ -41,13 +45,11 @@ if TYPE_CHECKING:
 
     from meshlib.model.call import Outcome
     from meshlib.model.events import Event
-    from meshlib.model.headers import Headers
     from meshlib.model.status import SourceStatus
 
 __all__ = ["Telemetry"]
 
-# Private names of the API, which its own instrumentations import; where they are gone there is nobody to agree with.
-_SUPPRESS: str = getattr(contexts, "_SUPPRESS_INSTRUMENTATION_KEY", "suppress_instrumentation")
+# As meshlib.observe.propagation.SUPPRESS.
 _SUPPRESS_HTTP: str = getattr(contexts, "_SUPPRESS_HTTP_INSTRUMENTATION_KEY", "suppress_http_instrumentation")
 _OURS = contexts.create_key("meshlib")
 
@@ -82,13 +84,17 @@ class Telemetry:
     def __init__(self, sources: Callable[[], Iterable[SourceStatus]]) -> None:
         # Both are proxies as long as no provider is set, and real from then on.
         self._tracer = trace.get_tracer("meshlib", __version__)
-        self._instruments = Instruments(metrics.get_meter("meshlib", __version__), sources)
+        meter = metrics.get_meter("meshlib", __version__)
+        self._instruments = Instruments(meter, sources)
+        self._rpc = RpcTelemetry(self._tracer, meter)
         self._methods = known_methods()
         self._open: dict[int, _Open] = {}
         self._told: dict[type, Callable[[Any], None]] = {
             AttemptStarted: self._started,
             AttemptEnded: self._ended,
-            RetryScheduled: self._instruments.retried,
+            RetryScheduled: self._retried,
+            CallStarted: self._rpc.started,
+            CallEnded: self._rpc.ended,
             EndpointEjected: self._instruments.ejected,
             BreakerChanged: self._instruments.breaker,
             Unanswered: self._instruments.unanswered,
@@ -99,22 +105,30 @@ class Telemetry:
         if tell is not None:
             tell(event)
 
+    def _retried(self, event: RetryScheduled) -> None:
+        self._instruments.retried(event)
+        if event.call:
+            self._rpc.retried(event)
+
     def _started(self, event: AttemptStarted) -> None:
+        if event.call:
+            self._rpc.attempt_started(event)
+            return
         context = contexts.get_current()
-        if context.get(_SUPPRESS):
+        if context.get(SUPPRESS):
             return
         around = trace.get_current_span(context)
         if (context.get(_SUPPRESS_HTTP) and not context.get(_OURS)) or _is_of_the_call(around):
             around.set_attributes(mesh_attributes(event))
             return
-        context = _inherited(context)
+        context = inherited(context)
         attributes = start_attributes(event, self._methods)
         method = str(attributes["http.request.method"])
         name = "HTTP" if method == "_OTHER" else method
         span = self._tracer.start_span(name, context, SpanKind.CLIENT, attributes)
         if span.get_span_context().is_valid:
             context = trace.set_span_in_context(span, context)
-        _inject(context, event.head.headers)
+        inject(context, event.head.headers)
         measured = {key: attributes[key] for key in _MEASURED if key in attributes}
         token = None
         if event.via == "direct":
@@ -125,6 +139,7 @@ class Telemetry:
     def _ended(self, event: AttemptEnded) -> None:
         begun = self._open.pop(event.key, None)
         if begun is None:
+            self._rpc.attempt_ended(event)
             return
         if begun.token is not None:
             contexts.detach(begun.token)
@@ -158,28 +173,3 @@ def _finish(span: Any, outcome: Outcome, found: dict[str, Any], error: str) -> N
         # A status code says what is wrong by itself.
         words = None if outcome.status is not None else outcome.detail or str(outcome.error or "") or None
         span.set_status(Status(StatusCode.ERROR, words))
-
-
-def _inherited(context: Any) -> Any:
-    """``context``; where it has no span, and a request is being served that came with a trace, that trace's: nobody else
-    read it.
-    """
-    request = current()
-    if (
-        request is None
-        or not request.traceparent
-        or trace.get_current_span(context).get_span_context().is_valid
-    ):
-        return context
-    carrier = {"traceparent": request.traceparent, "tracestate": request.tracestate}
-    return propagate.extract({name: value for name, value in carrier.items() if value}, context)
-
-
-def _inject(context: Any, headers: Headers) -> None:
-    """Put the context into the attempt's header lines, in place of one that the application put there by hand."""
-    carrier: dict[str, str] = {}
-    propagate.inject(carrier, context)
-    for name, value in carrier.items():
-        headers.set(name, value)
-    if "traceparent" in carrier and "tracestate" not in carrier and "tracestate" in headers:
-        headers.remove("tracestate")  # of another trace

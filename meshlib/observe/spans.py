@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from meshlib.model.call import OutcomeKind
 
 if TYPE_CHECKING:
-    from meshlib.model.call import Outcome
+    from meshlib.model.call import CallInfo, Outcome
     from meshlib.model.events import AttemptStarted
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "known_methods",
     "mesh_attributes",
     "peer",
+    "place_attributes",
     "redacted",
     "start_attributes",
 ]
@@ -56,14 +57,20 @@ def start_attributes(event: AttemptStarted, methods: frozenset[str]) -> Attribut
 
 def mesh_attributes(event: AttemptStarted) -> Attributes:
     """What is known only here: also for a span that somebody else made around the call."""
-    attributes: Attributes = {"meshlib.via": event.via}
-    if event.cluster:
-        attributes["meshlib.cluster"] = event.cluster
-    if event.route:
-        attributes["meshlib.route"] = event.route
+    attributes = place_attributes(event)
     if event.number > 1:
         attributes["http.request.resend_count"] = event.number - 1
     attributes.update(peer(event.endpoint))
+    return attributes
+
+
+def place_attributes(of: AttemptStarted | CallInfo) -> Attributes:
+    """Where the mesh sent it."""
+    attributes: Attributes = {"meshlib.via": of.via}
+    if of.cluster:
+        attributes["meshlib.cluster"] = of.cluster
+    if of.route:
+        attributes["meshlib.route"] = of.route
     return attributes
 
 

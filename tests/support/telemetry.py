@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,15 +12,30 @@ from opentelemetry.metrics import _internal as metrics_api
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind
 from opentelemetry.util._once import Once
+
+
+class Exporter(InMemorySpanExporter):
+    """Tells of each span."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.more = threading.Condition()
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        with self.more:
+            done = super().export(spans)
+            self.more.notify_all()
+        return done
 
 
 class Recorded:
     """What was exported."""
 
-    def __init__(self, spans: InMemorySpanExporter, reader: InMemoryMetricReader) -> None:
+    def __init__(self, spans: Exporter, reader: InMemoryMetricReader) -> None:
         self._spans = spans
         self._reader = reader
 
@@ -31,6 +47,16 @@ class Recorded:
     def client_spans(self) -> list[ReadableSpan]:
         """Ours, in the order in which they ended."""
         return [span for span in self.spans if span.instrumentation_scope.name == "meshlib"]
+
+    def of_kind(self, kind: SpanKind, count: int) -> list[ReadableSpan]:
+        """The spans of that kind, once there are ``count``: some end in another thread than the call."""
+
+        def found() -> list[ReadableSpan]:
+            return [span for span in self.spans if span.kind is kind]
+
+        with self._spans.more:
+            assert self._spans.more.wait_for(lambda: len(found()) >= count, 10), found()
+            return found()
 
     def points(self, name: str) -> list[Any]:
         data = self._reader.get_metrics_data()
@@ -56,7 +82,7 @@ def unset() -> None:
 @contextmanager
 def sdk(*, tracing: bool = True, metering: bool = True) -> Iterator[Recorded]:
     unset()
-    exporter, reader = InMemorySpanExporter(), InMemoryMetricReader()
+    exporter, reader = Exporter(), InMemoryMetricReader()
     tracers, meters = TracerProvider(shutdown_on_exit=False), MeterProvider([reader], shutdown_on_exit=False)
     tracers.add_span_processor(SimpleSpanProcessor(exporter))
     if tracing:

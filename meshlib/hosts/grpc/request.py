@@ -156,6 +156,8 @@ class GrpcHost:
             grpc=True,
             patient=bool(request.wait_for_ready),
             strict=target.strict,
+            target=target.uri,
+            registered=request.method.registered,
         )
         if request.messages is not None:
             request.messages.call = call

@@ -22,7 +22,8 @@ _SCHEMES = frozenset({"dns", "ipv4", "ipv6", "xds", *_ELSEWHERE})
 
 class Target(NamedTuple):
     """``text``: as it was given; ``scheme``: of the calls, for their heads; ``strict``: by ``xds:``, so that no call goes past the
-    mesh; ``outside``: it says where to go itself; ``url``: of its services, for observers.
+    mesh; ``outside``: it says where to go itself; ``url``: of its services, and ``uri``: ``text`` with the scheme that it means
+    (gRFC A66), for observers.
     """
 
     text: str
@@ -31,6 +32,7 @@ class Target(NamedTuple):
     strict: bool
     outside: bool
     url: str
+    uri: str
 
 
 def read_target(text: str, options: Sequence[tuple[str, Any]], *, secure: bool) -> Target:
@@ -38,9 +40,9 @@ def read_target(text: str, options: Sequence[tuple[str, Any]], *, secure: bool) 
     if not isinstance(text, str):
         raise TypeError(f"target: expected text, not {text!r}")
     scheme, colon, rest = text.partition(":")
-    scheme = scheme.lower()
+    scheme, uri = scheme.lower(), text
     if not colon or scheme not in _SCHEMES:
-        scheme, rest = "dns", text
+        scheme, rest, uri = "dns", text, f"dns:///{text}"
     # After an authority of the resolver's own, if there is one: dns://8.8.8.8/host.
     path = rest[2:].partition("/")[2] if rest.startswith("//") else rest.removeprefix("/")
     chosen = next((str(value) for name, value in reversed(options) if name == AUTHORITY), "")
@@ -48,7 +50,8 @@ def read_target(text: str, options: Sequence[tuple[str, Any]], *, secure: bool) 
     outside = scheme in _ELSEWHERE or not host or "," in path
     place = ("grpc", host or path, port, chosen or path)
     scheme_of_calls = "https" if secure else "http"
-    return Target(text, place, scheme_of_calls, scheme == "xds", outside, f"grpc://{place[3]}")
+    url = f"grpc://{place[3]}"
+    return Target(text, place, scheme_of_calls, scheme == "xds", outside, url, uri)
 
 
 def _host_port(path: str) -> tuple[str, int | None]:
