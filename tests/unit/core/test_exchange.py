@@ -9,7 +9,7 @@ import pytest
 
 from meshlib.core.effects import Call, Deliver, Direct, Env, Fail, Reply, Send, Sleep, Wait
 from meshlib.core.endpoint import LiveEndpoint
-from meshlib.core.exchange import Exchange, Place
+from meshlib.core.exchange import GRPC, Exchange, Place
 from meshlib.core.match import compile_routes
 from meshlib.core.resolution import Resolution
 from meshlib.core.upstream import PickContext
@@ -18,7 +18,7 @@ from meshlib.model.address import Address
 from meshlib.model.call import Head, Outcome, OutcomeKind
 from meshlib.model.cluster import Cluster, Discovery
 from meshlib.model.endpoint import Assignment, Endpoint, Locality
-from meshlib.model.events import AttemptEnded, AttemptStarted, CallEnded
+from meshlib.model.events import AttemptEnded, AttemptStarted, CallEnded, CallStarted
 from meshlib.model.headers import Headers
 from meshlib.model.listener import Listener
 from meshlib.model.match import PathKind, PathMatch, RouteMatch
@@ -373,3 +373,86 @@ def test_a_cluster_that_is_not_there_fails_with_the_plans_words() -> None:
     assert isinstance(end, Fail)
     assert end.failure is NoHealthyEndpoint
     assert "is not known" in end.message
+
+
+# --- an RPC as a whole ------------------------------------------------------------------------------------------------------
+
+
+def rpc(*means: Resolution, **more: Any) -> World:
+    return make(*means, grpc=True, target="dns:///reviews", registered=True, **more)
+
+
+@pytest.mark.parametrize("means", [routed, direct])
+def test_an_rpc_is_told_from_its_begin_to_its_last_message(means: Any) -> None:
+    world = rpc(means())
+    step = world.exchange.start(1.0)
+    assert isinstance(step, Send | Direct)
+    assert isinstance(world.exchange.arrived(step, 0, None, GRPC, "", 1.25), Deliver)
+    begun, started = world.events
+    assert begun == CallStarted(begun.key, "", True, "dns:///reviews", "reviews")
+    assert started.call == begun.key != started.key
+    world.exchange.close(1.5)
+    world.exchange.close(1.75)
+    read, ended = world.events[2:]
+    assert (read.key, read.outcome.status, read.outcome.seconds) == (started.key, 0, 0.5)
+    assert (ended.key, ended.outcome.status, ended.seconds) == (begun.key, 0, 0.5)
+    assert ended.info is not None
+
+
+def test_a_stream_that_breaks_ends_its_attempt_by_that() -> None:
+    world = rpc(routed())
+    step = world.exchange.start(0.0)
+    assert isinstance(step, Send)
+    world.exchange.arrived(step, 0, None, GRPC, "", 0.25)
+    broken = Outcome(OutcomeKind.RESET, sent=True, grpc=True)
+    world.exchange.close(1.0, broken)
+    _, _, read, ended = world.events
+    assert (read.outcome.kind, read.outcome.seconds) == (OutcomeKind.RESET, 1.0)
+    assert ended.outcome is broken
+
+
+def test_an_answer_that_is_no_message_ends_its_attempt_at_once() -> None:
+    world = rpc(routed())
+    step = world.exchange.start(0.0)
+    assert isinstance(step, Send)
+    world.exchange.arrived(step, 5, None, GRPC, "", 0.25)
+    assert isinstance(world.events[-1], AttemptEnded)
+    world.exchange.close(1.0)
+    assert [type(event).__name__ for event in world.events[2:]] == ["AttemptEnded", "CallEnded"]
+    assert world.events[-1].outcome.status == 5
+
+
+@pytest.mark.parametrize("read", [False, True])
+def test_an_rpc_that_is_given_up_ends_once_with_its_attempt(read: bool) -> None:
+    world = rpc(routed())
+    step = world.exchange.start(0.0)
+    assert isinstance(step, Send)
+    if read:
+        world.exchange.arrived(step, 0, None, GRPC, "", 0.25)
+    error = KeyboardInterrupt()
+    world.exchange.cancel(None if read else step, error, True, 0.5)
+    world.exchange.close(0.75)
+    assert [type(event).__name__ for event in world.events[2:]] == ["AttemptEnded", "CallEnded"]
+    for event in world.events[2:]:
+        assert (event.outcome.kind, event.outcome.error) == (OutcomeKind.CANCELLED, error)
+
+
+def test_an_rpc_that_fails_ends_by_what_is_raised() -> None:
+    world = rpc(Resolution("failed", "no"))
+    step = world.exchange.start(0.0)
+    assert isinstance(step, Fail)
+    assert [type(event) for event in world.events] == [CallStarted]
+    error = NoHealthyEndpoint("no")
+    world.exchange.cancel(step, error, False, 0.5)
+    ended = world.events[-1]
+    assert (ended.outcome.kind, ended.outcome.error, ended.seconds) == (OutcomeKind.REFUSED, error, 0.5)
+
+
+def test_nothing_is_told_of_an_rpc_where_nobody_observes() -> None:
+    world = rpc(routed(), observed=False)
+    step = world.exchange.start(0.0)
+    assert isinstance(step, Send)
+    world.exchange.arrived(step, 0, None, GRPC, "", 0.25)
+    world.exchange.close(0.5)
+    assert world.exchange.call.key == 0
+    assert not world.events
