@@ -65,7 +65,7 @@ oracle: $(VENV)/.stamp-dev ## meshlib against a real Envoy on SEEDS random route
 	@MESHLIB_ORACLE_SEEDS=$(SEEDS) $(PYTEST) tests/e2e/oracle --timeout=0 $(PYTEST_ARGS)
 
 .PHONY: storm
-storm: $(VENV)/.stamp-dev ## 20,000 calls while control plane and endpoints die and return; 24,000 that are cancelled
+storm: $(VENV)/.stamp-dev ## 20,000 calls, of HTTP and of gRPC, while control plane and endpoints die and return; 24,000 that are cancelled
 	@$(PYTEST) tests/e2e -m storm --timeout=900 -o faulthandler_timeout=0 $(PYTEST_ARGS)
 
 .PHONY: fleet

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +12,18 @@ import pytest
 import meshlib
 from meshlib.testing.upstream import Upstream
 from tests.support.asking import asked
-from tests.support.storm import Calls, Footprint, Storm, counters, pooled, pools_of, run_tasks, run_threads
+from tests.support.storm import (
+    NOTHING,
+    Calls,
+    Footprint,
+    Storm,
+    counters,
+    pooled,
+    pools_of,
+    run_tasks,
+    run_threads,
+    worked_off,
+)
 
 RETRY = {
     "retry_on": "connect-failure,refused-stream,reset",
@@ -29,7 +39,6 @@ EJECT = {
     "enforcing_success_rate": 0,
 }
 LIMITS = {"max_connections": 1024, "max_pending": 1024, "max_requests": 1024, "max_retries": 1024}
-NOTHING = dict.fromkeys(("active", "endpoints", "shown", "retries", "pending", "connections"), 0)
 
 
 @pytest.fixture
@@ -70,13 +79,6 @@ def _warm_up(storm: Storm) -> None:
 
 def _no_more(now: Footprint, before: Footprint) -> bool:
     return set(now.threads) <= set(before.threads) and len(now.descriptors) <= len(before.descriptors)
-
-
-def worked_off(mesh: meshlib.Mesh) -> None:
-    """Until the mesh's worker has done all that it was given: it gives back what was collected."""
-    done = threading.Event()
-    mesh._runtime().worker.post(done.set)
-    assert done.wait(10.0)
 
 
 def check_client(client: Any, mesh: meshlib.Mesh) -> None:

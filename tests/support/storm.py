@@ -8,13 +8,14 @@ import gc
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import meshlib
 from meshlib.testing import ControlPlane, UpstreamProcess, build
+from meshlib.testing.upstream_process import ServerProcess
 
 SERVICE = "reviews"
 ENDPOINTS = 5
@@ -99,12 +100,21 @@ class Calls:
 def run_threads(client: Any, calls: Calls, threads: int) -> None:
     """All calls by ``threads`` threads; returns when they ended."""
 
+    def one() -> None:
+        method, path, body = calls.request()
+        calls.check(client.request(method, f"http://{SERVICE}{path}", content=body), path, body)
+
+    by_threads(one, calls, threads)
+
+
+def by_threads(one: Callable[[], None], calls: Calls, threads: int) -> None:
+    """``one`` makes a call, and raises where it failed."""
+
     def caller() -> None:
         while calls.wanted:
-            method, path, body = calls.request()
             began, failed = time.monotonic(), None
             try:
-                calls.check(client.request(method, f"http://{SERVICE}{path}", content=body), path, body)
+                one()
             except Exception as error:  # noqa: BLE001 - counted
                 failed = error
             calls.ended(began, failed)
@@ -119,12 +129,21 @@ def run_threads(client: Any, calls: Calls, threads: int) -> None:
 async def run_tasks(client: Any, calls: Calls, tasks: int) -> None:
     """The same by tasks of this loop."""
 
+    async def one() -> None:
+        method, path, body = calls.request()
+        calls.check(await client.request(method, f"http://{SERVICE}{path}", content=body), path, body)
+
+    await by_tasks(one, calls, tasks)
+
+
+async def by_tasks(one: Callable[[], Awaitable[None]], calls: Calls, tasks: int) -> None:
+    """As ``by_threads``."""
+
     async def caller() -> None:
         while calls.wanted:
-            method, path, body = calls.request()
             began, failed = time.monotonic(), None
             try:
-                calls.check(await client.request(method, f"http://{SERVICE}{path}", content=body), path, body)
+                await one()
             except Exception as error:  # noqa: BLE001 - counted
                 failed = error
             calls.ended(began, failed)
@@ -133,10 +152,13 @@ async def run_tasks(client: Any, calls: Calls, tasks: int) -> None:
 
 
 class Storm:
-    """Five endpoints as processes and a control plane, and threads that kill them and bring them back."""
+    """Endpoints as processes and a control plane, and threads that kill them and bring them back.
 
-    def __init__(self) -> None:
-        self.servers = [UpstreamProcess(f"v{number}") for number in range(ENDPOINTS)]
+    ``servers``: none is started; five of HTTP where none are given.
+    """
+
+    def __init__(self, servers: Sequence[ServerProcess] = ()) -> None:
+        self.servers = list(servers) or [UpstreamProcess(f"v{number}") for number in range(ENDPOINTS)]
         self.outages: list[Outage] = []
         self.restarts = 0
         self.problems: list[BaseException] = []
@@ -210,7 +232,7 @@ class Storm:
 
     def _endpoints(self, calls: Calls) -> None:
         """Each dies while calls are on it, and stays away for a while; then its successor at the same port serves."""
-        share = max(1, calls.least // (3 * ENDPOINTS))
+        share = max(1, calls.least // (3 * len(self.servers)))
         for server in self.servers:
             calls.progress(share)
             began = time.monotonic()
@@ -218,6 +240,10 @@ class Storm:
             calls.progress(share)
             server.start()
             self.outages.append(Outage(server.address, began, time.monotonic()))
+            self._returned(server, calls)
+
+    def _returned(self, server: ServerProcess, calls: Calls) -> None:
+        """What to wait for before the next one dies."""
 
     def _control_plane(self, calls: Calls, restarts: int) -> None:
         plane = self.control_plane
@@ -270,6 +296,10 @@ class Footprint:
         return cls(tuple(sorted(thread.name for thread in threading.enumerate())), tuple(kinds))
 
 
+#: What ``counters`` says when nothing is under way.
+NOTHING = dict.fromkeys(("active", "endpoints", "shown", "retries", "pending", "connections"), 0)
+
+
 def counters(mesh: meshlib.Mesh) -> dict[str, int]:
     """Everything that is counted of live clusters, over all of them; ``connections`` are those of open pools."""
     runtime = mesh._runtime()
@@ -282,6 +312,13 @@ def counters(mesh: meshlib.Mesh) -> dict[str, int]:
         "pending": sum(cluster.pending for cluster in live),
         "connections": sum(cluster.connections for cluster in live),
     }
+
+
+def worked_off(mesh: meshlib.Mesh) -> None:
+    """Until the mesh's worker has done all that it was given: it gives back what was collected."""
+    done = threading.Event()
+    mesh._runtime().worker.post(done.set)
+    assert done.wait(10.0)
 
 
 def pools_of(transport: Any) -> list[Any]:

@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any
 
-from grpc.aio import AioRpcError
+from grpc.aio import AioRpcError, InternalError
 
 from meshlib.hosts.grpc.replay import LIMIT, serialize
 
@@ -70,7 +70,7 @@ class Outgoing:
         """Send ``message``; until the attempt under way has taken it, or the call is over."""
         data = serialize(message, self._serializer)
         if self._direct:
-            await self._attempt.write(data)
+            await _send(self._attempt, data)
             return
         number = self._base + len(self._kept)
         self._kept.append(data)
@@ -88,7 +88,7 @@ class Outgoing:
             return
         self._half_closed = True
         if self._direct:
-            await self._attempt.done_writing()
+            await _half_close(self._attempt)
         self._wake()
 
     async def consume(self, source: Any) -> bool:
@@ -120,14 +120,15 @@ class Outgoing:
         with contextlib.suppress(AioRpcError, asyncio.InvalidStateError):
             while not self._ended:
                 while self._sent < self._base + len(self._kept):
-                    await attempt.write(self._kept[self._sent - self._base])
+                    if not await _send(attempt, self._kept[self._sent - self._base]):
+                        return
                     self._sent += 1
                     if self._committed:
                         del self._kept[: self._sent - self._base]
                         self._base = self._sent
                     self._wake()
                 if self._half_closed:
-                    await attempt.done_writing()
+                    await _half_close(attempt)
                     return
                 if self._committed:
                     self._direct = True
@@ -144,3 +145,30 @@ class Outgoing:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         await waiter
+
+
+async def _send(attempt: Any, data: Any) -> bool:
+    """As ``attempt.write``; False: it is over.
+
+    Where the core does not take a message because the RPC is over, grpc's layer puts INTERNAL in the place of the status that
+    the core is about to give, and tells everybody. What is written here goes past it: the status is the core's.
+    """
+    core, ready = getattr(attempt, "_cython_call", None), getattr(attempt, "_metadata_sent", None)
+    if core is None or ready is None or not isinstance(data, bytes):
+        await attempt.write(data)
+        return True
+    await ready.wait()
+    if attempt.done():
+        return False
+    try:
+        await core.send_serialized_message(data)
+    except InternalError:
+        await attempt.code()
+        return False
+    return True
+
+
+async def _half_close(attempt: Any) -> None:
+    """As ``attempt.done_writing``, which raises where the RPC is over by then."""
+    with contextlib.suppress(InternalError):
+        await attempt.done_writing()
