@@ -103,7 +103,7 @@ class GrpcPlan(Plan):
         if outcome.kind is not OutcomeKind.CONNECT:
             return None
         attempt.release(now)
-        self._answered, self._last = attempt, outcome
+        self._last = outcome
         return self._send(now)
 
     def _tried_again(self, pick: Pick, now: float) -> Effect | None:

@@ -110,7 +110,7 @@ def join(failure: type[MeshError], base: type[BaseException], **own: Any) -> typ
 
 
 def _reduce(self: Any) -> tuple[Any, ...]:
-    return _again, (*self._pair, str(self)), dict(vars(self))
+    return _again, (*self._pair, Exception.__str__(self)), dict(vars(self))
 
 
 def _again(failure: type[MeshError], base: type[BaseException], message: str) -> MeshError:

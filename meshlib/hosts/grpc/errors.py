@@ -227,7 +227,10 @@ def _fill(error: Any, code: grpc.StatusCode, message: str, inner: Any) -> None:
     error._code = code
     error._debug = f"{code.name}:{message}" if inner is None else inner.debug_error_string()
     if inner is not None:
-        error._initial, error._trailing = inner.initial_metadata() or (), inner.trailing_metadata() or ()
+        state = (
+            inner._state
+        )  # of an RPC that is over; asked for its metadata it might wait for those that never come
+        error._initial, error._trailing = state.initial_metadata or (), state.trailing_metadata or ()
 
 
 #: Of blocking channels.

@@ -1,0 +1,110 @@
+"""The messages of a call, read by one attempt after another."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meshlib.core.effects import Call
+from meshlib.core.resolution import Resolution
+from meshlib.hosts.grpc.replay import Messages, Unserializable, as_is
+from meshlib.model.call import Head
+
+
+def test_each_attempt_reads_all_from_the_first_on() -> None:
+    asked = []
+
+    def source():
+        for number in range(3):
+            asked.append(number)
+            yield b"%d" % number
+
+    messages = Messages(source(), None)
+    first = messages.read()
+    assert next(first) == b"0"
+    assert list(messages.read()) == [b"0", b"1", b"2"]
+    assert list(first) == [b"1", b"2"]
+    assert asked == [0, 1, 2], "the application is asked once for each"
+
+
+def test_once_committed_nothing_is_kept() -> None:
+    messages = Messages((b"x" for _ in range(1000)), None)
+    reader = messages.read()
+    next(reader)
+    messages.commit()
+    assert sum(1 for _ in reader) == 999
+    assert messages._waiting == []
+
+
+def test_beyond_the_limit_the_call_cannot_be_made_again() -> None:
+    call = Call(Resolution("mesh", ""), Head("POST", "http", "a", "/s/m"))
+    messages = Messages([b"x" * 6, b"y" * 6, b"z"], None, limit=10)
+    messages.call = call
+    reader = messages.read()
+    next(reader)
+    assert call.replayable
+    next(reader)
+    assert not call.replayable
+    assert list(reader) == [b"z"]
+
+
+def test_what_the_source_raises_each_attempt_meets_in_its_place() -> None:
+    def source():
+        yield b"a"
+        raise KeyError("no more")
+
+    messages = Messages(source(), None)
+    for reader in (messages.read(), messages.read()):
+        assert next(reader) == b"a"
+        with pytest.raises(KeyError):
+            next(reader)
+
+
+def test_what_cannot_be_serialized_is_met_where_grpc_serializes() -> None:
+    def serializer(message: int) -> bytes:
+        return b"%d" % (1 // message)
+
+    found = list(Messages([1, 0], serializer).read())
+    assert found[0] == b"1"
+    assert isinstance(found[1], Unserializable)
+    with pytest.raises(ZeroDivisionError):
+        as_is(found[1])
+
+
+def test_a_reader_that_is_over_leaves_what_it_waited_for_to_the_next() -> None:
+    given_now, waiting = threading.Event(), threading.Event()
+
+    def source():
+        waiting.set()
+        assert given_now.wait(10)
+        yield b"late"
+
+    messages = Messages(source(), None)
+    thread = threading.Thread(target=next, args=(messages.read(),))
+    thread.start()
+    assert waiting.wait(10)
+    given_now.set()
+    assert list(messages.read()) == [b"late"]
+    thread.join(10)
+
+
+@given(
+    st.lists(st.binary(max_size=4), max_size=8), st.lists(st.integers(0, 3), max_size=30), st.integers(0, 12)
+)
+def test_whatever_the_order_each_reader_sees_the_same(
+    sent: list[bytes], order: list[int], commit: int
+) -> None:
+    messages = Messages(iter(sent), None)
+    readers = [messages.read() for _ in range(3)]
+    seen: list[list[bytes]] = [[], [], []]
+    for which in order:
+        if which < 3 and (message := next(readers[which], None)) is not None:
+            seen[which].append(message)
+    last = messages.read()
+    if commit > 6:
+        messages.commit()
+    assert list(last) == sent
+    assert all(part == sent[: len(part)] for part in seen)
