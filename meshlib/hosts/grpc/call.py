@@ -127,9 +127,7 @@ class _Later(LaterCall[Any]):
         if self.committed:
             self.finished(None if code is grpc.StatusCode.OK else _outcome(kind, code, details, attempt))
             return
-        # Not asked of the call, which would wait in the thread that brings it. Headers come before a status; without them there
-        # is none, or an empty one that has not been brought yet.
-        initial = attempt._state.initial_metadata
+        initial = code is not grpc.StatusCode.OK and attempt.initial_metadata()
         if code is grpc.StatusCode.OK or kind is None or initial:
             if initial and self._request.call is not None:
                 self._request.call.replayable = False

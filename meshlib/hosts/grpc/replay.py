@@ -102,6 +102,8 @@ class Messages:
         number = 0
         while True:
             with self._lock:
+                if number < self._base:
+                    return  # another attempt is the call's, and this one's reader a thread of grpc's that lags
                 if number >= self._base + len(self._waiting) and not self._ask():
                     break
                 message = self._waiting[number - self._base]
