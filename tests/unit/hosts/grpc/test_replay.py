@@ -91,6 +91,15 @@ def test_a_reader_that_is_over_leaves_what_it_waited_for_to_the_next() -> None:
     thread.join(10)
 
 
+def test_the_reader_of_an_attempt_that_is_over_ends_once_another_is_committed() -> None:
+    messages = Messages([b"0", b"1", b"2"], None)
+    late, now = messages.read(), messages.read()
+    assert next(late) == b"0"
+    messages.commit()
+    assert list(now) == [b"0", b"1", b"2"]
+    assert list(late) == []
+
+
 @given(
     st.lists(st.binary(max_size=4), max_size=8), st.lists(st.integers(0, 3), max_size=30), st.integers(0, 12)
 )
