@@ -1,7 +1,8 @@
 """grpc's channels that meshlib makes for itself: to endpoints, and to control planes.
 
 They are made past grpc's factories, of which others make spans, and a mesh (each attempt would be a call of its own, and a stream
-to a control plane one that does not end); and they are marked, so that our own patch leaves them alone.
+to a control plane one that does not end); and they are marked, so that our own patch leaves them alone. By then grpc has its hooks
+around forks, and ours are to run before them.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from grpc import _channel as blocking
 from grpc.aio import _channel as of_asyncio
+
+from meshlib.runtime.process import arm_again
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +35,7 @@ def channel(
     inner = None if credentials is None else credentials._credentials
     made: grpc.Channel = blocking.Channel(target, options, inner, compression)
     vars(made)[PLAIN] = True
+    arm_again()
     return made
 
 
@@ -45,4 +49,5 @@ def aio_channel(
     inner = None if credentials is None else credentials._credentials
     made: grpc.aio.Channel = of_asyncio.Channel(target, options, inner, compression, None)
     vars(made)[PLAIN] = True
+    arm_again()
     return made

@@ -20,6 +20,7 @@ from meshlib.model.snapshot import EMPTY, Part, Snapshot
 from meshlib.runtime import greenlets, threads
 from meshlib.runtime.clusters import Clusters
 from meshlib.runtime.interest import Interest
+from meshlib.runtime.known import Known
 from meshlib.runtime.store import Store
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from meshlib.runtime.clock import Clock
     from meshlib.runtime.worker import Timer, Worker
 
-__all__ = ["Feed", "Runtime", "Workers"]
+__all__ = ["Feed", "Resting", "Runtime", "Workers"]
 
 #: Seconds between looks for what is not used any more.
 SWEEP = 30.0
@@ -100,6 +101,14 @@ class Feed(Protocol):
         ...
 
 
+class Resting(Protocol):
+    """What of a client cannot cross a fork (:class:`meshlib.hosts.grpc.subchannels.Subchannels`)."""
+
+    def rest(self) -> None:
+        """A fork comes: close what no call uses. It is made anew on use."""
+        ...
+
+
 class Runtime:
     """One mesh in one process. Thread-safe unless a method says otherwise.
 
@@ -133,6 +142,7 @@ class Runtime:
         self.clusters = Clusters(clock, self.random, threads.GiveWay())
         self.observers: tuple[Callable[[Event], None], ...] = ()
         self._of_calls: tuple[Callable[[Event], None], ...] = ()
+        self._resting: Known[Resting] = Known()
         self.env = Env(self.clusters.upstream, self.random, clock.wall)
         self.feed = feed
         self.interest: Interest = inherited.interest.copy(clock.now()) if inherited else Interest()
@@ -323,6 +333,12 @@ class Runtime:
     def pause(self) -> None:
         """End threads and channels for a fork, within a second."""
         self._halt(1.0, for_now=True)
+        for one in self._resting:
+            one.rest()
+
+    def rests(self, one: Resting) -> None:
+        """Tell ``one`` of each fork that comes, once the worker has stopped; it is known weakly."""
+        self._resting.add(one)
 
     def resume(self) -> None:
         """Go on after ``pause``."""

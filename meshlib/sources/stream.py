@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from meshlib.runtime import threads
-from meshlib.runtime.process import Local, arm_again, settle_before_fork
+from meshlib.runtime.process import Local, settle_before_fork
 from meshlib.sources.channel import note_fork, open_channel, wait_quiet
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from meshlib.xds.bootstrap import Server
 
-__all__ = ["AdsStream", "Ears", "GrpcStream", "Opener"]
+__all__ = ["AdsStream", "Ears", "GrpcStream", "Opener", "channels_closed"]
 
 #: grpcio's connectivity watcher looks every 0.2 s whether anybody still listens, and raises in its thread if the channel
 #: is closed before it looked. Seconds from the last listener's leaving until a channel may be closed.
@@ -40,6 +40,8 @@ _WATCHER_ENDS = 0.25
 #: Seconds for which a fork waits for ended streams, and for grpc's own threads after them.
 _SETTLE = 0.5
 _QUIET = 1.0
+#: The same where channels were closed, of which the application may have more; grpc's threads end in some milliseconds, or not.
+_QUIET_CHANNELS = 0.2
 
 
 class Ears(Protocol):
@@ -163,7 +165,6 @@ class GrpcStream:
         from meshlib.xds.schema import ADS_SOTW
 
         channel = open_channel(self._server)
-        arm_again()
         with self._lock:
             if self._cancelled:
                 channel.close()
@@ -204,6 +205,7 @@ class _Streams:
     def __init__(self) -> None:
         self.live: set[GrpcStream] = set()  # adding, discarding and copying are atomic
         self.lately = False
+        self.closed = False  # channels of others, for the fork that comes
 
 
 _streams = Local(_Streams)
@@ -215,10 +217,15 @@ def _settle() -> None:
     until = time.monotonic() + _SETTLE
     for stream in list(mine.live):
         stream.cancel(max(0.0, until - time.monotonic()))
-    if mine.lately:
-        mine.lately = bool(mine.live)
-        wait_quiet(_QUIET)
+    if mine.lately or mine.closed:
+        wait_quiet(_QUIET if mine.lately else _QUIET_CHANNELS)
+        mine.lately, mine.closed = bool(mine.live), False
     note_fork()
+
+
+def channels_closed() -> None:
+    """Channels of this process that are of no stream were closed for the fork that comes."""
+    _streams.get().closed = True
 
 
 settle_before_fork(_settle)

@@ -68,6 +68,7 @@ class _Later(LaterCall[Any]):
             )
         else:
             self.sub, wait, metadata = wire.own, request.wait_for_ready, request.metadata or None
+            self.sub.users[self] = None
             if step.head is not None:
                 metadata = metadata_of(request, step.head.headers.raw)
         made = self.sub.callable(request.method)
@@ -104,6 +105,8 @@ class _Later(LaterCall[Any]):
             self.changed.notify_all()
             if self.over:
                 told, self.told = self.told, None
+                if self.sub is not None:
+                    self.sub.users.pop(self, None)
         for callback in told or ():
             _guarded(callback)
 

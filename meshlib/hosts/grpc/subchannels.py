@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from grpc._cython import cygrpc
 
 from meshlib.hosts.grpc.target import AUTHORITY
+from meshlib.sources.stream import channels_closed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -123,7 +124,17 @@ class Maker(Protocol[C_co]):
 class Subchannel(Generic[C]):
     """A channel of grpc's own, with its callables by method."""
 
-    __slots__ = ("_callables", "channel", "direct", "endpoint", "marked", "seen_ready", "since", "upstream")
+    __slots__ = (
+        "_callables",
+        "channel",
+        "direct",
+        "endpoint",
+        "marked",
+        "seen_ready",
+        "since",
+        "upstream",
+        "users",
+    )
 
     def __init__(self, channel: C, endpoint: LiveEndpoint | None, upstream: Upstream | None) -> None:
         self.channel = channel
@@ -132,9 +143,15 @@ class Subchannel(Generic[C]):
         self.marked = False
         self.seen_ready = False
         self.since = 0.0  # connecting
+        self.users: dict[object, None] = {}  # calls under way, where there is no endpoint that counts them
         self._callables: dict[Method, Any] = {}
         #: Of blocking channels: what makes a method's RPCs past grpc's layer of Python; None where it cannot.
         self.direct: dict[Method, Callable[..., Any] | None] = {}
+
+    @property
+    def idle(self) -> bool:
+        """Whether no call uses it."""
+        return not (self.users if self.endpoint is None else self.endpoint.active)
 
     def callable(self, method: Method) -> Any:
         """The method's, as a stub would have it."""
@@ -156,6 +173,7 @@ class Subchannels(Generic[C]):
         state: Gives one's state, as the core numbers it; its second argument says whether it shall connect.
         close: Closes one.
         later: Calls something some seconds from now, in the worker or the loop.
+        rest: Closes one at once, in the thread that forks.
     """
 
     def __init__(
@@ -166,6 +184,7 @@ class Subchannels(Generic[C]):
         state: Callable[[C, bool], int],
         close: Callable[[C], object],
         later: Callable[[float, Callable[[], object]], object],
+        rest: Callable[[C], object],
     ) -> None:
         self._runtime = runtime
         self._settings = settings
@@ -173,6 +192,7 @@ class Subchannels(Generic[C]):
         self._state = state
         self._close_one = close
         self._later = later
+        self._rest_one = rest
         self._lock = threading.Lock()
         self._view: object = runtime.view
         self._found: dict[LiveEndpoint, tuple[Endpoint, str, Subchannel[C]]] = {}
@@ -180,6 +200,9 @@ class Subchannels(Generic[C]):
         self._draining: list[Subchannel[C]] = []
         self._looking = self._drains = False
         self.closed = False
+        #: To the target as it is, once a call went there.
+        self.own: Subchannel[C] | None = None
+        runtime.rests(self)
 
     def get(self, attempt: Send) -> Subchannel[C]:
         """The one to ``attempt.endpoint``. Raises ValueError once closed."""
@@ -220,12 +243,32 @@ class Subchannels(Generic[C]):
         """Close all at once: calls under way are cancelled, as grpc does."""
         with self._lock:
             self.closed = True
-            subs = [found[2] for found in self._found.values()] + self._draining
+            subs = self._all()
             for sub in subs:
                 self._unmark(sub)
-            self._found, self._watched, self._draining = {}, [], []
+            self._found, self._watched, self._draining, self.own = {}, [], [], None
         for sub in subs:
             self._close_one(sub.channel)
+
+    def rest(self) -> None:
+        """A fork comes, which grpc survives without channels only: close those that no call uses. They are made anew on use."""
+        with self._lock:
+            subs = self._all()
+            idle = {sub for sub in subs if sub.idle}
+            for sub in idle:
+                self._unmark(sub)
+            self._found = {key: found for key, found in self._found.items() if found[2] not in idle}
+            self._watched = [sub for sub in self._watched if sub not in idle]
+            self._draining = [sub for sub in self._draining if sub not in idle]
+            self.own = None if self.own in idle else self.own
+        for sub in idle:
+            self._rest_one(sub.channel)
+        if idle and len(idle) == len(subs):
+            channels_closed()
+
+    def _all(self) -> list[Subchannel[C]]:
+        found = [found[2] for found in self._found.values()] + self._draining
+        return found if self.own is None else [*found, self.own]
 
     # --- making and leaving -----------------------------------------------------------------------------------------------
 
@@ -267,7 +310,7 @@ class Subchannels(Generic[C]):
 
     def _close_idle(self) -> None:
         with self._lock:
-            idle = [sub for sub in self._draining if sub.endpoint is None or not sub.endpoint.active]
+            idle = [sub for sub in self._draining if sub.idle]
             self._draining = [sub for sub in self._draining if sub not in idle]
             self._drains = bool(self._draining) and not self.closed
             again = self._drains

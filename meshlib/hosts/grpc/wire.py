@@ -48,20 +48,20 @@ class GrpcWire:
         self._target = target
         self._settings = settings
         self.subchannels: Subchannels[grpc.Channel] = Subchannels(
-            runtime, settings, _open, _state, _close, runtime.worker.later
+            runtime, settings, _open, _state, _close, runtime.worker.later, _close
         )
-        self._own: Subchannel[grpc.Channel] | None = None
 
     @property
     def own(self) -> Subchannel[grpc.Channel]:
         """The channel to the target as it is."""
-        own = self._own
+        subchannels = self.subchannels
+        own = subchannels.own
         if own is None:
-            with self.subchannels._lock:
-                own = self._own
+            with subchannels._lock:
+                own = subchannels.own
                 if own is None:
                     settings = self._settings
-                    own = self._own = Subchannel(
+                    own = subchannels.own = Subchannel(
                         _open(self._target.text, settings.options, settings), None, None
                     )
         return own
@@ -83,12 +83,15 @@ class GrpcWire:
         if call.head is not None:
             metadata, seconds = metadata_of(request, call.head.headers.raw), bounds.left("read")
         bounds.sent = True
+        sub.users[request] = None
         try:
             return self._made(request, sub, seconds, metadata, request.wait_for_ready)
         except grpc.RpcError as error:
             if call.head is None:
                 raise
             return self.refused(error, sub)
+        finally:
+            del sub.users[request]
 
     def subchannel(self, attempt: Send) -> Subchannel[grpc.Channel]:
         """Where an attempt goes. Raises NoHealthyEndpoint for TLS that is demanded and cannot be had."""
@@ -114,8 +117,6 @@ class GrpcWire:
 
     def close(self) -> None:
         self.subchannels.close()
-        if self._own is not None:
-            self._own.channel.close()
 
     def _made(
         self,

@@ -81,6 +81,7 @@ class AioLater(LaterCall[Any]):
             wait = False if wait is False else None
         else:
             self.sub = wire.own
+            self.sub.users[self] = None
         if step.head is not None:
             seconds, metadata = bounds.left("read"), metadata_of(request, step.head.headers.raw)
         bounds.sent = True
@@ -125,6 +126,8 @@ class AioLater(LaterCall[Any]):
         if not self.over:
             return
         self._under_way.discard(self)
+        if self.sub is not None:
+            self.sub.users.pop(self, None)
         if self.outgoing is not None:
             self.outgoing.end()
         told, self.told = self.told, None

@@ -41,17 +41,24 @@ class AioGrpcWire:
         self._closing: set[asyncio.Task[None]] = set()
         clock = runtime.clock
         self.subchannels: Subchannels[grpc.aio.Channel] = Subchannels(
-            runtime, settings, _open, _state, self._close, lambda seconds, call: later(clock, seconds, call)
+            runtime,
+            settings,
+            _open,
+            _state,
+            self._close,
+            lambda seconds, call: later(clock, seconds, call),
+            self._rest,
         )
-        self._own: Subchannel[grpc.aio.Channel] | None = None
 
     @property
     def own(self) -> Subchannel[grpc.aio.Channel]:
         """The channel to the target as it is."""
-        if self._own is None:
+        own = self.subchannels.own
+        if own is None:
             settings = self._settings
-            self._own = Subchannel(_open(self._target.text, settings.options, settings), None, None)
-        return self._own
+            own = Subchannel(_open(self._target.text, settings.options, settings), None, None)
+            self.subchannels.own = own
+        return own
 
     def subchannel(self, attempt: Send) -> Subchannel[grpc.aio.Channel]:
         """Where an attempt goes. Raises NoHealthyEndpoint for TLS that is demanded and cannot be had."""
@@ -67,10 +74,20 @@ class AioGrpcWire:
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
+    def _rest(self, channel: grpc.aio.Channel) -> None:
+        """Close one in the thread that forks; where its loop runs in another, that does it when it can."""
+        try:
+            here: object = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if self.loop.is_running() and here is not self.loop:
+            self.loop.call_soon_threadsafe(self._close, channel)
+        else:
+            channel._channel.closing()
+            channel._channel.close()
+
     async def aclose(self) -> None:
         """Close all at once."""
         self.subchannels.close()
-        if self._own is not None:
-            self._close(self._own.channel)
         if self._closing:
             await asyncio.gather(*self._closing, return_exceptions=True)
