@@ -2,8 +2,8 @@
 
 Each attempt reads them from the first on by an iterator of its own. What the application gives is asked once for each message,
 by whichever attempt comes to it; grpc's own thread of an attempt that is over may still be waiting for one, which then is the
-next attempt's. They are serialized here, so that what is kept can be counted: beyond ``limit`` nothing is kept any more, and the
-call cannot be made again.
+next attempt's. That one sends what is kept meanwhile: the application may wait for an answer to it. They are serialized here, so that
+what is kept can be counted: beyond ``limit`` nothing is kept any more, and the call cannot be made again.
 """
 
 from __future__ import annotations
@@ -67,12 +67,14 @@ class Messages:
     """
 
     __slots__ = (
+        "_asking",
         "_base",
         "_end",
-        "_lock",
         "_serializer",
         "_size",
         "_source",
+        "_there",
+        "_turn",
         "_waiting",
         "call",
         "kept",
@@ -84,7 +86,10 @@ class Messages:
     ) -> None:
         self._source = iter(source)
         self._serializer = serializer
-        self._lock = threading.Lock()  # guards asking the source, and all else here
+        # Guards all else here. The source is asked without it: it may wait for an answer to what is kept.
+        self._there = threading.Condition()
+        self._asking = False  # somebody asks the source
+        self._turn = 0  # whose messages these are: the last attempt's
         self._waiting: list[Any] = []  # from number _base on
         self._base = 0
         self._size = 0
@@ -98,36 +103,61 @@ class Messages:
         self.kept = False
 
     def read(self) -> Iterator[Any]:
-        """All messages, for one more attempt."""
+        """All messages, for one more attempt. What the attempt before it still reads ends."""
+        with self._there:
+            self._turn += 1
+            self._there.notify_all()
+            return self._read(self._turn)
+
+    def _read(self, turn: int) -> Iterator[Any]:
         number = 0
-        while True:
-            with self._lock:
-                if number < self._base:
-                    return  # another attempt is the call's, and this one's reader a thread of grpc's that lags
-                if number >= self._base + len(self._waiting) and not self._ask():
-                    break
-                message = self._waiting[number - self._base]
-                number += 1
+        while self._come(number, turn):
+            with self._there:
+                if turn != self._turn:
+                    return
                 if not self.kept:
+                    # Those before it. It stays itself: an attempt that cannot connect takes one message, and sends none.
                     del self._waiting[: number - self._base]
                     self._base = number
+                message = self._waiting[number - self._base]
+                number += 1
             yield message
-        if not isinstance(self._end, StopIteration):
+        if turn == self._turn and not isinstance(self._end, StopIteration):
             assert self._end is not None
             raise self._end
 
-    def _ask(self) -> bool:
-        if self._end is not None:
-            return False
+    def _come(self, number: int, turn: int) -> bool:
+        """Wait for that message; False: there is none, or it is not for this attempt."""
+        while True:
+            with self._there:
+                if turn != self._turn:
+                    return False
+                if number < self._base + len(self._waiting):
+                    return True
+                if self._end is not None:
+                    return False
+                if self._asking:
+                    self._there.wait()
+                    continue
+                self._asking = True
+            self._ask()
+
+    def _ask(self) -> None:
+        message, end = None, None
         try:
             message = serialize(next(self._source), self._serializer)
         except BaseException as error:  # noqa: BLE001 - raised by each iterator when it comes there
-            self._end = error
-            return False
+            end = error
+        with self._there:
+            self._asking, self._end = False, end
+            if end is None:
+                self._keep(message)
+            self._there.notify_all()
+
+    def _keep(self, message: Any) -> None:
         self._waiting.append(message)
         if self.kept:
             self._size += len(message) if isinstance(message, bytes) else 0
             self.kept = self._size <= self.limit
             if not self.kept and self.call is not None:
                 self.call.replayable = False
-        return True

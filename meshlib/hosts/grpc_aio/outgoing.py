@@ -53,7 +53,7 @@ class Outgoing:
         """Another attempt is under way: it is sent all there is."""
         if self._feeder is not None:
             self._feeder.cancel()
-        self._attempt, self._sent, self._direct = attempt, 0, False
+        self._attempt, self._sent, self._direct = attempt, self._base, False
         self._feeder = asyncio.get_running_loop().create_task(self._feed(attempt))
 
     def commit(self) -> None:
@@ -76,8 +76,10 @@ class Outgoing:
         self._kept.append(data)
         if not self._committed:
             self._size += len(data) if isinstance(data, bytes) else 0
-            if self._size > self._limit and self._request.call is not None:
-                self._request.call.replayable = False
+            if self._size > self._limit:
+                self._committed = True  # nothing is kept any more
+                if self._request.call is not None:
+                    self._request.call.replayable = False
         self._wake()
         while self._sent <= number and not self._ended:
             await self._change()
