@@ -103,7 +103,7 @@ class Messages:
         self.kept = False
 
     def read(self) -> Iterator[Any]:
-        """All messages, for one more attempt. What the attempt before it still reads ends."""
+        """All messages, for one more attempt. Once nothing is kept they are the last attempt's alone."""
         with self._there:
             self._turn += 1
             self._there.notify_all()
@@ -113,16 +113,22 @@ class Messages:
         number = 0
         while self._come(number, turn):
             with self._there:
-                if turn != self._turn:
-                    return
                 if not self.kept:
+                    if turn != self._turn:
+                        return
                     # Those before it. It stays itself: an attempt that cannot connect takes one message, and sends none.
                     del self._waiting[: number - self._base]
                     self._base = number
                 message = self._waiting[number - self._base]
                 number += 1
             yield message
-        if turn == self._turn and not isinstance(self._end, StopIteration):
+        with self._there:
+            if turn != self._turn and not self.kept:
+                return
+            if not self.kept:
+                self._waiting.clear()
+                self._base = number
+        if not isinstance(self._end, StopIteration):
             assert self._end is not None
             raise self._end
 
@@ -130,7 +136,7 @@ class Messages:
         """Wait for that message; False: there is none, or it is not for this attempt."""
         while True:
             with self._there:
-                if turn != self._turn:
+                if turn != self._turn and not self.kept:
                     return False
                 if number < self._base + len(self._waiting):
                     return True
