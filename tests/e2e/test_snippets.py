@@ -18,7 +18,7 @@ from mcp.server.mcpserver import MCPServer
 from mcp.server.transport_security import TransportSecuritySettings
 
 from meshlib.cli.check import inspect
-from meshlib.testing import ControlPlane, Upstream, build
+from meshlib.testing import ControlPlane, GrpcUpstream, Upstream, build
 from tests.support.asgi_server import AsgiServer
 from tests.support.model_server import ModelServer
 from tests.support.pages import PAGES, ROOT, blocks
@@ -179,6 +179,13 @@ def assistants():
         )
 
 
+@pytest.fixture(scope="module")
+def rpc_servers():
+    """What the pages on gRPC call, for their mesh.toml."""
+    with GrpcUpstream("a") as one, GrpcUpstream("b") as other:
+        yield f'[services.reviews]\nendpoints = ["{one.address}", "{other.address}"]\n'
+
+
 @pytest.fixture
 def place(servers, plane, tmp_path):
     """A directory with the files that the pages name, and what puts their addresses right in a text."""
@@ -229,6 +236,8 @@ def test_a_program_runs_by_itself(request, block, place):
     if block.page == "docs/tasks/llm.md":
         with (directory / "mesh.toml").open("a") as file:
             file.write(request.getfixturevalue("assistants"))
+    if block.page == "docs/tasks/grpc.md":
+        (directory / "mesh.toml").write_text(request.getfixturevalue("rpc_servers"))
     lines = USED.get((block.page, block.number), "").splitlines()
     used = "\n".join(line.removeprefix("        ") for line in lines)
     text = localized(block.body) + "\n" + used

@@ -163,10 +163,12 @@ LISTENER = {
     f"{_LOG}ResponseFlagFilter": rules(honoured="flags"),
     "envoy.config.core.v3.HttpProtocolOptions#downstream": rules(
         honoured="headers_with_underscores_action",
-        carried="max_stream_duration",
-        reported="max_headers_count",
+        reported="max_headers_count max_stream_duration",
         void="idle_timeout max_connection_duration max_response_headers_kb max_requests_per_connection",
-        notes={"idle_timeout": "there is no downstream connection"},
+        notes={
+            "idle_timeout": "there is no downstream connection",
+            "max_stream_duration": "bounds gRPC calls whose route does not; reported, since HTTP calls are not bounded by it",
+        },
     ),
     f"{_HCM}Rds": rules(honoured="config_source route_config_name"),
     f"{_HCM}HttpFilter": rules(

@@ -99,12 +99,12 @@ ROUTE = {
         honoured="cluster cluster_header weighted_clusters cluster_not_found_response_code prefix_rewrite regex_rewrite"
         " host_rewrite_literal auto_host_rewrite host_rewrite_header host_rewrite_path_regex append_x_forwarded_host"
         " timeout retry_policy",
-        carried="idle_timeout request_mirror_policies hash_policy max_stream_duration",
+        carried="idle_timeout request_mirror_policies hash_policy",
         rejected="path_rewrite_policy path_rewrite host_rewrite",
         reported="cluster_specifier_plugin inline_cluster_specifier_plugin metadata_match flush_timeout"
         " early_data_policy retry_policy_typed_config priority rate_limits include_vh_rate_limits cors"
         " internal_redirect_policy internal_redirect_action max_internal_redirects hedge_policy max_grpc_timeout"
-        " grpc_timeout_offset",
+        " grpc_timeout_offset max_stream_duration",
         void="upgrade_configs",
         notes={
             "timeout": "15 s where a control plane's route sets none, as in Envoy; 0 switches it off",
@@ -115,6 +115,7 @@ ROUTE = {
             "host_rewrite": "format text in a host is not supported",
             "upgrade_configs": "an upgrade that a call asks for is never refused",
             "max_grpc_timeout": "deprecated, and of gRPC calls only",
+            "max_stream_duration": "bounds gRPC calls; reported, since HTTP calls are not bounded by it",
             "hash_policy": "for the consistent-hashing balancers, which are not there yet",
         },
         when={"max_stream_duration": _limits_streams},
@@ -135,7 +136,12 @@ ROUTE = {
     f"{_ROUTE}RouteAction.HashPolicy.FilterState": rules(honoured="key"),
     f"{_ROUTE}RouteAction.UpgradeConfig": rules(void="upgrade_type enabled connect_config"),
     f"{_ROUTE}RouteAction.MaxStreamDuration": rules(
-        honoured="max_stream_duration grpc_timeout_header_max", reported="grpc_timeout_header_offset"
+        honoured="max_stream_duration grpc_timeout_header_max",
+        reported="grpc_timeout_header_offset",
+        notes={
+            "max_stream_duration": "of gRPC calls, where grpc_timeout_header_max is not set",
+            "grpc_timeout_header_max": "of gRPC calls; 0 is no limit",
+        },
     ),
     f"{_ROUTE}RetryPolicy": rules(
         honoured="retry_on num_retries per_try_timeout retry_host_predicate"
