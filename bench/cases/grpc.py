@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from bench.shapes import Case, Row
+
+_BOUNDS = (
+    ("channel", "", 1.10),
+    ("channel", ", stream", 1.05),
+    ("aio.channel", "", 1.15),
+    ("aio.channel", ", stream", 1.05),
+)
+
+
+def _rows(kind: str) -> tuple[Row, ...]:
+    return tuple(
+        Row(
+            f"meshlib.grpc.{what}{kind}{form} ÷ grpcio's",
+            f"meshlib.grpc.{what}{kind}{form}",
+            f"grpcio.{what}{kind}{form}",
+            at_most=bound,
+        )
+        for what, form, bound in _BOUNDS
+    )
+
+
+CASE = Case(
+    "grpc",
+    "one server: one thread, or 50 tasks, one RPC after the other; streams of 200 messages of 1 KiB, a sample is of a message",
+    (
+        *_rows(""),
+        *_rows(", TLS"),
+        *_rows(", xds"),
+        Row(
+            "resident memory of an endpoint, of 100",
+            "meshlib.grpc.channel, memory of an endpoint",
+            at_most=100.0,
+            unit="KiB",
+        ),
+        Row(
+            "threads that 100 endpoints add",
+            "meshlib.grpc.channel, threads of 100 endpoints",
+            at_most=4.0,
+            unit="threads",
+        ),
+    ),
+)
