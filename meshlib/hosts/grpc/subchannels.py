@@ -253,14 +253,16 @@ class Subchannels(Generic[C]):
     def rest(self) -> None:
         """A fork comes, which grpc survives without channels only: close those that no call uses. They are made anew on use."""
         with self._lock:
-            subs = self._all()
+            subs, found, own = self._all(), self._found, self.own
+            # Taken away first: whoever found one before counts as its user by now, and whoever comes waits for the lock.
+            self._found, self.own = {}, None
             idle = {sub for sub in subs if sub.idle}
+            self._found = {key: entry for key, entry in found.items() if entry[2] not in idle}
+            self.own = None if own in idle else own
             for sub in idle:
                 self._unmark(sub)
-            self._found = {key: found for key, found in self._found.items() if found[2] not in idle}
             self._watched = [sub for sub in self._watched if sub not in idle]
             self._draining = [sub for sub in self._draining if sub not in idle]
-            self.own = None if self.own in idle else self.own
         for sub in idle:
             self._rest_one(sub.channel)
         if idle and len(idle) == len(subs):
