@@ -22,6 +22,7 @@ SUITES ?=
 JOBS ?= 2
 PYTEST_ARGS ?=
 LOCK_ARGS ?=
+GRPC_TESTS := $(wildcard tests/e2e/*grpc*.py)
 SDIST_TESTS ?= tests/unit tests/machine
 
 # ---------------------------------------------------------------------------------------------- what one asks for
@@ -36,10 +37,12 @@ demo: $(VENV)/.stamp-run ## a control plane, three versions of a service and a c
 
 .PHONY: test
 test: $(VENV)/.stamp-dev ## the tests: units, state machines, real processes on loopback, a real Envoy
-	@echo "1 of 2: units and state machines, some 8500 tests: three minutes or so on two cores"
+	@echo "1 of 3: units and state machines, some 9000 tests: four minutes or so on two cores"
 	@$(PYTEST) tests/unit tests/machine tests/hosts -n 2 $(PYTEST_ARGS)
-	@echo "2 of 2: real servers, processes, an Envoy: thirteen minutes or so, most of them waiting; the percentage at the right counts tests"
-	@$(PYTEST) tests/e2e tests/compat -m "not storm and not fleet" $(PYTEST_ARGS)
+	@echo "2 of 3: gRPC, with real servers and processes: two minutes or so"
+	@$(PYTEST) $(GRPC_TESTS) -n 2 -m "not storm and not fleet" $(PYTEST_ARGS)
+	@echo "3 of 3: real servers, processes, an Envoy: thirteen minutes or so, most of them waiting; the percentage at the right counts tests"
+	@$(PYTEST) tests/e2e tests/compat --ignore-glob='*grpc*' -m "not storm and not fleet" $(PYTEST_ARGS)
 
 .PHONY: check
 check: $(VENV)/.stamp-dev ## style, types, layers, house rules, generated pages

@@ -144,6 +144,9 @@ class Exchange:
         self._seen = self._around.view
         if self._plan is not None:
             return self._step(self._plan.woke(now), now)
+        call = self._call
+        if call is not None and call.grpc and call.deadline is not None and now >= call.deadline:
+            return Fail(DeadlineExceeded, f"{call.limit} is over: {call.resolution.reason}", None)
         return self._carry(self._around.settled(*self._place, self._since), now)
 
     def arrived(

@@ -237,7 +237,8 @@ class View:
         return (
             self._service(host, number)
             or self._sidecar(host, number, authority)
-            or self._target(host, port, number, authority)
+            # gRPC's listener is that of the target, whatever authority its virtual hosts are matched against.
+            or self._target(host, port, number, "" if scheme == "grpc" else authority)
             or self._unknown(host)
         )
 

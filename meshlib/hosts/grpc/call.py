@@ -67,8 +67,7 @@ class _Later(LaterCall[Any]):
                 metadata_of(request, step.head.headers.raw),
             )
         else:
-            self.sub, wait, metadata = wire.own, request.wait_for_ready, request.metadata or None
-            self.sub.users[self] = None
+            self.sub, wait, metadata = wire.own_for(self), request.wait_for_ready, request.metadata or None
             if step.head is not None:
                 metadata = metadata_of(request, step.head.headers.raw)
         made = self.sub.callable(request.method)

@@ -66,6 +66,15 @@ class GrpcWire:
                     )
         return own
 
+    def own_for(self, user: object) -> Subchannel[grpc.Channel]:
+        """The same, for a call that is told among its users until it is over: no fork closes it before it is."""
+        while True:
+            own = self.own
+            own.users[user] = None
+            if self.subchannels.own is own:
+                return own
+            del own.users[user]  # a fork has closed it meanwhile
+
     def send(self, request: Request, attempt: Send, bounds: Bounds) -> Answer:
         sub = self.subchannel(attempt)
         seconds = bounds.left("read")
@@ -79,11 +88,10 @@ class GrpcWire:
             return self.refused(error, sub)
 
     def direct(self, request: Request, call: Direct, bounds: Bounds) -> Answer:
-        sub, metadata, seconds = self.own, request.metadata or None, request.timeout
+        sub, metadata, seconds = self.own_for(request), request.metadata or None, request.timeout
         if call.head is not None:
             metadata, seconds = metadata_of(request, call.head.headers.raw), bounds.left("read")
         bounds.sent = True
-        sub.users[request] = None
         try:
             return self._made(request, sub, seconds, metadata, request.wait_for_ready)
         except grpc.RpcError as error:
