@@ -76,7 +76,7 @@ def compile_header(match: HeaderMatch) -> Callable[[Head], bool]:
     fits = header_values_match(match)
     if name in _PSEUDO:
         return lambda head: fits(header_value(head, name))
-    if name in _JOINED or _looks_at_presence(match):
+    if match.joined or name in _JOINED or _looks_at_presence(match):
         return lambda head: fits(head.headers.get(name))
     missing, invert = fits(None), match.invert
     plain = header_values_match(replace(match, invert=False))

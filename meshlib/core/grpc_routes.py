@@ -5,6 +5,7 @@ So the same matching serves both kinds of calls. What differs (RM-02, RM-07, RM-
     a route that looks at query parameters or cookies, or takes its cluster from a header   is passed over
     a condition on a header that gRPC does not show (``:path``, ``host``, …)                is one on an absent header
     a condition on ``content-type``                                                         is one on application/grpc
+    several values of one key                                                               are one text, with commas (HM-01)
     the ``grpc`` condition, edits of headers, path and host, mirrors, TLS demands           do not apply
 """
 
@@ -54,7 +55,7 @@ def _routes(host: VirtualHost) -> Iterator[Route]:
         decided = [(header, _known(header)) for header in match.headers]
         if any(known is False for _, known in decided):
             continue
-        headers = tuple(header for header, known in decided if known is None)
+        headers = tuple(replace(header, joined=True) for header, known in decided if known is None)
         yield replace(
             route,
             name=route.name or f"{host.name}/{number}",  # as in the configuration, whatever was passed over

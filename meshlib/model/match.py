@@ -42,7 +42,7 @@ class StringMatch:
 class HeaderMatch:
     """Envoy ``HeaderMatcher``. Exactly one of ``string``, ``range`` (start, end exclusive) and ``present`` is set;
     ``present`` False matches absence. ``name`` is lower case; ``:method``, ``:path``, ``:authority`` and
-    ``:scheme`` are visible.
+    ``:scheme`` are visible. ``joined``: the values of several lines are looked at as one, joined with ",".
     """
 
     name: str
@@ -51,6 +51,7 @@ class HeaderMatch:
     present: bool | None = None
     invert: bool = False
     missing_as_empty: bool = False
+    joined: bool = False
 
 
 @dataclass(frozen=True, slots=True)

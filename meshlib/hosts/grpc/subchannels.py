@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from meshlib.core.upstream import Upstream
     from meshlib.hosts.grpc.request import Method
     from meshlib.model.address import Address
-    from meshlib.model.cluster import Cluster
     from meshlib.model.endpoint import Endpoint
     from meshlib.runtime.runtime import Runtime
 
@@ -71,7 +70,7 @@ def _plain(credentials: Any) -> bool:
     return isinstance(inner, cygrpc.InsecureChannelCredentials | cygrpc.XDSChannelCredentials)
 
 
-def inner_options(settings: Settings, authority: str, cluster: Cluster) -> list[tuple[str, Any]]:
+def inner_options(settings: Settings, authority: str) -> list[tuple[str, Any]]:
     """The options of a channel to one endpoint: the application's, and what makes it one connection of the mesh."""
     kept = [pair for pair in settings.options if pair[0] not in {AUTHORITY, _SERVICE_CONFIG}]
     given = next((text for name, text in reversed(settings.options) if name == _SERVICE_CONFIG), "{}")
@@ -79,25 +78,20 @@ def inner_options(settings: Settings, authority: str, cluster: Cluster) -> list[
         ("grpc.enable_http_proxy", 0),
         *kept,
         (AUTHORITY, authority),
-        (_SERVICE_CONFIG, _service_config(given, cluster)),
+        (_SERVICE_CONFIG, _service_config(given)),
         ("grpc.service_config_disable_resolution", 1),
         # A child process must not meet its parent's connections in grpc's pool.
         ("meshlib.process", os.getpid()),
     ]
 
 
-def _service_config(given: Any, cluster: Cluster) -> Any:
+def _service_config(given: Any) -> Any:
     try:
         config = json.loads(given)
-        config.setdefault("connectionScaling", {"maxConnectionsPerSubchannel": _connections(cluster)})
+        config.setdefault("connectionScaling", {"maxConnectionsPerSubchannel": _MOST_CONNECTIONS})
     except (TypeError, ValueError, AttributeError):  # grpc says what is wrong with it
         return given
     return json.dumps(config)
-
-
-def _connections(cluster: Cluster) -> int:
-    del cluster
-    return _MOST_CONNECTIONS
 
 
 def uri(address: Address) -> str:
@@ -290,7 +284,7 @@ class Subchannels(Generic[C]):
                     self._found[endpoint] = config, authority, found[2]
                     return found[2]
                 self._drain(found[2])
-            options = inner_options(self._settings, authority, upstream.cluster)
+            options = inner_options(self._settings, authority)
             channel = self._make(uri(endpoint.address), options, self._settings)
             sub = Subchannel(channel, endpoint, upstream)
             self._found[endpoint] = config, authority, sub

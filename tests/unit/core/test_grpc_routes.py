@@ -86,6 +86,13 @@ def test_metadata_is_matched_as_headers_are() -> None:
     assert matched(route, ("x-tier", "tin")) == "rest"
 
 
+def test_several_values_of_a_key_are_one_text() -> None:
+    """HM-01; Envoy looks at each."""
+    both = ("x-tier", "gold"), ("x-tier", "silver")
+    assert matched(to(headers=(HeaderMatch("x-tier", string=exact("gold,silver")),)), *both) == "c"
+    assert matched(to(headers=(HeaderMatch("x-tier", string=exact("gold")),)), *both) == "rest"
+
+
 def test_the_grpc_condition_is_ignored() -> None:
     assert matched(to(grpc=True)) == "c"  # RM-08
 
