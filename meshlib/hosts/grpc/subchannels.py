@@ -48,6 +48,14 @@ _DRAIN = 1.0
 _SLOW = 0.25
 
 _SERVICE_CONFIG = "grpc.service_config"
+#: Its fields that the mesh decides on (gRPC's ``service_config.proto``).
+_OF_THE_MESH = (
+    "hedgingPolicy",
+    "loadBalancingConfig",
+    "loadBalancingPolicy",
+    "retryPolicy",
+    "retryThrottling",
+)
 #: gRFC A105: connections to one endpoint at most. Its own bound is 10.
 _MOST_CONNECTIONS = 10
 
@@ -86,9 +94,15 @@ def inner_options(settings: Settings, authority: str) -> list[tuple[str, Any]]:
 
 
 def _service_config(given: Any) -> Any:
+    """The application's, without what the mesh decides: a retry of grpc's own would be one within each of ours."""
     try:
         config = json.loads(given)
         config.setdefault("connectionScaling", {"maxConnectionsPerSubchannel": _MOST_CONNECTIONS})
+        for name in _OF_THE_MESH:
+            config.pop(name, None)
+        for method in config.get("methodConfig", ()):
+            for name in _OF_THE_MESH:
+                method.pop(name, None)
     except (TypeError, ValueError, AttributeError):  # grpc says what is wrong with it
         return given
     return json.dumps(config)
