@@ -45,6 +45,9 @@ __all__ = ["GRPC", "Exchange", "Place", "Surroundings"]
 #: The protocol of answers whose status is a gRPC code.
 GRPC = "grpc"
 
+#: Seconds after which a call that waits for a control plane looks again, whether it was woken or not.
+_LOOK = 60.0
+
 #: Scheme, host as it goes out, port as written, and the authority asked for (Host).
 Place = tuple[str, str, int | None, str]
 
@@ -147,6 +150,10 @@ class Exchange:
         call = self._call
         if call is not None and call.grpc and call.deadline is not None and now >= call.deadline:
             return Fail(DeadlineExceeded, f"{call.limit} is over: {call.resolution.reason}", None)
+        if call is not None and call.patient:
+            still = self._seen.resolve(*self._place)
+            if still.via == "wait":
+                return self._unknown(still, now)
         return self._carry(self._around.settled(*self._place, self._since), now)
 
     def arrived(
@@ -255,7 +262,11 @@ class Exchange:
 
     def _unknown(self, resolution: Resolution, now: float) -> Step:
         around, place = self._around, self._place
-        call = self._asked(resolution)
+        call = self._call or self._asked(resolution)
+        if call.patient and not (resolution.open and around.known(around.view, place)):
+            around.want(resolution.name, place[3])
+            until = now + _LOOK if call.deadline is None else min(call.deadline, now + _LOOK)
+            return Wait(until, lambda view: view.resolve(*place).via != "wait")
         seconds = call.wait if call.deadline is None else max(0.0, min(call.wait, call.deadline - now))
         seconds = around.patience(resolution, seconds)
         around.want(resolution.name, place[3])
