@@ -106,8 +106,8 @@ ENVOY_TAKES = {
     ),
 }
 
-#: What Envoy refuses, in a few of our words, and gRPC takes, since it does not look or has another rule.
-GRPC_TAKES = {
+#: What neither takes: Envoy in a few of our words; to gRPC it is none of its balancers (CD-06).
+NEITHER_TAKES = {
     "CLUSTER_PROVIDED for STATIC": (
         build.cluster("c", [ADDRESS], lb_policy="CLUSTER_PROVIDED"),
         "bring a balancer",
@@ -121,6 +121,10 @@ GRPC_TAKES = {
         "bring a balancer",
     ),
     "CLUSTER_PROVIDED for EDS": (build.cluster("c", lb_policy="CLUSTER_PROVIDED"), "bring a balancer"),
+}
+
+#: What Envoy refuses, in a few of our words, and gRPC takes, since it does not look or has another rule.
+GRPC_TAKES = {
     "ClusterProvided for STATIC": (
         policy(names=[f"{LB}cluster_provided.v3.ClusterProvided"]),
         "bring a balancer",

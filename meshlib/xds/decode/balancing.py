@@ -46,6 +46,10 @@ def balancing(cluster: WireMessage, path: str, report: Report, *, provides: bool
     if not report.target:
         _check_provided(cluster, path, report, provides=provides)
         _check_enum_sizes(cluster, path, report)
+    elif cluster.lb_policy == _CLUSTER_PROVIDED and not (
+        provides or cluster.HasField("load_balancing_policy")
+    ):
+        report.problem(join(path, "lb_policy"), "CLUSTER_PROVIDED is none of gRPC's balancers")  # CD-06
     if cluster.HasField("load_balancing_policy"):
         made = _policies(cluster.load_balancing_policy, join(path, "load_balancing_policy"), report, 0)
     else:

