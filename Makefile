@@ -22,7 +22,7 @@ SUITES ?=
 JOBS ?= 2
 PYTEST_ARGS ?=
 LOCK_ARGS ?=
-GRPC_TESTS := $(wildcard tests/e2e/*grpc*.py)
+GRPC_TESTS := $(filter-out %/test_fork_grpc.py,$(wildcard tests/e2e/*grpc*.py))
 SDIST_TESTS ?= tests/unit tests/machine
 
 # ---------------------------------------------------------------------------------------------- what one asks for
@@ -42,7 +42,7 @@ test: $(VENV)/.stamp-dev ## the tests: units, state machines, real processes on 
 	@echo "2 of 3: gRPC, with real servers and processes: two minutes or so"
 	@$(PYTEST) $(GRPC_TESTS) -n 2 -m "not storm and not fleet" $(PYTEST_ARGS)
 	@echo "3 of 3: real servers, processes, an Envoy: thirteen minutes or so, most of them waiting; the percentage at the right counts tests"
-	@$(PYTEST) tests/e2e tests/compat --ignore-glob='*grpc*' -m "not storm and not fleet" $(PYTEST_ARGS)
+	@$(PYTEST) tests/e2e tests/compat $(addprefix --ignore=,$(GRPC_TESTS)) -m "not storm and not fleet" $(PYTEST_ARGS)
 
 .PHONY: check
 check: $(VENV)/.stamp-dev ## style, types, layers, house rules, generated pages
