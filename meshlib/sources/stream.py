@@ -205,7 +205,7 @@ class _Streams:
     def __init__(self) -> None:
         self.live: set[GrpcStream] = set()  # adding, discarding and copying are atomic
         self.lately = False
-        self.closed = False  # channels of others, for the fork that comes
+        self.closed = False  # channels of others, since the last fork
 
 
 _streams = Local(_Streams)
@@ -224,7 +224,7 @@ def _settle() -> None:
 
 
 def channels_closed() -> None:
-    """Channels of this process that are of no stream were closed for the fork that comes."""
+    """Channels of this process that are of no stream were closed: the next fork waits for grpc's threads to end."""
     _streams.get().closed = True
 
 

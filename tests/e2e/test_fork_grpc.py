@@ -132,18 +132,6 @@ def plane(server: EchoServer) -> Iterator[dict[str, object]]:
         yield {"config": {"xds": {"server": running.address}}, "target": "reviews", "via": "mesh"}
 
 
-@pytest.fixture(autouse=True)
-def known_hazard(request: pytest.FixtureRequest) -> None:
-    """A busy machine meets it once in some ten runs: a child hangs where a loop ended just before the fork."""
-    cell = getattr(request.node, "callspec", None)
-    if cell is not None and (cell.params.get("face"), cell.params.get("column")) == ("a-loop-a-call", "0"):
-        request.applymarker(
-            pytest.mark.xfail(
-                strict=False, reason="grpc without its support for forks: its threads outlive the loop"
-            )
-        )
-
-
 @pytest.mark.parametrize("column", COLUMNS)
 @pytest.mark.parametrize("face", FACES)
 class TestBothSidesGoOn:

@@ -255,8 +255,7 @@ class Subchannels(Generic[C]):
             for sub in subs:
                 self._unmark(sub)
             self._found, self._watched, self._draining, self.own = {}, [], [], None
-        for sub in subs:
-            self._close_one(sub.channel)
+        self._close_all(subs)
 
     def rest(self) -> None:
         """A fork comes, which grpc survives without channels only: close those that no call uses. They are made anew on use."""
@@ -318,14 +317,19 @@ class Subchannels(Generic[C]):
             self._drains = True
             self._later(0.0, self._close_idle)
 
+    def _close_all(self, subs: list[Subchannel[C]]) -> None:
+        for sub in subs:
+            self._close_one(sub.channel)
+        if subs:
+            channels_closed()
+
     def _close_idle(self) -> None:
         with self._lock:
             idle = [sub for sub in self._draining if sub.idle]
             self._draining = [sub for sub in self._draining if sub not in idle]
             self._drains = bool(self._draining) and not self.closed
             again = self._drains
-        for sub in idle:
-            self._close_one(sub.channel)
+        self._close_all(idle)
         if again:
             self._later(_DRAIN, self._close_idle)
 
