@@ -162,7 +162,17 @@ class CompiledRoutes:
 
     @property
     def grpc(self) -> CompiledRoutes:
-        """The same for gRPC calls. Compiled by the first of them; threads that come at once may each compile it."""
+        """The same for gRPC calls. Threads that come at once, before it is prepared, may each compile it."""
+        found = self._grpc
+        return found if found is not None else self.prepare_grpc()
+
+    @property
+    def of_grpc(self) -> bool:
+        """Whether it is there: gRPC calls came, by this configuration or by those before."""
+        return self._grpc is not None
+
+    def prepare_grpc(self) -> CompiledRoutes:
+        """Compile it for gRPC calls, unless that was done."""
         if self._grpc is None:
             self._grpc = CompiledRoutes(for_grpc(self.config))
         return self._grpc

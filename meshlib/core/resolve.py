@@ -134,6 +134,7 @@ class View:
         "_answers",
         "_compiled",
         "_listed",
+        "_of_grpc",
         "_ports",
         "_services",
         "_targets",
@@ -155,6 +156,8 @@ class View:
         self._listed = False  # whether the control plane has said which listeners there are for an Envoy
         self._unreached = ""
         known = previous._compiled if previous is not None else {}
+        # The first gRPC call of a process compiles for itself; what comes later is ready for the next.
+        self._of_grpc = any(routes.of_grpc for routes in known.values())
         services: list[tuple[str, tuple[str, _Entry]]] = []
         for part in snapshot.parts:
             services.extend((key, (key, entry)) for key, entry in self._service_entries(part, known))
@@ -178,6 +181,8 @@ class View:
         if compiled is None:
             old = known.get(key)
             compiled = old if old is not None and old.config is config else compile_routes(config)
+            if self._of_grpc:
+                compiled.prepare_grpc()
             self._compiled[key] = compiled
         return compiled
 

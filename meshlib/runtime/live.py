@@ -74,6 +74,7 @@ class LiveCluster:
         "_give_way",
         "_grpc_balance",
         "_lock",
+        "_of_grpc",
         "_random",
         "_roster",
         "_shape",
@@ -117,9 +118,8 @@ class LiveCluster:
         self._roster = Roster()
         # None: somebody was ejected or returned since it was made; the next pick makes another.
         self._balance: Balance | None = None
-        self._grpc_balance: Balance | None = (
-            None  # made by the first gRPC call; None as well when it is overtaken
-        )
+        self._grpc_balance: Balance | None = None  # as ``_balance``; there is none before the first gRPC call
+        self._of_grpc = False  # gRPC calls come here
         self._shape = 0  # grows whenever a balance made before would be wrong
         self._ejections: Ejections | None = None
         self._breaker: CircuitBreaker | None = None
@@ -160,6 +160,7 @@ class LiveCluster:
         with self._lock:
             endpoint.unreached += by
             self._grpc_balance = None
+            self._shape += 1
 
     def reached(self) -> bool:
         return any(not (item.down or item.unreached) for item in self._roster.live.values())
@@ -300,8 +301,12 @@ class LiveCluster:
                 self._balance = self._made_balance(bool)
             return self._balance
         if self._grpc_balance is None:
-            self._grpc_balance = grpc_balance(self._roster.groups, self.cluster.balancing, self._random)
+            self._of_grpc = True  # from now on the writer makes it, too
+            self._grpc_balance = self._made_grpc_balance()
         return self._grpc_balance
+
+    def _made_grpc_balance(self) -> Balance:
+        return grpc_balance(self._roster.groups, self.cluster.balancing, self._random)
 
     def _made_balance(self, give_way: Callable[[], object]) -> Balance:
         roster = self._roster
@@ -358,9 +363,10 @@ class LiveCluster:
         for _ in range(_REBALANCES):
             shape = self._shape
             balance = self._made_balance(self._give_way)
+            of_grpc = self._made_grpc_balance() if self._of_grpc else None
             with self._lock:
                 if shape == self._shape:
-                    self._balance, self._grpc_balance = balance, None
+                    self._balance, self._grpc_balance = balance, of_grpc
                     return
         with self._lock:
             self._balance = self._grpc_balance = None

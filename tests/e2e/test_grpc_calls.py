@@ -493,7 +493,7 @@ async def test_what_an_asyncio_call_sent_is_not_kept_beyond_the_limit(
     async def messages() -> AsyncIterator[bytes]:
         for number in range(200):
             yield pack(Message(bytes(PIECE), number=number))
-            held.append(sum(map(len, call._later.outgoing._kept)))
+            held.append(sum(map(len, call._later.messages._kept)))
 
     held: list[int] = []
     async with meshlib.grpc.aio.channel("test", mesh=mesh) as channel:

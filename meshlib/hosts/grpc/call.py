@@ -9,74 +9,52 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from meshlib.core.attempt import Send
-from meshlib.core.exchange import GRPC
-from meshlib.hosts.grpc.errors import CANCELLED_WORDS, CODES, ERRORS, Ended, local_end, number
-from meshlib.hosts.grpc.request import metadata_of
-from meshlib.hosts.grpc.wire import trailers
+from meshlib.hosts.grpc.errors import CANCELLED_WORDS, CODES, ERRORS, MeshRpcError
+from meshlib.hosts.grpc.later import GrpcLater
 from meshlib.hosts.info import attach
-from meshlib.hosts.run_later import LaterCall
-from meshlib.model.call import Outcome, OutcomeKind
 from meshlib.runtime import threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from meshlib.core.effects import Direct
     from meshlib.core.exchange import Exchange
-    from meshlib.hosts.grpc.replay import Messages
     from meshlib.hosts.grpc.request import Request
+    from meshlib.hosts.grpc.subchannels import Subchannel
     from meshlib.hosts.grpc.wire import GrpcWire
     from meshlib.model.call import CallInfo
-    from meshlib.pools.bounds import Bounds
     from meshlib.runtime.runtime import Runtime
 
 __all__ = ["Call", "make_call"]
 
 
-class _Later(LaterCall[Any]):
-    """One of grpc's calls for each attempt. ``unary``: its answer is one message, and is there when it is over."""
+class _Later(GrpcLater):
+    """Of a blocking channel. ``unary``: its answer is one message, and is there when it is over."""
 
-    __slots__ = ("_messages", "_request", "_wire", "changed", "sub", "told", "unary")
+    __slots__ = ("changed", "unary")
 
     def __init__(
-        self,
-        exchange: Exchange,
-        runtime: Runtime,
-        wire: GrpcWire,
-        request: Request,
-        *,
-        unary: bool,
+        self, exchange: Exchange, runtime: Runtime, wire: GrpcWire, request: Request, *, unary: bool
     ) -> None:
-        super().__init__(exchange, ERRORS, runtime)
-        self._wire = wire
-        self._request = request
-        self._messages: Messages | None = request.messages
+        super().__init__(exchange, ERRORS, runtime, wire.subchannels, request, request.messages)
         self.unary = unary
-        self.sub: Any = None
         self.changed = threading.Condition()  # told of each new attempt and of the end; guards ``told``
-        self.told: list[Callable[[], object]] | None = []
 
-    def _open(self, step: Send | Direct, bounds: Bounds) -> Any:
-        request, wire = self._request, self._wire
-        if isinstance(step, Send):
-            self.sub = wire.subchannel(step)
-            wait, metadata = (
-                (False if request.wait_for_ready is False else None),
-                metadata_of(request, step.head.headers.raw),
-            )
-        else:
-            self.sub, wait, metadata = wire.own_for(self), request.wait_for_ready, request.metadata or None
-            if step.head is not None:
-                metadata = metadata_of(request, step.head.headers.raw)
-        made = self.sub.callable(request.method)
+    def _begin(self, sub: Subchannel[Any], seconds: float | None, metadata: Any, wait: bool | None) -> Any:
+        request, made = self._request, sub.callable(self._request.method)
         begin = made.future if self.unary else made
-        seconds = (
-            request.timeout if isinstance(step, Send) is False and step.head is None else bounds.left("read")
-        )
-        bounds.sent = True
         return begin(request.sending(), seconds, metadata, request.credentials, wait, request.compression)
+
+    def _code(self, attempt: Any) -> grpc.StatusCode:
+        code: grpc.StatusCode = attempt.code()
+        return code
+
+    def _fact(self, attempt: Any, name: str) -> Any:
+        return getattr(attempt, name)()
+
+    def _error(self, attempt: Any) -> BaseException:
+        error: BaseException = attempt  # grpc's calls that failed are errors
+        return error
 
     def _watch(self, attempt: Any) -> None:
         if not attempt.add_callback(partial(self._ended, attempt)):
@@ -89,9 +67,6 @@ class _Later(LaterCall[Any]):
         else:
             self.ended(attempt)
 
-    def _give_up(self, attempt: Any) -> None:
-        attempt.cancel()
-
     def _after(self, seconds: float, then: Callable[[], object]) -> Callable[[], object]:
         return self._runtime.worker.later(seconds, then).cancel
 
@@ -99,50 +74,11 @@ class _Later(LaterCall[Any]):
         self._runtime.worker.post(then)
 
     def _changed(self) -> None:
-        told = None
         with self.changed:
             self.changed.notify_all()
-            if self.over:
-                told, self.told = self.told, None
-                if self.sub is not None:
-                    self.sub.users.pop(self, None)
-        for callback in told or ():
+            told = self._leave() if self.over else ()
+        for callback in told:
             _guarded(callback)
-
-    # --- what an attempt says ---------------------------------------------------------------------------------------------
-
-    def commit(self, attempt: Any) -> None:
-        """Its first message, or its metadata, is there."""
-        call = self._request.call
-        if call is not None:
-            call.replayable = False
-        if self._messages is not None:
-            self._messages.commit()
-        self.arrived(attempt, 0, None, GRPC)
-
-    def ended(self, attempt: Any) -> None:
-        """It is over. From any thread, any number of times."""
-        if attempt is not self.attempt or self.over:
-            return
-        code, details = attempt.code(), attempt.details()
-        kind = local_end(code, details, self._connected)
-        if self.committed:
-            self.finished(None if code is grpc.StatusCode.OK else _outcome(kind, code, details, attempt))
-            return
-        initial = code is not grpc.StatusCode.OK and attempt.initial_metadata()
-        if code is grpc.StatusCode.OK or kind is None or initial:
-            if initial and self._request.call is not None:
-                self._request.call.replayable = False
-            self.arrived(attempt, number(code), trailers(attempt.trailing_metadata()), GRPC)
-        else:
-            if kind is OutcomeKind.CONNECT and self.sub.endpoint is not None:
-                self._wire.subchannels.unconnected(self.sub)
-            self.failed(attempt, Ended(kind, attempt))
-        if attempt is self.attempt and self.committed:
-            self.finished()
-
-    def _connected(self) -> bool:
-        return self._wire.subchannels.connected(self.sub)
 
     # --- waiting ----------------------------------------------------------------------------------------------------------
 
@@ -157,14 +93,6 @@ class _Later(LaterCall[Any]):
         """Wait for the end, at most ``timeout`` seconds; whether it came."""
         with self.changed:
             return self.changed.wait_for(lambda: self.over, timeout)
-
-
-def _outcome(kind: OutcomeKind | None, code: Any, details: str | None, error: BaseException) -> Outcome:
-    if kind is None:
-        return Outcome(
-            OutcomeKind.STATUS, number(code), sent=True, error=error, detail=details or "", grpc=True
-        )
-    return Outcome(kind, sent=True, error=error, detail=details or "", grpc=True)
 
 
 def _guarded(callback: Callable[[], object]) -> None:
@@ -354,8 +282,6 @@ class Call(grpc.Call, grpc.Future):  # grpc's own are both
 
 
 def _cancelled(words: str) -> BaseException:
-    from meshlib.hosts.grpc.errors import MeshRpcError
-
     error = MeshRpcError(words)
     error._code = CODES[1]
     error._debug = f"CANCELLED:{words}"

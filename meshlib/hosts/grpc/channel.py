@@ -7,22 +7,21 @@ from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 
+from meshlib.hosts.grpc.base import BaseChannel
 from meshlib.hosts.grpc.call import make_call
 from meshlib.hosts.grpc.connectivity import Connectivity
 from meshlib.hosts.grpc.errors import ERRORS
-from meshlib.hosts.grpc.replay import LIMIT, LIMIT_OPTION, Messages, as_is
-from meshlib.hosts.grpc.request import GrpcHost, Method, Request
-from meshlib.hosts.grpc.subchannels import Settings
-from meshlib.hosts.grpc.target import read_target
+from meshlib.hosts.grpc.replay import Messages
+from meshlib.hosts.grpc.request import GrpcHost, Request
 from meshlib.hosts.grpc.wire import GrpcWire
 from meshlib.hosts.run import Caller
 from meshlib.interceptors import CallPath
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from meshlib.hosts.grpc.call import Call
-    from meshlib.hosts.grpc.request import Answer
+    from meshlib.hosts.grpc.request import Answer, Method
     from meshlib.runtime.runtime import Runtime
 
 __all__ = ["MeshChannel"]
@@ -31,7 +30,7 @@ _HOST = GrpcHost(ERRORS)
 _CLOSED = "Cannot invoke RPC on closed channel!"
 
 
-class MeshChannel(grpc.Channel):
+class MeshChannel(BaseChannel, grpc.Channel):
     """A channel whose calls go through the mesh. Thread-safe; usable after a fork.
 
     Args:
@@ -48,60 +47,11 @@ class MeshChannel(grpc.Channel):
         compression: grpc.Compression | None,
         runtime: Callable[[], Runtime],
     ) -> None:
-        settings = Settings(options or (), credentials, compression)
-        self._target = read_target(target, settings.options, secure=settings.secure)
+        super().__init__(target, credentials, options, compression)
         self._runtime = runtime
-        self._caller: Caller[Request, Answer] = Caller(
-            _HOST, runtime, partial(GrpcWire, self._target, settings), CallPath()
-        )
-        self._limit = next(
-            (int(value) for name, value in reversed(settings.options) if name == LIMIT_OPTION), LIMIT
-        )
+        wire: Any = partial(GrpcWire, self._target, self._settings)
+        self._caller: Caller[Request, Answer] = Caller(_HOST, runtime, wire, CallPath())
         self._connectivity = Connectivity(runtime, self._target, self._wire)
-        self._closed = False
-
-    def unary_unary(
-        self,
-        method: str,
-        request_serializer: Any = None,
-        response_deserializer: Any = None,
-        _registered_method: bool | None = False,
-    ) -> UnaryUnary:
-        return UnaryUnary(
-            self, Method("unary_unary", method, request_serializer, response_deserializer, _registered_method)
-        )
-
-    def unary_stream(
-        self,
-        method: str,
-        request_serializer: Any = None,
-        response_deserializer: Any = None,
-        _registered_method: bool | None = False,
-    ) -> UnaryStream:
-        return UnaryStream(
-            self,
-            Method("unary_stream", method, request_serializer, response_deserializer, _registered_method),
-        )
-
-    def stream_unary(
-        self,
-        method: str,
-        request_serializer: Any = None,
-        response_deserializer: Any = None,
-        _registered_method: bool | None = False,
-    ) -> StreamUnary:
-        kept = Method("stream_unary", method, as_is, response_deserializer, _registered_method)
-        return StreamUnary(self, kept, request_serializer)
-
-    def stream_stream(
-        self,
-        method: str,
-        request_serializer: Any = None,
-        response_deserializer: Any = None,
-        _registered_method: bool | None = False,
-    ) -> StreamStream:
-        kept = Method("stream_stream", method, as_is, response_deserializer, _registered_method)
-        return StreamStream(self, kept, request_serializer)
 
     def subscribe(
         self,
@@ -155,41 +105,11 @@ class MeshChannel(grpc.Channel):
 class _Callable:
     """A method of a service on a channel. Thread-safe."""
 
-    def __init__(self, channel: MeshChannel, method: Method, serializer: Any = None) -> None:
+    def __init__(self, channel: MeshChannel, method: Method) -> None:
         self._on = channel
         self._method = method
-        self._serializer = serializer
 
-    def _request(
-        self,
-        message: Any,
-        timeout: float | None,
-        metadata: Iterable[tuple[str, str | bytes]] | None,
-        credentials: grpc.CallCredentials | None,
-        wait_for_ready: bool | None,
-        compression: grpc.Compression | None,
-        *,
-        with_call: bool = True,
-        stream: bool = False,
-    ) -> Request:
-        channel = self._on
-        messages = Messages(message, self._serializer, channel._limit) if stream else None
-        return Request(
-            channel._target,
-            self._method,
-            message,
-            timeout,
-            metadata,
-            credentials,
-            wait_for_ready,
-            compression,
-            with_call=with_call,
-            messages=messages,
-        )
-
-
-class UnaryUnary(_Callable, grpc.UnaryUnaryMultiCallable):
-    def __call__(
+    def _asked(
         self,
         request: Any,
         timeout: float | None = None,
@@ -197,124 +117,73 @@ class UnaryUnary(_Callable, grpc.UnaryUnaryMultiCallable):
         credentials: grpc.CallCredentials | None = None,
         wait_for_ready: bool | None = None,
         compression: grpc.Compression | None = None,
-    ) -> Any:
-        channel = self._on
-        asked = Request(
+    ) -> Request:
+        """As grpc's callables are called."""
+        channel, method = self._on, self._method
+        messages = Messages(request, method.of_message, channel._limit) if method.streams else None
+        return Request(
             channel._target,
-            self._method,
+            method,
             request,
             timeout,
             metadata,
             credentials,
             wait_for_ready,
             compression,
-            with_call=False,
+            messages=messages,
         )
-        return channel._call(asked).value
-
-    def with_call(
-        self,
-        request: Any,
-        timeout: float | None = None,
-        metadata: Any = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: grpc.Compression | None = None,
-    ) -> tuple[Any, Any]:
-        asked = self._request(request, timeout, metadata, credentials, wait_for_ready, compression)
-        answer = self._on._call(asked)
-        return answer.value, answer.call
-
-    def future(
-        self,
-        request: Any,
-        timeout: float | None = None,
-        metadata: Any = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: grpc.Compression | None = None,
-    ) -> Call:
-        asked = self._request(request, timeout, metadata, credentials, wait_for_ready, compression)
-        return self._on._begin(asked, unary=True)
 
 
-class UnaryStream(_Callable, grpc.UnaryStreamMultiCallable):
-    def __call__(
-        self,
-        request: Any,
-        timeout: float | None = None,
-        metadata: Any = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: grpc.Compression | None = None,
-    ) -> Call:
-        asked = self._request(request, timeout, metadata, credentials, wait_for_ready, compression)
-        return self._on._begin(asked, unary=False)
-
-
-class StreamUnary(_Callable, grpc.StreamUnaryMultiCallable):
-    def __call__(
-        self,
-        request_iterator: Any,
-        timeout: float | None = None,
-        metadata: Any = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: grpc.Compression | None = None,
-    ) -> Any:
-        asked = self._request(
-            request_iterator,
-            timeout,
-            metadata,
-            credentials,
-            wait_for_ready,
-            compression,
-            with_call=False,
-            stream=True,
-        )
+class _OneAnswer(_Callable):
+    def __call__(self, request: Any, *options: Any, **named: Any) -> Any:
+        asked = self._asked(request, *options, **named)
+        asked.with_call = False
         return self._on._call(asked).value
 
-    def with_call(
-        self,
-        request_iterator: Any,
-        timeout: float | None = None,
-        metadata: Any = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: grpc.Compression | None = None,
-    ) -> tuple[Any, Any]:
-        asked = self._request(
-            request_iterator, timeout, metadata, credentials, wait_for_ready, compression, stream=True
-        )
-        answer = self._on._call(asked)
+    def with_call(self, request: Any, *options: Any, **named: Any) -> tuple[Any, Any]:
+        answer = self._on._call(self._asked(request, *options, **named))
         return answer.value, answer.call
 
-    def future(
-        self,
-        request_iterator: Any,
-        timeout: float | None = None,
-        metadata: Any = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: grpc.Compression | None = None,
-    ) -> Call:
-        asked = self._request(
-            request_iterator, timeout, metadata, credentials, wait_for_ready, compression, stream=True
-        )
-        return self._on._begin(asked, unary=True)
+    def future(self, request: Any, *options: Any, **named: Any) -> Call:
+        return self._on._begin(self._asked(request, *options, **named), unary=True)
 
 
-class StreamStream(_Callable, grpc.StreamStreamMultiCallable):
-    def __call__(
-        self,
-        request_iterator: Any,
-        timeout: float | None = None,
-        metadata: Any = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: grpc.Compression | None = None,
-    ) -> Call:
-        asked = self._request(
-            request_iterator, timeout, metadata, credentials, wait_for_ready, compression, stream=True
-        )
-        return self._on._begin(asked, unary=False)
+class _Answers(_Callable):
+    def __call__(self, request: Any, *options: Any, **named: Any) -> Call:
+        return self._on._begin(self._asked(request, *options, **named), unary=False)
+
+
+class UnaryUnary(_OneAnswer, grpc.UnaryUnaryMultiCallable):
+    """One message there, one back."""
+
+
+class UnaryStream(_Answers, grpc.UnaryStreamMultiCallable):
+    """One message there, any number back."""
+
+
+class StreamUnary(_OneAnswer, grpc.StreamUnaryMultiCallable):
+    """Any number there, one back."""
+
+    def __call__(self, request_iterator: Any, *options: Any, **named: Any) -> Any:
+        return super().__call__(request_iterator, *options, **named)
+
+    def with_call(self, request_iterator: Any, *options: Any, **named: Any) -> tuple[Any, Any]:
+        return super().with_call(request_iterator, *options, **named)
+
+    def future(self, request_iterator: Any, *options: Any, **named: Any) -> Call:
+        return super().future(request_iterator, *options, **named)
+
+
+class StreamStream(_Answers, grpc.StreamStreamMultiCallable):
+    """Any number both ways."""
+
+    def __call__(self, request_iterator: Any, *options: Any, **named: Any) -> Call:
+        return super().__call__(request_iterator, *options, **named)
+
+
+MeshChannel.callables = {
+    "unary_unary": UnaryUnary,
+    "unary_stream": UnaryStream,
+    "stream_unary": StreamUnary,
+    "stream_stream": StreamStream,
+}

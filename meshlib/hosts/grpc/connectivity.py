@@ -49,11 +49,10 @@ def state_of(
     runtime: Runtime,
     target: Target,
     subchannels: Subchannels[Any],
-    own: Callable[[bool], grpc.ChannelConnectivity],
     *,
     connect: bool,
 ) -> grpc.ChannelConnectivity:
-    """The state of a channel to ``target``. ``own`` gives the state of grpc's channel to the target as it is."""
+    """The state of a channel to ``target``, which is to ``connect``."""
     resolution = runtime.view.resolve(*target.place)
     via = resolution.via
     if via == "wait" or (via == "direct" and resolution.unanswered):
@@ -61,7 +60,8 @@ def state_of(
             runtime.want(resolution.name, target.place[3])
         return _FAILURE if resolution.hopeless else _CONNECTING if connect else _IDLE
     if target.outside or (via == "direct" and not target.strict) or runtime.config.disabled:
-        return own(connect)
+        own = subchannels.own_state(connect=connect)
+        return next((state for number, state in _BEST if number == own), _SHUTDOWN)
     if via != "mesh":
         return _FAILURE
     found = set(subchannels.states())
@@ -139,12 +139,7 @@ class Connectivity:
 
     def _look(self) -> None:
         runtime, wire = self._runtime(), self._wire()
-
-        def own(connect: bool) -> grpc.ChannelConnectivity:
-            number = int(wire.own.channel._channel.check_connectivity_state(connect))
-            return next((state for known, state in _BEST if known == number), _SHUTDOWN)
-
-        state = state_of(runtime, self._target, wire.subchannels, own, connect=self._connect)
+        state = state_of(runtime, self._target, wire.subchannels, connect=self._connect)
         with self._lock:
             callbacks = [entry[0] for entry in self._told if entry[1] is not state]
             for entry in self._told:

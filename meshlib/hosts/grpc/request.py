@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from meshlib.core.effects import Call
 from meshlib.core.exchange import GRPC
 from meshlib.deadlines import current_deadline
+from meshlib.hosts.grpc.replay import as_is
 from meshlib.hosts.info import attach
 from meshlib.hosts.protocol import Arrived
 from meshlib.inbound import carry
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from meshlib.model.policy import RetryPolicy
     from meshlib.runtime.clock import Clock
 
-__all__ = ["PATIENCE", "Answer", "GrpcHost", "Method", "Request", "metadata_of"]
+__all__ = ["PATIENCE", "Answer", "GrpcHost", "Method", "Request", "metadata_of", "trailers"]
 
 #: How long a call waits for its first configuration: gRPC's time after which a resource does not exist (EX-01), in seconds.
 PATIENCE = 15.0
@@ -35,14 +36,23 @@ _NO_TIMEOUTS: dict[str, float | None] = {}
 
 
 class Method:
-    """A method of a service, as a stub names it. ``kind``: the name of the channel's factory for it."""
+    """A method of a service, as a stub names it.
 
-    __slots__ = ("deserializer", "kind", "path", "registered", "serializer", "url")
+    Attributes:
+        kind: The name of the channel's factory for it.
+        serializer: What grpc's own channels are given: of a stream's messages, which are serialized to be kept, ``as_is``.
+        of_message: The stub's.
+        streams: It is sent any number of messages.
+    """
+
+    __slots__ = ("deserializer", "kind", "of_message", "path", "registered", "serializer", "streams")
 
     def __init__(self, kind: str, path: Any, serializer: Any, deserializer: Any, registered: Any) -> None:
         self.kind = kind
         self.path = path.decode() if isinstance(path, bytes) else path
-        self.serializer = serializer
+        self.streams = kind.startswith("stream")
+        self.of_message = serializer
+        self.serializer = as_is if self.streams else serializer
         self.deserializer = deserializer
         self.registered = bool(registered)
 
@@ -202,3 +212,10 @@ def metadata_of(request: Request, raw: list[tuple[bytes, bytes]]) -> Any:
         (key.decode("latin-1").lower(), value.decode()) for key, value in raw
     ]
     return [*lines, *request.binary] if request.binary else lines
+
+
+def trailers(metadata: Any) -> Headers | None:
+    """Trailing metadata, as far as it is text."""
+    if not metadata:
+        return None
+    return Headers.of(*((key, value) for key, value in metadata if isinstance(value, str)))

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from grpc._cython import cygrpc
 
+from meshlib.errors import NoHealthyEndpoint
 from meshlib.hosts.grpc.target import AUTHORITY
 from meshlib.sources.stream import channels_closed
 
@@ -177,6 +178,7 @@ class Subchannels(Generic[C]):
     """Of one channel, in one process or event loop. Thread-safe where ``make`` and ``later`` are.
 
     Args:
+        target: As it was given to the channel.
         make: Makes a channel of grpc's.
         state: Gives one's state, as the core numbers it; its second argument says whether it shall connect.
         close: Closes one.
@@ -187,6 +189,7 @@ class Subchannels(Generic[C]):
     def __init__(
         self,
         runtime: Runtime,
+        target: str,
         settings: Settings,
         make: Maker[C],
         state: Callable[[C, bool], int],
@@ -195,6 +198,7 @@ class Subchannels(Generic[C]):
         rest: Callable[[C], object],
     ) -> None:
         self._runtime = runtime
+        self._target = target
         self._settings = settings
         self._make = make
         self._state = state
@@ -208,23 +212,48 @@ class Subchannels(Generic[C]):
         self._draining: list[Subchannel[C]] = []
         self._looking = self._drains = False
         self.closed = False
-        #: To the target as it is, once a call went there.
-        self.own: Subchannel[C] | None = None
+        self._own: Subchannel[C] | None = None
         runtime.rests(self)
 
     def get(self, attempt: Send) -> Subchannel[C]:
-        """The one to ``attempt.endpoint``. Raises ValueError once closed."""
+        """The one to ``attempt.endpoint``. Raises NoHealthyEndpoint for TLS that is demanded and cannot be had, and ValueError once
+        closed.
+        """
         if self._runtime.view is not self._view:
             self._sweep()
         endpoint, authority = attempt.endpoint, attempt.head.authority
+        if endpoint.tls is not None and not self._settings.secure:
+            cluster = attempt.upstream.cluster.name
+            words = f"cluster {cluster!r} demands TLS, and the channel has no credentials: give it some"
+            raise NoHealthyEndpoint(words)
         found = self._found.get(endpoint)
         if found is not None and found[0] is endpoint.endpoint and found[1] == authority:
             sub = found[2]
         else:
-            sub = self._put(attempt, authority)
+            sub = self._put(endpoint, attempt.upstream, authority)
         if not sub.seen_ready:
             self._watch(sub)
         return sub
+
+    def own(self) -> Subchannel[C]:
+        """The one to the target as it is."""
+        own = self._own
+        if own is None:
+            with self._lock:
+                own = self._own
+                if own is None:
+                    made = self._make(self._target, self._settings.options, self._settings)
+                    own = self._own = Subchannel(made, None, None)
+        return own
+
+    def own_for(self, user: object) -> Subchannel[C]:
+        """The same, for a call that is told among its users until it is over: no fork closes it before it is."""
+        while True:
+            own = self.own()
+            own.users[user] = None
+            if self._own is own:
+                return own
+            del own.users[user]  # a fork has closed it meanwhile
 
     def unconnected(self, sub: Subchannel[C]) -> None:
         """An attempt could not connect."""
@@ -237,14 +266,18 @@ class Subchannels(Generic[C]):
         """Whether it stands now."""
         return not self.closed and self._state(sub.channel, False) == READY
 
+    def own_state(self, *, connect: bool) -> int:
+        """Of the one to the target as it is, which is to ``connect``."""
+        return self._state(self.own().channel, connect)
+
     def states(self) -> list[int]:
-        """Of all that there are."""
+        """Of all to endpoints that there are."""
         return [self._state(found[2].channel, False) for found in list(self._found.values())]
 
     def connect(self, endpoint: LiveEndpoint, upstream: Upstream, authority: str) -> None:
         """Begin to connect to ``endpoint``, if that was not begun."""
         found = self._found.get(endpoint)
-        sub = found[2] if found is not None else self._make_for(endpoint, upstream, authority)
+        sub = found[2] if found is not None else self._put(endpoint, upstream, authority)
         self._state(sub.channel, True)
 
     def close(self) -> None:
@@ -254,18 +287,18 @@ class Subchannels(Generic[C]):
             subs = self._all()
             for sub in subs:
                 self._unmark(sub)
-            self._found, self._watched, self._draining, self.own = {}, [], [], None
+            self._found, self._watched, self._draining, self._own = {}, [], [], None
         self._close_all(subs)
 
     def rest(self) -> None:
         """A fork comes, which grpc survives without channels only: close those that no call uses. They are made anew on use."""
         with self._lock:
-            subs, found, own = self._all(), self._found, self.own
+            subs, found, own = self._all(), self._found, self._own
             # Taken away first: whoever found one before counts as its user by now, and whoever comes waits for the lock.
-            self._found, self.own = {}, None
+            self._found, self._own = {}, None
             idle = {sub for sub in subs if sub.idle}
             self._found = {key: entry for key, entry in found.items() if entry[2] not in idle}
-            self.own = None if own in idle else own
+            self._own = None if own in idle else own
             for sub in idle:
                 self._unmark(sub)
             self._watched = [sub for sub in self._watched if sub not in idle]
@@ -277,14 +310,11 @@ class Subchannels(Generic[C]):
 
     def _all(self) -> list[Subchannel[C]]:
         found = [found[2] for found in self._found.values()] + self._draining
-        return found if self.own is None else [*found, self.own]
+        return found if self._own is None else [*found, self._own]
 
     # --- making and leaving -----------------------------------------------------------------------------------------------
 
-    def _put(self, attempt: Send, authority: str) -> Subchannel[C]:
-        return self._make_for(attempt.endpoint, attempt.upstream, authority)
-
-    def _make_for(self, endpoint: LiveEndpoint, upstream: Upstream, authority: str) -> Subchannel[C]:
+    def _put(self, endpoint: LiveEndpoint, upstream: Upstream, authority: str) -> Subchannel[C]:
         config = endpoint.endpoint
         with self._lock:
             if self.closed:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from meshlib.errors import NoHealthyEndpoint
 from meshlib.hosts.grpc.errors import Ended, local_end, number
-from meshlib.hosts.grpc.request import Answer, metadata_of
+from meshlib.hosts.grpc.request import Answer, metadata_of, trailers
 from meshlib.hosts.grpc.subchannels import Settings, Subchannel, Subchannels
 from meshlib.hosts.grpc.unary import make_direct
-from meshlib.model.headers import Headers
 from meshlib.runtime import own_channels
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from meshlib.pools.bounds import Bounds
     from meshlib.runtime.runtime import Runtime
 
-__all__ = ["GrpcWire", "trailers"]
+__all__ = ["GrpcWire"]
 
 _UNKNOWN: Any = object()
 
@@ -45,38 +44,12 @@ class GrpcWire:
     """:class:`meshlib.hosts.protocol.Wire`. Thread-safe."""
 
     def __init__(self, target: Target, settings: Settings, runtime: Runtime) -> None:
-        self._target = target
-        self._settings = settings
         self.subchannels: Subchannels[grpc.Channel] = Subchannels(
-            runtime, settings, _open, _state, _close, runtime.worker.later, _close
+            runtime, target.text, settings, _open, _state, _close, runtime.worker.later, _close
         )
 
-    @property
-    def own(self) -> Subchannel[grpc.Channel]:
-        """The channel to the target as it is."""
-        subchannels = self.subchannels
-        own = subchannels.own
-        if own is None:
-            with subchannels._lock:
-                own = subchannels.own
-                if own is None:
-                    settings = self._settings
-                    own = subchannels.own = Subchannel(
-                        _open(self._target.text, settings.options, settings), None, None
-                    )
-        return own
-
-    def own_for(self, user: object) -> Subchannel[grpc.Channel]:
-        """The same, for a call that is told among its users until it is over: no fork closes it before it is."""
-        while True:
-            own = self.own
-            own.users[user] = None
-            if self.subchannels.own is own:
-                return own
-            del own.users[user]  # a fork has closed it meanwhile
-
     def send(self, request: Request, attempt: Send, bounds: Bounds) -> Answer:
-        sub = self.subchannel(attempt)
+        sub = self.subchannels.get(attempt)
         seconds = bounds.left("read")
         bounds.sent = True
         wait = False if request.wait_for_ready is False else None
@@ -88,7 +61,7 @@ class GrpcWire:
             return self.refused(error, sub)
 
     def direct(self, request: Request, call: Direct, bounds: Bounds) -> Answer:
-        sub, metadata, seconds = self.own_for(request), request.metadata or None, request.timeout
+        sub, metadata, seconds = self.subchannels.own_for(request), request.metadata or None, request.timeout
         if call.head is not None:
             metadata, seconds = metadata_of(request, call.head.headers.raw), bounds.left("read")
         bounds.sent = True
@@ -101,19 +74,10 @@ class GrpcWire:
         finally:
             del sub.users[request]
 
-    def subchannel(self, attempt: Send) -> Subchannel[grpc.Channel]:
-        """Where an attempt goes. Raises NoHealthyEndpoint for TLS that is demanded and cannot be had."""
-        if attempt.endpoint.tls is not None and not self._settings.secure:
-            cluster = attempt.upstream.cluster.name
-            raise NoHealthyEndpoint(
-                f"cluster {cluster!r} demands TLS, and the channel has no credentials: give it some"
-            )
-        return self.subchannels.get(attempt)
-
     def refused(self, error: Any, sub: Subchannel[grpc.Channel]) -> Answer:
         """What an RPC that failed is: an answer of the server, or raised, an end that the core made."""
         code = error.code()
-        kind = local_end(code, error.details(), lambda: _state(sub.channel, False) == 2)
+        kind = local_end(code, error.details(), partial(self.subchannels.connected, sub))
         if kind is None:
             return Answer(number(code), error=error, headers=trailers(error.trailing_metadata()))
         if sub.endpoint is not None and kind.value == "connect":
@@ -150,10 +114,3 @@ class GrpcWire:
         return Answer(
             0, made(request.sending(), seconds, metadata, request.credentials, wait, request.compression)
         )
-
-
-def trailers(metadata: Any) -> Headers | None:
-    """Trailing metadata, as far as it is text."""
-    if not metadata:
-        return None
-    return Headers.of(*((key, value) for key, value in metadata if isinstance(value, str)))

@@ -28,6 +28,18 @@ _HALF_CLOSED = 'RPC is half closed after calling "done_writing".'
 _STYLES = "The iterator and read/write APIs may not be mixed on a single RPC."
 
 
+def _itself(attempt: Any) -> Any:
+    return attempt
+
+
+def _read(attempt: Any) -> Any:
+    return attempt.read()
+
+
+async def _first(attempt: Any) -> Any:
+    return await anext(attempt.__aiter__(), EOF)
+
+
 class AnyCall:
     """What all four kinds have. Belongs to its loop."""
 
@@ -107,6 +119,12 @@ class AnyCall:
 
     async def wait_for_connection(self) -> None:
         """Until an attempt is under way. Raises what the call failed by."""
+        await self._of_attempt(lambda attempt: attempt.wait_for_connection())
+
+    async def _of_attempt(self, ask: Callable[[Any], Any]) -> tuple[Any, Any]:
+        """An attempt, and what ``ask`` gives of it, awaited: the next one's where it fails and is made again. Raises what the
+        call failed by.
+        """
         later = self._later
         attempt = None
         while True:
@@ -114,13 +132,11 @@ class AnyCall:
             if attempt is None:
                 raise self._raised()
             try:
-                await attempt.wait_for_connection()
+                return attempt, await ask(attempt)
             except AioRpcError as error:
                 later.ended(attempt)
                 if attempt is later.attempt:
                     raise self._told(error) from None
-                continue
-            return
 
     def _told(self, error: BaseException) -> BaseException:
         info = self._later.info
@@ -144,25 +160,13 @@ class _OneAnswer(AnyCall):
         return self._answer().__await__()
 
     async def _answer(self) -> Any:
-        later = self._later
-        attempt = None
         try:
-            while True:
-                attempt = await later.wait_attempt(attempt)
-                if attempt is None:
-                    raise self._raised()
-                try:
-                    value = await attempt
-                except AioRpcError as error:
-                    later.ended(attempt)
-                    if attempt is later.attempt:
-                        raise self._told(error) from None
-                    continue
-                later.ended(attempt)
-                return value
+            attempt, value = await self._of_attempt(_itself)
         except asyncio.CancelledError:
             self.cancel()
             raise
+        self._later.ended(attempt)
+        return value
 
 
 class _Answers(AnyCall):
@@ -177,53 +181,35 @@ class _Answers(AnyCall):
 
     async def _messages(self) -> AsyncIterator[Any]:
         later = self._later
-        attempt = None
         try:
-            while True:
-                attempt = await later.wait_attempt(attempt)
-                if attempt is None:
-                    raise self._raised()
-                try:
-                    messages = attempt.__aiter__()
-                    async for message in messages:
-                        if not later.committed:
-                            later.commit(attempt)
-                        yield message
-                except AioRpcError as error:
-                    later.ended(attempt)
-                    if attempt is later.attempt:
-                        raise self._told(error) from None
-                    continue
-                later.ended(attempt)
-                return
+            attempt, message = await self._of_attempt(_first)
+            if message is not EOF:
+                later.commit(attempt)
+                yield message
+                async for message in attempt.__aiter__():
+                    yield message
+            later.ended(attempt)
+        except AioRpcError as error:
+            if later.committed:
+                later.ended(later.attempt)
+                self._told(error)
+            raise
         except asyncio.CancelledError:
             self.cancel()
             raise
 
     async def read(self) -> Any:
         self._use("reader")
-        later = self._later
-        attempt = None
         try:
-            while True:
-                attempt = await later.wait_attempt(attempt)
-                if attempt is None:
-                    raise self._raised()
-                try:
-                    message = await attempt.read()
-                except AioRpcError as error:
-                    later.ended(attempt)
-                    if attempt is later.attempt:
-                        raise self._told(error) from None
-                    continue
-                if message is EOF:
-                    later.ended(attempt)
-                elif not later.committed:
-                    later.commit(attempt)
-                return message
+            attempt, message = await self._of_attempt(_read)
         except asyncio.CancelledError:
             self.cancel()
             raise
+        if message is EOF:
+            self._later.ended(attempt)
+        else:
+            self._later.commit(attempt)
+        return message
 
     def _use(self, style: str) -> None:
         if self._style not in ("", style):
@@ -236,7 +222,7 @@ class _Messages(AnyCall):
 
     def _consume(self, source: Any) -> None:
         """Send what the application's iterator gives; None: it writes itself."""
-        outgoing = self._later.outgoing
+        outgoing = self._later.messages
         assert outgoing is not None
         if source is not None:
             self._consumer = self._later.loop.create_task(outgoing.consume(source))
@@ -251,7 +237,7 @@ class _Messages(AnyCall):
     @property
     def _done_writing_flag(self) -> bool:
         """As grpc's own interceptors ask."""
-        outgoing = self._later.outgoing
+        outgoing = self._later.messages
         return outgoing is not None and outgoing.half_closed
 
     async def write(self, request: Any) -> None:
@@ -276,7 +262,7 @@ class _Messages(AnyCall):
     def _writing(self) -> Any:
         if self._consumer is not None:
             raise UsageError(_STYLES)
-        return self._later.outgoing
+        return self._later.messages
 
     async def _raise_for_status(self) -> None:
         later = self._later

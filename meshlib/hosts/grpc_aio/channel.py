@@ -20,11 +20,9 @@ from grpc.aio import (
 )
 from grpc.aio import _base_channel as base
 
+from meshlib.hosts.grpc.base import BaseChannel
 from meshlib.hosts.grpc.connectivity import LOOK, state_of
-from meshlib.hosts.grpc.replay import LIMIT, LIMIT_OPTION, as_is
 from meshlib.hosts.grpc.request import GrpcHost, Method, Request
-from meshlib.hosts.grpc.subchannels import Settings
-from meshlib.hosts.grpc.target import read_target
 from meshlib.hosts.grpc_aio.call import StreamStreamCall, StreamUnaryCall, UnaryStreamCall, UnaryUnaryCall
 from meshlib.hosts.grpc_aio.errors import ERRORS
 from meshlib.hosts.grpc_aio.intercepted import INTERCEPTED
@@ -60,7 +58,7 @@ _CALLS: dict[str, Any] = {
 }
 
 
-class AioMeshChannel(grpc.aio.Channel):
+class AioMeshChannel(BaseChannel, grpc.aio.Channel):
     """A channel whose calls go through the mesh. Used in any number of event loops, and after a fork; each loop has connections
     of its own. Arguments as for ``grpc.aio.secure_channel``; ``runtime`` gives this process's runtime of the mesh.
     """
@@ -74,71 +72,20 @@ class AioMeshChannel(grpc.aio.Channel):
         interceptors: Sequence[Any] | None,
         runtime: Callable[[], Runtime],
     ) -> None:
-        settings = Settings(options or (), credentials, compression)
-        self._target = read_target(target, settings.options, secure=settings.secure)
+        super().__init__(target, credentials, options, compression)
         self._runtime = runtime
-        wire: Any = partial(AioGrpcWire, self._target, settings)
+        wire: Any = partial(AioGrpcWire, self._target, self._settings)
         self._caller: AsyncCaller[Request, Any] = AsyncCaller(_HOST, runtime, wire, CallPath())
-        self._limit = next((int(v) for name, v in reversed(settings.options) if name == LIMIT_OPTION), LIMIT)
         self._interceptors = _sorted(interceptors or ())
         self._under_way: set[AioLater] = set()
         # The wire that was used last: looking for the loop's costs more.
         self._near: Callable[[], AioGrpcWire | None] = _nobody
-        self._closed = False
-
-    def unary_unary(
-        self,
-        method: str,
-        request_serializer: Any = None,
-        response_deserializer: Any = None,
-        _registered_method: bool | None = False,
-    ) -> UnaryUnary:
-        return UnaryUnary(
-            self, Method("unary_unary", method, request_serializer, response_deserializer, _registered_method)
-        )
-
-    def unary_stream(
-        self,
-        method: str,
-        request_serializer: Any = None,
-        response_deserializer: Any = None,
-        _registered_method: bool | None = False,
-    ) -> UnaryStream:
-        return UnaryStream(
-            self,
-            Method("unary_stream", method, request_serializer, response_deserializer, _registered_method),
-        )
-
-    def stream_unary(
-        self,
-        method: str,
-        request_serializer: Any = None,
-        response_deserializer: Any = None,
-        _registered_method: bool | None = False,
-    ) -> StreamUnary:
-        kept = Method("stream_unary", method, as_is, response_deserializer, _registered_method)
-        return StreamUnary(self, kept, request_serializer)
-
-    def stream_stream(
-        self,
-        method: str,
-        request_serializer: Any = None,
-        response_deserializer: Any = None,
-        _registered_method: bool | None = False,
-    ) -> StreamStream:
-        kept = Method("stream_stream", method, as_is, response_deserializer, _registered_method)
-        return StreamStream(self, kept, request_serializer)
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
         if self._closed:
             return grpc.ChannelConnectivity.SHUTDOWN
         runtime = self._runtime()
-        wire = self._wire(runtime)
-
-        def own(connect: bool) -> grpc.ChannelConnectivity:
-            return wire.own.channel.get_state(connect)
-
-        return state_of(runtime, self._target, wire.subchannels, own, connect=try_to_connect)
+        return state_of(runtime, self._target, self._wire(runtime).subchannels, connect=try_to_connect)
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
         clock = self._runtime().clock
@@ -210,21 +157,21 @@ class AioMeshChannel(grpc.aio.Channel):
 class _Callable:
     """A method of a service on a channel."""
 
-    def __init__(self, channel: AioMeshChannel, method: Method, serializer: Any = None) -> None:
+    def __init__(self, channel: AioMeshChannel, method: Method) -> None:
         self._on = channel
         self._method = method
-        self._serializer = serializer
         self._interceptors = channel._interceptors[method.kind]
 
     def _call(
         self,
         message: Any,
-        timeout: float | None,
-        metadata: Any,
-        credentials: grpc.CallCredentials | None,
-        wait_for_ready: bool | None,
-        compression: grpc.Compression | None,
+        timeout: float | None = None,
+        metadata: Any = None,
+        credentials: grpc.CallCredentials | None = None,
+        wait_for_ready: bool | None = None,
+        compression: grpc.Compression | None = None,
     ) -> Any:
+        """As grpc's callables are called."""
         if not self._interceptors:
             return self._made(
                 self._method, message, timeout, metadata, credentials, wait_for_ready, compression
@@ -234,7 +181,7 @@ class _Callable:
             path = details.method.decode() if isinstance(details.method, bytes) else details.method
             method = self._method
             if path != method.path:
-                method = Method(method.kind, path, method.serializer, method.deserializer, False)
+                method = Method(method.kind, path, method.of_message, method.deserializer, False)
             return self._made(
                 method,
                 message,
@@ -274,64 +221,42 @@ class _Callable:
         request = Request(
             channel._target, method, message, timeout, metadata, credentials, wait_for_ready, compression
         )
-        outgoing = None
-        if method.serializer is as_is:
-            outgoing = Outgoing(request, self._serializer, channel._limit)
+        outgoing = Outgoing(request, method.of_message, channel._limit) if method.streams else None
         return channel._begin(request, message, outgoing)
 
 
-class UnaryUnary(_Callable, base.UnaryUnaryMultiCallable):
-    def __call__(
-        self,
-        request: Any,
-        *,
-        timeout: float | None = None,
-        metadata: Any = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: grpc.Compression | None = None,
-    ) -> Any:
-        return self._call(request, timeout, metadata, credentials, wait_for_ready, compression)
+class _OneMessage(_Callable):
+    def __call__(self, request: Any, **options: Any) -> Any:
+        return self._call(request, **options)
 
 
-class UnaryStream(_Callable, base.UnaryStreamMultiCallable):
-    def __call__(
-        self,
-        request: Any,
-        *,
-        timeout: float | None = None,
-        metadata: Any = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: grpc.Compression | None = None,
-    ) -> Any:
-        return self._call(request, timeout, metadata, credentials, wait_for_ready, compression)
+class _Messages(_Callable):
+    def __call__(self, request_iterator: Any = None, *options: Any, **named: Any) -> Any:
+        return self._call(request_iterator, *options, **named)
 
 
-class StreamUnary(_Callable, base.StreamUnaryMultiCallable):
-    def __call__(
-        self,
-        request_iterator: Any = None,
-        timeout: float | None = None,
-        metadata: Any = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: grpc.Compression | None = None,
-    ) -> Any:
-        return self._call(request_iterator, timeout, metadata, credentials, wait_for_ready, compression)
+class UnaryUnary(_OneMessage, base.UnaryUnaryMultiCallable):
+    """One message there, one back."""
 
 
-class StreamStream(_Callable, base.StreamStreamMultiCallable):
-    def __call__(
-        self,
-        request_iterator: Any = None,
-        timeout: float | None = None,
-        metadata: Any = None,
-        credentials: grpc.CallCredentials | None = None,
-        wait_for_ready: bool | None = None,
-        compression: grpc.Compression | None = None,
-    ) -> Any:
-        return self._call(request_iterator, timeout, metadata, credentials, wait_for_ready, compression)
+class UnaryStream(_OneMessage, base.UnaryStreamMultiCallable):
+    """One message there, any number back."""
+
+
+class StreamUnary(_Messages, base.StreamUnaryMultiCallable):
+    """Any number there, one back."""
+
+
+class StreamStream(_Messages, base.StreamStreamMultiCallable):
+    """Any number both ways."""
+
+
+AioMeshChannel.callables = {
+    "unary_unary": UnaryUnary,
+    "unary_stream": UnaryStream,
+    "stream_unary": StreamUnary,
+    "stream_stream": StreamStream,
+}
 
 
 def _sorted(interceptors: Sequence[Any]) -> dict[str, list[Any]]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from meshlib.errors import NoHealthyEndpoint
-from meshlib.hosts.grpc.subchannels import Settings, Subchannel, Subchannels
+from meshlib.hosts.grpc.subchannels import Settings, Subchannels
 from meshlib.hosts.runtime import later
 from meshlib.runtime import own_channels
 
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
 
     import grpc
 
-    from meshlib.core.attempt import Send
     from meshlib.hosts.grpc.target import Target
     from meshlib.runtime.runtime import Runtime
 
@@ -34,14 +32,13 @@ class AioGrpcWire:
     """Used by the tasks of one loop."""
 
     def __init__(self, target: Target, settings: Settings, runtime: Runtime) -> None:
-        self._target = target
-        self._settings = settings
         self.runtime = runtime
         self.loop = asyncio.get_running_loop()
         self._closing: set[asyncio.Task[None]] = set()
         clock = runtime.clock
         self.subchannels: Subchannels[grpc.aio.Channel] = Subchannels(
             runtime,
+            target.text,
             settings,
             _open,
             _state,
@@ -49,25 +46,6 @@ class AioGrpcWire:
             lambda seconds, call: later(clock, seconds, call),
             self._rest,
         )
-
-    @property
-    def own(self) -> Subchannel[grpc.aio.Channel]:
-        """The channel to the target as it is."""
-        own = self.subchannels.own
-        if own is None:
-            settings = self._settings
-            own = Subchannel(_open(self._target.text, settings.options, settings), None, None)
-            self.subchannels.own = own
-        return own
-
-    def subchannel(self, attempt: Send) -> Subchannel[grpc.aio.Channel]:
-        """Where an attempt goes. Raises NoHealthyEndpoint for TLS that is demanded and cannot be had."""
-        if attempt.endpoint.tls is not None and not self._settings.secure:
-            cluster = attempt.upstream.cluster.name
-            raise NoHealthyEndpoint(
-                f"cluster {cluster!r} demands TLS, and the channel has no credentials: give it some"
-            )
-        return self.subchannels.get(attempt)
 
     def _close(self, channel: grpc.aio.Channel) -> None:
         task = self.loop.create_task(channel.close(None))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from meshlib.core.match import compile_routes
+from meshlib.core.match import CompiledRoutes, compile_routes
+from meshlib.core.resolve import Rules, View, compile_view
 from meshlib.model.call import Head
 from meshlib.model.headers import Headers
+from meshlib.model.listener import FilterChain, HttpManager, Listener
 from meshlib.model.match import (
     CookieMatch,
     HeaderMatch,
@@ -29,6 +31,7 @@ from meshlib.model.route import (
     RouteConfiguration,
     VirtualHost,
 )
+from meshlib.model.snapshot import Part, Snapshot
 
 EVERY = PathMatch(PathKind.PREFIX, "")
 
@@ -131,3 +134,25 @@ def test_nothing_is_rewritten_and_names_are_those_of_the_configuration() -> None
 def test_it_is_compiled_once() -> None:
     routes = compile_routes(RouteConfiguration("rc", (VirtualHost("v", ("*",), (to(),)),)))
     assert routes.grpc is routes.grpc
+
+
+def test_once_gRPC_calls_came_what_is_new_is_compiled_with_the_view() -> None:
+    """No call pays for it then."""
+
+    def part(name: str) -> Snapshot:
+        config = RouteConfiguration(name, (VirtualHost("v", ("*",), (to(),)),))
+        manager = HttpManager(routes=config)
+        listener = Listener(name, (FilterChain(http=manager),))
+        return Snapshot((Part("static", services={"stock": listener}),), 1)
+
+    def routes(view: View) -> CompiledRoutes:
+        found = view.resolve("grpc", "stock", None, "stock").routes
+        assert found is not None
+        return found
+
+    first = compile_view(part("one"), Rules())
+    second = compile_view(part("two"), Rules(), first)
+    assert not routes(second).of_grpc
+    assert routes(second).grpc is routes(second).grpc
+    third = compile_view(part("three"), Rules(), second)
+    assert routes(third).of_grpc
