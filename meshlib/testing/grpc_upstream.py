@@ -18,7 +18,6 @@ import itertools
 import json
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, cast, get_args
@@ -38,7 +37,6 @@ CONTROL_SERVICE = "/__upstream__/"
 #: The name of who answers: in the initial metadata, or in the trailing ones of a call that has no other.
 NAME_HEADER = "x-upstream"
 
-_KEPT_REQUESTS = 10_000
 _KEPT_BODY = 64 * 1024
 _FAR = 1e9  # seconds; a deadline that is further away than this is grpcio's word for none
 
@@ -94,7 +92,7 @@ class _Call:
         self.order = GrpcOrder()
 
 
-class GrpcUpstream(GrpcServer, Ordered[GrpcOrder, GrpcReceived]):
+class GrpcUpstream(GrpcServer, Ordered[GrpcOrder, GrpcReceived, GrpcReceived]):
     """A server that answers each call with who it is and what it got, until it is told otherwise.
 
     Each message of the answer is JSON: `name`, `method`, `metadata` (pairs, as received), `authority`, `peer`,
@@ -136,8 +134,6 @@ class GrpcUpstream(GrpcServer, Ordered[GrpcOrder, GrpcReceived]):
         self._methods = dict(methods or {})
         self._setup = setup
         # The condition of Ordered guards all of the following.
-        self._requests: deque[GrpcReceived] = deque(maxlen=_KEPT_REQUESTS)
-        self._requests_total = 0
         self._calls_open = 0
         self._peers: set[str] = set()
 
@@ -170,17 +166,6 @@ class GrpcUpstream(GrpcServer, Ordered[GrpcOrder, GrpcReceived]):
         self.order(code=code, details=details, trailers=tuple(metadata), times=times)
 
     # ----------------------------------------------------------------------------------- what was seen
-
-    @property
-    def requests(self) -> tuple[GrpcReceived, ...]:
-        """The calls so far, oldest first; of very many, the last 10,000."""
-        with self._changed:
-            return tuple(self._requests)
-
-    @property
-    def requests_total(self) -> int:
-        """How many calls have arrived; those for the control service do not count."""
-        return self._requests_total
 
     @property
     def calls_open(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
@@ -13,7 +14,10 @@ __all__ = ["Ordered"]
 
 OrderT = TypeVar("OrderT")
 SeenT = TypeVar("SeenT")
+ReceivedT = TypeVar("ReceivedT")
 T = TypeVar("T")
+
+_KEPT_REQUESTS = 10_000
 
 
 @dataclass(slots=True)
@@ -23,8 +27,10 @@ class _Rule(Generic[OrderT, SeenT]):
     where: Callable[[SeenT], bool] | None
 
 
-class Ordered(ABC, Generic[OrderT, SeenT]):
-    """`OrderT`: its orders, a dataclass with `delay` and `hold`; `SeenT`: what `where` is asked about a request."""
+class Ordered(ABC, Generic[OrderT, SeenT, ReceivedT]):
+    """`OrderT`: its orders, a dataclass with `delay` and `hold`; `SeenT`: what `where` is asked about a request; `ReceivedT`: a
+    request as it arrived.
+    """
 
     def __init__(self, name: str, plain: OrderT) -> None:
         self.name = name
@@ -33,6 +39,8 @@ class Ordered(ABC, Generic[OrderT, SeenT]):
         self._rules: list[_Rule[OrderT, SeenT]] = []
         self._releases = 0
         self._held_now = 0
+        self._requests: deque[ReceivedT] = deque(maxlen=_KEPT_REQUESTS)
+        self._requests_total = 0
 
     def order(
         self,
@@ -70,6 +78,17 @@ class Ordered(ABC, Generic[OrderT, SeenT]):
         with self._changed:
             self._releases += 1
             self._changed.notify_all()
+
+    @property
+    def requests(self) -> tuple[ReceivedT, ...]:
+        """The requests so far, oldest first; of very many, the last 10,000."""
+        with self._changed:
+            return tuple(self._requests)
+
+    @property
+    def requests_total(self) -> int:
+        """How many requests have arrived; those for its control do not count."""
+        return self._requests_total
 
     @property
     def held(self) -> int:

@@ -19,7 +19,6 @@ import socket
 import ssl
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self, cast
@@ -35,7 +34,6 @@ __all__ = ["CONTROL_PATH", "Received", "Upstream", "main"]
 # Where an upstream takes orders over HTTP and tells its counts: for one that is a process of its own.
 CONTROL_PATH = "/__upstream__"
 
-_KEPT_REQUESTS = 10_000
 _KEPT_BODY = 64 * 1024
 _JOIN = 5.0  # seconds for a connection's thread to notice that it is to end
 
@@ -58,7 +56,7 @@ class Received:
         return next((value for key, value in self.headers if key.lower() == name.lower()), None)
 
 
-class Upstream(Ordered[Order, RequestHead]):
+class Upstream(Ordered[Order, RequestHead, Received]):
     """A server that answers each request with who it is and what it got, until it is told otherwise.
 
     The answer is JSON: `name`, `method`, `path`, `headers` (pairs, in order, as received), `body_length`,
@@ -74,8 +72,6 @@ class Upstream(Ordered[Order, RequestHead]):
         # The condition of Ordered guards all of the following.
         self._connections: dict[Connection, threading.Thread] = {}
         self._connections_total = 0
-        self._requests: deque[Received] = deque(maxlen=_KEPT_REQUESTS)
-        self._requests_total = 0
         self._reserved: socket.socket | None = None
         self._listening: tuple[socket.socket, socket.socket, threading.Thread] | None = None
         if tls is not None and tls.sni_callback is None:
@@ -164,17 +160,6 @@ class Upstream(Ordered[Order, RequestHead]):
             connection.wake()
 
     # ----------------------------------------------------------------------------------- what was seen
-
-    @property
-    def requests(self) -> tuple[Received, ...]:
-        """The requests so far, oldest first; of very many, the last 10,000."""
-        with self._changed:
-            return tuple(self._requests)
-
-    @property
-    def requests_total(self) -> int:
-        """How many requests have arrived; those for the control path do not count."""
-        return self._requests_total
 
     @property
     def connections_open(self) -> int:
