@@ -18,6 +18,7 @@ import trustme
 import meshlib
 from meshlib.hosts.grpc.errors import local_end
 from meshlib.model.call import OutcomeKind
+from meshlib.sources import stream
 from meshlib.testing import ControlPlane, build
 from tests.support.grpc_channels import FACES, Channel
 
@@ -383,6 +384,10 @@ def test_the_authority_of_the_options_is_matched_and_sent(channel, meshlib_grpc_
         )
         here = channel({"xds": {"server": plane.address, "view": "target"}}, target="inner")
         assert (here.said()["name"], here.said()["authority"]) == ("v1", "inner")
+        # The listener is the target's, whatever authority its virtual hosts are matched against.
+        options = [("grpc.default_authority", "other")]
+        there = channel({"xds": {"server": plane.address, "view": "target"}}, target="inner", options=options)
+        assert (there.said()["name"], there.said()["authority"]) == ("v2", "other")
 
 
 def test_tls_and_call_credentials_are_the_applications(channel, meshlib_grpc_upstream) -> None:
@@ -462,6 +467,51 @@ def test_a_control_plane_that_is_not_there_makes_calls_unavailable(channel) -> N
     with pytest.raises(meshlib.NotReady) as caught:
         here.unary(timeout=10)
     assert caught.value.code() is Code.UNAVAILABLE
+
+
+def test_one_that_waits_for_ready_waits_for_a_control_plane_that_is_away(
+    channel, meshlib_grpc_upstream
+) -> None:
+    """CA-09."""
+    one = meshlib_grpc_upstream("v1")
+    with ControlPlane() as plane:
+        plane.set(
+            build.api_listener(
+                "stock", build.route_config("r", build.virtual_host("v", build.route(cluster="c")))
+            ),
+            build.cluster("c"),
+            build.endpoints("c", one.address),
+        )
+        plane.kill()
+        here = channel({"xds": {"server": plane.address, "view": "target"}})
+        with pytest.raises(meshlib.NotReady):
+            here.unary(timeout=10)
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(here.who, wait_for_ready=True, timeout=20)
+            plane.restart()
+            assert waiting.result(20) == "v1"
+        plane.kill()
+        gone = channel({"xds": {"server": plane.address, "view": "target"}})
+        with pytest.raises(meshlib.DeadlineExceeded):
+            gone.unary(wait_for_ready=True, timeout=0.3)
+
+
+def test_a_fork_waits_for_grpcs_threads_after_a_channel_was_closed(
+    channel, meshlib_grpc_upstream, monkeypatch
+) -> None:
+    """They live on for some milliseconds, and a child that is forked then may hang."""
+    one = meshlib_grpc_upstream("v1")
+    here = channel(service(one))
+    here.who()
+    waited: list[float] = []
+    monkeypatch.setattr(stream, "wait_quiet", waited.append)
+    stream._settle()
+    waited.clear()
+    stream._settle()
+    assert waited == [], "nothing was closed since"
+    here.do(here.channel.close)
+    stream._settle()
+    assert len(waited) == 1
 
 
 def test_an_open_breaker_and_a_full_cluster_have_codes(channel, meshlib_grpc_upstream) -> None:

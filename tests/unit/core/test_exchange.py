@@ -448,6 +448,42 @@ def test_an_rpc_that_fails_ends_by_what_is_raised() -> None:
     assert (ended.outcome.kind, ended.outcome.error, ended.seconds) == (OutcomeKind.REFUSED, error, 0.5)
 
 
+def test_an_rpc_that_waits_for_ready_waits_as_long_as_nothing_is_known() -> None:
+    """CA-09: however hopeless; looked at again each minute, within its deadline."""
+    hopeless = Resolution("wait", "not there yet", name="reviews", otherwise=direct(), hopeless=True)
+    world = rpc(hopeless, settled=direct(), patient=True, deadline=100.0)
+    step = world.exchange.start(10.0)
+    assert isinstance(step, Wait)
+    assert step.until == 70.0
+    assert not step.ready(world.process.view)
+    step = world.exchange.woke(70.0)
+    assert isinstance(step, Wait)
+    assert step.until == 100.0
+    assert len(world.reads) == 1
+    end = world.exchange.woke(100.0)
+    assert isinstance(end, Fail)
+    assert end.failure is DeadlineExceeded
+    world.process.view.means = [routed()]
+    assert step.ready(world.process.view)
+
+
+def test_an_rpc_whose_deadline_ends_while_it_waits_has_that_for_its_end() -> None:
+    world = rpc(waiting(direct()), settled=direct(), deadline=10.5)
+    assert isinstance(world.exchange.start(10.0), Wait)
+    end = world.exchange.woke(10.5)
+    assert isinstance(end, Fail)
+    assert end.failure is DeadlineExceeded
+
+
+def test_an_rpc_goes_past_the_mesh_only_where_that_is_known_to_be_meant() -> None:
+    unanswered = Resolution("direct", "not answered: it is called directly", name="reviews", unanswered=True)
+    for means, more, failure in ((unanswered, {}, NotReady), (direct(), {"strict": True}, UnknownService)):
+        end = rpc(means, **more).exchange.start(1.0)
+        assert isinstance(end, Fail)
+        assert end.failure is failure
+    assert isinstance(rpc(direct()).exchange.start(1.0), Direct)
+
+
 def test_nothing_is_told_of_an_rpc_where_nobody_observes() -> None:
     world = rpc(routed(), observed=False)
     step = world.exchange.start(0.0)
