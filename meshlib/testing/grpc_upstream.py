@@ -280,7 +280,8 @@ class GrpcUpstream(GrpcServer, Ordered[GrpcOrder, GrpcReceived, GrpcReceived]):
                 self._wait(call, order.message_delay)
             yield self._message(call, source)
             if held:
-                held = self._wait(call, hold=True)
+                self._wait(call, hold=True)
+                held = False
         if held:
             self._wait(call, hold=True)
         context.set_trailing_metadata((*(() if opened else ((NAME_HEADER, self.name),)), *order.trailers))
@@ -318,8 +319,8 @@ class GrpcUpstream(GrpcServer, Ordered[GrpcOrder, GrpcReceived, GrpcReceived]):
         }
         return json.dumps(described).encode()
 
-    def _wait(self, call: _Call, seconds: float = 0.0, *, hold: bool = False) -> bool:
-        """Until that time has passed and, with `hold`, a release has come that is later than now. Raises _Left. False."""
+    def _wait(self, call: _Call, seconds: float = 0.0, *, hold: bool = False) -> None:
+        """Until that time has passed and, with `hold`, a release has come that is later than now. Raises _Left."""
         received = call.received
         with self._changed:
             if seconds:
@@ -333,7 +334,6 @@ class GrpcUpstream(GrpcServer, Ordered[GrpcOrder, GrpcReceived, GrpcReceived]):
                 self._changed.notify_all()
             if received.ended:
                 raise _Left
-        return False
 
     def _control(self, what: str, body: bytes, context: grpc.ServicerContext) -> bytes:
         """`counts`; `order`: one with `times`, as JSON; `behave`; `release`."""

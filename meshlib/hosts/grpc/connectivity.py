@@ -118,6 +118,8 @@ class Connectivity:
         self, callback: Callable[[grpc.ChannelConnectivity], None], *, try_to_connect: bool
     ) -> None:
         with self._lock:
+            if self._closed:  # as grpc: nobody is told
+                return
             self._told.append([callback, None])
             self._connect = self._connect or try_to_connect
             begin, self._looking = not self._looking, True
@@ -138,8 +140,15 @@ class Connectivity:
             self._told.clear()
 
     def _look(self) -> None:
+        if self._closed:
+            return
         runtime, wire = self._runtime(), self._wire()
-        state = state_of(runtime, self._target, wire.subchannels, connect=self._connect)
+        try:
+            state = state_of(runtime, self._target, wire.subchannels, connect=self._connect)
+        except ValueError:
+            if self._closed:  # meanwhile
+                return
+            raise
         with self._lock:
             callbacks = [entry[0] for entry in self._told if entry[1] is not state]
             for entry in self._told:

@@ -154,7 +154,7 @@ class Subchannel(Generic[C]):
         self.since = 0.0  # connecting
         self.users: dict[object, None] = {}  # calls under way, where there is no endpoint that counts them
         self._callables: dict[Method, Any] = {}
-        #: Of blocking channels: what makes a method's RPCs past grpc's layer of Python; None where it cannot.
+        #: What makes a method's RPCs past grpc's layer of Python; None where it cannot.
         self.direct: dict[Method, Callable[..., Any] | None] = {}
 
     @property
@@ -236,12 +236,13 @@ class Subchannels(Generic[C]):
         return sub
 
     def own(self) -> Subchannel[C]:
-        """The one to the target as it is."""
+        """The one to the target as it is. Raises ValueError once closed."""
         own = self._own
         if own is None:
             with self._lock:
                 own = self._own
                 if own is None:
+                    self._refuse_closed()
                     made = self._make(self._target, self._settings.options, self._settings)
                     own = self._own = Subchannel(made, None, None)
         return own
@@ -317,8 +318,7 @@ class Subchannels(Generic[C]):
     def _put(self, endpoint: LiveEndpoint, upstream: Upstream, authority: str) -> Subchannel[C]:
         config = endpoint.endpoint
         with self._lock:
-            if self.closed:
-                raise ValueError("Cannot invoke RPC on closed channel!")
+            self._refuse_closed()
             found = self._found.get(endpoint)
             if found is not None and found[0] is config and found[1] == authority:
                 return found[2]
@@ -332,6 +332,10 @@ class Subchannels(Generic[C]):
             sub = Subchannel(channel, endpoint, upstream)
             self._found[endpoint] = config, authority, sub
             return sub
+
+    def _refuse_closed(self) -> None:
+        if self.closed:
+            raise ValueError("Cannot invoke RPC on closed channel!")
 
     def _sweep(self) -> None:
         """The configuration is another: what leads to endpoints that left is closed once nothing uses it."""

@@ -1,0 +1,202 @@
+"""The connections of one channel: when they are made, marked, left and closed. grpc's own are stood in for: they have a state."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from meshlib.errors import NoHealthyEndpoint
+from meshlib.hosts.grpc.subchannels import READY, TRANSIENT_FAILURE, Settings, Subchannel, Subchannels
+from meshlib.testing.clock import VirtualClock
+from tests.support.live_kit import Watched, changed, cluster, endpoint, locality
+
+CONNECTING = 1
+
+
+class Channel:
+    def __init__(self, target: str) -> None:
+        self.target = target
+        self.state = CONNECTING
+        self.closed = 0
+
+
+class Kit:
+    """Subchannels to the endpoints of one cluster."""
+
+    def __init__(self, count: int = 1) -> None:
+        self.watched = Watched(cluster(locality(*(endpoint(number) for number in range(count)))))
+        self.clock = VirtualClock()
+        self.woken = 0
+        self.made: list[Channel] = []
+        self.runtime: Any = SimpleNamespace(
+            view=object(), clock=self.clock, store=SimpleNamespace(wake=self._wake), rests=lambda who: None
+        )
+        self.settings = Settings((), None, None)
+        self.all: Subchannels[Channel] = Subchannels(
+            self.runtime,
+            "shop:80",
+            self.settings,
+            self._make,
+            lambda channel, connect: channel.state,
+            self._close,
+            self.clock.call_later,
+            self._close,
+        )
+
+    def _wake(self) -> None:
+        self.woken += 1
+
+    def _make(self, target: str, options: Any, settings: Settings) -> Channel:
+        assert settings is self.settings
+        self.made.append(Channel(target))
+        return self.made[-1]
+
+    def _close(self, channel: Channel) -> None:
+        channel.closed += 1
+
+    def endpoint(self, number: int = 0) -> Any:
+        return self.watched.live.endpoints[number]
+
+    def get(self, number: int = 0, authority: str = "shop") -> Subchannel[Channel]:
+        attempt: Any = SimpleNamespace(
+            endpoint=self.endpoint(number),
+            upstream=self.watched.live,
+            head=SimpleNamespace(authority=authority),
+        )
+        return self.all.get(attempt)
+
+    def update(self, *numbers: int) -> None:
+        config = self.watched.live.cluster
+        self.watched.live.update(changed(config, locality(*(endpoint(number) for number in numbers))), 0.0)
+        self.runtime.view = object()
+
+
+def test_one_an_endpoint_is_made_on_first_use() -> None:
+    kit = Kit(2)
+    assert kit.get(0) is kit.get(0)
+    assert kit.get(1) is not kit.get(0)
+    assert [channel.target for channel in kit.made] == ["ipv4:10.0.0.0:80", "ipv4:10.0.0.1:80"]
+
+
+def test_another_authority_is_another_connection() -> None:
+    kit = Kit()
+    first = kit.get()
+    assert kit.get(authority="other") is not first
+    kit.clock.advance(0.0)
+    assert first.channel.closed == 1
+
+
+def test_one_whose_endpoint_left_is_closed_once_its_calls_are_over() -> None:
+    kit = Kit(2)
+    one, left = kit.get(0), kit.get(1)
+    gone = kit.endpoint(1)
+    gone.active = 1
+    kit.update(0)
+    assert kit.get(0) is one
+    kit.clock.advance(2.5)
+    assert (one.channel.closed, left.channel.closed) == (0, 0)
+    gone.active = 0
+    kit.clock.advance(1.0)
+    assert (one.channel.closed, left.channel.closed) == (0, 1)
+
+
+def test_one_that_could_not_connect_is_passed_over_until_it_stands() -> None:
+    kit = Kit(2)
+    sub, one = kit.get(), kit.endpoint()
+    kit.all.unconnected(sub)
+    kit.all.unconnected(sub)
+    assert one.unreached == 1, "one mark a channel, however often"
+    kit.clock.advance(5.0)
+    assert (one.unreached, kit.woken) == (1, 0)
+    sub.channel.state = READY
+    kit.clock.advance(0.1)
+    assert (one.unreached, kit.woken) == (0, 1)
+    assert kit.clock.timers == (), "it is not looked at any more"
+
+
+def test_one_that_connects_for_long_is_passed_over() -> None:
+    kit = Kit(2)
+    kit.get()
+    kit.clock.advance(0.2)
+    assert kit.endpoint().unreached == 0
+    kit.clock.advance(0.1)
+    assert kit.endpoint().unreached == 1
+
+
+def test_one_that_fails_is_passed_over_at_the_next_look() -> None:
+    kit = Kit(2)
+    kit.get().channel.state = TRANSIENT_FAILURE
+    kit.clock.advance(0.1)
+    assert kit.endpoint().unreached == 1
+
+
+def test_a_mark_ends_with_the_channel() -> None:
+    kit = Kit(2)
+    kit.all.unconnected(kit.get())
+    kit.all.close()
+    assert kit.endpoint().unreached == 0
+    kit.clock.advance(1.0)
+    assert kit.clock.timers == ()
+
+
+def test_a_fork_closes_what_no_call_uses() -> None:
+    kit = Kit(2)
+    idle, used = kit.get(0), kit.get(1)
+    kit.endpoint(1).active = 1
+    own, user = kit.all.own_for("call"), "call"
+    kit.all.rest()
+    assert [channel.closed for channel in kit.made] == [1, 0, 0]
+    assert kit.get(1) is used
+    assert kit.get(0) is not idle
+    assert kit.all.own() is own
+    del own.users[user]
+    kit.all.rest()
+    assert own.channel.closed == 1
+    assert kit.all.own() is not own
+
+
+def test_a_call_that_finds_its_channel_closed_by_a_fork_takes_another(monkeypatch) -> None:
+    kit = Kit()
+    asked = kit.all.own
+    found: list[Subchannel[Channel]] = []
+
+    def own() -> Subchannel[Channel]:
+        found.append(asked())
+        if len(found) == 1:
+            kit.all.rest()
+        return found[-1]
+
+    monkeypatch.setattr(kit.all, "own", own)
+    assert kit.all.own_for("call") is found[1]
+    assert found[0].channel.closed == 1
+    assert (found[0].users, list(found[1].users)) == ({}, ["call"])
+
+
+def test_once_closed_none_is_made() -> None:
+    kit = Kit(2)
+    kit.get(0), kit.all.own()
+    kit.all.close()
+    assert [channel.closed for channel in kit.made] == [1, 1]
+    for ask in (
+        kit.get,
+        kit.all.own,
+        lambda: kit.all.own_for("call"),
+        lambda: kit.all.own_state(connect=True),
+    ):
+        with pytest.raises(ValueError, match="closed channel"):
+            ask()
+    with pytest.raises(ValueError, match="closed channel"):
+        kit.all.connect(kit.endpoint(), kit.watched.live, "shop")
+    assert len(kit.made) == 2
+    assert not kit.all.connected(Subchannel(kit.made[0], None, None))
+
+
+def test_TLS_that_is_demanded_and_cannot_be_had_is_an_error() -> None:
+    kit = Kit()
+    one = kit.endpoint()
+    one.tls = object()
+    with pytest.raises(NoHealthyEndpoint, match="cluster 'c' demands TLS"):
+        kit.get()
+    assert not kit.made
