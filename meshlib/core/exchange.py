@@ -117,9 +117,8 @@ class Exchange:
         self._call: Call | None = None
         self._plan: Plan | None = None
         self._direct: Direct | None = None
-        self._ended: Outcome | None = (
-            None  # what came of the last attempt that is not the plan's alone to know
-        )
+        # What came of the last attempt, where the plan is not alone to know: a direct call's, an RPC's.
+        self._ended: Outcome | None = None
         self._begun: Sequence[None] = ()  # of an RPC that was told of: emptied by whoever tells of its end
         self._reading: Send | Direct | None = None  # its attempt that the caller reads
         self._words: Any = ()
