@@ -12,24 +12,23 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import itertools
 import json
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, cast, get_args
 
 import grpc
 
+from meshlib.testing.alone import serve_alone
 from meshlib.testing.grpc_orders import GrpcOrder, Pairs
 from meshlib.testing.grpc_server import GrpcServer
 from meshlib.testing.ordered import Ordered
 from meshlib.testing.orders import ORDER_HEADER
 
-__all__ = ["CONTROL_SERVICE", "GrpcReceived", "GrpcUpstream", "main"]
+__all__ = ["CONTROL_SERVICE", "GrpcReceived", "GrpcUpstream"]
 
 # Where an upstream takes orders and tells its counts: for one that is a process of its own.
 CONTROL_SERVICE = "/__upstream__/"
@@ -361,22 +360,5 @@ class _Methods(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in 
         return self._handler(handler_call_details.method)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Runs one server until its standard input ends (`--follow-stdin`) or it is interrupted."""
-    parser = argparse.ArgumentParser(prog="python -m meshlib.testing.grpc_upstream", description=main.__doc__)
-    parser.add_argument("--name", default="upstream")
-    parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--follow-stdin", action="store_true", help="end when standard input does")
-    chosen = parser.parse_args(arguments)
-    with GrpcUpstream(chosen.name, port=chosen.port) as server, contextlib.suppress(KeyboardInterrupt):
-        sys.stdout.write(f"{server.address}\n")
-        sys.stdout.flush()
-        if chosen.follow_stdin:
-            sys.stdin.read()
-        else:
-            threading.Event().wait()
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve_alone("meshlib.testing.grpc_upstream", GrpcUpstream))

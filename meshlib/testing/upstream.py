@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import selectors
@@ -23,13 +22,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self, cast
 
+from meshlib.testing.alone import serve_alone
 from meshlib.testing.http_answer import Answer, response_head
 from meshlib.testing.http_connection import BadRequest, Connection, Gone, RequestHead
 from meshlib.testing.ordered import Ordered
 from meshlib.testing.orders import ORDER_HEADER, Order
 from meshlib.testing.ports import bind, refuse_taken, reserve
 
-__all__ = ["CONTROL_PATH", "Received", "Upstream", "main"]
+__all__ = ["CONTROL_PATH", "Received", "Upstream"]
 
 # Where an upstream takes orders over HTTP and tells its counts: for one that is a process of its own.
 CONTROL_PATH = "/__upstream__"
@@ -385,22 +385,5 @@ def _note_sni(sock: ssl.SSLSocket, name: str | None, _context: ssl.SSLContext) -
     sock.asked_for = name or ""  # type: ignore[attr-defined]
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Runs one server until its standard input ends (`--follow-stdin`) or it is interrupted."""
-    parser = argparse.ArgumentParser(prog="python -m meshlib.testing.upstream", description=main.__doc__)
-    parser.add_argument("--name", default="upstream")
-    parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--follow-stdin", action="store_true", help="end when standard input does")
-    chosen = parser.parse_args(arguments)
-    with Upstream(chosen.name, port=chosen.port) as server, contextlib.suppress(KeyboardInterrupt):
-        sys.stdout.write(f"{server.address}\n")
-        sys.stdout.flush()
-        if chosen.follow_stdin:
-            sys.stdin.read()
-        else:
-            threading.Event().wait()
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(serve_alone("meshlib.testing.upstream", Upstream))

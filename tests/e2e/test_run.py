@@ -18,58 +18,23 @@ import pytest
 
 from meshlib.cli.run import BOOTSTRAP
 from meshlib.testing import Upstream
+from tests.support.run_kit import ROOT, RUN, RunWorld, environment
 
-ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-RUN = [sys.executable, "-m", "meshlib", "run"]
 
 
-class World:
-    """Two servers, a configuration that has them as ``reviews``, and a directory of programs."""
-
-    def __init__(self, place: Path, *servers: Upstream) -> None:
-        self.place = place
-        self.servers = servers
-        self.config = place / "mesh.toml"
-        endpoints = json.dumps([server.address for server in servers])
-        self.config.write_text(
-            f'[services.reviews]\nendpoints = {endpoints}\nbalancer = "round_robin"\n'
-            'retry = { attempts = 2, on = ["connect-failure"] }\n'
-        )
-
-    def program(self, text: str, name: str = "program.py") -> str:
-        path = self.place / name
-        path.write_text(textwrap.dedent(text))
-        return str(path)
+class World(RunWorld):
+    retried = "connect-failure"
 
     def python(
         self, text: str, *, options: tuple[str, ...] = (), **more: Any
     ) -> subprocess.CompletedProcess[str]:
         return self.run(sys.executable, *options, self.program(text), **more)
 
-    def run(
-        self, *command: str, configured: bool = True, env: dict[str, str] | None = None, stdin: str = ""
-    ) -> subprocess.CompletedProcess[str]:
-        chosen = ("--config", str(self.config)) if configured else ()
-        return subprocess.run(
-            [*RUN, *chosen, "--", *command],
-            capture_output=True,
-            text=True,
-            timeout=50,
-            check=False,
-            cwd=self.place,
-            env=environment(**env or {}),
-            input=stdin,
-        )
-
     def names(self, done: subprocess.CompletedProcess[str]) -> list[str]:
         assert done.returncode == 0, done.stderr
         assert done.stderr == ""
         return done.stdout.split()
-
-
-def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "adapters")]), **more}
 
 
 @pytest.fixture
@@ -378,14 +343,7 @@ def test_a_mesh_that_cannot_be_made_is_said_once_and_calls_are_plain(world: Worl
             print(call("{one.url}/").json()["name"])
         """
     )
-    done = subprocess.run(
-        [sys.executable, program],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment(),
-        cwd=world.place,
-    )
+    done = world.plainly(sys.executable, program)
     assert done.stdout.split() == ["a", "a", "a"], done.stderr
     assert done.stderr.count("do not go through the mesh") == 1
     assert "nowhere.toml" in done.stderr
@@ -440,13 +398,7 @@ def test_from_inside_and_back(world: World) -> None:
         asyncio.run(main())
         """
     )
-    done = subprocess.run(
-        [sys.executable, program],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment(MESHLIB_CONFIG=str(world.config)),
-    )
+    done = world.plainly(sys.executable, program, env={"MESHLIB_CONFIG": str(world.config)})
     assert done.stdout.splitlines() == [
         "before plain", "5", "()", "after plain plain", "False", "True", "mesh mesh",
     ], done.stderr  # fmt: skip
@@ -528,15 +480,7 @@ class TestThePage:
         programs = [text for text in self.fenced("python") if "http://reviews/" in text]
         assert len(programs) == 3
         for text in programs:
-            done = subprocess.run(
-                [sys.executable, "-c", text],
-                cwd=world.place,
-                capture_output=True,
-                text=True,
-                timeout=50,
-                check=False,
-                env=environment(MESHLIB_CONFIG="mesh.toml"),
-            )
+            done = world.plainly(sys.executable, "-c", text, env={"MESHLIB_CONFIG": "mesh.toml"})
             assert done.stdout == "200\n", done.stderr
         assert sum(server.requests_total for server in world.servers) == 3
 
@@ -545,15 +489,7 @@ class TestThePage:
         (shown,) = [text for text in self.fenced("console") if "call_info" in text]
         command, _, answer = shown.removeprefix("$ meshlib ").partition("\n")
         arguments = [sys.executable if part == "python" else part for part in shlex.split(command)]
-        done = subprocess.run(
-            [sys.executable, "-m", "meshlib", *arguments],
-            cwd=world.place,
-            capture_output=True,
-            text=True,
-            timeout=50,
-            check=False,
-            env=environment(),
-        )
+        done = world.plainly(sys.executable, "-m", "meshlib", *arguments)
         assert done.stdout == answer, done.stderr
 
 

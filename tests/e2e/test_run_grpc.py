@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -17,8 +15,8 @@ import trustme
 
 from meshlib.testing import ControlPlane, build
 from tests.support.grpc_echo import EchoServer
+from tests.support.run_kit import RunWorld
 
-ROOT = Path(__file__).resolve().parents[2]
 PATCHED = [
     "grpc.aio.insecure_channel",
     "grpc.aio.secure_channel",
@@ -48,34 +46,13 @@ START = """
 """
 
 
-class World:
-    """Two servers, a configuration that has them as ``reviews``, and a directory for programs."""
-
-    def __init__(self, place: Path, *servers: EchoServer) -> None:
-        self.place = place
-        self.servers = servers
-        self.config = place / "mesh.toml"
-        endpoints = json.dumps([server.address for server in servers])
-        self.config.write_text(
-            f'[services.reviews]\nendpoints = {endpoints}\nbalancer = "round_robin"\n'
-            'retry = { attempts = 2, on = ["unavailable"] }\n'
-        )
+class World(RunWorld):
+    retried = "unavailable"
 
     def python(self, text: str, *options: str, run: bool = True, **env: str) -> str:
         """What the program printed; under ``meshlib run`` with our configuration, or else with the environment alone."""
-        path = self.place / "program.py"
-        path.write_text(textwrap.dedent(START) + textwrap.dedent(text))
-        program = [sys.executable, *options, str(path)]
-        if run:
-            program = [sys.executable, "-m", "meshlib", "run", "--config", str(self.config), "--", *program]
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "adapters")]),
-            **env,
-        }
-        done = subprocess.run(
-            program, capture_output=True, text=True, timeout=50, check=False, cwd=self.place, env=environment
-        )
+        path = self.program(textwrap.dedent(START) + textwrap.dedent(text))
+        done = (self.run if run else self.plainly)(sys.executable, *options, path, env=env)
         assert done.returncode == 0, done.stderr
         self.stderr = done.stderr
         return done.stdout

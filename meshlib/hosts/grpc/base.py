@@ -17,6 +17,22 @@ if TYPE_CHECKING:
 __all__ = ["BaseChannel"]
 
 
+def _factory(kind: str) -> Any:
+    def factory(
+        self: BaseChannel,
+        method: str,
+        request_serializer: Any = None,
+        response_deserializer: Any = None,
+        _registered_method: bool | None = False,
+    ) -> Any:
+        made = Method(kind, method, request_serializer, response_deserializer, _registered_method)
+        return self.callables[kind](self, made)
+
+    factory.__name__ = kind
+    factory.__qualname__ = f"BaseChannel.{kind}"
+    return factory
+
+
 class BaseChannel:
     """``callables``: what a factory gives, by its name: made of the channel and the method."""
 
@@ -35,49 +51,7 @@ class BaseChannel:
         self._limit = next(sizes, LIMIT)
         self._closed = False
 
-    def unary_unary(
-        self,
-        method: str,
-        request_serializer: Any = None,
-        response_deserializer: Any = None,
-        _registered_method: bool | None = False,
-    ) -> Any:
-        return self._made(
-            "unary_unary", method, request_serializer, response_deserializer, _registered_method
-        )
-
-    def unary_stream(
-        self,
-        method: str,
-        request_serializer: Any = None,
-        response_deserializer: Any = None,
-        _registered_method: bool | None = False,
-    ) -> Any:
-        return self._made(
-            "unary_stream", method, request_serializer, response_deserializer, _registered_method
-        )
-
-    def stream_unary(
-        self,
-        method: str,
-        request_serializer: Any = None,
-        response_deserializer: Any = None,
-        _registered_method: bool | None = False,
-    ) -> Any:
-        return self._made(
-            "stream_unary", method, request_serializer, response_deserializer, _registered_method
-        )
-
-    def stream_stream(
-        self,
-        method: str,
-        request_serializer: Any = None,
-        response_deserializer: Any = None,
-        _registered_method: bool | None = False,
-    ) -> Any:
-        return self._made(
-            "stream_stream", method, request_serializer, response_deserializer, _registered_method
-        )
-
-    def _made(self, kind: str, *method: Any) -> Any:
-        return self.callables[kind](self, Method(kind, *method))
+    unary_unary = _factory("unary_unary")
+    unary_stream = _factory("unary_stream")
+    stream_unary = _factory("stream_unary")
+    stream_stream = _factory("stream_stream")
