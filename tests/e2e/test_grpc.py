@@ -17,6 +17,7 @@ import trustme
 
 import meshlib
 from meshlib.hosts.grpc.errors import local_end
+from meshlib.hosts.grpc.replay import Messages
 from meshlib.model.call import OutcomeKind
 from meshlib.sources import stream
 from meshlib.testing import ControlPlane, build
@@ -584,11 +585,20 @@ def test_the_words_of_grpcs_core_are_those_that_are_known(meshlib_grpc_upstream)
         broken = waiting.exception()
         unconnected = eventually(lambda: _unconnected(made))
     kinds = [
-        local_end(error.code(), error.details(), lambda: False) for error in (late.value, broken, unconnected)
+        local_end(error.code(), error.details(), lambda: False, None)
+        for error in (late.value, broken, unconnected)
     ]
     assert kinds[0] is OutcomeKind.TIMEOUT
     assert kinds[2] is OutcomeKind.CONNECT
-    assert local_end(Code.UNAVAILABLE, unconnected.details(), lambda: True) is None, "a server repeats it"
+    assert local_end(Code.UNAVAILABLE, unconnected.details(), lambda: True, None) is None, (
+        "a server repeats it"
+    )
+    messages = Messages((b"x" for _ in range(3)), None, limit=0)
+    reader = messages.read()
+    for _ in range(3):
+        next(reader)
+    kind = local_end(Code.UNAVAILABLE, unconnected.details(), lambda: False, messages)
+    assert kind is OutcomeKind.RESET, "some of its messages are gone"
 
 
 def _unconnected(made: Any) -> Any:

@@ -7,7 +7,7 @@ elsewhere) by the state of the connection, too: see :func:`local_end`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 
@@ -75,6 +75,15 @@ _OF_THE_NETWORK = (ConnectFailed, TransportFailed, ProtocolError)
 _OURS = (NoHealthyEndpoint,)
 
 
+class Sendable(Protocol):
+    """The messages of a call that sends any number."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether all that was taken to be sent can be sent again."""
+        ...
+
+
 def number(code: Any) -> int:
     """A code's number; UNKNOWN's for what is none."""
     return int(code.value[0]) if isinstance(code, grpc.StatusCode) else 2
@@ -90,16 +99,18 @@ class Ended(Exception):
 
 
 def local_end(
-    code: grpc.StatusCode, details: str | None, connected: Callable[[], bool]
+    code: grpc.StatusCode, details: str | None, connected: Callable[[], bool], messages: Sendable | None
 ) -> OutcomeKind | None:
     """How an attempt ended where it was not the server that said so; None: it was. ``connected``: asks whether the connection
-    stands.
+    stands. One that could not connect has sent nothing; but where some of its ``messages`` are gone, no other may be made either.
     """
     words = details or ""
     if code is grpc.StatusCode.UNAVAILABLE:
         if words.startswith(_UNCONNECTED):
             # A server may repeat what its own channel said; a connection that stands has carried that answer.
-            return None if connected() else OutcomeKind.CONNECT
+            if connected():
+                return None
+            return OutcomeKind.CONNECT if messages is None or messages.whole else OutcomeKind.RESET
         return OutcomeKind.RESET if words.startswith(_BROKEN) else None
     if code is grpc.StatusCode.DEADLINE_EXCEEDED and words == _LATE:
         return OutcomeKind.TIMEOUT

@@ -119,7 +119,7 @@ class GrpcLater(LaterCall[Any]):
             return
         details, sub = self._fact(attempt, "details"), self.sub
         assert sub is not None
-        kind = local_end(code, details, partial(self._subchannels.connected, sub))
+        kind = local_end(code, details, partial(self._subchannels.connected, sub), self.messages)
         if self.committed:
             status = number(code) if kind is None else None
             said = OutcomeKind.STATUS if kind is None else kind

@@ -4,6 +4,9 @@ Each attempt reads them from the first on by an iterator of its own. What the ap
 by whichever attempt comes to it; grpc's own thread of an attempt that is over may still be waiting for one, which then is the
 next attempt's. That one sends what is kept meanwhile: the application may wait for an answer to it. They are serialized here, so that
 what is kept can be counted: beyond ``limit`` nothing is kept any more, and the call cannot be made again.
+
+But for a call that was not sent: an attempt that cannot connect takes a message, and another before it learns that it is over, since
+grpc gives up the first before it tells why. So the last two stay. Where more was taken, no attempt is made (``whole``).
 """
 
 from __future__ import annotations
@@ -62,13 +65,14 @@ class Messages:
         limit: Bytes that are kept.
 
     Attributes:
-        kept: Whether all that was given can be given again.
+        kept: Whether all that will be given can be given again.
         call: Is told when it cannot.
     """
 
     __slots__ = (
         "_asking",
         "_base",
+        "_committed",
         "_end",
         "_serializer",
         "_size",
@@ -93,14 +97,20 @@ class Messages:
         self._waiting: list[Any] = []  # from number _base on
         self._base = 0
         self._size = 0
+        self._committed = False
         self._end: BaseException | None = None
         self.kept = True
         self.call: Call | None = None
         self.limit = limit
 
+    @property
+    def whole(self) -> bool:
+        """Whether all that was given so far can be given again."""
+        return self._base == 0
+
     def commit(self) -> None:
         """No other attempt will be made."""
-        self.kept = False
+        self._committed, self.kept = True, False
 
     def read(self) -> Iterator[Any]:
         """All messages, for one more attempt. Once nothing is kept they are the last attempt's alone."""
@@ -116,16 +126,16 @@ class Messages:
                 if not self.kept:
                     if turn != self._turn:
                         return
-                    # Those before it. It stays itself: an attempt that cannot connect takes one message, and sends none.
-                    del self._waiting[: number - self._base]
-                    self._base = number
+                    first = number if self._committed else max(self._base, number - 1)
+                    del self._waiting[: first - self._base]
+                    self._base = first
                 message = self._waiting[number - self._base]
                 number += 1
             yield message
         with self._there:
             if turn != self._turn and not self.kept:
                 return
-            if not self.kept:
+            if self._committed:
                 self._waiting.clear()
                 self._base = number
         if not isinstance(self._end, StopIteration):

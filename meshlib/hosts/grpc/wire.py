@@ -58,7 +58,7 @@ class GrpcWire:
         except grpc.RpcError as error:
             if error.initial_metadata() and request.call is not None:
                 request.call.replayable = False  # its headers came before its status: RT-05
-            return self.refused(error, sub)
+            return self.refused(request, error, sub)
 
     def direct(self, request: Request, call: Direct, bounds: Bounds) -> Answer:
         sub, metadata, seconds = self.subchannels.own_for(request), request.metadata or None, request.timeout
@@ -70,14 +70,15 @@ class GrpcWire:
         except grpc.RpcError as error:
             if call.head is None:
                 raise
-            return self.refused(error, sub)
+            return self.refused(request, error, sub)
         finally:
             del sub.users[request]
 
-    def refused(self, error: Any, sub: Subchannel[grpc.Channel]) -> Answer:
+    def refused(self, request: Request, error: Any, sub: Subchannel[grpc.Channel]) -> Answer:
         """What an RPC that failed is: an answer of the server, or raised, an end that the core made."""
         code = error.code()
-        kind = local_end(code, error.details(), partial(self.subchannels.connected, sub))
+        connected = partial(self.subchannels.connected, sub)
+        kind = local_end(code, error.details(), connected, request.messages)
         if kind is None:
             return Answer(number(code), error=error, headers=trailers(error.trailing_metadata()))
         if sub.endpoint is not None and kind.value == "connect":

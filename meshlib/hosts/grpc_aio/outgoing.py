@@ -49,6 +49,11 @@ class Outgoing:
     def half_closed(self) -> bool:
         return self._half_closed
 
+    @property
+    def whole(self) -> bool:
+        """Whether all that was taken to be sent can be sent again."""
+        return self._base == 0
+
     def feed(self, attempt: Any) -> None:
         """Another attempt is under way: it is sent all there is."""
         if self._feeder is not None:

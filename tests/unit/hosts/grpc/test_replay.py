@@ -36,7 +36,7 @@ def test_once_committed_nothing_is_kept() -> None:
     reader = messages.read()
     next(reader)
     messages.commit()
-    assert sum(1 for _ in reader) == 999
+    assert [len(messages._waiting) for _ in reader] == [1] * 999
     assert messages._waiting == []
 
 
@@ -136,23 +136,46 @@ class TestASourceThatWaits:
         assert self.late.get(timeout=10) == []
 
 
-def test_beyond_the_limit_only_the_last_one_stays():
-    kept = messages(b"x" * 60, b"y" * 60, b"z", limit=100)
+def test_beyond_the_limit_only_the_last_two_stay():
+    kept = messages(b"x" * 60, b"y" * 60, b"z", b"w", limit=100)
     read = kept.read()
     next(read)
     assert kept.kept
     next(read)
     assert not kept.kept
-    assert len(kept._waiting) == 1
+    assert len(kept._waiting) == 2
     assert next(read) == b"z"
-    assert kept._waiting == [b"z"]
+    assert kept._waiting == [b"y" * 60, b"z"]
+    assert list(read) == [b"w"]
+    assert kept._waiting == [b"z", b"w"]
 
 
-def test_one_that_is_beyond_the_limit_goes_elsewhere_where_it_could_not_be_sent():
-    """An attempt that cannot connect has taken the first message."""
-    kept = messages(b"x" * 101, b"y", limit=100)
-    assert next(kept.read()) == b"x" * 101
-    assert list(kept.read()) == [b"x" * 101, b"y"]
+@pytest.mark.parametrize("taken", [1, 2])
+@pytest.mark.parametrize("parts", [(b"x" * 101,), (b"x" * 101, b"y"), (b"x" * 60, b"y" * 60, b"z")])
+def test_one_that_is_beyond_the_limit_goes_elsewhere_where_it_could_not_be_sent(parts, taken):
+    """An attempt that cannot connect has taken the first message, and maybe asked for another before it learnt that it is over."""
+    kept = messages(*parts, limit=100)
+    for _ in range(3):
+        read = kept.read()
+        found = [next(read, None) for _ in range(taken)]
+        assert found == [*parts, None][: len(found)]
+        assert kept.whole
+    assert list(kept.read()) == list(parts)
+
+
+def test_where_more_was_taken_it_is_whole_no_more():
+    kept = messages(b"x" * 101, b"y", b"z", limit=100)
+    read = kept.read()
+    next(read), next(read)
+    assert kept.whole
+    next(read)
+    assert not kept.whole
+
+
+def test_within_the_limit_it_is_whole_however_much_was_taken():
+    kept = messages(b"x", b"y", b"z", limit=100)
+    assert list(kept.read()) == [b"x", b"y", b"z"]
+    assert kept.whole
 
 
 @given(
