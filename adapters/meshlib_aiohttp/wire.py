@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from meshlib.core.endpoint import LiveEndpoint
     from meshlib.model.address import Address
     from meshlib.model.call import Head
-    from meshlib.model.cluster import Tls
+    from meshlib.model.cluster import Cluster, Tls
     from meshlib.pools.bounds import Bounds
     from meshlib.runtime.runtime import Runtime
     from meshlib_aiohttp.host import Asked
@@ -48,6 +48,7 @@ class AiohttpWire:
         self._connector = connector
         self._runtime = runtime
         self._pools: Pools[_Key, _Pool] = Pools()
+        self._ordered: dict[_Pool, Cluster] = {}  # by what its settings are, as long as the view is the same
         self._view: object = None
         found = connector()
         self._settings = PoolSettings(
@@ -152,7 +153,8 @@ class AiohttpWire:
         if self._runtime.view is not self._view:
             self._view = self._runtime.view
             self._pools.sweep(_is_stale)
-        endpoint = attempt.endpoint
+            self._ordered.clear()
+        endpoint, cluster = attempt.endpoint, attempt.upstream.cluster
         tls = endpoint.tls
         context = name = None
         if tls is not None:
@@ -161,14 +163,18 @@ class AiohttpWire:
             context, name = request.ssl, request.server_hostname or request.url.raw_host
         key = (endpoint, endpoint.address, tls, context, name)
         pool = self._pools.get(key)
-        return pool if pool is not None else self._pools.put(key, partial(self._make, attempt, key))
+        if pool is None:
+            pool = self._pools.put(key, partial(self._make, attempt, key))
+        elif self._ordered.get(pool) is not cluster:
+            pool.configure(self._settings.within(cluster))
+        else:
+            return pool
+        self._ordered[pool] = cluster
+        return pool
 
     def _make(self, attempt: Send, key: _Key) -> _Pool:
         _, address, tls, context, name = key
         limits: Any = attempt.upstream  # a live cluster is both
-        idle, settings = attempt.upstream.cluster.idle_timeout, self._settings
-        if idle is not None:
-            settings = settings.kept_for(idle)
         if tls is not None:
             context = context_for(tls)
         url = URL.build(
@@ -186,7 +192,7 @@ class AiohttpWire:
         return AsyncEndpointPool(
             partial(self._dial, request, address.host if address.unix else ""),
             limits,
-            settings,
+            self._settings.within(attempt.upstream.cluster),
             self._runtime.clock,
             gone=lambda: _is_stale(key),
             worker=self._runtime.worker,

@@ -60,6 +60,11 @@ class ServiceConfig(Section):
     breaker: BreakerConfig | None = setting(Table(BreakerConfig), "When calls fail at once.", None)
     outlier: OutlierConfig | None = setting(Table(OutlierConfig), "When an endpoint is left out.", None)
     limits: LimitsConfig | None = setting(Table(LimitsConfig), "How much may be in flight.", None)
+    max_connection_age: float | None = setting(
+        seconds(),
+        "Seconds after which a connection is replaced, between two calls. Default: it lives as long as it is used.",
+        None,
+    )
     routes: tuple[RouteConfig, ...] = setting(
         ListOf(Table(RouteConfig)),
         "Which calls go elsewhere; those that no route is for go to the endpoints.",

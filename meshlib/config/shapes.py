@@ -255,6 +255,7 @@ class ServiceDict(TypedDict, total=False):
     breaker: BreakerDict | None
     outlier: OutlierDict | None
     limits: LimitsDict | None
+    max_connection_age: float | None
     routes: Sequence[RouteDict]
 
 

@@ -45,6 +45,8 @@ class LiveEndpoint:
         latency: Of its answers; None before the first.
         gone: It left its cluster. Calls on it run on; whoever keeps connections to it closes them once idle.
         unreached: How many gRPC channels cannot connect to it now. gRPC's choice passes such endpoints over.
+        generation: Which connections gRPC's channels make to it now, by number, and when the first of them was begun; None where
+            they may grow as old as they like.
         down: Bits of :class:`Down`; 0: usable.
         record: What outlier detection remembers of it.
     """
@@ -56,6 +58,7 @@ class LiveEndpoint:
         "down",
         "endpoint",
         "failures",
+        "generation",
         "gone",
         "hostname",
         "last_error",
@@ -88,6 +91,7 @@ class LiveEndpoint:
         self.latency: Latency | None = None
         self.gone = False
         self.unreached = 0
+        self.generation: tuple[int, float] | None = None
         self.down = down
         self.record: Record | None = None
 

@@ -89,16 +89,11 @@ class _Endpoints(Generic[P]):
         if pool is None:
             pool = self._pools.put(key, partial(self._make, attempt, name, key))
         else:
-            pool.configure(self._kept(cluster))
+            pool.configure(self._settings.pool.within(cluster))
         if len(self._found) >= _MOST_FOUND:
             self._found.clear()
         self._found[endpoint, name] = endpoint.endpoint, cluster, pool
         return pool
-
-    def _kept(self, cluster: Cluster) -> PoolSettings:
-        """The application's settings of a pool, within what the cluster orders."""
-        settings = self._settings.pool
-        return settings if cluster.idle_timeout is None else settings.kept_for(cluster.idle_timeout)
 
     def _make(self, attempt: Send, name: str, key: _Key) -> P:
         cluster, settings = attempt.upstream.cluster, self._settings
@@ -106,7 +101,7 @@ class _Endpoints(Generic[P]):
         return self._open(
             self._place(attempt, name),
             attempt.upstream,
-            self._kept(cluster),
+            settings.pool.within(cluster),
             multiplexed=prior_knowledge
             or (settings.http2 and (bool(name) or attempt.endpoint.tls is not None)),
             gone=partial(_is_stale, key),

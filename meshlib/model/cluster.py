@@ -72,7 +72,9 @@ class TlsMatch:
 class Cluster:
     """``assignment`` holds the endpoints: inline for STATIC, from EDS, or as DNS answered; None while nothing is known.
     For the DNS kinds the localities of ``assignment`` are the groups that ``dns`` fills. ``connect_timeout`` in
-    seconds (Envoy default 5). ``unresolved``: what the resolver said of its names that have no address. ``http2``: talk HTTP/2 (prior knowledge in plain text). ``known`` False: declared by a
+    seconds (Envoy default 5). ``unresolved``: what the resolver said of its names that have no address. ``http2``: talk HTTP/2 (prior knowledge in plain text).
+    ``idle_timeout``: seconds after which an idle connection ends; ``max_connection_age``: after which one is replaced between two
+    calls. ``known`` False: declared by a
     route only.
     """
 
@@ -94,5 +96,6 @@ class Cluster:
     tls_matches: tuple[TlsMatch, ...] = ()
     http2: bool = False
     idle_timeout: float | None = None
+    max_connection_age: float | None = None
     max_requests_per_connection: int | None = None
     metadata: Mapping[str, Mapping[str, object]] = field(default_factory=dict, hash=False)

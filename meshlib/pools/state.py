@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from meshlib.core.upstream import Connections
+    from meshlib.model.cluster import Cluster
 
 __all__ = ["PoolSettings", "PoolState", "Pooled", "Waiter", "is_usable"]
 
@@ -92,9 +93,12 @@ class PoolSettings:
     keepalive: float | None = 5.0
     max_age: float | None = None
 
-    def kept_for(self, seconds: float | None) -> PoolSettings:
-        """The same with another ``keepalive``."""
-        return replace(self, keepalive=seconds)
+    def within(self, cluster: Cluster) -> PoolSettings:
+        """The same within what ``cluster`` orders of its connections."""
+        idle, age = cluster.idle_timeout, cluster.max_connection_age
+        if idle is None and age is None:
+            return self
+        return replace(self, keepalive=self.keepalive if idle is None else idle, max_age=age)
 
 
 P = TypeVar("P", bound=Pooled)

@@ -72,6 +72,7 @@ def _cluster(key: str, service: ServiceConfig) -> Cluster:
         limits=policies.limits(service.limits),
         outlier=None if service.outlier is None else policies.outlier(service.outlier),
         breaker=None if service.breaker is None else policies.breaker(service.breaker),
+        max_connection_age=service.max_connection_age,
     )
 
 

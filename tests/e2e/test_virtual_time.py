@@ -19,7 +19,7 @@ import pytest
 import meshlib
 from meshlib.testing import ControlPlane, VirtualClock, build
 from tests.support.dns_server import DnsServer
-from tests.support.libraries import LIBRARIES, call
+from tests.support.libraries import LIBRARIES, Caller, call
 
 MeshFactory = Any
 Start = Callable[..., "Future[Any]"]
@@ -320,3 +320,56 @@ class TestTheRest:
             mesh.snapshot()
         meshlib_clock.advance(1e5)
         assert {thread.name for thread in threading.enumerate()} == before
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_connection_that_is_older_is_replaced_between_two_calls(
+    library: str, upstream: Any, meshlib_mesh: MeshFactory, meshlib_clock: VirtualClock
+) -> None:
+    """However busy: no library keeps an idle one for as long as this."""
+    server = upstream("v1")
+    mesh = meshlib_mesh(service(server.address, max_connection_age=30.0), clock=meshlib_clock)
+    with Caller(library, mesh) as ask:
+        seen = []
+        for _ in range(21):
+            assert ask("GET", "http://reviews/")[0] == 200
+            seen.append(server.connections_total)
+            meshlib_clock.advance(3.0)
+    assert seen == [1] * 10 + [2] * 10 + [3]
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_how_old_a_connection_grows_may_be_changed(
+    library: str,
+    upstream: Any,
+    control_plane: Any,
+    meshlib_mesh: MeshFactory,
+    meshlib_clock: VirtualClock,
+) -> None:
+    server = upstream("v1")
+    name = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+    def publish(**common: str) -> None:
+        held = {"common_http_protocol_options": common, "explicit_http_config": {"http_protocol_options": {}}}
+        extension = {"typed_extension_protocol_options": {name: build.any_of(name, held)}}
+        routes = build.route_config("r", build.virtual_host("v", build.route("/", cluster="c")))
+        control_plane.set(
+            build.api_listener("reviews", routes), build.cluster("c", [server.address], **extension)
+        )
+
+    publish(idle_timeout="500s")
+    mesh = meshlib_mesh({"xds": {"server": control_plane.address}}, clock=meshlib_clock)
+    with Caller(library, mesh) as ask:
+        for _ in range(3):
+            assert ask("GET", "http://reviews/")[0] == 200
+            meshlib_clock.advance(20.0)
+        assert server.connections_total == 1
+        publish(idle_timeout="500s", max_connection_duration="30s")
+        until = time.monotonic() + 10.0
+        while server.connections_total == 1:
+            assert ask("GET", "http://reviews/")[0] == 200
+            assert time.monotonic() < until
+        for connections in (2, 3):
+            meshlib_clock.advance(20.0)
+            assert ask("GET", "http://reviews/")[0] == 200
+            assert server.connections_total == connections

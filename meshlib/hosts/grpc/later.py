@@ -77,8 +77,10 @@ class GrpcLater(LaterCall[Any]):
     def _open(self, step: Send | Direct, bounds: Bounds) -> Any:
         request = self._request
         seconds, wait, metadata = request.timeout, request.wait_for_ready, request.metadata or None
+        if self.sub is not None:
+            self.sub.users.pop(self, None)
         if isinstance(step, Send):
-            sub = self.sub = self._subchannels.get(step)
+            sub = self.sub = self._subchannels.get(step, self)
             wait = False if wait is False else None
         else:
             sub = self.sub = self._subchannels.own_for(self)

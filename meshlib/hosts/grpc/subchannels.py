@@ -4,20 +4,29 @@ grpc keeps the TCP connections of a process in one pool, by address and options:
 them. More connections to an endpoint are opened when the streams of those that stand are used up (gRFC A105); that is grpc's own
 doing, once it is told to.
 
+Where the cluster bounds their age (``max_connection_age``), one that is older gives way to another before the next call, and is closed
+once its calls are over. grpc would give the new one the old one's TCP connection, were it not for an option that differs: the number
+of its *generation*. Channels of ours that connect to an endpoint in the same generation share connections as always; the first
+that finds it too old begins the next.
+
 Which of them stand is asked without a thread. A subchannel that could not connect is *marked* on its endpoint, so that the
 choice passes it over while others can be reached; its state is then looked at every ``_LOOK`` seconds, which also makes it
 connect again, until it stands. One that takes longer than ``_SLOW`` to connect is marked, too.
 
     new, standing ──an attempt could not connect, or connects for long──► marked ──it stands, or its endpoint left──► standing
 
-Locks: ``_lock`` guards making, marking and removing, never a look-up or a call of grpc's that may block.
+Locks: ``_lock`` guards making, marking and removing, never a look-up or a call of grpc's that may block. So a call may find one that
+is about to be closed: it says that it uses it, looks whether it is ``leaving``, and then takes another; whoever closes says so
+first, and then looks who uses it.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import threading
+from math import inf
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from grpc._cython import cygrpc
@@ -59,6 +68,7 @@ _OF_THE_MESH = (
 )
 #: gRFC A105: connections to one endpoint at most. Its own bound is 10.
 _MOST_CONNECTIONS = 10
+_generations = itertools.count(1)
 
 
 class Settings:
@@ -79,8 +89,10 @@ def _plain(credentials: Any) -> bool:
     return isinstance(inner, cygrpc.InsecureChannelCredentials | cygrpc.XDSChannelCredentials)
 
 
-def inner_options(settings: Settings, authority: str) -> list[tuple[str, Any]]:
-    """The options of a channel to one endpoint: the application's, and what makes it one connection of the mesh."""
+def inner_options(settings: Settings, authority: str, generation: int = 0) -> list[tuple[str, Any]]:
+    """The options of a channel to one endpoint: the application's, and what makes it one connection of the mesh. ``generation``: of
+    connections whose age is bounded.
+    """
     kept = [pair for pair in settings.options if pair[0] not in {AUTHORITY, _SERVICE_CONFIG}]
     given = next((text for name, text in reversed(settings.options) if name == _SERVICE_CONFIG), "{}")
     return [
@@ -91,6 +103,7 @@ def inner_options(settings: Settings, authority: str) -> list[tuple[str, Any]]:
         ("grpc.service_config_disable_resolution", 1),
         # A child process must not meet its parent's connections in grpc's pool.
         ("meshlib.process", os.getpid()),
+        *((("meshlib.generation", generation),) if generation else ()),
     ]
 
 
@@ -120,6 +133,17 @@ def uri(address: Address) -> str:
     return f"ipv4:{address.host}:{port}" if ip else f"dns:///{address.host}:{port}"
 
 
+def _generation(endpoint: LiveEndpoint, age: float | None, now: float) -> tuple[int, float]:
+    """The number of the connections that are made now, 0 where their age is not bounded, and when the first of them was begun."""
+    if age is None:
+        return 0, now
+    current = endpoint.generation
+    if current is None or now - current[1] >= age:
+        # Without a lock: of two channels that come at once each may begin one, and shares nothing with the other until the next.
+        current = endpoint.generation = next(_generations), now
+    return current
+
+
 C = TypeVar("C")
 C_co = TypeVar("C_co", covariant=True)
 
@@ -131,28 +155,36 @@ class Maker(Protocol[C_co]):
 
 
 class Subchannel(Generic[C]):
-    """A channel of grpc's own, with its callables by method."""
+    """A channel of grpc's own, with its callables by method. ``began``: when its connections may have been."""
 
     __slots__ = (
         "_callables",
+        "began",
         "channel",
         "direct",
         "endpoint",
+        "leaving",
         "marked",
         "seen_ready",
         "since",
+        "until",
         "upstream",
         "users",
     )
 
-    def __init__(self, channel: C, endpoint: LiveEndpoint | None, upstream: Upstream | None) -> None:
+    def __init__(
+        self, channel: C, endpoint: LiveEndpoint | None, upstream: Upstream | None, began: float = 0.0
+    ) -> None:
         self.channel = channel
         self.endpoint = endpoint
         self.upstream = upstream
+        self.began = began
+        self.bound_age()
+        self.leaving = False  # it is closed once no call uses it
         self.marked = False
         self.seen_ready = False
         self.since = 0.0  # connecting
-        self.users: dict[object, None] = {}  # calls under way, where there is no endpoint that counts them
+        self.users: dict[object, None] = {}  # calls under way
         self._callables: dict[Method, Any] = {}
         #: What makes a method's RPCs past grpc's layer of Python; None where it cannot.
         self.direct: dict[Method, Callable[..., Any] | None] = {}
@@ -160,7 +192,12 @@ class Subchannel(Generic[C]):
     @property
     def idle(self) -> bool:
         """Whether no call uses it."""
-        return not (self.users if self.endpoint is None else self.endpoint.active)
+        return not self.users
+
+    def bound_age(self) -> None:
+        """``until``: when another is to take its place, as its cluster says now."""
+        age = None if self.upstream is None else self.upstream.cluster.max_connection_age
+        self.until = inf if age is None else self.began + age
 
     def callable(self, method: Method) -> Any:
         """The method's, as a stub would have it."""
@@ -215,10 +252,18 @@ class Subchannels(Generic[C]):
         self._own: Subchannel[C] | None = None
         runtime.rests(self)
 
-    def get(self, attempt: Send) -> Subchannel[C]:
-        """The one to ``attempt.endpoint``. Raises NoHealthyEndpoint for TLS that is demanded and cannot be had, and ValueError once
-        closed.
+    def get(self, attempt: Send, user: object) -> Subchannel[C]:
+        """The one to ``attempt.endpoint``, with ``user``, the call, among its users: until it is over, or makes another attempt.
+        Raises NoHealthyEndpoint for TLS that is demanded and cannot be had, and ValueError once closed.
         """
+        while True:
+            sub = self._current(attempt)
+            sub.users[user] = None
+            if not sub.leaving:
+                return sub
+            del sub.users[user]
+
+    def _current(self, attempt: Send) -> Subchannel[C]:
         if self._runtime.view is not self._view:
             self._sweep()
         endpoint, authority = attempt.endpoint, attempt.head.authority
@@ -227,7 +272,12 @@ class Subchannels(Generic[C]):
             words = f"cluster {cluster!r} demands TLS, and the channel has no credentials: give it some"
             raise NoHealthyEndpoint(words)
         found = self._found.get(endpoint)
-        if found is not None and found[0] is endpoint.endpoint and found[1] == authority:
+        if (
+            found is not None
+            and found[0] is endpoint.endpoint
+            and found[1] == authority
+            and attempt.began < found[2].until
+        ):
             sub = found[2]
         else:
             sub = self._put(endpoint, attempt.upstream, authority)
@@ -248,17 +298,19 @@ class Subchannels(Generic[C]):
         return own
 
     def own_for(self, user: object) -> Subchannel[C]:
-        """The same, for a call that is told among its users until it is over: no fork closes it before it is."""
+        """The same, with ``user`` as for ``get``."""
         while True:
             own = self.own()
             own.users[user] = None
-            if self._own is own:
+            if not own.leaving:
                 return own
-            del own.users[user]  # a fork has closed it meanwhile
+            del own.users[user]
 
     def unconnected(self, sub: Subchannel[C]) -> None:
         """An attempt could not connect."""
         with self._lock:
+            if sub.leaving:
+                return
             sub.seen_ready = False
             self._mark(sub)
         self._watch(sub)
@@ -295,9 +347,14 @@ class Subchannels(Generic[C]):
         """A fork comes, which grpc survives without channels only: close those that no call uses. They are made anew on use."""
         with self._lock:
             subs, found, own = self._all(), self._found, self._own
-            # Taken away first: whoever found one before counts as its user by now, and whoever comes waits for the lock.
+            # Taken away first: whoever comes waits for the lock.
             self._found, self._own = {}, None
+            stay = [sub for sub in subs if not sub.leaving]
+            for sub in stay:
+                sub.leaving = True
             idle = {sub for sub in subs if sub.idle}
+            for sub in stay:
+                sub.leaving = sub in idle
             self._found = {key: entry for key, entry in found.items() if entry[2] not in idle}
             self._own = None if own in idle else own
             for sub in idle:
@@ -316,20 +373,20 @@ class Subchannels(Generic[C]):
     # --- making and leaving -----------------------------------------------------------------------------------------------
 
     def _put(self, endpoint: LiveEndpoint, upstream: Upstream, authority: str) -> Subchannel[C]:
-        config = endpoint.endpoint
+        config, now = endpoint.endpoint, self._runtime.clock.now()
         with self._lock:
             self._refuse_closed()
             found = self._found.get(endpoint)
-            if found is not None and found[0] is config and found[1] == authority:
-                return found[2]
             if found is not None:
-                if found[0].address == config.address and found[1] == authority:
-                    self._found[endpoint] = config, authority, found[2]
-                    return found[2]
-                self._drain(found[2])
-            options = inner_options(self._settings, authority)
+                before, named, sub = found
+                if before.address == config.address and named == authority and now < sub.until:
+                    self._found[endpoint] = config, authority, sub
+                    return sub
+                self._drain(sub)
+            generation, began = _generation(endpoint, upstream.cluster.max_connection_age, now)
+            options = inner_options(self._settings, authority, generation)
             channel = self._make(uri(endpoint.address), options, self._settings)
-            sub = Subchannel(channel, endpoint, upstream)
+            sub = Subchannel(channel, endpoint, upstream, began)
             self._found[endpoint] = config, authority, sub
             return sub
 
@@ -343,8 +400,11 @@ class Subchannels(Generic[C]):
             self._view = self._runtime.view
             for endpoint in [endpoint for endpoint in self._found if endpoint.gone]:
                 self._drain(self._found.pop(endpoint)[2])
+            for _, _, sub in self._found.values():
+                sub.bound_age()
 
     def _drain(self, sub: Subchannel[C]) -> None:
+        sub.leaving = True
         self._unmark(sub)
         self._draining.append(sub)
         if not self._drains:
@@ -371,7 +431,7 @@ class Subchannels(Generic[C]):
 
     def _watch(self, sub: Subchannel[C]) -> None:
         with self._lock:
-            if sub in self._watched or self.closed:
+            if sub in self._watched or sub.leaving or self.closed:
                 return
             sub.since = self._runtime.clock.now()
             self._watched.append(sub)
@@ -385,7 +445,8 @@ class Subchannels(Generic[C]):
         with self._lock:
             for sub in list(self._watched):
                 endpoint = sub.endpoint
-                state = SHUTDOWN if endpoint is None or endpoint.gone else self._state(sub.channel, True)
+                ends = sub.leaving or endpoint is None or endpoint.gone
+                state = SHUTDOWN if ends else self._state(sub.channel, True)
                 if state in (READY, SHUTDOWN):
                     sub.seen_ready = state == READY
                     self._watched.remove(sub)

@@ -49,7 +49,7 @@ class GrpcWire:
         )
 
     def send(self, request: Request, attempt: Send, bounds: Bounds) -> Answer:
-        sub = self.subchannels.get(attempt)
+        sub = self.subchannels.get(attempt, request)
         seconds = bounds.left("read")
         bounds.sent = True
         wait = False if request.wait_for_ready is False else None
@@ -59,6 +59,8 @@ class GrpcWire:
             if error.initial_metadata() and request.call is not None:
                 request.call.replayable = False  # its headers came before its status: RT-05
             return self.refused(request, error, sub)
+        finally:
+            del sub.users[request]
 
     def direct(self, request: Request, call: Direct, bounds: Bounds) -> Answer:
         sub, metadata, seconds = self.subchannels.own_for(request), request.metadata or None, request.timeout

@@ -44,7 +44,7 @@ def cluster(message: WireMessage, path: str, report: Report) -> Cluster:
         report.problem(join(path, "name"), "must not be empty")
     found = _discovery(message, path, report)
     groups, targets = _members(message, found.kind, path, report)
-    http2, idle, per_connection = upstream_options(message, path, report)
+    options = upstream_options(message, path, report)
     timeout = seconds(message, "connect_timeout", path, report)
     if timeout == 0:
         report.problem(join(path, "connect_timeout"), "must be more than 0")
@@ -63,9 +63,10 @@ def cluster(message: WireMessage, path: str, report: Report) -> Cluster:
         outlier=outlier(message, path, report),
         tls=transport_socket(message, path, report),
         tls_matches=tls_matches(message, path, report),
-        http2=http2,
-        idle_timeout=idle,
-        max_requests_per_connection=per_connection,
+        http2=options.http2,
+        idle_timeout=options.idle,
+        max_connection_age=options.age,
+        max_requests_per_connection=options.requests,
         metadata=metadata(message),
     )
 

@@ -1,6 +1,8 @@
-"""How the connections of a cluster speak: HTTP/1.1 or HTTP/2, how long they idle, how much they carry."""
+"""How the connections of a cluster speak: HTTP/1.1 or HTTP/2, how long they idle and live, how much they carry."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from meshlib.xds.decode.filters import GUARDS_HERE, label
 from meshlib.xds.decode.guards import is_guard
@@ -8,18 +10,43 @@ from meshlib.xds.decode.report import Report, join, walk
 from meshlib.xds.decode.values import number, seconds, unpacked
 from meshlib.xds.schema import WireMessage
 
-__all__ = ["upstream_options"]
+__all__ = ["Options", "upstream_options"]
 
 _KEY = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
-Options = tuple[bool, float | None, int | None]
+
+class _Common(NamedTuple):
+    """What all protocols have. Times in seconds; None: nothing is said."""
+
+    idle: float | None
+    age: float | None
+    requests: int | None
+
+    def over(self, other: _Common) -> _Common:
+        """What is said here, and else what ``other`` says."""
+        return _Common(
+            other.idle if self.idle is None else self.idle,
+            other.age if self.age is None else self.age,
+            self.requests or other.requests,
+        )
+
+
+class Options(NamedTuple):
+    """``http2``: what connections speak; ``idle``: seconds after which an idle one ends, ``age``: after which any is replaced;
+    ``requests``: how many one carries at most.
+    """
+
+    http2: bool
+    idle: float | None
+    age: float | None
+    requests: int | None
 
 
 def upstream_options(cluster: WireMessage, path: str, report: Report) -> Options:
-    """(HTTP/2, idle timeout in seconds, requests a connection). The extension wins over the deprecated fields."""
-    idle, most = _common(cluster, path, report)
+    """The extension wins over the deprecated fields."""
+    common = _common(cluster, path, report)
     http2 = cluster.HasField("http2_protocol_options")
-    most = number(cluster, "max_requests_per_connection") or most
+    common = common._replace(requests=number(cluster, "max_requests_per_connection") or common.requests)
     here = join(path, "typed_extension_protocol_options")
     for key in sorted(cluster.typed_extension_protocol_options):
         if key != _KEY:
@@ -29,12 +56,12 @@ def upstream_options(cluster: WireMessage, path: str, report: Report) -> Options
         if inner is not None:
             walk(inner, f"{here}[{key!r}]", report)
             _no_guards(inner, f"{here}[{key!r}]", report)
-            http2, own_idle, own_most = _extension(inner, f"{here}[{key!r}]", report)
-            idle, most = (own_idle if own_idle is not None else idle), own_most or most
-    return http2, idle, most
+            http2 = _speaks_http2(inner, f"{here}[{key!r}]", report)
+            common = _common(inner, f"{here}[{key!r}]", report).over(common)
+    return Options(http2, *common)
 
 
-def _extension(message: WireMessage, path: str, report: Report) -> Options:
+def _speaks_http2(message: WireMessage, path: str, report: Report) -> bool:
     which = message.WhichOneof("upstream_protocol_options")
     if which is None:
         report.problem(
@@ -46,7 +73,7 @@ def _extension(message: WireMessage, path: str, report: Report) -> Options:
         if chosen is None:
             report.problem(join(path, which), "a protocol must be set")
         http2 = chosen == "http2_protocol_options"
-    return http2, *_common(message, path, report)
+    return http2
 
 
 def _no_guards(message: WireMessage, path: str, report: Report) -> None:
@@ -56,6 +83,7 @@ def _no_guards(message: WireMessage, path: str, report: Report) -> None:
             report.problem(f"{join(path, 'http_filters')}[{index}]", f"{label(item)} {GUARDS_HERE}")
 
 
-def _common(owner: WireMessage, path: str, report: Report) -> tuple[float | None, int | None]:
+def _common(owner: WireMessage, path: str, report: Report) -> _Common:
     held, path = owner.common_http_protocol_options, join(path, "common_http_protocol_options")
-    return seconds(held, "idle_timeout", path, report), number(held, "max_requests_per_connection") or None
+    idle, age = (seconds(held, name, path, report) for name in ("idle_timeout", "max_connection_duration"))
+    return _Common(idle, age, number(held, "max_requests_per_connection") or None)

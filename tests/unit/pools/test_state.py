@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from meshlib.model.cluster import Cluster
 from meshlib.pools.state import PoolSettings, PoolState, Waiter
 from tests.support.pool_kit import FakeConnection, FakeLimits
 
@@ -206,7 +207,10 @@ class TestLimits:
         back(state, dialed(state), 0.0)
         state.configure(PoolSettings(keepalive=2.0))
         assert state.due() == 2.0
-        assert PoolSettings(max_idle=3).kept_for(7.0) == replace(PoolSettings(max_idle=3), keepalive=7.0)
+        own = PoolSettings(max_idle=3)
+        assert own.within(Cluster("c")) is own
+        assert own.within(Cluster("c", idle_timeout=7.0)) == replace(own, keepalive=7.0)
+        assert own.within(Cluster("c", max_connection_age=9.0)) == replace(own, max_age=9.0)
 
 
 class TestTurns:

@@ -315,10 +315,11 @@ class TestPolicies:
         ],
     )
     def test_protocols(self, options, http2):
-        common = {"idle_timeout": "9s", "max_requests_per_connection": 7}
+        common = {"idle_timeout": "9s", "max_connection_duration": "70s", "max_requests_per_connection": 7}
         held = {"@type": f"type.googleapis.com/{HTTP}", "common_http_protocol_options": common, **options}
         found = good(made(typed_extension_protocol_options={HTTP: held}))
         assert (found.http2, found.idle_timeout, found.max_requests_per_connection) == (http2, 9.0, 7)
+        assert found.max_connection_age == 70.0
 
     def test_http3_is_refused(self):
         held = {

@@ -140,9 +140,9 @@ CLUSTER = {
         reported="http_protocol_options http2_protocol_options http3_protocol_options alternate_protocols_cache_options"
     ),
     "envoy.config.core.v3.HttpProtocolOptions#upstream": rules(
-        honoured="idle_timeout",
+        honoured="idle_timeout max_connection_duration",
         carried="max_requests_per_connection",
-        reported="max_connection_duration max_headers_count max_response_headers_kb max_stream_duration"
+        reported="max_headers_count max_response_headers_kb max_stream_duration"
         " headers_with_underscores_action",
     ),
     "envoy.config.core.v3.UpstreamHttpProtocolOptions": rules(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,8 +17,9 @@ CONNECTING = 1
 
 
 class Channel:
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, generation: int) -> None:
         self.target = target
+        self.generation = generation
         self.state = CONNECTING
         self.closed = 0
 
@@ -25,8 +27,9 @@ class Channel:
 class Kit:
     """Subchannels to the endpoints of one cluster."""
 
-    def __init__(self, count: int = 1) -> None:
-        self.watched = Watched(cluster(locality(*(endpoint(number) for number in range(count)))))
+    def __init__(self, count: int = 1, **fields: Any) -> None:
+        members = locality(*(endpoint(number) for number in range(count)))
+        self.watched = Watched(cluster(members, **fields))
         self.clock = VirtualClock()
         self.woken = 0
         self.made: list[Channel] = []
@@ -34,7 +37,11 @@ class Kit:
             view=object(), clock=self.clock, store=SimpleNamespace(wake=self._wake), rests=lambda who: None
         )
         self.settings = Settings((), None, None)
-        self.all: Subchannels[Channel] = Subchannels(
+        self.all = self.subchannels()
+
+    def subchannels(self) -> Subchannels[Channel]:
+        """Those of one more channel."""
+        return Subchannels(
             self.runtime,
             "shop:80",
             self.settings,
@@ -50,7 +57,7 @@ class Kit:
 
     def _make(self, target: str, options: Any, settings: Settings) -> Channel:
         assert settings is self.settings
-        self.made.append(Channel(target))
+        self.made.append(Channel(target, dict(options).get("meshlib.generation", 0)))
         return self.made[-1]
 
     def _close(self, channel: Channel) -> None:
@@ -59,13 +66,23 @@ class Kit:
     def endpoint(self, number: int = 0) -> Any:
         return self.watched.live.endpoints[number]
 
-    def get(self, number: int = 0, authority: str = "shop") -> Subchannel[Channel]:
+    def begin(
+        self, number: int = 0, authority: str = "shop", *, of: Any = None, user: object = "call"
+    ) -> Subchannel[Channel]:
+        """For a call that is under way from now on."""
         attempt: Any = SimpleNamespace(
             endpoint=self.endpoint(number),
             upstream=self.watched.live,
             head=SimpleNamespace(authority=authority),
+            began=self.clock.now(),
         )
-        return self.all.get(attempt)
+        return (of or self.all).get(attempt, user)
+
+    def get(self, *where: Any, **more: Any) -> Subchannel[Channel]:
+        """For a call that is over at once."""
+        sub = self.begin(*where, user="short", **more)
+        del sub.users["short"]
+        return sub
 
     def update(self, *numbers: int) -> None:
         config = self.watched.live.cluster
@@ -90,14 +107,12 @@ def test_another_authority_is_another_connection() -> None:
 
 def test_one_whose_endpoint_left_is_closed_once_its_calls_are_over() -> None:
     kit = Kit(2)
-    one, left = kit.get(0), kit.get(1)
-    gone = kit.endpoint(1)
-    gone.active = 1
+    one, left = kit.get(0), kit.begin(1)
     kit.update(0)
     assert kit.get(0) is one
     kit.clock.advance(2.5)
     assert (one.channel.closed, left.channel.closed) == (0, 0)
-    gone.active = 0
+    del left.users["call"]
     kit.clock.advance(1.0)
     assert (one.channel.closed, left.channel.closed) == (0, 1)
 
@@ -143,11 +158,11 @@ def test_a_mark_ends_with_the_channel() -> None:
 
 def test_a_fork_closes_what_no_call_uses() -> None:
     kit = Kit(2)
-    idle, used = kit.get(0), kit.get(1)
-    kit.endpoint(1).active = 1
+    idle, used = kit.get(0), kit.begin(1)
     own, user = kit.all.own_for("call"), "call"
     kit.all.rest()
     assert [channel.closed for channel in kit.made] == [1, 0, 0]
+    assert not used.leaving
     assert kit.get(1) is used
     assert kit.get(0) is not idle
     assert kit.all.own() is own
@@ -172,6 +187,89 @@ def test_a_call_that_finds_its_channel_closed_by_a_fork_takes_another(monkeypatc
     assert kit.all.own_for("call") is found[1]
     assert found[0].channel.closed == 1
     assert (found[0].users, list(found[1].users)) == ({}, ["call"])
+
+
+def test_one_that_is_closed_while_it_is_found_is_not_given(monkeypatch) -> None:
+    """By a fork, or by another call that found it too old."""
+    kit = Kit(1, max_connection_age=300.0)
+    found: list[Subchannel[Channel]] = []
+    current = kit.all._current
+
+    def closes(attempt: Any) -> Subchannel[Channel]:
+        sub = current(attempt)
+        found.append(sub)
+        if len(found) == 1:
+            kit.all.rest()
+        elif len(found) == 2:
+            kit.clock.advance(300.0)
+            kit.get()
+            kit.clock.advance(0.0)
+        return sub
+
+    monkeypatch.setattr(kit.all, "_current", closes)
+    given = kit.begin()
+    assert [channel.closed for channel in kit.made] == [1, 1, 0]
+    assert given.channel is kit.made[2]
+    assert [list(sub.users) for sub in found[:2]] == [[], []]
+    assert list(given.users) == ["call"]
+
+
+class TestAge:
+    """`max_connection_age`: a connection that is older is replaced between two calls."""
+
+    def test_an_older_one_gives_way_and_its_calls_end_in_peace(self) -> None:
+        kit = Kit(1, max_connection_age=300.0)
+        old = kit.begin()
+        kit.clock.advance(299.9)
+        assert kit.get() is old
+        kit.clock.advance(0.1)
+        young = kit.get()
+        assert young is not old
+        kit.clock.advance(5.0)
+        assert (old.channel.closed, kit.get()) == (0, young)
+        del old.users["call"]
+        kit.clock.advance(1.0)
+        assert (old.channel.closed, young.channel.closed) == (1, 0)
+
+    def test_it_is_another_connection_for_grpc_which_channels_still_share(self) -> None:
+        kit = Kit(1, max_connection_age=300.0)
+        other = kit.subchannels()
+        kit.get()
+        kit.clock.advance(200.0)
+        late = kit.get(of=other)
+        kit.clock.advance(100.0)
+        kit.get()
+        assert kit.get(of=other) is not late, "it was that of the other, which is as old"
+        first, second, third, fourth = (channel.generation for channel in kit.made)
+        assert first == second != 0
+        assert third == fourth != first
+
+    def test_without_one_it_lives_on(self) -> None:
+        kit = Kit()
+        sub = kit.get()
+        kit.clock.advance(1e6)
+        assert kit.get() is sub
+        assert sub.channel.generation == 0
+
+    def test_it_holds_as_the_configuration_is_now(self) -> None:
+        kit = Kit()
+        sub = kit.get()
+        kit.clock.advance(50.0)
+        live = kit.watched.live
+        for age, same in ((51.0, True), (None, True), (49.0, False)):
+            live.update(replace(live.cluster, max_connection_age=age), 0.0)
+            kit.runtime.view = object()
+            assert (kit.get() is sub) is same
+
+    def test_one_that_is_replaced_while_it_could_not_connect_is_no_mark_any_more(self) -> None:
+        kit = Kit(2, max_connection_age=300.0)
+        old = kit.begin()
+        kit.all.unconnected(old)
+        kit.clock.advance(300.0)
+        kit.get().channel.state = READY
+        kit.all.unconnected(old)
+        kit.clock.advance(0.1)
+        assert kit.endpoint().unreached == 0
 
 
 def test_once_closed_none_is_made() -> None:
