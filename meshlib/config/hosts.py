@@ -14,6 +14,7 @@ __all__ = [
     "LOCAL",
     "HostPatterns",
     "HostPort",
+    "SidecarAddress",
     "check_address",
     "check_host",
     "check_key",
@@ -126,6 +127,37 @@ class HostPort(Kind[Address]):
 
     def dump(self, value: object) -> object:
         return str(value)
+
+
+class SidecarAddress(Text):
+    """Where a sidecar listens, on this machine only, and how it is spoken to."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            '"host:port" or "unix:/path" (a listener) or "http://host:port" (a forward proxy), on loopback'
+        )
+
+    def parse(self, raw: object, at: Place) -> str:
+        text = super().parse(raw, at)
+        proxy = "http://" if text.startswith("http://") else ""
+        try:
+            address = check_address(text.removeprefix(proxy).removesuffix("/" if proxy else ""))
+            self._check(address, proxy)
+        except ValueError as problem:
+            raise at.refuse(f"must be {self.allowed}: {one_line(str(problem), 160)}") from None
+        return f"unix:{located(address.host, at)}" if address.unix else f"{proxy}{address}"
+
+    @staticmethod
+    def _check(address: Address, proxy: str) -> None:
+        if address.unix:
+            if proxy:
+                raise ValueError("a forward proxy has a host and a port")
+        elif address.host != "localhost" and not (
+            address.is_ip and ipaddress.ip_address(address.host).is_loopback
+        ):
+            raise ValueError(
+                f"{address.host} is none of 127.0.0.1, [::1] and localhost; all calls go there in plain text"
+            )
 
 
 class HostPatterns:

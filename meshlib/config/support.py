@@ -35,10 +35,6 @@ def _later(config: Config) -> Iterator[tuple[str, str]]:
         yield "xds.api", f'"{config.xds.api}"'
     if config.xds.last_good is not None:
         yield "xds.last_good", "keeping the last good state on disk"
-    if config.sidecar.mode not in ("off", "auto"):
-        yield "sidecar.mode", f'"{config.sidecar.mode}"'
-    if config.sidecar.address is not None:
-        yield "sidecar.address", "hand-off to a sidecar"
     if config.adoption.default != "on":
         yield "adoption.default", f'"{config.adoption.default}"'
     for name, mode in config.adoption.services.items():

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from os import PathLike
 
-from meshlib.config.hosts import LOCAL, HostPort, check_pattern
+from meshlib.config.hosts import LOCAL, HostPort, SidecarAddress, check_pattern
 from meshlib.config.kinds import Boolean, Choice, Filename, Integer, Json, ListOf, MapOf, Text, seconds
 from meshlib.config.section import Section, Table, setting
 from meshlib.config.services import SERVICES, ServiceConfig
@@ -61,13 +61,6 @@ _ADOPTION = Text('"off", "observe", "on" or a percentage from "0%" to "100%"', _
 
 def _ip(text: str) -> str:
     return str(ip_address(text))
-
-
-def _sidecar_address(text: str) -> str:
-    from meshlib.config.hosts import check_address
-
-    proxy = "http://" if text.startswith("http://") else ""
-    return proxy + str(check_address(text.removeprefix(proxy).removesuffix("/" if proxy else "")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,13 +152,9 @@ class SidecarConfig(Section):
         "Whether one is looked for, demanded, or told.",
         "auto",
     )
-    address: str | None = setting(
-        Text('"host:port" (a listener) or "http://host:port" (a forward proxy)', _sidecar_address),
-        "Where it listens, told instead of found.",
-        None,
-    )
+    address: str | None = setting(SidecarAddress(), "Where it listens, told instead of found.", None)
     start_window: float = setting(
-        seconds(zero=True), "Seconds that one which is not ready is waited for.", 10.0
+        seconds(zero=True), "Seconds that a call waits for one which is not ready.", 10.0
     )
     fallback: str = setting(
         Choice("never", "when_allowed"), "When it went away: calls fail, or go in-process.", "when_allowed"
@@ -330,7 +319,7 @@ class Config(Section):
     @property
     def configured(self) -> bool:
         """Whether it names anything that calls could go to: services, a file of them, a control plane, a sidecar."""
-        sidecar = self.sidecar.mode not in ("off", "auto")
+        sidecar = self.sidecar.mode not in ("off", "auto") or self.sidecar.address is not None
         return bool(self.services or self.services_file or self.xds.configured or sidecar)
 
     def source_of(self, key: str) -> str:

@@ -122,6 +122,12 @@ class ClusterStatus(_Dict):
 
 @dataclass(frozen=True, slots=True)
 class SidecarStatus(_Dict):
+    """``kind``: ``"none"``, ``"istio"``, ``"linkerd"``, ``"consul"``, ``"kuma"``, ``"dapr"``, ``"kato"`` or ``"envoy"``; ``mode``:
+    ``"transparent"``, ``"listener"``, ``"forward_proxy"``, ``"api"``, ``"proxyless"`` or ``"none"``; ``confidence``: ``"none"``,
+    ``"low"`` or ``"high"``; ``evidence``: what was seen, a line each; ``in_use``: whether calls are handed to it; ``since``:
+    seconds for which it has been as it is.
+    """
+
     kind: str = "none"
     mode: str = "none"
     confidence: str = "none"

@@ -11,9 +11,6 @@ from meshlib.config import Config, doubts, unsupported
         ({"xds": {"server": "a:1", "protocol": "rest"}}, "xds.protocol"),
         ({"xds": {"api": "v2"}}, "xds.api"),
         ({"xds": {"last_good": "f"}}, "xds.last_good"),
-        ({"sidecar": {"mode": "require"}}, "sidecar.mode"),
-        ({"sidecar": {"mode": "istio"}}, "sidecar.mode"),
-        ({"sidecar": {"address": "a:1"}}, "sidecar.address"),
         ({"adoption": {"default": "observe"}}, "adoption.default"),
         ({"adoption": {"default": "25%"}}, "adoption.default"),
         ({"adoption": {"reviews.svc:80": "off"}}, "adoption.reviews.svc:80"),
@@ -34,6 +31,8 @@ def test_what_comes_later_says_so(mapping, key):
         {"xds": {"server": "a:1", "protocol": "sotw", "api": "v3", "view": "target"}},
         {"sidecar": {"mode": "off"}},
         {"sidecar": {"mode": "auto", "fallback": "never", "start_window": 3}},
+        {"sidecar": {"mode": "require"}},
+        {"sidecar": {"mode": "istio", "address": "127.0.0.1:15001"}},
         {"adoption": {"default": "on", "reviews": "on"}},
     ],
 )
