@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from meshlib.model.call import Decision
     from meshlib.model.events import Event
     from meshlib.model.snapshot import Snapshot
-    from meshlib.model.status import SourceStatus
+    from meshlib.model.status import SourceStatus, XdsClientStatus
     from meshlib.runtime.clock import Clock
     from meshlib.runtime.runtime import Runtime
     from meshlib.sources.base import Source
@@ -189,13 +189,17 @@ class Mesh:
         try:
             from meshlib.observe.otel import Telemetry
 
-            self._observe(Telemetry(self._sources))
+            self._observe(Telemetry(self._sources, self._xds_clients, self.config.telemetry))
         except Exception:  # noqa: BLE001 - logged below
             _log.warning("meshlib: no traces and no metrics: OpenTelemetry cannot be used", exc_info=True)
 
     def _sources(self) -> tuple[SourceStatus, ...]:
         runtime = self._processes.peek()
         return () if runtime is None else runtime.feed.statuses()
+
+    def _xds_clients(self) -> tuple[XdsClientStatus, ...]:
+        runtime = self._processes.peek()
+        return () if runtime is None else runtime.feed.xds_clients()
 
     def _observe(self, observer: Callable[[Event], None]) -> None:
         """Tell ``observer`` of events, in every process that uses this mesh."""

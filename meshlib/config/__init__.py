@@ -39,6 +39,7 @@ from meshlib.config.values import (
     InboundConfig,
     NodeConfig,
     SidecarConfig,
+    TelemetryConfig,
     TlsConfig,
     XdsConfig,
 )
@@ -68,6 +69,7 @@ __all__ = [
     "RouteConfig",
     "ServiceConfig",
     "SidecarConfig",
+    "TelemetryConfig",
     "TlsConfig",
     "XdsConfig",
     "bootstrap_text",

@@ -115,6 +115,7 @@ _OURS = frozenset(
         "sidecar",
         "adoption",
         "inbound",
+        "telemetry",
     ]
 )
 

@@ -30,6 +30,7 @@ __all__ = [
     "RouteDict",
     "ServiceDict",
     "SidecarDict",
+    "TelemetryDict",
     "TlsDict",
     "XdsDict",
 ]
@@ -294,6 +295,19 @@ class AdminDict(TypedDict, total=False):
     runtime_dir: str | None
 
 
+class TelemetryDict(TypedDict, total=False):
+    """What OpenTelemetry is told of beyond the default: what gRPC calls experimental, by gRPC's names (gRFC A79)."""
+
+    metrics: Sequence[
+        Literal[
+            "grpc.xds_client", "grpc.lb.outlier_detection", "grpc.subchannel", "grpc.client.tls.handshakes"
+        ]
+    ]
+    labels: Sequence[
+        Literal["grpc.lb.locality", "grpc.lb.backend_service", "grpc.disconnect_error", "grpc.security_level"]
+    ]
+
+
 class ConfigDict(TypedDict, total=False):
     """All that an application says to meshlib."""
 
@@ -312,3 +326,4 @@ class ConfigDict(TypedDict, total=False):
     adoption: Mapping[str, str | None]
     inbound: InboundDict
     admin: AdminDict
+    telemetry: TelemetryDict

@@ -28,6 +28,7 @@ __all__ = [
     "InboundConfig",
     "NodeConfig",
     "SidecarConfig",
+    "TelemetryConfig",
     "TlsConfig",
     "XdsConfig",
 ]
@@ -241,6 +242,33 @@ class AdminConfig(Section):
 
 
 @dataclass(frozen=True, slots=True)
+class TelemetryConfig(Section):
+    """What OpenTelemetry is told of beyond the default: what gRPC calls experimental, by gRPC's names (gRFC A79)."""
+
+    metrics: tuple[str, ...] = setting(
+        ListOf(
+            Choice(
+                "grpc.xds_client",
+                "grpc.lb.outlier_detection",
+                "grpc.subchannel",
+                "grpc.client.tls.handshakes",
+            )
+        ),
+        "Instruments whose names begin so are made, too.",
+        (),
+    )
+    labels: tuple[str, ...] = setting(
+        ListOf(
+            Choice(
+                "grpc.lb.locality", "grpc.lb.backend_service", "grpc.disconnect_error", "grpc.security_level"
+            )
+        ),
+        "Optional labels that gRPC's instruments have, too.",
+        (),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Config(Section):
     """All that an application says to meshlib.
 
@@ -289,6 +317,9 @@ class Config(Section):
     )
     admin: AdminConfig = setting(
         Table(AdminConfig), "The socket that `meshlib dump PID` reads.", AdminConfig()
+    )
+    telemetry: TelemetryConfig = setting(
+        Table(TelemetryConfig), "What OpenTelemetry is told of beyond the default.", TelemetryConfig()
     )
 
     file: str | None = field(default=None, compare=False)

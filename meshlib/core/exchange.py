@@ -30,6 +30,7 @@ from meshlib.core.plan import Plan
 from meshlib.core.plan_grpc import GrpcPlan
 from meshlib.errors import DeadlineExceeded
 from meshlib.model.call import OK, CallInfo, Outcome, OutcomeKind
+from meshlib.model.endpoint import NOWHERE
 from meshlib.model.events import AttemptEnded, AttemptStarted, CallEnded, CallStarted
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from meshlib.core.effects import Call, Effect, Env, Step
     from meshlib.core.resolution import Resolution
     from meshlib.core.resolve import View
+    from meshlib.model.endpoint import Locality
     from meshlib.model.headers import Headers
 
 __all__ = ["GRPC", "Exchange", "Place", "Surroundings"]
@@ -311,7 +313,7 @@ class Exchange:
         if self._emit is not None:
             direct.before = list(call.head.headers.raw)
             direct.key = _next_key()
-            self._tell(direct, "", "", "", "direct")
+            self._tell(direct, "", "", "", "direct", NOWHERE)
         return direct
 
     # --- what the plan says ---------------------------------------------------------------------------------------
@@ -324,7 +326,9 @@ class Exchange:
                 assert isinstance(effect, Send)
                 assert self._plan is not None
                 effect.key = _next_key()
-                self._tell(effect, effect.endpoint.name, self._plan.cluster, self._plan.route, "mesh")
+                endpoint = effect.endpoint
+                place = (self._plan.cluster, self._plan.route, "mesh", endpoint.locality)
+                self._tell(effect, endpoint.name, *place)
             return effect  # type: ignore[return-value]
         if kind is Finish:
             assert isinstance(effect, Finish)
@@ -364,7 +368,9 @@ class Exchange:
         plan = self._plan
         return plan is not None and plan.spent and self._around.config.spent_retries == "tell"
 
-    def _tell(self, effect: Send | Direct, endpoint: str, cluster: str, route: str, via: str) -> None:
+    def _tell(
+        self, effect: Send | Direct, endpoint: str, cluster: str, route: str, via: str, locality: Locality
+    ) -> None:
         call, place = self.call, self._place
         assert self._emit is not None
         assert effect.head is not None
@@ -382,6 +388,7 @@ class Exchange:
                 route,
                 via,
                 call.key,
+                locality,
             )
         )
 

@@ -21,6 +21,8 @@ A sweep lets hosts return, then judges, then lowers multipliers. Sweeps happen e
 the first call after one was due does it. All that were due since give the same result as if they had been done in time:
 no call was counted since the first of them, so that is the one that judges, and an ejection begins at its time. Only the
 event is told late.
+
+A host that a detector found and that stays, by its chance or for want of room, is *spared*: that is told, too (gRFC A91).
 """
 
 from __future__ import annotations
@@ -39,16 +41,38 @@ if TYPE_CHECKING:
     from meshlib.core.endpoint import LiveEndpoint
     from meshlib.model.policy import Outlier
 
-__all__ = ["Ejected", "Ejections"]
+__all__ = ["Ejected", "Ejections", "Spared"]
 
 
 @dataclass(frozen=True, slots=True)
 class Ejected:
-    """``reason`` in words; ``seconds``: for how long, before the next sweep, from the call or the sweep that ejected it."""
+    """``method``: the detector; ``reason`` in words; ``seconds``: for how long, before the next sweep, from the call or the sweep
+    that ejected it.
+    """
 
     endpoint: LiveEndpoint
+    method: str
     reason: str
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Spared:
+    """``method``: the detector that found it; ``reason``: why it stays, by gRFC A91's name."""
+
+    endpoint: LiveEndpoint
+    method: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Tripped:
+    """A detector that reached its number. ``words``: what it counts; ``enforcing``: the chance in percent that it ejects."""
+
+    method: str
+    count: int
+    words: str
+    enforcing: int
 
 
 class Ejections:
@@ -60,7 +84,7 @@ class Ejections:
         now: Monotonic seconds; the first sweep is an interval later.
     """
 
-    __slots__ = ("_random", "_tallies", "_watched", "config", "ejected", "next_sweep")
+    __slots__ = ("_random", "_tallies", "_watched", "config", "ejected", "next_sweep", "spared")
 
     def __init__(self, config: Outlier, random: Callable[[], float], now: float) -> None:
         self.config = config
@@ -68,6 +92,8 @@ class Ejections:
         self.ejected = 0
         #: When somebody should call :meth:`sweep`.
         self.next_sweep = now + _interval(config)
+        #: Who was spared since they were last taken from here.
+        self.spared: list[Spared] = []
         self._random = random
         # Endpoints that are out or whose multiplier is above 0: a sweep looks at no other. In order, for repeatability.
         self._watched: dict[LiveEndpoint, Record] = {}
@@ -98,9 +124,13 @@ class Ejections:
             return None
         if record is None:
             record = endpoint.record = Record()
-        for count, name, enforcing in self._tripped(record, verdict):
-            if self._random() * 100.0 < enforcing and self._room(hosts, grpc=verdict.grpc):
-                return self._eject(endpoint, f"{count} {name} in a row", now)
+        for found in self._tripped(record, verdict):
+            if self._random() * 100.0 >= found.enforcing:
+                self._spare(endpoint, found.method, by_chance=True)
+            elif not self._room(hosts, grpc=verdict.grpc):
+                self._spare(endpoint, found.method, by_chance=False)
+            else:
+                return self._eject(endpoint, found.method, f"{found.count} {found.words} in a row", now)
         return None
 
     def sweep(self, now: float, hosts: int) -> list[Ejected | LiveEndpoint]:
@@ -157,25 +187,28 @@ class Ejections:
         self._watched.clear()
         return returned
 
-    def _tripped(self, record: Record, verdict: Verdict) -> list[tuple[int, str, int]]:
-        """Count a failure; answers the detectors that reached their number: it, what it counts, its enforcing share."""
+    def _tripped(self, record: Record, verdict: Verdict) -> list[_Tripped]:
+        """Count a failure; answers the detectors that reached their number."""
         config = self.config
         if verdict.local and config.split_local_origin:
             record.local += 1
             if 0 < config.consecutive_local_origin <= record.local:
                 record.local = 0
-                return [(config.consecutive_local_origin, "local failures", config.enforcing_local_origin)]
+                count, enforcing = config.consecutive_local_origin, config.enforcing_local_origin
+                return [_Tripped("consecutive_local_origin_failure", count, "local failures", enforcing)]
             return []
         tripped = []
         record.local = 0
         record.gateway = record.gateway + 1 if verdict.gateway else 0
         if 0 < config.consecutive_gateway <= record.gateway:
             record.gateway = 0
-            tripped.append((config.consecutive_gateway, "gateway failures", config.enforcing_gateway))
+            count, enforcing = config.consecutive_gateway, config.enforcing_gateway
+            tripped.append(_Tripped("consecutive_gateway_failure", count, "gateway failures", enforcing))
         record.any_5xx += 1
         if 0 < config.consecutive_5xx <= record.any_5xx:
             record.any_5xx = 0
-            tripped.append((config.consecutive_5xx, "5xx or lost connections", config.enforcing_5xx))
+            count, enforcing = config.consecutive_5xx, config.enforcing_5xx
+            tripped.append(_Tripped("consecutive_5xx", count, "5xx or lost connections", enforcing))
         return tripped
 
     def _let_return(self, at: float) -> dict[LiveEndpoint, Record]:
@@ -199,11 +232,19 @@ class Ejections:
         for origin in tallies.origins(config):
             for suspect in tallies.suspects(config, origin):
                 endpoint = suspect.endpoint
-                if endpoint.down & Down.EJECTED or not self._room(hosts, grpc=tallies.grpc):
+                if endpoint.down & Down.EJECTED:
                     continue
-                if self._random() * 100.0 < suspect.enforcing:
-                    ejected.append(self._eject(endpoint, suspect.reason, at))
+                if not self._room(hosts, grpc=tallies.grpc):
+                    self._spare(endpoint, suspect.method, by_chance=False)
+                elif self._random() * 100.0 < suspect.enforcing:
+                    ejected.append(self._eject(endpoint, suspect.method, suspect.reason, at))
+                else:
+                    self._spare(endpoint, suspect.method, by_chance=True)
         return ejected
+
+    def _spare(self, endpoint: LiveEndpoint, method: str, *, by_chance: bool) -> None:
+        reason = "enforcement_percentage" if by_chance else "max_ejection_overflow"
+        self.spared.append(Spared(endpoint, method, reason))
 
     def _room(self, hosts: int, *, grpc: bool) -> bool:
         if self.ejected == 0 and self.config.always_eject_one:
@@ -212,7 +253,7 @@ class Ejections:
         most = self.config.max_ejection_percent * hosts
         return 100.0 * self.ejected < most if grpc else 100.0 * (self.ejected + 1) <= most
 
-    def _eject(self, endpoint: LiveEndpoint, reason: str, now: float) -> Ejected:
+    def _eject(self, endpoint: LiveEndpoint, method: str, reason: str, now: float) -> Ejected:
         config = self.config
         record = endpoint.record
         if record is None:
@@ -225,7 +266,7 @@ class Ejections:
         endpoint.down |= Down.EJECTED
         self._watched[endpoint] = record
         self.ejected += 1
-        return Ejected(endpoint, reason, seconds)
+        return Ejected(endpoint, method, reason, seconds)
 
     def _return(self, endpoint: LiveEndpoint, record: Record) -> None:
         endpoint.down &= ~Down.EJECTED

@@ -47,9 +47,10 @@ class Origin(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """An endpoint that a detector found, ``reason`` in words, and the chance in percent that it is ejected."""
+    """An endpoint that a detector, ``method``, found, ``reason`` in words, and the chance in percent that it is ejected."""
 
     endpoint: LiveEndpoint
+    method: str
     reason: str
     enforcing: int
 
@@ -137,7 +138,7 @@ def _by_success_rate(shares: Sequence[_Share], config: SuccessRate, origin: Orig
     stdev = math.sqrt(math.fsum((rate - mean) ** 2 for rate in rates) / len(rates))
     bound = mean - config.stdev_factor * stdev - _SAME
     return [
-        _suspect(share, config, origin, f"success rate: {rate:.1%}, the mean is {mean:.1%}")
+        _suspect(share, config, origin, "success rate", f"{rate:.1%}, the mean is {mean:.1%}")
         for share, rate in zip(shares, rates, strict=True)
         if rate < bound
     ]
@@ -155,12 +156,16 @@ def _by_failure_percentage(
         # Multiplied out, so that what is exactly at the threshold is.
         percent, threshold = 100.0 * share.failed, config.threshold * share.attempts
         if percent > threshold or (percent == threshold and not above):
-            words = f"failure percentage: {share.failed} of {share.attempts}"
-            found.append(_suspect(share, config, origin, words))
+            words = f"{share.failed} of {share.attempts}"
+            found.append(_suspect(share, config, origin, "failure percentage", words))
     return found
 
 
-def _suspect(share: _Share, config: SuccessRate | FailurePercentage, origin: Origin, words: str) -> Suspect:
+def _suspect(
+    share: _Share, config: SuccessRate | FailurePercentage, origin: Origin, name: str, words: str
+) -> Suspect:
+    method, reason = name.replace(" ", "_"), f"{name}: {words}"
     if origin is Origin.LOCAL:
-        return Suspect(share.endpoint, f"local {words}", config.enforcing_local_origin)
-    return Suspect(share.endpoint, words, config.enforcing)
+        method, reason = f"{method}_local_origin", f"local {reason}"
+        return Suspect(share.endpoint, method, reason, config.enforcing_local_origin)
+    return Suspect(share.endpoint, method, reason, config.enforcing)

@@ -8,7 +8,7 @@ from enum import Enum
 
 from meshlib.model.address import Address
 
-__all__ = ["Assignment", "Drop", "Endpoint", "Health", "Locality", "LocalityEndpoints"]
+__all__ = ["NOWHERE", "Assignment", "Drop", "Endpoint", "Health", "Locality", "LocalityEndpoints"]
 
 
 class Health(Enum):
@@ -35,6 +35,9 @@ class Locality:
 
     def __str__(self) -> str:
         return "/".join(part for part in (self.region, self.zone, self.sub_zone) if part)
+
+
+NOWHERE = Locality()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,17 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from meshlib.model.call import CallInfo, Head, Outcome
+from meshlib.model.endpoint import NOWHERE, Locality
 
 __all__ = [
+    "CONNECTED",
+    "DISCONNECTED",
+    "FAILED",
     "AttemptEnded",
     "AttemptStarted",
     "BreakerChanged",
     "CallEnded",
     "CallStarted",
     "ConfigurationChanged",
+    "ConnectionChanged",
+    "ControlPlaneLost",
     "EndpointEjected",
     "EndpointReturned",
+    "EndpointSpared",
     "Event",
+    "ResourcesReceived",
     "RetryScheduled",
     "SourceChanged",
     "Unanswered",
@@ -40,7 +48,7 @@ class CallStarted:
 class AttemptStarted:
     """``head`` may still be edited by the observer: trace context is injected here. ``asked``: the authority that the
     application asked for; ``endpoint``: where the attempt goes (``""`` for a direct call). ``key`` pairs this event with
-    its :class:`AttemptEnded`; ``call`` is the key of its :class:`CallStarted`, 0 where it is of no RPC.
+    its :class:`AttemptEnded`; ``call`` is the key of its :class:`CallStarted`, 0 where it is of no RPC. ``locality``: the endpoint's.
     """
 
     key: int
@@ -54,6 +62,7 @@ class AttemptStarted:
     route: str
     via: str
     call: int = 0
+    locality: Locality = NOWHERE
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +100,23 @@ class CallEnded:
 
 @dataclass(frozen=True, slots=True)
 class EndpointEjected:
+    """``method``: the detector, by gRFC A91's name, and Envoy's where gRPC has none; ``reason`` in words."""
+
     cluster: str
     endpoint: str
     reason: str
     seconds: float
+    method: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSpared:
+    """A detector found an endpoint that stays. ``reason``: ``"enforcement_percentage"`` or ``"max_ejection_overflow"``."""
+
+    cluster: str
+    endpoint: str
+    method: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +145,40 @@ class SourceChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class ControlPlaneLost:
+    """A server that could be reached so far could not, or ended the stream without an answer (gRFC A57)."""
+
+    server: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResourcesReceived:
+    """A response of a control plane: how many of its resources were good and how many refused. ``type``: its full name."""
+
+    server: str
+    type: str
+    valid: int
+    invalid: int
+
+
+CONNECTED, FAILED, DISCONNECTED = "connected", "failed", "disconnected"
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionChanged:
+    """Of a gRPC channel to ``target``, the connection to an endpoint. ``change``: ``CONNECTED``, ``FAILED`` (to connect, with the
+    core's words in ``error``) or ``DISCONNECTED`` (``error``: why, by gRFC A94); ``secure``: it has TLS; ``locality``: the endpoint's.
+    """
+
+    target: str
+    cluster: str
+    locality: Locality
+    secure: bool
+    change: str
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Unanswered:
     """A call for a host of which the control plane has not said what it is. ``via``: "direct", or "failed"."""
 
@@ -139,8 +195,12 @@ Event = (
     | CallEnded
     | EndpointEjected
     | EndpointReturned
+    | EndpointSpared
     | BreakerChanged
     | ConfigurationChanged
     | SourceChanged
+    | ControlPlaneLost
+    | ResourcesReceived
+    | ConnectionChanged
     | Unanswered
 )

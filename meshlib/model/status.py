@@ -17,6 +17,7 @@ __all__ = [
     "SidecarStatus",
     "SourceStatus",
     "Status",
+    "XdsClientStatus",
 ]
 
 
@@ -67,6 +68,17 @@ class SourceStatus(_Dict):
     rejected: tuple[Rejected, ...] = ()
     ignored: tuple[Ignored, ...] = ()
     missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class XdsClientStatus:
+    """What telemetry says of the stream to a control plane. ``connected``: it can be had, as gRFC A57 and A78 judge; ``resources``:
+    how many, by a type's full name, authority and state.
+    """
+
+    server: str
+    connected: bool
+    resources: Mapping[tuple[str, str, str], int] = field(hash=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ from meshlib.model.events import (
     RetryScheduled,
     Unanswered,
 )
+from meshlib.observe.grpc_metrics import GrpcInstruments
 from meshlib.observe.metrics import Instruments
 from meshlib.observe.propagation import SUPPRESS, inherited, inject
 from meshlib.observe.rpc import RpcTelemetry
@@ -43,9 +44,10 @@ from meshlib.observe.spans import error_type, known_methods, mesh_attributes, st
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from meshlib.config import TelemetryConfig
     from meshlib.model.call import Outcome
     from meshlib.model.events import Event
-    from meshlib.model.status import SourceStatus
+    from meshlib.model.status import SourceStatus, XdsClientStatus
 
 __all__ = ["Telemetry"]
 
@@ -78,18 +80,25 @@ class Telemetry:
     """An observer of one mesh's events. Called from any thread; an attempt's two events come from one thread or task.
 
     Args:
-        sources: The mesh's sources as they are now, for a gauge.
+        sources: The mesh's sources as they are now, for a gauge; ``clients``: its streams to control planes.
+        config: What is told beyond the default.
     """
 
-    def __init__(self, sources: Callable[[], Iterable[SourceStatus]]) -> None:
+    def __init__(
+        self,
+        sources: Callable[[], Iterable[SourceStatus]],
+        clients: Callable[[], Iterable[XdsClientStatus]],
+        config: TelemetryConfig,
+    ) -> None:
         # Both are proxies as long as no provider is set, and real from then on.
         self._tracer = trace.get_tracer("meshlib", __version__)
         meter = metrics.get_meter("meshlib", __version__)
         self._instruments = Instruments(meter, sources)
-        self._rpc = RpcTelemetry(self._tracer, meter)
+        grpc = GrpcInstruments(meter, config, clients)
+        self._rpc = RpcTelemetry(self._tracer, meter, grpc.of_backend)
         self._methods = known_methods()
         self._open: dict[int, _Open] = {}
-        self._told: dict[type, Callable[[Any], None]] = {
+        told: dict[type, Callable[[Any], None]] = {
             AttemptStarted: self._started,
             AttemptEnded: self._ended,
             RetryScheduled: self._retried,
@@ -99,10 +108,12 @@ class Telemetry:
             BreakerChanged: self._instruments.breaker,
             Unanswered: self._instruments.unanswered,
         }
+        self._told: dict[type, tuple[Callable[[Any], None], ...]] = {
+            kind: tuple(each[kind] for each in (told, grpc.told) if kind in each) for kind in told | grpc.told
+        }
 
     def __call__(self, event: Event) -> None:
-        tell = self._told.get(type(event))
-        if tell is not None:
+        for tell in self._told.get(type(event), ()):
             tell(event)
 
     def _retried(self, event: RetryScheduled) -> None:

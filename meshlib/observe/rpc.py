@@ -21,6 +21,7 @@ from opentelemetry import context as contexts
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
+from meshlib.model.endpoint import NOWHERE
 from meshlib.observe.propagation import SUPPRESS, inherited, inject
 from meshlib.observe.rpc_metrics import Labels, RpcInstruments
 from meshlib.observe.rpc_spans import (
@@ -36,7 +37,10 @@ from meshlib.observe.rpc_spans import (
 from meshlib.observe.spans import place_attributes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from meshlib.model.call import Outcome
+    from meshlib.model.endpoint import Locality
     from meshlib.model.events import AttemptEnded, AttemptStarted, CallEnded, CallStarted, RetryScheduled
 
 __all__ = ["RpcTelemetry"]
@@ -63,14 +67,19 @@ class _Call:
 
 
 class RpcTelemetry:
-    """Called from any thread; what is of one call comes one after the other."""
+    """Called from any thread; what is of one call comes one after the other. ``of_backend``: the optional labels of an attempt, by
+    its cluster and locality.
+    """
 
-    def __init__(self, tracer: Any, meter: Any) -> None:
+    def __init__(
+        self, tracer: Any, meter: Any, of_backend: Callable[[str, Locality], dict[str, str]]
+    ) -> None:
         self._tracer = tracer
+        self._of_backend = of_backend
         self._old = dup()
         self._instruments = RpcInstruments(meter, old=self._old)
         self._calls: dict[int, _Call] = {}
-        self._attempts: dict[int, tuple[_Call, Any, Any]] = {}
+        self._attempts: dict[int, tuple[_Call, Any, Any, dict[str, str]]] = {}
         self._taken: WeakSet[Any] = WeakSet()  # spans of somebody else that a call has
 
     def started(self, event: CallStarted) -> None:
@@ -106,16 +115,17 @@ class RpcTelemetry:
             context = trace.set_span_in_context(span, context)
         inject(context, event.head.headers)
         self._instruments.attempt_started(call.labels)
-        self._attempts[event.key] = call, span, context
+        backend = self._of_backend(event.cluster, event.locality)
+        self._attempts[event.key] = call, span, context, backend
 
     def attempt_ended(self, event: AttemptEnded) -> None:
         begun = self._attempts.pop(event.key, None)
         if begun is None:
             return
-        call, span, context = begun
+        call, span, context, backend = begun
         outcome, code = event.outcome, code_name(event.outcome)
         self._finish(span, outcome, code, failure(outcome, code))
-        self._instruments.attempt_ended(call.labels, code, outcome.seconds, context)
+        self._instruments.attempt_ended(call.labels, backend, code, outcome.seconds, context)
 
     def retried(self, event: RetryScheduled) -> None:
         call = self._calls.get(event.call)
@@ -131,6 +141,11 @@ class RpcTelemetry:
         code = code_name(outcome)
         error = failure(outcome, code)
         instruments, labels = self._instruments, call.labels
+        if not call.attempts and event.info is not None and event.info.cluster:
+            # To gRPC an attempt begins before an endpoint is chosen: that one had none is the attempt's end.
+            instruments.attempt_started(labels)
+            backend = self._of_backend(event.info.cluster, NOWHERE)
+            instruments.attempt_ended(labels, backend, code, event.seconds, call.context)
         instruments.call_ended(labels, code, error, event.seconds, call.context)
         transparent = max(0, call.attempts - 1 - call.retries)
         instruments.retried(labels, call.retries, transparent, call.delay)

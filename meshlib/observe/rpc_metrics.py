@@ -12,6 +12,8 @@ from meshlib.observe.metrics import BUCKETS, histogram
 from meshlib.observe.rpc_spans import code_number, service_and_method
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from meshlib.model.events import CallStarted
     from meshlib.observe.spans import Attributes
 
@@ -76,8 +78,12 @@ class RpcInstruments:
     def attempt_started(self, labels: Labels) -> None:
         self._started.add(1, labels.grpc)
 
-    def attempt_ended(self, labels: Labels, code: str, seconds: float, context: Any) -> None:
-        self._attempts.record(seconds, {**labels.grpc, "grpc.status": code or "UNKNOWN"}, context)
+    def attempt_ended(
+        self, labels: Labels, backend: Mapping[str, str], code: str, seconds: float, context: Any
+    ) -> None:
+        """``backend``: the optional labels."""
+        found = {**labels.grpc, **backend, "grpc.status": code or "UNKNOWN"}
+        self._attempts.record(seconds, found, context)
 
     def call_ended(self, labels: Labels, code: str, error: str, seconds: float, context: Any) -> None:
         """``context`` is the call's span's, so that exemplars find it."""

@@ -20,7 +20,7 @@ from meshlib.core.refusals import dropped, nobody_usable
 from meshlib.core.roster import Roster, plan_roster
 from meshlib.core.upstream import Refusal, RefusalKind
 from meshlib.model.call import OK
-from meshlib.model.events import BreakerChanged, EndpointEjected, EndpointReturned
+from meshlib.model.events import BreakerChanged, EndpointEjected, EndpointReturned, EndpointSpared
 from meshlib.model.status import ClusterStatus
 from meshlib.runtime.live_pick import LivePick, LiveRetry
 from meshlib.runtime.statuses import endpoint_status, failure_words
@@ -222,6 +222,8 @@ class LiveCluster:
             ejected = self._ejections.hear(endpoint, judged, len(self._roster.live), now)
             if ejected is not None:
                 self._left_out(ejected)
+            if self._ejections.spared:
+                self._say_spared(self._ejections)
         if permit is not None and self._breaker is not None:
             self._settle(self._breaker, permit, judged, outcome, now)
 
@@ -232,11 +234,19 @@ class LiveCluster:
                 self._left_out(change)
             else:
                 self._returned(change)
+        if self._ejections.spared:
+            self._say_spared(self._ejections)
+
+    def _say_spared(self, ejections: Ejections) -> None:
+        for one in ejections.spared:
+            self._say(EndpointSpared(self.cluster.name, one.endpoint.name, one.method, one.reason))
+        ejections.spared.clear()
 
     def _left_out(self, ejected: Ejected) -> None:
         self.ejected += 1
         self._reshape()
-        self._say(EndpointEjected(self.cluster.name, ejected.endpoint.name, ejected.reason, ejected.seconds))
+        name, endpoint = self.cluster.name, ejected.endpoint.name
+        self._say(EndpointEjected(name, endpoint, ejected.reason, ejected.seconds, ejected.method))
 
     def _returned(self, endpoint: LiveEndpoint) -> None:
         self._reshape()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from meshlib.config import Config
     from meshlib.core.resolve import Rules, View
     from meshlib.model.events import Event
-    from meshlib.model.status import ClusterStatus, SourceStatus
+    from meshlib.model.status import ClusterStatus, SourceStatus, XdsClientStatus
     from meshlib.runtime.clock import Clock
     from meshlib.runtime.worker import Timer, Worker
 
@@ -82,6 +82,8 @@ class Feed(Protocol):
         ...
 
     def statuses(self) -> tuple[SourceStatus, ...]: ...
+
+    def xds_clients(self) -> tuple[XdsClientStatus, ...]: ...
 
     def pending(self, name: str) -> str:
         """What the target resource ``name`` still lacks, in words; ``""`` where that is not known here."""

@@ -23,6 +23,7 @@ from meshlib.model.status import SourceStatus
 
 if TYPE_CHECKING:
     from meshlib.model.snapshot import Part
+    from meshlib.model.status import XdsClientStatus
     from meshlib.runtime.worker import Worker
 
 __all__ = ["Sink", "Source", "State"]
@@ -122,6 +123,10 @@ class Source:
             since=self.seconds,
             last_error=self.last_error,
         )
+
+    def xds_clients(self) -> tuple[XdsClientStatus, ...]:
+        """Of each stream to a control plane."""
+        return ()
 
     @property
     def seconds(self) -> float:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from meshlib.model.cluster import Cluster
     from meshlib.model.snapshot import Part
-    from meshlib.model.status import SourceStatus
+    from meshlib.model.status import SourceStatus, XdsClientStatus
     from meshlib.runtime.runtime import Runtime
     from meshlib.runtime.worker import Worker
     from meshlib.sources.base import Source
@@ -128,6 +128,9 @@ class Merge:
 
     def statuses(self) -> tuple[SourceStatus, ...]:
         return tuple(source.status() for source in self.sources if source.shown)
+
+    def xds_clients(self) -> tuple[XdsClientStatus, ...]:
+        return tuple(found for source in self.sources for found in source.xds_clients())
 
     def pending(self, name: str) -> str:
         return "; ".join(text for source in self.sources if (text := source.pending(name)))

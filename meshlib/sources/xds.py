@@ -22,8 +22,9 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from meshlib.model.events import ControlPlaneLost, ResourcesReceived
 from meshlib.model.snapshot import Part
-from meshlib.model.status import Ignored, SourceStatus
+from meshlib.model.status import Ignored, SourceStatus, XdsClientStatus
 from meshlib.sources.base import Sink, Source, State
 from meshlib.sources.channel import refusal
 from meshlib.sources.node import node_message
@@ -53,7 +54,7 @@ T = TypeVar("T")
 
 
 class XdsSink(Sink, Protocol):
-    """Where it publishes; ``runtime.random`` is what its backoff draws from."""
+    """Where it publishes; ``runtime.random`` is what its backoff draws from; ``runtime.emit``: who is told of what comes."""
 
     @property
     def runtime(self) -> Runtime: ...
@@ -67,6 +68,7 @@ class XdsSource(Source):
     ) -> None:
         super().__init__("xds", "xds", sink)
         self._random = sink.runtime.random
+        self._emit = sink.runtime.emit
         self._bootstrap = bootstrap
         self._server = bootstrap.servers[0]
         self._view = view
@@ -84,6 +86,7 @@ class XdsSource(Source):
         self._rejected: dict[tuple[str, str], tuple[str, ...]] = {}
         self._refusal = ""
         self._answering = False  # a response is to be acknowledged: nothing is written before that
+        self._connected: bool | None = None  # None: no stream was made yet
         self._last = super().status()
 
     # --- Source -------------------------------------------------------------------------------------------------
@@ -154,6 +157,14 @@ class XdsSource(Source):
             last_error=self.last_error or self._last.last_error,
         )
 
+    def xds_clients(self) -> tuple[XdsClientStatus, ...]:
+        connected = self._connected
+        if not self._running or connected is None:
+            return ()
+        none: Mapping[tuple[str, str, str], int] = {}
+        found = self._asked(lambda session: session.census(), none)
+        return (XdsClientStatus(self._server.uri, connected, found),)
+
     def held(self) -> Mapping[str, frozenset[str]]:
         """The names of the resources that it has, by type."""
 
@@ -201,6 +212,8 @@ class XdsSource(Source):
             return
         if self.state is State.IDLE:
             self.begin()
+        if self._connected is None:
+            self._connected = True
         self._stream = self._open_stream(self._server, self, self.sink.worker.post)
 
     def on_ready(self, stream: AdsStream) -> None:
@@ -239,6 +252,9 @@ class XdsSource(Source):
         answered = self._alive.status(self._now).answered
         delay = self._alive.closed(self._now, error or "the control plane closed the stream")
         if not answered:  # ST-05: a stream that had an answer may end; one that had none is an outage
+            if self._connected:
+                self._connected = False
+                self._emit(ControlPlaneLost(self._server.uri))
             self.trouble(error or "the control plane closed the stream without an answer")
             self._publish()
         if self._running:
@@ -270,6 +286,10 @@ class XdsSource(Source):
         if received.rejected:
             self._tell_rejected()
         if received.type:
+            self._connected = True
+            invalid = len(received.rejected)
+            told = ResourcesReceived(self._server.uri, received.full_name, received.valid, invalid)
+            self._emit(told)
             self.good()
         elif received.error:
             self.trouble(received.error)

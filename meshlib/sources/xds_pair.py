@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from meshlib.model.snapshot import Part
-from meshlib.model.status import SourceStatus
+from meshlib.model.status import SourceStatus, XdsClientStatus
 from meshlib.sources.base import Source, State
 from meshlib.sources.node import node_message
 from meshlib.sources.stream import GrpcStream
@@ -164,6 +164,9 @@ class XdsPair(Source):
             ignored=tuple(dict.fromkeys((*wild.ignored, *named.ignored))),
             missing=tuple(dict.fromkeys((*wild.missing, *named.missing))),
         )
+
+    def xds_clients(self) -> tuple[XdsClientStatus, ...]:
+        return tuple(found for source in self._both for found in source.xds_clients())
 
     def _ready_error(self, status: SourceStatus) -> str:
         """What a view says went wrong; one that is still on its way back, while the other is there, says nothing."""

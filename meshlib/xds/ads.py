@@ -315,7 +315,15 @@ class AdsMachine:
         short = stream.type.short
         self._changed[short].update(updated, removed, failed, batch.bad)
         return Received(
-            short, response.version_info, not error, tuple(updated), tuple(removed), rejected, error
+            short,
+            response.version_info,
+            not error,
+            tuple(updated),
+            tuple(removed),
+            rejected,
+            error,
+            stream.type.full_name,
+            len(batch.good),
         )
 
     def _hold_back(self, stream: _Stream, error: str, now: float) -> None:

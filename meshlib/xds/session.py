@@ -13,12 +13,13 @@ Not thread-safe; pure: time and randomness are passed in.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from meshlib.model.snapshot import Part
 from meshlib.xds import schema
 from meshlib.xds.ads import AdsMachine
 from meshlib.xds.cache import Cache
+from meshlib.xds.census import census
 from meshlib.xds.decode import types
 from meshlib.xds.graph import Graph
 from meshlib.xds.schema import WireMessage
@@ -53,7 +54,8 @@ class Session:
         self.view = "target" if view == "auto" and wants_grpc(node) else view
         self.server = server
         self.seen = False
-        self._machine = AdsMachine(node, types(self.view, give_way), jitter, features)
+        self._types = types(self.view, give_way)
+        self._machine = AdsMachine(node, self._types, jitter, features)
         self._graph = Graph(self._machine.cache, self.view, source)
         self._ask()
 
@@ -120,6 +122,10 @@ class Session:
     def cache(self) -> Cache:
         """Every resource with its raw bytes and version. To be read on the thread of the session."""
         return self._machine.cache
+
+    def census(self) -> Mapping[tuple[str, str, str], int]:
+        """How many resources there are, by a type's full name, authority and state."""
+        return census(self.cache, self._types)
 
     def waiting(self) -> tuple[str, ...]:
         """Targets that are wanted, and neither there nor known not to come."""

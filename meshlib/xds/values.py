@@ -43,7 +43,8 @@ class ServerFeatures:
 class Received:
     """What a message from the server came to. ``type`` is "" if it was no answer to anything that was asked.
 
-    ``accepted``: it will be ACKed. ``updated`` and ``removed``: names whose value changed. ``error``: in words.
+    ``accepted``: it will be ACKed. ``updated`` and ``removed``: names whose value changed. ``error``: in words. ``full_name``: the
+    type's; ``valid``: how many of its resources were, unchanged ones included.
     """
 
     type: str = ""
@@ -53,6 +54,8 @@ class Received:
     removed: tuple[str, ...] = ()
     rejected: tuple[Rejected, ...] = ()
     error: str = ""
+    full_name: str = ""
+    valid: int = 0
 
 
 @dataclass(frozen=True, slots=True)

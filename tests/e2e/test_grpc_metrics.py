@@ -149,4 +149,37 @@ def test_a_call_that_has_no_endpoint_is_measured(recorded: Recorded) -> None:
             made(f"/{GET}", None, None, True)(b"m")
     [point] = recorded.points("grpc.client.call.duration")
     assert dict(point.attributes) == {**LABELS, "grpc.status": "UNAVAILABLE"}
-    assert recorded.points("grpc.client.attempt.started") == []
+    [started] = recorded.points("grpc.client.attempt.started")
+    assert started.value == 1, "to gRPC an attempt begins before an endpoint is chosen"
+
+
+#: What grpcio's own plug-in (grpcio-observability 1.85.0) gave of the calls below, over grpcio's own channel: its attempts that started,
+#: and those that ended, by method and code. Each of its releases demands one exact grpcio, so that it cannot stand beside ours.
+STARTED = {(GET,): 2, (METHODS["unary_stream"],): 1, ("other",): 1}
+ENDED = {(GET, "OK"): 2, (METHODS["unary_stream"], "OK"): 1, ("other", "UNIMPLEMENTED"): 1}
+
+
+def test_attempts_are_told_as_grpcios_own_plug_in_tells_them(recorded: Recorded, server: RpcServer) -> None:
+    with mesh_of(server.address) as mesh, meshlib.grpc.channel("dns:///reviews:80", mesh=mesh) as channel:
+        made: Any = channel
+        for _ in range(2):
+            made.unary_unary(f"/{GET}", None, None, True)(b"m")
+        list(made.unary_stream(f"/{METHODS['unary_stream']}", None, None, True)(b"m"))
+        with pytest.raises(grpc.RpcError):
+            made.unary_unary("/shop.Reviews/Nothing")(b"m")
+
+    def told(name: str, value: str) -> dict[Any, Any]:
+        target = LABELS["grpc.target"]
+        points = recorded.points(name)
+        assert {point.attributes["grpc.target"] for point in points} == {target}
+        labels = ("grpc.method", "grpc.status")
+        return {
+            tuple(point.attributes[key] for key in labels if key in point.attributes): getattr(point, value)
+            for point in points
+        }
+
+    assert told("grpc.client.attempt.started", "value") == STARTED
+    assert told("grpc.client.attempt.duration", "count") == ENDED
+    units = {metric.name: metric.unit for metric in recorded.metrics}
+    assert units["grpc.client.attempt.started"] == "{attempt}"
+    assert units["grpc.client.attempt.duration"] == "s"

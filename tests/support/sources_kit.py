@@ -15,6 +15,7 @@ class Bench:
     Attributes:
         published: Every row of parts that went into force, in order; the first is what `open` gave.
         changes: (source, state, error) of every change of a source's state.
+        events: What observers were told.
     """
 
     def __init__(self, build, inherited=(), start=True):
@@ -22,6 +23,7 @@ class Bench:
         self.worker = Worker(self.clock)
         self.published = []
         self.changes = []
+        self.events = []
         self.merge = Merge(lambda merge: build(merge, self))
         self.published.append(self.merge.open(self, tuple(inherited)))
         if start:
@@ -31,6 +33,9 @@ class Bench:
 
     def random(self):
         return 0.0
+
+    def emit(self, event):
+        self.events.append(event)
 
     def publish(self, parts):
         self.published.append(parts)

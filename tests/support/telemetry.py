@@ -58,16 +58,18 @@ class Recorded:
             assert self._spans.more.wait_for(lambda: len(found()) >= count, 10), found()
             return found()
 
-    def points(self, name: str) -> list[Any]:
+    @property
+    def metrics(self) -> list[Any]:
         data = self._reader.get_metrics_data()
         return [
-            point
+            metric
             for resource in (data.resource_metrics if data is not None else ())
             for scope in resource.scope_metrics
             for metric in scope.metrics
-            if metric.name == name
-            for point in metric.data.data_points
         ]
+
+    def points(self, name: str) -> list[Any]:
+        return [point for metric in self.metrics if metric.name == name for point in metric.data.data_points]
 
 
 def unset() -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from meshlib.hosts.grpc.replay import LIMIT, LIMIT_OPTION
 from meshlib.hosts.grpc.request import Method
-from meshlib.hosts.grpc.subchannels import Settings
+from meshlib.hosts.grpc.settings import Settings
 from meshlib.hosts.grpc.target import read_target
 
 if TYPE_CHECKING:

@@ -135,7 +135,7 @@ class GrpcLater(LaterCall[Any]):
             self.arrived(attempt, number(code), headers, GRPC)
         else:
             if kind is OutcomeKind.CONNECT and sub.endpoint is not None:
-                self._subchannels.unconnected(sub)
+                self._subchannels.unconnected(sub, details or "")
             self.failed(attempt, Ended(kind, self._error(attempt)))
         if attempt is self.attempt and self.committed:
             self.finished()

@@ -15,6 +15,9 @@ connect again, until it stands. One that takes longer than ``_SLOW`` to connect 
 
     new, standing ──an attempt could not connect, or connects for long──► marked ──it stands, or its endpoint left──► standing
 
+Who observes connections (gRFC A94, A118) is told of what the looks see, and only then are those that stand looked at, too: one
+that breaks and stands again between two looks is not seen, and one that fails to connect again and again has failed once.
+
 Locks: ``_lock`` guards making, marking and removing, never a look-up or a call of grpc's that may block. So a call may find one that
 is about to be closed: it says that it uses it, looks whether it is ``leaving``, and then takes another; whoever closes says so
 first, and then looks who uses it.
@@ -23,16 +26,14 @@ first, and then looks who uses it.
 from __future__ import annotations
 
 import itertools
-import json
-import os
 import threading
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from grpc._cython import cygrpc
-
 from meshlib.errors import NoHealthyEndpoint
-from meshlib.hosts.grpc.target import AUTHORITY
+from meshlib.hosts.grpc.settings import Settings, inner_options, uri
+from meshlib.model.events import CONNECTED, DISCONNECTED, FAILED, ConnectionChanged
 from meshlib.sources.stream import channels_closed
 
 if TYPE_CHECKING:
@@ -42,11 +43,11 @@ if TYPE_CHECKING:
     from meshlib.core.endpoint import LiveEndpoint
     from meshlib.core.upstream import Upstream
     from meshlib.hosts.grpc.request import Method
-    from meshlib.model.address import Address
+    from meshlib.hosts.grpc.target import Target
     from meshlib.model.endpoint import Endpoint
     from meshlib.runtime.runtime import Runtime
 
-__all__ = ["Settings", "Subchannel", "Subchannels", "inner_options"]
+__all__ = ["Subchannel", "Subchannels"]
 
 #: States of a connection, as grpc's core numbers them.
 READY, TRANSIENT_FAILURE, SHUTDOWN = 2, 3, 4
@@ -57,80 +58,10 @@ _DRAIN = 1.0
 #: gRFC A61's (RFC 8305) time after which another address is tried while one connects. Seconds.
 _SLOW = 0.25
 
-_SERVICE_CONFIG = "grpc.service_config"
-#: Its fields that the mesh decides on (gRPC's ``service_config.proto``).
-_OF_THE_MESH = (
-    "hedgingPolicy",
-    "loadBalancingConfig",
-    "loadBalancingPolicy",
-    "retryPolicy",
-    "retryThrottling",
-)
-#: gRFC A105: connections to one endpoint at most. Its own bound is 10.
-_MOST_CONNECTIONS = 10
+#: What ``telemetry.metrics`` says where connections are observed.
+_CONNECTIONS = frozenset({"grpc.client.tls.handshakes", "grpc.subchannel"})
+
 _generations = itertools.count(1)
-
-
-class Settings:
-    """What the application gave its channel. ``options``: as grpc takes them; ``secure``: whether the credentials bring TLS."""
-
-    __slots__ = ("compression", "credentials", "options", "secure")
-
-    def __init__(self, options: Sequence[tuple[str, Any]], credentials: Any, compression: Any) -> None:
-        self.options = tuple(options)
-        self.credentials = credentials
-        self.compression = compression
-        self.secure = credentials is not None and not _plain(credentials)
-
-
-def _plain(credentials: Any) -> bool:
-    """Whether they are those of plain text, or may be: a control plane's fall back to what cannot be asked for."""
-    inner = credentials._credentials
-    return isinstance(inner, cygrpc.InsecureChannelCredentials | cygrpc.XDSChannelCredentials)
-
-
-def inner_options(settings: Settings, authority: str, generation: int = 0) -> list[tuple[str, Any]]:
-    """The options of a channel to one endpoint: the application's, and what makes it one connection of the mesh. ``generation``: of
-    connections whose age is bounded.
-    """
-    kept = [pair for pair in settings.options if pair[0] not in {AUTHORITY, _SERVICE_CONFIG}]
-    given = next((text for name, text in reversed(settings.options) if name == _SERVICE_CONFIG), "{}")
-    return [
-        ("grpc.enable_http_proxy", 0),
-        *kept,
-        (AUTHORITY, authority),
-        (_SERVICE_CONFIG, _service_config(given)),
-        ("grpc.service_config_disable_resolution", 1),
-        # A child process must not meet its parent's connections in grpc's pool.
-        ("meshlib.process", os.getpid()),
-        *((("meshlib.generation", generation),) if generation else ()),
-    ]
-
-
-def _service_config(given: Any) -> Any:
-    """The application's, without what the mesh decides: a retry of grpc's own would be one within each of ours."""
-    try:
-        config = json.loads(given)
-        config.setdefault("connectionScaling", {"maxConnectionsPerSubchannel": _MOST_CONNECTIONS})
-        for name in _OF_THE_MESH:
-            config.pop(name, None)
-        for method in config.get("methodConfig", ()):
-            for name in _OF_THE_MESH:
-                method.pop(name, None)
-    except (TypeError, ValueError, AttributeError):  # grpc says what is wrong with it
-        return given
-    return json.dumps(config)
-
-
-def uri(address: Address) -> str:
-    """An endpoint's address as a target of grpc's."""
-    if address.unix:
-        return f"unix:{address.host}"
-    port = address.port or 443
-    if ":" in address.host:
-        return f"ipv6:[{address.host}]:{port}"
-    ip = address.host.replace(".", "").isdigit()
-    return f"ipv4:{address.host}:{port}" if ip else f"dns:///{address.host}:{port}"
 
 
 def _generation(endpoint: LiveEndpoint, age: float | None, now: float) -> tuple[int, float]:
@@ -142,6 +73,10 @@ def _generation(endpoint: LiveEndpoint, age: float | None, now: float) -> tuple[
         # Without a lock: of two channels that come at once each may begin one, and shares nothing with the other until the next.
         current = endpoint.generation = next(_generations), now
     return current
+
+
+def _ends(sub: Subchannel[Any]) -> bool:
+    return sub.leaving or sub.endpoint is None or sub.endpoint.gone
 
 
 C = TypeVar("C")
@@ -167,6 +102,7 @@ class Subchannel(Generic[C]):
         "marked",
         "seen_ready",
         "since",
+        "told",
         "until",
         "upstream",
         "users",
@@ -184,6 +120,7 @@ class Subchannel(Generic[C]):
         self.marked = False
         self.seen_ready = False
         self.since = 0.0  # connecting
+        self.told = ""  # the last change that observers were told of
         self.users: dict[object, None] = {}  # calls under way
         self._callables: dict[Method, Any] = {}
         #: What makes a method's RPCs past grpc's layer of Python; None where it cannot.
@@ -215,7 +152,7 @@ class Subchannels(Generic[C]):
     """Of one channel, in one process or event loop. Thread-safe where ``make`` and ``later`` are.
 
     Args:
-        target: As it was given to the channel.
+        target: The channel's.
         make: Makes a channel of grpc's.
         state: Gives one's state, as the core numbers it; its second argument says whether it shall connect.
         close: Closes one.
@@ -226,7 +163,7 @@ class Subchannels(Generic[C]):
     def __init__(
         self,
         runtime: Runtime,
-        target: str,
+        target: Target,
         settings: Settings,
         make: Maker[C],
         state: Callable[[C, bool], int],
@@ -248,6 +185,7 @@ class Subchannels(Generic[C]):
         self._watched: list[Subchannel[C]] = []
         self._draining: list[Subchannel[C]] = []
         self._looking = self._drains = False
+        self._observed = not _CONNECTIONS.isdisjoint(runtime.config.telemetry.metrics)
         self.closed = False
         self._own: Subchannel[C] | None = None
         runtime.rests(self)
@@ -293,7 +231,7 @@ class Subchannels(Generic[C]):
                 own = self._own
                 if own is None:
                     self._refuse_closed()
-                    made = self._make(self._target, self._settings.options, self._settings)
+                    made = self._make(self._target.text, self._settings.options, self._settings)
                     own = self._own = Subchannel(made, None, None)
         return own
 
@@ -306,8 +244,9 @@ class Subchannels(Generic[C]):
                 return own
             del own.users[user]
 
-    def unconnected(self, sub: Subchannel[C]) -> None:
-        """An attempt could not connect."""
+    def unconnected(self, sub: Subchannel[C], words: str) -> None:
+        """An attempt could not connect, in the core's ``words``."""
+        self._tell(sub, FAILED, words)
         with self._lock:
             if sub.leaving:
                 return
@@ -362,6 +301,7 @@ class Subchannels(Generic[C]):
             self._watched = [sub for sub in self._watched if sub not in idle]
             self._draining = [sub for sub in self._draining if sub not in idle]
         for sub in idle:
+            self._tell(sub, DISCONNECTED, "subchannel shutdown")
             self._rest_one(sub.channel)
         if idle and len(idle) == len(subs):
             channels_closed()
@@ -413,6 +353,7 @@ class Subchannels(Generic[C]):
 
     def _close_all(self, subs: list[Subchannel[C]]) -> None:
         for sub in subs:
+            self._tell(sub, DISCONNECTED, "subchannel shutdown")
             self._close_one(sub.channel)
         if subs:
             channels_closed()
@@ -442,22 +383,41 @@ class Subchannels(Generic[C]):
     def _look(self) -> None:
         now = self._runtime.clock.now()
         freed = False
+        changed = []
         with self._lock:
             for sub in list(self._watched):
-                endpoint = sub.endpoint
-                ends = sub.leaving or endpoint is None or endpoint.gone
-                state = SHUTDOWN if ends else self._state(sub.channel, True)
-                if state in (READY, SHUTDOWN):
-                    sub.seen_ready = state == READY
-                    self._watched.remove(sub)
+                stood, ends = sub.seen_ready, _ends(sub)
+                state = SHUTDOWN if ends else self._state(sub.channel, not stood)
+                sub.seen_ready = state == READY
+                if stood != sub.seen_ready and not ends:
+                    changed.append(sub)
+                if sub.seen_ready or stood or ends or state == SHUTDOWN:
+                    if not (sub.seen_ready and self._observed):
+                        self._watched.remove(sub)
                     freed = self._unmark(sub) or freed
                 elif state == TRANSIENT_FAILURE or now - sub.since >= _SLOW:
                     self._mark(sub)
             self._looking = again = bool(self._watched) and not self.closed
+        for sub in changed:
+            self._tell(sub, *((CONNECTED, "") if sub.seen_ready else (DISCONNECTED, "unknown")))
         if freed:
             self._runtime.store.wake()
         if again:
             self._later(_LOOK, self._look)
+
+    def _tell(self, sub: Subchannel[C], change: str, words: str) -> None:
+        """Tell who observes. Without the lock."""
+        if not self._observed or sub.endpoint is None or sub.upstream is None:
+            return
+        with self._lock:
+            before, sub.told = sub.told, change
+        if before == change or (change == DISCONNECTED and before != CONNECTED):
+            return
+        target, cluster, locality = self._target.uri, sub.upstream.cluster.name, sub.endpoint.locality
+        told = partial(ConnectionChanged, target, cluster, locality, self._settings.secure)
+        if before == CONNECTED and change == FAILED:
+            self._runtime.emit(told(DISCONNECTED, "unknown"))
+        self._runtime.emit(told(change, words))
 
     def _mark(self, sub: Subchannel[C]) -> None:
         if not sub.marked and sub.endpoint is not None and sub.upstream is not None:

@@ -9,7 +9,8 @@ import grpc
 
 from meshlib.hosts.grpc.errors import Ended, local_end, number
 from meshlib.hosts.grpc.request import Answer, metadata_of, trailers
-from meshlib.hosts.grpc.subchannels import Settings, Subchannel, Subchannels
+from meshlib.hosts.grpc.settings import Settings
+from meshlib.hosts.grpc.subchannels import Subchannel, Subchannels
 from meshlib.hosts.grpc.unary import make_direct
 from meshlib.runtime import own_channels
 
@@ -45,7 +46,7 @@ class GrpcWire:
 
     def __init__(self, target: Target, settings: Settings, runtime: Runtime) -> None:
         self.subchannels: Subchannels[grpc.Channel] = Subchannels(
-            runtime, target.text, settings, _open, _state, _close, runtime.worker.later, _close
+            runtime, target, settings, _open, _state, _close, runtime.worker.later, _close
         )
 
     def send(self, request: Request, attempt: Send, bounds: Bounds) -> Answer:
@@ -84,7 +85,7 @@ class GrpcWire:
         if kind is None:
             return Answer(number(code), error=error, headers=trailers(error.trailing_metadata()))
         if sub.endpoint is not None and kind.value == "connect":
-            self.subchannels.unconnected(sub)
+            self.subchannels.unconnected(sub, error.details() or "")
         raise Ended(kind, error) from error
 
     def discard(self, response: Answer) -> None:

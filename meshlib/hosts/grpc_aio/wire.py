@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from meshlib.hosts.grpc.subchannels import Settings, Subchannels
+from meshlib.hosts.grpc.settings import Settings
+from meshlib.hosts.grpc.subchannels import Subchannels
 from meshlib.hosts.runtime import later
 from meshlib.runtime import own_channels
 
@@ -38,7 +39,7 @@ class AioGrpcWire:
         clock = runtime.clock
         self.subchannels: Subchannels[grpc.aio.Channel] = Subchannels(
             runtime,
-            target.text,
+            target,
             settings,
             _open,
             _state,

@@ -41,6 +41,11 @@ class ResourceType:
     full_state: bool
     decode: Callable[[bytes], Decoded[Any]]
 
+    @property
+    def full_name(self) -> str:
+        """Of the message, as in ``"envoy.config.listener.v3.Listener"``."""
+        return self.url.rpartition("/")[2]
+
 
 def listener(raw: bytes, view: str = "auto") -> Decoded[Listener]:
     """A Listener. `view`: see `decode.listener`."""

@@ -112,6 +112,17 @@ def test_a_row_that_was_not_enforced_starts_anew():
     assert hosts.hear(0, ERROR) is not None
 
 
+def test_who_is_found_and_stays_is_told_with_the_reason():
+    hosts = Hosts(5, rand=iter([0.9, 0.0, 0.0]).__next__, enforcing_5xx=50, max_ejection_percent=10.0)
+    hosts.hear(0, *[ERROR] * 5)
+    hosts.hear(1, *[ERROR] * 5)
+    told = [(one.endpoint, one.method, one.reason) for one in hosts.ejections.spared]
+    assert told == [
+        (hosts.hosts[0], "consecutive_5xx", "enforcement_percentage"),
+        (hosts.hosts[1], "consecutive_5xx", "max_ejection_overflow"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("count", "percent", "goes"),
     [

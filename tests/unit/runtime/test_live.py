@@ -216,7 +216,9 @@ def ejecting(count=4, **fields):
 def test_an_ejected_endpoint_is_left_out_until_its_time_is_over():
     watched = Watched(ejecting())
     bad = call(watched, ERROR)
-    assert watched.events == [EndpointEjected("c", bad.name, "1 5xx or lost connections in a row", 30.0)]
+    assert watched.events == [
+        EndpointEjected("c", bad.name, "1 5xx or lost connections in a row", 30.0, "consecutive_5xx")
+    ]
     assert all(call(watched, OK, now) is not bad for now in range(30))
     assert bad in {call(watched, OK, 30.0) for _ in range(4)}
     assert watched.events[1:] == [EndpointReturned("c", bad.name)]
@@ -245,7 +247,9 @@ def test_the_first_call_after_an_interval_judges_it():
     bad = alternating(watched)
     assert watched.events == []
     assert all(call(watched, OK, 10.0) is not bad for _ in range(8))
-    assert watched.events == [EndpointEjected("c", bad.name, "failure percentage: 2 of 4", 30.0)]
+    assert watched.events == [
+        EndpointEjected("c", bad.name, "failure percentage: 2 of 4", 30.0, "failure_percentage")
+    ]
     assert watched.live.ejected == 1
     assert bad in {call(watched, OK, 40.0) for _ in range(4)}
     assert watched.events[1:] == [EndpointReturned("c", bad.name)]
@@ -281,7 +285,9 @@ def test_an_update_judges_by_the_settings_and_among_the_endpoints_of_before():
         watched.live.cluster, outlier=replace(watched.live.cluster.outlier, max_ejection_percent=0)
     )
     watched.live.update(changed(config, locality(bad.endpoint)), 11.0)
-    assert watched.events == [EndpointEjected("c", bad.name, "failure percentage: 2 of 4", 30.0)]
+    assert watched.events == [
+        EndpointEjected("c", bad.name, "failure percentage: 2 of 4", 30.0, "failure_percentage")
+    ]
     assert bad.ejected
 
 

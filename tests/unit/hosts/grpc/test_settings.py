@@ -8,7 +8,7 @@ import grpc
 import grpc.experimental
 import pytest
 
-from meshlib.hosts.grpc.subchannels import Settings, inner_options
+from meshlib.hosts.grpc.settings import Settings, inner_options
 
 _INSECURE = grpc.experimental.insecure_channel_credentials()
 _TLS = grpc.ssl_channel_credentials()

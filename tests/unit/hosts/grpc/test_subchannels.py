@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from meshlib.config import Config
 from meshlib.errors import NoHealthyEndpoint
-from meshlib.hosts.grpc.subchannels import READY, TRANSIENT_FAILURE, Settings, Subchannel, Subchannels
+from meshlib.hosts.grpc.settings import Settings
+from meshlib.hosts.grpc.subchannels import READY, TRANSIENT_FAILURE, Subchannel, Subchannels
+from meshlib.hosts.grpc.target import read_target
+from meshlib.model.events import CONNECTED, DISCONNECTED, FAILED
 from meshlib.testing.clock import VirtualClock
 from tests.support.live_kit import Watched, changed, cluster, endpoint, locality
 
@@ -27,14 +32,20 @@ class Channel:
 class Kit:
     """Subchannels to the endpoints of one cluster."""
 
-    def __init__(self, count: int = 1, **fields: Any) -> None:
+    def __init__(self, count: int = 1, *, metrics: Sequence[str] = (), **fields: Any) -> None:
+        self.told: list[Any] = []
         members = locality(*(endpoint(number) for number in range(count)))
         self.watched = Watched(cluster(members, **fields))
         self.clock = VirtualClock()
         self.woken = 0
         self.made: list[Channel] = []
         self.runtime: Any = SimpleNamespace(
-            view=object(), clock=self.clock, store=SimpleNamespace(wake=self._wake), rests=lambda who: None
+            view=object(),
+            clock=self.clock,
+            store=SimpleNamespace(wake=self._wake),
+            rests=lambda who: None,
+            config=Config.from_mapping({"telemetry": {"metrics": metrics}}),
+            emit=self.told.append,
         )
         self.settings = Settings((), None, None)
         self.all = self.subchannels()
@@ -43,7 +54,7 @@ class Kit:
         """Those of one more channel."""
         return Subchannels(
             self.runtime,
-            "shop:80",
+            read_target("shop:80", (), secure=False),
             self.settings,
             self._make,
             lambda channel, connect: channel.state,
@@ -120,8 +131,8 @@ def test_one_whose_endpoint_left_is_closed_once_its_calls_are_over() -> None:
 def test_one_that_could_not_connect_is_passed_over_until_it_stands() -> None:
     kit = Kit(2)
     sub, one = kit.get(), kit.endpoint()
-    kit.all.unconnected(sub)
-    kit.all.unconnected(sub)
+    kit.all.unconnected(sub, "refused")
+    kit.all.unconnected(sub, "refused")
     assert one.unreached == 1, "one mark a channel, however often"
     kit.clock.advance(5.0)
     assert (one.unreached, kit.woken) == (1, 0)
@@ -149,7 +160,7 @@ def test_one_that_fails_is_passed_over_at_the_next_look() -> None:
 
 def test_a_mark_ends_with_the_channel() -> None:
     kit = Kit(2)
-    kit.all.unconnected(kit.get())
+    kit.all.unconnected(kit.get(), "refused")
     kit.all.close()
     assert kit.endpoint().unreached == 0
     kit.clock.advance(1.0)
@@ -264,10 +275,10 @@ class TestAge:
     def test_one_that_is_replaced_while_it_could_not_connect_is_no_mark_any_more(self) -> None:
         kit = Kit(2, max_connection_age=300.0)
         old = kit.begin()
-        kit.all.unconnected(old)
+        kit.all.unconnected(old, "refused")
         kit.clock.advance(300.0)
         kit.get().channel.state = READY
-        kit.all.unconnected(old)
+        kit.all.unconnected(old, "refused")
         kit.clock.advance(0.1)
         assert kit.endpoint().unreached == 0
 
@@ -298,3 +309,55 @@ def test_TLS_that_is_demanded_and_cannot_be_had_is_an_error() -> None:
     with pytest.raises(NoHealthyEndpoint, match="cluster 'c' demands TLS"):
         kit.get()
     assert not kit.made
+
+
+# --- who observes connections (gRFC A94) ---------------------------------------------------------------------------------
+
+
+def told(kit: Kit) -> list[tuple[str, str]]:
+    return [(event.change, event.error) for event in kit.told]
+
+
+def test_observers_are_told_of_connections_that_stand_and_break() -> None:
+    kit = Kit(metrics=["grpc.subchannel"])
+    sub = kit.get()
+    kit.clock.advance(0.1)
+    assert told(kit) == []
+    sub.channel.state = READY
+    kit.clock.advance(5.0)
+    assert told(kit) == [(CONNECTED, "")]
+    assert (kit.told[0].target, kit.told[0].cluster, kit.told[0].secure) == ("dns:///shop:80", "c", False)
+    sub.channel.state = 0  # idle: it is not to connect anew before a call wants it
+    kit.clock.advance(5.0)
+    assert told(kit) == [(CONNECTED, ""), (DISCONNECTED, "unknown")]
+    kit.get().channel.state = READY
+    kit.clock.advance(0.1)
+    assert told(kit)[2:] == [(CONNECTED, "")]
+    kit.all.close()
+    assert told(kit)[3:] == [(DISCONNECTED, "subchannel shutdown")]
+    kit.clock.advance(1.0)
+    assert kit.clock.timers == ()
+
+
+def test_one_that_fails_again_and_again_has_failed_once() -> None:
+    kit = Kit(metrics=["grpc.client.tls.handshakes"])
+    sub = kit.get()
+    sub.channel.state = TRANSIENT_FAILURE
+    for _ in range(3):
+        kit.all.unconnected(sub, "refused")
+        kit.clock.advance(1.0)
+    assert told(kit) == [(FAILED, "refused")]
+    sub.channel.state = READY
+    kit.clock.advance(0.1)
+    kit.all.unconnected(sub, "gone")
+    assert told(kit)[1:] == [(CONNECTED, ""), (DISCONNECTED, "unknown"), (FAILED, "gone")]
+
+
+def test_nobody_who_did_not_ask_is_told_of_connections() -> None:
+    kit = Kit()
+    sub = kit.get()
+    kit.all.unconnected(sub, "refused")
+    sub.channel.state = READY
+    kit.clock.advance(0.1)
+    kit.all.close()
+    assert kit.told == []

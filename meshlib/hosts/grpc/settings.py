@@ -1,0 +1,92 @@
+"""What the application gave its channel, and what becomes of it in the channels of grpc's own that lead to endpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from grpc._cython import cygrpc
+
+from meshlib.hosts.grpc.target import AUTHORITY
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from meshlib.model.address import Address
+
+__all__ = ["Settings", "inner_options", "uri"]
+
+_SERVICE_CONFIG = "grpc.service_config"
+#: Its fields that the mesh decides on (gRPC's ``service_config.proto``).
+_OF_THE_MESH = (
+    "hedgingPolicy",
+    "loadBalancingConfig",
+    "loadBalancingPolicy",
+    "retryPolicy",
+    "retryThrottling",
+)
+#: gRFC A105: connections to one endpoint at most. Its own bound is 10.
+_MOST_CONNECTIONS = 10
+
+
+class Settings:
+    """What the application gave its channel. ``options``: as grpc takes them; ``secure``: whether the credentials bring TLS."""
+
+    __slots__ = ("compression", "credentials", "options", "secure")
+
+    def __init__(self, options: Sequence[tuple[str, Any]], credentials: Any, compression: Any) -> None:
+        self.options = tuple(options)
+        self.credentials = credentials
+        self.compression = compression
+        self.secure = credentials is not None and not _plain(credentials)
+
+
+def _plain(credentials: Any) -> bool:
+    """Whether they are those of plain text, or may be: a control plane's fall back to what cannot be asked for."""
+    inner = credentials._credentials
+    return isinstance(inner, cygrpc.InsecureChannelCredentials | cygrpc.XDSChannelCredentials)
+
+
+def inner_options(settings: Settings, authority: str, generation: int = 0) -> list[tuple[str, Any]]:
+    """The options of a channel to one endpoint: the application's, and what makes it one connection of the mesh. ``generation``: of
+    connections whose age is bounded.
+    """
+    kept = [pair for pair in settings.options if pair[0] not in {AUTHORITY, _SERVICE_CONFIG}]
+    given = next((text for name, text in reversed(settings.options) if name == _SERVICE_CONFIG), "{}")
+    return [
+        ("grpc.enable_http_proxy", 0),
+        *kept,
+        (AUTHORITY, authority),
+        (_SERVICE_CONFIG, _service_config(given)),
+        ("grpc.service_config_disable_resolution", 1),
+        # A child process must not meet its parent's connections in grpc's pool.
+        ("meshlib.process", os.getpid()),
+        *((("meshlib.generation", generation),) if generation else ()),
+    ]
+
+
+def _service_config(given: Any) -> Any:
+    """The application's, without what the mesh decides: a retry of grpc's own would be one within each of ours."""
+    try:
+        config = json.loads(given)
+        config.setdefault("connectionScaling", {"maxConnectionsPerSubchannel": _MOST_CONNECTIONS})
+        for name in _OF_THE_MESH:
+            config.pop(name, None)
+        for method in config.get("methodConfig", ()):
+            for name in _OF_THE_MESH:
+                method.pop(name, None)
+    except (TypeError, ValueError, AttributeError):  # grpc says what is wrong with it
+        return given
+    return json.dumps(config)
+
+
+def uri(address: Address) -> str:
+    """An endpoint's address as a target of grpc's."""
+    if address.unix:
+        return f"unix:{address.host}"
+    port = address.port or 443
+    if ":" in address.host:
+        return f"ipv6:[{address.host}]:{port}"
+    ip = address.host.replace(".", "").isdigit()
+    return f"ipv4:{address.host}:{port}" if ip else f"dns:///{address.host}:{port}"
