@@ -18,7 +18,16 @@ if TYPE_CHECKING:
 
     from meshlib.xds.bootstrap import Server
 
-__all__ = ["FORK_OFF", "GEVENT", "OPTIONS", "note_fork", "open_channel", "refusal", "wait_quiet"]
+__all__ = [
+    "FORK_OFF",
+    "GEVENT",
+    "OPTIONS",
+    "gevent_refusal",
+    "note_fork",
+    "open_channel",
+    "refusal",
+    "wait_quiet",
+]
 
 #: ST-06: keepalive every 5 min, 20 s for its answer. ST-13: no limit on what is received; the CDS or EDS of a mesh is
 #: large. A channel serves one stream, and the next try is a new channel's (ST-04), so that grpc's own backoff never
@@ -36,8 +45,8 @@ OPTIONS: tuple[tuple[str, Any], ...] = (
 )
 
 GEVENT = (
-    "meshlib: threading is patched by gevent, and grpc is not prepared for that: a control-plane stream would freeze "
-    "every greenlet. Remedy: call grpc.experimental.gevent.init_gevent() right after gevent.monkey.patch_all()"
+    "meshlib: threading is patched by gevent, and grpc is not prepared for that: a gRPC call or a control-plane stream would "
+    "freeze every greenlet. Remedy: call grpc.experimental.gevent.init_gevent() right after gevent.monkey.patch_all()"
 )
 
 
@@ -63,10 +72,11 @@ def refusal() -> str:
     """Why no stream may be opened in this process, or ``""``."""
     if _left_by not in (0, getpid()):
         return FORK_OFF
-    return _gevent_refusal()
+    return gevent_refusal()
 
 
-def _gevent_refusal() -> str:
+def gevent_refusal() -> str:
+    """Why grpc cannot be used in this process by a thread that waits, or ``""``."""
     if not greenlets.patched("threading"):
         return ""
     cygrpc = sys.modules.get("grpc._cython.cygrpc")

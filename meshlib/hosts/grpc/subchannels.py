@@ -158,6 +158,7 @@ class Subchannels(Generic[C]):
         close: Closes one.
         later: Calls something some seconds from now, in the worker or the loop.
         rest: Closes one at once, in the thread that forks.
+        refusal: Why none to an endpoint can be made in this process, in words; ``""``: they can.
     """
 
     def __init__(
@@ -170,6 +171,7 @@ class Subchannels(Generic[C]):
         close: Callable[[C], object],
         later: Callable[[float, Callable[[], object]], object],
         rest: Callable[[C], object],
+        refusal: Callable[[], str] = str,
     ) -> None:
         self._runtime = runtime
         self._target = target
@@ -179,6 +181,7 @@ class Subchannels(Generic[C]):
         self._close_one = close
         self._later = later
         self._rest_one = rest
+        self._refusal = refusal
         self._lock = threading.Lock()
         self._view: object = runtime.view
         self._found: dict[LiveEndpoint, tuple[Endpoint, str, Subchannel[C]]] = {}
@@ -192,7 +195,7 @@ class Subchannels(Generic[C]):
 
     def get(self, attempt: Send, user: object) -> Subchannel[C]:
         """The one to ``attempt.endpoint``, with ``user``, the call, among its users: until it is over, or makes another attempt.
-        Raises NoHealthyEndpoint for TLS that is demanded and cannot be had, and ValueError once closed.
+        Raises NoHealthyEndpoint for TLS that is demanded and cannot be had and where grpc cannot be used, and ValueError once closed.
         """
         while True:
             sub = self._current(attempt)
@@ -218,6 +221,9 @@ class Subchannels(Generic[C]):
         ):
             sub = found[2]
         else:
+            refused = self._refusal()
+            if refused:
+                raise NoHealthyEndpoint(refused)
             sub = self._put(endpoint, attempt.upstream, authority)
         if not sub.seen_ready:
             self._watch(sub)

@@ -13,6 +13,7 @@ from meshlib.hosts.grpc.settings import Settings
 from meshlib.hosts.grpc.subchannels import Subchannel, Subchannels
 from meshlib.hosts.grpc.unary import make_direct
 from meshlib.runtime import own_channels
+from meshlib.sources.channel import gevent_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +47,7 @@ class GrpcWire:
 
     def __init__(self, target: Target, settings: Settings, runtime: Runtime) -> None:
         self.subchannels: Subchannels[grpc.Channel] = Subchannels(
-            runtime, target, settings, _open, _state, _close, runtime.worker.later, _close
+            runtime, target, settings, _open, _state, _close, runtime.worker.later, _close, gevent_refusal
         )
 
     def send(self, request: Request, attempt: Send, bounds: Bounds) -> Answer:

@@ -1,0 +1,134 @@
+"""gRPC channels of the mesh that are made, and used, before gunicorn forks its workers (``--preload``): each worker's calls arrive, one
+that is killed has a successor whose calls arrive, and the master ends in time. Each worker class.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from meshlib.testing import ControlPlane, build
+from tests.support.web_servers import WebServer, gunicorn
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "tasks" / "gunicorn.md"
+CONF = dict(
+    re.findall(
+        r'^```python\n"""gunicorn.conf.py for (\w+)"""\n(.*?)^```$',
+        PAGE.read_text(),
+        re.DOTALL | re.MULTILINE,
+    )
+)
+WSGI = '''
+import json, os
+import meshlib, meshlib.grpc
+
+mesh = meshlib.Mesh(json.loads(os.environ["TEST_SITE_MESHLIB"]))
+channel = meshlib.grpc.channel("stock", mesh=mesh)
+unary, stream = channel.unary_unary("/s/m"), channel.unary_stream("/s/UnaryStream")
+
+def called():
+    """Who answered, in each way of calling."""
+    answers = [unary(b"", timeout=20), unary.future(b"", timeout=20).result(), *stream(b"", timeout=20)]
+    return [json.loads(answer)["name"] for answer in answers]
+
+called()  # in the master, where the application is preloaded
+
+def app(environ, start_response):
+    body = json.dumps([os.getpid(), called()]).encode()
+    start_response("200 OK", [("content-length", str(len(body)))])
+    return [body]
+'''
+ASGI = """
+import asyncio, json, os
+import meshlib, meshlib.grpc.aio
+
+mesh = meshlib.Mesh(json.loads(os.environ["TEST_SITE_MESHLIB"]))
+channel = meshlib.grpc.aio.channel("stock", mesh=mesh)
+unary, stream = channel.unary_unary("/s/m"), channel.unary_stream("/s/UnaryStream")
+
+async def called():
+    answers = [await unary(b"", timeout=20), *[answer async for answer in stream(b"", timeout=20)]]
+    return [json.loads(answer)["name"] for answer in answers]
+
+asyncio.run(called())  # in the master, where the application is preloaded
+
+async def app(scope, receive, send):
+    if scope["type"] != "http":
+        return
+    body = json.dumps([os.getpid(), await called()]).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": body})
+"""
+
+
+@pytest.fixture
+def config(source: str, meshlib_grpc_upstream: Any) -> Iterator[Any]:
+    addresses = [meshlib_grpc_upstream(name).address for name in ("a", "b")]
+    if source == "file":
+        yield {"services": {"stock": {"endpoints": addresses}}}
+        return
+    route = build.route_config("r", build.virtual_host("v", build.route(cluster="c")))
+    resources = build.api_listener("stock", route), build.cluster("c"), build.endpoints("c", *addresses)
+    with ControlPlane(*resources) as plane:
+        yield {"xds": {"server": plane.address, "view": "target"}}
+
+
+def asked(server: WebServer, count: int = 40) -> Counter[int]:
+    """Requests by eight callers, each on a connection of its own: how many each worker served. Every call behind them arrived."""
+
+    def one(_: int) -> int:
+        answer = httpx.get(server.url, timeout=30)
+        assert answer.status_code == 200, server.log
+        pid, names = answer.json()
+        assert set(names) <= {"a", "b"}
+        return int(pid)
+
+    with ThreadPoolExecutor(8) as pool:
+        return Counter(pool.map(one, range(count)))
+
+
+def workers(server: WebServer) -> set[int]:
+    children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+    return {int(pid) for pid in children}
+
+
+@pytest.mark.parametrize(
+    ("worker", "source"),
+    [("sync", "file"), ("sync", "xds"), ("gthread", "xds"), ("gevent", "xds"), ("uvicorn", "xds")],
+)
+def test_a_channel_of_before_the_fork_works_in_each_worker(tmp_path: Path, worker: str, config: Any) -> None:
+    (tmp_path / "shop.py").write_text(ASGI if worker == "uvicorn" else WSGI)
+    (tmp_path / "gunicorn.conf.py").write_text(CONF[worker])
+    settings = [
+        "--preload",
+        "--chdir",
+        str(tmp_path),
+        "-c",
+        str(tmp_path / "gunicorn.conf.py"),
+        "--timeout",
+        "60",
+    ]
+    with gunicorn("shop:app", tmp_path / "log", *settings, mesh=config, calls="", name=worker) as server:
+        served = asked(server)
+        assert server.pid not in served
+        assert set(served) <= workers(server)
+        victim = min(workers(server))
+        os.kill(victim, signal.SIGKILL)
+        until = time.monotonic() + 30
+        while victim in workers(server) or len(workers(server)) < 2:
+            assert time.monotonic() < until, server.log
+            asked(server, 1)
+        assert set(asked(server)) <= workers(server)
+        assert server.stop() < 6
+        for unwanted in ("Traceback", "skipping fork() handlers", "MonkeyPatchWarning"):
+            assert unwanted not in server.log, server.log
