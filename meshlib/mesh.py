@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from meshlib.model.events import Event
     from meshlib.model.snapshot import Snapshot
     from meshlib.model.status import SourceStatus, XdsClientStatus
+    from meshlib.observe.facts import Facts
     from meshlib.runtime.clock import Clock
     from meshlib.runtime.runtime import Runtime
     from meshlib.sources.base import Source
@@ -192,6 +193,13 @@ class Mesh:
             self._observe(Telemetry(self._sources, self._xds_clients, self.config.telemetry))
         except Exception:  # noqa: BLE001 - logged below
             _log.warning("meshlib: no traces and no metrics: OpenTelemetry cannot be used", exc_info=True)
+
+    def _facts(self) -> Facts:
+        """What `meshlib doctor` judges."""
+        from meshlib.observe import facts
+
+        runtime = self._runtime()
+        return facts.of_mesh(runtime.config, self.status(), runtime.store.snapshot, late=runtime.patched_late)
 
     def _sources(self) -> tuple[SourceStatus, ...]:
         runtime = self._processes.peek()

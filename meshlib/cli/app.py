@@ -60,7 +60,6 @@ Which = Annotated[int, typer.Option("--mesh", metavar="N", min=1, help="Which me
 
 #: What the contract names and a later version brings.
 _LATER = {
-    "doctor": "What this process would do and why; findings with their remedy.",
     "adoption": "Observed against actual, per service.",
 }
 
@@ -203,6 +202,17 @@ def dump(
             pid, name or (), config=config, seconds=wait, snapshot=snapshot, which=mesh, as_json=as_json
         )
     )
+
+
+@app.command()
+def doctor(pid: Pid = None, config: Config = None, as_json: Json = False) -> None:
+    """What is wrong and what to do about it: of a running process, of a master's workers, or without PID of this configuration.
+
+    Takes some ten seconds at most. Exit code 0: nothing, or only notes.
+    """
+    from meshlib.cli.doctor import doctor as command
+
+    _end(lambda: command(pid, config=config, as_json=as_json))
 
 
 @app.command("run", context_settings={"allow_interspersed_args": False})

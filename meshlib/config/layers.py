@@ -37,6 +37,7 @@ __all__ = [
     "from_mapping",
     "from_settings",
     "load",
+    "near_misses",
     "read_inbound",
     "read_retry",
     "reload",
@@ -62,6 +63,9 @@ VARIABLES: Mapping[str, tuple[Path, str]] = {
     "MESHLIB_SEED": (("seed",), "As seed."),
 }
 """Variable → the key that it sets, and what it means. A later one displaces what excludes it (BS-01)."""
+
+#: How alike a name must be (``difflib``) to be a slip: one or two letters of a dozen.
+_NEAR = 0.9
 
 _PREFIX = "MESHLIB_"
 _FILE = "MESHLIB_CONFIG"
@@ -273,6 +277,21 @@ def strangers(environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
         for name, text in sorted((os.environ if environ is None else environ).items())
         if name.startswith(_PREFIX) and name not in ours and text
     )
+
+
+def near_misses(environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """A sentence for each variable that is a slip of the pen away from one that is read, and does not begin as ours do.
+    ``environ``: default the process's.
+    """
+    from difflib import get_close_matches
+
+    ours = (_FILE, *VARIABLES)
+    found = []
+    for name, text in sorted((os.environ if environ is None else environ).items()):
+        if name not in ours and not name.startswith(_PREFIX) and text:
+            nearest = get_close_matches(name.upper(), ours, 1, _NEAR)
+            found += [f'{name}: meshlib reads no such variable; did you mean "{one}"?' for one in nearest]
+    return tuple(found)
 
 
 def reload(config: Config) -> Config:

@@ -1,9 +1,9 @@
-"""A socket by which `meshlib dump PID`, `watch PID` and `ps` read this process. Off unless ``[admin] enabled = true``.
+"""A socket by which `meshlib dump PID`, `watch PID`, `doctor PID` and `ps` read this process. Off unless ``[admin] enabled = true``.
 
 Theory. One Unix socket a process, ``<directory>/<pid>.sock``, made by the first mesh that starts in it, served by one
 daemon thread, one connection at a time:
 
-    client: one line, "status", "snapshot" or "process"     server: one JSON object, then the end
+    client: one line, "status", "snapshot", "facts" or "process"     server: one JSON object, then the end
 
 Who may read it: the process's own user. Only that user may write to the directory (of our own choice it is that user's
 alone), the socket has mode 0600, and the peer's user id is asked of the kernel where it tells it. Nothing can be changed through it. A request is at most ``LONGEST``
@@ -42,8 +42,9 @@ from meshlib.runtime.process import Local
 if TYPE_CHECKING:
     from meshlib.model.snapshot import Snapshot
     from meshlib.model.status import Status
+    from meshlib.observe.facts import Facts
 
-__all__ = ["LONGEST", "Shown", "directories", "serve", "withdraw"]
+__all__ = ["LONGEST", "Shown", "directories", "objection", "serve", "withdraw"]
 
 #: Bytes of a request.
 LONGEST = 64
@@ -56,11 +57,13 @@ _log = logging.getLogger("meshlib")
 
 
 class Shown(Protocol):
-    """A mesh, as far as it is shown. Both methods may be called from any thread."""
+    """A mesh, as far as it is shown. The methods may be called from any thread."""
 
     def status(self) -> Status: ...
 
     def snapshot(self) -> Snapshot: ...
+
+    def _facts(self) -> Facts: ...
 
 
 def directories(configured: str | None) -> tuple[Path, ...]:
@@ -85,7 +88,7 @@ def serve(mesh: Shown, configured: str | None) -> None:
         with _lock.get():
             door = _doors.get(directory)
             if door is None or door.pid != os.getpid():
-                _prepare(directory, others=0o022 if configured else 0o077)
+                _prepare(directory, others=_others(configured))
                 door = _doors[directory] = _Door(directory)
             door.show(mesh)
     except (OSError, ValueError) as problem:
@@ -183,10 +186,12 @@ class _Door:
             said["meshes"] = [mesh.status().to_dict() for mesh in meshes]
         elif asked == b"snapshot":
             said["meshes"] = [mesh.snapshot().to_dict() for mesh in meshes]
+        elif asked == b"facts":
+            said["meshes"] = [mesh._facts() for mesh in meshes]
         elif asked == b"process":
             said["meshes"] = [_in_short(mesh.status()) for mesh in meshes]
         else:
-            said["error"] = 'a request is "status", "snapshot" or "process", and a line end'
+            said["error"] = 'a request is "status", "snapshot", "facts" or "process", and a line end'
         connection.settimeout(SENDING)
         connection.sendall(json.dumps(said).encode())
 
@@ -214,9 +219,30 @@ def _request(connection: socket.socket) -> bytes:
     return said.partition(b"\n")[0].strip()
 
 
+def objection(configured: str | None) -> str:
+    """Why no socket can be in the directory of this process as it is now, in words; ``""``: it can, or is not there yet."""
+    directory = directories(configured)[0]
+    try:
+        _look_at(directory, others=_others(configured))
+    except FileNotFoundError:
+        return ""
+    except OSError as problem:
+        return f"{directory}: {problem.strerror or problem}"
+    return ""
+
+
+def _others(configured: str | None) -> int:
+    """The rights that nobody else may have in the directory."""
+    return 0o022 if configured else 0o077
+
+
 def _prepare(directory: Path, *, others: int) -> None:
     """Make the directory, or make sure that it is ours and that ``others`` have none of these rights. Raises OSError."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _look_at(directory, others=others)
+
+
+def _look_at(directory: Path, *, others: int) -> None:
     seen = directory.lstat()
     if not stat.S_ISDIR(seen.st_mode):
         raise OSError("it is not a directory")

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from types import ModuleType
 
-__all__ = ["Lookout"]
+__all__ = ["Lookout", "makes_spans"]
 
 _log = logging.getLogger("meshlib")
 _modules = sys.modules
@@ -69,7 +69,7 @@ class Lookout:
         wanted = False
         if tracers is not self._tracers:
             self._tracers = tracers
-            wanted = tracers is not None and bool(_guarded(_makes_spans, tracers))
+            wanted = tracers is not None and bool(_guarded(makes_spans, tracers))
         if meters is not self._meters:
             self._meters = meters
             wanted = wanted or (meters is not None and bool(_guarded(_counts, meters)))
@@ -88,7 +88,8 @@ def _asked(module: ModuleType | None) -> object:
     return None if ask is None else _guarded(ask)
 
 
-def _makes_spans(provider: Any) -> bool:
+def makes_spans(provider: Any) -> bool:
+    """Whether a tracer provider does anything."""
     from opentelemetry.trace import NoOpTracer, NoOpTracerProvider, ProxyTracerProvider
 
     if isinstance(provider, NoOpTracerProvider | ProxyTracerProvider):

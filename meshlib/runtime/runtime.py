@@ -156,6 +156,7 @@ class Runtime:
         self.running = False
         self.closed = False
         self._green = greenlets.patched("threading")
+        self._told_late = False
         snapshot, previous = (inherited.store.snapshot, inherited.store.view) if inherited else (EMPTY, None)
         self.store: Store = Store(self._compile, self.clusters.reconcile, clock, snapshot, previous)
         for watcher in watchers:
@@ -176,6 +177,11 @@ class Runtime:
     def view(self) -> View:
         """The configuration in force; a call reads it once."""
         return self.store.view
+
+    @property
+    def patched_late(self) -> bool:
+        """Whether gevent patched the process after this runtime was made."""
+        return not self._green and greenlets.patched("threading")
 
     def want(self, name: str, authority: str = "") -> None:
         """The target resource ``name`` is used: it is asked for, and kept while it is used. Never blocks."""
@@ -408,8 +414,8 @@ class Runtime:
         self.feed.want(name, authority)
 
     def _sweep(self) -> None:
-        if not self._green and greenlets.patched("threading"):
-            self._green = True
+        if self.patched_late and not self._told_late:
+            self._told_late = True
             _log.warning(LATE)
         for name in self.interest.sweep(self.clock.now()):
             self.feed.forget(name)

@@ -28,7 +28,7 @@ from meshlib.sidecar.signatures import KATO_LISTENERS, KATO_READY, SIGNATURES, S
 if TYPE_CHECKING:
     from meshlib.config import SidecarConfig
 
-__all__ = ["NOTHING", "Finding", "detect"]
+__all__ = ["NOTHING", "OTHERS", "Finding", "detect"]
 
 Origin = Literal["none", "configuration", "signature", "environment"]
 
@@ -68,6 +68,9 @@ class Finding:
 
 
 NOTHING = Finding()
+
+OTHERS = "is listened on by user id"
+"""In a line of evidence: somebody else is where a sidecar should be."""
 
 
 def detect(evidence: Evidence, settings: SidecarConfig, *, late: bool = False) -> Finding:
@@ -133,7 +136,7 @@ def _doubts(row: Signature, evidence: Evidence, ports: frozenset[int]) -> Iterat
         for port in sorted(ports):
             others = evidence.owners(port) - {row.uid}
             if others:
-                yield f"{port} is listened on by user id {_words(others)}, and that of {row.name} is {row.uid}"
+                yield f"{port} {OTHERS} {_words(others)}, and that of {row.name} is {row.uid}"
     if row.uid is not None and row.uid == evidence.uid:
         yield f"this process runs as user id {row.uid} itself: its connections are not redirected"
     if row.mode == "transparent" and not evidence.redirected:

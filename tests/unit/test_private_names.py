@@ -50,6 +50,7 @@ NAMES = {
     "httpx2._models": _MESSAGES,
     "httpx2._urls": "_uri_reference",
     "opentelemetry.context": "_SUPPRESS_HTTP_INSTRUMENTATION_KEY _SUPPRESS_INSTRUMENTATION_KEY",
+    "opentelemetry.instrumentation.instrumentor": "_instance",
     "opentelemetry.metrics._internal": "_METER_PROVIDER",
     "opentelemetry.trace": "_TRACER_PROVIDER",
     "os": "_data",

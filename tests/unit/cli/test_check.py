@@ -37,7 +37,7 @@ def test_every_problem_has_its_place(tmp_path: Path) -> None:
         ("mesh.toml", "[services\n", "line 1"),
         ("mesh.json", "[]", "must be a table"),
         ("mesh.txt", "", "ends with"),
-        ("mesh.toml", "[sidecar]\nmode = 'istio'\n", "not yet supported"),
+        ("mesh.toml", "[xds]\napi = 'v2'\n", "not yet supported"),
     ],
 )
 def test_what_cannot_be_used_at_all(tmp_path: Path, name: str, text: str, place: str) -> None:
@@ -47,7 +47,7 @@ def test_what_cannot_be_used_at_all(tmp_path: Path, name: str, text: str, place:
 
 
 def test_what_only_shows_when_it_is_used_has_its_line_too(tmp_path: Path) -> None:
-    text = '[services."a.b:80"]\nendpoints = ["127.0.0.1:1"]\n[sidecar]\nmode = "istio"\n[services.c]\ntimeout = 1\n'
+    text = '[services."a.b:80"]\nendpoints = ["127.0.0.1:1"]\n[xds]\napi = "v2"\n[services.c]\ntimeout = 1\n'
     path = write(tmp_path / "mesh.toml", text)
     report = inspect(path)
     assert [line.partition(": ")[0] for line in report.problems] == [f"{path}:4:1"]

@@ -1,0 +1,291 @@
+"""What a process tells `meshlib doctor` of its mesh and of itself: facts, JSON-ready, and no judgement of them.
+
+The same facts are taken in the process that asks, where there is no other, and sent over the admin socket by one that runs.
+Of the configuration go the names of files, servers and hosts; the value of a secret goes nowhere.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from meshlib.config import bootstrap_text, doubts, unsupported
+from meshlib.config.kinds import Filename, ListOf, MapOf
+from meshlib.config.section import Section, Table, keys_of
+from meshlib.errors import ConfigError
+from meshlib.observe import surroundings
+from meshlib.xds.bootstrap import ChannelKind, bootstrap_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from meshlib.config import Config
+    from meshlib.model.cluster import Cluster
+    from meshlib.model.listener import Listener
+    from meshlib.model.route import Route, VirtualHost
+    from meshlib.model.snapshot import Part, Snapshot
+    from meshlib.model.status import Status
+    from meshlib.xds.bootstrap import Bootstrap, Server
+
+__all__ = [
+    "ClusterFacts",
+    "ConfigFacts",
+    "Facts",
+    "FileFacts",
+    "ListenerFacts",
+    "ServerFacts",
+    "of_config",
+    "of_mesh",
+    "plain",
+]
+
+#: What a file is, by the last word of its key; others are directories, or come and go.
+_USES = {
+    "ca": "ca",
+    "ca_certificate_file": "ca",
+    "ca_file": "ca",
+    "cert": "certificate",
+    "cert_file": "certificate",
+    "certificate_file": "certificate",
+    "key": "key",
+    "key_file": "key",
+    "private_key_file": "key",
+    "token": "token",
+    "bootstrap": "bootstrap",
+    "services_file": "configuration",
+    "file": "configuration",
+}
+
+
+class FileFacts(TypedDict):
+    """``use``: ``"ca"``, ``"certificate"``, ``"key"``, ``"token"``, ``"bootstrap"`` or ``"configuration"``. The path is absolute."""
+
+    key: str
+    path: str
+    use: str
+
+
+class ServerFacts(TypedDict):
+    """A control plane; the files are its channel's, ``""`` where there is none."""
+
+    uri: str
+    tls: bool
+    ca: str
+    cert: str
+    key: str
+
+
+class ConfigFacts(TypedDict):
+    """``given``: the keys that somebody set, each with where. ``problems``: what is wrong with the bootstrap."""
+
+    file: str
+    services_file: str
+    configured: bool
+    disabled: bool
+    given: dict[str, str]
+    problems: list[str]
+    unsupported: list[str]
+    doubts: list[str]
+    files: list[FileFacts]
+    servers: list[ServerFacts]
+    skipped: list[str]
+    sidecar: str
+    sidecar_address: str
+    admin: bool
+    runtime_dir: str
+    tells_spent_retries: bool
+
+
+class ListenerFacts(TypedDict):
+    """``view``: ``"service"`` (of a file; ``name`` is its key), ``"sidecar"`` or ``"target"``. ``attempts``: the most that one of
+    its routes makes of a call.
+    """
+
+    name: str
+    source: str
+    view: str
+    addresses: list[str]
+    domains: list[str]
+    attempts: int
+
+
+class ClusterFacts(TypedDict):
+    """``resolving``: its endpoints come of names that were not answered yet. ``plain``: HTTP/1.1 without TLS."""
+
+    name: str
+    source: str
+    dns: list[str]
+    unresolved: str
+    resolving: bool
+    http2: bool
+    plain: bool
+    endpoints: list[str]
+
+
+class Facts(TypedDict):
+    """Of one mesh, with the process that it is in. ``status`` is ``Status.to_dict()``; None where no mesh could be made."""
+
+    process: surroundings.ProcessFacts
+    config: ConfigFacts
+    status: dict[str, Any] | None
+    listeners: list[ListenerFacts]
+    clusters: list[ClusterFacts]
+
+
+def of_mesh(config: Config, status: Status, snapshot: Snapshot, *, late: bool) -> Facts:
+    """Of a mesh that runs. ``late``: gevent patched the process after the mesh was in use."""
+    listeners = [facts for part in snapshot.parts for facts in _listeners(part)]
+    return Facts(
+        process=surroundings.of_process(late=late),
+        config=of_config(config),
+        status=status.to_dict(),
+        listeners=listeners,
+        clusters=[_cluster(part, cluster) for part in snapshot.parts for cluster in part.clusters.values()],
+    )
+
+
+def plain(config: Config) -> Facts:
+    """Of a configuration of which no mesh can be made."""
+    return Facts(
+        process=surroundings.of_process(late=False),
+        config=of_config(config),
+        status=None,
+        listeners=[],
+        clusters=[],
+    )
+
+
+# --- the configuration ---------------------------------------------------------------------------------------------------
+
+
+def of_config(config: Config) -> ConfigFacts:
+    """What it says of files, servers and hosts. Reads the bootstrap; raises nothing."""
+    bootstrap: Bootstrap | None = None
+    problems: tuple[str, ...] = ()
+    if config.xds.configured and config.xds.path is None and not config.disabled:
+        try:
+            text, origin = bootstrap_text(config)
+            bootstrap = bootstrap_of(config, text, origin, "")
+        except ConfigError as problem:
+            problems = problem.problems
+    return ConfigFacts(
+        file=config.file or "",
+        services_file=config.services_file or "",
+        configured=config.configured,
+        disabled=config.disabled,
+        given={key: config.source_of(key) for key in ("disabled", "sidecar", "xds") if config.given(key)},
+        problems=list(problems),
+        unsupported=list(unsupported(config)),
+        doubts=list(doubts(config)),
+        files=[*_files(config), *(() if bootstrap is None else _bootstrap_files(bootstrap))],
+        servers=[_server(server) for server in (() if bootstrap is None else bootstrap.servers)],
+        skipped=[] if bootstrap is None else list(bootstrap.skipped),
+        sidecar=config.sidecar.mode,
+        sidecar_address=config.sidecar.address or "",
+        admin=config.admin.enabled,
+        runtime_dir=config.admin.runtime_dir or "",
+        tells_spent_retries=config.spent_retries == "tell",
+    )
+
+
+def _server(server: Server) -> ServerFacts:
+    channel = server.channel
+    return ServerFacts(
+        uri=server.uri,
+        tls=channel.kind is ChannelKind.TLS,
+        ca=channel.ca_file,
+        cert=channel.cert_file,
+        key=channel.key_file,
+    )
+
+
+def _files(config: Config) -> Iterator[FileFacts]:
+    """The files that the configuration names, and itself."""
+    if config.file:
+        yield _file("file", config.file)
+    for key, path in _named(config, ""):
+        if key.rpartition(".")[2] in _USES:
+            yield _file(key, path)
+
+
+def _file(key: str, path: str) -> FileFacts:
+    return FileFacts(key=key, path=os.path.abspath(path), use=_USES[key.rpartition(".")[2]])  # noqa: PTH100 - text in, text out
+
+
+def _named(section: Section, prefix: str) -> Iterator[tuple[str, str]]:
+    for key in keys_of(type(section)):
+        value, here = getattr(section, key.name), f"{prefix}{key.name}"
+        if value is None:
+            continue
+        if isinstance(key.kind, Filename):
+            yield here, value
+        elif isinstance(key.kind, Table):
+            yield from _named(value, f"{here}.")
+        elif isinstance(key.kind, MapOf) and isinstance(key.kind.item, Table):
+            for name, item in value.items():
+                yield from _named(item, f"{here}.{name}.")
+        elif isinstance(key.kind, ListOf) and isinstance(key.kind.item, Table):
+            for index, item in enumerate(value):
+                yield from _named(item, f"{here}[{index}].")
+
+
+def _bootstrap_files(bootstrap: Bootstrap) -> Iterator[FileFacts]:
+    for index, server in enumerate(bootstrap.servers):
+        for key in ("ca_file", "cert_file", "key_file"):
+            path = getattr(server.channel, key)
+            if path:
+                yield _file(f"xds_servers[{index}].{key}", path)
+    for name, provider in bootstrap.providers.items():
+        for key, path in provider.config.items():
+            if key in _USES and isinstance(path, str) and path:
+                yield _file(f"certificate_providers.{name}.{key}", path)
+
+
+# --- what is in force ----------------------------------------------------------------------------------------------------
+
+
+def _listeners(part: Part) -> Iterator[ListenerFacts]:
+    for key, listener in part.services.items():
+        yield _listener(part, key, "service", listener)
+    for listener in part.sidecar:
+        yield _listener(part, listener.name, "sidecar", listener)
+    for name, listener in part.targets.items():
+        yield _listener(part, name, "target", listener)
+
+
+def _listener(part: Part, name: str, view: str, listener: Listener) -> ListenerFacts:
+    hosts = list(_virtual_hosts(listener))
+    return ListenerFacts(
+        name=name,
+        source=part.source,
+        view=view,
+        addresses=[str(address) for address in listener.addresses],
+        domains=list(dict.fromkeys(domain for host in hosts for domain in host.domains)),
+        attempts=max((_attempts(host, route) for host in hosts for route in host.routes), default=1),
+    )
+
+
+def _virtual_hosts(listener: Listener) -> Iterable[VirtualHost]:
+    for chain in listener.chains:
+        if chain.http is not None and chain.http.routes is not None:
+            yield from chain.http.routes.virtual_hosts
+
+
+def _attempts(host: VirtualHost, route: Route) -> int:
+    policy = getattr(route.action, "retry", None) or host.retry
+    return 1 if policy is None else policy.retries + 1
+
+
+def _cluster(part: Part, cluster: Cluster) -> ClusterFacts:
+    return ClusterFacts(
+        name=cluster.name,
+        source=part.source,
+        dns=[target.name for target in cluster.dns],
+        unresolved=cluster.unresolved,
+        resolving=bool(cluster.dns) and cluster.assignment is None,
+        http2=cluster.http2,
+        plain=not cluster.http2 and cluster.tls is None and not cluster.tls_matches,
+        endpoints=[]
+        if cluster.assignment is None
+        else [str(endpoint.address) for endpoint in cluster.assignment.endpoints],
+    )

@@ -1,0 +1,895 @@
+"""`meshlib doctor` of this environment: each finding where it is due, and not where it is not. Real ports, files, names."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import trustme
+from typer.testing import CliRunner
+
+import meshlib
+from meshlib.cli import doctor as package
+from meshlib.cli.app import app
+from meshlib.cli.doctor import CHECKS, certificates, diagnose
+from meshlib.cli.doctor.case import Case
+from meshlib.cli.doctor.catalogue import CATALOGUE
+from meshlib.cli.doctor.certificates import Validity, validity
+from meshlib.cli.doctor.collect import Subject
+from meshlib.cli.doctor.probes import Reached, Seen, address_of
+from meshlib.cli.findings import Finding
+from meshlib.config import Config
+from meshlib.observe.facts import Facts, plain
+from meshlib.sidecar.detect import OTHERS
+from meshlib.testing import ControlPlane, Upstream, build
+from meshlib.testing.ports import bind
+from tests.support.pages import ROOT
+
+runner = CliRunner()
+
+#: What is installed beside the tests, and what every configuration without an admin socket has.
+ALWAYS = {"admin-off", "double-instrumentation", "retries-owned-twice"}
+
+
+class Said:
+    """What the command said."""
+
+    def __init__(self, code: int, findings: list[dict[str, Any]]) -> None:
+        self.code = code
+        self.findings = findings
+
+    def __contains__(self, name: str) -> bool:
+        return any(one["id"] == name for one in self.findings)
+
+    def __getitem__(self, name: str) -> dict[str, Any]:
+        [found] = [one for one in self.findings if one["id"] == name]
+        return found
+
+    @property
+    def ids(self) -> set[str]:
+        return {one["id"] for one in self.findings}
+
+
+@pytest.fixture(autouse=True)
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of ours, none of a proxy's."""
+    for name in list(os.environ):
+        if name.startswith(("MESHLIB_", "GRPC_", "OTEL_")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+
+
+@pytest.fixture
+def doctor(tmp_path: Path) -> Callable[..., Said]:
+    def run(config: str | None = None) -> Said:
+        arguments = ["doctor", "--json"]
+        if config is not None:
+            path = tmp_path / "mesh.toml"
+            path.write_text(config)
+            arguments += ["--config", str(path)]
+        result = runner.invoke(app, arguments)
+        said = json.loads(result.stdout)
+        assert list(said) == ["findings"]
+        for one in said["findings"]:
+            assert list(one) == ["id", "severity", "summary", "remedy", "evidence"]
+            assert one["id"] in CATALOGUE
+            assert one["severity"] in (CATALOGUE[one["id"]].severity, CATALOGUE[one["id"]].or_else)
+            assert one["summary"]
+            assert one["remedy"]
+        worse = any(one["severity"] != "info" for one in said["findings"])
+        assert result.exit_code == (1 if worse else 0)
+        return Said(result.exit_code, said["findings"])
+
+    return run
+
+
+@pytest.fixture
+def upstream() -> Iterator[Upstream]:
+    with Upstream() as made:
+        yield made
+
+
+@pytest.fixture
+def dead() -> Iterator[str]:
+    """An address that nobody listens at, and nobody takes meanwhile."""
+    with bind(0) as held:
+        yield f"127.0.0.1:{held.getsockname()[1]}"
+
+
+def service(*addresses: str, name: str = "reviews", more: str = "") -> str:
+    return f"[services.{name}]\nendpoints = {json.dumps(addresses)}\n{more}\n"
+
+
+# --- the command -----------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_configured_is_a_note(doctor: Callable[..., Said]) -> None:
+    said = doctor()
+    assert (said.code, said.ids) == (0, {"nothing-configured"})
+
+
+def test_what_is_fine(doctor: Callable[..., Said], upstream: Upstream) -> None:
+    said = doctor(service(upstream.address))
+    assert said.code == 0
+    assert said.ids <= ALWAYS
+
+
+def test_text_has_every_finding_with_its_remedy(tmp_path: Path, dead: str) -> None:
+    path = tmp_path / "mesh.toml"
+    path.write_text(service(dead))
+    result = runner.invoke(app, ["doctor", "--config", str(path)])
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
+    [at] = [index for index, line in enumerate(lines) if "[endpoint-not-listening]" in line]
+    assert lines[at].startswith("✗ reviews: nobody listens at its endpoint")
+    assert lines[at + 1].strip() == f"{dead}: connection refused"
+    assert lines[at + 2].strip().startswith("→ start the service there")
+    assert lines[-1].startswith("✗ 1 error")
+    assert result.stderr == ""
+
+
+def test_wrong_usage() -> None:
+    assert runner.invoke(app, ["doctor", "x"]).exit_code == 2
+    assert runner.invoke(app, ["doctor", "--config", "/does/not/exist.toml"]).exit_code == 2
+
+
+def test_errors_come_first_and_notes_last(doctor: Callable[..., Said], dead: str, monkeypatch: Any) -> None:
+    monkeypatch.setenv("MESHLIB_CONIFG", "x")
+    severities = [one["severity"] for one in doctor(service(dead)).findings]
+    assert severities == sorted(severities, key=["error", "warning", "info"].index)
+    assert set(severities) == {"error", "warning", "info"}
+
+
+# --- settings --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_configuration_that_is_wrong_is_a_finding_a_problem(doctor: Callable[..., Said]) -> None:
+    said = doctor("[services.reviews]\ntimeout = -1\nretries = 2\n")
+    problems = [one["summary"] for one in said.findings if one["id"] == "configuration-wrong"]
+    assert len(problems) == 2
+    assert "services.reviews.timeout" in "\n".join(problems)
+    assert "nothing-configured" not in said
+
+
+def test_a_bootstrap_that_is_wrong(doctor: Callable[..., Said], tmp_path: Path) -> None:
+    (tmp_path / "bootstrap.json").write_text('{"xds_servers": []}')
+    said = doctor('[xds]\nbootstrap = "bootstrap.json"\n')
+    assert "xds_servers" in said["configuration-wrong"]["summary"]
+
+
+def test_what_is_not_supported_yet_is_said_once(doctor: Callable[..., Said]) -> None:
+    said = doctor('[xds]\nserver = "127.0.0.1:9"\napi = "v2"\n')
+    assert "xds.api" in said["configuration-unsupported"]["summary"]
+    assert "configuration-wrong" not in said
+
+
+def test_a_service_that_has_nobody_to_call(doctor: Callable[..., Said]) -> None:
+    said = doctor(service())
+    assert "services.reviews" in said["configuration-doubtful"]["summary"]
+    assert said["endpoints-missing"]["severity"] == "warning"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("MESHLIB_CONIFG", "MESHLIB_CONFIG"),
+        ("MESHLIB_XDS_SEVER", "MESHLIB_XDS_SERVER"),
+        ("MESLIB_CONFIG", "MESHLIB_CONFIG"),
+        ("GRPC_XDS_BOOTSTRAPS", "GRPC_XDS_BOOTSTRAP"),
+        ("meshlib_node_id", "MESHLIB_NODE_ID"),
+    ],
+)
+def test_a_variable_that_is_misspelt(
+    doctor: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, name: str, meant: str
+) -> None:
+    monkeypatch.setenv(name, "x")
+    said = doctor()
+    assert said.code == 1
+    summary = said["variable-misspelt"]["summary"]
+    assert summary.startswith(f"{name}: ")
+    assert f'"{meant}"' in summary
+
+
+@pytest.mark.parametrize("name", ["GRPC_XDS_EXPERIMENTAL_RBAC", "MESH_CONFIG_DIR", "CONFIG", "GRPC_TRACE"])
+def test_a_variable_of_others_is_theirs(
+    doctor: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "x")
+    assert "variable-misspelt" not in doctor()
+
+
+def test_switched_off(doctor: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, dead: str) -> None:
+    monkeypatch.setenv("MESHLIB_DISABLED", "1")
+    said = doctor(service(dead))
+    assert (said.code, said.ids - ALWAYS) == (0, {"disabled"})
+    assert "MESHLIB_DISABLED" in said["disabled"]["summary"]
+
+
+def test_yaml_without_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "mesh.yaml"
+    path.write_text("services: {reviews: {endpoints: [127.0.0.1:9]}}\n")
+    monkeypatch.setitem(__import__("sys").modules, "yaml", None)
+    result = runner.invoke(app, ["doctor", "--json", "--config", str(path)])
+    said = Said(result.exit_code, json.loads(result.stdout)["findings"])
+    assert said.ids == {"extra-missing"}
+    assert "[yaml]" in said["extra-missing"]["remedy"]
+
+
+def test_telemetry_without_its_extra(facts: Facts) -> None:
+    facts["process"]["exports"] = "OTEL_TRACES_EXPORTER"
+    facts["process"]["lacking"] = ["opentelemetry.sdk"]
+    assert judged(facts)["extra-missing"]["severity"] == "warning"
+    facts["process"]["lacking"] = []
+    assert "extra-missing" not in judged(facts)
+
+
+def test_http2_without_its_extra(facts: Facts) -> None:
+    facts["clusters"] = [cluster("reviews", "127.0.0.1:9", http2=True)]
+    facts["process"]["lacking"] = ["h2", "hpack"]
+    assert judged(facts)["extra-missing"]["severity"] == "error"
+    facts["clusters"] = [cluster("reviews", "127.0.0.1:9")]
+    assert "extra-missing" not in judged(facts)
+
+
+# --- the control plane ------------------------------------------------------------------------------------------------------
+
+
+def test_a_control_plane_that_answers(doctor: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
+    with ControlPlane(build.cluster("reviews"), build.endpoints("reviews")) as plane:
+        monkeypatch.setenv("MESHLIB_XDS_SERVER", plane.address)
+        monkeypatch.setenv("MESHLIB_NODE_ID", "checkout-7")
+        said = doctor()
+    found = said["control-plane"]
+    assert found["severity"] == "info"
+    assert plane.address in found["summary"]
+    assert found["evidence"][:2] == ["node checkout-7, cluster none", "plain text"]
+    assert not {"control-plane-unreachable", "control-plane-silent", "control-plane-tls"} & said.ids
+
+
+def test_a_control_plane_that_is_dead(
+    doctor: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, dead: str
+) -> None:
+    monkeypatch.setenv("MESHLIB_XDS_SERVER", dead)
+    said = doctor()
+    found = said["control-plane-unreachable"]
+    assert (said.code, found["severity"]) == (1, "error")
+    assert f"{dead} cannot be reached: connection refused" in found["summary"]
+    assert "MESHLIB_XDS_SERVER" in found["remedy"]
+    assert not {"control-plane", "control-plane-silent"} & said.ids
+
+
+def test_a_control_plane_that_is_something_else(doctor: Callable[..., Said], upstream: Upstream) -> None:
+    said = doctor(f'[xds]\nserver = "{upstream.address}"\n')
+    assert said["control-plane-silent"]["severity"] == "error"
+    assert "control-plane-unreachable" not in said
+
+
+def test_a_control_plane_whose_name_does_not_resolve(doctor: Callable[..., Said]) -> None:
+    said = doctor('[xds]\nserver = "control.invalid:18000"\n')
+    assert "control.invalid:18000" in said["name-does-not-resolve"]["summary"]
+    assert "control-plane-unreachable" not in said
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+def secured(authority: trustme.CA) -> grpc.ServerCredentials:
+    issued = authority.issue_cert("127.0.0.1")
+    return grpc.ssl_server_credentials(
+        [(issued.private_key_pem.bytes(), b"".join(each.bytes() for each in issued.cert_chain_pems))]
+    )
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_tls_with_the_control_plane(
+    doctor: Callable[..., Said], tmp_path: Path, authority: trustme.CA, *, right: bool
+) -> None:
+    trusted = authority if right else trustme.CA()
+    trusted.cert_pem.write_to_path(tmp_path / "ca.pem")
+    with ControlPlane(credentials=secured(authority)) as plane:
+        said = doctor(f'[xds]\nserver = "{plane.address}"\ntls = {{ ca = "ca.pem" }}\n')
+    if right:
+        assert "TLS" in said["control-plane"]["evidence"]
+        assert "control-plane-tls" not in said
+    else:
+        assert "not accepted" in said["control-plane-tls"]["summary"]
+        assert not {"control-plane", "control-plane-silent"} & said.ids
+
+
+def test_tls_where_the_control_plane_has_none(doctor: Callable[..., Said]) -> None:
+    with ControlPlane() as plane:
+        said = doctor(f'[xds]\nserver = "{plane.address}"\ntls = {{}}\n')
+    assert said["control-plane-tls"]["severity"] == "error"
+
+
+def test_what_a_control_plane_sends_wrongly_and_for_nothing(doctor: Callable[..., Said]) -> None:
+    wrong = build.cluster("wrong", connect_timeout="-1s")
+    odd = build.cluster("odd", upstream_bind_config={"source_address": build.socket_address("127.0.0.1:1")})
+    with ControlPlane(wrong, odd, build.endpoints("odd")) as plane:
+        said = doctor(f'[xds]\nserver = "{plane.address}"\n')
+    assert "cluster wrong" in said["resource-rejected"]["summary"]
+    assert said["setting-ignored"]["severity"] == "info"
+    assert any("odd: upstream_bind_config" in line for line in said["setting-ignored"]["evidence"])
+
+
+def test_what_a_control_plane_lacks(doctor: Callable[..., Said]) -> None:
+    routes = build.route_config(
+        "r", build.virtual_host("all", build.route(cluster="gone"), domains=["reviews"])
+    )
+    with ControlPlane(build.listener("out", routes, address="127.0.0.1:8001")) as plane:
+        said = doctor(f'[xds]\nserver = "{plane.address}"\n')
+    assert "gone" in said["resource-missing"]["summary"]
+
+
+# --- names, ports, listeners ------------------------------------------------------------------------------------------------
+
+
+def test_names_of_services(doctor: Callable[..., Said]) -> None:
+    said = doctor(
+        '[services.reviews]\ndns = "localhost:9"\n[services.ratings]\nendpoints = ["localhost:9"]\n'
+    )
+    assert "name-does-not-resolve" not in said
+    said = doctor('[dns]\nnameservers = ["127.0.0.1"]\nport = 9\n[services.reviews]\ndns = "no.invalid:9"\n')
+    assert said["name-does-not-resolve"]["severity"] == "error"
+    assert "no.invalid" in said["name-does-not-resolve"]["summary"]
+    said = doctor(service("no.invalid:9"))
+    assert "no.invalid:9" in said["name-does-not-resolve"]["summary"]
+    assert "endpoint-not-listening" not in said
+
+
+def test_an_endpoint_among_others_is_a_warning(
+    doctor: Callable[..., Said], upstream: Upstream, dead: str
+) -> None:
+    found = doctor(service(upstream.address, dead))["endpoint-not-listening"]
+    assert (found["severity"], found["evidence"]) == ("warning", [f"{dead}: connection refused"])
+    assert "services.reviews" in found["remedy"]
+    assert doctor(service(dead))["endpoint-not-listening"]["severity"] == "error"
+    assert "endpoint-not-listening" not in doctor(service(upstream.address))
+
+
+def test_an_endpoint_that_is_a_socket_of_unix(doctor: Callable[..., Said], tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    assert doctor(service(f"unix:{path}"))["endpoint-not-listening"]["severity"] == "error"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        assert "endpoint-not-listening" not in doctor(service(f"unix:{path}"))
+
+
+def test_endpoints_that_say_nothing_take_a_bounded_time(doctor: Callable[..., Said]) -> None:
+    """A listener whose queue is full answers nothing, as an address that is firewalled."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        address = listening.getsockname()
+        held = [socket.socket() for _ in range(4)]
+        for one in held:
+            one.setblocking(False)
+            one.connect_ex(address)
+        since = time.monotonic()
+        said = doctor("".join(service(f"127.0.0.1:{address[1]}", name=f"s{number}") for number in range(9)))
+        assert time.monotonic() - since < 8
+        for one in held:
+            one.close()
+    assert "no answer within 1 s" in str([one["evidence"] for one in said.findings])
+
+
+def test_what_there_is_no_time_for_is_said(facts: Facts) -> None:
+    facts["clusters"] = [cluster("reviews", "127.0.0.1:9", "127.0.0.1:10")]
+    found = judged(facts, Seen(left=("127.0.0.1:10",)))["endpoints-not-tried"]
+    assert found["evidence"] == ["127.0.0.1:10"]
+
+
+def sidecar_listener(name: str, address: str, domain: str) -> dict[str, Any]:
+    host = build.virtual_host("all", build.route(cluster="c"), domains=[domain])
+    return dict(build.listener(name, build.route_config(f"r-{name}", host), address=address))
+
+
+def test_listeners_that_collide(doctor: Callable[..., Said], dead: str, upstream: Upstream) -> None:
+    other = dead.replace("127.0.0.1", "127.0.0.2")
+    listeners = [
+        sidecar_listener("one", dead, "a"),
+        sidecar_listener("two", dead, "b"),
+        sidecar_listener("three", other, "a"),
+        sidecar_listener("four", upstream.address, "d"),
+        sidecar_listener("five", "127.0.0.1:1", "e"),
+    ]
+    with ControlPlane(*listeners, build.cluster("c"), build.endpoints("c", upstream.address)) as plane:
+        said = doctor(f'[xds]\nserver = "{plane.address}"\n')
+    assert f"one and two have one address: {dead}" in said["listener-collision"]["summary"]
+    port = dead.rpartition(":")[2]
+    assert f"one and three both serve a at port {port}" in said["virtual-host-overlap"]["summary"]
+    assert "four" in said["listener-address-taken"]["summary"]
+    assert said["listener-address-taken"]["severity"] == "info"
+
+
+def test_services_that_collide(doctor: Callable[..., Said], tmp_path: Path, upstream: Upstream) -> None:
+    said = doctor(
+        service(upstream.address, name="reviews")
+        + service(upstream.address, name='"reviews:9080"')
+        + service("localhost:9", name="ratings")
+    )
+    assert said["service-overlap"]["severity"] == "info"
+    assert "reviews:9080 and reviews" in said["service-overlap"]["summary"]
+    assert f"{upstream.address} is an endpoint of reviews, reviews:9080" in said["endpoint-shared"]["summary"]
+
+
+def test_a_service_in_front_of_the_control_plane(doctor: Callable[..., Said], upstream: Upstream) -> None:
+    listener = sidecar_listener("out", "127.0.0.1:1", "reviews")
+    with ControlPlane(listener, build.cluster("c"), build.endpoints("c", upstream.address)) as plane:
+        said = doctor(f'[xds]\nserver = "{plane.address}"\n' + service(upstream.address))
+    assert "service reviews stands in front of listener out" in said["service-overlap"]["summary"]
+    assert "service-collision" not in said
+
+
+def test_one_service_of_two_sources(facts: Facts) -> None:
+    facts["listeners"] = [listener("reviews", source="static"), listener("reviews", source="registry")]
+    assert "that of static carries the calls" in judged(facts)["service-collision"]["evidence"]
+    facts["listeners"] = [listener("reviews"), listener("ratings")]
+    assert not {"service-collision", "service-overlap"} & judged(facts).ids
+
+
+@pytest.mark.parametrize(
+    ("variables", "wins"),
+    [
+        ({"HTTP_PROXY": "http://user:secret@127.0.0.1:3128"}, True),
+        ({"all_proxy": "http://127.0.0.1:3128"}, True),
+        ({"HTTP_PROXY": "http://127.0.0.1:3128", "NO_PROXY": "reviews"}, False),
+        ({"HTTP_PROXY": "http://127.0.0.1:3128", "no_proxy": "*"}, False),
+        ({"HTTPS_PROXY": "http://127.0.0.1:3128"}, False),
+        ({}, False),
+    ],
+)
+def test_a_proxy_that_wins(
+    doctor: Callable[..., Said],
+    monkeypatch: pytest.MonkeyPatch,
+    upstream: Upstream,
+    variables: dict[str, str],
+    *,
+    wins: bool,
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    said = doctor(service(upstream.address))
+    assert ("proxy-wins" in said) == wins
+    assert "secret" not in str(said.findings)
+    if wins:
+        assert "add reviews to NO_PROXY" in said["proxy-wins"]["remedy"]
+
+
+@contextmanager
+def telling(ahead: float) -> Iterator[str]:
+    """A server whose clock is so many seconds ahead; what it was asked is of no account."""
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=ahead), usegmt=True)
+    answer = f"HTTP/1.1 204 No Content\r\nDate: {date}\r\nConnection: close\r\n\r\n".encode()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listening.accept()
+                except OSError:
+                    return
+                with connection:
+                    asked = connection.recv(1000)
+                    assert not asked or asked.startswith(b"OPTIONS * HTTP/1.1\r\n")
+                    connection.sendall(answer)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join(5)
+
+
+@pytest.mark.parametrize(("ahead", "off"), [(0, False), (5, False), (120, True), (-3600, True)])
+def test_clocks(doctor: Callable[..., Said], ahead: float, *, off: bool) -> None:
+    with telling(ahead) as address:
+        said = doctor(service(address))
+    assert ("clock-skew" in said) == off
+    if off:
+        assert f"{address} is " in said["clock-skew"]["summary"]
+        assert ("ahead" if ahead > 0 else "behind") in said["clock-skew"]["summary"]
+
+
+def test_a_clock_that_is_alone_is_the_wrong_one(doctor: Callable[..., Said]) -> None:
+    with telling(0) as right, telling(900) as wrong:
+        found = doctor(service(right, name="a") + service(wrong, name="b"))["clock-skew"]
+    assert "theirs, as it seems" in found["summary"]
+    assert f"{right} and this machine agree" in found["evidence"]
+
+
+@pytest.mark.parametrize(
+    "said", [b"220 mail\r\n\r\n", b"HTTP/1.1 200 OK\r\nDate: \xff\r\n\r\n", b"x" * 99999, b""]
+)
+def test_a_server_that_speaks_something_else_is_not_judged(doctor: Callable[..., Said], said: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(said)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        found = doctor(service(f"127.0.0.1:{listening.getsockname()[1]}"))
+        thread.join(5)
+    assert found.ids <= ALWAYS
+
+
+# --- files ------------------------------------------------------------------------------------------------------------------
+
+
+def issue(tmp_path: Path, authority: trustme.CA, **dates: datetime) -> None:
+    issued = authority.issue_cert("me", **dates)  # type: ignore[arg-type]
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    issued.private_key_pem.write_to_path(tmp_path / "me.key")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "me.pem")
+    (tmp_path / "me.key").chmod(0o600)
+
+
+FILES = '[xds]\nserver = "127.0.0.1:9"\ntls = { ca = "ca.pem", cert = "me.pem", key = "me.key" }\n'
+DATES = {
+    "certificate-expired",
+    "certificate-not-yet-valid",
+    "certificate-expires-soon",
+    "certificate-unusable",
+}
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends", "found"),
+    [
+        (-30, -1, {"certificate-expired"}),
+        (1, 30, {"certificate-not-yet-valid"}),
+        (-360, 3, {"certificate-expires-soon"}),
+        (-360, 20, set()),
+        (-0.2, 0.8, set()),  # it lives for a day
+        (-0.95, 0.05, {"certificate-expires-soon"}),
+    ],
+)
+def test_dates_of_a_certificate(
+    doctor: Callable[..., Said],
+    tmp_path: Path,
+    authority: trustme.CA,
+    begins: float,
+    ends: float,
+    found: set[str],
+) -> None:
+    now = datetime.now(UTC)
+    issue(
+        tmp_path,
+        authority,
+        not_before=now + timedelta(days=begins),
+        not_after=now + timedelta(days=ends),
+    )
+    said = doctor(FILES)
+    assert said.ids & DATES == found
+    for name in found:
+        assert str(tmp_path / "me.pem") in said[name]["summary"]
+
+
+def test_files_that_are_no_certificates(
+    doctor: Callable[..., Said], tmp_path: Path, authority: trustme.CA
+) -> None:
+    issue(tmp_path, authority)
+    authority.issue_cert("other").private_key_pem.write_to_path(tmp_path / "me.key")
+    assert "are no pair" in doctor(FILES)["certificate-unusable"]["summary"]
+    issue(tmp_path, authority)
+    assert "certificate-unusable" not in doctor(FILES)
+    (tmp_path / "ca.pem").write_text("nothing of the kind")
+    assert "no certificate in PEM" in doctor(FILES)["certificate-unusable"]["summary"]
+    (tmp_path / "ca.pem").unlink()
+    assert "no such file" in doctor(FILES)["file-unreadable"]["summary"]
+    (tmp_path / "ca.pem").mkdir()
+    assert "a directory" in doctor(FILES)["file-unreadable"]["summary"]
+
+
+def test_a_pipe_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert certificates.look_at(str(tmp_path / "pipe"), "ca").problem == ""
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o644, 0o666])
+def test_who_can_read_a_key(
+    doctor: Callable[..., Said], tmp_path: Path, authority: trustme.CA, mode: int
+) -> None:
+    issue(tmp_path, authority)
+    (tmp_path / "me.key").chmod(mode)
+    said = doctor(FILES)
+    assert ("file-readable-by-others" in said) == bool(mode & 0o004)
+    assert ("file-writable-by-others" in said) == bool(mode & 0o002)
+    if mode & 0o004:
+        assert said["file-readable-by-others"]["severity"] == "warning"
+        assert str(tmp_path / "me.key") in said["file-readable-by-others"]["remedy"]
+
+
+def test_who_can_read_a_bootstrap(doctor: Callable[..., Said], tmp_path: Path) -> None:
+    with ControlPlane() as plane:
+        (tmp_path / "bootstrap.json").write_text(json.dumps(plane.bootstrap()))
+        (tmp_path / "bootstrap.json").chmod(0o644)
+        said = doctor('[xds]\nbootstrap = "bootstrap.json"\n')
+        assert said["file-readable-by-others"]["severity"] == "info"
+        (tmp_path / "bootstrap.json").chmod(0o600)
+        assert "file-readable-by-others" not in doctor('[xds]\nbootstrap = "bootstrap.json"\n')
+
+
+def test_dates_are_those_that_another_reader_finds(tmp_path: Path, authority: trustme.CA) -> None:
+    from cryptography import x509
+
+    far = datetime(2061, 5, 4, 3, 2, 1, tzinfo=UTC)  # a GeneralizedTime; before 2050 it is a UTCTime
+    for end in (far, datetime(2049, 12, 31, 23, 59, 59, tzinfo=UTC)):
+        pem = authority.issue_cert("a", not_after=end).cert_chain_pems[0].bytes()
+        theirs = x509.load_pem_x509_certificate(pem)
+        found = validity(ssl.PEM_cert_to_DER_cert(pem.decode()))
+        assert found == Validity(
+            theirs.not_valid_before_utc.timestamp(), theirs.not_valid_after_utc.timestamp()
+        )
+
+
+def test_a_certificate_that_is_cut_anywhere_is_none(authority: trustme.CA) -> None:
+    der = ssl.PEM_cert_to_DER_cert(authority.cert_pem.bytes().decode())
+    for length in range(len(der)):
+        with pytest.raises(ValueError, match=r"cut off|no certificate|is wrong|missing"):
+            validity(der[:length])
+
+
+# --- the process ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_admin_directory(doctor: Callable[..., Said], tmp_path: Path, upstream: Upstream) -> None:
+    config = service(upstream.address) + '[admin]\nenabled = true\nruntime_dir = "run"\n'
+    assert not {"admin-off", "admin-directory"} & doctor(config).ids
+    (tmp_path / "run").chmod(0o777)
+    assert "others have rights in it" in doctor(config)["admin-directory"]["summary"]
+    (tmp_path / "run").rmdir()
+    (tmp_path / "run").write_text("")
+    assert doctor(config)["admin-directory"]["severity"] == "warning"
+    assert "admin-off" in doctor(service(upstream.address))
+
+
+def cluster(name: str, *addresses: str, http2: bool = False) -> Any:
+    return {
+        "name": name,
+        "source": "static",
+        "dns": [],
+        "unresolved": "",
+        "resolving": False,
+        "http2": http2,
+        "plain": not http2,
+        "endpoints": list(addresses),
+    }
+
+
+def listener(name: str, *, source: str = "static", view: str = "service", attempts: int = 1) -> Any:
+    return {
+        "name": name,
+        "source": source,
+        "view": view,
+        "addresses": [],
+        "domains": ["*"],
+        "attempts": attempts,
+    }
+
+
+@pytest.fixture
+def facts() -> Facts:
+    """Of a process that is well."""
+    made = plain(Config.from_mapping({"services": {"reviews": {"endpoints": ["127.0.0.1:9"]}}}))
+    with meshlib.Mesh({}) as mesh:
+        made["status"] = json.loads(json.dumps(mesh.status().to_dict()))
+    made["process"].update(instrumented={}, ours=False, retriers=[], strangers=[], grpc=False, gevent=False)  # type: ignore[call-arg]
+    return made
+
+
+def judged(facts: Facts, seen: Seen | None = None) -> Said:
+    """What the checks say of another process's facts."""
+    case = Case(facts, seen or Seen(), own=False)
+    return Said(0, [finding.to_dict() for check in CHECKS for finding in check(case)])
+
+
+def test_a_process_that_is_well(facts: Facts) -> None:
+    assert judged(facts).findings == []
+
+
+def test_gevent(facts: Facts) -> None:
+    facts["process"]["gevent"] = facts["process"]["grpc_gevent"] = True
+    assert judged(facts).ids == set()
+    facts["process"]["late"] = True
+    assert judged(facts).ids == {"gevent-late"}
+    facts["process"]["late"] = facts["process"]["grpc_gevent"] = False
+    assert judged(facts).ids == set()  # nobody uses grpc
+    facts["process"]["grpc"] = True
+    assert judged(facts).ids == {"gevent-without-grpc"}
+
+
+def test_forks(facts: Facts) -> None:
+    assert facts["status"] is not None
+    facts["status"]["process"]["forked"] = True
+    assert judged(facts)["used-before-fork"]["severity"] == "info"
+    facts["status"]["process"]["forked"] = False
+    facts["process"]["fork_support"] = "0"
+    assert judged(facts).ids == set()  # no stream, nothing to lose
+    facts["config"]["servers"] = [{"uri": "127.0.0.1:9", "tls": False, "ca": "", "cert": "", "key": ""}]
+    assert "grpc-fork-support-off" in judged(facts)
+    facts["process"]["threadless"] = True
+    assert judged(facts)["uwsgi-without-threads"]["severity"] == "warning"
+
+
+@pytest.mark.parametrize(
+    ("instrumented", "ours", "severity"),
+    [
+        ({}, True, None),
+        ({"opentelemetry": ["httpx"]}, False, None),
+        ({"opentelemetry": ["httpx"]}, True, "info"),
+        ({"ddtrace": ["httpx"]}, False, None),
+        ({"ddtrace": ["httpx"]}, True, "warning"),
+        ({"sentry": ["httpx"], "ddtrace": ["requests"]}, False, "warning"),
+        ({"opentelemetry": ["httpx"], "sentry": ["stdlib"]}, False, "warning"),
+    ],
+)
+def test_tracers(facts: Facts, instrumented: Any, *, ours: bool, severity: str | None) -> None:
+    facts["process"]["instrumented"], facts["process"]["ours"] = instrumented, ours
+    said = judged(facts)
+    assert said.ids == ({"double-instrumentation"} if severity else set())
+    if severity:
+        assert said["double-instrumentation"]["severity"] == severity
+
+
+@pytest.mark.parametrize(
+    ("library", "url", "tells", "severity"),
+    [
+        ("openai", "http://llm", False, "warning"),
+        ("openai", "http://llm:80", False, "warning"),
+        ("openai", "http://llm", True, "info"),
+        ("anthropic", "http://deep.llm.internal:8080", False, "warning"),
+        ("openai", "https://api.example.com", False, None),
+        ("urllib3", "http://", False, "info"),
+        ("tenacity", "", False, "info"),
+    ],
+)
+def test_retries(facts: Facts, library: Any, url: str, *, tells: bool, severity: str | None) -> None:
+    facts["process"]["retriers"] = [{"library": library, "url": url, "retries": 2, "count": 1}]
+    facts["config"]["tells_spent_retries"] = tells
+    assert judged(facts).ids == set()  # the mesh tries nothing again
+    facts["listeners"] = [listener("llm", attempts=3), listener("*.llm.internal", attempts=4)]
+    said = judged(facts)
+    assert said.ids == ({"retries-owned-twice"} if severity else set())
+    if severity:
+        assert said["retries-owned-twice"]["severity"] == severity
+    if severity == "warning":
+        most = 12 if library == "anthropic" else 9
+        assert f"up to {most} requests" in said["retries-owned-twice"]["summary"]
+
+
+def test_sidecars(facts: Facts) -> None:
+    assert facts["status"] is not None
+    seen = facts["status"]["sidecar"]
+    seen.update(kind="istio", mode="transparent", confidence="high", in_use=True, evidence=["15001 listens"])
+    assert judged(facts)["sidecar"]["evidence"] == ["15001 listens"]
+    assert judged(facts).ids == {"sidecar"}
+    for mode in ("istio", "require"):
+        facts["config"]["sidecar"] = mode
+        assert judged(facts).ids == {"sidecar"}
+    seen.update(in_use=False, confidence="low", evidence=[f"15001 {OTHERS} 1000, and that of istio is 1337"])
+    assert judged(facts).ids == {"sidecar", "sidecar-absent", "sidecar-other"}
+    assert judged(facts)["sidecar-absent"]["severity"] == "error"
+    facts["config"]["sidecar"] = "auto"
+    assert judged(facts).ids == {"sidecar"}  # nobody said that there is one
+    seen.update(kind="none", mode="none", confidence="none", evidence=[])
+    assert judged(facts).ids == set()
+
+
+def test_istios_agent_without_an_envoy_is_no_contradiction(facts: Facts) -> None:
+    assert facts["status"] is not None
+    facts["config"]["sidecar"] = "istio"
+    facts["status"]["sidecar"].update(kind="istio", mode="proxyless", confidence="high", in_use=False)
+    assert judged(facts).ids == {"sidecar"}
+
+
+def test_a_sidecar_that_is_demanded(doctor: Callable[..., Said], upstream: Upstream) -> None:
+    said = doctor(service(upstream.address) + '[sidecar]\nmode = "require"\n')
+    assert "require" in said["sidecar-absent"]["summary"]
+    assert "mesh.toml" in said["sidecar-absent"]["summary"]
+
+
+def test_a_sidecar_whose_address_is_told(doctor: Callable[..., Said], upstream: Upstream, dead: str) -> None:
+    said = doctor(f'[sidecar]\naddress = "{upstream.address}"\n')
+    assert (said.code, "sidecar" in said) == (0, True)
+    assert said["sidecar"]["summary"].endswith("it carries the calls")
+    said = doctor(f'[sidecar]\naddress = "{dead}"\n')
+    assert said["sidecar-absent"]["severity"] == "error"
+
+
+def test_a_source_that_cannot_be_read(facts: Facts) -> None:
+    assert facts["status"] is not None
+    source = {
+        "name": "file",
+        "kind": "file",
+        "state": "stale",
+        "last_error": "mesh.toml:1:1: no TOML",
+        "server": "",
+    }
+    facts["status"]["sources"] = [{**source, "ignored": [], "rejected": [], "missing": [], "waiting": []}]
+    found = judged(facts)["source-failed"]
+    assert (found["severity"], "no TOML" in found["summary"]) == ("warning", True)
+
+
+# --- the whole --------------------------------------------------------------------------------------------------------------
+
+
+def test_what_several_processes_say_is_said_once() -> None:
+    def of(pid: int, *names: str) -> Subject:
+        return Subject(pid, findings=tuple(Finding(name, "info", name, "-", ("seen",)) for name in names))
+
+    found = diagnose([of(1, "a", "b"), of(2, "a")])
+    assert [(one.id, one.evidence) for one in found] == [
+        ("a", ("seen", "processes 1, 2")),
+        ("b", ("seen", "process 1")),
+    ]
+    assert diagnose([of(1, "a")])[0].evidence == ("seen",)
+
+
+@pytest.mark.parametrize(
+    ("uri", "address"),
+    [
+        ("127.0.0.1:1", "127.0.0.1:1"),
+        ("dns:///control:1", "control:1"),
+        ("dns://127.0.0.1/control:1", "control:1"),
+        ("dns:control", "control:443"),
+        ("ipv4:127.0.0.1:1", "127.0.0.1:1"),
+        ("ipv6:[::1]:1", "[::1]:1"),
+        ("unix:///run/x", "unix:/run/x"),
+        ("unix:/run/x", "unix:/run/x"),
+        ("unix:run/x", "unix:run/x"),
+    ],
+)
+def test_targets_of_grpc(uri: str, address: str) -> None:
+    assert address_of(uri) == address
+
+
+def test_a_finding_that_is_made_is_in_the_table_and_the_other_way_round() -> None:
+    import ast
+
+    folder = Path(package.__file__).parent
+    made = {
+        node.args[0].value
+        for path in folder.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "found"
+        and isinstance(node.args[0], ast.Constant)
+    }
+    assert made == set(CATALOGUE)
+
+
+def test_the_page_has_every_finding() -> None:
+    page = (ROOT / "docs" / "tasks" / "doctor.md").read_text()
+    rows = [line for line in page.partition("## The findings")[2].splitlines() if line.startswith("| `")]
+    expected = [
+        f"| `{name}` | {sort.severity}{f' or {sort.or_else}' if sort.or_else else ''} | {sort.means} |"
+        for name, sort in CATALOGUE.items()
+    ]
+    assert rows == expected
+
+
+def test_an_address_that_was_not_tried_is_not_dead(facts: Facts) -> None:
+    facts["clusters"] = [cluster("reviews", "127.0.0.1:9", "127.0.0.1:10")]
+    seen = Seen(reached={"127.0.0.1:9": Reached("connection refused")}, left=("127.0.0.1:10",))
+    assert judged(facts, seen)["endpoint-not-listening"]["severity"] == "warning"
