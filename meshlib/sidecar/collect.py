@@ -12,13 +12,14 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
+from meshlib.sidecar import sock_diag
 from meshlib.sidecar.environment import BOOTSTRAP, relevant
 from meshlib.sidecar.evidence import Evidence
 from meshlib.sidecar.proc import interfaces, listening, unix_listening
 from meshlib.sidecar.signatures import HOST_PORTS, PORTS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from meshlib.config import SidecarConfig
     from meshlib.sidecar.evidence import Listening
@@ -31,6 +32,7 @@ _CHUNK = 16384
 _MOST = 2**20
 _LARGEST_BOOTSTRAP = 2**18
 
+_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _SO_ORIGINAL_DST = 80  # linux/netfilter_ipv4.h
 
 #: Where Istio's agent writes its gRPC bootstrap, and the socket that it names there.
@@ -91,6 +93,8 @@ class Collector:
         )
 
     def _listeners(self) -> tuple[Listening, ...] | None:
+        if self._proc == _PROC and (found := _asked()) is not None:
+            return found
         four, six = (_read(f"{self._proc}/{name}", b" 0A ") for name in ("tcp", "tcp6"))
         if four is None and six is None:
             return None
@@ -114,6 +118,26 @@ class Collector:
         if strange:
             lines.append(f"there is an interface {strange[0]}: this is the network of a whole machine")
         return tuple(lines)
+
+
+def _asked() -> tuple[Listening, ...] | None:
+    """The listening sockets, asked of the kernel. None where it does not tell: then its tables are read."""
+    try:
+        return tuple(one for family in _FAMILIES for one in _dumped(family))
+    except (OSError, AttributeError, sock_diag.Failed):  # AttributeError: there is no netlink here
+        return None
+
+
+def _dumped(family: int) -> Iterator[Listening]:
+    # All that a dump has is there when it is asked for, so nothing here waits.
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, sock_diag.PROTOCOL) as kernel:
+        kernel.setblocking(False)
+        kernel.sendto(sock_diag.request(family), (0, 0))
+        for _ in range(_MOST // _CHUNK):
+            for one in sock_diag.listening(kernel.recv(_CHUNK)):
+                if one is None:
+                    return
+                yield one
 
 
 def _read(path: str, wanted: bytes = b"") -> bytes | None:
@@ -145,8 +169,8 @@ def redirected() -> bool | None:
             listener.bind(("127.0.0.1", 0))
             listener.listen(1)
             client.setblocking(False)
-            error = client.connect_ex(listener.getsockname())
-            if error == errno.ECONNREFUSED:
+            client.connect_ex(listener.getsockname())
+            if client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED:
                 return True
             client.getsockopt(socket.SOL_IP, _SO_ORIGINAL_DST, 16)
             return True

@@ -113,8 +113,8 @@ def _row(row: Signature, evidence: Evidence) -> Finding | None:
     seen = row.ports | row.early if not complete else row.ports
     doubts = tuple(_doubts(row, evidence, seen & ports))
     lines = (f"{_words(seen & ports)} of {row.name} listen", *doubts)
-    if row.uid is not None:
-        lines = (f"{lines[0]}, owned by user id {row.uid}" if not doubts else lines[0], *doubts)
+    if not doubts:
+        lines = (f"{lines[0]}, owned by user id {row.uid}", "connections are redirected")
     found = Finding(
         row.kind, row.mode, "signature", not doubts, not doubts, row.carrier in ports, False, lines
     )
