@@ -174,7 +174,6 @@ class AiohttpWire:
 
     def _make(self, attempt: Send, key: _Key) -> _Pool:
         _, address, tls, context, name = key
-        limits: Any = attempt.upstream  # a live cluster is both
         if tls is not None:
             context = context_for(tls)
         url = URL.build(
@@ -191,7 +190,7 @@ class AiohttpWire:
         )
         return AsyncEndpointPool(
             partial(self._dial, request, address.host if address.unix else ""),
-            limits,
+            attempt.upstream.connections_to(attempt.endpoint),
             self._settings.within(attempt.upstream.cluster),
             self._runtime.clock,
             gone=lambda: _is_stale(key),

@@ -40,6 +40,7 @@ class LiveEndpoint:
         locality: Where it is.
         tls: What the control plane demands of connections to it; None: nothing.
         active: Picks not released yet, over all calls.
+        connections: Those of HTTP clients to it.
         requests: Attempts that were sent here, over all time; ``failures``: those of them that were not good.
         last_error: How the last that was not good ended, in words.
         latency: Of its answers; None before the first.
@@ -55,6 +56,7 @@ class LiveEndpoint:
         "__weakref__",
         "active",
         "address",
+        "connections",
         "down",
         "endpoint",
         "failures",
@@ -85,6 +87,7 @@ class LiveEndpoint:
         self.locality = locality
         self.tls = tls
         self.active = 0
+        self.connections = 0
         self.requests = 0
         self.failures = 0
         self.last_error = ""

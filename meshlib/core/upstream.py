@@ -128,18 +128,24 @@ class Upstream(Protocol):
         """What a pick now would give. Counts nothing and moves nothing on."""
         ...
 
+    def connections_to(self, endpoint: LiveEndpoint) -> Connections:
+        """Where connections to ``endpoint`` are counted."""
+        ...
+
 
 class Connections(Protocol):
-    """A cluster as a connection pool sees it: ``max_connections`` and ``max_pending`` (CB-02). Thread-safe."""
+    """What a pool of connections to one endpoint asks of its cluster: ``max_connections``, of the cluster and of each endpoint, and
+    ``max_pending`` (CB-02, CB-03). Thread-safe.
+    """
 
     @property
-    def max_connections(self) -> int | None:
-        """The limit as it is now; None: there is none."""
+    def limited(self) -> bool:
+        """Whether the mesh limits connections now."""
         ...
 
     def open_connection(self, *, force: bool = False) -> bool:
-        """Count one more connection; False (and nothing counted) where the limit is reached. ``force``: count it
-        whatever the limit says, since an endpoint may always have one connection, as in Envoy.
+        """Count one more connection; False (and nothing counted) where a limit is reached. ``force``: count it
+        whatever the limits say, since an endpoint may always have one connection, as in Envoy.
         """
         ...
 

@@ -100,7 +100,7 @@ class _Endpoints(Generic[P]):
         prior_knowledge = cluster.http2 or not settings.http1
         return self._open(
             self._place(attempt, name),
-            attempt.upstream,
+            attempt.upstream.connections_to(attempt.endpoint),
             settings.pool.within(cluster),
             multiplexed=prior_knowledge
             or (settings.http2 and (bool(name) or attempt.endpoint.tls is not None)),

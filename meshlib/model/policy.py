@@ -92,13 +92,18 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Envoy ``CircuitBreakers.Thresholds`` of priority DEFAULT (CB-03). None: no limit."""
+    """Envoy ``CircuitBreakers.Thresholds`` of priority DEFAULT (CB-03). None: no limit. ``max_connections_per_endpoint`` is of its
+    ``per_host_thresholds``. ``grpc_connections``: so many a gRPC channel opens to an endpoint where neither that nor the application
+    says: as many as gRPC has at most (gRFC A105).
+    """
 
     max_connections: int | None = 1024
     max_pending: int | None = 1024
     max_requests: int | None = 1024
     max_retries: int | None = 3
     budget: RetryBudget | None = None
+    max_connections_per_endpoint: int | None = None
+    grpc_connections: int = 10
 
     @classmethod
     def unlimited(cls) -> Limits:

@@ -20,9 +20,9 @@ are counted on it: as many as the last dialed connection could take, so that one
 turn when it is there, or when it turns out to carry one request only. After a dial that failed nobody is counted on another's
 until one succeeds, so that all who wait learn that the endpoint is down in the time of one dial and not one after the other.
 
-*Limits.* Envoy's: ``max_connections`` counts over the cluster, but an endpoint may always have one; ``max_pending`` counts who
-has no connection yet, dialing or waiting (``Bounds.begin_pending``). The application's own ``max_connections`` holds for this
-endpoint where it was chosen or the mesh orders none.
+*Limits.* Envoy's: ``max_connections`` counts over the cluster, and another over all pools of an endpoint, but a pool may always have
+one; ``max_pending`` counts who has no connection yet, dialing or waiting (``Bounds.begin_pending``). The application's own
+``max_connections`` holds for this endpoint where it was chosen or the mesh orders none.
 
 *Idle.* The youngest is taken first, so that a few stay warm and the rest run out. Age is looked at between two requests only.
 
@@ -375,7 +375,7 @@ class PoolState(Generic[P]):
         most, limits = self._settings.max_connections, self.limits
         if most is None or self.open < most:
             return False
-        return self._settings.chosen or limits is None or limits.max_connections is None
+        return self._settings.chosen or limits is None or not limits.limited
 
     def _drop(self, connection: P, now: float, *, usable: bool) -> bool:
         """Its last holder gives it back."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from meshlib.core.breaker import CircuitBreaker
 from meshlib.core.classify import verdict
 from meshlib.core.latency import Latency
-from meshlib.core.limits import may_retry, reached
+from meshlib.core.limits import may_retry
 from meshlib.core.locality import Balance, grpc_balance
 from meshlib.core.outlier import Ejected, Ejections
 from meshlib.core.refusals import dropped, nobody_usable
@@ -22,6 +22,7 @@ from meshlib.core.upstream import Refusal, RefusalKind
 from meshlib.model.call import OK
 from meshlib.model.events import BreakerChanged, EndpointEjected, EndpointReturned, EndpointSpared
 from meshlib.model.status import ClusterStatus
+from meshlib.runtime.live_connections import LiveConnections
 from meshlib.runtime.live_pick import LivePick, LiveRetry
 from meshlib.runtime.statuses import endpoint_status, failure_words
 
@@ -47,7 +48,7 @@ _STEP = 32
 
 
 class LiveCluster:
-    """One cluster (:class:`meshlib.core.upstream.Upstream` and ``Connections``). Thread-safe; no method blocks.
+    """One cluster (:class:`meshlib.core.upstream.Upstream`). Thread-safe; no method blocks.
 
     ``update`` belongs to the one writer of the configuration.
 
@@ -424,34 +425,8 @@ class LiveCluster:
 
             self._bridge = Bridge(self.cluster.name, breaker, self._apply, self._clock)
 
-    # --- connections ----------------------------------------------------------------------------------------------
-
-    @property
-    def max_connections(self) -> int | None:
-        return self.cluster.limits.max_connections
-
-    def open_connection(self, *, force: bool = False) -> bool:
-        with self._lock:
-            if not force and reached(self.cluster.limits.max_connections, self.connections):
-                return False
-            self.connections += 1
-            return True
-
-    def close_connection(self) -> None:
-        with self._lock:
-            self.connections -= 1
-
-    def begin_pending(self) -> bool:
-        with self._lock:
-            if reached(self.cluster.limits.max_pending, self.pending):
-                self.overflows += 1
-                return False
-            self.pending += 1
-            return True
-
-    def end_pending(self) -> None:
-        with self._lock:
-            self.pending -= 1
+    def connections_to(self, endpoint: LiveEndpoint) -> LiveConnections:
+        return LiveConnections(self, endpoint)
 
     # --- status ---------------------------------------------------------------------------------------------------
 

@@ -46,6 +46,10 @@ class FakeLimits:
         self.count = 0
         self.pending = 0
 
+    @property
+    def limited(self) -> bool:
+        return self.max_connections is not None
+
     def open_connection(self, *, force: bool = False) -> bool:
         if not force and self.max_connections is not None and self.count >= self.max_connections:
             return False

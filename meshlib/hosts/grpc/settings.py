@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from meshlib.model.address import Address
+    from meshlib.model.policy import Limits
 
 __all__ = ["Settings", "inner_options", "uri"]
 
@@ -26,8 +27,6 @@ _OF_THE_MESH = (
     "retryPolicy",
     "retryThrottling",
 )
-#: gRFC A105: connections to one endpoint at most. Its own bound is 10.
-_MOST_CONNECTIONS = 10
 
 
 class Settings:
@@ -48,7 +47,9 @@ def _plain(credentials: Any) -> bool:
     return isinstance(inner, cygrpc.InsecureChannelCredentials | cygrpc.XDSChannelCredentials)
 
 
-def inner_options(settings: Settings, authority: str, generation: int = 0) -> list[tuple[str, Any]]:
+def inner_options(
+    settings: Settings, authority: str, limits: Limits, generation: int = 0
+) -> list[tuple[str, Any]]:
     """The options of a channel to one endpoint: the application's, and what makes it one connection of the mesh. ``generation``: of
     connections whose age is bounded.
     """
@@ -58,7 +59,7 @@ def inner_options(settings: Settings, authority: str, generation: int = 0) -> li
         ("grpc.enable_http_proxy", 0),
         *kept,
         (AUTHORITY, authority),
-        (_SERVICE_CONFIG, _service_config(given)),
+        (_SERVICE_CONFIG, _service_config(given, limits)),
         ("grpc.service_config_disable_resolution", 1),
         # A child process must not meet its parent's connections in grpc's pool.
         ("meshlib.process", os.getpid()),
@@ -66,11 +67,17 @@ def inner_options(settings: Settings, authority: str, generation: int = 0) -> li
     ]
 
 
-def _service_config(given: Any) -> Any:
-    """The application's, without what the mesh decides: a retry of grpc's own would be one within each of ours."""
+def _service_config(given: Any, limits: Limits) -> Any:
+    """The application's, without what the mesh decides: a retry of grpc's own would be one within each of ours. How many
+    connections an endpoint may have the mesh decides where it says anything (gRFC A105); grpc has its own bound, of 10.
+    """
     try:
         config = json.loads(given)
-        config.setdefault("connectionScaling", {"maxConnectionsPerSubchannel": _MOST_CONNECTIONS})
+        ordered = limits.max_connections_per_endpoint
+        if ordered is not None:
+            config["connectionScaling"] = {"maxConnectionsPerSubchannel": max(1, ordered)}
+        else:
+            config.setdefault("connectionScaling", {"maxConnectionsPerSubchannel": limits.grpc_connections})
         for name in _OF_THE_MESH:
             config.pop(name, None)
         for method in config.get("methodConfig", ()):

@@ -32,7 +32,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from meshlib.errors import NoHealthyEndpoint
-from meshlib.hosts.grpc.settings import Settings, inner_options, uri
+from meshlib.hosts.grpc.settings import inner_options, uri
 from meshlib.model.events import CONNECTED, DISCONNECTED, FAILED, ConnectionChanged
 from meshlib.sources.stream import channels_closed
 
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from meshlib.core.endpoint import LiveEndpoint
     from meshlib.core.upstream import Upstream
     from meshlib.hosts.grpc.request import Method
+    from meshlib.hosts.grpc.settings import Settings
     from meshlib.hosts.grpc.target import Target
     from meshlib.model.endpoint import Endpoint
     from meshlib.runtime.runtime import Runtime
@@ -62,6 +63,12 @@ _SLOW = 0.25
 _CONNECTIONS = frozenset({"grpc.client.tls.handshakes", "grpc.subchannel"})
 
 _generations = itertools.count(1)
+
+
+def _limits_of(upstream: Upstream) -> tuple[int | None, int]:
+    """Of connections to an endpoint, as far as grpc is told of them."""
+    limits = upstream.cluster.limits
+    return limits.max_connections_per_endpoint, limits.grpc_connections
 
 
 def _generation(endpoint: LiveEndpoint, age: float | None, now: float) -> tuple[int, float]:
@@ -99,6 +106,7 @@ class Subchannel(Generic[C]):
         "direct",
         "endpoint",
         "leaving",
+        "limits",
         "marked",
         "seen_ready",
         "since",
@@ -115,6 +123,7 @@ class Subchannel(Generic[C]):
         self.endpoint = endpoint
         self.upstream = upstream
         self.began = began
+        self.limits = None if upstream is None else _limits_of(upstream)
         self.bound_age()
         self.leaving = False  # it is closed once no call uses it
         self.marked = False
@@ -330,7 +339,7 @@ class Subchannels(Generic[C]):
                     return sub
                 self._drain(sub)
             generation, began = _generation(endpoint, upstream.cluster.max_connection_age, now)
-            options = inner_options(self._settings, authority, generation)
+            options = inner_options(self._settings, authority, upstream.cluster.limits, generation)
             channel = self._make(uri(endpoint.address), options, self._settings)
             sub = Subchannel(channel, endpoint, upstream, began)
             self._found[endpoint] = config, authority, sub
@@ -341,12 +350,13 @@ class Subchannels(Generic[C]):
             raise ValueError("Cannot invoke RPC on closed channel!")
 
     def _sweep(self) -> None:
-        """The configuration is another: what leads to endpoints that left is closed once nothing uses it."""
+        """The configuration is another: what leads to endpoints that left, or is to be another, is closed once nothing uses it."""
         with self._lock:
             self._view = self._runtime.view
-            for endpoint in [endpoint for endpoint in self._found if endpoint.gone]:
-                self._drain(self._found.pop(endpoint)[2])
-            for _, _, sub in self._found.values():
+            for endpoint, (_, _, sub) in list(self._found.items()):
+                if endpoint.gone or (sub.upstream is not None and sub.limits != _limits_of(sub.upstream)):
+                    del self._found[endpoint]
+                    self._drain(sub)
                 sub.bound_age()
 
     def _drain(self, sub: Subchannel[C]) -> None:

@@ -9,7 +9,6 @@ import grpc
 
 from meshlib.hosts.grpc.errors import Ended, local_end, number
 from meshlib.hosts.grpc.request import Answer, metadata_of, trailers
-from meshlib.hosts.grpc.settings import Settings
 from meshlib.hosts.grpc.subchannels import Subchannel, Subchannels
 from meshlib.hosts.grpc.unary import make_direct
 from meshlib.runtime import own_channels
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from meshlib.core.attempt import Send
     from meshlib.core.effects import Direct
     from meshlib.hosts.grpc.request import Request
+    from meshlib.hosts.grpc.settings import Settings
     from meshlib.hosts.grpc.target import Target
     from meshlib.pools.bounds import Bounds
     from meshlib.runtime.runtime import Runtime

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from meshlib.hosts.grpc.settings import Settings
 from meshlib.hosts.grpc.subchannels import Subchannels
 from meshlib.hosts.runtime import later
 from meshlib.runtime import own_channels
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
 
     import grpc
 
+    from meshlib.hosts.grpc.settings import Settings
     from meshlib.hosts.grpc.target import Target
     from meshlib.runtime.runtime import Runtime
 

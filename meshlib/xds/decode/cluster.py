@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from meshlib.model.address import Address
 from meshlib.model.cluster import Cluster, Discovery, DnsTarget
@@ -17,6 +18,9 @@ from meshlib.xds.decode.tls import tls_matches, transport_socket
 from meshlib.xds.decode.upstream import upstream_options
 from meshlib.xds.decode.values import metadata, number, percent, seconds, unpacked
 from meshlib.xds.schema import WireMessage, type_name
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["cluster", "config_source"]
 
@@ -192,28 +196,42 @@ def _target(endpoint: Endpoint, address: Address, group: int) -> DnsTarget:
 
 
 def _limits(message: WireMessage, path: str, report: Report) -> Limits:
-    """CB-01: the first thresholds of priority DEFAULT. 4294967295 is how "no limit" is written."""
-    path = join(path, "circuit_breakers.thresholds")
-    chosen: tuple[int, WireMessage] | None = None
-    for index, item in enumerate(message.circuit_breakers.thresholds):
-        if item.priority == 0 and chosen is None:
-            chosen = (index, item)
-        else:
-            report.ignore(f"{path}[{index}]", item)
-    if chosen is None:
-        return Limits()
-    index, item = chosen
-    budget = _budget(item, f"{path}[{index}]", report)
-    return Limits(
-        _limit(item, "max_connections", 1024),
-        _limit(item, "max_pending_requests", 1024),
-        _limit(item, "max_requests", 1024),
-        _limit(item, "max_retries", 3),
-        budget,
+    """CB-01, CB-03: the first thresholds of priority DEFAULT. 4294967295 is how "no limit" is written. A gRPC client has one
+    connection to an endpoint unless it is told (A105); an Envoy, as many as their streams need.
+    """
+    path = join(path, "circuit_breakers")
+    item, here = _default(message.circuit_breakers.thresholds, join(path, "thresholds"), report)
+    single, there = _default(
+        message.circuit_breakers.per_host_thresholds, join(path, "per_host_thresholds"), report
+    )
+    of_one = None if single is None else _limit(single, "max_connections", None)
+    if of_one == 0 and report.target:
+        report.problem(join(there, "max_connections"), "must not be 0")
+    made = Limits(max_connections_per_endpoint=of_one, grpc_connections=1 if report.target else 10)
+    if item is None:
+        return made
+    return replace(
+        made,
+        max_connections=_limit(item, "max_connections", 1024),
+        max_pending=_limit(item, "max_pending_requests", 1024),
+        max_requests=_limit(item, "max_requests", 1024),
+        max_retries=_limit(item, "max_retries", 3),
+        budget=_budget(item, here, report),
     )
 
 
-def _limit(message: WireMessage, field: str, default: int) -> int | None:
+def _default(items: Sequence[WireMessage], path: str, report: Report) -> tuple[WireMessage | None, str]:
+    """The first of priority DEFAULT, and where it stands."""
+    chosen: tuple[WireMessage | None, str] = None, path
+    for index, item in enumerate(items):
+        if item.priority == 0 and chosen[0] is None:
+            chosen = item, f"{path}[{index}]"
+        else:
+            report.ignore(f"{path}[{index}]", item)
+    return chosen
+
+
+def _limit(message: WireMessage, field: str, default: int | None) -> int | None:
     value = number(message, field)
     if value is None:
         return default

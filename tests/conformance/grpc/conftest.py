@@ -59,12 +59,12 @@ def plane(request: pytest.FixtureRequest) -> Iterator[ControlPlane]:
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[[str], Server]]:
-    """A function that starts a server of this name."""
+def serve() -> Iterator[Callable[..., Server]]:
+    """A function that starts a server of this name. Arguments as of ``Server``."""
     started: list[Server] = []
 
-    def start(name: str) -> Server:
-        started.append(Server(name).start())
+    def start(name: str, **options: Any) -> Server:
+        started.append(Server(name, **options).start())
         return started[-1]
 
     yield start

@@ -39,8 +39,10 @@ class Order:
 class Server:
     """A server that answers each call with its name and what the call brought. Any thread may use any method."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, streams: int | None = None) -> None:
+        """``streams``: calls that one connection may carry at a time."""
         self.name = name
+        self._streams = streams
         self.port = 0
         self._changed = threading.Condition()  # guards all of the following
         self._orders: list[Order] = []
@@ -60,7 +62,10 @@ class Server:
     def start(self) -> Self:
         refuse_taken(self.port)
         pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix=f"server-{self.name}")
-        server = grpc.server(pool, options=(("grpc.so_reuseport", 1),))
+        options: list[tuple[str, int]] = [("grpc.so_reuseport", 1)]
+        if self._streams is not None:
+            options.append(("grpc.max_concurrent_streams", self._streams))
+        server = grpc.server(pool, options=options)
         server.add_generic_rpc_handlers((_Handler(self),))
         self.port = server.add_insecure_port(f"127.0.0.1:{self.port}")
         server.start()

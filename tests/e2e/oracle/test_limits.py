@@ -111,8 +111,10 @@ def host(request, tmp_path, upstream) -> Iterator[Callable[..., Submit]]:
     """A function from limits to what begins a call under them, in each host in turn; a call gives its status."""
     with ExitStack() as stack:
 
-        def make(**limits: int) -> Submit:
-            thresholds = {"thresholds": [{"priority": "DEFAULT", **limits}]}
+        def make(*, per_host: int | None = None, **limits: int) -> Submit:
+            thresholds: dict[str, Any] = {"thresholds": [{"priority": "DEFAULT", **limits}]}
+            if per_host is not None:
+                thresholds["per_host_thresholds"] = [{"max_connections": per_host}]
             held = Ports(1)
             stack.callback(held.close)
             port = held.numbers[0]
@@ -235,9 +237,13 @@ def test_a_call_is_pending_until_its_connection_is_there(host, upstream):
     assert {call.result(20) for call in calls - refused} == {200}
 
 
-def test_a_call_that_is_connected_is_pending_no_more(host, upstream):
+@pytest.mark.parametrize(
+    "limits", [{"max_connections": 2}, {"per_host": 2}, {"max_connections": 3, "per_host": 2}]
+)
+def test_a_call_that_is_connected_is_pending_no_more(host, upstream, limits):
+    """CB-03: however many connections the cluster or its one endpoint may have, the next call waits, and one more is refused."""
     upstream.accept()
-    submit = host(max_connections=2, max_pending_requests=1)
+    submit = host(max_pending_requests=1, **limits)
     first = submit()
     upstream.wait_held(1)
     second = submit()

@@ -434,7 +434,7 @@ def test_a_budget_is_of_the_calls_in_flight():
     live = Watched(flat(1, limits=Limits(budget=RetryBudget(50.0, 0)))).live
     assert live.begin_retry(None) is None
     held = [live.pick(CONTEXT, 0.0) for _ in range(4)]
-    assert live.begin_pending(), "one of the four, and not a fifth"
+    assert live.connections_to(live.endpoints[0]).begin_pending(), "one of the four, and not a fifth"
     assert [live.begin_retry(None) is not None for _ in range(3)] == [True, True, False]
     assert live.begin_retry(RetryBudget(100.0, 10)) is None
     assert len(held) == 4
@@ -442,16 +442,33 @@ def test_a_budget_is_of_the_calls_in_flight():
 
 def test_connections_and_pending_calls_are_limited():
     live = Watched(flat(1, limits=Limits(max_connections=1, max_pending=2))).live
-    assert live.open_connection()
-    assert not live.open_connection()
-    assert live.open_connection(force=True)
+    one = live.connections_to(live.endpoints[0])
+    assert one.open_connection()
+    assert not one.open_connection()
+    assert one.open_connection(force=True)
     assert live.connections == 2
-    live.close_connection()
-    live.close_connection()
-    assert live.open_connection()
-    assert [live.begin_pending() for _ in range(3)] == [True, True, False]
-    live.end_pending()
-    assert live.begin_pending()
+    one.close_connection()
+    one.close_connection()
+    assert one.open_connection()
+    assert [one.begin_pending() for _ in range(3)] == [True, True, False]
+    one.end_pending()
+    assert one.begin_pending()
+
+
+def test_cb_03_connections_to_each_endpoint_are_limited():
+    limits = Limits(max_connections=None, max_connections_per_endpoint=2)
+    live = Watched(flat(2, limits=limits)).live
+    first, again, other = (live.connections_to(live.endpoints[number]) for number in (0, 0, 1))
+    assert first.limited
+    assert [pool.open_connection() for pool in (first, again, first, other)] == [True, True, False, True]
+    assert again.open_connection(force=True), "a pool that has none may have one, as in Envoy"
+    assert [live.connections, *(item.connections for item in live.endpoints)] == [4, 3, 1]
+    for _ in range(2):
+        first.close_connection()
+    assert [again.open_connection(), again.open_connection()] == [True, False]
+    live.update(replace(live.cluster, limits=Limits.unlimited()), 0.0)
+    assert not first.limited
+    assert again.open_connection()
 
 
 # --- threads ----------------------------------------------------------------------------------------------------------
@@ -513,14 +530,15 @@ def test_fifty_threads_leave_nothing_behind():
                 continue
             seen.append(pick.endpoint)
             permit = live.begin_retry(None)
-            opened = live.open_connection()
+            connections = live.connections_to(pick.endpoint)
+            opened = connections.open_connection()
             if turn % 5:
                 pick.report((OK, ERROR, REFUSED, CANCELLED)[turn % 4], now)
             pick.release(now, REFUSED if turn % 7 == 0 else None)
             if permit is not None:
                 permit.release()
             if opened:
-                live.close_connection()
+                connections.close_connection()
 
     run_threads(50, work)
     assert (live.active, live.retries, live.connections, live.pending) == (0, 0, 0, 0)
@@ -543,19 +561,20 @@ def test_no_limit_is_passed_by_threads_at_once():
     live, over = Watched(flat(4, limits=limits, balancing=Balancing(Balancer.LEAST_REQUEST))).live, []
 
     def work(number):
+        to = live.connections_to(live.endpoints[number % 4])
         for _ in range(300):
             pick, permit = live.pick(CONTEXT, 0.0), live.begin_retry(None)
-            opened, waits = live.open_connection(), live.begin_pending()
+            opened, waits = to.open_connection(), to.begin_pending()
             now = (live.active, live.retries, live.connections, live.pending)
             if any(map(int.__gt__, now, (5, 3, 4, 2))):
                 over.append(now)
             if not isinstance(pick, Refusal):
                 pick.release(0.0)
-            for held, give_back in ((permit, permit and permit.release), (opened, live.close_connection)):
+            for held, give_back in ((permit, permit and permit.release), (opened, to.close_connection)):
                 if held:
                     give_back()
             if waits:
-                live.end_pending()
+                to.end_pending()
 
     run_threads(16, work)
     assert over == []
@@ -639,7 +658,8 @@ def test_what_limits_refuse_is_counted():
     held = live.pick(CONTEXT, 0.0)
     assert isinstance(live.pick(CONTEXT, 0.0), Refusal)
     assert [live.begin_retry(None) is not None for _ in range(3)] == [True, False, False]
-    assert [live.begin_pending() for _ in range(2)] == [True, False]
+    to = live.connections_to(live.endpoints[0])
+    assert [to.begin_pending() for _ in range(2)] == [True, False]
     held.release(0.0)
     status = live.status(0.0)
     assert (status.requests, status.retries, status.overflows) == (1, 1, 4)

@@ -227,6 +227,30 @@ class TestPolicies:
         assert list(ignored(resource)) == ["circuit_breakers.thresholds[0]", "circuit_breakers.thresholds[2]"]
         assert good(made()).limits == Limits()
 
+    @pytest.mark.parametrize(("written", "limit"), [(3, 3), (100, 100), (4294967295, None), (None, None)])
+    def test_cb_03_connections_of_an_endpoint(self, written, limit):
+        thresholds = [
+            {"priority": "HIGH", "max_connections": 1},
+            {"max_requests": 7} if written is None else {"max_requests": 7, "max_connections": written},
+            {"max_connections": 2},
+        ]
+        resource = made(circuit_breakers={"per_host_thresholds": thresholds})
+        assert good(resource).limits == Limits(max_connections_per_endpoint=limit)
+        at = "circuit_breakers.per_host_thresholds"
+        assert set(ignored(resource)) == {f"{at}[0]", f"{at}[1].max_requests", f"{at}[2]"}
+
+    def test_cb_03_no_connections_at_all_are_refused_by_a_grpc_client(self):
+        resource = made(circuit_breakers={"per_host_thresholds": [{"max_connections": 0}]})
+        [problem] = problems(resource)
+        assert problem == "circuit_breakers.per_host_thresholds[0].max_connections: must not be 0"
+        assert good(resource).limits.max_connections_per_endpoint == 0, "an Envoy has one nevertheless"
+
+    def test_cb_03_a_grpc_client_has_one_connection_unless_it_is_told(self):
+        views = ((), 10), (("target",), 1)
+        for view, connections in views:
+            found = decode.cluster(raw(build.cluster("c")), *view).value
+            assert found.limits.grpc_connections == connections
+
     def test_od_01_outlier(self):
         assert good(made()).outlier is None
         assert good(made(outlier_detection={})).outlier == Outlier()

@@ -82,15 +82,24 @@ CLUSTER = {
     f"{_CLUSTER}LoadBalancingPolicy": rules(honoured="policies"),
     f"{_CLUSTER}LoadBalancingPolicy.Policy": rules(honoured="typed_extension_config"),
     f"{_CLUSTER}CircuitBreakers": rules(
-        honoured="thresholds",
-        reported="per_host_thresholds",
-        notes={"thresholds": "the first of priority DEFAULT; those of HIGH are reported"},
+        honoured="thresholds per_host_thresholds",
+        variants={"per_host_thresholds": "per_host"},
+        notes={
+            "thresholds": "the first of priority DEFAULT; those of HIGH are reported",
+            "per_host_thresholds": "the same",
+        },
     ),
     f"{_CLUSTER}CircuitBreakers.Thresholds": rules(
         honoured="priority max_connections max_pending_requests max_requests max_retries retry_budget",
         reported="max_connection_pools",
         void="track_remaining",
         notes={"max_requests": "4294967295 means no limit, as for the other three"},
+    ),
+    f"{_CLUSTER}CircuitBreakers.Thresholds#per_host": rules(
+        honoured="priority max_connections",
+        reported="max_pending_requests max_requests max_retries retry_budget max_connection_pools",
+        void="track_remaining",
+        notes={"max_connections": "over all clients of the process; for gRPC of each channel, 10 at most"},
     ),
     f"{_CLUSTER}CircuitBreakers.Thresholds.RetryBudget": rules(
         honoured="budget_percent min_retry_concurrency"

@@ -9,9 +9,11 @@ import grpc.experimental
 import pytest
 
 from meshlib.hosts.grpc.settings import Settings, inner_options
+from meshlib.model.policy import Limits
 
 _INSECURE = grpc.experimental.insecure_channel_credentials()
 _TLS = grpc.ssl_channel_credentials()
+_UNLIMITED = Limits.unlimited()
 _TOKEN = grpc.access_token_call_credentials("token")
 
 
@@ -39,7 +41,7 @@ def test_what_the_mesh_decides_goes_out_of_a_service_config() -> None:
         "methodConfig": [{"name": [{}], "timeout": "1s", "retryPolicy": retry, "hedgingPolicy": retry}],
     }
     options = (("grpc.service_config", json.dumps(given)), ("grpc.default_authority", "other"), ("x", 1))
-    made = dict(inner_options(Settings(options, None, None), "stock"))
+    made = dict(inner_options(Settings(options, None, None), "stock", _UNLIMITED))
     assert json.loads(made["grpc.service_config"]) == {
         "methodConfig": [{"name": [{}], "timeout": "1s"}],
         "connectionScaling": {"maxConnectionsPerSubchannel": 10},
@@ -50,10 +52,28 @@ def test_what_the_mesh_decides_goes_out_of_a_service_config() -> None:
 @pytest.mark.parametrize("given", ["no json", "[]", '{"methodConfig": [1]}', b"\xff", 3])
 def test_a_service_config_that_is_none_is_for_grpc_to_refuse(given: object) -> None:
     options = (("grpc.service_config", given),)
-    assert dict(inner_options(Settings(options, None, None), "a"))["grpc.service_config"] == given
+    assert dict(inner_options(Settings(options, None, None), "a", _UNLIMITED))["grpc.service_config"] == given
 
 
-def test_a_service_config_may_say_how_many_connections() -> None:
-    given = {"connectionScaling": {"maxConnectionsPerSubchannel": 2}}
-    made = dict(inner_options(Settings((("grpc.service_config", json.dumps(given)),), None, None), "a"))
-    assert json.loads(made["grpc.service_config"]) == given
+@pytest.mark.parametrize(
+    ("limits", "given", "expected"),
+    [
+        (Limits(), None, 10),
+        (Limits(), 2, 2),
+        (Limits(grpc_connections=1), None, 1),
+        (Limits(grpc_connections=1), 2, 2),
+        (Limits(max_connections_per_endpoint=3), None, 3),
+        (Limits(max_connections_per_endpoint=3), 7, 3),
+        (Limits(max_connections_per_endpoint=0), 7, 1),
+    ],
+)
+def test_a105_how_many_connections_an_endpoint_may_have(
+    limits: Limits, given: int | None, expected: int
+) -> None:
+    """The mesh says, else the application, else gRPC's bound or what its control planes expect."""
+    config = {} if given is None else {"connectionScaling": {"maxConnectionsPerSubchannel": given}}
+    settings = Settings((("grpc.service_config", json.dumps(config)),), None, None)
+    made = dict(inner_options(settings, "a", limits))
+    assert json.loads(made["grpc.service_config"]) == {
+        "connectionScaling": {"maxConnectionsPerSubchannel": expected}
+    }

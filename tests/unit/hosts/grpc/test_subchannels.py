@@ -15,6 +15,7 @@ from meshlib.hosts.grpc.settings import Settings
 from meshlib.hosts.grpc.subchannels import READY, TRANSIENT_FAILURE, Subchannel, Subchannels
 from meshlib.hosts.grpc.target import read_target
 from meshlib.model.events import CONNECTED, DISCONNECTED, FAILED
+from meshlib.model.policy import Limits
 from meshlib.testing.clock import VirtualClock
 from tests.support.live_kit import Watched, changed, cluster, endpoint, locality
 
@@ -258,6 +259,7 @@ class TestAge:
     def test_without_one_it_lives_on(self) -> None:
         kit = Kit()
         sub = kit.get()
+        sub.channel.state = READY
         kit.clock.advance(1e6)
         assert kit.get() is sub
         assert sub.channel.generation == 0
@@ -271,6 +273,17 @@ class TestAge:
             live.update(replace(live.cluster, max_connection_age=age), 0.0)
             kit.runtime.view = object()
             assert (kit.get() is sub) is same
+
+    def test_a_change_of_how_many_there_may_be_makes_another(self) -> None:
+        """What grpc was told when its channel was made holds for that (A105)."""
+        kit = Kit()
+        old, live = kit.get(), kit.watched.live
+        for limits, same in ((Limits(), True), (Limits(max_connections_per_endpoint=3), False)):
+            live.update(replace(live.cluster, limits=limits), 0.0)
+            kit.runtime.view = object()
+            assert (kit.get() is old) is same
+        kit.clock.advance(0.0)
+        assert old.channel.closed == 1
 
     def test_one_that_is_replaced_while_it_could_not_connect_is_no_mark_any_more(self) -> None:
         kit = Kit(2, max_connection_age=300.0)
