@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from meshlib import patched
@@ -44,7 +45,7 @@ _clock = MonotonicClock()
 _workers = SharedWorker(_clock)
 
 #: What an edit of the file cannot change in a running process.
-_FIXED = ("node", "xds", "dns", "seed", "sidecar", "adoption", "inbound", "admin", "disabled")
+_FIXED = ("node", "xds", "dns", "seed", "sidecar", "inbound", "admin", "disabled")
 
 
 class Mesh:
@@ -120,10 +121,12 @@ class Mesh:
         runtime = self._runtime()
         resolution = runtime.view.resolve(*place)
         runtime.want(resolution.name, place[3])
-        return explain(resolution, head, runtime.env)
+        return explain(resolution, head, runtime.env, runtime.view.rules.adoption)
 
     def status(self) -> Status:
         """How things are now. Starts nothing."""
+        from meshlib.runtime.adoption import adoption_status
+
         runtime = self._processes.peek()
         process = ProcessStatus(
             pid=os.getpid(),
@@ -134,9 +137,14 @@ class Mesh:
         return Status(
             node=self._node or _describe(self.config),
             sources=self._sources(),
-            sidecar=SidecarStatus(),
+            sidecar=SidecarStatus() if runtime is None else runtime.feed.sidecar(self._clock.now()),
             clusters={} if runtime is None else runtime.cluster_status(),
             process=process,
+            adoption=adoption_status(
+                self.config,
+                None if runtime is None else runtime.tallies,
+                off=self.config.disabled if runtime is None else runtime.view.rules.disabled,
+            ),
         )
 
     def snapshot(self) -> Snapshot:
@@ -257,8 +265,11 @@ class _Composition:
         self._bootstrap = bootstrap
 
     def sources(self, merge: Merge) -> list[Source]:
+        from meshlib.sidecar.watch import Watch
         from meshlib.sources.dns import DnsSource
         from meshlib.sources.file import FileSource
+        from meshlib.sources.kill_switch import KillSwitch
+        from meshlib.sources.sidecar import SidecarSource
         from meshlib.sources.static import StaticSource
 
         config = self._config
@@ -266,6 +277,10 @@ class _Composition:
         found: list[Source] = [static]
         if config.disabled:
             return found
+        self._switch = KillSwitch(merge, config.adoption.kill_switch or "", lambda _: self._put(merge))
+        found.append(self._switch)
+        if config.sidecar.mode != "off":
+            found.append(SidecarSource(merge, partial(Watch, config.sidecar, merge.runtime.clock)))
         names = DnsSource(merge, config.dns)
         merge.resolve, merge.drop = names.resolve, names.drop
         files = FileSource(
@@ -294,7 +309,13 @@ class _Composition:
         self._config = config
         static.reconfigure(config.services)
         files.services_from(config.services_file or "")
-        merge.runtime.reconfigure(config, _rules(config, self._bootstrap))
+        self._switch.at(config.adoption.kill_switch or "")
+        self._put(merge)
+
+    def _put(self, merge: Merge) -> None:
+        """Other rules hold. On the worker."""
+        rules = _rules(self._config, self._bootstrap)
+        merge.runtime.reconfigure(self._config, replace(rules, disabled=self._switch.pulled))
 
 
 def _pairs(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -317,6 +338,7 @@ def _bootstrap(config: Config) -> Bootstrap | None:
 
 
 def _rules(config: Config, bootstrap: Bootstrap | None) -> Rules:
+    from meshlib.core.joining import Adoption
     from meshlib.core.resolve import Rules
 
     rules = Rules(
@@ -328,6 +350,14 @@ def _rules(config: Config, bootstrap: Bootstrap | None) -> Rules:
         has_xds=bootstrap is not None,
         cold_start=config.xds.cold_start,
     )
+    joined = config.adoption
+    adoption = Adoption(
+        default=joined.default,
+        services=tuple(joined.services.items()),
+        key=joined.key or "",
+        node=(config.node.id or _host_name()) if bootstrap is None else bootstrap.node.id,
+    )
+    rules = replace(rules, adoption=adoption, fallback=config.sidecar.fallback)
     if bootstrap is None:
         return replace(rules, node=(config.node.cluster or "", config.node.id or ""))
     # Istio's generator for gRPC names its listeners host:port (CP-04), and has none for an Envoy.

@@ -123,13 +123,14 @@ class MeshPool:
         }
         lines = self.headers if headers is None else headers
 
-        def plain(headers: Mapping[str, str] = lines, timeout: Any = timeout) -> Any:
+        def plain(headers: Mapping[str, str] = lines, timeout: Any = timeout, *, alone: bool = False) -> Any:
+            """By urllib3 to the URL as it is; ``alone``: others make the retries."""
             return super(MeshPool, self).urlopen(  # type: ignore[misc]
                 method,
                 url,
                 headers=headers,
                 timeout=timeout,
-                retries=retries,
+                retries=self._only_redirects(retries) if alone else retries,
                 redirect=redirect,
                 assert_same_host=assert_same_host,
                 release_conn=release_conn,
@@ -187,6 +188,13 @@ class MeshPool:
             retries = left
             if exchange.plan is not None:
                 request.turn(exchange.plan, attempts)
+
+    def _only_redirects(self, asked: Retry | bool | int | None) -> Retry:
+        """What of ``asked`` is no retry."""
+        retries = asked if isinstance(asked, Retry) else Retry.from_int(asked, default=self.retries)
+        if retries.total is False:
+            return retries
+        return retries.new(connect=0, read=0, other=0, status_forcelist=(), respect_retry_after_header=False)
 
     def _after_failure(self, error: HTTPError, retries: Retry, plan: Plan | None, request: Request) -> Retry:
         """What is left of ``retries`` after a failure; raises the failure where nothing is."""

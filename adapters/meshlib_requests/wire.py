@@ -100,7 +100,7 @@ class UrllibWire:
                 read=timeout._read,
             )
         try:
-            return request.plain(_changed(request.headers, call), timeout)
+            return request.plain(_changed(request.headers, call), timeout, alone=call.handed is not None)
         except exceptions.HTTPError as error:
             bounds.timed_out()
             reason = getattr(error, "reason", error)

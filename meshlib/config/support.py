@@ -35,15 +35,6 @@ def _later(config: Config) -> Iterator[tuple[str, str]]:
         yield "xds.api", f'"{config.xds.api}"'
     if config.xds.last_good is not None:
         yield "xds.last_good", "keeping the last good state on disk"
-    if config.adoption.default != "on":
-        yield "adoption.default", f'"{config.adoption.default}"'
-    for name, mode in config.adoption.services.items():
-        if mode != "on":
-            yield f"adoption.{name}", f'"{mode}"'
-    if config.adoption.key is not None:
-        yield "adoption.key", "adoption by percentage"
-    if config.adoption.kill_switch is not None:
-        yield "adoption.kill_switch", "a kill switch"
 
 
 def doubts(config: Config, file: Document | None = None) -> tuple[str, ...]:

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from meshlib.core.upstream import Pick, RetryPermit, Upstream
     from meshlib.model.call import Head, Outcome
 
-__all__ = ["BLAMELESS", "Record", "Send", "record"]
+__all__ = ["BLAMELESS", "Record", "Send", "record", "tell"]
+
+_EXPECTED_TIMEOUT = b"x-envoy-expected-rq-timeout-ms"
+_ATTEMPT_COUNT = b"x-envoy-attempt-count"
 
 _OK, _STATUS = OutcomeKind.OK.value, OutcomeKind.STATUS.value
 
@@ -109,3 +112,12 @@ def record(records: list[Record], attempt: Send, outcome: Outcome, *, retried: b
     while place and records[place - 1].attempt.number > attempt.number:
         place -= 1
     records.insert(place, Record(attempt, outcome, retried))
+
+
+def tell(head: Head, seconds: float | None, number: int | None) -> None:
+    """Write into ``head`` how much time the upstream has, and which attempt this is; None: nothing of it."""
+    if seconds is not None:
+        # Rounded down, so that no hop has more time than its caller. Zero would mean no limit to an Envoy.
+        head.headers.put(_EXPECTED_TIMEOUT, b"%d" % max(1, int(seconds * 1000)))
+    if number is not None:
+        head.headers.put(_ATTEMPT_COUNT, b"%d" % number)

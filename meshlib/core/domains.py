@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 from meshlib.core.strings import fold, wire
 
-__all__ = ["DomainIndex", "without_port"]
+__all__ = ["DomainIndex", "by_key", "without_port"]
 
 T = TypeVar("T")
 
@@ -76,3 +76,18 @@ class DomainIndex(Generic[T]):
         """The value of the best domain."""
         value = self.named(authority)
         return self.default if value is None else value
+
+
+def by_key(index: DomainIndex[tuple[str, T]], host: str, port: int) -> tuple[str, T] | None:
+    """The key and the value of the service of a configuration that ``host:port`` is: the key that is ``host:port``, else ``host``,
+    else the longest wildcard. The values of ``index`` have their keys with them.
+    """
+    shown = f"[{host}]" if ":" in host else host
+    written = f"{shown}:{port}"
+    found = index.exact(written) or index.exact(shown)
+    if found is None:
+        wildcards = [item for item in (index.named(written), index.named(shown)) if item is not None]
+        if wildcards:
+            # The longest; of two that are equally long, the one that names the port.
+            found = max(wildcards, key=lambda item: len(item[0].partition(":")[0]))
+    return found

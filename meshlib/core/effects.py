@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from meshlib.model.call import CallInfo, Head, Outcome, Response
     from meshlib.model.events import Event
     from meshlib.model.policy import RetryPolicy
+    from meshlib.model.sidecar import Sidecar
 
 __all__ = [
     "Call",
@@ -149,12 +150,15 @@ class Direct:
     to be sent. ``peer``: who answered.
     """
 
-    __slots__ = ("before", "began", "deadline", "head", "key", "number", "peer")
+    __slots__ = ("before", "began", "deadline", "handed", "head", "key", "number", "peer")
 
-    def __init__(self, head: Head | None, deadline: float | None, began: float = 0.0) -> None:
+    def __init__(
+        self, head: Head | None, deadline: float | None, began: float = 0.0, handed: Sidecar | None = None
+    ) -> None:
         self.head = head
         self.deadline = deadline
         self.began = began
+        self.handed = handed
         self.before: list[tuple[bytes, bytes]] | None = None
         self.key = 0
         self.number = 1

@@ -3,13 +3,16 @@
 Theory. An exchange stands between the loop of a host library and the call plan. It answers one question that the plan does
 not ask, who carries the call, and does for every carrier what is the same:
 
-    start ─► disabled, bypass, a tool in charge ──────────► Direct (plain)      as if meshlib were not there
+    start ─► disabled, bypass, off, a tool in charge ─────► Direct (plain)      as if meshlib were not there
+         ├─► observed, outside of the share ──────────────► Direct, then compared with what the mesh would have done
+         ├─► redirected to a sidecar ─────────────────────► Direct
          ├─► the control plane has not said yet ─► Wait ──► (as start, with what holds then)
          ├─► of the mesh ─► the plan ──► Send, Sleep, Wait, and its ends
          │                         └──► a pass-through cluster ─► Direct
          ├─► refused, failed ────────────────────────────► Fail, or Reply
          └─► nobody knows the host ──────────────────────► Direct
     Send, Direct ──outcome──► the plan's next effect; Deliver: the response at hand is the caller's
+         └── a sidecar that cannot be connected to: nothing was sent ─► Wait, for what is then known of it ─► once more
 
 This is the only place where ``via`` is decided, and the only one that tells observers of attempts: each begins once and ends
 once, whoever carries it and however it ends. So does an RPC as a whole, by ``CallStarted`` and ``CallEnded``: it has an end of its
@@ -25,7 +28,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from meshlib.core.effects import Deliver, Direct, Fail, Finish, Pass, Reply, Send, Wait
-from meshlib.core.failures import SPENT, direct_info, not_made, not_ready, say_spent
+from meshlib.core.failures import SPENT, broken_handoff, direct_info, not_made, not_ready, say_spent
 from meshlib.core.plan import Plan
 from meshlib.core.plan_grpc import GrpcPlan
 from meshlib.errors import DeadlineExceeded
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from meshlib.core.resolve import View
     from meshlib.model.endpoint import Locality
     from meshlib.model.headers import Headers
+    from meshlib.model.sidecar import Sidecar
 
 __all__ = ["GRPC", "Exchange", "Place", "Surroundings"]
 
@@ -49,6 +53,8 @@ GRPC = "grpc"
 
 #: Seconds after which a call that waits for a control plane looks again, whether it was woken or not.
 _LOOK = 60.0
+#: Seconds within which it is known whether a sidecar that could not be connected to is there.
+_VERDICT = 1.0
 
 #: Scheme, host as it goes out, port as written, and the authority asked for (Host).
 Place = tuple[str, str, int | None, str]
@@ -80,6 +86,14 @@ class Surroundings(Protocol):
         self, scheme: str, host: str, port: int | None, authority: str, since: float = 0.0
     ) -> Resolution: ...
 
+    def suspect(self) -> None:
+        """A call could not be handed to the sidecar, or broke there."""
+        ...
+
+    def compare(self, place: Place, call: Call, peer: str, outcome: Outcome) -> None:
+        """A call went the old way, and ended: what would the mesh have made of it?"""
+        ...
+
 
 class Exchange:
     """One call. Driven by one thread or task at a time; only ``close`` may come from another.
@@ -94,10 +108,12 @@ class Exchange:
     __slots__ = (
         "_around",
         "_begun",
+        "_beside",
         "_call",
         "_direct",
         "_emit",
         "_ended",
+        "_handed",
         "_place",
         "_plain",
         "_plan",
@@ -123,6 +139,8 @@ class Exchange:
         self._ended: Outcome | None = None
         self._begun: Sequence[None] = ()  # of an RPC that was told of: emptied by whoever tells of its end
         self._reading: Send | Direct | None = None  # its attempt that the caller reads
+        self._beside = False  # the service has not joined, and the call goes the old way
+        self._handed = True  # to a sidecar, the first time
         self._words: Any = ()
         self._seen: View | None = None
         self._since = 0.0
@@ -137,6 +155,13 @@ class Exchange:
         around, place = self._around, self._place
         view = self._seen = around.view
         resolution = view.resolve(*place)
+        joining = resolution.joining
+        if joining is not None and not joining.includes(
+            view.rules.adoption.text_of(self._asked(resolution).head)
+        ):
+            around.want(resolution.name, place[3])
+            self._beside = True
+            return self._directly(joining.words, self.call.deadline, now)
         if resolution.via == "wait":
             return self._unknown(resolution, now)
         if resolution.name:
@@ -179,6 +204,7 @@ class Exchange:
         if type(effect) is Direct:
             effect.peer = peer
             self._ended = outcome
+            self._tell_beside(outcome, peer)
             return Deliver()
         assert self._plan is not None
         return self._step(self._plan.outcome(outcome, now, effect.number), now)
@@ -190,6 +216,10 @@ class Exchange:
             self._emit(AttemptEnded(effect.key, effect.number, outcome))
         if type(effect) is Direct:
             self._ended = outcome
+            self._tell_beside(outcome, "")
+            if effect.handed is not None:
+                again = self._lost(outcome, now)
+                return again if again is not None else Fail(*broken_handoff(effect.handed, outcome))
             late = effect.deadline is not None and outcome.kind is OutcomeKind.TIMEOUT and outcome.late
             return Fail(DeadlineExceeded if late else None, "the deadline is over", outcome)
         assert self._plan is not None
@@ -256,7 +286,8 @@ class Exchange:
         direct = self._direct
         if direct is not None:
             outcome = self._ended or Outcome(OutcomeKind.TIMEOUT, seconds=now - direct.began)
-            return direct_info(self._words, outcome, direct.peer)
+            via = "direct" if direct.handed is None else "sidecar"
+            return direct_info(self._words, outcome, direct.peer, via)
         return self._plan.info(now) if self._plan is not None else None
 
     # --- who carries it -------------------------------------------------------------------------------------------
@@ -268,8 +299,9 @@ class Exchange:
             around.want(resolution.name, place[3])
             until = now + _LOOK if call.deadline is None else min(call.deadline, now + _LOOK)
             return Wait(until, lambda view: view.resolve(*place).via != "wait")
-        seconds = call.wait if call.deadline is None else max(0.0, min(call.wait, call.deadline - now))
-        seconds = around.patience(resolution, seconds)
+        seconds = around.patience(resolution, call.wait)
+        if call.deadline is not None:
+            seconds = min(seconds, call.deadline - now)
         around.want(resolution.name, place[3])
         if seconds > 0:
             return Wait(now + seconds, lambda view: around.known(view, place))
@@ -295,6 +327,8 @@ class Exchange:
             call.resolution = resolution
             self._plan = (GrpcPlan if call.grpc else Plan)(call, self._around.env)
             return self._step(self._plan.start(now), now)
+        if via == "sidecar":
+            return self._directly(resolution.words, call.deadline, now, resolution.handed)
         if via == "direct":
             if resolution.unanswered and call.grpc:
                 return self._failure(*not_ready(resolution, self._place[3]))
@@ -303,18 +337,36 @@ class Exchange:
         end, info = not_made(resolution, self._place[3])
         return self._failure(end, info)
 
-    def _directly(self, words: Any, deadline: float | None, now: float) -> Step:
+    def _directly(
+        self, words: Any, deadline: float | None, now: float, handed: Sidecar | None = None
+    ) -> Step:
         self._words = words
         call = self.call
-        direct = self._direct = Direct(call.head, deadline, now)
+        direct = self._direct = Direct(call.head, deadline, now, handed)
         if deadline is not None and now >= deadline:
             self._ended = Outcome(OutcomeKind.NO_TIME)
             return Fail(DeadlineExceeded, "the deadline is over", self._ended)
         if self._emit is not None:
             direct.before = list(call.head.headers.raw)
             direct.key = _next_key()
-            self._tell(direct, "", "", "", "direct", NOWHERE)
+            self._tell(direct, "", "", "", "direct" if handed is None else "sidecar", NOWHERE)
         return direct
+
+    def _lost(self, outcome: Outcome, now: float) -> Wait | None:
+        """The sidecar did not carry the call. One that could not be connected to got nothing of it: once it is known whether it is
+        there, the call is carried by what holds then. Once: None is the end.
+        """
+        if outcome.kind not in (OutcomeKind.CONNECT, OutcomeKind.RESET):
+            return None
+        self._around.suspect()
+        if outcome.kind is OutcomeKind.RESET or not self._handed:
+            return None
+        self._handed = False
+        if self._plan is not None:
+            self._plan.leave(now)
+        self._plan = self._direct = self._ended = None
+        until, deadline, seen = now + _VERDICT, self.call.deadline, self._seen
+        return Wait(until if deadline is None else min(until, deadline), lambda view: view is not seen)
 
     # --- what the plan says ---------------------------------------------------------------------------------------
 
@@ -327,12 +379,19 @@ class Exchange:
                 assert self._plan is not None
                 effect.key = _next_key()
                 endpoint = effect.endpoint
-                place = (self._plan.cluster, self._plan.route, "mesh", endpoint.locality)
+                via = "mesh" if self.call.resolution.handed is None else "sidecar"
+                place = (self._plan.cluster, self._plan.route, via, endpoint.locality)
                 self._tell(effect, endpoint.name, *place)
             return effect  # type: ignore[return-value]
         if kind is Finish:
             assert isinstance(effect, Finish)
-            return Deliver() if effect.failure is None else self._failure(effect, None, now)
+            if effect.failure is None:
+                return Deliver()
+            if effect.outcome is not None and self.call.resolution.handed is not None:
+                again = self._lost(effect.outcome, now)
+                if again is not None:
+                    return again
+            return self._failure(effect, None, now)
         if kind is Wait:
             assert isinstance(effect, Wait)
             seen = self._seen
@@ -391,6 +450,11 @@ class Exchange:
                 locality,
             )
         )
+
+    def _tell_beside(self, outcome: Outcome, peer: str) -> None:
+        """A direct call ended: where the service has not joined, what of it the mesh would have made otherwise is reported."""
+        if self._beside:
+            self._around.compare(self._place, self.call, peer, outcome)
 
     def _tell_end(self, outcome: Outcome | None, now: float) -> None:
         """Tell of the end of an RPC, and of the attempt that the caller read. Once, whichever thread is the first."""

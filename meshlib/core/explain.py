@@ -15,6 +15,7 @@ from meshlib.model.route import Forward, HostRewriteKind
 
 if TYPE_CHECKING:
     from meshlib.core.effects import Env
+    from meshlib.core.joining import Adoption
     from meshlib.core.match import Match
     from meshlib.core.resolution import Resolution
     from meshlib.model.call import Response
@@ -38,7 +39,9 @@ class _Draft:
         self.timeout: float | None = None
         self.retry: RetryPolicy | None = None
         self.response: Response | None = None
-        self.via = "mesh" if resolution.via in ("mesh", "failed") else "direct"
+        self.via = "mesh" if resolution.via in ("mesh", "failed", "wait") else "direct"
+        if resolution.handed is not None:
+            self.via = "sidecar"
 
     def decision(self) -> Decision:
         listener, head, match = self.resolution.listener, self.head, self.match
@@ -60,13 +63,18 @@ class _Draft:
         )
 
 
-def explain(resolution: Resolution, head: Head, env: Env) -> Decision:
+def explain(resolution: Resolution, head: Head, env: Env, adoption: Adoption) -> Decision:
     """The Decision for ``head``. Counts nothing; a random split is drawn anew at each call.
 
     A resolution that is not of the mesh gives a Decision whose ``via`` is ``"direct"`` and whose trace says why; one that
     waits or fails has no route, and is ``"mesh"`` unless it would be called directly in the end.
     """
     draft = _Draft(resolution, head)
+    joining = resolution.joining
+    if joining is not None and not joining.includes(adoption.text_of(head)):
+        draft.via = "direct"
+        draft.lines.append(joining.words)
+        return draft.decision()
     end = resolution.otherwise
     if end is None or resolution.open:
         draft.lines.append(resolution.reason)
@@ -75,7 +83,7 @@ def explain(resolution: Resolution, head: Head, env: Env) -> Decision:
     else:
         first, *more = end.words()
         draft.lines.extend((f"a call waits for that, else: {first}" if resolution.open else first, *more))
-        draft.via = "direct" if end.via == "direct" else "mesh"
+        draft.via = "direct" if end.via == "direct" else draft.via
     if resolution.via != "mesh" or resolution.routes is None:
         return draft.decision()
     if resolution.listener is not None:

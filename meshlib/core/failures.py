@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from meshlib.core.effects import Finish
+from meshlib.core.trace import ending
 from meshlib.core.upstream import RefusalKind
 from meshlib.errors import (
     CircuitOpen,
@@ -27,6 +28,7 @@ from meshlib.model.call import Attempt, CallInfo, OutcomeKind, Response
 if TYPE_CHECKING:
     from meshlib.core.resolution import Resolution
     from meshlib.model.call import Outcome
+    from meshlib.model.sidecar import Sidecar
 
 __all__ = [
     "FAILURES",
@@ -34,6 +36,7 @@ __all__ = [
     "SPENT",
     "Words",
     "after_retries",
+    "broken_handoff",
     "direct_info",
     "not_made",
     "not_ready",
@@ -89,6 +92,10 @@ def say_spent(response: Response) -> Response:
 
 def not_made(resolution: Resolution, authority: str) -> tuple[Finish, CallInfo]:
     """The end of a call that its resolution does not let out: "failed" or "refused"."""
+    if resolution.handed is not None:
+        words = resolution.refusal(authority)
+        end = Finish(None, ConnectFailed, words, Response(503, _TEXT, b"sidecar unavailable"))
+        return end, CallInfo(via="sidecar", lines=resolution.words)
     if resolution.via == "failed":
         return not_ready(resolution, authority)
     end = Finish(
@@ -103,10 +110,14 @@ def not_ready(resolution: Resolution, authority: str) -> tuple[Finish, CallInfo]
     return end, CallInfo(via="mesh", lines=resolution.words)
 
 
-def direct_info(why: Words, outcome: Outcome, endpoint: str = "") -> CallInfo:
+def broken_handoff(sidecar: Sidecar, outcome: Outcome) -> tuple[type[MeshError], str, Outcome]:
+    """What a call that was redirected to a sidecar, and failed, raises."""
+    failure = FAILURES[outcome.kind][0]
+    return failure, f"the sidecar {sidecar.kind} was to carry the call: {ending(outcome)}", outcome
+
+
+def direct_info(why: Words, outcome: Outcome, endpoint: str = "", via: str = "direct") -> CallInfo:
     """The CallInfo of a call that went to the URL as it is."""
     attempt = Attempt(1, endpoint, outcome.kind.word, outcome.status, outcome.sent, outcome.seconds)
     lines = (why,) if isinstance(why, str) else why
-    return CallInfo(
-        via="direct", endpoint=endpoint, attempts=(attempt,), seconds=outcome.seconds, lines=lines
-    )
+    return CallInfo(via=via, endpoint=endpoint, attempts=(attempt,), seconds=outcome.seconds, lines=lines)

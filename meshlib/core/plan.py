@@ -35,10 +35,11 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from meshlib.core.attempt import BLAMELESS, Record, record
+from meshlib.core.attempt import BLAMELESS, Record, record, tell
 from meshlib.core.effects import Call, Effect, Env, Finish, Pass, Reply, Send, Sleep, Wait
 from meshlib.core.endpoint import LiveEndpoint
 from meshlib.core.failures import FAILURES, REFUSALS, after_retries
+from meshlib.core.handoff import for_sidecar
 from meshlib.core.hashing import hash_text
 from meshlib.core.retry import Retries, may_matter
 from meshlib.core.rewrite import ResponseContext
@@ -60,9 +61,6 @@ if TYPE_CHECKING:
     from meshlib.model.route import ClusterWeight
 
 __all__ = ["Plan"]
-
-_EXPECTED_TIMEOUT = b"x-envoy-expected-rq-timeout-ms"
-_ATTEMPT_COUNT = b"x-envoy-attempt-count"
 
 
 class Plan:
@@ -198,12 +196,16 @@ class Plan:
 
     def close(self, now: float, failure: Outcome | None = None) -> None:
         """The call is over, its body read or given up. Effective once; safe from any thread."""
-        if not self._open:
-            return
+        # Of an RPC its exchange tells the end.
+        if self.leave(now, failure) and self._env.emit is not None and not self._call.grpc:
+            self._env.emit(CallEnded(self.info(now)))
+
+    def leave(self, now: float, failure: Outcome | None = None) -> bool:
+        """Let go of all, and tell nobody; whether there was something to let go of."""
         try:
             self._open.pop()
-        except IndexError:  # another thread closes it
-            return
+        except IndexError:  # it is closed, or another thread closes it
+            return False
         if failure is not None and self._attempts:
             self._words.append(broken(failure, self._attempts[-1].attempt.endpoint.name))
         if self._answered is not None:
@@ -212,8 +214,7 @@ class Plan:
             attempt.release(now)
         if self._permit is not None:
             self._permit.release()
-        if self._env.emit is not None and not self._call.grpc:  # whose end its exchange tells
-            self._env.emit(CallEnded(self.info(now)))
+        return True
 
     # --- what differs for gRPC (:class:`meshlib.core.plan_grpc.GrpcPlan`) ------------------------------------------------
 
@@ -222,7 +223,9 @@ class Plan:
 
     def _made_head(self, match: Match) -> Head:
         """The head as the route sends it, before an endpoint is chosen."""
-        return match.compiled.request_head(self._weight, self._call.head, cluster=self.cluster)
+        head = match.compiled.request_head(self._weight, self._call.head, cluster=self.cluster)
+        handed = self._call.resolution.handed
+        return head if handed is None else for_sidecar(handed, head, grpc=False)
 
     def _route_limit(self, action: Forward) -> tuple[float | None, str]:
         return route_timeout(self._call.resolution, action), "the route's timeout"
@@ -253,11 +256,9 @@ class Plan:
                 return Wait(self._ready_by())
             if self._deadline is not None and now >= self._deadline:
                 return self._out_of_time(None)
-            why = upstream or "has not come yet"
-            message = f"route {match.name} names cluster {self.cluster!r}, which {why}"
-            return Finish(
-                None, NoHealthyEndpoint, message, self._told(Response(action.not_found_status), "NC")
-            )
+            message = f"{match.name} names cluster {self.cluster!r}, which {upstream or 'has not come yet'}"
+            answer = self._told(Response(action.not_found_status), "NC")
+            return Finish(None, NoHealthyEndpoint, f"route {message}", answer)
         self._upstream = upstream
         self._template = self._made_head(match)
         if upstream.cluster.discovery is Discovery.ORIGINAL_DST:
@@ -304,7 +305,7 @@ class Plan:
         chosen = self._call.retry
         if isinstance(chosen, RetryPolicy):
             return chosen
-        if chosen is False:
+        if chosen is False or self._call.resolution.handed is not None:  # a sidecar's are the retries
             return None
         ordered = retry_policy(match, action)
         return ordered if ordered is not None else self._call.default_retry
@@ -344,11 +345,11 @@ class Plan:
         if self._policy is not None:
             head = head.copy()
         head = match.compiled.auto_host(head, endpoint.hostname)
-        if deadline is not None:
-            # Rounded down, so that no hop has more time than its caller. Zero would mean no limit to an Envoy.
-            head.headers.put(_EXPECTED_TIMEOUT, b"%d" % max(1, int((deadline - now) * 1000)))
-        if match.virtual_host.include_attempt_count or self._call.counted:
-            head.headers.put(_ATTEMPT_COUNT, b"%d" % number)
+        call = self._call
+        counted = match.virtual_host.include_attempt_count or (
+            call.counted and call.resolution.handed is None
+        )
+        tell(head, None if deadline is None else deadline - now, number if counted else None)
         return head
 
     def _told(self, response: Response, flags: str) -> Response:
@@ -440,11 +441,9 @@ class Plan:
 
     @property
     def final(self) -> bool:
-        """Whether a library above must not make the call again: the mesh or the call orders retries, be it none, or it was
-        sent and is not to be, or cannot be, sent twice.
-        """
+        """Whether a library above must not make the call again: others make the retries, or it was sent and must not be twice."""
         call = self._call
-        if self._policy is not None or call.retry is False:
+        if self._policy is not None or call.retry is False or call.resolution.handed is not None:
             return True
         once = call.idempotent is False or not call.replayable
         return once and any(record.outcome.sent for record in self._attempts)
@@ -473,7 +472,7 @@ class Plan:
         attempts = tuple([record.told() for record in self._attempts])
         endpoint = attempts[-1].endpoint if attempts else ""
         return CallInfo(
-            via="mesh",
+            via="mesh" if self._call.resolution.handed is None else "sidecar",
             listener=listener.name if listener is not None else "",
             route=self.route,
             cluster=self.cluster,

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meshlib.core.attempt import Record
+from meshlib.core.attempt import Record, tell
 from meshlib.core.effects import Finish, Wait
+from meshlib.core.handoff import for_sidecar
 from meshlib.core.plan import Plan
 from meshlib.core.retry_grpc import GrpcRetries, grpc_codes
 from meshlib.core.stages import stream_limit
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["GrpcPlan"]
 
-_ATTEMPT_COUNT = b"x-envoy-attempt-count"
 _PREVIOUS_ATTEMPTS = b"grpc-previous-rpc-attempts"  # gRFC A6
 _UNAVAILABLE = 14
 #: Seconds after which a call that waits for an endpoint looks again, whether it was woken or not.
@@ -65,7 +65,8 @@ class GrpcPlan(Plan):
         return Finish(None, NoHealthyEndpoint, f"{self._call.head.authority}: {words}")
 
     def _made_head(self, match: Match) -> Head:  # noqa: ARG002 - a route edits nothing
-        return self._call.head
+        head, handed = self._call.head, self._call.resolution.handed
+        return head if handed is None else for_sidecar(handed, head.copy(), grpc=True)
 
     def _route_limit(self, action: Forward) -> tuple[float | None, str]:
         words = "the route's timeout" if self._from_file else "the route's max_stream_duration"
@@ -87,7 +88,7 @@ class GrpcPlan(Plan):
         match: Match,  # noqa: ARG002 - a host is never rewritten
         number: int,
         endpoint: LiveEndpoint,  # noqa: ARG002
-        deadline: float | None,  # noqa: ARG002 - it is in gRPC's own header, which its channels write
+        deadline: float | None,  # noqa: ARG002
         now: float,  # noqa: ARG002
     ) -> Head:
         head = self._template
@@ -95,8 +96,9 @@ class GrpcPlan(Plan):
         if number > 1:
             head = head.copy()
             head.headers.put(_PREVIOUS_ATTEMPTS, b"%d" % (number - 1))
-        if self._call.counted:
-            head.headers.put(_ATTEMPT_COUNT, b"%d" % number)
+        call = self._call
+        # The time left is in gRPC's own header, which its channels write.
+        tell(head, None, number if call.counted and call.resolution.handed is None else None)
         return head
 
     def _instead(self, attempt: Send, outcome: Outcome, now: float) -> Effect | None:

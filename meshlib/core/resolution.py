@@ -10,14 +10,16 @@ from meshlib.core.replies import PLAIN, Replies
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from meshlib.core.joining import Joining
     from meshlib.core.match import CompiledRoutes
     from meshlib.core.normalize import Entrance
     from meshlib.model.call import Head
     from meshlib.model.listener import HttpFilter, HttpManager, Listener
+    from meshlib.model.sidecar import Sidecar
 
 __all__ = ["Resolution"]
 
-Via = Literal["mesh", "direct", "refused", "failed", "wait"]
+Via = Literal["mesh", "direct", "refused", "failed", "wait", "sidecar"]
 
 
 class Resolution:
@@ -29,13 +31,19 @@ class Resolution:
 
     Where ``via`` is "wait", ``otherwise`` is what holds when the time is over; ``hopeless``: it is over. ``waited``: how
     many seconds a call waited for this answer. ``unanswered``: the control plane has not said what the host is.
+
+    ``joining``: how far the service has joined, None where it has; what is said else holds for the calls that are in.
+    ``handed``: the sidecar that carries the call: by a plan whose cluster is that sidecar, or, where ``via`` is "sidecar", by
+    whatever redirects the call that goes to its URL as it is.
     """
 
     __slots__ = (
         "_meant",
         "entrance",
         "guards",
+        "handed",
         "hopeless",
+        "joining",
         "listener",
         "manager",
         "name",
@@ -68,11 +76,14 @@ class Resolution:
         guards: tuple[HttpFilter, ...] = (),
         replies: Replies = PLAIN,
         unanswered: bool = False,
+        handed: Sidecar | None = None,
     ) -> None:
         self.via: Via = via
         self.otherwise = otherwise
         self.hopeless = hopeless
         self.unanswered = unanswered
+        self.handed = handed
+        self.joining: Joining | None = None
         self.waited = 0.0
         self.plain = plain
         self.reason = reason

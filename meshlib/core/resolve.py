@@ -2,15 +2,16 @@
 
 A :class:`View` is compiled from a snapshot once, off the request path, and asked once a call:
 
-1. switched off, or the host is on the bypass list → direct
-2. a sidecar: decided elsewhere, before a view is asked
+1. switched off, or the host is on the bypass list, or the service is to be left alone → direct
+2. a sidecar to which calls are handed (:mod:`meshlib.core.handoff`)
 3. a service's key: ``host:port``, ``host``, the longest wildcard
 4. a listener made for an Envoy: its address is the URL's, or it listens on the URL's port and a virtual host of its own
    (not only ``*``) is for the Host
 5. a listener made for gRPC, asked for by name
 6. else direct, or refused
 
-Within a rule the parts of the snapshot are asked in their order.
+Within a rule the parts of the snapshot are asked in their order. How far a service has joined is told beside the answer, which
+is that of the calls that are in.
 
 What a control plane has not said yet is waited for, and each answer that says so (``via`` is "wait") has with it what
 holds when the time is over (``otherwise``):
@@ -36,8 +37,10 @@ from typing import TYPE_CHECKING
 
 from meshlib.config.hosts import HostPatterns
 from meshlib.config.values import DEFAULT_DOMAINS
-from meshlib.core.domains import DomainIndex
+from meshlib.core.domains import DomainIndex, by_key
 from meshlib.core.guards import guards_of
+from meshlib.core.handoff import Handoff
+from meshlib.core.joining import WHOLE, Adoption, Joinings
 from meshlib.core.match import CompiledRoutes, compile_routes
 from meshlib.core.nearest import nearest
 from meshlib.core.normalize import Entrance, stripped
@@ -69,7 +72,7 @@ class Rules:
     configuration file; ``template`` is the bootstrap's listener name template (``%s``); ``with_port``: the name always
     has the port (Istio); ``has_xds``: a control plane is configured, so that waiting for one makes sense; ``server``: its
     address, for words; ``cold_start``: "direct" or "fail"; ``node``: our cluster's name and our id, as listeners have them
-    told.
+    told; ``fallback``: what holds when a sidecar went away, "when_allowed" or "never".
     """
 
     bypass: tuple[str, ...] = ()
@@ -83,6 +86,8 @@ class Rules:
     server: str = ""
     cold_start: str = "direct"
     node: tuple[str, str] = ("", "")
+    adoption: Adoption = WHOLE
+    fallback: str = "when_allowed"
 
 
 class _Entry:
@@ -133,6 +138,8 @@ class View:
         "_addresses",
         "_answers",
         "_compiled",
+        "_handoff",
+        "_joinings",
         "_listed",
         "_of_grpc",
         "_ports",
@@ -155,12 +162,18 @@ class View:
         self._absent: dict[str, Absence] = {}
         self._listed = False  # whether the control plane has said which listeners there are for an Envoy
         self._unreached = ""
+        self._handoff: Handoff | None = None
+        self._joinings = None if rules.adoption.whole else Joinings(rules.adoption)
         known = previous._compiled if previous is not None else {}
         # The first gRPC call of a process compiles for itself; what comes later is ready for the next.
         self._of_grpc = any(routes.of_grpc for routes in known.values())
         services: list[tuple[str, tuple[str, _Entry]]] = []
         for part in snapshot.parts:
-            services.extend((key, (key, entry)) for key, entry in self._service_entries(part, known))
+            entries = self._service_entries(part, known)
+            if part.handoff is not None:
+                self._handoff = Handoff(part.handoff, dict(entries), rules.fallback)
+                continue
+            services.extend((key, (key, entry)) for key, entry in entries)
             self._sidecar_entries(part, known)
             self._target_entries(part, known)
         self._services = DomainIndex(services)
@@ -239,8 +252,19 @@ class View:
             return Resolution("direct", "meshlib is switched off", plain=True)
         if _patterns(self.rules.bypass).matches(host, number):
             return Resolution("direct", f"{host} is on the bypass list", plain=True)
+        joining = self._joinings.of(host, number) if self._joinings is not None else None
+        if joining is not None and joining.mode == "off":
+            return Resolution("direct", f"{joining.service} has not joined", plain=True)
+        answer = self._meant(scheme, host, port, number, authority)
+        if joining is not None and (joining.named or answer.via != "direct"):
+            answer.joining = joining
+        return answer
+
+    def _meant(self, scheme: str, host: str, port: int | None, number: int, authority: str) -> Resolution:
+        """Rules 2 to 6, of a service that has joined."""
         return (
-            self._service(host, number)
+            (self._handoff.resolve(scheme, host, number) if self._handoff is not None else None)
+            or self._service(host, number)
             or self._sidecar(host, number, authority)
             # gRPC's listener is that of the target, whatever authority its virtual hosts are matched against.
             or self._target(host, port, number, "" if scheme == "grpc" else authority)
@@ -249,18 +273,9 @@ class View:
 
     def _service(self, host: str, port: int) -> Resolution | None:
         """Rule 3."""
-        shown = f"[{host}]" if ":" in host else host
-        written = f"{shown}:{port}"
-        services = self._services
-        found = services.exact(written) or services.exact(shown)
+        found = by_key(self._services, host, port)
         if found is None:
-            wildcards = [
-                item for item in (services.named(written), services.named(shown)) if item is not None
-            ]
-            if not wildcards:
-                return None
-            # The longest; of two that are equally long, the one that names the port.
-            found = max(wildcards, key=lambda item: len(item[0].partition(":")[0]))
+            return None
         key, entry = found
         return entry.resolution(f"{key} is a service of {source_words(entry.part)}")
 

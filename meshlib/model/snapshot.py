@@ -12,6 +12,7 @@ from enum import Enum
 
 from meshlib.model.cluster import Cluster
 from meshlib.model.listener import Listener
+from meshlib.model.sidecar import Sidecar
 
 __all__ = ["ANY_CLUSTER", "EMPTY", "Absence", "Fate", "Part", "Snapshot"]
 
@@ -50,6 +51,8 @@ class Part:
     ``lacking``: clusters that are not there: why, in words, ``""`` while one may still come and a call waits for it.
     ``listed``: whether ``sidecar`` is all there is, so that another listener need not be waited for.
     ``unreached``: why nothing more can be learned now, in words; then nobody waits.
+    ``handoff``: the sidecar that this process has beside it, or waits for; ``services`` are then what is carried by it where it
+    has listeners of its own for that, by upstream name, ``*`` for all.
     Values that did not change are the same objects as before (``is``), so that what is compiled from them is kept.
     """
 
@@ -62,6 +65,7 @@ class Part:
     lacking: Mapping[str, str] = field(default_factory=dict)
     listed: bool = False
     unreached: str = ""
+    handoff: Sidecar | None = None
 
 
 @dataclass(frozen=True, slots=True)

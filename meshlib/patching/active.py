@@ -81,8 +81,7 @@ def runtime() -> Any:
 
 def _configured(config: Config) -> bool:
     """Whether there is anything that a call could meet. A file may have it later."""
-    found = config.services or config.services_file or config.xds.configured or config.file
-    return bool(found) or config.unknown_hosts != "direct"
+    return config.configured or bool(config.file) or config.unknown_hosts != "direct"
 
 
 def _patcher(module: str) -> Callable[[ModuleType], None]:

@@ -6,6 +6,7 @@ request reads (``view``, ``clusters``, ``env``) takes no lock. Sources write thr
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import random
 import threading
@@ -18,6 +19,7 @@ from meshlib.core.resolve import compile_view
 from meshlib.model.events import ConfigurationChanged, SourceChanged, Unanswered
 from meshlib.model.snapshot import EMPTY, Part, Snapshot
 from meshlib.runtime import greenlets, threads
+from meshlib.runtime.adoption import Tallies
 from meshlib.runtime.clusters import Clusters
 from meshlib.runtime.interest import Interest
 from meshlib.runtime.known import Known
@@ -27,9 +29,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from meshlib.config import Config
+    from meshlib.core.effects import Call
+    from meshlib.core.exchange import Place
     from meshlib.core.resolve import Rules, View
+    from meshlib.model.call import Outcome
     from meshlib.model.events import Event
-    from meshlib.model.status import ClusterStatus, SourceStatus, XdsClientStatus
+    from meshlib.model.status import ClusterStatus, SidecarStatus, SourceStatus, XdsClientStatus
     from meshlib.runtime.clock import Clock
     from meshlib.runtime.worker import Timer, Worker
 
@@ -37,6 +42,8 @@ __all__ = ["Feed", "Resting", "Runtime", "Workers"]
 
 #: Seconds between looks for what is not used any more.
 SWEEP = 30.0
+#: Seconds after a sidecar's start window in which it is said what became of it.
+_VERDICT = 1.0
 
 LATE = (
     "meshlib: gevent has patched this process after calls of the mesh were made: locks of before block every greenlet. "
@@ -89,6 +96,14 @@ class Feed(Protocol):
         """What the target resource ``name`` still lacks, in words; ``""`` where that is not known here."""
         ...
 
+    def suspect(self) -> None:
+        """The sidecar did not carry a call: look at it again. Called by any thread."""
+        ...
+
+    def sidecar(self, now: float) -> SidecarStatus:
+        """What is known of the sidecar."""
+        ...
+
     @property
     def grows(self) -> bool:
         """Whether what is not known yet may come by itself: there is a control plane, or a file that is watched."""
@@ -123,6 +138,7 @@ class Runtime:
         env: What a plan asks of its surroundings.
         worker: The thread that runs sources and timers.
         observers: Who is told of events.
+        tallies: What calls of services that have not joined would have got.
         env.emit: None as long as nobody asked for the events of calls, so that a call pays nothing for them.
     """
 
@@ -142,6 +158,7 @@ class Runtime:
         self.clock = clock
         self.random: Callable[[], float] = random.Random(config.seed).random
         self.clusters = Clusters(clock, self.random, threads.GiveWay())
+        self.tallies = Tallies()
         self.observers: tuple[Callable[[Event], None], ...] = ()
         self._of_calls: tuple[Callable[[Event], None], ...] = ()
         self._resting: Known[Resting] = Known()
@@ -197,6 +214,9 @@ class Runtime:
         Where it would go directly in the end, the time since the name was first wanted counts, so that a control plane
         that does not answer delays a host once and not each call.
         """
+        if resolution.handed is not None:
+            window = self.config.sidecar.start_window + _VERDICT
+            return max(0.0, resolution.handed.since + window - self.clock.now())
         if not resolution.open or self.feed.refusal:
             return 0.0
         if resolution.otherwise is not None and resolution.otherwise.via == "failed":
@@ -250,8 +270,9 @@ class Runtime:
         return cancel
 
     def known(self, view: View, place: tuple[str, str, int | None, str]) -> bool:
-        """Whether waiting for the control plane does not help any more, as ``view`` has it."""
-        return not view.resolve(*place).open or bool(self.feed.refusal)
+        """Whether waiting does not help any more, as ``view`` has it."""
+        resolution = view.resolve(*place)
+        return not resolution.open or (resolution.handed is None and bool(self.feed.refusal))
 
     def settled(
         self, scheme: str, host: str, port: int | None, authority: str, since: float = 0.0
@@ -261,12 +282,25 @@ class Runtime:
         end = resolution.otherwise
         if end is None:
             return resolution.after(self.clock.now() - since)
+        if resolution.handed is not None:
+            return end
         refusal = self.feed.refusal
         if refusal:  # the control plane cannot be used in this process: nobody could ever answer
             return Resolution("failed", refusal, name=resolution.name)
         if self.observers:
             self.emit(Unanswered(authority, end.via, end.reason))
         return end
+
+    def suspect(self) -> None:
+        """A call could not be handed to the sidecar, or broke there: it is looked whether it is still there. Never blocks."""
+        self.feed.suspect()
+
+    def compare(self, place: Place, call: Call, peer: str, outcome: Outcome) -> None:
+        """A call of a service that has not joined ended: compare it with what the mesh would have made of it."""
+        resolution = self.store.view.resolve(*place)
+        joining = resolution.joining
+        if joining is not None:
+            self.tallies.add(joining, resolution, call.head, peer or _literal(place), outcome, self.env)
 
     # --- observers ----------------------------------------------------------------------------------------------
 
@@ -431,3 +465,13 @@ def _tell(observers: tuple[Callable[[Event], None], ...], event: Event) -> None:
             observer(event)
         except Exception:  # noqa: BLE001 - logged below
             _log.exception("meshlib: an observer failed")
+
+
+def _literal(place: Place) -> str:
+    """``host:port``, where the URL itself has the address that is called; a library may not tell whom it called."""
+    _, host, port, _ = place
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return ""
+    return f"{host}:{port}" if port is not None else ""

@@ -95,6 +95,9 @@ class Source:
     def forget(self, name: str) -> None:
         """It is wanted no more."""
 
+    def suspect(self) -> None:
+        """A sidecar did not carry a call. Called by any thread."""
+
     @property
     def streaming(self) -> bool:
         """Whether something runs that does not survive a fork."""

@@ -13,6 +13,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from meshlib.model.status import SidecarStatus
+from meshlib.sources.sidecar import SidecarSource
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -25,8 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ORDER", "Merge"]
 
-#: Who is asked first: the configuration file, the file in Envoy's shape, the control plane.
-ORDER = ("static", "file", "xds")
+#: Who is asked first: the sidecar, the configuration file, the file in Envoy's shape, the control plane.
+ORDER = ("sidecar", "static", "file", "xds")
 
 
 class Merge:
@@ -134,6 +137,14 @@ class Merge:
 
     def pending(self, name: str) -> str:
         return "; ".join(text for source in self.sources if (text := source.pending(name)))
+
+    def sidecar(self, now: float) -> SidecarStatus:
+        found = next((source for source in self.sources if isinstance(source, SidecarSource)), None)
+        return SidecarStatus() if found is None else found.sidecar.status(now)
+
+    def suspect(self) -> None:
+        for source in self.sources:
+            source.suspect()
 
     @property
     def grows(self) -> bool:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from meshlib.model.status import SourceStatus
     from meshlib.sources.base import Sink
 
-__all__ = ["StaticSource", "build"]
+__all__ = ["StaticSource", "build", "kept"]
 
 T = TypeVar("T")
 
@@ -36,14 +36,15 @@ def build(
     clusters: dict[str, Cluster] = {}
     for key, service in services.items():
         old = previous.services.get(key) if previous is not None else None
-        listeners[key] = _kept(_listener(key, service), old)
+        listeners[key] = kept(_listener(key, service), old)
         if _has_cluster(service):
             before = previous.clusters.get(key) if previous is not None else None
-            clusters[key] = _kept(_cluster(key, service), before)
+            clusters[key] = kept(_cluster(key, service), before)
     return Part(source, services=listeners, clusters=clusters)
 
 
-def _kept(made: T, old: T | None) -> T:
+def kept(made: T, old: T | None) -> T:
+    """What is made anew, or, where that is no other, what was there before: what is compiled from it is kept then."""
     return old if old is not None and old == made else made
 
 

@@ -11,11 +11,6 @@ from meshlib.config import Config, doubts, unsupported
         ({"xds": {"server": "a:1", "protocol": "rest"}}, "xds.protocol"),
         ({"xds": {"api": "v2"}}, "xds.api"),
         ({"xds": {"last_good": "f"}}, "xds.last_good"),
-        ({"adoption": {"default": "observe"}}, "adoption.default"),
-        ({"adoption": {"default": "25%"}}, "adoption.default"),
-        ({"adoption": {"reviews.svc:80": "off"}}, "adoption.reviews.svc:80"),
-        ({"adoption": {"key": "x-user"}}, "adoption.key"),
-        ({"adoption": {"kill_switch": "/run/off"}}, "adoption.kill_switch"),
     ],
 )
 def test_what_comes_later_says_so(mapping, key):
@@ -34,6 +29,7 @@ def test_what_comes_later_says_so(mapping, key):
         {"sidecar": {"mode": "require"}},
         {"sidecar": {"mode": "istio", "address": "127.0.0.1:15001"}},
         {"adoption": {"default": "on", "reviews": "on"}},
+        {"adoption": {"default": "25%", "reviews.svc:80": "observe", "key": "x-user", "kill_switch": "f"}},
     ],
 )
 def test_what_is_here(mapping):

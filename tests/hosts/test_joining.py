@@ -1,0 +1,118 @@
+"""Services that have not joined, or in part: the same for every host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshlib.core.joining import Adoption, Joinings
+from meshlib.testing import Upstream
+
+UpstreamFactory = Any
+Open = Any
+
+
+def joined(one: Upstream, mode: str, **adoption: Any) -> dict[str, Any]:
+    """``127.0.0.1`` at ``one``, so far."""
+    return {
+        "services": {"127.0.0.1": {"endpoints": [one.address]}},
+        "adoption": {"127.0.0.1": mode, **adoption},
+        "sidecar": {"mode": "off"},
+    }
+
+
+def test_off_is_as_if_meshlib_were_not_there(open_client: Open, meshlib_upstream: UpstreamFactory) -> None:
+    old, new = meshlib_upstream("old"), meshlib_upstream("new")
+    answer = open_client(joined(new, "off")).call(url=old.url)
+    assert (answer.said["name"], answer.info) == ("old", None)
+
+
+def test_observed_calls_go_the_old_way_and_are_compared(
+    open_client: Open, meshlib_upstream: UpstreamFactory
+) -> None:
+    old, new = meshlib_upstream("old"), meshlib_upstream("new")
+    client = open_client(joined(new, "observe"))
+    answer = client.call(url=f"{old.url}/a?secret=1")
+    assert answer.said["name"] == "old"
+    assert answer.info is not None
+    assert answer.info.via == "direct"
+    assert "127.0.0.1 is observed" in answer.info.trace()[0]
+    assert new.requests_total == 0
+    seen: Any = client.mesh.status().adoption["services"]
+    assert (seen["127.0.0.1"]["mode"], seen["127.0.0.1"]["calls"]) == ("observe", 1)
+    assert seen["127.0.0.1"]["different"] == {"port": 1}
+    assert not seen["127.0.0.1"]["safe"]
+    (example,) = seen["127.0.0.1"]["examples"]
+    assert (example["reason"], example["went"], example["url"]) == ("port", old.address, f"{old.url}/a")
+    assert new.address in example["mesh"]
+
+
+def test_an_observed_call_that_would_go_to_the_same_place_is_the_same(
+    open_client: Open, meshlib_upstream: UpstreamFactory
+) -> None:
+    one = meshlib_upstream("one")
+    client = open_client(joined(one, "observe"))
+    for _ in range(3):
+        client.call(url=one.url)
+    seen: Any = client.mesh.status().adoption["services"]
+    row = seen["127.0.0.1"]
+    assert (row["calls"], row["same"], row["different"], row["safe"]) == (3, 3, {}, True)
+
+
+def test_a_share_sticks_to_a_header(open_client: Open, meshlib_upstream: UpstreamFactory) -> None:
+    old, new = meshlib_upstream("old"), meshlib_upstream("new")
+    client = open_client(joined(new, "50%", key="x-user"))
+    joining = Joinings(Adoption(services=(("127.0.0.1", "50%"),))).of("127.0.0.1", 80)
+    assert joining is not None
+    users = [f"user-{number}" for number in range(20)]
+    for user in users * 2:
+        answer = client.call(url=old.url, headers=(("x-user", user),))
+        inside = joining.includes(user)
+        assert answer.said["name"] == ("new" if inside else "old")
+        assert answer.info is not None
+        assert answer.info.via == ("mesh" if inside else "direct")
+    seen: Any = client.mesh.status().adoption["services"]
+    assert seen["127.0.0.1"]["calls"] == 2 * sum(not joining.includes(user) for user in users)
+
+
+@pytest.mark.parametrize("mode", ["observe", "off"])
+def test_a_default_is_for_all_that_is_not_named(
+    open_client: Open, meshlib_upstream: UpstreamFactory, mode: str
+) -> None:
+    old, new = meshlib_upstream("old"), meshlib_upstream("new")
+    config = {**joined(new, "on"), "adoption": {"default": mode}}
+    assert open_client(config).call(url=old.url).said["name"] == "old"
+    named = {**config, "adoption": {"default": mode, "127.0.0.1": "on"}}
+    assert open_client(named).call(url=old.url).said["name"] == "new"
+
+
+def test_a_kill_switch_makes_every_call_plain(
+    open_client: Open, meshlib_upstream: UpstreamFactory, tmp_path: Path
+) -> None:
+    old, new = meshlib_upstream("old"), meshlib_upstream("new")
+    switch = tmp_path / "off"
+    client = open_client(joined(new, "on", kill_switch=str(switch)))
+    assert client.call(url=old.url).said["name"] == "new"
+    changed = client.mesh._runtime().store
+
+    def is_off(view: Any) -> bool:
+        return bool(view.rules.disabled)
+
+    switch.touch()
+    assert changed.wait(is_off, 2)
+    answer = client.call(url=old.url)
+    assert (answer.said["name"], answer.info) == ("old", None)
+    switch.unlink()
+    assert changed.wait(lambda view: not is_off(view), 2)
+    assert client.call(url=old.url).said["name"] == "new"
+
+
+def test_a_kill_switch_that_is_there_from_the_start(
+    open_client: Open, meshlib_upstream: UpstreamFactory, tmp_path: Path
+) -> None:
+    old, new = meshlib_upstream("old"), meshlib_upstream("new")
+    (tmp_path / "off").touch()
+    answer = open_client(joined(new, "on", kill_switch=str(tmp_path / "off"))).call(url=old.url)
+    assert (answer.said["name"], answer.info) == ("old", None)
