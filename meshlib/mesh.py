@@ -78,6 +78,7 @@ class Mesh:
         self._observers: tuple[Callable[[Event], None], ...] = ()
         self._processes: PerProcess[Runtime] = PerProcess(self._make)
         self._lookout: Lookout | None = Lookout()
+        self._shown = False  # to `meshlib dump PID` and the like
         self._looking = Local(threading.RLock)  # guards finding out that telemetry is wanted, and making it
 
     @property
@@ -154,7 +155,7 @@ class Mesh:
     def close(self) -> None:
         """End what runs, within a second. Calls after this raise RuntimeError; a second close does nothing."""
         self._processes.close(EXIT_SECONDS)
-        if self._config.admin.enabled:
+        if self._shown:
             from meshlib.observe import admin
 
             admin.withdraw(self)
@@ -224,6 +225,17 @@ class Mesh:
         if runtime is not None:
             runtime.observe(observer)
 
+    def _show(self, config: Config) -> None:
+        """Let this process be asked, where the configuration says so or has services that are compared: who reads the comparison
+        is another process.
+        """
+        compares = any(mode not in ("off", "on") for mode in config.adoption.modes)
+        if config.admin.enabled or compares:
+            from meshlib.observe import admin
+
+            self._shown = True
+            admin.serve(self, config.admin.runtime_dir)
+
     def _make(self, inherited: Runtime | None) -> Runtime:
         """What runs in this process. Raises ConfigError for what is only read now: a bootstrap, a file of services."""
         from meshlib.observe.log import Log
@@ -233,7 +245,7 @@ class Mesh:
         config = self._config if inherited is None else inherited.config
         bootstrap = _bootstrap(config)
         self._node = _describe(config)
-        feed = Merge(_Composition(config, bootstrap).sources)
+        feed = Merge(_Composition(config, bootstrap, self._show).sources)
         runtime = Runtime(
             config,
             _rules(config, bootstrap),
@@ -244,25 +256,25 @@ class Mesh:
             observers=self._observers,
             watchers=(Log(feed.statuses),),
         )
-        if config.admin.enabled:
-            from meshlib.observe import admin
-
-            try:
-                admin.serve(self, config.admin.runtime_dir)
-            except BaseException:  # an interrupt, or a killed greenlet: the next use makes another
-                runtime.abandon()
-                raise
+        try:
+            self._show(config)
+        except BaseException:  # an interrupt, or a killed greenlet: the next use makes another
+            runtime.abandon()
+            raise
         if any(source.shown and source.kind != "static" for source in feed.sources):
             uwsgi.warn_threadless()
         return runtime
 
 
 class _Composition:
-    """Which sources a configuration has, and what an edit of its file changes."""
+    """Which sources a configuration has, and what an edit of its file changes. ``edited`` is told of each other configuration."""
 
-    def __init__(self, config: Config, bootstrap: Bootstrap | None) -> None:
+    def __init__(
+        self, config: Config, bootstrap: Bootstrap | None, edited: Callable[[Config], object]
+    ) -> None:
         self._config = config
         self._bootstrap = bootstrap
+        self._edited = edited
 
     def sources(self, merge: Merge) -> list[Source]:
         from meshlib.sidecar.watch import Watch
@@ -311,6 +323,7 @@ class _Composition:
         files.services_from(config.services_file or "")
         self._switch.at(config.adoption.kill_switch or "")
         self._put(merge)
+        self._edited(config)
 
     def _put(self, merge: Merge) -> None:
         """Other rules hold. On the worker."""

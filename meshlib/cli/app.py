@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -57,11 +57,6 @@ Pid = Annotated[
     ),
 ]
 Which = Annotated[int, typer.Option("--mesh", metavar="N", min=1, help="Which mesh of the process, from 1.")]
-
-#: What the contract names and a later version brings.
-_LATER = {
-    "adoption": "Observed against actual, per service.",
-}
 
 
 def _version(wanted: bool) -> None:
@@ -229,17 +224,14 @@ def run_command(
     _end(lambda: become(command, config=config))
 
 
-def _later(name: str, help_: str) -> None:
-    def command(context: typer.Context) -> None:
-        del context
-        _end(lambda: _refuse(f"{name}: comes in a later version of meshlib; this is {__version__}"))
+@app.command()
+def adoption(pid: Pid = None, config: Config = None, as_json: Json = False) -> None:
+    """What services that have not joined would get in the mesh: of a process, of a master's workers, or without PID of all processes
+    of this user with this configuration. Exit code 0: each of them can go on.
+    """
+    from meshlib.cli.adoption import adoption as command
 
-    settings: dict[Any, Any] = {"allow_extra_args": True, "ignore_unknown_options": True}
-    app.command(name, help=f"[dim](later)[/] {help_}", context_settings=settings)(command)
-
-
-for _name, _help in _LATER.items():
-    _later(_name, _help)
+    _end(lambda: command(pid, config=config, as_json=as_json))
 
 
 def _refuse(line: str) -> int:

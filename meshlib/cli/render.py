@@ -17,7 +17,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from meshlib.model.call import Decision
 
-__all__ = ["clean", "decision_view", "marked", "processes_view", "status_view"]
+__all__ = ["clean", "decision_view", "marked", "new_table", "processes_view", "said", "status_view"]
 
 _STATES = {
     "ready": "green",
@@ -51,6 +51,7 @@ def marked(mark: str, style: str, line: str) -> Text:
 
 
 def said(text: object, style: str = "") -> Text:
+    """Text of others, cleaned."""
     return Text(clean(text), style=style)
 
 
@@ -68,7 +69,8 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min"
 
 
-def _table(title: str, *columns: str | tuple[str, str]) -> Table:
+def new_table(title: str, *columns: str | tuple[str, str]) -> Table:
+    """A table that looks like the others; a column is a name, or a name and how it is justified."""
     table = Table(
         title=Text(title, "bold"),
         title_justify="left",
@@ -105,11 +107,17 @@ def _head(status: Mapping[str, Any]) -> Text:
         facts.append("a fork")
     if not process.get("started"):
         facts.append("not started")
+    sidecar = status.get("sidecar", {})
+    if sidecar.get("kind", "none") != "none":
+        use = "in use" if sidecar.get("in_use") else f"not in use, confidence {sidecar.get('confidence')}"
+        facts.append(f"sidecar {sidecar['kind']} ({sidecar.get('mode')}, {use})")
+    if status.get("adoption", {}).get("switched_off"):
+        facts.append("switched off")
     return Text.assemble(("meshlib", "bold cyan"), "  ", (clean(" · ".join(facts)), "dim"))
 
 
 def _sources(sources: Iterable[Mapping[str, Any]]) -> RenderableType:
-    table = _table("sources", "name", "state", ("since", "right"), "server", "holds", "versions")
+    table = new_table("sources", "name", "state", ("since", "right"), "server", "holds", "versions")
     for source in sources:
         holds = ", ".join(f"{count} {kind}" for kind, count in source.get("resources", {}).items() if count)
         versions = ", ".join(
@@ -166,7 +174,7 @@ def _resource(item: Mapping[str, Any]) -> str:
 def _clusters(clusters: Mapping[str, Mapping[str, Any]], rows: int | None) -> RenderableType:
     if not clusters:
         return Text("no clusters", "dim")
-    table = _table("clusters", *((name, justify) for name, justify, _ in _COLUMNS))
+    table = new_table("clusters", *((name, justify) for name, justify, _ in _COLUMNS))
     left = rows if rows is not None else 10**9
     hidden = 0
     notes: list[Text] = []
@@ -256,7 +264,9 @@ def processes_view(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
             "no process of this user can be asked: one can where its configuration has [admin] enabled = true, "
             "once it has used its mesh"
         )
-    table = _table("processes", ("pid", "right"), ("parent", "right"), "role", "service", "state", "command")
+    table = new_table(
+        "processes", ("pid", "right"), ("parent", "right"), "role", "service", "state", "command"
+    )
     for row in rows:
         parent = str(row["parent"]) if row["parent"] else ""
         table.add_row(
@@ -276,7 +286,7 @@ def processes_view(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
 
 def decision_view(decision: Decision, url: str, *, fails: str) -> RenderableType:
     """Where a call would go, in a line; then each step and what would arrive. ``fails``: why it would fail, or ``""``."""
-    facts = _table("decision", "", "")
+    facts = new_table("decision", "", "")
     facts.show_header = False
     for name, value in _facts(decision):
         facts.add_row(Text(name, "dim"), said(value))

@@ -173,6 +173,11 @@ class AdoptionConfig(Section):
         MapOf(SERVICE, _ADOPTION), "How far this service has joined.", FrozenMap(), rest=True
     )
 
+    @property
+    def modes(self) -> set[str]:
+        """All that are written."""
+        return {self.default, *self.services.values()}
+
 
 @dataclass(frozen=True, slots=True)
 class DnsConfig(Section):

@@ -38,11 +38,16 @@ if TYPE_CHECKING:
     from meshlib.model.call import Head, Outcome
     from meshlib.model.cluster import Cluster
 
-__all__ = ["NOT_KNOWN", "UNSAFE", "Difference", "Places", "compare"]
+__all__ = ["Difference", "Places", "compare", "is_safe"]
 
-NOT_KNOWN = "not_known"
+_NOT_KNOWN = "not_known"
 #: Differences after which going on would break calls that work now.
-UNSAFE = frozenset({"answered", "no_endpoint", "no_route", "port", "refused"})
+_UNSAFE = frozenset({"answered", "no_endpoint", "no_route", "port", "refused"})
+
+
+def is_safe(calls: int, different: Mapping[str, int]) -> bool:
+    """Whether a service of which so much was seen can go on: something was compared, and nothing would break."""
+    return calls > different.get(_NOT_KNOWN, 0) and _UNSAFE.isdisjoint(different)
 
 
 class Difference(NamedTuple):
@@ -77,7 +82,7 @@ def compare(
     """Where the mesh would have made something else of a call than what became of it. ``peer``: who answered, ``host:port``, or ``""``."""
     via = resolution.via
     if via == "wait" or resolution.unanswered:
-        return [Difference(NOT_KNOWN, resolution.reason)]
+        return [Difference(_NOT_KNOWN, resolution.reason)]
     if via in ("failed", "refused"):
         return [Difference("refused", resolution.reason)]
     if via != "mesh" or resolution.handed is not None:
@@ -95,7 +100,7 @@ def compare(
     upstream = env.upstream(resolution.part, routed.cluster)
     if isinstance(upstream, str):
         why = upstream or "has not come yet"
-        return [Difference("no_endpoint" if upstream else NOT_KNOWN, f"cluster {routed.cluster!r} {why}")]
+        return [Difference("no_endpoint" if upstream else _NOT_KNOWN, f"cluster {routed.cluster!r} {why}")]
     if upstream.cluster.discovery is Discovery.ORIGINAL_DST:
         return []
     found = list(_reached(upstream, head, peer, places, grpc=outcome.grpc))

@@ -60,11 +60,6 @@ class Adoption:
         """Whether every service is on."""
         return self.default == "on" and all(mode == "on" for _, mode in self.services)
 
-    @property
-    def compares(self) -> bool:
-        """Whether there are calls that are compared."""
-        return any(mode not in ("off", "on") for mode in (self.default, *dict(self.services).values()))
-
     def text_of(self, head: Head) -> str:
         """What the call's share is drawn from."""
         said = head.headers.get(self.key) if self.key else None

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from meshlib.core.adoption import NOT_KNOWN, UNSAFE, Places, compare
+from meshlib.core.adoption import Places, compare, is_safe
 
 if TYPE_CHECKING:
     from meshlib.config import Config
@@ -90,13 +91,13 @@ class _Tally:
                 self.examples.append(_example(reason, detail, head, peer))
 
     def to_dict(self) -> dict[str, object]:
-        compared = self.calls - self.different[NOT_KNOWN]
+        different = dict(sorted(self.different.items()))
         return {
             "calls": self.calls,
             "same": self.same,
-            "different": {reason: count for reason, count in sorted(self.different.items()) if count},
+            "different": different,
             "examples": list(self.examples),
-            "safe": compared > 0 and UNSAFE.isdisjoint(+self.different),
+            "safe": is_safe(self.calls, different),
         }
 
 
@@ -121,4 +122,5 @@ def adoption_status(config: Config, tallies: Tallies | None, *, off: bool) -> di
         name: {"mode": modes.get(name, default), **seen.get(name, nothing)}
         for name in sorted({*modes, *seen})
     }
-    return {"file": config.file or "", "default": default, "switched_off": off, "services": services}
+    file = str(Path(config.file).absolute()) if config.file else ""
+    return {"file": file, "default": default, "switched_off": off, "services": services}

@@ -49,14 +49,6 @@ def test_the_version() -> None:
     assert (result.exit_code, result.stdout) == (0, f"meshlib {meshlib.__version__}\n")
 
 
-@pytest.mark.parametrize("name", ["adoption"])
-def test_what_comes_later_says_so(name: str) -> None:
-    result = invoke(name, "--", "x", "--json")
-    assert result.exit_code == 2
-    assert "comes in a later version" in result.stderr
-    assert result.stdout == ""
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
