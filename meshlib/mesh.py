@@ -292,7 +292,8 @@ class _Composition:
         self._switch = KillSwitch(merge, config.adoption.kill_switch or "", lambda _: self._put(merge))
         found.append(self._switch)
         if config.sidecar.mode != "off":
-            found.append(SidecarSource(merge, partial(Watch, config.sidecar, merge.runtime.clock)))
+            watch = partial(Watch, config.sidecar, merge.runtime.clock)
+            found.append(SidecarSource(merge, watch, config.sidecar.fallback))
         names = DnsSource(merge, config.dns)
         merge.resolve, merge.drop = names.resolve, names.drop
         files = FileSource(

@@ -25,6 +25,7 @@ __all__ = [
     "Event",
     "ResourcesReceived",
     "RetryScheduled",
+    "SidecarChanged",
     "SourceChanged",
     "Unanswered",
 ]
@@ -179,6 +180,18 @@ class ConnectionChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class SidecarChanged:
+    """The sidecar beside this process is in another state (:class:`meshlib.model.sidecar.Sidecar`): calls are handed to it from now
+    on, or no more. ``fallback``: what holds while it is gone.
+    """
+
+    kind: str
+    mode: str
+    state: str
+    fallback: str
+
+
+@dataclass(frozen=True, slots=True)
 class Unanswered:
     """A call for a host of which the control plane has not said what it is. ``via``: "direct", or "failed"."""
 
@@ -198,6 +211,7 @@ Event = (
     | EndpointSpared
     | BreakerChanged
     | ConfigurationChanged
+    | SidecarChanged
     | SourceChanged
     | ControlPlaneLost
     | ResourcesReceived

@@ -1,6 +1,6 @@
 """What is said to the log, once each. One logger, ``meshlib``, which is never configured here.
 
-WARNING: a source is away or back, an endpoint is ejected, a breaker opens, a setting is not honoured; the first call
+WARNING: a source is away or back, a sidecar carries the calls or went away, an endpoint is ejected, a breaker opens, a setting is not honoured; the first call
 whose host the control plane has not told of.
 INFO: a source is ready, an endpoint returned, a breaker closes or tries again.
 DEBUG: the other states of a source.
@@ -17,6 +17,7 @@ from meshlib.model.events import (
     ConfigurationChanged,
     EndpointEjected,
     EndpointReturned,
+    SidecarChanged,
     SourceChanged,
     Unanswered,
 )
@@ -56,6 +57,7 @@ class Log:
         self._ignored: dict[str, set[tuple[str, str, str]]] = {}
         self._told: dict[type, Callable[[Any], None]] = {
             SourceChanged: self._source,
+            SidecarChanged: _sidecar,
             ConfigurationChanged: self._configuration,
             EndpointEjected: _ejected,
             EndpointReturned: _returned,
@@ -121,6 +123,16 @@ class Log:
                 continue
             name = f"{item.type} {item.resource!r}" if item.resource else item.type
             _log.warning("meshlib: source %s: %s: %s is not honoured", source, name, item.field)
+
+
+def _sidecar(event: SidecarChanged) -> None:
+    if event.state == "ready":
+        _log.warning("meshlib: the sidecar %s carries the calls from now on (%s)", event.kind, event.mode)
+    elif event.state == "gone":
+        then = "fail" if event.fallback == "never" else "go in-process"
+        _log.warning("meshlib: the sidecar %s is not there: calls %s", event.kind, then)
+    elif event.state == "starting":
+        _log.info("meshlib: the sidecar %s is not ready yet: calls wait for it", event.kind)
 
 
 def _ejected(event: EndpointEjected) -> None:

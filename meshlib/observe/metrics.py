@@ -12,7 +12,13 @@ from meshlib.runtime.known import Known
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from meshlib.model.events import BreakerChanged, EndpointEjected, RetryScheduled, Unanswered
+    from meshlib.model.events import (
+        BreakerChanged,
+        EndpointEjected,
+        RetryScheduled,
+        SidecarChanged,
+        Unanswered,
+    )
     from meshlib.model.status import SourceStatus
 
 __all__ = ["BUCKETS", "Instruments", "histogram"]
@@ -50,6 +56,9 @@ class Instruments:
             "{call}",
             "Calls for whose host the control plane had not answered in time.",
         )
+        self._sidecar = meter.create_counter(
+            "meshlib.sidecar.changes", "{change}", "Calls are handed to the sidecar, or no more."
+        )
         _watched.add(self)
         meter.create_observable_gauge(
             "meshlib.source.ready", [_ready], "1", "1 where a source of configuration is ready, else 0."
@@ -71,6 +80,9 @@ class Instruments:
 
     def breaker(self, event: BreakerChanged) -> None:
         self._breakers.add(1, {"meshlib.cluster": event.cluster, "meshlib.breaker.state": event.new})
+
+    def sidecar(self, event: SidecarChanged) -> None:
+        self._sidecar.add(1, {"meshlib.sidecar.kind": event.kind, "meshlib.sidecar.state": event.state})
 
     def unanswered(self, event: Unanswered) -> None:
         self._unanswered.add(1, {"meshlib.via": event.via})

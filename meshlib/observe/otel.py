@@ -33,6 +33,7 @@ from meshlib.model.events import (
     CallStarted,
     EndpointEjected,
     RetryScheduled,
+    SidecarChanged,
     Unanswered,
 )
 from meshlib.observe.grpc_metrics import GrpcInstruments
@@ -106,6 +107,7 @@ class Telemetry:
             CallEnded: self._rpc.ended,
             EndpointEjected: self._instruments.ejected,
             BreakerChanged: self._instruments.breaker,
+            SidecarChanged: self._instruments.sidecar,
             Unanswered: self._instruments.unanswered,
         }
         self._told: dict[type, tuple[Callable[[Any], None], ...]] = {

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 from meshlib.model.status import SourceStatus
 
 if TYPE_CHECKING:
+    from meshlib.model.events import Event
     from meshlib.model.snapshot import Part
     from meshlib.model.status import XdsClientStatus
     from meshlib.runtime.worker import Worker
@@ -55,6 +56,10 @@ class Sink(Protocol):
 
     def changed(self, source: Source) -> None:
         """The source's state or what it waits for is another."""
+        ...
+
+    def tell(self, event: Event) -> None:
+        """Observers are to know."""
         ...
 
 

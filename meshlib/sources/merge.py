@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from meshlib.model.cluster import Cluster
+    from meshlib.model.events import Event
     from meshlib.model.snapshot import Part
     from meshlib.model.status import SourceStatus, XdsClientStatus
     from meshlib.runtime.runtime import Runtime
@@ -98,6 +99,9 @@ class Merge:
 
     def changed(self, source: Source) -> None:
         self.runtime.source_changed(source.name, source.state.value, source.last_error)
+
+    def tell(self, event: Event) -> None:
+        self.runtime.emit(event)
 
     # --- Feed ---------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from meshlib.core.handoff import ALL, GRPC
 from meshlib.model.cluster import Cluster
 from meshlib.model.endpoint import Assignment, Endpoint, Locality, LocalityEndpoints
+from meshlib.model.events import SidecarChanged
 from meshlib.model.listener import FilterChain, HttpManager, Listener
 from meshlib.model.match import RouteMatch
 from meshlib.model.route import Forward, Route, RouteConfiguration, VirtualHost
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from meshlib.model.address import Address
-    from meshlib.model.sidecar import Sidecar
+    from meshlib.model.sidecar import Sidecar, State
     from meshlib.runtime.worker import Worker
     from meshlib.sources.base import Sink
 
@@ -79,10 +80,15 @@ class SidecarSource(Source):
 
     Args:
         watch: Makes what keeps it; it is given what is called, on the worker, with each new value.
+        fallback: What holds while it is gone, for those who are told.
     """
 
-    def __init__(self, sink: Sink, watch: Callable[[Callable[[Sidecar], object]], Watching]) -> None:
+    def __init__(
+        self, sink: Sink, watch: Callable[[Callable[[Sidecar], object]], Watching], fallback: str
+    ) -> None:
         super().__init__(NAME, NAME, sink)
+        self._fallback = fallback
+        self._state: State = "absent"
         self._part: Part | None = None
         self._watch = watch(self._changed)
 
@@ -109,6 +115,9 @@ class SidecarSource(Source):
         return self._watch.current
 
     def _changed(self, sidecar: Sidecar) -> None:
+        if sidecar.state != self._state:
+            self._state = sidecar.state
+            self.sink.tell(SidecarChanged(sidecar.kind, sidecar.mode, sidecar.state, self._fallback))
         if sidecar.state != "absent":
             self._part = build(sidecar, self._part)
             self.sink.publish(self._part)

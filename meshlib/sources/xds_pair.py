@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from meshlib.model.cluster import Cluster
+    from meshlib.model.events import Event
     from meshlib.runtime.runtime import Runtime
     from meshlib.runtime.worker import Worker
     from meshlib.sources.merge import Merge
@@ -69,6 +70,9 @@ class _Side:
     @property
     def worker(self) -> Worker:
         return self._merge.worker
+
+    def tell(self, event: Event) -> None:
+        self._merge.tell(event)
 
     def publish(self, part: Part) -> None:
         self.part = part

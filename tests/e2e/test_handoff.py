@@ -1,0 +1,196 @@
+"""Hand-off to a real Envoy in a pod's network namespace: it carries the calls, dies, comes back, drains."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshlib.testing import Upstream
+from tests.support import netns
+from tests.support.netns import ISTIO, KUMA, LINKERD, PLAIN, EnvoySidecar, Namespace, Shape
+
+ROOT = Path(__file__).resolve().parents[2]
+HTTP = ("aiohttp", "httpx", "requests")
+VIP = "10.96.0.10"
+
+pytestmark = pytest.mark.timeout(180)
+
+
+class Calls:
+    """What :mod:`tests.support.handoff_program` tells, as it comes."""
+
+    def __init__(self, pod: Namespace, config: dict[str, Any], url: str, *hosts: str) -> None:
+        self.hosts = hosts
+        self.told: list[dict[str, Any]] = []
+        self._new = threading.Condition()  # guards told
+        words = [sys.executable, "-m", "tests.support.handoff_program", json.dumps(config), url, *hosts]
+        self._process = pod.popen(*words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            with self._new:
+                self.told.append(json.loads(line))
+                self._new.notify_all()
+
+    def until(self, since: float, wanted: Callable[[dict[str, Any]], bool], seconds: float = 20.0) -> float:
+        """Wait until a call of every host that began after ``since`` is ``wanted``; gives when the last of these began."""
+        found: dict[str, float] = {}
+        end = time.monotonic() + seconds
+        seen = 0
+        with self._new:
+            while len(found) < len(self.hosts):
+                for call in self.told[seen:]:
+                    if call["begun"] > since and wanted(call):
+                        found.setdefault(call["host"], call["begun"])
+                seen = len(self.told)
+                if len(found) < len(self.hosts):
+                    assert self._new.wait(end - time.monotonic()), (found, self.told[-8:])
+        return max(found.values())
+
+    def stop(self) -> list[dict[str, Any]]:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        assert self._process.wait(20) == 0
+        self._reader.join(10)
+        return self.told
+
+
+def via(word: str) -> Callable[[dict[str, Any]], bool]:
+    return lambda call: call["via"] == word and "error" not in call
+
+
+def numbers(*servers: Any) -> Counter[str]:
+    """How often each call arrived."""
+    found: Counter[str] = Counter()
+    for server in servers:
+        for received in server.requests:
+            found.update(value for name, value in received.headers if name.lower() == "x-number")
+    return found
+
+
+@pytest.fixture
+def pod() -> Iterator[Namespace]:
+    netns.needed()
+    with Namespace(hosts={"reviews": VIP}) as made:
+        yield made
+
+
+@pytest.fixture
+def servers(pod: Namespace) -> Iterator[tuple[Upstream, Upstream]]:
+    """What the sidecar calls, and what is called without one."""
+    with pod.inside():
+        beyond, own = Upstream("beyond").start(), Upstream("own").start()
+    yield beyond, own
+    with pod.inside():
+        own.stop()
+        beyond.stop()
+
+
+def port(server: Upstream) -> int:
+    return int(server.address.rpartition(":")[2])
+
+
+def story(calls: Calls, sidecar: EnvoySidecar, beyond: Upstream, own: Upstream, *, fallback: str) -> None:
+    """It carries, is killed, comes back, drains and ends."""
+    calls.until(0.0, via("sidecar"))
+    killed = time.monotonic()
+    sidecar.kill()
+    if fallback == "never":
+        calls.until(killed, lambda call: "error" in call and call["via"] == "sidecar")
+    else:
+        calls.until(killed, via("mesh"))
+    calls.until(killed + 1.5, lambda call: True)
+    back = time.monotonic()
+    sidecar.start()
+    ready = time.monotonic()
+    returned = calls.until(back, via("sidecar"))
+    assert returned - ready < 10
+    calls.until(returned + 0.5, lambda call: True)
+    drained = time.monotonic()
+    sidecar.drain()
+    calls.until(drained + 1.0, lambda call: True)
+    told = calls.stop()
+
+    for call in told:
+        if killed + 1.0 < call["begun"] < back:  # without it
+            if fallback == "never":
+                assert call["of_the_mesh"], call
+                assert call["via"] == "sidecar"
+                assert "sidecar" in call["error"]
+                assert call["ended"] - call["begun"] < 2.5
+            else:
+                assert "error" not in call, call
+                assert (call["via"], call["name"]) == ("mesh", "own")
+        elif (call["begun"] > returned and call["host"] != "grpc") or call["ended"] < killed:
+            assert "error" not in call, call
+            assert (call["via"], call["name"]) == ("sidecar", "beyond")
+    arrived = numbers(beyond, own)
+    assert not [number for number, count in arrived.items() if count > 1]
+    assert len(arrived) >= sum("error" not in call for call in told)
+
+
+@pytest.mark.parametrize("shape", [ISTIO, LINKERD, KUMA], ids=["istio", "linkerd", "kuma"])
+def test_redirected_calls(
+    pod: Namespace, servers: tuple[Upstream, Upstream], tmp_path: Path, shape: Shape
+) -> None:
+    beyond, own = servers
+    config = {"services": {"reviews": {"endpoints": [own.address]}}}
+    with EnvoySidecar(pod, shape, {"reviews:9080": port(beyond)}, tmp_path) as sidecar:
+        pod.redirect(shape)
+        calls = Calls(pod, config, "http://reviews:9080/", *HTTP)
+        calls.until(0.0, via("sidecar"))
+        story(calls, sidecar, beyond, own, fallback="when_allowed")
+
+
+def test_redirected_calls_where_none_may_go_without(
+    pod: Namespace, servers: tuple[Upstream, Upstream], tmp_path: Path
+) -> None:
+    beyond, own = servers
+    config = {"services": {"reviews": {"endpoints": [own.address]}}, "sidecar": {"fallback": "never"}}
+    with EnvoySidecar(pod, ISTIO, {"reviews:9080": port(beyond)}, tmp_path) as sidecar:
+        pod.redirect(ISTIO)
+        story(Calls(pod, config, "http://reviews:9080/", *HTTP), sidecar, beyond, own, fallback="never")
+    assert not own.requests_total
+
+
+@pytest.mark.parametrize("form", ["listener", "forward_proxy"])
+@pytest.mark.parametrize("fallback", ["never", "when_allowed"])
+def test_a_listener_of_its_own(
+    pod: Namespace, servers: tuple[Upstream, Upstream], tmp_path: Path, form: str, fallback: str
+) -> None:
+    beyond, own = servers
+    address = ("http://" if form == "forward_proxy" else "") + "127.0.0.1:10001"
+    config = {
+        "services": {"reviews": {"endpoints": [own.address]}},
+        "sidecar": {"mode": "envoy", "address": address, "fallback": fallback},
+    }
+    with EnvoySidecar(pod, PLAIN, {"reviews:9080": port(beyond)}, tmp_path, listeners=[10001]) as sidecar:
+        story(Calls(pod, config, "http://reviews:9080/", *HTTP), sidecar, beyond, own, fallback=fallback)
+
+
+def test_envoy_says_that_it_carried_the_calls(
+    pod: Namespace, servers: tuple[Upstream, Upstream], tmp_path: Path
+) -> None:
+    beyond, own = servers
+    with EnvoySidecar(pod, ISTIO, {"reviews:9080": port(beyond)}, tmp_path) as sidecar:
+        pod.redirect(ISTIO)
+        calls = Calls(
+            pod, {"services": {"reviews": {"endpoints": [own.address]}}}, "http://reviews:9080/", *HTTP
+        )
+        calls.until(0.0, via("sidecar"))
+        told = calls.stop()
+        counted = sidecar.stats("cluster.reviews")
+        assert beyond.requests_total == len(told)
+        assert [value for key, value in counted.items() if key.endswith("upstream_rq_total")] == [len(told)]
