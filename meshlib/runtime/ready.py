@@ -100,28 +100,20 @@ def _silent_sources(runtime: Runtime) -> dict[str, Missing]:
 def lacks(runtime: Runtime, target: Target) -> Missing:
     """What ``target`` still lacks before a call to it can be sent. What it needs is asked for, without waiting."""
     resolution = runtime.view.resolve("http", target.host, target.port, target.authority)
+    if resolution.plain or (resolution.handed is not None and resolution.via in ("mesh", "sidecar")):
+        return READY
     if resolution.via == "wait":
-        if runtime.feed.refusal:
+        if runtime.feed.refusal and resolution.handed is None:
             return Missing(runtime.feed.refusal, final=True)
         runtime.want(resolution.name, target.authority)
         waits = runtime.feed.pending(resolution.name) if resolution.name else ""
         return Missing("; ".join((waits or f"waiting: {resolution.reason}", *resolution.words()[1:])))
-    if resolution.via == "direct" and not runtime.config.disabled and not _bypassed(runtime, target):
+    if resolution.via == "direct":
         return _unknown(runtime, resolution)
     if resolution.via != "mesh":
-        return (
-            READY
-            if resolution.via == "direct"
-            else Missing("; ".join(filter(None, resolution.words())) or "no source knows it")
-        )
+        return Missing("; ".join(filter(None, resolution.words())) or "no source knows it")
     runtime.want(resolution.name, target.authority)
     return _clusters(runtime, target, resolution)
-
-
-def _bypassed(runtime: Runtime, target: Target) -> bool:
-    from meshlib.config import HostPatterns
-
-    return HostPatterns(runtime.config.bypass).matches(target.host, target.port)
 
 
 def _unknown(runtime: Runtime, resolution: Resolution) -> Missing:
