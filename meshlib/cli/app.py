@@ -200,14 +200,14 @@ def dump(
 
 
 @app.command()
-def doctor(pid: Pid = None, config: Config = None, as_json: Json = False) -> None:
+def doctor(pid: Pid = None, config: Config = None, as_json: Json = False, name: Names = None) -> None:
     """What is wrong and what to do about it: of a running process, of a master's workers, or without PID of this configuration.
 
     Takes some ten seconds at most. Exit code 0: nothing, or only notes.
     """
     from meshlib.cli.doctor import doctor as command
 
-    _end(lambda: command(pid, config=config, as_json=as_json))
+    _end(lambda: command(pid, name or (), config=config, as_json=as_json))
 
 
 @app.command("run", context_settings={"allow_interspersed_args": False})

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from meshlib.config import bootstrap_text, doubts, unsupported
 from meshlib.config.kinds import Filename, ListOf, MapOf
 from meshlib.config.section import Section, Table, keys_of
+from meshlib.config.source import Rank
 from meshlib.errors import ConfigError
 from meshlib.observe import surroundings
 from meshlib.xds.bootstrap import ChannelKind, bootstrap_of
@@ -36,6 +37,7 @@ __all__ = [
     "ServerFacts",
     "of_config",
     "of_mesh",
+    "pairs_of",
     "plain",
 ]
 
@@ -114,6 +116,7 @@ class ClusterFacts(TypedDict):
 
     name: str
     source: str
+    discovery: str
     dns: list[str]
     unresolved: str
     resolving: bool
@@ -135,9 +138,13 @@ class Facts(TypedDict):
 def of_mesh(config: Config, status: Status, snapshot: Snapshot, *, late: bool) -> Facts:
     """Of a mesh that runs. ``late``: gevent patched the process after the mesh was in use."""
     listeners = [facts for part in snapshot.parts for facts in _listeners(part)]
+    said = of_config(config)
+    said["files"] += [
+        file for part in snapshot.parts for cluster in part.clusters.values() for file in _tls_files(cluster)
+    ]
     return Facts(
-        process=surroundings.of_process(late=late),
-        config=of_config(config),
+        process=surroundings.of_process(late=late, retried=any(item["attempts"] > 1 for item in listeners)),
+        config=said,
         status=status.to_dict(),
         listeners=listeners,
         clusters=[_cluster(part, cluster) for part in snapshot.parts for cluster in part.clusters.values()],
@@ -147,12 +154,22 @@ def of_mesh(config: Config, status: Status, snapshot: Snapshot, *, late: bool) -
 def plain(config: Config) -> Facts:
     """Of a configuration of which no mesh can be made."""
     return Facts(
-        process=surroundings.of_process(late=False),
+        process=surroundings.of_process(late=False, retried=False),
         config=of_config(config),
         status=None,
         listeners=[],
         clusters=[],
     )
+
+
+def pairs_of(files: Iterable[FileFacts]) -> set[tuple[str, str]]:
+    """Certificate and private key of each place that has both."""
+    places: dict[str, dict[str, str]] = {}
+    for file in files:
+        places.setdefault(file["key"].rpartition(".")[0], {})[file["use"]] = file["path"]
+    return {
+        (uses["certificate"], uses["key"]) for uses in places.values() if {"certificate", "key"} <= set(uses)
+    }
 
 
 # --- the configuration ---------------------------------------------------------------------------------------------------
@@ -173,7 +190,7 @@ def of_config(config: Config) -> ConfigFacts:
         services_file=config.services_file or "",
         configured=config.configured,
         disabled=config.disabled,
-        given={key: config.source_of(key) for key in ("disabled", "sidecar", "xds") if config.given(key)},
+        given=_given(config),
         problems=list(problems),
         unsupported=list(unsupported(config)),
         doubts=list(doubts(config)),
@@ -186,6 +203,15 @@ def of_config(config: Config) -> ConfigFacts:
         runtime_dir=config.admin.runtime_dir or "",
         tells_spent_retries=config.spent_retries == "tell",
     )
+
+
+def _given(config: Config) -> dict[str, str]:
+    """Who said something of a table or key at the top; ``Config.source_of`` would look through all services for each."""
+    said: dict[str, list[str]] = {}
+    for path, source in config.sources.items():
+        if path[0] in ("disabled", "sidecar", "xds") and source.rank is not Rank.DEFAULT:
+            said.setdefault(str(path[0]), []).append(source.name)
+    return {key: ", ".join(dict.fromkeys(names)) for key, names in said.items()}
 
 
 def _server(server: Server) -> ServerFacts:
@@ -241,6 +267,16 @@ def _bootstrap_files(bootstrap: Bootstrap) -> Iterator[FileFacts]:
                 yield _file(f"certificate_providers.{name}.{key}", path)
 
 
+def _tls_files(cluster: Cluster) -> Iterator[FileFacts]:
+    """The files that connections to its endpoints need."""
+    matched = ((f"[{index}]", match.tls) for index, match in enumerate(cluster.tls_matches))
+    for where, tls in (("", cluster.tls), *matched):
+        for key in ("ca_file", "cert_file", "key_file") if tls is not None else ():
+            path = getattr(tls, key)
+            if path:
+                yield _file(f"clusters.{cluster.name}.tls{where}.{key}", path)
+
+
 # --- what is in force ----------------------------------------------------------------------------------------------------
 
 
@@ -280,6 +316,7 @@ def _cluster(part: Part, cluster: Cluster) -> ClusterFacts:
     return ClusterFacts(
         name=cluster.name,
         source=part.source,
+        discovery=cluster.discovery.value,
         dns=[target.name for target in cluster.dns],
         unresolved=cluster.unresolved,
         resolving=bool(cluster.dns) and cluster.assignment is None,

@@ -1,7 +1,7 @@
 """What a process tells of what is around a mesh: its environment, its threads, and other libraries that touch the same calls.
 
 Nothing is imported that the process has not imported itself: who is not in ``sys.modules`` does nothing in it. Objects of other
-libraries are found by their classes (``gc.get_referrers``, one pass over what the collector tracks, some 10 ms for a
+libraries are found by their classes (``gc.get_referrers``, one pass over what the collector tracks, some 50 ms for a
 million objects), and only their attributes are read.
 """
 
@@ -11,6 +11,7 @@ import gc
 import os
 import sys
 from importlib.util import find_spec
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypedDict
 from urllib.parse import urlsplit
 
@@ -21,7 +22,7 @@ from meshlib.runtime import greenlets, uwsgi
 from meshlib.runtime.process import grpc_keeps_out_of_forks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["MODULES", "ProcessFacts", "RetrierFacts", "of_process"]
 
@@ -44,9 +45,7 @@ _AGENTS = {"elasticapm": "elasticapm.instrumentation", "newrelic": "newrelic.age
 #: Variables that say where telemetry goes, and are of no use without an SDK.
 _TELEMETRY = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_TRACES_EXPORTER")
 
-#: Clients that try again by themselves: module → the names of their classes.
-_CLIENTS = {"openai": ("OpenAI", "AsyncOpenAI"), "anthropic": ("Anthropic", "AsyncAnthropic")}
-#: What the same clients are told by their variables.
+#: Where clients that try again are told by a variable whom they call.
 _BASE_URLS = {"openai": "OPENAI_BASE_URL", "anthropic": "ANTHROPIC_BASE_URL"}
 #: How often they try again unless told otherwise.
 _DEFAULT_RETRIES = 2
@@ -85,8 +84,10 @@ class ProcessFacts(TypedDict):
     exports: str
 
 
-def of_process(*, late: bool) -> ProcessFacts:
-    """Of this process. ``late``: gevent patched it after a mesh was in use."""
+def of_process(*, late: bool, retried: bool) -> ProcessFacts:
+    """Of this process. ``late``: gevent patched it after a mesh was in use. ``retried``: the mesh tries calls again, so that others
+    who do are looked for.
+    """
     cygrpc = sys.modules.get("grpc._cython.cygrpc")
     return ProcessFacts(
         version=__version__,
@@ -101,7 +102,7 @@ def of_process(*, late: bool) -> ProcessFacts:
         threadless=uwsgi.threadless(),
         instrumented={name: found for name, found in _instrumented() if found},
         ours=_ours(),
-        retriers=_retriers(),
+        retriers=_retriers() if retried else [],
         lacking=[name for name in MODULES if not _is_installed(name)],
         exports=next((name for name in _TELEMETRY if os.environ.get(name, "none") != "none"), ""),
     )
@@ -177,10 +178,12 @@ def _by_sentry() -> list[str]:
 
 # --- retries ---------------------------------------------------------------------------------------------------------------
 
+_Retrier = tuple[str, str, int]
+
 
 def _retriers() -> list[RetrierFacts]:
-    counted: dict[tuple[str, str, int], int] = {}
-    for key in (*_clients(), *_mounted(), *_decorated(), *_told_by_variable()):
+    counted: dict[_Retrier, int] = {}
+    for key in (*_objects(), *_told_by_variable()):
         counted[key] = counted.get(key, 0) + 1
     return [
         RetrierFacts(library=library, url=url, retries=retries, count=count)
@@ -188,30 +191,57 @@ def _retriers() -> list[RetrierFacts]:
     ]
 
 
-_Retrier = tuple[str, str, int]
+def _objects() -> Iterator[_Retrier]:
+    """Of the objects that try again: what they say of themselves. One pass for all of them."""
+    readers = {
+        each: (module, read)
+        for module, (names, read) in _WHO.items()
+        for name in names
+        for each in _family(vars(sys.modules.get(module) or _NOTHING).get(name))  # not getattr: it may import
+    }
+    for item in gc.get_referrers(*readers) if readers else ():
+        if type(item) in readers:
+            module, read = readers[type(item)]
+            yield from read(module, item)
 
 
-def _clients() -> Iterator[_Retrier]:
-    for library, names in _CLIENTS.items():
-        for client in _instances(library, names):
-            retries = getattr(client, "max_retries", 0)
-            if isinstance(retries, int) and retries > 0:
-                yield library, _place(str(getattr(client, "base_url", ""))), retries
+def _family(cls: object) -> Iterator[type[Any]]:
+    """A class, if it is one, and those that are made of it."""
+    if isinstance(cls, type):
+        yield cls
+        below: type[Any]
+        for below in type.__subclasses__(cls):
+            yield from _family(below)
 
 
-def _mounted() -> Iterator[_Retrier]:
+def _client(library: str, client: Any) -> Iterator[_Retrier]:
+    retries = getattr(client, "max_retries", 0)
+    if isinstance(retries, int) and retries > 0:
+        yield library, _place(str(getattr(client, "base_url", ""))), retries
+
+
+def _session(_: str, session: Any) -> Iterator[_Retrier]:
     """urllib3's ``Retry`` on the adapters of requests' sessions."""
-    for session in _instances("requests.sessions", ("Session",)):
-        for prefix, adapter in list(getattr(session, "adapters", {}).items()):
-            total = getattr(getattr(adapter, "max_retries", None), "total", 0)
-            if isinstance(total, int) and total > 0:
-                yield "urllib3", str(prefix), total
+    for prefix, adapter in list(getattr(session, "adapters", {}).items()):
+        total = getattr(getattr(adapter, "max_retries", None), "total", 0)
+        if isinstance(total, int) and total > 0:
+            yield "urllib3", str(prefix), total
 
 
-def _decorated() -> Iterator[_Retrier]:
-    """What tenacity wraps cannot be told from outside."""
-    for _ in _instances("tenacity", ("BaseRetrying",)):
-        yield "tenacity", "", 0
+def _decorator(library: str, _: object) -> Iterator[_Retrier]:
+    """What it wraps cannot be told from outside."""
+    yield library, "", 0
+
+
+_NOTHING = ModuleType("nothing")
+
+#: Module → the names of its classes, and what is read of an object of theirs.
+_WHO: dict[str, tuple[tuple[str, ...], Callable[[str, Any], Iterator[_Retrier]]]] = {
+    "openai": (("OpenAI", "AsyncOpenAI"), _client),
+    "anthropic": (("Anthropic", "AsyncAnthropic"), _client),
+    "requests.sessions": (("Session",), _session),
+    "tenacity": (("BaseRetrying",), _decorator),
+}
 
 
 def _told_by_variable() -> Iterator[_Retrier]:
@@ -230,18 +260,3 @@ def _place(url: str) -> str:
         return f"{parts.scheme}://{host}{port}" if host else ""
     except ValueError:
         return ""
-
-
-def _instances(module: str, names: Iterable[str]) -> list[Any]:
-    """What there is of these classes and of those made of them."""
-    found = [getattr(sys.modules.get(module), name, None) for name in names]
-    classes = {each for cls in found if isinstance(cls, type) for each in _family(cls)}
-    if not classes:
-        return []
-    return [item for item in gc.get_referrers(*classes) if type(item) in classes]
-
-
-def _family(cls: type[Any]) -> Iterator[type[Any]]:
-    yield cls
-    for below in type.__subclasses__(cls):
-        yield from _family(below)

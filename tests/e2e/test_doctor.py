@@ -42,7 +42,7 @@ def upstream() -> Iterator[Upstream]:
         yield made
 
 
-def doctor(*arguments: object) -> tuple[int, list[dict[str, Any]]]:
+def doctor(*arguments: object, **more: str) -> tuple[int, list[dict[str, Any]]]:
     """The exit code, and what was found."""
     done = subprocess.run(
         [sys.executable, "-m", "meshlib", "doctor", "--json", *map(str, arguments)],
@@ -50,7 +50,7 @@ def doctor(*arguments: object) -> tuple[int, list[dict[str, Any]]]:
         text=True,
         timeout=50,
         check=False,
-        env=environment(),
+        env=environment(**more),
     )
     assert done.stderr == ""
     return done.returncode, json.loads(done.stdout)["findings"]
@@ -123,12 +123,26 @@ def test_clients_that_try_again_by_themselves(upstream: Upstream) -> None:
     features = ("openai", "requests", "tenacity")
     with running(reviews(upstream.address, **RETRIED), *features) as pid:
         code, found = doctor(pid)
+    assert "not-a-secret" not in str(found)
     said = {each["summary"].partition(" ")[0]: each for each in found}
     assert (code, set(said)) == (1, {"openai", "urllib3's", "tenacity"})
     assert said["openai"]["summary"].startswith("openai tries http://reviews again 2 times")
     assert "up to 9 requests" in said["openai"]["summary"]
     assert said["urllib3's"]["severity"] == said["tenacity"]["severity"] == "info"
     assert "(4) is mounted for http://reviews/" in said["urllib3's"]["summary"]
+
+
+@pytest.mark.parametrize(("host", "severity"), [("reviews", "warning"), ("api.example.com", "info")])
+def test_a_client_that_a_variable_sends_to_the_mesh(
+    tmp_path: Path, upstream: Upstream, host: str, severity: str
+) -> None:
+    """Without a PID: it is told by its variable, and what is only installed is a note."""
+    path = tmp_path / "mesh.json"
+    path.write_text(json.dumps(reviews(upstream.address, **RETRIED)))
+    code, found = doctor("--config", path, OPENAI_BASE_URL=f"http://{host}/v1")
+    said = [each["severity"] for each in found if each["id"] == "retries-owned-twice"]
+    assert said == ([severity] if severity == "info" else [severity, "info"])
+    assert code == (severity == "warning")
 
 
 def test_clients_are_not_looked_for_where_the_mesh_tries_nothing_again(upstream: Upstream) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rich.text import Text
 
-from meshlib.cli.common import FINDING, FINE, console, emit, errors
+from meshlib.cli.common import FINDING, FINE, USAGE, Stop, console, emit, errors
 from meshlib.cli.doctor import network, process, settings
 from meshlib.cli.doctor.case import Case, Check
 from meshlib.cli.doctor.catalogue import ERROR, INFO, WARNING
@@ -56,10 +56,14 @@ _MARKS = {ERROR: ("✗", "bold red"), WARNING: ("!", "bold yellow"), INFO: ("i",
 _SHOWN = 8
 
 
-def doctor(pid: int | None, *, config: Path | None, as_json: bool) -> int:
-    """The command."""
+def doctor(pid: int | None, names: Sequence[str], *, config: Path | None, as_json: bool) -> int:
+    """The command. ``names``: hosts that the control plane is asked for, too."""
+    if pid is not None and names:
+        raise Stop(
+            USAGE, ["doctor: --name is for a mesh of this command's own; a process asks for what it uses"]
+        )
     with _steps() as step:
-        subjects = [look_here(config, step)] if pid is None else ask_process(pid, config, step)
+        subjects = [look_here(names, config, step)] if pid is None else ask_process(pid, config, step)
         findings = diagnose(subjects, step)
     if as_json:
         emit({"findings": [finding.to_dict() for finding in findings]})

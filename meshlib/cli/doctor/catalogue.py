@@ -70,11 +70,6 @@ CATALOGUE: Mapping[str, Sort] = {
         "The control plane: who it is, whether it answers, who we are to it, what it has told.",
         "nothing to do",
     ),
-    "control-plane-idle": Sort(
-        INFO,
-        "The control plane was not asked yet: in the target view nothing is asked for before a call names a host.",
-        "nothing to do; `meshlib route GET http://HOST/` asks for a host",
-    ),
     "control-plane-unreachable": Sort(
         ERROR,
         "Nobody listens where the control plane is said to be, or its name does not resolve. A warning where the last good "
@@ -128,8 +123,9 @@ CATALOGUE: Mapping[str, Sort] = {
     ),
     "endpoints-missing": Sort(
         WARNING,
-        "A cluster has no endpoint: calls to it fail.",
+        "A service of the configuration file has no endpoint: calls to it fail. A note for a cluster of a control plane.",
         "is a backend registered for it?",
+        or_else=INFO,
     ),
     "endpoint-shared": Sort(
         INFO,

@@ -14,6 +14,7 @@ from meshlib.cli.common import hush, settle
 from meshlib.cli.doctor.case import Case
 from meshlib.cli.doctor.catalogue import found
 from meshlib.cli.doctor.probes import probe
+from meshlib.cli.dump import ask_for
 from meshlib.cli.findings import Finding
 from meshlib.errors import ConfigError
 from meshlib.model.status import SidecarStatus
@@ -62,8 +63,10 @@ class Subject:
     findings: tuple[Finding, ...] = ()
 
 
-def look_here(config: Path | None, step: Callable[[str], None]) -> Subject:
-    """What a program with this configuration and environment would do: a mesh is made, which makes no calls."""
+def look_here(names: Sequence[str], config: Path | None, step: Callable[[str], None]) -> Subject:
+    """What a program with this configuration and environment would do: a mesh is made, which makes no calls. Raises Stop for
+    ``names`` that are none.
+    """
     from meshlib.config import Config, resolve
 
     hush()
@@ -76,16 +79,17 @@ def look_here(config: Path | None, step: Callable[[str], None]) -> Subject:
         return Subject(0, (nothing,), problem.problems)
     step("asking the sources …")
     try:
-        return Subject(0, (_of_mesh(made),))
+        return Subject(0, (_of_mesh(made, names),))
     except ConfigError as problem:
         return Subject(0, (plain(made),), problem.problems)
 
 
-def _of_mesh(config: Config) -> Facts:
+def _of_mesh(config: Config, names: Sequence[str]) -> Facts:
     from meshlib.mesh import Mesh
 
     with Mesh(config) as mesh:
         mesh.snapshot()
+        ask_for(mesh, names)
         _settled(mesh)
         facts = mesh._facts()
     if facts["status"] is not None:

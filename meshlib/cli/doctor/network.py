@@ -47,17 +47,15 @@ def control_plane(case: Case) -> Iterator[Finding]:
         handshake = case.seen.handshakes.get(server["uri"], "")
         if reached is not None and reached.unresolved:
             continue  # the name is the finding
-        if (reached is not None and reached.problem and state != "ready") or (
-            reached is not None and reached.problem and len(servers) > 1
-        ):
+        if reached is not None and reached.problem:
             yield _unreachable(case, server, reached.problem, source, state)
         elif handshake:
             summary = f"TLS with the control plane {server['uri']} fails: {handshake}"
             yield found("control-plane-tls", summary, *_last_error(source))
         elif source is not None and state not in ("ready", "idle") and _mine(source, server, servers):
             yield _silent(source, server, state)
-    if source is not None and state in ("ready", "idle"):
-        yield _told(case, source, state)
+    if source is not None and state == "ready":
+        yield _told(case, source)
 
 
 def _mine(source: dict[str, Any], server: ServerFacts, servers: list[ServerFacts]) -> bool:
@@ -91,7 +89,7 @@ def _last_error(source: dict[str, Any] | None) -> list[str]:
     return [source["last_error"]] if source is not None and source["last_error"] else []
 
 
-def _told(case: Case, source: dict[str, Any], state: str) -> Finding:
+def _told(case: Case, source: dict[str, Any]) -> Finding:
     status = case.facts["status"]
     node = status["node"] if status is not None else {}
     tls = any(
@@ -101,12 +99,8 @@ def _told(case: Case, source: dict[str, Any], state: str) -> Finding:
     evidence = (
         f"node {node.get('id', '')}, cluster {node.get('cluster') or 'none'}",
         "TLS" if tls else "plain text",
-        f"it has told: {holds or 'nothing'}",
+        f"it has told: {holds or 'nothing yet; hosts of the target view are asked for by name (--name HOST)'}",
     )
-    if state == "idle":
-        return found(
-            "control-plane-idle", f"the control plane {source['server']} was not asked yet", *evidence
-        )
     return found("control-plane", f"the control plane {source['server']} answers", *evidence)
 
 
@@ -181,8 +175,13 @@ def endpoints(case: Case) -> Iterator[Finding]:
                 less=gone < len(cluster["endpoints"]),
                 where=_where(case, cluster),
             )
-        if not cluster["endpoints"] and not cluster["unresolved"] and not cluster["resolving"]:
-            yield found("endpoints-missing", f"{cluster['name']} has no endpoint ({cluster['source']})")
+        elsewhere = cluster["unresolved"] or cluster["resolving"] or cluster["discovery"] == "original_dst"
+        if not cluster["endpoints"] and not elsewhere:
+            # A control plane has clusters for services without a backend, and one that is a black hole.
+            less = not _of_file(case, cluster)
+            yield found(
+                "endpoints-missing", f"{cluster['name']} has no endpoint ({cluster['source']})", less=less
+            )
     mine = [
         one for cluster in case.facts["clusters"] for one in cluster["endpoints"] if one in case.seen.left
     ]
@@ -191,9 +190,15 @@ def endpoints(case: Case) -> Iterator[Finding]:
 
 
 def _where(case: Case, cluster: ClusterFacts) -> str:
-    if any(item["view"] == "service" and item["name"] == cluster["name"] for item in case.facts["listeners"]):
-        return f"services.{cluster['name']}"
-    return f"cluster {cluster['name']}"
+    return f"services.{cluster['name']}" if _of_file(case, cluster) else f"cluster {cluster['name']}"
+
+
+def _of_file(case: Case, cluster: ClusterFacts) -> bool:
+    """Whether it is a service of the configuration file."""
+    return any(
+        item["view"] == "service" and (item["name"], item["source"]) == (cluster["name"], cluster["source"])
+        for item in case.facts["listeners"]
+    )
 
 
 # --- listeners and services ----------------------------------------------------------------------------------------------
@@ -303,32 +308,35 @@ def _shared(case: Case, names: set[str]) -> Iterator[Finding]:
 def proxies(case: Case) -> Iterator[Finding]:
     """A proxy of the environment that takes calls away from the mesh."""
     process = case.facts["process"]
-    proxy = process["proxies"].get("http") or process["proxies"].get("all")
-    if not proxy or case.facts["config"]["disabled"]:
+    if case.facts["config"]["disabled"]:
         return
     without = {"no": process["no_proxy"]}
-    hosts = [host for host in _hosts(case) if not proxy_bypass_environment(host, without)]
-    if hosts:
-        yield found(
-            "proxy-wins",
-            f"calls to {named(hosts)} go through the proxy {proxy}, and not through the mesh",
-            f"NO_PROXY is {process['no_proxy'] or 'not set'}",
-            "requests and httpx go by these variables; aiohttp only where trust_env is set",
-            hosts=",".join(hosts[:10]),
-        )
+    for scheme in ("http", "https"):
+        proxy = process["proxies"].get(scheme) or process["proxies"].get("all")
+        hosts = [host for host in _hosts(case, scheme) if not proxy_bypass_environment(host, without)]
+        if proxy and hosts:
+            yield found(
+                "proxy-wins",
+                f"calls to {named(hosts)} go through the proxy {proxy}, and not through the mesh",
+                f"NO_PROXY is {process['no_proxy'] or 'not set'}",
+                "requests and httpx go by these variables; aiohttp only where trust_env is set",
+                hosts=",".join(hosts[:10]),
+            )
 
 
-def _hosts(case: Case) -> list[str]:
-    """The hosts that the mesh knows by their whole name."""
-    found_: dict[str, None] = {}
+def _hosts(case: Case, scheme: str) -> list[str]:
+    """The hosts that the mesh knows by their whole name: those of port 443 by https, the others by http."""
+    known: dict[str, None] = {}
     for item in case.facts["listeners"]:
         names = [item["name"]] if item["view"] != "sidecar" else item["domains"]
         addresses = [one for one in item["addresses"] if loopback(one) and not one.startswith("unix:")]
         for name in (*names, *addresses):
-            host = name if name.startswith("[") else name.partition(":")[0]
-            if host and "*" not in host and "/" not in host:
-                found_[host] = None
-    return list(found_)
+            host, colon, port = name.rpartition(":") if not name.endswith("]") else (name, "", "")
+            host = host if colon and port.isdecimal() else name
+            secure = colon != "" and port == "443"
+            if host and not {"*", "/"} & set(host) and secure == (scheme == "https"):
+                known[host] = None
+    return list(known)
 
 
 def clocks(case: Case) -> Iterator[Finding]:

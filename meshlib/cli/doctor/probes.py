@@ -23,7 +23,7 @@ from typing import TypeVar
 
 from meshlib.cli.doctor.certificates import FileSeen, look_at
 from meshlib.model.address import Address
-from meshlib.observe.facts import Facts, ServerFacts
+from meshlib.observe.facts import Facts, ServerFacts, pairs_of
 
 __all__ = ["MOST", "SECONDS", "Reached", "Seen", "address_of", "loopback", "probe"]
 
@@ -34,7 +34,7 @@ V = TypeVar("V")
 SECONDS = 4.0
 PATIENCE = 1.0
 #: Addresses that are tried, and threads that do it.
-MOST = 256
+MOST = 1024
 AT_ONCE = 64
 #: Services that are asked for the time, and bytes of an answer that are read.
 CLOCKS = 8
@@ -64,7 +64,7 @@ class Seen:
     handshakes: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, FileSeen] = field(default_factory=dict)
     pairs: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    left: tuple[str, ...] = ()
+    left: frozenset[str] = frozenset()
     now: float = 0.0
 
 
@@ -84,15 +84,13 @@ def probe(facts: Sequence[Facts]) -> Seen:
     }
     done = _at_once(tasks, SECONDS)
     paths = {file["path"]: file["use"] for each in facts for file in each["config"]["files"]}
-    pairs = {
-        (server["cert"], server["key"]) for server in servers.values() if server["cert"] and server["key"]
-    }
+    pairs = {pair for each in facts for pair in pairs_of(each["config"]["files"])}
     return Seen(
         reached={address: reached for (kind, address), reached in done.items() if kind == "connect"},
         handshakes={uri: reached.problem for (kind, uri), reached in done.items() if kind == "tls"},
         files={path: look_at(path, use) for path, use in paths.items()},
         pairs={pair: _pair(*pair) for pair in pairs},
-        left=tuple(address for address in connects if ("connect", address) not in done),
+        left=frozenset(address for address in connects if ("connect", address) not in done),
         now=time.time(),
     )
 

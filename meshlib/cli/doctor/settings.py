@@ -9,7 +9,7 @@ from meshlib.cli.doctor.case import Case, named
 from meshlib.cli.doctor.catalogue import found, install
 from meshlib.cli.doctor.certificates import Validity
 from meshlib.cli.findings import Finding
-from meshlib.observe.facts import FileFacts
+from meshlib.observe.facts import FileFacts, pairs_of
 from meshlib.observe.surroundings import MODULES
 
 __all__ = ["certificates", "configuration", "extras", "files", "ignored", "variables"]
@@ -58,6 +58,7 @@ def extras(case: Case) -> Iterator[Finding]:
             "extra-missing",
             f"HTTP/2 is ordered for {named(clusters)}, and {', '.join(http2)} is not installed: HTTP calls to it fail",
             "gRPC calls do without it",
+            less=True,
             install=install("http2"),
         )
     exports = case.facts["process"]["exports"]
@@ -142,9 +143,9 @@ def certificates(case: Case) -> Iterator[Finding]:
             # Of a bundle one root that is valid may be all that is needed.
             best = max(seen.certificates, key=lambda one: (one.begins <= case.seen.now, one.ends))
             yield from _dates(f"{file['key']}: {file['path']}", best, case.seen.now)
-    for (cert, key), problem in case.seen.pairs.items():
-        mine = {(server["cert"], server["key"]) for server in case.facts["config"]["servers"]}
-        if problem and (cert, key) in mine:
+    for cert, key in sorted(pairs_of(case.facts["config"]["files"])):
+        problem = case.seen.pairs.get((cert, key), "")
+        if problem:
             yield found("certificate-unusable", f"{cert} and {key} are no pair: {problem}")
 
 

@@ -27,7 +27,7 @@ from meshlib.cli.doctor import CHECKS, certificates, diagnose
 from meshlib.cli.doctor.case import Case
 from meshlib.cli.doctor.catalogue import CATALOGUE
 from meshlib.cli.doctor.certificates import Validity, validity
-from meshlib.cli.doctor.collect import Subject
+from meshlib.cli.doctor.collect import Subject, _subject
 from meshlib.cli.doctor.probes import Reached, Seen, address_of
 from meshlib.cli.findings import Finding
 from meshlib.config import Config
@@ -73,8 +73,8 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def doctor(tmp_path: Path) -> Callable[..., Said]:
-    def run(config: str | None = None) -> Said:
-        arguments = ["doctor", "--json"]
+    def run(config: str | None = None, *more: str) -> Said:
+        arguments = ["doctor", "--json", *more]
         if config is not None:
             path = tmp_path / "mesh.toml"
             path.write_text(config)
@@ -140,8 +140,20 @@ def test_text_has_every_finding_with_its_remedy(tmp_path: Path, dead: str) -> No
     assert result.stderr == ""
 
 
+def test_nothing_that_a_control_plane_says_reaches_the_terminal(tmp_path: Path, dead: str) -> None:
+    name = "a\x1b[2Jb"
+    with ControlPlane(build.cluster(name), build.endpoints(name, dead)) as plane:
+        path = tmp_path / "mesh.toml"
+        path.write_text(f'[xds]\nserver = "{plane.address}"\n')
+        result = runner.invoke(app, ["doctor", "--config", str(path)])
+    assert "[endpoint-not-listening]" in result.stdout
+    assert r"a\x1b[2Jb" in result.stdout
+    assert "\x1b" not in result.stdout
+
+
 def test_wrong_usage() -> None:
-    assert runner.invoke(app, ["doctor", "x"]).exit_code == 2
+    for arguments in (["x"], ["0"], ["1", "--name", "reviews"], ["--name", "http://reviews/"]):
+        assert runner.invoke(app, ["doctor", *arguments]).exit_code == 2
     assert runner.invoke(app, ["doctor", "--config", "/does/not/exist.toml"]).exit_code == 2
 
 
@@ -238,7 +250,7 @@ def test_telemetry_without_its_extra(facts: Facts) -> None:
 def test_http2_without_its_extra(facts: Facts) -> None:
     facts["clusters"] = [cluster("reviews", "127.0.0.1:9", http2=True)]
     facts["process"]["lacking"] = ["h2", "hpack"]
-    assert judged(facts)["extra-missing"]["severity"] == "error"
+    assert judged(facts)["extra-missing"]["severity"] == "warning"
     facts["clusters"] = [cluster("reviews", "127.0.0.1:9")]
     assert "extra-missing" not in judged(facts)
 
@@ -335,6 +347,46 @@ def test_what_a_control_plane_lacks(doctor: Callable[..., Said]) -> None:
     assert "gone" in said["resource-missing"]["summary"]
 
 
+def test_a_control_plane_that_is_asked_by_name(doctor: Callable[..., Said], upstream: Upstream) -> None:
+    host = build.virtual_host("all", build.route(cluster="c"))
+    plane = ControlPlane(
+        build.api_listener("reviews", build.route_config("r", host)),
+        build.cluster("c"),
+        build.endpoints("c", upstream.address),
+    )
+    with plane:
+        config = f'[xds]\nserver = "{plane.address}"\nview = "target"\n'
+        assert "nothing yet" in doctor(config)["control-plane"]["evidence"][2]
+        said = doctor(config, "--name", "reviews")
+        assert "1 listener" in said["control-plane"]["evidence"][2]
+        assert not {"control-plane-silent", "resource-waiting"} & said.ids
+
+
+def test_what_is_waited_for(facts: Facts) -> None:
+    assert facts["status"] is not None
+    source = {
+        "name": "xds",
+        "kind": "xds",
+        "state": "ready",
+        "last_error": "",
+        "server": "127.0.0.1:9",
+        "since": 1.0,
+    }
+    lists = {"ignored": [], "rejected": [], "missing": [], "waiting": ["listener reviews"], "resources": {}}
+    facts["status"]["sources"] = [{**source, **lists}]
+    found = judged(facts)["resource-waiting"]
+    assert (found["severity"], found["evidence"]) == ("warning", ["listener reviews"])
+    facts["status"]["sources"][0]["state"] = "connecting"  # that is the finding then
+    assert "resource-waiting" not in judged(facts)
+
+
+def test_clusters_without_endpoints(doctor: Callable[..., Said]) -> None:
+    away = build.cluster("away", type="ORIGINAL_DST", lb_policy="CLUSTER_PROVIDED", eds_cluster_config=None)
+    with ControlPlane(build.cluster("c"), build.endpoints("c"), away) as plane:
+        found = doctor(f'[xds]\nserver = "{plane.address}"\n')["endpoints-missing"]
+    assert (found["severity"], found["summary"]) == ("info", "c has no endpoint (xds)")
+
+
 # --- names, ports, listeners ------------------------------------------------------------------------------------------------
 
 
@@ -349,6 +401,24 @@ def test_names_of_services(doctor: Callable[..., Said]) -> None:
     said = doctor(service("no.invalid:9"))
     assert "no.invalid:9" in said["name-does-not-resolve"]["summary"]
     assert "endpoint-not-listening" not in said
+
+
+def test_names_of_srv_records(doctor: Callable[..., Said]) -> None:
+    said = doctor(
+        '[dns]\nnameservers = ["127.0.0.1"]\nport = 9\n[services.reviews]\nsrv = "_http._tcp.no.invalid"\n'
+    )
+    assert "_http._tcp.no.invalid" in said["name-does-not-resolve"]["summary"]
+    assert "endpoints-missing" not in said
+
+
+def test_a_name_server_that_says_nothing_takes_a_bounded_time(doctor: Callable[..., Said]) -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        server = f'[dns]\nnameservers = ["127.0.0.1"]\nport = {silent.getsockname()[1]}\n'
+        since = time.monotonic()
+        said = doctor(f'{server}[services.reviews]\ndns = "reviews.invalid:80"\n')
+    assert time.monotonic() - since < 20  # some ten, on a machine that is busy
+    assert said["name-does-not-resolve"]["severity"] == "error"
 
 
 def test_an_endpoint_among_others_is_a_warning(
@@ -382,7 +452,7 @@ def test_endpoints_that_say_nothing_take_a_bounded_time(doctor: Callable[..., Sa
             one.connect_ex(address)
         since = time.monotonic()
         said = doctor("".join(service(f"127.0.0.1:{address[1]}", name=f"s{number}") for number in range(9)))
-        assert time.monotonic() - since < 8
+        assert time.monotonic() - since < 20  # some ten, on a machine that is busy
         for one in held:
             one.close()
     assert "no answer within 1 s" in str([one["evidence"] for one in said.findings])
@@ -390,7 +460,7 @@ def test_endpoints_that_say_nothing_take_a_bounded_time(doctor: Callable[..., Sa
 
 def test_what_there_is_no_time_for_is_said(facts: Facts) -> None:
     facts["clusters"] = [cluster("reviews", "127.0.0.1:9", "127.0.0.1:10")]
-    found = judged(facts, Seen(left=("127.0.0.1:10",)))["endpoints-not-tried"]
+    found = judged(facts, Seen(left=frozenset({"127.0.0.1:10"})))["endpoints-not-tried"]
     assert found["evidence"] == ["127.0.0.1:10"]
 
 
@@ -469,6 +539,22 @@ def test_a_proxy_that_wins(
     assert "secret" not in str(said.findings)
     if wins:
         assert "add reviews to NO_PROXY" in said["proxy-wins"]["remedy"]
+
+
+def test_a_proxy_for_https(facts: Facts) -> None:
+    facts["process"]["proxies"], facts["process"]["no_proxy"] = {"https": "http://127.0.0.1:3128"}, ""
+    facts["listeners"] = [
+        listener("reviews"),
+        listener("api.example.com:443"),
+        listener("[::1]"),
+        listener("*.a:443"),
+    ]
+    assert "api.example.com" in judged(facts)["proxy-wins"]["remedy"]
+    assert "reviews" not in str(judged(facts)["proxy-wins"])
+    facts["process"]["proxies"] = {"http": "http://127.0.0.1:3128"}
+    assert "calls to reviews, [::1] go" in judged(facts)["proxy-wins"]["summary"]
+    facts["process"]["no_proxy"] = "reviews,[::1]"
+    assert "proxy-wins" not in judged(facts)
 
 
 @contextmanager
@@ -600,6 +686,32 @@ def test_files_that_are_no_certificates(
     assert "a directory" in doctor(FILES)["file-unreadable"]["summary"]
 
 
+def test_files_of_clusters(doctor: Callable[..., Said], tmp_path: Path, authority: trustme.CA) -> None:
+    """Of a file in Envoy's shape: those that connections to its endpoints need."""
+    now = datetime.now(UTC)
+    issue(tmp_path, authority, not_before=now - timedelta(days=9), not_after=now - timedelta(days=1))
+    context = {
+        "certificate_chain": {"filename": str(tmp_path / "me.pem")},
+        "private_key": {"filename": str(tmp_path / "me.key")},
+    }
+    tls = build.any_of(
+        "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+        {
+            "common_tls_context": {
+                "tls_certificates": [context],
+                "validation_context": {"trusted_ca": {"filename": str(tmp_path / "ca.pem")}},
+            }
+        },
+    )
+    secured = build.cluster("c", ["127.0.0.1:1"], transport_socket={"name": "tls", "typed_config": tls})
+    listener = sidecar_listener("l", "127.0.0.1:1", "reviews")
+    (tmp_path / "envoy.json").write_text(json.dumps({"listeners": [listener], "clusters": [secured]}))
+    said = doctor('services_file = "envoy.json"\n')
+    assert "clusters.c.tls.cert_file" in said["certificate-expired"]["summary"]
+    authority.issue_cert("other").private_key_pem.write_to_path(tmp_path / "me.key")
+    assert "are no pair" in doctor('services_file = "envoy.json"\n')["certificate-unusable"]["summary"]
+
+
 def test_a_pipe_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert certificates.look_at(str(tmp_path / "pipe"), "ca").problem == ""
@@ -667,6 +779,7 @@ def cluster(name: str, *addresses: str, http2: bool = False) -> Any:
     return {
         "name": name,
         "source": "static",
+        "discovery": "static",
         "dns": [],
         "unresolved": "",
         "resolving": False,
@@ -845,6 +958,14 @@ def test_what_several_processes_say_is_said_once() -> None:
     assert diagnose([of(1, "a")])[0].evidence == ("seen",)
 
 
+def test_a_process_of_another_version(facts: Facts) -> None:
+    facts["process"]["version"] = "0.0.1"
+    assert [one.id for one in _subject(1, [facts]).findings] == ["another-version"]
+    assert [one.id for one in _subject(1, []).findings] == ["process-cannot-be-asked"]
+    facts["process"]["version"] = meshlib.__version__
+    assert _subject(1, [facts]).findings == ()
+
+
 @pytest.mark.parametrize(
     ("uri", "address"),
     [
@@ -891,5 +1012,5 @@ def test_the_page_has_every_finding() -> None:
 
 def test_an_address_that_was_not_tried_is_not_dead(facts: Facts) -> None:
     facts["clusters"] = [cluster("reviews", "127.0.0.1:9", "127.0.0.1:10")]
-    seen = Seen(reached={"127.0.0.1:9": Reached("connection refused")}, left=("127.0.0.1:10",))
+    seen = Seen(reached={"127.0.0.1:9": Reached("connection refused")}, left=frozenset({"127.0.0.1:10"}))
     assert judged(facts, seen)["endpoint-not-listening"]["severity"] == "warning"
