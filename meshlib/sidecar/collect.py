@@ -76,9 +76,12 @@ class Collector:
         self._unix = (settings.address or "").startswith("unix:")
         self._proc = proc
         self._redirected: bool | None = None
+        self._last: tuple[Listening, ...] | None = None
 
     def look(self) -> Evidence:
-        listeners = self._listeners()
+        # A process that has no file descriptor left sees nothing, which is no reason to believe that nothing is there.
+        found = self._listeners()
+        self._last = listeners = self._last if found is None else found
         matched = any(one.port in PORTS for one in listeners or ())
         if matched and not self._redirected:
             self._redirected = redirected()

@@ -41,7 +41,7 @@ class Course:
         self.current: Sidecar = ABSENT
         self._window = start_window
         self._began: float | None = None  # when calls began to wait
-        self._waited = False  # in vain
+        self._waited = False  # the whole of it
         self._was_ready = False
         self._against: deque[bool] = deque(
             maxlen=_OF
@@ -69,6 +69,7 @@ class Course:
             case "gone":
                 return "ready" if self._enough(ready, at_once=not self._was_ready) else "gone"
             case _ if ready:
+                self._began, self._waited = None, self.late(now)
                 return "ready"
             case "absent" if not found.here or self._waited:
                 # What went away may come again, and is waited for then; variables stay as they are.

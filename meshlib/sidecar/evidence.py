@@ -60,7 +60,7 @@ class Evidence:
         environ: Those variables that tell of a sidecar; no token is among them.
         bootstrap: The gRPC bootstrap of Istio's agent, ``""`` without one.
         listeners: The listening TCP sockets; None where the system does not tell.
-        sockets: The listening Unix sockets, by path; None where the system does not tell, or nobody asked.
+        sockets: The listening Unix sockets of this network namespace, by path; None where nobody asked.
         uid: The user that this process runs as; None where there are none.
         redirected: Whether connections of this network namespace are redirected; None where that was not looked for.
         shared: What says that this is the network namespace of a whole machine, a line each.
@@ -88,7 +88,8 @@ class Evidence:
     def listens(self, address: Address) -> bool | None:
         """Whether anybody listens where a connection to ``address`` would go; None: the system does not tell."""
         if address.unix:
-            return None if self.sockets is None else address.host in self.sockets
+            # Whoever listens on a path may be in another network namespace, whose table is not ours.
+            return True if self.sockets and address.host in self.sockets else None
         if self.listeners is None:
             return None
         hosts = {address.host, *(("0.0.0.0", "::") if ":" not in address.host else ("::",))}  # noqa: S104

@@ -19,6 +19,7 @@ from meshlib.runtime import threads
 from meshlib.sidecar.collect import Collector
 from meshlib.sidecar.course import PERIODS, Course
 from meshlib.sidecar.detect import detect
+from meshlib.sidecar.inspect import answered
 from meshlib.sidecar.probe import Prober
 
 if TYPE_CHECKING:
@@ -141,18 +142,10 @@ class Watch:
         number, prober = self._round, self._prober
 
         def ask() -> None:
-            found = self._asked(evidence, prober)
+            found = answered(evidence, self._detect, prober)
             worker.post(lambda: self._answered(found, number, suspected=suspected))
 
         self._join = self._apart(ask)
-
-    def _asked(self, evidence: Evidence, prober: Prober) -> Finding:
-        """Ask what the finding wants to know, until it wants nothing more. In a thread of its own."""
-        found = self._detect(evidence)
-        while found.probe is not None and found.probe not in evidence.answers:
-            evidence = replace(evidence, answers={**evidence.answers, found.probe: prober.ask(found.probe)})
-            found = self._detect(evidence)
-        return found
 
     def _answered(self, found: Finding, number: int, *, suspected: bool) -> None:
         if number == self._round:

@@ -74,6 +74,12 @@ def test_a_pure_room_that_reaches_outside_is_found(room, code):
     assert rules(f"meshlib/{room}/x.py", code) == ["pure"]
 
 
+def test_a_pure_module_of_a_room_that_is_not_pure():
+    assert rules("meshlib/sidecar/detect.py", "import socket") == ["pure"]
+    assert rules("meshlib/sidecar/collect.py", "import socket") == []
+    assert [path for path in house.PURE_MODULES if not (ROOT / path).exists()] == []
+
+
 @pytest.mark.parametrize("path", ["meshlib/runtime/x.py", "meshlib/mesh.py", "tests/unit/core/test_x.py"])
 def test_other_rooms_may_have_a_clock(path):
     assert rules(path, "import time, threading, os") == []
