@@ -16,13 +16,12 @@ to do.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from meshlib.model.address import Address
 from meshlib.model.sidecar import Confidence, Mode
 from meshlib.sidecar.environment import Told, dapr, named
-from meshlib.sidecar.evidence import Evidence, Probe
+from meshlib.sidecar.evidence import EMPTY, Evidence, Probe
 from meshlib.sidecar.signatures import KATO_LISTENERS, KATO_READY, SIGNATURES, Signature
 
 if TYPE_CHECKING:
@@ -33,8 +32,7 @@ __all__ = ["NOTHING", "OTHERS", "Finding", "detect"]
 Origin = Literal["none", "configuration", "signature", "environment"]
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """What one look found.
 
     Attributes:
@@ -56,7 +54,7 @@ class Finding:
     evidence: tuple[str, ...] = ()
     address: Address | None = None
     grpc: Address | None = None
-    upstreams: Mapping[str, Address] = field(default_factory=dict, hash=False)
+    upstreams: Mapping[str, Address] = EMPTY
     probe: Probe | None = None
 
     @property
@@ -87,7 +85,7 @@ def detect(evidence: Evidence, settings: SidecarConfig, *, late: bool = False) -
         return _told(best, evidence, kinds)
     if settings.mode == "require" and not best.sure and best.mode != "proxyless":
         line = "sidecar.mode is require, and nothing is found that is sure"
-        return replace(best, here=True, evidence=(line, *best.evidence))
+        return best._replace(here=True, evidence=(line, *best.evidence))
     return best
 
 
@@ -147,11 +145,11 @@ def _doubts(row: Signature, evidence: Evidence, ports: frozenset[int]) -> Iterat
 def _asked(found: Finding, health: Probe | None, evidence: Evidence, uid: int | None) -> Finding:
     """``found``, which listens, with what its health port says, if anybody of its own listens there."""
     if health is None:
-        return replace(found, ready=True)
+        return found._replace(ready=True)
     owners = evidence.owners(health.address.port)
     if not owners or (uid is not None and owners != {uid}):
         line = f"its health port {health.address.port} is not listened on: that it listens has to do"
-        return replace(found, ready=True, evidence=(*found.evidence, line))
+        return found._replace(ready=True, evidence=(*found.evidence, line))
     return _after(found, (health,), evidence)
 
 
@@ -163,10 +161,10 @@ def _after(found: Finding, probes: tuple[Probe, ...], evidence: Evidence) -> Fin
             probe = Probe(probe.address, probe.older, probe.body)  # noqa: PLW2901
             answer = evidence.answers.get(probe)
         if answer is None:
-            return replace(found, ready=None, probe=probe)
+            return found._replace(ready=None, probe=probe)
         ready = answer.ready(probe)
         line = f"{probe.address}{probe.path} {answer.words}: {'' if ready else 'not '}ready"
-        found = replace(found, ready=ready, evidence=(*found.evidence, line))
+        found = found._replace(ready=ready, evidence=(*found.evidence, line))
         if not ready:
             return found
     return found
@@ -195,11 +193,11 @@ def _named(told: Told, evidence: Evidence, *, late: bool) -> Finding:
     there = {address: _listens(address, evidence) for address in told.addresses}
     if None in there.values():
         address = next(address for address, listens in there.items() if listens is None)
-        return replace(found, listening=None, ready=None, probe=Probe(address))
-    found = replace(found, listening=any(there.values()))
+        return found._replace(listening=None, ready=None, probe=Probe(address))
+    found = found._replace(listening=any(there.values()))
     if not found.listening:
         absent = _words(address.port for address in told.addresses)
-        return replace(found, evidence=(*found.evidence, f"nobody listens on {absent}"))
+        return found._replace(evidence=(*found.evidence, f"nobody listens on {absent}"))
     if told.probes:
         found = _after(found, told.probes, evidence)
         return (
@@ -223,15 +221,15 @@ def _with_upstreams(found: Finding, there: set[Address], told: Told, *, late: bo
     known = {name: address for name, address in {**told.others, **told.upstreams}.items() if address in there}
     missing = sorted({str(address) for address in told.upstreams.values() if address not in there})
     if not missing and known:
-        return replace(found, ready=True, upstreams=known)
+        return found._replace(ready=True, upstreams=known)
     line = (
         f"nobody listens for its upstreams at {', '.join(missing)}"
         if missing
         else "it has no listener for a dependency"
     )
     ready = late and bool(known)
-    return replace(
-        found, ready=ready, upstreams=known if ready else found.upstreams, evidence=(*found.evidence, line)
+    return found._replace(
+        ready=ready, upstreams=known if ready else found.upstreams, evidence=(*found.evidence, line)
     )
 
 
@@ -248,10 +246,10 @@ def _told(best: Finding, evidence: Evidence, kind: str) -> Finding:
     """A kind was told; ``best`` is what was found of it."""
     line = f"sidecar.mode is {kind}"
     if best.mode == "proxyless":
-        return replace(best, evidence=(line, *best.evidence))
+        return best._replace(evidence=(line, *best.evidence))
     if best.origin != "environment" or not best.sure:
         best = _told_row(evidence, kind)
-    return replace(best, origin="configuration", sure=True, here=True, evidence=(line, *best.evidence))
+    return best._replace(origin="configuration", sure=True, here=True, evidence=(line, *best.evidence))
 
 
 def _told_row(evidence: Evidence, kind: str) -> Finding:
@@ -274,7 +272,7 @@ def _told_row(evidence: Evidence, kind: str) -> Finding:
     if listening is None and row.health is not None:
         found = _after(found, (row.health,), evidence)
         answer = evidence.answers.get(row.health)
-        return replace(found, listening=None if answer is None else answer.outcome != "refused")
+        return found._replace(listening=None if answer is None else answer.outcome != "refused")
     if listening is False:
         return found
     return _asked(found, row.health, evidence, None)
@@ -310,7 +308,7 @@ def _addressed(evidence: Evidence, settings: SidecarConfig, text: str) -> Findin
         return found
     told = dapr(address.port)
     grpc = next((one.grpc for one in named(evidence.environ) if one.kind == "dapr"), told.grpc)
-    found = replace(found, grpc=grpc)
+    found = found._replace(grpc=grpc)
     return _after(found, told.probes, evidence) if listening and not address.unix else found
 
 

@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from meshlib.model.address import Address
 from meshlib.model.sidecar import Mode
-from meshlib.sidecar.evidence import Probe
+from meshlib.sidecar.evidence import EMPTY, Probe
 from meshlib.sidecar.signatures import (
     DAPR_GRPC_PORT,
     DAPR_HEALTH,
@@ -41,8 +41,7 @@ _DAPR = ("DAPR_HTTP_PORT", "DAPR_GRPC_PORT")
 _MOST = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(NamedTuple):
     """A sidecar that variables name.
 
     Attributes:
@@ -59,8 +58,8 @@ class Told:
     lines: tuple[str, ...]
     address: Address | None = None
     grpc: Address | None = None
-    upstreams: Mapping[str, Address] = field(default_factory=dict, hash=False)
-    others: Mapping[str, Address] = field(default_factory=dict, hash=False)
+    upstreams: Mapping[str, Address] = EMPTY
+    others: Mapping[str, Address] = EMPTY
     probes: tuple[Probe, ...] = ()
 
 

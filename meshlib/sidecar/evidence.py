@@ -1,18 +1,21 @@
-"""What can be seen of a sidecar, as values."""
+"""What can be seen of a sidecar, as values: tuples, because these are made while the first call waits, and a dataclass takes ten
+times as long to define.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 from meshlib.model.address import Address
 
-__all__ = ["Answer", "Evidence", "Listening", "Probe"]
+__all__ = ["EMPTY", "Answer", "Evidence", "Listening", "Probe"]
+
+EMPTY: Mapping[Any, Any] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Listening:
+class Listening(NamedTuple):
     """A listening TCP socket of this network namespace. ``uid``: its owner; ``host``: an IP, without brackets."""
 
     host: str
@@ -20,8 +23,7 @@ class Listening:
     uid: int
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
+class Probe(NamedTuple):
     """A question on loopback: ``GET path``, or with ``path`` empty whether somebody accepts. The answer says "ready" where its
     status is 2xx and its body begins with ``body``; ``older``: the path to ask where ``path`` is not known (404).
     """
@@ -36,8 +38,7 @@ class Probe:
         return cls(Address("127.0.0.1", port), path, body)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What came of a probe. ``"refused"``: nobody listens. ``"silent"``: no answer in time, or none that is HTTP."""
 
     outcome: Literal["answered", "accepted", "refused", "silent"]
@@ -52,8 +53,7 @@ class Answer:
         return f"answered {self.status}" if self.outcome == "answered" else f"was {self.outcome}"
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(NamedTuple):
     """One look.
 
     Attributes:
@@ -67,14 +67,14 @@ class Evidence:
         answers: What was answered so far.
     """
 
-    environ: Mapping[str, str] = field(default_factory=dict, hash=False)
+    environ: Mapping[str, str] = EMPTY
     bootstrap: str = ""
     listeners: tuple[Listening, ...] | None = ()
     sockets: frozenset[str] | None = None
     uid: int | None = None
     redirected: bool | None = None
     shared: tuple[str, ...] = ()
-    answers: Mapping[Probe, Answer] = field(default_factory=dict, hash=False)
+    answers: Mapping[Probe, Answer] = EMPTY
 
     @property
     def ports(self) -> frozenset[int]:

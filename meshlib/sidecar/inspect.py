@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from meshlib.sidecar.collect import Collector
@@ -20,9 +19,11 @@ __all__ = ["answered", "inspect"]
 
 
 def inspect(settings: SidecarConfig, environ: Mapping[str, str] | None = None) -> Finding:
-    """What is found now, health ports asked; blocks for a second at most for each (two at most)."""
+    """What is found now, as if it had been waited for. Blocks for a second at most for each question, of which there are two at
+    most.
+    """
     return answered(
-        Collector(settings, environ).look(), lambda evidence: detect(evidence, settings), Prober()
+        Collector(settings, environ).look(), lambda evidence: detect(evidence, settings, late=True), Prober()
     )
 
 
@@ -30,6 +31,6 @@ def answered(evidence: Evidence, decide: Callable[[Evidence], Finding], prober: 
     """What ``decide`` finds once everything that it wants to know is asked."""
     found = decide(evidence)
     while found.probe is not None and found.probe not in evidence.answers:
-        evidence = replace(evidence, answers={**evidence.answers, found.probe: prober.ask(found.probe)})
+        evidence = evidence._replace(answers={**evidence.answers, found.probe: prober.ask(found.probe)})
         found = decide(evidence)
     return found

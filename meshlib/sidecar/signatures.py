@@ -10,7 +10,7 @@ charts of linkerd2 and `linkerd/app/src/env.rs` of its proxy; consul-k8s' `conne
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from meshlib.model.sidecar import Mode
 from meshlib.sidecar.evidence import Probe
@@ -29,8 +29,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(NamedTuple):
     """One row.
 
     Attributes:

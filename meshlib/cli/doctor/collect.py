@@ -21,9 +21,7 @@ from meshlib.model.status import SidecarStatus
 from meshlib.observe.admin import directories
 from meshlib.observe.facts import Facts, plain
 from meshlib.observe.peer import NotReadable, asked
-from meshlib.sidecar.collect import Collector
-from meshlib.sidecar.detect import detect
-from meshlib.sidecar.probe import Prober
+from meshlib.sidecar.inspect import inspect
 
 if TYPE_CHECKING:
     from meshlib.config import Config, SidecarConfig
@@ -35,9 +33,6 @@ __all__ = ["Subject", "ask_process", "cases_of", "look_here"]
 SETTLING = 5.0
 #: Seconds in which nothing more came: what is sent after a control plane's first word comes by the next.
 CALM = 0.3
-
-#: Seconds after which no further health port of a sidecar is asked; each has one.
-LOOKING = 2.0
 
 #: Distributions that make spans of a client's calls, and those whose clients try again.
 _TRACERS = (
@@ -99,12 +94,7 @@ def _of_mesh(config: Config, names: Sequence[str]) -> Facts:
 
 def _sidecar(settings: SidecarConfig) -> SidecarStatus:
     """What a look shows now. A mesh looks again and again; a program that starts beside it would have to begin with this."""
-    until = time.monotonic() + LOOKING
-    evidence, prober = Collector(settings).look(), Prober()
-    seen = detect(evidence, settings, late=True)
-    while seen.probe is not None and seen.probe not in evidence.answers and time.monotonic() < until:
-        evidence = replace(evidence, answers={**evidence.answers, seen.probe: prober.ask(seen.probe)})
-        seen = detect(evidence, settings, late=True)
+    seen = inspect(settings)
     ready = seen.sure and bool(seen.ready)
     return SidecarStatus(seen.kind, seen.mode, seen.confidence, seen.evidence, in_use=ready)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from meshlib.model.address import Address
@@ -32,7 +30,7 @@ KATO_ANSWERS = {
     Probe.at(65533, "/listeners"): Answer("answered", 200, KATO_LISTENERS),
 }
 DAPR_HEALTH = Probe.at(3500, "/v1.0/healthz/outbound")
-DAPR_HEALTH = replace(DAPR_HEALTH, older="/v1.0/healthz")
+DAPR_HEALTH = DAPR_HEALTH._replace(older="/v1.0/healthz")
 
 
 def found(evidence, late=False, **config):
@@ -113,7 +111,7 @@ class TestTheTable:
         evidence = seen(dict.fromkeys(row.ports, row.uid), answers=READY)
         for port in row.ports:
             shared = Listening("127.0.0.1", port, 4242)
-            assert not found(replace(evidence, listeners=(*evidence.listeners, shared))).sure
+            assert not found(evidence._replace(listeners=(*evidence.listeners, shared))).sure
 
     @pytest.mark.parametrize(
         "listeners",
@@ -143,7 +141,7 @@ class TestTheTable:
         assert found(seen(ISTIO, answers=READY), mode="off") == NOTHING
 
     def test_no_table_of_listeners(self):
-        assert found(replace(seen({}), listeners=None)) == NOTHING
+        assert found(seen({})._replace(listeners=None)) == NOTHING
 
 
 class TestReadiness:
@@ -267,7 +265,7 @@ class TestVariables:
     def test_dapr(self):
         evidence = seen({3500: 0}, environ={"DAPR_HTTP_PORT": "3500", "DAPR_GRPC_PORT": "50002"})
         assert found(evidence).probe == DAPR_HEALTH
-        one = found(replace(evidence, answers={DAPR_HEALTH: Answer("answered", 204)}))
+        one = found(evidence._replace(answers={DAPR_HEALTH: Answer("answered", 204)}))
         assert (one.kind, one.mode, one.confidence) == ("dapr", "api", "high")
         assert (str(one.address), str(one.grpc)) == ("127.0.0.1:3500", "127.0.0.1:50002")
 
@@ -278,7 +276,7 @@ class TestVariables:
         older = Probe.at(3500, "/v1.0/healthz")
         assert found(evidence).probe == older
         answered = {**evidence.answers, older: Answer("answered", 204)}
-        assert found(replace(evidence, answers=answered)).ready
+        assert found(evidence._replace(answers=answered)).ready
 
     @pytest.mark.parametrize("port", ["", "0", "65536", "3500x", "-1", "３５００"])
     def test_dapr_without_a_port(self, port):
@@ -287,11 +285,11 @@ class TestVariables:
         assert one.confidence in ("none", "low")
 
     def test_without_a_table_of_listeners_they_are_asked(self):
-        blind = replace(seen({}, environ=CONSUL_VARIABLES), listeners=None)
+        blind = seen({}, environ=CONSUL_VARIABLES)._replace(listeners=None)
         asked = found(blind).probe
         assert asked == Probe(Address("127.0.0.1", 1234))
-        assert found(replace(blind, answers={asked: Answer("accepted")})).ready
-        assert found(replace(blind, answers={asked: Answer("refused")})).listening is False
+        assert found(blind._replace(answers={asked: Answer("accepted")})).ready
+        assert found(blind._replace(answers={asked: Answer("refused")})).listening is False
 
 
 class TestTold:
@@ -395,7 +393,7 @@ class TestAddress:
         assert found(seen({}, sockets=frozenset(), answers=answered), **address).listening is False
 
     def test_daprs(self):
-        probe = replace(Probe.at(3501, "/v1.0/healthz/outbound"), older="/v1.0/healthz")
+        probe = Probe.at(3501, "/v1.0/healthz/outbound")._replace(older="/v1.0/healthz")
         evidence = seen(
             {3501: 0}, environ={"DAPR_GRPC_PORT": "50003"}, answers={probe: Answer("answered", 204)}
         )

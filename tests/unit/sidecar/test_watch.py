@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from meshlib.sidecar.evidence import Answer, Probe
@@ -80,9 +78,9 @@ class TestStarting:
     def test_and_is_taken_when_it_comes_after_that(self):
         bench = Bench(seen({}, environ={"DAPR_HTTP_PORT": "3500"}))
         bench.step(30)
-        bench.evidence = replace(seen({3500: 0}), environ=bench.evidence.environ)
+        bench.evidence = seen({3500: 0})._replace(environ=bench.evidence.environ)
         bench.replies = {Probe.at(3500, "/v1.0/healthz/outbound"): Answer("answered", 204)}
-        bench.replies = {replace(probe, older="/v1.0/healthz"): one for probe, one in bench.replies.items()}
+        bench.replies = {probe._replace(older="/v1.0/healthz"): one for probe, one in bench.replies.items()}
         bench.step(6)
         assert (bench.now.kind, bench.now.mode, bench.now.state) == ("dapr", "api", "ready")
 
