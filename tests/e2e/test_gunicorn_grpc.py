@@ -103,22 +103,29 @@ def workers(server: WebServer) -> set[int]:
 
 
 @pytest.mark.parametrize(
-    ("worker", "source"),
-    [("sync", "file"), ("sync", "xds"), ("gthread", "xds"), ("gevent", "xds"), ("uvicorn", "xds")],
+    ("worker", "source", "support"),
+    [
+        ("sync", "file", ""),
+        ("sync", "file", "0"),
+        ("sync", "xds", ""),
+        ("gthread", "xds", ""),
+        ("gevent", "xds", ""),
+        ("uvicorn", "file", "0"),
+        ("uvicorn", "xds", ""),
+    ],
 )
-def test_a_channel_of_before_the_fork_works_in_each_worker(tmp_path: Path, worker: str, config: Any) -> None:
+def test_a_channel_of_before_the_fork_works_in_each_worker(
+    tmp_path: Path, worker: str, config: Any, support: str
+) -> None:
+    """``support``: GRPC_ENABLE_FORK_SUPPORT. Without grpc's own a connection of before the fork would hang its child."""
     (tmp_path / "shop.py").write_text(ASGI if worker == "uvicorn" else WSGI)
     (tmp_path / "gunicorn.conf.py").write_text(CONF[worker])
-    settings = [
-        "--preload",
-        "--chdir",
-        str(tmp_path),
-        "-c",
-        str(tmp_path / "gunicorn.conf.py"),
-        "--timeout",
-        "60",
-    ]
-    with gunicorn("shop:app", tmp_path / "log", *settings, mesh=config, calls="", name=worker) as server:
+    conf = str(tmp_path / "gunicorn.conf.py")
+    settings = ["--preload", "--chdir", str(tmp_path), "-c", conf, "--timeout", "60"]
+    more = {"GRPC_ENABLE_FORK_SUPPORT": support} if support else {}
+    with gunicorn(
+        "shop:app", tmp_path / "log", *settings, mesh=config, calls="", name=worker, **more
+    ) as server:
         served = asked(server)
         assert server.pid not in served
         assert set(served) <= workers(server)
