@@ -7,6 +7,7 @@ timer, the application's thread. It holds no decision.
     begin ─► an attempt is under way ──failed, refused──► another, a sleep, a wait, the end
                       └──────────arrived──────────► committed: the answer is the caller's
     anything ──cancel──► the end
+    committed ──the mesh gives the answer up──► the end
 
 Lock: ``_lock`` guards the step in which the call is. It is held while an attempt is begun, and never while somebody is told.
 """
@@ -148,6 +149,15 @@ class LaterCall(Generic[I]):
             if self.over:
                 return
             self.over = True
+        self._exchange.close(self._now(), failure)
+        self._changed()
+
+    def overdue(self, attempt: I, error: BaseException, failure: Outcome) -> None:
+        """The mesh gives up the answer that the caller reads, which gets ``error``."""
+        with self._lock:
+            if self.over or not self.committed or attempt is not self.attempt:
+                return
+            self.attempt, self.over, self.error = None, True, error
         self._exchange.close(self._now(), failure)
         self._changed()
 

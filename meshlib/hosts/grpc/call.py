@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -136,7 +135,10 @@ class Call(grpc.Call, grpc.Future):  # grpc's own are both
         try:
             return next(attempt)
         except grpc.RpcError as error:
-            self._later.ended(attempt)
+            later = self._later
+            later.ended(attempt)
+            if later.error is not None:  # the mesh has given the answer up
+                raise later.error from None
             self._raise(error)
 
     next = __next__
@@ -216,7 +218,7 @@ class Call(grpc.Call, grpc.Future):  # grpc's own are both
         return not self._later.over
 
     def time_remaining(self) -> float | None:
-        return None if self._deadline is None else max(0.0, self._deadline - time.time())
+        return None if self._deadline is None else max(0.0, self._deadline - self._later._now())
 
     def cancel(self) -> bool:
         if not self._later.cancel(_cancelled(CANCELLED_WORDS)):
@@ -291,7 +293,7 @@ def _cancelled(words: str) -> BaseException:
 def make_call(exchange: Exchange, runtime: Runtime, wire: GrpcWire, request: Request, *, unary: bool) -> Call:
     """Begin a call."""
     later = _Later(exchange, runtime, wire, request, unary=unary)
-    deadline = None if request.timeout is None else time.time() + request.timeout
+    deadline = None if request.timeout is None else runtime.clock.now() + request.timeout
     call = Call(later, deadline)
     later.begin()
     return call

@@ -34,6 +34,7 @@ __all__ = [
     "CANCELLED_WORDS",
     "CODES",
     "ERRORS",
+    "LATE",
     "Ended",
     "GrpcErrors",
     "MeshRpcError",
@@ -68,7 +69,8 @@ _BROKEN = (
     "transport closed",
     "End of TCP stream",
 )
-_LATE = "Deadline Exceeded"
+#: Of one whose time is over.
+LATE = "Deadline Exceeded"
 
 _OF_THE_NETWORK = (ConnectFailed, TransportFailed, ProtocolError)
 #: That a wire raises itself.
@@ -112,7 +114,7 @@ def local_end(
                 return None
             return OutcomeKind.CONNECT if messages is None or messages.whole else OutcomeKind.RESET
         return OutcomeKind.RESET if words.startswith(_BROKEN) else None
-    if code is grpc.StatusCode.DEADLINE_EXCEEDED and words == _LATE:
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED and words == LATE:
         return OutcomeKind.TIMEOUT
     return None
 

@@ -11,7 +11,8 @@ import grpc
 
 from meshlib.core.attempt import Send
 from meshlib.core.exchange import GRPC
-from meshlib.hosts.grpc.errors import Ended, local_end, number
+from meshlib.errors import DeadlineExceeded
+from meshlib.hosts.grpc.errors import LATE, Ended, local_end, number
 from meshlib.hosts.grpc.request import metadata_of, trailers
 from meshlib.hosts.run_later import LaterCall
 from meshlib.model.call import Outcome, OutcomeKind
@@ -41,7 +42,7 @@ class GrpcLater(LaterCall[Any]):
         told: Who is called when it is over; None: it is.
     """
 
-    __slots__ = ("_request", "_subchannels", "messages", "sub", "told")
+    __slots__ = ("_request", "_silence", "_subchannels", "messages", "sub", "told")
 
     def __init__(
         self,
@@ -55,6 +56,7 @@ class GrpcLater(LaterCall[Any]):
         super().__init__(exchange, errors, runtime)
         self._subchannels = subchannels
         self._request = request
+        self._silence: Callable[[], object] | None = None  # prevents the alarm of the attempt
         self.messages = messages
         self.sub: Subchannel[Any] | None = None
         self.told: list[Callable[[], object]] | None = []
@@ -87,7 +89,25 @@ class GrpcLater(LaterCall[Any]):
         if step.head is not None:
             seconds, metadata = bounds.left("read"), metadata_of(request, step.head.headers.raw)
         bounds.sent = True
-        return self._begin(sub, seconds, metadata, wait)
+        attempt = self._begin(sub, seconds, metadata, wait)
+        if bounds.alarmed:
+            self._bound(attempt, bounds)
+        return attempt
+
+    def _bound(self, attempt: Any, bounds: Bounds) -> None:
+        """On a virtual clock: the end of the attempt is for this clock to say, not for grpc's."""
+        assert bounds.deadline is not None
+        if self._silence is not None:
+            self._silence()
+        self._silence = self._after(bounds.deadline - self._now(), partial(self._rang, attempt, bounds))
+
+    def _rang(self, attempt: Any, bounds: Bounds) -> None:
+        bounds.expired = True
+        self.failed(attempt, Ended(OutcomeKind.TIMEOUT, TimeoutError(LATE)))
+        error = self._errors.made(DeadlineExceeded, LATE, info=self.info, sent=True)
+        self.overdue(attempt, error, Outcome(OutcomeKind.TIMEOUT, sent=True, detail=LATE, grpc=True))
+        if attempt is not self.attempt:
+            self._give_up(attempt)
 
     def _give_up(self, attempt: Any) -> None:
         attempt.cancel()
@@ -95,6 +115,9 @@ class GrpcLater(LaterCall[Any]):
     def _leave(self) -> list[Callable[[], object]]:
         """It is over: who is to be called."""
         told, self.told = self.told, None
+        silence, self._silence = self._silence, None
+        if silence is not None:
+            silence()
         if self.sub is not None:
             self.sub.users.pop(self, None)
         return told or []

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from meshlib.hosts.grpc.errors import Ended, local_end, number
+from meshlib.hosts.grpc.errors import LATE, Ended, local_end, number
 from meshlib.hosts.grpc.request import Answer, metadata_of, trailers
 from meshlib.hosts.grpc.subchannels import Subchannel, Subchannels
 from meshlib.hosts.grpc.unary import make_direct
+from meshlib.model.call import OutcomeKind
 from meshlib.runtime import own_channels
 from meshlib.sources.channel import gevent_refusal
 
@@ -55,8 +56,9 @@ class GrpcWire:
         seconds = bounds.left("read")
         bounds.sent = True
         wait = False if request.wait_for_ready is False else None
+        made = partial(self._alarmed, bounds) if bounds.alarmed else self._made
         try:
-            return self._made(request, sub, seconds, metadata_of(request, attempt.head.headers.raw), wait)
+            return made(request, sub, seconds, metadata_of(request, attempt.head.headers.raw), wait)
         except grpc.RpcError as error:
             if error.initial_metadata() and request.call is not None:
                 request.call.replayable = False  # its headers came before its status: RT-05
@@ -69,8 +71,9 @@ class GrpcWire:
         if call.head is not None:
             metadata, seconds = metadata_of(request, call.head.headers.raw), bounds.left("read")
         bounds.sent = True
+        made = partial(self._alarmed, bounds) if bounds.alarmed else self._made
         try:
-            return self._made(request, sub, seconds, metadata, request.wait_for_ready)
+            return made(request, sub, seconds, metadata, request.wait_for_ready)
         except grpc.RpcError as error:
             if call.head is None:
                 raise
@@ -94,6 +97,24 @@ class GrpcWire:
 
     def close(self) -> None:
         self.subchannels.close()
+
+    def _alarmed(
+        self,
+        bounds: Bounds,
+        request: Request,
+        sub: Subchannel[grpc.Channel],
+        seconds: float | None,
+        metadata: Any,
+        wait: bool | None,
+    ) -> Answer:
+        """As ``_made``, on a virtual clock: its end is for this clock to say, not for grpc's."""
+        begin = sub.callable(request.method).future
+        call = begin(request.sending(), seconds, metadata, request.credentials, wait, request.compression)
+        try:
+            with bounds.ringing(call.cancel):
+                return Answer(0, call.result(), call)
+        except TimeoutError:
+            raise Ended(OutcomeKind.TIMEOUT, TimeoutError(LATE)) from None
 
     def _made(
         self,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +64,7 @@ class AnyCall:
         return self._later.over
 
     def time_remaining(self) -> float | None:
-        return None if self._deadline is None else max(0.0, self._deadline - time.time())
+        return None if self._deadline is None else max(0.0, self._deadline - self._later._now())
 
     def cancel(self) -> bool:
         if not self._later.cancel(asyncio.CancelledError()):
@@ -133,10 +132,18 @@ class AnyCall:
                 raise self._raised()
             try:
                 return attempt, await ask(attempt)
+            except asyncio.CancelledError:
+                if not self._given_up(attempt):
+                    raise
             except AioRpcError as error:
                 later.ended(attempt)
                 if attempt is later.attempt:
                     raise self._told(error) from None
+
+    def _given_up(self, attempt: Any) -> bool:
+        """Whether a cancellation came since the mesh gave ``attempt`` up, and not to the task or by the application."""
+        task = asyncio.current_task()
+        return not self._cancelled and attempt is not self._later.attempt and not (task and task.cancelling())
 
     def _told(self, error: BaseException) -> BaseException:
         info = self._later.info
@@ -181,10 +188,12 @@ class _Answers(AnyCall):
 
     async def _messages(self) -> AsyncIterator[Any]:
         later = self._later
+        reading = None
         try:
             attempt, message = await self._of_attempt(_first)
             if message is not EOF:
                 later.commit(attempt)
+                reading = attempt
                 yield message
                 async for message in attempt.__aiter__():
                     yield message
@@ -195,6 +204,8 @@ class _Answers(AnyCall):
                 self._told(error)
             raise
         except asyncio.CancelledError:
+            if reading is not None and self._given_up(reading):
+                raise self._raised() from None
             self.cancel()
             raise
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
@@ -146,7 +145,7 @@ class AioMeshChannel(BaseChannel, grpc.aio.Channel):
         runtime = self._runtime()
         exchange = self._caller.begin(request, runtime)
         later = AioLater(exchange, runtime, self._wire(runtime), request, outgoing, self._under_way)
-        deadline = None if request.timeout is None else time.time() + request.timeout
+        deadline = None if request.timeout is None else runtime.clock.now() + request.timeout
         call = _CALLS[request.method.kind](later, deadline)
         later.begin()
         if outgoing is not None:

@@ -1,0 +1,218 @@
+"""gRPC calls of a mesh on a clock that the test moves: a deadline ends them when that clock passes it, and no earlier.
+
+As tests/e2e/test_virtual_time.py has it for HTTP. The servers and connections are real.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Any
+
+import grpc
+import pytest
+
+import meshlib
+import meshlib.grpc
+from meshlib.testing import VirtualClock
+from tests.support.grpc_channels import FACES, Channel
+from tests.support.rpc_server import METHODS, RpcServer
+
+Code = grpc.StatusCode
+LIST = METHODS["unary_stream"]
+WAYS: dict[str, Callable[..., Any]] = {
+    "unary": lambda here, **options: here.unary(**options),
+    "with_call": lambda here, **options: here.call(**options),
+    "future": lambda here, **options: (
+        here.begun(**options).result() if here.kind == "sync" else here.unary(**options)
+    ),
+    "server stream": lambda here, **options: here.server_stream(**options),
+    "client stream": lambda here, **options: here.client_stream([b"m"], **options),
+    "both streams": lambda here, **options: here.both_streams([b"m"], **options),
+}
+#: What bounds a call by 120 s: the service's policies, what is around the call, what the call is given.
+BOUNDS: dict[str, tuple[dict[str, Any], bool, dict[str, Any]]] = {
+    "the call's timeout": ({}, False, {"timeout": 120.0}),
+    "a deadline": ({}, True, {}),
+    "the service's timeout": ({"timeout": 120.0}, False, {}),
+    "a try's": ({"retry": {"attempts": 1, "per_try_timeout": 120.0}}, False, {}),
+}
+
+
+@pytest.fixture(autouse=True)
+def _at_once() -> Iterator[None]:
+    """None of these tests waits for what is due in minutes."""
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began < 30.0
+
+
+@pytest.fixture(params=FACES)
+def make(request: pytest.FixtureRequest, meshlib_mesh: Any, meshlib_clock: VirtualClock) -> Iterator[Any]:
+    """A function that makes a channel of each kind, to ``stock``, whose mesh is on the clock."""
+    made: list[Channel] = []
+
+    def channel(upstream: Any, **policies: Any) -> Channel:
+        config = {"services": {"stock": {"endpoints": [upstream.address], **policies}}}
+        made.append(Channel(request.param, "stock", meshlib_mesh(config, clock=meshlib_clock)))
+        return made[-1]
+
+    yield channel
+    for one in made:
+        one.close()
+
+
+def begun(work: Callable[[], Any]) -> Future[Any]:
+    """``work`` in a thread of its own, for which nobody waits where its test has failed."""
+    future: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - the future's
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return future
+
+
+def at_rest(mesh: meshlib.Mesh) -> bool:
+    return not any(cluster.active for cluster in mesh.status().clusters.values())
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("bound", BOUNDS)
+def test_time_that_is_over_ends_a_call(
+    make: Any, meshlib_grpc_upstream: Any, meshlib_clock: VirtualClock, way: str, bound: str
+) -> None:
+    server = meshlib_grpc_upstream("v1")
+    server.hang()
+    policies, around, options = BOUNDS[bound]
+    here = make(server, **policies)
+
+    def one() -> Any:
+        with meshlib.deadline(120.0) if around else contextlib.nullcontext():
+            return WAYS[way](here, **options)
+
+    future = begun(one)
+    server.wait_for(lambda: server.held == 1)
+    meshlib_clock.advance(119.0)
+    assert not future.done()
+    meshlib_clock.advance(1.1)
+    with pytest.raises(meshlib.DeadlineExceeded) as caught:
+        future.result(10.0)
+    error: Any = caught.value
+    assert error.code() is Code.DEADLINE_EXCEEDED
+    assert 120.0 <= error.info.seconds <= 120.1
+    server.wait_for(lambda: server.calls_open == 0)
+    assert at_rest(here.mesh)
+
+
+@pytest.fixture
+def halting() -> Iterator[RpcServer]:
+    """Its streams wait after their first message."""
+    with RpcServer() as server:
+        server.held.clear()
+        yield server
+
+
+@pytest.mark.parametrize("style", ["iterator", "read"])
+@pytest.mark.parametrize("kind", FACES)
+def test_a_stream_that_is_being_read_ends_too(
+    meshlib_mesh: Any, meshlib_clock: VirtualClock, halting: RpcServer, kind: str, style: str
+) -> None:
+    """The call is committed to its attempt by then."""
+    config = {"services": {"stock": {"endpoints": [halting.address]}}}
+    first = threading.Event()
+
+    def blocking() -> None:
+        for message in here.channel.unary_stream(f"/{LIST}")(b"m", timeout=60.0):
+            assert message == b"m"
+            first.set()
+
+    async def awaiting() -> None:
+        call = here.channel.unary_stream(f"/{LIST}")(b"m", timeout=60.0)
+        if style == "iterator":
+            async for _ in call:
+                first.set()
+            return
+        while await call.read():
+            first.set()
+
+    with Channel(kind, "stock", meshlib_mesh(config, clock=meshlib_clock)) as here:
+        future = begun(blocking if kind == "sync" else lambda: here.do(awaiting))
+        assert first.wait(10)
+        meshlib_clock.advance(59.0)
+        assert not future.done()
+        meshlib_clock.advance(1.1)
+        with pytest.raises(grpc.RpcError) as caught:
+            future.result(10.0)
+        error: Any = caught.value
+        assert (error.code(), error.details()) == (Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
+        assert meshlib.call_info(error) is not None
+        assert at_rest(here.mesh)
+
+
+def test_each_way_of_asking_a_stream_says_that_its_time_is_over(
+    meshlib_mesh: Any, meshlib_clock: VirtualClock, halting: RpcServer
+) -> None:
+    mesh = meshlib_mesh({"services": {"stock": {"endpoints": [halting.address]}}}, clock=meshlib_clock)
+    with meshlib.grpc.channel("stock", mesh=mesh) as channel:
+        made: Any = channel.unary_stream(f"/{LIST}")
+        call = made(b"m", timeout=60.0)
+        assert next(call) == b"m"
+        assert call.time_remaining() == 60.0
+        meshlib_clock.advance(45.0)
+        assert (call.time_remaining(), call.is_active()) == (15.0, True)
+        told = threading.Event()
+        call.add_done_callback(lambda _: told.set())
+        meshlib_clock.advance(15.0)
+        assert told.wait(10)
+        said = call.code(), call.details(), call.is_active()
+        assert said == (Code.DEADLINE_EXCEEDED, "Deadline Exceeded", False)
+        with pytest.raises(grpc.RpcError, match="DEADLINE_EXCEEDED"):
+            next(call)
+        assert not call.cancel()
+
+
+@pytest.mark.parametrize("way", ["unary", "future", "server stream"])
+def test_the_next_try_has_its_own_time(
+    make: Any, meshlib_grpc_upstream: Any, meshlib_clock: VirtualClock, way: str
+) -> None:
+    server = meshlib_grpc_upstream("v1")
+    server.hang()
+    server.fail(times=1)
+    retry = {"attempts": 2, "per_try_timeout": 60.0, "on": ["unavailable"], "wait": lambda state: 0.0}
+    here = make(server, retry=retry)
+    future = begun(lambda: WAYS[way](here))
+    server.wait_for(lambda: server.requests_total == 1)
+    while server.held == 0:
+        meshlib_clock.advance(0.0)  # the back-off of no time begins in another thread
+    meshlib_clock.advance(59.0)
+    assert not future.done()
+    meshlib_clock.advance(1.1)
+    with pytest.raises(meshlib.DeadlineExceeded) as caught:
+        future.result(10.0)
+    assert caught.value.info is not None
+    assert (len(caught.value.info.attempts), server.requests_total) == (2, 2)
+
+
+@pytest.mark.parametrize("kind", FACES)
+def test_a_call_that_is_answered_in_time_leaves_no_alarm(
+    meshlib_mesh: Any, meshlib_grpc_upstream: Any, meshlib_clock: VirtualClock, kind: str
+) -> None:
+    config = {"services": {"stock": {"endpoints": [meshlib_grpc_upstream("v1").address]}}}
+    mesh = meshlib_mesh(config, clock=meshlib_clock)
+    with Channel(kind, "stock", mesh) as here:
+        for way in WAYS.values():
+            way(here, timeout=1e5)
+    worker = mesh._runtime().worker
+    late = [timer.command for timer in [*worker._timers, *worker._set] if timer.when > 5e4]
+    assert not any(late)
+    # The worker's own alarms stay, and find nothing to do.
+    assert not [
+        timer for timer in meshlib_clock.timers if timer.when > 5e4 and timer._call != worker._catch_up
+    ]
