@@ -93,6 +93,7 @@ class ConfigFacts(TypedDict):
     skipped: list[str]
     sidecar: str
     sidecar_address: str
+    kill_switch: str
     admin: bool
     runtime_dir: str
     tells_spent_retries: bool
@@ -199,6 +200,7 @@ def of_config(config: Config) -> ConfigFacts:
         skipped=[] if bootstrap is None else list(bootstrap.skipped),
         sidecar=config.sidecar.mode,
         sidecar_address=config.sidecar.address or "",
+        kill_switch=config.adoption.kill_switch or "",
         admin=config.admin.enabled,
         runtime_dir=config.admin.runtime_dir or "",
         tells_spent_retries=config.spent_retries == "tell",

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from meshlib.testing import ControlPlane, Upstream, build
+from tests.support import netns
 from tests.support.asking import asked
+from tests.support.netns import EnvoySidecar, Namespace
 from tests.support.web_servers import gunicorn
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -228,6 +230,78 @@ def test_the_workers_of_a_master(tmp_path: Path, upstream: Upstream) -> None:
         assert server.pid not in workers
         code, found = doctor(workers[0])
         assert found[0]["evidence"] == ["127.0.0.1:1: connection refused"]
+
+
+# --- a sidecar --------------------------------------------------------------------------------------------------------------
+
+SQUAT = """
+import os, socket, sys
+os.seteuid(1000)
+held = [socket.create_server(("0.0.0.0", port)) for port in (15001, 15006, 15021)]
+print("listening", flush=True)
+sys.stdin.read()
+"""
+
+
+def in_pod(pod: Namespace, config: str, tmp_path: Path) -> tuple[int, list[dict[str, Any]]]:
+    (tmp_path / "mesh.toml").write_text(config)
+    words = [sys.executable, "-m", "meshlib", "doctor", "--json", "--config", str(tmp_path / "mesh.toml")]
+    done = subprocess.run(
+        pod.command(*words), capture_output=True, text=True, timeout=50, check=False, env=environment()
+    )
+    assert done.stderr == ""
+    return done.returncode, json.loads(done.stdout)["findings"]
+
+
+@pytest.fixture
+def pod() -> Iterator[Namespace]:
+    netns.needed()
+    with Namespace({"reviews": "10.96.0.10"}) as made:
+        yield made
+
+
+@pytest.mark.parametrize("mode", ["auto", "require", "istio"])
+def test_a_sidecar_that_is_there(pod: Namespace, tmp_path: Path, mode: str) -> None:
+    with EnvoySidecar(pod, netns.ISTIO, {"reviews": 9080}, tmp_path):
+        pod.redirect(netns.ISTIO)
+        code, found = in_pod(pod, f'[sidecar]\nmode = "{mode}"\n', tmp_path)
+    assert code == 0
+    assert not {"sidecar-absent", "sidecar-other"} & ids(found)
+    said = one(found, "sidecar")
+    assert said["summary"] == "istio, mode transparent, confidence high: it carries the calls"
+    assert "15021/healthz/ready answered 200: ready" in str(said["evidence"])
+
+
+def test_somebody_else_in_the_place_of_a_sidecar(pod: Namespace, tmp_path: Path) -> None:
+    squatter = pod.popen(sys.executable, "-c", SQUAT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert squatter.stdout is not None
+    assert squatter.stdout.readline() == "listening\n"
+    pod.redirect(netns.ISTIO)
+    code, found = in_pod(pod, "", tmp_path)
+    assert (code, one(found, "sidecar")["severity"]) == (0, "info")  # nobody says that there is one
+    code, found = in_pod(pod, '[sidecar]\nmode = "istio"\n', tmp_path)
+    assert code == 1
+    assert one(found, "sidecar-absent")["severity"] == "error"
+    assert "15001 is listened on by user id 1000" in str(one(found, "sidecar-other")["evidence"])
+
+
+def test_a_process_whose_sidecar_went_away(pod: Namespace, tmp_path: Path) -> None:
+    """It is asked over its admin socket, from outside the pod."""
+    config = {"admin": {"enabled": True}, "sidecar": {"mode": "istio"}}
+    with EnvoySidecar(pod, netns.ISTIO, {"reviews": 9080}, tmp_path) as sidecar:
+        pod.redirect(netns.ISTIO)
+        child = pod.popen(
+            *(sys.executable, "-m", "tests.support.doctor_program", json.dumps(config)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+            env=environment(),
+        )
+        assert child.stdout is not None
+        pid = int(child.stdout.readline())
+        assert asked(lambda: "carries the calls" in str(doctor(pid)[1]) and doctor(pid)[0] == 0)
+        sidecar.kill()
+        assert asked(lambda: "sidecar-absent" in ids(doctor(pid)[1]))
 
 
 def test_each_step_is_said_on_a_terminal_only(tmp_path: Path) -> None:

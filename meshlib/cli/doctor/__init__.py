@@ -27,6 +27,7 @@ __all__ = ["CHECKS", "diagnose", "doctor"]
 
 CHECKS: tuple[Check, ...] = (
     settings.configuration,
+    settings.joining,
     settings.variables,
     settings.extras,
     network.control_plane,

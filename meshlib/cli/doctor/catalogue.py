@@ -45,8 +45,13 @@ CATALOGUE: Mapping[str, Sort] = {
     ),
     "disabled": Sort(
         INFO,
-        "meshlib is switched off: every call is plain.",
-        "unset MESHLIB_DISABLED, or `disabled` in the file",
+        "meshlib is switched off, by its configuration or by the file of the kill switch: every call is plain.",
+        "nothing, if it is meant; otherwise unset MESHLIB_DISABLED, `disabled`, or remove the file of adoption.kill_switch",
+    ),
+    "not-joined": Sort(
+        INFO,
+        "Services that have not joined the mesh, or not with all of their calls.",
+        "`meshlib adoption` says whether it is safe to go on",
     ),
     "variable-misspelt": Sort(
         WARNING,

@@ -12,7 +12,7 @@ from meshlib.cli.findings import Finding
 from meshlib.observe.facts import FileFacts, pairs_of
 from meshlib.observe.surroundings import MODULES
 
-__all__ = ["certificates", "configuration", "extras", "files", "ignored", "variables"]
+__all__ = ["certificates", "configuration", "extras", "files", "ignored", "joining", "variables"]
 
 #: Less than this share of its time left, and less than so many seconds: a certificate that lives for a day is renewed by the
 #: hour, one that lives for a year in its last days.
@@ -37,6 +37,24 @@ def configuration(case: Case) -> Iterator[Finding]:
         yield found("disabled", f"every call is plain: {where or 'argument'} switches meshlib off")
     elif not config["configured"] and not case.problems:
         yield found("nothing-configured", "nothing is configured: every call goes as without meshlib")
+
+
+def joining(case: Case) -> Iterator[Finding]:
+    """Which services have not joined, and whether a kill switch keeps all of them out."""
+    status, config = case.facts["status"], case.facts["config"]
+    if status is None or config["disabled"]:
+        return
+    adoption = status["adoption"]
+    if adoption["switched_off"]:
+        yield found("disabled", f"every call is plain: the kill switch {config['kill_switch']} is there")
+    modes = {name: service["mode"] for name, service in adoption["services"].items()}
+    out = [f"{name}: {mode}" for name, mode in modes.items() if mode != "on"]
+    if adoption["default"] != "on":
+        out.append(f"every other: {adoption['default']}")
+    if out:
+        yield found(
+            "not-joined", f"services that have not joined, or not all of their calls: {named(out)}", *out
+        )
 
 
 def variables(case: Case) -> Iterator[Finding]:

@@ -229,6 +229,22 @@ def test_switched_off(doctor: Callable[..., Said], monkeypatch: pytest.MonkeyPat
     assert "MESHLIB_DISABLED" in said["disabled"]["summary"]
 
 
+def test_the_kill_switch(doctor: Callable[..., Said], tmp_path: Path, upstream: Upstream) -> None:
+    config = service(upstream.address) + f'[adoption]\nkill_switch = "{tmp_path}/off"\n'
+    assert "disabled" not in doctor(config)
+    (tmp_path / "off").touch()
+    said = doctor(config)
+    assert (said.code, said["disabled"]["severity"]) == (0, "info")
+    assert f"{tmp_path}/off" in said["disabled"]["summary"]
+
+
+def test_services_that_have_not_joined(doctor: Callable[..., Said], upstream: Upstream) -> None:
+    config = service(upstream.address)
+    assert "not-joined" not in doctor(config + '[adoption]\nreviews = "on"\n')
+    found = doctor(config + '[adoption]\nreviews = "observe"\ndefault = "25%"\n')["not-joined"]
+    assert (found["severity"], found["evidence"]) == ("info", ["reviews: observe", "every other: 25%"])
+
+
 def test_yaml_without_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "mesh.yaml"
     path.write_text("services: {reviews: {endpoints: [127.0.0.1:9]}}\n")
