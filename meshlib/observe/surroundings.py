@@ -104,7 +104,7 @@ def of_process(*, late: bool, retried: bool) -> ProcessFacts:
         ours=_ours(),
         retriers=_retriers() if retried else [],
         lacking=[name for name in MODULES if not _is_installed(name)],
-        exports=next((name for name in _TELEMETRY if os.environ.get(name, "none") != "none"), ""),
+        exports=next((name for name in _TELEMETRY if os.environ.get(name) not in (None, "", "none")), ""),
     )
 
 

@@ -139,9 +139,9 @@ def _subject(pid: int, meshes: Sequence[Facts]) -> Subject:
         return Subject(
             pid, findings=(found("process-cannot-be-asked", f"process {pid} has closed its mesh"),)
         )
-    theirs = meshes[0]["process"]["version"]
-    if theirs != __version__:
-        summary = f"process {pid} runs meshlib {theirs}; this is {__version__}"
+    theirs = {str(mesh.get("process", {}).get("version", "of another kind")) for mesh in meshes}
+    if theirs != {__version__}:
+        summary = f"process {pid} runs meshlib {', '.join(sorted(theirs))}; this is {__version__}"
         return Subject(pid, findings=(found("another-version", summary),))
     return Subject(pid, tuple(meshes))
 

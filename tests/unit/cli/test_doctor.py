@@ -977,6 +977,7 @@ def test_what_several_processes_say_is_said_once() -> None:
 def test_a_process_of_another_version(facts: Facts) -> None:
     facts["process"]["version"] = "0.0.1"
     assert [one.id for one in _subject(1, [facts]).findings] == ["another-version"]
+    assert [one.id for one in _subject(1, [{}]).findings] == ["another-version"]  # type: ignore[typeddict-item]
     assert [one.id for one in _subject(1, []).findings] == ["process-cannot-be-asked"]
     facts["process"]["version"] = meshlib.__version__
     assert _subject(1, [facts]).findings == ()
