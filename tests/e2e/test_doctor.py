@@ -18,7 +18,7 @@ from meshlib.testing import ControlPlane, Upstream, build
 from tests.support import netns
 from tests.support.asking import asked
 from tests.support.netns import EnvoySidecar, Namespace
-from tests.support.web_servers import gunicorn
+from tests.support.web_servers import gunicorn, uwsgi
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -207,7 +207,9 @@ def test_who_cannot_be_asked(tmp_path: Path) -> None:
     assert f"there is no process {child.pid}" in found[0]["summary"]
 
 
-def test_the_workers_of_a_master(tmp_path: Path, upstream: Upstream) -> None:
+@pytest.fixture
+def shop(tmp_path: Path, upstream: Upstream) -> dict[str, Any]:
+    """The site of an application one of whose endpoints is dead, in ``tmp_path``; its mesh is there from the first request on."""
     (tmp_path / "shop.py").write_text(
         "import meshlib\n\n\ndef app(environ, start_response):\n"
         "    meshlib.default().snapshot()\n    start_response('200 OK', [])\n    return [b'ok']\n"
@@ -216,12 +218,16 @@ def test_the_workers_of_a_master(tmp_path: Path, upstream: Upstream) -> None:
         f'[services.reviews]\nendpoints = ["127.0.0.1:1", "{upstream.address}"]\n[admin]\nenabled = true\n'
     )
     (tmp_path / "mesh.toml").write_text(config)
+    variables = {"MESHLIB_CONFIG": str(tmp_path / "mesh.toml"), "XDG_RUNTIME_DIR": str(tmp_path)}
+    return {"mesh": {}, "calls": "", "name": "shop", **variables}
+
+
+def test_the_workers_of_a_master(tmp_path: Path, shop: dict[str, Any]) -> None:
     (tmp_path / "gunicorn.conf.py").write_text(
         "def post_worker_init(worker):\n    import meshlib\n\n    meshlib.default().snapshot()\n"
     )
     settings = ["--chdir", str(tmp_path), "-c", str(tmp_path / "gunicorn.conf.py"), "--workers", "2"]
-    more = {"MESHLIB_CONFIG": str(tmp_path / "mesh.toml"), "XDG_RUNTIME_DIR": str(tmp_path)}
-    with gunicorn("shop:app", tmp_path / "log", *settings, mesh={}, calls="", name="shop", **more) as server:
+    with gunicorn("shop:app", tmp_path / "log", *settings, **shop) as server:
         assert asked(lambda: len(list(tmp_path.glob("meshlib/*.sock"))) == 2)
         workers = sorted(int(path.stem) for path in tmp_path.glob("meshlib/*.sock"))
         code, found = doctor(server.pid)
@@ -230,6 +236,14 @@ def test_the_workers_of_a_master(tmp_path: Path, upstream: Upstream) -> None:
         assert server.pid not in workers
         code, found = doctor(workers[0])
         assert found[0]["evidence"] == ["127.0.0.1:1: connection refused"]
+
+
+def test_the_worker_of_uwsgis_master(tmp_path: Path, shop: dict[str, Any]) -> None:
+    pytest.importorskip("pyuwsgi")
+    with uwsgi("shop:app", tmp_path / "log", "--pythonpath", str(tmp_path), "--lazy-apps", **shop) as server:
+        assert asked(lambda: len(list(tmp_path.glob("meshlib/*.sock"))) == 1)
+        code, found = doctor(server.pid)
+    assert (code, ids(found)) == (1, {"endpoint-not-listening"})
 
 
 # --- a sidecar --------------------------------------------------------------------------------------------------------------
