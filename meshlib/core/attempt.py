@@ -23,8 +23,8 @@ _ATTEMPT_COUNT = b"x-envoy-attempt-count"
 
 _OK, _STATUS = OutcomeKind.OK.value, OutcomeKind.STATUS.value
 
-#: Outcomes that say nothing of the endpoint: a limit or a wait of our own ended the attempt, or its caller did.
-BLAMELESS = frozenset({OutcomeKind.CANCELLED, OutcomeKind.OVERFLOW, OutcomeKind.NO_TIME})
+#: Outcomes that say nothing of the endpoint: a limit or a wait of our own ended the attempt, or its caller did, or what that gave.
+BLAMELESS = frozenset({OutcomeKind.CANCELLED, OutcomeKind.OVERFLOW, OutcomeKind.NO_TIME, OutcomeKind.OWN})
 
 
 class Send:

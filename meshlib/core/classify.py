@@ -4,7 +4,7 @@ Theory. Everything below the attempt reads one verdict: the breaker whether it w
 status it counts as. The table is Envoy's router's: a status stands for itself, of which 5xx is bad; whatever happened
 without a status counts as the answer that Envoy would have given in its place (503 for a connection that failed or
 broke, 502 for bytes that are no response, 504 for time that ran out) and is of local origin. An attempt that its caller
-cancelled, or that a limit or a wait of our own ended, says nothing of the host. A gRPC code counts as the HTTP status that
+cancelled, or that a limit, a wait or credentials of our own ended, says nothing of the host. A gRPC code counts as the HTTP status that
 Envoy's outlier detection takes it for; only OK is 200, so that who counts every other code as a failure (gRPC, OD-05)
 can tell.
 """
@@ -53,6 +53,7 @@ _LOCAL = {
     OutcomeKind.CANCELLED: CANCELLED,
     OutcomeKind.OVERFLOW: CANCELLED,
     OutcomeKind.NO_TIME: CANCELLED,
+    OutcomeKind.OWN: CANCELLED,
 }
 #: Values are shared: a call makes none.
 _ANSWERED = {status: Verdict(not 500 <= status <= 599, status) for status in range(100, 600)}

@@ -65,7 +65,8 @@ class Call:
     are only its ``defaults``, which give way to what the mesh orders.
 
     ``grpc``: it has gRPC's semantics where they differ from Envoy's; ``patient``: it waits for an endpoint that can be reached
-    (``wait_for_ready``); ``strict``: it goes through the mesh or not at all. For observers: ``target``, the channel's; ``registered``,
+    (``wait_for_ready``); ``strict``: it goes through the mesh or not at all; ``renews``: where its credentials are refused it is made
+    once more, with new ones; False once it is. For observers: ``target``, the channel's; ``registered``,
     generated code names the method; ``key`` of the events, 0 where nobody listens.
     """
 
@@ -88,6 +89,7 @@ class Call:
     grpc: bool = False
     patient: bool = False
     strict: bool = False
+    renews: bool = False
     target: str = ""
     registered: bool = False
     key: int = 0

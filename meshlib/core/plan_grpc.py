@@ -8,6 +8,9 @@ choice can be wrong:
     not connected, somebody is untried ──► that one, at once and whatever the policy: nothing was sent
     not connected, all are tried       ──► the last failure, or, with ``wait_for_ready``, a wait
     nobody may be called               ──► a failure, or, with ``wait_for_ready``, a wait
+
+Where the application asked for it, a call that is UNAUTHENTICATED is made once more at once, beside whatever the policy says: its
+credentials are asked for anew by then.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from meshlib.core.attempt import Record, tell
 from meshlib.core.effects import Finish, Wait
 from meshlib.core.handoff import for_sidecar
 from meshlib.core.plan import Plan
+from meshlib.core.retry import RetryAfter
 from meshlib.core.retry_grpc import GrpcRetries, grpc_codes
 from meshlib.core.stages import stream_limit
 from meshlib.core.upstream import RefusalKind
@@ -39,8 +43,22 @@ __all__ = ["GrpcPlan"]
 
 _PREVIOUS_ATTEMPTS = b"grpc-previous-rpc-attempts"  # gRFC A6
 _UNAVAILABLE = 14
+_UNAUTHENTICATED = 16
 #: Seconds after which a call that waits for an endpoint looks again, whether it was woken or not.
 _LOOK = 60.0
+
+
+class _Renewal:
+    """The attempt with new credentials (:class:`meshlib.core.retry.Deciding`)."""
+
+    exhausted = False
+    why = ""
+
+    def after(self, outcome: Outcome, now: float, started: float) -> RetryAfter:  # noqa: ARG002 - as Deciding
+        return RetryAfter(0.0, f"grpc-status {_UNAUTHENTICATED} (unauthenticated), with new credentials")
+
+
+_RENEWAL = _Renewal()
 
 
 class GrpcPlan(Plan):
@@ -52,6 +70,15 @@ class GrpcPlan(Plan):
         listener = self._call.resolution.listener
         self._from_file = listener is not None and listener.from_file
         return super().start(now)
+
+    def outcome(self, outcome: Outcome, now: float, number: int = 0) -> Effect:
+        call, by_policy = self._call, self._retries
+        if outcome.status != _UNAUTHENTICATED or not (call.renews and call.replayable):
+            return super().outcome(outcome, now, number)
+        call.renews, self._retries = False, _RENEWAL
+        effect = super().outcome(outcome, now, number)
+        self._retries = by_policy
+        return effect
 
     def close(self, now: float, failure: Outcome | None = None) -> None:
         if failure is not None and self._attempts and self._open:

@@ -93,6 +93,8 @@ def ending(outcome: Outcome) -> str:
             return "no connection was free in time"
         case OutcomeKind.CANCELLED:
             return "given up by the caller"
+        case OutcomeKind.OWN:
+            return _with_own("not made", outcome)
         case OutcomeKind.CONNECT:
             return said or (
                 "no connection in time" if _late(outcome.error) else _with_own("no connection", outcome)

@@ -80,7 +80,8 @@ class CallOptions:
 
 class OutcomeKind(Enum):
     """How an attempt ended. PROTOCOL: the peer sent what is no response; OVERFLOW: a limit of our own was reached before
-    anything was sent; NO_TIME: the deadline was over before there was a connection. The last two are nobody else's fault.
+    anything was sent; NO_TIME: the deadline was over before there was a connection; OWN: what the caller gave could not be sent,
+    such as credentials that failed. The last three are nobody else's fault.
     """
 
     OK = "ok"
@@ -93,6 +94,7 @@ class OutcomeKind(Enum):
     PROTOCOL = "protocol"
     OVERFLOW = "overflow"
     NO_TIME = "no_time"
+    OWN = "own"
 
     @property
     def word(self) -> str:
@@ -107,6 +109,7 @@ _WORDS = {
     OutcomeKind.PROTOCOL: "reset",
     OutcomeKind.OVERFLOW: "refused",
     OutcomeKind.NO_TIME: "timeout",
+    OutcomeKind.OWN: "refused",
 }
 
 

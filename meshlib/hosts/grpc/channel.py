@@ -131,6 +131,7 @@ class _Callable:
             wait_for_ready,
             compression,
             messages=messages,
+            renews=channel._settings.renew is not None,
         )
 
 

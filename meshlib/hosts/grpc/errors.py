@@ -21,6 +21,7 @@ from meshlib.errors import (
     TransportFailed,
 )
 from meshlib.hosts.errors import join
+from meshlib.hosts.info import attach
 from meshlib.model.call import Outcome, OutcomeKind
 
 if TYPE_CHECKING:
@@ -71,7 +72,13 @@ _BROKEN = (
 )
 #: Of one whose time is over.
 LATE = "Deadline Exceeded"
+#: Where the credentials of a call could not be had, or not be sent over such a connection.
+_CREDENTIALS = {
+    grpc.StatusCode.UNAVAILABLE: ("Getting metadata from plugin failed with error: ", "Illegal metadata"),
+    grpc.StatusCode.UNAUTHENTICATED: ("Established channel does not have a sufficient security level",),
+}
 
+_UNSENT = (OutcomeKind.CONNECT, OutcomeKind.OWN)
 _OF_THE_NETWORK = (ConnectFailed, TransportFailed, ProtocolError)
 #: That a wire raises itself.
 _OURS = (NoHealthyEndpoint,)
@@ -101,12 +108,20 @@ class Ended(Exception):
 
 
 def local_end(
-    code: grpc.StatusCode, details: str | None, connected: Callable[[], bool], messages: Sendable | None
+    code: grpc.StatusCode,
+    details: str | None,
+    connected: Callable[[], bool],
+    messages: Sendable | None,
+    *,
+    credentials: bool = False,
 ) -> OutcomeKind | None:
     """How an attempt ended where it was not the server that said so; None: it was. ``connected``: asks whether the connection
     stands. One that could not connect has sent nothing; but where some of its ``messages`` are gone, no other may be made either.
+    ``credentials``: the call brings some, and no metadata has come that a server may have sent.
     """
     words = details or ""
+    if credentials and words.startswith(_CREDENTIALS.get(code, ())):
+        return OutcomeKind.OWN
     if code is grpc.StatusCode.UNAVAILABLE:
         if words.startswith(_UNCONNECTED):
             # A server may repeat what its own channel said; a connection that stands has carried that answer.
@@ -193,7 +208,7 @@ class GrpcErrors:
     def outcome(self, error: BaseException, bounds: Bounds) -> Outcome | None:
         if isinstance(error, Ended):
             kind, inner = error.kind, error.error
-            sent = kind is not OutcomeKind.CONNECT
+            sent = kind not in _UNSENT
             words = _details(inner)
             return Outcome(kind, sent=sent, error=inner, detail=words, late=bounds.expired, grpc=True)
         if isinstance(error, TimeoutError):
@@ -214,6 +229,10 @@ class GrpcErrors:
         phase: str | None = None,
     ) -> BaseException:
         inner = cause.error if cause is not None else None
+        if inner is not None and cause is not None and cause.kind is OutcomeKind.OWN:
+            if info is not None:
+                attach(inner, info)
+            return inner
         error: Any = join(failure, self._base)(message, info=info, phase=phase, sent=sent)
         self._fill(error, _code(failure, cause), message, inner if isinstance(inner, grpc.RpcError) else None)
         error.__cause__ = inner

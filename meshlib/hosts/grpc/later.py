@@ -81,6 +81,8 @@ class GrpcLater(LaterCall[Any]):
         seconds, wait, metadata = request.timeout, request.wait_for_ready, request.metadata or None
         if self.sub is not None:
             self.sub.users.pop(self, None)
+        if request.renews:
+            self._subchannels.settings.renewed(request)
         if isinstance(step, Send):
             sub = self.sub = self._subchannels.get(step, self)
             wait = False if wait is False else None
@@ -144,7 +146,10 @@ class GrpcLater(LaterCall[Any]):
             return
         details, sub = self._fact(attempt, "details"), self.sub
         assert sub is not None
-        kind = local_end(code, details, partial(self._subchannels.connected, sub), self.messages)
+        settings, connected = self._subchannels.settings, partial(self._subchannels.connected, sub)
+        trailing = self._fact(attempt, "trailing_metadata")
+        brings = settings.brings_credentials(self._request.credentials) and not trailing
+        kind = local_end(code, details, connected, self.messages, credentials=brings)
         if self.committed:
             status = number(code) if kind is None else None
             said = OutcomeKind.STATUS if kind is None else kind
@@ -154,8 +159,7 @@ class GrpcLater(LaterCall[Any]):
         if initial:
             self._bind()
         if kind is None or initial:
-            headers = trailers(self._fact(attempt, "trailing_metadata"))
-            self.arrived(attempt, number(code), headers, GRPC)
+            self.arrived(attempt, number(code), trailers(trailing), GRPC)
         else:
             if kind is OutcomeKind.CONNECT and sub.endpoint is not None:
                 self._subchannels.unconnected(sub, details or "")

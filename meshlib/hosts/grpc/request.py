@@ -69,6 +69,7 @@ class Request:
         "messages",
         "metadata",
         "method",
+        "renews",
         "target",
         "timeout",
         "wait_for_ready",
@@ -88,6 +89,7 @@ class Request:
         *,
         with_call: bool = True,
         messages: Messages | None = None,
+        renews: bool = False,
     ) -> None:
         self.target = target
         self.method = method
@@ -99,6 +101,7 @@ class Request:
         self.wait_for_ready = wait_for_ready
         self.compression = compression
         self.with_call = with_call
+        self.renews = renews
         self.call: Call | None = None
         self.binary: list[tuple[str, str | bytes]] = []
 
@@ -166,6 +169,7 @@ class GrpcHost:
             grpc=True,
             patient=bool(request.wait_for_ready),
             strict=target.strict,
+            renews=request.renews,
             target=target.uri,
             registered=request.method.registered,
         )

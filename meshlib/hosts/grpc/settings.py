@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,16 @@ from meshlib.hosts.grpc.target import AUTHORITY
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from meshlib.hosts.grpc.request import Request
     from meshlib.model.address import Address
     from meshlib.model.policy import Limits
 
-__all__ = ["Settings", "inner_options", "uri"]
+__all__ = ["RENEW", "Settings", "inner_options", "uri"]
 
+#: The option by which a call whose credentials a server refuses is made once more, with new ones.
+RENEW = "meshlib.renew_credentials"
+
+_WITH_CALL_CREDENTIALS = (cygrpc.CompositeChannelCredentials, cygrpc.ComputeEngineChannelCredentials)
 _SERVICE_CONFIG = "grpc.service_config"
 #: Its fields that the mesh decides on (gRPC's ``service_config.proto``).
 _OF_THE_MESH = (
@@ -30,15 +36,37 @@ _OF_THE_MESH = (
 
 
 class Settings:
-    """What the application gave its channel. ``options``: as grpc takes them; ``secure``: whether the credentials bring TLS."""
+    """What the application gave its channel. ``options``: as grpc takes them; ``secure``: whether the credentials bring TLS;
+    ``renew``: what it gave as :data:`RENEW`, None for nothing.
+    """
 
-    __slots__ = ("compression", "credentials", "options", "secure")
+    __slots__ = ("_brings", "compression", "credentials", "options", "renew", "secure")
 
     def __init__(self, options: Sequence[tuple[str, Any]], credentials: Any, compression: Any) -> None:
-        self.options = tuple(options)
+        self.options = tuple(pair for pair in options if pair[0] != RENEW)
         self.credentials = credentials
         self.compression = compression
         self.secure = credentials is not None and not _plain(credentials)
+        self.renew = next((value or None for name, value in reversed(tuple(options)) if name == RENEW), None)
+        if not (self.renew is None or callable(self.renew) or isinstance(self.renew, int)):
+            raise TypeError(f"{RENEW}: must be 1, 0 or a function without arguments, not {self.renew!r}")
+        inner = None if credentials is None else credentials._credentials
+        self._brings = isinstance(inner, _WITH_CALL_CREDENTIALS)
+
+    def brings_credentials(self, of_call: Any) -> bool:
+        """Whether a call that has ``of_call`` sends credentials of its own."""
+        return of_call is not None or self._brings
+
+    def renewed(self, request: Request) -> None:
+        """An attempt is begun: if it is the one with new credentials, the application is told, once."""
+        if request.call is None or request.call.renews:
+            return
+        request.renews = False
+        if callable(self.renew):
+            try:
+                self.renew()
+            except Exception:
+                logging.getLogger("meshlib").exception("meshlib: %s failed", RENEW)
 
 
 def _plain(credentials: Any) -> bool:

@@ -184,7 +184,7 @@ class Subchannels(Generic[C]):
     ) -> None:
         self._runtime = runtime
         self._target = target
-        self._settings = settings
+        self.settings = settings
         self._make = make
         self._state = state
         self._close_one = close
@@ -217,7 +217,7 @@ class Subchannels(Generic[C]):
         if self._runtime.view is not self._view:
             self._sweep()
         endpoint, authority = attempt.endpoint, attempt.head.authority
-        if endpoint.tls is not None and not self._settings.secure:
+        if endpoint.tls is not None and not self.settings.secure:
             cluster = attempt.upstream.cluster.name
             words = f"cluster {cluster!r} demands TLS, and the channel has no credentials: give it some"
             raise NoHealthyEndpoint(words)
@@ -246,7 +246,7 @@ class Subchannels(Generic[C]):
                 own = self._own
                 if own is None:
                     self._refuse_closed()
-                    made = self._make(self._target.text, self._settings.options, self._settings)
+                    made = self._make(self._target.text, self.settings.options, self.settings)
                     own = self._own = Subchannel(made, None, None)
         return own
 
@@ -339,8 +339,8 @@ class Subchannels(Generic[C]):
                     return sub
                 self._drain(sub)
             generation, began = _generation(endpoint, upstream.cluster.max_connection_age, now)
-            options = inner_options(self._settings, authority, upstream.cluster.limits, generation)
-            channel = self._make(uri(endpoint.address), options, self._settings)
+            options = inner_options(self.settings, authority, upstream.cluster.limits, generation)
+            channel = self._make(uri(endpoint.address), options, self.settings)
             sub = Subchannel(channel, endpoint, upstream, began)
             self._found[endpoint] = config, authority, sub
             return sub
@@ -430,7 +430,7 @@ class Subchannels(Generic[C]):
         if before == change or (change == DISCONNECTED and before != CONNECTED):
             return
         target, cluster, locality = self._target.uri, sub.upstream.cluster.name, sub.endpoint.locality
-        told = partial(ConnectionChanged, target, cluster, locality, self._settings.secure)
+        told = partial(ConnectionChanged, target, cluster, locality, self.settings.secure)
         if before == CONNECTED and change == FAILED:
             self._runtime.emit(told(DISCONNECTED, "unknown"))
         self._runtime.emit(told(change, words))

@@ -47,11 +47,14 @@ class GrpcWire:
     """:class:`meshlib.hosts.protocol.Wire`. Thread-safe."""
 
     def __init__(self, target: Target, settings: Settings, runtime: Runtime) -> None:
+        self._settings = settings
         self.subchannels: Subchannels[grpc.Channel] = Subchannels(
             runtime, target, settings, _open, _state, _close, runtime.worker.later, _close, gevent_refusal
         )
 
     def send(self, request: Request, attempt: Send, bounds: Bounds) -> Answer:
+        if request.renews:
+            self._settings.renewed(request)
         sub = self.subchannels.get(attempt, request)
         seconds = bounds.left("read")
         bounds.sent = True
@@ -85,9 +88,11 @@ class GrpcWire:
         """What an RPC that failed is: an answer of the server, or raised, an end that the core made."""
         code = error.code()
         connected = partial(self.subchannels.connected, sub)
-        kind = local_end(code, error.details(), connected, request.messages)
+        trailing = error.trailing_metadata()
+        brings = self._settings.brings_credentials(request.credentials) and not trailing
+        kind = local_end(code, error.details(), connected, request.messages, credentials=brings)
         if kind is None:
-            return Answer(number(code), error=error, headers=trailers(error.trailing_metadata()))
+            return Answer(number(code), error=error, headers=trailers(trailing))
         if sub.endpoint is not None and kind.value == "connect":
             self.subchannels.unconnected(sub, error.details() or "")
         raise Ended(kind, error) from error

@@ -218,7 +218,15 @@ class _Callable:
     ) -> Any:
         channel = self._on
         request = Request(
-            channel._target, method, message, timeout, metadata, credentials, wait_for_ready, compression
+            channel._target,
+            method,
+            message,
+            timeout,
+            metadata,
+            credentials,
+            wait_for_ready,
+            compression,
+            renews=channel._settings.renew is not None,
         )
         outgoing = Outgoing(request, method.of_message, channel._limit) if method.streams else None
         return channel._begin(request, message, outgoing)
