@@ -7,6 +7,7 @@ So the same matching serves both kinds of calls. What differs (RM-02, RM-07, RM-
     a condition on ``content-type``                                                         is one on application/grpc
     several values of one key                                                               are one text, with commas (HM-01)
     the ``grpc`` condition, edits of headers, path and host, mirrors, TLS demands           do not apply
+    the endpoint's name as the host (``auto_host_rewrite``)                                 applies if its source is trusted
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from meshlib.core.conditions import header_values_match
-from meshlib.model.route import NO_EDITS, Forward
+from meshlib.model.route import NO_EDITS, Forward, HostRewriteKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,12 +80,14 @@ def _known(match: HeaderMatch) -> bool | None:
 
 def _plain(action: Forward) -> Forward:
     weighted = tuple(replace(share, edits=NO_EDITS, host_rewrite=None) for share in action.weighted)
+    host = action.host_rewrite
+    trusted = host is not None and host.kind is HostRewriteKind.AUTO and host.trusted
     return replace(
         action,
         weighted=weighted,
         prefix_rewrite="",
         regex_rewrite=None,
-        host_rewrite=None,
+        host_rewrite=host if trusted else None,
         append_forwarded_host=False,
         mirrors=(),
     )

@@ -112,14 +112,15 @@ class GrpcPlan(Plan):
 
     def _head(
         self,
-        match: Match,  # noqa: ARG002 - a host is never rewritten
+        match: Match,
         number: int,
-        endpoint: LiveEndpoint,  # noqa: ARG002
+        endpoint: LiveEndpoint,
         deadline: float | None,  # noqa: ARG002
         now: float,  # noqa: ARG002
     ) -> Head:
         head = self._template
         assert head is not None
+        head = match.compiled.auto_host(head, endpoint.hostname)  # RW-03
         if number > 1:
             head = head.copy()
             head.headers.put(_PREVIOUS_ATTEMPTS, b"%d" % (number - 1))

@@ -94,11 +94,14 @@ class HostRewriteKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class HostRewrite:
-    """``value``: the host, or the header's name; ``regex`` for PATH_REGEX."""
+    """``value``: the host, or the header's name; ``regex`` for PATH_REGEX. ``trusted``: who orders it may say what a gRPC call's
+    authority is, too (gRFC A81).
+    """
 
     kind: HostRewriteKind
     value: str = ""
     regex: RegexRewrite | None = None
+    trusted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

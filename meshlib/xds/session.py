@@ -54,7 +54,7 @@ class Session:
         self.view = "target" if view == "auto" and wants_grpc(node) else view
         self.server = server
         self.seen = False
-        self._types = types(self.view, give_way)
+        self._types = types(self.view, give_way, trusted=features is not None and features.trusted_xds_server)
         self._machine = AdsMachine(node, self._types, jitter, features)
         self._graph = Graph(self._machine.cache, self.view, source)
         self._ask()

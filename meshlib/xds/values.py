@@ -26,11 +26,12 @@ class Interest:
 
 @dataclass(frozen=True, slots=True)
 class ServerFeatures:
-    """What the bootstrap says of the server (BS-06): ER-03, EX-07, ER-04."""
+    """What the bootstrap says of the server (BS-06): ER-03, EX-07, ER-04, RW-03."""
 
     ignore_resource_deletion: bool = False
     resource_timer_is_transient_error: bool = False
     fail_on_data_errors: bool = False
+    trusted_xds_server: bool = False
 
     @classmethod
     def of(cls, names: Iterable[object]) -> ServerFeatures:

@@ -193,7 +193,8 @@ class Subchannels(Generic[C]):
         self._refusal = refusal
         self._lock = threading.Lock()
         self._view: object = runtime.view
-        self._found: dict[LiveEndpoint, tuple[Endpoint, str, Subchannel[C]]] = {}
+        # By endpoint and authority, of which there may be two: the channel's, and the endpoint's name (gRFC A81).
+        self._found: dict[tuple[LiveEndpoint, str], tuple[Endpoint, Subchannel[C]]] = {}
         self._watched: list[Subchannel[C]] = []
         self._draining: list[Subchannel[C]] = []
         self._looking = self._drains = False
@@ -221,14 +222,9 @@ class Subchannels(Generic[C]):
             cluster = attempt.upstream.cluster.name
             words = f"cluster {cluster!r} demands TLS, and the channel has no credentials: give it some"
             raise NoHealthyEndpoint(words)
-        found = self._found.get(endpoint)
-        if (
-            found is not None
-            and found[0] is endpoint.endpoint
-            and found[1] == authority
-            and attempt.began < found[2].until
-        ):
-            sub = found[2]
+        found = self._found.get((endpoint, authority))
+        if found is not None and found[0] is endpoint.endpoint and attempt.began < found[1].until:
+            sub = found[1]
         else:
             refused = self._refusal()
             if refused:
@@ -279,12 +275,12 @@ class Subchannels(Generic[C]):
 
     def states(self) -> list[int]:
         """Of all to endpoints that there are."""
-        return [self._state(found[2].channel, False) for found in list(self._found.values())]
+        return [self._state(sub.channel, False) for _, sub in list(self._found.values())]
 
     def connect(self, endpoint: LiveEndpoint, upstream: Upstream, authority: str) -> None:
         """Begin to connect to ``endpoint``, if that was not begun."""
-        found = self._found.get(endpoint)
-        sub = found[2] if found is not None else self._put(endpoint, upstream, authority)
+        found = self._found.get((endpoint, authority))
+        sub = found[1] if found is not None else self._put(endpoint, upstream, authority)
         self._state(sub.channel, True)
 
     def close(self) -> None:
@@ -309,7 +305,7 @@ class Subchannels(Generic[C]):
             idle = {sub for sub in subs if sub.idle}
             for sub in stay:
                 sub.leaving = sub in idle
-            self._found = {key: entry for key, entry in found.items() if entry[2] not in idle}
+            self._found = {key: entry for key, entry in found.items() if entry[1] not in idle}
             self._own = None if own in idle else own
             for sub in idle:
                 self._unmark(sub)
@@ -322,7 +318,7 @@ class Subchannels(Generic[C]):
             channels_closed()
 
     def _all(self) -> list[Subchannel[C]]:
-        found = [found[2] for found in self._found.values()] + self._draining
+        found = [sub for _, sub in self._found.values()] + self._draining
         return found if self._own is None else [*found, self._own]
 
     # --- making and leaving -----------------------------------------------------------------------------------------------
@@ -331,18 +327,18 @@ class Subchannels(Generic[C]):
         config, now = endpoint.endpoint, self._runtime.clock.now()
         with self._lock:
             self._refuse_closed()
-            found = self._found.get(endpoint)
+            found = self._found.get((endpoint, authority))
             if found is not None:
-                before, named, sub = found
-                if before.address == config.address and named == authority and now < sub.until:
-                    self._found[endpoint] = config, authority, sub
+                before, sub = found
+                if before.address == config.address and now < sub.until:
+                    self._found[endpoint, authority] = config, sub
                     return sub
                 self._drain(sub)
             generation, began = _generation(endpoint, upstream.cluster.max_connection_age, now)
             options = inner_options(self.settings, authority, upstream.cluster.limits, generation)
             channel = self._make(uri(endpoint.address), options, self.settings)
             sub = Subchannel(channel, endpoint, upstream, began)
-            self._found[endpoint] = config, authority, sub
+            self._found[endpoint, authority] = config, sub
             return sub
 
     def _refuse_closed(self) -> None:
@@ -353,9 +349,12 @@ class Subchannels(Generic[C]):
         """The configuration is another: what leads to endpoints that left, or is to be another, is closed once nothing uses it."""
         with self._lock:
             self._view = self._runtime.view
-            for endpoint, (_, _, sub) in list(self._found.items()):
-                if endpoint.gone or (sub.upstream is not None and sub.limits != _limits_of(sub.upstream)):
-                    del self._found[endpoint]
+            for key, (_, sub) in list(self._found.items()):
+                endpoint, authority = key
+                renamed = authority not in (self._target.place[3], endpoint.hostname)
+                others = sub.upstream is not None and sub.limits != _limits_of(sub.upstream)
+                if endpoint.gone or renamed or others:
+                    del self._found[key]
                     self._drain(sub)
                 sub.bound_age()
 

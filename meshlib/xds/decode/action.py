@@ -141,7 +141,7 @@ def _host_rewrite(message: WireMessage, path: str, report: Report) -> HostRewrit
         edit = rewrite(message.host_rewrite_path_regex, join(path, which), report)
         return HostRewrite(HostRewriteKind.PATH_REGEX, "", edit)
     if which == "auto_host_rewrite" and message.auto_host_rewrite.value:
-        return HostRewrite(HostRewriteKind.AUTO)
+        return HostRewrite(HostRewriteKind.AUTO, trusted=report.trusted)
     return None
 
 

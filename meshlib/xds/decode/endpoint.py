@@ -18,6 +18,8 @@ from meshlib.xds.schema import WireMessage
 
 __all__ = ["assignment"]
 
+#: Of a host, with room for a port: RFC 1035 has 253 characters.
+_LONGEST_NAME = 260
 _MAX_UINT32 = 2**32 - 1
 _HEALTH = {
     0: Health.UNKNOWN,
@@ -113,10 +115,19 @@ def _endpoint(message: WireMessage, path: str, report: Report, address: Resolve)
         first,
         1 if weight is None else weight,
         health,
-        str(held.hostname),
+        _hostname(held, here, report),
         metadata(message),
         tuple(other for other in others if other is not None),
     )
+
+
+def _hostname(message: WireMessage, path: str, report: Report) -> str:
+    """A name that calls may carry as their host (RW-03). gRPC would send whatever it is given."""
+    name = str(message.hostname)
+    if len(name) <= _LONGEST_NAME and all("!" <= character <= "~" for character in name):
+        return name
+    report.ignore(join(path, "hostname"), name)
+    return ""
 
 
 def _check_weights(groups: tuple[LocalityEndpoints, ...], path: str, report: Report) -> None:

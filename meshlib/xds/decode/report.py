@@ -69,14 +69,18 @@ class Report:
     """Gathers while one resource is decoded. Not thread-safe: each decoding has its own.
 
     ``target``: the resource is of the target view, where gRPC's verdict holds; Envoy's holds in the sidecar view.
-    ``give_way`` is called at each element of a list that may be long, so that others may run meanwhile.
+    ``trusted``: the bootstrap says so of the server (``trusted_xds_server``, gRFC A81). ``give_way`` is called at each element of
+    a list that may be long, so that others may run meanwhile.
     """
 
-    __slots__ = ("_ignored", "_problems", "_skipped", "closes", "give_way", "target")
+    __slots__ = ("_ignored", "_problems", "_skipped", "closes", "give_way", "target", "trusted")
 
-    def __init__(self, *, target: bool = False, give_way: Callable[[], object] = bool) -> None:
+    def __init__(
+        self, *, target: bool = False, trusted: bool = False, give_way: Callable[[], object] = bool
+    ) -> None:
         self.closes = True
         self.target = target
+        self.trusted = trusted
         self.give_way = give_way
         self._problems: list[str] = []
         self._ignored: dict[str, str] = {}

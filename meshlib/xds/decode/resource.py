@@ -47,14 +47,14 @@ class ResourceType:
         return self.url.rpartition("/")[2]
 
 
-def listener(raw: bytes, view: str = "auto") -> Decoded[Listener]:
+def listener(raw: bytes, view: str = "auto", *, trusted: bool = False) -> Decoded[Listener]:
     """A Listener. `view`: see `decode.listener`."""
-    return _decoded(_LISTENER, raw, partial(_listener_value, view=view), view)
+    return _decoded(_LISTENER, raw, partial(_listener_value, view=view), view, trusted=trusted)
 
 
-def route(raw: bytes, view: str = "auto") -> Decoded[RouteConfiguration]:
+def route(raw: bytes, view: str = "auto", *, trusted: bool = False) -> Decoded[RouteConfiguration]:
     """A RouteConfiguration."""
-    return _decoded(_ROUTE, raw, _route_value, view)
+    return _decoded(_ROUTE, raw, _route_value, view, trusted=trusted)
 
 
 def cluster(raw: bytes, view: str = "auto") -> Decoded[Cluster]:
@@ -67,13 +67,15 @@ def endpoint(raw: bytes, view: str = "auto", give_way: Callable[[], object] = bo
     return _decoded(_ENDPOINT, raw, _endpoint_value, view, give_way)
 
 
-def types(view: str, give_way: Callable[[], object] = bool) -> tuple[ResourceType, ...]:
+def types(
+    view: str, give_way: Callable[[], object] = bool, *, trusted: bool = False
+) -> tuple[ResourceType, ...]:
     """The types in the order in which they are asked for, as a stream of that view reads them: in "target" gRPC's verdict
-    holds, in "sidecar" and "auto" Envoy's. A listener says by itself which view it is of.
+    holds, in "sidecar" and "auto" Envoy's. A listener says by itself which view it is of. `trusted`: see `Report`.
     """
     return (
-        ResourceType("listener", schema.LISTENER, True, listener),
-        ResourceType("route", schema.ROUTE, False, partial(route, view=view)),
+        ResourceType("listener", schema.LISTENER, True, partial(listener, trusted=trusted)),
+        ResourceType("route", schema.ROUTE, False, partial(route, view=view, trusted=trusted)),
         ResourceType("cluster", schema.CLUSTER, True, partial(cluster, view=view)),
         ResourceType("endpoint", schema.ENDPOINT, False, partial(endpoint, view=view, give_way=give_way)),
     )
@@ -88,19 +90,22 @@ def _decoded(
     read: Callable[[WireMessage, str, Report], T],
     view: str,
     give_way: Callable[[], object] = bool,
+    *,
+    trusted: bool = False,
 ) -> Decoded[T]:
     try:
         message = schema.message(name).FromString(raw)
     except (schema.DecodeError, RecursionError, TypeError, ValueError) as error:
         return Decoded("", None, (f"is no {name}: {error}",))
-    return _judged(message, "", read, Report(target=view == "target", give_way=give_way))
+    report = Report(target=view == "target", trusted=trusted, give_way=give_way)
+    return _judged(message, "", read, report)
 
 
 def read(short: str, message: WireMessage, path: str = "") -> Decoded[Any]:
     """What comes of a message that is parsed already, of the type with that short name, in the view "auto"; `path` stands
-    before every path.
+    before every path. It comes from a file of the application's own, which it trusts.
     """
-    return _judged(message, path, _READERS[short], Report())
+    return _judged(message, path, _READERS[short], Report(trusted=True))
 
 
 def _judged(

@@ -39,6 +39,7 @@ class Answer:
     path: str = ""
     metadata: tuple[tuple[str, str], ...] = ()
     left: float | None = None  # seconds to the deadline, as the server saw it
+    authority: str = ""
 
     @property
     def outcome(self) -> str:
@@ -55,7 +56,9 @@ def _answer(code: grpc.StatusCode, details: str | None, data: bytes | None, seco
         return Answer(code, details or "", seconds)
     said = json.loads(data)
     metadata = tuple((key, value) for key, value in said["metadata"])
-    return Answer(code, details or "", seconds, said["who"], said["path"], metadata, said["left"])
+    return Answer(
+        code, details or "", seconds, said["who"], said["path"], metadata, said["left"], said["authority"]
+    )
 
 
 class Pending(Protocol):

@@ -188,6 +188,7 @@ class Server:
                 "path": path,
                 "metadata": metadata,
                 "left": context.time_remaining(),
+                "authority": context._rpc_event.call_details.host.decode("latin-1"),  # type: ignore[attr-defined]
                 "request": request.decode(),
             }
         ).encode()

@@ -473,6 +473,14 @@ class TestEndpoints:
         assert first.additional_addresses == (Address("2001:db8::1", 80),)
         assert second.address == Address("/s", 0, True)
 
+    @pytest.mark.parametrize("name", ["a\r\nx: y", "a b", "bücher.example", "\0", "x" * 300])
+    def test_rw_03_a_name_that_no_host_has_is_left_out(self, name):
+        resource = build.endpoints("c", build.endpoint("10.0.0.1:80", hostname=name))
+        found = decode.endpoint(raw(resource))
+        assert found.problems == ()
+        assert found.value.localities[0].endpoints[0].hostname == ""
+        assert [path for path, _ in found.ignored] == ["endpoints[0].lb_endpoints[0].endpoint.hostname"]
+
     def test_dv_15_a_locality_without_weight_is_kept(self):
         found = self.good(build.endpoints("c", build.locality("10.0.0.1:80", weight=None)))
         assert found.localities[0].weight is None

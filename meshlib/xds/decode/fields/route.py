@@ -107,6 +107,7 @@ ROUTE = {
         " grpc_timeout_offset max_stream_duration",
         void="upgrade_configs",
         notes={
+            "auto_host_rewrite": "for a gRPC call where the control plane is a trusted_xds_server (gRFC A81)",
             "timeout": "15 s where a control plane's route sets none, as in Envoy; 0 switches it off",
             "cluster_specifier_plugin": "the route is left out and reported",
             "inline_cluster_specifier_plugin": "the route is left out and reported",

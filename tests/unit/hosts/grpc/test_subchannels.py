@@ -33,9 +33,11 @@ class Channel:
 class Kit:
     """Subchannels to the endpoints of one cluster."""
 
-    def __init__(self, count: int = 1, *, metrics: Sequence[str] = (), **fields: Any) -> None:
+    def __init__(
+        self, count: int = 1, *, hostname: str = "", metrics: Sequence[str] = (), **fields: Any
+    ) -> None:
         self.told: list[Any] = []
-        members = locality(*(endpoint(number) for number in range(count)))
+        members = locality(*(endpoint(number, hostname=hostname) for number in range(count)))
         self.watched = Watched(cluster(members, **fields))
         self.clock = VirtualClock()
         self.woken = 0
@@ -79,7 +81,7 @@ class Kit:
         return self.watched.live.endpoints[number]
 
     def begin(
-        self, number: int = 0, authority: str = "shop", *, of: Any = None, user: object = "call"
+        self, number: int = 0, authority: str = "shop:80", *, of: Any = None, user: object = "call"
     ) -> Subchannel[Channel]:
         """For a call that is under way from now on."""
         attempt: Any = SimpleNamespace(
@@ -110,11 +112,19 @@ def test_one_an_endpoint_is_made_on_first_use() -> None:
 
 
 def test_another_authority_is_another_connection() -> None:
-    kit = Kit()
-    first = kit.get()
-    assert kit.get(authority="other") is not first
+    """A81: the endpoint's name, by a route; both serve as long as somebody may order it."""
+    kit = Kit(hostname="one.example")
+    own, named = kit.get(), kit.get(authority="one.example")
+    assert own is not named
+    for _ in range(2):
+        assert (kit.get(), kit.get(authority="one.example")) == (own, named)
+        kit.runtime.view = object()
+    live = kit.watched.live
+    live.update(changed(live.cluster, locality(endpoint(0, hostname="other.example"))), 0.0)
+    kit.runtime.view = object()
+    assert kit.get() is own
     kit.clock.advance(0.0)
-    assert first.channel.closed == 1
+    assert (own.channel.closed, named.channel.closed) == (0, 1)
 
 
 def test_one_whose_endpoint_left_is_closed_once_its_calls_are_over() -> None:
