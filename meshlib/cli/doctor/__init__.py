@@ -133,7 +133,7 @@ def _head(subject: Subject) -> Text:
         if status is not None:
             facts.append(f"node {status['node'].get('id', '')}")
     return Text.assemble(
-        ("meshlib", "bold cyan"), "  ", (" · ".join(said(fact).plain for fact in facts), "dim")
+        ("meshlib", "bold cyan"), "  ", (" · ".join(said(fact).plain for fact in dict.fromkeys(facts)), "dim")
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from meshlib.cli.findings import Finding
 from meshlib.extras import INSTALL
 
-__all__ = ["CATALOGUE", "ERROR", "INFO", "WARNING", "Sort", "found"]
+__all__ = ["CATALOGUE", "ERROR", "INFO", "WARNING", "Sort", "found", "install"]
 
 ERROR, WARNING, INFO = "error", "warning", "info"
 

@@ -166,7 +166,7 @@ def sidecar(case: Case) -> Iterator[Finding]:
         use = "carries the calls" if seen["in_use"] else "does not carry the calls"
         summary = f"{seen['kind']}, mode {seen['mode']}, confidence {seen['confidence']}: it {use}"
         yield found("sidecar", summary, *seen["evidence"])
-    if config["sidecar"] in ("off", "auto") and not config["sidecar_address"]:
+    if config["sidecar"] == "off" or (config["sidecar"] == "auto" and not config["sidecar_address"]):
         return
     where = config["given"].get("sidecar", "argument")
     told = f"sidecar.mode is {config['sidecar']}"

@@ -304,6 +304,22 @@ def test_a_control_plane_that_is_something_else(doctor: Callable[..., Said], ups
     assert "control-plane-unreachable" not in said
 
 
+def test_a_control_plane_that_takes_connections_and_says_nothing(doctor: Callable[..., Said]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        said = doctor(f'[xds]\nserver = "127.0.0.1:{listening.getsockname()[1]}"\n')
+    assert said["control-plane-silent"]["severity"] == "error"
+    assert not {"control-plane", "control-plane-unreachable"} & said.ids
+
+
+def test_a_control_plane_that_wants_tls_and_gets_none(
+    doctor: Callable[..., Said], authority: trustme.CA
+) -> None:
+    with ControlPlane(credentials=secured(authority)) as plane:
+        said = doctor(f'[xds]\nserver = "{plane.address}"\n')
+    assert "(plain text)" in said["control-plane-silent"]["summary"]
+    assert "is TLS on or off on both sides?" in said["control-plane-silent"]["remedy"]
+
+
 def test_a_control_plane_whose_name_does_not_resolve(doctor: Callable[..., Said]) -> None:
     said = doctor('[xds]\nserver = "control.invalid:18000"\n')
     assert "control.invalid:18000" in said["name-does-not-resolve"]["summary"]
@@ -943,6 +959,7 @@ def test_a_sidecar_whose_address_is_told(doctor: Callable[..., Said], upstream: 
     assert said["sidecar"]["summary"].endswith("it carries the calls")
     said = doctor(f'[sidecar]\naddress = "{dead}"\n')
     assert said["sidecar-absent"]["severity"] == "error"
+    assert "sidecar-absent" not in doctor(f'[sidecar]\nmode = "off"\naddress = "{dead}"\n')
 
 
 def test_a_source_that_cannot_be_read(facts: Facts) -> None:
