@@ -33,7 +33,11 @@ _MOST = 2**20
 _LARGEST_BOOTSTRAP = 2**18
 
 _FAMILIES = (socket.AF_INET, socket.AF_INET6)
-_SO_ORIGINAL_DST = 80  # linux/netfilter_ipv4.h
+
+# linux/netfilter_ipv4.h and netfilter_ipv6/ip6_tables.h; Linux alone has them.
+_SO_ORIGINAL_DST = 80
+_SOL_IP, _SOL_IPV6 = 0, 41
+_LARGEST_ADDRESS = 28  # struct sockaddr_in6
 
 #: Where Istio's agent writes its gRPC bootstrap, and the socket that it names there.
 _AGENT = "/etc/istio/proxy/"
@@ -167,20 +171,24 @@ def redirected() -> bool | None:
     the rule takes loopback too, nobody may be listening at its end, and our own listener refuses us: that is the same answer.
     None: the system does not tell. Rules in eBPF are not seen; a firewall that tracks connections is taken for a redirect.
     """
+    four = _redirected(socket.AF_INET, "127.0.0.1", _SOL_IP)
+    # Where there is IPv6 alone, so are its rules.
+    return True if four or _redirected(socket.AF_INET6, "::1", _SOL_IPV6) else four
+
+
+def _redirected(family: int, host: str, level: int) -> bool | None:
     try:
-        with socket.socket() as listener, socket.socket() as client:
-            listener.bind(("127.0.0.1", 0))
+        with socket.socket(family) as listener, socket.socket(family) as client:
+            listener.bind((host, 0))
             listener.listen(1)
             client.setblocking(False)
             client.connect_ex(listener.getsockname())
             if client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED:
                 return True
-            client.getsockopt(socket.SOL_IP, _SO_ORIGINAL_DST, 16)
+            client.getsockopt(level, _SO_ORIGINAL_DST, _LARGEST_ADDRESS)
             return True
     except OSError as problem:
         return False if problem.errno in (errno.ENOENT, errno.ENOPROTOOPT) else None
-    except AttributeError:  # SOL_IP: not here
-        return None
 
 
 def _istio_bootstrap(path: str) -> str:

@@ -150,7 +150,12 @@ def _asked(found: Finding, health: Probe | None, evidence: Evidence, uid: int | 
     if not owners or (uid is not None and owners != {uid}):
         line = f"its health port {health.address.port} is not listened on: that it listens has to do"
         return found._replace(ready=True, evidence=(*found.evidence, line))
-    return _after(found, (health,), evidence)
+    return _after(found, (_placed(health, evidence),), evidence)
+
+
+def _placed(health: Probe, evidence: Evidence) -> Probe:
+    """Where there is IPv6 alone, its listener is on that."""
+    return health._replace(address=_place(Address("localhost", health.address.port), evidence))
 
 
 def _after(found: Finding, probes: tuple[Probe, ...], evidence: Evidence) -> Finding:

@@ -39,6 +39,8 @@ print("listening", flush=True)
 server.serve_forever()
 """
 
+REDIRECTED = "from meshlib.sidecar.collect import redirected; print(redirected())"
+
 
 class Watching:
     """`tests.support.sidecar_program` in a pod."""
@@ -367,7 +369,52 @@ class TestTheKernelsTables:
         ]
 
     def test_a_redirect_of_loopback_itself_is_seen(self, pod):
-        program = "from meshlib.sidecar.collect import redirected; print(redirected())"
-        assert pod.python(program).strip() == "False"
+        assert pod.python(REDIRECTED).strip() == "False"
         pod.iptables("-A OUTPUT -p tcp -j REDIRECT --to-ports 15001")
-        assert pod.python(program).strip() == "True"
+        assert pod.python(REDIRECTED).strip() == "True"
+
+    def test_a_redirect_of_ipv6_alone_is_seen(self, pod):
+        assert pod.python(REDIRECTED).strip() == "False"
+        pod.iptables("-A OUTPUT -p tcp ! -d ::1/128 -j REDIRECT --to-ports 15001", version=6)
+        assert pod.python(REDIRECTED).strip() == "True"
+
+    def test_a_firewall_without_such_a_rule_is_none(self, pod):
+        pod.iptables("-A OUTPUT -p tcp --dport 25 -j DROP", table="filter")
+        assert pod.python(REDIRECTED).strip() == "False"
+
+
+GEVENT = """
+import gevent.monkey; gevent.monkey.patch_all()
+import gevent, gevent.event, gevent.pywsgi
+from meshlib.config import SidecarConfig
+from meshlib.runtime.clock import MonotonicClock
+from meshlib.runtime.worker import Worker
+from meshlib.sidecar.collect import Collector
+from meshlib.sidecar.watch import Watch
+
+def application(environ, start_response):
+    start_response("204 No Content", [])
+    return []
+
+server = gevent.pywsgi.WSGIServer(("127.0.0.1", 0), application, log=None)
+server.start()
+settings, clock, told = SidecarConfig(), MonotonicClock(), gevent.event.AsyncResult()
+collector = Collector(settings, {"DAPR_HTTP_PORT": str(server.server_port)})
+watch = Watch(settings, clock, told.set, collector=collector)
+print(watch.current.state)
+worker = Worker(clock)
+worker.start()
+watch.start(worker)
+print(told.get(timeout=10).state)
+server.stop()
+worker.call(watch.stop, 5.0)
+worker.stop()
+"""
+
+
+def test_under_gevent_nothing_blocks_the_hub():
+    """The server that is asked runs in the same thread as who asks."""
+    done = subprocess.run(
+        [sys.executable, "-c", GEVENT], capture_output=True, text=True, timeout=50, check=False, cwd=ROOT
+    )
+    assert done.stdout.split() == ["starting", "ready"], done.stderr

@@ -141,10 +141,11 @@ class Namespace:
         self.iptables("-A OUTPUT -p tcp -m owner --uid-owner", str(shape.uid), "-j RETURN")
         self.iptables("-A OUTPUT -p tcp ! -d 127.0.0.0/8 -j REDIRECT --to-ports", str(shape.out))
 
-    def iptables(self, *rule: str) -> None:
-        """A rule of the table ``nat``."""
+    def iptables(self, *rule: str, table: str = "nat", version: int = 4) -> None:
+        """A rule of a table, of IPv4 or 6."""
+        program = "iptables" if version == 4 else "ip6tables"
         words = " ".join(rule).split()
-        _run("ip", "netns", "exec", self.name, "iptables", "-w", "-t", "nat", *words)
+        _run("ip", "netns", "exec", self.name, program, "-w", "-t", table, *words)
 
     def ip(self, *words: str) -> None:
         """``ip`` in the pod."""

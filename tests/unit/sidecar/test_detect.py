@@ -134,6 +134,12 @@ class TestTheTable:
         assert found(seen(dict.fromkeys(shared, 5678))).kind == "kuma"
         assert found(seen(dict.fromkeys((*shared, 15021), 1337), answers=READY)).kind == "istio"
 
+    @pytest.mark.parametrize("port", [15000, 15020, 15021])
+    @pytest.mark.parametrize("owner", [0, 1337])
+    def test_where_there_is_an_agent_or_a_health_port_it_is_not_ambient(self, port, owner):
+        one = found(seen({**AMBIENT, port: owner}, answers=READY))
+        assert not one.sure
+
     def test_ambient_is_not_root_in_its_own_container(self):
         assert not found(seen(AMBIENT, uid=0)).sure
 
@@ -164,6 +170,11 @@ class TestReadiness:
         one = found(seen(ISTIO, answers={Probe.at(15021, "/healthz/ready"): answer}))
         assert (one.ready, one.sure, one.here, one.confidence) == (False, True, True, "low")
         assert words in one.evidence[-1]
+
+    def test_a_health_port_on_ipv6_alone_is_asked_there(self):
+        one = found(seen(ISTIO, host="::1"))
+        assert str(one.probe.address) == "[::1]:15021"
+        assert str(found(seen(ISTIO, host="::")).probe.address) == "127.0.0.1:15021"
 
     @pytest.mark.parametrize("body", [b"", b"NOT_READY", b"TERMINATING", b"<html>READY"])
     def test_the_body_counts_where_it_tells(self, body):

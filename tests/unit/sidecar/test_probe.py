@@ -141,6 +141,20 @@ class TestTime:
             assert time.monotonic() - began < 5.0
             done.set()
 
+    def test_what_is_left_of_it_is_the_time_of_the_last_step(self):
+        done = threading.Event()
+
+        def act(connection):
+            done.wait(1.0)
+            connection.sendall(b"H")
+            done.wait(10)
+
+        began = time.monotonic()
+        with Script(act) as server:
+            assert Prober(1.5).ask(server.probe) == Answer("silent")
+            assert time.monotonic() - began < 2.4
+            done.set()
+
     def test_no_answer_in_time(self):
         done = threading.Event()
         with Script(lambda connection: done.wait(10)) as server:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import pytest
 
 from meshlib.sidecar.evidence import Answer, Probe
@@ -180,6 +182,52 @@ class TestGone:
         bench.evidence = seen(ISTIO)
         bench.step(60)
         assert bench.now.state == "gone"
+
+
+class TestSeveralListeners:
+    """Consul's upstreams: each has its own."""
+
+    VARIABLES = MappingProxyType(
+        {
+            "A_CONNECT_SERVICE_HOST": "127.0.0.1",
+            "A_CONNECT_SERVICE_PORT": "1001",
+            "B_CONNECT_SERVICE_HOST": "127.0.0.1",
+            "B_CONNECT_SERVICE_PORT": "1002",
+        }
+    )
+
+    def seen(self, *ports):
+        return seen(dict.fromkeys(ports, 5995), environ=self.VARIABLES)
+
+    def test_they_are_waited_for_and_then_those_that_are_there_do(self):
+        bench = Bench(self.seen(1001))
+        bench.step(9.8)
+        assert bench.now.state == "starting"
+        bench.step(0.4)
+        assert (bench.now.state, set(bench.now.upstreams)) == ("ready", {"a"})
+        bench.evidence = self.seen(1001, 1002)
+        bench.step(1)
+        assert (bench.now.state, set(bench.now.upstreams)) == ("ready", {"a", "b"})
+
+    def test_those_that_were_enough_before_are_enough_again(self):
+        bench = Bench(self.seen(1001))
+        bench.step(20)
+        bench.evidence = self.seen()
+        bench.step(1)
+        assert bench.now.state == "gone"
+        bench.evidence = self.seen(1001)
+        bench.step(2)
+        assert (bench.now.state, set(bench.now.upstreams)) == ("ready", {"a"})
+
+    def test_one_that_goes_while_it_carries_is_still_its(self):
+        bench = Bench(self.seen(1001))
+        bench.step(5)
+        bench.evidence = self.seen(1001, 1002)
+        bench.step(20)
+        bench.evidence = self.seen(1001)
+        bench.watch.suspect()
+        bench.step(20)
+        assert (bench.now.state, set(bench.now.upstreams)) == ("ready", {"a", "b"})
 
 
 class TestLife:
