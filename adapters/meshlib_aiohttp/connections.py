@@ -21,7 +21,7 @@ from aiohttp.connector import Connection
 from aiohttp.streams import StreamReader
 
 from meshlib.errors import Overloaded
-from meshlib.hosts.runtime import bound, later
+from meshlib.hosts.runtime import Alarm, bound
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from meshlib.hosts.body import OpenCall
     from meshlib.pools import AsyncEndpointPool
     from meshlib.pools.bounds import Bounds
+    from meshlib.runtime.clock import Clock
 
 __all__ = ["AcquiredConnection", "PooledConnection", "Slots", "left_of"]
 
@@ -41,11 +42,13 @@ class PooledConnection:
     where it goes.
     """
 
-    __slots__ = ("born", "idle", "key", "protocol", "rested", "used")
+    __slots__ = ("_alarm", "_bounds", "born", "idle", "key", "protocol", "rested", "used")
 
     streams = 1
 
-    def __init__(self, protocol: Any, key: Any) -> None:
+    def __init__(self, protocol: Any, key: Any, clock: Clock) -> None:
+        self._alarm = Alarm(clock, self._expire)
+        self._bounds: Bounds | None = None
         self.protocol = protocol
         self.key = key
         self.idle = True
@@ -62,7 +65,30 @@ class PooledConnection:
         return protocol.is_connected() and not protocol.should_close
 
     def close(self) -> None:
+        self._alarm.end()
         self.protocol.close()
+
+    def bind(self, bounds: Bounds) -> None:
+        """From here on the deadline holds, until ``unbind``."""
+        if bounds.deadline is not None:
+            self._bounds = bounds
+            self._alarm.set(bounds.deadline)
+
+    def unbind(self) -> None:
+        """Its request is over."""
+        self._alarm.set(inf)
+
+    def _expire(self) -> None:
+        bounds, protocol = self._bounds, self.protocol
+        assert bounds is not None
+        bounds.expired = True
+        error = aiohttp.SocketTimeoutError("the deadline is over")
+        body, transport = protocol._payload, protocol.transport
+        protocol.set_exception(error)
+        if body is not None and not body.is_eof():
+            body.set_exception(error)
+        if transport is not None:
+            transport.abort()
 
 
 class Slots:
@@ -119,11 +145,10 @@ def left_of(bounds: Bounds) -> float | None:
 
 
 class AcquiredConnection(Connection):
-    """A connection while one request has it."""
+    """A connection while one request has it. ``pooled``: as its pool has it."""
 
     _call: OpenCall | None = None
     _response: Callable[[], Any] | None = None
-    _timer: Callable[[], object] | None = None
 
     def __init__(
         self,
@@ -135,14 +160,8 @@ class AcquiredConnection(Connection):
         super().__init__(connector, pooled.key, pooled.protocol, connector._loop)
         pooled.idle = False
         self._pool = pool
-        self._pooled = pooled
+        self.pooled = pooled
         self._slots = slots
-
-    def bound(self, bounds: Bounds) -> None:
-        """From here on the deadline holds, to the end of the body."""
-        if bounds.deadline is not None:
-            left = bounds.deadline - bounds.clock.now()
-            self._timer = later(bounds.clock, left, self._expire, bounds)
 
     def hold(self, call: OpenCall, response: Any) -> None:
         """The response is its caller's: the call ends with it, or where it breaks."""
@@ -156,7 +175,7 @@ class AcquiredConnection(Connection):
             own, ours = response._response_eof, partial(_ended, self._response)
             body._eof_callbacks[:] = [ours if one == own else one for one in body._eof_callbacks]
         if response.status == 101:
-            self._disarm()  # what was agreed on has no end
+            self.pooled.unbind()  # what was agreed on has no end
 
     def release(self) -> None:
         """Give it back. aiohttp's response also calls this when it is collected."""
@@ -181,10 +200,10 @@ class AcquiredConnection(Connection):
         if self._protocol is None:
             return
         self._notify_release()
-        self._disarm()
         self._protocol.__dict__.pop(_BROKEN, None)
         self._protocol = None
-        pooled = self._pooled
+        pooled = self.pooled
+        pooled.unbind()
         pooled.used = pooled.idle = True
         self._pool.release(pooled)
         self._slots.release()
@@ -197,28 +216,10 @@ class AcquiredConnection(Connection):
         if self._protocol is not None:
             self._notify_release()
             self._protocol = None
-            self._pool.abandon(self._pooled)
+            self._pool.abandon(self.pooled)
             self._slots.abandon()
             if self._call is not None:
                 self._call.abandon()
-
-    def _disarm(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None:
-            timer()
-
-    def _expire(self, bounds: Bounds) -> None:
-        protocol: Any = self._protocol
-        if protocol is None:
-            return
-        bounds.expired = True
-        error = aiohttp.SocketTimeoutError("the deadline is over")
-        body, transport = protocol._payload, protocol.transport
-        protocol.set_exception(error)
-        if body is not None and not body.is_eof():
-            body.set_exception(error)
-        if transport is not None:
-            transport.abort()
 
 
 def _ended(response: Callable[[], Any]) -> None:

@@ -67,7 +67,7 @@ class AiohttpWire:
         alone = not self._ends and is_head_alone(request)
         while True:
             connection, used = await self._acquire(asked, attempt, bounds)
-            connection.bound(bounds)
+            connection.pooled.bind(bounds)
             bounds.sent = True
             tried = request if alone else attempt_of(request, head)
             try:
@@ -215,7 +215,7 @@ class AiohttpWire:
         self._keep(protocol)
         for trace in traces:
             await trace.send_connection_create_end()
-        return PooledConnection(protocol, request.connection_key)
+        return PooledConnection(protocol, request.connection_key, self._runtime.clock)
 
     def _keep(self, protocol: Any) -> None:
         """Know it as long as it is open."""
@@ -233,7 +233,11 @@ class AiohttpWire:
 def _is_stale(key: _Key) -> bool:
     """Whether no new call uses such connections."""
     endpoint, address, tls, *_ = key
-    return endpoint.gone or endpoint.address != address or endpoint.tls is not tls
+    return (
+        endpoint.gone
+        or endpoint.tls is not tls
+        or (endpoint.address is not address and endpoint.address != address)
+    )
 
 
 async def _exchange(asked: Asked, connection: Any, send: Callable[[Any], Awaitable[Any]]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from math import inf
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
     from meshlib.runtime.clock import Clock
 
-__all__ = ["Signal", "bound", "later", "loop_key", "under_trio"]
+__all__ = ["Alarm", "Signal", "bound", "later", "loop_key", "under_trio"]
 
 _log = logging.getLogger("meshlib")
 
@@ -124,3 +125,42 @@ def later(clock: Clock, seconds: float, call: Callable[..., object], *arguments:
         soon = Signal().soon
         return clock.alarm(seconds, lambda: soon(lambda: call(*arguments)))
     return asyncio.get_running_loop().call_later(seconds, call, *arguments).cancel
+
+
+class Alarm:
+    """Calls ``ring`` in the running loop when the time that was set last is over; with few timers: one is set only where none
+    runs out before, and one that runs out too early is set anew. Times are absolute, on ``clock``.
+    """
+
+    __slots__ = ("_cancel", "_clock", "_ring", "_timed", "_until")
+
+    def __init__(self, clock: Clock, ring: Callable[[], object]) -> None:
+        self._clock = clock
+        self._ring = ring
+        self._until = inf
+        self._timed = inf  # when the timer runs out
+        self._cancel: Callable[[], object] = bool
+
+    def set(self, until: float) -> None:
+        """``inf``: it does not ring."""
+        self._until = until
+        if until < self._timed:
+            self._time(until)
+
+    def end(self) -> None:
+        """It does not ring, and holds nothing any more until it is set again."""
+        self._until = self._timed = inf
+        self._cancel()
+
+    def _time(self, until: float) -> None:
+        self._cancel()
+        self._timed = until
+        self._cancel = later(self._clock, until - self._clock.now(), self._over)
+
+    def _over(self) -> None:
+        self._timed = inf
+        if self._clock.now() < self._until < inf:
+            self._time(self._until)
+        elif self._until < inf:
+            self._until = inf
+            self._ring()

@@ -17,7 +17,8 @@ from meshlib.model.call import Head
 from meshlib.model.headers import Headers
 from meshlib.pools.bounds import Bounds
 from meshlib.runtime.clock import MonotonicClock
-from meshlib_aiohttp.connections import Slots
+from meshlib.testing.clock import VirtualClock
+from meshlib_aiohttp.connections import PooledConnection, Slots
 from meshlib_aiohttp.messages import is_head_alone, is_replayable, written
 from meshlib_aiohttp.wire import AiohttpWire
 
@@ -130,3 +131,36 @@ def test_a_discard_that_is_cancelled_closes_the_response() -> None:
     with pytest.raises(asyncio.CancelledError):
         discard.throw(asyncio.CancelledError())
     assert closed == ["closed"]
+
+
+async def test_each_request_of_a_connection_has_its_own_deadline() -> None:
+    aborted: list[str] = []
+    protocol = SimpleNamespace(
+        _payload=None,
+        transport=SimpleNamespace(abort=lambda: aborted.append("aborted")),
+        set_exception=lambda error: aborted.append(type(error).__name__),
+        close=lambda: None,
+    )
+    clock = VirtualClock(0.0)
+    connection = PooledConnection(protocol, None, clock)
+
+    async def later(seconds: float) -> None:
+        clock.advance(seconds)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    connection.bind(first := Bounds(clock, 1.0))
+    connection.unbind()
+    await later(0.5)
+    connection.bind(second := Bounds(clock, 3.0))
+    await later(1.0)  # the first one's is over
+    assert not aborted
+    await later(1.5)
+    assert aborted == ["SocketTimeoutError", "aborted"]
+    assert (first.expired, second.expired) == (False, True)
+
+    connection.bind(Bounds(clock))  # without one
+    connection.bind(Bounds(clock, 5.0))
+    connection.close()
+    await later(10.0)
+    assert len(aborted) == 2
