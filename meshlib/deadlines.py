@@ -28,6 +28,8 @@ def current_deadline(clock: Clock | None = None) -> float | None:
     served as long as it is not answered.
     """
     blocks, request = _current.get(), current()
+    if request is None and not blocks:
+        return None
     serving = request is not None and request.deadline is not None and not request.answered
     if not blocks and not serving:
         return None

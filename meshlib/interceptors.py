@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 import socket
+from operator import is_
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -52,19 +53,19 @@ class CallPath:
 
     def __init__(self, *points: tuple[type, str]) -> None:
         self._points = points
-        # What was found last at each point, and whether it is a tool in charge.
-        self._seen: list[tuple[Any, bool]] = [(None, False)] * len(points)
+        # What was found last at the points, and whether a tool is in charge at one of them.
+        self._seen: tuple[list[Any], bool] = [None] * len(points), False
 
     def intercepted(self) -> bool:
         """Whether a tool is in charge of the library's calls now."""
-        for index, (owner, name) in enumerate(self._points):
-            found = getattr(owner, name)
-            known, verdict = self._seen[index]
-            if found is not known:
-                verdict = _in_charge(owner, name, found)
-                self._seen[index] = found, verdict
-            if verdict:
-                return True
+        found = [getattr(owner, name) for owner, name in self._points]
+        known, verdict = self._seen
+        if not all(map(is_, found, known)):
+            points = zip(self._points, found, strict=True)
+            verdict = any(_in_charge(owner, name, method) for (owner, name), method in points)
+            self._seen = found, verdict
+        if verdict:
+            return True
         return socket.socket is not _SOCKET and _package(socket.socket.__module__) in _SOCKETS
 
 

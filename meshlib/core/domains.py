@@ -57,8 +57,17 @@ class DomainIndex(Generic[T]):
         """The value of the best domain other than ``*``."""
         host = fold(authority)
         value = self._exact.get(host)
-        if value is not None:
-            return value
+        return value if value is not None else self._inexact(host)
+
+    def find(self, authority: str) -> T | None:
+        """The value of the best domain."""
+        host = fold(authority)
+        value = self._exact.get(host)
+        if value is None:
+            value = self._inexact(host)
+        return self.default if value is None else value
+
+    def _inexact(self, host: str) -> T | None:
         size = len(host)
         for length, table in self._suffixes:
             if length < size:
@@ -71,11 +80,6 @@ class DomainIndex(Generic[T]):
                 if value is not None:
                     return value
         return None
-
-    def find(self, authority: str) -> T | None:
-        """The value of the best domain."""
-        value = self.named(authority)
-        return self.default if value is None else value
 
 
 def by_key(index: DomainIndex[tuple[str, T]], host: str, port: int) -> tuple[str, T] | None:

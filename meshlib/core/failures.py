@@ -4,12 +4,13 @@ place.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from meshlib.core.effects import Finish
-from meshlib.core.trace import ending
+from meshlib.core.trace import ending, render
 from meshlib.core.upstream import RefusalKind
 from meshlib.errors import (
     CircuitOpen,
@@ -26,8 +27,11 @@ from meshlib.errors import (
 from meshlib.model.call import Attempt, CallInfo, OutcomeKind, Response
 
 if TYPE_CHECKING:
+    from meshlib.core.attempt import Record
+    from meshlib.core.match import Match
     from meshlib.core.resolution import Resolution
-    from meshlib.model.call import Outcome
+    from meshlib.model.call import Head, Outcome
+    from meshlib.model.route import ClusterWeight
     from meshlib.model.sidecar import Sidecar
 
 __all__ = [
@@ -38,6 +42,7 @@ __all__ = [
     "after_retries",
     "broken_handoff",
     "direct_info",
+    "mesh_info",
     "not_made",
     "not_ready",
     "say_spent",
@@ -123,3 +128,29 @@ def direct_info(why: Words, outcome: Outcome, endpoint: str = "", via: str = "di
     attempt = Attempt(1, endpoint, outcome.kind.word, outcome.status, outcome.sent, outcome.seconds)
     lines = (why,) if isinstance(why, str) else why
     return CallInfo(via=via, endpoint=endpoint, attempts=(attempt,), seconds=outcome.seconds, lines=lines)
+
+
+def mesh_info(
+    resolution: Resolution,
+    head: Head,
+    match: Match | None,
+    cluster: str,
+    weight: ClusterWeight | None,
+    records: Sequence[Record],
+    words: Sequence[str],
+    seconds: float,
+) -> CallInfo:
+    """The CallInfo of a call that a plan made."""
+    attempts = tuple([record.told() for record in records])
+    endings = [record.why() for record in records]
+    listener = resolution.listener
+    return CallInfo(
+        via="mesh" if resolution.handed is None else "sidecar",
+        listener=listener.name if listener is not None else "",
+        route=match.name if match is not None else "",
+        cluster=cluster,
+        endpoint=attempts[-1].endpoint if attempts else "",
+        attempts=attempts,
+        seconds=seconds,
+        lines=partial(render, resolution, head, match, cluster, weight, attempts, endings, words),
+    )

@@ -38,13 +38,13 @@ from typing import TYPE_CHECKING
 from meshlib.core.attempt import BLAMELESS, Record, record, tell
 from meshlib.core.effects import Call, Effect, Env, Finish, Pass, Reply, Send, Sleep, Wait
 from meshlib.core.endpoint import LiveEndpoint
-from meshlib.core.failures import FAILURES, REFUSALS, after_retries
+from meshlib.core.failures import FAILURES, REFUSALS, after_retries, mesh_info
 from meshlib.core.handoff import for_sidecar
 from meshlib.core.hashing import hash_text
 from meshlib.core.retry import Retries, may_matter
 from meshlib.core.rewrite import ResponseContext
 from meshlib.core.stages import retry_policy, route, route_timeout
-from meshlib.core.trace import broken, failed, render
+from meshlib.core.trace import broken, failed
 from meshlib.core.upstream import PickContext, Refusal, RefusalKind, RetryPermit, Upstream
 from meshlib.errors import DeadlineExceeded, NoHealthyEndpoint
 from meshlib.model.call import OK, CallInfo, Head, Outcome, OutcomeKind, Response
@@ -88,7 +88,6 @@ class Plan:
         "_policy",
         "_retries",
         "_status",
-        "_template",
         "_tried",
         "_upstream",
         "_weight",
@@ -108,7 +107,6 @@ class Plan:
         self._match: Match | None = None
         self._weight: ClusterWeight | None = None
         self._upstream: Upstream | None = None
-        self._template: Head | None = None
         self._permit: RetryPermit | None = None
         self._policy: RetryPolicy | None = None
         self._retries: Deciding | None = None
@@ -222,7 +220,7 @@ class Plan:
         return Reply(response)
 
     def _made_head(self, match: Match) -> Head:
-        """The head as the route sends it, before an endpoint is chosen."""
+        """The head as the route sends it, before an endpoint is chosen. Each attempt's is its own: observers add lines to it."""
         head = match.compiled.request_head(self._weight, self._call.head, cluster=self.cluster)
         handed = self._call.resolution.handed
         return head if handed is None else for_sidecar(handed, head, grpc=False)
@@ -260,9 +258,8 @@ class Plan:
             answer = self._told(Response(action.not_found_status), "NC")
             return Finish(None, NoHealthyEndpoint, f"route {message}", answer)
         self._upstream = upstream
-        self._template = self._made_head(match)
         if upstream.cluster.discovery is Discovery.ORIGINAL_DST:
-            return Pass(match.compiled.sent(self._template), self._deadline)
+            return Pass(match.compiled.sent(self._made_head(match)), self._deadline)
         policy = self._retry_policy(match, action)
         if policy is not None:
             self._policy = policy
@@ -340,11 +337,7 @@ class Plan:
     def _head(
         self, match: Match, number: int, endpoint: LiveEndpoint, deadline: float | None, now: float
     ) -> Head:
-        head = self._template
-        assert head is not None
-        if self._policy is not None:
-            head = head.copy()
-        head = match.compiled.auto_host(head, endpoint.hostname)
+        head = match.compiled.auto_host(self._made_head(match), endpoint.hostname)
         call = self._call
         counted = match.virtual_host.include_attempt_count or (
             call.counted and call.resolution.handed is None
@@ -468,30 +461,22 @@ class Plan:
 
     def info(self, now: float) -> CallInfo:
         """What has been done so far."""
-        listener = self._call.resolution.listener
-        attempts = tuple([record.told() for record in self._attempts])
-        endpoint = attempts[-1].endpoint if attempts else ""
-        return CallInfo(
-            via="mesh" if self._call.resolution.handed is None else "sidecar",
-            listener=listener.name if listener is not None else "",
-            route=self.route,
-            cluster=self.cluster,
-            endpoint=endpoint,
-            attempts=attempts,
-            seconds=now - self.started,
-            # Holds what the words need and not the plan: a response may be kept for long.
-            lines=partial(
-                render,
-                self._call.resolution,
-                self._call.head,
-                self._match,
-                self.cluster,
-                self._weight,
-                attempts,
-                [record.why() for record in self._attempts],
-                self._words,
-            ),
+        call, attempts = self._call, tuple(self._attempts)
+        # Holds what is told and not the plan: a response may be kept for long.
+        make = partial(
+            mesh_info,
+            call.resolution,
+            call.head,
+            self._match,
+            self.cluster,
+            self._weight,
+            attempts,
+            self._words,
+            now - self.started,
         )
+        # Few are asked for; but an error holds the frames that it went through.
+        answered = len(attempts) == 1 and attempts[0].outcome.error is None
+        return CallInfo.later(make) if answered else make()
 
     def _landed(self, number: int) -> Send:
         """The attempt of that number, in flight no more."""

@@ -118,9 +118,7 @@ class GrpcPlan(Plan):
         deadline: float | None,  # noqa: ARG002
         now: float,  # noqa: ARG002
     ) -> Head:
-        head = self._template
-        assert head is not None
-        head = match.compiled.auto_host(head, endpoint.hostname)  # RW-03
+        head = match.compiled.auto_host(self._made_head(match), endpoint.hostname)  # RW-03
         if number > 1:
             head = head.copy()
             head.headers.put(_PREVIOUS_ATTEMPTS, b"%d" % (number - 1))

@@ -54,7 +54,7 @@ def ask(
         deadline=deadline,
         limit="the deadline" if deadline is not None else "",
         timeout=options.timeout,
-        retry=retry_of(options),
+        retry=None if options.retry is None else retry_of(options),
         default_retry=default_retry,
         idempotent=options.idempotent,
         hash_key=options.hash_key,

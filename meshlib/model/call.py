@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 from meshlib.model.arguments import seconds, text
 from meshlib.model.headers import Headers
@@ -175,8 +175,32 @@ class Attempt:
         }
 
 
+class _Later:
+    """A value whose fields are filled in when one of them is first asked for."""
+
+    __slots__ = ("_make",)
+
+    @classmethod
+    def later(cls, make: Callable[[], Self]) -> Self:
+        """What ``make`` gives, once somebody asks. It may be called by several threads that ask at once."""
+        value = cls.__new__(cls)
+        object.__setattr__(value, "_make", make)
+        return value
+
+    if not TYPE_CHECKING:  # who reads types shall see the fields and no others
+
+        def __getattr__(self, name: str) -> Any:
+            names = type(self).__slots__
+            if name not in names:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            made = self._make()
+            for each in names:
+                object.__setattr__(self, each, getattr(made, each))
+            return getattr(made, name)
+
+
 @dataclass(frozen=True, slots=True)
-class CallInfo:
+class CallInfo(_Later):
     """What meshlib did with a call. ``via`` is ``"mesh"``, ``"sidecar"`` or ``"direct"``; names that do not apply are
     ``""``, as is ``endpoint`` where nobody was picked.
     """
