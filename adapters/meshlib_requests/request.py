@@ -137,6 +137,8 @@ class Request:
             elif len(name) == 4 and name.lower() in ("host", b"host"):
                 self.authority = value if isinstance(value, str) else value.decode("latin-1")
                 self.host_line = len(self.raw), _bytes(name)
+            elif type(name) is str and type(value) is str:
+                self.raw.append((name.encode("latin-1"), value.encode("latin-1")))
             else:
                 self.raw.append((_bytes(name), _bytes(value)))
 

@@ -251,7 +251,7 @@ class _Original:
     __slots__ = ("_body", "_lines", "_msg")
 
     def __bool__(self) -> bool:
-        return any(name.lower() == "set-cookie" for name, _ in self._lines)
+        return "set-cookie" in [name.lower() for name, _ in self._lines]
 
     def __init__(self, lines: Iterable[tuple[str, str]], body: Body | None = None) -> None:
         self._lines = lines

@@ -11,6 +11,7 @@ import urllib3 as _urllib3
 
 from meshlib.mesh import only_by_name, runtime_of
 from meshlib_requests.pools import adopt, let_go
+from meshlib_requests.shortcuts.keys import Keys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,6 +42,21 @@ class PoolManager(_urllib3.PoolManager):
         only_by_name(self, num_pools, headers)
         super().__init__(num_pools, headers, **connection_pool_kw)
         adopt(self, runtime_of(mesh))
+        self._keys = Keys(self)
+
+    def connection_from_host(
+        self,
+        host: str | None,
+        port: int | None = None,
+        scheme: str | None = "http",
+        pool_kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """As urllib3's; a key is made again only when the settings changed."""
+        if pool_kwargs is None and (key := self._keys.of(self, host, port, scheme)) is not None:
+            pool = self.pools.get(key)
+            if pool:
+                return pool
+        return super().connection_from_host(host, port, scheme, pool_kwargs)
 
     def clear(self) -> None:
         """As urllib3's. Idle connections are closed now."""
