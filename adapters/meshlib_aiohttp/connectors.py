@@ -67,8 +67,6 @@ class Calls:
         if chosen is None or not isinstance(request.session, aiohttp.ClientSession):
             return await own(request, traces, timeout)
         runtime, options = chosen
-        if runtime().config.disabled:
-            return await own(request, traces, timeout)
         if request.proxy is not None:
             if chosen is not self._default:
                 self._notice(runtime(), request)
@@ -103,7 +101,7 @@ class Calls:
     def _notice(self, runtime: Runtime, request: Any) -> None:
         """Say once of a host that it is of the mesh, but a proxy carries its calls."""
         place = place_of(request)
-        if place[3] in self._noticed or runtime.view.resolve(*place).via != "mesh":
+        if runtime.config.disabled or place[3] in self._noticed or runtime.view.resolve(*place).via != "mesh":
             return
         self._noticed.add(place[3])
         _log.warning(

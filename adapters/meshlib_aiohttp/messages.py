@@ -137,11 +137,10 @@ def is_head_alone(request: Any) -> bool:
 
 def written(head: Head) -> bytes:
     """The head as it is sent. Raises ValueError for what would be read as more than one line."""
-    lines = [f"{head.method} {head.path} HTTP/1.1".encode(), b"Host: " + head.authority.encode()]
-    lines += [name + b": " + value for name, value in head.headers.raw]
-    lines += (b"", b"")
-    data = b"\r\n".join(lines)
-    if not (data.count(b"\n") == data.count(b"\r") == len(lines) - 1) or b"\0" in data:
+    lines = head.headers.raw
+    first = f"{head.method} {head.path} HTTP/1.1\r\nHost: {head.authority}".encode()
+    data = b"\r\n".join((first, *map(b": ".join, lines), b"", b""))
+    if not (data.count(b"\n") == data.count(b"\r") == len(lines) + 3) or b"\0" in data:
         raise ValueError("a line break or a null byte in the head of a request")
     return data
 

@@ -58,15 +58,12 @@ def write_head(method: bytes, target: bytes, headers: Lines) -> tuple[bytes, Ask
     _kind(method)
     if not target or not target.isascii() or b" " in target or b"\t" in target:
         raise LocalProtocolError(f"no target of a request: {target[:64]!r}")
-    parts = [method, b" ", target, b" HTTP/1.1\r\n"]
     framing: list[tuple[bytes, bytes]] = []
     for name, value in headers:
         kind = _kind(name)
         if kind and (value != b"keep-alive" or kind != b"connection"):
             framing.append((kind, value))
-        parts += (name, b": ", value, b"\r\n")
-    parts.append(b"\r\n")
-    head = b"".join(parts)
+    head = b"\r\n".join((b"%b %b HTTP/1.1" % (method, target), *map(b": ".join, headers), b"", b""))
     # All that is not text must be the ends of the lines, which were put there.
     if head.translate(None, TEXT) != b"\r\n" * (len(headers) + 2):
         raise LocalProtocolError(_bad_character(target, headers))

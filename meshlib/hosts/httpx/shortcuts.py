@@ -15,6 +15,7 @@ import datetime as dt
 import importlib
 import time
 import weakref
+from operator import attrgetter
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ _ARGUMENTS = frozenset(
 _WISHES = frozenset({"auth", "follow_redirects"})
 _LONGEST = 4096  # characters of a URL that is looked at; httpx has a bound of its own
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_function_of = attrgetter("__func__")
 
 
 class _Timed:
@@ -111,6 +113,9 @@ class Shortcuts:
             if type(found := getattr(kind, step)) is FunctionType and found.__globals__ is vars(client)
         )
         self._library = httpx
+        made: Any = httpx.Request.__init__
+        models = importlib.import_module(f"{name}._models")
+        self._made = made if getattr(made, "__globals__", None) is vars(models) else None
         self._opened = client.ClientState.OPENED
         self._log = client.logger
         self._default = httpx.USE_CLIENT_DEFAULT
@@ -160,17 +165,21 @@ class Shortcuts:
         own = options.get("headers")
         headers = library.Headers(client.headers) if own is None else client._merge_headers(own)
         lines = headers._list
-        if not any(name == b"host" for _, name, _ in lines):
+        if b"host" not in [name for _, name, _ in lines]:
             lines.insert(0, (b"Host", b"host", url.netloc))
         timeout = options.get("timeout", self._default)
         timeout = client.timeout if timeout is self._default else library.Timeout(timeout)
-        request = library.Request(
-            method,
-            url,
-            headers=headers,
-            stream=library.ByteStream(b""),
-            extensions={"timeout": timeout.as_dict()},
-        )
+        stream, extensions = library.ByteStream(b""), {"timeout": timeout.as_dict()}
+        kind = library.Request
+        if kind.__init__ is not self._made:
+            request = kind(method, url, headers=headers, stream=stream, extensions=extensions)
+        else:  # which copies all of these
+            request = kind.__new__(kind)
+            request.method = method.upper()
+            request.url = url
+            request.headers = headers
+            request.extensions = extensions
+            request.stream = stream
         request._content = b""
         return request
 
@@ -192,7 +201,10 @@ class Shortcuts:
 
     def are_own(self, *methods: Any) -> bool:
         """Whether these are the library's own: nobody looks on there, neither a tool nor a class derived from ours."""
-        return self._steps.issuperset([getattr(method, "__func__", None) for method in methods])
+        try:
+            return self._steps.issuperset(map(_function_of, methods))
+        except AttributeError:  # what stands there is no method
+            return False
 
     def follows(self, client: Any, options: Any) -> bool:
         """Whether redirects are followed."""
@@ -203,7 +215,7 @@ class Shortcuts:
         """The response as the client hands it on, with ``stream`` as its body."""
         response.request = request
         response.stream = stream
-        if any(name.startswith(b"set-cookie") for _, name, _ in response.headers._list):
+        if [name for _, name, _ in response.headers._list if name.startswith(b"set-cookie")]:
             client.cookies.extract_cookies(response)
         response.default_encoding = client._default_encoding
         if self._log.isEnabledFor(20):  # logging.INFO
@@ -223,5 +235,5 @@ class Shortcuts:
             type(response.stream) is timed
             and not response.is_stream_consumed
             and not response.is_closed
-            and not any(name == b"content-encoding" for _, name, _ in response.headers._list)
+            and b"content-encoding" not in [name for _, name, _ in response.headers._list]
         )

@@ -347,6 +347,27 @@ def test_who_stands_in_the_place_of_a_step_sees_every_call(
     assert len(seen) == 3
 
 
+@pytest.mark.parametrize("before", [True, False], ids=["before ours", "after ours"])
+def test_who_looks_on_while_requests_are_made_sees_every_one(
+    pair: Make, library: Any, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    kind, seen = library[0].Request, []
+    real = kind.__init__
+
+    def stand(self: Any, *arguments: Any, **options: Any) -> None:
+        seen.append("made")
+        real(self, *arguments, **options)
+
+    monkeypatch.setattr(kind, "__init__", functools.wraps(real)(stand))
+    if before:
+        host = library[1].Client.transport_class.host
+        monkeypatch.setattr(host, "shortcuts", Shortcuts(library[0]))
+    calls, _ = pair()
+    for _ in range(3):
+        assert calls.request().text == "ok"
+    assert len(seen) == 3
+
+
 def test_a_subclass_may_have_steps_of_its_own(library: Any, mesh: meshlib.Mesh) -> None:
     seen: list[str] = []
 
