@@ -38,7 +38,8 @@ class Sidecar:
             Mesh), or ``"none"``.
         mode: How calls are handed to it. ``"transparent"``: connections are redirected to it, so connect to the service's name
             and port, and never to ``address``. ``"listener"``: connect to ``address``, or to the listener in ``upstreams``, and
-            keep the authority. ``"forward_proxy"``: ``address`` takes the absolute form. ``"api"``: Dapr's, at ``address``.
+            keep the authority. ``"forward_proxy"``: ``address`` takes the absolute form. ``"api"``: Dapr's, at ``address``. One that is
+            required and not found is ``"transparent"``, of no kind: any call may be its.
         state: As above; only this says what becomes of a call.
         confidence: ``"high"`` where it was told by configuration, or is proven.
         evidence: What was seen, a line each.

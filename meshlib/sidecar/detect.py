@@ -85,7 +85,8 @@ def detect(evidence: Evidence, settings: SidecarConfig, *, late: bool = False) -
         return _told(best, evidence, kinds)
     if settings.mode == "require" and not best.sure and best.mode != "proxyless":
         line = "sidecar.mode is require, and nothing is found that is sure"
-        return best._replace(here=True, evidence=(line, *best.evidence))
+        # Of one that is yet to come nothing is known, and any call may be its.
+        return best._replace(mode="transparent", here=True, evidence=(line, *best.evidence))
     return best
 
 

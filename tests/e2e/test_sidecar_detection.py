@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import meshlib
 from tests.support import netns
 from tests.support.netns import EnvoySidecar, Namespace
 
@@ -418,3 +419,26 @@ def test_under_gevent_nothing_blocks_the_hub():
         [sys.executable, "-c", GEVENT], capture_output=True, text=True, timeout=50, check=False, cwd=ROOT
     )
     assert done.stdout.split() == ["starting", "ready"], done.stderr
+
+
+class TestRequired:
+    """In a mesh: no call slips past a sidecar that must be there and is not found."""
+
+    @pytest.mark.parametrize(("fallback", "served"), [("never", 0), ("when_allowed", 1)])
+    def test_a_call_waits_for_it(self, upstream, fallback, served):
+        server = upstream()
+        mapping = {
+            "sidecar": {"mode": "require", "start_window": 0.5, "fallback": fallback},
+            "services": {"reviews": {"endpoints": [server.address]}},
+        }
+        began = time.monotonic()
+        with meshlib.Mesh(mapping) as mesh, meshlib.Client(mesh=mesh) as client:
+            if served:
+                assert client.get("http://reviews/").status_code == 200
+            else:
+                with pytest.raises(meshlib.MeshError, match="sidecar") as failed:
+                    client.get("http://reviews/")
+                assert failed.value.info.via == "sidecar"
+            assert mesh.status().sidecar.kind == "none"
+        assert time.monotonic() - began > 0.5
+        assert len(server.requests) == served

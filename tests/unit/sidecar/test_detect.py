@@ -349,7 +349,7 @@ class TestTold:
     @pytest.mark.parametrize("listeners", [{}, dict.fromkeys(ISTIO, 4242), {9901: 4242}])
     def test_required_is_waited_for_and_not_taken_for_something_else(self, listeners):
         one = found(seen(listeners, answers=READY), mode="require")
-        assert (one.here, one.sure, one.ready) == (True, False, False)
+        assert (one.mode, one.here, one.sure, one.ready) == ("transparent", True, False, False)
         assert one.confidence in ("none", "low")
 
     def test_required_and_there(self):
