@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from meshlib.core.endpoint import LiveEndpoint
     from meshlib.core.resolution import Resolution
     from meshlib.core.resolve import View
+    from meshlib.core.retry_grpc import Throttling
     from meshlib.core.upstream import Upstream
     from meshlib.errors import MeshError
     from meshlib.model.call import CallInfo, Head, Outcome, Response
@@ -65,7 +66,7 @@ class Call:
     are only its ``defaults``, which give way to what the mesh orders.
 
     ``grpc``: it has gRPC's semantics where they differ from Envoy's; ``patient``: it waits for an endpoint that can be reached
-    (``wait_for_ready``); ``strict``: it goes through the mesh or not at all; ``renews``: where its credentials are refused it is made
+    (``wait_for_ready``); ``strict``: it goes through the mesh or not at all; ``throttle``: of retries to its server; ``renews``: where its credentials are refused it is made
     once more, with new ones; False once it is. For observers: ``target``, the channel's; ``registered``,
     generated code names the method; ``key`` of the events, 0 where nobody listens.
     """
@@ -90,6 +91,7 @@ class Call:
     patient: bool = False
     strict: bool = False
     renews: bool = False
+    throttle: Throttling | None = None
     target: str = ""
     registered: bool = False
     key: int = 0

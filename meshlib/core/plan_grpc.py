@@ -73,6 +73,8 @@ class GrpcPlan(Plan):
 
     def outcome(self, outcome: Outcome, now: float, number: int = 0) -> Effect:
         call, by_policy = self._call, self._retries
+        if call.throttle is not None and outcome.status == 0 and self._policy is not None:
+            call.throttle.succeeded()
         if outcome.status != _UNAUTHENTICATED or not (call.renews and call.replayable):
             return super().outcome(outcome, now, number)
         call.renews, self._retries = False, _RENEWAL
@@ -105,7 +107,7 @@ class GrpcPlan(Plan):
     def _retries_of(self, policy: RetryPolicy) -> Deciding:
         call = self._call
         codes = grpc_codes(policy, from_file=self._from_file)
-        return GrpcRetries(policy, codes, self._env.random, lambda: call.replayable)
+        return GrpcRetries(policy, codes, self._env.random, lambda: call.replayable, call.throttle)
 
     def _begin_retry(self, upstream: Upstream, budget: RetryBudget | None) -> RetryPermit | None:
         return upstream.begin_retry(budget, limited=self._from_file)  # RT-08

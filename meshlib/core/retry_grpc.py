@@ -11,11 +11,13 @@ file, whose one policy is for its HTTP calls too: there those about a server tha
 The call is committed, and never made again, once the server sent metadata or a message before its status. At most five
 attempts are made. Waits double from ``base_interval`` to ``max_interval``, give or take a fifth; a server may say by
 ``grpc-retry-pushback-ms`` how long to wait, or, by a value that is no such number, not to come back.
+
+Where the mesh orders no retries the application's own policy holds, whose codes may be any; its throttle holds for either.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from meshlib.core.retry import RetryAfter
 from meshlib.model.call import OutcomeKind
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from meshlib.model.headers import Headers
     from meshlib.model.policy import RetryPolicy
 
-__all__ = ["PUSHBACK", "GrpcRetries", "grpc_codes"]
+__all__ = ["PUSHBACK", "GrpcRetries", "Throttling", "grpc_codes"]
 
 PUSHBACK = "grpc-retry-pushback-ms"
 
@@ -50,10 +52,22 @@ _OF_HTTP = frozenset(("5xx", "gateway-error", "connect-failure", "reset", "refus
 
 def grpc_codes(policy: RetryPolicy, *, from_file: bool) -> frozenset[int]:
     """The codes that ``policy`` retries."""
-    codes = {_CODES[word] for word in policy.on if word in _CODES}
+    codes = {_CODES[word] for word in policy.on if word in _CODES} | policy.codes
     if from_file and not policy.on.isdisjoint(_OF_HTTP):
         codes.add(_UNAVAILABLE)
     return frozenset(codes)
+
+
+class Throttling(Protocol):
+    """Bounds the retries to one server (gRFC A6). Thread-safe."""
+
+    def failed(self) -> bool:
+        """An attempt failed that the policy would retry; whether it may be."""
+        ...
+
+    def succeeded(self) -> None:
+        """An attempt was answered."""
+        ...
 
 
 class GrpcRetries:
@@ -64,9 +78,10 @@ class GrpcRetries:
         codes: Those that are retried.
         random: Gives a float in [0, 1).
         replayable: Asked at each failure: whether what was sent can be sent again.
+        throttle: The server's, if the application orders one.
     """
 
-    __slots__ = ("_codes", "_random", "_replayable", "attempts", "exhausted", "policy", "why")
+    __slots__ = ("_codes", "_random", "_replayable", "_throttle", "attempts", "exhausted", "policy", "why")
 
     def __init__(
         self,
@@ -74,6 +89,7 @@ class GrpcRetries:
         codes: frozenset[int],
         random: Callable[[], float],
         replayable: Callable[[], bool],
+        throttle: Throttling | None = None,
     ) -> None:
         self.policy = policy
         self.attempts = 0
@@ -82,6 +98,7 @@ class GrpcRetries:
         self._codes = codes
         self._random = random
         self._replayable = replayable
+        self._throttle = throttle
 
     def after(self, outcome: Outcome, now: float, started: float) -> RetryAfter | None:  # noqa: ARG002 - as Retries
         """The decision on an attempt; None: no retry. Call it once for each attempt."""
@@ -89,6 +106,9 @@ class GrpcRetries:
         self.why = ""
         code = _UNAVAILABLE if outcome.status is None else outcome.status
         if outcome.kind is OutcomeKind.TIMEOUT or code not in self._codes:
+            return None
+        if outcome.sent and self._throttle is not None and not self._throttle.failed():
+            self.why = "too many calls to the server fail (retryThrottling)"
             return None
         if outcome.sent and not self._replayable():
             self.why = "its messages cannot be sent again"
@@ -101,13 +121,16 @@ class GrpcRetries:
         if told is not None and told < 0:
             self.why = f"the server says not to ({PUSHBACK})"
             return None
-        reason = f"grpc-status {code} ({_NAMES[code]})"
+        reason = f"grpc-status {code} ({_NAMES.get(code, 'as the application says')})"
         return RetryAfter(self._backoff() if told is None else told, reason, told is not None)
 
     def _backoff(self) -> float:
         policy = self.policy
         doublings = min(self.attempts - 1, _MOST_DOUBLINGS)
-        wait = min(policy.base_interval * 2.0**doublings, policy.max_interval)
+        try:
+            wait = min(policy.base_interval * policy.multiplier**doublings, policy.max_interval)
+        except OverflowError:
+            wait = policy.max_interval
         return wait * (1.0 + _SPREAD * (2.0 * self._random() - 1.0))
 
 

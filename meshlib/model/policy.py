@@ -68,7 +68,8 @@ class RetryPolicy:
     default 1). Intervals and timeouts in seconds; backoff is full jitter from ``base_interval`` (25 ms) to
     ``max_interval`` (10 × base), RT-04. ``methods`` None: every method. ``budget`` is the policy's own, beside the
     cluster's limits. ``stop`` and ``wait`` are tenacity strategies, used as calculators only: they are given a
-    retry state and answer a truth value or seconds. ``avoid_previous``: another host first.
+    retry state and answer a truth value or seconds. ``avoid_previous``: another host first. Of a gRPC application's own policy:
+    ``codes`` that are retried; ``multiplier``, by which its waits grow.
     """
 
     on: frozenset[str] = frozenset()
@@ -88,6 +89,8 @@ class RetryPolicy:
     max_reset_interval: float = 300.0
     stop: Callable[..., bool] | None = None
     wait: Callable[..., float] | None = None
+    codes: frozenset[int] = frozenset()
+    multiplier: float = 2.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,6 +132,7 @@ class _Callable:
             compression,
             messages=messages,
             renews=channel._settings.renew is not None,
+            own=channel._settings.own,
         )
 
 

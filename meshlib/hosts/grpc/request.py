@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from meshlib.core.resolution import Resolution
     from meshlib.hosts.body import OpenCall
     from meshlib.hosts.grpc.errors import GrpcErrors
+    from meshlib.hosts.grpc.own_retries import OwnRetries
     from meshlib.hosts.grpc.replay import Messages
     from meshlib.hosts.grpc.target import Target
     from meshlib.model.call import CallInfo, Response
@@ -69,6 +70,7 @@ class Request:
         "messages",
         "metadata",
         "method",
+        "own",
         "renews",
         "target",
         "timeout",
@@ -90,6 +92,7 @@ class Request:
         with_call: bool = True,
         messages: Messages | None = None,
         renews: bool = False,
+        own: OwnRetries | None = None,
     ) -> None:
         self.target = target
         self.method = method
@@ -102,6 +105,7 @@ class Request:
         self.compression = compression
         self.with_call = with_call
         self.renews = renews
+        self.own = own
         self.call: Call | None = None
         self.binary: list[tuple[str, str | bytes]] = []
 
@@ -161,7 +165,7 @@ class GrpcHost:
             head,
             deadline=deadline,
             limit="the deadline" if deadline is not None else "",
-            default_retry=retry,
+            default_retry=retry if request.own is None else request.own.policy(path),
             wait=PATIENCE,
             counted=carry(head.headers),
             url=target.url + path,
@@ -170,6 +174,7 @@ class GrpcHost:
             patient=bool(request.wait_for_ready),
             strict=target.strict,
             renews=request.renews,
+            throttle=None if request.own is None else request.own.throttle(target.text),
             target=target.uri,
             registered=request.method.registered,
         )

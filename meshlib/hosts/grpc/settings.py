@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from grpc._cython import cygrpc
 
+from meshlib.hosts.grpc.own_retries import OwnRetries
 from meshlib.hosts.grpc.target import AUTHORITY
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ __all__ = ["RENEW", "Settings", "inner_options", "uri"]
 #: The option by which a call whose credentials a server refuses is made once more, with new ones.
 RENEW = "meshlib.renew_credentials"
 
+_WRONG = (TypeError, ValueError, AttributeError, KeyError)
 _WITH_CALL_CREDENTIALS = (cygrpc.CompositeChannelCredentials, cygrpc.ComputeEngineChannelCredentials)
 _SERVICE_CONFIG = "grpc.service_config"
 #: Its fields that the mesh decides on (gRPC's ``service_config.proto``).
@@ -37,10 +39,10 @@ _OF_THE_MESH = (
 
 class Settings:
     """What the application gave its channel. ``options``: as grpc takes them; ``secure``: whether the credentials bring TLS;
-    ``renew``: what it gave as :data:`RENEW`, None for nothing.
+    ``renew``: what it gave as :data:`RENEW`, None for nothing; ``own``: the retries of its service config, if it has any.
     """
 
-    __slots__ = ("_brings", "compression", "credentials", "options", "renew", "secure")
+    __slots__ = ("_brings", "compression", "credentials", "options", "own", "renew", "secure")
 
     def __init__(self, options: Sequence[tuple[str, Any]], credentials: Any, compression: Any) -> None:
         self.options = tuple(pair for pair in options if pair[0] != RENEW)
@@ -50,8 +52,13 @@ class Settings:
         self.renew = next((value or None for name, value in reversed(tuple(options)) if name == RENEW), None)
         if not (self.renew is None or callable(self.renew) or isinstance(self.renew, int)):
             raise TypeError(f"{RENEW}: must be 1, 0 or a function without arguments, not {self.renew!r}")
+        self.own = _own_retries(self.service_config())
         inner = None if credentials is None else credentials._credentials
         self._brings = isinstance(inner, _WITH_CALL_CREDENTIALS)
+
+    def service_config(self) -> Any:
+        """As the application gave it."""
+        return next((text for name, text in reversed(self.options) if name == _SERVICE_CONFIG), "{}")
 
     def brings_credentials(self, of_call: Any) -> bool:
         """Whether a call that has ``of_call`` sends credentials of its own."""
@@ -82,12 +89,11 @@ def inner_options(
     connections whose age is bounded.
     """
     kept = [pair for pair in settings.options if pair[0] not in {AUTHORITY, _SERVICE_CONFIG}]
-    given = next((text for name, text in reversed(settings.options) if name == _SERVICE_CONFIG), "{}")
     return [
         ("grpc.enable_http_proxy", 0),
         *kept,
         (AUTHORITY, authority),
-        (_SERVICE_CONFIG, _service_config(given, limits)),
+        (_SERVICE_CONFIG, _service_config(settings.service_config(), limits)),
         ("grpc.service_config_disable_resolution", 1),
         # A child process must not meet its parent's connections in grpc's pool.
         ("meshlib.process", os.getpid()),
@@ -95,12 +101,20 @@ def inner_options(
     ]
 
 
+def _own_retries(given: Any) -> OwnRetries | None:
+    try:
+        return OwnRetries(json.loads(given)) or None
+    except _WRONG:
+        return None
+
+
 def _service_config(given: Any, limits: Limits) -> Any:
-    """The application's, without what the mesh decides: a retry of grpc's own would be one within each of ours. How many
+    """The application's, without what the mesh decides or does: a retry of grpc's own would be one within each of ours. How many
     connections an endpoint may have the mesh decides where it says anything (gRFC A105); grpc has its own bound, of 10.
     """
     try:
         config = json.loads(given)
+        OwnRetries(config)
         ordered = limits.max_connections_per_endpoint
         if ordered is not None:
             config["connectionScaling"] = {"maxConnectionsPerSubchannel": max(1, ordered)}
@@ -111,7 +125,7 @@ def _service_config(given: Any, limits: Limits) -> Any:
         for method in config.get("methodConfig", ()):
             for name in _OF_THE_MESH:
                 method.pop(name, None)
-    except (TypeError, ValueError, AttributeError):  # grpc says what is wrong with it
+    except _WRONG:  # grpc says what is wrong with it
         return given
     return json.dumps(config)
 

@@ -34,10 +34,16 @@ def test_what_brings_tls_for_sure(credentials: grpc.ChannelCredentials | None, s
 
 
 def test_what_the_mesh_decides_goes_out_of_a_service_config() -> None:
-    retry = {"maxAttempts": 4}
+    retry = {
+        "maxAttempts": 4,
+        "initialBackoff": "0.1s",
+        "maxBackoff": "1s",
+        "backoffMultiplier": 2,
+        "retryableStatusCodes": ["UNAVAILABLE"],
+    }
     given = {
         "loadBalancingConfig": [{"round_robin": {}}],
-        "retryThrottling": {"maxTokens": 10},
+        "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
         "methodConfig": [{"name": [{}], "timeout": "1s", "retryPolicy": retry, "hedgingPolicy": retry}],
     }
     options = (("grpc.service_config", json.dumps(given)), ("grpc.default_authority", "other"), ("x", 1))
