@@ -35,6 +35,10 @@ help: ## this list
 demo: $(VENV)/.stamp-run ## a control plane, three versions of a service and a client, live in this terminal
 	@if [ -t 1 ]; then exec $(BIN)/meshlib demo; else exec $(BIN)/meshlib demo --once; fi
 
+.PHONY: story
+story: $(VENV)/.stamp-dev ## an old Flask service joins the mesh, gets a sidecar and loses it, without a failed call
+	@$(PY) examples/legacy/story.py
+
 .PHONY: test
 test: $(VENV)/.stamp-dev ## the tests: units, state machines, real processes on loopback, a real Envoy
 	@echo "1 of 3: units and state machines, some 9000 tests: four minutes or so on two cores"

@@ -39,9 +39,14 @@ PROMISES = {
         "of the channel: less than a tenth",
         "of the call: less than a tenth",
     ],
+    "legacy/story.py": [
+        "safe to go on",
+        "of these the sidecar has carried",
+        "in the whole story, 0 failed",
+    ],
 }
 #: What the others import.
-PARTS = {"grpc/guide.py"}
+PARTS = {"grpc/guide.py", "legacy/gunicorn.conf.py", "legacy/shop.py"}
 
 
 def test_every_example_is_listed() -> None:
