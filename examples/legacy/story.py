@@ -107,7 +107,9 @@ class Shop:
 
 
 @contextlib.contextmanager
-def sidecar(folder: Path, port: int, admin: int, replicas: list[Upstream]) -> Iterator[None]:
+def sidecar(
+    folder: Path, port: int, admin: int, replicas: list[Upstream], customers: Customers
+) -> Iterator[None]:
     """An Envoy that listens on ``port`` and knows reviews."""
     ends = [{"endpoint": {"address": _address(int(one.address.rpartition(":")[2]))}} for one in replicas]
     cluster = {
@@ -147,9 +149,9 @@ def sidecar(folder: Path, port: int, admin: int, replicas: list[Upstream]) -> It
         envoy = subprocess.Popen(words, stdout=log, stderr=log)
     try:
         yield
-        # As a sidecar goes whose pod ends: answers say `connection: close`, and its listener closes.
+        # As a sidecar goes whose pod ends: answers say `connection: close`, its listener closes, and it ends when nobody calls.
         _admin(admin, "/drain_listeners?graceful", "POST")
-        _until("the sidecar is drained", lambda: not _answers(port))
+        _until("the sidecar is drained", lambda: not _answers(port) and is_unused(admin, customers))
     finally:
         envoy.terminate()
         envoy.wait()
@@ -199,7 +201,7 @@ def main() -> int:
         facts(customers, replicas)
 
         say("A sidecar comes", f"An Envoy listens on 127.0.0.1:{port}, where mesh.toml says it would.")
-        with sidecar(folder, port, admin, replicas):
+        with sidecar(folder, port, admin, replicas, customers):
             _until("the sidecar carries calls", lambda: carried(admin) > 40)
             already = carried(admin)
             facts(customers, replicas)
@@ -258,6 +260,13 @@ def carried(admin: int) -> int:
         return int(_admin(admin, "/stats?filter=^cluster.reviews.upstream_rq_total$").rpartition(":")[2] or 0)
     except OSError:
         return 0  # it is not there yet
+
+
+def is_unused(admin: int, customers: Customers) -> bool:
+    """Whether it carries nothing while customers call."""
+    already, begun = carried(admin), customers.calls
+    _until("customers call", lambda: customers.calls >= begun + 40)
+    return carried(admin) == already
 
 
 def _admin(port: int, path: str, method: str = "GET") -> str:

@@ -46,7 +46,7 @@ class Handoff:
     """A sidecar, ready to be asked. Immutable.
 
     Args:
-        entries: What is called through its listeners, by upstream name, ``ALL``, ``GRPC``.
+        entries: What is called through its listeners while it is ready, by upstream name, ``ALL``, ``GRPC``.
         fallback: What holds when it went away: ``"when_allowed"`` or ``"never"``.
     """
 
@@ -60,33 +60,39 @@ class Handoff:
         sidecar = self.sidecar
         if sidecar.state == "absent" or sidecar.mode in ("none", "proxyless") or _is_loopback(host):
             return None
+        key = self._key(scheme, host, port)
+        if key is None:
+            return None
         named = f"the sidecar {sidecar.kind}" + (f" at {sidecar.address}" if sidecar.address else "")
         if sidecar.state == "gone":
             words = f"{named} went away, and calls may not go without it"
             return Resolution("failed", words, handed=sidecar) if self._never else None
-        entry = self._entry(scheme, host, port)
-        if sidecar.mode != "transparent" and entry is None:
-            return None
         if sidecar.state == "starting":
             words = f"{named} is not ready"
             end = Resolution("failed", words, handed=sidecar)
             return Resolution("wait", words, otherwise=end, handed=sidecar)
-        if entry is None:
-            return Resolution(
-                "sidecar", f"{named} carries the call, which is redirected to it", handed=sidecar
-            )
-        made = entry.resolution(f"{named} carries the call")
+        if sidecar.mode == "transparent":
+            words = f"{named} carries the call, which is redirected to it"
+            return Resolution("sidecar", words, handed=sidecar)
+        made = self._entries[key].resolution(f"{named} carries the call")
         made.handed = sidecar
         return made
 
-    def _entry(self, scheme: str, host: str, port: int) -> _Entry | None:
-        if scheme not in _PLAIN or self.sidecar.mode == "transparent":
+    def _key(self, scheme: str, host: str, port: int) -> str | None:
+        """Of the listener that takes the call; None where it is not handed."""
+        sidecar = self.sidecar
+        if sidecar.mode == "transparent":
+            return ALL
+        if scheme not in _PLAIN:
             return None
-        entries = self._entries
-        found = entries.get(f"{host}:{port}") or entries.get(host)
-        if found is not None or (self.sidecar.mode == "api" and not _is_name(host)):
-            return found
-        return (entries.get(GRPC) if scheme == "grpc" else None) or entries.get(ALL)
+        for name in (f"{host}:{port}", host):
+            if name in sidecar.upstreams:
+                return name
+        if sidecar.mode == "api" and not _is_name(host):
+            return None
+        if scheme == "grpc" and sidecar.grpc is not None:
+            return GRPC
+        return ALL if sidecar.address is not None else None
 
 
 def for_sidecar(sidecar: Sidecar, head: Head, *, grpc: bool) -> Head:

@@ -66,7 +66,8 @@ def build(sidecar: Sidecar, previous: Part | None = None) -> Part:
 
 
 def _listeners(sidecar: Sidecar) -> Iterator[tuple[str, Address]]:
-    if sidecar.mode in ("none", "proxyless", "transparent"):
+    # Connections to one that is gone end with its clusters.
+    if sidecar.state != "ready" or sidecar.mode in ("none", "proxyless", "transparent"):
         return
     yield from sidecar.upstreams.items()
     if sidecar.address is not None:
