@@ -300,6 +300,7 @@ NOT_HERE = {
     r"python -m bench": "takes minutes; tests/unit/test_bench.py",
     r"(python -m )?pip install": "installs from an index, or the clone; tests/unit/test_extras.py looks at what the extras bring",
     r"python3 -m http\.server": "any server will do; here they are upstreams of the test kit",
+    r"meshlib adoption": "asks programs that run; tests/e2e/test_adoption.py",
     r"meshlib watch": "runs until it is interrupted; tests/e2e/test_cli.py",
     r".* 4711": "asks a process that the page makes up; tests/e2e/test_admin.py",
     r".*manage\.py": "of a project of the reader's; tests/e2e/test_django.py",
