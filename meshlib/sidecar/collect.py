@@ -42,7 +42,8 @@ _LARGEST_ADDRESS = 28  # struct sockaddr_in6
 #: Where Istio's agent writes its gRPC bootstrap, and the socket that it names there.
 _AGENT = "/etc/istio/proxy/"
 
-#: How interfaces of a node are called, and of no pod: bridges and tunnels of container runtimes and of network plugins.
+#: How interfaces of a node are called, and of no pod: bridges and tunnels of container runtimes and of network plugins. Ends of
+#: veth pairs are not among them: a pod may have one.
 _BRIDGES = (
     "docker",
     "cni",
@@ -58,7 +59,6 @@ _BRIDGES = (
     "ovn",
     "br-",
 )
-"""A pod may have a veth pair's end; who has several is a node."""
 
 
 class Collector:

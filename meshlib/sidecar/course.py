@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PERIODS", "Course"]
 
-#: Seconds between looks, by state. A look without a signature reads one small file (some 50 µs).
+#: Seconds between looks, by state. A look takes some 50 to 100 µs.
 PERIODS: dict[State, float] = {"absent": 5.0, "starting": 0.1, "ready": 0.25, "gone": 0.5}
 
 _ENOUGH, _OF = 2, 3
@@ -43,9 +43,8 @@ class Course:
         self._began: float | None = None  # when calls began to wait
         self._waited = False  # the whole of it
         self._was_ready = False
-        self._against: deque[bool] = deque(
-            maxlen=_OF
-        )  # whether each of the last looks speaks against the state
+        #: Whether each of the last looks speaks against the state.
+        self._against: deque[bool] = deque(maxlen=_OF)
 
     def late(self, now: float) -> bool:
         """Whether the start window is over."""

@@ -137,7 +137,7 @@ def _doubts(row: Signature, evidence: Evidence, ports: frozenset[int]) -> Iterat
             if others:
                 yield f"{port} {OTHERS} {_words(others)}, and that of {row.name} is {row.uid}"
     if row.uid is not None and row.uid == evidence.uid:
-        yield f"this process runs as user id {row.uid} itself: its connections are not redirected"
+        yield f"this process runs as user id {row.uid} itself: it could listen there, and what it sends need not be redirected"
     if row.mode == "transparent" and not evidence.redirected:
         yield "nothing shows that connections are redirected"
     yield from evidence.shared

@@ -165,10 +165,12 @@ def _pairs(
     loopback is somebody else's.
     """
     found: dict[str, Address] = {}
-    lines = []
+    lines: list[str] = []
     for variable, name in _hosts(environ, f"{middle}_HOST"):
         host, port = environ[variable], environ.get(variable.removesuffix("HOST") + "PORT", "")
         number = _port(port)
+        if len(lines) == _MOST:
+            break
         if not _is_loopback(host) or number is None:
             if not quiet:
                 lines.append(
@@ -177,8 +179,6 @@ def _pairs(
             continue
         found[name] = Address("127.0.0.1" if host == "localhost" else host, number)
         lines.append(f"{variable} names {found[name]}")
-        if len(found) == _MOST:
-            break
     return found, tuple(lines)
 
 

@@ -10,7 +10,6 @@ A child of a fork has a runtime of its own, and with it a watch of its own that 
 
 from __future__ import annotations
 
-import logging
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
     from meshlib.sidecar.evidence import Evidence
 
 __all__ = ["Watch"]
-
-_log = logging.getLogger("meshlib")
 
 #: Seconds for which ``stop`` waits for a question that is under way; its socket is shut down before that.
 _STOP = 0.5
@@ -119,38 +116,47 @@ class Watch:
             self._look()
 
     def _look(self) -> None:
-        """On the worker."""
+        """On the worker. Whatever fails in it (no thread can be started), the next look comes."""
         worker = self._worker
         if worker is None:
             return
         if self._timer is not None:
             self._timer.cancel()
         suspected, self._suspected = self._suspected, False
+        try:
+            self._take(worker, suspected=suspected)
+        finally:
+            self._timer = worker.later(PERIODS[self.current.state], self._look)
+
+    def _take(self, worker: Worker, *, suspected: bool) -> None:
         evidence = self._collector.look()
         found = self._detect(evidence)
         carrying = self.current.carries
         if found.probe is None or (carrying and found.listening is not None):
             self._step(found, suspected=suspected)
         else:
-            if self._join is None:
-                self._ask(worker, evidence, suspected=suspected)
             if self.current.state in ("absent", "starting"):  # calls wait, or wait no longer
                 self._step(found, suspected=False)
-        self._timer = worker.later(PERIODS[self.current.state], self._look)
+            if self._join is None:
+                self._ask(worker, evidence, suspected=suspected)
 
     def _ask(self, worker: Worker, evidence: Evidence, *, suspected: bool) -> None:
         number, prober = self._round, self._prober
 
         def ask() -> None:
-            found = answered(evidence, self._detect, prober)
-            worker.post(lambda: self._answered(found, number, suspected=suspected))
+            found: Finding | None = None
+            try:
+                found = answered(evidence, self._detect, prober)
+            finally:
+                worker.post(lambda: self._answered(found, number, suspected=suspected))
 
         self._join = self._apart(ask)
 
-    def _answered(self, found: Finding, number: int, *, suspected: bool) -> None:
+    def _answered(self, found: Finding | None, number: int, *, suspected: bool) -> None:
         if number == self._round:
             self._join = None
-            self._step(found, suspected=suspected)
+            if found is not None:
+                self._step(found, suspected=suspected)
 
     def _detect(self, evidence: Evidence) -> Finding:
         return detect(evidence, self._settings, late=self._course.late(self._clock.now()))

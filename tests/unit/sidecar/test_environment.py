@@ -120,6 +120,11 @@ class TestRelevant:
         (told,) = named(environ)
         assert len(told.upstreams) == 1000
 
+    def test_and_one_of_which_nothing_can_be_used(self):
+        environ = {f"A{number}_CONNECT_SERVICE_HOST": "10.0.0.1" for number in range(5000)}
+        (told,) = named(environ)
+        assert len(told.lines) == 1000
+
     @given(st.dictionaries(st.text(min_size=1, max_size=20), st.text(max_size=20)))
     def test_anything_may_stand_in_it(self, environ):
         environ = {

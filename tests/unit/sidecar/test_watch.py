@@ -253,6 +253,37 @@ class TestLife:
         bench.step(1)
         assert bench.now.state == "starting"
 
+    def test_where_no_thread_can_be_started_it_goes_on(self, caplog):
+        bench = Bench(seen(ISTIO), start=False)
+
+        def none(job):
+            raise RuntimeError("can't start new thread")
+
+        bench.watch._apart = none
+        bench.watch.start(bench.worker)
+        bench.step(2)
+        assert bench.now.state == "starting"
+        assert "can't start new thread" in caplog.text
+        bench.watch._apart = bench._apart
+        bench.step(0.2)
+        assert bench.now.state == "ready"
+
+    def test_a_question_that_fails_and_who_is_told_and_fails_end_nothing(self, caplog, monkeypatch):
+        bench = Bench(seen(ISTIO), start=False)
+
+        def fails(anything):
+            raise KeyError("a fault of ours")
+
+        monkeypatch.setattr(bench, "ask", fails)
+        monkeypatch.setattr(bench.watch, "_changed", fails)
+        bench.watch.start(bench.worker)
+        bench.step(2)
+        assert bench.now.state == "starting"
+        monkeypatch.undo()
+        bench.step(0.2)
+        assert bench.now.state == "ready"
+        assert "a fault of ours" in caplog.text
+
     def test_one_question_at_a_time(self):
         bench = Bench(seen(ISTIO), start=False)
         bench.holding = True
