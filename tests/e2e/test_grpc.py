@@ -150,10 +150,34 @@ def test_a_call_is_committed_by_the_servers_metadata(channel, meshlib_grpc_upstr
     with pytest.raises(grpc.RpcError):
         here.unary()
     assert one.requests_total == 1
-    if here.kind == "sync":  # of a stream that ends at once grpc's asyncio calls lose them
+    if here.kind == "sync":  # asyncio's: the next test
         with pytest.raises(grpc.RpcError):
             here.server_stream()
         assert one.requests_total == 2
+
+
+def test_grpcs_asyncio_streams_may_lose_the_metadata_of_a_server_that_fails_at_once(
+    meshlib_grpc_upstream,
+) -> None:
+    """RT-05 cannot be kept there. grpc's core (1.85) says of a stream whose status is read before its metadata that it had none, and drops
+    what it reads afterwards (``_AioCall._set_status``): nobody above it can know. Some ten calls in a hundred are such. Once this test
+    fails grpc gives them, and ``test_a_call_is_committed_by_the_servers_metadata`` holds for asyncio's streams, too.
+    """
+    one = meshlib_grpc_upstream("v1")
+    one.order(code=Code.UNAVAILABLE, metadata=(("x-first", "1"),))
+    retry = {**RETRY, "backoff_base": 0.001}
+    with meshlib.Mesh(service(one, retry=retry)) as mesh, Channel("aio", "stock", mesh) as here:
+        for calls in range(1, 1001):
+            with pytest.raises(grpc.RpcError):
+                here.server_stream()
+            if one.requests_total > calls:
+                break
+        assert one.requests_total > calls
+        before = one.requests_total
+        for call in (here.unary, lambda: here.client_stream([b"m"])):
+            with pytest.raises(grpc.RpcError):
+                call()
+        assert one.requests_total == before + 2, "where one message comes back all is read at once"
 
 
 def test_a_stream_is_committed_by_its_first_message(channel, meshlib_grpc_upstream) -> None:
