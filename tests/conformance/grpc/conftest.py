@@ -1,6 +1,7 @@
 """What each case gets: a control plane, servers, and a channel of each kind in turn.
 
-``grpcio`` is grpcio's own channel of ``xds:///``, the oracle; ``sync`` and ``aio`` are ours.
+``grpcio`` is grpcio's own channel of ``xds:///``, the oracle; ``sync`` and ``aio`` are ours. ``MESHLIB_TEST_CONFORMANCE=8`` tries every
+eighth case of each file, on all three.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -39,6 +41,22 @@ def pytest_configure(config: pytest.Config) -> None:
         "ours_differs(reason): our channels do not, by intent; the reason says where that is written",
     ):
         config.addinivalue_line("markers", marker)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    every = int(os.environ.get("MESHLIB_TEST_CONFORMANCE", "1"))
+    files: dict[Path, dict[str, None]] = defaultdict(dict)
+    for item in items:
+        files[item.path].setdefault(_case(item))
+    chosen = {(path, case) for path, cases in files.items() for case in list(cases)[::every]}
+    config.hook.pytest_deselected(items=[item for item in items if (item.path, _case(item)) not in chosen])
+    items[:] = [item for item in items if (item.path, _case(item)) in chosen]
+
+
+def _case(item: pytest.Item) -> str:
+    """What it is called, but for the channel."""
+    kind = item.callspec.params["kind"] if hasattr(item, "callspec") else ""
+    return item.name.replace(f"[{kind}]", "").replace(f"[{kind}-", "[")
 
 
 @pytest.fixture(params=KINDS)
