@@ -201,6 +201,52 @@ def test_priority_that_comes_back_into_the_list(scene, ranked, connect):
     caller.becomes("b")
 
 
+def test_endpoints_that_change_their_priority_keep_their_connections(scene, ranked, connect):
+    """LB-11, A115: whatever becomes of the priorities, who stays in the list is not connected to anew."""
+    a, b, c = ranked("a", "b", "c")
+    caller = connect()
+    caller.becomes("a")
+    for servers in ((b, a, c), (c, b), (a, c), (b, a, c), (a, b, c), (c, a, b)):
+        scene.plane.update(scene.endpoints("main", *_ranks(*servers)))
+        caller.becomes(servers[0].name)
+    # They left the list once each.
+    assert a.connections <= 2
+    assert b.connections <= 2
+    assert c.connections == 1
+
+
+def test_lower_priority_that_was_left_is_there_at_once_when_it_is_needed_again(scene, connect):
+    """LB-11: its connections are kept for a while."""
+    a, b = scene.serve("a"), scene.serve("b")
+
+    def health(said):
+        return locality("a", endpoint(a, health=said)), locality("b", b, priority=1)
+
+    scene.plane.update(*scene.cluster("main", *health("UNHEALTHY")))
+    scene.route(build.route(cluster="main"))
+    caller = connect()
+    caller.becomes("b")
+    for said, who in (("HEALTHY", "a"), ("UNHEALTHY", "b"), ("HEALTHY", "a"), ("UNHEALTHY", "b")):
+        scene.plane.update(scene.endpoints("main", *health(said)))
+        caller.becomes(who)
+    assert b.connections == 1
+
+
+def test_calls_in_flight_of_a_priority_that_is_removed_come_to_their_end(scene, ranked, connect):
+    """A115: it gets no new ones."""
+    a, _ = ranked("a", "b")
+    a.hold()
+    caller = connect()
+    held = caller.start()
+    a.wait_for_held(1)
+    b = scene.serve("c")
+    scene.plane.update(scene.endpoints("main", *_ranks(b)))
+    caller.becomes("c", timeout=0.3)
+    a.behave()
+    assert held.result().outcome == "a"
+    assert caller.row(10) == ["c"] * 10
+
+
 def test_calls_in_flight_stay_where_they_are(ranked, connect):
     """LB-11: the return takes nobody away from the lower priority."""
     a, b = ranked("a", "b")

@@ -128,6 +128,7 @@ def test_another_authority_is_another_connection() -> None:
 
 
 def test_one_whose_endpoint_left_is_closed_once_its_calls_are_over() -> None:
+    """A115: at once and whatever its priority was; nothing is kept for the case that it comes back."""
     kit = Kit(2)
     one, left = kit.get(0), kit.begin(1)
     kit.update(0)
