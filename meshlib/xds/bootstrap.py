@@ -117,8 +117,9 @@ class Authority:
 
 @dataclass(frozen=True, slots=True)
 class Bootstrap:
-    """``servers`` in the order of preference. ``skipped``: what is known and not supported, by its path, for the
-    status; unknown fields are not in it (BS-02).
+    """``servers`` in the order of preference. ``services``: those that a control plane may name beside its resources, by their
+    target, and how they are reached (``allowed_grpc_services``, gRFC A102). ``skipped``: what is known and not supported, by its
+    path, for the status; unknown fields are not in it (BS-02).
     """
 
     servers: tuple[Server, ...]
@@ -127,6 +128,7 @@ class Bootstrap:
     authorities: Mapping[str, Authority] = field(default_factory=dict, hash=False)
     template: str = DEFAULT_TEMPLATE
     skipped: tuple[str, ...] = ()
+    services: Mapping[str, Channel] = field(default_factory=dict, hash=False)
 
     def listener(self, host: str, authority: str | None = None) -> str:
         """The name of the listener resource for ``host`` (BS-10, BS-11). Raises ConfigError for an authority that
@@ -137,6 +139,19 @@ class Bootstrap:
         if authority not in self.authorities:
             raise ConfigError(f'the xDS bootstrap has no authority "{authority}"')
         return listener_name(self.authorities[authority].template, host)
+
+    def side_channel(self, server: Server, target: str) -> Channel | None:
+        """How the service at ``target`` is reached that ``server`` names by a GrpcService (gRFC A102). None: as that says, since the
+        server is trusted. Else what it says of credentials counts for nothing, nor does its ``initial_metadata``. Raises ConfigError
+        for a service that may not be named: the resource is to be refused.
+        """
+        if Feature.TRUSTED_XDS_SERVER in server.features:
+            return None
+        if target not in self.services:
+            raise ConfigError(
+                f"{one_line(target[:200])} is not among the allowed_grpc_services of the xDS bootstrap, and the server is not trusted"
+            )
+        return self.services[target]
 
 
 def listener_name(template: str, host: str) -> str:
@@ -256,6 +271,7 @@ class _Reader:
                 )
             ),
             self.typed(root, "client_default_listener_resource_name_template", str, "") or DEFAULT_TEMPLATE,
+            services=dict(self.each_object(root, "allowed_grpc_services", "", self.service)),
         )
         return replace(made, skipped=tuple(self.skipped))
 
@@ -300,8 +316,7 @@ class _Reader:
             self.problems.append(
                 f"{at}.server_uri: must be a gRPC target as host:port, not {json.dumps(uri[:80])}"
             )
-        for index, _ in enumerate(self.typed(raw, "call_creds", list, at) or []):
-            self.skipped.append(f"{at}.call_creds[{index}]")  # BS-04: none is supported
+        self.call_credentials(raw, at)
         features = self.typed(raw, "server_features", list, at) or []
         known = {feature.value: feature for feature in Feature}
         return Server(
@@ -309,6 +324,19 @@ class _Reader:
             self.channel(raw, at),
             frozenset(known[item] for item in features if isinstance(item, str) and item in known),
         )
+
+    def call_credentials(self, raw: dict[str, Any], at: str) -> None:
+        """BS-04: none is supported."""
+        self.skipped += [
+            f"{at}.call_creds[{index}]"
+            for index, _ in enumerate(self.typed(raw, "call_creds", list, at) or [])
+        ]
+
+    def service(self, target: str, raw: dict[str, Any], at: str) -> Channel:
+        if not target:
+            self.problems.append(f"{at}: must be named by its target")
+        self.call_credentials(raw, at)
+        return self.channel(raw, at)
 
     def channel(self, raw: dict[str, Any], at: str) -> Channel:
         """The first entry of a supported type (BS-03); every entry must at least be one."""

@@ -466,3 +466,68 @@ def test_any_text_is_a_bootstrap_or_a_config_error(text):
 def test_bs07_any_metadata_passes_through(metadata):
     text = json.dumps({**with_server(), "node": {"metadata": metadata}})
     assert json.dumps(parse(text).node.metadata) == json.dumps(json.loads(text)["node"]["metadata"])
+
+
+class TestServices:
+    """A102: the services that a control plane may name beside its resources."""
+
+    TARGET = "dns:///ratelimit.example:443"
+    TLS = Channel(ChannelKind.TLS, ca_file="ca.pem")
+
+    def made(self, *features: str) -> Bootstrap:
+        service = {
+            "channel_creds": [{"type": "x"}, {"type": "tls", "config": {"ca_certificate_file": "ca.pem"}}],
+            "call_creds": [{"type": "jwt_token_file", "config": {"jwt_token_file": "t"}}],
+        }
+        server = {**SERVER, "server_features": list(features)}
+        return parse({"xds_servers": [server], "allowed_grpc_services": {self.TARGET: service}})
+
+    def test_they_are_read_as_servers_are(self):
+        made = self.made()
+        assert made.services == {self.TARGET: self.TLS}
+        assert made.skipped == (f'allowed_grpc_services["{self.TARGET}"].call_creds[0]',)
+
+    def test_one_that_is_not_trusted_names_those_alone_and_not_their_credentials(self):
+        made = self.made()
+        [server] = made.servers
+        assert made.side_channel(server, self.TARGET) == self.TLS
+        for target in ("dns:///elsewhere:443", "ratelimit.example:443", "", "x\n" * 300):
+            with pytest.raises(ConfigError, match="not among the allowed_grpc_services"):
+                made.side_channel(server, target)
+
+    def test_one_that_is_trusted_says_itself(self):
+        made = self.made("trusted_xds_server")
+        assert made.side_channel(made.servers[0], "dns:///elsewhere:443") is None
+
+    def test_without_any_nothing_may_be_named(self):
+        made = parse({"xds_servers": [SERVER], "allowed_grpc_services": None})
+        assert made.services == {}
+        with pytest.raises(ConfigError):
+            made.side_channel(made.servers[0], self.TARGET)
+
+    @pytest.mark.parametrize(
+        ("services", "problem"),
+        [
+            ([], "allowed_grpc_services: must be an object, not a list"),
+            ({"a": None}, 'allowed_grpc_services["a"]: must be an object, not null'),
+            (
+                {"a": {}},
+                'allowed_grpc_services["a"].channel_creds: is missing; must have one of insecure, tls',
+            ),
+            (
+                {"a": {"channel_creds": [{"type": "x"}]}},
+                'allowed_grpc_services["a"].channel_creds: must have one',
+            ),
+            (
+                {"a": {"channel_creds": [{"type": "insecure"}], "call_creds": {}}},
+                'allowed_grpc_services["a"].call_creds: must be a list',
+            ),
+            (
+                {"": {"channel_creds": [{"type": "insecure"}]}},
+                'allowed_grpc_services[""]: must be named by its target',
+            ),
+        ],
+    )
+    def test_what_is_wrong_is_told_with_its_place(self, services, problem):
+        [told] = problems({"xds_servers": [SERVER], "allowed_grpc_services": services})
+        assert told.startswith(problem)
