@@ -41,7 +41,8 @@ class Signature(NamedTuple):
         early: Those that listen before that.
         without: None of these listens.
         uid: The user that it runs as; None where that differs from place to place.
-        health: What answers once it serves; None where nothing may be asked.
+        health: What answers 200 once it serves, and 503 before and after; None where nothing may be asked. Its body differs from
+            version to version (Kuma's is Envoy's, since its admin interface is a Unix socket).
     """
 
     kind: str
@@ -83,7 +84,7 @@ SIGNATURES: tuple[Signature, ...] = (
         frozenset({4140, 4143, 4191}),
         early=frozenset({4190}),
         uid=2102,
-        health=Probe.at(4191, "/ready", b"ready"),
+        health=Probe.at(4191, "/ready"),
     ),
     Signature(
         "kuma",
@@ -93,7 +94,7 @@ SIGNATURES: tuple[Signature, ...] = (
         frozenset({15001, 15006}),
         early=frozenset({9901, 9902}),
         uid=5678,
-        health=Probe.at(9902, "/ready", b"READY"),
+        health=Probe.at(9902, "/ready"),
     ),
     Signature(
         "consul",

@@ -8,7 +8,7 @@ from meshlib.sidecar.evidence import Answer, Evidence, Listening, Probe
 from meshlib.sidecar.watch import Watch
 from meshlib.testing.clock import VirtualClock
 
-__all__ = ["APPLICATION", "ISTIO", "LINKERD", "READY", "Bench", "answers", "seen", "settings"]
+__all__ = ["APPLICATION", "ISTIO", "LINKERD", "READY", "Bench", "seen", "settings"]
 
 #: The user of the application.
 APPLICATION = 1000
@@ -27,18 +27,10 @@ def seen(listeners=(), *, redirected=True, uid=APPLICATION, host="0.0.0.0", **ot
     return Evidence(listeners=made, redirected=redirected, uid=uid, **others)
 
 
-def answers(**by_port):
-    """Answers of health ports: ``p15021=("/healthz/ready", b"", 200, b"")``: path, what is wanted, status, body."""
-    return {
-        Probe.at(int(name[1:]), path, wanted): Answer("answered", status, body)
-        for name, (path, wanted, status, body) in by_port.items()
-    }
-
-
 READY = {
     Probe.at(15021, "/healthz/ready"): Answer("answered", 200),
-    Probe.at(4191, "/ready", b"ready"): Answer("answered", 200, b"ready\n"),
-    Probe.at(9902, "/ready", b"READY"): Answer("answered", 200, b"READY"),
+    Probe.at(4191, "/ready"): Answer("answered", 200, b"ready\n"),
+    Probe.at(9902, "/ready"): Answer("answered", 200, b"READY"),
     Probe.at(21000, "/ready"): Answer("answered", 200, b"LIVE\n"),
 }
 

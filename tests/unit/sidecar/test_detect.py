@@ -176,10 +176,20 @@ class TestReadiness:
         assert str(one.probe.address) == "[::1]:15021"
         assert str(found(seen(ISTIO, host="::")).probe.address) == "127.0.0.1:15021"
 
-    @pytest.mark.parametrize("body", [b"", b"NOT_READY", b"TERMINATING", b"<html>READY"])
-    def test_the_body_counts_where_it_tells(self, body):
-        one = found(seen(KUMA, answers={Probe.at(9902, "/ready", b"READY"): Answer("answered", 200, body)}))
-        assert not one.ready
+    @pytest.mark.parametrize(
+        ("listeners", "probe"),
+        [
+            (KUMA, Probe.at(9902, "/ready")),
+            (LINKERD, Probe.at(4191, "/ready")),
+            (CONSUL, Probe.at(21000, "/ready")),
+        ],
+    )
+    @pytest.mark.parametrize(
+        ("status", "body"), [(200, b"READY"), (200, b"LIVE\n"), (200, b""), (503, b"READY")]
+    )
+    def test_the_status_counts_and_not_the_body(self, listeners, probe, status, body):
+        one = found(seen(listeners, answers={probe: Answer("answered", status, body)}))
+        assert one.ready is (status == 200)
 
     @pytest.mark.parametrize("owner", [None, APPLICATION])
     def test_a_health_port_that_is_not_its_own_is_not_asked(self, owner):
