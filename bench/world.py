@@ -128,15 +128,15 @@ class World:
     @cached_property
     def grpc_mesh(self) -> Any:
         """A Mesh of one gRPC endpoint."""
-        return self._made({"services": {routes.HOST: {"endpoints": self.grpc_addresses[:1]}}})
+        return self.made({"services": {routes.HOST: {"endpoints": self.grpc_addresses[:1]}}})
 
     @cached_property
     def grpc_tls_mesh(self) -> Any:
-        return self._made({"services": {routes.HOST: {"endpoints": [self.grpc_tls_address]}}})
+        return self.made({"services": {routes.HOST: {"endpoints": [self.grpc_tls_address]}}})
 
     @cached_property
     def grpc_xds_mesh(self) -> Any:
-        mesh = self._made({"xds": {"server": self._grpc_plane.address}})
+        mesh = self.made({"xds": {"server": self._grpc_plane.address}})
         mesh.wait_ready(routes.HOST)
         return mesh
 
@@ -165,9 +165,10 @@ class World:
         return self._mesh(self.tls_addresses)
 
     def _mesh(self, addresses: list[str]) -> Any:
-        return self._made({"services": {routes.HOST: routes.service(addresses, ROUTES)}})
+        return self.made({"services": {routes.HOST: routes.service(addresses, ROUTES)}})
 
-    def _made(self, config: dict[str, Any]) -> Any:
+    def made(self, config: dict[str, Any]) -> Any:
+        """A Mesh of a configuration."""
         import meshlib
 
         mesh = meshlib.Mesh(config)
