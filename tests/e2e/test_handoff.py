@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from meshlib.testing import Upstream
+from meshlib.testing import GrpcUpstream, Upstream
 from tests.support import netns
 from tests.support.netns import ISTIO, KUMA, LINKERD, PLAIN, EnvoySidecar, Namespace, Shape
 
@@ -71,13 +71,9 @@ def via(word: str) -> Callable[[dict[str, Any]], bool]:
     return lambda call: call["via"] == word and "error" not in call
 
 
-def numbers(*servers: Any) -> Counter[str]:
+def numbers(*servers: Any) -> Counter[str | None]:
     """How often each call arrived."""
-    found: Counter[str] = Counter()
-    for server in servers:
-        for received in server.requests:
-            found.update(value for name, value in received.headers if name.lower() == "x-number")
-    return found
+    return Counter(received.header("x-number") for server in servers for received in server.requests)
 
 
 @pytest.fixture
@@ -178,6 +174,28 @@ def test_a_listener_of_its_own(
     }
     with EnvoySidecar(pod, PLAIN, {"reviews:9080": port(beyond)}, tmp_path, listeners=[10001]) as sidecar:
         story(Calls(pod, config, "http://reviews:9080/", *HTTP), sidecar, beyond, own, fallback=fallback)
+
+
+@pytest.mark.parametrize("form", ["redirected", "listener"])
+def test_calls_of_grpc(pod: Namespace, tmp_path: Path, form: str) -> None:
+    with pod.inside():
+        beyond, own = GrpcUpstream("beyond").start(), GrpcUpstream("own").start()
+    config: dict[str, Any] = {"services": {"reviews": {"endpoints": [own.address]}}}
+    if form == "listener":
+        config["sidecar"] = {"mode": "envoy", "address": "127.0.0.1:10001"}
+    routes = {"reviews:9080": port(beyond)}
+    shape = ISTIO if form == "redirected" else PLAIN
+    try:
+        with EnvoySidecar(pod, shape, routes, tmp_path, listeners=[10001], grpc=list(routes)) as sidecar:
+            if form == "redirected":
+                pod.redirect(shape)
+            calls = Calls(pod, config, "reviews:9080", "grpc")
+            calls.until(0.0, via("sidecar"))
+            story(calls, sidecar, beyond, own, fallback="when_allowed")
+    finally:
+        with pod.inside():
+            own.stop()
+            beyond.stop()
 
 
 def test_envoy_says_that_it_carried_the_calls(

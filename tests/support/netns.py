@@ -59,6 +59,15 @@ _START = 30.0  # seconds; a loaded machine is slow
 _STOP = 10.0
 _CLONE_NEWNET = 0x40000000
 _count = itertools.count()
+_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_HTTP2 = {
+    "typed_extension_protocol_options": {
+        _OPTIONS: {
+            "@type": f"type.googleapis.com/{_OPTIONS}",
+            "explicit_http_config": {"http2_protocol_options": {}},
+        }
+    }
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +207,7 @@ class EnvoySidecar:
         folder: For its files.
         uid: Its user, where that is not the shape's.
         listeners: More ports that route as the first one does. Each takes the origin form and, as a forward proxy, the absolute.
+        grpc: Which of the routes lead to servers of gRPC.
     """
 
     def __init__(
@@ -209,6 +219,7 @@ class EnvoySidecar:
         *,
         uid: int | None = None,
         listeners: Sequence[int] = (),
+        grpc: Sequence[str] = (),
     ) -> None:
         self.pod = pod
         self.shape = shape
@@ -216,7 +227,7 @@ class EnvoySidecar:
         self._process: subprocess.Popen[str] | None = None
         self._log = folder / f"envoy-{next(_count)}.log"
         self._admin = shape.admin or 15999
-        self._config = json.dumps(_config(shape, routes, self._admin, listeners))
+        self._config = json.dumps(_config(shape, routes, self._admin, listeners, grpc))
 
     def __enter__(self) -> Self:
         self.start()
@@ -275,7 +286,9 @@ class EnvoySidecar:
         return False
 
 
-def _config(shape: Shape, routes: Mapping[str, int], admin: int, listeners: Sequence[int]) -> dict[str, Any]:
+def _config(
+    shape: Shape, routes: Mapping[str, int], admin: int, listeners: Sequence[int], grpc: Sequence[str]
+) -> dict[str, Any]:
     hosts = [
         {"name": host, "domains": [host], "routes": [{"match": {"prefix": "/"}, "route": {"cluster": host}}]}
         for host in routes
@@ -291,6 +304,7 @@ def _config(shape: Shape, routes: Mapping[str, int], admin: int, listeners: Sequ
                 "cluster_name": host,
                 "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address("127.0.0.1", port)}}]}],
             },
+            **(_HTTP2 if host in grpc else {}),
         }
         for host, port in routes.items()
     ]
