@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import grpc
@@ -205,21 +206,25 @@ def test_connections_are_counted(recorded: Recorded, kind: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("named", "trusted", "result"),
+    ("named", "flaw", "result"),
     [
-        ("stock", True, "SUCCESS"),
-        ("other", True, "CERTIFICATE_HOSTNAME_MISMATCH"),
-        ("stock", False, "CERTIFICATE_AUTHORITY_INVALID"),
+        ("stock", "", "SUCCESS"),
+        ("other", "", "CERTIFICATE_HOSTNAME_MISMATCH"),
+        ("stock", "not trusted", "CERTIFICATE_AUTHORITY_INVALID"),
+        ("stock", "expired", "CERTIFICATE_EXPIRED"),
+        ("stock", "plain", "UNKNOWN_FAILURE"),
     ],
 )
 def test_handshakes_have_their_result(
-    recorded: Recorded, kind: Any, meshlib_grpc_upstream: Any, named: str, trusted: bool, result: str
+    recorded: Recorded, kind: Any, meshlib_grpc_upstream: Any, named: str, flaw: str, result: str
 ) -> None:
     authority = trustme.CA()
-    issued = authority.issue_cert(named)
+    over = datetime(2020, 1, 1, tzinfo=UTC) if flaw == "expired" else None
+    issued = authority.issue_cert(named, not_before=over, not_after=over)
     pair = issued.private_key_pem.bytes(), issued.cert_chain_pems[0].bytes()
-    upstream = meshlib_grpc_upstream("v1", credentials=grpc.ssl_server_credentials([pair]))
-    known = authority if trusted else trustme.CA()
+    credentials = None if flaw == "plain" else grpc.ssl_server_credentials([pair])
+    upstream = meshlib_grpc_upstream("v1", credentials=credentials)
+    known = trustme.CA() if flaw == "not trusted" else authority
     config: Any = {
         "services": {"stock": {"endpoints": [upstream.address]}},
         "telemetry": {"metrics": ["grpc.client.tls.handshakes"]},
