@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Self
+from weakref import ref
 
 from meshlib import patched
 from meshlib.config import Config, ConfigLike, bootstrap_text, reload, resolve, unsupported
@@ -245,7 +246,8 @@ class Mesh:
         config = self._config if inherited is None else inherited.config
         bootstrap = _bootstrap(config)
         self._node = _describe(config)
-        feed = Merge(_Composition(config, bootstrap, self._show).sources)
+        mesh = ref(self)  # the worker holds what runs, and must not hold a mesh that nobody else has any more
+        feed = Merge(_Composition(config, bootstrap, lambda other: _shown(mesh(), other)).sources)
         runtime = Runtime(
             config,
             _rules(config, bootstrap),
@@ -264,6 +266,11 @@ class Mesh:
         if any(source.shown and source.kind != "static" for source in feed.sources):
             uwsgi.warn_threadless()
         return runtime
+
+
+def _shown(mesh: Mesh | None, config: Config) -> None:
+    if mesh is not None:
+        mesh._show(config)
 
 
 class _Composition:
