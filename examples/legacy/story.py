@@ -263,9 +263,9 @@ def carried(admin: int) -> int:
 
 
 def is_unused(admin: int, customers: Customers) -> bool:
-    """Whether it carries nothing while customers call."""
+    """Whether it carries nothing while customers call, longer than a worker needs to see that it goes."""
     already, begun = carried(admin), customers.calls
-    _until("customers call", lambda: customers.calls >= begun + 40)
+    _until("customers call", lambda: customers.calls >= begun + 2 * CALLS)
     return carried(admin) == already
 
 
