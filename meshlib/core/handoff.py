@@ -63,9 +63,10 @@ class Handoff:
         key = self._key(scheme, host, port)
         if key is None:
             return None
-        named = f"the sidecar {sidecar.kind}" + (f" at {sidecar.address}" if sidecar.address else "")
+        named = "the sidecar that is required" if sidecar.kind == "none" else f"the sidecar {sidecar.kind}"
+        named += f" at {sidecar.address}" if sidecar.address else ""
         if sidecar.state == "gone":
-            words = f"{named} went away, and calls may not go without it"
+            words = f"{named} is not there, and calls may not go without it"
             return Resolution("failed", words, handed=sidecar) if self._never else None
         if sidecar.state == "starting":
             words = f"{named} is not ready"
