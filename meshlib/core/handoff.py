@@ -10,7 +10,8 @@ cluster, and the call is carried by a plan without policies: retries, breaking a
     starting   what would be handed waits              the window is over: it fails
     ready      redirected: every host but loopback     https stays as it was typed: only what is redirected
                a listener: plain http, and what it     is handed with it
-               has a listener for
+               has a listener for, be it called by
+               the listener's own address
     gone       nothing where ``fallback`` allows it    else what would be handed fails
 """
 
@@ -53,12 +54,16 @@ class Handoff:
     def __init__(self, sidecar: Sidecar, entries: Mapping[str, _Entry], fallback: str) -> None:
         self.sidecar = sidecar
         self._entries = entries
+        self._own: dict[int, str] = {}  # by port
+        if sidecar.mode == "listener":
+            told = [*sidecar.upstreams.items(), *([(ALL, sidecar.address)] if sidecar.address else ())]
+            self._own = {address.port: name for name, address in reversed(told) if not address.unix}
         self._never = fallback == "never"
 
     def resolve(self, scheme: str, host: str, port: int) -> Resolution | None:
         """What a call to ``scheme://host:port`` means, or None where it is not the sidecar's. ``host``: without brackets."""
         sidecar = self.sidecar
-        if sidecar.state == "absent" or sidecar.mode in ("none", "proxyless") or _is_loopback(host):
+        if sidecar.state == "absent" or sidecar.mode in ("none", "proxyless"):
             return None
         key = self._key(scheme, host, port)
         if key is None:
@@ -82,6 +87,8 @@ class Handoff:
     def _key(self, scheme: str, host: str, port: int) -> str | None:
         """Of the listener that takes the call; None where it is not handed."""
         sidecar = self.sidecar
+        if _is_loopback(host):
+            return self._own.get(port) if scheme in _PLAIN else None
         if sidecar.mode == "transparent":
             return ALL
         if scheme not in _PLAIN:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -28,12 +29,25 @@ pytestmark = pytest.mark.timeout(180)
 class Calls:
     """What :mod:`tests.support.handoff_program` tells, as it comes."""
 
-    def __init__(self, pod: Namespace, config: dict[str, Any], url: str, *hosts: str) -> None:
+    def __init__(
+        self,
+        pod: Namespace,
+        config: dict[str, Any],
+        url: str,
+        *hosts: str,
+        environ: dict[str, str] | None = None,
+    ) -> None:
         self.hosts = hosts
         self.told: list[dict[str, Any]] = []
         self._new = threading.Condition()  # guards told
         words = [sys.executable, "-m", "tests.support.handoff_program", json.dumps(config), url, *hosts]
-        self._process = pod.popen(*words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
+        self._process = pod.popen(
+            *words,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+            env={**os.environ, **(environ or {})},
+        )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -174,6 +188,40 @@ def test_a_listener_of_its_own(
     }
     with EnvoySidecar(pod, PLAIN, {"reviews:9080": port(beyond)}, tmp_path, listeners=[10001]) as sidecar:
         story(Calls(pod, config, "http://reviews:9080/", *HTTP), sidecar, beyond, own, fallback=fallback)
+
+
+CONSUL = {"REVIEWS_CONNECT_SERVICE_HOST": "127.0.0.1", "REVIEWS_CONNECT_SERVICE_PORT": "10001"}
+KATO = {
+    "TENANT_ID": "t",
+    "SERVICE_ID": "s",
+    "SERVICE_NAME": "gr000001",
+    "DEPEND_SERVICE": "gr12238e:abc",
+    "GR12238E80_HOST": "127.0.0.1",
+    "GR12238E80_PORT": "10001",
+}
+
+
+@pytest.mark.parametrize(
+    ("environ", "service", "shape"),
+    [
+        (CONSUL, "reviews", PLAIN),
+        (KATO, "127.0.0.1:10001", Shape(1234, 10000, None, 65533)),
+    ],
+    ids=["consul", "kato"],
+)
+def test_a_listener_that_the_environment_names(
+    pod: Namespace,
+    servers: tuple[Upstream, Upstream],
+    tmp_path: Path,
+    environ: dict[str, str],
+    service: str,
+    shape: Shape,
+) -> None:
+    beyond, own = servers
+    config = {"services": {service: {"endpoints": [own.address]}}}
+    with EnvoySidecar(pod, shape, {"*": port(beyond)}, tmp_path, listeners=[10001]) as sidecar:
+        calls = Calls(pod, config, f"http://{service}/", *HTTP, environ=environ)
+        story(calls, sidecar, beyond, own, fallback="when_allowed")
 
 
 @pytest.mark.parametrize("form", ["redirected", "listener"])

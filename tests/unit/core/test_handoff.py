@@ -76,6 +76,26 @@ def test_upstreams_have_listeners_of_their_own():
     assert made.resolve("http", "elsewhere", 80) is None
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+@pytest.mark.parametrize("state", ["starting", "ready", "gone"])
+def test_a_call_to_a_listeners_own_address_is_its(host, state):
+    upstreams = {"reviews": Address("127.0.0.1", 8001), "reviews:9080": Address("127.0.0.1", 8001)}
+    made = handoff("listener", state, "never", upstreams=upstreams, address=HERE)
+    assert (
+        made.resolve("http", host, 8001).via == {"starting": "wait", "ready": "mesh", "gone": "failed"}[state]
+    )
+    assert made.resolve("http", host, 15001) is not None
+    assert made.resolve("http", host, 8002) is None
+    assert made.resolve("https", host, 8001) is None
+    if state == "ready":
+        assert (made.resolve("http", host, 8001).name, made.resolve("http", host, 15001).name) == (
+            "reviews",
+            ALL,
+        )
+    assert handoff("forward_proxy", state, "never", address=HERE).resolve("http", host, 15001) is None
+    assert handoff("api", state, "never", address=HERE).resolve("http", host, 15001) is None
+
+
 def test_grpc_has_a_listener_of_its_own_where_there_is_one():
     made = handoff("api", address=HERE, grpc=Address("127.0.0.1", 50001))
     assert made.resolve("grpc", "reviews", 80).name == GRPC
