@@ -18,6 +18,7 @@ from meshlib.config.services import SERVICES, ServiceConfig
 from meshlib.config.source import DEFAULT, FrozenMap, Path, Rank, Source, plain_text
 from meshlib.config.words import HEADER, SERVICE
 from meshlib.model.address import Address
+from meshlib.model.joining import check_mode
 
 __all__ = [
     "DEFAULT_DOMAINS",
@@ -42,22 +43,7 @@ _PATTERN = Text(
 )
 
 
-def _percent(text: str) -> str:
-    """How far a service has joined."""
-    if text in ("off", "observe", "on"):
-        return text
-    digits = text.removesuffix("%")
-    whole, _, part = digits.partition(".")
-    if (
-        digits == text
-        or not (digits.isascii() and whole.isdigit() and (part or "0").isdigit())
-        or float(digits) > 100
-    ):
-        raise ValueError("none of these")
-    return text
-
-
-_ADOPTION = Text('"off", "observe", "on" or a percentage from "0%" to "100%"', _percent)
+_ADOPTION = Text('"off", "observe", "on" or a percentage from "0%" to "100%"', check_mode)
 
 
 def _ip(text: str) -> str:

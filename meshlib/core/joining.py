@@ -16,7 +16,7 @@ from meshlib.core.hashing import hash_text
 if TYPE_CHECKING:
     from meshlib.model.call import Head
 
-__all__ = ["WHOLE", "Adoption", "Joining", "Joinings"]
+__all__ = ["WHOLE", "Adoption", "Joining", "Joinings", "joining"]
 
 #: How finely a share is told.
 PARTS = 10_000
@@ -55,11 +55,6 @@ class Adoption:
     key: str = ""
     node: str = ""
 
-    @property
-    def whole(self) -> bool:
-        """Whether every service is on."""
-        return self.default == "on" and all(mode == "on" for _, mode in self.services)
-
     def text_of(self, head: Head) -> str:
         """What the call's share is drawn from."""
         said = head.headers.get(self.key) if self.key else None
@@ -75,15 +70,15 @@ class Joinings:
 
     def __init__(self, adoption: Adoption) -> None:
         self._default = adoption.default
-        self._services = DomainIndex((key, (key, _joining(key, mode))) for key, mode in adoption.services)
+        self._services = DomainIndex((key, (key, joining(key, mode))) for key, mode in adoption.services)
 
-    def of(self, host: str, port: int) -> Joining | None:
-        """How far ``host:port`` has joined; None: wholly."""
+    def of(self, host: str, port: int) -> Joining:
+        """How far ``host:port`` has joined."""
         found = by_key(self._services, host, port)
-        joining = _joining(host, self._default, named=False) if found is None else found[1]
-        return None if joining.mode == "on" else joining
+        return joining(host, self._default, named=False) if found is None else found[1]
 
 
-def _joining(service: str, mode: str, *, named: bool = True) -> Joining:
+def joining(service: str, mode: str, *, named: bool = True) -> Joining:
+    """What ``mode`` (``"off"``, ``"observe"``, ``"on"``, ``"25%"``) means."""
     share = round(float(mode.removesuffix("%")) * PARTS / 100) if mode.endswith("%") else 0
     return Joining(service, mode, share, named)

@@ -40,7 +40,7 @@ from meshlib.config.values import DEFAULT_DOMAINS
 from meshlib.core.domains import DomainIndex, by_key
 from meshlib.core.guards import guards_of
 from meshlib.core.handoff import Handoff
-from meshlib.core.joining import WHOLE, Adoption, Joinings
+from meshlib.core.joining import WHOLE, Adoption, Joinings, joining
 from meshlib.core.match import CompiledRoutes, compile_routes
 from meshlib.core.nearest import nearest
 from meshlib.core.normalize import Entrance, stripped
@@ -163,7 +163,7 @@ class View:
         self._listed = False  # whether the control plane has said which listeners there are for an Envoy
         self._unreached = ""
         self._handoff: Handoff | None = None
-        self._joinings = None if rules.adoption.whole else Joinings(rules.adoption)
+        self._joinings = Joinings(rules.adoption)
         known = previous._compiled if previous is not None else {}
         # The first gRPC call of a process compiles for itself; what comes later is ready for the next.
         self._of_grpc = any(routes.of_grpc for routes in known.values())
@@ -252,12 +252,20 @@ class View:
             return Resolution("direct", "meshlib is switched off", plain=True)
         if _patterns(self.rules.bypass).matches(host, number):
             return Resolution("direct", f"{host} is on the bypass list", plain=True)
-        joining = self._joinings.of(host, number) if self._joinings is not None else None
-        if joining is not None and joining.mode == "off":
-            return Resolution("direct", f"{joining.service} has not joined", plain=True)
+        ours = self._joinings.of(host, number)
+        if ours.mode == "off":
+            return Resolution("direct", f"{host} has not joined", plain=True)
         answer = self._meant(scheme, host, port, number, authority)
-        if joining is not None and (joining.named or answer.via != "direct"):
-            answer.joining = joining
+        if ours.named or answer.via == "direct":
+            how = ours
+        else:
+            # The control plane may say it of what the file does not name.
+            found = answer.routes.virtual_host(authority) if answer.routes is not None else None
+            how = joining(host, found.host.adoption) if found is not None and found.host.adoption else ours
+            if how.mode == "off":  # and the name stays wanted
+                return Resolution("direct", f"{host} has not joined", plain=True, name=answer.name)
+        if how.mode != "on" and (how.named or answer.via != "direct"):
+            answer.joining = how
         return answer
 
     def _meant(self, scheme: str, host: str, port: int | None, number: int, authority: str) -> Resolution:

@@ -198,7 +198,9 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class VirtualHost:
-    """``require_tls``: ``""``, ``"external"`` or ``"all"``. ``retry`` holds where the route has none (RT-01)."""
+    """``require_tls``: ``""``, ``"external"`` or ``"all"``. ``retry`` holds where the route has none (RT-01). ``adoption``: how far
+    its services have joined, ``""`` where it does not say.
+    """
 
     name: str
     domains: tuple[str, ...]
@@ -210,6 +212,7 @@ class VirtualHost:
     include_attempt_count: bool = False
     attempt_count_in_response: bool = False
     require_tls: str = ""
+    adoption: str = ""
     filters: tuple[FilterSwitch, ...] = ()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from meshlib.core.joining import Adoption, Joinings
-from meshlib.testing import Upstream
+from meshlib.testing import ControlPlane, Upstream, build
 
 UpstreamFactory = Any
 Open = Any
@@ -116,3 +116,38 @@ def test_a_kill_switch_that_is_there_from_the_start(
     (tmp_path / "off").touch()
     answer = open_client(joined(new, "on", kill_switch=str(tmp_path / "off"))).call(url=old.url)
     assert (answer.said["name"], answer.info) == ("old", None)
+
+
+@pytest.mark.parametrize(
+    ("ordered", "written", "name", "via"),
+    [
+        ("observe", {}, "old", "direct"),
+        ("off", {}, "old", None),
+        ("0%", {}, "old", "direct"),
+        ("100%", {}, "new", "mesh"),
+        ("on", {"default": "observe"}, "new", "mesh"),
+        ("observe", {"127.0.0.1": "on"}, "new", "mesh"),
+        ("sideways", {}, "new", "mesh"),
+    ],
+)
+def test_a_control_plane_may_say_how_far(
+    open_client: Open,
+    meshlib_upstream: UpstreamFactory,
+    meshlib_control_plane: ControlPlane,
+    ordered: str,
+    written: dict[str, str],
+    name: str,
+    via: str | None,
+) -> None:
+    old, new = meshlib_upstream("old"), meshlib_upstream("new")
+    port = int(old.address.rpartition(":")[2])
+    said = {"filter_metadata": {"meshlib": {"adoption": ordered}}}
+    host = build.virtual_host("v", build.route("/", cluster="c"), domains=["*"], metadata=said)
+    listener = build.listener("outbound", build.route_config("r", host), address=f"127.0.0.1:{port}")
+    meshlib_control_plane.set(listener, build.cluster("c", [new.address]))
+    config = {"xds": {"server": meshlib_control_plane.address, "view": "sidecar"}, "adoption": written}
+    client = open_client({**config, "sidecar": {"mode": "off"}})
+    client.mesh.wait_ready(old.address, timeout=10)
+    answer = client.call(url=old.url)
+    assert answer.said["name"] == name
+    assert (answer.info.via if answer.info is not None else None) == via

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from meshlib.model.joining import check_mode
 from meshlib.model.route import Route, RouteConfiguration, VirtualHost
 from meshlib.xds.decode.action import action, mirrors
 from meshlib.xds.decode.guards import switches
@@ -9,7 +10,7 @@ from meshlib.xds.decode.headers import header_edits
 from meshlib.xds.decode.match import route_match
 from meshlib.xds.decode.report import Report, join
 from meshlib.xds.decode.retry import retry_policy
-from meshlib.xds.decode.values import boolean, header_value, number
+from meshlib.xds.decode.values import boolean, header_value, metadata, number
 from meshlib.xds.schema import WireMessage
 
 __all__ = ["route_configuration"]
@@ -62,8 +63,19 @@ def _virtual_host(message: WireMessage, path: str, report: Report, longest: int)
         include_attempt_count=bool(message.include_request_attempt_count),
         attempt_count_in_response=bool(message.include_attempt_count_in_response),
         require_tls=_TLS.get(message.require_tls, ""),
+        adoption=_adoption(message, path, report),
         filters=switches(message),
     )
+
+
+def _adoption(message: WireMessage, path: str, report: Report) -> str:
+    """How far clients have joined: ``metadata.filter_metadata["meshlib"]["adoption"]``, as a configuration file writes it."""
+    said = metadata(message).get("meshlib", {}).get("adoption", "")
+    try:
+        return check_mode(str(said)) if said != "" else ""
+    except ValueError:
+        report.ignore(f"{join(path, 'metadata')}.filter_metadata[meshlib].adoption", said)
+        return ""
 
 
 def _check_domains(hosts: list[VirtualHost], path: str, report: Report) -> None:

@@ -44,12 +44,13 @@ ROUTE = {
     f"{_ROUTE}VirtualHost": rules(
         honoured=f"name domains routes require_tls {_EDITS} include_request_attempt_count include_attempt_count_in_response"
         " retry_policy",
-        carried="request_mirror_policies",
         rejected="matcher",
         reported="rate_limits cors typed_per_filter_config retry_policy_typed_config hedge_policy"
         f" include_is_timeout_retry_header {_BUFFER}",
-        void="virtual_clusters metadata",
+        carried="request_mirror_policies metadata",
+        void="virtual_clusters",
         notes={
+            "metadata": "`meshlib.adoption`: how far clients have joined",
             "matcher": "matching trees are not supported, and without them the host would have other routes",
             "typed_per_filter_config": _FILTERS,
         },
