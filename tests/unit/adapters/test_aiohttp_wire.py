@@ -159,6 +159,11 @@ async def test_each_request_of_a_connection_has_its_own_deadline() -> None:
     assert aborted == ["SocketTimeoutError", "aborted"]
     assert (first.expired, second.expired) == (False, True)
 
+    connection.bind(Bounds(clock, 4.0))
+    connection.unbind()
+    await later(1.0)  # at rest it has none
+    assert len(aborted) == 2
+
     connection.bind(Bounds(clock))  # without one
     connection.bind(Bounds(clock, 5.0))
     connection.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -518,6 +520,24 @@ def test_two_attempts_can_be_in_flight_and_the_first_answer_is_the_calls() -> No
     plan.close(0.2)
     assert [pick.released for pick in upstream.picks] == [1, 1]
     assert [attempt.number for attempt in plan.info(0.2).attempts] == [2]
+
+
+def test_what_is_told_of_a_call_that_failed_holds_no_error() -> None:
+    """It would keep all the frames that the error went through as long as the response, or the error above it, is there."""
+
+    class Gone(Exception):
+        """Other than one of Python's own it can be watched."""
+
+    plan = make(Forward(cluster="c", retry=RETRY))[0]
+    assert isinstance(plan.start(0.0), Send)
+    error = Gone()
+    gone = weakref.ref(error)
+    plan.outcome(Outcome(OutcomeKind.CONNECT, error=error), 0.1)
+    info = plan.info(0.1)
+    del plan, error
+    gc.collect()
+    assert gone() is None
+    assert [attempt.outcome for attempt in info.attempts] == ["connect"]
 
 
 def test_attempts_in_flight_are_told_apart_by_number_whichever_is_over_first() -> None:
