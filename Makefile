@@ -23,6 +23,9 @@ JOBS ?= 2
 PYTEST_ARGS ?=
 LOCK_ARGS ?=
 GRPC_TESTS := $(filter-out %/test_fork_grpc.py,$(wildcard tests/e2e/*grpc*.py))
+# With real servers and processes, and of which two may run at once: nothing in them is bounded by a time that another's work could use up.
+ABREAST := $(GRPC_TESTS) tests/compat tests/e2e/oracle $(patsubst %,tests/e2e/test_%.py,bad_input cli connectrpc docs hosts \
+	httpx_options llm_clients metrics requests requests_options requests_paths requests_rows snippets testing_kit tracing words)
 SDIST_TESTS ?= tests/unit tests/machine
 
 # ---------------------------------------------------------------------------------------------- what one asks for
@@ -43,10 +46,10 @@ story: $(VENV)/.stamp-dev ## an old Flask service joins the mesh, gets a sidecar
 test: $(VENV)/.stamp-dev ## the tests: units, state machines, real processes on loopback, a real Envoy
 	@echo "1 of 3: units and state machines, some 9000 tests: four minutes or so on two cores"
 	@$(PYTEST) tests/unit tests/machine tests/hosts -n 2 $(PYTEST_ARGS)
-	@echo "2 of 3: gRPC, with real servers and processes: two minutes or so"
-	@$(PYTEST) $(GRPC_TESTS) -n 2 -m "not storm and not fleet" $(PYTEST_ARGS)
-	@echo "3 of 3: real servers, processes, an Envoy: thirteen minutes or so, most of them waiting; the percentage at the right counts tests"
-	@$(PYTEST) tests/e2e tests/compat $(addprefix --ignore=,$(GRPC_TESTS)) -m "not storm and not fleet" $(PYTEST_ARGS)
+	@echo "2 of 3: gRPC, an Envoy, libraries and their clients, with real servers and processes, two at a time: four minutes or so"
+	@$(PYTEST) $(ABREAST) -n 2 --dist loadfile -m "not storm and not fleet" $(PYTEST_ARGS)
+	@echo "3 of 3: more of these, one at a time: nine minutes or so, most of them waiting; the percentage at the right counts tests"
+	@$(PYTEST) tests/e2e $(addprefix --ignore=,$(ABREAST)) -m "not storm and not fleet" $(PYTEST_ARGS)
 
 .PHONY: check
 check: $(VENV)/.stamp-dev ## style, types, layers, house rules, generated pages
