@@ -224,8 +224,10 @@ def test_an_upstream_that_sends_garbage_is_a_transport_error(upstream: UpstreamF
         ({"xds": {"server": "a:1", "api": "v2"}}, ["v2"]),
         ({"xds": {"server": "a:1", "protocol": "delta"}}, ["delta"]),
         ({"xds": {"server": "a:1", "last_good": "x.bin"}}, ["last_good"]),
-        ({"sidecar": {"mode": "istio"}}, ["sidecar"]),
-        ({"adoption": {"default": "observe"}}, ["adoption"]),
+        ({"sidecar": {"mode": "isto"}}, ["sidecar.mode", "istio"]),
+        ({"sidecar": {"address": "10.0.0.1:15001"}}, ["sidecar.address", "loopback"]),
+        ({"adoption": {"default": "most"}}, ["adoption.default", "observe"]),
+        ({"adoption": {"reviews": "101%"}}, ["adoption.reviews", "100%"]),
     ],
 )
 def test_a_wrong_configuration_names_the_key_and_what_is_allowed(

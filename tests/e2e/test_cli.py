@@ -234,6 +234,7 @@ def test_dump_reads_a_running_process(tmp_path: Path, monkeypatch: pytest.Monkey
         expected = json.loads(json.dumps(mesh.status().to_dict()))
         for each in (said, expected):
             each["sources"] = [{**source, "since": 0} for source in each["sources"]]
+            each["sidecar"]["since"] = 0
         assert said == expected
         assert "127.0.0.1:9" in run("dump", pid).stdout
         assert json.loads(run("dump", pid, "--snapshot").stdout)["parts"][0]["source"] == "static"
