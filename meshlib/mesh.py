@@ -308,9 +308,9 @@ class _Composition:
         )
         found.append(files)
         if self._bootstrap is not None:
-            from meshlib.sources.xds_pair import xds_source
+            from meshlib.sources.control_plane import control_plane
 
-            found.append(xds_source(merge, self._bootstrap, config.xds.view))
+            found.append(control_plane(merge, self._bootstrap, config.xds))
         found.append(names)
         return found
 

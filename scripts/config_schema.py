@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from meshlib.config import Config
-from meshlib.config.hosts import HostPort
+from meshlib.config.hosts import HostPort, ServerAddress
 from meshlib.config.kinds import Among, Boolean, Choice, Integer, Json, Kind, ListOf, MapOf, Number, Text
 from meshlib.config.policies import Strategy
 from meshlib.config.section import Key, Section, Table, keys_of
@@ -101,7 +101,7 @@ def _schema_of(kind: Kind[Any]) -> dict[str, Any]:
             return {"enum": list(kind.names)}
         case Text():
             return {"type": "string"} if kind.any_text else {"$ref": _TEXT}
-        case HostPort():
+        case HostPort() | ServerAddress():
             return {"$ref": _TEXT}
         case ListOf():
             least = {"minItems": kind.least} if kind.least else {}
@@ -177,7 +177,7 @@ def _annotation(kind: Kind[Any]) -> str:
             return f"Literal[{', '.join(map(str, kind.numbers))}]"
         case Choice():
             return f"Literal[{', '.join(map(json.dumps, kind.names))}]"
-        case Text() | HostPort():
+        case Text() | HostPort() | ServerAddress():
             return "str"
         case ListOf():
             item = _annotation(kind.item)

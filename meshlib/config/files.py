@@ -156,12 +156,13 @@ class Document:
         return tuple(f"{self.at(steps_of(problem.partition(': ')[0]))}: {problem}" for problem in problems)
 
 
-def read(path: str | os.PathLike[str], *, envoy: bool | None = None) -> Document:
+def read(path: str | os.PathLike[str], *, envoy: bool | None = None, suffix: str = "") -> Document:
     """The table that a file holds. ``envoy``: whether it must be, or must not be, one in Envoy's shape; by default what
-    is at its top tells. Raises ConfigError that names the file, and line and column where it can.
+    is at its top tells. ``suffix``: as what it is read, whatever its name ends with. Raises ConfigError that names the file,
+    and line and column where it can.
     """
     name = os.fspath(path)
-    suffix = os.path.splitext(name)[1].lower()
+    suffix = suffix or os.path.splitext(name)[1].lower()
     reader = {".toml": _toml, ".json": _json, ".yaml": _yaml, ".yml": _yaml}.get(suffix)
     if reader is None:
         raise ConfigError(

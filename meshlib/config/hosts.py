@@ -14,6 +14,7 @@ __all__ = [
     "LOCAL",
     "HostPatterns",
     "HostPort",
+    "ServerAddress",
     "SidecarAddress",
     "check_address",
     "check_host",
@@ -124,6 +125,25 @@ class HostPort(Kind[Address]):
         if address.unix and not self.unix:
             raise self.wrong(raw, at)
         return Address(located(address.host, at), 0, unix=True) if address.unix else address
+
+    def dump(self, value: object) -> object:
+        return str(value)
+
+
+class ServerAddress(Kind[Address | str]):
+    """Where a control plane listens: an address, or a URL where it is asked by REST."""
+
+    allowed = (
+        '"host:port", "[IPv6]:port", "unix:/path", or "http://host:port" for REST, the port from 1 to 65535'
+    )
+
+    def parse(self, raw: object, at: Place) -> Address | str:
+        text = Text(self.allowed).parse(str(raw) if isinstance(raw, Address) else raw, at)
+        scheme = next((each for each in ("http://", "https://") if text.startswith(each)), "")
+        where = HostPort(unix=not scheme)
+        where.allowed = self.allowed
+        address = where.parse(text.removeprefix(scheme).removesuffix("/" if scheme else ""), at)
+        return f"{scheme}{address}" if scheme else address
 
     def dump(self, value: object) -> object:
         return str(value)

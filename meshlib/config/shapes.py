@@ -64,6 +64,7 @@ class XdsDict(TypedDict, total=False):
     tls: TlsDict | None
     protocol: Literal["auto", "sotw", "delta", "rest", "files"]
     path: str | None
+    refresh: float
     api: Literal["v3", "v2"]
     view: Literal["auto", "sidecar", "target"]
     domains: list[str] | tuple[str, ...]

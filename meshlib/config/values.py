@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from os import PathLike
 
-from meshlib.config.hosts import LOCAL, HostPort, SidecarAddress, check_pattern
+from meshlib.config.hosts import LOCAL, ServerAddress, SidecarAddress, check_pattern
 from meshlib.config.kinds import Boolean, Choice, Filename, Integer, Json, ListOf, MapOf, Text, seconds
 from meshlib.config.section import Section, Table, setting
 from meshlib.config.services import SERVICES, ServiceConfig
@@ -81,7 +81,7 @@ class TlsConfig(Section):
 class XdsConfig(Section):
     """The control plane. Without server and bootstrap there is none."""
 
-    server: Address | None = setting(HostPort(), "Where it listens.", None)
+    server: Address | str | None = setting(ServerAddress(), "Where it listens.", None)
     bootstrap: str | None = setting(Filename(), "A gRPC bootstrap file, instead of server and tls.", None)
     bootstrap_config: str | None = setting(Text("JSON", any_text=True), "What would be in that file.", None)
     tls: TlsConfig | None = setting(Table(TlsConfig), "TLS to server. Default: plain text.", None)
@@ -91,6 +91,7 @@ class XdsConfig(Section):
         "auto",
     )
     path: str | None = setting(Filename(), 'The directory of protocol = "files".', None)
+    refresh: float = setting(seconds(), 'Seconds between two polls of protocol = "rest".', 30.0)
     api: str = setting(Choice("v3", "v2"), "v2 is for Kato and Rainbond.", "v3")
     view: str = setting(
         Choice("auto", "sidecar", "target"),
@@ -121,6 +122,19 @@ class XdsConfig(Section):
             yield "path", 'is for protocol = "files"'
         if self.protocol == "files" and self.path is None:
             yield "path", 'is missing; protocol = "files" needs it'
+        if self.protocol == "files" and self.server is not None:
+            yield "server", 'cannot stand beside protocol = "files": files are read from path'
+        if self.protocol == "rest" and not given:
+            yield "server", 'is missing; protocol = "rest" needs it'
+        yield from self._check_scheme()
+
+    def _check_scheme(self) -> Iterator[tuple[str, str]]:
+        if not isinstance(self.server, str):
+            return
+        if self.protocol != "rest":
+            yield "server", f'{self.server} is for protocol = "rest"; others take host:port, with no scheme'
+        elif self.server.startswith("https:") and self.tls is None:
+            yield "server", "says https, and tls is not given; an empty table trusts the system's roots"
 
     @property
     def configured(self) -> bool:

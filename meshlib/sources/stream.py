@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     import grpc
 
+    from meshlib.model.status import Ignored
     from meshlib.xds.bootstrap import Server
 
 __all__ = ["AdsStream", "Ears", "GrpcStream", "Opener", "channels_closed"]
@@ -52,6 +53,10 @@ class Ears(Protocol):
     def on_message(self, stream: AdsStream, raw: bytes) -> None: ...
 
     def on_end(self, stream: AdsStream, error: str) -> None: ...
+
+    def on_state(self, stream: AdsStream, error: str, ignored: tuple[Ignored, ...] = ()) -> None:
+        """A stream that lives on says what is wrong now (``""``: nothing), and what it has read and left out."""
+        ...
 
 
 class AdsStream(Protocol):

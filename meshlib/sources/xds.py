@@ -64,9 +64,16 @@ class XdsSource(Source):
     """The control plane of a mesh. ``open_stream`` makes streams; default: over grpc."""
 
     def __init__(
-        self, sink: XdsSink, bootstrap: Bootstrap, view: str, open_stream: Opener = GrpcStream
+        self,
+        sink: XdsSink,
+        bootstrap: Bootstrap,
+        view: str,
+        open_stream: Opener = GrpcStream,
+        *,
+        over_grpc: bool = True,
     ) -> None:
         super().__init__("xds", "xds", sink)
+        self._over_grpc = over_grpc
         self._random = sink.runtime.random
         self._emit = sink.runtime.emit
         self._bootstrap = bootstrap
@@ -87,18 +94,20 @@ class XdsSource(Source):
         self._refusal = ""
         self._answering = False  # a response is to be acknowledged: nothing is written before that
         self._connected: bool | None = None  # None: no stream was made yet
+        self._hindrance = ""  # what a stream that lives says is wrong
+        self._left_out: tuple[Ignored, ...] = ()  # what it has read and the session never saw
         self._last = super().status()
 
     # --- Source -------------------------------------------------------------------------------------------------
 
     def open(self, inherited: Part | None) -> None:
-        self._refusal = refusal()
+        self._refusal = self._refuses()
         if inherited is not None:
             self._inherited, self._patience = inherited, WARM
             self._was_good = True
 
     def start(self) -> None:
-        self._refusal = refusal()
+        self._refusal = self._refuses()
         if self._refusal:
             self.trouble(self._refusal)
             return
@@ -178,8 +187,9 @@ class XdsSource(Source):
     # --- the session --------------------------------------------------------------------------------------------
 
     def _new_session(self) -> Session:
-        # Loaded here and not by the stream's thread: a module whose import a fork cuts off stays locked in the child.
-        import grpc  # noqa: F401
+        if self._over_grpc:
+            # Loaded here and not by the stream's thread: a module whose import a fork cuts off stays locked in the child.
+            import grpc  # noqa: F401
 
         from meshlib.xds.session import ServerFeatures, Session
 
@@ -191,6 +201,9 @@ class XdsSource(Source):
             server=self._server.uri,
             give_way=self.sink.worker.give_way,
         )
+
+    def _refuses(self) -> str:
+        return refusal() if self._over_grpc else ""
 
     @property
     def _alive(self) -> Session:
@@ -205,7 +218,7 @@ class XdsSource(Source):
         self._retry = None
         if not self._running or self._stream is not None:
             return
-        self._refusal = refusal()
+        self._refusal = self._refuses()
         if self._refusal:  # gevent has patched the process since the last stream
             self.trouble(self._refusal)
             self._publish()
@@ -214,6 +227,7 @@ class XdsSource(Source):
             self.begin()
         if self._connected is None:
             self._connected = True
+        self._hindrance = ""
         self._stream = self._open_stream(self._server, self, self.sink.worker.post)
 
     def on_ready(self, stream: AdsStream) -> None:
@@ -252,13 +266,27 @@ class XdsSource(Source):
         answered = self._alive.status(self._now).answered
         delay = self._alive.closed(self._now, error or "the control plane closed the stream")
         if not answered:  # ST-05: a stream that had an answer may end; one that had none is an outage
-            if self._connected:
-                self._connected = False
-                self._emit(ControlPlaneLost(self._server.uri))
-            self.trouble(error or "the control plane closed the stream without an answer")
-            self._publish()
+            self._lose(error or "the control plane closed the stream without an answer")
         if self._running:
             self._retry = self.sink.worker.later(delay, self._connect)
+
+    def on_state(self, stream: AdsStream, error: str, ignored: tuple[Ignored, ...] = ()) -> None:
+        if stream is not self._stream:
+            return
+        self._hindrance, self._left_out = error, ignored
+        if error:
+            self._lose(error)
+        else:
+            self._connected = True
+            self.good()
+            self._publish()
+
+    def _lose(self, error: str) -> None:
+        if self._connected:
+            self._connected = False
+            self._emit(ControlPlaneLost(self._server.uri))
+        self.trouble(error)
+        self._publish()
 
     def _flush(self) -> bool:
         """Write what the session has to say, and be there when its next timer is due. Whether anything was written."""
@@ -286,11 +314,14 @@ class XdsSource(Source):
         if received.rejected:
             self._tell_rejected()
         if received.type:
-            self._connected = True
+            self._connected = not self._hindrance
             invalid = len(received.rejected)
             told = ResourcesReceived(self._server.uri, received.full_name, received.valid, invalid)
             self._emit(told)
-            self.good()
+            if self._hindrance:  # one type of several cannot be had
+                self.trouble(self._hindrance)
+            else:
+                self.good()
         elif received.error:
             self.trouble(received.error)
 
@@ -367,7 +398,7 @@ class XdsSource(Source):
             waiting=tuple(dict.fromkeys((*session.waiting(), *now.waiting))),
             last_error=now.last_error,
             rejected=now.rejected,
-            ignored=(*self._unused(), *now.ignored),
+            ignored=(*self._unused(), *self._left_out, *now.ignored),
             missing=session.lacking(),
         )
 

@@ -41,17 +41,19 @@ __all__ = ["XdsPair", "xds_source"]
 _BEST = (State.READY, State.STALE, State.CONNECTING, State.FAILED, State.IDLE)
 
 
-def xds_source(merge: Merge, bootstrap: Bootstrap, view: str, open_stream: Opener = GrpcStream) -> Source:
+def xds_source(
+    merge: Merge, bootstrap: Bootstrap, view: str, open_stream: Opener = GrpcStream, *, over_grpc: bool = True
+) -> Source:
     """The source for ``xds.view``. ``auto`` is both views, or the target view alone where the node asks for Istio's
-    generator for gRPC, which has nothing made for an Envoy.
+    generator for gRPC, which has nothing made for an Envoy. ``over_grpc``: whether ``open_stream`` needs grpc.
     """
     from meshlib.xds.session import wants_grpc
 
     if view != "auto":
-        return XdsSource(merge, bootstrap, view, open_stream)
+        return XdsSource(merge, bootstrap, view, open_stream, over_grpc=over_grpc)
     if wants_grpc(node_message(bootstrap.node)):
-        return XdsSource(merge, bootstrap, "target", open_stream)
-    return XdsPair(merge, bootstrap, open_stream)
+        return XdsSource(merge, bootstrap, "target", open_stream, over_grpc=over_grpc)
+    return XdsPair(merge, bootstrap, open_stream, over_grpc=over_grpc)
 
 
 class _Side:
@@ -90,12 +92,19 @@ class _Side:
 class XdsPair(Source):
     """Both views of one control plane, as one source."""
 
-    def __init__(self, merge: Merge, bootstrap: Bootstrap, open_stream: Opener = GrpcStream) -> None:
+    def __init__(
+        self,
+        merge: Merge,
+        bootstrap: Bootstrap,
+        open_stream: Opener = GrpcStream,
+        *,
+        over_grpc: bool = True,
+    ) -> None:
         super().__init__("xds", "xds", merge)
         self._from_sidecar = _Side(self, merge, "sidecar")
         self._from_target = _Side(self, merge, "target")
-        self._sidecar = XdsSource(self._from_sidecar, bootstrap, "sidecar", open_stream)
-        self._target = XdsSource(self._from_target, bootstrap, "target", open_stream)
+        self._sidecar = XdsSource(self._from_sidecar, bootstrap, "sidecar", open_stream, over_grpc=over_grpc)
+        self._target = XdsSource(self._from_target, bootstrap, "target", open_stream, over_grpc=over_grpc)
         self._both = (self._sidecar, self._target)
         self._started = False
         self._asked_by_name = False  # whether a name was ever wanted

@@ -19,6 +19,7 @@ from meshlib.testing.ads_state import State
 from meshlib.testing.ads_stream import Faults, Stream
 from meshlib.testing.grpc_server import GrpcServer
 from meshlib.testing.journal import Journal, Request
+from meshlib.testing.rest_server import RestServer
 from meshlib.xds import schema
 
 __all__ = ["ControlPlane", "Raw", "Resource"]
@@ -83,6 +84,13 @@ class ControlPlane(GrpcServer):
             "server_features": ["xds_v3"],
         }
         return {"xds_servers": [server], "node": {"id": node}, **fields}
+
+    def rest(self) -> RestServer:
+        """A server of the same resources by REST, on a port of its own, for a `with`; `url` is what `xds.server` takes.
+
+        Its requests are among `requests`, with "rest" as their protocol; `refuse` answers them 503. It needs no `start` here.
+        """
+        return RestServer(self._state, self._faults, self._journal)
 
     # -------------------------------------------------------------------------------------- resources
 

@@ -169,9 +169,14 @@ def bootstrap_of(config: Config, text: str | None, origin: str, host_name: str) 
     if text is not None:
         made = parse_bootstrap(text, origin)
     elif config.xds.server is not None:
-        made = Bootstrap((Server(str(config.xds.server), _channel_of(config.xds.tls)),))
-    else:
+        server = str(config.xds.server).removeprefix("http://").removeprefix("https://")
+        made = Bootstrap((Server(server, _channel_of(config.xds.tls)),))
+    elif config.xds.path is None:
         raise ConfigError("xds: neither server nor bootstrap is given")
+    else:
+        made = Bootstrap(())
+    if config.xds.path is not None:  # what a bootstrap says of the node holds all the same
+        made = replace(made, servers=(Server(config.xds.path),))
     return replace(made, node=_node_of(config, made.node, host_name))
 
 

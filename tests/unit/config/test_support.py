@@ -7,8 +7,6 @@ from meshlib.config import Config, doubts, unsupported
     ("mapping", "key"),
     [
         ({"xds": {"server": "a:1", "protocol": "delta"}}, "xds.protocol"),
-        ({"xds": {"protocol": "files", "path": "d"}}, "xds.protocol"),
-        ({"xds": {"server": "a:1", "protocol": "rest"}}, "xds.protocol"),
         ({"xds": {"api": "v2"}}, "xds.api"),
         ({"xds": {"last_good": "f"}}, "xds.last_good"),
     ],
@@ -24,6 +22,8 @@ def test_what_comes_later_says_so(mapping, key):
     [
         {},
         {"xds": {"server": "a:1", "protocol": "sotw", "api": "v3", "view": "target"}},
+        {"xds": {"protocol": "files", "path": "d"}},
+        {"xds": {"server": "http://a:1", "protocol": "rest", "refresh": 5}},
         {"sidecar": {"mode": "off"}},
         {"sidecar": {"mode": "auto", "fallback": "never", "start_window": 3}},
         {"sidecar": {"mode": "require"}},

@@ -84,7 +84,12 @@ CORE = {
         honoured="ads self",
         rejected="path path_config_source api_config_source",
         void="authorities initial_fetch_timeout resource_api_version",
-        notes={"initial_fetch_timeout": "the timer is 15 s for every resource (gRFC A57)"},
+        notes={
+            "initial_fetch_timeout": "the timer is 15 s for every resource (gRFC A57)",
+            "path": "followed in resources that are read from files (`xds.protocol`)",
+            "path_config_source": "followed in resources that are read from files (`xds.protocol`)",
+            "api_config_source": "of type REST: followed where the control plane is polled (`xds.protocol`)",
+        },
     ),
     f"{_CORE}AggregatedConfigSource": rules(),
     f"{_CORE}ExtensionConfigSource": rules(

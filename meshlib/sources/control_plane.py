@@ -1,0 +1,32 @@
+"""The source of a mesh's control plane, by the transport that the configuration says."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from meshlib.sources.xds import XdsSource
+from meshlib.sources.xds_pair import xds_source
+
+if TYPE_CHECKING:
+    from meshlib.config import XdsConfig
+    from meshlib.sources.base import Source
+    from meshlib.sources.merge import Merge
+    from meshlib.xds.bootstrap import Bootstrap
+
+__all__ = ["control_plane"]
+
+
+def control_plane(merge: Merge, bootstrap: Bootstrap, xds: XdsConfig) -> Source:
+    """One stream for both views where no server can misread it: files answer a wildcard and names at once."""
+    if xds.protocol == "files":
+        from meshlib.sources.files import FileStream
+
+        files = partial(FileStream, later=merge.worker.later)
+        return XdsSource(merge, bootstrap, xds.view, files, over_grpc=False)
+    if xds.protocol == "rest":
+        from meshlib.sources.rest import RestStream
+
+        rest = partial(RestStream, later=merge.worker.later, random=merge.runtime.random, refresh=xds.refresh)
+        return xds_source(merge, bootstrap, xds.view, rest, over_grpc=False)
+    return xds_source(merge, bootstrap, xds.view)

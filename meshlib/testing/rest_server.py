@@ -1,0 +1,145 @@
+"""The resources of a control plane by REST: a DiscoveryRequest as JSON is posted, a DiscoveryResponse as JSON comes back.
+
+As the gateways of real control planes it compares versions and nothing else: a poll that says the newest version is answered
+304, whatever it names.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any, Self
+
+from meshlib.testing.ads_state import State
+from meshlib.testing.journal import Journal, Request
+from meshlib.xds import schema
+
+if TYPE_CHECKING:
+    from meshlib.testing.ads_stream import Faults
+
+__all__ = ["RestServer"]
+
+_TYPES = {
+    "/v3/discovery:clusters": schema.CLUSTER,
+    "/v3/discovery:endpoints": schema.ENDPOINT,
+    "/v3/discovery:listeners": schema.LISTENER,
+    "/v3/discovery:routes": schema.ROUTE,
+}
+_REQUEST = "envoy.service.discovery.v3.DiscoveryRequest"
+_RESPONSE = "envoy.service.discovery.v3.DiscoveryResponse"
+
+
+class RestServer:
+    """On 127.0.0.1, from `with` on; each connection has a thread of its own. What is posted is recorded in `journal`, whose lock
+    guards `state` and `faults`.
+    """
+
+    def __init__(self, state: State, faults: Faults, journal: Journal) -> None:
+        self._state = state
+        self._faults = faults
+        self._journal = journal
+        self._server: ThreadingHTTPServer | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        """`http://127.0.0.1:port`."""
+        return f"http://{self.address}"
+
+    @property
+    def address(self) -> str:
+        """`127.0.0.1:port`. Raises RuntimeError where it does not serve."""
+        if self._server is None:
+            raise RuntimeError("the REST server has no port before it serves")
+        return f"127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> Self:
+        class Handler(_Handler):
+            rest: RestServer = self
+
+        self._server = _Server(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.05,), name="rest", daemon=True
+        )
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        server, thread = self._server, self._thread
+        self._server = self._thread = None
+        if server is not None and thread is not None:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+    def answer(self, path: str, body: bytes) -> tuple[int, bytes]:
+        """Status and body."""
+        url = _TYPES.get(path)
+        if url is None:
+            return 404, b"no such type"
+        try:
+            request: Any = schema.from_json(_REQUEST, json.loads(body))
+        except ValueError as problem:
+            return 400, str(problem).encode()
+        with self._journal.changed:
+            self._journal.add(lambda index: _record(index, url, request, body))
+            if self._faults.refuse is not None:
+                return 503, self._faults.refuse[1].encode()
+            version = self._state.versions.get(url, "0")
+            if request.version_info == version:
+                return 304, b""
+            held = self._state.resources.get(url, {})
+            names = set(request.resource_names)
+            response: Any = schema.message(_RESPONSE)(version_info=version, type_url=url)
+            for name, stored in held.items():
+                if not names or name in names:
+                    response.resources.add(type_url=stored.type_url, value=stored.value)
+        return 200, json.dumps(schema.to_json(response)).encode()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that went away is none."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    rest: RestServer
+    protocol_version = "HTTP/1.1"
+    timeout = 60
+
+    def do_POST(self) -> None:  # the base class's name
+        length = int(self.headers.get("Content-Length") or 0)
+        status, body = self.rest.answer(self.path, self.rfile.read(length))
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        if status != 304:
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        """Nothing: the journal has it."""
+
+
+def _record(index: int, url: str, request: Any, raw: bytes) -> Request:
+    refused = request.HasField("error_detail")
+    return Request(
+        index=index,
+        stream=0,
+        protocol="rest",
+        kind=schema.SHORT_NAMES[url],
+        names=tuple(request.resource_names),
+        unsubscribe=(),
+        version=request.version_info,
+        nonce=request.response_nonce,
+        error=request.error_detail.message if refused else None,
+        error_code=request.error_detail.code if refused else None,
+        node=request.node if request.HasField("node") else None,
+        initial_versions={},
+        raw=raw,
+        at=time.monotonic(),
+    )

@@ -1,0 +1,114 @@
+"""DiscoveryResponses that come as text, and what their resources say of where others come from.
+
+On a stream a listener says of its routes that they come on that same stream (``ads`` or ``self``). What is written for
+Envoy's other transports says ``path_config_source``, or an ``api_config_source`` by REST. Who serves such resources takes
+that out (`settle_sources`) and puts ``self`` there: from then on they are as if they had come on a stream, on which he
+brings what they name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from meshlib.xds import schema
+from meshlib.xds.schema import WireMessage
+
+__all__ = ["REQUEST", "RESPONSE", "Taken", "name_of", "read_response", "settle_sources"]
+
+REQUEST = "envoy.service.discovery.v3.DiscoveryRequest"
+RESPONSE = "envoy.service.discovery.v3.DiscoveryResponse"
+_WRAPPER = "envoy.service.discovery.v3.Resource"
+_HCM = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_NAMES = {
+    schema.LISTENER: "name",
+    schema.ROUTE: "name",
+    schema.CLUSTER: "name",
+    schema.ENDPOINT: "cluster_name",
+}
+
+Taken = Callable[[str, str, WireMessage], bool]
+"""Is asked of each ConfigSource, with the short name of the type and the name of what is to come from there: whether it
+comes on the stream itself.
+"""
+
+
+def read_response(value: object) -> tuple[WireMessage, tuple[tuple[str, str], ...]]:
+    """The DiscoveryResponse that JSON or YAML describes, and by path and value the fields in it that nobody knows: as Envoy,
+    which takes such in what is discovered. Where nothing else is there, it is something else and no empty response. Raises
+    JsonError with every other problem, RecursionError where it is too deep.
+    """
+    unknown: list[tuple[str, str]] = []
+    made = schema.from_json(RESPONSE, value, unknown=unknown)
+    if unknown and not made.ListFields():
+        raise schema.JsonError(
+            (f"{unknown[0][0]}: is no field of {RESPONSE}, and none that is one is there",)
+        )
+    return made, tuple(unknown)
+
+
+def name_of(resource: WireMessage) -> str:
+    """The name under which a packed resource is asked for; ``""`` where it has none."""
+    inner = _opened(resource)
+    if inner is None:
+        return ""
+    if schema.full_name(inner) == _WRAPPER:
+        return str(inner.name) or name_of(inner.resource)
+    field = _NAMES.get(schema.type_url(inner))
+    return str(getattr(inner, field)) if field is not None else ""
+
+
+def settle_sources(response: WireMessage, taken: Taken) -> None:
+    """Replaces each source that is `taken` in the resources of `response` by ``self``. What cannot be read stays as it is."""
+    for resource in response.resources:
+        _settle(resource, taken)
+
+
+def _settle(resource: WireMessage, taken: Taken) -> bool:
+    inner = _opened(resource)
+    if inner is None:
+        return False
+    kind = schema.full_name(inner)
+    if kind == _WRAPPER:
+        changed = _settle(inner.resource, taken)
+    elif kind == schema.type_name(schema.LISTENER):
+        settled = tuple(_settle(each, taken) for each in _managers(inner))
+        changed = any(settled)
+    elif kind == _HCM:
+        changed = inner.HasField("rds") and _replace(
+            inner.rds.config_source, "route", str(inner.rds.route_config_name), taken
+        )
+    elif kind == schema.type_name(schema.CLUSTER) and inner.HasField("eds_cluster_config"):
+        held = inner.eds_cluster_config
+        changed = _replace(held.eds_config, "endpoint", str(held.service_name or inner.name), taken)
+    else:
+        return False
+    if changed:
+        resource.value = inner.SerializeToString(deterministic=True)
+    return changed
+
+
+def _managers(listener: WireMessage) -> Iterator[WireMessage]:
+    """The packed configurations of network filters."""
+    if listener.HasField("api_listener"):
+        yield listener.api_listener.api_listener
+    chains = list(listener.filter_chains)
+    if listener.HasField("default_filter_chain"):
+        chains.append(listener.default_filter_chain)
+    for chain in chains:
+        yield from (each.typed_config for each in chain.filters)
+
+
+def _replace(source: WireMessage, short: str, name: str, taken: Taken) -> bool:
+    if not taken(short, name, source):
+        return False
+    source.ClearField(source.WhichOneof("config_source_specifier"))
+    source.self.SetInParent()
+    return True
+
+
+def _opened(packed: WireMessage) -> Any:
+    try:
+        return schema.message(schema.type_name(packed.type_url)).FromString(packed.value)
+    except (KeyError, ValueError, RecursionError, schema.DecodeError):
+        return None  # whoever decodes it says why

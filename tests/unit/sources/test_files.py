@@ -1,0 +1,333 @@
+"""Resources in files, as an Envoy has them (`protocol = "files"`)."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from meshlib.config import XdsConfig
+from meshlib.sources.control_plane import control_plane
+from meshlib.sources.file import PERIOD
+from meshlib.testing import build
+from meshlib.xds.bootstrap import Bootstrap, Node, Server
+from meshlib.xds.hosts import clusters_of
+from tests.support.envoy_dir import EnvoyDir, replaced
+from tests.support.sources_kit import Bench
+
+#: A text of some lines whose aliases mean more than a million values.
+BOMB = "\n".join(
+    ["a0: &a0 [x]"] + [f"a{level + 1}: &a{level + 1} [{', '.join([f'*a{level}'] * 9)}]" for level in range(8)]
+)
+ADDRESS, OTHER = "127.0.0.1:1001", "127.0.0.1:1002"
+
+
+class Plane:
+    """A bench with the source of a directory."""
+
+    def __init__(self, folder, view="auto"):
+        config = XdsConfig(protocol="files", path=str(folder), view=view)
+        bootstrap = Bootstrap((Server(str(folder)),), Node("me", "shop"))
+        self.bench = Bench(lambda merge, bench: [control_plane(merge, bootstrap, config)])
+
+    def want(self, *names):
+        for name in names:
+            self.bench.merge.want(name, name)
+        self.bench.step()
+
+    def look(self, times=1):
+        self.bench.step(PERIOD * times)
+
+    @property
+    def part(self):
+        return self.bench.parts["xds"]
+
+    @property
+    def status(self):
+        return self.bench.status("xds")
+
+    def addresses(self, cluster="c1"):
+        return self.bench.addresses("xds", cluster)
+
+
+@pytest.fixture
+def files(tmp_path):
+    return EnvoyDir(tmp_path)
+
+
+def ready(files):
+    plane = Plane(files.folder)
+    plane.want("reviews")
+    return plane
+
+
+class TestReading:
+    @pytest.mark.parametrize("form", ["yaml", "yml", "json", "pb"])
+    def test_each_form_serves_the_routes_and_endpoints_that_it_names(self, tmp_path, form):
+        files = EnvoyDir(tmp_path, form)
+        files.fill(ADDRESS)
+        plane = ready(files)
+        assert plane.status.state == "ready"
+        assert list(plane.part.targets) == ["reviews"]
+        assert plane.addresses() == [ADDRESS]
+        assert plane.status.waiting == ()
+
+    def test_a_name_that_no_file_has_is_absent_at_once(self, files):
+        files.fill(ADDRESS)
+        plane = ready(files)
+        plane.want("ratings")
+        assert "lds.yaml has none of this name" in plane.part.absent["ratings"].why
+
+    def test_socket_listeners_are_of_the_sidecar_view(self, files):
+        files.put("cds", build.cluster("c1", [ADDRESS]))
+        host = build.virtual_host("v", build.route("/", cluster="c1"), domains=["*"])
+        files.put("lds", build.listener("in", build.route_config("r", host), address="127.0.0.1:1"))
+        plane = Plane(files.folder)
+        assert [each.name for each in plane.part.sidecar] == ["in"]
+
+    def test_the_deprecated_path(self, files):
+        files.fill(ADDRESS)
+        cluster = build.cluster("c1", eds_cluster_config={"eds_config": {"path": str(files.path("eds"))}})
+        files.put("cds", cluster)
+        assert ready(files).addresses() == [ADDRESS]
+
+    def test_a_relative_path_is_one_from_the_working_directory(self, files, monkeypatch):
+        files.fill(ADDRESS)
+        monkeypatch.chdir(files.folder)
+        cluster = build.cluster(
+            "c1", eds_cluster_config={"eds_config": {"path_config_source": {"path": "eds.yaml"}}}
+        )
+        files.put("cds", cluster)
+        assert ready(files).addresses() == [ADDRESS]
+
+    def test_resources_in_wrappers(self, files):
+        files.fill(ADDRESS)
+        inner = files.api("inner", "r")
+        files.put(
+            "lds", build.any_of("envoy.service.discovery.v3.Resource", {"name": "reviews", "resource": inner})
+        )
+        assert list(ready(files).part.targets) == ["reviews"]
+
+    def test_a_field_that_nobody_knows_is_reported_with_its_place(self, files):
+        files.fill(ADDRESS)
+        cluster = files.eds("c1")
+        files.put("cds", {**cluster, "of_a_later_envoy": 1})
+        plane = ready(files)
+        assert plane.addresses() == [ADDRESS]
+        (told,) = [each for each in plane.status.ignored if "of_a_later_envoy" in each.field]
+        assert told.field.startswith(f"{files.path('cds')}:")
+
+    def test_nobody_to_ask_for_what_is_to_come_by_ads(self, files):
+        files.fill(ADDRESS)
+        files.put("lds", build.api_listener("reviews", "r"))
+        plane = ready(files)
+        assert "no path is given for route configuration 'r'" in plane.part.absent["reviews"].why
+
+    def test_two_paths_for_one_name_are_refused(self, files):
+        files.fill(ADDRESS)
+        files.put("lds", files.api("reviews", "r"), files.api("ratings", "r", file="other"))
+        assert "route configuration 'r' is to come from" in ready(files).status.last_error
+
+
+class TestChanges:
+    def test_a_file_that_is_moved_into_its_place_is_in_force_at_the_next_look(self, files):
+        files.fill(ADDRESS)
+        plane = ready(files)
+        files.put("eds", build.endpoints("c1", OTHER))
+        plane.look()
+        assert plane.addresses() == [OTHER]
+
+    def test_a_swap_of_the_link_that_a_config_map_is_behind(self, tmp_path):
+        """`..data` leads to the newest of them, and each file to one in it."""
+        for version, address in (("..1", ADDRESS), ("..2", OTHER)):
+            (tmp_path / version).mkdir()
+            EnvoyDir(tmp_path / version).put("eds", build.endpoints("c1", address))
+        (tmp_path / "..data").symlink_to("..1")
+        (tmp_path / "eds.yaml").symlink_to("..data/eds.yaml")
+        files = EnvoyDir(tmp_path)
+        host = build.virtual_host("reviews", build.route("/", cluster="c1"), domains=["*"])
+        files.put("rds", build.route_config("r", host))
+        files.put("cds", files.eds("c1"))
+        files.put("lds", files.api("reviews", "r", watched_directory={"path": str(tmp_path)}))
+        plane = ready(files)
+        assert plane.addresses() == [ADDRESS]
+        (tmp_path / "..new").symlink_to("..2")
+        (tmp_path / "..new").replace(tmp_path / "..data")
+        plane.look()
+        assert plane.addresses() == [OTHER]
+
+    def test_what_is_written_in_place_is_read_once_it_is_quiet(self, files):
+        files.fill(ADDRESS)
+        plane = ready(files)
+        whole = files.text({"resources": [build.endpoints("c1", OTHER)]})
+        files.path("eds").write_text(whole[: len(whole) // 2])
+        plane.look()
+        files.path("eds").write_text(whole)
+        plane.look()
+        assert plane.addresses() == [ADDRESS]
+        assert plane.status.state == "ready"
+        plane.look()
+        assert plane.addresses() == [OTHER]
+
+    def test_another_path_for_the_same_routes(self, files):
+        files.fill(ADDRESS)
+        plane = ready(files)
+        host = build.virtual_host("other", build.route("/", cluster="c1"), domains=["*"])
+        files.put("second", build.route_config("r", host))
+        files.put("lds", files.api("reviews", "r", file="second"))
+        plane.look()
+        (found,) = plane.part.targets["reviews"].http.routes.virtual_hosts
+        assert found.name == "other"
+
+    def test_another_suffix_takes_over(self, files):
+        files.fill(ADDRESS)
+        plane = ready(files)
+        other = EnvoyDir(files.folder, "json")
+        other.put("cds", build.cluster("c1", [OTHER]))
+        plane.look()
+        assert "keep one of them" in plane.status.last_error
+        assert plane.addresses() == [ADDRESS]
+        files.path("cds").unlink()
+        plane.look()
+        assert plane.addresses() == [OTHER]
+        assert plane.status.state == "ready"
+
+    def test_a_resource_that_is_taken_out_is_gone(self, files):
+        files.fill(ADDRESS)
+        plane = ready(files)
+        files.put("lds")
+        plane.look()
+        assert plane.part.targets == {}
+        assert "lds.yaml has none of this name" in plane.part.absent["reviews"].why
+
+    def test_a_new_cluster_and_the_route_to_it_at_once(self, files):
+        files.fill(ADDRESS)
+        plane = ready(files)
+        host = build.virtual_host("reviews", build.route("/", cluster="c2"), domains=["*"])
+        files.put("rds", build.route_config("r", host))
+        files.put("cds", files.eds("c1"), build.cluster("c2", [OTHER]))
+        plane.look()
+        (found,) = plane.part.targets["reviews"].http.routes.virtual_hosts
+        assert clusters_of(found) == {"c2"}
+        assert plane.addresses("c2") == [OTHER]
+
+
+class TestWrongFiles:
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("resources: [", "line 1"),
+            ("", "is empty"),
+            ("{}", "is empty"),
+            ("- a\n", "must be a table"),
+            ("resources: 5\n", "must be a mapping"),
+            ("resources:\n- '@type': 5\n", "eds.yaml:2:3"),
+            ("resources:\n- '@type': type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment\n  endpoints: x\n", "eds.yaml:3"),
+            (BOMB, "aliases"),
+            ("resources: " + "[" * 5000 + "]" * 5000, "nested too deep"),
+            ("x: !!python/object/apply:os.system ['true']\n", ""),
+        ],
+    )  # fmt: skip
+    def test_what_is_good_stays_and_the_file_is_named(self, files, text, words):
+        files.fill(ADDRESS)
+        plane = ready(files)
+        replaced(files.path("eds"), text)
+        plane.look()
+        if words:
+            assert plane.status.state == "stale"
+            assert str(files.path("eds")) in plane.status.last_error
+            assert words in plane.status.last_error
+        assert plane.addresses() == [ADDRESS]
+        files.put("eds", build.endpoints("c1", OTHER))
+        plane.look()
+        assert plane.addresses() == [OTHER]
+        assert (plane.status.state, plane.status.last_error) == ("ready", "")
+
+    @pytest.mark.parametrize(
+        ("data", "words"), [(b"\xff\xff\xff", "no DiscoveryResponse"), (b"", "is empty"), (b"\0" * (16 * 2**20 + 1), "larger")]
+    )  # fmt: skip
+    def test_binary(self, tmp_path, data, words):
+        files = EnvoyDir(tmp_path, "pb")
+        files.fill(ADDRESS)
+        plane = ready(files)
+        replaced(files.path("eds"), data)
+        plane.look()
+        assert words in plane.status.last_error
+        assert plane.addresses() == [ADDRESS]
+
+    def test_json_that_is_nested_without_end(self, tmp_path):
+        files = EnvoyDir(tmp_path, "json")
+        files.fill(ADDRESS)
+        plane = ready(files)
+        replaced(files.path("cds"), '{"resources":' * 100_000)
+        plane.look()
+        assert "nested too deeply" in plane.status.last_error
+
+    def test_of_a_key_that_is_there_twice_the_last_holds(self, tmp_path):
+        """As in Envoy's JSON."""
+        files = EnvoyDir(tmp_path, "json")
+        files.fill(ADDRESS)
+        cluster = json.dumps(files.eds("c1")).replace('"name":', '"name": "first", "name":', 1)
+        replaced(files.path("cds"), f'{{"resources": [{cluster}]}}')
+        plane = ready(files)
+        assert list(plane.part.clusters) == ["c1"]
+        assert plane.addresses() == [ADDRESS]
+
+    def test_one_that_goes_away(self, files):
+        files.fill(ADDRESS)
+        plane = ready(files)
+        for name in ("lds", "cds", "rds", "eds"):
+            files.path(name).unlink()
+        plane.look()
+        assert plane.status.state == "stale"
+        assert "has none of lds.yaml" in plane.status.last_error
+        assert "eds.yaml: cannot be read: No such file" in plane.status.last_error
+        assert plane.addresses() == [ADDRESS]
+
+    def test_a_pipe_is_not_waited_for(self, files):
+        files.fill(ADDRESS)
+        plane = ready(files)
+        files.path("eds").unlink()
+        os.mkfifo(files.path("eds"))
+        plane.look()
+        assert "is no file" in plane.status.last_error
+
+    def test_a_directory_that_is_not_there_fails_until_it_is(self, tmp_path):
+        files = EnvoyDir(tmp_path / "later")
+        plane = ready(files)
+        assert plane.status.state == "failed"
+        assert plane.part.unreached
+        files.folder.mkdir()
+        files.fill(ADDRESS)
+        plane.look()
+        assert plane.status.state == "ready"
+        assert plane.addresses() == [ADDRESS]
+
+    def test_routes_whose_file_is_not_there_are_not_waited_for(self, files):
+        files.fill(ADDRESS)
+        files.path("rds").unlink()
+        plane = ready(files)
+        assert plane.status.state in ("stale", "failed")
+        assert "rds.yaml: cannot be read" in plane.part.unreached
+
+    def test_a_resource_that_is_wrong_is_refused_by_its_name(self, files):
+        files.fill(ADDRESS)
+        plane = ready(files)
+        files.put("cds", {**files.eds("c1"), "connect_timeout": "-1s"})
+        plane.look()
+        (refused,) = plane.status.rejected
+        assert (refused.type, refused.resource) == ("cluster", "c1")
+        assert plane.addresses() == [ADDRESS]
+
+
+class TestStopping:
+    def test_no_look_after_it_was_stopped_and_all_of_them_when_it_starts_again(self, files):
+        files.fill(ADDRESS)
+        plane = ready(files)
+        plane.bench.merge.stop()
+        files.put("eds", build.endpoints("c1", OTHER))
+        plane.look(3)
+        assert plane.addresses() == [ADDRESS]
+        plane.bench.start()
+        assert plane.addresses() == [OTHER]
