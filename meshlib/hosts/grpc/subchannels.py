@@ -291,7 +291,7 @@ class Subchannels(Generic[C]):
             for sub in subs:
                 self._unmark(sub)
             self._found, self._watched, self._draining, self._own = {}, [], [], None
-        self._close_all(subs)
+        self._close_all(subs, self._close_one)
 
     def rest(self) -> None:
         """A fork comes, which grpc survives without channels only: close those that no call uses. They are made anew on use."""
@@ -359,6 +359,8 @@ class Subchannels(Generic[C]):
                 sub.bound_age()
 
     def _drain(self, sub: Subchannel[C]) -> None:
+        if sub in self._watched:
+            self._watched.remove(sub)  # nobody is to connect it any more
         sub.leaving = True
         self._unmark(sub)
         self._draining.append(sub)
@@ -366,10 +368,10 @@ class Subchannels(Generic[C]):
             self._drains = True
             self._later(0.0, self._close_idle)
 
-    def _close_all(self, subs: list[Subchannel[C]]) -> None:
+    def _close_all(self, subs: list[Subchannel[C]], close: Callable[[C], object]) -> None:
         for sub in subs:
             self._tell(sub, DISCONNECTED, "subchannel shutdown")
-            self._close_one(sub.channel)
+            close(sub.channel)
         if subs:
             channels_closed()
 
@@ -379,7 +381,8 @@ class Subchannels(Generic[C]):
             self._draining = [sub for sub in self._draining if sub not in idle]
             self._drains = bool(self._draining) and not self.closed
             again = self._drains
-        self._close_all(idle)
+        # At once, as no call uses them: what a loop is asked to do it may not do before the process forks.
+        self._close_all(idle, self._rest_one)
         if again:
             self._later(_DRAIN, self._close_idle)
 

@@ -42,6 +42,7 @@ class Kit:
         self.clock = VirtualClock()
         self.woken = 0
         self.made: list[Channel] = []
+        self.rested: list[Channel] = []
         self.runtime: Any = SimpleNamespace(
             view=object(),
             clock=self.clock,
@@ -63,7 +64,7 @@ class Kit:
             lambda channel, connect: channel.state,
             self._close,
             self.clock.call_later,
-            self._close,
+            self._rest,
         )
 
     def _wake(self) -> None:
@@ -76,6 +77,11 @@ class Kit:
 
     def _close(self, channel: Channel) -> None:
         channel.closed += 1
+
+    def _rest(self, channel: Channel) -> None:
+        """At once, where ``_close`` may leave it to a loop."""
+        channel.closed += 1
+        self.rested.append(channel)
 
     def endpoint(self, number: int = 0) -> Any:
         return self.watched.live.endpoints[number]
@@ -305,6 +311,24 @@ class TestAge:
         kit.all.unconnected(old, "refused")
         kit.clock.advance(0.1)
         assert kit.endpoint().unreached == 0
+
+
+def test_one_that_is_replaced_is_not_looked_at_any_more_and_ends_at_once() -> None:
+    """Not by a task: the loop may not run before the process forks, and grpc's threads would live on."""
+    kit = Kit()
+    first = kit.get()  # it connects, and is looked at
+    kit.watched.live.update(
+        replace(kit.watched.live.cluster, limits=Limits(max_connections_per_endpoint=3)), 0.0
+    )
+    kit.runtime.view = object()
+    second = kit.get()
+    assert second is not first
+    kit.clock.advance(0.05)
+    assert kit.rested == [first.channel]
+    asked: list[Channel] = []
+    kit.all._state = lambda channel, connect: asked.append(channel) or CONNECTING
+    kit.clock.advance(0.2)
+    assert set(asked) == {second.channel}
 
 
 def test_once_closed_none_is_made() -> None:
