@@ -310,7 +310,7 @@ class _Composition:
         if self._bootstrap is not None:
             from meshlib.sources.control_plane import control_plane
 
-            found.append(control_plane(merge, self._bootstrap, config.xds))
+            found.extend(control_plane(merge, self._bootstrap, config.xds))
         found.append(names)
         return found
 

@@ -152,7 +152,7 @@ def _quiet(sources: Sequence[SourceStatus]) -> bool:
     return all(
         source.state in ("failed", "stale") or (source.state == "ready" and not source.waiting)
         for source in sources
-        if source.kind != "static"
+        if source.kind not in ("static", "last_good")
     )
 
 

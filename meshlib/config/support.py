@@ -33,8 +33,6 @@ def _later(config: Config) -> Iterator[tuple[str, str]]:
         yield "xds.protocol", f'"{config.xds.protocol}"'
     if config.xds.api != "v3":
         yield "xds.api", f'"{config.xds.api}"'
-    if config.xds.last_good is not None:
-        yield "xds.last_good", "keeping the last good state on disk"
 
 
 def doubts(config: Config, file: Document | None = None) -> tuple[str, ...]:
@@ -43,6 +41,8 @@ def doubts(config: Config, file: Document | None = None) -> tuple[str, ...]:
 
 
 def _odd(config: Config) -> Iterator[tuple[str, str]]:
+    if config.xds.last_good is not None and not config.xds.configured:
+        yield "xds.last_good", "has nothing to keep: there is no control plane"
     elsewhere = config.xds.configured or config.services_file is not None
     for name, service in config.services.items():
         key = f"services.{name}"

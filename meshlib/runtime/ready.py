@@ -91,7 +91,7 @@ def _silent_sources(runtime: Runtime) -> dict[str, Missing]:
     """The sources that have not said anything yet."""
     found = {}
     for source in runtime.feed.statuses():
-        if source.state in ("idle", "connecting", "failed"):
+        if source.kind != "last_good" and source.state in ("idle", "connecting", "failed"):
             where = f" {source.server}" if source.server else ""
             found[source.name + where] = Missing(source.last_error or source.state)
     return found

@@ -68,7 +68,7 @@ class Source:
 
     Args:
         name: What a status and a part are called by.
-        kind: ``"static"``, ``"file"``, ``"dns"``, ``"xds"``.
+        kind: ``"static"``, ``"file"``, ``"dns"``, ``"xds"``, ``"last_good"``.
         sink: Where it publishes.
     """
 

@@ -1,4 +1,4 @@
-"""The source of a mesh's control plane, by the transport that the configuration says."""
+"""The source of a mesh's control plane, by the transport that the configuration says, and the file that keeps its state."""
 
 from __future__ import annotations
 
@@ -11,22 +11,33 @@ from meshlib.sources.xds_pair import xds_source
 if TYPE_CHECKING:
     from meshlib.config import XdsConfig
     from meshlib.sources.base import Source
+    from meshlib.sources.last_good import LastGood
     from meshlib.sources.merge import Merge
     from meshlib.xds.bootstrap import Bootstrap
 
 __all__ = ["control_plane"]
 
 
-def control_plane(merge: Merge, bootstrap: Bootstrap, xds: XdsConfig) -> Source:
+def control_plane(merge: Merge, bootstrap: Bootstrap, xds: XdsConfig) -> list[Source]:
+    """The file of the last good state, where there is one, before who fills it: it is stopped after that."""
+    if xds.last_good is None:
+        return [_source(merge, bootstrap, xds, None)]
+    from meshlib.sources.last_good import LastGood
+
+    kept = LastGood(merge, xds.last_good, bootstrap)
+    return [kept, _source(merge, bootstrap, xds, kept)]
+
+
+def _source(merge: Merge, bootstrap: Bootstrap, xds: XdsConfig, kept: LastGood | None) -> Source:
     """One stream for both views where no server can misread it: files answer a wildcard and names at once."""
     if xds.protocol == "files":
         from meshlib.sources.files import FileStream
 
         files = partial(FileStream, later=merge.worker.later)
-        return XdsSource(merge, bootstrap, xds.view, files, over_grpc=False)
+        return XdsSource(merge, bootstrap, xds.view, files, over_grpc=False, last_good=kept)
     if xds.protocol == "rest":
         from meshlib.sources.rest import RestStream
 
         rest = partial(RestStream, later=merge.worker.later, random=merge.runtime.random, refresh=xds.refresh)
-        return xds_source(merge, bootstrap, xds.view, rest, over_grpc=False)
-    return xds_source(merge, bootstrap, xds.view)
+        return xds_source(merge, bootstrap, xds.view, rest, over_grpc=False, last_good=kept)
+    return xds_source(merge, bootstrap, xds.view, last_good=kept)

@@ -13,6 +13,9 @@ Nobody waits for what will not come: while the control plane cannot be reached, 
 are asked for all the same, and known once it answers. Where it has not answered anything, a name whose time is over is
 not known to be absent either.
 
+What an earlier process left in a file (`last_good`) is put into the session before its first stream, and stands there until the
+server says what it has: resource by resource, by the rules of the protocol.
+
 After a fork the parent's part stays in force until the new session knows as much (``_kept_back``).
 """
 
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 
     from meshlib.runtime.runtime import Runtime
     from meshlib.runtime.worker import Timer
+    from meshlib.sources.last_good import LastGood
     from meshlib.sources.stream import AdsStream, Opener
     from meshlib.xds.bootstrap import Bootstrap
     from meshlib.xds.session import Session
@@ -61,7 +65,7 @@ class XdsSink(Sink, Protocol):
 
 
 class XdsSource(Source):
-    """The control plane of a mesh. ``open_stream`` makes streams; default: over grpc."""
+    """The control plane of a mesh. ``open_stream`` makes streams; default: over grpc. ``last_good``: what keeps the state on disk."""
 
     def __init__(
         self,
@@ -71,6 +75,7 @@ class XdsSource(Source):
         open_stream: Opener = GrpcStream,
         *,
         over_grpc: bool = True,
+        last_good: LastGood | None = None,
     ) -> None:
         super().__init__("xds", "xds", sink)
         self._over_grpc = over_grpc
@@ -85,6 +90,9 @@ class XdsSource(Source):
         self._running = False
         self._retry: Timer | None = None
         self._tick: Timer | None = None
+        self._last_good = last_good
+        self._restored = False  # whether something of it is in the session
+        self._silence_tells = False
         self._inherited: Part | None = None
         self._patience = 0.0  # for how long a parent's part may stay in force
         self._until: float | None = None
@@ -114,6 +122,7 @@ class XdsSource(Source):
         self._running = True
         if self._session is None:
             self._session = self._new_session()
+            self._restore(self._session)
         self._connect()
 
     def stop(self) -> None:
@@ -183,6 +192,31 @@ class XdsSource(Source):
             }
 
         return self._asked(names, {})
+
+    def _restore(self, session: Session) -> None:
+        """Take up what is on disk, unless a parent left more, and have the session's state kept there."""
+        if self._last_good is None:
+            return
+        give_way = self.sink.worker.give_way
+        self._last_good.keep(session.view, lambda: session.contents(give_way))
+        held = self._last_good.take_up() if self._inherited is None else None
+        if held is None:
+            return
+        found, refused = session.restore(held, self._now, give_way)
+        self._last_good.took(found, refused)
+        if any(found.values()):
+            self._restored = self._was_good = True
+            if self._silence_tells:
+                session.believe_silence()
+            if self.away:
+                self.trouble(self.last_error)
+            self._publish()
+
+    def believe_silence(self) -> None:
+        """The server answers another view: what an earlier process left stands only for as long as any resource has to come."""
+        self._silence_tells = True
+        if self._session is not None:
+            self._session.believe_silence()
 
     # --- the session --------------------------------------------------------------------------------------------
 
@@ -255,8 +289,13 @@ class XdsSource(Source):
         try:
             if stream is self._stream:
                 self._flush()
+                self._keep()
         finally:
             stream.consumed()
+
+    def _keep(self) -> None:
+        if self._last_good is not None:
+            self._last_good.due()
 
     def on_end(self, stream: AdsStream, error: str) -> None:
         if stream is not self._stream:
@@ -287,6 +326,8 @@ class XdsSource(Source):
             self._emit(ControlPlaneLost(self._server.uri))
         self.trouble(error)
         self._publish()
+        if self._last_good is not None and self._restored and not self._alive.seen:
+            self._last_good.serves(error)
 
     def _flush(self) -> bool:
         """Write what the session has to say, and be there when its next timer is due. Whether anything was written."""
@@ -308,6 +349,7 @@ class XdsSource(Source):
         self._alive.tick(self._now)
         self._publish()
         self._flush()
+        self._keep()
 
     def _note(self, received: Received) -> None:
         """What a response did to the source's state, and to its log."""
@@ -342,7 +384,7 @@ class XdsSource(Source):
         part: Part = session.part
         inherited = self._inherited if self._kept_back(session) else None
         made_of = (part, session.seen, inherited, self.last_error if self.away else None)
-        if made_of == self._made_of or not (session.seen or self.away or inherited):
+        if made_of == self._made_of or not (session.seen or self.away or inherited or self._restored):
             return
         self._made_of = made_of
         if inherited is not None:

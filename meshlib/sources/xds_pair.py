@@ -15,6 +15,7 @@ One server gives both, so a cluster of the same name in both is the same cluster
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from meshlib.model.snapshot import Part
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from meshlib.model.events import Event
     from meshlib.runtime.runtime import Runtime
     from meshlib.runtime.worker import Worker
+    from meshlib.sources.last_good import LastGood
     from meshlib.sources.merge import Merge
     from meshlib.sources.stream import Opener
     from meshlib.xds.bootstrap import Bootstrap
@@ -42,7 +44,13 @@ _BEST = (State.READY, State.STALE, State.CONNECTING, State.FAILED, State.IDLE)
 
 
 def xds_source(
-    merge: Merge, bootstrap: Bootstrap, view: str, open_stream: Opener = GrpcStream, *, over_grpc: bool = True
+    merge: Merge,
+    bootstrap: Bootstrap,
+    view: str,
+    open_stream: Opener = GrpcStream,
+    *,
+    over_grpc: bool = True,
+    last_good: LastGood | None = None,
 ) -> Source:
     """The source for ``xds.view``. ``auto`` is both views, or the target view alone where the node asks for Istio's
     generator for gRPC, which has nothing made for an Envoy. ``over_grpc``: whether ``open_stream`` needs grpc.
@@ -50,10 +58,10 @@ def xds_source(
     from meshlib.xds.session import wants_grpc
 
     if view != "auto":
-        return XdsSource(merge, bootstrap, view, open_stream, over_grpc=over_grpc)
+        return XdsSource(merge, bootstrap, view, open_stream, over_grpc=over_grpc, last_good=last_good)
     if wants_grpc(node_message(bootstrap.node)):
-        return XdsSource(merge, bootstrap, "target", open_stream, over_grpc=over_grpc)
-    return XdsPair(merge, bootstrap, open_stream, over_grpc=over_grpc)
+        return XdsSource(merge, bootstrap, "target", open_stream, over_grpc=over_grpc, last_good=last_good)
+    return XdsPair(merge, bootstrap, open_stream, over_grpc=over_grpc, last_good=last_good)
 
 
 class _Side:
@@ -99,12 +107,16 @@ class XdsPair(Source):
         open_stream: Opener = GrpcStream,
         *,
         over_grpc: bool = True,
+        last_good: LastGood | None = None,
     ) -> None:
         super().__init__("xds", "xds", merge)
         self._from_sidecar = _Side(self, merge, "sidecar")
         self._from_target = _Side(self, merge, "target")
-        self._sidecar = XdsSource(self._from_sidecar, bootstrap, "sidecar", open_stream, over_grpc=over_grpc)
-        self._target = XdsSource(self._from_target, bootstrap, "target", open_stream, over_grpc=over_grpc)
+        made = partial(
+            XdsSource, bootstrap=bootstrap, open_stream=open_stream, over_grpc=over_grpc, last_good=last_good
+        )
+        self._sidecar = made(self._from_sidecar, view="sidecar")
+        self._target = made(self._from_target, view="target")
         self._both = (self._sidecar, self._target)
         self._started = False
         self._asked_by_name = False  # whether a name was ever wanted
@@ -205,6 +217,8 @@ class XdsPair(Source):
 
     def note(self, source: Source) -> None:
         """A view is in another state."""
+        if source is self._sidecar and source.state is State.READY:
+            self._target.believe_silence()
         states = [each.state for each in self._both if each is not self._target or self._asked_by_name]
         best = next(state for state in _BEST if state in states)
         if best is State.READY:

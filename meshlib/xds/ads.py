@@ -87,9 +87,8 @@ class _Stream:
     interest: Interest = field(default_factory=Interest)
     wanted: tuple[str, ...] = ()
     sent: tuple[str, ...] | None = None
-    by_name: bool = (
-        False  # whether this stream has ever named something, so that "*" must be spelled out (SW-17)
-    )
+    # Whether this stream has ever named something, so that "*" must be spelled out (SW-17).
+    by_name: bool = False
     nonce: str = ""
     version: str = ""
     replies: list[_Reply] = field(default_factory=list)
@@ -129,6 +128,7 @@ class AdsMachine:
         self._open = False
         self._introduce = False
         self._answered = False
+        self.silence_tells = False  # whether the server is known to answer: on another stream
         self._failures = 0
         self._last_error = ""
         self._changed: dict[str, set[str]] = {item.short: set() for item in types}
@@ -145,9 +145,6 @@ class AdsMachine:
         stream.touched = True
         due = interest.names | interest.expected
         stream.timers = {name: at for name, at in stream.timers.items() if name in due}
-
-    def interest(self, short: str) -> Interest:
-        return self._streams[short].interest
 
     # --- what happens
 
@@ -194,9 +191,12 @@ class AdsMachine:
         expired = False
         for short, stream in self._streams.items():
             for name in [name for name, at in stream.timers.items() if at <= now]:
-                del stream.timers[name]
-                expired = True
-                self._expire(short, name)
+                if self._answered or self.silence_tells or self.cache.value(short, name) is None:
+                    del stream.timers[name]
+                    expired = True
+                    self._expire(short, name)
+                else:  # a server that says nothing at all takes nothing away of what an earlier process left
+                    stream.timers[name] = now + EXISTENCE_TIMEOUT
         return expired
 
     def next_timer(self) -> float | None:
@@ -436,7 +436,7 @@ class AdsMachine:
         """EX-02, EX-07."""
         if self._features.resource_timer_is_transient_error:
             words = f"the server did not answer within {TRANSIENT_TIMEOUT:g} s"
-            self.cache.lose(short, name, State.TIMEOUT, words, absent=False)
+            self.cache.lose(short, name, State.TIMEOUT, words, drop=False, absent=False)
         else:
             words = f"does not exist: the server did not send it within {EXISTENCE_TIMEOUT:g} s"
             self.cache.lose(short, name, State.DOES_NOT_EXIST, words)

@@ -2,7 +2,7 @@
 
 States are those of gRFC A40 (checklist CS-02):
 
-    REQUESTED       asked for, nothing came yet
+    REQUESTED       asked for, nothing came yet; an older process may have left a value, which serves until then
     ACKED           a good version is here and is the newest that came
     NACKED          the newest version was refused; an older good one may be here
     DOES_NOT_EXIST  the server has none: it deleted it, or did not answer within the time
@@ -125,6 +125,15 @@ class Cache:
         entry.version, entry.state, entry.problems, entry.error = version, State.ACKED, (), ""
         entry.absent = False
         return not same
+
+    def hold(
+        self, short: str, name: str, value: object, *, raw: bytes, ignored: tuple[tuple[str, str], ...] = ()
+    ) -> None:
+        """A good version of which only an earlier process knows. It is in force, and asked for as if there were none: it has no
+        version, so that no server is told of it.
+        """
+        self.accept(short, name, value, raw=raw, ignored=ignored)
+        self._entries[short][name].state = State.REQUESTED
 
     def reject(self, short: str, name: str, problems: tuple[str, ...], *, drop: bool = False) -> None:
         """The newest version is refused; the last good one stays unless `drop` (ER-02, A88)."""

@@ -91,6 +91,11 @@ class Graph:
         self._publish()
         return True
 
+    @property
+    def targets(self) -> dict[str, str]:
+        """The targets that are wanted and there, each with its authority."""
+        return {name: root.authority for name, root in self._targets.items() if root.latest is not None}
+
     def interests(self) -> dict[str, Interest]:
         """What to ask for, by type, as things stand; the same objects as before where nothing changed."""
         if self._asked_at == (self._generation, self._links.generation):

@@ -16,9 +16,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from meshlib.model.snapshot import Part
-from meshlib.xds import schema
+from meshlib.model.status import Rejected
+from meshlib.xds import last_good, schema
 from meshlib.xds.ads import AdsMachine
-from meshlib.xds.cache import Cache
+from meshlib.xds.cache import Cache, State
 from meshlib.xds.census import census
 from meshlib.xds.decode import types
 from meshlib.xds.graph import Graph
@@ -71,6 +72,47 @@ class Session:
     def forget(self, name: str) -> bool:
         """A target is wanted no more. True if it was."""
         return self._after(self._graph.forget(name))
+
+    # --- what an earlier process had
+
+    def restore(
+        self, held: last_good.Held, now: float, give_way: Callable[[], object] = bool
+    ) -> tuple[dict[str, set[str]], list[Rejected]]:
+        """Puts what a file has of this view into force, until the server says what it has: the names by type, and what of
+        it is refused. To be called before the first `opened`.
+        """
+        found, refused = last_good.restore(held, self.view, self.cache, self._types, give_way)
+        self._graph.update(found, now)
+        self._ask()
+        return found, refused
+
+    def believe_silence(self) -> None:
+        """The server answers another session: where this one's stream is silent, there is nothing."""
+        self._machine.silence_tells = True
+
+    def contents(self, give_way: Callable[[], object] = bool) -> last_good.Contents | None:
+        """What is in force, for a file. None while that is not all from the server, or waits for what it names. A target that
+        has not come is no reason: there may be none.
+        """
+        kept = []
+        for short, interest in self._graph.interests().items():
+            if interest.wildcard and short not in self.cache.listed:
+                return None
+            if short != "listener" and not all(self._known(short, name) for name in interest.names):
+                return None
+            for entry in self.cache.entries(short):
+                give_way()
+                if entry.raw and entry.state is State.REQUESTED:
+                    return None
+                if entry.raw:
+                    kept.append(last_good.Kept(short, entry.name, entry.version, entry.raw))
+        listed, versions = frozenset(self.cache.listed), self._machine.status(0.0).versions
+        return last_good.Contents(self._graph.targets, listed, versions, tuple(kept))
+
+    def _known(self, short: str, name: str) -> bool:
+        """Whether the server has said what it has of that name, or was silent for too long."""
+        entry = self.cache.get(short, name)
+        return entry is not None and entry.state is not State.REQUESTED
 
     # --- what happens
 

@@ -37,6 +37,9 @@ class Bench:
     def emit(self, event):
         self.events.append(event)
 
+    def want(self, name, authority=""):
+        self.worker.post(lambda: self.merge.want(name, authority))
+
     def publish(self, parts):
         self.published.append(parts)
 

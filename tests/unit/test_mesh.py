@@ -60,7 +60,6 @@ class TestMaking:
         [
             ({"xds": {"server": "127.0.0.1:1", "protocol": "delta"}}, "delta"),
             ({"xds": {"server": "127.0.0.1:1", "api": "v2"}}, "v2"),
-            ({"xds": {"server": "127.0.0.1:1", "last_good": "f"}}, "last_good"),
         ],
     )
     def test_what_comes_later_says_so(self, config, words):

@@ -110,7 +110,7 @@ CATALOGUE: Mapping[str, Sort] = {
     ),
     "source-failed": Sort(
         ERROR,
-        "A source of configuration other than the control plane cannot be read. A warning where its last good state serves.",
+        "A source of configuration other than the control plane cannot be read. A warning where its last good state serves, and where it is only the file of `xds.last_good`.",
         "what the evidence says",
         or_else=WARNING,
     ),

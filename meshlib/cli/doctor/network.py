@@ -107,7 +107,10 @@ def _told(case: Case, source: dict[str, Any]) -> Finding:
 def sources(case: Case) -> Iterator[Finding]:
     """Files that cannot be read any more. Control planes and names have findings of their own."""
     for source in case.sources:
-        if source["kind"] not in _OWN_KINDS and source["state"] in ("failed", "stale"):
+        if source["kind"] == "last_good":
+            if source["last_error"]:
+                yield found("source-failed", source["last_error"], less=True)
+        elif source["kind"] not in _OWN_KINDS and source["state"] in ("failed", "stale"):
             yield found(
                 "source-failed",
                 f"{source['name']} ({source['kind']}) cannot be read: {source['last_error'] or source['state']}",
@@ -118,6 +121,8 @@ def sources(case: Case) -> Iterator[Finding]:
 def refused(case: Case) -> Iterator[Finding]:
     """What a source refused, lacks, or waits for."""
     for source in case.sources:
+        if source["kind"] == "last_good":
+            continue  # what is not kept on disk is in force all the same
         for item in source["rejected"]:
             name = f"{item['type']} {item['resource']}".strip()
             yield found("resource-rejected", f"{source['name']}: {name} was refused", *item["problems"])

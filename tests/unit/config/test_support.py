@@ -8,7 +8,6 @@ from meshlib.config import Config, doubts, unsupported
     [
         ({"xds": {"server": "a:1", "protocol": "delta"}}, "xds.protocol"),
         ({"xds": {"api": "v2"}}, "xds.api"),
-        ({"xds": {"last_good": "f"}}, "xds.last_good"),
     ],
 )
 def test_what_comes_later_says_so(mapping, key):
@@ -24,6 +23,7 @@ def test_what_comes_later_says_so(mapping, key):
         {"xds": {"server": "a:1", "protocol": "sotw", "api": "v3", "view": "target"}},
         {"xds": {"protocol": "files", "path": "d"}},
         {"xds": {"server": "http://a:1", "protocol": "rest", "refresh": 5}},
+        {"xds": {"server": "a:1", "last_good": "f"}},
         {"sidecar": {"mode": "off"}},
         {"sidecar": {"mode": "auto", "fallback": "never", "start_window": 3}},
         {"sidecar": {"mode": "require"}},
@@ -43,6 +43,11 @@ def test_one_made_by_hand_has_lines_too():
 
 
 class TestDoubts:
+    def test_a_last_good_state_of_nobody(self):
+        (line,) = doubts(Config.from_mapping({"xds": {"last_good": "f"}}))
+        assert line == "argument: xds.last_good: has nothing to keep: there is no control plane"
+        assert doubts(Config.from_mapping({"xds": {"server": "a:1", "last_good": "f"}})) == ()
+
     def test_a_service_with_nobody_to_call(self):
         (line,) = doubts(Config.from_mapping({"services": {"a": {"timeout": 1}}}))
         assert line.startswith("argument: services.a: has nobody to call")

@@ -10,6 +10,7 @@ import pytest
 from meshlib.config import XdsConfig
 from meshlib.sources.control_plane import control_plane
 from meshlib.sources.file import PERIOD
+from meshlib.sources.last_good import SETTLE
 from meshlib.testing import build
 from meshlib.xds.bootstrap import Bootstrap, Node, Server
 from meshlib.xds.hosts import clusters_of
@@ -26,10 +27,10 @@ ADDRESS, OTHER = "127.0.0.1:1001", "127.0.0.1:1002"
 class Plane:
     """A bench with the source of a directory."""
 
-    def __init__(self, folder, view="auto"):
-        config = XdsConfig(protocol="files", path=str(folder), view=view)
+    def __init__(self, folder, view="auto", last_good=None):
+        config = XdsConfig(protocol="files", path=str(folder), view=view, last_good=last_good)
         bootstrap = Bootstrap((Server(str(folder)),), Node("me", "shop"))
-        self.bench = Bench(lambda merge, bench: [control_plane(merge, bootstrap, config)])
+        self.bench = Bench(lambda merge, bench: control_plane(merge, bootstrap, config))
 
     def want(self, *names):
         for name in names:
@@ -331,3 +332,25 @@ class TestStopping:
         assert plane.addresses() == [ADDRESS]
         plane.bench.start()
         assert plane.addresses() == [OTHER]
+
+
+def test_the_last_good_state_of_files_that_are_gone(files, tmp_path):
+    files.fill(ADDRESS)
+    kept = str(tmp_path / "kept" / "state.bin")
+    plane = Plane(files.folder, last_good=kept)
+    plane.want("reviews")
+    plane.bench.step(SETTLE)
+    keeper = next(source for source in plane.bench.merge.sources if source.kind == "last_good")
+    keeper.stop()  # waits for the thread that writes
+    plane.bench.step()
+    assert plane.bench.status("last_good").state == "ready"
+    for name in ("lds", "cds", "eds"):
+        files.path(name).unlink()
+    again = Plane(files.folder, last_good=kept)
+    again.look(2)
+    assert list(again.part.targets) == ["reviews"]
+    assert again.addresses() == [ADDRESS]
+    assert again.bench.status("last_good").state == "stale"
+    files.fill(OTHER)
+    again.look(3)
+    assert again.addresses() == [OTHER]

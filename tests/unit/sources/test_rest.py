@@ -12,6 +12,7 @@ import trustme
 from meshlib.config import Config
 from meshlib.model.snapshot import Part
 from meshlib.sources.control_plane import control_plane
+from meshlib.sources.last_good import SETTLE
 from meshlib.sources.rest import JITTER
 from meshlib.sources.rest_wire import LARGEST, TIMEOUT
 from meshlib.testing import ControlPlane, build
@@ -45,7 +46,7 @@ class Plane(Bench):
                 bench.posted.put(None)
 
             bench.worker.post = noted
-            return [control_plane(merge, bootstrap, config.xds)]
+            return control_plane(merge, bootstrap, config.xds)
 
         super().__init__(build_source)
 
@@ -442,3 +443,18 @@ class TestTls:
                 plane.lost()
                 assert "CERTIFICATE_VERIFY_FAILED" in plane.xds.last_error
                 assert not upstream.requests
+
+
+def test_the_last_good_state_of_a_server_that_is_away(control, tmp_path):
+    kept = str(tmp_path / "kept" / "state.bin")
+    with control.rest() as server, Plane(server.url, last_good=kept) as plane:
+        plane.ready()
+        plane.step(SETTLE)
+        plane.until(lambda: plane.status("last_good").state == "ready")
+        url = server.url
+    with Plane(url, last_good=kept) as again:
+        again.step()
+        assert again.addresses("xds", "reviews") == ["127.0.0.1:1001"]
+        assert again.status("last_good").state == "stale"
+        again.until(lambda: again.xds.state == "stale" and again.xds.last_error)
+        assert again.addresses("xds", "reviews") == ["127.0.0.1:1001"]
