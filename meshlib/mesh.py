@@ -153,6 +153,10 @@ class Mesh:
         """The configuration in force."""
         return self._runtime().store.snapshot
 
+    def _only_look(self) -> None:
+        """For commands: it starts, and writes nothing that programs with this configuration read."""
+        self._runtime().feed.only_look()
+
     def close(self) -> None:
         """End what runs, within a second. Calls after this raise RuntimeError; a second close does nothing."""
         self._processes.close(EXIT_SECONDS)

@@ -112,7 +112,7 @@ def opened(config: Path | None) -> Iterator[Mesh]:
     try:
         mesh = Mesh(config)
         try:
-            mesh.snapshot()
+            mesh._only_look()
             yield mesh
         finally:
             mesh.close()

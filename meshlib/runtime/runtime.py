@@ -100,6 +100,10 @@ class Feed(Protocol):
         """The sidecar did not carry a call: look at it again. Called by any thread."""
         ...
 
+    def only_look(self) -> None:
+        """Nothing outside of this process is written from now on."""
+        ...
+
     def sidecar(self, now: float) -> SidecarStatus:
         """What is known of the sidecar."""
         ...

@@ -103,6 +103,9 @@ class Source:
     def suspect(self) -> None:
         """A sidecar did not carry a call. Called by any thread."""
 
+    def only_look(self) -> None:
+        """It is of a command, which may be another user's: what programs keep outside of themselves is not written."""
+
     @property
     def streaming(self) -> bool:
         """Whether something runs that does not survive a fork."""

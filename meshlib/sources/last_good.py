@@ -73,6 +73,7 @@ class LastGood(Source):
         self._looked = False  # whether the file was looked for
         self._told = False  # that calls rely on it
         self._stopped = False
+        self._writes = True
         self._timer: Timer | None = None
         self._soonest = 0.0
         self._thread: threading.Thread | None = None
@@ -95,6 +96,9 @@ class LastGood(Source):
             timer.cancel()
         if self._thread is not None:
             threads.join(self._thread, _ENDING)
+
+    def only_look(self) -> None:
+        self._writes = False
 
     def status(self) -> SourceStatus:
         written = self._written
@@ -169,12 +173,14 @@ class LastGood(Source):
 
     def due(self) -> None:
         """Something may be in force that is to be kept."""
-        if self._timer is None and not self._stopped:
+        if self._timer is None and self._writes and not self._stopped:
             wait = max(SETTLE, self._soonest - self.sink.worker.clock.now())
             self._timer = self.sink.worker.later(wait, self._look)
 
     def _look(self) -> None:
         self._timer = None
+        if not self._writes:
+            return
         found: dict[str, Contents] = {}
         for view, ask in self._sides.items():
             contents = ask()

@@ -150,6 +150,10 @@ class Merge:
         for source in self.sources:
             source.suspect()
 
+    def only_look(self) -> None:
+        for source in self.sources:
+            source.only_look()
+
     @property
     def grows(self) -> bool:
         return any(

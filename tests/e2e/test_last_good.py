@@ -16,7 +16,11 @@ from typing import Any
 import pytest
 
 import meshlib
+from meshlib.cli.common import opened
+from meshlib.cli.doctor.collect import look_here
+from meshlib.sources.last_good import LastGood
 from meshlib.testing import ControlPlane, build
+from tests.e2e.test_cli import run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -326,6 +330,33 @@ def test_workers_that_share_a_file(case: Case) -> None:
     process = case.process()
     assert process.do("calls", 20) == answered(20, "v1")
     process.end()
+
+
+def _settings(case: Case, path: Path) -> Path:
+    path.write_text(
+        f'[xds]\nserver = "{case.plane.address}"\nlast_good = "{case.path}"\n[sidecar]\nmode = "off"\n'
+    )
+    return path
+
+
+@pytest.mark.parametrize("case", ["target-http"], indirect=True)
+def test_a_command_reads_the_file(case: Case, tmp_path: Path) -> None:
+    one = case.fill()
+    config = str(_settings(case, tmp_path / "mesh.toml"))
+    said = run("route", "GET", "http://reviews/", "--config", config, "--wait", "2")
+    assert one.address in said.stdout, said
+
+
+@pytest.mark.parametrize("case", ["target-http"], indirect=True)
+def test_a_command_writes_none(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A root's ``meshlib dump`` would leave a file that the program may not read."""
+    told: list[str] = []
+    monkeypatch.setattr(LastGood, "only_look", lambda source: told.append(source.name))
+    config = _settings(case, tmp_path / "mesh.toml")
+    with opened(config):
+        assert len(told) == 1
+    look_here((), config, lambda _: None)
+    assert len(told) == 2
 
 
 def test_wait_ready_does_not_wait_for_a_file_that_is_not_there(

@@ -83,7 +83,7 @@ def _of_mesh(config: Config, names: Sequence[str]) -> Facts:
     from meshlib.mesh import Mesh
 
     with Mesh(config) as mesh:
-        mesh.snapshot()
+        mesh._only_look()
         ask_for(mesh, names)
         _settled(mesh)
         facts = mesh._facts()

@@ -976,6 +976,28 @@ def test_a_source_that_cannot_be_read(facts: Facts) -> None:
     assert (found["severity"], "no TOML" in found["summary"]) == ("warning", True)
 
 
+@pytest.mark.parametrize(
+    ("state", "error", "told"),
+    [
+        ("failed", "state.bin is not used: it is damaged", True),
+        ("stale", "", False),  # it serves, and the control plane's own finding says why
+        ("idle", "", False),
+        ("ready", "", False),
+    ],
+)
+def test_a_last_good_state_that_cannot_be_used(facts: Facts, state: str, error: str, told: bool) -> None:
+    assert facts["status"] is not None
+    kept = {"resource": "c", "type": "cluster", "problems": ["is not kept on disk: it may hold a secret"]}
+    source = {"name": "last_good", "kind": "last_good", "state": state, "last_error": error, "server": "f"}
+    facts["status"]["sources"] = [{**source, "ignored": [], "rejected": [kept], "missing": [], "waiting": []}]
+    said = judged(facts)
+    assert "resource-rejected" not in said
+    assert ("source-failed" in said) is told
+    if told:
+        assert said["source-failed"]["severity"] == "warning"
+        assert said["source-failed"]["summary"] == error
+
+
 # --- the whole --------------------------------------------------------------------------------------------------------------
 
 

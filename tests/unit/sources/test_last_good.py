@@ -256,6 +256,18 @@ class TestWriting:
             "c": True,
         }
 
+    def test_a_command_reads_and_never_writes(self, filled):
+        before = filled.read_bytes()
+        plane = Plane(filled)
+        assert plane.part.targets["a"]
+        plane.bench.merge.only_look()
+        plane.up()
+        plane.serve("a")
+        plane.answer("endpoint", build.endpoints("a", "10.0.0.9:80"))
+        plane.settle(PERIOD)
+        assert plane.bench.addresses("xds", "a") == ["10.0.0.9:80"]
+        assert filled.read_bytes() == before
+
     def test_a_missing_directory_is_made_for_us_alone(self, tmp_path):
         path = tmp_path / "new" / "state.bin"
         plane = Plane(path)
