@@ -153,7 +153,7 @@ class XdsSource(Source):
 
     @property
     def streaming(self) -> bool:
-        return self._stream is not None
+        return self._stream is not None and self._over_grpc
 
     @property
     def refusal(self) -> str:

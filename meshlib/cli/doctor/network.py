@@ -92,25 +92,31 @@ def _last_error(source: dict[str, Any] | None) -> list[str]:
 def _told(case: Case, source: dict[str, Any]) -> Finding:
     status = case.facts["status"]
     node = status["node"] if status is not None else {}
-    tls = any(
-        server["tls"] for server in case.facts["config"]["servers"] if server["uri"] == source["server"]
-    )
+    servers = case.facts["config"]["servers"]
+    tls = any(server["tls"] for server in servers if server["uri"] == source["server"])
     holds = ", ".join(f"{count} {kind}" for kind, count in source["resources"].items() if count)
     evidence = (
         f"node {node.get('id', '')}, cluster {node.get('cluster') or 'none'}",
-        "TLS" if tls else "plain text",
+        *(("TLS" if tls else "plain text",) if servers else ()),
         f"it has told: {holds or 'nothing yet; hosts of the target view are asked for by name (--name HOST)'}",
     )
-    return found("control-plane", f"the control plane {source['server']} answers", *evidence)
+    says = (
+        f"the control plane {source['server']} answers"
+        if servers
+        else f"the files in {source['server']} are read"
+    )
+    return found("control-plane", says, *evidence)
 
 
 def sources(case: Case) -> Iterator[Finding]:
-    """Files that cannot be read any more. Control planes and names have findings of their own."""
+    """Files that cannot be read any more. Control planes and names have findings of their own; one that is a directory has no server."""
+    serverless = not case.facts["config"]["servers"]
     for source in case.sources:
+        own = source["kind"] in _OWN_KINDS and not (serverless and source["kind"] == "xds")
         if source["kind"] == "last_good":
             if source["last_error"]:
                 yield found("source-failed", source["last_error"], less=True)
-        elif source["kind"] not in _OWN_KINDS and source["state"] in ("failed", "stale"):
+        elif not own and source["state"] in ("failed", "stale"):
             yield found(
                 "source-failed",
                 f"{source['name']} ({source['kind']}) cannot be read: {source['last_error'] or source['state']}",

@@ -35,6 +35,7 @@ from meshlib.observe.facts import Facts, plain
 from meshlib.sidecar.detect import OTHERS
 from meshlib.testing import ControlPlane, Upstream, build
 from meshlib.testing.ports import bind
+from tests.support.envoy_dir import EnvoyDir
 from tests.support.pages import ROOT
 
 runner = CliRunner()
@@ -392,6 +393,19 @@ def test_a_control_plane_that_is_asked_by_name(doctor: Callable[..., Said], upst
         said = doctor(config, "--name", "reviews")
         assert "1 listener" in said["control-plane"]["evidence"][2]
         assert not {"control-plane-silent", "resource-waiting"} & said.ids
+
+
+def test_a_control_plane_that_is_a_directory(doctor: Callable[..., Said], tmp_path: Path) -> None:
+    files = EnvoyDir(tmp_path / "xds")
+    config = f'[xds]\nprotocol = "files"\npath = "{files.folder}"\n'
+    said = doctor(config)
+    assert "control-plane" not in said
+    assert f"{files.folder}: has none of cds.yaml" in said["source-failed"]["summary"]
+    files.folder.mkdir()
+    files.fill("127.0.0.1:9")
+    said = doctor(config)
+    assert said["control-plane"]["summary"] == f"the files in {files.folder} are read"
+    assert "source-failed" not in said
 
 
 def test_what_is_waited_for(facts: Facts) -> None:
