@@ -91,6 +91,12 @@ interop: $(VENV)/.stamp-dev ## against go-control-plane (needs Go)
 interop-istio: $(VENV)/.stamp-dev ## against Istio's discovery server (needs Go; the first build takes minutes)
 	@$(PYTEST) tests/interop/istiod --timeout=1800 $(PYTEST_ARGS)
 
+.PHONY: interop-sovereign
+interop-sovereign: $(VENV)/.stamp-dev ## against sovereign, which is polled by REST (installed in an environment of its own)
+	@test -x build/interop/sovereign/bin/sovereign || { \
+		$(VENV)/bin/python -m venv build/interop/sovereign && build/interop/sovereign/bin/pip install --quiet sovereign==0.32.12; }
+	@$(PYTEST) tests/interop/sovereign --timeout=300 $(PYTEST_ARGS)
+
 .PHONY: conformance
 conformance: $(VENV)/.stamp-dev ## gRPC channels against grpcio's own of xds:///, case by case
 	@$(PYTEST) tests/conformance -n 2 $(PYTEST_ARGS)

@@ -12,7 +12,8 @@ that type says: subscription, acknowledgement or refusal in one.
 
 One poll runs at a time, on the stream's own thread, and the next begins when the session has dealt with what it brought.
 The version is said only where the names are those that it was given for: a server that compares nothing but versions
-would have nothing to say to new names. A body that is no DiscoveryResponse is refused with the next poll's ``error_detail``.
+would have nothing to say to new names. Nor is it said with a refusal: a server that goes back to that version shall send it,
+so that what was refused is known to be gone. A body that is no DiscoveryResponse is refused with the next poll's ``error_detail``.
 
 The first connection tells whether there is a server at all: without one the stream ends, and the source tries again by
 its own backoff. From then on the stream lives, and says of itself what is wrong. What is polled is the server that is
@@ -185,11 +186,16 @@ class RestStream:
         request.CopyFrom(kind.request)
         if self._node is not None:
             request.node.CopyFrom(self._node)
-        if names != kind.known:
+        if names != kind.known or request.HasField("error_detail"):
             request.version_info = ""
         if kind.refused:
             request.error_detail.code, request.error_detail.message = _INVALID_ARGUMENT, kind.refused
-        return json.dumps(schema.to_json(request)).encode()
+        written = schema.to_json(request)
+        # Protobuf leaves out what is empty; a server that is not made of protobuf (sovereign) insists on some of it.
+        written["node"] = {"id": "", "cluster": "", **written.get("node", {})}
+        if "error_detail" in written:
+            written["error_detail"].setdefault("details", [])
+        return json.dumps(written).encode()
 
     def _answered(self, kind: _Type, names: tuple[str, ...], answer: _Answer) -> None:
         if self._cancelled:

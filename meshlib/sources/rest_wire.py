@@ -14,7 +14,9 @@ import ssl
 import threading
 from typing import TYPE_CHECKING, Any
 
+from meshlib import __version__
 from meshlib.model.address import Address
+from meshlib.sources.node import USER_AGENT
 from meshlib.xds.bootstrap import ChannelKind
 
 if TYPE_CHECKING:
@@ -40,6 +42,11 @@ class Wire:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._address = Address.parse(server.uri.removeprefix("dns:///"), 443)
+        self._headers = {
+            "Content-Type": "application/json",
+            "Accept": "application/json",
+            "User-Agent": f"{USER_AGENT}/{__version__}",
+        }
         self._lock = threading.Lock()
         self._aborted = False
         self._socket: socket.socket | None = None
@@ -108,9 +115,7 @@ class Wire:
     def _exchange(self, path: str, body: bytes) -> bytes | None:
         connection = self._connection
         assert connection is not None
-        connection.request(
-            "POST", path, body, {"Content-Type": "application/json", "Accept": "application/json"}
-        )
+        connection.request("POST", path, body, self._headers)
         answer = connection.getresponse()
         data = b"" if (answer.length or 0) > LARGEST else answer.read(LARGEST + 1)
         if len(data) > LARGEST or (answer.length or 0) > LARGEST:

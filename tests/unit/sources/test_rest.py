@@ -223,7 +223,20 @@ class TestPolls:
             plane.step(SOONEST)
             asked = plane.asked(control, "cluster", before, lambda each: each.is_nack)
             assert "reviews" in asked.error
+            assert asked.version == ""
             assert plane.addresses("xds", "reviews") == ["127.0.0.1:1001"]
+
+    def test_a_server_that_takes_back_what_was_refused(self, control, server):
+        """Its version is the one in force again, so that 304 would leave the refusal standing."""
+        with Plane(server.url) as plane:
+            plane.ready()
+            before = control.version("cluster")
+            control.update({**resources()["cluster"], "lb_policy": "CLUSTER_PROVIDED"})
+            plane.step(SOONEST)
+            plane.until(lambda: plane.xds.rejected)
+            control.update(resources()["cluster"], version=before)
+            plane.step(SOONEST)
+            plane.until(lambda: not plane.xds.rejected)
 
     def test_a_file_that_a_resource_names_is_not_read(self, control, server, tmp_path):
         path = tmp_path / "eds.yaml"
@@ -253,6 +266,7 @@ class TestPolls:
                 plane.want("reviews")
                 plane.until(lambda: plane.xds.versions == {"listener": "7"})
             assert raw.heads[0].startswith(b"POST /v3/discovery:listeners HTTP/1.1\r\nHost: localhost\r\n")
+            assert b"User-Agent: meshlib/" in raw.heads[0]
 
 
 def http(status, value=b"", **headers):
@@ -318,6 +332,7 @@ class TestTrouble:
             first, second, *_ = map(json.loads, raw.bodies)
             assert "error_detail" not in first
             assert second["error_detail"]["code"] == 3
+            assert second["error_detail"]["details"] == []  # sovereign answers 422 without it
             assert "is no DiscoveryResponse" in second["error_detail"]["message"]
 
     def test_pauses_after_failures_grow(self, control, server):
@@ -400,8 +415,9 @@ class TestTrouble:
     def test_it_ends_while_an_answer_is_awaited(self):
         with RawServer(answer=b"HTTP/1.1 200 X\r\n") as raw:
             with Plane(f"http://{raw.address}") as plane:
+                raw.bodies = Noted(plane.posted)
                 plane.want("reviews")
-                plane.until(lambda: plane.merge.streaming)
+                plane.until(lambda: raw.bodies)
                 stream = plane.merge.sources[0]._stream
             assert not stream._thread.is_alive()
 
