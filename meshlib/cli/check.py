@@ -127,7 +127,7 @@ def _own(name: str, read: Callable[[], Config], file: Document | None = None) ->
         config = read()
     except ConfigError as problem:
         return Report(name, "meshlib", problems=problem.problems)
-    steps = (_services, _services_file, _bootstrap, _tls, of_config)
+    steps = (_services, _services_file, _bootstrap, _directory, _tls, of_config)
     said = [*unsupported(config, file), *(item for step in steps for item in step(config))]
     return _report(name, "meshlib", said, doubts(config, file))
 
@@ -168,6 +168,28 @@ def _bootstrap(config: Config) -> Iterator[_Said]:
         return
     for path in found.skipped:
         yield Ignored("", "bootstrap", path, "")
+
+
+def _directory(config: Config) -> Iterator[_Said]:
+    """The files of the control plane that is a directory, each resource by itself."""
+    from meshlib.sources.files import contents
+    from meshlib.xds.decode import types
+
+    if config.xds.path is None:
+        return
+    kinds = {kind.url: kind for kind in types(config.xds.view)}
+    try:
+        for path, content in contents(config.xds.path):
+            yield from content.ignored
+            for name, resource in content.resources:
+                kind = kinds.get(resource.type_url)
+                if kind is None:
+                    continue
+                found = kind.decode(resource.value)
+                yield from (f"xds.path: {path}: {kind.short} {name}: {problem}" for problem in found.problems)
+                yield from (Ignored(name, kind.short, field, value) for field, value in found.ignored)
+    except ConfigError as problem:
+        yield from (f"xds.path: {line}" for line in problem.problems)
 
 
 def _tls(config: Config) -> Iterator[_Said]:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from meshlib.xds.bootstrap import Server
     from meshlib.xds.schema import WireMessage
 
-__all__ = ["FileStream"]
+__all__ = ["Content", "FileStream", "contents"]
 
 SUFFIXES = (".yaml", ".yml", ".json", ".pb")
 _LARGEST = 16 * 2**20
@@ -53,7 +53,7 @@ _WORDS = {"route": "route configuration", "endpoint": "load assignment"}
 
 
 @dataclass(slots=True)
-class _Content:
+class Content:
     """What a file says: its resources by their names, and from which files those that they name come."""
 
     version: str
@@ -67,7 +67,7 @@ class _File:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.content: _Content | None = None
+        self.content: Content | None = None
         self.error = ""
         self._watched = Watched(path)
         self._place: tuple[int, int] | None = None
@@ -177,17 +177,14 @@ class FileStream:
 
     def _find_roots(self) -> None:
         self._missing = []
-        for short, stem in _ROOTS.items():
-            paths = [str(Path(self._folder) / f"{stem}{suffix}") for suffix in SUFFIXES]
-            found = [path for path in paths if os.path.lexists(path)]
-            if len(found) == 1:
-                if short not in self._roots or self._roots[short].path != found[0]:
-                    self._roots[short] = _File(found[0])
-            elif found:
-                self._missing.append(f"{' and '.join(found)} are both there: keep one of them")
-            else:
-                names = ", ".join(f"{stem}{suffix}" for suffix in SUFFIXES)
-                self._missing.append(f"{self._folder}: has none of {names}")
+        for short in _ROOTS:
+            try:
+                path = _root_of(self._folder, short)
+            except ConfigError as problem:
+                self._missing.append(str(problem))
+                continue
+            if short not in self._roots or self._roots[short].path != path:
+                self._roots[short] = _File(path)
 
     def _path(self, short: str, name: str) -> str | None:
         """Where the resource is to come from."""
@@ -297,6 +294,45 @@ class FileStream:
         return made.SerializeToString()
 
 
+def contents(folder: str) -> Iterator[tuple[str, Content]]:
+    """Each file of the directory and what it says: what it has now, for somebody who looks once. What is wrong is raised
+    at the end, as one ConfigError.
+    """
+    problems: list[str] = []
+    waiting: list[str] = []
+    for short in _ROOTS:
+        try:
+            waiting.append(_root_of(folder, short))
+        except ConfigError as problem:
+            problems += problem.problems
+    seen: set[str] = set()
+    while waiting:
+        path = waiting.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        file = _File(path)
+        file.look()
+        if file.content is None:
+            problems.append(file.error)
+            continue
+        waiting += file.content.paths.values()
+        yield path, file.content
+    if problems:
+        raise ConfigError(problems=problems)
+
+
+def _root_of(folder: str, short: str) -> str:
+    """The path of the full list of a type. Raises ConfigError where there is none, or more than one."""
+    paths = [str(Path(folder) / f"{_ROOTS[short]}{suffix}") for suffix in SUFFIXES]
+    found = [path for path in paths if os.path.lexists(path)]
+    if not found:
+        raise ConfigError(f"{folder}: has none of {', '.join(Path(path).name for path in paths)}")
+    if len(found) > 1:
+        raise ConfigError(f"{' and '.join(found)} are both there: keep one of them")
+    return found[0]
+
+
 def _version(versions: Mapping[str, str]) -> str:
     """Of several files a digest of their versions."""
     if len(versions) == 1:
@@ -308,7 +344,7 @@ def _digest(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
-def _content(path: str) -> _Content:
+def _content(path: str) -> Content:
     """What the file says. Raises ConfigError that names it, and the place in it."""
     response, unknown = _load(path)
     paths: dict[tuple[str, str], str] = {}
@@ -330,7 +366,7 @@ def _content(path: str) -> _Content:
     version = str(response.version_info)
     resources = tuple((name_of(each), each) for each in response.resources)
     # An edit counts though whoever made it left the version as it was.
-    return _Content(f"{version}-{_digest(raw)}" if version else _digest(raw), resources, paths, unknown)
+    return Content(f"{version}-{_digest(raw)}" if version else _digest(raw), resources, paths, unknown)
 
 
 def _load(path: str) -> tuple[WireMessage, tuple[Ignored, ...]]:

@@ -9,6 +9,7 @@ import pytest
 from meshlib.cli.check import inspect, inspect_environment
 from meshlib.cli.common import Stop
 from meshlib.testing import build
+from tests.support.envoy_dir import EnvoyDir
 
 
 def write(path: Path, text: str | dict[str, Any]) -> Path:
@@ -233,3 +234,21 @@ def test_a_post_that_a_file_of_envoys_retries_is_worth_knowing(tmp_path: Path) -
     assert found.evidence == ("retried on 5xx",)
     named = inspect(write(tmp_path / "mesh.toml", 'services_file = "envoy.json"\n'))
     assert named.findings == report.findings
+
+
+def test_a_directory_of_the_control_plane(tmp_path: Path) -> None:
+    files = EnvoyDir(tmp_path / "xds")
+    path = write(tmp_path / "mesh.toml", f'[xds]\nprotocol = "files"\npath = "{files.folder}"\n')
+    assert [line.partition(": has none")[0] for line in inspect(path).problems] == [
+        f"xds.path: {files.folder}",
+        f"xds.path: {files.folder}",
+    ]
+    files.folder.mkdir()
+    files.fill("127.0.0.1:9")
+    assert inspect(path).fine
+    files.put("cds", {**files.eds("c1"), "lb_policy": "CLUSTER_PROVIDED", "alt_stat_name": "x"})
+    files.path("rds").unlink()
+    report = inspect(path)
+    assert [line for line in report.problems if "cluster c1: lb_policy" in line]
+    assert [line for line in report.problems if f"{files.path('rds')}: cannot be read" in line]
+    assert len(report.problems) == 2

@@ -367,7 +367,6 @@ class TestTrouble:
 
     def test_one_type_that_cannot_be_had_is_an_outage_though_the_others_come(self):
         """Else its state would flap with each poll."""
-
         control = ControlPlane(*resources().values())
         with control.rest() as server:
             answer = server.answer
@@ -375,10 +374,12 @@ class TestTrouble:
             with Plane(server.url) as plane:
                 plane.want("reviews")
                 plane.until(lambda: "discovery:endpoints" in plane.xds.last_error)
-                seen = control.seen
+                plane.changes.clear()
+                control.update({**resources()["cluster"], "connect_timeout": "3s"})
                 plane.step(SOONEST)
-                plane.asked(control, "cluster", seen)
+                plane.until(lambda: plane.xds.versions["cluster"] == control.version("cluster"))
                 assert plane.xds.state == "stale"
+                assert [state for _, state, _ in plane.changes if state == "ready"] == []
 
     def test_an_answer_that_does_not_end_is_given_up(self):
         """The server sends a byte of it now and then: what bounds the poll is its own time, not the pauses."""
