@@ -29,8 +29,6 @@ def _origin(config: Config, key: str, file: Document | None) -> str:
 
 
 def _later(config: Config) -> Iterator[tuple[str, str]]:
-    if config.xds.protocol == "delta":
-        yield "xds.protocol", f'"{config.xds.protocol}"'
     if config.xds.api != "v3":
         yield "xds.api", f'"{config.xds.api}"'
 

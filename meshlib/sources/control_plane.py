@@ -34,10 +34,10 @@ def _source(merge: Merge, bootstrap: Bootstrap, xds: XdsConfig, kept: LastGood |
         from meshlib.sources.files import FileStream
 
         files = partial(FileStream, later=merge.worker.later)
-        return XdsSource(merge, bootstrap, xds.view, files, over_grpc=False, last_good=kept)
+        return XdsSource(merge, bootstrap, xds.view, files, protocol=xds.protocol, last_good=kept)
     if xds.protocol == "rest":
         from meshlib.sources.rest import RestStream
 
         rest = partial(RestStream, later=merge.worker.later, random=merge.runtime.random, refresh=xds.refresh)
-        return xds_source(merge, bootstrap, xds.view, rest, over_grpc=False, last_good=kept)
-    return xds_source(merge, bootstrap, xds.view, last_good=kept)
+        return xds_source(merge, bootstrap, xds.view, rest, protocol=xds.protocol, last_good=kept)
+    return xds_source(merge, bootstrap, xds.view, protocol=xds.protocol, last_good=kept)

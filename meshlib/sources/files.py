@@ -117,10 +117,12 @@ class FileStream:
         server: Server,
         ears: Ears,
         post: Callable[[Callable[[], object]], None],
+        protocol: str = "sotw",
         *,
         later: Callable[[float, Callable[[], object]], Timer],
     ) -> None:
         self._folder = server.uri
+        del protocol  # state of the world is all that there is here
         self._ears = ears
         self._post = post
         self._later = later

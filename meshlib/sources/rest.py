@@ -107,11 +107,13 @@ class RestStream:
         server: Server,
         ears: Ears,
         post: Callable[[Callable[[], object]], None],
+        protocol: str = "sotw",
         *,
         later: Callable[[float, Callable[[], object]], Timer],
         random: Callable[[], float],
         refresh: float,
     ) -> None:
+        del protocol  # state of the world is all that there is here
         self._ears = ears
         self._post = post
         self._later = later

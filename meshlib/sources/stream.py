@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from meshlib.runtime import threads
 from meshlib.runtime.process import Local, settle_before_fork
 from meshlib.sources.channel import note_fork, open_channel, wait_quiet
+from meshlib.sources.protocol import lacks_method
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +53,9 @@ class Ears(Protocol):
 
     def on_message(self, stream: AdsStream, raw: bytes) -> None: ...
 
-    def on_end(self, stream: AdsStream, error: str) -> None: ...
+    def on_end(self, stream: AdsStream, error: str, *, unimplemented: bool = False) -> None:
+        """``unimplemented``: the server said that it does not have what the stream is."""
+        ...
 
     def on_state(self, stream: AdsStream, error: str, ignored: tuple[Ignored, ...] = ()) -> None:
         """A stream that lives on says what is wrong now (``""``: nothing), and what it has read and left out."""
@@ -76,10 +79,10 @@ class AdsStream(Protocol):
 
 
 class Opener(Protocol):
-    """Makes a stream that has begun to connect."""
+    """Makes a stream that has begun to connect. ``protocol``: "sotw" or "delta"."""
 
     def __call__(
-        self, server: Server, ears: Ears, post: Callable[[Callable[[], object]], None]
+        self, server: Server, ears: Ears, post: Callable[[Callable[[], object]], None], protocol: str
     ) -> AdsStream: ...
 
 
@@ -108,8 +111,11 @@ class GrpcStream:
     ``_lock`` guards the call and the channel between the reader thread, which makes them, and ``cancel``.
     """
 
-    def __init__(self, server: Server, ears: Ears, post: Callable[[Callable[[], object]], None]) -> None:
+    def __init__(
+        self, server: Server, ears: Ears, post: Callable[[Callable[[], object]], None], protocol: str
+    ) -> None:
         self._server = server
+        self._protocol = protocol
         self._ears = ears
         self._post = post
         self._requests = _Requests()
@@ -145,11 +151,12 @@ class GrpcStream:
     # --- the reader thread --------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        unimplemented = False
         try:
             error = self._read()
         except Exception as problem:  # noqa: BLE001 - whatever it is, the source must hear of the end
-            error = _words(problem)
-        self._post(lambda: self._ears.on_end(self, error))
+            error, unimplemented = _words(problem), lacks_method(problem)
+        self._post(lambda: self._ears.on_end(self, error, unimplemented=unimplemented))
         try:
             self._close()
         finally:
@@ -167,7 +174,7 @@ class GrpcStream:
         return ""
 
     def _open(self) -> Any:
-        from meshlib.xds.schema import ADS_SOTW
+        from meshlib.xds.schema import ADS_DELTA, ADS_SOTW
 
         channel = open_channel(self._server)
         with self._lock:
@@ -176,7 +183,8 @@ class GrpcStream:
                 return None
             self._channel = channel
             # None: bytes as they are. No deadline and no context of anybody's call (ST-12).
-            self._call = channel.stream_stream(ADS_SOTW, None, None)(self._requests)
+            method = ADS_DELTA if self._protocol == "delta" else ADS_SOTW
+            self._call = channel.stream_stream(method, None, None)(self._requests)
         channel.subscribe(self._connectivity, try_to_connect=True)
         return self._call
 

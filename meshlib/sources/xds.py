@@ -6,6 +6,9 @@ Theory. Everything here runs on the worker, but for the stream's own thread.
                   │                                      │
                   └──────────────── end ◄────────────────┘──► session.closed gives the seconds until the next try
 
+Which protocol a stream speaks is decided when it is opened (`meshlib.sources.protocol`). Where the server has nothing new to
+say it may be silent: then the stream is good once it has stood for a moment.
+
 Whatever the session was told, its requests are written and its timer is set anew after it (``_flush``). What it has put
 together is published when it changed, and before the response that brought it is acknowledged.
 
@@ -31,6 +34,8 @@ from meshlib.model.status import Ignored, SourceStatus, XdsClientStatus
 from meshlib.sources.base import Sink, Source, State
 from meshlib.sources.channel import refusal
 from meshlib.sources.node import node_message
+from meshlib.sources.parts import over, unreached
+from meshlib.sources.protocol import OVER_GRPC, SILENT, note_without_delta, protocol_of
 from meshlib.sources.stream import GrpcStream
 
 if TYPE_CHECKING:
@@ -65,7 +70,9 @@ class XdsSink(Sink, Protocol):
 
 
 class XdsSource(Source):
-    """The control plane of a mesh. ``open_stream`` makes streams; default: over grpc. ``last_good``: what keeps the state on disk."""
+    """The control plane of a mesh. ``open_stream`` makes streams; default: over grpc. ``protocol``: of the configuration.
+    ``last_good``: what keeps the state on disk.
+    """
 
     def __init__(
         self,
@@ -74,16 +81,17 @@ class XdsSource(Source):
         view: str,
         open_stream: Opener = GrpcStream,
         *,
-        over_grpc: bool = True,
+        protocol: str = "auto",
         last_good: LastGood | None = None,
     ) -> None:
         super().__init__("xds", "xds", sink)
-        self._over_grpc = over_grpc
+        self._over_grpc = protocol in OVER_GRPC
         self._random = sink.runtime.random
         self._emit = sink.runtime.emit
         self._bootstrap = bootstrap
         self._server = bootstrap.servers[0]
         self._view = view
+        self._protocol = protocol
         self._open_stream = open_stream
         self._session: Session | None = None
         self._stream: AdsStream | None = None
@@ -230,6 +238,7 @@ class XdsSource(Source):
         return Session(
             node_message(self._bootstrap.node),
             view=self._view,
+            protocol=self._spoken(),
             jitter=self._random,
             features=ServerFeatures.of(feature.value for feature in self._server.features),
             server=self._server.uri,
@@ -238,6 +247,12 @@ class XdsSource(Source):
 
     def _refuses(self) -> str:
         return refusal() if self._over_grpc else ""
+
+    def _spoken(self) -> str:
+        from meshlib.xds.session import wants_grpc
+
+        generates_grpc = wants_grpc(node_message(self._bootstrap.node))
+        return protocol_of(self._protocol, self._server.uri, generates_grpc=generates_grpc)
 
     @property
     def _alive(self) -> Session:
@@ -262,13 +277,23 @@ class XdsSource(Source):
         if self._connected is None:
             self._connected = True
         self._hindrance = ""
-        self._stream = self._open_stream(self._server, self, self.sink.worker.post)
+        self._alive.speak(self._spoken())
+        self._stream = self._open_stream(self._server, self, self.sink.worker.post, self._alive.protocol)
 
     def on_ready(self, stream: AdsStream) -> None:
         if stream is self._stream:
             self._alive.opened(self._now)
             if not self._flush():
                 # Nothing is wanted by name yet, so nothing will be said: whoever waits for this source would wait for ever.
+                self.good()
+                self._publish()
+            self.sink.worker.later(SILENT, lambda: self._stands(stream))
+
+    def _stands(self, stream: AdsStream | None) -> None:
+        if stream is not None and stream is self._stream and self._alive.complete and not self._hindrance:
+            self._connected = True
+            self._alive.stands()
+            if self.state is not State.READY:
                 self.good()
                 self._publish()
 
@@ -297,13 +322,19 @@ class XdsSource(Source):
         if self._last_good is not None:
             self._last_good.due()
 
-    def on_end(self, stream: AdsStream, error: str) -> None:
+    def on_end(self, stream: AdsStream, error: str, *, unimplemented: bool = False) -> None:
         if stream is not self._stream:
             return
         self._stream = None
         stream.cancel()  # its thread is about to end: whoever closes the mesh next shall find none
         answered = self._alive.status(self._now).answered
         delay = self._alive.closed(self._now, error or "the control plane closed the stream")
+        if unimplemented and not answered and self._alive.protocol == "delta":
+            if self._protocol == "auto":
+                note_without_delta(self._server.uri)
+                self._connect()
+                return
+            error = f'{error}: the control plane does not have xds.protocol = "delta"; "auto" does without'
         if not answered:  # ST-05: a stream that had an answer may end; one that had none is an outage
             self._lose(error or "the control plane closed the stream without an answer")
         if self._running:
@@ -346,7 +377,8 @@ class XdsSource(Source):
         return written
 
     def _on_tick(self) -> None:
-        self._alive.tick(self._now)
+        if self._alive.tick(self._now):
+            self._stands(self._stream)  # what was awaited may be known not to come
         self._publish()
         self._flush()
         self._keep()
@@ -388,11 +420,11 @@ class XdsSource(Source):
             return
         self._made_of = made_of
         if inherited is not None:
-            part = _over(inherited, part)
+            part = over(inherited, part)
         elif not session.seen:
             part = replace(part, absent={})
         if self.away:
-            part = _unreached(part, self.last_error)
+            part = unreached(part, self.last_error)
         self.sink.publish(part)
         self._tell_lacking(session)
 
@@ -453,28 +485,3 @@ class XdsSource(Source):
         )
         skipped = (Ignored("", "bootstrap", path, "") for path in self._bootstrap.skipped)
         return (*servers, *skipped)
-
-
-def _over(inherited: Part, new: Part) -> Part:
-    """What a parent left, with what of names that it did not know is known by now."""
-    targets = {name: target for name, target in new.targets.items() if name not in inherited.targets}
-    absent = {name: why for name, why in inherited.absent.items() if name not in new.targets}
-    absent.update((name, why) for name, why in new.absent.items() if name not in inherited.targets)
-    if not targets and absent == inherited.absent:
-        return inherited
-    clusters = {**new.clusters, **inherited.clusters}
-    lacking = {**new.lacking, **inherited.lacking}
-    return replace(
-        inherited,
-        targets={**inherited.targets, **targets},
-        clusters=clusters,
-        absent=absent,
-        lacking={name: why for name, why in lacking.items() if name not in clusters},
-    )
-
-
-def _unreached(part: Part, error: str) -> Part:
-    """``part`` while the control plane is away: what is not there will not come now."""
-    why = f"has not come yet, and the control plane is not reachable: {error}"
-    lacking = {name: known or why for name, known in part.lacking.items()}
-    return replace(part, unreached=error or "no reason is known", lacking=lacking)

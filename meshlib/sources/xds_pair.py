@@ -49,19 +49,19 @@ def xds_source(
     view: str,
     open_stream: Opener = GrpcStream,
     *,
-    over_grpc: bool = True,
+    protocol: str = "auto",
     last_good: LastGood | None = None,
 ) -> Source:
-    """The source for ``xds.view``. ``auto`` is both views, or the target view alone where the node asks for Istio's
-    generator for gRPC, which has nothing made for an Envoy. ``over_grpc``: whether ``open_stream`` needs grpc.
+    """The source for ``xds.view`` and ``xds.protocol``. The view ``auto`` is both, or the target view alone where the node
+    asks for Istio's generator for gRPC, which has nothing made for an Envoy.
     """
     from meshlib.xds.session import wants_grpc
 
     if view != "auto":
-        return XdsSource(merge, bootstrap, view, open_stream, over_grpc=over_grpc, last_good=last_good)
+        return XdsSource(merge, bootstrap, view, open_stream, protocol=protocol, last_good=last_good)
     if wants_grpc(node_message(bootstrap.node)):
-        return XdsSource(merge, bootstrap, "target", open_stream, over_grpc=over_grpc, last_good=last_good)
-    return XdsPair(merge, bootstrap, open_stream, over_grpc=over_grpc, last_good=last_good)
+        return XdsSource(merge, bootstrap, "target", open_stream, protocol=protocol, last_good=last_good)
+    return XdsPair(merge, bootstrap, open_stream, protocol=protocol, last_good=last_good)
 
 
 class _Side:
@@ -106,14 +106,14 @@ class XdsPair(Source):
         bootstrap: Bootstrap,
         open_stream: Opener = GrpcStream,
         *,
-        over_grpc: bool = True,
+        protocol: str = "auto",
         last_good: LastGood | None = None,
     ) -> None:
         super().__init__("xds", "xds", merge)
         self._from_sidecar = _Side(self, merge, "sidecar")
         self._from_target = _Side(self, merge, "target")
         made = partial(
-            XdsSource, bootstrap=bootstrap, open_stream=open_stream, over_grpc=over_grpc, last_good=last_good
+            XdsSource, bootstrap=bootstrap, open_stream=open_stream, protocol=protocol, last_good=last_good
         )
         self._sidecar = made(self._from_sidecar, view="sidecar")
         self._target = made(self._from_target, view="target")

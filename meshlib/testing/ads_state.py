@@ -11,6 +11,7 @@ the state and says what to answer, or None. The rules are those of Envoy's xDS p
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -31,6 +32,11 @@ class Stored:
     name: str
     value: bytes
     version: str
+
+    @property
+    def own_version(self) -> str:
+        """Its version in delta: another for other bytes, also where a server that starts anew counts from 1 again."""
+        return f"{self.version}-{zlib.crc32(self.value):08x}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +123,10 @@ class Sotw:
         if first and not self._resend and version and version == state.versions.get(self.type_url):
             self._sent = current
             return None
-        return self._answer(state, current, must=first and self._wildcard)
+        # Who brings another version may hold what is gone by now.
+        stale = bool(version) and version != state.versions.get(self.type_url)
+        all_of_it = self._wildcard or (stale and self.type_url in FULL_STATE)
+        return self._answer(state, current, must=first and all_of_it)
 
     def changed(self, state: State) -> Response | None:
         """What a change of the state makes due."""
@@ -203,9 +212,9 @@ class Delta:
         held = {
             name: each for name, each in state.resources.get(self.type_url, {}).items() if self._wants(name)
         }
-        fresh = tuple(each for name, each in held.items() if self._known.get(name) != each.version)
+        fresh = tuple(each for name, each in held.items() if self._known.get(name) != each.own_version)
         removed = tuple(sorted((self._known.keys() | told) - held.keys()))
-        self._known = {name: each.version for name, each in held.items()}
+        self._known = {name: each.own_version for name, each in held.items()}
         if not (must or fresh or removed):
             return None
         return Response(self.type_url, state.versions.get(self.type_url, "0"), fresh, removed)

@@ -30,6 +30,7 @@ class Faults:
     """How a control plane misbehaves. Types are type URLs; "" means every type."""
 
     refuse: tuple[grpc.StatusCode, str] | None = None
+    refused: str = ""  # the protocol; "" means both
     held: set[str] = field(default_factory=set)
     delays: dict[str, float] = field(default_factory=dict)
     partial: bool = False
@@ -80,6 +81,9 @@ class Stream:
         self._identifier = identifier
         self._types: dict[str, Sotw | Delta] = {}
         self._held: list[Response] = []
+        self._unanswered: dict[
+            str, str
+        ] = {}  # delta: versions of responses, by nonce, until they are acknowledged
         self._nonces = itertools.count(1)
         self._outgoing: queue.SimpleQueue[_Send | _End] = queue.SimpleQueue()
         self._over = threading.Event()
@@ -135,7 +139,8 @@ class Stream:
             self.end(grpc.StatusCode.INVALID_ARGUMENT, str(error))
             return
         with self._journal.changed:
-            self._journal.add(lambda index: _record(index, self, message, data))
+            version = self._unanswered.pop(message.response_nonce, "") if delta else message.version_info
+            self._journal.add(lambda index: _record(index, self, message, data, version))
             response = self._on_delta(message) if delta else self._on_sotw(message)
             if response is not None:
                 self._queue(response)
@@ -205,13 +210,17 @@ class Stream:
         encode = _sotw if isinstance(kept, Sotw) else _delta
         if isinstance(kept, Sotw):
             kept.nonce = nonce
+        else:
+            self._unanswered[nonce] = response.version
         message = encode(response, nonce, self._faults.wrap)
         message.control_plane.identifier = self._identifier
         return bytes(message.SerializeToString())
 
 
 def _wrapped(stored: Any) -> Any:
-    resource = schema.message("envoy.service.discovery.v3.Resource")(name=stored.name, version=stored.version)
+    resource = schema.message("envoy.service.discovery.v3.Resource")(
+        name=stored.name, version=stored.own_version
+    )
     resource.resource.type_url, resource.resource.value = stored.type_url, stored.value
     return resource
 
@@ -237,7 +246,7 @@ def _delta(response: Response, nonce: str, _wrap: bool) -> Any:
     return message
 
 
-def _record(index: int, stream: Stream, message: Any, raw: bytes) -> Request:
+def _record(index: int, stream: Stream, message: Any, raw: bytes, version: str) -> Request:
     delta = stream.protocol == "delta"
     refused = message.HasField("error_detail")
     return Request(
@@ -247,7 +256,7 @@ def _record(index: int, stream: Stream, message: Any, raw: bytes) -> Request:
         kind=schema.SHORT_NAMES.get(message.type_url, message.type_url),
         names=tuple(message.resource_names_subscribe if delta else message.resource_names),
         unsubscribe=tuple(message.resource_names_unsubscribe) if delta else (),
-        version="" if delta else message.version_info,
+        version="" if delta and refused else version,
         nonce=message.response_nonce,
         error=message.error_detail.message if refused else None,
         error_code=message.error_detail.code if refused else None,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import grpc
 
@@ -143,11 +143,19 @@ class ControlPlane(GrpcServer):
                 stream.end(code, details)
 
     def refuse(
-        self, code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE, details: str = "refused by the test"
+        self,
+        code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE,
+        details: str = "refused by the test",
+        *,
+        protocol: Literal["", "sotw", "delta"] = "",
     ) -> None:
-        """Ends every new stream at once, until `accept`. Open ones stay."""
+        """Ends every new stream (of that protocol) at once, until `accept`. Open ones stay.
+
+        `refuse(UNIMPLEMENTED, protocol="delta")` makes a server that has state of the world only.
+        """
         with self._lock:
             self._faults.refuse = (code, details)
+            self._faults.refused = protocol
 
     def accept(self) -> None:
         """Takes new streams again."""
@@ -242,12 +250,12 @@ class ControlPlane(GrpcServer):
     ) -> Request:
         """The first request that accepts a response of this type.
 
-        With `version` (state-of-the-world only; default: the newest), one that accepts that version.
+        With `version` (default: the newest), one that accepts that version.
         """
         wanted = version if version is not None else self.version(kind)
         return self.wait_for_request(
             kind,
-            lambda each: each.is_ack and (each.protocol == "delta" or each.version == wanted),
+            lambda each: each.is_ack and each.version == wanted,
             after=after,
             timeout=timeout,
         )
@@ -280,7 +288,7 @@ class ControlPlane(GrpcServer):
     ) -> Iterator[bytes]:
         with self._lock:
             self._opened += 1
-            refuse = self._faults.refuse
+            refuse = self._faults.refuse if self._faults.refused in ("", protocol) else None
             stream = Stream(
                 self._opened,
                 protocol,

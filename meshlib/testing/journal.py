@@ -26,7 +26,7 @@ class Request:
     kind: str  # short name of the type ("listener", …), or the type URL where it has none
     names: tuple[str, ...]  # resource_names; resource_names_subscribe in delta
     unsubscribe: tuple[str, ...]  # delta only
-    version: str  # version_info; "" in delta
+    version: str  # version_info; in delta, of an ACK only, the version of the response that it accepts
     nonce: str
     error: str | None  # error_detail.message; None if there is no error_detail
     error_code: int | None

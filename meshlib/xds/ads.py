@@ -1,419 +1,76 @@
 """One aggregated discovery stream, state of the world: messages in, messages out.
 
-Theory. A client tells a server, for each type of resource, which names it wants; the server answers with resources,
-again and again. A request is three things at once: a subscription (its names replace the previous ones), an
-acknowledgement of the response whose nonce it echoes (ACK with that response's version; NACK with `error_detail` and the
-last version that was accepted whole), and on the first one of a stream the introduction (`node`). So the machine keeps,
-per type:
+Theory. Beside what `meshlib.xds.machine` says: a request is three things at once: a subscription (its names replace the
+previous ones), an acknowledgement of the response whose nonce it echoes (ACK with that response's version; NACK with
+`error_detail` and the last version that was accepted whole), and on the first one of a stream the introduction (`node`).
 
-    sent       the names of the last request on this stream; None: the stream has not asked for this type yet
-    nonce      of the last response on this stream; "" before one
-    version    of the last response that was accepted whole; it outlives the stream (ST-08)
-    replies    acknowledgements that are owed, one for each response that was received (SW-01)
+    owed     wanted differs from sent   what goes out
+    -------  -------------------------  --------------------------------------------------------------------------------
+    an ACK   no, yes                    the ACK, with the wanted names
+    a NACK   no                         the NACK, or nothing while it is held back
+    a NACK   yes                        the NACK with the names sent before (a server may not read them), then a request
+                                        with those wanted
+    nothing  yes                        a request with the newest nonce (SW-05)
 
-    event                     sent      replies       what goes out with `outgoing`
-    ------------------------  --------  ------------  --------------------------------------------------------------
-    opened                    None      none          every type that is wanted, whole (ST-07); the first has the node
-    wanted differs from sent  → wanted  kept          one request, however often it changed meanwhile (ST-09)
-    response, all good        kept      + ACK         the ACK; it carries the wanted names, if they differ
-    response, something bad   kept      + NACK        the NACK with the names sent before (a server may not read them),
-                                                      then, if they differ, a request with those wanted
-    response, type not asked  kept      kept          nothing (SW-08)
-    bytes that are no answer  kept      kept          nothing (SW-20)
-    the same refusal again    kept      the newest    nothing until its time has come (below), or the wanted names differ
-    closed                    → None    dropped       nothing; versions and resources stay (CA-01)
-
-A resource that was asked for by name has 15 s to come, counted from the moment the request was handed out to be
-written (EX-01); then it counts as not existing, and is used at once should it come later. Listeners and clusters come
-as the whole state: what is missing from a response was deleted (SW-14). Routes and endpoints do not.
-
-A server that answers a NACK with what was refused, at once and again, would be refused as fast as both can. So a refusal
-in the same words as the last one is held back: 0.1 s, then twice as long each time up to 10 s, and only the newest is
-sent. What is good in the response is in force at once; a server that waits for an answer before it sends what is
-mended waits no longer than that. A refusal in other words, an acknowledgement, or 10 s of quiet begin anew.
-
-Not thread-safe; time and randomness are passed in. Nothing here raises for what a server sent.
+Listeners and clusters come as the whole state: what is missing from a response was deleted (SW-14). Routes and endpoints
+do not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-
-from meshlib.model.status import Ignored, Rejected
-from meshlib.xds import schema
-from meshlib.xds.cache import Cache, State
-from meshlib.xds.decode import ResourceType
-from meshlib.xds.response import Batch, detail, named, sort
+from meshlib.xds.cache import State
+from meshlib.xds.machine import Machine, TypeState
+from meshlib.xds.response import Batch, sort
 from meshlib.xds.schema import WireMessage
-from meshlib.xds.values import AdsStatus, Interest, Received, ServerFeatures
 
-__all__ = ["AdsMachine", "AdsStatus", "Interest", "Received", "ServerFeatures"]
-
-_REQUEST = "envoy.service.discovery.v3.DiscoveryRequest"
-_RESPONSE = "envoy.service.discovery.v3.DiscoveryResponse"
-_STATUS = "google.rpc.Status"
-_INVALID_ARGUMENT = 3  # google.rpc.Code
-_NOT_FOUND = 5
-_PERMISSION_DENIED = 7
-# EX-01 (gRFC A57) and EX-07 (gRFC A88), in seconds.
-EXISTENCE_TIMEOUT = 15.0
-TRANSIENT_TIMEOUT = 30.0
-# ST-04 (gRFC A57), in seconds.
-_BACKOFF_FIRST = 1.0
-_BACKOFF_FACTOR = 1.6
-_BACKOFF_MOST = 120.0
-_BACKOFF_JITTER = 0.2
-# Ours: hundreds of refusals a second become at most ten, and soon one in 10 s.
-_REFUSAL_FIRST = 0.1
-_REFUSAL_FACTOR = 2.0
-_REFUSAL_MOST = 10.0
-# TP3: this client reads `resource_errors`.
-_CLIENT_FEATURE = "xds.config.resource-in-sotw"
+__all__ = ["AdsMachine"]
 
 
-@dataclass(slots=True)
-class _Reply:
-    nonce: str
-    version: str
-    error: str
+class AdsMachine(Machine):
+    """See the module's header."""
 
+    request = "envoy.service.discovery.v3.DiscoveryRequest"
+    response = "envoy.service.discovery.v3.DiscoveryResponse"
 
-@dataclass(slots=True)
-class _Stream:
-    """The state of one type; see the theory above."""
-
-    type: ResourceType
-    interest: Interest = field(default_factory=Interest)
-    wanted: tuple[str, ...] = ()
-    sent: tuple[str, ...] | None = None
-    # Whether this stream has ever named something, so that "*" must be spelled out (SW-17).
-    by_name: bool = False
-    nonce: str = ""
-    version: str = ""
-    replies: list[_Reply] = field(default_factory=list)
-    timers: dict[str, float] = field(default_factory=dict)
-    refused: str = ""  # the words of the last response's refusal, "" if there was none
-    refused_at: float = 0.0
-    again: int = 0  # how often that refusal came again without a pause
-    held_until: float = 0.0  # before this the last of `replies` is not sent; 0: it is not held back
-    stray: tuple[Rejected, ...] = ()  # refused without a name, or not wanted: of the last response only
-    touched: bool = False  # what is wanted has changed since the last `outgoing`
-
-    @property
-    def asked(self) -> bool:
-        return self.sent is not None
-
-
-class AdsMachine:
-    """The machine. A driver calls `opened`, `received`, `closed`, `tick` as things happen, and writes `outgoing`.
-
-    `node`: an `envoy.config.core.v3.Node`, as bytes or message. `types` in the order in which they are asked for.
-    `jitter`: gives a float in [0, 1). `changed` names, per type, what to look up anew in `cache`.
-    """
-
-    def __init__(
-        self,
-        node: bytes | WireMessage,
-        types: Sequence[ResourceType],
-        jitter: Callable[[], float],
-        features: ServerFeatures | None = None,
-    ) -> None:
-        self.cache = Cache(item.short for item in types)
-        self._node = _introduced(node)
-        self._jitter = jitter
-        self._features = features or ServerFeatures()
-        self._streams = {item.short: _Stream(item) for item in types}
-        self._by_url = {item.url: item.short for item in types}
-        self._open = False
-        self._introduce = False
-        self._answered = False
-        self.silence_tells = False  # whether the server is known to answer: on another stream
-        self._failures = 0
-        self._last_error = ""
-        self._changed: dict[str, set[str]] = {item.short: set() for item in types}
-
-    # --- what is wanted
-
-    def set_interest(self, short: str, interest: Interest) -> None:
-        """Replaces what is wanted of a type. Sent with the next `outgoing`."""
-        stream = self._streams[short]
-        if interest is stream.interest or interest == stream.interest:
-            return
-        stream.interest = interest
-        stream.wanted = tuple(sorted(interest.names))
-        stream.touched = True
-        due = interest.names | interest.expected
-        stream.timers = {name: at for name, at in stream.timers.items() if name in due}
-
-    # --- what happens
-
-    def opened(self, now: float) -> None:
-        """A stream is up: everything that is wanted will be asked for on it."""
-        if self._open:
-            self._reset()
-        self._open = True
-        self._introduce = True
-        self._answered = False
-        del now
-
-    def received(self, raw: bytes, now: float) -> Received:
-        """Bytes that the server sent."""
-        try:
-            response = schema.message(_RESPONSE).FromString(raw)
-        except (schema.DecodeError, RecursionError, TypeError, ValueError) as error:
-            self._last_error = f"the server sent {len(raw)} bytes that are no DiscoveryResponse: {error}"
-            return Received(error=self._last_error)
-        short = self._by_url.get(response.type_url, "")
-        stream = self._streams.get(short)
-        if stream is None or not stream.asked:
-            return Received(error=f"the server sent {response.type_url[:200]!r}, which was not asked for")
-        self._answered = True
-        self._failures = 0
-        return self._respond(stream, response, now)
-
-    def closed(self, now: float, error: str = "") -> float:
-        """The stream ended, or could not be opened. Gives the seconds to wait before the next try (ST-04).
-
-        One that answered ends without blame (ST-05), and the next try comes after the base delay.
-        """
-        del now
-        if not (self._open and self._answered):
-            self._last_error = error or "the stream ended before the server answered"
-        self._reset()
-        self._open = self._answered = False
-        delay = self._spread(_BACKOFF_FIRST, _BACKOFF_FACTOR, self._failures, _BACKOFF_MOST)
-        self._failures += 1
-        return delay
-
-    def tick(self, now: float) -> bool:
-        """Lets the timers that are due expire. True if anything did: then something is known not to exist."""
-        expired = False
-        for short, stream in self._streams.items():
-            for name in [name for name, at in stream.timers.items() if at <= now]:
-                if self._answered or self.silence_tells or self.cache.value(short, name) is None:
-                    del stream.timers[name]
-                    expired = True
-                    self._expire(short, name)
-                else:  # a server that says nothing at all takes nothing away of what an earlier process left
-                    stream.timers[name] = now + EXISTENCE_TIMEOUT
-        return expired
-
-    def next_timer(self) -> float | None:
-        """When `tick`, or `outgoing` after it, has something to do."""
-        timers = (at for stream in self._streams.values() for at in stream.timers.values())
-        held = (
-            stream.held_until for stream in self._streams.values() if stream.replies and stream.held_until
-        )
-        return min((*timers, *held), default=None)
-
-    def changed(self) -> dict[str, set[str]]:
-        """Names by type whose value or fate changed since the last call."""
-        found = {short: names for short, names in self._changed.items() if names}
-        for short in found:
-            self._changed[short] = set()
-        return found
-
-    # --- what goes out
-
-    def outgoing(self, now: float) -> list[bytes]:
-        """The requests to write now, in order; they are handed out once. Timers count from here (EX-01)."""
-        if not self._open:
-            return []
-        messages: list[bytes] = []
-        for short, stream in self._streams.items():
-            messages.extend(self._requests(stream, now))
-            if stream.touched:
-                self._evict(short, stream)
-                if stream.asked:
-                    self._arm(short, stream, now)
-        return messages
-
-    def _requests(self, stream: _Stream, now: float) -> list[bytes]:
+    def _requests(self, stream: TypeState, now: float) -> list[bytes]:
         wanted = self._names(stream)
+        owed = self._due(stream, now, hurry=stream.sent != wanted)
         messages: list[bytes] = []
-        owed, stream.replies = stream.replies, []
-        if owed and now < stream.held_until and stream.sent == wanted:
-            stream.replies.append(owed.pop())
         for index, reply in enumerate(owed):
             if index == len(owed) - 1 and not reply.error:
                 stream.sent = wanted
-            messages.append(self._request(stream, stream.sent or (), reply.version, reply.nonce, reply.error))
+            names = stream.sent or frozenset()
+            messages.append(self._request(stream, names, reply.version, reply.nonce, reply.error))
         # The first request of a type must not be empty unless everything is meant (SW-16).
-        if stream.sent != wanted and (stream.asked or wanted or stream.interest.wildcard):
+        if stream.sent != wanted and (stream.asked or wanted):
             stream.sent = wanted
             messages.append(self._request(stream, wanted, stream.version, stream.nonce, ""))
-        if stream.sent:
-            stream.by_name = True
         return messages
 
-    def _names(self, stream: _Stream) -> tuple[str, ...]:
-        """The names to send. "Everything" is an empty list, until the stream has named something (SW-17)."""
-        if not stream.interest.wildcard:
-            return stream.wanted
-        return ("*", *stream.wanted) if stream.wanted or stream.by_name else ()
-
     def _request(
-        self, stream: _Stream, names: tuple[str, ...], version: str, nonce: str, error: str
+        self, stream: TypeState, names: frozenset[str], version: str, nonce: str, error: str
     ) -> bytes:
-        request = schema.message(_REQUEST)(
-            type_url=stream.type.url, resource_names=names, version_info=version, response_nonce=nonce
+        return self._message(
+            error,
+            type_url=stream.type.url,
+            resource_names=self._spelled(stream, names),
+            version_info=version,
+            response_nonce=nonce,
         )
-        if self._introduce:
-            request.node.CopyFrom(self._node)
-            self._introduce = False
-        if error:
-            detail = schema.message(_STATUS)(code=_INVALID_ARGUMENT, message=error)
-            request.error_detail.CopyFrom(detail)
-        return request.SerializeToString(deterministic=True)
-
-    def _arm(self, short: str, stream: _Stream, now: float) -> None:
-        """Starts the timer of everything that was asked for and of which nothing is known (EX-01, EX-04, EX-05)."""
-        wait = TRANSIENT_TIMEOUT if self._features.resource_timer_is_transient_error else EXISTENCE_TIMEOUT
-        for name in stream.interest.names | stream.interest.expected:
-            if name in stream.timers:
-                continue
-            self.cache.request(short, name)
-            entry = self.cache.get(short, name)
-            if entry is not None and entry.state is State.REQUESTED:
-                stream.timers[name] = now + wait
-
-    def _evict(self, short: str, stream: _Stream) -> None:
-        """Drops what is no longer wanted; not before the server is told, so that a name that comes back in between
-        is served from here (SW-18, EX-06).
-        """
-        stream.touched = False
-        if stream.interest.wildcard:
-            gone = [
-                entry.name
-                for entry in self.cache.entries(short)
-                if entry.value is None
-                and entry.name not in stream.interest.names
-                and entry.name not in stream.interest.expected
-                and entry.state is not State.NACKED
-            ]
-        else:
-            gone = [entry.name for entry in self.cache.entries(short) if entry.name not in stream.interest]
-        for name in gone:
-            self.cache.forget(short, name)
 
     # --- one response
 
-    def _respond(self, stream: _Stream, response: WireMessage, now: float) -> Received:
-        batch = sort(response, stream.type, self.cache)
-        updated = self._accept(stream, batch, response.version_info)
-        rejected = self._reject(stream, batch)
-        failed = self._take_errors(stream, batch)
-        removed = self._remove_missing(stream, batch) if stream.type.full_state else []
-        error = detail(rejected)
-        if not error:
-            stream.version = response.version_info  # DV-01: only what was accepted whole moves it
-        stream.nonce = response.nonce
-        self._hold_back(stream, error, now)
-        stream.replies.append(_Reply(response.nonce, stream.version, error))
-        self._last_error = error
-        short = stream.type.short
-        self._changed[short].update(updated, removed, failed, batch.bad)
-        return Received(
-            short,
-            response.version_info,
-            not error,
-            tuple(updated),
-            tuple(removed),
-            rejected,
-            error,
-            stream.type.full_name,
-            len(batch.good),
-        )
+    def _sort(self, stream: TypeState, response: WireMessage) -> Batch:
+        return sort(response, stream.type, self.cache)
 
-    def _hold_back(self, stream: _Stream, error: str, now: float) -> None:
-        """Says until when the reply that is now owed is kept, as the theory above has it."""
-        same = (
-            error
-            and error == stream.refused
-            and now < max(stream.held_until, stream.refused_at) + _REFUSAL_MOST
-        )
-        if same:
-            while stream.replies and stream.replies[-1].error == error:
-                stream.replies.pop()  # of the responses that were refused alike, to answer the newest is enough
-            delay = self._spread(_REFUSAL_FIRST, _REFUSAL_FACTOR, stream.again, _REFUSAL_MOST)
-            stream.again += 1
-            stream.held_until = max(stream.held_until, now + delay)
-        else:
-            stream.again = 0
-            stream.held_until = 0.0
-        stream.refused, stream.refused_at = error, now
-
-    def _spread(self, first: float, factor: float, times: int, most: float) -> float:
-        """A delay that grew so many times, ±20 %."""
-        delay = min(first * factor ** min(times, 64), most)
-        return delay * (1 - _BACKOFF_JITTER + 2 * _BACKOFF_JITTER * self._jitter())
-
-    def _accept(self, stream: _Stream, batch: Batch, version: str) -> list[str]:
-        """ER-01: what is good comes into force, whatever stands beside it. What nobody asked for is dropped (SW-12)."""
-        updated: list[str] = []
-        short = stream.type.short
-        for name, (raw, found) in batch.good.items():
-            if name not in stream.interest:
-                continue
-            stream.timers.pop(name, None)
-            known = self.cache.get(short, name)
-            if found is None and known is not None:
-                if known.state is not State.ACKED:
-                    updated.append(name)
-                self.cache.accept(short, name, known.value, raw=raw, version=version)
-            elif found is not None and self.cache.accept(
-                short, name, named(found, found.value, name), raw=raw, version=version, ignored=found.ignored
-            ):
-                updated.append(name)
-        return updated
-
-    def _reject(self, stream: _Stream, batch: Batch) -> tuple[Rejected, ...]:
-        short = stream.type.short
-        rejected = [Rejected("", short, problems) for problems in batch.unnamed]
-        stray = list(rejected)
-        for name, problems in batch.bad.items():
-            rejected.append(Rejected(name, short, problems))
-            if name in stream.interest:
-                stream.timers.pop(name, None)  # EX-05
-                self.cache.reject(short, name, problems, drop=self._features.fail_on_data_errors)
-                if name in batch.closed:
-                    self.cache.close(short, name, batch.closed[name])
-            else:
-                stray.append(rejected[-1])
-        stream.stray = tuple(stray)
-        return tuple(rejected)
-
-    def _take_errors(self, stream: _Stream, batch: Batch) -> list[str]:
-        """ER-05: the server says in words why there is no resource."""
-        taken: list[str] = []
-        for name, (code, text) in batch.errors.items():
-            if name not in stream.interest or name in batch.good or name in batch.bad:
-                continue
-            stream.timers.pop(name, None)
-            drop = self._features.fail_on_data_errors and code in (_NOT_FOUND, _PERMISSION_DENIED)
-            words = f"the server has none: {text or f'code {code}'}"
-            entry = self.cache.get(stream.type.short, name)
-            keep = entry is not None and entry.value is not None and not drop
-            self.cache.lose(
-                stream.type.short,
-                name,
-                State.RECEIVED_ERROR,
-                words,
-                drop=not keep,
-                absent=code == _NOT_FOUND,
-            )
-            taken.append(name)
-        return taken
-
-    def _remove_missing(self, stream: _Stream, batch: Batch) -> list[str]:
+    def _remove(self, stream: TypeState, batch: Batch) -> list[str]:
         """SW-14: what a full-state response does not have was deleted. SW-15: only what had come can be deleted.
 
         Where the name of a resource cannot be read it could be any of those missing: then nothing is deleted, and
         nothing is known to be absent.
         """
         short = stream.type.short
-        if batch.unnamed:
+        if batch.unnamed or not stream.type.full_state:
             return []
         if stream.interest.wildcard:
             self.cache.listed.add(short)
@@ -431,69 +88,3 @@ class AdsMachine:
                     gone.append(entry.name)
             stream.touched = bool(gone) or stream.touched
         return gone
-
-    def _expire(self, short: str, name: str) -> None:
-        """EX-02, EX-07."""
-        if self._features.resource_timer_is_transient_error:
-            words = f"the server did not answer within {TRANSIENT_TIMEOUT:g} s"
-            self.cache.lose(short, name, State.TIMEOUT, words, drop=False, absent=False)
-        else:
-            words = f"does not exist: the server did not send it within {EXISTENCE_TIMEOUT:g} s"
-            self.cache.lose(short, name, State.DOES_NOT_EXIST, words)
-        self._changed[short].add(name)
-
-    def _reset(self) -> None:
-        for stream in self._streams.values():
-            stream.sent, stream.nonce, stream.by_name = None, "", False
-            stream.replies.clear()
-            stream.refused, stream.again = "", 0
-            stream.timers.clear()  # EX-03
-            stream.touched = True
-
-    # --- what there is to say
-
-    def status(self, now: float) -> AdsStatus:
-        """A value, for `Mesh.status()`."""
-        del now
-        return AdsStatus(
-            self._open,
-            self._open and self._answered,
-            {short: stream.version for short, stream in self._streams.items() if stream.version},
-            {short: sum(1 for _ in self.cache.names(short)) for short in self._streams},
-            tuple(self._waiting()),
-            self._last_error,
-            tuple(self._rejected()),
-            tuple(self._ignored()),
-        )
-
-    def _waiting(self) -> Iterable[str]:
-        for short, stream in self._streams.items():
-            for name in stream.wanted:
-                entry = self.cache.get(short, name)
-                if entry is None or entry.state is State.REQUESTED:
-                    yield f"{short} {name}"
-
-    def _rejected(self) -> Iterable[Rejected]:
-        for short, stream in self._streams.items():
-            yield from stream.stray
-            for entry in self.cache.entries(short):
-                if entry.state is State.NACKED and entry.name in stream.interest:
-                    yield Rejected(entry.name, short, entry.problems)
-
-    def _ignored(self) -> Iterable[Ignored]:
-        for short in self._streams:
-            for entry in self.cache.entries(short):
-                for path, value in entry.ignored:
-                    yield Ignored(entry.name, short, path, value)
-
-
-def _introduced(node: bytes | WireMessage) -> WireMessage:
-    """The node with what this client can do (ST-03). Raises ValueError for bytes that are no Node."""
-    made = schema.message("envoy.config.core.v3.Node")()
-    try:
-        made.ParseFromString(node if isinstance(node, bytes) else node.SerializeToString())
-    except schema.DecodeError as error:
-        raise ValueError(f"the node is no envoy.config.core.v3.Node: {error}") from None
-    if _CLIENT_FEATURE not in made.client_features:
-        made.client_features.append(_CLIENT_FEATURE)
-    return made

@@ -160,6 +160,10 @@ class Cache:
             entry.problems = ()
             self._empty(short, entry)
 
+    def outdate(self, short: str, name: str) -> None:
+        """The server has it no more, and its value stays: its version is one that the server does not know."""
+        self._entry(short, name).version = ""
+
     def request(self, short: str, name: str) -> None:
         """Notes that `name` is asked for, if nothing is known of it."""
         self._entry(short, name)

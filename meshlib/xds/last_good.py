@@ -230,7 +230,7 @@ def restore(
 
 
 def _hold(batch: Batch, short: str, cache: Cache) -> Iterator[str]:
-    for name, (raw, found) in batch.good.items():
+    for name, (raw, found, _) in batch.good.items():
         if found is not None and found.value is not None:
             cache.hold(short, name, named(found, found.value, name), raw=raw, ignored=found.ignored)
             yield name

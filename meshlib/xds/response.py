@@ -1,7 +1,8 @@
-"""A DiscoveryResponse, sorted out: what is good, what is wrong and why, what the server says it does not have."""
+"""A response of either protocol, sorted out: what is good, what is wrong and why, what the server does not have."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from meshlib.xds.cache import Cache
 from meshlib.xds.decode import Decoded, ResourceType
 from meshlib.xds.schema import WireMessage
 
-__all__ = ["Batch", "detail", "named", "sort"]
+__all__ = ["Batch", "detail", "named", "sort", "sort_delta"]
 
 _WRAPPER = "envoy.service.discovery.v3.Resource"
 # A refusal names everything that is wrong, within what a server will want to log.
@@ -20,41 +21,85 @@ _MAX_DETAIL = 16 * 1024
 
 @dataclass(slots=True)
 class Batch:
-    """By name: ``good`` (bytes, and the decoding, or None where the bytes are in the cache already), ``bad`` (what is
-    wrong), ``closed`` (values of those among them that refuse what they cover), ``errors`` (code and words of the
-    server). ``unnamed``: what is wrong with resources whose name is unknown.
+    """By name: ``good`` (bytes, the decoding, or None where the bytes are in the cache already, and the version), ``bad``
+    (what is wrong), ``closed`` (values of those among them that refuse what they cover), ``errors`` (code and words of the
+    server). ``unnamed``: what is wrong with resources whose name is unknown. ``removed``: names that are said to be gone,
+    in delta. ``version``: of all of it.
     """
 
-    good: dict[str, tuple[bytes, Decoded[Any] | None]] = field(default_factory=dict)
+    version: str = ""
+    good: dict[str, tuple[bytes, Decoded[Any] | None, str]] = field(default_factory=dict)
     bad: dict[str, tuple[str, ...]] = field(default_factory=dict)
     closed: dict[str, object] = field(default_factory=dict)
     unnamed: list[tuple[str, ...]] = field(default_factory=list)
     errors: dict[str, tuple[int, str]] = field(default_factory=dict)
+    removed: tuple[str, ...] = ()
+
+
+# (name, bytes, decoding, problems); the decoding is None where the bytes are those that are here already.
+_Read = tuple[str, bytes, Decoded[Any] | None, tuple[str, ...]]
 
 
 def sort(response: WireMessage, kind: ResourceType, cache: Cache) -> Batch:
-    """Reads every resource of a response for `kind`; the cache tells which are known already. Never raises."""
-    batch = Batch()
-    twice: set[str] = set()
-    for index, outer in enumerate(response.resources):
-        name, raw, found, problems = _read(outer, kind, cache)
+    """Reads every resource of a DiscoveryResponse for `kind`; the cache tells which are known already. Never raises."""
+    batch = Batch(str(response.version_info))
+    read = ((_read(outer, kind, cache), batch.version) for outer in response.resources)
+    _fill(batch, response, read)
+    return batch
+
+
+def sort_delta(response: WireMessage, kind: ResourceType, cache: Cache, names: frozenset[str]) -> Batch:
+    """The same of a DeltaDiscoveryResponse; `names` are those that are wanted, which may be aliases. Never raises."""
+    batch = Batch(str(response.system_version_info))
+    removed = dict.fromkeys(
+        map(str, (*response.removed_resources, *(each.name for each in response.removed_resource_names)))
+    )
+    _fill(batch, response, _delta_resources(response, kind, cache, names), removed.keys())
+    batch.removed = tuple(name for name in removed if name not in batch.bad)
+    return batch
+
+
+def _fill(
+    batch: Batch,
+    response: WireMessage,
+    read: Iterator[tuple[_Read, str]],
+    removed: Collection[str] = (),
+) -> None:
+    twice: dict[str, str] = {}
+    for index, ((name, raw, found, problems), version) in enumerate(read):
         if not name:
-            problems = problems or ("the name is missing",)
-            batch.unnamed.append(tuple(f"resources[{index}]: {text}" for text in problems))
+            texts = problems or ("the name is missing",)
+            batch.unnamed.append(tuple(f"resources[{index}]: {text}" for text in texts))
+        elif name in removed:
+            twice[name] = "is among the removed resources, too"
         elif name in batch.good or name in batch.bad:
-            twice.add(name)
+            twice[name] = "is in the response more than once"
         elif problems:
             batch.bad[name] = problems
             if found is not None and found.closed is not None:
                 batch.closed[name] = named(found, found.closed, name)
         else:
-            batch.good[name] = (raw, found)
-    for name in sorted(twice):  # DV-10: none of them is applied
+            batch.good[name] = (raw, found, version)
+    for name in sorted(twice):  # DV-10, DL-07: none of them is applied
         batch.good.pop(name, None)
         batch.closed.pop(name, None)
-        batch.bad[name] = (*batch.bad.get(name, ()), "is in the response more than once")
+        batch.bad[name] = (*batch.bad.get(name, ()), twice[name])
     _sort_errors(response, batch)
-    return batch
+
+
+def _delta_resources(
+    response: WireMessage, kind: ResourceType, cache: Cache, names: frozenset[str]
+) -> Iterator[tuple[_Read, str]]:
+    for outer in response.resources:
+        name = str(outer.name or outer.resource_name.name)
+        if not outer.HasField("resource"):
+            if not outer.aliases:  # DL-11: with them it is an alias that leads nowhere yet
+                yield (name, b"", None, ("the resource is missing",)), ""
+            continue
+        read = _open(name, outer.resource, kind, cache)
+        yield read, str(outer.version)
+        for alias in names.intersection(outer.aliases) - {read[0]}:
+            yield (alias, *read[1:]), str(outer.version)
 
 
 def _sort_errors(response: WireMessage, batch: Batch) -> None:
@@ -67,20 +112,22 @@ def _sort_errors(response: WireMessage, batch: Batch) -> None:
             batch.errors[name] = (int(item.error_detail.code), str(item.error_detail.message)[:1000])
 
 
-def _read(
-    outer: WireMessage, kind: ResourceType, cache: Cache
-) -> tuple[str, bytes, Decoded[Any] | None, tuple[str, ...]]:
-    """(name, bytes, decoding, problems); the decoding is None where the bytes are those that are here already."""
-    name, url, raw = "", str(outer.type_url), bytes(outer.value)
-    if url == schema.type_url(_WRAPPER):  # SW-10
-        try:
-            wrapper = schema.message(_WRAPPER).FromString(raw)
-        except (schema.DecodeError, RecursionError, TypeError, ValueError) as error:
-            return "", raw, None, (f"is no Resource: {error}",)
-        name, url, raw = str(wrapper.name), str(wrapper.resource.type_url), bytes(wrapper.resource.value)
-        if not wrapper.HasField("resource"):
-            return name, raw, None, ("the wrapped resource is missing",)
-    if url != kind.url:  # SW-09
+def _read(outer: WireMessage, kind: ResourceType, cache: Cache) -> _Read:
+    if str(outer.type_url) != schema.type_url(_WRAPPER):
+        return _open("", outer, kind, cache)
+    raw = bytes(outer.value)  # SW-10
+    try:
+        wrapper = schema.message(_WRAPPER).FromString(raw)
+    except (schema.DecodeError, RecursionError, TypeError, ValueError) as error:
+        return "", raw, None, (f"is no Resource: {error}",)
+    if not wrapper.HasField("resource"):
+        return str(wrapper.name), b"", None, ("the wrapped resource is missing",)
+    return _open(str(wrapper.name), wrapper.resource, kind, cache)
+
+
+def _open(name: str, resource: WireMessage, kind: ResourceType, cache: Cache) -> _Read:
+    url, raw = str(resource.type_url), bytes(resource.value)
+    if url != kind.url:  # SW-09, DL-14
         return name, raw, None, (f"is of type {url[:200]!r}, not {kind.url!r}",)
     known = cache.known(kind.short, raw)
     if known is not None and name in ("", known.name):

@@ -22,20 +22,24 @@ from meshlib.xds.ads import AdsMachine
 from meshlib.xds.cache import Cache, State
 from meshlib.xds.census import census
 from meshlib.xds.decode import types
+from meshlib.xds.delta import DeltaMachine
 from meshlib.xds.graph import Graph
+from meshlib.xds.machine import Machine
 from meshlib.xds.schema import WireMessage
 from meshlib.xds.values import AdsStatus, Received, ServerFeatures
 
 __all__ = ["VIEWS", "ServerFeatures", "Session", "wants_grpc"]
 
 VIEWS = ("auto", "sidecar", "target")
+_MACHINES: Mapping[str, type[Machine]] = {"sotw": AdsMachine, "delta": DeltaMachine}
 
 
 class Session:
     """`node`: an `envoy.config.core.v3.Node`, serialized or as message; `jitter`: gives a float in [0, 1).
 
     `view` "auto" asks by wildcard and by name on one stream; where the node asks for Istio's gRPC generator, which
-    answers a wildcard otherwise, it is "target". `server` is for words only. `give_way` is called at steps of long work.
+    answers a wildcard otherwise, it is "target". `protocol`: "sotw" or "delta". `server` is for words only. `give_way`
+    is called at steps of long work.
     Raises ValueError for a wrong argument.
     """
 
@@ -44,6 +48,7 @@ class Session:
         node: bytes | WireMessage,
         *,
         view: str = "auto",
+        protocol: str = "sotw",
         jitter: Callable[[], float],
         features: ServerFeatures | None = None,
         server: str = "",
@@ -56,7 +61,9 @@ class Session:
         self.server = server
         self.seen = False
         self._types = types(self.view, give_way, trusted=features is not None and features.trusted_xds_server)
-        self._machine = AdsMachine(node, self._types, jitter, features)
+        self.protocol = protocol
+        self._arguments = (node, self._types, jitter, features)
+        self._machine = _MACHINES[protocol](*self._arguments)
         self._graph = Graph(self._machine.cache, self.view, source)
         self._ask()
 
@@ -120,8 +127,21 @@ class Session:
         """A stream is up."""
         self._machine.opened(now)
 
+    def speak(self, protocol: str) -> None:
+        """The next stream is of this protocol; what is known stays. No stream is up."""
+        if protocol != self.protocol:
+            self.protocol = protocol
+            silence_tells = self._machine.silence_tells
+            self._machine = _MACHINES[protocol](*self._arguments, self.cache)
+            self._machine.silence_tells = silence_tells
+            self._ask()
+
+    def stands(self) -> None:
+        """The stream stood for a while without an answer, and none is awaited: it is as good as one that has one."""
+        self._machine.stands()
+
     def outgoing(self, now: float) -> list[bytes]:
-        """DiscoveryRequests to write now, in order; each is given once."""
+        """Requests to write now, in order; each is given once."""
         return self._machine.outgoing(now)
 
     def received(self, raw: bytes, now: float) -> Received:

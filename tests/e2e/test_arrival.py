@@ -221,9 +221,13 @@ class TestAway:
                 assert "has not answered" in "\n".join(info.trace())
                 trace = "\n".join(mesh.explain("GET", url).trace())
                 assert "a call waits for that, else: the control plane" in trace
-            with self.mesh(plane.address, xds={"cold_start": "fail"}) as mesh:
+            with self.mesh(plane.address, xds={"cold_start": "fail", "protocol": "sotw"}) as mesh:
                 with pytest.raises(meshlib.NotReady, match="has not answered"):
                     call("httpx", mesh, "GET", url, timeout=timeout)
                 plane.release()
                 with pytest.raises(meshlib.NotReady, match="has not answered"):
                     call("httpx", mesh, "GET", url, timeout=timeout)  # by name nobody says that there is none
+            with self.mesh(plane.address, xds={"cold_start": "fail", "protocol": "delta"}) as mesh:
+                # DL-06: here it is said, and at once: the host is of no mesh.
+                _, body, info = call("httpx", mesh, "GET", url, timeout=timeout)
+                assert (json.loads(body)["name"], info.via) == ("direct", "direct")

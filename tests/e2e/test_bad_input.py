@@ -222,7 +222,6 @@ def test_an_upstream_that_sends_garbage_is_a_transport_error(upstream: UpstreamF
         ),
         ({"xds": {"protocol": "carrier-pigeon"}}, ["xds.protocol", "sotw"]),
         ({"xds": {"server": "a:1", "api": "v2"}}, ["v2"]),
-        ({"xds": {"server": "a:1", "protocol": "delta"}}, ["delta"]),
         ({"sidecar": {"mode": "isto"}}, ["sidecar.mode", "istio"]),
         ({"sidecar": {"address": "10.0.0.1:15001"}}, ["sidecar.address", "loopback"]),
         ({"adoption": {"default": "most"}}, ["adoption.default", "observe"]),

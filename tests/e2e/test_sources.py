@@ -7,13 +7,14 @@ import json
 import socket
 import threading
 import time
+from dataclasses import replace
 
 import grpc
 import pytest
 import trustme
 
 import meshlib
-from meshlib.config import from_settings
+from meshlib.config import from_settings, resolve
 from meshlib.sources import dns_query
 from meshlib.testing import ControlPlane, build
 from tests.support.dns_server import DnsServer
@@ -82,6 +83,16 @@ def plane():
 
 
 class TestControlPlane:
+    @pytest.fixture(params=["delta", "sotw"])
+    def mesh_of(self, request, mesh_of):
+        """As everywhere, by each protocol in turn."""
+
+        def made(config):
+            given = resolve(config)
+            return mesh_of(replace(given, xds=replace(given.xds, protocol=request.param)))
+
+        return made
+
     def test_discovered_explained_updated(self, plane, mesh_of):
         mesh = mesh_of({"xds": {"server": plane.address}, "node": {"id": "me", "cluster": "shop"}})
         mesh.wait_ready("reviews", timeout=10)
@@ -104,8 +115,10 @@ class TestControlPlane:
         (rejected,) = until(mesh, lambda: xds(mesh).rejected)
         assert (rejected.resource, rejected.type) == ("bad", "cluster")
         assert addresses(mesh) == {"127.0.0.1:9001"}
+        seen = plane.seen
         plane.remove("cluster", "bad")
-        until(mesh, lambda: not xds(mesh).rejected)
+        plane.wait_for_ack("cluster", after=seen, timeout=10)
+        assert not xds(mesh).rejected
 
     def test_an_outage_is_survived_and_recovered_from(self, plane, mesh_of):
         """CA-01, ST-04, ST-07"""
@@ -131,7 +144,10 @@ class TestControlPlane:
             plane.wait_for(lambda opened=opened: plane.opened > opened, timeout=10)
             assert mesh.explain("GET", "http://reviews/").via == "mesh"
             until(mesh, lambda: xds(mesh).state == "ready")
-            plane.wait_for_ack("endpoint", after=plane.seen - 1, timeout=10)
+            newest = plane.streams[-1].number
+            plane.wait_for_request(
+                "endpoint", lambda each, n=newest: each.stream == n and each.names == ("c1",)
+            )
 
     def test_garbage_on_the_stream_changes_nothing(self, plane, mesh_of):
         mesh = mesh_of({"xds": {"server": plane.address}})
@@ -191,7 +207,10 @@ class TestControlPlane:
         runtime.interest._names["reviews"].used = False
         seen = plane.seen
         runtime.worker.post(runtime._sweep)
-        plane.wait_for_request("listener", lambda each: "reviews" not in each.names, after=seen, timeout=10)
+        given_up = plane.wait_for_request(
+            "listener", lambda each: not each.nonce or not each.names, after=seen
+        )
+        assert (given_up.names, given_up.unsubscribe) == ((), ("reviews",) * (given_up.protocol == "delta"))
         mesh.wait_ready("reviews", timeout=10)
 
 
@@ -383,6 +402,59 @@ class TestBadServers:
         with pytest.raises(meshlib.ConfigError, match=r"nosuch\.json"):
             mesh.wait_ready("reviews", timeout=1)
         assert mesh.status().sources == ()
+
+
+class TestProtocol:
+    """``xds.protocol = "auto"`` against servers that have delta, or do not."""
+
+    def test_delta_where_it_is_there(self, plane, mesh_of):
+        mesh = mesh_of({"xds": {"server": plane.address}})
+        mesh.wait_ready("reviews", timeout=10)
+        assert {each.protocol for each in plane.requests} == {"delta"}
+        assert xds(mesh).versions["endpoint"] == plane.version("endpoint")
+
+    @pytest.mark.parametrize(
+        ("code", "details"),
+        [(grpc.StatusCode.UNIMPLEMENTED, "unknown method"), (grpc.StatusCode.UNKNOWN, "not implemented")],
+    )
+    def test_state_of_the_world_where_it_is_not(self, plane, mesh_of, code, details):
+        plane.refuse(code, details, protocol="delta")
+        mesh = mesh_of({"xds": {"server": plane.address, "view": "target"}})
+        mesh.wait_ready("reviews", timeout=10)
+        assert {each.protocol for each in plane.requests} == {"sotw"}
+        assert (xds(mesh).state, xds(mesh).last_error) == ("ready", "")
+        assert plane.opened == 2
+        plane.drop_streams()
+        plane.wait_for(lambda: plane.opened == 3, timeout=10)
+        other = mesh_of({"xds": {"server": plane.address, "view": "target"}})
+        other.wait_ready("reviews", timeout=10)
+        plane.accept()
+        plane.drop_streams()  # what it is has not changed for this process
+        plane.wait_for(lambda: plane.opened == 6, timeout=10)
+        plane.wait_for_streams(2, timeout=10)
+        assert [stream.protocol for stream in plane.streams] == ["sotw", "sotw"]
+
+    def test_delta_alone_says_what_to_do(self, plane, mesh_of):
+        plane.refuse(grpc.StatusCode.UNIMPLEMENTED, "unknown method", protocol="delta")
+        mesh = mesh_of({"xds": {"server": plane.address, "protocol": "delta"}})
+        assert 'unknown method: the control plane does not have xds.protocol = "delta"' in not_reachable(mesh)
+
+    def test_a_server_that_starts_anew_is_told_what_is_held(self, plane, mesh_of):
+        """DL-02, DL-12: only what is different comes, and what is gone is named."""
+        mesh = mesh_of({"xds": {"server": plane.address, "view": "target"}})
+        mesh.wait_ready("reviews", timeout=10)
+        until(mesh, lambda: addresses(mesh) == {"127.0.0.1:9001"})
+        plane.kill()
+        until(mesh, lambda: xds(mesh).state == "stale")
+        seen = plane.seen
+        plane.update(build.endpoints("c1", "127.0.0.1:9002"))
+        plane.start()
+        until(mesh, lambda: addresses(mesh) == {"127.0.0.1:9002"})
+        plane.wait_for_ack("endpoint", after=seen, timeout=10)
+        again = [each for each in plane.requests if each.index >= seen]
+        assert {each.kind for each in again if each.is_ack} == {"endpoint"}
+        assert [set(each.initial_versions) for each in again if each.kind == "route"] == [{"reviews-routes"}]
+        assert xds(mesh).state == "ready"
 
 
 class TestWaiting:

@@ -106,13 +106,13 @@ class Scene:
         self.worker = Worker(self.clock)
         bootstrap = Bootstrap((Server(SERVER),), Node("me"))
 
-        def opener(server, ears, post):
+        def opener(server, ears, post, protocol):
             return Scripted(self, ears)
 
         self.runtime = Runtime(
             Config(),
             Rules(has_xds=True, view=view, server=SERVER, **rules),
-            Merge(lambda merge: [xds_source(merge, bootstrap, view, opener)]),
+            Merge(lambda merge: [xds_source(merge, bootstrap, view, opener, protocol="sotw")]),
             clock=self.clock,
             workers=self,
             observers=(self.events.append,),

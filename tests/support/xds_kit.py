@@ -13,6 +13,9 @@ DATA = Path(__file__).resolve().parents[1] / "unit" / "xds" / "data"
 TYPES = {"LDS": "listener", "RDS": "route", "CDS": "cluster", "EDS": "endpoint"}
 RESPONSE = schema.message("envoy.service.discovery.v3.DiscoveryResponse")
 REQUEST = schema.message("envoy.service.discovery.v3.DiscoveryRequest")
+DELTA_RESPONSE = schema.message("envoy.service.discovery.v3.DeltaDiscoveryResponse")
+DELTA_REQUEST = schema.message("envoy.service.discovery.v3.DeltaDiscoveryRequest")
+WRAPPER = schema.message("envoy.service.discovery.v3.Resource")
 NODE = schema.from_json("envoy.config.core.v3.Node", {"id": "me"}).SerializeToString()
 
 
@@ -125,3 +128,38 @@ def simple(name, *, host=None, cluster=None):
         "cluster": build.cluster(cluster),
         "endpoint": build.endpoints(cluster, "10.0.0.1:80"),
     }
+
+
+def delta_response(short, *resources, removed=(), version="1", nonce="n1", errors=(), versions=None):
+    """A DeltaDiscoveryResponse. Of a pair the first is the name; `Resource` messages are taken as they are."""
+    made = []
+    for each in resources:
+        if isinstance(each, WRAPPER):
+            made.append(each)
+            continue
+        name, given = each if isinstance(each, tuple) else (each.get("name") or each["cluster_name"], each)
+        made.append(WRAPPER(name=name, version=(versions or {}).get(name, version), resource=packed(given)))
+    return DELTA_RESPONSE(
+        type_url=schema.TYPE_URLS[short],
+        system_version_info=version,
+        nonce=nonce,
+        resources=made,
+        removed_resources=removed,
+        resource_errors=errors,
+    ).SerializeToString()
+
+
+def read_delta(requests):
+    """Requests as (type's short name, subscribed, unsubscribed, versions, nonce, refusal)."""
+    parsed = [DELTA_REQUEST.FromString(each) for each in requests]
+    return [
+        (
+            schema.SHORT_NAMES[each.type_url],
+            list(each.resource_names_subscribe),
+            list(each.resource_names_unsubscribe),
+            dict(each.initial_resource_versions),
+            each.response_nonce,
+            each.error_detail.message,
+        )
+        for each in parsed
+    ]

@@ -58,7 +58,6 @@ class TestMaking:
     @pytest.mark.parametrize(
         ("config", "words"),
         [
-            ({"xds": {"server": "127.0.0.1:1", "protocol": "delta"}}, "delta"),
             ({"xds": {"server": "127.0.0.1:1", "api": "v2"}}, "v2"),
         ],
     )

@@ -6,7 +6,6 @@ from meshlib.config import Config, doubts, unsupported
 @pytest.mark.parametrize(
     ("mapping", "key"),
     [
-        ({"xds": {"server": "a:1", "protocol": "delta"}}, "xds.protocol"),
         ({"xds": {"api": "v2"}}, "xds.api"),
     ],
 )
@@ -24,6 +23,7 @@ def test_what_comes_later_says_so(mapping, key):
         {"xds": {"protocol": "files", "path": "d"}},
         {"xds": {"server": "http://a:1", "protocol": "rest", "refresh": 5}},
         {"xds": {"server": "a:1", "last_good": "f"}},
+        {"xds": {"server": "a:1", "protocol": "delta"}},
         {"sidecar": {"mode": "off"}},
         {"sidecar": {"mode": "auto", "fallback": "never", "start_window": 3}},
         {"sidecar": {"mode": "require"}},

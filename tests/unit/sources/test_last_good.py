@@ -48,13 +48,16 @@ class Plane:
         self.nonce = 0
         bootstrap = Bootstrap((server,), Node(node, "shop"))
 
-        def opener(server, ears, post):
+        def opener(server, ears, post, protocol):
             self.streams.append(FakeStream(ears, post))
             return self.streams[-1]
 
         def build_sources(merge, bench):
             self.keeper = LastGood(merge, str(path), bootstrap)
-            return [self.keeper, xds_source(merge, bootstrap, view, opener, last_good=self.keeper)]
+            return [
+                self.keeper,
+                xds_source(merge, bootstrap, view, opener, protocol="sotw", last_good=self.keeper),
+            ]
 
         self.bench = Bench(build_sources, inherited)
 

@@ -7,13 +7,14 @@ import types
 import pytest
 
 from meshlib.model.snapshot import Part
+from meshlib.sources import protocol
 from meshlib.sources.channel import GEVENT
 from meshlib.sources.xds import WARM, XdsSource
 from meshlib.testing import build
 from meshlib.xds import schema
 from meshlib.xds.bootstrap import Bootstrap, Feature, Node, Server
 from tests.support.sources_kit import Bench
-from tests.support.xds_kit import REQUEST, read, response
+from tests.support.xds_kit import REQUEST, delta_response, read, read_delta, response
 
 SERVER = Server("127.0.0.1:18000")
 
@@ -21,8 +22,8 @@ SERVER = Server("127.0.0.1:18000")
 class FakeStream:
     """A stream whose other end is the test. `ready`, `answer` and `end` are what the server does."""
 
-    def __init__(self, server, ears, post):
-        self.server, self.ears, self.post = server, ears, post
+    def __init__(self, server, ears, post, protocol):
+        self.server, self.ears, self.post, self.protocol = server, ears, post, protocol
         self.written = []
         self.consumptions = 0
         self.cancelled = False
@@ -42,8 +43,8 @@ class FakeStream:
     def answer(self, raw):
         self.post(lambda: self.ears.on_message(self, raw))
 
-    def end(self, error=""):
-        self.post(lambda: self.ears.on_end(self, error))
+    def end(self, error="", *, unimplemented=False):
+        self.post(lambda: self.ears.on_end(self, error, unimplemented=unimplemented))
 
     @property
     def requests(self):
@@ -54,15 +55,19 @@ class FakeStream:
 class Plane:
     """A bench with one xDS source, whose streams are fake."""
 
-    def __init__(self, *, view="target", inherited=(), bootstrap=None, start=True):
+    def __init__(self, *, view="target", inherited=(), bootstrap=None, start=True, protocol="sotw"):
         self.streams = []
         bootstrap = bootstrap or Bootstrap((SERVER,), Node("me", "shop"))
 
-        def opener(server, ears, post):
-            self.streams.append(FakeStream(server, ears, post))
+        def opener(server, ears, post, protocol):
+            self.streams.append(FakeStream(server, ears, post, protocol))
             return self.streams[-1]
 
-        self.bench = Bench(lambda merge, bench: [XdsSource(merge, bootstrap, view, opener)], inherited, start)
+        self.bench = Bench(
+            lambda merge, bench: [XdsSource(merge, bootstrap, view, opener, protocol=protocol)],
+            inherited,
+            start,
+        )
         self.source = self.bench.merge.sources[0]
         self.nonce = 0
 
@@ -92,8 +97,8 @@ class Plane:
         self.stream.answer(response(short, *resources, nonce=f"n{self.nonce}", **fields))
         self.bench.step()
 
-    def end(self, error=""):
-        self.stream.end(error)
+    def end(self, error="", **options):
+        self.stream.end(error, **options)
         self.bench.step()
 
     def serve(self, name="reviews", cluster="c1"):
@@ -602,3 +607,160 @@ def test_the_node_keeps_its_metadata_as_it_was_written():
 def test_part_of_another_kind_is_not_ours():
     plane = Plane(inherited=[Part("static")])
     assert "static" not in plane.bench.parts
+
+
+class TestProtocol:
+    """``xds.protocol``: delta first, state of the world where a server has nothing else."""
+
+    @pytest.fixture(autouse=True)
+    def nothing_is_known_of_servers(self, monkeypatch):
+        monkeypatch.setattr(protocol, "_without_delta", set())
+
+    def first(self, plane):
+        """(protocol of the newest stream, names of its first request)."""
+        (raw, *_) = plane.stream.written
+        if plane.stream.protocol == "delta":
+            return "delta", read_delta([raw])[0][1]
+        return "sotw", read([raw])[0][1]
+
+    def test_delta_is_asked_first_and_serves(self):
+        plane = Plane(protocol="auto")
+        plane.want("reviews")
+        plane.up()
+        assert self.first(plane) == ("delta", ["reviews"])
+        host = build.virtual_host("reviews", build.route("/", cluster="c1"), domains=["reviews"])
+        for short, resource in [
+            ("listener", build.api_listener("reviews", build.route_config("reviews", host))),
+            ("cluster", build.cluster("c1")),
+            ("endpoint", build.endpoints("c1", "10.0.0.1:80")),
+        ]:
+            plane.stream.answer(delta_response(short, resource, version="push-1"))
+            plane.bench.step()
+        assert plane.bench.addresses("xds", "c1") == ["10.0.0.1:80"]
+        assert plane.status.state == "ready"
+        assert plane.status.versions == {"listener": "push-1", "cluster": "push-1", "endpoint": "push-1"}
+
+    def test_a_server_without_it_is_asked_otherwise_at_once_and_ever_after(self):
+        plane = Plane(protocol="auto")
+        plane.want("reviews")
+        plane.up()
+        plane.end("UNIMPLEMENTED: unknown method", unimplemented=True)
+        assert len(plane.streams) == 2  # without a wait
+        assert plane.status.state == "connecting"
+        assert plane.status.last_error == ""
+        plane.up()
+        assert self.first(plane) == ("sotw", ["reviews"])
+        plane.serve()
+        assert plane.status.state == "ready"
+        plane.end("gone")
+        plane.bench.step(2.0)
+        assert [stream.protocol for stream in plane.streams] == ["delta", "sotw", "sotw"]
+        assert Plane(protocol="auto").stream.protocol == "sotw"  # another mesh of the process
+        elsewhere = Bootstrap((Server("127.0.0.1:18001"),), Node("me", "shop"))
+        assert Plane(protocol="auto", bootstrap=elsewhere).stream.protocol == "delta"
+
+    def test_what_is_in_force_stays_when_a_server_loses_it(self):
+        plane = Plane(protocol="auto")
+        plane.want("reviews")
+        plane.up()
+        host = build.virtual_host("reviews", build.route("/", respond=(204, "")), domains=["reviews"])
+        listener = build.api_listener("reviews", build.route_config("reviews", host))
+        plane.stream.answer(delta_response("listener", listener))
+        plane.bench.step()
+        part = plane.part
+        assert set(part.targets) == {"reviews"}
+        plane.end("gone")
+        plane.bench.step(2.0)
+        plane.up()
+        plane.end("UNIMPLEMENTED", unimplemented=True)
+        plane.up()
+        assert self.first(plane) == ("sotw", ["reviews"])
+        plane.answer("listener", listener)
+        assert plane.part.targets == part.targets
+
+    def test_a_stream_that_was_answered_was_there(self):
+        plane = Plane(protocol="auto")
+        plane.want("reviews")
+        plane.up()
+        plane.stream.answer(delta_response("listener", removed=["reviews"]))
+        plane.bench.step()
+        plane.end("UNIMPLEMENTED", unimplemented=True)
+        plane.bench.step(2.0)
+        assert [stream.protocol for stream in plane.streams] == ["delta", "delta"]
+
+    def test_one_that_is_away_is_no_server_without_it(self):
+        plane = Plane(protocol="auto")
+        plane.want("reviews")
+        plane.end("UNAVAILABLE: nobody there")
+        assert plane.status.state == "failed"
+        plane.bench.step(2.0)
+        assert [stream.protocol for stream in plane.streams] == ["delta", "delta"]
+
+    def test_neither(self):
+        plane = Plane(protocol="auto")
+        plane.want("reviews")
+        for _ in range(2):
+            plane.end("UNIMPLEMENTED: unknown service", unimplemented=True)
+        assert len(plane.streams) == 2  # the next try waits
+        assert plane.status.state == "failed"
+        assert "unknown service" in plane.status.last_error
+
+    def test_delta_alone_says_what_to_do_where_there_is_none(self):
+        plane = Plane(protocol="delta")
+        plane.want("reviews")
+        plane.end("UNIMPLEMENTED: unknown method", unimplemented=True)
+        assert len(plane.streams) == 1
+        assert 'unknown method: the control plane does not have xds.protocol = "delta"; "auto"' in (
+            plane.status.last_error
+        )
+        assert protocol._without_delta == set()
+
+    def test_istios_generator_for_grpc_is_never_asked_for_delta(self):
+        node = Node("me", "shop", metadata={"GENERATOR": "grpc"})
+        asked = Bootstrap((SERVER,), node)
+        assert Plane(protocol="auto", bootstrap=asked).stream.protocol == "sotw"
+        assert Plane(protocol="delta", bootstrap=asked).stream.protocol == "delta"  # who says so means it
+
+    @pytest.mark.parametrize("spoken", ["delta", "sotw"])
+    def test_dl_12_ex_04_a_server_that_has_nothing_new_to_say_is_there(self, spoken):
+        plane = Plane(protocol=spoken)
+        plane.want("reviews")
+        plane.up()
+        listener = build.api_listener("reviews", build.route_config("reviews"))
+        made = delta_response if spoken == "delta" else response
+        plane.stream.answer(made("listener", listener))
+        plane.bench.step()
+        plane.end("gone")
+        plane.bench.step(2.0)
+        plane.end("UNAVAILABLE: not yet")
+        assert plane.status.state == "stale"
+        plane.bench.step(5.0)
+        plane.up()
+        assert plane.status.state == "stale"  # it may refuse the stream yet
+        plane.bench.step(protocol.SILENT)
+        assert plane.status.state == "ready"
+        plane.end("gone")
+        assert plane.status.state == "ready"  # ST-05
+
+    def test_a_silent_server_of_which_something_is_awaited_is_not(self):
+        plane = Plane(protocol="delta")
+        plane.want("reviews")
+        plane.up()
+        plane.bench.step(protocol.SILENT)
+        assert plane.status.state == "connecting"
+
+
+@pytest.mark.parametrize(
+    ("code", "details", "lacks"),
+    [
+        ("UNIMPLEMENTED", "Method not found!", True),
+        ("UNKNOWN", "not implemented", True),
+        ("UNKNOWN", "it broke", False),
+        ("UNAVAILABLE", "not implemented", False),
+    ],
+)
+def test_who_says_that_it_lacks_the_method(code, details, lacks):
+    status = types.SimpleNamespace(name=code)
+    problem = types.SimpleNamespace(code=lambda: status, details=lambda: details)
+    assert protocol.lacks_method(problem) is lacks
+    assert not protocol.lacks_method(OSError("not implemented"))

@@ -17,8 +17,8 @@ SERVER = Server("127.0.0.1:18000")
 class FakeStream:
     """A stream whose other end is the test."""
 
-    def __init__(self, server, ears, post):
-        self.ears, self.post = ears, post
+    def __init__(self, server, ears, post, protocol):
+        self.ears, self.post, self.protocol = ears, post, protocol
         self.written = []
         self.cancelled = False
 
@@ -41,16 +41,18 @@ class FakeStream:
 
 
 class Plane:
-    def __init__(self, *, view="auto", node=None, inherited=()):
+    def __init__(self, *, view="auto", node=None, inherited=(), protocol="sotw"):
         self.streams = []
         self.nonce = 0
 
-        def opener(server, ears, post):
-            self.streams.append(FakeStream(server, ears, post))
+        def opener(server, ears, post, protocol):
+            self.streams.append(FakeStream(server, ears, post, protocol))
             return self.streams[-1]
 
         bootstrap = Bootstrap((SERVER,), node or Node("me", "shop"))
-        self.bench = Bench(lambda merge, bench: [xds_source(merge, bootstrap, view, opener)], inherited)
+        self.bench = Bench(
+            lambda merge, bench: [xds_source(merge, bootstrap, view, opener, protocol=protocol)], inherited
+        )
         self.source = self.bench.merge.sources[0]
 
     def want(self, name):

@@ -145,6 +145,14 @@ class TestSotw:
         other = Client(resend=False)
         assert given_names(other.ask(made, "a")) == ["a"]
 
+    def test_who_brings_an_old_version_is_told_what_is_gone(self):  # SW-14
+        made = state("a")
+        client = Client()
+        client.version = made.versions[CLUSTER]
+        made.remove(CLUSTER, ["a"], None)
+        assert given_names(client.ask(made, "a")) == []
+        assert Client().ask(made, "a") is None
+
     def test_all_of_it_again(self):
         client, made = Client(), state("a")
         assert client.sotw.again(made) is None  # nobody asked yet
@@ -179,7 +187,7 @@ class TestDelta:
 
     def test_what_the_client_holds_is_not_sent_again(self):  # DL-02
         made = state("a", "b")
-        held = {"a": made.resources[CLUSTER]["a"].version, "gone": "1"}
+        held = {"a": made.resources[CLUSTER]["a"].own_version, "gone": "1"}
         assert self.ask(Delta(CLUSTER), made, "a", "b", "gone", initial=held) == (["b"], ["gone"])
         assert self.ask(Delta(CLUSTER), made, initial=held) == (["b"], ["gone"])
 

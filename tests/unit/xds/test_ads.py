@@ -9,9 +9,10 @@ import pytest
 
 from meshlib.testing import build
 from meshlib.xds import decode, schema
-from meshlib.xds.ads import AdsMachine, Interest, ServerFeatures
+from meshlib.xds.ads import AdsMachine
 from meshlib.xds.cache import State
 from meshlib.xds.decode import TYPES
+from meshlib.xds.values import Interest, ServerFeatures
 from tests.support.xds_kit import NODE, REQUEST, message, packed, read, response
 
 EDS = build.endpoints("a", "10.0.0.1:80")

@@ -7,7 +7,6 @@ from meshlib.xds.decode.fields.rules import rules
 __all__ = ["PROTOCOL"]
 
 _SERVICE = "envoy.service.discovery.v3."
-_DELTA = "delta xDS is not there yet"
 
 PROTOCOL = {
     "envoy.config.bootstrap.v3.Bootstrap": rules(
@@ -40,21 +39,21 @@ PROTOCOL = {
     f"{_SERVICE}ResourceError": rules(honoured="resource_name error_detail"),
     f"{_SERVICE}ResourceName": rules(honoured="name", void="dynamic_parameter_constraints"),
     f"{_SERVICE}Resource": rules(
-        honoured="name resource",
-        void="resource_name aliases version ttl cache_control metadata",
+        honoured="name resource_name aliases version resource",
+        void="ttl cache_control metadata",
         notes={"ttl": "support for it is not advertised (checklist SW-21)"},
     ),
     f"{_SERVICE}Resource.CacheControl": rules(void="do_not_cache"),
     f"{_SERVICE}ResourceLocator": rules(void="name dynamic_parameters"),
     f"{_SERVICE}DeltaDiscoveryRequest": rules(
-        void="node type_url resource_names_subscribe resource_names_unsubscribe resource_locators_subscribe"
-        " resource_locators_unsubscribe initial_resource_versions response_nonce error_detail",
-        notes={"type_url": _DELTA},
+        honoured="node type_url resource_names_subscribe resource_names_unsubscribe initial_resource_versions"
+        " response_nonce error_detail",
+        void="resource_locators_subscribe resource_locators_unsubscribe",
     ),
     f"{_SERVICE}DeltaDiscoveryResponse": rules(
-        void="system_version_info resources type_url removed_resources removed_resource_names nonce control_plane"
+        honoured="system_version_info resources type_url removed_resources removed_resource_names nonce"
         " resource_errors",
-        notes={"type_url": _DELTA},
+        void="control_plane",
     ),
     "google.rpc.Status": rules(honoured="code message", void="details"),
     "envoy.config.core.v3.Node": rules(

@@ -34,7 +34,7 @@ ROUTE = {
         void="metadata cluster_specifier_plugins",
         notes={
             "validate_clusters": "of a file: whether a cluster that it names must be in it",
-            "vhds": "virtual hosts on demand come with delta xDS",
+            "vhds": "virtual hosts are not asked for on demand",
             "vhost_header": "virtual hosts chosen by another header than the host",
             "typed_per_filter_config": _FILTERS,
             "cluster_specifier_plugins": "a route that uses one is left out and reported",

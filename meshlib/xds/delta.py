@@ -1,0 +1,115 @@
+"""One aggregated discovery stream, incremental: messages in, messages out.
+
+Theory. Beside what `meshlib.xds.machine` says: client and server tell each other only what has changed, and each resource
+has a version of its own, which the cache keeps beside it (DL-08). A request subscribes and unsubscribes, or it
+acknowledges; here it never does both, since a server that holds the nonce for an old one drops all of the message, and
+others do not read the names of a NACK.
+
+    state of the type          what goes out
+    -------------------------  ------------------------------------------------------------------------------------------
+    not asked, nothing wanted  nothing: an empty first request would mean everything (DL-10)
+    not asked, wanted          all that is wanted (DL-01), and the versions of what is held of it (DL-02)
+    asked                      what is owed: the nonce, and what is wrong with what came (DL-03); then what was wanted
+                               more or less since, without a nonce (DL-04)
+
+What a response does not name stays (DL-05). What it says is removed is known not to exist, at once and for all types
+(DL-06); it stays subscribed, and is used should it come later. As with Envoy, a route configuration or a load assignment
+that is in force stays so: in state of the world nothing could take it away either, and whoever names it is changed
+by a response of its own, which may come later than this one.
+
+A resource is kept until the server was told that nobody wants it. So a name that is given up and wanted again in between
+needs no request, and neither does the reverse: DL-04's subscription is for clients that drop it at once.
+"""
+
+from __future__ import annotations
+
+from meshlib.xds.cache import Entry, State
+from meshlib.xds.machine import Machine, TypeState
+from meshlib.xds.response import Batch, sort_delta
+from meshlib.xds.schema import WireMessage
+
+__all__ = ["DeltaMachine"]
+
+
+class DeltaMachine(Machine):
+    """See the module's header."""
+
+    request = "envoy.service.discovery.v3.DeltaDiscoveryRequest"
+    response = "envoy.service.discovery.v3.DeltaDiscoveryResponse"
+
+    def _requests(self, stream: TypeState, now: float) -> list[bytes]:
+        url = stream.type.url
+        messages = [
+            self._message(reply.error, type_url=url, response_nonce=reply.nonce)
+            for reply in self._due(stream, now, hurry=False)
+        ]
+        wanted, sent = self._names(stream), stream.sent
+        if wanted == (sent or frozenset()):
+            return messages
+        stream.sent = wanted
+        if sent is None:
+            names = self._spelled(stream, wanted)
+            versions = self._versions(stream)
+            messages.append(
+                self._message(
+                    "", type_url=url, resource_names_subscribe=names, initial_resource_versions=versions
+                )
+            )
+        else:
+            more = wanted - sent
+            if more and not stream.by_name:
+                more |= wanted & {"*"}  # until now it was meant by an empty list
+            messages.append(
+                self._message(
+                    "",
+                    type_url=url,
+                    resource_names_subscribe=sorted(more),
+                    resource_names_unsubscribe=sorted(sent - wanted),
+                )
+            )
+        return messages
+
+    def _versions(self, stream: TypeState) -> dict[str, str]:
+        """DL-02: of what is held and wanted; what the server has no more has none.
+
+        What an earlier process left has none either. Under a wildcard it is named all the same: only then does the server
+        say of it that it is gone, and what it has is newer than no version.
+        """
+        wild = stream.interest.wildcard
+        return {
+            each.name: each.version
+            for each in self.cache.entries(stream.type.short)
+            if each.name in stream.interest and (each.version or (wild and _left(each)))
+        }
+
+    # --- one response
+
+    def _sort(self, stream: TypeState, response: WireMessage) -> Batch:
+        return sort_delta(response, stream.type, self.cache, stream.interest.names)
+
+    def _remove(self, stream: TypeState, batch: Batch) -> list[str]:
+        short, interest = stream.type.short, stream.interest
+        if interest.wildcard and not batch.unnamed:
+            self.cache.listed.add(short)
+        fails = stream.type.full_state or self._features.fail_on_data_errors
+        keeps = not fails or self._features.ignore_resource_deletion
+        gone: list[str] = []
+        for name in batch.removed:
+            entry = self.cache.get(short, name)
+            if name not in interest or (entry is None and name not in interest.names):
+                continue
+            stream.timers.pop(name, None)
+            had = entry is not None and entry.value is not None
+            if entry is not None and had and keeps and not _left(entry):
+                self.cache.outdate(short, name)
+                continue
+            words = "was deleted by the server" if had else "does not exist: the server has none"
+            self.cache.lose(short, name, State.DOES_NOT_EXIST, words)
+            stream.touched = stream.touched or interest.wildcard
+            gone.append(name)
+        return gone
+
+
+def _left(entry: Entry) -> bool:
+    """Whether an earlier process left it, and the server has not spoken of it yet."""
+    return entry.state is State.REQUESTED and entry.value is not None
