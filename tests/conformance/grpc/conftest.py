@@ -39,6 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "plane(**arguments): further arguments of the case's control plane",
         "oracle_differs(reason): grpcio's channel does not do as the case says",
         "ours_differs(reason): our channels do not, by intent; the reason says where that is written",
+        "sotw(reason): the case is of state of the world",
     ):
         config.addinivalue_line("markers", marker)
 
@@ -132,8 +133,9 @@ def scene(plane: ControlPlane, serve: Callable[[str], Server]) -> Scene:
 class _Channels:
     """Makes the callers of one case, and closes them."""
 
-    def __init__(self, kind: str, scene: Scene, loop: Loop, bootstrap: Path) -> None:
+    def __init__(self, kind: str, scene: Scene, loop: Loop, bootstrap: Path, protocol: str) -> None:
         self._kind = kind
+        self._protocol = protocol
         self._scene = scene
         self._loop = loop
         self._bootstrap = bootstrap
@@ -153,7 +155,7 @@ class _Channels:
         if self._kind == "grpcio":
             return SyncCalls(grpc.insecure_channel(f"xds:///{target}", options=options))
         if self._mesh is None:
-            xds = {"bootstrap": str(self._bootstrap), "view": "target", "protocol": "sotw"}
+            xds = {"bootstrap": str(self._bootstrap), "view": "target", "protocol": self._protocol}
             self._mesh = meshlib.Mesh({"xds": xds, "unknown_hosts": "refuse"})
         mesh = self._mesh
         if self._kind == "sync":
@@ -169,14 +171,21 @@ class _Channels:
 
 @pytest.fixture
 def connect(
-    kind: str, scene: Scene, loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str,
+    scene: Scene,
+    loop: Loop,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> Iterator[Callable[..., Caller]]:
     """A function that opens a channel to the scene's target; ``authority`` is what virtual hosts are matched against.
 
-    grpcio reads the bootstrap whenever a channel to a target begins that no other channel has.
+    grpcio reads the bootstrap whenever a channel to a target begins that no other channel has. ``sync`` is asked by state
+    of the world, ``aio`` by delta, and the same answers are due.
     """
+    sotw = kind == "sync" or request.node.get_closest_marker("sotw") is not None
     bootstrap = tmp_path / "bootstrap.json"
     monkeypatch.setenv("GRPC_XDS_BOOTSTRAP", str(bootstrap))
-    channels = _Channels(kind, scene, loop, bootstrap)
+    channels = _Channels(kind, scene, loop, bootstrap, "sotw" if sotw else "delta")
     yield channels
     channels.close()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import grpc
+import pytest
 
 from meshlib.testing import build
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+SAID_AT_ONCE = pytest.mark.sotw("by delta a server says at once what it does not have (DL-06)")
 A, B = "/x/A", "/x/B"
 KEEP = "ignore_resource_deletion"
 
@@ -138,6 +140,7 @@ def missing(caller):
     return answer.code is UNAVAILABLE and 13 <= answer.seconds < 20
 
 
+@SAID_AT_ONCE
 def test_listener_that_never_comes_is_missing_until_it_does(scene, connect):
     """EX-01, EX-02: UNAVAILABLE, and no other code."""
     caller = connect()
@@ -146,6 +149,7 @@ def test_listener_that_never_comes_is_missing_until_it_does(scene, connect):
     caller.becomes("a")
 
 
+@SAID_AT_ONCE
 def test_routes_that_never_come_are_missing_until_they_do(scene, connect):
     """EX-01, EX-02."""
     scene.named("a")
@@ -156,6 +160,7 @@ def test_routes_that_never_come_are_missing_until_they_do(scene, connect):
     caller.becomes("a")
 
 
+@SAID_AT_ONCE
 def test_cluster_that_never_comes_leaves_the_others(scene, connect):
     """EX-08, CA-02: the target waits for it; then its calls fail, and the others' are served."""
     scene.named("a")

@@ -43,13 +43,13 @@ class Ports:
 
 
 class EnvoyProcess:
-    """Envoy with the listeners, routes and clusters of a control plane; ``folder`` takes its files. ``ads``: where that
-    is, or a whole bootstrap.
+    """Envoy with the listeners, routes and clusters of a control plane, which it asks by ``protocol``, "sotw" or "delta".
+    ``ads``: where that is, or a whole bootstrap. ``folder`` takes its files.
     """
 
-    def __init__(self, ads: str | dict[str, Any], folder: Path) -> None:
+    def __init__(self, ads: str | dict[str, Any], folder: Path, protocol: str = "sotw") -> None:
         self._folder = folder
-        self._bootstrap = _bootstrap(ads) if isinstance(ads, str) else ads
+        self._bootstrap = _bootstrap(ads, protocol) if isinstance(ads, str) else ads
         self._process: subprocess.Popen[bytes] | None = None
         self._admin = ""
 
@@ -127,7 +127,7 @@ class EnvoyProcess:
                 process.wait(_POLL)
 
 
-def _bootstrap(ads: str) -> dict[str, Any]:
+def _bootstrap(ads: str, protocol: str) -> dict[str, Any]:
     host, _, port = ads.rpartition(":")
     address = {"socket_address": {"address": host, "port_value": int(port)}}
     http2 = {
@@ -142,7 +142,7 @@ def _bootstrap(ads: str) -> dict[str, Any]:
         "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}},
         "dynamic_resources": {
             "ads_config": {
-                "api_type": "GRPC",
+                "api_type": "DELTA_GRPC" if protocol == "delta" else "GRPC",
                 "transport_api_version": "V3",
                 "grpc_services": [{"envoy_grpc": {"cluster_name": "control-plane"}}],
             },

@@ -56,22 +56,26 @@ def _with_code(route: dict[str, Any]) -> dict[str, Any]:
     return {**route, "route": action}
 
 
-def test_the_same_answers_when_something_lacks_or_is_deleted(tmp_path: Path, upstream: Any) -> None:
+@pytest.mark.parametrize("protocol", ["delta", "sotw"])
+def test_the_same_answers_when_something_lacks_or_is_deleted(
+    tmp_path: Path, upstream: Any, protocol: str
+) -> None:
     one = upstream("one")
     held = Ports(1)
     try:
-        _walk(tmp_path, one, held.numbers[0])
+        _walk(tmp_path, one, held.numbers[0], protocol)
     finally:
         held.close()
 
 
-def _walk(folder: Path, one: Any, port: int) -> None:
+def _walk(folder: Path, one: Any, port: int, protocol: str) -> None:
+    xds = {"view": "sidecar", "protocol": protocol}
     listener = build.listener("l", "r", address=f"127.0.0.1:{port}")
     cluster, endpoints = build.cluster("c"), build.endpoints("c", one.address)
     with (
         ControlPlane(listener, routes(), cluster, endpoints) as plane,
-        EnvoyProcess(plane.address, folder) as proxy,
-        meshlib.Mesh({"xds": {"server": plane.address, "view": "sidecar"}, "failures": "respond"}) as mesh,
+        EnvoyProcess(plane.address, folder, protocol) as proxy,
+        meshlib.Mesh({"xds": {"server": plane.address, **xds}, "failures": "respond"}) as mesh,
         meshlib.Client(mesh=mesh) as client,
     ):
         proxy.wait_for_listeners(1)
@@ -98,6 +102,14 @@ def _walk(folder: Path, one: Any, port: int) -> None:
 
         found, mine = both("route", 200)
         assert found == mine == [200, 403, 503, 500, 503, 404]
+        assert {each.protocol for each in plane.requests} == {protocol}
+        for kind, name in ("endpoint", "c"), ("route", "r"):
+            plane.remove(kind, name)  # only delta says so, and what is in force stays for both
+            if protocol == "delta":
+                found, mine = both(kind, 200)
+            assert found == mine == [200, 403, 503, 500, 503, 404]
+        plane.update(endpoints, routes())
+        both("route", 200)
         plane.remove("cluster", "c")
         assert mesh._runtime().store.wait(lambda view: "c" not in view.snapshot.clusters, 20.0)
         found, mine = both("cluster", 503)

@@ -23,6 +23,8 @@ type watch struct {
 	Requests int      `json:"requests"` // of this type on this stream
 	Nacks    int      `json:"nacks"`
 	Error    string   `json:"error"` // error_detail of the last request; empty after an ACK
+
+	versions map[string]string // of delta responses, by nonce, until they are acknowledged
 }
 
 type stream struct {
@@ -128,7 +130,7 @@ func (s *streams) callbacks() server.CallbackFuncs {
 			s.update(-id, r.GetTypeUrl(), func(to *stream, w *watch) {
 				to.name(r.GetNode())
 				w.Names = changed(w.Names, r.GetResourceNamesSubscribe(), r.GetResourceNamesUnsubscribe())
-				w.asked(r.GetResponseNonce(), r.GetErrorDetail().GetMessage(), r.GetErrorDetail() != nil)
+				w.asked(w.accepts(r), r.GetErrorDetail().GetMessage(), r.GetErrorDetail() != nil)
 			})
 			return nil
 		},
@@ -136,7 +138,10 @@ func (s *streams) callbacks() server.CallbackFuncs {
 			s.update(id, r.GetTypeUrl(), func(_ *stream, w *watch) { w.Sent = r.GetVersionInfo() })
 		},
 		StreamDeltaResponseFunc: func(id int64, _ *discovery.DeltaDiscoveryRequest, r *discovery.DeltaDiscoveryResponse) {
-			s.update(-id, r.GetTypeUrl(), func(_ *stream, w *watch) { w.Sent = r.GetNonce() })
+			s.update(-id, r.GetTypeUrl(), func(_ *stream, w *watch) {
+				w.Sent = r.GetSystemVersionInfo()
+				w.versions[r.GetNonce()] = w.Sent
+			})
 		},
 	}
 }
@@ -148,7 +153,18 @@ func (s *stream) name(node *core.Node) {
 	}
 }
 
-// asked counts one request. In a delta stream version is the nonce: it has no versions.
+// accepts is the system version that the client of a delta stream is at: that of the response that this request
+// acknowledges, or of the last one that was.
+func (w *watch) accepts(r *discovery.DeltaDiscoveryRequest) string {
+	version, ok := w.versions[r.GetResponseNonce()]
+	delete(w.versions, r.GetResponseNonce())
+	if !ok || r.GetErrorDetail() != nil {
+		return w.Acked
+	}
+	return version
+}
+
+// asked counts one request.
 func (w *watch) asked(version, problem string, nack bool) {
 	w.Requests++
 	w.Acked, w.Error = version, problem
@@ -194,7 +210,7 @@ func (s *streams) update(id int64, typeURL string, change func(*stream, *watch))
 		return
 	}
 	if to.Types[typeURL] == nil {
-		to.Types[typeURL] = &watch{}
+		to.Types[typeURL] = &watch{versions: map[string]string{}}
 	}
 	change(to, to.Types[typeURL])
 }

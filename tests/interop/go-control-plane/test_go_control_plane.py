@@ -53,12 +53,23 @@ def launch(go_control_plane_binary: Path, tmp_path: Path) -> Iterator[Callable[.
 
 
 @pytest.fixture
-def plane(launch: Callable[..., GoControlPlane]) -> GoControlPlane:
-    return launch()
+def protocol() -> str:
+    """How it is asked: by default as our own default has it, by delta."""
+    return "auto"
+
+
+BOTH = pytest.mark.parametrize("protocol", ["delta", "sotw"])
+
+
+@pytest.fixture
+def plane(launch: Callable[..., GoControlPlane], protocol: str) -> GoControlPlane:
+    running = launch()
+    running.protocol = protocol
+    return running
 
 
 def config(plane: GoControlPlane, view: str) -> dict[str, Any]:
-    return {"node": {"id": NODE}, "xds": {"server": plane.server, "view": view}}
+    return {"node": {"id": NODE}, "xds": {"server": plane.server, "view": view, "protocol": plane.protocol}}
 
 
 def reviews(shares: dict[str, int], **clusters: list[Upstream]) -> Service:
@@ -175,6 +186,7 @@ class TestFirstCall:
         assert {meshlib.call_info(response).via for response in responses} == {"mesh"}
 
 
+@BOTH
 class TestChanges:
     """The configuration changes while calls go on."""
 
@@ -261,8 +273,24 @@ class TestSuperset:
             calls.only("a")
         assert calls.failures == []
 
-    def test_a_name_alone_is_not_answered_and_that_is_told(self, launch, make_mesh, upstream):
+    def test_by_delta_a_name_alone_is_answered(self, launch, make_mesh, upstream):
         plane = launch("-ads")
+        services = (
+            Service("reviews", {"v1": [upstream("v1")]}),
+            Service("ratings", {"r1": [upstream("r1")]}),
+        )
+        plane.put(snapshot("target", NODE, "1", *services))
+        mesh = make_mesh(config(plane, "target"))
+        mesh.wait_ready(f"reviews:{PORT}", timeout=READY)
+        with meshlib.Client(mesh=mesh) as client:
+            assert client.get(URL).json()["name"] == "v1"
+        assert [stream["delta"] for stream in plane.streams()] == [True]
+        assert plane.watch("Listener")["names"] == [f"reviews:{PORT}"]
+
+    @pytest.mark.parametrize("protocol", ["sotw"])
+    def test_a_name_alone_is_not_answered_and_that_is_told(self, launch, protocol, make_mesh, upstream):
+        plane = launch("-ads")
+        plane.protocol = protocol
         services = (
             Service("reviews", {"v1": [upstream("v1")]}),
             Service("ratings", {"r1": [upstream("r1")]}),
@@ -279,6 +307,7 @@ class TestSuperset:
         assert xds(mesh).waiting == ()
 
 
+@BOTH
 class TestOutage:
     """The control plane goes and comes back while calls go on (CA-01, ST-04, ST-07, ST-08)."""
 
@@ -308,8 +337,8 @@ class TestOutage:
             for _ in range(3):
                 plane.restart()
                 said(
-                    lambda: plane.watch("ClusterLoadAssignment")["acked"] == "1",
-                    "the endpoints to be acknowledged",
+                    lambda: plane.watch("ClusterLoadAssignment")["names"] == ["v1"],
+                    "the endpoints to be asked for",
                 )
                 calls.more(50)
             plane.put(snapshot(view, NODE, "2", reviews({"v1": 1}, v1=[b])))
@@ -341,9 +370,10 @@ class TestOutage:
             assert plane.close_streams(code=code) == 1
             said(lambda: plane.opened() > before and len(plane.streams()) == 1, "a new stream")
             said(
-                lambda: plane.watch("ClusterLoadAssignment")["acked"] == "1",
-                "the endpoints to be acknowledged",
+                lambda: plane.watch("ClusterLoadAssignment")["names"] == ["v1"],
+                "the endpoints to be asked for",
             )
+            assert plane.streams()[0]["delta"] == (plane.protocol == "delta")
             assert plane.streams()[0]["node"] == NODE  # ST-02
             plane.put(snapshot(view, NODE, "2", reviews({"v1": 1}, v1=[b])))
             calls.only("b")
@@ -364,6 +394,7 @@ class TestOutage:
         assert plane.opened() > before
 
 
+@BOTH
 class TestRefusal:
     def test_a_wrong_cluster_is_refused_by_name_and_the_rest_serves(self, view, plane, make_mesh, upstream):
         # SW-02, SW-06, ER-01, ER-02: go-control-plane sees the NACK with its reason; the good cluster moves on.

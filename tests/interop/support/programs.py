@@ -136,7 +136,12 @@ def _port() -> int:
 
 
 class GoControlPlane(ControlPlane):
-    """go-control-plane with its snapshot cache. It keeps each node's last snapshot over a restart."""
+    """go-control-plane with its snapshot cache. It keeps each node's last snapshot over a restart.
+
+    ``protocol``: how the meshes of a test ask it.
+    """
+
+    protocol = "auto"
 
     def __init__(self, binary: Path, folder: Path, *options: str) -> None:
         super().__init__(binary, folder, *options)
