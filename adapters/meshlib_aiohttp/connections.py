@@ -8,6 +8,7 @@ ends the call then.
 from __future__ import annotations
 
 import asyncio
+import select
 import warnings
 import weakref
 from collections import deque
@@ -63,6 +64,16 @@ class PooledConnection:
         """Whether it can take a request: open, its last response complete, and nothing came that nobody asked for."""
         protocol = self.protocol
         return protocol.is_connected() and not protocol.should_close
+
+    def ended(self) -> bool:
+        """Whether its peer has ended it, of which the loop need not have heard yet: the socket is asked."""
+        transport = self.protocol.transport
+        sock = transport.get_extra_info("socket") if transport is not None else None
+        if sock is None:
+            return self.closed
+        poll = select.poll()
+        poll.register(sock.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
 
     def close(self) -> None:
         self._alarm.end()

@@ -67,6 +67,9 @@ class AiohttpWire:
         alone = not self._ends and is_head_alone(request)
         while True:
             connection, used = await self._acquire(asked, attempt, bounds)
+            if used and attempt.handed and connection.pooled.ended():
+                connection.close()  # what is written on it would count as sent
+                continue
             connection.pooled.bind(bounds)
             bounds.sent = True
             tried = request if alone else attempt_of(request, head)
@@ -77,7 +80,7 @@ class AiohttpWire:
                 response._request_info = request.request_info
                 return response
             except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
-                if not used or not _is_sent_again(request):
+                if not used or attempt.handed or not _is_sent_again(request):
                     raise
             await tried.close()  # the body's writer still holds what it reads from
 

@@ -31,7 +31,8 @@ class Send:
     """The effect: send ``head`` to ``endpoint``; then tell the plan the outcome. Belongs to its plan.
 
     ``number`` counts from 1. ``deadline`` is absolute: the attempt's response, body included, is there by then;
-    ``connect_timeout``: seconds, the cluster's; ``began``: when it was decided; ``key`` pairs its events.
+    ``connect_timeout``: seconds, the cluster's; ``began``: when it was decided; ``key`` pairs its events; ``handed``: to a sidecar,
+    whose the retries are: what may have been sent is not sent again.
     """
 
     __slots__ = (
@@ -39,6 +40,7 @@ class Send:
         "connect_timeout",
         "deadline",
         "endpoint",
+        "handed",
         "head",
         "key",
         "number",
@@ -59,6 +61,7 @@ class Send:
         began: float,
     ) -> None:
         self.number = number
+        self.handed = False
         self.pick = pick
         self.endpoint: LiveEndpoint = pick.endpoint
         self.head = head

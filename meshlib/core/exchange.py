@@ -359,7 +359,7 @@ class Exchange:
         if outcome.kind not in (OutcomeKind.CONNECT, OutcomeKind.RESET):
             return None
         self._around.suspect()
-        if outcome.kind is OutcomeKind.RESET or not self._handed:
+        if outcome.kind is OutcomeKind.RESET or outcome.sent or not self._handed:
             return None
         self._handed = False
         if self._plan is not None:

@@ -331,6 +331,7 @@ class Plan:
         head = match.compiled.sent(self._head(match, number, endpoint, deadline, now))
         permit, self._permit = self._permit, None
         attempt = Send(number, picked, head, deadline=deadline, upstream=upstream, permit=permit, began=now)
+        attempt.handed = call.resolution.handed is not None
         self._flight[number] = attempt
         return attempt
 
