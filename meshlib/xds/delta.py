@@ -12,8 +12,10 @@ others do not read the names of a NACK.
     asked                      what is owed: the nonce, and what is wrong with what came (DL-03); then what was wanted
                                more or less since, without a nonce (DL-04)
 
-What a response does not name stays (DL-05). What it says is removed is known not to exist, at once and for all types
-(DL-06); it stays subscribed, and is used should it come later. As with Envoy, a route configuration or a load assignment
+What a response does not name stays (DL-05). What it says is removed is known not to exist, at once (DL-06); it stays
+subscribed, and is used should it come later. Of what a listener, a route or a cluster names, and never came, it only says that
+it is not there yet: whoever named it may be ahead of it, and what it replaces serves until it comes, or until its time is
+over, as in state of the world (CA-08, DL-13). As with Envoy, a route configuration or a load assignment
 that is in force stays so: in state of the world nothing could take it away either, and whoever names it is changed
 by a response of its own, which may come later than this one.
 
@@ -98,8 +100,11 @@ class DeltaMachine(Machine):
             entry = self.cache.get(short, name)
             if name not in interest or (entry is None and name not in interest.names):
                 continue
-            stream.timers.pop(name, None)
             had = entry is not None and entry.value is not None
+            awaited = not had and (entry is None or entry.state is State.REQUESTED)
+            if awaited and short != "listener":
+                continue
+            stream.timers.pop(name, None)
             if entry is not None and had and keeps and not _left(entry):
                 self.cache.outdate(short, name)
                 continue

@@ -287,7 +287,11 @@ def test_a_configuration_is_one(block, place):
     (directory / "envoy.yaml").write_text("listeners: []\n")
     bootstrap = {"xds_servers": [{"server_uri": "127.0.0.1:1", "channel_creds": [{"type": "insecure"}]}]}
     (directory / "grpc-bootstrap.json").write_text(json.dumps(bootstrap))
-    (directory / "shown.toml").write_text(block.body)
+    served = directory / "xds"
+    served.mkdir()
+    for name in ("lds.json", "cds.json"):
+        (served / name).write_text('{"resources": []}')
+    (directory / "shown.toml").write_text(block.body.replace("/etc/xds", str(served)))
     report = inspect(directory / "shown.toml")
     assert (report.problems, report.warnings) == ((), ())
 

@@ -8,7 +8,6 @@ import pytest
 from meshlib.testing import build
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
-SAID_AT_ONCE = pytest.mark.sotw("by delta a server says at once what it does not have (DL-06)")
 A, B = "/x/A", "/x/B"
 
 
@@ -92,7 +91,6 @@ def test_endpoints_by_another_name(scene, connect):
     assert connect().outcome() == "a"
 
 
-@SAID_AT_ONCE
 def test_old_endpoints_serve_until_those_of_the_new_name_come(scene, connect):
     """CA-08."""
     scene.simple("a")
@@ -186,7 +184,6 @@ def _struct(name):
     return build.any_of("xds.type.v3.TypedStruct", {"type_url": f"type.googleapis.com/{name}"})
 
 
-@SAID_AT_ONCE
 def test_cluster_comes_after_its_route(scene, connect):
     """CA-02, EX-02: a call waits for it, and is served once it comes."""
     scene.route(build.route(cluster="late"))

@@ -149,7 +149,6 @@ def test_listener_that_never_comes_is_missing_until_it_does(scene, connect):
     caller.becomes("a")
 
 
-@SAID_AT_ONCE
 def test_routes_that_never_come_are_missing_until_they_do(scene, connect):
     """EX-01, EX-02."""
     scene.named("a")
@@ -160,7 +159,6 @@ def test_routes_that_never_come_are_missing_until_they_do(scene, connect):
     caller.becomes("a")
 
 
-@SAID_AT_ONCE
 def test_cluster_that_never_comes_leaves_the_others(scene, connect):
     """EX-08, CA-02: the target waits for it; then its calls fail, and the others' are served."""
     scene.named("a")

@@ -184,8 +184,19 @@ class TestResponses:
         assert (found.accepted, found.updated, found.removed) == (True, ("c",), ("b",))
         assert set(ads.cache.names("cluster")) == {"a", "c"}
 
-    @pytest.mark.parametrize("kind", ["listener", "route", "cluster", "endpoint"])
-    def test_dl_06_what_is_asked_for_and_removed_does_not_exist_at_once(self, kind):
+    @pytest.mark.parametrize("kind", ["route", "cluster", "endpoint"])
+    def test_ca_08_what_others_name_and_never_came_is_waited_for(self, kind):
+        """Whoever named it may be ahead of it: its time is over when it would be by state of the world (DL-13)."""
+        ads = machine()
+        opened(ads, **{kind: names("a")})
+        found = ads.received(delta_response(kind, removed=["a"]), 3)
+        assert (found.accepted, found.removed, ads.changed()) == (True, (), {})
+        assert ads.next_timer() is not None
+        ads.tick(ads.next_timer())
+        assert ads.cache.get(kind, "a").state is State.DOES_NOT_EXIST
+
+    def test_dl_06_a_listener_that_is_asked_for_and_removed_does_not_exist_at_once(self):
+        kind = "listener"
         ads = machine()
         opened(ads, **{kind: names("a")})
         found = ads.received(delta_response(kind, removed=["a"]), 3)
@@ -205,8 +216,8 @@ class TestResponses:
 
     def test_removed_by_the_other_field(self):
         ads = machine()
-        opened(ads, cluster=names("a"))
-        made = DELTA_RESPONSE(type_url=schema.CLUSTER, nonce="n", removed_resource_names=[NAME(name="a")])
+        opened(ads, listener=names("a"))
+        made = DELTA_RESPONSE(type_url=schema.LISTENER, nonce="n", removed_resource_names=[NAME(name="a")])
         assert ads.received(made.SerializeToString(), 0).removed == ("a",)
 
     def test_dl_06_a_deleted_cluster_is_gone_and_its_version_is_not_told(self):
