@@ -10,8 +10,10 @@ import errno
 import json
 import os
 import socket
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
+from meshlib.interceptors import own_class
 from meshlib.sidecar import sock_diag
 from meshlib.sidecar.environment import BOOTSTRAP, relevant
 from meshlib.sidecar.evidence import Evidence
@@ -127,6 +129,17 @@ class Collector:
         return tuple(lines)
 
 
+def _own_socket(*arguments: int) -> socket.socket:
+    """One of Python's own, also while a tool that mocks sockets has put its class there: it is not to hear of a look."""
+    made: socket.socket = _own_class()(*arguments)
+    return made
+
+
+@cache
+def _own_class() -> Any:
+    return own_class(socket, "socket")
+
+
 def _asked() -> tuple[Listening, ...] | None:
     """The listening sockets, asked of the kernel. None where it does not tell: then its tables are read."""
     try:
@@ -137,7 +150,7 @@ def _asked() -> tuple[Listening, ...] | None:
 
 def _dumped(family: int) -> Iterator[Listening]:
     # All that a dump has is there when it is asked for, so nothing here waits.
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, sock_diag.PROTOCOL) as kernel:
+    with _own_socket(socket.AF_NETLINK, socket.SOCK_RAW, sock_diag.PROTOCOL) as kernel:
         kernel.setblocking(False)
         kernel.sendto(sock_diag.request(family), (0, 0))
         for _ in range(_MOST // _CHUNK):
@@ -178,7 +191,7 @@ def redirected() -> bool | None:
 
 def _redirected(family: int, host: str, level: int) -> bool | None:
     try:
-        with socket.socket(family) as listener, socket.socket(family) as client:
+        with _own_socket(family) as listener, _own_socket(family) as client:
             listener.bind((host, 0))
             listener.listen(1)
             client.setblocking(False)
