@@ -136,6 +136,6 @@ async def _changed(runtime: Runtime, step: Wait) -> None:
     cancel = store.on_change(look)
     try:
         if not step.ready(store.view):
-            await signal.wait(step.until - clock.now(), clock)
+            await signal.wait(step.until, clock)
     finally:
         cancel()

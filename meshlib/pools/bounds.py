@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from meshlib.errors import Overloaded
+from meshlib.runtime.clock import ring_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -100,7 +101,7 @@ class Bounds:
     @contextmanager
     def ringing(self, stop: Callable[[], object]) -> Iterator[None]:
         """Where :attr:`alarmed`: ``stop`` ends what blocks inside, from another thread, once the deadline is over. Raises
-        TimeoutError then. Elsewhere it does nothing.
+        TimeoutError then; where it is over already, after ``stop`` and without what is inside. Elsewhere it does nothing.
         """
         if not self.alarmed:
             yield
@@ -112,11 +113,12 @@ class Bounds:
             rung.append(True)
             stop()
 
-        cancel = self.clock.alarm(self.deadline - self._now(), ring)
+        prevent = ring_at(self.clock, self.deadline, ring)
         try:
-            yield
+            if not rung:
+                yield
         finally:
-            cancel()
+            prevent()
             if rung:
                 self.expired = True
                 raise TimeoutError("the deadline is over")

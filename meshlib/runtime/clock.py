@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
-__all__ = ["Clock", "MonotonicClock"]
+__all__ = ["Clock", "MonotonicClock", "ring_at"]
 
 
 class Clock(Protocol):
@@ -51,9 +51,9 @@ class Clock(Protocol):
         """
         ...
 
-    def alarm(self, seconds: float, call: Callable[[], object]) -> Callable[[], object]:
-        """Of a virtual clock: have ``call`` called once that time is over, by whoever moves it; what is returned prevents
-        it.
+    def alarm(self, when: float, call: Callable[[], object]) -> Callable[[], bool]:
+        """Of a virtual clock: have ``call`` called by whoever moves it to ``when``, or moves it next where it has come there; what is
+        returned prevents it, and is False where it was called.
         """
         ...
 
@@ -80,5 +80,15 @@ class MonotonicClock:
     def wait(self, event: threading.Event, seconds: float) -> bool:
         return event.wait(seconds)
 
-    def alarm(self, seconds: float, call: Callable[[], object]) -> Callable[[], object]:
+    def alarm(self, when: float, call: Callable[[], object]) -> Callable[[], bool]:
         raise NotImplementedError("this clock moves by itself: bound the wait by seconds")
+
+
+def ring_at(clock: Clock, when: float, call: Callable[[], object]) -> Callable[[], bool]:
+    """The alarm of a virtual clock for who blocks until it rings: at once where the clock has come to ``when``, since nobody may move it
+    any more.
+    """
+    prevent = clock.alarm(when, call)
+    if clock.now() >= when and prevent():
+        call()
+    return prevent

@@ -7,6 +7,8 @@ import logging
 from math import inf
 from typing import TYPE_CHECKING, Any, Self
 
+from meshlib.runtime.clock import ring_at
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
@@ -62,20 +64,18 @@ class Signal:
         except RuntimeError as error:  # trio's RunFinishedError is one, too
             _log.debug("meshlib: nobody waits any more: %s", error)
 
-    async def wait(self, seconds: float, clock: Clock | None = None) -> bool:
-        """Until it is set, at most ``seconds`` of ``clock`` (default: of the event loop); whether it is set. A virtual clock
-        sets it when the time is over.
-        """
+    async def wait(self, until: float, clock: Clock) -> bool:
+        """Until it is set, at most until ``clock`` has come to ``until``; whether it is set. A virtual clock sets it then."""
         import anyio
 
-        if clock is not None and clock.virtual:
-            cancel = clock.alarm(seconds, self.set)
+        if clock.virtual:
+            cancel = ring_at(clock, until, self.set)
             try:
                 await self._event.wait()
             finally:
                 cancel()
             return True
-        with anyio.move_on_after(max(0.0, seconds)):
+        with anyio.move_on_after(max(0.0, until - clock.now())):
             await self._event.wait()
         return self._event.is_set()
 
@@ -93,7 +93,7 @@ class _Bound:
     async def __aenter__(self) -> Self:
         await self._timeout.__aenter__()
         soon = Signal().soon
-        self._cancel = self._clock.alarm(self._seconds, lambda: soon(self._end))
+        self._cancel = ring_at(self._clock, self._clock.now() + self._seconds, lambda: soon(self._end))
         return self
 
     async def __aexit__(
@@ -123,7 +123,7 @@ def later(clock: Clock, seconds: float, call: Callable[..., object], *arguments:
     """``call_later`` of the running loop, in seconds of ``clock``; what is returned prevents it."""
     if clock.virtual:
         soon = Signal().soon
-        return clock.alarm(seconds, lambda: soon(lambda: call(*arguments)))
+        return ring_at(clock, clock.now() + seconds, lambda: soon(lambda: call(*arguments)))
     return asyncio.get_running_loop().call_later(seconds, call, *arguments).cancel
 
 

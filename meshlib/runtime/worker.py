@@ -150,7 +150,7 @@ class Worker:
         self._set.append(timer)
         self._ring()
         if self.clock.virtual:
-            self.clock.alarm(seconds, self._catch_up)
+            self.clock.alarm(timer.when, self._catch_up)
         return timer
 
     def call(self, command: Callable[[], object], timeout: float) -> bool:

@@ -82,9 +82,9 @@ class VirtualClock:
             moves = list(self._moves)
         return moves[max(0, bisect_right(moves, monotonic, key=lambda move: move[0]) - 1)][1]
 
-    def alarm(self, seconds: float, call: Callable[[], object]) -> Callable[[], object]:
-        """`call_later`, for what runs on any clock: what is returned cancels."""
-        return self.call_later(max(0.0, seconds), call).cancel
+    def alarm(self, when: float, call: Callable[[], object]) -> Callable[[], bool]:
+        """`call_at`, for what runs on any clock: what is returned cancels."""
+        return self.call_at(when, call).cancel
 
     def wall(self) -> float:
         """The same seconds, as those since the epoch: what tells the time of day by this clock agrees with it."""
@@ -127,8 +127,6 @@ class VirtualClock:
                 call = self._take(timer)
                 if call is not None:
                     call()
-            with self._changed:
-                self._move(goal)
 
     def wait(self, event: threading.Event, seconds: float) -> bool:
         """Blocks this thread until `event` is set; False: the time moved by that much first, and `event` is set by that. With
@@ -163,6 +161,7 @@ class VirtualClock:
         """As `sleep`, for a task of asyncio or trio: only the task waits. It can be cancelled."""
         import anyio
 
+        from meshlib.runtime.clock import MonotonicClock
         from meshlib.runtime.signal import Signal
 
         if self._auto or seconds <= 0:
@@ -173,7 +172,7 @@ class VirtualClock:
         woken = Signal()
         timer = self._sleeper(seconds, woken.set)
         try:
-            await woken.wait(math.inf)
+            await woken.wait(math.inf, MonotonicClock())
         finally:
             self._leave(timer)
 
@@ -210,13 +209,16 @@ class VirtualClock:
         return early
 
     def _due(self, goal: float) -> Timer | None:
-        """The next timer due by `goal`, with the time moved to it."""
+        """The next timer due by `goal`, with the time moved to it; when there is none, the time is `goal`. In one step, so that who
+        sets a timer and then looks at the time knows whether it was seen.
+        """
         with self._changed:
             while self._heap and (self._heap[0][0] <= goal or not self._heap[0][2].pending):
                 _, _, timer = heapq.heappop(self._heap)
                 if timer.pending:
                     self._move(timer.when)
                     return timer
+            self._move(goal)
         return None
 
     def _take(self, timer: Timer) -> Callable[[], object] | None:

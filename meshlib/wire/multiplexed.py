@@ -311,10 +311,16 @@ class Multiplexed(MultiplexedConnection["Stream"]):
 
     def _await_writer(self, bounds: Bounds) -> None:
         """Until the one who waits for the system has done so."""
+        rung: list[bool] = []
+
+        def ring() -> None:
+            rung.append(True)
+            self._wake_writers()
+
         try:
             seconds = bounds.left("write")
-            with bounds.ringing(self._wake_writers), self._lock:
-                told = self._writer is None or self._turn.wait(seconds)
+            with bounds.ringing(ring), self._lock:
+                told = self._writer is None or bool(rung) or self._turn.wait(seconds)
         except TimeoutError as error:
             bounds.timed_out()
             raise WriteTimeout(str(error)) from error

@@ -16,9 +16,9 @@ class Counting(VirtualClock):
 
     made = 0
 
-    def alarm(self, seconds: float, call: Callable[[], object]) -> Callable[[], object]:
+    def alarm(self, when: float, call: Callable[[], object]) -> Callable[[], bool]:
         self.made += 1
-        return super().alarm(seconds, call)
+        return super().alarm(when, call)
 
 
 async def advanced(clock: VirtualClock, seconds: float) -> None:

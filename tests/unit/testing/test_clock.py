@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshlib.runtime.clock import ring_at
 from meshlib.runtime.worker import Worker
 from meshlib.testing import VirtualClock
 
@@ -184,15 +185,38 @@ class TestForAMesh:
         ]
 
     def test_an_alarm_can_be_prevented(self):
-        clock, rung = VirtualClock(), []
-        clock.alarm(5.0, lambda: rung.append(1))
-        prevent = clock.alarm(5.0, lambda: rung.append(2))
-        clock.alarm(-1.0, lambda: rung.append(0))
-        prevent()
+        clock, rung = VirtualClock(100.0), []
+        clock.alarm(105.0, lambda: rung.append(1))
+        prevent = clock.alarm(105.0, lambda: rung.append(2))
+        clock.alarm(99.0, lambda: rung.append(0))
+        assert prevent()
+        assert rung == []
         clock.advance(0.0)
         assert rung == [0]
         clock.advance(5.0)
         assert rung == [0, 1]
+
+    def test_who_blocks_until_an_alarm_rings_is_rung_where_its_time_has_come(self):
+        clock, rung = VirtualClock(100.0), []
+        for when in (99.0, 100.0, 101.0):
+            ring_at(clock, when, lambda when=when: rung.append(when))
+        assert rung == [99.0, 100.0]
+        clock.advance(1.0)
+        assert rung == [99.0, 100.0, 101.0]
+
+    def test_an_alarm_that_is_set_while_time_moves_to_it_rings(self):
+        """Set before the time is there it is found; set after that it is known to be late. There is nothing in between."""
+        rung = []
+
+        class Between(VirtualClock):
+            def _due(self, goal):
+                found = super()._due(goal)
+                if found is None:  # nothing is left to be done on the way
+                    ring_at(self, goal, lambda: rung.append(goal))
+                return found
+
+        Between(100.0).advance(1.0)
+        assert rung == [101.0]
 
     def test_time_waits_for_a_worker(self):
         clock, ran = VirtualClock(), []
