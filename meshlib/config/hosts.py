@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from meshlib.config.kinds import Kind, Place, Text, located, one_line
 from meshlib.model.address import Address
-from meshlib.model.hosts import ascii_host, canonical_host, ipv6_host
+from meshlib.model.hosts import ascii_host, canonical_host, ipv6_host, is_loopback
 
 __all__ = [
     "LOCAL",
@@ -172,9 +172,7 @@ class SidecarAddress(Text):
         if address.unix:
             if proxy:
                 raise ValueError("a forward proxy has a host and a port")
-        elif address.host != "localhost" and not (
-            address.is_ip and ipaddress.ip_address(address.host).is_loopback
-        ):
+        elif not is_loopback(address.host):
             raise ValueError(
                 f"{address.host} is none of 127.0.0.1, [::1] and localhost; all calls go there in plain text"
             )

@@ -17,11 +17,11 @@ cluster, and the call is carried by a plan without policies: retries, breaking a
 
 from __future__ import annotations
 
-import ipaddress
 from typing import TYPE_CHECKING, Protocol
 
 from meshlib.core.domains import without_port
 from meshlib.core.resolution import Resolution
+from meshlib.model.hosts import is_ip, is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,7 +87,7 @@ class Handoff:
     def _key(self, scheme: str, host: str, port: int) -> str | None:
         """Of the listener that takes the call; None where it is not handed."""
         sidecar = self.sidecar
-        if _is_loopback(host):
+        if is_loopback(host):
             return self._own.get(port) if scheme in _PLAIN else None
         if sidecar.mode == "transparent":
             return ALL
@@ -114,16 +114,4 @@ def for_sidecar(sidecar: Sidecar, head: Head, *, grpc: bool) -> Head:
 
 def _is_name(host: str) -> bool:
     """Whether it can be the name of an application of Dapr's, in its own namespace or another."""
-    return host.count(".") <= 1 and not _is_ip(host)
-
-
-def _is_ip(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _is_loopback(host: str) -> bool:
-    return host == "localhost" or (_is_ip(host) and ipaddress.ip_address(host).is_loopback)
+    return host.count(".") <= 1 and not is_ip(host)

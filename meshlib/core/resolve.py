@@ -28,7 +28,6 @@ holds when the time is over (``otherwise``):
 
 from __future__ import annotations
 
-import ipaddress
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -46,7 +45,7 @@ from meshlib.core.nearest import nearest
 from meshlib.core.normalize import Entrance, stripped
 from meshlib.core.replies import compile_replies
 from meshlib.core.resolution import Resolution
-from meshlib.model.hosts import canonical_host
+from meshlib.model.hosts import canonical_host, ip_of, is_ip
 from meshlib.model.snapshot import Fate
 
 if TYPE_CHECKING:
@@ -310,7 +309,7 @@ class View:
         if entry is not None:
             return self._through(entry, f"listener {name} is known to {source_words(entry.part)}", name)
         rules = self.rules
-        if not rules.has_xds or _is_ip(host) or not _patterns(rules.domains).matches(host, number):
+        if not rules.has_xds or is_ip(host) or not _patterns(rules.domains).matches(host, number):
             return None
         lacks = self._lacks_listeners(number)
         if rules.view == "sidecar":
@@ -382,7 +381,7 @@ class View:
 
     def _nearest(self, host: str) -> Callable[[], str] | None:
         """What finds the known host that is nearly ``host``, for as long as this view is in use."""
-        if _is_ip(host):
+        if is_ip(host):
             return None
         view = weakref.ref(self)  # who keeps a response shall not keep a configuration
 
@@ -457,23 +456,14 @@ def _canonical(host: str) -> str:
         return host.lower()
 
 
-def _is_ip(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
 def _addresses_of(host: str) -> tuple[str, ...]:
     """The addresses under which a listener may have what ``host`` spells. This machine's own loopback also reaches
     a listener on every address; another IP does not, for it may be somebody else's.
     """
     if host == "localhost":
         return "127.0.0.1", "::1", *sorted(_ANY)
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
+    address = ip_of(host)
+    if address is None:
         return ()
     return (str(address), *sorted(_ANY)) if address.is_loopback else (str(address),)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass
 
+from meshlib.model.hosts import is_ip
+
 __all__ = ["Address"]
 
 _UNIX = "unix:"
@@ -44,13 +46,7 @@ class Address:
     @property
     def is_ip(self) -> bool:
         """Whether the host is an IP literal, so that nothing is left to resolve."""
-        if self.unix:
-            return False
-        try:
-            ipaddress.ip_address(self.host)
-        except ValueError:
-            return False
-        return True
+        return not self.unix and is_ip(self.host)
 
 
 def _split(text: str, default_port: int | None) -> tuple[str, int]:

@@ -8,9 +8,28 @@ from __future__ import annotations
 
 import ipaddress
 
-__all__ = ["ascii_host", "canonical_host", "ipv6_host"]
+__all__ = ["ascii_host", "canonical_host", "ip_of", "ipv6_host", "is_ip", "is_loopback"]
 
 _MAPPED = "::ffff:"
+
+
+def ip_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address that ``host``, without brackets, is; None for a name."""
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def is_ip(host: str) -> bool:
+    """Whether ``host``, without brackets, is an IP address, so that nothing is left to resolve."""
+    return ip_of(host) is not None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether ``host``, without brackets, can only be this machine: ``localhost`` (RFC 6761, 6.3) or an address of loopback."""
+    found = ip_of(host)
+    return host == "localhost" if found is None else found.is_loopback
 
 
 def ascii_host(text: str) -> str:

@@ -6,7 +6,6 @@ request reads (``view``, ``clusters``, ``env``) takes no lock. Sources write thr
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import random
 import threading
@@ -17,6 +16,7 @@ from meshlib.core.effects import Env
 from meshlib.core.resolution import Resolution
 from meshlib.core.resolve import compile_view
 from meshlib.model.events import ConfigurationChanged, SourceChanged, Unanswered
+from meshlib.model.hosts import is_ip
 from meshlib.model.snapshot import EMPTY, Part, Snapshot
 from meshlib.runtime import greenlets, threads
 from meshlib.runtime.adoption import Tallies
@@ -474,8 +474,4 @@ def _tell(observers: tuple[Callable[[Event], None], ...], event: Event) -> None:
 def _literal(place: Place) -> str:
     """``host:port``, where the URL itself has the address that is called; a library may not tell whom it called."""
     _, host, port, _ = place
-    try:
-        ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return ""
-    return f"{host}:{port}" if port is not None else ""
+    return f"{host}:{port}" if port is not None and is_ip(host.strip("[]")) else ""

@@ -13,11 +13,11 @@ local listener, and never a host beyond loopback.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from meshlib.model.address import Address
+from meshlib.model.hosts import is_loopback
 from meshlib.model.sidecar import Mode
 from meshlib.sidecar.evidence import EMPTY, Probe
 from meshlib.sidecar.signatures import (
@@ -171,7 +171,7 @@ def _pairs(
         number = _port(port)
         if len(lines) == _MOST:
             break
-        if not _is_loopback(host) or number is None:
+        if not is_loopback(host) or number is None:
             if not quiet:
                 lines.append(
                     f"{variable}={_shown(host)}, port {_shown(port)}: not an address on loopback, ignored"
@@ -193,15 +193,6 @@ def _port(text: str) -> int | None:
     return (
         int(text) if text.isascii() and text.isdigit() and len(text) < 6 and 0 < int(text) < 65536 else None
     )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _shown(text: str) -> str:

@@ -23,6 +23,7 @@ from typing import TypeVar
 
 from meshlib.cli.doctor.certificates import FileSeen, look_at
 from meshlib.model.address import Address
+from meshlib.model.hosts import is_loopback
 from meshlib.observe.facts import Facts, ServerFacts, pairs_of
 
 __all__ = ["MOST", "SECONDS", "Reached", "Seen", "address_of", "loopback", "probe"]
@@ -112,7 +113,11 @@ def address_of(uri: str) -> str:
 
 def loopback(address: str) -> bool:
     """Whether it can only be this machine's."""
-    return address.startswith(("127.", "[::1]", "unix:", "localhost:"))
+    try:
+        where = Address.parse(address)
+    except ValueError:
+        return False
+    return where.unix or is_loopback(where.host)
 
 
 # --- what is tried -------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from meshlib.cli.doctor.case import Case
 from meshlib.cli.doctor.catalogue import CATALOGUE
 from meshlib.cli.doctor.certificates import Validity, validity
 from meshlib.cli.doctor.collect import Subject, _subject
-from meshlib.cli.doctor.probes import Reached, Seen, address_of
+from meshlib.cli.doctor.probes import Reached, Seen, address_of, loopback
 from meshlib.cli.findings import Finding
 from meshlib.config import Config
 from meshlib.observe.facts import Facts, plain
@@ -1052,6 +1052,27 @@ def test_a_process_of_another_version(facts: Facts) -> None:
 )
 def test_targets_of_grpc(uri: str, address: str) -> None:
     assert address_of(uri) == address
+
+
+@pytest.mark.parametrize(
+    ("address", "here"),
+    [
+        ("127.0.0.1:1", True),
+        ("127.9.9.9:1", True),
+        ("[::1]:1", True),
+        ("[0:0::1]:1", True),
+        ("localhost:1", True),
+        ("unix:/run/x", True),
+        ("127.0.0.1.shop.example:1", False),
+        ("localhost.shop.example:1", False),
+        ("10.0.0.1:1", False),
+        ("0.0.0.0:1", False),
+        ("no address", False),
+    ],
+)
+def test_only_this_machine_is_loopback(address: str, here: bool) -> None:
+    """An address of a listener is connected to only where it is."""
+    assert loopback(address) is here
 
 
 def test_a_finding_that_is_made_is_in_the_table_and_the_other_way_round() -> None:
