@@ -59,9 +59,9 @@ class GrpcWire:
         seconds = bounds.left("read")
         bounds.sent = True
         wait = False if request.wait_for_ready is False else None
-        made = partial(self._alarmed, bounds) if bounds.alarmed else self._made
         try:
-            return made(request, sub, seconds, metadata_of(request, attempt.head.headers.raw), wait)
+            metadata = metadata_of(request, attempt.head.headers.raw)
+            return self._made(bounds, request, sub, seconds, metadata, wait)
         except grpc.RpcError as error:
             if error.initial_metadata() and request.call is not None:
                 request.call.replayable = False  # its headers came before its status: RT-05
@@ -74,9 +74,8 @@ class GrpcWire:
         if call.head is not None:
             metadata, seconds = metadata_of(request, call.head.headers.raw), bounds.left("read")
         bounds.sent = True
-        made = partial(self._alarmed, bounds) if bounds.alarmed else self._made
         try:
-            return made(request, sub, seconds, metadata, request.wait_for_ready)
+            return self._made(bounds, request, sub, seconds, metadata, request.wait_for_ready)
         except grpc.RpcError as error:
             if call.head is None:
                 raise
@@ -93,7 +92,7 @@ class GrpcWire:
         kind = local_end(code, error.details(), connected, request.messages, credentials=brings)
         if kind is None:
             return Answer(number(code), error=error, headers=trailers(trailing))
-        if sub.endpoint is not None and kind.value == "connect":
+        if sub.endpoint is not None and kind is OutcomeKind.CONNECT:
             self.subchannels.unconnected(sub, error.details() or "")
         raise Ended(kind, error) from error
 
@@ -103,7 +102,7 @@ class GrpcWire:
     def close(self) -> None:
         self.subchannels.close()
 
-    def _alarmed(
+    def _made(
         self,
         bounds: Bounds,
         request: Request,
@@ -112,24 +111,15 @@ class GrpcWire:
         metadata: Any,
         wait: bool | None,
     ) -> Answer:
-        """As ``_made``, on a virtual clock: its end is for this clock to say, not for grpc's."""
-        begin = sub.callable(request.method).future
-        call = begin(request.sending(), seconds, metadata, request.credentials, wait, request.compression)
-        try:
-            with bounds.ringing(call.cancel):
-                return Answer(0, call.result(), call)
-        except TimeoutError:
-            raise Ended(OutcomeKind.TIMEOUT, TimeoutError(LATE)) from None
-
-    def _made(
-        self,
-        request: Request,
-        sub: Subchannel[grpc.Channel],
-        seconds: float | None,
-        metadata: Any,
-        wait: bool | None,
-    ) -> Answer:
         method = request.method
+        if bounds.alarmed:  # a virtual clock, which says when it ends, not grpc's
+            begin = sub.callable(method).future
+            call = begin(request.sending(), seconds, metadata, request.credentials, wait, request.compression)
+            try:
+                with bounds.ringing(call.cancel):
+                    return Answer(0, call.result(), call)
+            except TimeoutError:
+                raise Ended(OutcomeKind.TIMEOUT, TimeoutError(LATE)) from None
         if not (request.with_call or request.messages or request.compression or wait):
             direct = sub.direct.get(method, _UNKNOWN)
             if direct is _UNKNOWN:
