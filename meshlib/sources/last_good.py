@@ -27,6 +27,7 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import replace
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -331,7 +332,7 @@ def _check_directory(directory: Path) -> None:
 
 def _sweep(place: Path) -> None:
     """Take away what processes that were killed have left."""
-    for left in place.parent.glob(f".{place.name}.*.tmp"):
+    for left in place.parent.glob(f".{escape(place.name)}.*.tmp"):
         with suppress(OSError):  # another process was faster
             if time.time() - left.lstat().st_mtime > _LITTER:
                 left.unlink()

@@ -20,68 +20,27 @@ from meshlib.sources.xds_pair import xds_source
 from meshlib.testing import build
 from meshlib.xds.bootstrap import Bootstrap, Node, Server
 from meshlib.xds.last_good import decode
-from tests.support.sources_kit import Bench
-from tests.support.xds_kit import response, simple
-
-SERVER = Server("127.0.0.1:18000")
+from tests.support.sources_kit import SERVER, ScriptedBench
+from tests.support.xds_kit import simple
 
 
-class FakeStream:
-    def __init__(self, ears, post):
-        self.ears, self.post = ears, post
-
-    def send(self, raw):
-        pass
-
-    def consumed(self):
-        pass
-
-    def cancel(self, timeout=0.5):
-        pass
-
-
-class Plane:
+class Plane(ScriptedBench):
     """A process with one control plane, and what it keeps at ``path``. Streams: the views', as they are opened."""
 
     def __init__(self, path, *, view="target", node="me", server=SERVER, inherited=()):
-        self.streams = []
-        self.nonce = 0
         bootstrap = Bootstrap((server,), Node(node, "shop"))
-
-        def opener(server, ears, post, protocol):
-            self.streams.append(FakeStream(ears, post))
-            return self.streams[-1]
 
         def build_sources(merge, bench):
             self.keeper = LastGood(merge, str(path), bootstrap)
             return [
                 self.keeper,
-                xds_source(merge, bootstrap, view, opener, protocol="sotw", last_good=self.keeper),
+                xds_source(merge, bootstrap, view, self.open_stream, protocol="sotw", last_good=self.keeper),
             ]
 
-        self.bench = Bench(build_sources, inherited)
+        super().__init__(build_sources, inherited)
 
-    def want(self, *names):
-        for name in names:
-            self.bench.merge.want(name, name)
-        self.bench.step()
-
-    def up(self, at=-1):
-        stream = self.streams[at]
-        stream.post(lambda: stream.ears.on_ready(stream))
-        self.bench.step()
-
-    def answer(self, short, *resources, at=-1):
-        stream = self.streams[at]
-        self.nonce += 1
-        raw = response(short, *resources, nonce=f"n{self.nonce}", version=f"v{self.nonce}")
-        stream.post(lambda: stream.ears.on_message(stream, raw))
-        self.bench.step()
-
-    def end(self, error="away", at=-1):
-        stream = self.streams[at]
-        stream.post(lambda: stream.ears.on_end(stream, error))
-        self.bench.step()
+    def answer(self, short, *resources, at=-1, **fields):
+        super().answer(short, *resources, at=at, version=f"v{self.nonce + 1}", **fields)
 
     def serve(self, *names, at=-1):
         for short in ("listener", "route", "cluster", "endpoint"):
@@ -93,10 +52,6 @@ class Plane:
         if self.keeper._thread is not None:
             self.keeper._thread.join()
         self.bench.step()
-
-    @property
-    def part(self):
-        return self.bench.parts.get("xds")
 
     @property
     def status(self):
@@ -351,6 +306,15 @@ class TestTrouble:
         self.refused(path)
         assert set(path.parent.iterdir()) == {path, new, other}
 
+    def test_whatever_the_file_is_called(self, tmp_path):
+        path = tmp_path / "state[1]*.bin"
+        old, other = tmp_path / ".state[1]*.bin.abc.tmp", tmp_path / ".state1.bin.abc.tmp"
+        for each in (old, other):
+            each.write_text("")
+            os.utime(each, (1, 1))
+        last_good.write(str(path), [b"it"])
+        assert set(tmp_path.iterdir()) == {path, other}
+
 
 class TestReading:
     def test_a_control_plane_that_is_away_at_the_start(self, filled, caplog):
@@ -382,7 +346,7 @@ class TestReading:
 
     def test_the_control_plane_says_otherwise(self, filled):
         plane = Plane(filled)
-        plane.end()
+        plane.end("away")
         plane.bench.step(2)
         plane.up()
         plane.answer("listener", simple("a")["listener"])
@@ -462,7 +426,7 @@ class TestReading:
         plane = Plane(filled, **more)
         assert plane.status.state == "failed"
         assert words in plane.status.last_error
-        plane.end()
+        plane.end("away")
         assert plane.part is None or plane.part.targets == {}
 
     def test_a_damaged_one_is_told_and_written_anew(self, filled):
