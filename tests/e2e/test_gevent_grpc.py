@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from meshlib.testing import ControlPlane, build
+from tests.support.grpc_channels import told
 
 pytest.importorskip("gevent")
 
@@ -37,14 +37,8 @@ def run(program: str, config: Any, *, prepared: bool = True) -> Any:
 @pytest.fixture(params=["file", "xds"])
 def config(request: pytest.FixtureRequest, meshlib_grpc_upstream: Any) -> Any:
     """Two endpoints, told by the configuration or by a control plane."""
-    addresses = [meshlib_grpc_upstream(name).address for name in ("a", "b")]
-    if request.param == "file":
-        yield {"services": {"stock": {"endpoints": addresses}}}
-        return
-    route = build.route_config("r", build.virtual_host("v", build.route(cluster="c")))
-    resources = build.api_listener("stock", route), build.cluster("c"), build.endpoints("c", *addresses)
-    with ControlPlane(*resources) as plane:
-        yield {"xds": {"server": plane.address, "view": "target"}}
+    with told(request.param, meshlib_grpc_upstream("a"), meshlib_grpc_upstream("b")) as made:
+        yield made
 
 
 def test_greenlets_call_at_once_in_every_way(config: Any) -> None:

@@ -21,7 +21,7 @@ from meshlib.hosts.grpc.replay import Messages
 from meshlib.model.call import OutcomeKind
 from meshlib.sources import stream
 from meshlib.testing import ControlPlane, build
-from tests.support.grpc_channels import FACES, Channel
+from tests.support.grpc_channels import FACES, Channel, Channels, service
 
 Code = grpc.StatusCode
 GrpcUpstreamFactory = Callable[..., Any]
@@ -31,24 +31,8 @@ RETRY = {"attempts": 3, "on": ["unavailable"]}
 @pytest.fixture(params=FACES)
 def channel(request: pytest.FixtureRequest) -> Iterator[Callable[..., Channel]]:
     """A function that makes a channel of each kind in turn: ``channel({"services": …})``, to ``stock``."""
-    made: list[Channel] = []
-    meshes: list[meshlib.Mesh] = []
-
-    def make(config: dict[str, Any], target: str = "stock", **options: Any) -> Channel:
-        mesh = meshlib.Mesh(config)
-        meshes.append(mesh)
-        made.append(Channel(request.param, target, mesh, **options))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
-    for mesh in meshes:
-        mesh.close()
-
-
-def service(*upstreams: Any, **policies: Any) -> dict[str, Any]:
-    return {"services": {"stock": {"endpoints": [each.address for each in upstreams], **policies}}}
+    with Channels(request.param) as channels:
+        yield channels.make
 
 
 def active(mesh: meshlib.Mesh) -> int:

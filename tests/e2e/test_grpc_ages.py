@@ -9,7 +9,7 @@ import pytest
 
 import meshlib
 from meshlib.testing import ControlPlane, VirtualClock, build
-from tests.support.grpc_channels import FACES, Channel
+from tests.support.grpc_channels import FACES, Channel, Channels, service
 
 _OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
@@ -17,21 +17,17 @@ _OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 @pytest.fixture(params=FACES)
 def channel(request: pytest.FixtureRequest, meshlib_mesh: Any, meshlib_clock: VirtualClock) -> Iterator[Any]:
     """A function that makes channels of one kind in one mesh: ``channel({"services": …})``, to ``stock``."""
-    made: list[Channel] = []
 
     def make(config: dict[str, Any] | meshlib.Mesh) -> Channel:
         mesh = meshlib_mesh(config, clock=meshlib_clock) if isinstance(config, dict) else config
-        made.append(Channel(request.param, "stock", mesh))
-        return made[-1]
+        return channels.make(mesh)
 
-    yield make
-    for one in made:
-        one.close()
+    with Channels(request.param) as channels:
+        yield make
 
 
 def of_the_file(age: float, plane: ControlPlane, *servers: Any) -> dict[str, Any]:
-    endpoints = [server.address for server in servers]
-    return {"services": {"stock": {"endpoints": endpoints, "max_connection_age": age}}}
+    return service(*servers, max_connection_age=age)
 
 
 def of_a_control_plane(age: float, plane: ControlPlane, *servers: Any) -> dict[str, Any]:
@@ -72,7 +68,7 @@ def test_calls_under_way_end_in_peace(
     channel: Callable[..., Channel], meshlib_grpc_upstream: Any, meshlib_clock: VirtualClock
 ) -> None:
     one = meshlib_grpc_upstream("v1")
-    here = channel({"services": {"stock": {"endpoints": [one.address], "max_connection_age": 60.0}}})
+    here = channel(service(one, max_connection_age=60.0))
     one.hang()
     held = here.begun()
     one.wait_for(lambda: one.held == 1)

@@ -11,7 +11,7 @@ import pytest
 import trustme
 
 import meshlib
-from tests.support.grpc_channels import FACES, Channel
+from tests.support.grpc_channels import FACES, Channel, Channels, service
 
 Code = grpc.StatusCode
 #: Each way to make a call; each gives what it brought, or raises.
@@ -72,21 +72,13 @@ def one(meshlib_grpc_upstream: Any, issued: Any) -> Any:
 @pytest.fixture(params=FACES)
 def channel(request: pytest.FixtureRequest, issued: Any) -> Iterator[Callable[..., Channel]]:
     """A function that makes a secure channel of each kind in turn."""
-    made: list[Channel] = []
-    meshes: list[meshlib.Mesh] = []
 
     def make(*servers: Any, credentials: Any = None, options: Any = (), **policies: Any) -> Channel:
-        config = {"services": {"stock": {"endpoints": [each.address for each in servers], **policies}}}
-        meshes.append(meshlib.Mesh(config))
         secure = issued[1] if credentials is None else credentials
-        made.append(Channel(request.param, "stock", meshes[-1], credentials=secure, options=options))
-        return made[-1]
+        return channels.make(service(*servers, **policies), credentials=secure, options=options)
 
-    yield make
-    for each in made:
-        each.close()
-    for mesh in meshes:
-        mesh.close()
+    with Channels(request.param) as channels:
+        yield make
 
 
 @every_way
@@ -132,7 +124,7 @@ def test_what_a_server_says_in_the_same_words_is_an_answer(channel: Any, one: An
 def test_those_that_such_a_connection_may_not_carry(meshlib_grpc_upstream: Any) -> None:
     """grpc.aio refuses them before anything is begun, and so it does here."""
     one = meshlib_grpc_upstream("v1")
-    config = {"services": {"stock": {"endpoints": [one.address], **GUARDS}}}
+    config = service(one, **GUARDS)
     secret = grpc.access_token_call_credentials("secret")
     with meshlib.Mesh(config) as mesh, Channel("sync", "stock", mesh) as here:
         for way in WAYS.values():

@@ -10,23 +10,16 @@ import grpc
 import pytest
 
 import meshlib
-from tests.support.grpc_channels import FACES, Channel
+from tests.support.grpc_channels import FACES, Channel, Channels
 
 Open = Callable[..., Channel]
 
 
 @pytest.fixture(params=FACES)
-def channel(request: pytest.FixtureRequest, meshlib_mesh: Any) -> Iterator[Open]:
+def channel(request: pytest.FixtureRequest) -> Iterator[Open]:
     """Makes a channel of one kind in a mesh of its own."""
-    made: list[Channel] = []
-
-    def make(config: dict[str, Any], target: str = "stock") -> Channel:
-        made.append(Channel(request.param, target, meshlib_mesh(config)))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
+    with Channels(request.param) as channels:
+        yield channels.make
 
 
 def handed(address: str, *others: Any, **sidecar: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 import meshlib
-from tests.support.grpc_channels import FACES, Channel
+from tests.support.grpc_channels import FACES, Channel, Channels, service
 
 Code = grpc.StatusCode
 _cases = itertools.count()
@@ -26,23 +26,12 @@ POLICY = {
 
 @pytest.fixture(params=FACES)
 def channel(request: pytest.FixtureRequest) -> Iterator[Callable[..., Channel]]:
-    made: list[Channel] = []
-    meshes: list[meshlib.Mesh] = []
-
     def make(*servers: Any, config: dict[str, Any], policies: Any = (), mesh: Any = None) -> Channel:
-        if mesh is None:
-            service = {"endpoints": [each.address for each in servers], **dict(policies)}
-            mesh = meshlib.Mesh({"services": {"stock": service}})
-            meshes.append(mesh)
         options = [("grpc.service_config", json.dumps(config))]
-        made.append(Channel(request.param, "stock", mesh, options=options))
-        return made[-1]
+        return channels.make(mesh or service(*servers, **dict(policies)), options=options)
 
-    yield make
-    for each in made:
-        each.close()
-    for mesh in meshes:
-        mesh.close()
+    with Channels(request.param) as channels:
+        yield make
 
 
 def failing(here: Channel, code: Any = Code.NOT_FOUND) -> int:

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from typing import Any
 
 import grpc
@@ -18,8 +16,11 @@ import pytest
 import meshlib
 import meshlib.grpc
 from meshlib.testing import VirtualClock
-from tests.support.grpc_channels import FACES, Channel
+from tests.support.grpc_channels import FACES, Channel, Channels, service
+from tests.support.on_clock import begun, ended_by_time
 from tests.support.rpc_server import METHODS, RpcServer
+
+pytestmark = pytest.mark.usefixtures("at_once")
 
 Code = grpc.StatusCode
 LIST = METHODS["unary_stream"]
@@ -42,41 +43,15 @@ BOUNDS: dict[str, tuple[dict[str, Any], bool, dict[str, Any]]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _at_once() -> Iterator[None]:
-    """None of these tests waits for what is due in minutes."""
-    began = time.monotonic()
-    yield
-    assert time.monotonic() - began < 30.0
-
-
 @pytest.fixture(params=FACES)
 def make(request: pytest.FixtureRequest, meshlib_mesh: Any, meshlib_clock: VirtualClock) -> Iterator[Any]:
     """A function that makes a channel of each kind, to ``stock``, whose mesh is on the clock."""
-    made: list[Channel] = []
 
     def channel(upstream: Any, **policies: Any) -> Channel:
-        config = {"services": {"stock": {"endpoints": [upstream.address], **policies}}}
-        made.append(Channel(request.param, "stock", meshlib_mesh(config, clock=meshlib_clock)))
-        return made[-1]
+        return channels.make(meshlib_mesh(service(upstream, **policies), clock=meshlib_clock))
 
-    yield channel
-    for one in made:
-        one.close()
-
-
-def begun(work: Callable[[], Any]) -> Future[Any]:
-    """``work`` in a thread of its own, for which nobody waits where its test has failed."""
-    future: Future[Any] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - the future's
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future
+    with Channels(request.param) as channels:
+        yield channel
 
 
 def in_backoff(clock: VirtualClock) -> None:
@@ -106,12 +81,7 @@ def test_time_that_is_over_ends_a_call(
 
     future = begun(one)
     server.wait_for(lambda: server.held == 1)
-    meshlib_clock.advance(119.0)
-    assert not future.done()
-    meshlib_clock.advance(1.1)
-    with pytest.raises(meshlib.DeadlineExceeded) as caught:
-        future.result(10.0)
-    error: Any = caught.value
+    error = ended_by_time(meshlib_clock, future, 119.0)
     assert error.code() is Code.DEADLINE_EXCEEDED
     assert 120.0 <= error.info.seconds <= 120.1
     server.wait_for(lambda: server.calls_open == 0)
@@ -132,7 +102,7 @@ def test_a_stream_that_is_being_read_ends_too(
     meshlib_mesh: Any, meshlib_clock: VirtualClock, halting: RpcServer, kind: str, style: str
 ) -> None:
     """The call is committed to its attempt by then."""
-    config = {"services": {"stock": {"endpoints": [halting.address]}}}
+    config = service(halting)
     first = threading.Event()
 
     def blocking() -> None:
@@ -166,7 +136,7 @@ def test_a_stream_that_is_being_read_ends_too(
 def test_each_way_of_asking_a_stream_says_that_its_time_is_over(
     meshlib_mesh: Any, meshlib_clock: VirtualClock, halting: RpcServer
 ) -> None:
-    mesh = meshlib_mesh({"services": {"stock": {"endpoints": [halting.address]}}}, clock=meshlib_clock)
+    mesh = meshlib_mesh(service(halting), clock=meshlib_clock)
     with meshlib.grpc.channel("stock", mesh=mesh) as channel:
         made: Any = channel.unary_stream(f"/{LIST}")
         call = made(b"m", timeout=60.0)
@@ -204,20 +174,15 @@ def test_the_next_try_has_its_own_time(
     in_backoff(meshlib_clock)
     meshlib_clock.advance(9.0)
     server.wait_for(lambda: server.held == 1)
-    meshlib_clock.advance(50.0)
-    assert not future.done()
-    meshlib_clock.advance(10.1)
-    with pytest.raises(meshlib.DeadlineExceeded) as caught:
-        future.result(10.0)
-    assert caught.value.info is not None
-    assert (len(caught.value.info.attempts), server.requests_total) == (2, 2)
+    error = ended_by_time(meshlib_clock, future, 50.0, 10.1)
+    assert (len(error.info.attempts), server.requests_total) == (2, 2)
 
 
 @pytest.mark.parametrize("kind", FACES)
 def test_a_call_that_is_answered_in_time_leaves_no_alarm(
     meshlib_mesh: Any, meshlib_grpc_upstream: Any, meshlib_clock: VirtualClock, kind: str
 ) -> None:
-    config = {"services": {"stock": {"endpoints": [meshlib_grpc_upstream("v1").address]}}}
+    config = service(meshlib_grpc_upstream("v1"))
     mesh = meshlib_mesh(config, clock=meshlib_clock)
     with Channel(kind, "stock", mesh) as here:
         for way in WAYS.values():

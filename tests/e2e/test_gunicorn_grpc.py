@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from meshlib.testing import ControlPlane, build
+from tests.support.grpc_channels import told
 from tests.support.web_servers import WebServer, gunicorn
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "tasks" / "gunicorn.md"
@@ -73,14 +73,8 @@ async def app(scope, receive, send):
 
 @pytest.fixture
 def config(source: str, meshlib_grpc_upstream: Any) -> Iterator[Any]:
-    addresses = [meshlib_grpc_upstream(name).address for name in ("a", "b")]
-    if source == "file":
-        yield {"services": {"stock": {"endpoints": addresses}}}
-        return
-    route = build.route_config("r", build.virtual_host("v", build.route(cluster="c")))
-    resources = build.api_listener("stock", route), build.cluster("c"), build.endpoints("c", *addresses)
-    with ControlPlane(*resources) as plane:
-        yield {"xds": {"server": plane.address, "view": "target"}}
+    with told(source, meshlib_grpc_upstream("a"), meshlib_grpc_upstream("b")) as made:
+        yield made
 
 
 def asked(server: WebServer, count: int = 40) -> Counter[int]:

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,7 +13,7 @@ import pytest
 
 from meshlib.testing import GrpcUpstream, Upstream
 from tests.support import netns
-from tests.support.netns import ISTIO, KUMA, LINKERD, PLAIN, EnvoySidecar, Namespace, Shape
+from tests.support.netns import ISTIO, KUMA, LINKERD, PLAIN, EnvoySidecar, Namespace, Program, Shape
 
 ROOT = Path(__file__).resolve().parents[2]
 HTTP = ("aiohttp", "httpx", "requests")
@@ -26,7 +22,7 @@ VIP = "10.96.0.10"
 pytestmark = pytest.mark.timeout(180)
 
 
-class Calls:
+class Calls(Program):
     """What :mod:`tests.support.handoff_program` tells, as it comes."""
 
     def __init__(
@@ -38,47 +34,23 @@ class Calls:
         environ: dict[str, str] | None = None,
     ) -> None:
         self.hosts = hosts
-        self.told: list[dict[str, Any]] = []
-        self._new = threading.Condition()  # guards told
-        words = [sys.executable, "-m", "tests.support.handoff_program", json.dumps(config), url, *hosts]
-        self._process = pod.popen(
-            *words,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=ROOT,
-            env={**os.environ, **(environ or {})},
-        )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            with self._new:
-                self.told.append(json.loads(line))
-                self._new.notify_all()
+        words = json.dumps(config), url, *hosts
+        super().__init__(pod, "tests.support.handoff_program", *words, environ=environ)
 
     def until(self, since: float, wanted: Callable[[dict[str, Any]], bool], seconds: float = 20.0) -> float:
         """Wait until a call of every host that began after ``since`` is ``wanted``; gives when the last of these began."""
         found: dict[str, float] = {}
         end = time.monotonic() + seconds
         seen = 0
-        with self._new:
+        with self.new:
             while len(found) < len(self.hosts):
                 for call in self.told[seen:]:
                     if call["begun"] > since and wanted(call):
                         found.setdefault(call["host"], call["begun"])
                 seen = len(self.told)
                 if len(found) < len(self.hosts):
-                    assert self._new.wait(end - time.monotonic()), (found, self.told[-8:])
+                    assert self.new.wait(end - time.monotonic()), (found, self.told[-8:])
         return max(found.values())
-
-    def stop(self) -> list[dict[str, Any]]:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        assert self._process.wait(20) == 0
-        self._reader.join(10)
-        return self.told
 
 
 def via(word: str) -> Callable[[dict[str, Any]], bool]:
@@ -131,7 +103,7 @@ def story(calls: Calls, sidecar: EnvoySidecar, beyond: Upstream, own: Upstream, 
     drained = time.monotonic()
     sidecar.drain()
     calls.until(drained + 1.0, lambda call: True)
-    told = calls.stop()
+    told = calls.end()
 
     for call in told:
         if killed + 1.0 < call["begun"] < back:  # without it
@@ -256,7 +228,7 @@ def test_envoy_says_that_it_carried_the_calls(
             pod, {"services": {"reviews": {"endpoints": [own.address]}}}, "http://reviews:9080/", *HTTP
         )
         calls.until(0.0, via("sidecar"))
-        told = calls.stop()
+        told = calls.end()
         counted = sidecar.stats("cluster.reviews")
         assert beyond.requests_total == len(told)
         assert [value for key, value in counted.items() if key.endswith("upstream_rq_total")] == [len(told)]

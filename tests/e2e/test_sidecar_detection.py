@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import queue
 import socket
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import pytest
 
 import meshlib
 from tests.support import netns
-from tests.support.netns import EnvoySidecar, Namespace
+from tests.support.netns import EnvoySidecar, Namespace, Program
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVED = "served"  # by the upstream
@@ -43,32 +41,20 @@ server.serve_forever()
 REDIRECTED = "from meshlib.sidecar.collect import redirected; print(redirected())"
 
 
-class Watching:
+class Watching(Program):
     """`tests.support.sidecar_program` in a pod."""
 
     def __init__(self, pod, *, uid=None, environ=None, **sidecar):
-        import os
-
-        self._lines = queue.Queue()
-        words = [sys.executable, "-m", "tests.support.sidecar_program", json.dumps({"sidecar": sidecar})]
-        words += [] if uid is None else [str(uid)]
-        self.process = pod.popen(
-            *words,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=ROOT,
-            env={**os.environ, **(environ or {})},
-        )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        words = [json.dumps({"sidecar": sidecar})] + ([] if uid is None else [str(uid)])
+        super().__init__(pod, "tests.support.sidecar_program", *words, environ=environ)
+        self._seen = 0
         self.first = self.next()
 
-    def _read(self):
-        for line in self.process.stdout:
-            self._lines.put(json.loads(line))
-
     def next(self, seconds=10.0):
-        return self._lines.get(timeout=seconds)
+        with self.new:
+            assert self.new.wait_for(lambda: len(self.told) > self._seen, seconds), self.told[-3:]
+            self._seen += 1
+            return self.told[self._seen - 1]
 
     def until(self, state, seconds=10.0):
         """The next value in that state."""
@@ -77,18 +63,9 @@ class Watching:
             told = self.next(seconds)
         return told
 
-    def order(self, word):
-        self.process.stdin.write(word + "\n")
-        self.process.stdin.flush()
-
     def now(self):
         self.order("now")
         return self.next()
-
-    def end(self):
-        self.process.stdin.close()
-        assert self.process.wait(10) == 0
-        self._reader.join(10)
 
 
 @pytest.fixture

@@ -10,8 +10,6 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -20,36 +18,11 @@ import meshlib
 from meshlib.testing import ControlPlane, VirtualClock, build
 from tests.support.dns_server import DnsServer
 from tests.support.libraries import LIBRARIES, Caller, call
+from tests.support.on_clock import begun, ended_by_time
 
 MeshFactory = Any
-Start = Callable[..., "Future[Any]"]
 
-
-@pytest.fixture
-def start() -> Start:
-    """A function that begins a call in a thread of its own, for which nobody waits where its test has failed."""
-
-    def begin(work: Callable[..., Any], *arguments: Any, **options: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-
-        def run() -> None:
-            try:
-                future.set_result(work(*arguments, **options))
-            except BaseException as error:  # noqa: BLE001 - the future's
-                future.set_exception(error)
-
-        threading.Thread(target=run, daemon=True).start()
-        return future
-
-    return begin
-
-
-@pytest.fixture(autouse=True)
-def _at_once() -> Iterator[None]:
-    """None of these tests waits for what is due in minutes."""
-    began = time.monotonic()
-    yield
-    assert time.monotonic() - began < 30.0
+pytestmark = pytest.mark.usefixtures("at_once")
 
 
 def service(*addresses: str, **more: Any) -> dict[str, Any]:
@@ -63,13 +36,12 @@ def test_a_backoff_takes_its_time_and_no_more(
     upstream: Any,
     meshlib_mesh: MeshFactory,
     meshlib_clock: VirtualClock,
-    start: Start,
 ) -> None:
     server = upstream("v1")
     server.fail(503, times=1)
     retry = {"attempts": 2, "on": ["5xx"], "wait": lambda state: 60.0}
     mesh = meshlib_mesh(service(server.address, retry=retry), clock=meshlib_clock)
-    future = start(call, library, mesh, "GET", "http://reviews/")
+    future = begun(call, library, mesh, "GET", "http://reviews/")
     meshlib_clock.wait_for_sleepers(1)
     meshlib_clock.advance(59.9)
     assert (meshlib_clock.sleepers, server.requests_total, future.done()) == (1, 1, False)
@@ -90,7 +62,6 @@ class TestCalls:
         upstream: Any,
         meshlib_mesh: MeshFactory,
         meshlib_clock: VirtualClock,
-        start: Start,
     ) -> None:
         if (bound, library) == ("per_try_timeout", "aiohttp-connector"):
             return  # there are no tries in it to bound
@@ -107,15 +78,10 @@ class TestCalls:
                     return call(library, mesh, "GET", "http://reviews/", **patient(library))
             return call(library, mesh, "GET", "http://reviews/", **patient(library))
 
-        future = start(one)
+        future = begun(one)
         server.wait_for(lambda: server.held == 1)
-        meshlib_clock.advance(119.0)
-        assert not future.done()
-        meshlib_clock.advance(1.1)
-        with pytest.raises(meshlib.DeadlineExceeded) as caught:
-            future.result(10.0)
-        assert caught.value.info is not None
-        assert 120.0 <= caught.value.info.seconds <= 120.1
+        error = ended_by_time(meshlib_clock, future, 119.0)
+        assert 120.0 <= error.info.seconds <= 120.1
         server.release()
 
     def test_a_body_that_does_not_come_ends_too(
@@ -124,12 +90,11 @@ class TestCalls:
         upstream: Any,
         meshlib_mesh: MeshFactory,
         meshlib_clock: VirtualClock,
-        start: Start,
     ) -> None:
         server = upstream("v1")
         server.order(hold="body")
         mesh = meshlib_mesh(service(server.address, timeout=60.0), clock=meshlib_clock)
-        future = start(call, library, mesh, "GET", "http://reviews/", **patient(library))
+        future = begun(call, library, mesh, "GET", "http://reviews/", **patient(library))
         server.wait_for(lambda: server.held == 1)
         meshlib_clock.advance(61.0)
         with pytest.raises(Exception) as caught:  # noqa: PT011 - eight kinds
@@ -143,11 +108,10 @@ class TestCalls:
         control_plane: ControlPlane,
         meshlib_mesh: MeshFactory,
         meshlib_clock: VirtualClock,
-        start: Start,
     ) -> None:
         control_plane.hold()
         mesh = meshlib_mesh({"xds": {"server": control_plane.address}}, clock=meshlib_clock)
-        future = start(call, library, mesh, "GET", "http://reviews/")
+        future = begun(call, library, mesh, "GET", "http://reviews/")
         control_plane.wait_for_request("listener")
         meshlib_clock.advance(4.0)
         host = build.virtual_host("all", build.route(cluster="c"))
@@ -244,12 +208,11 @@ class TestTheRest:
         self,
         meshlib_mesh: MeshFactory,
         meshlib_clock: VirtualClock,
-        start: Start,
         control_plane: ControlPlane,
     ) -> None:
         control_plane.hold()
         mesh = meshlib_mesh({"xds": {"server": control_plane.address}}, clock=meshlib_clock)
-        future = start(mesh.wait_ready, "reviews", timeout=300.0)
+        future = begun(mesh.wait_ready, "reviews", timeout=300.0)
         for _ in range(3):
             meshlib_clock.wait_for_sleepers(1)
             meshlib_clock.advance(99.0)
@@ -261,14 +224,14 @@ class TestTheRest:
         control_plane.release()
 
     def test_a_wait_for_a_connection_is_bounded_by_the_deadline(
-        self, upstream: Any, meshlib_mesh: MeshFactory, meshlib_clock: VirtualClock, start: Start
+        self, upstream: Any, meshlib_mesh: MeshFactory, meshlib_clock: VirtualClock
     ) -> None:
         server = upstream("v1")
         server.hang()
         config = service(server.address, timeout=60.0, limits={"max_connections": 1})
         mesh = meshlib_mesh(config, clock=meshlib_clock)
         with meshlib.Client(mesh=mesh, timeout=None) as client:
-            futures = [start(client.get, "http://reviews/") for _ in range(2)]
+            futures = [begun(client.get, "http://reviews/") for _ in range(2)]
             server.wait_for(lambda: server.held == 1)
             while not all(future.done() for future in futures):
                 meshlib_clock.advance(61.0)  # again where the second had not begun to wait

@@ -19,6 +19,9 @@ _GIVEN = (
 )
 _SILENT = ("silent", "a proxy is a transport of pyqwest's own, which meshlib never sees")
 _PYQWEST = ("pyqwest", "pyqwest async")
+_SESSION_AGAIN = {
+    "aiohttp connector": ("again", "aiohttp's session itself makes a GET again whose connection broke")
+}
 _WAITS = ("waits", "requests has no timeout for a pool that blocks, and waits")
 
 RIGHT: dict[str, dict[str, tuple[str, str]]] = {
@@ -39,9 +42,8 @@ RIGHT: dict[str, dict[str, tuple[str, str]]] = {
         ("aiohttp session", "aiohttp connector"),
         ("closes", "aiohttp itself closes the connection on which it could not write a head"),
     ),
-    "test_what_a_sidecar_broke_off_is_not_sent_twice": {
-        "aiohttp connector": ("again", "aiohttp's session itself makes a GET again whose connection broke")
-    },
+    "test_what_a_sidecar_broke_off_is_not_sent_twice": _SESSION_AGAIN,
+    "test_what_a_sidecar_had_taken_when_it_went_away_is_not_sent_twice": _SESSION_AGAIN,
     "test_no_free_connection_is_overloaded_and_nobodys_fault": {"requests": _WAITS},
     "test_what_the_configuration_orders_is_a_response": dict.fromkeys(_PYQWEST, _GIVEN),
     "test_the_hosts_own_redirects_are_calls_of_their_own": dict.fromkeys(_PYQWEST, _GIVEN),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -154,6 +155,32 @@ def test_what_a_sidecar_broke_off_is_not_sent_twice(
     assert caught.value.info is not None
     assert (caught.value.info.via, len(caught.value.info.attempts)) == ("sidecar", 1)
     assert (sidecar.requests_total, one.requests_total) == (2 if right == "again" else 1, 0)
+
+
+def test_what_a_sidecar_had_taken_when_it_went_away_is_not_sent_twice(
+    open_client: Open, meshlib_upstream: UpstreamFactory, right: str
+) -> None:
+    """On a kept connection, after which a new one cannot be made."""
+    sidecar, one = meshlib_upstream("sidecar"), meshlib_upstream("one")
+    client = open_client(handed(sidecar.address, one))
+    assert client.call().said["name"] == "sidecar"
+    sidecar.hang()
+
+    def kill() -> None:
+        sidecar.wait_for(lambda: sidecar.held == 1)
+        sidecar.kill()
+
+    with ThreadPoolExecutor(1) as pool:
+        killed = pool.submit(kill)
+        if right == "again":
+            assert client.call().said["name"] == "one"
+        else:
+            with pytest.raises(meshlib.MeshError) as caught:
+                client.call()
+            assert caught.value.info is not None
+            assert (caught.value.info.via, len(caught.value.info.attempts)) == ("sidecar", 1)
+        killed.result(10)
+    assert (sidecar.requests_total, one.requests_total) == (2, 1 if right == "again" else 0)
 
 
 def test_retries_that_a_call_orders_for_itself_hold(meshlib_upstream: UpstreamFactory) -> None:

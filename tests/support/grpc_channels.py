@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Self
 
 import meshlib
+from meshlib.testing import ControlPlane, build
 
-__all__ = ["FACES", "Channel"]
+__all__ = ["FACES", "Channel", "Channels", "service", "told"]
 
 FACES = ("sync", "aio")
 SERVICE = "/shop.Stock/"
@@ -115,6 +117,49 @@ class Channel:
             return [answer async for answer in made(message, **options)]
 
         return self._loop.run(collected())
+
+
+class Channels:
+    """Channels of one kind, and the meshes that are made for them: all closed at the end of the block."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._channels: list[Channel] = []
+        self._meshes: list[meshlib.Mesh] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for channel in self._channels:
+            channel.close()
+        for mesh in self._meshes:
+            mesh.close()
+
+    def make(self, mesh: meshlib.Mesh | dict[str, Any], target: str = "stock", **options: Any) -> Channel:
+        if not isinstance(mesh, meshlib.Mesh):
+            mesh = meshlib.Mesh(mesh)
+            self._meshes.append(mesh)
+        self._channels.append(Channel(self._kind, target, mesh, **options))
+        return self._channels[-1]
+
+
+def service(*upstreams: Any, **policies: Any) -> dict[str, Any]:
+    """The configuration of a ``stock`` that has these endpoints and policies."""
+    return {"services": {"stock": {"endpoints": [each.address for each in upstreams], **policies}}}
+
+
+@contextmanager
+def told(source: str, *upstreams: Any) -> Iterator[dict[str, Any]]:
+    """A configuration by which ``stock`` has these endpoints: it says so itself (``"file"``), or a control plane does (``"xds"``)."""
+    if source == "file":
+        yield service(*upstreams)
+        return
+    addresses = [each.address for each in upstreams]
+    route = build.route_config("r", build.virtual_host("v", build.route(cluster="c")))
+    resources = build.api_listener("stock", route), build.cluster("c"), build.endpoints("c", *addresses)
+    with ControlPlane(*resources) as plane:
+        yield {"xds": {"server": plane.address, "view": "target"}}
 
 
 async def _awaited(made: Any, message: Any, options: dict[str, Any]) -> bytes:

@@ -25,6 +25,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -46,6 +47,7 @@ __all__ = [
     "PLAIN",
     "EnvoySidecar",
     "Namespace",
+    "Program",
     "Shape",
     "forbidden",
     "missing",
@@ -56,6 +58,7 @@ __all__ = [
 ADDRESS = "10.244.0.5"
 
 _ETC = Path("/etc/netns")
+_ROOT = Path(__file__).resolve().parents[2]
 _START = 30.0  # seconds; a loaded machine is slow
 _STOP = 10.0
 _CLONE_NEWNET = 0x40000000
@@ -212,6 +215,49 @@ class Namespace:
                 yield
             finally:
                 _enter(libc, outside.fileno())
+
+
+class Program:
+    """A module of Python's that runs in a pod until its input ends, and prints what it tells, a line of JSON each.
+
+    Attributes:
+        told: What it has told; ``new`` guards it, and says when there is more.
+    """
+
+    def __init__(
+        self, pod: Namespace, module: str, *arguments: str, environ: Mapping[str, str] | None = None
+    ) -> None:
+        self.told: list[dict[str, Any]] = []
+        self.new = threading.Condition()
+        self.process = pod.popen(
+            *(sys.executable, "-m", module, *arguments),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=_ROOT,
+            env={**os.environ, **(environ or {})},
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self.new:
+                self.told.append(json.loads(line))
+                self.new.notify_all()
+
+    def order(self, word: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(word + "\n")
+        self.process.stdin.flush()
+
+    def end(self) -> list[dict[str, Any]]:
+        """All that it has told. It ends by itself, and well."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        assert self.process.wait(20) == 0
+        self._reader.join(10)
+        return self.told
 
 
 class EnvoySidecar:

@@ -5,8 +5,12 @@ from __future__ import annotations
 from meshlib.runtime.worker import Worker
 from meshlib.sources.merge import Merge
 from meshlib.testing.clock import VirtualClock
+from meshlib.xds.bootstrap import Server
+from tests.support.xds_kit import read, response
 
-__all__ = ["Bench"]
+__all__ = ["SERVER", "Bench", "FakeStream", "ScriptedBench", "XdsBench"]
+
+SERVER = Server("127.0.0.1:18000")
 
 
 class Bench:
@@ -79,3 +83,82 @@ class Bench:
         """The addresses of a cluster in force; None while nothing is known."""
         assignment = self.parts[source].clusters[cluster].assignment
         return None if assignment is None else [str(each.address) for each in assignment.endpoints]
+
+
+class XdsBench:
+    """A bench with the source of a control plane; each kind of it makes its own ``bench``."""
+
+    bench: Bench
+
+    def want(self, *names):
+        for name in names:
+            self.bench.merge.want(name, name)
+        self.bench.step()
+
+    @property
+    def part(self):
+        """What of it is in force; None before anything is."""
+        return self.bench.parts.get("xds")
+
+    @property
+    def status(self):
+        return self.bench.status("xds")
+
+
+class FakeStream:
+    """A stream whose other end is the test. `ready`, `answer` and `end` are what the server does."""
+
+    def __init__(self, server, ears, post, protocol):
+        self.server, self.ears, self.post, self.protocol = server, ears, post, protocol
+        self.written = []
+        self.consumptions = 0
+        self.cancelled = False
+
+    def send(self, raw):
+        self.written.append(raw)
+
+    def consumed(self):
+        self.consumptions += 1
+
+    def cancel(self, timeout=0.5):
+        self.cancelled = True
+
+    def ready(self):
+        self.post(lambda: self.ears.on_ready(self))
+
+    def answer(self, raw):
+        self.post(lambda: self.ears.on_message(self, raw))
+
+    def end(self, error="", *, unimplemented=False):
+        self.post(lambda: self.ears.on_end(self, error, unimplemented=unimplemented))
+
+    @property
+    def requests(self):
+        """(short name, names, version, nonce, refusal) of what was written."""
+        return read(self.written)
+
+
+class ScriptedBench(XdsBench):
+    """Of a control plane whose streams are fake. ``at``: which of them, by when it was opened; the newest unless it is said."""
+
+    def __init__(self, build, inherited=(), start=True):
+        self.streams = []
+        self.nonce = 0
+        self.bench = Bench(build, inherited, start)
+
+    def open_stream(self, server, ears, post, protocol):
+        self.streams.append(FakeStream(server, ears, post, protocol))
+        return self.streams[-1]
+
+    def up(self, at=-1):
+        self.streams[at].ready()
+        self.bench.step()
+
+    def answer(self, short, *resources, at=-1, **fields):
+        self.nonce += 1
+        self.streams[at].answer(response(short, *resources, nonce=f"n{self.nonce}", **fields))
+        self.bench.step()
+
+    def end(self, error="", *, at=-1, **options):
+        self.streams[at].end(error, **options)
+        self.bench.step()

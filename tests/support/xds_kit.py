@@ -7,7 +7,9 @@ from pathlib import Path
 
 from meshlib.testing import build
 from meshlib.xds import schema
+from meshlib.xds.delta import DeltaMachine
 from meshlib.xds.session import Session
+from meshlib.xds.values import Interest
 
 DATA = Path(__file__).resolve().parents[1] / "unit" / "xds" / "data"
 TYPES = {"LDS": "listener", "RDS": "route", "CDS": "cluster", "EDS": "endpoint"}
@@ -16,7 +18,10 @@ REQUEST = schema.message("envoy.service.discovery.v3.DiscoveryRequest")
 DELTA_RESPONSE = schema.message("envoy.service.discovery.v3.DeltaDiscoveryResponse")
 DELTA_REQUEST = schema.message("envoy.service.discovery.v3.DeltaDiscoveryRequest")
 WRAPPER = schema.message("envoy.service.discovery.v3.Resource")
+ERROR = schema.message("envoy.service.discovery.v3.ResourceError")
+STATUS = schema.message("google.rpc.Status")
 NODE = schema.from_json("envoy.config.core.v3.Node", {"id": "me"}).SerializeToString()
+WILD = Interest(wildcard=True)
 
 
 def message(resource):
@@ -163,3 +168,22 @@ def read_delta(requests):
         )
         for each in parsed
     ]
+
+
+def names(*wanted):
+    """The interest in these names."""
+    return Interest(names=frozenset(wanted))
+
+
+def opened(machine, now=0.0, **interests):
+    """What a machine with these interests, by type, asks for once its stream is up."""
+    for short, interest in interests.items():
+        machine.set_interest(short, interest)
+    machine.opened(now)
+    tell = read_delta if isinstance(machine, DeltaMachine) else read
+    return tell(machine.outgoing(now))
+
+
+def bad(name):
+    """A cluster that is refused."""
+    return build.cluster(name, outlier_detection={"interval": "0s"}, connect_timeout="0s")

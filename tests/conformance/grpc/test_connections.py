@@ -43,6 +43,15 @@ def ended(server, calls, at_once):
     assert all("error code 7" in each.details for each in answers if each.outcome != server.name)
 
 
+def check_bound(server, caller, connections):
+    """More calls than so many connections carry make no further one, and the rest is not sent."""
+    calls = begun(server, caller, 2 * connections + 4)
+    server.wait_for_held(2 * connections, SOON)
+    assert waits(caller)
+    ended(server, calls, 2 * connections)
+    assert server.connections == connections, "those that stood are used on"
+
+
 def waits(caller):
     """Whether another call is not even sent."""
     return caller.call(timeout=0.5).code is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -51,47 +60,27 @@ def waits(caller):
 def test_one_connection_unless_it_says_more(narrow, connect):
     """CB-03: calls beyond its streams wait for it."""
     a = narrow()
-    caller = connect()
-    calls = begun(a, caller, 6)
-    a.wait_for_held(2, SOON)
-    assert waits(caller)
-    ended(a, calls, 2)
-    assert a.connections == 1
+    check_bound(a, connect(), 1)
 
 
 @unread
 def test_as_many_as_the_threshold_of_an_endpoint_says(narrow, connect):
     """CB-03."""
     a = narrow(max_connections=3)
-    caller = connect()
-    calls = begun(a, caller, 8)
-    a.wait_for_held(6, SOON)
-    assert waits(caller)
-    ended(a, calls, 6)
-    assert a.connections == 3
+    check_bound(a, connect(), 3)
 
 
 @unread
 def test_ten_at_most(narrow, connect):
     """CB-03."""
     a = narrow(max_connections=100)
-    caller = connect()
-    calls = begun(a, caller, 24)
-    a.wait_for_held(20, SOON)
-    assert waits(caller)
-    ended(a, calls, 20)
-    assert a.connections == 10
+    check_bound(a, connect(), 10)
 
 
 def test_threshold_of_another_priority_counts_for_nothing(narrow, connect):
     """CB-03."""
     a = narrow(priority="HIGH", max_connections=3)
-    caller = connect()
-    calls = begun(a, caller, 6)
-    a.wait_for_held(2, SOON)
-    assert waits(caller)
-    ended(a, calls, 2)
-    assert a.connections == 1
+    check_bound(a, connect(), 1)
 
 
 @unread
@@ -103,10 +92,7 @@ def test_no_connection_at_all_is_refused(scene, narrow, connect):
     narrow_one = {"per_host_thresholds": [{"max_connections": 0}]}
     scene.plane.update(*scene.cluster(scene.name, a, circuit_breakers=narrow_one))
     assert "max_connections" in str(scene.plane.wait_for_nack("cluster").error)
-    calls = begun(a, caller, 6)
-    a.wait_for_held(4, SOON)
-    assert waits(caller)
-    ended(a, calls, 4)
+    check_bound(a, caller, 2)
 
 
 @unread
@@ -123,8 +109,4 @@ def test_threshold_is_changed(scene, narrow, connect):
     caller.becomes("b", path="/later/Say", timeout=0.3)
     a.wait_for_held(4, SOON)
     ended(a, before, 4)
-    after = begun(a, caller, 10)
-    a.wait_for_held(8, SOON)
-    assert waits(caller)
-    ended(a, after, 8)
-    assert a.connections == 4, "those that stood are used on"
+    check_bound(a, caller, 4)

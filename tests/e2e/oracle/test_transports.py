@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import http.client
 import time
 
@@ -91,7 +93,7 @@ def agree(envoy_port, client, watch, expected):
     """Until Envoy and meshlib both serve what is expected."""
     deadline = time.monotonic() + _AGREED
 
-    def both():
+    def same():
         found = {
             path: (of_meshlib(client, envoy_port, path), of_envoy(envoy_port, path)) for path in expected
         }
@@ -99,7 +101,22 @@ def agree(envoy_port, client, watch, expected):
         return all(found[path] == (outcome, outcome) for path, outcome in expected.items())
 
     # Each of the calls is something that happens, so that Envoy is looked at until it has read what was moved.
-    watch.until(both)
+    watch.until(same)
+
+
+@contextlib.contextmanager
+def both(bootstrap, xds, port, place):
+    """Envoy and meshlib, each by its own configuration. Gives the mesh, its watch, and what waits until both serve the same."""
+    config = {"xds": {"view": "sidecar", **xds}}
+    with (
+        EnvoyProcess(bootstrap, place) as envoy,
+        meshlib.Mesh(config) as mesh,
+        meshlib.Client(mesh=mesh) as client,
+    ):
+        envoy.wait_for_listeners(1)
+        mesh.wait_ready(f"127.0.0.1:{port}", timeout=20)
+        watch = Watch(mesh)
+        yield mesh, watch, functools.partial(agree, port, client, watch)
 
 
 @pytest.mark.parametrize("form", ["yaml", "json", "pb"])
@@ -119,26 +136,19 @@ def test_files(tmp_path, port, upstreams, form):
         "lds", listener(port, by_path(files.path("rds"), watched_directory={"path": str(files.folder)}))
     )
     source = bootstrap(by_path(files.path("lds")), cds=by_path(files.path("cds")))
-    config = {"xds": {"protocol": "files", "path": str(files.folder), "view": "sidecar"}}
-    with (
-        EnvoyProcess(source, tmp_path) as envoy,
-        meshlib.Mesh(config) as mesh,
-        meshlib.Client(mesh=mesh) as client,
-    ):
-        envoy.wait_for_listeners(1)
-        mesh.wait_ready(f"127.0.0.1:{port}", timeout=20)
-        watch = Watch(mesh)
-        agree(port, client, watch, {"/one": (200, "a"), "/two": (200, "b"), "/three": (404, "")})
+    xds_config = {"protocol": "files", "path": str(files.folder)}
+    with both(source, xds_config, port, tmp_path) as (mesh, watch, agree):
+        agree({"/one": (200, "a"), "/two": (200, "b"), "/three": (404, "")})
         files.put("eds", build.endpoints("one", b.address))
-        agree(port, client, watch, {"/one": (200, "b"), "/two": (200, "b")})
+        agree({"/one": (200, "b"), "/two": (200, "b")})
         files.put("rds", routes(one="two", three="one"))
-        agree(port, client, watch, {"/three": (200, "b"), "/two": (404, "")})
+        agree({"/three": (200, "b"), "/two": (404, "")})
         # What is wrong changes nothing in either.
         files.path("broken").write_bytes(b"\xff resources: [")
         files.path("broken").replace(files.path("rds"))
         watch.until(lambda: xds(mesh).state == "stale")
         assert str(files.path("rds")) in xds(mesh).last_error
-        agree(port, client, watch, {"/three": (200, "b"), "/two": (404, "")})
+        agree({"/three": (200, "b"), "/two": (404, "")})
 
 
 def test_rest(tmp_path, port, upstreams):
@@ -153,24 +163,17 @@ def test_rest(tmp_path, port, upstreams):
     )
     with plane.rest() as server:
         own = build.without_type(build.cluster("control-plane", [server.address]))
-        config = {"xds": {"protocol": "rest", "server": server.url, "refresh": 0.05, "view": "sidecar"}}
-        with (
-            EnvoyProcess(bootstrap(REST, own), tmp_path) as envoy,
-            meshlib.Mesh(config) as mesh,
-            meshlib.Client(mesh=mesh) as client,
-        ):
-            envoy.wait_for_listeners(1)
-            mesh.wait_ready(f"127.0.0.1:{port}", timeout=20)
-            watch = Watch(mesh)
-            agree(port, client, watch, {"/one": (200, "a"), "/two": (200, "b"), "/three": (404, "")})
+        xds_config = {"protocol": "rest", "server": server.url, "refresh": 0.05}
+        with both(bootstrap(REST, own), xds_config, port, tmp_path) as (mesh, watch, agree):
+            agree({"/one": (200, "a"), "/two": (200, "b"), "/three": (404, "")})
             plane.update(build.endpoints("one", b.address))
-            agree(port, client, watch, {"/one": (200, "b"), "/two": (200, "b")})
+            agree({"/one": (200, "b"), "/two": (200, "b")})
             plane.update(routes(one="two", three="one"))
-            agree(port, client, watch, {"/three": (200, "b"), "/two": (404, "")})
+            agree({"/three": (200, "b"), "/two": (404, "")})
             plane.refuse()
             watch.until(lambda: xds(mesh).state == "stale")
             assert "503: refused by the test" in xds(mesh).last_error
-            agree(port, client, watch, {"/three": (200, "b"), "/two": (404, "")})
+            agree({"/three": (200, "b"), "/two": (404, "")})
             plane.accept()
             watch.until(lambda: xds(mesh).state == "ready")
         nodes = {each.node.user_agent_name for each in plane.requests}

@@ -24,6 +24,7 @@ from meshlib.model.listener import Listener
 from meshlib.model.match import PathKind, PathMatch, RouteMatch
 from meshlib.model.policy import RetryPolicy
 from meshlib.model.route import DirectResponse, Forward, Route, RouteConfiguration, VirtualHost
+from meshlib.model.sidecar import Sidecar
 
 PLACE: Place = ("http", "reviews", None, "reviews")
 ENDPOINT = LiveEndpoint(Endpoint(Address("10.0.0.1", 80)), priority=0, locality=Locality())
@@ -85,6 +86,11 @@ class Process:
     wanted: list[str] = field(default_factory=list)
     last: Resolution | None = None
     seconds: float = 1.0
+
+    suspicions: int = 0
+
+    def suspect(self) -> None:
+        self.suspicions += 1
 
     def want(self, name: str, authority: str = "") -> None:
         self.wanted.append(name)
@@ -237,6 +243,53 @@ def test_what_the_configuration_orders_is_a_reply_with_its_info() -> None:
     assert step.response.status == 418
     assert step.info is not None
     assert step.info.route == "r"
+
+
+# --- a sidecar ---------------------------------------------------------------------------------------------------------------
+
+
+def handed(way: str) -> Resolution:
+    """To a sidecar's own listener, or redirected to it."""
+    made = routed() if way == "listener" else Resolution("sidecar", "it is redirected")
+    made.handed = Sidecar(
+        kind="envoy", mode="listener" if way == "listener" else "transparent", state="ready"
+    )
+    return made
+
+
+@pytest.mark.parametrize("way", ["listener", "redirected"])
+@pytest.mark.parametrize("kind", OutcomeKind)
+@pytest.mark.parametrize("sent", [False, True])
+def test_a_call_is_carried_on_once_where_its_sidecar_could_not_be_connected_to_and_got_nothing(
+    way: str, kind: OutcomeKind, sent: bool
+) -> None:
+    if kind in (OutcomeKind.OK, OutcomeKind.STATUS):
+        return  # it is an answer
+    world = make(handed(way), settled=handed(way))
+    step = world.exchange.start(0.0)
+    assert isinstance(step, Send | Direct)
+    step = world.exchange.failed(step, Outcome(kind, sent=sent), 0.1)
+    assert world.process.suspicions == (kind in (OutcomeKind.CONNECT, OutcomeKind.RESET))
+    if kind is not OutcomeKind.CONNECT or sent:
+        assert isinstance(step, Fail)
+        return
+    assert isinstance(step, Wait)
+    step = world.exchange.woke(0.2)  # the verdict: it is there
+    assert isinstance(step, Send | Direct)
+    assert isinstance(world.exchange.failed(step, Outcome(kind, sent=sent), 0.3), Fail)
+
+
+def test_a_call_whose_sidecar_went_away_goes_by_what_holds_then() -> None:
+    world = make(handed("listener"), settled=routed())
+    step = world.exchange.start(0.0)
+    assert isinstance(step, Send)
+    assert isinstance(world.exchange.failed(step, Outcome(OutcomeKind.CONNECT), 0.1), Wait)
+    step = world.exchange.woke(0.2)
+    assert isinstance(step, Send)
+    assert isinstance(world.exchange.arrived(step, 200, Headers(), "1.1", "", 0.3), Deliver)
+    info = world.exchange.info(0.3)
+    assert info is not None
+    assert (info.via, [attempt.outcome for attempt in info.attempts]) == ("mesh", ["ok"])
 
 
 # --- waiting for the control plane ------------------------------------------------------------------------------------------

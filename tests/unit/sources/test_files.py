@@ -15,7 +15,7 @@ from meshlib.testing import build
 from meshlib.xds.bootstrap import Bootstrap, Node, Server
 from meshlib.xds.hosts import clusters_of
 from tests.support.envoy_dir import EnvoyDir, replaced
-from tests.support.sources_kit import Bench
+from tests.support.sources_kit import Bench, XdsBench
 
 #: A text of some lines whose aliases mean more than a million values.
 BOMB = "\n".join(
@@ -24,7 +24,7 @@ BOMB = "\n".join(
 ADDRESS, OTHER = "127.0.0.1:1001", "127.0.0.1:1002"
 
 
-class Plane:
+class Plane(XdsBench):
     """A bench with the source of a directory."""
 
     def __init__(self, folder, view="auto", last_good=None):
@@ -32,21 +32,8 @@ class Plane:
         bootstrap = Bootstrap((Server(str(folder)),), Node("me", "shop"))
         self.bench = Bench(lambda merge, bench: control_plane(merge, bootstrap, config))
 
-    def want(self, *names):
-        for name in names:
-            self.bench.merge.want(name, name)
-        self.bench.step()
-
     def look(self, times=1):
         self.bench.step(PERIOD * times)
-
-    @property
-    def part(self):
-        return self.bench.parts["xds"]
-
-    @property
-    def status(self):
-        return self.bench.status("xds")
 
     def addresses(self, cluster="c1"):
         return self.bench.addresses("xds", cluster)

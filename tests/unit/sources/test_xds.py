@@ -13,93 +13,25 @@ from meshlib.sources.xds import WARM, XdsSource
 from meshlib.testing import build
 from meshlib.xds import schema
 from meshlib.xds.bootstrap import Bootstrap, Feature, Node, Server
-from tests.support.sources_kit import Bench
+from tests.support.sources_kit import SERVER, ScriptedBench
 from tests.support.xds_kit import REQUEST, delta_response, read, read_delta, response
 
-SERVER = Server("127.0.0.1:18000")
 
-
-class FakeStream:
-    """A stream whose other end is the test. `ready`, `answer` and `end` are what the server does."""
-
-    def __init__(self, server, ears, post, protocol):
-        self.server, self.ears, self.post, self.protocol = server, ears, post, protocol
-        self.written = []
-        self.consumptions = 0
-        self.cancelled = False
-
-    def send(self, raw):
-        self.written.append(raw)
-
-    def consumed(self):
-        self.consumptions += 1
-
-    def cancel(self, timeout=0.5):
-        self.cancelled = True
-
-    def ready(self):
-        self.post(lambda: self.ears.on_ready(self))
-
-    def answer(self, raw):
-        self.post(lambda: self.ears.on_message(self, raw))
-
-    def end(self, error="", *, unimplemented=False):
-        self.post(lambda: self.ears.on_end(self, error, unimplemented=unimplemented))
-
-    @property
-    def requests(self):
-        """(short name, names, version, nonce, refusal) of what was written."""
-        return read(self.written)
-
-
-class Plane:
+class Plane(ScriptedBench):
     """A bench with one xDS source, whose streams are fake."""
 
     def __init__(self, *, view="target", inherited=(), bootstrap=None, start=True, protocol="sotw"):
-        self.streams = []
         bootstrap = bootstrap or Bootstrap((SERVER,), Node("me", "shop"))
-
-        def opener(server, ears, post, protocol):
-            self.streams.append(FakeStream(server, ears, post, protocol))
-            return self.streams[-1]
-
-        self.bench = Bench(
-            lambda merge, bench: [XdsSource(merge, bootstrap, view, opener, protocol=protocol)],
+        super().__init__(
+            lambda merge, bench: [XdsSource(merge, bootstrap, view, self.open_stream, protocol=protocol)],
             inherited,
             start,
         )
         self.source = self.bench.merge.sources[0]
-        self.nonce = 0
 
     @property
     def stream(self):
         return self.streams[-1]
-
-    @property
-    def part(self):
-        return self.bench.parts.get("xds")
-
-    @property
-    def status(self):
-        return self.bench.status("xds")
-
-    def want(self, *names):
-        for name in names:
-            self.bench.merge.want(name, name)
-        self.bench.step()
-
-    def up(self):
-        self.stream.ready()
-        self.bench.step()
-
-    def answer(self, short, *resources, **fields):
-        self.nonce += 1
-        self.stream.answer(response(short, *resources, nonce=f"n{self.nonce}", **fields))
-        self.bench.step()
-
-    def end(self, error="", **options):
-        self.stream.end(error, **options)
-        self.bench.step()
 
     def serve(self, name="reviews", cluster="c1"):
         """Everything that a target needs."""

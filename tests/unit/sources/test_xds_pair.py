@@ -7,79 +7,28 @@ import pytest
 from meshlib.sources.xds import XdsSource
 from meshlib.sources.xds_pair import XdsPair, xds_source
 from meshlib.testing import build
-from meshlib.xds.bootstrap import Bootstrap, Node, Server
-from tests.support.sources_kit import Bench
-from tests.support.xds_kit import read, response
+from meshlib.xds.bootstrap import Bootstrap, Node
+from tests.support.sources_kit import SERVER, ScriptedBench
 
-SERVER = Server("127.0.0.1:18000")
-
-
-class FakeStream:
-    """A stream whose other end is the test."""
-
-    def __init__(self, server, ears, post, protocol):
-        self.ears, self.post, self.protocol = ears, post, protocol
-        self.written = []
-        self.cancelled = False
-
-    def send(self, raw):
-        self.written.append(raw)
-
-    def consumed(self):
-        pass
-
-    def cancel(self, timeout=0.5):
-        self.cancelled = True
-
-    @property
-    def asked(self):
-        """What was asked for first, by type."""
-        found = {}
-        for short, names, *_ in read(self.written):
-            found.setdefault(short, names)
-        return found
+#: The views' streams, in the order in which they are opened.
+WILD, NAMED = 0, 1
 
 
-class Plane:
+class Plane(ScriptedBench):
     def __init__(self, *, view="auto", node=None, inherited=(), protocol="sotw"):
-        self.streams = []
-        self.nonce = 0
-
-        def opener(server, ears, post, protocol):
-            self.streams.append(FakeStream(server, ears, post, protocol))
-            return self.streams[-1]
-
         bootstrap = Bootstrap((SERVER,), node or Node("me", "shop"))
-        self.bench = Bench(
-            lambda merge, bench: [xds_source(merge, bootstrap, view, opener, protocol=protocol)], inherited
+        super().__init__(
+            lambda merge, bench: [xds_source(merge, bootstrap, view, self.open_stream, protocol=protocol)],
+            inherited,
         )
         self.source = self.bench.merge.sources[0]
 
-    def want(self, name):
-        self.bench.merge.want(name, name)
-        self.bench.step()
-
-    def up(self, stream):
-        stream.post(lambda: stream.ears.on_ready(stream))
-        self.bench.step()
-
-    def answer(self, stream, short, *resources):
-        self.nonce += 1
-        raw = response(short, *resources, nonce=f"n{self.nonce}")
-        stream.post(lambda: stream.ears.on_message(stream, raw))
-        self.bench.step()
-
-    def end(self, stream, error):
-        stream.post(lambda: stream.ears.on_end(stream, error))
-        self.bench.step()
-
-    @property
-    def part(self):
-        return self.bench.parts["xds"]
-
-    @property
-    def status(self):
-        return self.bench.status("xds")
+    def asked(self, at):
+        """What was asked for first, by type."""
+        found = {}
+        for short, names, *_ in self.streams[at].requests:
+            found.setdefault(short, names)
+        return found
 
 
 def routes(cluster):
@@ -89,14 +38,14 @@ def routes(cluster):
 def test_each_view_asks_on_a_stream_of_its_own_as_the_client_that_servers_know():
     """SW-16, SW-17, CP-02: a wildcard is an empty list and stands alone; names stand alone."""
     plane = Plane()
-    (wild,) = plane.streams
-    plane.up(wild)
-    assert wild.asked["listener"] == []
-    assert wild.asked["cluster"] == []
+    assert len(plane.streams) == 1
+    plane.up(WILD)
+    assert plane.asked(WILD)["listener"] == []
+    assert plane.asked(WILD)["cluster"] == []
     plane.want("reviews")
-    _, named = plane.streams
-    plane.up(named)
-    assert named.asked == {"listener": ["reviews"]}
+    assert len(plane.streams) == 2
+    plane.up(NAMED)
+    assert plane.asked(NAMED) == {"listener": ["reviews"]}
 
 
 def test_nothing_is_asked_by_name_before_a_name_is_wanted():
@@ -108,19 +57,16 @@ def test_nothing_is_asked_by_name_before_a_name_is_wanted():
 def test_both_make_one_part_and_one_status():
     plane = Plane()
     plane.want("reviews")
-    wild, named = plane.streams
-    plane.up(wild)
-    plane.up(named)
+    plane.up(WILD)
+    plane.up(NAMED)
     target = build.api_listener("reviews", routes("shared"))
-    plane.answer(
-        wild, "cluster", build.cluster("shared", ["10.0.0.1:80"]), build.cluster("own", ["10.0.0.2:80"])
-    )
-    plane.answer(
-        wild, "listener", build.listener("0.0.0.0_9080", routes("own"), address="0.0.0.0:9080"), target
-    )
+    shared, own = build.cluster("shared", ["10.0.0.1:80"]), build.cluster("own", ["10.0.0.2:80"])
+    plane.answer("cluster", shared, own, at=WILD)
+    listener = build.listener("0.0.0.0_9080", routes("own"), address="0.0.0.0:9080")
+    plane.answer("listener", listener, target, at=WILD)
     assert [listener.name for listener in plane.part.sidecar] == ["0.0.0.0_9080"]
-    plane.answer(named, "listener", target)
-    plane.answer(named, "cluster", build.cluster("shared", ["10.0.0.1:80"]))
+    plane.answer("listener", target, at=NAMED)
+    plane.answer("cluster", build.cluster("shared", ["10.0.0.1:80"]), at=NAMED)
     assert set(plane.part.targets) == {"reviews"}
     assert set(plane.part.clusters) == {"shared", "own"}
     status = plane.status
@@ -132,21 +78,20 @@ def test_both_make_one_part_and_one_status():
 def test_a_refused_resource_is_told_once_though_both_views_have_it():
     plane = Plane()
     plane.want("reviews")
-    wild, named = plane.streams
-    plane.up(wild)
-    plane.up(named)
+    plane.up(WILD)
+    plane.up(NAMED)
     bad = build.api_listener(
         "reviews", build.route_config("r", build.virtual_host("v", build.route(regex="(", cluster="c")))
     )
-    plane.answer(wild, "listener", bad)
-    plane.answer(named, "listener", bad)
+    plane.answer("listener", bad, at=WILD)
+    plane.answer("listener", bad, at=NAMED)
     assert [(entry.type, entry.resource) for entry in plane.status.rejected] == [("listener", "reviews")]
 
 
 def test_a_server_that_is_known_to_be_away_keeps_nobody_waiting():
     """CA-09: the view by name need not find out for itself."""
     plane = Plane()
-    plane.end(plane.streams[0], "connection refused")
+    plane.end("connection refused")
     assert plane.status.state == "failed"
     plane.want("reviews")
     assert plane.part.unreached == "connection refused"
@@ -156,13 +101,12 @@ def test_a_server_that_is_known_to_be_away_keeps_nobody_waiting():
 def test_in_a_child_that_connects_a_name_that_its_parent_did_not_know_is_waited_for():
     parent = Plane()
     parent.want("reviews")
-    wild, named = parent.streams
-    parent.up(wild)
-    parent.up(named)
-    parent.answer(wild, "cluster", build.cluster("shared", ["10.0.0.1:80"]))
-    parent.answer(wild, "listener")
-    parent.answer(named, "listener", build.api_listener("reviews", routes("shared")))
-    parent.answer(named, "cluster", build.cluster("shared", ["10.0.0.1:80"]))
+    parent.up(WILD)
+    parent.up(NAMED)
+    parent.answer("cluster", build.cluster("shared", ["10.0.0.1:80"]), at=WILD)
+    parent.answer("listener", at=WILD)
+    parent.answer("listener", build.api_listener("reviews", routes("shared")), at=NAMED)
+    parent.answer("cluster", build.cluster("shared", ["10.0.0.1:80"]), at=NAMED)
     child = Plane(inherited=[parent.part])
     child.want("ratings")
     assert (child.part.unreached, child.part.absent) == ("", {})
@@ -172,10 +116,9 @@ def test_in_a_child_that_connects_a_name_that_its_parent_did_not_know_is_waited_
 def test_one_view_that_is_there_is_enough_to_be_ready_and_the_others_error_is_not_told():
     plane = Plane()
     plane.want("reviews")
-    wild, named = plane.streams
-    plane.up(wild)
-    plane.answer(wild, "cluster", build.cluster("c", ["10.0.0.1:80"]))
-    plane.end(named, "reset")
+    plane.up(WILD)
+    plane.answer("cluster", build.cluster("c", ["10.0.0.1:80"]), at=WILD)
+    plane.end("reset", at=NAMED)
     assert (plane.status.state, plane.status.last_error) == ("ready", "")
 
 

@@ -13,34 +13,27 @@ from meshlib.xds.ads import AdsMachine
 from meshlib.xds.cache import State
 from meshlib.xds.decode import TYPES
 from meshlib.xds.values import Interest, ServerFeatures
-from tests.support.xds_kit import NODE, REQUEST, message, packed, read, response
+from tests.support.xds_kit import (
+    ERROR,
+    NODE,
+    REQUEST,
+    STATUS,
+    WILD,
+    WRAPPER,
+    bad,
+    message,
+    names,
+    opened,
+    packed,
+    read,
+    response,
+)
 
 EDS = build.endpoints("a", "10.0.0.1:80")
-WRAPPER = schema.message("envoy.service.discovery.v3.Resource")
-STATUS = schema.message("google.rpc.Status")
-ERROR = schema.message("envoy.service.discovery.v3.ResourceError")
 
 
 def machine(jitter=0.5, types=TYPES, **features):
     return AdsMachine(NODE, types, lambda: jitter, ServerFeatures(**features))
-
-
-def names(*wanted):
-    return Interest(names=frozenset(wanted))
-
-
-WILD = Interest(wildcard=True)
-
-
-def opened(ads, now=0.0, **interests):
-    for short, interest in interests.items():
-        ads.set_interest(short, interest)
-    ads.opened(now)
-    return read(ads.outgoing(now))
-
-
-def bad(name):
-    return build.cluster(name, outlier_detection={"interval": "0s"}, connect_timeout="0s")
 
 
 class TestSubscriptions:

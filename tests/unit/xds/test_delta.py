@@ -15,41 +15,29 @@ from meshlib.xds.values import Interest, ServerFeatures
 from tests.support.xds_kit import (
     DELTA_REQUEST,
     DELTA_RESPONSE,
+    ERROR,
     NODE,
+    STATUS,
+    WILD,
     WRAPPER,
+    bad,
     delta_response,
+    names,
+    opened,
     packed,
     read_delta,
     response,
 )
 
-STATUS = schema.message("google.rpc.Status")
-ERROR = schema.message("envoy.service.discovery.v3.ResourceError")
 NAME = schema.message("envoy.service.discovery.v3.ResourceName")
 
 A = build.endpoints("a", "10.0.0.1:80")
 A2 = build.endpoints("a", "10.0.0.2:80")
 B = build.endpoints("b", "10.0.0.1:80")
-WILD = Interest(wildcard=True)
 
 
 def machine(**features):
     return DeltaMachine(NODE, TYPES, lambda: 0.5, ServerFeatures(**features))
-
-
-def names(*wanted):
-    return Interest(names=frozenset(wanted))
-
-
-def opened(ads, now=0.0, **interests):
-    for short, interest in interests.items():
-        ads.set_interest(short, interest)
-    ads.opened(now)
-    return read_delta(ads.outgoing(now))
-
-
-def bad(name):
-    return build.cluster(name, outlier_detection={"interval": "0s"}, connect_timeout="0s")
 
 
 def asked(ads, now=0.0):
