@@ -31,12 +31,13 @@ class Send:
     """The effect: send ``head`` to ``endpoint``; then tell the plan the outcome. Belongs to its plan.
 
     ``number`` counts from 1. ``deadline`` is absolute: the attempt's response, body included, is there by then;
-    ``connect_timeout``: seconds, the cluster's; ``began``: when it was decided; ``key`` pairs its events; ``handed``: to a sidecar,
+    ``cluster``: as it was then; ``connect_timeout``: seconds, the cluster's; ``began``: when it was decided; ``key`` pairs its events; ``handed``: to a sidecar,
     whose the retries are: what may have been sent is not sent again.
     """
 
     __slots__ = (
         "began",
+        "cluster",
         "connect_timeout",
         "deadline",
         "endpoint",
@@ -67,7 +68,8 @@ class Send:
         self.head = head
         self.deadline = deadline
         self.upstream = upstream
-        self.connect_timeout = upstream.cluster.connect_timeout
+        self.cluster = cluster = upstream.cluster
+        self.connect_timeout = cluster.connect_timeout
         self.permit = permit
         self.began = began
         self.key = 0

@@ -37,7 +37,7 @@ from meshlib.model.endpoint import NOWHERE
 from meshlib.model.events import AttemptEnded, AttemptStarted, CallEnded, CallStarted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from meshlib.core.effects import Call, Effect, Env, Step
     from meshlib.core.resolution import Resolution
@@ -349,7 +349,7 @@ class Exchange:
         if self._emit is not None:
             direct.before = list(call.head.headers.raw)
             direct.key = _next_key()
-            self._tell(direct, "", "", "", "direct" if handed is None else "sidecar", NOWHERE)
+            self._tell(direct, "", "", "", "direct" if handed is None else "sidecar", NOWHERE, {})
         return direct
 
     def _lost(self, outcome: Outcome, now: float) -> Wait | None:
@@ -381,7 +381,7 @@ class Exchange:
                 endpoint = effect.endpoint
                 via = "mesh" if self.call.resolution.handed is None else "sidecar"
                 place = (self._plan.cluster, self._plan.route, via, endpoint.locality)
-                self._tell(effect, endpoint.name, *place)
+                self._tell(effect, endpoint.name, *place, self._plan.versions(effect.cluster))
             return effect  # type: ignore[return-value]
         if kind is Finish:
             assert isinstance(effect, Finish)
@@ -428,7 +428,14 @@ class Exchange:
         return plan is not None and plan.spent and self._around.config.spent_retries == "tell"
 
     def _tell(
-        self, effect: Send | Direct, endpoint: str, cluster: str, route: str, via: str, locality: Locality
+        self,
+        effect: Send | Direct,
+        endpoint: str,
+        cluster: str,
+        route: str,
+        via: str,
+        locality: Locality,
+        versions: Mapping[str, str],
     ) -> None:
         call, place = self.call, self._place
         assert self._emit is not None
@@ -448,6 +455,7 @@ class Exchange:
                 via,
                 call.key,
                 locality,
+                versions,
             )
         )
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from meshlib.core.match import Match
     from meshlib.core.resolution import Resolution
     from meshlib.model.call import Head, Outcome
+    from meshlib.model.cluster import Cluster
+    from meshlib.model.listener import Listener
     from meshlib.model.route import ClusterWeight
     from meshlib.model.sidecar import Sidecar
 
@@ -46,6 +48,7 @@ __all__ = [
     "not_made",
     "not_ready",
     "say_spent",
+    "versions",
 ]
 
 #: No attempt is left. The clients of several HTTP APIs (openai, anthropic) obey it and make none of their own.
@@ -130,17 +133,31 @@ def direct_info(why: Words, outcome: Outcome, endpoint: str = "", via: str = "di
     return CallInfo(via=via, endpoint=endpoint, attempts=(attempt,), seconds=outcome.seconds, lines=lines)
 
 
+def versions(listener: Listener | None, match: Match | None, cluster: Cluster | None) -> dict[str, str]:
+    """Under which the control plane sent them, by type; without those that came from elsewhere."""
+    route = (match.virtual_host.version or match.config.version) if match is not None else ""
+    assignment = cluster.assignment if cluster is not None else None
+    found = {
+        "listener": listener.version if listener is not None else "",
+        "route": route,
+        "cluster": cluster.version if cluster is not None else "",
+        "endpoint": assignment.version if assignment is not None else "",
+    }
+    return {kind: version for kind, version in found.items() if version}
+
+
 def mesh_info(
     resolution: Resolution,
     head: Head,
     match: Match | None,
     cluster: str,
     weight: ClusterWeight | None,
+    settings: Cluster | None,
     records: Sequence[Record],
     words: Sequence[str],
     seconds: float,
 ) -> CallInfo:
-    """The CallInfo of a call that a plan made."""
+    """The CallInfo of a call that a plan made; ``settings``: the cluster, as the last attempt found it."""
     attempts = tuple([record.told() for record in records])
     endings = [record.why() for record in records]
     listener = resolution.listener
@@ -152,5 +169,6 @@ def mesh_info(
         endpoint=attempts[-1].endpoint if attempts else "",
         attempts=attempts,
         seconds=seconds,
+        versions=versions(listener, match, settings),
         lines=partial(render, resolution, head, match, cluster, weight, attempts, endings, words),
     )

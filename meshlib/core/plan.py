@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING
 from meshlib.core.attempt import BLAMELESS, Record, record, tell
 from meshlib.core.effects import Call, Effect, Env, Finish, Pass, Reply, Send, Sleep, Wait
 from meshlib.core.endpoint import LiveEndpoint
-from meshlib.core.failures import FAILURES, REFUSALS, after_retries, mesh_info
+from meshlib.core.failures import FAILURES, REFUSALS, after_retries, mesh_info, versions
 from meshlib.core.handoff import for_sidecar
 from meshlib.core.hashing import hash_text
 from meshlib.core.retry import Retries, may_matter
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from meshlib.core.match import Match
     from meshlib.core.retry import Deciding, RetryAfter
     from meshlib.core.upstream import Pick
+    from meshlib.model.cluster import Cluster
     from meshlib.model.headers import Headers
     from meshlib.model.route import ClusterWeight
 
@@ -471,6 +472,7 @@ class Plan:
             self._match,
             self.cluster,
             self._weight,
+            self._settings(),
             attempts,
             self._words,
             now - self.started,
@@ -478,6 +480,16 @@ class Plan:
         # Few are asked for; but an error holds the frames that it went through.
         answered = len(attempts) == 1 and attempts[0].outcome.error is None
         return CallInfo.later(make) if answered else make()
+
+    def versions(self, settings: Cluster) -> dict[str, str]:
+        """As ``CallInfo.versions``, of an attempt that found the cluster so."""
+        return versions(self._call.resolution.listener, self._match, settings)
+
+    def _settings(self) -> Cluster | None:
+        """The cluster, as the last attempt found it."""
+        if self._attempts:
+            return self._attempts[-1].attempt.cluster
+        return self._upstream.cluster if self._upstream is not None else None
 
     def _landed(self, number: int) -> Send:
         """The attempt of that number, in flight no more."""

@@ -202,7 +202,8 @@ class _Later:
 @dataclass(frozen=True, slots=True)
 class CallInfo(_Later):
     """What meshlib did with a call. ``via`` is ``"mesh"``, ``"sidecar"`` or ``"direct"``; names that do not apply are
-    ``""``, as is ``endpoint`` where nobody was picked.
+    ``""``, as is ``endpoint`` where nobody was picked. ``versions``: by type (``"listener"``, ``"route"``, ``"cluster"``,
+    ``"endpoint"``), under which the control plane sent what decided the call; without those that have none.
     """
 
     via: str
@@ -212,6 +213,7 @@ class CallInfo(_Later):
     endpoint: str = ""
     attempts: tuple[Attempt, ...] = ()
     seconds: float = 0.0
+    versions: Mapping[str, str] = field(default_factory=dict, hash=False)
     lines: tuple[str, ...] | Callable[[], tuple[str, ...]] = field(default=(), repr=False, compare=False)
 
     def trace(self) -> tuple[str, ...]:
@@ -229,6 +231,7 @@ class CallInfo(_Later):
                 self.endpoint,
                 self.attempts,
                 self.seconds,
+                self.versions,
                 self.trace(),
             ),
         )
@@ -242,6 +245,7 @@ class CallInfo(_Later):
             "endpoint": self.endpoint,
             "attempts": [attempt.to_dict() for attempt in self.attempts],
             "seconds": self.seconds,
+            "versions": dict(self.versions),
             "trace": list(self.trace()),
         }
 

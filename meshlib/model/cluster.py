@@ -74,8 +74,7 @@ class Cluster:
     For the DNS kinds the localities of ``assignment`` are the groups that ``dns`` fills. ``connect_timeout`` in
     seconds (Envoy default 5). ``unresolved``: what the resolver said of its names that have no address. ``http2``: talk HTTP/2 (prior knowledge in plain text).
     ``idle_timeout``: seconds after which an idle connection ends; ``max_connection_age``: after which one is replaced between two
-    calls. ``known`` False: declared by a
-    route only.
+    calls. ``version``: under which the control plane sent it, "" where nobody did.
     """
 
     name: str
@@ -99,3 +98,4 @@ class Cluster:
     max_connection_age: float | None = None
     max_requests_per_connection: int | None = None
     metadata: Mapping[str, Mapping[str, object]] = field(default_factory=dict, hash=False)
+    version: str = field(default="", compare=False)

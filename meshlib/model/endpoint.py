@@ -73,12 +73,15 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """All endpoints of one cluster. ``overprovisioning_factor`` is in percent (Envoy: 140)."""
+    """All endpoints of one cluster. ``overprovisioning_factor`` is in percent (Envoy: 140). ``version``: under which the control
+    plane sent it, "" where it came with its cluster, or from elsewhere.
+    """
 
     name: str
     localities: tuple[LocalityEndpoints, ...] = ()
     drops: tuple[Drop, ...] = ()
     overprovisioning_factor: int = 140
+    version: str = field(default="", compare=False)
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from meshlib.model.call import CallInfo, Head, Outcome
 from meshlib.model.endpoint import NOWHERE, Locality
@@ -50,6 +51,7 @@ class AttemptStarted:
     """``head`` may still be edited by the observer: trace context is injected here. ``asked``: the authority that the
     application asked for; ``endpoint``: where the attempt goes (``""`` for a direct call). ``key`` pairs this event with
     its :class:`AttemptEnded`; ``call`` is the key of its :class:`CallStarted`, 0 where it is of no RPC. ``locality``: the endpoint's.
+    ``versions``: as :class:`meshlib.model.call.CallInfo` has them.
     """
 
     key: int
@@ -64,6 +66,7 @@ class AttemptStarted:
     via: str
     call: int = 0
     locality: Locality = NOWHERE
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

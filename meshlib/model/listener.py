@@ -112,7 +112,8 @@ class FilterChain:
 class Listener:
     """Target view (``api`` True): one chain, no address that matters. Sidecar view: ``addresses`` are what an Envoy
     would bind, ``chains`` in order, the default chain last. ``from_file``: it stands for a service of a
-    configuration file, whose routes have no timeout by default.
+    configuration file, whose routes have no timeout by default. ``version``: under which the control plane sent this, "" where
+    nobody did.
     """
 
     name: str
@@ -121,6 +122,7 @@ class Listener:
     api: bool = False
     outbound: bool = True
     from_file: bool = False
+    version: str = field(default="", compare=False)
 
     @property
     def http(self) -> HttpManager | None:

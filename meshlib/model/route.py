@@ -5,7 +5,7 @@ These are the values that a control plane (or a file) means, already checked; ``
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from meshlib.model.body import BodyFormat
@@ -199,7 +199,8 @@ class Route:
 @dataclass(frozen=True, slots=True)
 class VirtualHost:
     """``require_tls``: ``""``, ``"external"`` or ``"all"``. ``retry`` holds where the route has none (RT-01). ``adoption``: how far
-    its services have joined, ``""`` where it does not say.
+    its services have joined, ``""`` where it does not say. ``version``: of the route configuration that it came with, where it is
+    kept in a newer one.
     """
 
     name: str
@@ -214,11 +215,14 @@ class VirtualHost:
     require_tls: str = ""
     adoption: str = ""
     filters: tuple[FilterSwitch, ...] = ()
+    version: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class RouteConfiguration:
-    """``validate_clusters`` False: routes may name clusters that are not there."""
+    """``validate_clusters`` False: routes may name clusters that are not there. ``version``: under which the control plane sent it,
+    "" where it came inside a listener, or from elsewhere.
+    """
 
     name: str
     virtual_hosts: tuple[VirtualHost, ...] = ()
@@ -229,3 +233,4 @@ class RouteConfiguration:
     ignore_path_parameters: bool = False
     filters: tuple[FilterSwitch, ...] = ()
     validate_clusters: bool = True
+    version: str = field(default="", compare=False)

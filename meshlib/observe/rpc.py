@@ -46,7 +46,17 @@ if TYPE_CHECKING:
 __all__ = ["RpcTelemetry"]
 
 _CONTRIB = "opentelemetry.instrumentation.grpc"
-_OF_A_CALL = ("meshlib.via", "meshlib.cluster", "meshlib.route", "network.peer.address", "network.peer.port")
+_OF_A_CALL = (
+    "meshlib.via",
+    "meshlib.cluster",
+    "meshlib.route",
+    "meshlib.listener.version",
+    "meshlib.route.version",
+    "meshlib.cluster.version",
+    "meshlib.endpoint.version",
+    "network.peer.address",
+    "network.peer.port",
+)
 
 
 class _Call:

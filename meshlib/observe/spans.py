@@ -71,6 +71,7 @@ def place_attributes(of: AttemptStarted | CallInfo) -> Attributes:
         attributes["meshlib.cluster"] = of.cluster
     if of.route:
         attributes["meshlib.route"] = of.route
+    attributes.update((f"meshlib.{kind}.version", version) for kind, version in of.versions.items())
     return attributes
 
 

@@ -62,14 +62,16 @@ def merge(
     former = DomainIndex((domain, host) for host in old.virtual_hosts for domain in host.domains)
     kept: list[VirtualHost] = []
     for item, fine in zip(hosts, complete, strict=True):
-        kept.extend((item.host,) if fine else _until_complete(item, former, ready))
+        kept.extend((item.host,) if fine else _until_complete(item, former, ready, old.version))
     return replace(new, virtual_hosts=tuple(kept)), False
 
 
 def _until_complete(
-    item: Named, former: DomainIndex[VirtualHost], ready: Callable[[str], bool]
+    item: Named, former: DomainIndex[VirtualHost], ready: Callable[[str], bool], version: str
 ) -> list[VirtualHost]:
-    """What serves the domains of a host: who served them, or who would have; itself for those that nobody would."""
+    """What serves the domains of a host: who served them, or who would have; itself for those that nobody would. `version`: of the
+    former.
+    """
     host = item.host
     owners: dict[int, tuple[VirtualHost, list[str]]] = {}
     for domain in host.domains:
@@ -80,11 +82,10 @@ def _until_complete(
     )
     if all(ready(name) or name in before for name in item.clusters):
         return [host]
-    return [_serving(owner, tuple(domains)) for owner, domains in owners.values()]
-
-
-def _serving(host: VirtualHost, domains: tuple[str, ...]) -> VirtualHost:
-    return host if domains == host.domains else replace(host, domains=domains)
+    return [
+        owner if owner is host else replace(owner, domains=tuple(domains), version=owner.version or version)
+        for owner, domains in owners.values()
+    ]
 
 
 def best_host(config: RouteConfiguration, authority: str) -> tuple[VirtualHost, str] | None:

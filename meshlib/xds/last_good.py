@@ -215,13 +215,14 @@ def restore(
             continue
         give_way()
         try:
-            batch = sort(schema.message(_RESPONSE).FromString(raw), kind, cache)
+            response = schema.message(_RESPONSE).FromString(raw)
+            batch, versions = sort(response, kind, cache), _versions(response)
         except (schema.DecodeError, RecursionError, TypeError, ValueError) as error:
             refused.append(Rejected("", short, (f"a section is no DiscoveryResponse: {error}",)))
             continue
         refused.extend(Rejected("", short, problems) for problems in batch.unnamed)
         refused.extend(Rejected(name, short, problems) for name, problems in batch.bad.items())
-        found.setdefault(short, set()).update(_hold(batch, short, cache))
+        found.setdefault(short, set()).update(_hold(batch, short, cache, versions))
     refused_types = {item.type for item in refused}
     cache.listed |= (
         (held.views[view].listed & by_short.keys()) - refused_types if view in held.views else set()
@@ -229,8 +230,16 @@ def restore(
     return found, refused
 
 
-def _hold(batch: Batch, short: str, cache: Cache) -> Iterator[str]:
+def _versions(response: schema.WireMessage) -> dict[str, str]:
+    """Of each resource its own, which `sort` does not read: it is the response's in state of the world."""
+    url = schema.type_url(_RESOURCE)
+    wrappers = (schema.unpack(outer) for outer in response.resources if outer.type_url == url)
+    return {str(wrapper.name): str(wrapper.version) for wrapper in wrappers}
+
+
+def _hold(batch: Batch, short: str, cache: Cache, versions: Mapping[str, str]) -> Iterator[str]:
     for name, (raw, found, _) in batch.good.items():
         if found is not None and found.value is not None:
-            cache.hold(short, name, named(found, found.value, name), raw=raw, ignored=found.ignored)
+            value = named(found, found.value, name, versions.get(name, ""))
+            cache.hold(short, name, value, raw=raw, ignored=found.ignored)
             yield name

@@ -374,7 +374,12 @@ class Machine(ABC):
                     updated.append(name)
                 self.cache.accept(short, name, known.value, raw=raw, version=version)
             elif found is not None and self.cache.accept(
-                short, name, named(found, found.value, name), raw=raw, version=version, ignored=found.ignored
+                short,
+                name,
+                named(found, found.value, name, version),
+                raw=raw,
+                version=version,
+                ignored=found.ignored,
             ):
                 updated.append(name)
         return updated

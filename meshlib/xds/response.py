@@ -144,9 +144,11 @@ def _decode(kind: ResourceType, raw: bytes) -> Decoded[Any]:
         return Decoded("", None, (f"could not be decoded: {type(error).__name__}: {error}",))
 
 
-def named(found: Decoded[Any], value: Any, name: str) -> object:
-    """The value under the name by which it is known: a wrapper's wins over its own (SW-10)."""
-    return value if found.name == name else replace(value, name=name)
+def named(found: Decoded[Any], value: Any, name: str, version: str = "") -> object:
+    """The value with its version, under the name by which it is known: a wrapper's wins over its own (SW-10)."""
+    if found.name == name and not version:
+        return value
+    return replace(value, name=name, version=version)
 
 
 def detail(rejected: tuple[Rejected, ...]) -> str:

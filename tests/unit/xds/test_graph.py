@@ -460,6 +460,19 @@ class TestHosts:
         wire.send("cluster", static("a", "10.0.0.2:80"), static("b"))
         assert wire.part.sidecar[0].http.routes is before
 
+    def test_what_is_served_as_before_has_the_version_that_it_came_with(self):
+        wire = sidecar(host("v1"), clusters=["v1"])
+        before = wire.part.sidecar[0].http.routes
+        wire.send("route", routes(host("v1", "soon"), host("w", "v1")), version="9")
+        now = wire.part.sidecar[0].http.routes
+        assert (before.version, now.version) == ("3", "9")
+        served = {each.name: each.version or now.version for each in now.virtual_hosts}
+        assert served == {"v1": "3", "w": "9"}
+        wire.send("cluster", static("v1"), static("soon"), version="10")
+        now = wire.part.sidecar[0].http.routes
+        assert {each.name: each.version for each in now.virtual_hosts} == {"v1": "", "w": ""}
+        assert now.version == "9"
+
     def test_a_target_waits_for_its_own_host_only(self):
         wire = Wire()
         wire.open()
