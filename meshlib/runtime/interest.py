@@ -1,28 +1,46 @@
 """Which names of the target view this process is interested in, bounded.
 
 A name is asked for by name, so a client that calls ever new hosts would subscribe to ever more of them. A name that no
-call used for ``IDLE`` seconds is let go, and never more than ``MOST`` are held: then the one longest unused goes.
+call used for ``IDLE`` seconds is let go, and never more than ``MOST`` are held: then the one longest unused goes. Of names
+that nobody knows, ``UNKNOWN`` are held.
 
 ``touch`` is on the path of every call of the target view: for a known name it is one look-up and one store, without a
-lock. The lock guards adding and dropping.
+lock. What goes on for longer than that, a stream or a download, says nothing more: ``sweep`` asks whether the last use may
+go on yet. The lock guards adding and dropping.
+
+    event                                                        used   under_way  last
+    -----------------------------------------------------------  -----  ---------  ----
+    touch                                                        True
+    sweep of a name that was used since the one before           False  True       now
+    sweep of another whose use is under way, and is so still                       now
+    sweep of another whose use was under way, and is over               False
 """
 
 from __future__ import annotations
 
 import threading
+from typing import TYPE_CHECKING
 
-__all__ = ["IDLE", "MOST", "Interest", "Wanted"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-#: Seconds without a call after which a name is let go (gRPC channels idle after 30 min; a name costs more than that).
-IDLE = 600.0
+__all__ = ["IDLE", "MOST", "UNKNOWN", "Interest", "Wanted"]
+
+#: Seconds without a call after which a name is let go. The contract has 2 minutes, in which a sweep sees the last use up to its
+#: own interval late, and comes as much after the end.
+IDLE = 90.0
 #: Names held at most.
 MOST = 4096
+#: Names held at most that the control plane does not know (the contract's).
+UNKNOWN = 100
 
 
 class Wanted:
-    """A name that is asked for. ``since``: when it was first wanted; ``used``: whether it was since the last sweep."""
+    """A name that is asked for. ``since``: when it was first wanted; ``used``: whether it was since the last sweep; ``last``: the
+    sweep that last saw it used; ``under_way``: what used it then may go on.
+    """
 
-    __slots__ = ("authority", "last", "name", "since", "used")
+    __slots__ = ("authority", "last", "name", "since", "under_way", "used")
 
     def __init__(self, name: str, authority: str, now: float) -> None:
         self.name = name
@@ -30,6 +48,7 @@ class Wanted:
         self.since = now
         self.last = now
         self.used = True
+        self.under_way = True
 
 
 class Interest:
@@ -77,14 +96,34 @@ class Interest:
             self._names[name] = Wanted(name, authority, now)
             return True, dropped
 
-    def sweep(self, now: float) -> tuple[str, ...]:
-        """Let go of what was not used for long: the names."""
+    def sweep(self, now: float, goes_on: Callable[[str], bool] = lambda _: False) -> tuple[str, ...]:
+        """Let go of what was not used for long: the names. ``goes_on`` says of a name whether something that began to use it
+        may not be over.
+        """
+        for wanted in self.names():
+            if not wanted.used and wanted.under_way:
+                wanted.under_way = goes_on(wanted.name)
+                if wanted.under_way:
+                    wanted.last = now
         with self._lock:
             self._note_use(now)
             idle = [name for name, wanted in self._names.items() if now - wanted.last >= self._idle]
             for name in idle:
                 del self._names[name]
             return tuple(idle)
+
+    def trim(self, now: float, unknown: Callable[[Wanted], bool]) -> tuple[str, ...]:
+        """Let go of names that are ``unknown``, but for the ``UNKNOWN`` last used: the names."""
+        with self._lock:
+            found = [wanted for wanted in self._names.values() if unknown(wanted)]
+            if len(found) <= UNKNOWN:
+                return ()
+            self._note_use(now)
+            found.sort(key=lambda wanted: wanted.last)
+            dropped = tuple(wanted.name for wanted in found[:-UNKNOWN])
+            for name in dropped:
+                del self._names[name]
+            return dropped
 
     def _make_room(self, now: float) -> tuple[str, ...]:
         """An eighth goes at a time, so that a crawler does not pay for a search with each host."""
@@ -99,4 +138,4 @@ class Interest:
     def _note_use(self, now: float) -> None:
         for wanted in self._names.values():
             if wanted.used:
-                wanted.used, wanted.last = False, now
+                wanted.used, wanted.under_way, wanted.last = False, True, now

@@ -18,7 +18,7 @@ from meshlib.core.resolve import compile_view
 from meshlib.model.events import ConfigurationChanged, SourceChanged, Unanswered
 from meshlib.model.hosts import is_ip
 from meshlib.model.snapshot import EMPTY, Part, Snapshot
-from meshlib.runtime import greenlets, threads
+from meshlib.runtime import greenlets, threads, usage
 from meshlib.runtime.adoption import Tallies
 from meshlib.runtime.clusters import Clusters
 from meshlib.runtime.interest import Interest
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["Feed", "Resting", "Runtime", "Workers"]
 
 #: Seconds between looks for what is not used any more.
-SWEEP = 30.0
+SWEEP = 15.0
 #: Seconds after a sidecar's start window in which it is said what became of it.
 _VERDICT = 1.0
 
@@ -127,6 +127,11 @@ class Resting(Protocol):
 
     def rest(self) -> None:
         """A fork comes: close what no call uses. It is made anew on use."""
+        ...
+
+    @property
+    def needs(self) -> str:
+        """The target resource by which it holds connections; ``""``: it holds none."""
         ...
 
 
@@ -447,16 +452,23 @@ class Runtime:
         return compile_view(snapshot, self._rules, previous)
 
     def _want(self, name: str, authority: str, dropped: tuple[str, ...]) -> None:
-        for other in dropped:
-            self.feed.forget(other)
+        self._let_go(dropped)
         self.feed.want(name, authority)
+        self._let_go(usage.unknown(self.interest, self.store.snapshot, self.clock.now()))
+
+    def _let_go(self, names: tuple[str, ...]) -> None:
+        for name in names:
+            self.feed.forget(name)
 
     def _sweep(self) -> None:
         if self.patched_late and not self._told_late:
             self._told_late = True
             _log.warning(LATE)
-        for name in self.interest.sweep(self.clock.now()):
-            self.feed.forget(name)
+        now, snapshot = self.clock.now(), self.store.snapshot
+        held = {one.needs for one in self._resting}
+        waiting = self.store.waiting
+        self._let_go(usage.unknown(self.interest, snapshot, now))
+        self._let_go(usage.unused(self.interest, snapshot, self.clusters, held, now, waiting=waiting))
         self.store.sweep()
         with self._lock:
             if self.running:

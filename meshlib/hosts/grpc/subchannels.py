@@ -317,6 +317,10 @@ class Subchannels(Generic[C]):
         if idle and len(idle) == len(subs):
             channels_closed()
 
+    @property
+    def needs(self) -> str:
+        return self._runtime.view.resolve(*self._target.place).name if self._found else ""
+
     def _all(self) -> list[Subchannel[C]]:
         found = [sub for _, sub in self._found.values()] + self._draining
         return found if self._own is None else [*found, self._own]

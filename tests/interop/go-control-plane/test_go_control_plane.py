@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import meshlib
+from meshlib.runtime.interest import IDLE
 from tests.interop.support.calling import PATIENCE, calling, calling_async, fits, said
 from tests.interop.support.programs import GoControlPlane
 from tests.interop.support.snapshots import PORT, Service, assignment, cluster, snapshot, tcp_listener
@@ -184,6 +185,38 @@ class TestFirstCall:
             responses = [call.result(timeout=READY) for call in (first, second)]
         assert [response.json()["name"] for response in responses] == ["v1", "v1"]
         assert {meshlib.call_info(response).via for response in responses} == {"mesh"}
+
+
+@BOTH
+class TestUse:
+    """What no recent call needs is unsubscribed, and comes back with the next call."""
+
+    @pytest.mark.parametrize("options", [(), ("-ads",)], ids=["partial", "superset"])
+    @pytest.mark.parametrize("changed", [False, True], ids=["unchanged", "changed"])
+    def test_a_name_that_was_let_go_of_comes_back(
+        self, changed, options, launch, protocol, make_mesh, upstream
+    ):
+        plane = launch(*options)
+        plane.protocol = protocol
+        a, b = upstream("a"), upstream("b")
+        plane.put(snapshot("target", NODE, "1", reviews({"v1": 1}, v1=[a])))
+        mesh = make_mesh(config(plane, "target"))
+        with meshlib.Client(mesh=mesh) as client:
+            assert client.get(URL).json()["name"] == "a"
+            runtime = mesh._runtime()
+            runtime.worker.call(lambda: let_go(runtime), PATIENCE)
+            said(lambda: not plane.watch("ClusterLoadAssignment")["names"], "the names to be given up")
+            if changed:
+                plane.put(snapshot("target", NODE, "2", reviews({"v1": 1}, v1=[b])))
+            assert client.get(URL).json()["name"] == ("b" if changed else "a")
+
+
+def let_go(runtime: Any) -> None:
+    """As if its names had not been used for long."""
+    for wanted in runtime.interest.names():
+        wanted.used = wanted.under_way = False
+        wanted.last -= IDLE
+    runtime._sweep()
 
 
 @BOTH

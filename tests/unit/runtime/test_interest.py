@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshlib.runtime.interest import Interest
+from meshlib.runtime.interest import UNKNOWN, Interest
 
 
 class TestInterest:
@@ -30,8 +30,37 @@ class TestInterest:
             interest.touch("a")
             assert interest.sweep(float(now)) == ()
 
+    def test_what_goes_on_keeps_it_until_it_is_over(self):
+        interest = Interest(idle=90.0)
+        for name in ("stream", "short"):
+            interest.add(name, "", 0.0)
+        assert interest.sweep(15.0, ["stream"].__contains__) == ()
+        assert interest.sweep(30.0, ["stream"].__contains__) == ()
+        for now in range(45, 300, 15):  # somebody else's calls are no use of a name whose own were over
+            gone = interest.sweep(float(now), ["stream", "short"].__contains__)
+            assert gone == (("short",) if now == 105 else ())
+        assert interest.sweep(300.0) == ()
+        assert interest.sweep(375.0, ["stream"].__contains__) == ("stream",)
+
+    def test_of_names_that_nobody_knows_the_last_used_are_kept(self):
+        interest = Interest()
+        names = [str(number) for number in range(UNKNOWN + 7)]
+        for name in ("known", *names):
+            interest.add(name, "", 0.0)
+
+        def unknown(wanted):
+            return wanted.name != "known"
+
+        interest.sweep(0.0)
+        for name in names[7:]:
+            interest.touch(name)
+        assert interest.trim(15.0, unknown) == tuple(names[:7])
+        assert interest.trim(15.0, unknown) == ()
+        assert len(interest) == UNKNOWN + 1
+        assert interest.get("known")
+
     def test_the_longest_unused_go_when_there_are_too_many(self):
-        interest = Interest(most=8)
+        interest = Interest(idle=600.0, most=8)
         for number in range(8):
             interest.add(str(number), "", 0.0)
         interest.sweep(0.0)

@@ -1,17 +1,22 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import pytest
 
 from meshlib.config import Config
 from meshlib.core.resolve import Rules
+from meshlib.core.upstream import PickContext
 from meshlib.errors import ConfigError
+from meshlib.model.address import Address
+from meshlib.model.cluster import Cluster
+from meshlib.model.endpoint import Assignment, Endpoint, Locality, LocalityEndpoints
 from meshlib.model.events import ConfigurationChanged, SourceChanged, Unanswered
 from meshlib.model.listener import FilterChain, HttpManager, Listener
 from meshlib.model.match import PathKind, PathMatch, RouteMatch
 from meshlib.model.route import Forward, Route, RouteConfiguration, VirtualHost
-from meshlib.model.snapshot import Part
+from meshlib.model.snapshot import Absence, Fate, Part
 from meshlib.runtime.process import PerProcess
 from meshlib.runtime.runtime import SWEEP, Runtime
 from meshlib.runtime.worker import Worker
@@ -76,7 +81,22 @@ def target(name):
     route = Route(RouteMatch(PathMatch(PathKind.PREFIX, "/")), Forward(cluster="c"))
     routes = RouteConfiguration("r", (VirtualHost("v", ("*",), (route,)),))
     listener = Listener(name, (FilterChain(http=HttpManager(routes=routes)),), api=True)
-    return Part("xds", targets={name: listener})
+    endpoints = LocalityEndpoints(Locality(), (Endpoint(Address("10.0.0.1", 80)),))
+    return Part(
+        "xds",
+        targets={name: listener},
+        clusters={"c": Cluster("c", assignment=Assignment("c", (endpoints,)))},
+    )
+
+
+class Channel:
+    """Keeps connections by a name."""
+
+    def __init__(self, needs):
+        self.needs = needs
+
+    def rest(self):
+        """It has none that a fork would harm."""
 
 
 class Setting:
@@ -101,6 +121,11 @@ class Setting:
     def step(self, seconds):
         self.clock.advance(seconds)
         self.worker.run_due()
+
+    def steps(self, seconds):
+        """Second by second: a timer that is set anew counts from when it ran."""
+        for _ in range(int(seconds)):
+            self.step(1.0)
 
     def run(self):
         self.worker.run_due()
@@ -217,6 +242,86 @@ class TestInterest:
         setting.runtime.want("old", "old")
         setting.worker.run_due()
         assert setting.feed.journal.count(("want", "old", "old")) == 2
+
+    def test_within_two_minutes_of_its_last_use_and_not_before_ninety_seconds(self):
+        for late in (0.0, 1.0, SWEEP - 0.001):
+            setting = Setting(target("reviews"))
+            setting.runtime.want("reviews", "reviews")
+            setting.step(late)
+            setting.runtime.want("reviews", "reviews")
+            setting.steps(89)
+            assert ("forget", "reviews") not in setting.run()
+            setting.steps(31)
+            assert ("forget", "reviews") in setting.run()
+
+    def test_a_call_that_goes_on_is_use(self):
+        setting = Setting(target("reviews"))
+        setting.runtime.want("reviews", "reviews")
+        live = setting.runtime.clusters.get("xds", "c")
+        picked = live.pick(PickContext(), 0.0)
+        setting.steps(600)
+        assert ("forget", "reviews") not in setting.run()
+        picked.release(0.0)
+        setting.steps(130)
+        assert ("forget", "reviews") in setting.run()
+
+    def test_connections_that_are_kept_are_use(self):
+        setting = Setting(target("reviews"))
+        setting.runtime.want("reviews", "reviews")
+        channel = Channel("reviews")
+        setting.runtime.rests(channel)
+        setting.steps(600)
+        assert ("forget", "reviews") not in setting.run()
+        channel.needs = ""
+        setting.steps(130)
+        assert ("forget", "reviews") in setting.run()
+
+    def test_a_call_that_waits_for_the_answer_is_use(self):
+        setting = Setting()
+        setting.runtime.want("reviews", "reviews")
+        cancel = setting.runtime.store.on_change(lambda: None)
+        setting.steps(600)
+        assert ("forget", "reviews") not in setting.run()
+        cancel()
+        setting.steps(130)
+        assert ("forget", "reviews") in setting.run()
+
+    def test_nothing_is_let_go_of_while_the_control_plane_is_away(self):
+        setting = Setting(target("reviews"))
+        setting.runtime.want("reviews", "reviews")
+        setting.runtime.publish((replace(target("reviews"), unreached="refused"),))
+        setting.steps(600)
+        assert ("forget", "reviews") not in setting.run()
+        setting.runtime.publish((target("reviews"),))
+        setting.steps(130)
+        assert ("forget", "reviews") in setting.run()
+
+    @pytest.mark.parametrize("fate", [Fate.ABSENT, Fate.UNANSWERED, None])
+    def test_of_names_that_nobody_knows_a_hundred_are_kept(self, fate):
+        setting = Setting(target("reviews"))
+        names = [f"host-{number}" for number in range(300)]
+        part = target("reviews")
+        if fate is not None:
+            absent = {name: Absence(fate, "none") for name in names}
+            setting.runtime.publish((replace(part, absent=absent),))
+        else:  # nobody ever answers
+            setting.runtime.publish((replace(part, unreached="refused"),))
+        for name in ("reviews", *names):
+            setting.runtime.want(name, name)
+        setting.steps(20)
+        forgotten = [entry[1] for entry in setting.run() if entry[0] == "forget"]
+        assert forgotten == names[:200]
+        assert len(setting.runtime.interest) == 101
+
+    def test_what_the_control_plane_refuses_to_give_is_known_to_it(self):
+        setting = Setting()
+        names = [f"host-{number}" for number in range(300)]
+        absent = {name: Absence(Fate.UNUSABLE, "refused") for name in names}
+        setting.runtime.publish((Part("xds", absent=absent),))
+        for name in names:
+            setting.runtime.want(name, name)
+        setting.steps(20)
+        assert len(setting.runtime.interest) == 300
 
 
 class TestWaiting:
