@@ -91,7 +91,7 @@ def _known(
 def _fails(resolution: Resolution, decision: Decision, missing: str) -> str:
     """Why a call now would fail, in words; ``""`` if it would not."""
     end = resolution.otherwise or resolution
-    if end.via in ("failed", "refused"):
+    if end.via in ("failed", "refused", "closed"):
         return end.refusal(decision.authority)
     if decision.via != "mesh":
         return ""

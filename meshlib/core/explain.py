@@ -39,7 +39,7 @@ class _Draft:
         self.timeout: float | None = None
         self.retry: RetryPolicy | None = None
         self.response: Response | None = None
-        self.via = "mesh" if resolution.via in ("mesh", "failed", "wait") else "direct"
+        self.via = "mesh" if resolution.via in ("mesh", "failed", "wait", "closed") else "direct"
         if resolution.handed is not None:
             self.via = "sidecar"
 

@@ -101,13 +101,17 @@ def say_spent(response: Response) -> Response:
 
 
 def not_made(resolution: Resolution, authority: str) -> tuple[Finish, CallInfo]:
-    """The end of a call that its resolution does not let out: "failed" or "refused"."""
+    """The end of a call that its resolution does not let out: "failed", "refused" or "closed"."""
     if resolution.handed is not None:
         words = resolution.refusal(authority)
         end = Finish(None, ConnectFailed, words, Response(503, _TEXT, b"sidecar unavailable"))
         return end, CallInfo(via="sidecar", lines=resolution.words)
     if resolution.via == "failed":
         return not_ready(resolution, authority)
+    if resolution.via == "closed":
+        failure, response, _ = REFUSALS[RefusalKind.NO_ENDPOINT]
+        end = Finish(None, failure, resolution.refusal(authority), response)
+        return end, CallInfo(via="mesh", lines=resolution.words)
     end = Finish(
         None, UnknownService, resolution.refusal(authority), Response(503, _TEXT, b"unknown service")
     )

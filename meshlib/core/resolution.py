@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Resolution"]
 
-Via = Literal["mesh", "direct", "refused", "failed", "wait", "sidecar"]
+Via = Literal["mesh", "direct", "refused", "failed", "wait", "sidecar", "closed"]
 
 
 class Resolution:
@@ -27,7 +27,7 @@ class Resolution:
     call is to be as if meshlib were not there (rule 1); ``guards``: filters that may cover the call (`core.guards`);
     ``entrance``: what the listener does first, None where that is nothing; ``replies``: what it makes of its own replies;
     ``meant``: gives the known host that is nearly this one, or ``""``. "failed" is a call that cannot be made before more
-    is known.
+    is known; "closed" one whose connection its listener would not take.
 
     Where ``via`` is "wait", ``otherwise`` is what holds when the time is over; ``hopeless``: it is over. ``waited``: how
     many seconds a call waited for this answer. ``unanswered``: the control plane has not said what the host is.

@@ -6,7 +6,7 @@ A :class:`View` is compiled from a snapshot once, off the request path, and aske
 2. a sidecar to which calls are handed (:mod:`meshlib.core.handoff`)
 3. a service's key: ``host:port``, ``host``, the longest wildcard
 4. a listener made for an Envoy: its address is the URL's, or it listens on the URL's port and a virtual host of its own
-   (not only ``*``) is for the Host
+   (not only ``*``) is for the Host (:mod:`meshlib.core.listeners`)
 5. a listener made for gRPC, asked for by name
 6. else direct, or refused
 
@@ -31,21 +31,19 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from meshlib.config.hosts import HostPatterns
 from meshlib.config.values import DEFAULT_DOMAINS
 from meshlib.core.domains import DomainIndex, by_key
-from meshlib.core.guards import guards_of
 from meshlib.core.handoff import Handoff
 from meshlib.core.joining import WHOLE, Adoption, Joinings, joining
+from meshlib.core.listeners import Entry, Listeners
 from meshlib.core.match import CompiledRoutes, compile_routes
 from meshlib.core.nearest import nearest
-from meshlib.core.normalize import Entrance, stripped
-from meshlib.core.replies import compile_replies
 from meshlib.core.resolution import Resolution
-from meshlib.model.hosts import canonical_host, ip_of, is_ip
+from meshlib.model.hosts import canonical_host, is_ip
 from meshlib.model.snapshot import Fate
 
 if TYPE_CHECKING:
@@ -58,7 +56,6 @@ __all__ = ["Rules", "View", "compile_view", "source_words"]
 #: Parts that a control plane speaks through; ``xds.view`` and ``xds.domains`` are about them.
 _XDS = "xds"
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443, "grpc": 443}
-_ANY = frozenset(("0.0.0.0", "::"))  # noqa: S104 - what a listener says, nothing is bound
 _PATH_CHARACTERS = frozenset(
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=:@/"
 )
@@ -89,43 +86,6 @@ class Rules:
     fallback: str = "when_allowed"
 
 
-class _Entry:
-    """A listener with what is called through it; without ``routes`` they have not come yet."""
-
-    __slots__ = ("entrance", "guards", "listener", "manager", "part", "replies", "routes")
-
-    def __init__(
-        self,
-        part: str,
-        listener: Listener,
-        manager: HttpManager,
-        routes: CompiledRoutes | None,
-        node: tuple[str, str],
-    ) -> None:
-        self.part = part
-        self.listener = listener
-        self.manager = manager
-        self.routes = routes
-        entrance = Entrance(manager, listener.addresses[0].port if listener.addresses else None, node)
-        self.entrance = entrance if entrance.changes else None
-        self.guards = guards_of(manager, routes.guarded if routes is not None else frozenset())
-        self.replies = compile_replies(manager)
-
-    def resolution(self, reason: str, name: str = "") -> Resolution:
-        return Resolution(
-            "mesh",
-            reason,
-            part=self.part,
-            listener=self.listener,
-            routes=self.routes,
-            manager=self.manager,
-            name=name,
-            entrance=self.entrance,
-            guards=self.guards,
-            replies=self.replies,
-        )
-
-
 class View:
     """A snapshot, ready to be asked. Safe to share between threads: all but the memory of answers is immutable, and that
     is a dict whose single operations are atomic; an answer made twice is the same answer.
@@ -134,14 +94,13 @@ class View:
     __slots__ = (
         "__weakref__",
         "_absent",
-        "_addresses",
         "_answers",
         "_compiled",
         "_handoff",
         "_joinings",
         "_listed",
+        "_listeners",
         "_of_grpc",
-        "_ports",
         "_services",
         "_targets",
         "_template",
@@ -155,9 +114,8 @@ class View:
         self.rules = rules
         self._answers: dict[tuple[str, str, int | None, str], Resolution] = {}
         self._compiled: dict[int, CompiledRoutes] = {}
-        self._addresses: dict[tuple[str, int], _Entry] = {}
-        self._ports: dict[int, list[_Entry]] = {}
-        self._targets: dict[str, _Entry] = {}
+        self._listeners = Listeners()
+        self._targets: dict[str, Entry] = {}
         self._absent: dict[str, Absence] = {}
         self._listed = False  # whether the control plane has said which listeners there are for an Envoy
         self._unreached = ""
@@ -166,7 +124,7 @@ class View:
         known = previous._compiled if previous is not None else {}
         # The first gRPC call of a process compiles for itself; what comes later is ready for the next.
         self._of_grpc = any(routes.of_grpc for routes in known.values())
-        services: list[tuple[str, tuple[str, _Entry]]] = []
+        services: list[tuple[str, tuple[str, Entry]]] = []
         for part in snapshot.parts:
             entries = self._service_entries(part, known)
             if part.handoff is not None:
@@ -182,9 +140,9 @@ class View:
 
     def _entry(
         self, part: Part, listener: Listener, manager: HttpManager, known: dict[int, CompiledRoutes]
-    ) -> _Entry:
+    ) -> Entry:
         routes = self._routes(manager.routes, known) if manager.routes is not None else None
-        return _Entry(part.source, listener, manager, routes, self.rules.node)
+        return Entry(part.source, listener, manager, routes, self.rules.node)
 
     def _routes(self, config: RouteConfiguration, known: dict[int, CompiledRoutes]) -> CompiledRoutes:
         """Compiled once: what the previous view compiled of the same value is kept."""
@@ -198,7 +156,7 @@ class View:
             self._compiled[key] = compiled
         return compiled
 
-    def _service_entries(self, part: Part, known: dict[int, CompiledRoutes]) -> Iterator[tuple[str, _Entry]]:
+    def _service_entries(self, part: Part, known: dict[int, CompiledRoutes]) -> Iterator[tuple[str, Entry]]:
         for key, listener in part.services.items():
             manager = listener.http
             if manager is not None and manager.routes is not None:
@@ -210,14 +168,7 @@ class View:
             if self.rules.view == "target":
                 return
         for listener in part.sidecar:
-            manager = _plain_http(listener)
-            if manager is None or not listener.outbound:
-                continue
-            entry = self._entry(part, listener, manager, known)
-            for address in listener.addresses:
-                if not address.unix:
-                    self._addresses.setdefault((_canonical(address.host), address.port), entry)
-                    self._ports.setdefault(address.port, []).append(entry)
+            self._listeners.add(listener, partial(self._entry, part, listener, known=known))
 
     def _target_entries(self, part: Part, known: dict[int, CompiledRoutes]) -> None:
         if part.source == _XDS and self.rules.view == "sidecar":
@@ -272,7 +223,7 @@ class View:
         return (
             (self._handoff.resolve(scheme, host, number) if self._handoff is not None else None)
             or self._service(host, number)
-            or self._sidecar(host, number, authority)
+            or self._sidecar(scheme, host, number, authority)
             # gRPC's listener is that of the target, whatever authority its virtual hosts are matched against.
             or self._target(host, port, number, "" if scheme == "grpc" else authority)
             or self._unknown(host)
@@ -286,21 +237,13 @@ class View:
         key, entry = found
         return entry.resolution(f"{key} is a service of {source_words(entry.part)}")
 
-    def _sidecar(self, host: str, port: int, authority: str) -> Resolution | None:
+    def _sidecar(self, scheme: str, host: str, port: int, authority: str) -> Resolution | None:
         """Rule 4."""
-        entries = self._ports.get(port)
-        if not entries:
+        found = self._listeners.find(scheme, host, port, authority)
+        if found is None:
             return None
-        for address in _addresses_of(host):
-            entry = self._addresses.get((address, port))
-            if entry is not None:
-                return self._through(entry, f"listener {entry.listener.name} has the URL's address")
-        for entry in entries:
-            if entry.routes is not None and entry.routes.knows(stripped(authority, entry.manager, port)):
-                return entry.resolution(
-                    f"listener {entry.listener.name} is on port {port} and has a virtual host for {authority}"
-                )
-        return None
+        entry, reason = found
+        return Resolution("closed", reason) if entry is None else self._through(entry, reason)
 
     def _target(self, host: str, port: int | None, number: int, authority: str) -> Resolution | None:
         """Rule 5, and what is not known yet for rule 4."""
@@ -335,14 +278,14 @@ class View:
             return ""
         if not self._listed:
             return "the listeners have not come yet"
-        waiting = next((entry for entry in self._ports.get(port, ()) if entry.routes is None), None)
-        return f"{_routes_words(waiting)} not come yet" if waiting is not None else ""
+        waiting = self._listeners.waiting(port)
+        return waiting.lacks if waiting is not None else ""
 
-    def _through(self, entry: _Entry, reason: str, name: str = "") -> Resolution:
+    def _through(self, entry: Entry, reason: str, name: str = "") -> Resolution:
         """By a listener that has the host."""
         if entry.routes is not None:
             return entry.resolution(reason, name)
-        lacks = f"{_routes_words(entry)} not come yet"
+        lacks = entry.lacks
         end = Resolution("failed", f"{self._silent()}: {lacks}", name=name)
         return Resolution("wait", lacks, name=name, otherwise=end, hopeless=bool(self._unreached))
 
@@ -395,10 +338,7 @@ class View:
         """Every host that is known by its full name."""
         yield from self._services.names()
         yield from self._targets
-        for entries in self._ports.values():
-            for entry in entries:
-                if entry.routes is not None:
-                    yield from entry.routes.names()
+        yield from self._listeners.names()
 
 
 def compile_view(snapshot: Snapshot, rules: Rules, previous: View | None = None) -> View:
@@ -441,36 +381,12 @@ def _patterns(patterns: tuple[str, ...]) -> HostPatterns:
     return HostPatterns(patterns)
 
 
-def _plain_http(listener: Listener) -> HttpManager | None:
-    """The connection manager that a plain connection to this listener would meet."""
-    chains = [chain for chain in listener.chains if chain.http is not None]
-    plain = next((chain for chain in chains if chain.match.transport != "tls"), None)
-    return plain.http if plain is not None else None
-
-
 def _canonical(host: str) -> str:
     """What cannot be a host is nobody's, and still has an answer."""
     try:
         return canonical_host(host)
     except ValueError:
         return host.lower()
-
-
-def _addresses_of(host: str) -> tuple[str, ...]:
-    """The addresses under which a listener may have what ``host`` spells. This machine's own loopback also reaches
-    a listener on every address; another IP does not, for it may be somebody else's.
-    """
-    if host == "localhost":
-        return "127.0.0.1", "::1", *sorted(_ANY)
-    address = ip_of(host)
-    if address is None:
-        return ()
-    return (str(address), *sorted(_ANY)) if address.is_loopback else (str(address),)
-
-
-def _routes_words(entry: _Entry) -> str:
-    named = f"route configuration {entry.manager.route_name}" if entry.manager.route_name else "the routes"
-    return f"{named} of listener {entry.listener.name} {'has' if entry.manager.route_name else 'have'}"
 
 
 def source_words(source: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum, StrEnum
 
 from meshlib.model.address import Address
 from meshlib.model.replies import LocalReplies
@@ -17,6 +17,7 @@ __all__ = [
     "HttpFilter",
     "HttpManager",
     "Listener",
+    "Source",
     "Underscores",
 ]
 
@@ -87,33 +88,56 @@ class HttpManager:
     local_replies: LocalReplies | None = None
 
 
+class Source(Enum):
+    """Envoy ``ConnectionSourceType``: from where a connection comes."""
+
+    ANY = "any"
+    SAME_IP_OR_LOOPBACK = "same_ip_or_loopback"
+    EXTERNAL = "external"
+
+
 @dataclass(frozen=True, slots=True)
 class ChainMatch:
-    """``FilterChainMatch``, what a plain client's connection can be held against."""
+    """``FilterChainMatch``: which connections a chain takes. ``prefixes`` as ``10.0.0.0/8``; ``server_names`` in lower case, a
+    wildcard as ``.example.com``. ``unknown_source``: it demands an address or a port of the caller, and which a sidecar's caller
+    would have is not known.
+    """
 
     port: int | None = None
     prefixes: tuple[str, ...] = ()
     transport: str = ""
     protocols: tuple[str, ...] = ()
     server_names: tuple[str, ...] = ()
+    source: Source = Source.ANY
+    unknown_source: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class FilterChain:
-    """``http`` is None for a chain of TCP; then ``tcp_cluster`` names where it goes."""
+    """One of ``http`` and ``tcp`` is set, if it ends a call at all. ``tcp``: what a chain of TCP is to an HTTP call: one route to its
+    clusters, without a policy. ``default``: it takes what no other chain of its listener does, whatever ``match`` says.
+    """
 
     name: str = ""
     match: ChainMatch = field(default_factory=ChainMatch)
     http: HttpManager | None = None
-    tcp_cluster: str = ""
+    tcp: HttpManager | None = None
+    default: bool = False
+
+    @property
+    def manager(self) -> HttpManager | None:
+        """What is asked of a call that the chain takes."""
+        return self.http if self.http is not None else self.tcp
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
     """Target view (``api`` True): one chain, no address that matters. Sidecar view: ``addresses`` are what an Envoy
     would bind, ``chains`` in order, the default chain last. ``from_file``: it stands for a service of a
-    configuration file, whose routes have no timeout by default. ``version``: under which the control plane sent this, "" where
-    nobody did.
+    configuration file, whose routes have no timeout by default. ``virtual``: an Envoy does not bind its addresses (``bind_to_port``):
+    what is redirected to another listener comes to it. ``redirected``: such another one, to which connections come that were made
+    to any address (``use_original_dst``, or the listener filter). ``inspects_http``: it looks which protocol plain text is. ``version``: under which
+    the control plane sent this, "" where nobody did.
     """
 
     name: str
@@ -122,6 +146,9 @@ class Listener:
     api: bool = False
     outbound: bool = True
     from_file: bool = False
+    virtual: bool = False
+    redirected: bool = False
+    inspects_http: bool = False
     version: str = field(default="", compare=False)
 
     @property

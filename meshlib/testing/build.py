@@ -3,7 +3,7 @@
     build.cluster("reviews", ["127.0.0.1:8001", "127.0.0.1:8002"])
     build.api_listener("reviews", build.route_config("r", build.virtual_host("v", build.route(cluster="reviews"))))
 
-`listener`, `api_listener`, `route_config`, `cluster` and `endpoints` make whole resources: they carry `@type`, so a
+`listener`, `tcp_listener`, `api_listener`, `route_config`, `cluster` and `endpoints` make whole resources: they carry `@type`, so a
 control plane knows what they are. Every function takes further fields by their own names (`cluster("a", connect_timeout="1s")`), which
 win over what it sets itself. Durations are given as seconds or as Envoy's text. The results are plain dictionaries:
 change them as you like before they are used.
@@ -32,6 +32,7 @@ __all__ = [
     "route",
     "route_config",
     "socket_address",
+    "tcp_listener",
     "virtual_host",
     "without_type",
 ]
@@ -43,6 +44,7 @@ _LISTENER = "envoy.config.listener.v3.Listener"
 _ROUTE = "envoy.config.route.v3.RouteConfiguration"
 _CLUSTER = "envoy.config.cluster.v3.Cluster"
 _ENDPOINT = "envoy.config.endpoint.v3.ClusterLoadAssignment"
+_TCP_PROXY = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
 HTTP_CONNECTION_MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 
 # "From the server that this resource came from", over the aggregated stream.
@@ -119,6 +121,24 @@ def listener(
     """
     config = http_connection_manager(routes, filters=filters, **(manager or {}))
     chain = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": config}]}
+    return any_of(
+        _LISTENER, {"name": name, "address": socket_address(address), "filter_chains": [chain], **fields}
+    )
+
+
+def tcp_listener(
+    name: str, clusters: str | Mapping[str, int], *, address: str = "127.0.0.1:80", **fields: Any
+) -> Json:
+    """A Listener as for an Envoy: a socket address, one filter chain, a TCP proxy to this cluster, or to these by weight."""
+    proxy: Json = {"stat_prefix": "meshlib"}
+    if isinstance(clusters, str):
+        proxy["cluster"] = clusters
+    else:
+        entries = [{"name": cluster, "weight": weight} for cluster, weight in clusters.items()]
+        proxy["weighted_clusters"] = {"clusters": entries}
+    chain = {
+        "filters": [{"name": "envoy.filters.network.tcp_proxy", "typed_config": any_of(_TCP_PROXY, proxy)}]
+    }
     return any_of(
         _LISTENER, {"name": name, "address": socket_address(address), "filter_chains": [chain], **fields}
     )

@@ -20,6 +20,7 @@ from meshlib.xds import decode, schema
 from meshlib.xds.cache import Cache
 from meshlib.xds.graph import Graph
 from meshlib.xds.hosts import clusters_of
+from meshlib.xds.roots import tcp_clusters
 
 __all__ = ["EnvoyFile", "read"]
 
@@ -190,9 +191,9 @@ class _Reader:
                 )
 
     def _check_listener(self, listener: Listener, path: str) -> None:
+        for name in sorted(tcp_clusters(listener)):
+            self._need("cluster", name, path)
         for chain in listener.chains:
-            if chain.tcp_cluster:
-                self._need("cluster", chain.tcp_cluster, path)
             if chain.http is not None and chain.http.route_name:
                 self._need("route", chain.http.route_name, path)
             if chain.http is not None and chain.http.routes is not None:

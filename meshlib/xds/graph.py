@@ -10,7 +10,8 @@ What replaces something comes into force only where all that it names is there (
     cluster          its endpoints are there (`links`)                        as it was before
     virtual host     each cluster that its routes name is ready               as it was before, host by host (`hosts`)
     listener         each route configuration it names is there; another      as it was before
-                     one than it had is complete (for a target: for its host)
+                     one than it had is complete (for a target: for its
+                     host); each cluster that its chains of TCP name is ready
 
 "Ready" includes "known not to come": what a server deleted, refused to send or did not send in time holds nobody up.
 What something in force names stays subscribed, and it is kept though the server deleted it as long as only versions
@@ -27,9 +28,9 @@ Not thread-safe: it belongs to the thread of the stream. The parts it gives are 
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from meshlib.model.listener import FilterChain, Listener
 from meshlib.model.route import RouteConfiguration
@@ -37,7 +38,17 @@ from meshlib.model.snapshot import ANY_CLUSTER, Absence, Fate, Part
 from meshlib.xds.cache import Cache, State
 from meshlib.xds.hosts import best_host, clusters_of, merge, named
 from meshlib.xds.links import Links
-from meshlib.xds.roots import Config, Key, Root, keys_of, linked, nothing, retire, tcp_clusters
+from meshlib.xds.roots import (
+    Config,
+    Key,
+    Root,
+    keys_of,
+    linked,
+    nothing,
+    retire,
+    tcp_clusters,
+    with_what_was,
+)
 from meshlib.xds.values import Interest
 
 __all__ = ["Graph"]
@@ -121,11 +132,14 @@ class Graph:
         for name in changed.get("endpoint", ()):
             clusters |= links.of_endpoints(name)
         configs: set[Key] = set()
+        roots: set[Root] = set()
         for name in clusters:
             value_changed, ready_changed = links.refresh(name)
             self._stale_clusters |= value_changed
             if ready_changed:
-                configs.update(key for key in links.users(name) if key in self._configs)
+                users = links.users(name)
+                configs.update(key for key in users if key in self._configs)
+                roots.update(user for user in users if isinstance(user, Root))
         for name in sorted(changed.get("listener", ())):  # so that their order is not left to chance
             self._read_listener(name)
         for name in changed.get("route", ()):
@@ -135,6 +149,8 @@ class Graph:
                 configs.add(name)
         for key in configs:
             self._settle(key)
+        for root in roots:
+            self._link_root(root)
         self._look_again()
         leave = self._leave
         self._leave = {name: leave.get(name, now + UPDATE) for name in links.leaving}
@@ -332,6 +348,8 @@ class Graph:
                 self._follow(root)
             self._stale_roots = True
             return
+        if root.current is not None and not all(map(self._links.ready, tcp_clusters(root.latest))):
+            return
         found: list[RouteConfiguration | None] = []
         partial = False
         for index, chain in enumerate(root.latest.chains):
@@ -342,7 +360,7 @@ class Graph:
                 partial = True
             found.append(routes)
         made_of = (root.latest, *found)
-        if len(made_of) == len(root.made_of) and all(map(_is, made_of, root.made_of)):
+        if len(made_of) == len(root.made_of) and all(map(operator.is_, made_of, root.made_of)):
             return
         root.made_of, root.partial = made_of, partial
         root.current = linked(root.latest, found)
@@ -409,7 +427,7 @@ class Graph:
                 lacking[ANY_CLUSTER] = ""
             made = replace(made, clusters=dict(self._links.clusters), lacking=lacking)
         self._stale_roots = self._stale_clusters = False
-        made = _with_what_was(made, before)
+        made = with_what_was(made, before)
         if made is not before:
             self.part = made
             self.revision += 1
@@ -470,29 +488,3 @@ class Graph:
         if not names or any(name in self._links.clusters for name in names):
             return ""
         return "; ".join(self._links.lacks(name) for name in sorted(names)[:10])
-
-
-def _is(one: object, other: object) -> bool:
-    return one is other
-
-
-def _with_what_was(made: Part, before: Part) -> Part:
-    """`made` with the values of `before` that are the same; `before` itself where all are."""
-    if made is before:
-        return before
-    same: dict[str, Any] = {}
-    for name in ("targets", "clusters"):
-        if _same_mapping(getattr(made, name), getattr(before, name)):
-            same[name] = getattr(before, name)
-    if len(made.sidecar) == len(before.sidecar) and all(map(_is, made.sidecar, before.sidecar)):
-        same["sidecar"] = before.sidecar
-    for name in ("absent", "lacking"):
-        if getattr(made, name) == getattr(before, name):
-            same[name] = getattr(before, name)
-    if len(same) == 5 and made.listed == before.listed:
-        return before
-    return replace(made, **same)
-
-
-def _same_mapping(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
-    return len(one) == len(other) and all(other.get(key) is value for key, value in one.items())

@@ -1,16 +1,19 @@
-"""What a graph holds of listeners and of route configurations: the newest that came, and what of it is in force."""
+"""What a graph holds of listeners and of route configurations: the newest that came, and what of it is in force; and parts of a snapshot."""
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Any
 
 from meshlib.model.listener import Listener
 from meshlib.model.route import RouteConfiguration
-from meshlib.model.snapshot import Absence
-from meshlib.xds.hosts import Named
+from meshlib.model.snapshot import Absence, Part
+from meshlib.xds.hosts import Named, clusters_of
 
-__all__ = ["Config", "Key", "Root", "keys_of", "linked", "nothing", "retire", "tcp_clusters"]
+__all__ = ["Config", "Key", "Root", "keys_of", "linked", "nothing", "retire", "tcp_clusters", "with_what_was"]
 
 # A route configuration's key: its name, or the listener and chain that hold it inline.
 Key = str | tuple[str, int]
@@ -18,7 +21,7 @@ Key = str | tuple[str, int]
 
 @dataclass(slots=True, eq=False)
 class Config:
-    """A route configuration: the newest, and what of it is in force."""
+    """A route configuration: the newest, and what of it is in force; and parts of a snapshot."""
 
     key: Key
     latest: RouteConfiguration | None = None
@@ -73,8 +76,11 @@ def keys_of(listener: Listener | None) -> frozenset[Key]:
 
 def tcp_clusters(listener: Listener | None) -> frozenset[str]:
     """The clusters that its chains of TCP name."""
-    chains = listener.chains if listener is not None else ()
-    return frozenset(chain.tcp_cluster for chain in chains if chain.tcp_cluster)
+    if listener is None:
+        return frozenset()
+    routes = (chain.tcp.routes for chain in listener.chains if chain.tcp is not None)
+    hosts = (host for config in routes if config is not None for host in config.virtual_hosts)
+    return frozenset[str]().union(*map(clusters_of, hosts))
 
 
 def linked(listener: Listener, routes: list[RouteConfiguration | None]) -> Listener:
@@ -84,3 +90,25 @@ def linked(listener: Listener, routes: list[RouteConfiguration | None]) -> Liste
         for chain, config in zip(listener.chains, routes, strict=True)
     )
     return replace(listener, chains=chains)
+
+
+def with_what_was(made: Part, before: Part) -> Part:
+    """`made` with the values of `before` that are the same; `before` itself where all are."""
+    if made is before:
+        return before
+    same: dict[str, Any] = {}
+    for name in ("targets", "clusters"):
+        if _same_mapping(getattr(made, name), getattr(before, name)):
+            same[name] = getattr(before, name)
+    if len(made.sidecar) == len(before.sidecar) and all(map(operator.is_, made.sidecar, before.sidecar)):
+        same["sidecar"] = before.sidecar
+    for name in ("absent", "lacking"):
+        if getattr(made, name) == getattr(before, name):
+            same[name] = getattr(before, name)
+    if len(same) == 5 and made.listed == before.listed:
+        return before
+    return replace(made, **same)
+
+
+def _same_mapping(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
+    return len(one) == len(other) and all(other.get(key) is value for key, value in one.items())

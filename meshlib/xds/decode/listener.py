@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 
 from meshlib.model.address import Address
 from meshlib.model.listener import (
-    ChainMatch,
     EscapedSlashes,
     FilterChain,
     FilterKind,
@@ -25,7 +24,15 @@ from meshlib.model.listener import (
     Underscores,
 )
 from meshlib.model.route import RouteConfiguration
-from meshlib.xds.decode.address import UDP, cidr, numeric
+from meshlib.xds.decode.address import UDP, numeric
+from meshlib.xds.decode.chains import (
+    chain_match,
+    inspects,
+    is_redirected,
+    is_virtual,
+    judge_overlaps,
+    tcp_proxy,
+)
 from meshlib.xds.decode.cluster import config_source
 from meshlib.xds.decode.filters import GUARDS_HERE, http_filters, label
 from meshlib.xds.decode.guards import filter_type, is_guard
@@ -33,7 +40,7 @@ from meshlib.xds.decode.replies import local_replies
 from meshlib.xds.decode.report import Report, join, walk
 from meshlib.xds.decode.route import route_configuration
 from meshlib.xds.decode.tls import check_socket
-from meshlib.xds.decode.values import boolean, header_value, number, seconds, unpacked
+from meshlib.xds.decode.values import boolean, header_value, seconds, unpacked
 from meshlib.xds.schema import WireMessage
 
 __all__ = ["VIEWS", "listener"]
@@ -45,7 +52,6 @@ _CUSTOM_HEADER = "envoy.extensions.http.original_ip_detection.custom_header.v3.C
 _INBOUND = 1
 #: The place and the words of each guard that covers a whole filter chain.
 _Covering = list[tuple[str, str]]
-_MAX_PORT = 65535
 _ESCAPED_SLASHES = {
     0: EscapedSlashes.KEEP,
     1: EscapedSlashes.KEEP,
@@ -82,11 +88,27 @@ def listener(message: WireMessage, path: str, report: Report, view: str = "auto"
         _chain(item, f"{join(path, 'filter_chains')}[{index}]", report)
         for index, item in enumerate(message.filter_chains)
     ]
-    _judge_matches(message, path, report)
+    if not message.HasField("filter_chain_matcher"):  # which tells them apart by their names
+        judge_overlaps(message, path, report)
     if message.HasField("default_filter_chain"):
-        made.append(_chain(message.default_filter_chain, join(path, "default_filter_chain"), report))
+        last, covering = _chain(message.default_filter_chain, join(path, "default_filter_chain"), report)
+        made.append((replace(last, default=True), covering))
     _judge_covered([covering for _, covering in made], report)
-    return Listener(name, tuple(chain for chain, _ in made), addresses)
+    return Listener(
+        name,
+        tuple(chain for chain, _ in made) if _tells_chains(message) else (),
+        addresses,
+        virtual=is_virtual(message),
+        redirected=is_redirected(message),
+        inspects_http=inspects(message, tuple(address.port for address in addresses if not address.unix)),
+    )
+
+
+def _tells_chains(message: WireMessage) -> bool:
+    """Whether it is known which chain takes a connection: a matcher is not read."""
+    return not message.HasField("filter_chain_matcher") or (
+        len(message.filter_chains) == 1 and not message.HasField("default_filter_chain")
+    )
 
 
 def _needs_no_chains(message: WireMessage) -> bool:
@@ -96,18 +118,6 @@ def _needs_no_chains(message: WireMessage) -> bool:
         or message.HasField("udp_listener_config")
         or message.address.socket_address.protocol == UDP
     )
-
-
-def _judge_matches(message: WireMessage, path: str, report: Report) -> None:
-    """Two chains for the same connections: Envoy would not know which. A matcher tells them apart by their names."""
-    if message.HasField("filter_chain_matcher"):
-        return
-    seen: dict[bytes, int] = {}
-    for index, item in enumerate(message.filter_chains):
-        first = seen.setdefault(item.filter_chain_match.SerializeToString(deterministic=True), index)
-        if first != index:
-            here = f"{join(path, 'filter_chains')}[{index}]"
-            report.problem(here, f"has the same filter_chain_match as filter_chains[{first}]")
 
 
 def _judge_covered(chains: list[_Covering], report: Report) -> None:
@@ -146,7 +156,7 @@ def _addresses(message: WireMessage, path: str, report: Report) -> tuple[Address
 
 
 def _chain(message: WireMessage, path: str, report: Report) -> tuple[FilterChain, _Covering]:
-    match = _chain_match(message.filter_chain_match, join(path, "filter_chain_match"), report)
+    match = chain_match(message.filter_chain_match, join(path, "filter_chain_match"), report)
     found = _Filters()
     last = len(message.filters) - 1
     for index, item in enumerate(message.filters):
@@ -154,10 +164,12 @@ def _chain(message: WireMessage, path: str, report: Report) -> tuple[FilterChain
         if _network_filter(item, here, report, found) and index != last:
             report.problem(here, "what ends a call must be the last filter of its chain")
     check_socket(message, path, report)
-    http = found.http
-    if http is not None and found.guards:
-        http = replace(http, filters=(*found.guards, *http.filters))
-    return FilterChain(str(message.name), match, http, found.tcp), found.covering
+    guards = tuple(found.guards)
+    http, tcp = (
+        replace(manager, filters=(*guards, *manager.filters)) if manager is not None and guards else manager
+        for manager in (found.http, found.tcp)
+    )
+    return FilterChain(str(message.name), match, http, tcp), found.covering
 
 
 @dataclass(slots=True)
@@ -165,7 +177,7 @@ class _Filters:
     """What the network filters of a chain amount to."""
 
     http: HttpManager | None = None
-    tcp: str = ""
+    tcp: HttpManager | None = None
     guards: list[HttpFilter] = field(default_factory=list)
     covering: _Covering = field(default_factory=list)
 
@@ -194,7 +206,7 @@ def _network_filter(item: WireMessage, path: str, report: Report, found: _Filter
         found.covering += covering
         _detections(inner, here, report, found)
     else:
-        found.tcp = _tcp_cluster(inner, here, report)
+        found.tcp = tcp_proxy(inner, here, report)
     return True
 
 
@@ -208,44 +220,6 @@ def _detections(manager: WireMessage, path: str, report: Report, found: _Filters
         if held is not None and held.HasField("reject_with_status"):
             found.guards.append(HttpFilter(str(item.name), FilterKind.NETWORK))
             found.covering.append((here, f"{_CUSTOM_HEADER} {GUARDS_HERE}"))
-
-
-def _tcp_cluster(message: WireMessage, path: str, report: Report) -> str:
-    which = message.WhichOneof("cluster_specifier")
-    if which == "cluster":
-        if not message.cluster:
-            report.ignore(join(path, which), "it is empty: connections lead nowhere")
-        return str(message.cluster)
-    entries = message.weighted_clusters.clusters
-    if not len(entries):
-        report.problem(path, "one of cluster and weighted_clusters must be set")
-        return ""
-    for index, entry in enumerate(entries):
-        here = f"{join(path, 'weighted_clusters.clusters')}[{index}]"
-        if not entry.name:
-            report.problem(join(here, "name"), "must not be empty")
-        if not entry.weight:
-            report.problem(join(here, "weight"), "must be at least 1")
-    if len(entries) > 1:
-        report.ignore(join(path, "weighted_clusters"), "the greatest weight takes all")
-    return str(max(entries, key=lambda entry: entry.weight).name)
-
-
-def _chain_match(message: WireMessage, path: str, report: Report) -> ChainMatch:
-    port = number(message, "destination_port")
-    if port is not None and not 1 <= port <= _MAX_PORT:
-        report.problem(join(path, "destination_port"), f"must be 1 to {_MAX_PORT}, not {port}")
-    prefixes = (
-        cidr(item, f"{join(path, 'prefix_ranges')}[{index}]", report)
-        for index, item in enumerate(message.prefix_ranges)
-    )
-    return ChainMatch(
-        port,
-        tuple(prefixes),
-        str(message.transport_protocol),
-        tuple(str(item) for item in message.application_protocols),
-        tuple(str(item) for item in message.server_names),
-    )
 
 
 def _manager(

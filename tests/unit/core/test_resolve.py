@@ -6,12 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshlib.core.chains import Chains, connection
 from meshlib.core.resolve import Rules, compile_view
 from meshlib.model.address import Address
 from meshlib.model.call import Head
-from meshlib.model.listener import ChainMatch, FilterChain, HttpManager, Listener
+from meshlib.model.headers import Headers
+from meshlib.model.listener import ChainMatch, FilterChain, HttpManager, Listener, Source
 from meshlib.model.match import PathKind, PathMatch, RouteMatch
-from meshlib.model.route import Forward, Route, RouteConfiguration, VirtualHost
+from meshlib.model.route import ClusterWeight, Forward, Route, RouteConfiguration, VirtualHost
 from meshlib.model.snapshot import Absence, Fate, Part, Snapshot
 
 
@@ -150,21 +152,13 @@ class TestRule4:
         part = Part("xds", sidecar=(listener("any", address="0.0.0.0:8001"),))
         assert via(view(part), "http://127.0.0.1:8001") == ("mesh", "any")
 
-    def test_only_what_is_outbound_and_speaks_http(self):
-        tcp = Listener("tcp", (FilterChain(tcp_cluster="c"),), (Address("127.0.0.1", 1),))
+    def test_only_what_is_outbound(self):
         inbound = listener("in", "reviews", address="127.0.0.1:2", outbound=False)
-        made = view(Part("xds", sidecar=(tcp, inbound)))
-        assert via(made, "http://127.0.0.1:1") == via(made, "http://127.0.0.1:2") == ("direct", "")
+        assert via(view(Part("xds", sidecar=(inbound,))), "http://127.0.0.1:2") == ("direct", "")
 
-    def test_a_plain_connection_does_not_meet_a_tls_chain(self):
-        tls = FilterChain(
-            "tls", ChainMatch(transport="tls"), HttpManager(routes=routes("a.test", name="tls"))
-        )
-        plain = FilterChain("plain", http=HttpManager(routes=routes("a.test", name="plain")))
-        both = Listener("l", (tls, plain), (Address("127.0.0.1", 80),))
-        found = ask(view(Part("xds", sidecar=(both,))), "http://127.0.0.1")
-        assert found.manager is plain.http
-        assert found.routes.config.name == "plain"
+    def test_a_listener_of_something_else_is_none(self):
+        redis = Listener("redis", (FilterChain("no manager"),), (Address("127.0.0.1", 1),))
+        assert via(view(Part("xds", sidecar=(redis,))), "http://127.0.0.1:1") == ("direct", "")
 
     def test_services_come_first(self):
         made = view(
@@ -172,6 +166,164 @@ class TestRule4:
             Part("xds", sidecar=(listener("sidecar", "reviews", address="0.0.0.0:80"),)),
         )
         assert via(made, "http://reviews") == ("mesh", "service")
+
+
+def tcp(*shares, timeout=0.0):
+    """What a chain of TCP is to an HTTP call."""
+    action = Forward(weighted=tuple(ClusterWeight(name, weight) for name, weight in shares), timeout=timeout)
+    route = Route(RouteMatch(PathMatch(PathKind.PREFIX, "")), action, "tcp_proxy")
+    return HttpManager(routes=RouteConfiguration("tcp_proxy", (VirtualHost("tcp_proxy", ("*",), (route,)),)))
+
+
+def chained(name, *chains, address, **fields):
+    """A listener each of whose chains is (name, match): the name is that of its only cluster; None: the default."""
+    made = tuple(
+        FilterChain(each, match or ChainMatch(), tcp=tcp((each, 1)), default=match is None)
+        for each, match in chains
+    )
+    return Listener(name, made, (Address.parse(address),), **fields)
+
+
+def taken(view, url):
+    """The chain that takes a call, by its cluster; how it ends where none does."""
+    found = ask(view, url)
+    if found.routes is None:
+        return found.via
+    (host,) = found.routes.config.virtual_hosts
+    return host.routes[0].action.weighted[0].cluster
+
+
+class TestRule4OfTcp:
+    def test_a_call_to_its_address_goes_to_its_cluster(self):
+        found = ask(
+            view(Part("xds", sidecar=(chained("l", ("c", None), address="10.0.0.9:80"),))), "http://10.0.0.9"
+        )
+        assert (found.via, found.listener.name) == ("mesh", "l")
+        match = found.routes.match(Head("GET", "http", "any.host", "/x", Headers(())), lambda: 0.0)
+        assert (match.name, match.route.action.timeout, match.route.action.retry) == ("tcp_proxy", 0.0, None)
+
+    def test_a_name_is_not_its(self):
+        made = view(Part("xds", sidecar=(chained("l", ("c", None), address="0.0.0.0:80"),)))
+        assert via(made, "http://reviews") == ("direct", "")
+
+    CHAINS = (
+        ("port", ChainMatch(port=81)),
+        ("wide", ChainMatch(prefixes=("10.0.0.0/8",))),
+        ("narrow", ChainMatch(prefixes=("10.1.0.0/16", "10.2.0.0/16"))),
+        ("narrow tls", ChainMatch(prefixes=("10.1.0.0/16",), transport="tls")),
+        ("named", ChainMatch(server_names=("www.example.com",))),
+        ("wildcard", ChainMatch(server_names=(".example.com",))),
+        ("h2c", ChainMatch(protocols=("h2c",))),
+        ("six", ChainMatch(prefixes=("fd00::/8",))),
+        ("any", ChainMatch()),
+    )
+
+    @pytest.mark.parametrize(
+        ("scheme", "host", "port", "chain"),
+        [
+            ("http", "10.3.0.1", 80, "wide"),
+            ("http", "10.2.0.1", 80, "narrow"),
+            ("https", "10.1.0.1", 80, "narrow tls"),
+            ("http", "10.1.0.1", 80, "narrow"),
+            ("http", "10.1.0.1", 81, "port"),
+            ("http", "fd00::1", 80, "six"),
+            ("http", "fe80::1", 80, "any"),
+            ("http", "192.0.2.1", 80, "any"),
+            ("grpc", "192.0.2.1", 80, "h2c"),
+            ("https", "www.example.com", 443, "named"),
+            ("https", "api.example.com", 443, "wildcard"),
+            ("https", "a.b.example.com", 443, "wildcard"),
+            ("https", "example.com", 443, "any"),
+            ("https", "www.example.org", 443, "any"),
+            ("http", "www.example.com", 80, "any"),
+        ],
+    )
+    def test_the_most_specific_rule_by_rule(self, scheme, host, port, chain):
+        """LD: Envoy's order of destination port, address, server name, transport and protocols."""
+        chains = Chains((match, name) for name, match in self.CHAINS)
+        assert chains.choose(connection(scheme, host, port, inspects_http=True)) == chain
+
+    @pytest.mark.parametrize(
+        ("chains", "default", "chain"),
+        [
+            # Nothing of the longest prefix fits: the shorter one is not asked.
+            (
+                {
+                    "a": ChainMatch(prefixes=("10.0.0.0/8",)),
+                    "b": ChainMatch(prefixes=("10.1.0.0/16",), transport="tls"),
+                },
+                None,
+                None,
+            ),
+            ({"a": ChainMatch(), "b": ChainMatch(port=80, transport="tls")}, "d", "d"),
+            (
+                {"a": ChainMatch(source=Source.EXTERNAL), "b": ChainMatch(source=Source.SAME_IP_OR_LOOPBACK)},
+                None,
+                "a",
+            ),
+            ({"a": ChainMatch(unknown_source=True), "b": ChainMatch()}, None, "b"),
+            ({"a": ChainMatch(unknown_source=True)}, None, None),
+            ({}, "d", "d"),
+        ],
+    )
+    def test_what_a_rule_chose_stands(self, chains, default, chain):
+        made = Chains(((match, name) for name, match in chains.items()), default)
+        assert made.choose(connection("http", "10.1.2.3", 80, inspects_http=False)) == chain
+
+    def test_protocols_are_known_where_somebody_looks(self):
+        chains = (("http", ChainMatch(protocols=("http/1.1",))), ("else", None))
+        looks = view(Part("xds", sidecar=(chained("l", *chains, address="10.0.0.1:80", inspects_http=True),)))
+        blind = view(Part("xds", sidecar=(chained("l", *chains, address="10.0.0.1:80"),)))
+        assert [taken(made, "http://10.0.0.1") for made in (looks, blind)] == ["http", "else"]
+
+    def test_a_connection_that_no_chain_takes_is_closed(self):
+        made = view(
+            Part("xds", sidecar=(chained("l", ("c", ChainMatch(transport="tls")), address="10.0.0.1:80"),))
+        )
+        found = ask(made, "http://10.0.0.1")
+        assert (found.via, found.reason) == (
+            "closed",
+            "listener l has the URL's address, and none of its filter chains takes the call",
+        )
+        assert taken(made, "https://10.0.0.1:80") == "c"
+
+    def test_a_virtual_listener_has_what_is_redirected_and_not_loopback(self):
+        """Istio's: 0.0.0.0_9080 is not bound, and traffic to loopback is not redirected."""
+        virtual = chained("0.0.0.0_9080", ("c", None), address="0.0.0.0:9080", virtual=True)
+        made = view(
+            Part("xds", sidecar=(virtual, chained("own", ("o", None), address="10.0.0.2:9080", virtual=True)))
+        )
+        assert taken(made, "http://10.0.0.1:9080") == "c"
+        assert taken(made, "http://10.0.0.2:9080") == "o"
+        for url in (
+            "http://127.0.0.1:9080",
+            "http://localhost:9080",
+            "http://[fd00::1]:9080",
+            "http://10.0.0.1:9081",
+        ):
+            assert via(made, url) == ("direct", "")
+
+    def test_an_address_that_a_filter_chain_names(self):
+        """Consul's: one listener for all that is redirected, a filter chain an upstream."""
+        chains = (("c", ChainMatch(prefixes=("10.0.0.1/32", "240.0.0.0/4"))), ("pass", None))
+        redirected = chained("outbound_listener", *chains, address="127.0.0.1:15001", redirected=True)
+        made = view(Part("xds", sidecar=(redirected,)))
+        assert taken(made, "http://10.0.0.1:8080") == taken(made, "http://240.0.0.7") == "c"
+        assert via(made, "http://10.0.0.2:8080") == ("direct", "")
+        assert taken(made, "http://127.0.0.1:15001") == "pass"
+        bound = chained("bound", *chains, address="0.0.0.0:80")
+        made = view(Part("xds", sidecar=(bound,)))
+        assert (taken(made, "http://10.0.0.1"), via(made, "http://10.0.0.2")) == ("c", ("direct", ""))
+
+    def test_a_name_may_come_to_the_chain_of_any_address(self):
+        of = [HttpManager(routes=routes(name, name=name)) for name in ("a.test", "b.test")]
+        chains = [
+            FilterChain(f"{index}", ChainMatch(prefixes=(f"10.0.0.{index}/32",)), http)
+            for index, http in enumerate(of)
+        ]
+        made = view(Part("xds", sidecar=(Listener("l", tuple(chains), (Address("0.0.0.0", 80),)),)))
+        assert ask(made, "http://b.test").routes.config.name == "b.test"
+        assert via(made, "http://c.test") == ("direct", "")
 
 
 class TestRule5:

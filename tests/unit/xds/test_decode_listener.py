@@ -5,13 +5,22 @@ from __future__ import annotations
 import pytest
 
 from meshlib.model.address import Address
-from meshlib.model.listener import ChainMatch, EscapedSlashes, FilterKind, HttpFilter, Underscores
+from meshlib.model.listener import (
+    ChainMatch,
+    EscapedSlashes,
+    FilterKind,
+    HttpFilter,
+    Source,
+    Underscores,
+)
+from meshlib.model.route import Forward
 from meshlib.testing import build
 from meshlib.xds import decode, schema
 from tests.support.xds_kit import istio, raw
 
 ROUTES = build.route_config("r", build.virtual_host("v", build.route(cluster="a")))
 HTTP = "type.googleapis.com/envoy.extensions.filters.http."
+LISTENER_FILTERS = "type.googleapis.com/envoy.extensions.filters.listener."
 
 
 def typed(kind, **fields):
@@ -73,6 +82,16 @@ def delegate(inner):
         "name": "delegate",
         "typed_config": build.any_of(DELEGATE, {"extension_config": {"name": "i", "typed_config": inner}}),
     }
+
+
+def forward(manager):
+    """Where a chain of TCP leads."""
+    (host,) = manager.routes.virtual_hosts
+    return host.routes[0].action
+
+
+def cidr(prefix, length):
+    return {"address_prefix": prefix, "prefix_len": length}
 
 
 def good(resource, view="auto"):
@@ -542,18 +561,24 @@ class TestChains:
             "prefix_ranges": [{"address_prefix": "10.1.2.3", "prefix_len": 8}],
             "transport_protocol": "raw_buffer",
             "application_protocols": ["http/1.1"],
-            "server_names": ["a"],
+            "server_names": ["A.test", "*.b.test"],
+            "source_type": "EXTERNAL",
         }
         resource["default_filter_chain"] = {"filters": [self.tcp(cluster="pass")]}
         first, last = good(resource).chains
         assert first.name == "first"
-        assert first.match == ChainMatch(80, ("10.0.0.0/8",), "raw_buffer", ("http/1.1",), ("a",))
-        assert (last.http, last.tcp_cluster) == (None, "pass")
+        names = ("a.test", ".b.test")
+        assert first.match == ChainMatch(
+            80, ("10.0.0.0/8",), "raw_buffer", ("http/1.1",), names, Source.EXTERNAL
+        )
+        assert (first.default, last.default, last.http) == (False, True, None)
+        assert forward(last.tcp) == Forward(cluster="pass", timeout=0.0)
+        assert not ignored(resource)
 
     def test_tcp_that_leads_nowhere(self):
         resource = build.listener("l", "r")
         resource["filter_chains"] = [{"filters": [self.tcp(cluster="")]}]
-        assert good(resource).chains[0].tcp_cluster == ""
+        assert forward(good(resource).chains[0].tcp).cluster == ""
         assert ignored(resource) == {
             "filter_chains[0].filters[0].typed_config.cluster": "it is empty: connections lead nowhere"
         }
@@ -562,14 +587,29 @@ class TestChains:
         clusters = {"clusters": [{"name": "a", "weight": 1}, {"name": "b", "weight": 2}]}
         resource = build.listener("l", ROUTES)
         resource["filter_chains"] = [{"filters": [self.tcp(weighted_clusters=clusters)]}]
-        assert good(resource).chains[0].tcp_cluster == "b"
-        assert len(ignored(resource)) == 1
+        shares = forward(good(resource).chains[0].tcp).weighted
+        assert [(share.cluster, share.weight) for share in shares] == [("a", 1), ("b", 2)]
+        assert not ignored(resource)
+
+    def test_a_guard_covers_a_chain_of_tcp(self):
+        guard = {"name": "envoy.filters.network.rbac"}
+        resource = build.listener("l", ROUTES)
+        resource["default_filter_chain"] = {"filters": [guard, self.tcp(cluster="c")]}
+        last = good(resource).chains[1]
+        assert last.manager.filters == (HttpFilter(guard["name"], FilterKind.NETWORK),)
+        resource["filter_chains"] = []
+        assert "decides who may pass" in problems(resource)[0]
 
     @pytest.mark.parametrize(
         ("match", "place"),
         [
             ({"destination_port": 0}, "destination_port"),
             ({"prefix_ranges": [{"address_prefix": "x"}]}, "prefix_ranges[0]"),
+            ({"source_prefix_ranges": [{"address_prefix": "x"}]}, "source_prefix_ranges[0]"),
+            ({"server_names": ["a", "a.*"]}, "server_names[1]"),
+            ({"server_names": ["*"]}, "server_names[0]"),
+            ({"source_type": 7}, "source_type"),
+            ({"address_suffix": "1"}, "address_suffix"),  # as in Envoy
         ],
     )
     def test_wrong_match(self, match, place):
@@ -591,6 +631,86 @@ class TestChains:
                 "filter_chains[1]: has the same filter_chain_match as filter_chains[0]",
             )
         assert good({**chains({}, {}), "filter_chain_matcher": {}})
+        for one, other in (
+            ({"server_names": ["a.test", "b.test"]}, {"server_names": ["B.test"]}),
+            ({"application_protocols": ["h2", "h2c"]}, {"application_protocols": ["h2c", "x"]}),
+            (
+                {"prefix_ranges": [cidr("10.0.0.1", 8)]},
+                {"prefix_ranges": [cidr("10.0.0.2", 8), cidr("::", 0)]},
+            ),
+            ({"source_ports": [1, 2]}, {"source_ports": [2]}),
+        ):
+            pair = chains({"filter_chain_match": one}, {"filter_chain_match": other})
+            assert problems(pair) == (
+                "filter_chains[1]: its filter_chain_match overlaps with that of filter_chains[0]",
+            )
+            other["destination_port"] = 80
+            assert good(pair)
+
+    def test_more_combinations_than_a_table_can_hold(self):
+        resource = build.listener("l", ROUTES)
+        names, ports = [f"{number}.test" for number in range(1000)], list(range(1, 102))
+        resource["filter_chains"][0]["filter_chain_match"] = {"server_names": names, "source_ports": ports}
+        assert problems(resource) == (
+            "filter_chains[0]: the chains up to here name more than 100000 kinds of connections",
+        )
+
+    def test_which_of_several_a_matcher_means_is_not_known(self):
+        resource = build.listener("l", ROUTES) | {"filter_chain_matcher": {}}
+        assert len(good(resource).chains) == 1
+        resource["default_filter_chain"] = {"filters": [self.tcp(cluster="c")]}
+        assert good(resource).chains == ()
+        assert "filter_chain_matcher" in ignored(resource)
+
+    @pytest.mark.parametrize(
+        ("fields", "virtual", "redirected"),
+        [
+            ({}, False, False),
+            ({"bind_to_port": True}, False, False),
+            ({"bind_to_port": False}, True, False),
+            ({"deprecated_v1": {"bind_to_port": False}}, True, False),
+            ({"use_original_dst": True}, False, True),
+            ({"listener_filters": [{"name": "envoy.filters.listener.original_dst"}]}, False, True),
+            ({"listener_filters": [typed(f"{LISTENER_FILTERS}original_dst.v3.OriginalDst")]}, False, True),
+        ],
+    )
+    def test_what_is_redirected(self, fields, virtual, redirected):
+        made = good(build.listener("l", ROUTES, **fields))
+        assert (made.virtual, made.redirected) == (virtual, redirected)
+
+    @pytest.mark.parametrize(
+        ("disabled", "inspects"),
+        [
+            (None, True),
+            ({"any_match": True}, False),
+            ({"not_match": {"any_match": True}}, True),
+            ({"destination_port_range": {"start": 9080, "end": 9081}}, False),
+            ({"destination_port_range": {"start": 9079, "end": 9080}}, True),
+            (
+                {
+                    "or_match": {
+                        "rules": [{"destination_port_range": {"start": 1, "end": 2}}, {"any_match": True}]
+                    }
+                },
+                False,
+            ),
+            (
+                {
+                    "and_match": {
+                        "rules": [{"destination_port_range": {"start": 1, "end": 2}}, {"any_match": True}]
+                    }
+                },
+                True,
+            ),
+        ],
+    )
+    def test_who_looks_at_plain_text(self, disabled, inspects):
+        item = typed(f"{LISTENER_FILTERS}http_inspector.v3.HttpInspector")
+        if disabled is not None:
+            item["filter_disabled"] = disabled
+        resource = build.listener("l", ROUTES, address="0.0.0.0:9080", listener_filters=[item])
+        assert good(resource).inspects_http is inspects
+        assert good(build.listener("l", ROUTES)).inspects_http is False
 
     def test_a_prefix_is_no_longer_than_its_address(self):  # as in Envoy
         resource = build.listener("l", ROUTES)
@@ -622,7 +742,8 @@ class TestIstio:
     def test_a_sidecars_listener(self):
         found = self.values("envoy", "listener")["0.0.0.0_9080"]
         http, default = found.value.chains
-        assert (http.http.route_name, default.tcp_cluster) == ("9080", "PassthroughCluster")
+        assert (http.http.route_name, forward(default.tcp).cluster) == ("9080", "PassthroughCluster")
+        assert (found.value.virtual, found.value.inspects_http) == (True, True)
         assert [value for _, value in found.ignored] == [
             "io.istio.http.peer_metadata.Config",
             "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",

@@ -8,6 +8,7 @@ from meshlib.model.snapshot import Fate
 from meshlib.testing import build
 from meshlib.xds import decode, schema
 from meshlib.xds.hosts import best_host, clusters_of, merge, named
+from meshlib.xds.roots import tcp_clusters
 from meshlib.xds.session import Session
 from meshlib.xds.values import ServerFeatures
 from tests.support.xds_kit import NODE, Wire, istio, raw, simple
@@ -53,6 +54,10 @@ def sidecar(*hosts, clusters=(), view="sidecar"):
 
 def static(name, address="10.0.0.1:80"):
     return build.cluster(name, [address])
+
+
+def tcp_listener(*clusters):
+    return build.tcp_listener("t", dict.fromkeys(clusters, 1))
 
 
 class TestDiscovery:
@@ -534,6 +539,27 @@ class TestSidecar:
         assert wire.part.sidecar[0].http.routes.name == "r"
         wire.pass_time(15)
         assert wire.part.sidecar[0].http.routes.name == "other"
+
+    def test_ca_03_a_chain_of_tcp_that_leads_to_a_cluster_that_is_not_there(self):
+        wire = Wire("sidecar")
+        wire.open()
+        wire.send("cluster", static("x"))
+        wire.send("listener", tcp_listener("x"))
+        assert tcp_clusters(*wire.part.sidecar) == {"x"}
+        wire.send("listener", tcp_listener("x", "y"))
+        wire.send("cluster", static("y"))
+        assert tcp_clusters(*wire.part.sidecar) == {"x", "y"}
+        wire.send("listener", tcp_listener("z"))
+        assert tcp_clusters(*wire.part.sidecar) == {"x", "y"}
+        wire.send("cluster", static("z"))
+        assert (tcp_clusters(*wire.part.sidecar), set(wire.part.clusters)) == ({"z"}, {"z"})
+
+    def test_a_chain_of_tcp_is_in_force_at_first_whatever_it_leads_to(self):
+        wire = Wire("sidecar")
+        wire.open()
+        wire.send("listener", tcp_listener("x"))
+        assert tcp_clusters(*wire.part.sidecar) == {"x"}
+        assert wire.part.lacking["x"] == ""
 
     def test_a_deleted_listener(self):
         wire = sidecar(host("a"), clusters=["a"])

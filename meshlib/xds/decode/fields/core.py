@@ -103,6 +103,7 @@ CORE = {
     f"{_CORE}SelfConfigSource": rules(void="transport_api_version"),
     f"{_TYPE}Percent": rules(honoured="value"),
     f"{_TYPE}FractionalPercent": rules(honoured="numerator denominator"),
+    f"{_TYPE}Int32Range": rules(honoured="start end"),
     f"{_TYPE}Int64Range": rules(honoured="start end"),
     f"{_MATCHER}RegexMatcher": rules(
         honoured="regex",

@@ -14,8 +14,12 @@ _FAULT = "envoy.extensions.filters.http.fault.v3."
 _GUARDS = "one that decides who may pass refuses what it covers: see [differences](../differences.md)"
 _PLACE = "only whether a filter that decides who may pass is in force here"
 _LOG = "envoy.config.accesslog.v3."
-_SOCKET = "it shapes a socket that an Envoy would open; there is none"
 
+_OF_CONNECTIONS = (
+    "on_demand max_connect_attempts backoff_options hash_policy idle_timeout upstream_idle_timeout"
+    " max_downstream_connection_duration max_downstream_connection_duration_jitter_percentage proxy_protocol_tlvs"
+    " upstream_connect_mode"
+)
 _SANITIZE, _ALWAYS_FORWARD_ONLY = 0, 4
 
 
@@ -26,20 +30,37 @@ def _changes_certificates(message: Any) -> bool:
 
 LISTENER = {
     f"{_LISTENER}Listener": rules(
-        honoured="name address additional_addresses filter_chains default_filter_chain api_listener traffic_direction",
-        void="stat_prefix use_original_dst per_connection_buffer_limit_bytes metadata deprecated_v1 drain_type"
-        " listener_filters listener_filters_timeout continue_on_listener_filters_timeout transparent freebind"
+        honoured="name address additional_addresses filter_chains default_filter_chain api_listener traffic_direction"
+        " use_original_dst bind_to_port deprecated_v1 listener_filters",
+        void="stat_prefix per_connection_buffer_limit_bytes metadata drain_type"
+        " listener_filters_timeout continue_on_listener_filters_timeout transparent freebind"
         " socket_options tcp_fast_open_queue_length udp_listener_config connection_balance_config reuse_port"
-        " enable_reuse_port access_log tcp_backlog_size max_connections_to_accept_per_socket_event bind_to_port"
+        " enable_reuse_port access_log tcp_backlog_size max_connections_to_accept_per_socket_event"
         " enable_mptcp ignore_global_conn_limit bypass_overload_manager",
         reported="fcds_config filter_chain_matcher internal_listener",
         notes={
             "address": "in the target view it has no meaning beside api_listener",
             "traffic_direction": "INBOUND: kept without its filter chains, which no call of a client enters",
-            "listener_filters": _SOCKET,
+            "use_original_dst": "an IP address that a filter chain of the listener names is the listener's",
+            "bind_to_port": "false: an IP address on the port is the listener's, and loopback is not",
+            "listener_filters": "`original_dst` as use_original_dst; `http_inspector` tells `application_protocols` of"
+            " plain text; TLS is always looked into. Others have no meaning",
+            "filter_chain_matcher": "which filter chain takes a call is not known then: a listener with several takes none",
+            "fcds_config": "not in a released Envoy: no filter chain is discovered",
+            "internal_listener": "a listener inside an Envoy cannot be called by another process",
             "access_log": "logs and spans are this library's own",
         },
     ),
+    f"{_LISTENER}Listener.DeprecatedV1": rules(honoured="bind_to_port"),
+    f"{_LISTENER}ListenerFilter": rules(
+        honoured="name typed_config filter_disabled",
+        void="config_discovery",
+        notes={"filter_disabled": "of `http_inspector`, by the listener's own port"},
+    ),
+    f"{_LISTENER}ListenerFilterChainMatchPredicate": rules(
+        honoured="or_match and_match not_match any_match destination_port_range"
+    ),
+    f"{_LISTENER}ListenerFilterChainMatchPredicate.MatchSet": rules(honoured="rules"),
     f"{_LISTENER}AdditionalAddress": rules(honoured="address", void="socket_options"),
     f"{_LISTENER}ApiListener": rules(
         honoured="api_listener", notes={"api_listener": "must hold an HttpConnectionManager"}
@@ -54,8 +75,19 @@ LISTENER = {
         },
     ),
     f"{_LISTENER}FilterChainMatch": rules(
-        honoured="destination_port prefix_ranges server_names transport_protocol application_protocols",
-        reported="address_suffix suffix_len direct_source_prefix_ranges source_type source_prefix_ranges source_ports",
+        honoured="destination_port prefix_ranges server_names transport_protocol application_protocols source_type",
+        rejected="address_suffix suffix_len",
+        reported="direct_source_prefix_ranges source_prefix_ranges source_ports",
+        notes={
+            **dict.fromkeys(
+                ("direct_source_prefix_ranges", "source_prefix_ranges", "source_ports"),
+                "which a sidecar's caller would have is not known: the chain takes no call",
+            ),
+            **dict.fromkeys(("address_suffix", "suffix_len"), "is not implemented in Envoy either"),
+            "application_protocols": "plain text is `http/1.1`, of gRPC `h2c`; over TLS `http/1.1` is offered",
+            "server_names": "the host of an https call, where it is a name",
+            "source_type": "a call to loopback is of the same host, any other external",
+        },
     ),
     f"{_LISTENER}Filter": rules(
         honoured="name typed_config",
@@ -70,9 +102,12 @@ LISTENER = {
         void="stat_prefix downstream_idle_timeout access_log access_log_flush_interval flush_access_log_on_connected"
         " access_log_options max_early_data_bytes",
         notes={
-            "weighted_clusters": "the first with the greatest weight stands for all",
+            "cluster": "an HTTP call to the address of the listener goes there, without any policy but the cluster's",
             "metadata_match": "subsets are not supported yet",
             "tunneling_config": "no tunnel is made",
+            **dict.fromkeys(
+                _OF_CONNECTIONS.split(), "it is for connections through a proxy; calls have their own"
+            ),
         },
     ),
     "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster": rules(honoured="clusters"),

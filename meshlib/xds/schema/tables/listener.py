@@ -87,7 +87,17 @@ message ListenerFilter
    1 name             string
    3 typed_config     pb.Any @config_type
    5 config_discovery opaque @config_type
-   4 filter_disabled  opaque
+   4 filter_disabled  ListenerFilterChainMatchPredicate
+
+message ListenerFilterChainMatchPredicate
+   1 or_match               .MatchSet @rule
+   2 and_match              .MatchSet @rule
+   3 not_match              ListenerFilterChainMatchPredicate @rule
+   4 any_match              bool @rule
+   5 destination_port_range type.Int32Range @rule
+
+message ListenerFilterChainMatchPredicate.MatchSet
+   1 rules [ListenerFilterChainMatchPredicate]
 
 package envoy.extensions.filters.network.http_connection_manager.v3
 

@@ -16,6 +16,10 @@ message FractionalPercent
    2 denominator .DenominatorType
   enum DenominatorType HUNDRED=0 TEN_THOUSAND=1 MILLION=2
 
+message Int32Range
+   1 start int32
+   2 end   int32
+
 message Int64Range
    1 start int64
    2 end   int64
