@@ -98,8 +98,9 @@ interop-sovereign: $(VENV)/.stamp-dev ## against sovereign, which is polled by R
 	@$(PYTEST) tests/interop/sovereign --timeout=300 $(PYTEST_ARGS)
 
 .PHONY: conformance
-conformance: $(VENV)/.stamp-dev ## gRPC channels against grpcio's own of xds:///, case by case
+conformance: $(VENV)/.stamp-dev ## each item of the checklist of xDS, and what proves it; gRPC channels against grpcio's own of xds:///
 	@$(PYTEST) tests/conformance -n 2 $(PYTEST_ARGS)
+	@$(PY) -m tests.conformance.checklist
 
 .PHONY: compat
 compat: $(VENV)/.stamp-dev ## other projects' own tests over ours, each package in an environment of its own; SUITES=requests is one

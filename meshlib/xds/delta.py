@@ -93,8 +93,7 @@ class DeltaMachine(Machine):
         short, interest = stream.type.short, stream.interest
         if interest.wildcard and not batch.unnamed:
             self.cache.listed.add(short)
-        fails = stream.type.full_state or self._features.fail_on_data_errors
-        keeps = not fails or self._features.ignore_resource_deletion
+        keeps = self._keeps_deleted or not (stream.type.full_state or self._features.fail_on_data_errors)
         gone: list[str] = []
         for name in batch.removed:
             entry = self.cache.get(short, name)

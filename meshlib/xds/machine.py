@@ -18,16 +18,17 @@ that is said, and how a server says that a resource is gone, is each protocol's 
     response, something bad   kept      + NACK        the NACK: what is good in the response is in force all the same
     response, type not asked  kept      kept          nothing (SW-08)
     bytes that are no answer  kept      kept          nothing (SW-20)
-    the same refusal again    kept      the newest    nothing until its time has come (below)
+    the same answer again     kept      the newest    nothing until its time has come (below)
     closed                    → None    dropped       nothing; versions and resources stay (CA-01)
 
 A resource that was asked for by name has 15 s to come, counted from the moment the request was handed out to be
 written (EX-01, DL-13); then it counts as not existing, and is used at once should it come later.
 
-A server that answers a NACK with what was refused, at once and again, would be refused as fast as both can. So a refusal
-in the same words as the last one is held back: 0.1 s, then twice as long each time up to 10 s, and only the newest is
-sent. What is good in the response is in force at once; a server that waits for an answer before it sends what is
-mended waits no longer than that. A refusal in other words, an acknowledgement, or 10 s of quiet begin anew.
+A server that answers a NACK with what was refused, or an ACK with what was acknowledged, at once and again, would be
+answered as fast as both can (CP-07). So an answer that is the last one again, a refusal in the same words or the
+acknowledgement of a response of the same version that brought nothing new, is held back: 0.1 s, then twice as long each
+time up to 10 s, and only the newest is sent. What is good in the response is in force at once; a server that waits for
+an answer before it sends what is mended waits no longer than that. Another answer, or 10 s of quiet, begins anew.
 
 Not thread-safe; time and randomness are passed in. Nothing here raises for what a server sent.
 """
@@ -62,10 +63,10 @@ _BACKOFF_FIRST = 1.0
 _BACKOFF_FACTOR = 1.6
 _BACKOFF_MOST = 120.0
 _BACKOFF_JITTER = 0.2
-# Ours: hundreds of refusals a second become at most ten, and soon one in 10 s.
-_REFUSAL_FIRST = 0.1
-_REFUSAL_FACTOR = 2.0
-_REFUSAL_MOST = 10.0
+# Ours: hundreds of the same answer a second become at most ten, and soon one in 10 s.
+_AGAIN_FIRST = 0.1
+_AGAIN_FACTOR = 2.0
+_AGAIN_MOST = 10.0
 # TP3: this client reads `resource_errors`.
 _CLIENT_FEATURE = "xds.config.resource-in-sotw"
 
@@ -77,6 +78,11 @@ class Reply:
     nonce: str
     version: str
     error: str
+
+    @property
+    def said(self) -> tuple[str, str]:
+        """What it says, but for the nonce."""
+        return ("", self.error) if self.error else (self.version, "")
 
 
 @dataclass(slots=True)
@@ -91,9 +97,11 @@ class TypeState:
     version: str = ""
     replies: list[Reply] = field(default_factory=list)
     timers: dict[str, float] = field(default_factory=dict)
-    refused: str = ""  # the words of the last response's refusal, "" if there was none
-    refused_at: float = 0.0
-    again: int = 0  # how often that refusal came again without a pause
+    said: tuple[str, str] | None = (
+        None  # what the last response was answered: (version, "") or ("", what is wrong)
+    )
+    said_at: float = 0.0
+    again: int = 0  # how often that was to be said again without a pause
     held_until: float = 0.0  # before this the last of `replies` is not sent; 0: it is not held back
     stray: tuple[Rejected, ...] = ()  # refused without a name, or not wanted: of the last response only
     touched: bool = False  # what is wanted has changed since the last `outgoing`
@@ -320,8 +328,9 @@ class Machine(ABC):
         if not error:
             stream.version = batch.version  # DV-01: only what was accepted whole moves it
         stream.nonce = response.nonce
-        self._hold_back(stream, error, now)
-        stream.replies.append(Reply(response.nonce, stream.version, error))
+        reply = Reply(response.nonce, stream.version, error)
+        self._hold_back(stream, reply.said, now, news=not error and bool(updated or removed or failed))
+        stream.replies.append(reply)
         self._last_error = error
         short = stream.type.short
         self._changed[short].update(updated, removed, failed, batch.bad)
@@ -337,23 +346,19 @@ class Machine(ABC):
             len(batch.good),
         )
 
-    def _hold_back(self, stream: TypeState, error: str, now: float) -> None:
-        """Says until when the reply that is now owed is kept, as the theory above has it."""
-        same = (
-            error
-            and error == stream.refused
-            and now < max(stream.held_until, stream.refused_at) + _REFUSAL_MOST
-        )
-        if same:
-            while stream.replies and stream.replies[-1].error == error:
-                stream.replies.pop()  # of the responses that were refused alike, to answer the newest is enough
-            delay = self._spread(_REFUSAL_FIRST, _REFUSAL_FACTOR, stream.again, _REFUSAL_MOST)
+    def _hold_back(self, stream: TypeState, said: tuple[str, str], now: float, *, news: bool) -> None:
+        """Says until when the reply that is now owed is kept, as the theory above has it. `news`: it is due at once."""
+        lately = now < max(stream.held_until, stream.said_at) + _AGAIN_MOST
+        if said == stream.said and lately and not news:
+            while stream.replies and stream.replies[-1].said == said:
+                stream.replies.pop()  # of the responses that are answered alike, to answer the newest is enough
+            delay = self._spread(_AGAIN_FIRST, _AGAIN_FACTOR, stream.again, _AGAIN_MOST)
             stream.again += 1
             stream.held_until = max(stream.held_until, now + delay)
         else:
             stream.again = 0
             stream.held_until = 0.0
-        stream.refused, stream.refused_at = error, now
+        stream.said, stream.said_at = said, now
 
     def _spread(self, first: float, factor: float, times: int, most: float) -> float:
         """A delay that grew so many times, ±20 %."""
@@ -422,6 +427,11 @@ class Machine(ABC):
             taken.append(name)
         return taken
 
+    @property
+    def _keeps_deleted(self) -> bool:
+        """ER-03; ER-04: beside `fail_on_data_errors` the older feature says nothing (gRFC A88)."""
+        return self._features.ignore_resource_deletion and not self._features.fail_on_data_errors
+
     def _expire(self, short: str, name: str) -> None:
         """EX-02, EX-07."""
         if self._features.resource_timer_is_transient_error:
@@ -436,7 +446,7 @@ class Machine(ABC):
         for stream in self._streams.values():
             stream.sent, stream.nonce, stream.by_name = None, "", False
             stream.replies.clear()
-            stream.refused, stream.again = "", 0
+            stream.said, stream.again = None, 0
             stream.timers.clear()  # EX-03
             stream.touched = True
 

@@ -148,6 +148,20 @@ def test_call_that_waits_for_ready_waits_for_the_control_plane(scene, connect):
     assert pending.result().outcome == "a"
 
 
+def test_no_calls_end_is_the_streams(scene, connect):
+    """ST-12: neither the deadline nor the cancellation of the call that opened it, nor of any other."""
+    scene.plane.hold("listener")
+    scene.simple("a")
+    caller = connect()
+    assert caller.call(timeout=0.3).code is grpc.StatusCode.DEADLINE_EXCEEDED
+    pending = caller.start()
+    pending.cancel()
+    assert pending.result().code is grpc.StatusCode.CANCELLED
+    scene.plane.release("listener")
+    caller.becomes("a")
+    assert scene.plane.opened == 1
+
+
 def test_control_plane_that_refuses_streams_is_unavailable(scene, connect):
     """ST-05, ER-08: without an answer it is out of reach; its own code is not the call's."""
     scene.simple("a")

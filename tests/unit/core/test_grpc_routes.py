@@ -105,7 +105,7 @@ def test_tls_that_a_virtual_host_demands_is_ignored() -> None:
 
 
 def test_nothing_is_rewritten_and_names_are_those_of_the_configuration() -> None:
-    """RW-01 to RW-04."""
+    """RW-01, RW-02, RW-03, RW-04."""
     edits = HeaderEdits(request_add=(Edit("x-added", "1"),), response_add=(Edit("x-back", "1"),))
     action = Forward(
         weighted=(

@@ -50,7 +50,7 @@ def never():
 
 
 class TestVirtualHosts:
-    """VH-01 to VH-03."""
+    """VH-01, VH-02, VH-03, DV-03."""
 
     DOMAINS = (
         "shop.test",
@@ -146,7 +146,7 @@ def _best_domain(domains, authority):
 
 
 class TestPaths:
-    """RM-01 to RM-04."""
+    """RM-01, RM-02, RM-03, RM-04."""
 
     @pytest.mark.parametrize(
         ("kind", "value", "path", "matches"),

@@ -268,7 +268,7 @@ class TestPolicies:
         assert (found.consecutive_5xx, found.interval, found.max_ejection) == (3, 1.0, 400.0)
         assert (found.max_ejection_percent, found.enforcing_gateway) == (50.0, 100)
 
-    def test_od_02_an_empty_message_is_success_rate(self):
+    def test_od_02_dv_04_an_empty_message_is_success_rate(self):
         found = good(made(outlier_detection={})).outlier
         assert found.success_rate == SuccessRate(5, 100, 1.9, 100, 100)
         assert found.failure_percentage is None
@@ -396,7 +396,7 @@ class TestTls:
             {"custom_handshaker": {"name": "x"}},
         ],
     )
-    def test_what_cannot_be_done_closes_the_cluster_and_is_told(self, common):
+    def test_tl_01_dv_12_what_cannot_be_done_closes_the_cluster_and_is_told(self, common):
         resource = made(transport_socket=self.socket(**common))
         assert good(resource).tls.unsupported
         assert any(path.startswith("transport_socket.") for path in ignored(resource))
@@ -411,7 +411,7 @@ class TestTls:
         assert decode.cluster(raw(named), "target").value.tls.unsupported
         assert good(made(transport_socket={"name": "envoy.transport_sockets.raw_buffer"})).tls is None
 
-    def test_plain_text(self):
+    def test_dv_12_plain_text(self):
         assert good(made(transport_socket={"name": "r", "typed_config": {"@type": RAW}})).tls is None
         assert good(made()).tls is None
 

@@ -90,7 +90,7 @@ def test_a_heavy_endpoint_does_not_come_in_bunches():
 
 @settings(max_examples=25)
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=6), seeds)
-def test_random_draws_each_alike_whatever_the_weights(sizes, seed):
+def test_random_draws_each_alike_whatever_the_weights(sizes, seed):  # LB-12
     picker, endpoints = made(Balancer.RANDOM, [*sizes, 21], seed)
     counts = Counter(picker.pick(CONTEXT) for _ in range(4000))
     share = 1 / len(endpoints)

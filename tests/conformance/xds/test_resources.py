@@ -1,0 +1,166 @@
+"""Resources that gRPC and Envoy take in different ways, or only one of them: what is refused, passed over and reported."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from meshlib.testing import build
+from meshlib.xds.bootstrap import parse_bootstrap
+from tests.conformance.support.ads import Control
+
+FILTER = "envoy.extensions.filters.http."
+POLICY = "envoy.extensions.load_balancing_policies."
+TLS = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+
+
+def of(kind, **fields):
+    return {"@type": f"type.googleapis.com/{kind}", **fields}
+
+
+@pytest.fixture
+def plane(protocol):
+    made = Control(protocol, "a")
+    made.connect()
+    made.serve("a")
+    made.asked()
+    return made
+
+
+def told(plane):
+    """What of all resources is reported as not honoured: field and value."""
+    return {(each.field.rpartition(".")[2], each.value) for each in plane.status.ignored}
+
+
+class TestFilters:
+    @pytest.mark.parametrize(
+        "kind",
+        [
+            "composite.v3.Composite",
+            "gcp_authn.v3.GcpAuthnFilterConfig",
+            "stateful_session.v3.StatefulSession",
+        ],
+    )
+    def test_one_that_is_not_there_is_an_unknown_one(self, plane, kind):
+        """CF-01, LD-04."""
+        plane.send(
+            "listener",
+            build.api_listener("a", "r-a", filters=[{"name": "f", "typed_config": of(FILTER + kind)}]),
+        )
+        [asked] = plane.asked("listener")
+        assert f"{FILTER}{kind} is not supported and not optional" in asked.error
+
+    @pytest.mark.parametrize(
+        "kind", ["rbac.v3.RBAC", "ext_authz.v3.ExtAuthz", "ext_proc.v3.ExternalProcessor"]
+    )
+    def test_one_that_decides_who_may_pass(self, plane, kind):
+        """RB-01, CF-01, ER-10: it is refused in words of its own; optional it is passed over, and reported."""
+        guard = {"name": "f", "typed_config": of(FILTER + kind)}
+        plane.send("listener", build.api_listener("a", "r-a", filters=[guard]))
+        [asked] = plane.asked("listener")
+        assert "decides who may pass" in asked.error
+        plane.send("listener", build.api_listener("a", "r-a", filters=[guard | {"is_optional": True}]))
+        assert plane.asked("listener")[0].kind == "ack"
+        assert plane.target("a") == "10.0.0.1:80"
+        assert [value for _, value in told(plane)] == [FILTER + kind]
+
+
+class TestBalancing:
+    def test_random_is_taken(self, plane):
+        """LB-12, CD-05."""
+        plane.send("cluster", build.cluster("c-a", load_balancing_policy=policies("random.v3.Random")))
+        assert plane.asked("cluster")[0].kind == "ack"
+        assert told(plane) == set()
+
+    def test_what_no_peer_takes_over_xds_is_passed_over(self, plane):
+        """LB-12, CD-05: alone in a list it refuses the cluster."""
+        subsets = "random_subsetting.v3.RandomSubsetting"
+        plane.send(
+            "cluster",
+            build.cluster("c-a", load_balancing_policy=policies(subsets, "round_robin.v3.RoundRobin")),
+        )
+        assert plane.asked("cluster")[0].kind == "ack"
+        plane.send("cluster", build.cluster("c-a", load_balancing_policy=policies(subsets)))
+        assert plane.asked("cluster")[0].kind == "nack"
+
+
+def policies(*kinds):
+    return {
+        "policies": [
+            {"typed_extension_config": {"name": kind, "typed_config": of(POLICY + kind)}} for kind in kinds
+        ]
+    }
+
+
+class TestEndpoints:
+    def test_a_time_for_which_endpoints_hold(self, plane):
+        """ED-10: it is reported; they hold until others come."""
+        made = build.endpoints("c-a", "10.0.0.1:80") | {"policy": {"endpoint_stale_after": "5s"}}
+        plane.send("endpoint", made)
+        assert plane.asked("endpoint")[0].kind == "ack"
+        assert told(plane) == {("endpoint_stale_after", '"5s"')}
+        plane.advance(60.0)
+        assert plane.target("a") == "10.0.0.1:80"
+
+    def test_endpoints_of_a_list_that_is_asked_for_by_itself(self, plane):
+        """ED-10."""
+        leds = {
+            "leds_config": {"ads": {}},
+            "leds_collection_name": "xdstp://x/envoy.config.endpoint.v3.LbEndpoint/a/*",
+        }
+        locality = {
+            "locality": {"region": "r"},
+            "load_balancing_weight": 1,
+            "leds_cluster_locality_config": leds,
+        }
+        plane.send("endpoint", build.endpoints("c-a") | {"endpoints": [locality]})
+        assert "leds_cluster_locality_config: is not supported" in plane.asked("endpoint")[0].error
+
+
+class TestTls:
+    @pytest.mark.parametrize(
+        "socket",
+        [
+            of(
+                TLS,
+                common_tls_context={
+                    "validation_context": {"ca_certificate_provider_instance": {"instance_name": "x"}}
+                },
+            ),
+            of(
+                TLS,
+                common_tls_context={
+                    "tls_certificate_sds_secret_configs": [{"name": "s", "sds_config": {"ads": {}}}]
+                },
+            ),
+            of(
+                TLS,
+                common_tls_context={
+                    "validation_context_sds_secret_config": {"name": "s", "sds_config": {"ads": {}}}
+                },
+            ),
+            of("envoy.extensions.transport_sockets.alts.v3.Alts"),
+        ],
+        ids=["provider", "secret", "roots", "another socket"],
+    )
+    def test_what_cannot_be_had_is_never_plain_text(self, plane, socket):
+        """TL-01, SD-02, DV-12: the cluster is closed, and it is reported why."""
+        plane.send("cluster", build.cluster("c-a", transport_socket={"name": "t", "typed_config": socket}))
+        [asked] = plane.asked("cluster")
+        assert asked.kind == "nack" or plane.part.clusters["c-a"].tls.unsupported
+        assert asked.kind == "nack" or told(plane)
+
+    def test_a_provider_that_is_not_known_is_no_fault_of_the_bootstrap(self):
+        """BS-08: whoever names it is told."""
+        text = {
+            "xds_servers": [{"server_uri": "x:1", "channel_creds": [{"type": "insecure"}]}],
+            "certificate_providers": {
+                "a": {"plugin_name": "of-tomorrow", "config": {"x": [1]}},
+                "b": {"plugin_name": "of-tomorrow", "config": {"x": [1]}},
+                "c": {"plugin_name": "file_watcher", "config": {}},
+            },
+        }
+        made = parse_bootstrap(json.dumps(text), "bootstrap.json")
+        assert set(made.providers) == {"a", "b", "c"}
+        assert made.providers["a"] == made.providers["b"] != made.providers["c"]
