@@ -19,16 +19,24 @@ over, as in state of the world (CA-08, DL-13). As with Envoy, a route configurat
 that is in force stays so: in state of the world nothing could take it away either, and whoever names it is changed
 by a response of its own, which may come later than this one.
 
+Istio's server forgets names (`meshlib.xds.istio`). Where the node asks for what that is about, a change of what is wanted subscribes to
+all that is wanted, and so does the first response of a push (a system version) that says nothing of some of it.
+
 A resource is kept until the server was told that nobody wants it. So a name that is given up and wanted again in between
 needs no request, and neither does the reverse: DL-04's subscription is for clients that drop it at once.
 """
 
 from __future__ import annotations
 
-from meshlib.xds.cache import Entry, State
+from collections.abc import Callable, Sequence
+
+from meshlib.xds.cache import Cache, Entry, State
+from meshlib.xds.decode import ResourceType
+from meshlib.xds.istio import wants_grpc
 from meshlib.xds.machine import Machine, TypeState
 from meshlib.xds.response import Batch, sort_delta
 from meshlib.xds.schema import WireMessage
+from meshlib.xds.values import ServerFeatures
 
 __all__ = ["DeltaMachine"]
 
@@ -39,6 +47,19 @@ class DeltaMachine(Machine):
     request = "envoy.service.discovery.v3.DeltaDiscoveryRequest"
     response = "envoy.service.discovery.v3.DeltaDiscoveryResponse"
 
+    def __init__(
+        self,
+        node: bytes | WireMessage,
+        types: Sequence[ResourceType],
+        jitter: Callable[[], float],
+        features: ServerFeatures | None = None,
+        cache: Cache | None = None,
+    ) -> None:
+        super().__init__(node, types, jitter, features, cache)
+        self._forgetful = {item.short for item in types if item.full_state} if wants_grpc(node) else set()
+        self._pushes: dict[str, str] = {}  # by type: the system version of the last response
+        self._forgotten: set[str] = set()  # types of which all is to be subscribed to anew
+
     def _requests(self, stream: TypeState, now: float) -> list[bytes]:
         url = stream.type.url
         messages = [
@@ -46,7 +67,11 @@ class DeltaMachine(Machine):
             for reply in self._due(stream, now, hurry=False)
         ]
         wanted, sent = self._names(stream), stream.sent
-        if wanted == (sent or frozenset()):
+        more, less = wanted - (sent or frozenset()), (sent or frozenset()) - wanted
+        if stream.type.short in self._forgotten or (stream.type.short in self._forgetful and (more or less)):
+            self._forgotten.discard(stream.type.short)
+            more = wanted
+        if not more and not less:
             return messages
         stream.sent = wanted
         if sent is None:
@@ -58,7 +83,6 @@ class DeltaMachine(Machine):
                 )
             )
         else:
-            more = wanted - sent
             if more and not stream.by_name:
                 more |= wanted & {"*"}  # until now it was meant by an empty list
             messages.append(
@@ -66,7 +90,7 @@ class DeltaMachine(Machine):
                     "",
                     type_url=url,
                     resource_names_subscribe=sorted(more),
-                    resource_names_unsubscribe=sorted(sent - wanted),
+                    resource_names_unsubscribe=sorted(less),
                 )
             )
         return messages
@@ -91,6 +115,8 @@ class DeltaMachine(Machine):
 
     def _remove(self, stream: TypeState, batch: Batch) -> list[str]:
         short, interest = stream.type.short, stream.interest
+        if short in self._forgetful:
+            self._look_for_forgotten(stream, batch)
         if interest.wildcard and not batch.unnamed:
             self.cache.listed.add(short)
         keeps = self._keeps_deleted or not (stream.type.full_state or self._features.fail_on_data_errors)
@@ -112,6 +138,13 @@ class DeltaMachine(Machine):
             stream.touched = stream.touched or interest.wildcard
             gone.append(name)
         return gone
+
+    def _look_for_forgotten(self, stream: TypeState, batch: Batch) -> None:
+        """Once a push: the answer to what is then asked is of the same one, or of another that is looked at again."""
+        short, told = stream.type.short, {*batch.good, *batch.bad, *batch.removed}
+        if self._pushes.get(short) != batch.version and not stream.interest.names <= told:
+            self._forgotten.add(short)
+        self._pushes[short] = batch.version
 
 
 def _left(entry: Entry) -> bool:

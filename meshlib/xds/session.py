@@ -17,13 +17,14 @@ from collections.abc import Callable, Mapping
 
 from meshlib.model.snapshot import Part
 from meshlib.model.status import Rejected
-from meshlib.xds import last_good, schema
+from meshlib.xds import last_good
 from meshlib.xds.ads import AdsMachine
 from meshlib.xds.cache import Cache, State
 from meshlib.xds.census import census
 from meshlib.xds.decode import types
 from meshlib.xds.delta import DeltaMachine
 from meshlib.xds.graph import Graph
+from meshlib.xds.istio import wants_grpc
 from meshlib.xds.machine import Machine
 from meshlib.xds.schema import WireMessage
 from meshlib.xds.values import AdsStatus, Received, ServerFeatures
@@ -227,13 +228,3 @@ class Session:
     def _ask(self) -> None:
         for short, interest in self._graph.interests().items():
             self._machine.set_interest(short, interest)
-
-
-def wants_grpc(node: bytes | WireMessage) -> bool:
-    """Whether the node's metadata asks for Istio's generator for proxyless gRPC."""
-    if isinstance(node, bytes):
-        try:
-            node = schema.message("envoy.config.core.v3.Node").FromString(node)
-        except schema.DecodeError:
-            return False  # the machine says so
-    return "GENERATOR" in node.metadata.fields and node.metadata.fields["GENERATOR"].string_value == "grpc"

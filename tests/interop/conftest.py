@@ -1,12 +1,14 @@
-"""What both control planes' tests share: upstreams, meshes, and programs that are built when they are first needed."""
+"""What the control planes' tests share: upstreams, meshes, and programs that are built when they are first needed."""
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.interop import build
+from tests.interop.support.programs import SnapshotServer
 from tests.interop.support.upstreams import Upstream
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     import meshlib
 
 
+@functools.cache
 def built(name: str) -> Path:
     """The program's binary; without Go the test is skipped with the way to get it."""
     try:
@@ -24,14 +27,45 @@ def built(name: str) -> Path:
         pytest.skip(str(missing))
 
 
-@pytest.fixture(scope="session")
-def go_control_plane_binary() -> Path:
-    return built("go-control-plane")
+@pytest.fixture
+def binary(request: pytest.FixtureRequest) -> Path:
+    """The program of the folder that the test is in."""
+    return built(request.path.parent.name)
 
 
-@pytest.fixture(scope="session")
-def istiod_binary() -> Path:
-    return built("istiod")
+@pytest.fixture(params=["target", "sidecar"])
+def view(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def launch(binary: Path, tmp_path: Path) -> Iterator[Callable[..., SnapshotServer]]:
+    """A control plane that takes snapshots, with these options, running; stopped at the end."""
+    programs: list[SnapshotServer] = []
+
+    def start(*options: str) -> SnapshotServer:
+        folder = tmp_path / f"control-plane-{len(programs)}"
+        folder.mkdir()
+        programs.append(SnapshotServer(binary, folder, *options))
+        programs[-1].start()
+        return programs[-1]
+
+    yield start
+    for program in programs:
+        program.stop()
+
+
+@pytest.fixture
+def protocol() -> str:
+    """How it is asked: by default as our own default has it, by delta."""
+    return "auto"
+
+
+@pytest.fixture
+def plane(launch: Callable[..., SnapshotServer], protocol: str) -> SnapshotServer:
+    running = launch()
+    running.protocol = protocol
+    return running
 
 
 @pytest.fixture

@@ -9,78 +9,18 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 import meshlib
 from meshlib.runtime.interest import IDLE
 from tests.interop.support.calling import PATIENCE, calling, calling_async, fits, said
-from tests.interop.support.programs import GoControlPlane
+from tests.interop.support.meshes import NODE, READY, URL, config, reviews, xds
 from tests.interop.support.snapshots import PORT, Service, assignment, cluster, snapshot, tcp_listener
-from tests.support.watch import Waiters, until
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from tests.interop.support.upstreams import Upstream
-
-NODE = "interop"
-URL = f"http://reviews:{PORT}/api"
-READY = 10.0
-
-
-@pytest.fixture(params=["target", "sidecar"])
-def view(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def launch(go_control_plane_binary: Path, tmp_path: Path) -> Iterator[Callable[..., GoControlPlane]]:
-    """A control plane with these options, running; stopped at the end."""
-    programs: list[GoControlPlane] = []
-
-    def start(*options: str) -> GoControlPlane:
-        folder = tmp_path / f"control-plane-{len(programs)}"
-        folder.mkdir()
-        programs.append(GoControlPlane(go_control_plane_binary, folder, *options))
-        programs[-1].start()
-        return programs[-1]
-
-    yield start
-    for program in programs:
-        program.stop()
-
-
-@pytest.fixture
-def protocol() -> str:
-    """How it is asked: by default as our own default has it, by delta."""
-    return "auto"
-
+from tests.support.watch import Waiters, Watch, until
 
 BOTH = pytest.mark.parametrize("protocol", ["delta", "sotw"])
-
-
-@pytest.fixture
-def plane(launch: Callable[..., GoControlPlane], protocol: str) -> GoControlPlane:
-    running = launch()
-    running.protocol = protocol
-    return running
-
-
-def config(plane: GoControlPlane, view: str) -> dict[str, Any]:
-    return {"node": {"id": NODE}, "xds": {"server": plane.server, "view": view, "protocol": plane.protocol}}
-
-
-def reviews(shares: dict[str, int], **clusters: list[Upstream]) -> Service:
-    return Service("reviews", clusters, shares)
-
-
-def xds(mesh: meshlib.Mesh) -> Any:
-    """The status of the mesh's control plane."""
-    (source,) = [source for source in mesh.status().sources if source.kind == "xds"]
-    return source
 
 
 class TestSplit:
@@ -449,7 +389,7 @@ class TestRefusal:
             (rejected,) = until(mesh, lambda: xds(mesh).rejected, PATIENCE)
             assert (rejected.type, rejected.resource) == ("cluster", "v1")
             plane.put(snapshot(view, NODE, "3", good))
-            until(mesh, lambda: not xds(mesh).rejected, PATIENCE)
+            Watch(mesh).until(lambda: not xds(mesh).rejected, PATIENCE)  # told with each call
             calls.only("a")
         assert calls.failures == []
         assert plane.watch("Cluster")["acked"] == "3"

@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 import http.client
-from typing import TYPE_CHECKING
 
 import grpc
 import pytest
 
-from tests.interop.support.programs import GoControlPlane
+from tests.interop.support.programs import SnapshotServer
 from tests.interop.support.snapshots import Service, snapshot
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-
-@pytest.fixture
-def plane(go_control_plane_binary: Path, tmp_path: Path) -> Iterator[GoControlPlane]:
-    program = GoControlPlane(go_control_plane_binary, tmp_path)
-    program.start()
-    yield program
-    program.stop()
 
 
 def serves(address: str) -> bool:
@@ -91,8 +78,8 @@ def test_there_is_nothing_to_close(plane):
         plane.close_streams(code="NOPE")
 
 
-def test_a_port_that_is_taken_is_told(plane, go_control_plane_binary, tmp_path):
-    other = GoControlPlane(go_control_plane_binary, tmp_path)
+def test_a_port_that_is_taken_is_told(plane, binary, tmp_path):
+    other = SnapshotServer(binary, tmp_path)
     other._addresses = {"xds": plane.server, "control": "127.0.0.1:0"}
     with pytest.raises(AssertionError, match="address already in use"):
         other.start()

@@ -1,16 +1,15 @@
 """meshlib against Istio's discovery server and generators, over an in-memory Kubernetes API.
 
 Every scenario runs in both views: ``target``, where the node's metadata say GENERATOR=grpc and Istio makes
-api_listeners named ``host:port``; and ``sidecar``, where it makes what an Envoy in a sidecar would get.
+api_listeners named ``host:port``; and ``sidecar``, where it makes what an Envoy in a sidecar would get. And by both
+protocols, state of the world and delta.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -19,63 +18,10 @@ import meshlib
 from tests.interop.support import istio
 from tests.interop.support.calling import PATIENCE, calling, calling_async, fits, said
 from tests.interop.support.istio import PORT, to
-from tests.interop.support.programs import Istiod
+from tests.interop.support.meshes import READY, xds
 from tests.support.watch import until
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
 URL = f"http://reviews:{PORT}"
-READY = 10.0
-
-
-@pytest.fixture(params=["target", "sidecar"])
-def view(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def istiod(istiod_binary: Path, tmp_path: Path) -> Iterator[Istiod]:
-    program = Istiod(istiod_binary, tmp_path)
-    program.start()
-    yield program
-    program.stop()
-
-
-@pytest.fixture
-def join(
-    istiod: Istiod, make_mesh: Callable[[Any], meshlib.Mesh], tmp_path: Path
-) -> Callable[..., meshlib.Mesh]:
-    """A mesh of this view, once the hosts named can be called in it."""
-
-    def make(view: str, *hosts: str, **settings: Any) -> meshlib.Mesh:
-        if view == "target":
-            path = tmp_path / "bootstrap.json"
-            path.write_text(json.dumps(istio.bootstrap(istiod.server)), encoding="utf-8")
-            mesh = make_mesh({"xds": {"bootstrap": str(path), "view": view, **settings}})
-        else:
-            node = {"id": istio.NODE_ID, "metadata": istio.METADATA}
-            mesh = make_mesh({"node": node, "xds": {"server": istiod.server, "view": view, **settings}})
-        if hosts:
-            mesh.wait_ready(*hosts, timeout=READY)
-        return mesh
-
-    return make
-
-
-@pytest.fixture
-def reviews(istiod, upstream):
-    """Upstreams v1 and v2 of the service ``reviews``, a subset each; without a VirtualService."""
-    found = {name: upstream(name) for name in ("v1", "v2")}
-    istiod.apply(istio.service_entry("reviews", *found.values()), istio.destination_rule("reviews", *found))
-    return found
-
-
-def xds(mesh: meshlib.Mesh) -> Any:
-    """The status of the mesh's control plane."""
-    (source,) = [source for source in mesh.status().sources if source.kind == "xds"]
-    return source
 
 
 class TestServiceEntry:

@@ -2,25 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import grpc
 import pytest
 
 from tests.interop.support import istio
-from tests.interop.support.programs import Istiod
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-
-@pytest.fixture
-def istiod(istiod_binary: Path, tmp_path: Path) -> Iterator[Istiod]:
-    program = Istiod(istiod_binary, tmp_path)
-    program.start()
-    yield program
-    program.stop()
 
 
 def serves(address: str) -> bool:

@@ -1,4 +1,4 @@
-"""The two control planes as processes of ours: started, asked, stopped by their own pid, restarted at the same port."""
+"""The control planes as processes of ours: started, asked, stopped by their own pid, restarted at the same port."""
 
 from __future__ import annotations
 
@@ -135,16 +135,18 @@ def _port() -> int:
     raise AssertionError("no free port from 20000 to 32000")
 
 
-class GoControlPlane(ControlPlane):
-    """go-control-plane with its snapshot cache. It keeps each node's last snapshot over a restart.
+class SnapshotServer(ControlPlane):
+    """A program that is given snapshots: go-control-plane or java-control-plane. It keeps each node's last one over a
+    restart.
 
-    ``protocol``: how the meshes of a test ask it.
+    ``protocol``: how the meshes of a test ask it; ``transport``: the settings of theirs that its TLS needs.
     """
 
     protocol = "auto"
 
     def __init__(self, binary: Path, folder: Path, *options: str) -> None:
         super().__init__(binary, folder, *options)
+        self.transport: dict[str, Any] = {}
         self._snapshots: dict[str, dict[str, Any]] = {}
 
     def put(self, snapshot: dict[str, Any]) -> None:
