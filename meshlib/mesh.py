@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 from weakref import ref
 
 from meshlib import patched
-from meshlib.config import Config, ConfigLike, bootstrap_text, reload, resolve, unsupported
+from meshlib.config import Config, ConfigLike, bootstrap_text, reload, resolve
 from meshlib.errors import ConfigError
 from meshlib.inbound import current
 from meshlib.model.arguments import seconds, text
@@ -72,9 +72,6 @@ class Mesh:
         self._clock: Clock = _clock if clock is None else clock
         self._workers = _workers if clock is None else SharedWorker(clock)
         self._config = resolve(config)
-        later = unsupported(self._config)
-        if later:
-            raise ConfigError(problems=later)
         self._node: Mapping[str, object] = {}  # as it is told to the control plane, once that runs
         self._observers: tuple[Callable[[Event], None], ...] = ()
         self._processes: PerProcess[Runtime] = PerProcess(self._make)
@@ -321,9 +318,6 @@ class _Composition:
     def _reload(self, merge: Merge, static: StaticSource, files: FileSource) -> None:
         """On the worker. Raises ConfigError, and then nothing has changed."""
         config = reload(self._config)
-        later = unsupported(config)
-        if later:
-            raise ConfigError(problems=later)
         fixed = [name for name in _FIXED if getattr(config, name) != getattr(self._config, name)]
         if fixed:
             _log.warning(
@@ -369,7 +363,7 @@ def _rules(config: Config, bootstrap: Bootstrap | None) -> Rules:
     rules = Rules(
         bypass=config.bypass,
         disabled=config.disabled,
-        view=config.xds.view,
+        view=config.xds.asked_view,
         domains=config.xds.domains,
         unknown=config.unknown_hosts,
         has_xds=bootstrap is not None,

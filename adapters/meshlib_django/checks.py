@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 from django.core.checks import Error, Warning  # noqa: A004 - Django's names
 
-from meshlib.config import doubts, resolve, unsupported
+from meshlib.config import doubts, resolve
 from meshlib.errors import ConfigError
 from meshlib_django.settings import config
 
@@ -46,8 +46,6 @@ def _configuration() -> Iterator[Any]:
         for line in problem.problems:
             yield Error(line, obj="settings.MESHLIB", id="meshlib.E001")
         return
-    for line in unsupported(made):
-        yield Error(line, obj="settings.MESHLIB", id="meshlib.E001")
     for line in doubts(made):
         yield Warning(line, obj="settings.MESHLIB", id="meshlib.W001")
 

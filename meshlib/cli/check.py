@@ -121,14 +121,14 @@ def _envoy(file: Document) -> Iterator[_Said]:
 
 
 def _own(name: str, read: Callable[[], Config], file: Document | None = None) -> Report:
-    from meshlib.config import doubts, unsupported
+    from meshlib.config import doubts
 
     try:
         config = read()
     except ConfigError as problem:
         return Report(name, "meshlib", problems=problem.problems)
     steps = (_services, _services_file, _bootstrap, _directory, _tls, of_config)
-    said = [*unsupported(config, file), *(item for step in steps for item in step(config))]
+    said = [item for step in steps for item in step(config)]
     return _report(name, "meshlib", said, doubts(config, file))
 
 
@@ -177,7 +177,7 @@ def _directory(config: Config) -> Iterator[_Said]:
 
     if config.xds.path is None:
         return
-    kinds = {kind.url: kind for kind in types(config.xds.view)}
+    kinds = {kind.url: kind for kind in types(config.xds.asked_view)}
     try:
         for path, content in contents(config.xds.path):
             yield from content.ignored

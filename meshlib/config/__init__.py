@@ -2,7 +2,7 @@
 
 ``values``, ``services``, ``routes`` and ``policies`` hold what may be written; ``kinds``, ``words`` and ``section`` how a
 value is read; ``files`` and ``layers`` where values come from and who wins; ``hosts`` what the name of a host and a
-pattern of them is; ``support`` what is not done yet.
+pattern of them is; ``support`` what can hardly be meant; ``kato`` what that platform tells a container.
 """
 
 from meshlib.config.hosts import HostPatterns
@@ -30,7 +30,7 @@ from meshlib.config.routes import (
     RouteConfig,
 )
 from meshlib.config.services import EndpointConfig, ServiceConfig
-from meshlib.config.support import doubts, unsupported
+from meshlib.config.support import doubts
 from meshlib.config.values import (
     DEFAULT_DOMAINS,
     AdminConfig,
@@ -83,5 +83,4 @@ __all__ = [
     "reload",
     "resolve",
     "strangers",
-    "unsupported",
 ]

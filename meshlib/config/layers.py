@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from meshlib.config import kato
 from meshlib.config.files import Document, read, text_of
 from meshlib.config.hosts import key_form
 from meshlib.config.kinds import Place, Refused, Report, did_you_mean, shown
@@ -256,7 +257,10 @@ def resolve(config: ConfigLike = None, environ: Mapping[str, str] | None = None)
         _lay_config(tree, config, Rank.ARGUMENT)
     elif isinstance(config, Mapping):
         tree.lay(config, ARGUMENT)
-    return _with_service_name(tree.config(file=file, complete=True), environ)
+    made = tree.config(file=file, complete=True)
+    if made.xds.api == "v2":
+        made = _with_kato(tree, made, environ)
+    return _with_service_name(made, environ)
 
 
 def _again(config: Config) -> Config:
@@ -346,6 +350,17 @@ def _typed(path: Path, text: str) -> object:
         digits = text.strip()
         return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 20 else text
     return text if path == ("xds", "bootstrap_config") else text.strip()
+
+
+def _with_kato(tree: _Tree, made: Config, environ: Mapping[str, str]) -> Config:
+    """``made`` with what the platform tells of us and of its control plane: below all layers."""
+    ours = (made.node.cluster, "node.cluster") if made.node.cluster else kato.identity(environ)
+    agent = ("", "") if made.xds.configured else kato.server(environ)
+    found = ((("node", "cluster"), ours), (("node", "id"), ours), (("xds", "server"), agent))
+    for path, (value, told_by) in found:
+        if value and getattr(getattr(made, path[0]), path[1]) is None:
+            tree.lay(_nested(iter([(path, value)])), Source(Rank.DEFAULT, told_by))
+    return tree.config(file=made.file, complete=True)
 
 
 def _with_service_name(made: Config, environ: Mapping[str, str]) -> Config:

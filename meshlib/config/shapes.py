@@ -66,6 +66,7 @@ class XdsDict(TypedDict, total=False):
     path: str | None
     refresh: float
     api: Literal["v3", "v2"]
+    streams: Literal["aggregated", "separate"] | None
     view: Literal["auto", "sidecar", "target"]
     domains: list[str] | tuple[str, ...]
     cold_start: Literal["direct", "fail"]

@@ -1,4 +1,4 @@
-"""What the contract names and this version does not do yet."""
+"""What is allowed in a configuration, and can hardly be meant."""
 
 from __future__ import annotations
 
@@ -8,29 +8,7 @@ from meshlib.config.files import Document
 from meshlib.config.routes import RouteConfig
 from meshlib.config.values import Config
 
-__all__ = ["doubts", "unsupported"]
-
-
-def unsupported(config: Config, file: Document | None = None) -> tuple[str, ...]:
-    """One line for each value that is right but comes later; a Mesh refuses a configuration that has any. ``file``
-    tells the lines of what came from it.
-    """
-    return tuple(
-        f"{_origin(config, key, file)}: {key}: {text} is not yet supported" for key, text in _later(config)
-    )
-
-
-def _origin(config: Config, key: str, file: Document | None) -> str:
-    try:
-        origin = config.source_of(key)
-    except KeyError:
-        return "argument"
-    return file.at_key(key) if file is not None and file.name == origin else origin
-
-
-def _later(config: Config) -> Iterator[tuple[str, str]]:
-    if config.xds.api != "v3":
-        yield "xds.api", f'"{config.xds.api}"'
+__all__ = ["doubts"]
 
 
 def doubts(config: Config, file: Document | None = None) -> tuple[str, ...]:
@@ -41,6 +19,17 @@ def doubts(config: Config, file: Document | None = None) -> tuple[str, ...]:
 def _odd(config: Config) -> Iterator[tuple[str, str]]:
     if config.xds.last_good is not None and not config.xds.configured:
         yield "xds.last_good", "has nothing to keep: there is no control plane"
+    if config.xds.api == "v2":
+        if not config.xds.configured:
+            yield (
+                "xds.api",
+                '"v2" has nobody to ask: neither xds.server nor XDS_HOST_IP nor HOST_IP says where the agent is',
+            )
+        elif config.node.cluster is None and config.xds.server is not None:
+            yield (
+                "node.cluster",
+                'is missing, and cannot be made of TENANT_ID, SERVICE_ID, SERVICE_NAME: servers of xds.api = "v2" know nodes by it',
+            )
     elsewhere = config.xds.configured or config.services_file is not None
     for name, service in config.services.items():
         key = f"services.{name}"
@@ -57,3 +46,11 @@ def _targets(route: RouteConfig) -> tuple[str, ...]:
     if route.redirect is not None or route.response is not None:
         return ("",)
     return tuple(route.split) if route.split is not None else (route.service,) if route.service else ()
+
+
+def _origin(config: Config, key: str, file: Document | None) -> str:
+    try:
+        origin = config.source_of(key)
+    except KeyError:
+        return "argument"
+    return file.at_key(key) if file is not None and file.name == origin else origin

@@ -93,6 +93,11 @@ class XdsConfig(Section):
     path: str | None = setting(Filename(), 'The directory of protocol = "files".', None)
     refresh: float = setting(seconds(), 'Seconds between two polls of protocol = "rest".', 30.0)
     api: str = setting(Choice("v3", "v2"), "v2 is for Kato and Rainbond.", "v3")
+    streams: str | None = setting(
+        Choice("aggregated", "separate"),
+        "One stream for all types, or one for each. Default: aggregated, but separate where api is v2.",
+        None,
+    )
     view: str = setting(
         Choice("auto", "sidecar", "target"),
         "What an Envoy gets (sidecar), what gRPC gets (target), or both (auto).",
@@ -127,6 +132,15 @@ class XdsConfig(Section):
         if self.protocol == "rest" and not given:
             yield "server", 'is missing; protocol = "rest" needs it'
         yield from self._check_scheme()
+        yield from self._check_streams()
+
+    def _check_streams(self) -> Iterator[tuple[str, str]]:
+        if self.api == "v2" and self.protocol not in ("auto", "sotw"):
+            yield "protocol", f'{self.protocol} is not for api = "v2", which has state of the world over gRPC'
+        elif self.api == "v2" and self.streams == "aggregated":
+            yield "streams", 'aggregated is not for api = "v2", which is asked by separate streams'
+        elif self.streams is not None and self.protocol in ("rest", "files"):
+            yield "streams", f'is for streams of gRPC; protocol = "{self.protocol}" has none'
 
     def _check_scheme(self) -> Iterator[tuple[str, str]]:
         if not isinstance(self.server, str):
@@ -135,6 +149,16 @@ class XdsConfig(Section):
             yield "server", f'{self.server} is for protocol = "rest"; others take host:port, with no scheme'
         elif self.server.startswith("https:") and self.tls is None:
             yield "server", "says https, and tls is not given; an empty table trusts the system's roots"
+
+    @property
+    def separate(self) -> bool:
+        """Whether each type has a stream of its own."""
+        return self.streams == "separate" or self.api == "v2"
+
+    @property
+    def asked_view(self) -> str:
+        """The view in force: servers of v2 write listeners for an Envoy, and know no others by name."""
+        return "sidecar" if self.api == "v2" and self.view == "auto" else self.view
 
     @property
     def configured(self) -> bool:

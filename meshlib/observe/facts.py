@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from meshlib.config import bootstrap_text, doubts, unsupported
+from meshlib.config import bootstrap_text, doubts
 from meshlib.config.kinds import Filename, ListOf, MapOf
 from meshlib.config.section import Section, Table, keys_of
 from meshlib.config.source import Rank
@@ -86,7 +86,6 @@ class ConfigFacts(TypedDict):
     disabled: bool
     given: dict[str, str]
     problems: list[str]
-    unsupported: list[str]
     doubts: list[str]
     files: list[FileFacts]
     servers: list[ServerFacts]
@@ -193,7 +192,6 @@ def of_config(config: Config) -> ConfigFacts:
         disabled=config.disabled,
         given=_given(config),
         problems=list(problems),
-        unsupported=list(unsupported(config)),
         doubts=list(doubts(config)),
         files=[*_files(config), *(() if bootstrap is None else _bootstrap_files(bootstrap))],
         servers=[_server(server) for server in (() if bootstrap is None else bootstrap.servers)],

@@ -40,4 +40,16 @@ def _source(merge: Merge, bootstrap: Bootstrap, xds: XdsConfig, kept: LastGood |
 
         rest = partial(RestStream, later=merge.worker.later, random=merge.runtime.random, refresh=xds.refresh)
         return xds_source(merge, bootstrap, xds.view, rest, protocol=xds.protocol, last_good=kept)
-    return xds_source(merge, bootstrap, xds.view, protocol=xds.protocol, last_good=kept)
+    if not xds.separate:
+        return xds_source(merge, bootstrap, xds.view, protocol=xds.protocol, last_good=kept)
+    from meshlib.sources.separate import SeparateStreams
+
+    streams = partial(
+        SeparateStreams,
+        api=xds.api,
+        later=merge.worker.later,
+        random=merge.runtime.random,
+        ours=bootstrap.node.cluster,
+    )
+    protocol = "sotw" if xds.api == "v2" else xds.protocol
+    return xds_source(merge, bootstrap, xds.asked_view, streams, protocol=protocol, last_good=kept)

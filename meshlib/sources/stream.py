@@ -1,4 +1,4 @@
-"""One ADS stream over grpcio's sync stack: bytes out, bytes in, and how it ended.
+"""One discovery stream over grpcio's sync stack: bytes out, bytes in, and how it ended.
 
 Theory. A stream has one reader thread. It opens the channel and the call, and hands every message to the worker by
 ``post``; it reads the next one only when the worker says that the last was consumed (ST-10), so that a flood stays in
@@ -106,16 +106,23 @@ class _Requests(Iterator[bytes]):
 
 
 class GrpcStream:
-    """A stream on a channel of its own.
+    """A stream on a channel of its own. ``method``: of the service; aggregated discovery unless it is said.
 
     ``_lock`` guards the call and the channel between the reader thread, which makes them, and ``cancel``.
     """
 
     def __init__(
-        self, server: Server, ears: Ears, post: Callable[[Callable[[], object]], None], protocol: str
+        self,
+        server: Server,
+        ears: Ears,
+        post: Callable[[Callable[[], object]], None],
+        protocol: str,
+        *,
+        method: str = "",
     ) -> None:
         self._server = server
         self._protocol = protocol
+        self._method = method
         self._ears = ears
         self._post = post
         self._requests = _Requests()
@@ -183,7 +190,7 @@ class GrpcStream:
                 return None
             self._channel = channel
             # None: bytes as they are. No deadline and no context of anybody's call (ST-12).
-            method = ADS_DELTA if self._protocol == "delta" else ADS_SOTW
+            method = self._method or (ADS_DELTA if self._protocol == "delta" else ADS_SOTW)
             self._call = channel.stream_stream(method, None, None)(self._requests)
         channel.subscribe(self._connectivity, try_to_connect=True)
         return self._call

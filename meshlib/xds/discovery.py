@@ -1,7 +1,7 @@
 """DiscoveryResponses that come as text, and what their resources say of where others come from.
 
-On a stream a listener says of its routes that they come on that same stream (``ads`` or ``self``). What is written for
-Envoy's other transports says ``path_config_source``, or an ``api_config_source`` by REST. Who serves such resources takes
+On an aggregated stream a listener says of its routes that they come on that same stream (``ads`` or ``self``). What is written
+for Envoy's other transports says ``path_config_source``, or an ``api_config_source``: by REST, or by streams of gRPC. Who serves such resources takes
 that out (`settle_sources`) and puts ``self`` there: from then on they are as if they had come on a stream, on which he
 brings what they name.
 """
@@ -14,10 +14,21 @@ from typing import Any
 from meshlib.xds import schema
 from meshlib.xds.schema import WireMessage
 
-__all__ = ["REQUEST", "RESPONSE", "Taken", "name_of", "read_response", "settle_sources"]
+__all__ = [
+    "DELTA_REQUEST",
+    "DELTA_RESPONSE",
+    "REQUEST",
+    "RESPONSE",
+    "Taken",
+    "name_of",
+    "read_response",
+    "settle_sources",
+]
 
 REQUEST = "envoy.service.discovery.v3.DiscoveryRequest"
 RESPONSE = "envoy.service.discovery.v3.DiscoveryResponse"
+DELTA_REQUEST = "envoy.service.discovery.v3.DeltaDiscoveryRequest"
+DELTA_RESPONSE = "envoy.service.discovery.v3.DeltaDiscoveryResponse"
 _WRAPPER = "envoy.service.discovery.v3.Resource"
 _HCM = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _NAMES = {
@@ -59,9 +70,12 @@ def name_of(resource: WireMessage) -> str:
 
 
 def settle_sources(response: WireMessage, taken: Taken) -> None:
-    """Replaces each source that is `taken` in the resources of `response` by ``self``. What cannot be read stays as it is."""
-    for resource in response.resources:
-        _settle(resource, taken)
+    """Replaces each source that is `taken` in the resources of `response` (of either protocol) by ``self``. What cannot be read
+    stays as it is.
+    """
+    wrapped = schema.full_name(response) == DELTA_RESPONSE
+    for each in response.resources:
+        _settle(each.resource if wrapped else each, taken)
 
 
 def _settle(resource: WireMessage, taken: Taken) -> bool:

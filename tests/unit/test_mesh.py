@@ -55,17 +55,6 @@ class TestMaking:
         with pytest.raises(meshlib.ConfigError, match=words):
             meshlib.Mesh(config)
 
-    @pytest.mark.parametrize(
-        ("config", "words"),
-        [
-            ({"xds": {"server": "127.0.0.1:1", "api": "v2"}}, "v2"),
-        ],
-    )
-    def test_what_comes_later_says_so(self, config, words):
-        with pytest.raises(meshlib.ConfigError, match=words) as caught:
-            meshlib.Mesh(config)
-        assert "not yet supported" in str(caught.value)
-
     def test_what_is_no_configuration(self):
         with pytest.raises(meshlib.ConfigError, match="int"):
             meshlib.Mesh(5)  # type: ignore[arg-type]

@@ -30,11 +30,6 @@ CATALOGUE: Mapping[str, Sort] = {
         "The configuration, or the bootstrap that it names, cannot be used: a mesh of it raises `ConfigError`.",
         "correct what the line names; `meshlib check` says every problem with its line",
     ),
-    "configuration-unsupported": Sort(
-        ERROR,
-        "A value is right, and this version of meshlib does not do it yet: a mesh of it raises `ConfigError`.",
-        "leave the key out",
-    ),
     "configuration-doubtful": Sort(
         WARNING, "A setting is allowed and can hardly be meant.", "correct it, or leave it out"
     ),

@@ -22,14 +22,11 @@ _DAY = 86400.0
 
 
 def configuration(case: Case) -> Iterator[Finding]:
-    """What is wrong with it, not done yet, or odd; and whether anything is configured at all."""
+    """What is wrong with it, or odd; and whether anything is configured at all."""
     config = case.facts["config"]
-    later = set(config["unsupported"])
     for line in dict.fromkeys((*case.problems, *config["problems"])):
-        if line not in later and not (_lacks_yaml(case) and "yaml]" in line):
+        if not (_lacks_yaml(case) and "yaml]" in line):
             yield found("configuration-wrong", line)
-    for line in config["unsupported"]:
-        yield found("configuration-unsupported", line)
     for line in config["doubts"]:
         yield found("configuration-doubtful", line)
     if config["disabled"]:

@@ -185,8 +185,7 @@ class TestCheck:
         assert self.ids(MESHLIB=["services"])[0][0] == "meshlib.E001"
         assert self.ids(MESHLIB=None) == []
 
-    def test_what_comes_later_and_what_can_hardly_be_meant(self):
-        assert self.ids(MESHLIB={"xds": {"server": "127.0.0.1:1", "api": "v2"}})[0][0] == "meshlib.E001"
+    def test_what_can_hardly_be_meant(self):
         assert self.ids(MESHLIB={"services": {"a": {}}})[0][0] == "meshlib.W001"
 
     @pytest.mark.parametrize(

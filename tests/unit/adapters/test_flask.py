@@ -70,11 +70,6 @@ def test_a_wrong_key_is_told_where_it_is_read():
         application(["services"])
 
 
-def test_what_later_versions_do_is_refused_too():
-    with pytest.raises(meshlib.ConfigError, match="not yet supported"):
-        application({"xds": {"server": "127.0.0.1:1", "api": "v2"}})
-
-
 def test_calls_go_by_the_configuration_of_the_application(upstream):
     server = upstream("stock")
     app = application({"services": {"stock": {"endpoints": [server.address]}}})

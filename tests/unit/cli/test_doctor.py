@@ -182,12 +182,6 @@ def test_a_bootstrap_that_is_wrong(doctor: Callable[..., Said], tmp_path: Path) 
     assert "xds_servers" in said["configuration-wrong"]["summary"]
 
 
-def test_what_is_not_supported_yet_is_said_once(doctor: Callable[..., Said]) -> None:
-    said = doctor('[xds]\nserver = "127.0.0.1:9"\napi = "v2"\n')
-    assert "xds.api" in said["configuration-unsupported"]["summary"]
-    assert "configuration-wrong" not in said
-
-
 def test_a_service_that_has_nobody_to_call(doctor: Callable[..., Said]) -> None:
     said = doctor(service())
     assert "services.reviews" in said["configuration-doubtful"]["summary"]

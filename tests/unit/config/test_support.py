@@ -1,45 +1,6 @@
 import pytest
 
-from meshlib.config import Config, doubts, unsupported
-
-
-@pytest.mark.parametrize(
-    ("mapping", "key"),
-    [
-        ({"xds": {"api": "v2"}}, "xds.api"),
-    ],
-)
-def test_what_comes_later_says_so(mapping, key):
-    (line,) = unsupported(Config.from_mapping(mapping, origin="mesh.toml"))
-    assert line.startswith(f"mesh.toml: {key}: ")
-    assert line.endswith("is not yet supported")
-
-
-@pytest.mark.parametrize(
-    "mapping",
-    [
-        {},
-        {"xds": {"server": "a:1", "protocol": "sotw", "api": "v3", "view": "target"}},
-        {"xds": {"protocol": "files", "path": "d"}},
-        {"xds": {"server": "http://a:1", "protocol": "rest", "refresh": 5}},
-        {"xds": {"server": "a:1", "last_good": "f"}},
-        {"xds": {"server": "a:1", "protocol": "delta"}},
-        {"sidecar": {"mode": "off"}},
-        {"sidecar": {"mode": "auto", "fallback": "never", "start_window": 3}},
-        {"sidecar": {"mode": "require"}},
-        {"sidecar": {"mode": "istio", "address": "127.0.0.1:15001"}},
-        {"adoption": {"default": "on", "reviews": "on"}},
-        {"adoption": {"default": "25%", "reviews.svc:80": "observe", "key": "x-user", "kill_switch": "f"}},
-    ],
-)
-def test_what_is_here(mapping):
-    assert unsupported(Config.from_mapping(mapping)) == ()
-
-
-def test_one_made_by_hand_has_lines_too():
-    from meshlib.config import XdsConfig
-
-    assert unsupported(Config(xds=XdsConfig(api="v2"))) != ()
+from meshlib.config import Config, doubts
 
 
 class TestDoubts:
@@ -47,6 +8,14 @@ class TestDoubts:
         (line,) = doubts(Config.from_mapping({"xds": {"last_good": "f"}}))
         assert line == "argument: xds.last_good: has nothing to keep: there is no control plane"
         assert doubts(Config.from_mapping({"xds": {"server": "a:1", "last_good": "f"}})) == ()
+
+    def test_v2_without_an_agent_or_a_name(self):
+        (line,) = doubts(Config.from_mapping({"xds": {"api": "v2"}}))
+        assert line.startswith('argument: xds.api: "v2" has nobody to ask')
+        asked = {"xds": {"api": "v2", "server": "a:1"}}
+        (line,) = doubts(Config.from_mapping(asked))
+        assert "node.cluster: is missing" in line
+        assert doubts(Config.from_mapping({**asked, "node": {"cluster": "ns_p_me"}})) == ()
 
     def test_a_service_with_nobody_to_call(self):
         (line,) = doubts(Config.from_mapping({"services": {"a": {"timeout": 1}}}))

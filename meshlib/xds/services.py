@@ -1,0 +1,27 @@
+"""The methods of the discovery services, one for each type of resource: what they are called in v3 and in v2."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from meshlib.xds import schema
+
+__all__ = ["APIS", "method"]
+
+APIS = ("v3", "v2")
+
+#: (package in v3, package in v2, service, what its methods end with) by the type's short name.
+_SERVICES: Mapping[str, tuple[str, str, str, str]] = {
+    "listener": ("envoy.service.listener.v3", "envoy.api.v2", "Listener", "Listeners"),
+    "route": ("envoy.service.route.v3", "envoy.api.v2", "Route", "Routes"),
+    "cluster": ("envoy.service.cluster.v3", "envoy.api.v2", "Cluster", "Clusters"),
+    "endpoint": ("envoy.service.endpoint.v3", "envoy.api.v2", "Endpoint", "Endpoints"),
+    "secret": ("envoy.service.secret.v3", "envoy.service.discovery.v2", "Secret", "Secrets"),
+}
+assert _SERVICES.keys() == schema.TYPE_URLS.keys()
+
+
+def method(api: str, short: str, verb: str) -> str:
+    """``verb``: "Stream" (state of the world), "Delta" (incremental) or "Fetch" (unary). Raises KeyError for a type that has none."""
+    of_v3, of_v2, service, plural = _SERVICES[short]
+    return f"/{of_v2 if api == 'v2' else of_v3}.{service}DiscoveryService/{verb}{plural}"
