@@ -391,6 +391,8 @@ def _canonical(host: str) -> str:
 
 def source_words(source: str) -> str:
     """A part of the snapshot, in words."""
+    if source.startswith(f"{_XDS} "):
+        return "a fallback control plane"
     return {"static": "the configuration", "file": "the services file", _XDS: "the control plane"}.get(
         source, source
     )

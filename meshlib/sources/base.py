@@ -135,6 +135,10 @@ class Source:
             last_error=self.last_error,
         )
 
+    def others(self) -> tuple[SourceStatus, ...]:
+        """Where it has more than one place to read from: of each of them."""
+        return ()
+
     def xds_clients(self) -> tuple[XdsClientStatus, ...]:
         """Of each stream to a control plane."""
         return ()

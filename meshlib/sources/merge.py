@@ -110,7 +110,7 @@ class Merge:
         self._inherited = {part.source: part for part in inherited}
         self.sources = tuple(self._build(self))
         names = {source.name for source in self.sources}
-        self._parts = {part.source: part for part in inherited if part.source in names}
+        self._parts = {part.source: part for part in inherited if part.source.partition(" ")[0] in names}
         self._dirty = True  # nothing is posted: this thread is the writer until it returns
         for source in self.sources:
             source.open(self._parts.get(source.name))
@@ -134,7 +134,8 @@ class Merge:
             source.forget(name)
 
     def statuses(self) -> tuple[SourceStatus, ...]:
-        return tuple(source.status() for source in self.sources if source.shown)
+        shown = [source for source in self.sources if source.shown]
+        return tuple(status for source in shown for status in (source.status(), *source.others()))
 
     def xds_clients(self) -> tuple[XdsClientStatus, ...]:
         return tuple(found for source in self.sources for found in source.xds_clients())
@@ -169,4 +170,5 @@ class Merge:
         return next((source.refusal for source in self.sources if source.refusal), "")
 
     def _row(self) -> tuple[Part, ...]:
-        return tuple(self._parts[name] for name in ORDER if name in self._parts)
+        more = sorted(name for name in self._parts if name not in ORDER)  # of fallback servers
+        return tuple(self._parts[name] for name in (*ORDER, *more) if name in self._parts)

@@ -1,16 +1,11 @@
-"""The control plane: drives the pure session over a stream, and publishes what it puts together.
+"""A view of the control plane: drives the pure session over a stream to each server, and publishes what it puts together.
 
-Theory. Everything here runs on the worker, but for the stream's own thread.
+Theory. Everything here runs on the worker. The session says to which servers there are to be streams (`meshlib.xds.federation`);
+each of those is driven by an `XdsServer`. Whatever the session was told, streams are opened and closed, its requests are written and its
+timer is set anew after it (``settle``). What it has put together is published when it changed, and before the response that brought
+it is acknowledged.
 
-    start ──► connecting ──ready──► session.opened, requests written ──message──► session.received, requests written
-                  │                                      │
-                  └──────────────── end ◄────────────────┘──► session.closed gives the seconds until the next try
-
-Which protocol a stream speaks is decided when it is opened (`meshlib.sources.protocol`). Where the server has nothing new to
-say it may be silent: then the stream is good once it has stood for a moment.
-
-Whatever the session was told, its requests are written and its timer is set anew after it (``_flush``). What it has put
-together is published when it changed, and before the response that brought it is acknowledged.
+The state is ready as soon as one server is; there is an outage once no server that is relied on can be reached.
 
 Nobody waits for what will not come: while the control plane cannot be reached, the part says so (``unreached``). Names
 are asked for all the same, and known once it answers. Where it has not answered anything, a name whose time is over is
@@ -28,26 +23,26 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from meshlib.model.events import ControlPlaneLost, ResourcesReceived
 from meshlib.model.snapshot import Part
 from meshlib.model.status import Ignored, SourceStatus, XdsClientStatus
 from meshlib.sources.base import Sink, Source, State
 from meshlib.sources.channel import refusal
 from meshlib.sources.node import node_message
 from meshlib.sources.parts import over, unreached
-from meshlib.sources.protocol import OVER_GRPC, SILENT, note_without_delta, protocol_of
+from meshlib.sources.protocol import OVER_GRPC, protocol_of
 from meshlib.sources.stream import GrpcStream
+from meshlib.sources.xds_server import XdsServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from meshlib.model.events import Event
     from meshlib.runtime.runtime import Runtime
-    from meshlib.runtime.worker import Timer
+    from meshlib.runtime.worker import Timer, Worker
     from meshlib.sources.last_good import LastGood
-    from meshlib.sources.stream import AdsStream, Opener
-    from meshlib.xds.bootstrap import Bootstrap
+    from meshlib.sources.stream import Opener
+    from meshlib.xds.bootstrap import Bootstrap, Server
     from meshlib.xds.session import Session
-    from meshlib.xds.values import Received
 
 __all__ = ["XdsSink", "XdsSource"]
 
@@ -70,8 +65,8 @@ class XdsSink(Sink, Protocol):
 
 
 class XdsSource(Source):
-    """The control plane of a mesh. ``open_stream`` makes streams; default: over grpc. ``protocol``: of the configuration.
-    ``last_good``: what keeps the state on disk.
+    """The control plane of a mesh in one view. ``open_stream`` makes streams; default: over grpc. ``protocol``: of the
+    configuration. ``last_good``: what keeps the state on disk.
     """
 
     def __init__(
@@ -94,24 +89,20 @@ class XdsSource(Source):
         self._protocol = protocol
         self._open_stream = open_stream
         self._session: Session | None = None
-        self._stream: AdsStream | None = None
-        self._running = False
-        self._retry: Timer | None = None
+        self._servers: tuple[XdsServer, ...] = ()
+        self.running = False
         self._tick: Timer | None = None
         self._last_good = last_good
         self._restored = False  # whether something of it is in the session
         self._silence_tells = False
+        self._told_away = ""  # what another view's outage was
         self._inherited: Part | None = None
         self._patience = 0.0  # for how long a parent's part may stay in force
         self._until: float | None = None
         self._made_of: tuple[object, ...] = ()  # what was last published
+        self._more: frozenset[str] = frozenset()  # the parts beside the first that are published
         self._lacking: frozenset[str] = frozenset()
-        self._rejected: dict[tuple[str, str], tuple[str, ...]] = {}
         self._refusal = ""
-        self._answering = False  # a response is to be acknowledged: nothing is written before that
-        self._connected: bool | None = None  # None: no stream was made yet
-        self._hindrance = ""  # what a stream that lives says is wrong
-        self._left_out: tuple[Ignored, ...] = ()  # what it has read and the session never saw
         self._last = super().status()
 
     # --- Source -------------------------------------------------------------------------------------------------
@@ -123,55 +114,61 @@ class XdsSource(Source):
             self._was_good = True
 
     def start(self) -> None:
-        self._refusal = self._refuses()
-        if self._refusal:
+        if self.refuses():
             self.trouble(self._refusal)
             return
-        self._running = True
+        self.running = True
         if self._session is None:
             self._session = self._new_session()
+            auto = self._protocol == "auto"
+            self._servers = tuple(
+                XdsServer(self, at, server, self._open_stream, auto=auto)
+                for at, server in enumerate(self._session.servers)
+            )
+            if self._told_away:
+                self._servers[0].trouble(self._told_away)
             self._restore(self._session)
-        self._connect()
+        self._open_and_close()
 
     def stop(self) -> None:
-        self._running = False
-        for timer in (self._retry, self._tick):
-            if timer is not None:
-                timer.cancel()
-        self._retry = self._tick = None
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            stream.cancel()
-            self._alive.closed(self._now)
+        self.running = False
+        if self._tick is not None:
+            self._tick.cancel()
+        self._tick = None
+        for server in self._servers:
+            server.stop()
         self.rest()
 
     def want(self, name: str, authority: str) -> None:
         if not name or self._session is None:
             return
-        self._session.want(name, authority)
-        self._publish()
-        self._flush()
+        self._session.want(name, authority, self._now)
+        self.settle()
 
     def forget(self, name: str) -> None:
         if self._session is None:
             return
-        self._session.forget(name)
-        self._publish()
-        self._flush()
+        self._session.forget(name, self._now)
+        self.settle()
 
     @property
     def streaming(self) -> bool:
-        return self._stream is not None and self._over_grpc
+        return self._over_grpc and any(server.stream is not None for server in self._servers)
 
     @property
     def refusal(self) -> str:
         return self._refusal
 
     def pending(self, name: str) -> str:
-        lacks = self._asked(lambda session: session.pending(name), "")
-        if self.state in (State.FAILED, State.STALE) and self.last_error:
-            return f"control plane {self._server.uri} not reachable: {self.last_error}"
-        return f"{lacks} (control plane {self._server.uri}: {self.state.value})" if lacks else ""
+        lacks, at = self._asked(lambda session: (session.pending(name), session.relied_on(name)), ("", 0))
+        server = self._servers[at] if self._servers else self
+        for each in (self, server):
+            if each.state in (State.FAILED, State.STALE) and each.last_error:
+                return f"control plane {self._uri(at)} not reachable: {each.last_error}"
+        return f"{lacks} (control plane {self._uri(at)}: {server.state.value})" if lacks else ""
+
+    def _uri(self, at: int) -> str:
+        return self._servers[at].server.uri if self._servers else self._server.uri
 
     def status(self) -> SourceStatus:
         self._last = self._asked(self._status, self._last)
@@ -183,21 +180,31 @@ class XdsSource(Source):
             last_error=self.last_error or self._last.last_error,
         )
 
-    def xds_clients(self) -> tuple[XdsClientStatus, ...]:
-        connected = self._connected
-        if not self._running or connected is None:
+    def others(self) -> tuple[SourceStatus, ...]:
+        """Of each server, where there are several."""
+        if len(self._servers) < 2:
             return ()
-        none: Mapping[tuple[str, str, str], int] = {}
-        found = self._asked(lambda session: session.census(), none)
-        return (XdsClientStatus(self._server.uri, connected, found),)
+        none: tuple[SourceStatus, ...] = ()
+        return self._asked(
+            lambda session: tuple(self._status_of(session, server) for server in self._servers), none
+        )
+
+    def xds_clients(self) -> tuple[XdsClientStatus, ...]:
+        if not self.running or all(server.connected is None for server in self._servers):
+            return ()
+        nothing: list[Mapping[tuple[str, str, str], int]] = [{}] * len(self._servers)
+        found = self._asked(lambda session: [session.census(server.at) for server in self._servers], nothing)
+        return tuple(
+            XdsClientStatus(server.server.uri, server.connected, held)
+            for server, held in zip(self._servers, found, strict=True)
+            if server.connected is not None
+        )
 
     def held(self) -> Mapping[str, frozenset[str]]:
         """The names of the resources that it has, by type."""
 
         def names(session: Session) -> Mapping[str, frozenset[str]]:
-            return {
-                kind: frozenset(session.cache.names(kind)) for kind in session.status(self._now).resources
-            }
+            return session.held()
 
         return self._asked(names, {})
 
@@ -218,13 +225,22 @@ class XdsSource(Source):
                 session.believe_silence()
             if self.away:
                 self.trouble(self.last_error)
-            self._publish()
+            self.publish()
 
     def believe_silence(self) -> None:
         """The server answers another view: what an earlier process left stands only for as long as any resource has to come."""
         self._silence_tells = True
         if self._session is not None:
             self._session.believe_silence()
+
+    def believe_away(self, error: str) -> None:
+        """The server cannot be reached by another view: nobody shall wait until this one finds that out, too."""
+        self._told_away = error
+
+    @property
+    def first_answers(self) -> bool:
+        """Whether the server that is asked first does answer."""
+        return bool(self._servers) and self._servers[0].state is State.READY
 
     # --- the session --------------------------------------------------------------------------------------------
 
@@ -233,29 +249,28 @@ class XdsSource(Source):
             # Loaded here and not by the stream's thread: a module whose import a fork cuts off stays locked in the child.
             import grpc  # noqa: F401
 
-        from meshlib.xds.session import ServerFeatures, Session
+        from meshlib.xds.session import Session
 
         return Session(
             node_message(self._bootstrap.node),
             view=self._view,
-            protocol=self._spoken(),
+            protocol=self.spoken(self._server),
             jitter=self._random,
-            features=ServerFeatures.of(feature.value for feature in self._server.features),
-            server=self._server.uri,
+            bootstrap=self._bootstrap,
             give_way=self.sink.worker.give_way,
         )
 
     def _refuses(self) -> str:
         return refusal() if self._over_grpc else ""
 
-    def _spoken(self) -> str:
-        from meshlib.xds.session import wants_grpc
-
-        generates_grpc = wants_grpc(node_message(self._bootstrap.node))
-        return protocol_of(self._protocol, self._server.uri, generates_grpc=generates_grpc)
+    # --- Owner: what its servers are given ------------------------------------------------------------------------
 
     @property
-    def _alive(self) -> Session:
+    def worker(self) -> Worker:
+        return self.sink.worker
+
+    @property
+    def session(self) -> Session:
         assert self._session is not None
         return self._session
 
@@ -263,159 +278,82 @@ class XdsSource(Source):
     def _now(self) -> float:
         return self.sink.worker.clock.now()
 
-    def _connect(self) -> None:
-        self._retry = None
-        if not self._running or self._stream is not None:
-            return
+    def refuses(self) -> str:
         self._refusal = self._refuses()
-        if self._refusal:  # gevent has patched the process since the last stream
-            self.trouble(self._refusal)
-            self._publish()
-            return
-        if self.state is State.IDLE:
+        return self._refusal
+
+    def spoken(self, server: Server) -> str:
+        from meshlib.xds.session import wants_grpc
+
+        generates_grpc = wants_grpc(node_message(self._bootstrap.node))
+        return protocol_of(self._protocol, server.uri, generates_grpc=generates_grpc)
+
+    def emit(self, event: Event) -> None:
+        self._emit(event)
+
+    def tell(self, event: Event) -> None:
+        self.sink.tell(event)
+
+    def withdraw(self, source: str) -> None:
+        self.sink.withdraw(source)
+
+    def changed(self, source: Source) -> None:
+        """A server is in another state: the best of them, or an outage, is the state of all."""
+        del source
+        runs = [server for server in self._servers if server.runs]
+        out = [server for server in runs if server.away and self.session.relies_on(server.at)]
+        if any(server.state is State.READY for server in runs):
+            self.good()
+        elif out and all(server.away or server in out for server in runs):
+            self.trouble(out[0].last_error)
+        elif runs:
+            self.away = False
             self.begin()
-        if self._connected is None:
-            self._connected = True
-        self._hindrance = ""
-        self._alive.speak(self._spoken())
-        self._stream = self._open_stream(self._server, self, self.sink.worker.post, self._alive.protocol)
 
-    def on_ready(self, stream: AdsStream) -> None:
-        if stream is self._stream:
-            self._alive.opened(self._now)
-            if not self._flush():
-                # Nothing is wanted by name yet, so nothing will be said: whoever waits for this source would wait for ever.
-                self.good()
-                self._publish()
-            self.sink.worker.later(SILENT, lambda: self._stands(stream))
+    def settle(self) -> bool:
+        self._open_and_close()
+        self.publish()
+        return self.flush()
 
-    def _stands(self, stream: AdsStream | None) -> None:
-        if stream is not None and stream is self._stream and self._alive.complete and not self._hindrance:
-            self._connected = True
-            self._alive.stands()
-            if self.state is not State.READY:
-                self.good()
-                self._publish()
-
-    def on_message(self, stream: AdsStream, raw: bytes) -> None:
-        if stream is not self._stream:
-            return
-        try:
-            self._note(self._alive.received(raw, self._now))
-            self._publish()
-        finally:
-            # What is published is put into force by the worker's next commands, and is acknowledged after that: whoever hears of
-            # it may count on it.
-            self._answering = True
-            self.sink.worker.post(lambda: self._answer(stream))
-
-    def _answer(self, stream: AdsStream) -> None:
-        self._answering = False
-        try:
-            if stream is self._stream:
-                self._flush()
-                self._keep()
-        finally:
-            stream.consumed()
-
-    def _keep(self) -> None:
+    def keep(self) -> None:
         if self._last_good is not None:
             self._last_good.due()
 
-    def on_end(self, stream: AdsStream, error: str, *, unimplemented: bool = False) -> None:
-        if stream is not self._stream:
+    def _open_and_close(self) -> None:
+        if not self.running:
             return
-        self._stream = None
-        stream.cancel()  # its thread is about to end: whoever closes the mesh next shall find none
-        answered = self._alive.status(self._now).answered
-        delay = self._alive.closed(self._now, error or "the control plane closed the stream")
-        if unimplemented and not answered and self._alive.protocol == "delta":
-            if self._protocol == "auto":
-                note_without_delta(self._server.uri)
-                self._connect()
-                return
-            error = f'{error}: the control plane does not have xds.protocol = "delta"; "auto" does without'
-        if not answered:  # ST-05: a stream that had an answer may end; one that had none is an outage
-            self._lose(error or "the control plane closed the stream without an answer")
-        if self._running:
-            self._retry = self.sink.worker.later(delay, self._connect)
+        wanted = self.session.open
+        for server in self._servers:
+            if server.at in wanted:
+                server.start()
+        for server in self._servers:
+            if server.at not in wanted:
+                server.stop()
 
-    def on_state(self, stream: AdsStream, error: str, ignored: tuple[Ignored, ...] = ()) -> None:
-        if stream is not self._stream:
-            return
-        self._hindrance, self._left_out = error, ignored
-        if error:
-            self._lose(error)
-        else:
-            self._connected = True
-            self.good()
-            self._publish()
-
-    def _lose(self, error: str) -> None:
-        if self._connected:
-            self._connected = False
-            self._emit(ControlPlaneLost(self._server.uri))
-        self.trouble(error)
-        self._publish()
-        if self._last_good is not None and self._restored and not self._alive.seen:
-            self._last_good.serves(error)
-
-    def _flush(self) -> bool:
+    def flush(self) -> bool:
         """Write what the session has to say, and be there when its next timer is due. Whether anything was written."""
-        if self._answering:
-            return False
-        session, stream = self._alive, self._stream
-        written = False
-        if stream is not None:
-            for raw in session.outgoing(self._now):
-                stream.send(raw)
-                written = True
+        written = [server.write() for server in self._servers]
         if self._tick is not None:
             self._tick.cancel()
-        due = session.next_timer() if self._running else None
+        due = self.session.next_timer() if self.running else None
         self._tick = None if due is None else self.sink.worker.later(due - self._now, self._on_tick)
-        return written
+        return any(written)
 
     def _on_tick(self) -> None:
-        if self._alive.tick(self._now):
-            self._stands(self._stream)  # what was awaited may be known not to come
-        self._publish()
-        self._flush()
-        self._keep()
-
-    def _note(self, received: Received) -> None:
-        """What a response did to the source's state, and to its log."""
-        if received.rejected:
-            self._tell_rejected()
-        if received.type:
-            self._connected = not self._hindrance
-            invalid = len(received.rejected)
-            told = ResourcesReceived(self._server.uri, received.full_name, received.valid, invalid)
-            self._emit(told)
-            if self._hindrance:  # one type of several cannot be had
-                self.trouble(self._hindrance)
-            else:
-                self.good()
-        elif received.error:
-            self.trouble(received.error)
-
-    def _tell_rejected(self) -> None:
-        """Each refusal once: a server may send the same again and again (CP-07)."""
-        now = {(item.type, item.resource): item.problems for item in self._alive.status(self._now).rejected}
-        for (kind, name), problems in now.items():
-            if self._rejected.get((kind, name)) != problems:
-                _log.warning(
-                    "meshlib: %s: %s %r is refused: %s", self._server.uri, kind, name, "; ".join(problems)
-                )
-        self._rejected = now
+        if self.session.tick(self._now):
+            for server in self._servers:
+                server.stands(server.stream)  # what was awaited may be known not to come
+        self.settle()
+        self.keep()
 
     # --- publishing ---------------------------------------------------------------------------------------------
 
-    def _publish(self) -> None:
-        session = self._alive
-        part: Part = session.part
+    def publish(self) -> None:
+        session = self.session
+        parts = session.parts
+        part: Part = parts[0]
         inherited = self._inherited if self._kept_back(session) else None
-        made_of = (part, session.seen, inherited, self.last_error if self.away else None)
+        made_of = (*parts, session.seen, inherited, self.last_error if self.away else None)
         if made_of == self._made_of or not (session.seen or self.away or inherited or self._restored):
             return
         self._made_of = made_of
@@ -426,7 +364,20 @@ class XdsSource(Source):
         if self.away:
             part = unreached(part, self.last_error)
         self.sink.publish(part)
+        if inherited is None:
+            self._publish_more(parts[1:])
         self._tell_lacking(session)
+        if self.away and self._last_good is not None and self._restored and not session.seen:
+            self._last_good.serves(self.last_error)
+
+    def _publish_more(self, parts: tuple[Part, ...]) -> None:
+        """What has to be taken from other servers than the first."""
+        now = frozenset(part.source for part in parts)
+        for part in parts:
+            self.sink.publish(part)
+        for gone in self._more - now:
+            self.sink.withdraw(gone)
+        self._more = now
 
     def _tell_lacking(self, session: Session) -> None:
         """Each cluster that calls fail for want of, once for as long as it lacks."""
@@ -446,7 +397,7 @@ class XdsSource(Source):
             return True
         if self._until is None:
             self._until = self._now + self._patience
-            self.sink.worker.later(self._patience, self._publish)
+            self.sink.worker.later(self._patience, self.publish)
         if self._now < self._until and not session.complete:
             return True
         self._patience, self._inherited = 0.0, None
@@ -459,11 +410,13 @@ class XdsSource(Source):
         if self._session is None:
             return default
         answers: list[T] = []
-        self.sink.worker.call(lambda: answers.append(question(self._alive)), 1.0)
+        self.sink.worker.call(lambda: answers.append(question(self.session)), 1.0)
         return answers[0] if answers else default
 
     def _status(self, session: Session) -> SourceStatus:
         now = session.status(self._now)
+        skipped = (Ignored("", "bootstrap", path, "") for path in self._bootstrap.skipped)
+        left_out = (each for server in self._servers for each in server.left_out)
         return SourceStatus(
             name=self.name,
             kind=self.kind,
@@ -472,16 +425,18 @@ class XdsSource(Source):
             waiting=tuple(dict.fromkeys((*session.waiting(), *now.waiting))),
             last_error=now.last_error,
             rejected=now.rejected,
-            ignored=(*self._unused(), *self._left_out, *now.ignored),
+            ignored=(*skipped, *left_out, *now.ignored),
             missing=session.lacking(),
         )
 
-    def _unused(self) -> tuple[Ignored, ...]:
-        """What the bootstrap says and nobody does yet."""
-        others = self._bootstrap.servers[1:]
-        servers = (
-            Ignored("", "bootstrap", f"xds_servers[{index}]", server.uri)
-            for index, server in enumerate(others, 1)
+    def _status_of(self, session: Session, server: XdsServer) -> SourceStatus:
+        now = session.status(self._now, server.at)
+        return replace(
+            server.status(),
+            name=f"xds {server.server.uri}",
+            server=server.server.uri,
+            versions=dict(now.versions),
+            resources=dict(now.resources),
+            waiting=now.waiting if server.runs else (),
+            rejected=now.rejected,
         )
-        skipped = (Ignored("", "bootstrap", path, "") for path in self._bootstrap.skipped)
-        return (*servers, *skipped)

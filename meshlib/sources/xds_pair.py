@@ -70,7 +70,7 @@ class _Side:
     def __init__(self, pair: XdsPair, merge: Merge, view: str) -> None:
         self._pair = pair
         self._merge = merge
-        self.part = Part("xds")
+        self.parts = {"xds": Part("xds")}
         self.view = view
 
     @property
@@ -85,13 +85,12 @@ class _Side:
         self._merge.tell(event)
 
     def publish(self, part: Part) -> None:
-        self.part = part
-        self._pair.compose()
+        self.parts[part.source] = part
+        self._pair.compose(part.source)
 
     def withdraw(self, source: str) -> None:
-        del source
-        self.part = Part("xds")
-        self._pair.compose()
+        self.parts.pop(source, None)
+        self._pair.compose(source)
 
     def changed(self, source: Source) -> None:
         self._pair.note(source)
@@ -130,10 +129,11 @@ class XdsPair(Source):
             return
         self._was_good = True
         inherited = replace(inherited, unreached="")
-        self._from_sidecar.part = replace(inherited, targets={}, absent={})
-        self._from_target.part = replace(inherited, sidecar=(), listed=False)
-        self._sidecar.open(self._from_sidecar.part)
-        self._target.open(self._from_target.part)
+        wild = replace(inherited, targets={}, absent={})
+        named = replace(inherited, sidecar=(), listed=False)
+        self._from_sidecar.parts["xds"], self._from_target.parts["xds"] = wild, named
+        self._sidecar.open(wild)
+        self._target.open(named)
 
     def start(self) -> None:
         self._started = True
@@ -143,8 +143,7 @@ class XdsPair(Source):
 
     def _start_target(self) -> None:
         if self._sidecar.away:
-            # The server is known to be away: nobody shall wait until this view finds that out, too.
-            self._target.trouble(self._sidecar.last_error)
+            self._target.believe_away(self._sidecar.last_error)
         self._target.start()
 
     def stop(self) -> None:
@@ -190,6 +189,9 @@ class XdsPair(Source):
             missing=tuple(dict.fromkeys((*wild.missing, *named.missing))),
         )
 
+    def others(self) -> tuple[SourceStatus, ...]:
+        return tuple(status for source in self._both for status in source.others())
+
     def xds_clients(self) -> tuple[XdsClientStatus, ...]:
         return tuple(found for source in self._both for found in source.xds_clients())
 
@@ -200,9 +202,13 @@ class XdsPair(Source):
 
     # --- what the views say -------------------------------------------------------------------------------------
 
-    def compose(self) -> None:
-        """Publish both views as one part."""
-        wild, named = self._from_sidecar.part, self._from_target.part
+    def compose(self, source: str) -> None:
+        """Publish what both views have under that name as one part."""
+        wild, named = (side.parts.get(source) for side in (self._from_sidecar, self._from_target))
+        if wild is None and named is None:
+            self.sink.withdraw(source)
+            return
+        wild, named = wild or Part(source), named or Part(source)
         clusters = {**wild.clusters, **named.clusters}
         self.sink.publish(
             replace(
@@ -217,7 +223,7 @@ class XdsPair(Source):
 
     def note(self, source: Source) -> None:
         """A view is in another state."""
-        if source is self._sidecar and source.state is State.READY:
+        if source is self._sidecar and self._sidecar.first_answers:
             self._target.believe_silence()
         states = [each.state for each in self._both if each is not self._target or self._asked_by_name]
         best = next(state for state in _BEST if state in states)

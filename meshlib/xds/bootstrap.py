@@ -109,10 +109,13 @@ class CertificateProvider:
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """An xdstp authority: its servers, and the names of its listeners (BS-09)."""
+    """An xdstp authority: its servers, and the names of its listeners (BS-09). ``eager``: a server that cannot be reached is
+    left for the next though all that is wanted is known (gRFC A95).
+    """
 
     servers: tuple[Server, ...]
     template: str
+    eager: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -419,7 +422,8 @@ class _Reader:
             template = f"xdstp://{name}/{_LISTENER}/%s"
         elif not template.startswith(f"xdstp://{name}/"):
             self.problems.append(f'{at}.{key}: must begin with "xdstp://{name}/"')
-        return Authority(self.servers(raw, at) or servers, template)
+        eager = self.typed(raw, "fallback_on_reachability_only", bool, at) or False
+        return Authority(self.servers(raw, at) or servers, template, eager)
 
 
 def _under(at: str, key: str) -> str:

@@ -17,8 +17,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
-__all__ = ["Cache", "Entry", "State"]
+__all__ = ["Cache", "Entry", "Holds", "Knows", "Resources", "State"]
 
 
 class State(Enum):
@@ -48,6 +49,37 @@ class Entry:
     problems: tuple[str, ...] = ()
     error: str = ""
     absent: bool = False
+
+
+class Resources(Protocol):
+    """What a graph asks of a cache, or of several."""
+
+    @property
+    def listed(self) -> set[str]: ...
+
+    def get(self, short: str, name: str) -> Entry | None: ...
+
+    def value(self, short: str, name: str) -> object | None: ...
+
+    def failed(self, short: str, name: str) -> str: ...
+
+    def missing(self, short: str, name: str) -> str: ...
+
+
+class Knows(Protocol):
+    """What a reader of responses asks of one."""
+
+    def known(self, short: str, raw: bytes) -> Entry | None: ...
+
+
+class Holds(Knows, Protocol):
+    """What takes up the state of an earlier process."""
+
+    listed: set[str]
+
+    def hold(
+        self, short: str, name: str, value: object, *, raw: bytes, ignored: tuple[tuple[str, str], ...] = ()
+    ) -> None: ...
 
 
 class Cache:

@@ -35,7 +35,7 @@ from dataclasses import replace
 from meshlib.model.listener import FilterChain, Listener
 from meshlib.model.route import RouteConfiguration
 from meshlib.model.snapshot import ANY_CLUSTER, Absence, Fate, Part
-from meshlib.xds.cache import Cache, State
+from meshlib.xds.cache import Resources, State
 from meshlib.xds.hosts import best_host, clusters_of, merge, named
 from meshlib.xds.links import Links
 from meshlib.xds.roots import (
@@ -61,7 +61,7 @@ UPDATE = 1.0
 class Graph:
     """See the module's header. `view`: "auto", "sidecar" or "target". `part` changes only in `update`, `want`, `forget`."""
 
-    def __init__(self, cache: Cache, view: str = "auto", source: str = "xds") -> None:
+    def __init__(self, cache: Resources, view: str = "auto", source: str = "xds") -> None:
         self._cache = cache
         self._sidecar = view != "target"
         self._by_name = view != "sidecar"

@@ -23,7 +23,7 @@ from typing import Any
 
 from meshlib.model.status import Rejected
 from meshlib.xds import schema
-from meshlib.xds.cache import Cache
+from meshlib.xds.cache import Holds
 from meshlib.xds.decode import ResourceType
 from meshlib.xds.response import Batch, named, sort
 
@@ -199,7 +199,7 @@ def _text(value: object) -> str:
 def restore(
     held: Held,
     view: str,
-    cache: Cache,
+    cache: Holds,
     types: Iterable[ResourceType],
     give_way: Callable[[], object] = bool,
 ) -> tuple[dict[str, set[str]], list[Rejected]]:
@@ -237,7 +237,7 @@ def _versions(response: schema.WireMessage) -> dict[str, str]:
     return {str(wrapper.name): str(wrapper.version) for wrapper in wrappers}
 
 
-def _hold(batch: Batch, short: str, cache: Cache, versions: Mapping[str, str]) -> Iterator[str]:
+def _hold(batch: Batch, short: str, cache: Holds, versions: Mapping[str, str]) -> Iterator[str]:
     for name, (raw, found, _) in batch.good.items():
         if found is not None and found.value is not None:
             value = named(found, found.value, name, versions.get(name, ""))

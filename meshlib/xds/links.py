@@ -26,7 +26,7 @@ from functools import lru_cache
 
 from meshlib.model.cluster import Cluster, Discovery
 from meshlib.model.endpoint import Assignment
-from meshlib.xds.cache import Cache
+from meshlib.xds.cache import Resources
 
 __all__ = ["Links"]
 
@@ -57,7 +57,7 @@ class Links:
         "missing",
     )
 
-    def __init__(self, cache: Cache, *, all_of_them: bool, superseded: Callable[[str], bool]) -> None:
+    def __init__(self, cache: Resources, *, all_of_them: bool, superseded: Callable[[str], bool]) -> None:
         self._cache = cache
         self._all = all_of_them
         self._superseded = superseded

@@ -8,7 +8,7 @@ from typing import Any
 
 from meshlib.model.status import Rejected
 from meshlib.xds import schema
-from meshlib.xds.cache import Cache
+from meshlib.xds.cache import Knows
 from meshlib.xds.decode import Decoded, ResourceType
 from meshlib.xds.schema import WireMessage
 
@@ -40,7 +40,7 @@ class Batch:
 _Read = tuple[str, bytes, Decoded[Any] | None, tuple[str, ...]]
 
 
-def sort(response: WireMessage, kind: ResourceType, cache: Cache) -> Batch:
+def sort(response: WireMessage, kind: ResourceType, cache: Knows) -> Batch:
     """Reads every resource of a DiscoveryResponse for `kind`; the cache tells which are known already. Never raises."""
     batch = Batch(str(response.version_info))
     read = ((_read(outer, kind, cache), batch.version) for outer in response.resources)
@@ -48,7 +48,7 @@ def sort(response: WireMessage, kind: ResourceType, cache: Cache) -> Batch:
     return batch
 
 
-def sort_delta(response: WireMessage, kind: ResourceType, cache: Cache, names: frozenset[str]) -> Batch:
+def sort_delta(response: WireMessage, kind: ResourceType, cache: Knows, names: frozenset[str]) -> Batch:
     """The same of a DeltaDiscoveryResponse; `names` are those that are wanted, which may be aliases. Never raises."""
     batch = Batch(str(response.system_version_info))
     removed = dict.fromkeys(
@@ -88,7 +88,7 @@ def _fill(
 
 
 def _delta_resources(
-    response: WireMessage, kind: ResourceType, cache: Cache, names: frozenset[str]
+    response: WireMessage, kind: ResourceType, cache: Knows, names: frozenset[str]
 ) -> Iterator[tuple[_Read, str]]:
     for outer in response.resources:
         name = str(outer.name or outer.resource_name.name)
@@ -112,7 +112,7 @@ def _sort_errors(response: WireMessage, batch: Batch) -> None:
             batch.errors[name] = (int(item.error_detail.code), str(item.error_detail.message)[:1000])
 
 
-def _read(outer: WireMessage, kind: ResourceType, cache: Cache) -> _Read:
+def _read(outer: WireMessage, kind: ResourceType, cache: Knows) -> _Read:
     if str(outer.type_url) != schema.type_url(_WRAPPER):
         return _open("", outer, kind, cache)
     raw = bytes(outer.value)  # SW-10
@@ -125,7 +125,7 @@ def _read(outer: WireMessage, kind: ResourceType, cache: Cache) -> _Read:
     return _open(str(wrapper.name), wrapper.resource, kind, cache)
 
 
-def _open(name: str, resource: WireMessage, kind: ResourceType, cache: Cache) -> _Read:
+def _open(name: str, resource: WireMessage, kind: ResourceType, cache: Knows) -> _Read:
     url, raw = str(resource.type_url), bytes(resource.value)
     if url != kind.url:  # SW-09, DL-14
         return name, raw, None, (f"is of type {url[:200]!r}, not {kind.url!r}",)

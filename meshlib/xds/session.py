@@ -1,4 +1,4 @@
-"""A stream's machine and the graph of references, as one: what a driver of one control plane needs.
+"""The machines of control planes and the graphs of references, as one: what a driver needs.
 
     session.want("reviews:9080")
     session.opened(now)
@@ -14,20 +14,29 @@ Not thread-safe; pure: time and randomness are passed in.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from meshlib.model.snapshot import Part
 from meshlib.model.status import Rejected
 from meshlib.xds import last_good
 from meshlib.xds.ads import AdsMachine
+from meshlib.xds.bootstrap import Server
 from meshlib.xds.cache import Cache, State
 from meshlib.xds.census import census
 from meshlib.xds.decode import types
 from meshlib.xds.delta import DeltaMachine
+from meshlib.xds.directory import Directory
+from meshlib.xds.federation import Federation, Line
 from meshlib.xds.graph import Graph
 from meshlib.xds.istio import wants_grpc
 from meshlib.xds.machine import Machine
+from meshlib.xds.names import TOP
 from meshlib.xds.schema import WireMessage
 from meshlib.xds.values import AdsStatus, Received, ServerFeatures
+from meshlib.xds.world import Space
+
+if TYPE_CHECKING:
+    from meshlib.xds.bootstrap import Bootstrap
 
 __all__ = ["VIEWS", "ServerFeatures", "Session", "wants_grpc"]
 
@@ -39,8 +48,9 @@ class Session:
     """`node`: an `envoy.config.core.v3.Node`, serialized or as message; `jitter`: gives a float in [0, 1).
 
     `view` "auto" asks by wildcard and by name on one stream; where the node asks for Istio's gRPC generator, which
-    answers a wildcard otherwise, it is "target". `protocol`: "sotw" or "delta". `server` is for words only. `give_way`
-    is called at steps of long work.
+    answers a wildcard otherwise, it is "target". `protocol`: "sotw" or "delta". `bootstrap`: the servers and who is asked for
+    what; None: one, and `features` are its own. `at` is everywhere the server that something is about: its place among
+    `servers`. `give_way` is called at steps of long work.
     Raises ValueError for a wrong argument.
     """
 
@@ -52,34 +62,59 @@ class Session:
         protocol: str = "sotw",
         jitter: Callable[[], float],
         features: ServerFeatures | None = None,
-        server: str = "",
+        bootstrap: Bootstrap | None = None,
         source: str = "xds",
         give_way: Callable[[], object] = bool,
     ) -> None:
         if view not in VIEWS:
             raise ValueError(f"view must be one of {', '.join(VIEWS)}, not {view!r}")
         self.view = "target" if view == "auto" and wants_grpc(node) else view
-        self.server = server
-        self.seen = False
-        self._types = types(self.view, give_way, trusted=features is not None and features.trusted_xds_server)
-        self.protocol = protocol
-        self._arguments = (node, self._types, jitter, features)
-        self._machine = _MACHINES[protocol](*self._arguments)
-        self._graph = Graph(self._machine.cache, self.view, source)
-        self._ask()
+        self._node = node
+        self._jitter = jitter
+        self._give_way = give_way
+        self._features = features
+        lenient = bootstrap is None or self.view != "target"
+        if bootstrap is None:
+            self._directory = Directory((Server(""),), {TOP: (0,)}, lenient=lenient)
+        else:
+            self._directory = Directory.read(bootstrap, lenient=lenient)
+        trusted = (features or self._features_of(0)).trusted_xds_server
+        self._types = types(self.view, give_way, trusted=trusted)
+        names = {kind.short: kind.full_name for kind in self._types}
+        self._federation = Federation(self._directory, self._new, protocol, self.view, source, names)
+        self._ask(0.0)
+
+    def _new(self, number: int, protocol: str, cache: Cache | None) -> Machine:
+        """A machine for a server: what it may say depends on whether it is trusted."""
+        features = self._features or self._features_of(number)
+        kinds = types(self.view, self._give_way, trusted=features.trusted_xds_server)
+        return _MACHINES[protocol](self._node, kinds, self._jitter, features, cache)
+
+    def _features_of(self, number: int) -> ServerFeatures:
+        return ServerFeatures.of(feature.value for feature in self._directory.servers[number].features)
+
+    @property
+    def servers(self) -> tuple[Server, ...]:
+        """Each once, the first of the top level first."""
+        return self._directory.servers
+
+    @property
+    def open(self) -> frozenset[int]:
+        """The servers to which there is to be a stream now."""
+        return self._federation.open
 
     # --- what is wanted
 
-    def want(self, name: str, authority: str = "") -> bool:
+    def want(self, name: str, authority: str = "", now: float = 0.0) -> bool:
         """A target listener is wanted; `authority` is what its virtual hosts are held against (default: `name`).
 
         True if it was not wanted before; False also where the view has no targets.
         """
-        return self._after(self._graph.want(name, authority))
+        return self._after(self._federation.want(name, authority), now)
 
-    def forget(self, name: str) -> bool:
+    def forget(self, name: str, now: float = 0.0) -> bool:
         """A target is wanted no more. True if it was."""
-        return self._after(self._graph.forget(name))
+        return self._after(self._federation.forget(name), now)
 
     # --- what an earlier process had
 
@@ -91,18 +126,20 @@ class Session:
         """
         found, refused = last_good.restore(held, self.view, self.cache, self._types, give_way)
         self._graph.update(found, now)
-        self._ask()
+        self._ask(now)
         return found, refused
 
-    def believe_silence(self) -> None:
+    def believe_silence(self, at: int = 0) -> None:
         """The server answers another session: where this one's stream is silent, there is nothing."""
-        self._machine.silence_tells = True
+        self._line(at).machine.silence_tells = True
 
     def contents(self, give_way: Callable[[], object] = bool) -> last_good.Contents | None:
-        """What is in force, for a file. None while that is not all from the server, or waits for what it names. A target that
-        has not come is no reason: there may be none.
+        """What is in force, for a file. None while that is not all from the servers that are asked first, or waits for what it names.
+        A target that has not come is no reason: there may be none.
         """
         kept = []
+        if len(self._federation.worlds) > 1:
+            return None
         for short, interest in self._graph.interests().items():
             if interest.wildcard and short not in self.cache.listed:
                 return None
@@ -114,7 +151,7 @@ class Session:
                     return None
                 if entry.raw:
                     kept.append(last_good.Kept(short, entry.name, entry.version, entry.raw))
-        listed, versions = frozenset(self.cache.listed), self._machine.status(0.0).versions
+        listed, versions = frozenset(self.cache.listed), self.status(0.0).versions
         return last_good.Contents(self._graph.targets, listed, versions, tuple(kept))
 
     def _known(self, short: str, name: str) -> bool:
@@ -124,57 +161,81 @@ class Session:
 
     # --- what happens
 
-    def opened(self, now: float) -> None:
+    def opened(self, now: float, at: int = 0) -> None:
         """A stream is up."""
-        self._machine.opened(now)
+        self._line(at).machine.opened(now)
 
-    def speak(self, protocol: str) -> None:
+    def speak(self, protocol: str, at: int = 0) -> None:
         """The next stream is of this protocol; what is known stays. No stream is up."""
-        if protocol != self.protocol:
-            self.protocol = protocol
-            silence_tells = self._machine.silence_tells
-            self._machine = _MACHINES[protocol](*self._arguments, self.cache)
-            self._machine.silence_tells = silence_tells
-            self._ask()
+        if protocol != self._line(at).protocol:
+            self._federation.replace(at, protocol)
+            self._ask(0.0)
 
-    def stands(self) -> None:
+    def protocol(self, at: int = 0) -> str:
+        """What its next stream speaks."""
+        return self._line(at).protocol
+
+    def stands(self, now: float = 0.0, at: int = 0) -> None:
         """The stream stood for a while without an answer, and none is awaited: it is as good as one that has one."""
-        self._machine.stands()
+        self._line(at).machine.stands()
+        self._federation.answered(at, seen=False)
+        self._ask(now)
 
-    def outgoing(self, now: float) -> list[bytes]:
+    def outgoing(self, now: float, at: int = 0) -> list[bytes]:
         """Requests to write now, in order; each is given once."""
-        return self._machine.outgoing(now)
+        return self._line(at).machine.outgoing(now)
 
-    def received(self, raw: bytes, now: float) -> Received:
+    def received(self, raw: bytes, now: float, at: int = 0) -> Received:
         """What came on the stream. Never raises. The next is to be read after `outgoing` was written (ST-10)."""
-        found = self._machine.received(raw, now)
-        self.seen = self.seen or bool(found.type)
-        self._settle(now)
+        found = self._line(at).machine.received(raw, now)
+        if found.type:
+            self._federation.answered(at)
+        self._settle(now, at)
         return found
 
-    def closed(self, now: float, error: str = "") -> float:
+    def closed(self, now: float, error: str = "", at: int = 0) -> float:
         """The stream ended, or could not be opened: the seconds to wait before the next try (ST-04)."""
-        return self._machine.closed(now, error)
+        line = self._line(at)
+        blamed = not line.machine.status(now).answered
+        delay = line.machine.closed(now, error)
+        if blamed:
+            self._federation.failed(at, error or "the stream ended before the server answered")
+        self._ask(now)
+        return delay
+
+    def shut(self, now: float, at: int) -> None:
+        """Its stream was closed, since it is not among those that are `open`."""
+        self._federation.shut(at, now)
 
     def tick(self, now: float) -> bool:
         """Timers that are due. True if `part`, `waiting` or `pending` may say something else than before."""
-        gone = self._graph.tick(now)
-        due = self._machine.tick(now)
-        if due or gone:
-            self._settle(now)
-        return due or gone
+        gone = [world.graph.tick(now) for world in self._federation.worlds]
+        due = [line.machine.tick(now) for line in self._federation.lines]
+        for at, late in enumerate(due):
+            if late:
+                self._federation.take(at, now)
+        if any(gone) or any(due):
+            self._settle(now, 0)
+        return any(due) or any(gone)
 
     def next_timer(self) -> float | None:
         """The `now` at which `tick` is due, None if it is not."""
-        timers = (self._machine.next_timer(), self._graph.next_timer())
+        federation = self._federation
+        timers = [line.machine.next_timer() for line in federation.lines]
+        timers += [world.graph.next_timer() for world in federation.worlds]
         return min((at for at in timers if at is not None), default=None)
 
     # --- what there is
 
     @property
     def part(self) -> Part:
-        """What is in force: the same object until something changed."""
-        return self._graph.part
+        """What is in force of the servers that are asked first: the same object until something changed."""
+        return self._federation.choice.parts[0]
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """All that is in force: `part`, and one for each choice of other servers that something has to be taken from."""
+        return self._federation.choice.parts
 
     @property
     def revision(self) -> int:
@@ -182,49 +243,90 @@ class Session:
         return self._graph.revision
 
     @property
-    def cache(self) -> Cache:
-        """Every resource with its raw bytes and version. To be read on the thread of the session."""
-        return self._machine.cache
+    def seen(self) -> bool:
+        """Whether a server ever said anything."""
+        return any(line.seen for line in self._federation.lines)
 
-    def census(self) -> Mapping[tuple[str, str, str], int]:
-        """How many resources there are, by a type's full name, authority and state."""
-        return census(self.cache, self._types)
+    @property
+    def cache(self) -> Cache | Space:
+        """Every resource of the servers that are asked first, with its raw bytes and version. To be read on the thread of the
+        session.
+        """
+        return self._federation.worlds[0].cache
+
+    def cache_of(self, at: int) -> Cache:
+        """The same of one server."""
+        return self._line(at).machine.cache
+
+    def census(self, at: int = 0) -> Mapping[tuple[str, str, str], int]:
+        """How many resources a server's are, by a type's full name, authority and state."""
+        return census(self.cache_of(at), self._types)
 
     def waiting(self) -> tuple[str, ...]:
         """Targets that are wanted, and neither there nor known not to come."""
-        return self._graph.waiting()
+        return self._federation.waiting()
 
     def lacking(self) -> tuple[str, ...]:
         """The clusters that routes name and that are known not to be there, in words."""
-        return self._graph.lacking()
+        return self._federation.lacking()
 
     @property
     def complete(self) -> bool:
         """Whether everything that is wanted is there, or known not to come."""
         wild = ("listener", "cluster") if self.view != "target" else ()
-        listed = all(short in self.cache.listed for short in wild)
-        return self.seen and listed and not self.waiting() and not self._machine.status(0.0).waiting
+        listed = all(short in self._federation.choice.sidecar.cache.listed for short in wild)
+        return self.seen and listed and not self.waiting() and not self.status(0.0).waiting
+
+    def quiet(self, at: int = 0) -> bool:
+        """Whether a server that has answered owes nothing: what is wanted of it is there, or known not to come."""
+        if self._federation.single:
+            return self.complete
+        line = self._line(at)
+        return line.seen and not line.machine.status(0.0).waiting
 
     def pending(self, name: str) -> str:
         """What a target still lacks, or why it will not come, in words; "" if it can be called."""
-        return self._graph.pending(name)
+        return self._federation.serving(name).graph.pending(name)
 
-    def status(self, now: float) -> AdsStatus:
-        """A value, for `Mesh.status()`."""
-        return self._machine.status(now)
+    def relied_on(self, name: str = "") -> int:
+        """The server behind which there is none to ask for a target, as things stand (FB-03); "": of the top level."""
+        return self._federation.relied_on(self._federation.authority(name))
+
+    def relies_on(self, at: int) -> bool:
+        """Whether there is none to ask behind that server for anything that is wanted."""
+        return self._federation.single or at in self._federation.last
+
+    def held(self) -> Mapping[str, frozenset[str]]:
+        """The names of all that the servers to which there are streams have, by type."""
+        return {short: frozenset(names) for short, names in self._federation.held().items()}
+
+    def status(self, now: float, at: int | None = None) -> AdsStatus:
+        """A value, for `Mesh.status()`: of one server, or of all of them."""
+        if at is not None:
+            return self._line(at).machine.status(now)
+        return self._federation.status(now)
 
     # --- together
 
-    def _after(self, changed: bool) -> bool:
+    @property
+    def _graph(self) -> Graph:
+        return self._federation.worlds[0].graph
+
+    @property
+    def _machine(self) -> Machine:
+        return self._line(0).machine
+
+    def _line(self, at: int) -> Line:
+        return self._federation.lines[at]
+
+    def _after(self, changed: bool, now: float) -> bool:
         if changed:
-            self._ask()
+            self._ask(now)
         return changed
 
-    def _settle(self, now: float) -> None:
-        # Also where nothing changed: all that there is may be known now.
-        self._graph.update(self._machine.changed(), now)
-        self._ask()
+    def _settle(self, now: float, at: int) -> None:
+        self._federation.take(at, now)
+        self._ask(now)
 
-    def _ask(self) -> None:
-        for short, interest in self._graph.interests().items():
-            self._machine.set_interest(short, interest)
+    def _ask(self, now: float) -> None:
+        self._federation.settle(now)

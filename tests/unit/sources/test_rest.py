@@ -350,7 +350,7 @@ class TestTrouble:
                 assert control.seen == seen
                 plane.step(bound * 0.1)
                 plane.asked(control, "listener", seen)
-                plane.until(lambda: source._stream._types and not source._stream._busy)
+                plane.until(lambda: source._servers[0].stream._types and not source._servers[0].stream._busy)
             control.accept()
             plane.step(60.0)
             plane.ready()
@@ -419,7 +419,7 @@ class TestTrouble:
                 raw.bodies = Noted(plane.posted)
                 plane.want("reviews")
                 plane.until(lambda: raw.bodies)
-                stream = plane.merge.sources[0]._stream
+                stream = plane.merge.sources[0]._servers[0].stream
             assert not stream._thread.is_alive()
 
 

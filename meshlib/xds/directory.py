@@ -1,0 +1,67 @@
+"""Who is asked for what: the servers of a bootstrap, each once, and the authorities that have resources there (gRFC A47). Pure.
+
+A name of the old kind is asked of the top-level servers, whoever named it; one of the new kind of the servers of its authority,
+in the order of preference. Servers that are the same in all that the bootstrap says of them are one (BS-12).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from meshlib.xds.names import TOP, authority_of, misfit
+
+if TYPE_CHECKING:
+    from meshlib.xds.bootstrap import Bootstrap, Server
+
+__all__ = ["Directory"]
+
+
+class Directory:
+    """``servers``: each has a number, its place there. ``of``: an authority's servers, by number, in the order of preference;
+    ``eager``: those that leave a server as soon as it cannot be reached (FB-06). ``lenient``: a name of an authority that is not
+    there is the top-level servers', as with Envoy; with gRPC it is an error (FE-02).
+    """
+
+    __slots__ = ("eager", "lenient", "of", "servers")
+
+    def __init__(
+        self,
+        servers: tuple[Server, ...],
+        of: Mapping[str, tuple[int, ...]],
+        eager: frozenset[str] = frozenset(),
+        *,
+        lenient: bool = False,
+    ) -> None:
+        self.servers = servers
+        self.of = dict(of)
+        self.eager = eager
+        self.lenient = lenient
+
+    @classmethod
+    def read(cls, bootstrap: Bootstrap, *, lenient: bool) -> Directory:
+        """The directory of a bootstrap."""
+        lists = {TOP: bootstrap.servers} | {
+            name: authority.servers for name, authority in bootstrap.authorities.items()
+        }
+        servers = tuple(dict.fromkeys(server for each in lists.values() for server in each))
+        numbers = {server: number for number, server in enumerate(servers)}
+        of = {name: tuple(dict.fromkeys(numbers[server] for server in each)) for name, each in lists.items()}
+        eager = frozenset(name for name, each in bootstrap.authorities.items() if each.eager)
+        return cls(servers, of, eager, lenient=lenient)
+
+    def authority(self, name: str) -> str | None:
+        """The authority that has it; None where there is none of that kind."""
+        authority = authority_of(name)
+        if authority in self.of:
+            return authority
+        return TOP if self.lenient else None
+
+    def misfit(self, name: str, full_name: str) -> str:
+        """Why nobody is asked for ``name``, in words; ``""`` where somebody is."""
+        if self.lenient and authority_of(name) not in self.of:
+            return ""
+        wrong = misfit(name, full_name)
+        if not wrong and self.authority(name) is None:
+            wrong = f"is of the authority {authority_of(name)!r}, which the xDS bootstrap does not have"
+        return wrong

@@ -1,0 +1,493 @@
+"""Several control planes as one session: federation (FE, BS-12) and fallback (FB)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meshlib.model.snapshot import Fate
+from meshlib.testing import build
+from meshlib.xds.bootstrap import Authority, Bootstrap, Feature, Server
+from meshlib.xds.session import Session
+from tests.support.xds_kit import NODE, read, response
+
+FIRST, SECOND, THIRD = (Server(f"127.0.0.1:{port}") for port in (1, 2, 3))
+KINDS = ("listener", "route", "cluster", "endpoint")
+
+
+def resources(name, server, cluster=None):
+    """What a target needs, with marks of the server: its virtual host is named after it, its endpoint's port is its number."""
+    cluster = cluster or f"c-{name}"
+    host = build.virtual_host(f"of {server}", build.route("/", cluster=cluster), domains=["*"])
+    return {
+        "listener": build.api_listener(name, f"r-{name}"),
+        "route": build.route_config(f"r-{name}", host),
+        "cluster": build.cluster(cluster),
+        "endpoint": build.endpoints(cluster, f"10.0.0.1:{server + 1}"),
+    }
+
+
+class Planes:
+    """A session, and what its servers do."""
+
+    def __init__(self, *servers, view="target", **bootstrap):
+        self.now = 0.0
+        self.session = Session(
+            NODE, view=view, jitter=lambda: 0.5, bootstrap=Bootstrap(servers or (FIRST, SECOND), **bootstrap)
+        )
+        self.nonce = 0
+        self.asked = {}
+
+    def want(self, *names):
+        for name in names:
+            self.session.want(name, now=self.now)
+
+    def up(self, at):
+        self.session.opened(self.now, at)
+        self.flush(at)
+
+    def flush(self, at):
+        for short, names, *_ in read(self.session.outgoing(self.now, at)):
+            self.asked[at, short] = names
+
+    def send(self, at, short, *given):
+        self.nonce += 1
+        self.session.received(response(short, *given, nonce=f"n{self.nonce}"), self.now, at)
+        for each in self.session.open:
+            self.flush(each)
+
+    def serve(self, at, *names, **options):
+        """Everything of these targets, in order."""
+        made = [resources(name, at, **options) for name in names]
+        for short in KINDS:
+            self.send(at, short, *(each[short] for each in made))
+
+    def down(self, at, error="refused"):
+        return self.session.closed(self.now, error, at)
+
+    def wait(self, seconds):
+        self.now += seconds
+        self.session.tick(self.now)
+
+    @property
+    def open(self):
+        return set(self.session.open)
+
+    def server_of(self, name):
+        """The server whose data serve a target; None: nobody's. Raises AssertionError where it is not one server's."""
+        for part in self.session.parts:
+            listener = part.targets.get(name)
+            routes = listener.http.routes if listener is not None else None
+            if routes is None:
+                continue
+            (host,) = routes.virtual_hosts
+            cluster = part.clusters.get(host.routes[0].action.cluster)
+            marks = {host.name}
+            if cluster is not None and cluster.assignment is not None:
+                marks |= {f"of {each.address.port - 1}" for each in cluster.assignment.endpoints}
+            assert len(marks) == 1, marks
+            return int(host.name.removeprefix("of "))
+        return None
+
+
+class TestFallback:
+    def test_who_has_everything_stays(self):
+        """FB-01: the first server goes, and all that is wanted is known."""
+        planes = Planes()
+        planes.want("x")
+        planes.up(0)
+        planes.serve(0, "x")
+        planes.down(0, "")
+        planes.down(0)
+        assert planes.open == {0}
+        assert planes.server_of("x") == 0
+
+    def test_a_start_without_the_first_server(self):
+        """FB-01, FB-02: everything is asked of the second."""
+        planes = Planes()
+        planes.want("x", "y")
+        planes.down(0)
+        assert planes.open == {0, 1}
+        planes.up(1)
+        assert planes.asked[1, "listener"] == ["x", "y"]
+        planes.serve(1, "x", "y")
+        assert (planes.server_of("x"), planes.server_of("y")) == (1, 1)
+        assert planes.session.complete
+
+    def test_a_new_name_while_the_first_is_away_moves_no_other(self):
+        """FB-04, FB-05"""
+        planes = Planes()
+        planes.want("x")
+        planes.up(0)
+        planes.serve(0, "x")
+        planes.down(0)
+        planes.down(0)
+        planes.want("y")
+        assert planes.open == {0, 1}
+        planes.up(1)
+        planes.serve(1, "x", "y")
+        assert (planes.server_of("x"), planes.server_of("y")) == (0, 1)
+
+    def test_two_servers_clusters_of_one_name_stay_apart(self):
+        planes = Planes()
+        planes.want("x")
+        planes.up(0)
+        planes.serve(0, "x", cluster="shared")
+        planes.down(0)
+        planes.down(0)
+        planes.want("y")
+        planes.up(1)
+        planes.serve(1, "x", "y", cluster="shared")
+        assert (planes.server_of("x"), planes.server_of("y")) == (0, 1)
+
+    def test_what_the_first_server_has_not_is_known(self):
+        """FB-07"""
+        planes = Planes()
+        planes.want("x")
+        planes.up(0)
+        planes.send(0, "listener")
+        planes.wait(15.0)
+        assert planes.session.part.absent["x"].fate is Fate.ABSENT
+        planes.down(0, "")
+        planes.down(0)
+        assert planes.open == {0}
+
+    def test_three_servers_step_by_step(self):
+        """FB-04"""
+        planes = Planes(FIRST, SECOND, THIRD)
+        planes.want("x")
+        planes.down(0)
+        assert planes.open == {0, 1}
+        planes.down(1)
+        assert planes.open == {0, 1, 2}
+        planes.up(2)
+        planes.serve(2, "x")
+        assert planes.server_of("x") == 2
+        planes.up(1)
+        planes.send(1, "listener", resources("x", 1)["listener"])
+        assert planes.open == {0, 1}  # who is better answers: the third is closed
+        assert planes.server_of("x") == 2  # and serves until the second has all of it
+        for short in KINDS[1:]:
+            planes.send(1, short, resources("x", 1)[short])
+        assert planes.server_of("x") == 1
+
+    def test_the_first_server_wins_when_it_is_back(self):
+        """FB-02"""
+        planes = Planes()
+        planes.want("x")
+        planes.down(0)
+        planes.up(1)
+        planes.serve(1, "x")
+        planes.up(0)
+        planes.send(0, "listener", resources("x", 0)["listener"])
+        assert planes.open == {0}
+        assert planes.server_of("x") == 1
+        for short in KINDS[1:]:
+            planes.send(0, short, resources("x", 0)[short])
+        assert planes.server_of("x") == 0
+        assert len(planes.session.parts) == 1
+
+    def test_what_the_first_server_does_not_have_when_it_is_back_is_gone(self):
+        """FB-02, FB-07: its data wins, also where that is none."""
+        planes = Planes()
+        planes.want("x")
+        planes.down(0)
+        planes.up(1)
+        planes.serve(1, "x")
+        planes.up(0)
+        planes.send(0, "listener")
+        assert planes.server_of("x") == 1
+        planes.wait(15.0)
+        assert planes.server_of("x") is None
+        assert planes.session.part.absent["x"].fate is Fate.ABSENT
+
+    def test_one_that_comes_back_and_goes_again_takes_nothing_away(self):
+        planes = Planes()
+        planes.want("x")
+        planes.down(0)
+        planes.up(1)
+        planes.serve(1, "x")
+        planes.up(0)
+        planes.send(0, "listener", resources("x", 0)["listener"])
+        planes.down(0, "")
+        planes.down(0)
+        assert planes.open == {0, 1}
+        assert planes.server_of("x") == 1
+
+    def test_an_outage_is_one_only_without_a_server_behind(self):
+        """FB-03"""
+        planes = Planes()
+        planes.want("x")
+        planes.down(0)
+        assert planes.session.relied_on("x") == 1
+        assert not planes.session.relies_on(0)
+        planes.down(1)
+        assert planes.session.relies_on(1)
+
+    def test_an_unfinished_update_keeps_what_was_whole(self):
+        planes = Planes()
+        planes.want("x")
+        planes.up(0)
+        planes.serve(0, "x")
+        planes.send(0, "route", resources("x", 0, cluster="new")["route"])
+        planes.down(0, "")
+        planes.down(0)
+        assert planes.open == {0, 1}  # FB-01: the new cluster is not known
+        planes.up(1)
+        assert planes.server_of("x") == 0
+
+    def test_listeners_made_for_an_envoy_come_of_one_server(self):
+        planes = Planes(view="sidecar")
+        planes.down(0)
+        planes.up(1)
+        route = build.route_config("r", build.virtual_host("v", build.route("/", cluster="c"), domains=["*"]))
+        planes.send(1, "cluster", build.cluster("c"))
+        planes.send(1, "endpoint", build.endpoints("c", "10.0.0.1:2"))
+        planes.send(1, "listener", build.listener("second", route, address="127.0.0.1:80"))
+        first, more = planes.session.parts
+        assert (first.sidecar, first.listed, set(first.clusters)) == ((), True, set())
+        assert ([each.name for each in more.sidecar], set(more.clusters)) == (["second"], {"c"})
+        planes.up(0)
+        planes.send(0, "listener", build.listener("first", route, address="127.0.0.1:80"))
+        assert [part.source for part in planes.session.parts if part.sidecar] == [more.source]
+        planes.send(0, "cluster", build.cluster("c"))
+        planes.send(0, "endpoint", build.endpoints("c", "10.0.0.1:1"))
+        (only,) = planes.session.parts
+        assert [each.name for each in only.sidecar] == ["first"]
+
+    def test_where_to_be_unreachable_is_enough_who_can_be_reached_serves(self):
+        """FB-06"""
+        authority = Authority((FIRST, SECOND), "xdstp://a/envoy.config.listener.v3.Listener/%s", eager=True)
+        name = "xdstp://a/envoy.config.listener.v3.Listener/x"
+        planes = Planes(FIRST, SECOND, authorities={"a": authority})
+        planes.want(name)
+        planes.up(0)
+        self._serve(planes, 0, name)
+        planes.down(0, "")
+        planes.down(0)
+        assert planes.open == {0, 1}
+        assert planes.server_of(name) == 0
+        planes.up(1)
+        self._serve(planes, 1, name)
+        assert planes.server_of(name) == 1
+
+    @staticmethod
+    def _serve(planes, at, name):
+        host = build.virtual_host(f"of {at}", build.route("/", cluster="c"), domains=["*"])
+        planes.send(at, "listener", build.api_listener(name, build.route_config("r", host)))
+
+
+def xdstp(authority, kind, identity):
+    types = {
+        "listener": "envoy.config.listener.v3.Listener",
+        "route": "envoy.config.route.v3.RouteConfiguration",
+        "cluster": "envoy.config.cluster.v3.Cluster",
+        "endpoint": "envoy.config.endpoint.v3.ClusterLoadAssignment",
+    }
+    return f"xdstp://{authority}/{types[kind]}/{identity}"
+
+
+def authority(name, *servers):
+    return Authority(servers or (FIRST,), f"xdstp://{name}/envoy.config.listener.v3.Listener/%s")
+
+
+class TestFederation:
+    two: ClassVar = {"a": authority("a", FIRST), "b": authority("b", SECOND)}
+
+    def test_who_is_asked_follows_from_the_name(self):
+        planes = Planes(FIRST, authorities=self.two)
+        assert planes.open == {0}
+        planes.want("plain", xdstp("b", "listener", "x"))
+        assert planes.open == {0, 1}
+        planes.up(0)
+        planes.up(1)
+        assert planes.asked == {(0, "listener"): ["plain"], (1, "listener"): [xdstp("b", "listener", "x")]}
+        planes.session.forget(xdstp("b", "listener", "x"))
+        assert planes.open == {0}
+
+    def test_authorities_of_one_server_share_its_stream(self):
+        """BS-12"""
+        same = Server(FIRST.uri, features=frozenset())
+        other = Server(FIRST.uri, features=frozenset({Feature.TRUSTED_XDS_SERVER}))
+        planes = Planes(FIRST, authorities={"a": authority("a", same), "b": authority("b", other)})
+        assert planes.session.servers == (FIRST, other)
+        planes.want("plain", xdstp("a", "listener", "x"))
+        assert planes.open == {0}
+        planes.want(xdstp("b", "listener", "x"))
+        assert planes.open == {0, 1}
+
+    def test_an_authority_that_is_not_there_is_an_error_of_that_name_only(self):
+        """FE-02"""
+        planes = Planes(FIRST)
+        wrong = xdstp("nobody", "listener", "x")
+        planes.want(wrong, "plain")
+        planes.up(0)
+        assert planes.asked == {(0, "listener"): ["plain"]}
+        absence = planes.session.part.absent[wrong]
+        assert absence.fate is Fate.UNUSABLE
+        assert "'nobody', which the xDS bootstrap does not have" in absence.why
+        assert [each.resource for each in planes.session.status(0.0).rejected] == [wrong]
+        planes.serve(0, "plain")
+        assert planes.server_of("plain") == 0
+
+    def test_a_name_of_another_type_is_one_too(self):
+        """FE-02"""
+        planes = Planes(FIRST, authorities=self.two)
+        wrong = xdstp("b", "cluster", "x")
+        planes.want(wrong)
+        assert planes.open <= {0}
+        assert "names a resource of type" in planes.session.part.absent[wrong].why
+
+    @pytest.mark.parametrize("view", ["sidecar", "auto"])
+    def test_an_envoy_asks_its_own_server_for_authorities_that_nobody_knows(self, view):
+        planes = Planes(FIRST, view=view)
+        planes.up(0)
+        cluster = xdstp("nobody", "cluster", "c")
+        planes.send(0, "cluster", build.cluster(cluster, service_name=xdstp("nobody", "endpoint", "e")))
+        assert planes.asked[0, "endpoint"] == [xdstp("nobody", "endpoint", "e")]
+        assert planes.session.status(0.0).rejected == ()
+
+    def test_a_listener_may_name_what_another_authority_has(self):
+        planes = Planes(FIRST, authorities=self.two)
+        route, cluster, ends = (
+            xdstp("b", "route", "r"),
+            xdstp("a", "cluster", "c"),
+            xdstp("b", "endpoint", "e"),
+        )
+        planes.want("x")
+        planes.up(0)
+        planes.send(0, "listener", build.api_listener("x", route))
+        assert planes.open == {0, 1}
+        planes.up(1)
+        assert planes.asked[1, "route"] == [route]
+        host = build.virtual_host("of 0", build.route("/", cluster=cluster), domains=["*"])
+        planes.send(1, "route", build.route_config(route, host))
+        assert planes.asked[0, "cluster"] == [cluster]
+        planes.send(0, "cluster", build.cluster(cluster, service_name=ends))
+        planes.send(1, "endpoint", build.endpoints(ends, "10.0.0.1:1"))
+        assert planes.server_of("x") == 0
+        assert planes.session.waiting() == ()
+
+    def test_an_outage_of_one_authority_moves_no_other(self):
+        """FB-05"""
+        lists = {"a": authority("a", FIRST, THIRD), "b": authority("b", SECOND, THIRD)}
+        planes = Planes(FIRST, authorities=lists)
+        first, second, third = map(planes.session.servers.index, (FIRST, SECOND, THIRD))
+        mine, others = xdstp("a", "listener", "x"), xdstp("b", "listener", "x")
+        planes.want(mine, others)
+        planes.up(first)
+        host = build.virtual_host("of 0", build.route("/", cluster="c"), domains=["*"])
+        planes.send(first, "listener", build.api_listener(mine, build.route_config("r", host)))
+        planes.down(second)
+        assert planes.open == {first, second, third}
+        planes.up(third)
+        assert planes.asked[third, "listener"] == [others]
+        planes.down(third)
+        assert planes.session.part.absent[others].fate is Fate.UNANSWERED
+        assert THIRD.uri in planes.session.part.absent[others].why
+        assert set(planes.session.part.targets) == {mine}
+
+
+# --- random histories ------------------------------------------------------------------------------------------------
+
+NAMES = ("x", "y", "z")
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("want"), st.sampled_from(NAMES)),
+        st.tuples(st.just("forget"), st.sampled_from(NAMES)),
+        st.tuples(st.just("down"), st.sampled_from([0, 0, 0, 1, 2])),
+        st.tuples(  # an answer of so many types, in order, from a server that may have to be reached first
+            st.just("answer"),
+            st.integers(0, 2),
+            st.sampled_from([4, 4, 4, 3, 2, 1]),
+            st.sets(st.sampled_from(NAMES), min_size=1),
+        ),
+        st.tuples(st.just("wait"), st.sampled_from([1.0, 16.0])),
+    ),
+    min_size=12,
+    max_size=30,
+)
+
+
+class History(Planes):
+    """All targets share the names of their clusters among the servers, and two of them share a cluster."""
+
+    clusters: ClassVar = {"x": "shared", "y": "shared", "z": "own"}
+
+    def __init__(self):
+        super().__init__(FIRST, SECOND, THIRD)
+        self.streams = set()
+        self.want("x")
+
+    def do(self, step):
+        act, *what = step
+        if act == "want":
+            self.want(*what)
+        elif act == "forget":
+            self.session.forget(*what, now=self.now)
+        elif act == "wait":
+            self.wait(*what)
+        elif what[0] not in self.open:
+            pass
+        elif act == "up" and what[0] not in self.streams:
+            self.streams.add(what[0])
+            self.up(what[0])
+        elif act == "down":  # and not to be reached again at once
+            if what[0] in self.streams:
+                self.streams.discard(what[0])
+                self.down(what[0], "")
+            self.down(what[0])
+        elif act == "answer":
+            at, count, names = what
+            self.do(("up", at))
+            for short in KINDS[:count]:
+                if at in self.streams:
+                    self.give(at, short, names)
+                    self.reconcile()
+        self.reconcile()
+
+    def give(self, at, short, names):
+        made = {
+            str(resource): resource for name in sorted(names) for resource in [self.made(at, short, name)]
+        }
+        self.send(at, short, *made.values())
+
+    def made(self, at, short, name):
+        return resources(name, at, cluster=self.clusters[name])[short]
+
+    def reconcile(self):
+        for at in self.streams - self.open:
+            self.streams.discard(at)
+            self.session.shut(self.now, at)
+        for at in self.open:
+            self.flush(at)
+
+
+@settings(max_examples=300, deadline=None)
+@given(STEPS)
+def test_no_target_is_ever_served_by_two_servers_and_the_first_wins_in_the_end(steps):
+    """FB-02, FB-05"""
+    history = History()
+    held = set()
+    for step in steps:
+        history.do(step)
+        # Whatever happens to streams, nobody who was served is served no more.
+        now = {name for name in NAMES if history.server_of(name) is not None}  # which says where it is of two
+        if step[0] == "down":
+            assert now >= held
+        held = now
+    history.want(*NAMES)
+    if 0 not in history.streams:
+        history.streams.add(0)
+        history.up(0)
+    for _ in range(3):
+        for short in KINDS:
+            history.give(0, short, NAMES)
+            history.reconcile()
+    assert history.open == {0}
+    assert [history.server_of(name) for name in NAMES] == [0, 0, 0]
+    assert len(history.session.parts) == 1
+    assert history.session.waiting() == ()
