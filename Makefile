@@ -111,8 +111,12 @@ corpus: $(VENV)/.stamp-dev ## other projects' Envoy files, to meshlib and a real
 	@$(PYTEST) tests/corpus -o faulthandler_timeout=0 $(PYTEST_ARGS)
 
 .PHONY: fuzz
-fuzz: $(VENV)/.stamp-dev ## INPUTS hostile answers and requests to the HTTP/1.1 and HTTP/2 connections, chosen by atheris where it can be installed
+fuzz: $(VENV)/.stamp-dev ## INPUTS hostile answers and requests to the HTTP/1.1 and HTTP/2 connections, chosen by atheris where it can be installed; INPUTS resources and responses to the decoders of xDS
 	@$(PY) -m tests.fuzz.run --inputs $(INPUTS)
+
+.PHONY: fuzz-xds
+fuzz-xds: $(VENV)/.stamp-dev ## INPUTS resources and responses to the decoders of xDS
+	@$(PY) -m tests.fuzz.run --inputs $(INPUTS) --of xds
 
 .PHONY: drift
 drift: $(VENV)/.stamp-dev ## our wire schema against the published one, in an environment of its own

@@ -1,9 +1,11 @@
-"""Puts random inputs to the HTTP/1.1 and the HTTP/2 connection (``http1.py`` and ``http2.py`` beside this say what must hold).
+"""Puts random inputs to the HTTP/1.1 and the HTTP/2 connection and to the decoders of xDS (``http1.py``, ``http2.py`` and
+``xds.py`` beside this say what must hold).
 
-    python -m tests.fuzz.run [--inputs N] [--seed S] [--of http1|http2]
+    python -m tests.fuzz.run [--inputs N] [--seed S] [--of http1|http2|xds]
 
-Atheris chooses the inputs, by what code they reach, where it can be installed: it gets ``build/fuzz``, an environment of its
-own, which is made once and kept. Elsewhere they are mutated at random from the same seeds, in this interpreter.
+Atheris chooses the inputs of the connections, by what code they reach, where it can be installed: it gets ``build/fuzz``, an
+environment of its own, which is made once and kept. Elsewhere they are mutated at random from the same seeds, in this
+interpreter. Hypothesis chooses those of xDS.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = PROJECT / "build" / "fuzz"
 WANTED = ("atheris==3.0.0", "h11==0.16.0", "httptools==0.9.0", "h2==4.4.1")
 #: What is tried, and how many of the inputs each gets: one to HTTP/2 takes five times as long.
-OF = {"http1": 1.0, "http2": 0.2}
+OF = {"http1": 1.0, "http2": 0.2, "xds": 1.0}
 LONGEST = 2048
 #: MiB that a run may need in all.
 MOST_MEMORY = 1024
@@ -44,6 +46,9 @@ def main() -> int:
 
 def run(of: str, options: argparse.Namespace) -> int:
     inputs = int(options.inputs * OF[of])
+    if of == "xds":
+        print(f"fuzz: {of} by Hypothesis, {inputs} inputs", flush=True)
+        return import_module("tests.fuzz.xds").run(inputs, options.seed)
     python = None if options.random else interpreter()
     if python is None:
         why = "as asked for" if options.random else f"{WANTED[0]} cannot be installed for this interpreter"
