@@ -312,6 +312,10 @@ class _Composition:
             from meshlib.sources.control_plane import control_plane
 
             found.extend(control_plane(merge, self._bootstrap, config.xds))
+        if config.admin.csds is not None:
+            from meshlib.sources.csds import CsdsSource
+
+            found.append(CsdsSource(merge, config.admin.csds))
         found.append(names)
         return found
 

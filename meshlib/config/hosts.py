@@ -14,6 +14,7 @@ __all__ = [
     "LOCAL",
     "HostPatterns",
     "HostPort",
+    "LocalAddress",
     "ServerAddress",
     "SidecarAddress",
     "check_address",
@@ -25,6 +26,9 @@ __all__ = [
 
 LOCAL = "<local>"
 """The pattern of names without a dot (the name that proxy settings have for them)."""
+
+#: Bytes of the path of a socket that is served: what all systems can bind to, and a name beside it while it comes into being.
+LONGEST_PATH = 80
 
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
 
@@ -176,6 +180,32 @@ class SidecarAddress(Text):
             raise ValueError(
                 f"{address.host} is none of 127.0.0.1, [::1] and localhost; all calls go there in plain text"
             )
+
+
+class LocalAddress(Text):
+    """Where something is served to this machine only: an address of loopback, or a socket."""
+
+    def __init__(self) -> None:
+        super().__init__('"unix:/path", "127.0.0.1:port" or "[::1]:port"')
+
+    def parse(self, raw: object, at: Place) -> str:
+        text = super().parse(raw, at)
+        try:
+            address = self._local(check_address(text))
+        except ValueError as problem:
+            raise at.refuse(f"must be {self.allowed}: {one_line(str(problem), 160)}") from None
+        path = located(address.host, at) if address.unix else ""
+        if len(path.encode()) > LONGEST_PATH:
+            raise at.refuse(
+                f"a socket's path has at most {LONGEST_PATH} bytes, this one {len(path.encode())}"
+            )
+        return f"unix:{path}" if path else str(address)
+
+    @staticmethod
+    def _local(address: Address) -> Address:
+        if not address.unix and (address.host == "localhost" or not is_loopback(address.host)):
+            raise ValueError(f"{address.host} is no address of loopback, and whoever asks is told everything")
+        return address
 
 
 class HostPatterns:

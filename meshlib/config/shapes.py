@@ -291,10 +291,11 @@ class InboundDict(TypedDict, total=False):
 
 
 class AdminDict(TypedDict, total=False):
-    """The socket that `meshlib dump PID` reads. Only this user can open it."""
+    """The socket that `meshlib dump PID` reads, which only this user can open, and Envoy's client status service."""
 
     enabled: bool
     runtime_dir: str | None
+    csds: str | None
 
 
 class TelemetryDict(TypedDict, total=False):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from os import PathLike
 
-from meshlib.config.hosts import LOCAL, ServerAddress, SidecarAddress, check_pattern
+from meshlib.config.hosts import LOCAL, LocalAddress, ServerAddress, SidecarAddress, check_pattern
 from meshlib.config.kinds import Boolean, Choice, Filename, Integer, Json, ListOf, MapOf, Text, seconds
 from meshlib.config.section import Section, Table, setting
 from meshlib.config.services import SERVICES, ServiceConfig
@@ -256,12 +256,17 @@ class InboundConfig(Section):
 
 @dataclass(frozen=True, slots=True)
 class AdminConfig(Section):
-    """The socket that `meshlib dump PID` reads. Only this user can open it."""
+    """The socket that `meshlib dump PID` reads, which only this user can open, and Envoy's client status service."""
 
-    enabled: bool = setting(Boolean(), "Whether there is one.", default=False)
+    enabled: bool = setting(Boolean(), "Whether there is that socket.", default=False)
     runtime_dir: str | None = setting(
         Filename(),
         "Its directory. Default: meshlib in XDG_RUNTIME_DIR, or one of this user in the temporary directory.",
+        None,
+    )
+    csds: str | None = setting(
+        LocalAddress(),
+        "Where Envoy's client status service (CSDS, which grpcdebug reads) is served. Default: nowhere.",
         None,
     )
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from meshlib.model.snapshot import Part
     from meshlib.model.status import XdsClientStatus
     from meshlib.runtime.worker import Worker
+    from meshlib.xds.csds import Client
 
 __all__ = ["Sink", "Source", "State"]
 
@@ -141,6 +142,10 @@ class Source:
 
     def xds_clients(self) -> tuple[XdsClientStatus, ...]:
         """Of each stream to a control plane."""
+        return ()
+
+    def xds_states(self) -> tuple[Client, ...]:
+        """What each stream to a control plane has. From any thread but the worker's."""
         return ()
 
     @property

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from meshlib.sources.last_good import LastGood
     from meshlib.sources.stream import Opener
     from meshlib.xds.bootstrap import Bootstrap, Server
+    from meshlib.xds.csds import Client
     from meshlib.xds.session import Session
 
 __all__ = ["XdsSink", "XdsSource"]
@@ -199,6 +200,11 @@ class XdsSource(Source):
             for server, held in zip(self._servers, found, strict=True)
             if server.connected is not None
         )
+
+    def xds_states(self) -> tuple[Client, ...]:
+        clock = self.sink.worker.clock
+        none: tuple[Client, ...] = ()
+        return self._asked(lambda session: session.look(clock.wall() - clock.now()), none)
 
     def held(self) -> Mapping[str, frozenset[str]]:
         """The names of the resources that it has, by type."""

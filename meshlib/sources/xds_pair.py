@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from meshlib.sources.merge import Merge
     from meshlib.sources.stream import Opener
     from meshlib.xds.bootstrap import Bootstrap
+    from meshlib.xds.csds import Client
 
 __all__ = ["XdsPair", "xds_source"]
 
@@ -194,6 +195,9 @@ class XdsPair(Source):
 
     def xds_clients(self) -> tuple[XdsClientStatus, ...]:
         return tuple(found for source in self._both for found in source.xds_clients())
+
+    def xds_states(self) -> tuple[Client, ...]:
+        return tuple(found for source in self._both for found in source.xds_states())
 
     def _ready_error(self, status: SourceStatus) -> str:
         """What a view says went wrong; one that is still on its way back, while the other is there, says nothing."""

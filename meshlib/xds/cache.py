@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-__all__ = ["Cache", "Entry", "Holds", "Knows", "Resources", "State"]
+__all__ = ["Cache", "Entry", "Failure", "Holds", "Knows", "Resources", "State"]
 
 
 class State(Enum):
@@ -33,11 +33,23 @@ class State(Enum):
     RECEIVED_ERROR = "received_error"
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The newest that came of a resource and was of no use: ``raw`` and ``version`` of what was refused, empty where the server sent
+    an error in its place; ``at``: when.
+    """
+
+    at: float
+    raw: bytes = b""
+    version: str = ""
+
+
 @dataclass(slots=True)
 class Entry:
-    """One resource. ``value``, ``raw``, ``version`` and ``ignored`` are of the last good version (None, empty: there
-    is none; a value without ``raw`` on a stream is a closed one, see `Cache.close`). ``problems`` say why the newest was
-    refused, ``error`` why there is none; ``absent``: it is known not to exist, so that nobody need ask again.
+    """One resource. ``value``, ``raw``, ``version``, ``ignored`` and ``updated`` (when it came) are of the last good version (None,
+    empty: there is none; a value without ``raw`` on a stream is a closed one, see `Cache.close`). ``problems`` say why the newest was
+    refused, ``error`` why there is none, ``failure`` what that newest was; ``absent``: it is known not to exist, so that nobody need
+    ask again.
     """
 
     name: str
@@ -49,6 +61,8 @@ class Entry:
     problems: tuple[str, ...] = ()
     error: str = ""
     absent: bool = False
+    updated: float | None = None
+    failure: Failure | None = None
 
 
 class Resources(Protocol):
@@ -84,14 +98,16 @@ class Holds(Knows, Protocol):
 
 class Cache:
     """Entries by type's short name and resource name. ``complete``: what is not here will never come (a file).
-    ``listed``: the types of which a server has said all that it has (the answer to a wildcard).
+    ``listed``: the types of which a server has said all that it has (the answer to a wildcard). ``now``: monotonic seconds, set by
+    whoever is about to write.
     """
 
-    __slots__ = ("_by_raw", "_entries", "complete", "listed")
+    __slots__ = ("_by_raw", "_entries", "complete", "listed", "now")
 
     def __init__(self, types: Iterable[str], *, complete: bool = False) -> None:
         types = tuple(types)
         self.complete = complete
+        self.now = 0.0
         self.listed: set[str] = set(types) if complete else set()
         self._entries: dict[str, dict[str, Entry]] = {short: {} for short in types}
         # The bytes of good versions, so that what comes again unchanged is known without decoding it.
@@ -155,7 +171,7 @@ class Cache:
             if raw:
                 self._by_raw[short][raw] = entry
         entry.version, entry.state, entry.problems, entry.error = version, State.ACKED, (), ""
-        entry.absent = False
+        entry.absent, entry.updated, entry.failure = False, self.now, None
         return not same
 
     def hold(
@@ -165,12 +181,22 @@ class Cache:
         version, so that no server is told of it.
         """
         self.accept(short, name, value, raw=raw, ignored=ignored)
-        self._entries[short][name].state = State.REQUESTED
+        entry = self._entries[short][name]
+        entry.state, entry.updated = State.REQUESTED, None
 
-    def reject(self, short: str, name: str, problems: tuple[str, ...], *, drop: bool = False) -> None:
-        """The newest version is refused; the last good one stays unless `drop` (ER-02, A88)."""
+    def reject(
+        self,
+        short: str,
+        name: str,
+        problems: tuple[str, ...],
+        refused: tuple[bytes, str] | None = None,
+        *,
+        drop: bool = False,
+    ) -> None:
+        """The newest version, `refused` (its bytes and its version), is none; the last good one stays unless `drop` (ER-02, A88)."""
         entry = self._entry(short, name)
         entry.state, entry.problems, entry.error, entry.absent = State.NACKED, problems, "", False
+        entry.failure = Failure(self.now, *(refused or ()))
         if drop:
             self._empty(short, entry)
 
@@ -188,6 +214,7 @@ class Cache:
         """There is none, for the reason `error`. `absent`: it does not exist; else that is not known."""
         entry = self._entry(short, name)
         entry.state, entry.error, entry.absent = state, error, absent
+        entry.failure = Failure(self.now)
         if drop:
             entry.problems = ()
             self._empty(short, entry)
@@ -214,7 +241,7 @@ class Cache:
 
     def _empty(self, short: str, entry: Entry) -> None:
         self._drop_raw(short, entry)
-        entry.value, entry.raw, entry.version, entry.ignored = None, b"", "", ()
+        entry.value, entry.raw, entry.version, entry.ignored, entry.updated = None, b"", "", (), None
 
     def _drop_raw(self, short: str, entry: Entry) -> None:
         if entry.raw and self._by_raw[short].get(entry.raw) is entry:

@@ -206,7 +206,7 @@ class Machine(ABC):
 
     def tick(self, now: float) -> bool:
         """Lets the timers that are due expire. True if anything did: then something is known not to exist."""
-        expired = False
+        expired, self.cache.now = False, now
         for short, stream in self._streams.items():
             for name in [name for name, at in stream.timers.items() if at <= now]:
                 if self._answered or self.silence_tells or self.cache.value(short, name) is None:
@@ -319,6 +319,7 @@ class Machine(ABC):
         """Takes out what a response says is gone; the names of what was there."""
 
     def _respond(self, stream: TypeState, response: WireMessage, now: float) -> Received:
+        self.cache.now = now
         batch = self._sort(stream, response)
         updated = self._accept(stream, batch)
         rejected = self._reject(stream, batch)
@@ -390,14 +391,14 @@ class Machine(ABC):
         return updated
 
     def _reject(self, stream: TypeState, batch: Batch) -> tuple[Rejected, ...]:
-        short = stream.type.short
+        short, drops = stream.type.short, self._features.fail_on_data_errors
         rejected = [Rejected("", short, problems) for problems in batch.unnamed]
         stray = list(rejected)
         for name, problems in batch.bad.items():
             rejected.append(Rejected(name, short, problems))
             if name in stream.interest:
                 stream.timers.pop(name, None)  # EX-05
-                self.cache.reject(short, name, problems, drop=self._features.fail_on_data_errors)
+                self.cache.reject(short, name, problems, batch.refused.get(name), drop=drops)
                 if name in batch.closed:
                     self.cache.close(short, name, batch.closed[name])
             else:

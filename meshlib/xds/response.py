@@ -22,7 +22,7 @@ _MAX_DETAIL = 16 * 1024
 @dataclass(slots=True)
 class Batch:
     """By name: ``good`` (bytes, the decoding, or None where the bytes are in the cache already, and the version), ``bad``
-    (what is wrong), ``closed`` (values of those among them that refuse what they cover), ``errors`` (code and words of the
+    (what is wrong), ``refused`` (bytes and version of those), ``closed`` (values of those among them that refuse what they cover), ``errors`` (code and words of the
     server). ``unnamed``: what is wrong with resources whose name is unknown. ``removed``: names that are said to be gone,
     in delta. ``version``: of all of it.
     """
@@ -30,6 +30,7 @@ class Batch:
     version: str = ""
     good: dict[str, tuple[bytes, Decoded[Any] | None, str]] = field(default_factory=dict)
     bad: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    refused: dict[str, tuple[bytes, str]] = field(default_factory=dict)
     closed: dict[str, object] = field(default_factory=dict)
     unnamed: list[tuple[str, ...]] = field(default_factory=list)
     errors: dict[str, tuple[int, str]] = field(default_factory=dict)
@@ -76,12 +77,15 @@ def _fill(
             twice[name] = "is in the response more than once"
         elif problems:
             batch.bad[name] = problems
+            batch.refused[name] = (raw, version)
             if found is not None and found.closed is not None:
                 batch.closed[name] = named(found, found.closed, name)
         else:
             batch.good[name] = (raw, found, version)
     for name in sorted(twice):  # DV-10, DL-07: none of them is applied
-        batch.good.pop(name, None)
+        good = batch.good.pop(name, None)
+        if good is not None:
+            batch.refused[name] = (good[0], good[2])
         batch.closed.pop(name, None)
         batch.bad[name] = (*batch.bad.get(name, ()), twice[name])
     _sort_errors(response, batch)

@@ -30,7 +30,7 @@ from google.protobuf.descriptor import Descriptor
 from meshlib.xds import schema
 from meshlib.xds.schema import WireMessage
 
-__all__ = ["presentable"]
+__all__ = ["presentable", "without_credentials"]
 
 _NAME = re.compile(
     "authorization|cookie|token|secret|passw|credential|private.?key|api.?key|access.?key|session.?key|jwt",
@@ -75,6 +75,19 @@ def presentable(short: str, raw: bytes, give_way: Callable[[], object] = bool) -
     except (schema.DecodeError, RecursionError, KeyError, TypeError, ValueError) as error:
         return b"", f"it cannot be looked into: {type(error).__name__}"
     return (raw if made == raw else made), ""
+
+
+def without_credentials(struct: WireMessage) -> None:
+    """Takes out of a Struct, at every depth, what has a credential's name and a value."""
+    for key, value in list(struct.fields.items()):
+        if _NAME.search(key) and _has_value(value):
+            del struct.fields[key]
+        elif value.WhichOneof("kind") == "struct_value":
+            without_credentials(value.struct_value)
+        elif value.WhichOneof("kind") == "list_value":
+            for item in value.list_value.values:
+                if item.WhichOneof("kind") == "struct_value":
+                    without_credentials(item.struct_value)
 
 
 class _Walk:

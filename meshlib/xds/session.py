@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from meshlib.model.snapshot import Part
 from meshlib.model.status import Rejected
-from meshlib.xds import last_good
+from meshlib.xds import csds, last_good
 from meshlib.xds.ads import AdsMachine
 from meshlib.xds.bootstrap import Server
 from meshlib.xds.cache import Cache, State
@@ -261,6 +261,14 @@ class Session:
     def census(self, at: int = 0) -> Mapping[tuple[str, str, str], int]:
         """How many resources a server's are, by a type's full name, authority and state."""
         return census(self.cache_of(at), self._types)
+
+    def look(self, epoch: float) -> tuple[csds.Client, ...]:
+        """All that there is, for the client status service: of each server, the one that is asked first at the end. `epoch`: what makes
+        monotonic seconds those since 1970.
+        """
+        node = self._node if isinstance(self._node, bytes) else bytes(self._node.SerializeToString())
+        servers = reversed(range(len(self.servers)))
+        return tuple(csds.look(node, epoch, self.cache_of(at), self._types) for at in servers)
 
     def waiting(self) -> tuple[str, ...]:
         """Targets that are wanted, and neither there nor known not to come."""

@@ -39,9 +39,12 @@ __all__ = [
     "ADS_DELTA",
     "ADS_SOTW",
     "CLUSTER",
+    "CSDS",
     "ENDPOINT",
     "LISTENER",
+    "LRS",
     "MAX_DEPTH",
+    "ORCA",
     "POOL",
     "ROUTE",
     "SECRET",
@@ -81,6 +84,12 @@ TYPE_URLS: Mapping[str, str] = {
     "secret": SECRET,
 }
 SHORT_NAMES: Mapping[str, str] = {url: short for short, url in TYPE_URLS.items()}
+
+# gRPC methods that a client calls: load reports (LR-01), an endpoint's own metrics (OR-02).
+LRS = "/envoy.service.load_stats.v3.LoadReportingService/StreamLoadStats"
+ORCA = "/xds.service.orca.v3.OpenRcaService/StreamCoreMetrics"
+# gRPC methods that others call here (CS-01).
+CSDS = "/envoy.service.status.v3.ClientStatusDiscoveryService"
 
 # gRPC methods of the aggregated discovery service (checklist ST-01).
 ADS_SOTW = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"

@@ -21,7 +21,14 @@ from tests.support.xds_trees import ROOTS, spoiled, trees, ways
 WAYS = ways()
 LISTS = {"listener": "listeners", "route": "routes", "cluster": "clusters", "endpoint": "endpoints"}
 #: Messages that no resource holds: of the protocol, of a file's top, and what only those hold.
-ELSEWHERE = ("envoy.service.discovery.v3.", "envoy.config.bootstrap.v3.", "google.rpc.")
+ELSEWHERE = (
+    "envoy.service.",
+    "envoy.config.bootstrap.v3.",
+    "envoy.admin.v3.",
+    "google.rpc.",
+    "xds.data.orca.v3.",
+    "xds.service.orca.v3.",
+)
 NOWHERE = {
     *(
         f"envoy.config.core.v3.{name}"
@@ -29,6 +36,16 @@ NOWHERE = {
     ),
     *(f"envoy.config.core.v3.Runtime{name}" for name in ("FeatureFlag", "Percent")),
     "envoy.type.v3.SemanticVersion",
+    *(
+        f"envoy.config.endpoint.v3.{name}"
+        for name in (
+            "ClusterStats",
+            "ClusterStats.DroppedRequests",
+            "UpstreamLocalityStats",
+            "EndpointLoadMetricStats",
+            "UnnamedEndpointLoadMetricStats",
+        )
+    ),
 }
 few = settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 

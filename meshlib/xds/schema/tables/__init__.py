@@ -8,10 +8,26 @@ from meshlib.xds.schema.tables.discovery import DISCOVERY
 from meshlib.xds.schema.tables.endpoint import ENDPOINT
 from meshlib.xds.schema.tables.filters import FILTERS
 from meshlib.xds.schema.tables.listener import LISTENER
+from meshlib.xds.schema.tables.load_stats import LOAD_STATS
 from meshlib.xds.schema.tables.route import ROUTE
+from meshlib.xds.schema.tables.status import STATUS
 from meshlib.xds.schema.tables.tls import TLS
 from meshlib.xds.schema.tables.values import VALUES
 
 __all__ = ["TABLES"]
 
-TABLES = (BALANCING, BOOTSTRAP, CLUSTER, CORE, DISCOVERY, ENDPOINT, FILTERS, LISTENER, ROUTE, TLS, VALUES)
+TABLES = (
+    BALANCING,
+    BOOTSTRAP,
+    CLUSTER,
+    CORE,
+    DISCOVERY,
+    ENDPOINT,
+    FILTERS,
+    LISTENER,
+    LOAD_STATS,
+    ROUTE,
+    STATUS,
+    TLS,
+    VALUES,
+)

@@ -1,0 +1,239 @@
+"""The client status service of a process: ``[admin] csds``, asked as grpcdebug asks it (CS-01, CS-02)."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import shutil
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+import meshlib
+from meshlib.sources import csds
+from meshlib.testing import ControlPlane, build
+from meshlib.xds import schema
+from tests.support.asking import asked
+
+RESPONSE = schema.message("envoy.service.status.v3.ClientStatusResponse")
+GRPCDEBUG = os.environ.get("MESHLIB_TEST_GRPCDEBUG") or shutil.which("grpcdebug")
+Make = Callable[..., meshlib.Mesh]
+
+
+@pytest.fixture
+def plane() -> Iterator[ControlPlane]:
+    host = build.virtual_host("reviews", build.route("/", cluster="c"), domains=["reviews"])
+    with ControlPlane(
+        build.api_listener("reviews", "r"),
+        build.route_config("r", host),
+        build.cluster("c"),
+        build.endpoints("c", "127.0.0.1:9"),
+    ) as running:
+        yield running
+
+
+@pytest.fixture(params=["unix", "tcp"])
+def address(request: pytest.FixtureRequest, tmp_path: Path, free_port: Callable[[], int]) -> str:
+    return f"unix:{tmp_path}/csds.sock" if request.param == "unix" else f"127.0.0.1:{free_port()}"
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    from meshlib.testing.ports import reserve
+
+    def port() -> int:
+        with reserve(0) as held:
+            return int(held.getsockname()[1])
+
+    return port
+
+
+@pytest.fixture
+def make(plane: ControlPlane) -> Iterator[Make]:
+    made: list[meshlib.Mesh] = []
+
+    def mesh(address: str, **xds: Any) -> meshlib.Mesh:
+        made.append(meshlib.Mesh({"xds": {"server": plane.address, **xds}, "admin": {"csds": address}}))
+        made[-1].wait_ready("reviews")
+        return made[-1]
+
+    yield mesh
+    for each in made:
+        each.close()
+
+
+def fetch(address: str, request: bytes = b"") -> Any:
+    with grpc.insecure_channel(address) as channel:
+        raw = channel.unary_unary(f"{schema.CSDS}/FetchClientStatus")(request, timeout=5)
+    return RESPONSE.FromString(raw).config
+
+
+def served(address: str) -> bool:
+    try:
+        return bool(fetch(address))
+    except grpc.RpcError:
+        return False
+
+
+def test_one_client_with_all_that_it_has(make: Make, plane: ControlPlane, address: str) -> None:
+    make(address, protocol="sotw")
+    [config] = fetch(address)
+    found = {(each.type_url, each.name): each for each in config.generic_xds_configs}
+    names = {"listener": "reviews", "route": "r", "cluster": "c", "endpoint": "c"}
+    assert set(found) == {(schema.TYPE_URLS[short], name) for short, name in names.items()}
+    for (url, _), each in found.items():
+        assert each.client_status == 3  # ACKED
+        assert each.version_info == plane.version(url)
+        assert each.xds_config.type_url == url
+        assert abs(each.last_updated.ToNanoseconds() / 1e9 - time.time()) < 60
+
+
+def test_a_stream_has_an_answer_for_each_request(make: Make, plane: ControlPlane, address: str) -> None:
+    make(address, protocol="sotw", view="target")
+    asking: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+    with grpc.insecure_channel(address) as channel:
+        answers = channel.stream_stream(f"{schema.CSDS}/StreamClientStatus")(
+            iter(asking.get, None), timeout=10
+        )
+
+        def states() -> set[int]:
+            asking.put(b"")
+            [config] = RESPONSE.FromString(next(answers)).config
+            return {each.client_status for each in config.generic_xds_configs}
+
+        assert states() == {3}  # ACKED
+        plane.update(build.cluster("c", connect_timeout="-1s"))
+        plane.wait_for_nack("cluster")
+        assert states() == {3, 4}  # NACKED
+        asking.put(None)
+        assert list(answers) == []
+
+
+def test_what_cannot_be_honoured_is_an_invalid_argument(make: Make, address: str) -> None:
+    make(address)
+    with pytest.raises(grpc.RpcError, match="node_matchers") as caught:
+        fetch(address, b"\x0a\x00")
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT  # type: ignore[attr-defined]
+
+
+def test_the_socket_is_its_owners_alone_and_goes_with_the_mesh(make: Make, tmp_path: Path) -> None:
+    path = tmp_path / "csds.sock"
+    path.write_text("what a killed process left")
+    mesh = make(f"unix:{path}")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_ISSOCK(path.stat().st_mode)
+    assert served(f"unix:{path}")
+    mesh.close()
+    assert not path.exists()
+    assert {each.name for each in tmp_path.iterdir()} == {"csds.sock.lock"}
+
+
+def test_two_meshes_of_a_process_share_a_server(make: Make, address: str) -> None:
+    first, _ = make(address), make(address)
+    assert len(fetch(address)) == 2
+    first.close()
+    assert len(fetch(address)) == 1
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["0.0.0.0:9", "10.0.0.1:9", "example.org:9", "localhost:9", "[2001:db8::1]:9", "127.0.0.1", "unix:", "unix:/" + "x" * 200],
+)  # fmt: skip
+def test_it_is_of_this_machine_only(where: str) -> None:
+    with pytest.raises(meshlib.ConfigError, match=r"admin\.csds"):
+        meshlib.Mesh({"admin": {"csds": where}})
+
+
+PROGRAM = """
+import json, os, sys
+import meshlib
+mesh = meshlib.Mesh(json.loads(sys.argv[1]))
+mesh.wait_ready("reviews")
+for line in sys.stdin:
+    if line.strip() == "fork":
+        pid = os.fork()
+        if not pid:
+            mesh.wait_ready("reviews")
+            os._exit(0 if mesh.status().process.forked else 1)
+        mesh.wait_ready("reviews")
+        print(os.waitpid(pid, 0)[1], flush=True)
+    else:
+        print("ready", flush=True)
+"""
+
+
+@pytest.fixture
+def program(plane: ControlPlane) -> Iterator[Callable[[str], Any]]:
+    """Starts a process that serves at an address, and gives what asks it."""
+    running: list[subprocess.Popen[str]] = []
+
+    def start(address: str) -> Any:
+        config = {"xds": {"server": plane.address}, "admin": {"csds": address}}
+        command = [sys.executable, "-c", PROGRAM, json.dumps(config)]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        running.append(process)
+
+        def ask(word: str) -> str:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(word + "\n")
+            process.stdin.flush()
+            return process.stdout.readline().strip()
+
+        assert ask("ready") == "ready"
+        return ask, process
+
+    yield start
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def test_one_process_at_a_time_serves_an_address(
+    make: Make, program: Any, address: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As gunicorn's workers do: the first one does, and another once that has ended, however it did."""
+    monkeypatch.setattr(csds, "RETRY", 0.05)
+    _, process = program(address)
+    assert served(address)
+    make(address)
+    assert "the client status service is not served" in caplog.text
+    process.kill()
+    process.wait()
+    assert asked(lambda: served(address), 10.0)
+    assert caplog.text.count("the client status service is not served") == 1
+
+
+def test_a_fork(program: Any, address: str) -> None:
+    ask, process = program(address)
+    assert served(address)
+    assert ask("fork") == "0"
+    assert process.poll() is None
+    assert asked(lambda: served(address), 10.0)
+
+
+@pytest.mark.parametrize("way", ["status", "config"])
+def test_grpcdebug_reads_it(make: Make, address: str, way: str) -> None:
+    if GRPCDEBUG is None:
+        pytest.skip(
+            "grpcdebug is not here: go install github.com/grpc-ecosystem/grpcdebug@latest, and MESHLIB_TEST_GRPCDEBUG has its path"
+        )
+    make(address)
+    done = subprocess.run(
+        [GRPCDEBUG, address, "xds", way], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    if way == "status":
+        rows = {tuple(line.split()[:2]) for line in done.stdout.splitlines()[1:]}
+        assert rows == {("reviews", "ACKED"), ("r", "ACKED"), ("c", "ACKED")}
+    else:
+        [config] = json.loads(done.stdout)["config"]
+        assert {each["name"] for each in config["genericXdsConfigs"]} == {"reviews", "r", "c"}
