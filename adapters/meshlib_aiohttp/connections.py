@@ -43,7 +43,7 @@ class PooledConnection:
     where it goes.
     """
 
-    __slots__ = ("_alarm", "_bounds", "born", "idle", "key", "protocol", "rested", "used")
+    __slots__ = ("_alarm", "_bounds", "born", "carried", "idle", "key", "protocol", "rested", "used")
 
     streams = 1
 
@@ -55,6 +55,7 @@ class PooledConnection:
         self.idle = True
         self.used = False
         self.born = self.rested = 0.0
+        self.carried = 0
 
     @property
     def closed(self) -> bool:

@@ -136,8 +136,8 @@ def _dial(own: Tls | None, counting: Callable[[], Any], place: Place, bounds: Bo
         connection.close()
         raise
     most = http.client._MAXHEADERS  # type: ignore[attr-defined]  # a number that applications set
-    if most > SIZES.lines and isinstance(connection, Connection):
-        connection.machine = Http1(replace(SIZES, lines=most))
+    if most > place.sizes.lines == SIZES.lines and isinstance(connection, Connection):
+        connection.machine = Http1(replace(place.sizes, lines=most))
     return connection
 
 

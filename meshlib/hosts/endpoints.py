@@ -7,7 +7,9 @@ once and the rest as it comes back.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import socket
+import sys
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -18,6 +20,7 @@ from meshlib.runtime.tls import context_for
 from meshlib.wire.dial import Place, connect
 from meshlib.wire.dial_async import connect_async
 from meshlib.wire.errors import LocalProtocolError, ReadTimeout, UnsupportedProtocol, WireError, WriteTimeout
+from meshlib.wire.heads import SIZES, Sizes
 from meshlib.wire.message import Outgoing
 
 if TYPE_CHECKING:
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from meshlib.core.attempt import Send
     from meshlib.core.endpoint import LiveEndpoint
     from meshlib.model.address import Address
-    from meshlib.model.cluster import Cluster, Tls
+    from meshlib.model.cluster import Cluster, Connecting, Tls
     from meshlib.model.endpoint import Endpoint
     from meshlib.pools.bounds import Bounds
     from meshlib.runtime.runtime import Runtime
@@ -36,7 +39,7 @@ __all__ = ["AsyncEndpoints", "Endpoints", "WireSettings"]
 
 P = TypeVar("P", EndpointPool[Any], AsyncEndpointPool[Any])
 #: What connections depend on: the endpoint, where it is, what the mesh demands there, and the name that the URL demands.
-_Key = tuple["LiveEndpoint", "Address", str, "Tls | None", bool, str]
+_Key = tuple["LiveEndpoint", "Address", str, "Tls | None", bool, "Connecting", str]
 
 
 #: Endpoints and names that are remembered, before all are looked for anew.
@@ -84,7 +87,15 @@ class _Endpoints(Generic[P]):
             and not found[2].closed
         ):
             return found[2]
-        key = (endpoint, endpoint.address, endpoint.hostname, endpoint.tls, cluster.http2, name)
+        key = (
+            endpoint,
+            endpoint.address,
+            endpoint.hostname,
+            endpoint.tls,
+            cluster.http2,
+            cluster.connecting,
+            name,
+        )
         pool = self._pools.get(key)
         if pool is None:
             pool = self._pools.put(key, partial(self._make, attempt, name, key))
@@ -123,6 +134,7 @@ class _Endpoints(Generic[P]):
             name = tls.sni or endpoint.hostname or name or attempt.head.authority.partition(":")[0]
         elif name:
             context = settings.ssl(http2)
+        options = _options(cluster.connecting, address)
         return Place(
             host="" if address.unix else address.host,
             port=address.port or (443 if context is not None else 80),
@@ -132,8 +144,28 @@ class _Endpoints(Generic[P]):
             http1=not cluster.http2 and settings.http1,
             http2=http2,
             local_address=settings.local_address,
-            socket_options=settings.socket_options,
+            sources=cluster.connecting.sources,
+            socket_options=options + settings.socket_options,  # the application's own come last, and hold
+            keepalive=cluster.connecting.keepalive,
+            sizes=_sizes(cluster.connecting),
         )
+
+
+def _options(connecting: Connecting, address: Address) -> tuple[tuple[int, int, int], ...]:
+    """What a socket to this address can be told. The numbers are those of Linux."""
+    if not connecting.socket_options or not sys.platform.startswith("linux"):
+        return ()
+    levels = {socket.SOL_SOCKET}
+    if not address.unix:
+        levels |= {socket.IPPROTO_TCP, socket.IPPROTO_IPV6 if ":" in address.host else socket.IPPROTO_IP}
+    return tuple(option for option in connecting.socket_options if option[0] in levels)
+
+
+def _sizes(connecting: Connecting) -> Sizes:
+    head, lines = connecting.most_head, connecting.most_lines
+    if head is None and lines is None:
+        return SIZES
+    return replace(SIZES, head=head or SIZES.head, lines=lines or SIZES.lines)
 
 
 class Endpoints(_Endpoints[EndpointPool[Any]]):
@@ -223,7 +255,7 @@ def _ended_unseen(connection: Any, bounds: Bounds, error: BaseException) -> bool
 
 def _is_stale(key: _Key) -> bool:
     """Whether no new call will use its pool."""
-    endpoint, address, hostname, tls, _, _ = key
+    endpoint, address, hostname, tls, *_ = key
     return (
         endpoint.gone
         or endpoint.tls is not tls

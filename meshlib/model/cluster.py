@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from meshlib.model.address import Address
 from meshlib.model.endpoint import Assignment
 from meshlib.model.policy import Balancing, Breaker, Limits, Outlier
 
-__all__ = ["Cluster", "Discovery", "DnsTarget", "Tls", "TlsMatch"]
+__all__ = ["Cluster", "Connecting", "Discovery", "DnsTarget", "Keepalive", "NameServers", "Tls", "TlsMatch"]
 
 
 class Discovery(Enum):
@@ -35,6 +36,41 @@ class DnsTarget:
     group: int = 0
     weight: int = 1
     hostname: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NameServers:
+    """Who is asked for the names of a cluster, and how: ``addresses``, by default whom the process asks; over ``tcp`` only; with the
+    system's list for ``search``; one after the other (``rotate``), and not always the first.
+    """
+
+    addresses: tuple[Address, ...] = ()
+    tcp: bool = False
+    search: bool = True
+    rotate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Keepalive:
+    """Envoy ``TcpKeepalive``, times in seconds; None: the system's own."""
+
+    probes: int | None = None
+    idle: int | None = None
+    interval: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Connecting:
+    """How connections are made, and how much of a response's head they read. ``sources``: addresses that they come from; the first of
+    a family holds for that. ``socket_options``: level, name and value, in the numbers of Linux. ``most_head``: bytes, ``most_lines``;
+    None: our own bounds (60 KiB, 100), which are Envoy's.
+    """
+
+    sources: tuple[str, ...] = ()
+    keepalive: Keepalive | None = None
+    socket_options: tuple[tuple[int, int, int], ...] = ()
+    most_head: int | None = None
+    most_lines: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +108,10 @@ class TlsMatch:
 class Cluster:
     """``assignment`` holds the endpoints: inline for STATIC, from EDS, or as DNS answered; None while nothing is known.
     For the DNS kinds the localities of ``assignment`` are the groups that ``dns`` fills. ``connect_timeout`` in
-    seconds (Envoy default 5). ``unresolved``: what the resolver said of its names that have no address. ``http2``: talk HTTP/2 (prior knowledge in plain text).
+    seconds (Envoy default 5). ``dns_failure_refresh``: the first pause after a failure and the longest; ``dns_jitter``: at most so much
+    is added to each pause; ``name_servers``: who is asked. ``unresolved``: what the resolver said of its names that have no address. ``http2``: talk HTTP/2 (prior knowledge in plain text).
     ``idle_timeout``: seconds after which an idle connection ends; ``max_connection_age``: after which one is replaced between two
-    calls. ``version``: under which the control plane sent it, "" where nobody did.
+    calls; ``max_requests_per_connection``: how many it carries at most. ``version``: under which the control plane sent it, "" where nobody did.
     """
 
     name: str
@@ -85,6 +122,9 @@ class Cluster:
     dns_refresh: float = 5.0
     respect_dns_ttl: bool = True
     dns_family: str = "auto"
+    dns_failure_refresh: tuple[float, float] | None = None
+    dns_jitter: float = 0.0
+    name_servers: NameServers | None = None
     unresolved: str = ""
     balancing: Balancing = field(default_factory=Balancing)
     connect_timeout: float | None = 5.0
@@ -97,5 +137,6 @@ class Cluster:
     idle_timeout: float | None = None
     max_connection_age: float | None = None
     max_requests_per_connection: int | None = None
+    connecting: Connecting = Connecting()
     metadata: Mapping[str, Mapping[str, object]] = field(default_factory=dict, hash=False)
     version: str = field(default="", compare=False)

@@ -24,7 +24,8 @@ until one succeeds, so that all who wait learn that the endpoint is down in the 
 one; ``max_pending`` counts who has no connection yet, dialing or waiting (``Bounds.begin_pending``). The application's own
 ``max_connections`` holds for this endpoint where it was chosen or the mesh orders none.
 
-*Idle.* The youngest is taken first, so that a few stay warm and the rest run out. Age is looked at between two requests only.
+*Idle.* The youngest is taken first, so that a few stay warm and the rest run out. Age is looked at between two requests only, and so
+is the number of requests that a connection has carried: one that has carried all it may takes no more, and ends with its last.
 
 Whoever holds a ``PoolState`` guards it (a lock, or one event loop) and closes what it finds in ``ended``.
 """
@@ -57,10 +58,12 @@ class Pooled(Protocol):
         streams: How many requests it may carry at once, now.
         born: When it was dialed, on the mesh's clock; the pool sets it.
         rested: When it became idle; the pool sets it.
+        carried: How many requests it was taken for; the pool counts them where their number is bounded.
     """
 
     born: float
     rested: float
+    carried: int
 
     @property
     def idle(self) -> bool: ...
@@ -84,7 +87,8 @@ class PoolSettings:
 
     ``max_connections``: at most so many to the endpoint; ``chosen``: that is the application's word and not the host library's
     default, which gives way to what the mesh orders. ``max_idle``: at most so many are kept idle. ``keepalive``: seconds after
-    which an idle one ends. ``max_age``: seconds after which one ends between two requests. None: no bound.
+    which an idle one ends. ``max_age``: seconds after which one ends between two requests. ``max_requests``: how many one carries
+    before it ends. None: no bound.
     """
 
     max_connections: int | None = None
@@ -92,13 +96,17 @@ class PoolSettings:
     max_idle: int | None = None
     keepalive: float | None = 5.0
     max_age: float | None = None
+    max_requests: int | None = None
 
     def within(self, cluster: Cluster) -> PoolSettings:
         """The same within what ``cluster`` orders of its connections."""
         idle, age = cluster.idle_timeout, cluster.max_connection_age
-        if idle is None and age is None:
+        most = cluster.max_requests_per_connection
+        if idle is None and age is None and most is None:
             return self
-        return replace(self, keepalive=self.keepalive if idle is None else idle, max_age=age)
+        return replace(
+            self, keepalive=self.keepalive if idle is None else idle, max_age=age, max_requests=most
+        )
 
 
 P = TypeVar("P", bound=Pooled)
@@ -172,6 +180,7 @@ class PoolState(Generic[P]):
         "_keepalive",
         "_lost",
         "_max_age",
+        "_most",
         "_settings",
         "_shared",
         "_spent",
@@ -213,6 +222,7 @@ class PoolState(Generic[P]):
         self._settings = settings
         self._keepalive = inf if settings.keepalive is None else settings.keepalive
         self._max_age = inf if settings.max_age is None else settings.max_age
+        self._most = settings.max_requests
 
     @property
     def idle(self) -> int:
@@ -270,7 +280,9 @@ class PoolState(Generic[P]):
         """Leave to dial was used: it is its holder's, and has room for others where it can be shared."""
         self.dialing -= 1
         connection.born = now
-        self._streams = max(1, connection.streams)
+        self._streams = max(
+            1, connection.streams if self._most is None else min(connection.streams, self._most)
+        )
         self._hold(connection)
         self.serve(now)
 
@@ -343,15 +355,20 @@ class PoolState(Generic[P]):
         held = self._held
         if self._shared:
             for connection in self._shared[:]:
-                if connection.closed or now - connection.born >= self._max_age:
+                if (
+                    connection.closed
+                    or now - connection.born >= self._max_age
+                    or self._has_carried(connection)
+                ):
                     self._shared.remove(connection)
                 elif held[connection] < connection.streams:
                     held[connection] += 1
+                    self._count(connection)
                     return connection
         idle = self._idle
         while idle:
             connection = idle.pop()
-            if self._is_fresh(connection, now):
+            if self._is_fresh(connection, now) and not self._has_carried(connection):
                 self._hold(connection)
                 return connection
             self._end(connection)
@@ -359,6 +376,14 @@ class PoolState(Generic[P]):
 
     def _is_fresh(self, connection: P, now: float) -> bool:
         return now - connection.rested < self._keepalive and now - connection.born < self._max_age
+
+    def _has_carried(self, connection: P) -> bool:
+        """Whether it has carried all that it may."""
+        return self._most is not None and connection.carried >= self._most
+
+    def _count(self, connection: P) -> None:
+        if self._most is not None:
+            connection.carried += 1
 
     def _may_dial(self) -> bool:
         if len(self._waiting) <= self.dialing * (self._streams - 1):
@@ -387,6 +412,7 @@ class PoolState(Generic[P]):
         if connection in self._lost:
             self._lost.remove(connection)
             return False
+        spent = spent or self._has_carried(connection)
         if not usable or spent or self.closed or now - connection.born >= self._max_age or self._gone():
             self._uncount()
             return False
@@ -404,6 +430,7 @@ class PoolState(Generic[P]):
     def _hold(self, connection: P) -> None:
         """Nobody had it; now somebody has."""
         self._held[connection] = 1
+        self._count(connection)
         if connection.streams > 1:
             self._shared.append(connection)
 

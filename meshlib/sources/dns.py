@@ -72,9 +72,22 @@ def _backoff() -> tenacity.wait_exponential:
 
 
 class _Lookup:
-    """A question in use. ``refresh``: seconds that are used in place of a TTL; None: the TTL is respected."""
+    """A question in use. ``refresh``: seconds that are used in place of a TTL; None: the TTL is respected. ``failure``: the first pause
+    after a failure and the longest, where a cluster says; ``jitter``: at most so many seconds are added to any other.
+    """
 
-    __slots__ = ("answer", "asking", "error", "failures", "floor", "question", "refresh", "timer")
+    __slots__ = (
+        "answer",
+        "asking",
+        "error",
+        "failure",
+        "failures",
+        "floor",
+        "jitter",
+        "question",
+        "refresh",
+        "timer",
+    )
 
     def __init__(self, question: Question) -> None:
         self.question = question
@@ -84,6 +97,8 @@ class _Lookup:
         self.asking = False
         self.refresh: float | None = None
         self.floor = 5.0
+        self.failure: tuple[float, float] | None = None
+        self.jitter = 0.0
         self.timer: Timer | None = None
 
     @property
@@ -225,6 +240,11 @@ class DnsSource(Source):
             fixed = [cluster.dns_refresh for cluster in clusters if not cluster.respect_dns_ttl]
             lookup.refresh = min(fixed, default=None)
             lookup.floor = min(cluster.dns_refresh for cluster in clusters)
+            lookup.failure = min(
+                (each.dns_failure_refresh for each in clusters if each.dns_failure_refresh is not None),
+                default=None,
+            )
+            lookup.jitter = max(cluster.dns_jitter for cluster in clusters)
             if self._running and not lookup.asking and lookup.timer is None:
                 self._enqueue(lookup)
         self._tell()
@@ -272,16 +292,23 @@ class DnsSource(Source):
 
     def _pause(self, lookup: _Lookup) -> float:
         """Seconds until it is asked again."""
-        jitter = 1.0 - _JITTER * self._merge.runtime.random()
+        random = self._merge.runtime.random
+        jitter = 1.0 - _JITTER * random()
+        if lookup.failures and lookup.failure is not None:
+            first, longest = lookup.failure
+            # 2**30 times the first is beyond any longest one, and 2**10000 is no float.
+            pause = min(first * 2.0 ** min(lookup.failures - 1, 30), longest)
+            return max(self._least, pause) * jitter
         if lookup.failures:
             state = RetryState(started=0.0)
             state.attempt_number = lookup.failures
             return _backoff()(state) * jitter  # type: ignore[arg-type]  # a state that any strategy can read
+        more = lookup.jitter * random() if lookup.jitter else 0.0
         if lookup.refresh is not None:
-            return max(self._least, lookup.refresh) * jitter
+            return max(self._least, lookup.refresh) * jitter + more
         ttl = lookup.answer.ttl if lookup.answer is not None else None
         seconds = lookup.floor if ttl is None else ttl
-        return min(max(seconds, self._least), self._longest) * jitter
+        return min(max(seconds, self._least), self._longest) * jitter + more
 
     def _changed(self, question: Question) -> None:
         for part in list(self._raw.values()):
@@ -347,7 +374,7 @@ class DnsSource(Source):
 
 def _question(cluster: Cluster, name: str) -> Question:
     kind = "srv" if cluster.discovery is Discovery.SRV else "addresses"
-    return Question(kind, name.lower(), cluster.dns_family)
+    return Question(kind, name.lower(), cluster.dns_family, cluster.name_servers)
 
 
 def _questions(part: Part) -> Iterator[tuple[Cluster, Question]]:

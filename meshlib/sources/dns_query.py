@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from meshlib.config import DnsConfig
+    from meshlib.model.cluster import NameServers
 
 __all__ = ["Answer", "Found", "Question", "Resolver", "Unanswered"]
 
@@ -42,11 +43,14 @@ class Unanswered(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """``kind`` is ``"addresses"`` or ``"srv"``; ``family`` one of the keys of ``_ROWS``."""
+    """``kind`` is ``"addresses"`` or ``"srv"``; ``family`` one of the keys of ``_ROWS``; ``servers``: who is asked, and how, in place
+    of what the configuration says.
+    """
 
     kind: str
     name: str
     family: str = "all"
+    servers: NameServers | None = None
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -124,7 +128,7 @@ class Resolver:
         if question.kind == "srv":
             return self._srv(question)
         name = question.name
-        rows = self._addresses(name, question.family)
+        rows = self._addresses(name, question)
         if rows.problems and not rows.found:
             raise Unanswered(_said(name, rows.problems))
         return Answer(
@@ -148,27 +152,27 @@ class Resolver:
 
     # --- addresses ----------------------------------------------------------------------------------------------
 
-    def _addresses(self, name: str, family: str) -> _Rows:
-        """Row by row of the family's types, until one has something. A type that fails leaves the others alone."""
+    def _addresses(self, name: str, question: Question) -> _Rows:
+        """Of a name that the question is about, row by row of the family's types, until one has something. A type that fails leaves the others alone."""
         made = _Rows()
         literal = _literal(name)
         if literal is not None:
             made.found.append(literal)
             return made
         local = self._from_hosts(name)
-        for row in _ROWS.get(family, _ROWS["all"]):
+        for row in _ROWS.get(question.family, _ROWS["all"]):
             for kind in row:
                 if local is None:
-                    self._records(made, name, kind)
+                    self._records(made, name, kind, question.servers)
                 else:
                     self._local(made, [each for each in local if type_of(each) == kind], kind)
             if made.found or made.problems:
                 break
         return made
 
-    def _records(self, made: _Rows, name: str, kind: str) -> None:
+    def _records(self, made: _Rows, name: str, kind: str, servers: NameServers | None) -> None:
         try:
-            records, ttl, nothing = self._query(name, kind)
+            records, ttl, nothing = self._query(name, kind, servers)
         except Unanswered as problem:
             made.problems[kind] = str(problem)
             return
@@ -207,7 +211,7 @@ class Resolver:
         """Every address of every target. The lowest number of priority is 0, the next 1 (RFC 2782: the lowest first)."""
         name = question.name
         try:
-            records, ttl, nothing = self._query(name, "SRV")
+            records, ttl, nothing = self._query(name, "SRV", question.servers)
         except Unanswered as problem:
             raise Unanswered(_said(name, {"SRV": str(problem)})) from problem
         ttls = [] if ttl is None else [ttl]
@@ -219,7 +223,7 @@ class Resolver:
             if not target:
                 reasons.append(f"{name} (SRV): the service is decidedly not there (RFC 2782)")
                 continue
-            found = self._addresses(target, question.family)
+            found = self._addresses(target, question)
             ttls.extend(found.ttls)
             if found.problems:
                 problems[target] = _said(target, found.problems)
@@ -235,16 +239,23 @@ class Resolver:
 
     # --- the wire -----------------------------------------------------------------------------------------------
 
-    def _query(self, name: str, kind: str) -> tuple[list[Any], float | None, str]:
+    def _query(
+        self, name: str, kind: str, servers: NameServers | None
+    ) -> tuple[list[Any], float | None, str]:
         """The records of one type, for how long they hold, and where there are none who says so. Raises Unanswered."""
         import dns.exception
         import dns.resolver
 
         resolver = None
         try:
-            resolver = self._dnspython()
+            resolver = self._dnspython(servers)
             answer = resolver.resolve(
-                name, kind, raise_on_no_answer=False, search=not self._nameservers, lifetime=LIFETIME
+                name,
+                kind,
+                tcp=servers is not None and servers.tcp,
+                raise_on_no_answer=False,
+                search=not self._nameservers if servers is None else servers.search,
+                lifetime=LIFETIME,
             )
         except dns.resolver.NXDOMAIN as problem:
             return [], None, f"NXDOMAIN from {_asked(resolver)}{_searched(name, problem)}"
@@ -258,11 +269,19 @@ class Resolver:
             return [], None, f"no data from {answer.nameserver}:{answer.port}"
         return list(answer.rrset), float(answer.chaining_result.minimum_ttl), ""
 
-    def _dnspython(self) -> Any:
+    def _dnspython(self, servers: NameServers | None) -> Any:
+        """``servers`` without addresses are those of the configuration."""
         import dns.resolver
 
-        resolver = dns.resolver.Resolver(configure=not self._nameservers)
-        if self._nameservers:
+        chosen = servers.addresses if servers is not None else ()
+        resolver = dns.resolver.Resolver(configure=bool(chosen) or not self._nameservers)
+        if servers is not None:
+            resolver.rotate = servers.rotate
+        if chosen:
+            from dns.nameserver import Do53Nameserver
+
+            resolver.nameservers = [Do53Nameserver(each.host, each.port) for each in chosen]
+        elif self._nameservers:
             resolver.nameservers = list(self._nameservers)
             resolver.port = self._port
         resolver.timeout = TRY
@@ -305,7 +324,11 @@ def _said(name: str, by_type: Mapping[str, str]) -> str:
 def _asked(resolver: Any) -> str:
     """The name servers of a dnspython resolver."""
     servers = resolver.nameservers if resolver is not None else ()
-    return " or ".join(f"{server}:{resolver.port}" for server in servers) or "no name server"
+    asked = (
+        f"{server}:{resolver.port}" if isinstance(server, str) else f"{server.address}:{server.port}"
+        for server in servers
+    )
+    return " or ".join(asked) or "no name server"
 
 
 def _searched(name: str, problem: Any) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from meshlib.wire.errors import WireError, WriteError, WriteTimeout
-from meshlib.wire.http1 import END, Http1
+from meshlib.wire.http1 import END, SIZES, Http1, Sizes
 from meshlib.wire.upload import READ, Early
 
 if TYPE_CHECKING:
@@ -47,19 +47,21 @@ class Http1Connection(Generic[S]):
         born: When it was made, on the pool's clock.
         rested: Since when it is idle, on that clock.
         used: It has carried a request.
+        carried: How many, where the pool counts them.
     """
 
-    __slots__ = ("born", "cut", "idle", "machine", "rested", "stream", "used")
+    __slots__ = ("born", "carried", "cut", "idle", "machine", "rested", "stream", "used")
 
     streams = 1
     version = b"HTTP/1.1"
 
-    def __init__(self, stream: S) -> None:
-        self.machine = Http1()
+    def __init__(self, stream: S, sizes: Sizes = SIZES) -> None:
+        self.machine = Http1(sizes)
         self.stream = stream
         self.idle = True
         self.cut = self.used = False
         self.born = self.rested = 0.0
+        self.carried = 0
 
     @property
     def closed(self) -> bool:

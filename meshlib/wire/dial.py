@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from meshlib.extras import needed
 from meshlib.wire.connection import Connection
 from meshlib.wire.errors import ConnectError, ConnectTimeout, UnsupportedProtocol
+from meshlib.wire.heads import SIZES, Sizes
 from meshlib.wire.readable import waiting_poll
 from meshlib.wire.stream import Stream
 from meshlib.wire.stream_tls import Handshakes
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterable, Iterator
 
+    from meshlib.model.cluster import Keepalive
     from meshlib.pools.bounds import Bounds
     from meshlib.wire.multiplexed import Multiplexed
 
@@ -66,7 +68,10 @@ class Place:
         http1: HTTP/1.1 may be spoken.
         http2: HTTP/2 may be. With both, ALPN decides, and in plain text it is HTTP/1.1; alone it is spoken by prior knowledge.
         local_address: The address that connections come from.
+        sources: Where that is not said: addresses, of which the first of its family is a connection's; none of it: the first of all.
         socket_options: Arguments of ``setsockopt``, set before the socket connects.
+        keepalive: What the system's probes are to be; None: there are none.
+        sizes: How much of a response's head is read.
         handshakes: TLS sessions to be resumed, of this very place.
     """
 
@@ -78,7 +83,10 @@ class Place:
     http1: bool = True
     http2: bool = False
     local_address: str | None = None
+    sources: tuple[str, ...] = ()
     socket_options: tuple[Any, ...] = ()
+    keepalive: Keepalive | None = None
+    sizes: Sizes = SIZES
     handshakes: Handshakes | None = field(init=False, compare=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
@@ -112,10 +120,10 @@ def connect(
             shake_hands = stream.start_tls
             stream = traced(trace, step, info, shake_hands, place.handshakes, name, bounds, left)
         if not speaks_http2(place, stream.protocol):
-            return Connection(stream)
+            return Connection(stream, place.sizes)
         with unsupported_without_h2():
             from meshlib.wire.multiplexed import Multiplexed
-        return Multiplexed(stream)
+        return Multiplexed(stream, place.sizes)
     except BaseException:
         stream.close()
         raise
@@ -173,15 +181,41 @@ def prepared(place: Place, family: int) -> socket.socket:
     try:
         if family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if place.keepalive is not None:
+                _keep_alive(sock, place.keepalive)
         for option in place.socket_options:
             sock.setsockopt(*option)
-        if place.local_address is not None and family != socket.AF_UNIX:
-            sock.bind((place.local_address, 0))
+        source = _source(place, family)
+        if source is not None:
+            sock.bind((source, 0))
         sock.setblocking(False)
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def _source(place: Place, family: int) -> str | None:
+    """The address that a connection of this family comes from; None: the system's choice."""
+    if family == socket.AF_UNIX:
+        return None
+    if place.local_address is not None or not place.sources:
+        return place.local_address
+    six = family == socket.AF_INET6
+    return next((source for source in place.sources if (":" in source) is six), place.sources[0])
+
+
+def _keep_alive(sock: socket.socket, keepalive: Keepalive) -> None:
+    """Raises OSError."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    idle = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None))  # macOS has the other name
+    for name, value in (
+        (idle, keepalive.idle),
+        (getattr(socket, "TCP_KEEPINTVL", None), keepalive.interval),
+        (getattr(socket, "TCP_KEEPCNT", None), keepalive.probes),
+    ):
+        if name is not None and value is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, name, value)
 
 
 def failed(place: Place, errors: list[OSError]) -> ConnectError:

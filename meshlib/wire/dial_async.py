@@ -56,10 +56,10 @@ async def connect_async(
             shake_hands = stream.start_tls
             stream = await traced_async(trace, step, info, shake_hands, place.handshakes, name, bounds, left)
         if not speaks_http2(place, stream.protocol):
-            return AsyncConnection(stream)
+            return AsyncConnection(stream, place.sizes)
         with unsupported_without_h2():
             from meshlib.wire.multiplexed_async import AsyncMultiplexed
-        return AsyncMultiplexed(stream)
+        return AsyncMultiplexed(stream, place.sizes)
     except BaseException:
         stream.close()
         raise

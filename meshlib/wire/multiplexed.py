@@ -24,6 +24,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from meshlib.wire.errors import ReadError, ReadTimeout, WireError, WriteError, WriteTimeout
+from meshlib.wire.heads import SIZES, Sizes
 from meshlib.wire.http2_stream import Upload
 from meshlib.wire.multiplexed_base import LONG, MultiplexedConnection
 from meshlib.wire.multiplexed_incoming import MultiplexedIncoming
@@ -42,8 +43,8 @@ __all__ = ["Multiplexed"]
 class Multiplexed(MultiplexedConnection["Stream"]):
     """One connection. Thread-safe."""
 
-    def __init__(self, stream: Stream) -> None:
-        super().__init__(stream)
+    def __init__(self, stream: Stream, sizes: Sizes = SIZES) -> None:
+        super().__init__(stream, sizes)
         self._lock = threading.RLock()
         self._whole = _Whole(self)
         self._queue: deque[bytes | memoryview] = deque()

@@ -15,6 +15,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from meshlib.wire.errors import ReadError, ReadTimeout, WriteError, WriteTimeout
+from meshlib.wire.heads import SIZES, Sizes
 from meshlib.wire.http2_stream import AsyncUpload
 from meshlib.wire.multiplexed_base import LONG, MultiplexedConnection
 from meshlib.wire.multiplexed_incoming import AsyncMultiplexedIncoming
@@ -33,8 +34,8 @@ __all__ = ["AsyncMultiplexed"]
 class AsyncMultiplexed(MultiplexedConnection["AsyncStream"]):
     """One connection."""
 
-    def __init__(self, stream: AsyncStream) -> None:
-        super().__init__(stream)
+    def __init__(self, stream: AsyncStream, sizes: Sizes = SIZES) -> None:
+        super().__init__(stream, sizes)
         self._writers: dict[Http2Stream, None] = {}  # whose tasks wait until more is taken
         self._told = stream.listen(self._on_stream)
 

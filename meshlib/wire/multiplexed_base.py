@@ -6,6 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from meshlib.wire.errors import ReadError, WriteError
+from meshlib.wire.heads import SIZES, Sizes
 from meshlib.wire.http2 import Http2
 from meshlib.wire.upload import READ
 
@@ -43,15 +44,17 @@ class MultiplexedConnection(Generic[S]):
         used: A response came over it.
         born: When it was made, on the pool's clock.
         rested: Since when it is idle, on that clock.
+        carried: How many requests it has carried, where the pool counts them.
     """
 
     version = b"HTTP/2"
 
-    def __init__(self, stream: S) -> None:
+    def __init__(self, stream: S, sizes: Sizes = SIZES) -> None:
         self.stream = stream
         self.used = False
         self.born = self.rested = 0.0
-        self._machine = Http2()
+        self.carried = 0
+        self._machine = Http2(sizes)
         self._queued = self._sent = 0  # bytes, ever
         self._reader: Http2Stream | None = None  # whose caller reads for all
         self._readers: dict[Http2Stream, None] = {}  # whose callers wait to be woken, or to read

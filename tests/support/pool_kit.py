@@ -22,6 +22,7 @@ class FakeConnection:
         self.closed = False
         self.busy = False
         self.born = self.rested = 0.0
+        self.carried = 0
 
     @property
     def idle(self) -> bool:

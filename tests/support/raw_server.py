@@ -18,12 +18,14 @@ class RawServer:
     Attributes:
         heads: Each request's head as it came, in the order of arrival, without the empty line.
         bodies: Each request's body, chunks as they came.
+        peers: The address of each connection's other end.
         answer: What is answered.
     """
 
     def __init__(self, path: str = "", answer: bytes = _ANSWER) -> None:
         self.heads: list[bytes] = []
         self.bodies: list[bytes] = []
+        self.peers: list[str] = []
         self.answer = answer
         self._open: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
@@ -58,9 +60,10 @@ class RawServer:
     def _accept(self) -> None:
         while True:
             try:
-                sock, _ = self._listener.accept()
+                sock, peer = self._listener.accept()
             except OSError:
                 return
+            self.peers.append(peer[0] if peer else "")
             self._open.append(sock)
             self._start(self._serve, sock)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from meshlib.model.address import Address
@@ -11,6 +11,14 @@ from meshlib.model.endpoint import Assignment, Endpoint, LocalityEndpoints
 from meshlib.model.policy import Limits, RetryBudget
 from meshlib.xds.decode.address import named
 from meshlib.xds.decode.balancing import balancing
+from meshlib.xds.decode.connecting import connecting
+from meshlib.xds.decode.dns import (
+    CLUSTER_FAMILIES,
+    DNS_FAMILIES,
+    Resolving,
+    deprecated_servers,
+    resolving,
+)
 from meshlib.xds.decode.endpoint import assignment
 from meshlib.xds.decode.outlier import outlier
 from meshlib.xds.decode.report import Report, join, walk
@@ -33,12 +41,9 @@ _KINDS = {
     3: Discovery.EDS,
     4: Discovery.ORIGINAL_DST,
 }
-_FAMILIES = {0: "auto", 1: "v4_only", 2: "v6_only", 3: "v4_preferred", 4: "all"}
-_DNS_FAMILIES = {0: "auto", 1: "auto", 2: "v4_only", 3: "v6_only", 4: "v4_preferred", 5: "all"}
 _NO_LIMIT = 2**32 - 1
-# Envoy's defaults, in seconds.
+# Envoy's default, in seconds.
 _CONNECT_TIMEOUT = 5.0
-_DNS_REFRESH = 5.0
 
 
 def cluster(message: WireMessage, path: str, report: Report) -> Cluster:
@@ -58,9 +63,12 @@ def cluster(message: WireMessage, path: str, report: Report) -> Cluster:
         assignment=groups,
         eds_name=_eds_name(message, path, report) if found.kind is Discovery.EDS else "",
         dns=targets,
-        dns_refresh=found.refresh,
-        respect_dns_ttl=found.respect_ttl,
-        dns_family=found.family,
+        dns_refresh=found.dns.refresh,
+        respect_dns_ttl=found.dns.respect_ttl,
+        dns_family=found.dns.family,
+        dns_failure_refresh=found.dns.failure,
+        dns_jitter=found.dns.jitter,
+        name_servers=found.dns.servers,
         balancing=balancing(message, path, report, provides=found.provides),
         connect_timeout=_CONNECT_TIMEOUT if timeout is None else timeout,
         limits=_limits(message, path, report),
@@ -71,6 +79,9 @@ def cluster(message: WireMessage, path: str, report: Report) -> Cluster:
         idle_timeout=options.idle,
         max_connection_age=options.age,
         max_requests_per_connection=options.requests,
+        connecting=replace(
+            connecting(message, path, report), most_head=options.head, most_lines=options.lines
+        ),
         metadata=metadata(message),
     )
 
@@ -78,9 +89,7 @@ def cluster(message: WireMessage, path: str, report: Report) -> Cluster:
 @dataclass(frozen=True, slots=True)
 class _Discovery:
     kind: Discovery
-    refresh: float = _DNS_REFRESH
-    respect_ttl: bool = False
-    family: str = "auto"
+    dns: Resolving = field(default_factory=Resolving)
     provides: bool = False  # a balancer of its own
 
 
@@ -91,19 +100,9 @@ def _discovery(message: WireMessage, path: str, report: Report) -> _Discovery:
     if kind is None:
         report.problem(join(path, "type"), f"{message.type} is not known")
         return _Discovery(Discovery.STATIC)
-    family = _FAMILIES.get(message.dns_lookup_family)
-    if family is None:
-        report.problem(join(path, "dns_lookup_family"), f"{message.dns_lookup_family} is not known")
-    refresh = _refresh(message, path, report)
-    provides = kind is Discovery.ORIGINAL_DST
-    return _Discovery(kind, refresh, bool(message.respect_dns_ttl), family or "auto", provides)
-
-
-def _refresh(message: WireMessage, path: str, report: Report) -> float:
-    found = seconds(message, "dns_refresh_rate", path, report)
-    if found is not None and found < 0.001:
-        report.problem(join(path, "dns_refresh_rate"), "must be at least 0.001 s")
-    return found or _DNS_REFRESH
+    servers = deprecated_servers(message, path, report)
+    found = resolving(message, path, report, CLUSTER_FAMILIES, servers)
+    return _Discovery(kind, found, kind is Discovery.ORIGINAL_DST)
 
 
 def _custom(message: WireMessage, path: str, report: Report) -> _Discovery:
@@ -120,11 +119,8 @@ def _custom(message: WireMessage, path: str, report: Report) -> _Discovery:
     if inner is None:
         return nothing
     walk(inner, here, report)
-    family = _DNS_FAMILIES.get(inner.dns_lookup_family)
-    if family is None:
-        report.problem(join(here, "dns_lookup_family"), f"{inner.dns_lookup_family} is not known")
     kind = Discovery.LOGICAL_DNS if inner.all_addresses_in_single_endpoint else Discovery.STRICT_DNS
-    return _Discovery(kind, _refresh(inner, here, report), bool(inner.respect_dns_ttl), family or "auto")
+    return _Discovery(kind, resolving(inner, here, report, DNS_FAMILIES, None))
 
 
 def _eds_name(message: WireMessage, path: str, report: Report) -> str:
@@ -167,10 +163,27 @@ def _members(
         report.problem(join(here, "cluster_name"), "must not be empty")
     if kind is Discovery.STATIC:
         return assignment(message.load_assignment, here, report, name=str(message.name)), ()
-    named_ones = assignment(message.load_assignment, here, report, address=named, name=str(message.name))
-    if kind is Discovery.LOGICAL_DNS and len(named_ones.endpoints) != 1:
-        report.problem(here, f"LOGICAL_DNS needs exactly one endpoint, not {len(named_ones.endpoints)}")
-    return _dns(named_ones)
+    if kind is Discovery.LOGICAL_DNS:
+        _judge_logical(message.load_assignment, here, report)
+    _judge_resolvers(message.load_assignment, here, report)
+    return _dns(assignment(message.load_assignment, here, report, address=named, name=str(message.name)))
+
+
+def _judge_logical(given: WireMessage, path: str, report: Report) -> None:
+    """CD-03."""
+    endpoints = sum(len(group.lb_endpoints) for group in given.endpoints)
+    if len(given.endpoints) != 1 or endpoints != 1:
+        counted = f"{endpoints} in {len(given.endpoints)}"
+        report.problem(path, f"LOGICAL_DNS needs exactly one endpoint in one locality, not {counted}")
+
+
+def _judge_resolvers(given: WireMessage, path: str, report: Report) -> None:
+    """CD-03: a resolver of its own cannot be asked for a name that DNS resolves, in Envoy either."""
+    for number_of_group, group in enumerate(given.endpoints):
+        for index, item in enumerate(group.lb_endpoints):
+            if item.endpoint.address.socket_address.resolver_name:
+                place = f"{path}.endpoints[{number_of_group}].lb_endpoints[{index}].endpoint.address"
+                report.problem(f"{place}.socket_address.resolver_name", "must be empty")
 
 
 def _dns(given: Assignment) -> tuple[Assignment, tuple[DnsTarget, ...]]:

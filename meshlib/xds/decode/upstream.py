@@ -1,4 +1,4 @@
-"""How the connections of a cluster speak: HTTP/1.1 or HTTP/2, how long they idle and live, how much they carry."""
+"""How the connections of a cluster speak: HTTP/1.1 or HTTP/2, how long they idle and live, how much they carry and read."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from meshlib.xds.schema import WireMessage
 
 __all__ = ["Options", "upstream_options"]
 
+#: Envoy's bound.
+_MOST_KB = 8192
 _KEY = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
@@ -21,6 +23,8 @@ class _Common(NamedTuple):
     idle: float | None
     age: float | None
     requests: int | None
+    head: int | None
+    lines: int | None
 
     def over(self, other: _Common) -> _Common:
         """What is said here, and else what ``other`` says."""
@@ -28,18 +32,22 @@ class _Common(NamedTuple):
             other.idle if self.idle is None else self.idle,
             other.age if self.age is None else self.age,
             self.requests or other.requests,
+            self.head or other.head,
+            self.lines or other.lines,
         )
 
 
 class Options(NamedTuple):
     """``http2``: what connections speak; ``idle``: seconds after which an idle one ends, ``age``: after which any is replaced;
-    ``requests``: how many one carries at most.
+    ``requests``: how many one carries at most; ``head``, ``lines``: the bytes and lines of a response's head that are read at most.
     """
 
     http2: bool
     idle: float | None
     age: float | None
     requests: int | None
+    head: int | None
+    lines: int | None
 
 
 def upstream_options(cluster: WireMessage, path: str, report: Report) -> Options:
@@ -86,4 +94,10 @@ def _no_guards(message: WireMessage, path: str, report: Report) -> None:
 def _common(owner: WireMessage, path: str, report: Report) -> _Common:
     held, path = owner.common_http_protocol_options, join(path, "common_http_protocol_options")
     idle, age = (seconds(held, name, path, report) for name in ("idle_timeout", "max_connection_duration"))
-    return _Common(idle, age, number(held, "max_requests_per_connection") or None)
+    head, lines = number(held, "max_response_headers_kb"), number(held, "max_headers_count")
+    if head is not None and not 1 <= head <= _MOST_KB:
+        report.problem(join(path, "max_response_headers_kb"), f"must be 1 to {_MOST_KB}, not {head}")
+    if lines == 0:
+        report.problem(join(path, "max_headers_count"), "must be at least 1")
+    requests = number(held, "max_requests_per_connection") or None
+    return _Common(idle, age, requests, None if head is None else head * 1024, lines)

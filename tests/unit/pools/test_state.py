@@ -107,6 +107,53 @@ class TestIdle:
         assert limits.count == 0
 
 
+class TestRequests:
+    """Of one connection there may be so many (Envoy ``max_requests_per_connection``)."""
+
+    def test_one_that_has_carried_them_ends(self):
+        state, limits = pool(max_requests=2)
+        connection = dialed(state)
+        assert back(state, connection)
+        assert state.take(0.0) is connection
+        assert not back(state, connection)
+        assert (connection.carried, state.open, limits.count) == (2, 0, 0)
+
+    def test_whoever_waits_dials_another(self):
+        state, _ = pool(1, max_requests=1)
+        connection, caller = dialed(state), wait(state)
+        assert not caller.served
+        assert not back(state, connection)
+        assert (caller.served, caller.connection) == (True, None)
+
+    def test_one_that_is_shared_takes_no_more(self):
+        state, _ = pool(multiplexed=True, max_requests=2)
+        connection = dialed(state, streams=100)
+        assert state.take(0.0) is connection
+        assert state.take(0.0) is None
+        assert back(state, connection)  # the other is on it still
+        assert state.take(0.0) is None
+        assert not back(state, connection)
+        assert state.open == 0
+
+    def test_no_more_are_counted_on_one_that_is_dialed(self):
+        state, _ = pool(multiplexed=True, max_requests=1)
+        dialed(state, streams=100)
+        first, second = wait(state), wait(state)
+        assert (first.served, second.served, state.dialing) == (True, True, 2)
+
+    def test_fewer_from_now_on(self):
+        state, _ = pool(max_requests=9)
+        connection = dialed(state)
+        back(state, connection)
+        state.configure(PoolSettings(max_requests=1))
+        assert state.take(0.0) is None
+        assert state.drain_ended() == [connection]
+
+    def test_a_cluster_says_it(self):
+        cluster = Cluster("c", max_requests_per_connection=3)
+        assert PoolSettings().within(cluster).max_requests == 3
+
+
 class TestAge:
     """`max_connection_age`: a connection that is older is replaced between two calls."""
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from meshlib.config import DnsConfig
 from meshlib.model.address import Address
-from meshlib.model.cluster import Cluster, Discovery, DnsTarget
+from meshlib.model.cluster import Cluster, Discovery, DnsTarget, NameServers
 from meshlib.model.endpoint import Assignment, Endpoint, Locality, LocalityEndpoints
 from meshlib.model.snapshot import Part
 from meshlib.sources.base import Source
@@ -322,6 +322,35 @@ class TestOutage:
         assert 4 <= soon <= 6
         bench.step(600.0)
         assert 18 <= len(zone.asked) - soon <= 26
+
+    def test_a_cluster_says_how_long_to_pause_after_a_failure(self, zone):
+        """As in Envoy, `dns_failure_refresh_rate` doubles up to its longest; without jitter: at 0, 10, 30, 70, 120, 170 s."""
+        zone.records["a"] = Unanswered("away")
+        cluster = names("c", "a", dns_failure_refresh=(10.0, 50.0))
+        bench = bench_of(zone, static=part("static", cluster), start=False)
+        bench.random = lambda: 0.0
+        bench.start()
+        for seconds, asked in ((9.0, 1), (2.0, 2), (18.0, 2), (2.0, 3), (40.0, 4), (50.0, 5), (50.0, 6)):
+            bench.step(seconds)
+            assert len(zone.asked) == asked
+
+    def test_a_cluster_spreads_its_refreshes(self, zone):
+        cluster = names("c", "a", respect_dns_ttl=False, dns_refresh=10.0, dns_jitter=20.0)
+        bench = bench_of(zone, static=part("static", cluster), start=False)
+        bench.random = lambda: 0.5
+        bench.start()
+        bench.step(19.0)  # 95 % of 10 s, and half of 20 s
+        assert len(zone.asked) == 1
+        bench.step(1.0)
+        assert len(zone.asked) == 2
+
+    def test_a_name_that_is_asked_of_others_is_another_question(self, zone):
+        other = NameServers((Address("10.0.0.53", 53),))
+        bench = bench_of(
+            zone, static=part("static", names("c", "a"), names("d", "a", name_servers=other), names("e", "a"))
+        )
+        assert bench.status("dns").state == "ready"
+        assert zone.asked == ["a", "a"]
 
     def test_half_an_answer_does_not_displace_a_whole_one(self, zone):
         bench = bench_of(zone, static=part("static", names("c", "a")))

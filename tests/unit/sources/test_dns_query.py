@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 
 from meshlib.config import DnsConfig
+from meshlib.model.address import Address
+from meshlib.model.cluster import NameServers
 from meshlib.sources import dns_query
 from meshlib.sources.dns_query import Found, Question, Resolver, Unanswered
 from tests.support.dns_server import DnsServer
@@ -34,6 +36,31 @@ def ask(resolver, name, family="all", kind="addresses"):
 
 def addresses(resolver, name, family="all"):
     return [found.address for found in ask(resolver, name, family).found]
+
+
+class TestServersOfACluster:
+    def test_they_are_asked_in_place_of_others(self, server, hosts, monkeypatch):
+        monkeypatch.setattr(dns_query, "TRY", 0.2)
+        monkeypatch.setattr(dns_query, "LIFETIME", 0.5)
+        server.records = {("a.test", "A"): ["10.0.0.1"]}
+        with DnsServer({("a.test", "A"): ["10.0.0.2"]}) as other:
+            resolver = Resolver(DnsConfig(nameservers=("127.0.0.1",), port=server.port), str(hosts))
+            question = Question(
+                "addresses", "a.test", "v4_only", NameServers((Address("127.0.0.1", other.port),))
+            )
+            assert [found.address for found in resolver.ask(question).found] == ["10.0.0.2"]
+            other.mode = "refused"
+            with pytest.raises(Unanswered, match=f"REFUSED from 127.0.0.1:{other.port}"):
+                resolver.ask(question)
+        assert server.questions == []
+
+    def test_only_how_they_are_asked(self, server, resolver):
+        """Over TCP, which the server does not speak."""
+        server.records = {("a.test", "A"): ["10.0.0.1"]}
+        with pytest.raises(Unanswered):
+            resolver.ask(Question("addresses", "a.test", "v4_only", NameServers(tcp=True)))
+        asked = Question("addresses", "a.test", "v4_only", NameServers(search=False, rotate=True))
+        assert [found.address for found in resolver.ask(asked).found] == ["10.0.0.1"]
 
 
 class TestAddresses:

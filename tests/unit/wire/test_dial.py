@@ -15,7 +15,7 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, RequestReceived, StreamEnded
 
-from meshlib.model.cluster import Tls
+from meshlib.model.cluster import Keepalive, Tls
 from meshlib.pools.bounds import Bounds
 from meshlib.runtime.clock import MonotonicClock
 from meshlib.runtime.signal import under_trio
@@ -56,6 +56,42 @@ def client_context(ca: trustme.CA) -> ssl.SSLContext:
 def serve_ok(peer: Peer) -> None:
     while peer.head():
         peer.ok()
+
+
+class TestSources:
+    @pytest.mark.parametrize(
+        ("sources", "own", "source"),
+        [
+            (("127.0.0.3",), None, "127.0.0.3"),
+            (("::1", "127.0.0.3", "127.0.0.4"), None, "127.0.0.3"),
+            (("127.0.0.3",), "127.0.0.2", "127.0.0.2"),
+        ],
+    )
+    def test_the_first_of_the_family_unless_the_application_says(
+        self, driver: Driver, sources: tuple[str, ...], own: str | None, source: str
+    ) -> None:
+        with Scripted(serve_ok) as server:
+            connection = driver.connect(Place("127.0.0.1", server.port, local_address=own, sources=sources))
+            assert connection.stream.get_extra_info("client_addr")[0] == source
+            connection.close()
+
+    def test_none_of_the_family(self, driver: Driver) -> None:
+        with Scripted(serve_ok) as server, pytest.raises(ConnectError):
+            driver.connect(Place("127.0.0.1", server.port, sources=("::1",)))
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="names of the options are Linux'")
+    def test_keepalive(self, driver: Driver) -> None:
+        with Scripted(serve_ok) as server:
+            keepalive = Keepalive(3, 60, 7)
+            connection = driver.connect(Place("127.0.0.1", server.port, keepalive=keepalive))
+            sock = connection.stream.get_extra_info("socket")
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            found = (
+                sock.getsockopt(socket.IPPROTO_TCP, name)
+                for name in (socket.TCP_KEEPCNT, socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL)
+            )
+            assert tuple(found) == (3, 60, 7)
+            connection.close()
 
 
 class TestSockets:

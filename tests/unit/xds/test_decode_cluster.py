@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from meshlib.model.address import Address
-from meshlib.model.cluster import Discovery, DnsTarget, Tls
+from meshlib.model.cluster import Connecting, Discovery, DnsTarget, Keepalive, NameServers, Tls
 from meshlib.model.endpoint import Drop, Health, Locality
 from meshlib.model.policy import Balancer, FailurePercentage, Limits, Outlier, RetryBudget, SuccessRate
 from meshlib.testing import build
@@ -39,6 +39,65 @@ def ignored(resource):
 
 def made(**fields):
     return build.cluster("c", ["10.0.0.1:80"], **fields)
+
+
+class TestConnecting:
+    @staticmethod
+    def bound(**fields):
+        return made(upstream_bind_config=fields)
+
+    def test_where_connections_come_from(self):
+        source = {"address": "10.0.0.7", "port_value": 0}
+        extra = [{"address": {"address": "fd00:0::7", "port_value": 0}}]
+        found = good(self.bound(source_address=source, extra_source_addresses=extra))
+        assert found.connecting.sources == ("10.0.0.7", "fd00::7")
+        assert good(made()).connecting == Connecting()
+
+    def test_a_port_would_be_for_one_connection(self):
+        resource = self.bound(source_address={"address": "10.0.0.7", "port_value": 99})
+        assert good(resource).connecting.sources == ("10.0.0.7",)
+        assert ignored(resource) == {"upstream_bind_config.source_address.port_value": "99"}
+
+    def test_no_address(self):
+        [found] = problems(self.bound(source_address={"address": "a.example", "port_value": 0}))
+        assert found.startswith("upstream_bind_config.source_address.")
+        extra = [{"address": {"address": "10.0.0.7", "port_value": 0}}] * 2
+        assert problems(self.bound(extra_source_addresses=extra))
+
+    def test_options_that_shape_a_connection(self):
+        taken = [{"level": 6, "name": 4, "int_value": 30}, {"level": 0, "name": 1, "int_value": 8}]
+        mark, buffer = (
+            {"level": 1, "name": 36, "int_value": 1},
+            {"level": 1, "name": 25, "buf_value": "ZXRoMA=="},
+        )
+        resource = self.bound(socket_options=[*taken, mark, buffer])
+        assert good(resource).connecting.socket_options == ((6, 4, 30), (0, 1, 8))
+        assert set(ignored(resource)) >= {
+            "upstream_bind_config.socket_options[2]",
+            "upstream_bind_config.socket_options[3]",
+        }
+        [found] = problems(self.bound(socket_options=[{"level": 6, "name": 4}]))
+        assert found.startswith("upstream_bind_config.socket_options[0]: ")
+
+    def test_keepalive(self):
+        held = {"keepalive_probes": 3, "keepalive_time": 60, "keepalive_interval": 40000}
+        resource = made(upstream_connection_options={"tcp_keepalive": held})
+        assert good(resource).connecting.keepalive == Keepalive(3, 60, None)
+        assert list(ignored(resource)) == ["upstream_connection_options.tcp_keepalive.keepalive_interval"]
+        assert (
+            good(made(upstream_connection_options={"tcp_keepalive": {}})).connecting.keepalive == Keepalive()
+        )
+
+    def test_how_much_of_a_response_is_read(self):
+        common = {"max_response_headers_kb": 8, "max_headers_count": 7}
+        found = good(made(common_http_protocol_options=common)).connecting
+        assert (found.most_head, found.most_lines) == (8192, 7)
+        for wrong in (
+            {"max_response_headers_kb": 0},
+            {"max_response_headers_kb": 8193},
+            {"max_headers_count": 0},
+        ):
+            assert problems(made(common_http_protocol_options=wrong))
 
 
 class TestDiscovery:
@@ -91,7 +150,18 @@ class TestDiscovery:
             good(build.cluster("c", ["a.example:80"], type="LOGICAL_DNS")).discovery is Discovery.LOGICAL_DNS
         )
         [found] = problems(build.cluster("c", ["a.example:80", "b.example:80"], type="LOGICAL_DNS"))
-        assert found == "load_assignment: LOGICAL_DNS needs exactly one endpoint, not 2"
+        assert found == "load_assignment: LOGICAL_DNS needs exactly one endpoint in one locality, not 2 in 1"
+        groups = [build.locality("a.example:80"), build.locality(region="empty")]
+        [found] = problems(build.cluster("c", groups, type="LOGICAL_DNS"))
+        assert found.endswith(" not 1 in 2")
+
+    def test_cd_03_a_resolver_of_its_own(self):  # as in Envoy
+        for kind, refused in (("LOGICAL_DNS", True), ("STRICT_DNS", True)):
+            resource = build.cluster("c", ["a.example:80"], type=kind)
+            address = resource["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]
+            address["socket_address"]["resolver_name"] = "mine"
+            [found] = decode.cluster(raw(resource)).problems
+            assert found.endswith("socket_address.resolver_name: must be empty") is refused
 
     def test_dns_cluster_extension(self):
         kind = {
@@ -102,6 +172,81 @@ class TestDiscovery:
         del resource["type"]
         found = good(resource)
         assert (found.discovery, found.respect_dns_ttl) == (Discovery.STRICT_DNS, True)
+
+    @pytest.mark.parametrize("extension", [False, True])
+    def test_how_names_are_resolved(self, extension):
+        cares = build.any_of(
+            "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
+            {
+                "resolvers": [{"socket_address": {"address": "10.0.0.53", "port_value": 0}}],
+                "dns_resolver_options": {"use_tcp_for_dns_lookups": True, "no_default_search_domain": True},
+                "rotate_nameservers": True,
+            },
+        )
+        fields = {
+            "dns_jitter": "0.5s",
+            "dns_failure_refresh_rate": {"base_interval": "2s"},
+            "typed_dns_resolver_config": {"name": "cares", "typed_config": cares},
+        }
+        if extension:
+            kind = {"@type": "type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster", **fields}
+            resource = build.cluster("c", ["a:80"], cluster_type={"name": "d", "typed_config": kind})
+            del resource["type"]
+        else:
+            resource = build.cluster("c", ["a:80"], type="STRICT_DNS", **fields)
+        found = good(resource)
+        assert ignored(resource) == {}
+        assert (found.dns_jitter, found.dns_failure_refresh) == (0.5, (2.0, 20.0))
+        servers = (Address("10.0.0.53", 53),)
+        assert found.name_servers == NameServers(servers, tcp=True, search=False, rotate=True)
+
+    @pytest.mark.parametrize(
+        ("fields", "servers"),
+        [
+            ({}, None),
+            ({"use_tcp_for_dns_lookups": True}, NameServers(tcp=True)),
+            (
+                {"dns_resolvers": [{"socket_address": {"address": "::1", "port_value": 5353}}]},
+                NameServers((Address("::1", 5353),)),
+            ),
+            (
+                {"dns_resolution_config": {"resolvers": [], "dns_resolver_options": {}}},
+                NameServers(),
+            ),
+        ],
+    )
+    def test_name_servers_of_older_fields(self, fields, servers):
+        assert good(build.cluster("c", ["a:80"], type="STRICT_DNS", **fields)).name_servers == servers
+
+    def test_name_servers_where_the_system_has_none(self):
+        held = build.any_of(
+            "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
+            {
+                "resolvers": [{"socket_address": {"address": "10.0.0.53", "port_value": 53}}],
+                "use_resolvers_as_fallback": True,
+            },
+        )
+        typed = {"typed_dns_resolver_config": {"name": "cares", "typed_config": held}}
+        assert good(build.cluster("c", ["a:80"], type="STRICT_DNS", **typed)).name_servers == NameServers()
+
+    def test_another_resolver_is_reported(self):
+        kind = "type.googleapis.com/envoy.extensions.network.dns_resolver.apple.v3.AppleDnsResolverConfig"
+        typed = {"name": "apple", "typed_config": {"@type": kind}}
+        resource = build.cluster("c", ["a:80"], type="STRICT_DNS", typed_dns_resolver_config=typed)
+        assert good(resource).name_servers is None
+        assert list(ignored(resource)) == ["typed_dns_resolver_config"]
+
+    @pytest.mark.parametrize(
+        ("rate", "place"),
+        [
+            ({}, "base_interval"),
+            ({"base_interval": "0s"}, "base_interval"),
+            ({"base_interval": "2s", "max_interval": "1s"}, "max_interval"),
+        ],
+    )
+    def test_wrong_pauses_after_failures(self, rate, place):
+        [found] = problems(build.cluster("c", ["a:80"], type="LOGICAL_DNS", dns_failure_refresh_rate=rate))
+        assert found.startswith(f"dns_failure_refresh_rate.{place}: ")
 
     def test_original_dst_passes_through(self):
         found = good(build.cluster("c", type="ORIGINAL_DST", lb_policy="CLUSTER_PROVIDED"))

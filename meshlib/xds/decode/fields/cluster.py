@@ -21,14 +21,14 @@ CLUSTER = {
         honoured="transport_socket_matches name type cluster_type eds_cluster_config connect_timeout lb_policy"
         " load_assignment circuit_breakers common_http_protocol_options"
         " http_protocol_options http2_protocol_options typed_extension_protocol_options dns_refresh_rate respect_dns_ttl dns_lookup_family"
+        " dns_failure_refresh_rate dns_jitter dns_resolvers use_tcp_for_dns_lookups dns_resolution_config"
+        " typed_dns_resolver_config upstream_bind_config upstream_connection_options max_requests_per_connection"
         " outlier_detection least_request_lb_config common_lb_config transport_socket metadata load_balancing_policy",
-        carried="max_requests_per_connection",
         reported="upstream_http_protocol_options protocol_selection transport_socket_matcher health_checks per_connection_buffer_limit_bytes"
-        " dns_failure_refresh_rate dns_resolvers use_tcp_for_dns_lookups dns_resolution_config upstream_bind_config"
         " lb_subset_config ring_hash_lb_config maglev_lb_config original_dst_lb_config round_robin_lb_config"
-        " upstream_connection_options close_connections_on_host_health_failure ignore_health_on_host_removal"
+        " close_connections_on_host_health_failure ignore_health_on_host_removal"
         " lrs_server upstream_config preconnect_policy connection_pool_per_downstream_connection",
-        void="alt_stat_name filters dns_jitter typed_dns_resolver_config wait_for_warm_on_init cleanup_interval"
+        void="alt_stat_name filters wait_for_warm_on_init cleanup_interval"
         " lrs_report_endpoint_metrics"
         " track_timeout_budgets track_cluster_stats",
         variants={"common_http_protocol_options": "upstream"},
@@ -43,14 +43,34 @@ CLUSTER = {
             "filters": "network filters of an Envoy's own connection; none that Envoy has changes a call",
             "upstream_http_protocol_options": "TLS names are those of the call",
             "protocol_selection": "calls go as the cluster's options say, whatever the caller speaks",
-            "dns_jitter": "refreshes are jittered anyway",
-            "typed_dns_resolver_config": "names are resolved as this process is told to",
+            "dns_jitter": "beside the tenth by which every refresh may come early",
+            "typed_dns_resolver_config": "`CaresDnsResolverConfig` is honoured; others are reported",
+            "upstream_bind_config": "connections of aiohttp's own and of grpc's come from where they do",
+            "upstream_connection_options": "connections of aiohttp's own and of grpc's keep their options",
+            "max_requests_per_connection": "not of gRPC channels, which grpc keeps",
         },
     ),
     f"{_CLUSTER}Cluster.TransportSocketMatch": rules(honoured="name match transport_socket"),
     f"{_CLUSTER}Cluster.CustomClusterType": rules(honoured="name typed_config"),
     f"{_CLUSTER}Cluster.EdsClusterConfig": rules(honoured="eds_config service_name"),
-    f"{_CLUSTER}Cluster.RefreshRate": rules(reported="base_interval max_interval"),
+    f"{_CLUSTER}Cluster.RefreshRate": rules(honoured="base_interval max_interval"),
+    f"{_CLUSTER}UpstreamConnectionOptions": rules(
+        honoured="tcp_keepalive",
+        reported="happy_eyeballs_config",
+        void="set_local_interface_name_on_upstream_connections",
+        notes={"happy_eyeballs_config": "families take turns, IPv6 or IPv4 first as the resolver has them"},
+    ),
+    "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig": rules(
+        honoured="resolvers use_resolvers_as_fallback dns_resolver_options rotate_nameservers",
+        reported="filter_unroutable_families query_timeout_seconds query_tries edns0_max_payload_size",
+        void="udp_max_queries max_udp_channel_duration reinit_channel_on_timeout",
+        notes={
+            **dict.fromkeys(
+                ("query_timeout_seconds", "query_tries"), "a look-up takes 4 s at most, a try 1.5 s"
+            ),
+            "filter_unroutable_families": "an address that cannot be reached is passed over when it is connected to",
+        },
+    ),
     f"{_CLUSTER}Cluster.SlowStartConfig": rules(reported="slow_start_window aggression min_weight_percent"),
     f"{_CLUSTER}Cluster.RoundRobinLbConfig": rules(
         reported="slow_start_config", notes={"slow_start_config": _SLOW}
@@ -121,11 +141,10 @@ CLUSTER = {
     ),
     "envoy.extensions.clusters.aggregate.v3.ClusterConfig": rules(rejected="clusters"),
     "envoy.extensions.clusters.dns.v3.DnsCluster": rules(
-        honoured="dns_refresh_rate respect_dns_ttl dns_lookup_family all_addresses_in_single_endpoint",
-        reported="dns_failure_refresh_rate",
-        void="dns_jitter typed_dns_resolver_config",
+        honoured="dns_refresh_rate respect_dns_ttl dns_lookup_family all_addresses_in_single_endpoint"
+        " dns_failure_refresh_rate dns_jitter typed_dns_resolver_config",
     ),
-    "envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate": rules(reported="base_interval max_interval"),
+    "envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate": rules(honoured="base_interval max_interval"),
     _HTTP: rules(
         honoured="common_http_protocol_options explicit_http_config use_downstream_protocol_config",
         reported="auto_config upstream_http_protocol_options http_filters outlier_detection request_mirror_policies"
@@ -149,10 +168,14 @@ CLUSTER = {
         reported="http_protocol_options http2_protocol_options http3_protocol_options alternate_protocols_cache_options"
     ),
     "envoy.config.core.v3.HttpProtocolOptions#upstream": rules(
-        honoured="idle_timeout max_connection_duration",
-        carried="max_requests_per_connection",
-        reported="max_headers_count max_response_headers_kb max_stream_duration"
-        " headers_with_underscores_action",
+        honoured="idle_timeout max_connection_duration max_requests_per_connection max_headers_count max_response_headers_kb",
+        reported="max_stream_duration headers_with_underscores_action",
+        notes={
+            "max_headers_count": "not of connections of aiohttp's own, nor of grpc's",
+            "max_response_headers_kb": "not of connections of aiohttp's own, nor of grpc's",
+            "max_stream_duration": "the route's timeout bounds a call",
+            "headers_with_underscores_action": "a response's lines are passed on as they are",
+        },
     ),
     "envoy.config.core.v3.UpstreamHttpProtocolOptions": rules(
         reported="auto_sni auto_san_validation override_auto_sni_header"

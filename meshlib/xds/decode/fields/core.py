@@ -23,6 +23,31 @@ CORE = {
         void="ipv4_compat",
         notes={"protocol": "UDP is rejected", "named_port": "ports are numbers"},
     ),
+    f"{_CORE}TcpKeepalive": rules(honoured="keepalive_probes keepalive_time keepalive_interval"),
+    f"{_CORE}BindConfig": rules(
+        honoured="source_address socket_options extra_source_addresses additional_source_addresses",
+        reported="freebind local_address_selector",
+        notes={
+            "source_address": "the application's own `local_address` goes before",
+            "freebind": "an address that this machine does not have cannot be answered",
+        },
+    ),
+    f"{_CORE}ExtraSourceAddress": rules(
+        honoured="address",
+        reported="socket_options",
+        notes={"socket_options": "those of the whole configuration hold"},
+    ),
+    f"{_CORE}SocketOption": rules(
+        honoured="level name int_value",
+        reported="buf_value",
+        void="description state type",
+        notes={
+            "name": "keepalive, buffers, priority, TOS and the like; what leads past a firewall or into another"
+            " routing table is reported. Elsewhere than on Linux the numbers mean nothing, and none is set",
+        },
+    ),
+    f"{_CORE}DnsResolverOptions": rules(honoured="use_tcp_for_dns_lookups no_default_search_domain"),
+    f"{_CORE}DnsResolutionConfig": rules(honoured="resolvers dns_resolver_options"),
     f"{_CORE}Pipe": rules(honoured="path", void="mode"),
     f"{_CORE}CidrRange": rules(honoured="address_prefix prefix_len"),
     f"{_CORE}Locality": rules(honoured="region zone sub_zone"),

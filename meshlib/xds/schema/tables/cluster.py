@@ -39,12 +39,12 @@ message Cluster
   17 dns_lookup_family                         .DnsLookupFamily
   18 dns_resolvers                             [core.Address]
   45 use_tcp_for_dns_lookups                   bool
-  53 dns_resolution_config                     opaque
+  53 dns_resolution_config                     core.DnsResolutionConfig
   55 typed_dns_resolver_config                 core.TypedExtensionConfig
   54 wait_for_warm_on_init                     pb.BoolValue
   19 outlier_detection                         OutlierDetection
   20 cleanup_interval                          pb.Duration
-  21 upstream_bind_config                      opaque
+  21 upstream_bind_config                      core.BindConfig
   22 lb_subset_config                          opaque
   23 ring_hash_lb_config                       .RingHashLbConfig @lb_config
   52 maglev_lb_config                          .MaglevLbConfig @lb_config
@@ -55,7 +55,7 @@ message Cluster
   24 transport_socket                          core.TransportSocket
   25 metadata                                  core.Metadata
   26 protocol_selection                        .ClusterProtocolSelection
-  30 upstream_connection_options               opaque
+  30 upstream_connection_options               UpstreamConnectionOptions
   31 close_connections_on_host_health_failure  bool
   32 ignore_health_on_host_removal             bool
   40 filters                                   [opaque]
@@ -72,6 +72,11 @@ message Cluster
       LOAD_BALANCING_POLICY_CONFIG=7
   enum DnsLookupFamily AUTO=0 V4_ONLY=1 V6_ONLY=2 V4_PREFERRED=3 ALL=4
   enum ClusterProtocolSelection USE_CONFIGURED_PROTOCOL=0 USE_DOWNSTREAM_PROTOCOL=1
+
+message UpstreamConnectionOptions
+   1 tcp_keepalive                                   core.TcpKeepalive
+   2 set_local_interface_name_on_upstream_connections bool
+   3 happy_eyeballs_config                           opaque
 
 message Cluster.TransportSocketMatch
    1 name             string
@@ -209,6 +214,21 @@ message DnsCluster
 message DnsCluster.RefreshRate
    1 base_interval pb.Duration
    2 max_interval  pb.Duration
+
+package envoy.extensions.network.dns_resolver.cares.v3
+
+message CaresDnsResolverConfig
+   1 resolvers                  [core.Address]
+   3 use_resolvers_as_fallback  bool
+   4 filter_unroutable_families bool
+   2 dns_resolver_options       core.DnsResolverOptions
+   5 udp_max_queries            pb.UInt32Value
+   6 query_timeout_seconds      pb.UInt64Value
+   7 query_tries                pb.UInt32Value
+   8 rotate_nameservers         bool
+   9 edns0_max_payload_size     pb.UInt32Value
+  10 max_udp_channel_duration   pb.Duration
+  11 reinit_channel_on_timeout  bool
 
 package envoy.extensions.upstreams.http.v3
 

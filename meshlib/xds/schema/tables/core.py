@@ -129,6 +129,44 @@ message SocketAddress
    7 network_namespace_filepath string
   enum Protocol TCP=0 UDP=1
 
+message TcpKeepalive
+   1 keepalive_probes   pb.UInt32Value
+   2 keepalive_time     pb.UInt32Value
+   3 keepalive_interval pb.UInt32Value
+
+message SocketOption
+   1 description string
+   2 level       int64
+   3 name        int64
+   4 int_value   int64 @value
+   5 buf_value   bytes @value
+   6 state       .SocketState
+   7 type        opaque
+  enum SocketState STATE_PREBIND=0 STATE_BOUND=1 STATE_LISTENING=2
+
+message SocketOptionsOverride
+   1 socket_options [SocketOption]
+
+message ExtraSourceAddress
+   1 address        SocketAddress
+   2 socket_options SocketOptionsOverride
+
+message BindConfig
+   1 source_address              SocketAddress
+   2 freebind                    pb.BoolValue
+   3 socket_options              [SocketOption]
+   5 extra_source_addresses      [ExtraSourceAddress]
+   4 additional_source_addresses [SocketAddress]
+   6 local_address_selector      TypedExtensionConfig
+
+message DnsResolverOptions
+   1 use_tcp_for_dns_lookups  bool
+   2 no_default_search_domain bool
+
+message DnsResolutionConfig
+   1 resolvers            [Address]
+   2 dns_resolver_options DnsResolverOptions
+
 message CidrRange
    1 address_prefix string
    2 prefix_len     pb.UInt32Value

@@ -1,0 +1,111 @@
+"""How the connections of a cluster are made: from which address, with which options of their sockets.
+
+Options are numbers of Linux, and a control plane may send any. Those are taken that do no more than shape a connection of this
+process; what could lead it past a firewall, into another routing table or name space is reported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from meshlib.model.cluster import Connecting, Keepalive
+from meshlib.xds.decode.address import numeric
+from meshlib.xds.decode.report import Report, join
+from meshlib.xds.decode.values import number
+from meshlib.xds.schema import WireMessage, message
+
+__all__ = ["connecting"]
+
+_SOCKET, _IP, _TCP, _IPV6 = 1, 0, 6, 41
+#: ``setsockopt`` of Linux: level, and the names that are taken there.
+_TAKEN = {
+    _SOCKET: frozenset({7, 8, 9, 12}),  # SO_SNDBUF, SO_RCVBUF, SO_KEEPALIVE, SO_PRIORITY
+    _IP: frozenset({1, 24}),  # IP_TOS, IP_BIND_ADDRESS_NO_PORT
+    _TCP: frozenset({1, 4, 5, 6, 12, 18}),  # NODELAY, KEEPIDLE, KEEPINTVL, KEEPCNT, QUICKACK, USER_TIMEOUT
+    _IPV6: frozenset({67}),  # IPV6_TCLASS
+}
+_INTEGER = (-(2**31), 2**31 - 1)
+#: What Linux takes for TCP_KEEPCNT, and for TCP_KEEPIDLE and TCP_KEEPINTVL in seconds.
+_MOST_PROBES, _MOST_SECONDS = 127, 32767
+
+
+def connecting(cluster: WireMessage, path: str, report: Report) -> Connecting:
+    """`upstream_bind_config` and `upstream_connection_options`."""
+    made = Connecting()
+    if cluster.HasField("upstream_bind_config"):
+        made = _bound(cluster.upstream_bind_config, join(path, "upstream_bind_config"), report)
+    if cluster.upstream_connection_options.HasField("tcp_keepalive"):
+        here = join(path, "upstream_connection_options.tcp_keepalive")
+        held = cluster.upstream_connection_options.tcp_keepalive
+        made = replace(made, keepalive=_keepalive(held, here, report))
+    return made
+
+
+def _bound(config: WireMessage, path: str, report: Report) -> Connecting:
+    given = [(config.source_address, "source_address")] if config.HasField("source_address") else []
+    if len(config.extra_source_addresses):
+        given += [
+            (item.address, f"extra_source_addresses[{index}].address")
+            for index, item in enumerate(config.extra_source_addresses)
+        ]
+    else:
+        given += [
+            (item, f"additional_source_addresses[{index}]")
+            for index, item in enumerate(config.additional_source_addresses)
+        ]
+    if len(given) > 1 and not config.HasField("source_address"):
+        report.problem(join(path, "source_address"), "is missing, where there are further ones")
+    sources = [_source(item, join(path, place), report) for item, place in given]
+    options = [
+        _option(item, f"{join(path, 'socket_options')}[{index}]", report)
+        for index, item in enumerate(config.socket_options)
+    ]
+    return Connecting(
+        sources=tuple(source for source in sources if source),
+        socket_options=tuple(option for option in options if option is not None),
+    )
+
+
+def _source(held: WireMessage, path: str, report: Report) -> str:
+    outer = message("envoy.config.core.v3.Address")()
+    outer.socket_address.CopyFrom(held)
+    if held.port_value:
+        # Only one connection could come from it.
+        report.ignore(join(path, "port_value"), held.port_value)
+        outer.socket_address.port_value = 0
+    if held.WhichOneof("port_specifier") is None:
+        outer.socket_address.port_value = 0
+    found = numeric(outer, path.removesuffix(".socket_address"), report, least_port=0)
+    return found.host if found is not None else ""
+
+
+def _option(item: WireMessage, path: str, report: Report) -> tuple[int, int, int] | None:
+    if item.WhichOneof("value") is None:
+        report.problem(path, "one of int_value and buf_value must be set")
+        return None
+    level, name, value = int(item.level), int(item.name), int(item.int_value)
+    if (
+        item.WhichOneof("value") != "int_value"
+        or name not in _TAKEN.get(level, frozenset())
+        or not _INTEGER[0] <= value <= _INTEGER[1]
+        or item.state
+        or item.HasField("type")
+    ):
+        report.ignore(path, item)
+        return None
+    return level, name, value
+
+
+def _keepalive(held: WireMessage, path: str, report: Report) -> Keepalive:
+    def least(field: str, most: int) -> int | None:
+        value = number(held, field)
+        if value is not None and not 1 <= value <= most:
+            report.ignore(join(path, field), f"{value}: a socket takes 1 to {most}")
+            return None
+        return value
+
+    return Keepalive(
+        least("keepalive_probes", _MOST_PROBES),
+        least("keepalive_time", _MOST_SECONDS),
+        least("keepalive_interval", _MOST_SECONDS),
+    )

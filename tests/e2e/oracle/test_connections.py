@@ -1,0 +1,102 @@
+"""What a cluster says of its connections: every library in the mesh, and a real Envoy, on one control plane."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import meshlib
+from meshlib.testing import ControlPlane, build
+from tests.e2e.oracle.envoy_process import EnvoyProcess, Ports
+from tests.support.libraries import LIBRARIES, Caller
+from tests.support.raw_server import RawServer
+
+pytestmark = [pytest.mark.oracle, pytest.mark.timeout(120)]
+
+#: aiohttp parses what comes over its own connections, and opens them.
+OF_AIOHTTP = ("aiohttp", "aiohttp-connector")
+HOSTS = ("envoy", *LIBRARIES)
+Statuses = Callable[..., list[int]]
+
+
+@pytest.fixture
+def server() -> Iterator[RawServer]:
+    with RawServer() as running:
+        yield running
+
+
+@pytest.fixture(params=HOSTS)
+def statuses(request: Any, tmp_path: Path, server: RawServer) -> Iterator[Statuses]:
+    """The statuses of so many calls, one after the other, to a cluster with these fields."""
+    with ExitStack() as stack:
+
+        def make(calls: int, *, but: tuple[str, ...] = (), **fields: Any) -> list[int]:
+            if request.param in but:
+                pytest.skip("connections of aiohttp's own")
+            held = Ports(1)
+            stack.callback(held.close)
+            address = f"127.0.0.1:{held.numbers[0]}"
+            host = build.virtual_host("v", build.route("/", cluster="c"), domains=["*"])
+            made = [
+                build.listener("l", build.route_config("r", host), address=address),
+                build.cluster("c", [server.address], **fields),
+            ]
+            control_plane = stack.enter_context(ControlPlane(*made))
+            url = f"http://{address}/"
+            if request.param == "envoy":
+                envoy = stack.enter_context(EnvoyProcess(control_plane.address, tmp_path))
+                envoy.wait_for_listeners(1)
+                with httpx.Client(timeout=20) as client:
+                    return [client.get(url).status_code for _ in range(calls)]
+            config = {"xds": {"server": control_plane.address, "view": "sidecar"}, "failures": "respond"}
+            mesh = stack.enter_context(meshlib.Mesh(config))
+            mesh.wait_ready(address, timeout=20)
+            with Caller(request.param, mesh) as caller:
+                return [caller("GET", url)[0] for _ in range(calls)]
+
+        yield make
+
+
+def answer(lines: int = 0, size: int = 0) -> bytes:
+    more = "".join(f"x-{number}: {'v' * size}\r\n" for number in range(lines))
+    return f"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n{more}\r\nok".encode()
+
+
+@pytest.mark.parametrize(("lines", "status"), [(4, 200), (5, 502)])
+def test_lines_of_a_response(statuses: Statuses, server: RawServer, lines: int, status: int) -> None:
+    server.answer = answer(lines)
+    common = {"max_headers_count": 5}
+    assert statuses(1, but=OF_AIOHTTP, common_http_protocol_options=common) == [status]
+
+
+@pytest.mark.parametrize(("size", "status"), [(800, 200), (1200, 502)])
+def test_bytes_of_a_response(statuses: Statuses, server: RawServer, size: int, status: int) -> None:
+    server.answer = answer(1, size)
+    common = {"max_response_headers_kb": 1}
+    assert statuses(1, but=OF_AIOHTTP, common_http_protocol_options=common) == [status]
+
+
+def test_more_than_by_default(statuses: Statuses, server: RawServer) -> None:
+    server.answer = answer(150, 600)
+    common = {"max_response_headers_kb": 200, "max_headers_count": 200}
+    assert statuses(1, but=OF_AIOHTTP, common_http_protocol_options=common) == [200]
+
+
+@pytest.mark.parametrize(("most", "connections"), [(1, 6), (2, 3), (None, 1)])
+def test_requests_of_a_connection(
+    statuses: Statuses, server: RawServer, most: int | None, connections: int
+) -> None:
+    common = {} if most is None else {"max_requests_per_connection": most}
+    assert statuses(6, common_http_protocol_options=common) == [200] * 6
+    assert len(server.peers) == connections
+
+
+def test_where_they_come_from(statuses: Statuses, server: RawServer) -> None:
+    source = {"source_address": {"address": "127.0.0.9", "port_value": 0}}
+    assert statuses(1, but=OF_AIOHTTP, upstream_bind_config=source) == [200]
+    assert server.peers == ["127.0.0.9"]
