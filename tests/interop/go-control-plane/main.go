@@ -1,13 +1,15 @@
 // A control plane for tests: Envoy's go-control-plane behind a small HTTP page.
 //
-// It serves aggregated discovery (state of the world and delta) in plain gRPC from a
-// snapshot cache, and takes the snapshots as JSON over HTTP. When both listeners are
+// It serves aggregated discovery (state of the world and delta) from a snapshot cache or
+// from linear caches, in plain gRPC or over TLS, and takes the snapshots as JSON over HTTP. When both listeners are
 // open it prints one JSON line with their addresses. It ends on SIGTERM, on SIGINT and
 // when its standard input closes, so that it never outlives the test that started it.
 package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -19,6 +21,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	discoverygrpc "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	cplog "github.com/envoyproxy/go-control-plane/pkg/log"
@@ -26,11 +29,16 @@ import (
 	"github.com/envoyproxy/go-control-plane/pkg/server/sotw/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/server/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
 )
 
 type options struct {
-	xds, control, preload string
-	ads, ordered, debug   bool
+	xds, control, preload       string
+	cert, key, clientCA         string
+	maxAge                      time.Duration
+	ads, linear, ordered, debug bool
+	resend                      bool
 }
 
 func main() {
@@ -39,6 +47,12 @@ func main() {
 	flag.StringVar(&o.control, "control", "127.0.0.1:0", "address of the HTTP control page")
 	flag.StringVar(&o.preload, "preload", "", "file with a JSON list of snapshots to serve from the start")
 	flag.BoolVar(&o.ads, "ads", false, "snapshot cache with ads=true: a request that names only some resources of a type is not answered")
+	flag.BoolVar(&o.linear, "linear", false, "a linear cache for each type, the same for every node")
+	flag.BoolVar(&o.resend, "resend", false, "answer each request of state of the world with all there is, acknowledgements too")
+	flag.StringVar(&o.cert, "cert", "", "file with the certificate chain: TLS")
+	flag.StringVar(&o.key, "key", "", "file with its private key")
+	flag.StringVar(&o.clientCA, "client-ca", "", "file with the roots of clients' certificates: they must have one")
+	flag.DurationVar(&o.maxAge, "max-age", 0, "age at which a connection is closed, and its streams with it (default: never)")
 	flag.BoolVar(&o.ordered, "ordered", false, "order the types of one stream (sotw.WithOrderedADS)")
 	flag.BoolVar(&o.debug, "debug", false, "log what the cache does on standard error")
 	flag.Parse()
@@ -54,6 +68,12 @@ func run(o options) error {
 	defer cancel()
 
 	snapshots := newStore(o.ads, logger(o.debug))
+	if o.linear {
+		snapshots = newLinear(logger(o.debug))
+	}
+	if o.resend {
+		snapshots.cache = resender{snapshots.cache}
+	}
 	if o.preload != "" {
 		if err := snapshots.preload(o.preload); err != nil {
 			return err
@@ -73,7 +93,11 @@ func run(o options) error {
 	if o.ordered {
 		xdsOptions = append(xdsOptions, sotw.WithOrderedADS())
 	}
-	grpcServer := grpc.NewServer(grpc.StreamInterceptor(streams.intercept))
+	transport, err := transportOptions(o)
+	if err != nil {
+		return err
+	}
+	grpcServer := grpc.NewServer(append(transport, grpc.StreamInterceptor(streams.intercept))...)
 	discoverygrpc.RegisterAggregatedDiscoveryServiceServer(
 		grpcServer, server.NewServer(ctx, snapshots.cache, streams.callbacks(), xdsOptions...))
 
@@ -98,6 +122,32 @@ func run(o options) error {
 	}
 }
 
+// transportOptions are those of TLS and of how long a connection may live.
+func transportOptions(o options) ([]grpc.ServerOption, error) {
+	chosen := []grpc.ServerOption{grpc.KeepaliveParams(keepalive.ServerParameters{
+		MaxConnectionAge: o.maxAge, MaxConnectionAgeGrace: o.maxAge,
+	})}
+	if o.cert == "" {
+		return chosen, nil
+	}
+	pair, err := tls.LoadX509KeyPair(o.cert, o.key)
+	if err != nil {
+		return nil, err
+	}
+	config := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	if o.clientCA != "" {
+		roots, err := os.ReadFile(o.clientCA)
+		if err != nil {
+			return nil, err
+		}
+		config.ClientCAs, config.ClientAuth = x509.NewCertPool(), tls.RequireAndVerifyClientCert
+		if !config.ClientCAs.AppendCertsFromPEM(roots) {
+			return nil, fmt.Errorf("%s: no certificate in it", o.clientCA)
+		}
+	}
+	return append(chosen, grpc.Creds(credentials.NewTLS(config))), nil
+}
+
 // handler is the control page. Every answer is JSON; an error has one field, "error".
 func handler(snapshots *store, streams *streams) http.Handler {
 	mux := http.NewServeMux()
@@ -116,8 +166,7 @@ func handler(snapshots *store, streams *streams) http.Handler {
 			reply(w, nil, errors.New("node: missing from the query"))
 			return
 		}
-		snapshots.cache.ClearSnapshot(node)
-		reply(w, map[string]any{"node": node}, nil)
+		reply(w, map[string]any{"node": node}, snapshots.clear(node))
 	})
 	mux.HandleFunc("GET /streams", func(w http.ResponseWriter, _ *http.Request) {
 		reply(w, streams.report(), nil)

@@ -34,13 +34,32 @@ var kinds = map[string]struct {
 	"secrets":   {resource.SecretType, func() proto.Message { return new(tlsv3.Secret) }},
 }
 
-// store is the snapshot cache with a JSON face. The cache has its own lock.
+// store is a cache of go-control-plane with a JSON face. Caches have locks of their own.
 type store struct {
-	cache cache.SnapshotCache
+	cache cache.Cache
+	set   func(node string, snapshot *cache.Snapshot) error
+	clear func(node string) error
 }
 
+// newStore gives the snapshot cache: each node has a state of its own.
 func newStore(ads bool, log cplog.Logger) *store {
-	return &store{cache: cache.NewSnapshotCache(ads, cache.IDHash{}, log)}
+	snapshots := cache.NewSnapshotCache(ads, cache.IDHash{}, log)
+	return &store{
+		cache: snapshots,
+		set: func(node string, snapshot *cache.Snapshot) error {
+			return snapshots.SetSnapshot(context.Background(), node, snapshot)
+		},
+		clear: func(node string) error { snapshots.ClearSnapshot(node); return nil },
+	}
+}
+
+// resender takes what is acknowledged for what is not known yet.
+type resender struct{ cache.Cache }
+
+func (r resender) CreateWatch(request *cache.Request, sub cache.Subscription, value chan cache.Response) (func(), error) {
+	again := proto.Clone(request).(*cache.Request)
+	again.VersionInfo = ""
+	return r.Cache.CreateWatch(again, sub, value)
 }
 
 func (s *store) preload(path string) error {
@@ -103,7 +122,7 @@ func (s *store) put(body []byte) (map[string]any, error) {
 	if err := snapshot.Consistent(); err != nil {
 		report["inconsistent"] = err.Error()
 	}
-	return report, s.cache.SetSnapshot(context.Background(), node, snapshot)
+	return report, s.set(node, snapshot)
 }
 
 func items(raw json.RawMessage, empty func() proto.Message) ([]types.Resource, error) {

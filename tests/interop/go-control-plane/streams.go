@@ -22,8 +22,10 @@ type watch struct {
 	Acked    string   `json:"acked"`    // version that the last request reported
 	Requests int      `json:"requests"` // of this type on this stream
 	Nacks    int      `json:"nacks"`
+	Stale    int      `json:"stale"` // requests with another nonce than the last response's: such a server drops them
 	Error    string   `json:"error"` // error_detail of the last request; empty after an ACK
 
+	nonce    string            // of the last response
 	versions map[string]string // of delta responses, by nonce, until they are acknowledged
 }
 
@@ -122,6 +124,9 @@ func (s *streams) callbacks() server.CallbackFuncs {
 			s.update(id, r.GetTypeUrl(), func(to *stream, w *watch) {
 				to.name(r.GetNode())
 				w.Names = append([]string{}, r.GetResourceNames()...)
+				if r.GetResponseNonce() != w.nonce {
+					w.Stale++
+				}
 				w.asked(r.GetVersionInfo(), r.GetErrorDetail().GetMessage(), r.GetErrorDetail() != nil)
 			})
 			return nil
@@ -135,7 +140,7 @@ func (s *streams) callbacks() server.CallbackFuncs {
 			return nil
 		},
 		StreamResponseFunc: func(_ context.Context, id int64, _ *discovery.DiscoveryRequest, r *discovery.DiscoveryResponse) {
-			s.update(id, r.GetTypeUrl(), func(_ *stream, w *watch) { w.Sent = r.GetVersionInfo() })
+			s.update(id, r.GetTypeUrl(), func(_ *stream, w *watch) { w.Sent, w.nonce = r.GetVersionInfo(), r.GetNonce() })
 		},
 		StreamDeltaResponseFunc: func(id int64, _ *discovery.DeltaDiscoveryRequest, r *discovery.DeltaDiscoveryResponse) {
 			s.update(-id, r.GetTypeUrl(), func(_ *stream, w *watch) {

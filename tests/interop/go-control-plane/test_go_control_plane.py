@@ -17,7 +17,7 @@ import meshlib
 from meshlib.runtime.interest import IDLE
 from tests.interop.support.calling import PATIENCE, calling, calling_async, fits, said
 from tests.interop.support.meshes import NODE, READY, URL, config, reviews, xds
-from tests.interop.support.snapshots import PORT, Service, assignment, cluster, snapshot, tcp_listener
+from tests.interop.support.snapshots import PORT, snapshot, tcp_listener
 from tests.support.watch import Waiters, Watch, until
 
 BOTH = pytest.mark.parametrize("protocol", ["delta", "sotw"])
@@ -211,73 +211,6 @@ class TestChanges:
                 calls.only(name)
         assert calls.failures == []
         until(mesh, lambda: set(mesh.status().clusters) == {"v6"}, PATIENCE)
-
-
-class TestSuperset:
-    """ads=true answers a request that names resources only if it names all that the snapshot has of the type."""
-
-    @pytest.mark.parametrize("order", [(), ("-ordered",)], ids=["any-order", "ordered"])
-    def test_all_that_is_made_for_an_envoy_is_asked_for(self, launch, order, make_mesh, upstream):
-        # Envoy asks for the endpoints of every EDS cluster that it is given, whether a route names it or not. Who
-        # asks only for those that routes name gets no endpoints at all from such a server.
-        plane = launch("-ads", *order)
-        v1 = upstream("v1")
-        body = snapshot("sidecar", NODE, "1", reviews({"v1": 1}, v1=[v1]))
-        body["clusters"].append(cluster("unreferenced"))
-        body["endpoints"].append(assignment("unreferenced", [v1]))
-        plane.put(body)
-        mesh = make_mesh(config(plane, "sidecar"))
-        mesh.wait_ready(f"reviews:{PORT}", timeout=READY)
-        with meshlib.Client(mesh=mesh) as client:
-            assert client.get(URL).json()["name"] == "v1"
-        assert sorted(plane.watch("ClusterLoadAssignment")["names"]) == ["unreferenced", "v1"]
-
-    @pytest.mark.parametrize("order", [(), ("-ordered",)], ids=["any-order", "ordered"])
-    def test_changes_arrive(self, launch, order, make_mesh, upstream):
-        plane = launch("-ads", *order)
-        a, b = upstream("a"), upstream("b")
-        plane.put(snapshot("sidecar", NODE, "1", reviews({"v1": 1}, v1=[a])))
-        mesh = make_mesh(config(plane, "sidecar"))
-        with meshlib.Client(mesh=mesh) as client, calling(lambda: client.get(URL)) as calls:
-            calls.only("a")
-            plane.put(snapshot("sidecar", NODE, "2", reviews({"v1": 1}, v1=[b])))
-            calls.only("b")
-            plane.put(snapshot("sidecar", NODE, "3", reviews({"v2": 1}, v1=[b], v2=[a])))
-            calls.only("a")
-        assert calls.failures == []
-
-    def test_by_delta_a_name_alone_is_answered(self, launch, make_mesh, upstream):
-        plane = launch("-ads")
-        services = (
-            Service("reviews", {"v1": [upstream("v1")]}),
-            Service("ratings", {"r1": [upstream("r1")]}),
-        )
-        plane.put(snapshot("target", NODE, "1", *services))
-        mesh = make_mesh(config(plane, "target"))
-        mesh.wait_ready(f"reviews:{PORT}", timeout=READY)
-        with meshlib.Client(mesh=mesh) as client:
-            assert client.get(URL).json()["name"] == "v1"
-        assert [stream["delta"] for stream in plane.streams()] == [True]
-        assert plane.watch("Listener")["names"] == [f"reviews:{PORT}"]
-
-    @pytest.mark.parametrize("protocol", ["sotw"])
-    def test_a_name_alone_is_not_answered_and_that_is_told(self, launch, protocol, make_mesh, upstream):
-        plane = launch("-ads")
-        plane.protocol = protocol
-        services = (
-            Service("reviews", {"v1": [upstream("v1")]}),
-            Service("ratings", {"r1": [upstream("r1")]}),
-        )
-        plane.put(snapshot("target", NODE, "1", *services))
-        mesh = make_mesh(config(plane, "target"))
-        with pytest.raises(meshlib.NotReady, match="reviews"):
-            mesh.wait_ready(f"reviews:{PORT}", timeout=1)
-        assert f"reviews:{PORT}" in xds(mesh).waiting
-        mesh.wait_ready(f"reviews:{PORT}", f"ratings:{PORT}", timeout=READY)
-        with meshlib.Client(mesh=mesh) as client:
-            assert client.get(URL).json()["name"] == "v1"
-            assert client.get(f"http://ratings:{PORT}/").json()["name"] == "r1"
-        assert xds(mesh).waiting == ()
 
 
 @BOTH

@@ -17,8 +17,11 @@ READY = 10.0  # seconds until hosts can be called
 
 
 def config(plane: SnapshotServer, view: str, **settings: Any) -> dict[str, Any]:
-    xds = {"server": plane.server, "view": view, "protocol": plane.protocol, **plane.transport, **settings}
-    return {"node": {"id": NODE}, "xds": xds}
+    """``settings``: more of ``xds``; with a bootstrap, server and node are in that."""
+    xds = {"view": view, "protocol": plane.protocol, **plane.transport, **settings}
+    if "bootstrap" in settings:
+        return {"xds": xds}
+    return {"node": {"id": NODE}, "xds": {"server": plane.server, **xds}}
 
 
 def reviews(shares: dict[str, int], **clusters: list[Upstream]) -> Service:

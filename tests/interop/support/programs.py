@@ -155,6 +155,10 @@ class SnapshotServer(ControlPlane):
             self._ask("PUT", "/snapshot", json.dumps(snapshot))
         self._snapshots[snapshot["node"]] = snapshot
 
+    def lose(self) -> None:
+        """From its next start on it knows nothing of any node."""
+        self._snapshots.clear()
+
     def streams(self) -> list[dict[str, Any]]:
         """Open streams: id, node, delta, types (type URL → names, sent, acked, requests, nacks, error)."""
         found: list[dict[str, Any]] = self._ask("GET", "/streams")["streams"]
