@@ -101,8 +101,10 @@ def _schema_of(kind: Kind[Any]) -> dict[str, Any]:
             return {"enum": list(kind.names)}
         case Text():
             return {"type": "string"} if kind.any_text else {"$ref": _TEXT}
-        case HostPort() | ServerAddress():
+        case HostPort():
             return {"$ref": _TEXT}
+        case ServerAddress():
+            return {"anyOf": [{"$ref": _TEXT}, {"type": "array", "items": {"$ref": _TEXT}, "minItems": 1}]}
         case ListOf():
             least = {"minItems": kind.least} if kind.least else {}
             return {"type": "array", "items": _schema_of(kind.item), **least}
@@ -177,8 +179,10 @@ def _annotation(kind: Kind[Any]) -> str:
             return f"Literal[{', '.join(map(str, kind.numbers))}]"
         case Choice():
             return f"Literal[{', '.join(map(json.dumps, kind.names))}]"
-        case Text() | HostPort() | ServerAddress():
+        case Text() | HostPort():
             return "str"
+        case ServerAddress():
+            return "str | list[str] | tuple[str, ...]"
         case ListOf():
             item = _annotation(kind.item)
             # A text is a sequence of texts, too; a list of texts is no list of anything wider.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import TypeAlias
 
 from meshlib.config.kinds import Kind, Place, Text, located, one_line
 from meshlib.model.address import Address
@@ -17,6 +18,7 @@ __all__ = [
     "LocalAddress",
     "ServerAddress",
     "SidecarAddress",
+    "Where",
     "check_address",
     "check_host",
     "check_key",
@@ -134,14 +136,30 @@ class HostPort(Kind[Address]):
         return str(value)
 
 
-class ServerAddress(Kind[Address | str]):
-    """Where a control plane listens: an address, or a URL where it is asked by REST."""
+Where: TypeAlias = Address | str
+"""An address, or a URL."""
+
+
+class ServerAddress(Kind[Where | tuple[Where, ...]]):
+    """Where a control plane listens: an address, or a URL where it is asked by REST. A list: several, in the order of preference."""
 
     allowed = (
-        '"host:port", "[IPv6]:port", "unix:/path", or "http://host:port" for REST, the port from 1 to 65535'
+        '"host:port", "[IPv6]:port", "unix:/path", or "http://host:port" for REST, the port from 1 to 65535; '
+        "or a list of them"
     )
 
-    def parse(self, raw: object, at: Place) -> Address | str:
+    def parse(self, raw: object, at: Place) -> Where | tuple[Where, ...]:
+        if not isinstance(raw, list | tuple):
+            return self._one(raw, at)
+        found = [self._one(item, at.child(index)) for index, item in enumerate(raw)]
+        twice = next((item for item in found if found.count(item) > 1), None)
+        if twice is not None:
+            raise at.refuse(f"has {twice} more than once")
+        if not found:
+            raise self.wrong(raw, at)
+        return found[0] if len(found) == 1 else tuple(found)
+
+    def _one(self, raw: object, at: Place) -> Where:
         text = Text(self.allowed).parse(str(raw) if isinstance(raw, Address) else raw, at)
         scheme = next((each for each in ("http://", "https://") if text.startswith(each)), "")
         where = HostPort(unix=not scheme)
@@ -150,7 +168,7 @@ class ServerAddress(Kind[Address | str]):
         return f"{scheme}{address}" if scheme else address
 
     def dump(self, value: object) -> object:
-        return str(value)
+        return list(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 class SidecarAddress(Text):

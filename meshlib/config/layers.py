@@ -55,7 +55,10 @@ VARIABLES: Mapping[str, tuple[Path, str]] = {
         ("xds", "bootstrap"),
         "A gRPC bootstrap file; wins over GRPC_XDS_BOOTSTRAP_CONFIG.",
     ),
-    "MESHLIB_XDS_SERVER": (("xds", "server"), "The control plane; wins over both bootstraps."),
+    "MESHLIB_XDS_SERVER": (
+        ("xds", "server"),
+        "The control plane, or several with commas between; wins over both bootstraps.",
+    ),
     "MESHLIB_NODE_ID": (("node", "id"), "Our name."),
     "MESHLIB_CLUSTER": (("node", "cluster"), "What we are part of."),
     "MESHLIB_ZONE": (("node", "zone"), "Our zone."),
@@ -74,7 +77,7 @@ _FILE = "MESHLIB_CONFIG"
 _TRUE = frozenset({"1", "true", "yes", "on", "t", "y"})
 _FALSE = frozenset({"0", "false", "no", "off", "f", "n"})
 
-_XDS = ("server", "bootstrap", "bootstrap_config", "tls")
+_XDS = ("server", "bootstrap", "bootstrap_config", "tls", "token")
 _WHERE = ("endpoints", "dns", "srv")
 
 _log = logging.getLogger("meshlib")
@@ -349,6 +352,8 @@ def _typed(path: Path, text: str) -> object:
     if path == ("seed",):
         digits = text.strip()
         return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 20 else text
+    if path == ("xds", "server") and "," in text:
+        return [item.strip() for item in text.split(",")]
     return text if path == ("xds", "bootstrap_config") else text.strip()
 
 

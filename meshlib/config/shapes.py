@@ -58,10 +58,12 @@ class TlsDict(TypedDict, total=False):
 class XdsDict(TypedDict, total=False):
     """The control plane. Without server and bootstrap there is none."""
 
-    server: str | None
+    server: str | list[str] | tuple[str, ...] | None
     bootstrap: str | None
     bootstrap_config: str | None
     tls: TlsDict | None
+    token: str | None
+    options: Mapping[str, object]
     protocol: Literal["auto", "sotw", "delta", "rest", "files"]
     path: str | None
     refresh: float

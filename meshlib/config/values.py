@@ -11,13 +11,23 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from os import PathLike
 
-from meshlib.config.hosts import LOCAL, LocalAddress, ServerAddress, SidecarAddress, check_pattern
-from meshlib.config.kinds import Boolean, Choice, Filename, Integer, Json, ListOf, MapOf, Text, seconds
+from meshlib.config.hosts import LOCAL, LocalAddress, ServerAddress, SidecarAddress, Where, check_pattern
+from meshlib.config.kinds import (
+    Boolean,
+    Choice,
+    Filename,
+    Integer,
+    Json,
+    ListOf,
+    MapOf,
+    Text,
+    one_line,
+    seconds,
+)
 from meshlib.config.section import Section, Table, setting
 from meshlib.config.services import SERVICES, ServiceConfig
 from meshlib.config.source import DEFAULT, FrozenMap, Path, Rank, Source, plain_text
 from meshlib.config.words import HEADER, SERVICE
-from meshlib.model.address import Address
 from meshlib.model.joining import check_mode
 
 __all__ = [
@@ -81,10 +91,18 @@ class TlsConfig(Section):
 class XdsConfig(Section):
     """The control plane. Without server and bootstrap there is none."""
 
-    server: Address | str | None = setting(ServerAddress(), "Where it listens.", None)
+    server: Where | tuple[Where, ...] | None = setting(
+        ServerAddress(), "Where it listens; of a list the first that is needed and can be reached.", None
+    )
     bootstrap: str | None = setting(Filename(), "A gRPC bootstrap file, instead of server and tls.", None)
     bootstrap_config: str | None = setting(Text("JSON", any_text=True), "What would be in that file.", None)
     tls: TlsConfig | None = setting(Table(TlsConfig), "TLS to server. Default: plain text.", None)
+    token: str | None = setting(
+        Filename(), "A file with a token that is sent as a bearer, read at each stream; over TLS only.", None
+    )
+    options: Mapping[str, object] = setting(
+        Json(), "Options of gRPC for the channel to it, by their names.", FrozenMap()
+    )
     protocol: str = setting(
         Choice("auto", "sotw", "delta", "rest", "files"),
         "How we are told: all of a type, what changed, by REST, from files.",
@@ -123,6 +141,13 @@ class XdsConfig(Section):
             yield name, f"cannot stand beside {given[0]}: one of server, bootstrap, bootstrap_config"
         if self.tls is not None and self.server is None:
             yield "tls", "is for server; a bootstrap has its own channel_creds"
+        yield from self._check_token()
+        for name, value in self.options.items():
+            if not isinstance(value, str | int) or isinstance(value, bool) or not name.startswith("grpc."):
+                yield (
+                    "options",
+                    f'{one_line(name)} must be a name as "grpc.keepalive_time_ms" and a whole number or text',
+                )
         if self.path is not None and self.protocol != "files":
             yield "path", 'is for protocol = "files"'
         if self.protocol == "files" and self.path is None:
@@ -134,6 +159,19 @@ class XdsConfig(Section):
         yield from self._check_scheme()
         yield from self._check_streams()
 
+    @property
+    def servers(self) -> tuple[Where, ...]:
+        """Those of ``server``, in the order of preference."""
+        if self.server is None:
+            return ()
+        return self.server if isinstance(self.server, tuple) else (self.server,)
+
+    def _check_token(self) -> Iterator[tuple[str, str]]:
+        if self.token is not None and self.server is None:
+            yield "token", "is for server; a bootstrap has its own call_creds"
+        elif self.token is not None and self.tls is None:
+            yield "token", "needs tls: without it everybody on the way could read it"
+
     def _check_streams(self) -> Iterator[tuple[str, str]]:
         if self.api == "v2" and self.protocol not in ("auto", "sotw"):
             yield "protocol", f'{self.protocol} is not for api = "v2", which has state of the world over gRPC'
@@ -143,12 +181,15 @@ class XdsConfig(Section):
             yield "streams", f'is for streams of gRPC; protocol = "{self.protocol}" has none'
 
     def _check_scheme(self) -> Iterator[tuple[str, str]]:
-        if not isinstance(self.server, str):
-            return
-        if self.protocol != "rest":
-            yield "server", f'{self.server} is for protocol = "rest"; others take host:port, with no scheme'
-        elif self.server.startswith("https:") and self.tls is None:
-            yield "server", "says https, and tls is not given; an empty table trusts the system's roots"
+        if self.protocol == "rest" and len(self.servers) > 1:
+            yield "server", 'must be one for protocol = "rest"'
+        for server in self.servers:
+            if not isinstance(server, str):
+                continue
+            if self.protocol != "rest":
+                yield "server", f'{server} is for protocol = "rest"; others take host:port, with no scheme'
+            elif server.startswith("https:") and self.tls is None:
+                yield "server", "says https, and tls is not given; an empty table trusts the system's roots"
 
     @property
     def separate(self) -> bool:

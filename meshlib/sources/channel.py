@@ -22,12 +22,22 @@ __all__ = [
     "FORK_OFF",
     "GEVENT",
     "OPTIONS",
+    "call_metadata",
     "gevent_refusal",
     "note_fork",
     "open_channel",
     "refusal",
     "wait_quiet",
 ]
+
+#: Options that the application may not have otherwise: a stream would work no more.
+_OURS = (
+    "grpc.use_local_subchannel_pool",
+    "grpc.service_config_disable_resolution",
+    "grpc.enable_retries",
+)
+#: Bytes of a token's file at most: what servers take in one header.
+_LARGEST_TOKEN = 16 * 1024
 
 #: ST-06: keepalive every 5 min, 20 s for its answer. ST-13: no limit on what is received; the CDS or EDS of a mesh is
 #: large. A channel serves one stream, and the next try is a new channel's (ST-04), so that grpc's own backoff never
@@ -134,14 +144,40 @@ def open_channel(server: Server) -> grpc.Channel:
 
     from meshlib.runtime import own_channels
 
+    options = _options(server)
     if server.channel.kind is ChannelKind.INSECURE:
-        return own_channels.channel(server.uri, OPTIONS, None)
+        return own_channels.channel(server.uri, options, None)
     credentials = grpc.ssl_channel_credentials(
         root_certificates=_bytes(server.channel.ca_file),
         private_key=_bytes(server.channel.key_file),
         certificate_chain=_bytes(server.channel.cert_file),
     )
-    return own_channels.channel(server.uri, OPTIONS, credentials)
+    return own_channels.channel(server.uri, options, credentials)
+
+
+def call_metadata(server: Server) -> tuple[tuple[str, str], ...]:
+    """What a call to a server has: what the configuration says, and its tokens, which are read anew. Raises OSError where a
+    token cannot be had; its words never have it.
+    """
+    tokens = tuple(("authorization", f"Bearer {_token(path)}") for path in server.channel.tokens)
+    return (*server.metadata, *tokens)
+
+
+def _options(server: Server) -> tuple[tuple[str, Any], ...]:
+    """The application's stand in the place of ours (gRFC A110)."""
+    theirs = {name: value for name, value in server.options if name not in _OURS}
+    return tuple(({**dict(OPTIONS), **theirs}).items())
+
+
+def _token(path: str) -> str:
+    try:
+        with Path(path).open("rb") as file:
+            raw = file.read(_LARGEST_TOKEN + 1).strip()
+    except OSError as problem:
+        raise OSError(f"the token {path} cannot be read: {problem.strerror}") from None
+    if not raw or len(raw) > _LARGEST_TOKEN or not all(0x21 <= byte <= 0x7E for byte in raw):
+        raise OSError(f"{path} holds no token")
+    return raw.decode("ascii")
 
 
 def _bytes(path: str) -> bytes | None:

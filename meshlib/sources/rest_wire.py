@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshlib import __version__
 from meshlib.model.address import Address
+from meshlib.sources.channel import call_metadata
 from meshlib.sources.node import USER_AGENT
 from meshlib.xds.bootstrap import ChannelKind
 
@@ -115,7 +116,7 @@ class Wire:
     def _exchange(self, path: str, body: bytes) -> bytes | None:
         connection = self._connection
         assert connection is not None
-        connection.request("POST", path, body, self._headers)
+        connection.request("POST", path, body, {**self._headers, **dict(call_metadata(self._server))})
         answer = connection.getresponse()
         data = b"" if (answer.length or 0) > LARGEST else answer.read(LARGEST + 1)
         if len(data) > LARGEST or (answer.length or 0) > LARGEST:

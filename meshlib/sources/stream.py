@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from meshlib.runtime import threads
 from meshlib.runtime.process import Local, settle_before_fork
-from meshlib.sources.channel import note_fork, open_channel, wait_quiet
+from meshlib.sources.channel import call_metadata, note_fork, open_channel, wait_quiet
 from meshlib.sources.protocol import lacks_method
 
 if TYPE_CHECKING:
@@ -183,6 +183,7 @@ class GrpcStream:
     def _open(self) -> Any:
         from meshlib.xds.schema import ADS_DELTA, ADS_SOTW
 
+        metadata = call_metadata(self._server)
         channel = open_channel(self._server)
         with self._lock:
             if self._cancelled:
@@ -191,7 +192,7 @@ class GrpcStream:
             self._channel = channel
             # None: bytes as they are. No deadline and no context of anybody's call (ST-12).
             method = self._method or (ADS_DELTA if self._protocol == "delta" else ADS_SOTW)
-            self._call = channel.stream_stream(method, None, None)(self._requests)
+            self._call = channel.stream_stream(method, None, None)(self._requests, metadata=metadata or None)
         channel.subscribe(self._connectivity, try_to_connect=True)
         return self._call
 

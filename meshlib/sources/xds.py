@@ -359,7 +359,8 @@ class XdsSource(Source):
         parts = session.parts
         part: Part = parts[0]
         inherited = self._inherited if self._kept_back(session) else None
-        made_of = (*parts, session.seen, inherited, self.last_error if self.away else None)
+        hopeless = self.away and session.exhausted
+        made_of = (*parts, session.seen, inherited, self.last_error if hopeless else None)
         if made_of == self._made_of or not (session.seen or self.away or inherited or self._restored):
             return
         self._made_of = made_of
@@ -367,7 +368,7 @@ class XdsSource(Source):
             part = over(inherited, part)
         elif not session.seen:
             part = replace(part, absent={})
-        if self.away:
+        if hopeless:
             part = unreached(part, self.last_error)
         self.sink.publish(part)
         if inherited is None:

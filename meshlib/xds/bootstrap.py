@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, TypeVar
 
-from meshlib.config import Config, TlsConfig
+from meshlib.config import Config, XdsConfig
 from meshlib.config.kinds import one_line
 from meshlib.errors import ConfigError
 from meshlib.model.endpoint import Locality
@@ -66,7 +66,7 @@ class ChannelKind(Enum):
 @dataclass(frozen=True, slots=True)
 class Channel:
     """How a server is reached (BS-05). Empty ``ca_file``: the system's roots. ``refresh``: seconds between looks at
-    the files.
+    the files. ``tokens``: files with tokens that each call has as bearers, over TLS only (BS-04).
     """
 
     kind: ChannelKind = ChannelKind.INSECURE
@@ -74,17 +74,21 @@ class Channel:
     cert_file: str = ""
     key_file: str = ""
     refresh: float = DEFAULT_REFRESH
+    tokens: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
     """A control plane. Equal servers share one stream (BS-12): features that are not known do not tell them apart.
-    ``uri`` is a gRPC target: ``host:port``, ``unix:///path``, ``dns:///host:port``.
+    ``uri`` is a gRPC target: ``host:port``, ``unix:///path``, ``dns:///host:port``. ``metadata``: what each call has beside.
+    ``options``: of its channel, by their names.
     """
 
     uri: str
     channel: Channel = field(default_factory=Channel)
     features: frozenset[Feature] = frozenset()
+    metadata: tuple[tuple[str, str], ...] = ()
+    options: tuple[tuple[str, str | int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,21 +176,40 @@ def bootstrap_of(config: Config, text: str | None, origin: str, host_name: str) 
     if text is not None:
         made = parse_bootstrap(text, origin)
     elif config.xds.server is not None:
-        server = str(config.xds.server).removeprefix("http://").removeprefix("https://")
-        made = Bootstrap((Server(server, _channel_of(config.xds.tls)),))
+        channel = _channel_of(config.xds)
+        uris = (str(where).removeprefix("http://").removeprefix("https://") for where in config.xds.servers)
+        made = Bootstrap(tuple(Server(uri, channel) for uri in uris))
     elif config.xds.path is None:
         raise ConfigError("xds: neither server nor bootstrap is given")
     else:
         made = Bootstrap(())
     if config.xds.path is not None:  # what a bootstrap says of the node holds all the same
         made = replace(made, servers=(Server(config.xds.path),))
-    return replace(made, node=_node_of(config, made.node, host_name))
+    return replace(_with_options(config, made), node=_node_of(config, made.node, host_name))
 
 
-def _channel_of(tls: TlsConfig | None) -> Channel:
-    if tls is None:
+def _channel_of(xds: XdsConfig) -> Channel:
+    if xds.tls is None:
         return Channel()
-    return Channel(ChannelKind.TLS, tls.ca or "", tls.cert or "", tls.key or "")
+    tokens = (xds.token,) if xds.token is not None else ()
+    return Channel(ChannelKind.TLS, xds.tls.ca or "", xds.tls.cert or "", xds.tls.key or "", tokens=tokens)
+
+
+def _with_options(config: Config, made: Bootstrap) -> Bootstrap:
+    """The application's options for channels that others make for it (gRFC A110) hold for every server."""
+    options = tuple(
+        (name, value) for name, value in config.xds.options.items() if isinstance(value, str | int)
+    )
+    if not options:
+        return made
+
+    def with_them(servers: tuple[Server, ...]) -> tuple[Server, ...]:
+        return tuple(replace(server, options=options) for server in servers)
+
+    authorities = {
+        name: replace(each, servers=with_them(each.servers)) for name, each in made.authorities.items()
+    }
+    return replace(made, servers=with_them(made.servers), authorities=authorities)
 
 
 def _node_of(config: Config, told: Node, host_name: str) -> Node:
@@ -324,27 +347,43 @@ class _Reader:
             self.problems.append(
                 f"{at}.server_uri: must be a gRPC target as host:port, not {json.dumps(uri[:80])}"
             )
-        self.call_credentials(raw, at)
         features = self.typed(raw, "server_features", list, at) or []
         known = {feature.value: feature for feature in Feature}
         return Server(
             uri or "",
-            self.channel(raw, at),
+            self.channel_with_tokens(raw, at),
             frozenset(known[item] for item in features if isinstance(item, str) and item in known),
         )
 
-    def call_credentials(self, raw: dict[str, Any], at: str) -> None:
-        """BS-04: none is supported."""
-        self.skipped += [
-            f"{at}.call_creds[{index}]"
-            for index, _ in enumerate(self.typed(raw, "call_creds", list, at) or [])
-        ]
+    def channel_with_tokens(self, raw: dict[str, Any], at: str) -> Channel:
+        """BS-04: of the call credentials every one that is supported is applied."""
+        made = self.channel(raw, at)
+        tokens = []
+        for index, entry in enumerate(self.typed(raw, "call_creds", list, at) or []):
+            here = f"{at}.call_creds[{index}]"
+            if not isinstance(entry, dict):
+                self.problems.append(f"{here}: must be an object, not {_json_type(entry)}")
+            elif self.typed(entry, "type", str, here) != "jwt_token_file":
+                self.skipped.append(here)
+            else:
+                tokens.append(self.token(entry, here, made))
+        return replace(made, tokens=tuple(tokens))
+
+    def token(self, entry: dict[str, Any], at: str, channel: Channel) -> str:
+        config = self.typed(entry, "config", dict, at) or {}
+        path = self.typed(config, "jwt_token_file", str, f"{at}.config")
+        if config.get("jwt_token_file") in (None, ""):
+            self.problems.append(f"{at}.config.jwt_token_file: is missing")
+        if channel.kind is not ChannelKind.TLS:
+            self.problems.append(
+                f"{at}: needs channel_creds of type tls: everybody on the way could read the token"
+            )
+        return path or ""
 
     def service(self, target: str, raw: dict[str, Any], at: str) -> Channel:
         if not target:
             self.problems.append(f"{at}: must be named by its target")
-        self.call_credentials(raw, at)
-        return self.channel(raw, at)
+        return self.channel_with_tokens(raw, at)
 
     def channel(self, raw: dict[str, Any], at: str) -> Channel:
         """The first entry of a supported type (BS-03); every entry must at least be one."""

@@ -369,6 +369,15 @@ class Federation:
     # --- who serves
 
     @property
+    def exhausted(self) -> bool:
+        """Whether nobody is left whom something new that is wanted could be asked of."""
+        return all(
+            found.opened == found.count
+            for each, found in self._fallbacks.items()
+            if found.opened or each == TOP
+        )
+
+    @property
     def last(self) -> frozenset[int]:
         """Of each authority of which anything is wanted the server that is relied on."""
         return frozenset(self.relied_on(each) for each, found in self._fallbacks.items() if found.opened)

@@ -304,6 +304,11 @@ class Session:
         """Whether there is none to ask behind that server for anything that is wanted."""
         return self._federation.single or at in self._federation.last
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether there is no server left to ask for what is not known: an outage is one for what comes, too (FB-03)."""
+        return self._federation.single or self._federation.exhausted
+
     def held(self) -> Mapping[str, frozenset[str]]:
         """The names of all that the servers to which there are streams have, by type."""
         return {short: frozenset(names) for short, names in self._federation.held().items()}

@@ -182,6 +182,14 @@ class TestEnvironment:
         assert (config.node.id, config.node.cluster, config.node.zone) == ("n", "c", "z")
         assert (config.sidecar.mode, config.disabled, config.seed) == ("off", True, 42)
 
+    def test_a_variable_may_name_several_servers(self):
+        config = Config.from_env({"MESHLIB_XDS_SERVER": "a:1, [::1]:2,unix:/x"})
+        assert config.xds.server == (Address("a", 1), Address("::1", 2), Address("/x", 0, unix=True))
+        assert config.to_dict()["xds"]["server"] == ["a:1", "[::1]:2", "unix:/x"]
+
+    def test_a_list_of_one_server_is_that_server(self):
+        assert Config.from_mapping({"xds": {"server": ["a:1"]}}).xds.server == Address("a", 1)
+
     def test_an_empty_variable_is_as_if_it_were_not_there(self):
         environ = dict.fromkeys(
             ("MESHLIB_CONFIG", "MESHLIB_SEED", "MESHLIB_DISABLED", "GRPC_XDS_BOOTSTRAP"), ""

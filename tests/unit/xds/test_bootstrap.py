@@ -234,10 +234,35 @@ class TestCredentials:
             'xds_servers[0].channel_creds: must have one of insecure, tls; ["google_default"] are not supported'
         )
 
-    def test_bs04_call_credentials_are_skipped_and_told(self):
-        made = parse(with_server(call_creds=[{"type": "jwt_token_file", "config": {"jwt_token_file": "t"}}]))
-        assert made.servers == (Server("istiod:15010"),)
-        assert made.skipped == ("xds_servers[0].call_creds[0]",)
+    def test_bs04_every_call_credential_that_is_supported_is_applied(self):
+        jwt = [{"type": "jwt_token_file", "config": {"jwt_token_file": name}} for name in ("one", "two")]
+        made = parse(
+            with_server(channel_creds=[{"type": "tls"}], call_creds=[jwt[0], {"type": "sts"}, jwt[1]])
+        )
+        (server,) = made.servers
+        assert server.channel == Channel(ChannelKind.TLS, tokens=("one", "two"))
+        assert made.skipped == ("xds_servers[0].call_creds[1]",)
+
+    @pytest.mark.parametrize(
+        ("entry", "problem"),
+        [
+            ({"type": "jwt_token_file"}, "call_creds[0].config.jwt_token_file: is missing"),
+            (
+                {"type": "jwt_token_file", "config": {"jwt_token_file": 1}},
+                "config.jwt_token_file: must be text",
+            ),
+            (1, "call_creds[0]: must be an object, not a number"),
+        ],
+    )
+    def test_bs04_one_that_is_wrong_is_a_problem(self, entry, problem):
+        (line,) = problems(with_server(channel_creds=[{"type": "tls"}], call_creds=[entry]))
+        assert problem in line
+
+    def test_bs04_no_token_goes_in_plain_text(self):
+        (line,) = problems(
+            with_server(call_creds=[{"type": "jwt_token_file", "config": {"jwt_token_file": "t"}}])
+        )
+        assert "xds_servers[0].call_creds[0]: needs channel_creds of type tls" in line
 
     def test_bs05_tls_in_full(self):
         config = {
@@ -468,11 +493,41 @@ def test_bs07_any_metadata_passes_through(metadata):
     assert json.dumps(parse(text).node.metadata) == json.dumps(json.loads(text)["node"]["metadata"])
 
 
+def of_config(**xds):
+    return bootstrap_of(Config.from_mapping({"xds": xds}), None, "", "host")
+
+
+class TestConfiguration:
+    def test_a_list_of_servers_is_in_the_order_of_preference(self):
+        tls = {"ca": "ca", "cert": "c", "key": "k"}
+        made = of_config(server=["a:1", "unix:/b"], tls=tls, token="t")
+        channel = Channel(ChannelKind.TLS, "ca", "c", "k", tokens=("t",))
+        assert made.servers == (Server("a:1", channel), Server("unix:/b", channel))
+
+    def test_options_hold_for_every_server(self):
+        """A110"""
+        config = Config.from_mapping({"xds": {"bootstrap": "b", "options": {"grpc.primary_user_agent": "x"}}})
+        text = json.dumps(
+            {**with_server(), "authorities": {"a": {"xds_servers": [{**SERVER, "server_uri": "b:1"}]}}}
+        )
+        made = bootstrap_of(config, text, "b", "host")
+        servers = [*made.servers, *made.authorities["a"].servers]
+        assert [server.options for server in servers] == [(("grpc.primary_user_agent", "x"),)] * 2
+
+    def test_fb06_an_authority_may_say_that_to_be_unreachable_is_enough(self):
+        made = parse(
+            {**with_server(), "authorities": {"a": {"fallback_on_reachability_only": True}, "b": {}}}
+        )
+        assert {name: each.eager for name, each in made.authorities.items()} == {"a": True, "b": False}
+        wrong = {**with_server(), "authorities": {"a": {"fallback_on_reachability_only": "yes"}}}
+        assert 'authorities["a"].fallback_on_reachability_only: must be true or false' in problems(wrong)[0]
+
+
 class TestServices:
     """A102: the services that a control plane may name beside its resources."""
 
     TARGET = "dns:///ratelimit.example:443"
-    TLS = Channel(ChannelKind.TLS, ca_file="ca.pem")
+    TLS = Channel(ChannelKind.TLS, ca_file="ca.pem", tokens=("t",))
 
     def made(self, *features: str) -> Bootstrap:
         service = {
@@ -485,7 +540,7 @@ class TestServices:
     def test_they_are_read_as_servers_are(self):
         made = self.made()
         assert made.services == {self.TARGET: self.TLS}
-        assert made.skipped == (f'allowed_grpc_services["{self.TARGET}"].call_creds[0]',)
+        assert made.skipped == ()
 
     def test_one_that_is_not_trusted_names_those_alone_and_not_their_credentials(self):
         made = self.made()
