@@ -25,7 +25,7 @@ LOCK_ARGS ?=
 GRPC_TESTS := $(filter-out %/test_fork_grpc.py,$(wildcard tests/e2e/*grpc*.py))
 # With real servers and processes, and of which two may run at once: nothing in them is bounded by a time that another's work could use up.
 ABREAST := $(GRPC_TESTS) tests/compat tests/e2e/oracle $(patsubst %,tests/e2e/test_%.py,adoption bad_input cli connectrpc \
-	docs handoff hosts httpx_options jobs llm_clients metrics requests requests_options requests_paths requests_rows sidecar_detection \
+	docs handoff hosts httpx_options jobs llm_clients metrics outages requests requests_options requests_paths requests_rows sidecar_detection \
 	snippets testing_kit tracing words)
 SDIST_TESTS ?= tests/unit tests/machine
 

@@ -74,7 +74,7 @@ class AdsMachine(Machine):
             return []
         if stream.interest.wildcard:
             self.cache.listed.add(short)
-        if self._keeps_deleted:
+        if self._features.keeps_deleted:
             return []
         here = batch.good.keys() | batch.bad.keys() | batch.errors.keys()
         gone = [name for name in self.cache.names(short) if name not in here]

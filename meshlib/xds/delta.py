@@ -119,7 +119,9 @@ class DeltaMachine(Machine):
             self._look_for_forgotten(stream, batch)
         if interest.wildcard and not batch.unnamed:
             self.cache.listed.add(short)
-        keeps = self._keeps_deleted or not (stream.type.full_state or self._features.fail_on_data_errors)
+        keeps = self._features.keeps_deleted or not (
+            stream.type.full_state or self._features.fail_on_data_errors
+        )
         gone: list[str] = []
         for name in batch.removed:
             entry = self.cache.get(short, name)

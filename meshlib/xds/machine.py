@@ -186,9 +186,10 @@ class Machine(ABC):
 
     def stands(self) -> None:
         """The stream stood for a while, and the server owes nothing: it is as good as one that answered."""
-        if self._open:
+        if self._open and not self._answered:
             self._answered = True
             self._failures = 0
+            self._last_error = ""  # of an earlier stream
 
     def closed(self, now: float, error: str = "") -> float:
         """The stream ended, or could not be opened. Gives the seconds to wait before the next try (ST-04).
@@ -427,11 +428,6 @@ class Machine(ABC):
             )
             taken.append(name)
         return taken
-
-    @property
-    def _keeps_deleted(self) -> bool:
-        """ER-03; ER-04: beside `fail_on_data_errors` the older feature says nothing (gRFC A88)."""
-        return self._features.ignore_resource_deletion and not self._features.fail_on_data_errors
 
     def _expire(self, short: str, name: str) -> None:
         """EX-02, EX-07."""

@@ -39,6 +39,11 @@ class ServerFeatures:
         given = set(filter(lambda name: isinstance(name, str), names))
         return cls(**{name: name in given for name in cls.__dataclass_fields__})
 
+    @property
+    def keeps_deleted(self) -> bool:
+        """ER-03; ER-04: beside `fail_on_data_errors` the older feature says nothing (gRFC A88)."""
+        return self.ignore_resource_deletion and not self.fail_on_data_errors
+
 
 @dataclass(frozen=True, slots=True)
 class Received:

@@ -7,7 +7,6 @@ import itertools
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -20,6 +19,7 @@ from tests.support.asking import asked
 from tests.support.grpc_faces import FACES, KINDS, Face, Stream, make_face
 from tests.support.grpc_interop import Interop, Message, pack, unpack
 from tests.support.loops import on_both_loops
+from tests.support.relay import Relay
 
 LIMIT = 20.0
 PIECE = 64 * 1024
@@ -112,48 +112,6 @@ def test_a_server_that_reads_slowly_bounds_what_is_asked_of_the_application(
 
 
 # --- compression ------------------------------------------------------------------------------------------------------
-
-
-class Relay:
-    """A place that hands on to ``address``, and counts what goes there."""
-
-    def __init__(self, address: str) -> None:
-        host, port = address.split(":")
-        self._to = host, int(port)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        self.sent = 0
-        self._sockets: list[socket.socket] = []
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                server = socket.create_connection(self._to)
-                self._sockets += [client, server]
-                for pair in ((client, server, True), (server, client, False)):
-                    self._threads.append(threading.Thread(target=self._carry, args=pair))
-                    self._threads[-1].start()
-
-    def _carry(self, source: socket.socket, sink: socket.socket, counted: bool) -> None:
-        with suppress(OSError):
-            while data := source.recv(65536):
-                self.sent += len(data) * counted
-                sink.sendall(data)
-        for end in (source, sink):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        for each in (self._listener, *self._sockets):
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join()
-        for each in (self._listener, *self._sockets):
-            each.close()
 
 
 @pytest.fixture

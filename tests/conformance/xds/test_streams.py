@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from meshlib.sources.channel import OPTIONS
+from meshlib.sources.protocol import SILENT
 from meshlib.testing import build
 from meshlib.xds.bootstrap import Node
 from tests.conformance.support.ads import needs
@@ -114,6 +115,21 @@ class TestEnding:
         plane.end("gone again")
         assert (plane.status.state, plane.status.last_error) == ("stale", "gone again")
         assert plane.target("shop") == "10.0.0.1:80"
+
+    def test_a_stream_that_stands_in_silence_ends_the_error_of_an_earlier_one(self, control):
+        """ST-05, ER-09, DL-12: the server has nothing to say that is new."""
+        plane = control("shop")
+        plane.connect()
+        plane.serve("shop")
+        plane.end("gone")
+        plane.advance(SECONDS)
+        plane.connect()
+        plane.end("gone again")
+        assert (plane.status.state, plane.status.last_error) == ("stale", "gone again")
+        plane.advance(1.6 * SECONDS)
+        plane.connect()
+        plane.advance(SILENT)
+        assert (plane.status.state, plane.status.last_error) == ("ready", "")
 
 
 class TestAnew:
