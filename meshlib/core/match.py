@@ -152,11 +152,14 @@ class CompiledRoutes:
 
     __slots__ = ("_domains", "_grpc", "config", "guarded")
 
-    def __init__(self, config: RouteConfiguration) -> None:
+    def __init__(self, config: RouteConfiguration, give_way: Callable[[], object] = bool) -> None:
         self.config = config
         self._grpc: CompiledRoutes | None = None
         edits = compile_edits(config.edits)
-        hosts = [CompiledHost(host, config, edits) for host in config.virtual_hosts]
+        hosts = []
+        for host in config.virtual_hosts:
+            give_way()
+            hosts.append(CompiledHost(host, config, edits))
         self._domains = DomainIndex((domain, host) for host in hosts for domain in host.host.domains)
         self.guarded = frozenset(each.name for each in _switches(config) if each.on and each.guard)
 
@@ -210,9 +213,11 @@ class CompiledRoutes:
         return authority
 
 
-def compile_routes(config: RouteConfiguration) -> CompiledRoutes:
-    """The configuration compiled. Its values are already checked; an expression that is not RE2 raises ValueError."""
-    return CompiledRoutes(config)
+def compile_routes(config: RouteConfiguration, give_way: Callable[[], object] = bool) -> CompiledRoutes:
+    """The configuration compiled. Its values are already checked; an expression that is not RE2 raises ValueError. ``give_way`` is
+    called at each virtual host.
+    """
+    return CompiledRoutes(config, give_way)
 
 
 def _switches(config: RouteConfiguration) -> Iterator[FilterSwitch]:

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
@@ -95,6 +96,7 @@ class View:
         "__weakref__",
         "_absent",
         "_answers",
+        "_compile",
         "_compiled",
         "_handoff",
         "_joinings",
@@ -109,7 +111,9 @@ class View:
         "snapshot",
     )
 
-    def __init__(self, snapshot: Snapshot, rules: Rules, previous: View | None) -> None:
+    def __init__(
+        self, snapshot: Snapshot, rules: Rules, previous: View | None, give_way: Callable[[], object]
+    ) -> None:
         self.snapshot = snapshot
         self.rules = rules
         self._answers: dict[tuple[str, str, int | None, str], Resolution] = {}
@@ -124,6 +128,7 @@ class View:
         known = previous._compiled if previous is not None else {}
         # The first gRPC call of a process compiles for itself; what comes later is ready for the next.
         self._of_grpc = any(routes.of_grpc for routes in known.values())
+        self._compile = partial(compile_routes, give_way=give_way)
         services: list[tuple[str, tuple[str, Entry]]] = []
         for part in snapshot.parts:
             entries = self._service_entries(part, known)
@@ -150,7 +155,7 @@ class View:
         compiled = self._compiled.get(key)
         if compiled is None:
             old = known.get(key)
-            compiled = old if old is not None and old.config is config else compile_routes(config)
+            compiled = old if old is not None and old.config is config else self._compile(config)
             if self._of_grpc:
                 compiled.prepare_grpc()
             self._compiled[key] = compiled
@@ -178,6 +183,17 @@ class View:
             manager = listener.http
             if manager is not None:
                 self._targets.setdefault(name, self._entry(part, listener, manager, known))
+
+    def says_the_same(self, snapshot: Snapshot, rules: Rules) -> bool:
+        """Whether a view of ``snapshot`` differs in nothing that is answered here: clusters are none of it."""
+        parts, before = snapshot.parts, self.snapshot.parts
+        return len(parts) == len(before) and all(map(_same_listeners, parts, before)) and rules == self.rules
+
+    def over(self, snapshot: Snapshot) -> View:
+        """A view of ``snapshot``, of which all that was compiled for this one holds."""
+        made = copy(self)
+        made.snapshot, made._answers = snapshot, {}
+        return made
 
     # --- asking -------------------------------------------------------------------------------------------------------
 
@@ -341,9 +357,29 @@ class View:
         yield from self._listeners.names()
 
 
-def compile_view(snapshot: Snapshot, rules: Rules, previous: View | None = None) -> View:
-    """A view of ``snapshot``. Route configurations that ``previous`` has compiled are taken over."""
-    return View(snapshot, rules, previous)
+def compile_view(
+    snapshot: Snapshot,
+    rules: Rules,
+    previous: View | None = None,
+    give_way: Callable[[], object] = bool,
+) -> View:
+    """A view of ``snapshot``. ``give_way`` is called at steps of what may be long. What ``previous`` has compiled is taken over: route configurations, or all where only clusters differ."""
+    if previous is not None and previous.says_the_same(snapshot, rules):
+        return previous.over(snapshot)
+    return View(snapshot, rules, previous, give_way)
+
+
+def _same_listeners(part: Part, other: Part) -> bool:
+    return (
+        part.source == other.source
+        and part.services is other.services
+        and part.sidecar is other.sidecar
+        and part.targets is other.targets
+        and part.absent is other.absent
+        and part.listed == other.listed
+        and part.unreached == other.unreached
+        and part.handoff is other.handoff
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,9 @@ def _add(
         if endpoint.address in roster.live:
             continue
         tls = tls_of(cluster, endpoint, part.metadata) if cluster.tls_matches else cluster.tls
-        live = old.get(endpoint.address) or _renamed(roster, old, endpoint)
+        live = old.get(endpoint.address)
+        if live is None and endpoint.additional_addresses:
+            live = _renamed(roster, old, endpoint)
         if live is None:
             live = LiveEndpoint(
                 endpoint, priority=part.priority, locality=part.locality, tls=tls, down=_down(endpoint, tls)

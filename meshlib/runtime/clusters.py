@@ -16,6 +16,7 @@ from meshlib.runtime.live import LiveCluster
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from meshlib.model.cluster import Cluster
     from meshlib.model.events import Event
     from meshlib.model.snapshot import Snapshot
     from meshlib.model.status import ClusterStatus
@@ -41,6 +42,7 @@ class Clusters:
         self._clock = clock
         self._give_way = give_way
         self._random = random
+        self._parts: Mapping[str, Mapping[str, Cluster]] = {}  # what was reconciled last, by source
         # Those that are there, and why others of a part are not.
         self._known: tuple[Mapping[tuple[str, str], LiveCluster], Mapping[str, Mapping[str, str]]] = ({}, {})
         self._lock = threading.Lock()  # guards who observes
@@ -63,22 +65,30 @@ class Clusters:
         """Follow ``snapshot``. A cluster that is the same object as before costs nothing; one that changed keeps what
         is counted of it; one that left refuses whoever still holds it.
         """
-        old, _ = self._known
-        live: dict[tuple[str, str], LiveCluster] = {}
-        for part in snapshot.parts:
-            for name, cluster in part.clusters.items():
-                known = old.get((part.source, name))
+        live = dict(self._known[0])
+        parts = {part.source: part.clusters for part in snapshot.parts}
+        left: list[LiveCluster] = []
+        for source, clusters in parts.items():
+            before = self._parts.get(source, {})
+            if clusters is before:
+                continue
+            for name in [name for name, cluster in clusters.items() if before.get(name) is not cluster]:
+                known = live.get((source, name))
                 if known is None:
-                    known = LiveCluster(
-                        cluster, self._random, self._emit, self._clock.now, now, self._give_way
-                    )
-                elif known.cluster is not cluster:
-                    known.update(cluster, now)
-                live[part.source, name] = known
+                    live[source, name] = self._made(clusters[name], now)
+                elif known.cluster is not clusters[name]:
+                    known.update(clusters[name], now)
+        for source, clusters in self._parts.items():
+            now_there = parts.get(source, {})
+            if now_there is not clusters:
+                left.extend(live.pop((source, name)) for name in clusters.keys() - now_there.keys())
         self._known = (live, {part.source: part.lacking for part in snapshot.parts if part.lacking})
-        for key, gone in old.items():
-            if key not in live:
-                gone.retire()
+        self._parts = parts
+        for gone in left:
+            gone.retire()
+
+    def _made(self, cluster: Cluster, now: float) -> LiveCluster:
+        return LiveCluster(cluster, self._random, self._emit, self._clock.now, now, self._give_way)
 
     def status(self) -> dict[str, ClusterStatus]:
         """Every cluster by name; where two parts share one, the later's is ``part/name``."""

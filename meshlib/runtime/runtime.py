@@ -166,7 +166,8 @@ class Runtime:
         self.config = config
         self.clock = clock
         self.random: Callable[[], float] = random.Random(config.seed).random
-        self.clusters = Clusters(clock, self.random, threads.GiveWay())
+        self._give_way = threads.GiveWay()
+        self.clusters = Clusters(clock, self.random, self._give_way)
         self.tallies = Tallies()
         self.observers: tuple[Callable[[Event], None], ...] = ()
         self._of_calls: tuple[Callable[[Event], None], ...] = ()
@@ -449,7 +450,7 @@ class Runtime:
             self._workers.release(self.worker, max(0.05, until - time.monotonic()), for_now=for_now)
 
     def _compile(self, snapshot: Snapshot, previous: View | None) -> View:
-        return compile_view(snapshot, self._rules, previous)
+        return compile_view(snapshot, self._rules, previous, self._give_way)
 
     def _want(self, name: str, authority: str, dropped: tuple[str, ...]) -> None:
         self._let_go(dropped)

@@ -130,13 +130,18 @@ class Store:
                 _log.exception("meshlib: a callback of a configuration change failed")
 
     def _retire(self, before: Snapshot, after: Snapshot, now: float) -> None:
-        present = {(part.source, name) for part in after.parts for name in (*part.clusters, *part.lacking)}
+        """What is a part's dictionary still is not gone through: an update costs what has changed."""
+        parts = {part.source: part for part in after.parts}
         for part in before.parts:
-            for name, cluster in part.clusters.items():
-                if (part.source, name) not in present:
-                    self._retired[part.source, name] = (cluster, now + RETIRED)
-        for key in [key for key, entry in self._retired.items() if key in present or entry[1] <= now]:
-            del self._retired[key]
+            new = parts.get(part.source, Part(part.source))
+            if new.clusters is not part.clusters:
+                for name in part.clusters.keys() - new.clusters.keys():
+                    self._retired[part.source, name] = (part.clusters[name], now + RETIRED)
+        for key, (_, until) in list(self._retired.items()):
+            source, name = key
+            part = parts.get(source, Part(source))
+            if until <= now or name in part.clusters or name in part.lacking:
+                del self._retired[key]
 
     def _with_retired(self, snapshot: Snapshot) -> Snapshot:
         if not self._retired:

@@ -233,8 +233,9 @@ class DnsSource(Source):
                 wanted.setdefault(question, []).append(cluster)
         for question in [question for question in self._lookups if question not in wanted]:
             self._cancel(self._lookups.pop(question))
-        live = {(part.source, name) for part in self._raw.values() for name in part.clusters}
-        self._filled = {key: entry for key, entry in self._filled.items() if key in live}
+        if self._filled:
+            live = {(part.source, name) for part in self._raw.values() for name in part.clusters}
+            self._filled = {key: entry for key, entry in self._filled.items() if key in live}
         for question, clusters in wanted.items():
             lookup = self._lookups.setdefault(question, _Lookup(question))
             fixed = [cluster.dns_refresh for cluster in clusters if not cluster.respect_dns_ttl]

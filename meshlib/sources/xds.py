@@ -101,6 +101,7 @@ class XdsSource(Source):
         self._patience = 0.0  # for how long a parent's part may stay in force
         self._until: float | None = None
         self._made_of: tuple[object, ...] = ()  # what was last published
+        self._made_from: tuple[object, ...] = ()  # and held, so that nothing else can get its identity
         self._more: frozenset[str] = frozenset()  # the parts beside the first that are published
         self._lacking: frozenset[str] = frozenset()
         self._refusal = ""
@@ -360,10 +361,11 @@ class XdsSource(Source):
         part: Part = parts[0]
         inherited = self._inherited if self._kept_back(session) else None
         hopeless = self.away and session.exhausted
-        made_of = (*parts, session.seen, inherited, self.last_error if hopeless else None)
+        # By identity: to compare what is in parts would go through every endpoint.
+        made_of = (*map(id, parts), id(inherited), session.seen, self.last_error if hopeless else None)
         if made_of == self._made_of or not (session.seen or self.away or inherited or self._restored):
             return
-        self._made_of = made_of
+        self._made_of, self._made_from = made_of, (*parts, inherited)
         if inherited is not None:
             part = over(inherited, part)
         elif not session.seen:

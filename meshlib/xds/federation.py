@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import is_
 
 from meshlib.model.snapshot import Absence, Fate, Part
 from meshlib.model.status import Rejected
@@ -84,6 +85,7 @@ class Federation:
         self._wanted: dict[str, set[tuple[str, str]]] = {}  # by authority: types and names, "*" for all
         self.misplaced: set[tuple[str, str]] = set()
         self._made_of: tuple[object, ...] = ()
+        self._parts: tuple[Part, ...] = ()  # and of these
         self.choice = Choice((self.worlds[0].graph.part,), {}, self.worlds[0])
 
     def _space(self) -> Cache | Space:
@@ -393,20 +395,20 @@ class Federation:
     def _choose(self) -> None:
         if self.single or (len(self.worlds) == 1 and not any(line.failed for line in self.lines)):
             part = self.worlds[0].graph.part
-            if self.choice.parts != (part,) or len(self.choice.serves):
+            if not _same(self.choice.parts, (part,)) or len(self.choice.serves):
                 self._made_of = ()
                 self.choice = Choice((part,), {}, self.worlds[0])
             return
+        parts = tuple(world.graph.part for world in self.worlds)
         made_of = (
-            *(world.graph.part for world in self.worlds),
             *(world.whole for world in self.worlds),
             *((line.failed, line.seen) for line in self.lines),
             *(frozenset(world.graph.waiting()) for world in self.worlds),
             tuple(self.targets),
         )
-        if made_of == self._made_of:
+        if made_of == self._made_of and _same(parts, self._parts):
             return
-        self._made_of = made_of
+        self._made_of, self._parts = made_of, parts
         made = choose(
             self.worlds,
             {name: self._order(self.authority(name)) for name in self.targets},
@@ -451,3 +453,8 @@ def _with_what_was(made: Choice, before: Choice) -> Choice:
     known: dict[str, Part] = {part.source: part for part in before.parts}
     parts = tuple(known[part.source] if known.get(part.source) == part else part for part in made.parts)
     return Choice(parts, made.serves, made.sidecar)
+
+
+def _same(parts: tuple[Part, ...], others: tuple[Part, ...]) -> bool:
+    """Whether they are the same objects: to compare what is in them would go through every endpoint."""
+    return len(parts) == len(others) and all(map(is_, parts, others))

@@ -111,4 +111,4 @@ def with_what_was(made: Part, before: Part) -> Part:
 
 
 def _same_mapping(one: Mapping[str, object], other: Mapping[str, object]) -> bool:
-    return len(one) == len(other) and all(other.get(key) is value for key, value in one.items())
+    return len(one) == len(other) and all(map(operator.is_, one.values(), map(other.get, one)))

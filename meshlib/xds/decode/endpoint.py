@@ -2,21 +2,25 @@
 
 gRPC refuses more than Envoy: weights that do not fit 32 bits, a gap in the priorities, a locality or an address that
 stands twice, port 0. In the sidecar view such an assignment holds, as far as it can be called.
+
+Most endpoints are an IPv4 address, a weight and a health, and there may be a hundred thousand of them. Such a *plain* one is read
+without its fields being gone through one by one: where what was read accounts for all of its bytes, there is nothing else in it
+that could be wrong, or would have to be reported.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from meshlib.model.address import Address
 from meshlib.model.endpoint import Assignment, Drop, Endpoint, Health, Locality, LocalityEndpoints
 from meshlib.xds.decode.address import numeric
-from meshlib.xds.decode.report import Report, join
+from meshlib.xds.decode.report import Report, join, walk
 from meshlib.xds.decode.values import fraction, metadata, number
 from meshlib.xds.schema import WireMessage
 
-__all__ = ["assignment"]
+__all__ = ["assignment", "load_assignment"]
 
 #: Of a host, with room for a port: RFC 1035 has 253 characters.
 _LONGEST_NAME = 260
@@ -31,8 +35,24 @@ _HEALTH = {
 }
 _MAX_PRIORITY = 128
 _PARTS = {0: 100, 1: 10_000, 2: 1_000_000}  # DenominatorType
+_MAX_PORT = 65535
+_OCTETS = frozenset(map(str, range(256)))
+_NONE: Mapping[str, Mapping[str, object]] = {}
 
 Resolve = Callable[[WireMessage, str, Report], Address | None]
+
+
+def load_assignment(message: WireMessage, path: str, report: Report) -> Assignment:
+    """A ClusterLoadAssignment by itself, and what of it is not honoured."""
+    groups, plain = _groups(message, path, report, numeric)
+    rest = message
+    if plain:
+        rest = type(message)()
+        rest.CopyFrom(message)
+        for index in plain:
+            rest.endpoints[index].ClearField("lb_endpoints")
+    walk(rest, path, report)
+    return _made(message, groups, path, report, str(message.cluster_name))
 
 
 def assignment(
@@ -42,10 +62,26 @@ def assignment(
 
     A locality without a weight is kept with None: only locality-weighted balancing leaves it out (DV-15).
     """
-    groups = tuple(
-        _group(item, f"{join(path, 'endpoints')}[{index}]", report, address)
-        for index, item in enumerate(message.endpoints)
-    )
+    groups, _ = _groups(message, path, report, address)
+    return _made(message, groups, path, report, name or str(message.cluster_name))
+
+
+def _groups(
+    message: WireMessage, path: str, report: Report, address: Resolve
+) -> tuple[tuple[LocalityEndpoints, ...], list[int]]:
+    """The localities, and the indexes of those that have plain endpoints only."""
+    groups, plain = [], []
+    for index, item in enumerate(message.endpoints):
+        endpoints = _plain_endpoints(item, report)
+        if endpoints is not None:
+            plain.append(index)
+        groups.append(_group(item, endpoints, f"{join(path, 'endpoints')}[{index}]", report, address))
+    return tuple(groups), plain
+
+
+def _made(
+    message: WireMessage, groups: tuple[LocalityEndpoints, ...], path: str, report: Report, name: str
+) -> Assignment:
     if report.target:
         _check_weights(groups, path, report)
         _check_priorities(groups, path, report)
@@ -54,19 +90,61 @@ def assignment(
     else:
         groups = _joined(groups)
     drops, factor = _policy(message, path, report)
-    return Assignment(name or str(message.cluster_name), groups, drops, factor)
+    return Assignment(name, groups, drops, factor)
 
 
-def _group(message: WireMessage, path: str, report: Report, address: Resolve) -> LocalityEndpoints:
+def _plain_endpoints(message: WireMessage, report: Report) -> tuple[Endpoint, ...] | None:
+    """Those of a locality, where all are plain."""
+    found = []
+    give_way = report.give_way
+    for item in message.lb_endpoints:
+        give_way()
+        endpoint = _plain(item)
+        if endpoint is None:
+            return None
+        found.append(endpoint)
+    return tuple(found)
+
+
+def _plain(message: WireMessage) -> Endpoint | None:
+    held = message.endpoint.address.socket_address
+    host, port = held.address, held.port_value
+    octets = host.split(".")
+    if len(octets) != 4 or not _OCTETS.issuperset(octets) or not 0 < port <= _MAX_PORT:
+        return None
+    # Three messages in each other, of two bytes each; a tag and a length before the host; a tag before the port.
+    rest = message.ByteSize() - (6 + 2 + len(host) + 1 + _varint(port))
+    if not rest:
+        return Endpoint(Address(host, port), 1, Health.UNKNOWN, "", _NONE)
+    weight, health = message.load_balancing_weight.value, message.health_status
+    if weight:
+        rest -= 2 + 1 + _varint(weight)
+    if health:
+        rest -= 1 + _varint(health)
+    if rest or health not in _HEALTH:
+        return None
+    return Endpoint(Address(host, port), weight or 1, _HEALTH[health], "", _NONE)
+
+
+def _varint(number: int) -> int:
+    """Its length on the wire, where it has at most 32 bits."""
+    return 1 + (number >= 1 << 7) + (number >= 1 << 14) + (number >= 1 << 21) + (number >= 1 << 28)
+
+
+def _group(
+    message: WireMessage, endpoints: tuple[Endpoint, ...] | None, path: str, report: Report, address: Resolve
+) -> LocalityEndpoints:
     which = message.WhichOneof("lb_config")
     field = "lb_endpoints"
     held = message.lb_endpoints
     if which == "load_balancer_endpoints":
-        held, field = message.load_balancer_endpoints.lb_endpoints, f"{which}.{field}"
-    made = (
-        _endpoint(item, f"{join(path, field)}[{index}]", report, address) for index, item in enumerate(held)
-    )
-    endpoints = tuple(endpoint for endpoint in made if endpoint is not None)
+        held, field, endpoints = message.load_balancer_endpoints.lb_endpoints, f"{which}.{field}", None
+    if endpoints is None:
+        made = (
+            _endpoint(item, f"{join(path, field)}[{index}]", report, address)
+            for index, item in enumerate(held)
+        )
+        endpoints = tuple(endpoint for endpoint in made if endpoint is not None)
     if report.target and sum([endpoint.weight for endpoint in endpoints]) > _MAX_UINT32:
         report.problem(join(path, field), f"the weights add up to more than {_MAX_UINT32}")
     weight = number(message, "load_balancing_weight")

@@ -47,23 +47,27 @@ class ResourceType:
         return self.url.rpartition("/")[2]
 
 
-def listener(raw: bytes, view: str = "auto", *, trusted: bool = False) -> Decoded[Listener]:
-    """A Listener. `view`: see `decode.listener`."""
-    return _decoded(_LISTENER, raw, partial(_listener_value, view=view), view, trusted=trusted)
+def listener(
+    raw: bytes, view: str = "auto", give_way: Callable[[], object] = bool, *, trusted: bool = False
+) -> Decoded[Listener]:
+    """A Listener. `view`: see `decode.listener`. `give_way` is called before it, and at each element of what may be long."""
+    return _decoded(_LISTENER, raw, partial(_listener_value, view=view), view, give_way, trusted=trusted)
 
 
-def route(raw: bytes, view: str = "auto", *, trusted: bool = False) -> Decoded[RouteConfiguration]:
+def route(
+    raw: bytes, view: str = "auto", give_way: Callable[[], object] = bool, *, trusted: bool = False
+) -> Decoded[RouteConfiguration]:
     """A RouteConfiguration."""
-    return _decoded(_ROUTE, raw, _route_value, view, trusted=trusted)
+    return _decoded(_ROUTE, raw, _route_value, view, give_way, trusted=trusted)
 
 
-def cluster(raw: bytes, view: str = "auto") -> Decoded[Cluster]:
+def cluster(raw: bytes, view: str = "auto", give_way: Callable[[], object] = bool) -> Decoded[Cluster]:
     """A Cluster."""
-    return _decoded(_CLUSTER, raw, _cluster_value, view)
+    return _decoded(_CLUSTER, raw, _cluster_value, view, give_way)
 
 
 def endpoint(raw: bytes, view: str = "auto", give_way: Callable[[], object] = bool) -> Decoded[Assignment]:
-    """A ClusterLoadAssignment, named as its cluster; it may be so large that others must run meanwhile (`give_way`)."""
+    """A ClusterLoadAssignment, named as its cluster."""
     return _decoded(_ENDPOINT, raw, _endpoint_value, view, give_way)
 
 
@@ -74,9 +78,13 @@ def types(
     holds, in "sidecar" and "auto" Envoy's. A listener says by itself which view it is of. `trusted`: see `Report`.
     """
     return (
-        ResourceType("listener", schema.LISTENER, True, partial(listener, trusted=trusted)),
-        ResourceType("route", schema.ROUTE, False, partial(route, view=view, trusted=trusted)),
-        ResourceType("cluster", schema.CLUSTER, True, partial(cluster, view=view)),
+        ResourceType(
+            "listener", schema.LISTENER, True, partial(listener, give_way=give_way, trusted=trusted)
+        ),
+        ResourceType(
+            "route", schema.ROUTE, False, partial(route, view=view, give_way=give_way, trusted=trusted)
+        ),
+        ResourceType("cluster", schema.CLUSTER, True, partial(cluster, view=view, give_way=give_way)),
         ResourceType("endpoint", schema.ENDPOINT, False, partial(endpoint, view=view, give_way=give_way)),
     )
 
@@ -93,6 +101,7 @@ def _decoded(
     *,
     trusted: bool = False,
 ) -> Decoded[T]:
+    give_way()
     try:
         message = schema.message(name).FromString(raw)
     except (schema.DecodeError, RecursionError, TypeError, ValueError) as error:
@@ -157,8 +166,7 @@ def _cluster_value(message: WireMessage, path: str, report: Report) -> Cluster:
 def _endpoint_value(message: WireMessage, path: str, report: Report) -> Assignment:
     if not message.cluster_name:
         report.problem(join(path, "cluster_name"), "must not be empty")
-    walk(message, path, report)
-    return _endpoint.assignment(message, path, report)
+    return _endpoint.load_assignment(message, path, report)
 
 
 _READERS: Mapping[str, Callable[[WireMessage, str, Report], Any]] = {

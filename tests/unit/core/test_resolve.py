@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from meshlib.core.chains import Chains, connection
 from meshlib.core.resolve import Rules, compile_view
 from meshlib.model.address import Address
 from meshlib.model.call import Head
+from meshlib.model.cluster import Cluster
 from meshlib.model.headers import Headers
 from meshlib.model.listener import ChainMatch, FilterChain, HttpManager, Listener, Source
 from meshlib.model.match import PathKind, PathMatch, RouteMatch
@@ -543,6 +546,37 @@ class TestCompiling:
         second = view(Part("static", services={"kept": kept, "changed": listener("changed")}), previous=first)
         assert ask(second, "http://kept").routes is ask(first, "http://kept").routes
         assert ask(second, "http://changed").routes is not ask(first, "http://changed").routes
+
+    def test_where_only_clusters_differ_all_is_kept_but_the_answers(self):
+        part = Part("xds", services={"a": listener("a")}, sidecar=(listener("l", "b", address="0.0.0.0:80"),))
+        first = view(part)
+        before = ask(first, "http://b")
+        changed = replace(part, clusters={"c": Cluster("c")}, lacking={"d": ""})
+        second = view(changed, previous=first)
+        assert second is not first
+        assert second.snapshot.parts == (changed,)
+        assert second._services is first._services
+        assert ask(second, "http://b") is not before  # what it suggests is of its own names
+        assert (ask(second, "http://b").routes, ask(second, "http://b").via) == (before.routes, "mesh")
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            {"services": {"a": listener("a")}},
+            {"sidecar": (listener("l", "b", address="0.0.0.0:80"),)},
+            {"targets": {"t": listener("t")}},
+            {"absent": {"t": Absence(Fate.ABSENT, "none")}},
+            {"listed": True},
+            {"unreached": "refused"},
+        ],
+    )
+    def test_where_anything_else_differs_it_is_compiled(self, other):
+        part = Part("xds", clusters={"c": Cluster("c")})
+        first = view(part, has_xds=True)
+        assert view(replace(part, **other), previous=first, has_xds=True)._services is not first._services
+        assert view(part, previous=first, has_xds=True)._services is first._services
+        assert view(part, previous=first)._services is not first._services
+        assert view(part, part, previous=first, has_xds=True)._services is not first._services
 
     def test_one_configuration_in_two_places_is_compiled_once(self):
         one = listener("one")

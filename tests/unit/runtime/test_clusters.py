@@ -113,3 +113,17 @@ def test_a_shared_policy_change_reaches_the_live_one():
     clusters = made(("xds", config))
     clusters.reconcile(snapshot(("xds", replace(config, connect_timeout=1.0))), 0.0)
     assert clusters.get("xds", "a").cluster.connect_timeout == 1.0
+
+
+def test_one_that_left_by_another_way_is_retired_too():
+    """A part that is gone takes its clusters with it, and one that is there again has new ones."""
+    one, other = flat(1, name="a"), flat(1, name="b")
+    clusters = made(("static", one), ("xds", other))
+    live = clusters.get("xds", "b")
+    clusters.reconcile(snapshot(("static", one)), 1.0)
+    assert clusters.get("xds", "b") is None
+    assert isinstance(live.pick(CONTEXT, 1.0), Refusal)
+    assert clusters.get("static", "a").endpoints
+    clusters.reconcile(snapshot(("static", one), ("xds", other)), 2.0)
+    assert clusters.get("xds", "b") is not live
+    assert clusters.get("xds", "b").endpoints
