@@ -13,6 +13,7 @@ from meshlib.model.call import OK, Attempt, OutcomeKind
 
 if TYPE_CHECKING:
     from meshlib.core.endpoint import LiveEndpoint
+    from meshlib.core.stages import StreamLimits
     from meshlib.core.upstream import Pick, RetryPermit, Upstream
     from meshlib.model.call import Head, Outcome
 
@@ -32,7 +33,8 @@ class Send:
 
     ``number`` counts from 1. ``deadline`` is absolute: the attempt's response, body included, is there by then;
     ``cluster``: as it was then; ``connect_timeout``: seconds, the cluster's; ``began``: when it was decided; ``key`` pairs its events; ``handed``: to a sidecar,
-    whose the retries are: what may have been sent is not sent again.
+    whose the retries are: what may have been sent is not sent again. ``limits``: of the stream, by its route;
+    ``try_idle``: seconds between two bytes of this attempt.
     """
 
     __slots__ = (
@@ -44,9 +46,11 @@ class Send:
         "handed",
         "head",
         "key",
+        "limits",
         "number",
         "permit",
         "pick",
+        "try_idle",
         "upstream",
     )
 
@@ -73,6 +77,8 @@ class Send:
         self.permit = permit
         self.began = began
         self.key = 0
+        self.limits: StreamLimits | None = None
+        self.try_idle: float | None = None
 
     def release(self, now: float, failure: Outcome | None = None) -> None:
         """It is over, its body read or given up: its pick and its permit go back. Effective once; from any thread."""

@@ -24,7 +24,7 @@ from meshlib.errors import (
     TransportFailed,
     UnknownService,
 )
-from meshlib.model.call import Attempt, CallInfo, OutcomeKind, Response
+from meshlib.model.call import Attempt, CallInfo, OutcomeKind, Response, TimeLimit
 
 if TYPE_CHECKING:
     from meshlib.core.attempt import Record
@@ -48,6 +48,7 @@ __all__ = [
     "not_made",
     "not_ready",
     "say_spent",
+    "timed_out",
     "versions",
 ]
 
@@ -84,6 +85,19 @@ FAILURES: dict[OutcomeKind, tuple[type[MeshError], Response, str]] = {
     # Its library's error is the caller's; no library of HTTP has such outcomes.
     OutcomeKind.OWN: (TransportFailed, Response(503, _TEXT, _RESET + b"local reset"), "LR"),
 }
+
+
+#: A limit of the stream is over; what Envoy answers then (measured, 1.40).
+_LIMITED: dict[str, tuple[Response, str]] = {
+    TimeLimit.IDLE: (Response(504, _TEXT, b"stream timeout"), "SI"),
+    TimeLimit.REQUEST: (Response(408, _TEXT, b"request timeout"), ""),
+    TimeLimit.DURATION: (Response(504, _TEXT, b"downstream duration timeout"), "DT"),
+}
+
+
+def timed_out(limit: str) -> tuple[Response, str]:
+    """What a call is told as whose time by this limit is over, and its flags."""
+    return _LIMITED.get(limit, FAILURES[OutcomeKind.TIMEOUT][1:])
 
 
 def after_retries(response: Response) -> Response:

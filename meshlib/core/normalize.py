@@ -1,6 +1,6 @@
 """What a listener does to a head before its routes see it.
 
-Envoy's ``HttpConnectionManager`` settings, in its order: ``headers_with_underscores_action``; ``path_with_escaped_slashes_action``, ``normalize_path``,
+Envoy's ``HttpConnectionManager`` settings, in its order: ``max_request_headers_kb``, ``max_headers_count``; ``headers_with_underscores_action``; ``path_with_escaped_slashes_action``, ``normalize_path``,
 ``merge_slashes``; ``strip_trailing_host_dot``, ``strip_any_host_port``, ``strip_matching_host_port``;
 ``scheme_header_transformation``, ``add_user_agent``, ``append_x_forwarded_port``. What is changed here is also what goes out.
 """
@@ -52,6 +52,8 @@ class Entrance:
             _changes_authority(manager)
             or _changes_path(manager)
             or manager.underscores is not Underscores.ALLOW
+            or manager.most_head is not None
+            or manager.most_lines is not None
             or bool(manager.scheme or self._identity or (manager.forwarded_port and port))
         )
 
@@ -79,10 +81,12 @@ class Entrance:
         escaped slash is, or led to the path without.
         """
         manager = self._manager
+        if _is_too_large(asked, manager):
+            large = Response(431, (), b"Request Header Fields Too Large")
+            return Reply(_unread(asked), large), "the request's head is larger than its listener allows"
         if manager.underscores is Underscores.REJECT and _has_underscore(asked):
-            # It is refused while its header is read: a format finds nothing in it.
-            unread = Head("HEAD" if asked.method == "HEAD" else "", "", "", "", Headers(()))
-            return Reply(unread, Response(400, (), b"Bad Request")), "a header's name has an underscore"
+            refused = Response(400, (), b"Bad Request")
+            return Reply(_unread(asked), refused), "a header's name has an underscore"
         action = manager.escaped_slashes
         if action in (EscapedSlashes.KEEP, EscapedSlashes.FORWARD) or not _has_escaped_slash(asked.path):
             return None
@@ -124,6 +128,23 @@ def _changed_path(path: str, manager: HttpManager) -> str:
             path = path.replace(escape, plain)
     path = normal_path(path) if manager.normalize_path else path
     return merged_slashes(path) if manager.merge_slashes else path
+
+
+def _unread(asked: Head) -> Head:
+    """What is refused while its head is read: a format finds nothing in it."""
+    return Head("HEAD" if asked.method == "HEAD" else "", "", "", "", Headers(()))
+
+
+def _is_too_large(head: Head, manager: HttpManager) -> bool:
+    """Whether its lines, Host among them, are too many, or they and the path have too many bytes."""
+    lines = head.headers.raw
+    hosts = () if any(name.lower() == b"host" for name, _ in lines) else ((b"host", head.authority.encode()),)
+    if manager.most_lines is not None and len(lines) + len(hosts) > manager.most_lines:
+        return True
+    if manager.most_head is None:
+        return False
+    size = len(head.path.encode()) + sum(len(name) + len(value) for name, value in (*lines, *hosts))
+    return size > manager.most_head
 
 
 def _has_underscore(head: Head) -> bool:

@@ -38,16 +38,16 @@ from typing import TYPE_CHECKING
 from meshlib.core.attempt import BLAMELESS, Record, record, tell
 from meshlib.core.effects import Call, Effect, Env, Finish, Pass, Reply, Send, Sleep, Wait
 from meshlib.core.endpoint import LiveEndpoint
-from meshlib.core.failures import FAILURES, REFUSALS, after_retries, mesh_info, versions
+from meshlib.core.failures import FAILURES, REFUSALS, after_retries, mesh_info, timed_out, versions
 from meshlib.core.handoff import for_sidecar
 from meshlib.core.hashing import hash_text
 from meshlib.core.retry import Retries, may_matter
 from meshlib.core.rewrite import ResponseContext
-from meshlib.core.stages import retry_policy, route, route_timeout
+from meshlib.core.stages import retry_policy, route, stream_limits, time_limit
 from meshlib.core.trace import broken, failed
 from meshlib.core.upstream import PickContext, Refusal, RefusalKind, RetryPermit, Upstream
 from meshlib.errors import DeadlineExceeded, NoHealthyEndpoint
-from meshlib.model.call import OK, CallInfo, Head, Outcome, OutcomeKind, Response
+from meshlib.model.call import OK, CallInfo, Head, Outcome, Response
 from meshlib.model.cluster import Discovery
 from meshlib.model.events import CallEnded, RetryScheduled
 from meshlib.model.policy import RetryBudget, RetryPolicy
@@ -56,6 +56,7 @@ from meshlib.model.route import Forward
 if TYPE_CHECKING:
     from meshlib.core.match import Match
     from meshlib.core.retry import Deciding, RetryAfter
+    from meshlib.core.stages import StreamLimits
     from meshlib.core.upstream import Pick
     from meshlib.model.cluster import Cluster
     from meshlib.model.headers import Headers
@@ -70,6 +71,7 @@ class Plan:
 
     Attributes:
         spent: Another attempt was due, and none was left, or no time for it.
+        tried: Every endpoint that was picked, the last one last.
     """
 
     __slots__ = (
@@ -82,6 +84,7 @@ class Plan:
         "_last",
         "_limit",
         "_limit_seconds",
+        "_limits",
         "_match",
         "_open",
         "_per_try",
@@ -89,13 +92,13 @@ class Plan:
         "_policy",
         "_retries",
         "_status",
-        "_tried",
         "_upstream",
         "_weight",
         "_words",
         "cluster",
         "spent",
         "started",
+        "tried",
     )
 
     def __init__(self, call: Call, env: Env) -> None:
@@ -104,7 +107,7 @@ class Plan:
         self._attempts: list[Record] = []  # that are over, by their numbers' order
         self._flight: dict[int, Send] = {}  # by number: of which nothing was heard yet
         self._answered: Send | None = None  # whose response the caller reads
-        self._tried: tuple[LiveEndpoint, ...] = call.tried
+        self.tried: tuple[LiveEndpoint, ...] = call.tried
         self._match: Match | None = None
         self._weight: ClusterWeight | None = None
         self._upstream: Upstream | None = None
@@ -115,6 +118,7 @@ class Plan:
         self._deadline = call.deadline
         self._limit = call.limit
         self._limit_seconds: float | None = None
+        self._limits: StreamLimits | None = None
         self._last: Outcome | None = None
         self._words: list[str] = []
         self._open = [None]  # emptied by whoever closes: taking the last item is atomic
@@ -152,7 +156,7 @@ class Plan:
         late = blameless = False
         if outcome.kind is not OK:
             # The call's own time is over: that is the call's end, whatever the last read reported (RT-06).
-            late = self._deadline is not None and now >= self._deadline
+            late = outcome.limit is not None or (self._deadline is not None and now >= self._deadline)
             # A limit of our own is not retried, as in Envoy (its overflow).
             blameless = outcome.kind in BLAMELESS
         attempt.pick.report(outcome, now)
@@ -227,7 +231,7 @@ class Plan:
         return head if handed is None else for_sidecar(handed, head, grpc=False)
 
     def _route_limit(self, action: Forward) -> tuple[float | None, str]:
-        return route_timeout(self._call.resolution, action), "the route's timeout"
+        return time_limit(self._call.resolution, action, self._limits)
 
     def _try_limit(self, policy: RetryPolicy) -> float | None:
         return policy.per_try_timeout or None
@@ -287,6 +291,7 @@ class Plan:
     def _time_limits(self, action: Forward, now: float) -> None:
         """The nearest of the application's deadline, this call's timeout and the route's."""
         call = self._call
+        self._limits = None if call.grpc else stream_limits(call.resolution, action, self.started)
         seconds, limit = self._route_limit(action)
         if call.timeout is not None and (call.timeout == 0 or seconds is None or call.timeout < seconds):
             seconds, limit = call.timeout or None, "the call's timeout"
@@ -317,15 +322,15 @@ class Plan:
         number = len(self._attempts) + len(self._flight) + 1
         call = self._call
         key = None if call.hash_key is None else hash_text(call.hash_key)
-        picked = upstream.pick(PickContext(number, self._tried, key, call.head, grpc=call.grpc), now)
+        picked = upstream.pick(PickContext(number, self.tried, key, call.head, grpc=call.grpc), now)
         if isinstance(picked, Refusal):
             return self._refused(picked, now)
         endpoint = picked.endpoint
-        if endpoint in self._tried:
+        if endpoint in self.tried:
             instead = self._tried_again(picked, now)
             if instead is not None:
                 return instead
-        self._tried = (*self._tried, endpoint)
+        self.tried = (*self.tried, endpoint)
         deadline = self._deadline
         if self._per_try is not None and (deadline is None or now + self._per_try < deadline):
             deadline = now + self._per_try
@@ -333,6 +338,8 @@ class Plan:
         permit, self._permit = self._permit, None
         attempt = Send(number, picked, head, deadline=deadline, upstream=upstream, permit=permit, began=now)
         attempt.handed = call.resolution.handed is not None
+        attempt.limits = self._limits
+        attempt.try_idle = None if self._policy is None else self._policy.per_try_idle_timeout
         self._flight[number] = attempt
         return attempt
 
@@ -415,9 +422,10 @@ class Plan:
         return Finish(outcome, failure, message, self._told(response, flags))
 
     def _out_of_time(self, outcome: Outcome | None) -> Effect:
-        _, response, flags = FAILURES[OutcomeKind.TIMEOUT]
+        limit = None if outcome is None else outcome.limit
+        response, flags = timed_out(limit or self._limit)
         where = f" ({self._attempts[-1].attempt.endpoint.name})" if self._attempts else ""
-        message = f"{self._limit_words()} is over{where}"
+        message = f"{limit or self._limit_words()} is over{where}"
         self._words.append(message)
         self.spent = self._policy is not None
         return Finish(outcome, DeadlineExceeded, message, self._told(response, flags))
@@ -428,11 +436,6 @@ class Plan:
     def deadline(self) -> float | None:
         """When the call's time is over (absolute), as far as it is known yet."""
         return self._deadline
-
-    @property
-    def tried(self) -> tuple[LiveEndpoint, ...]:
-        """Every endpoint that was picked, the last one last."""
-        return self._tried
 
     @property
     def final(self) -> bool:

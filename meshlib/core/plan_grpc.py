@@ -156,6 +156,6 @@ class GrpcPlan(Plan):
         return effect
 
     def _wait_reached(self, upstream: Upstream, now: float) -> Effect:
-        self._tried = ()
+        self.tried = ()
         until = now + _LOOK if self._deadline is None else min(self._deadline, now + _LOOK)
         return Wait(until, reached=upstream.reached)

@@ -10,8 +10,8 @@ from meshlib.core.exchange import Exchange
 from meshlib.errors import DeadlineExceeded
 from meshlib.hosts.info import attach
 from meshlib.hosts.protocol import Q, R
-from meshlib.model.call import OutcomeKind
-from meshlib.pools.bounds import Bounds
+from meshlib.model.call import OutcomeKind, TimeLimit
+from meshlib.pools.bounds import Bounds, StreamBounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,9 +61,11 @@ def bounds_of(exchange: Exchange, step: Send | Direct, clock: Clock) -> Bounds:
             kept = dict(timeouts)
             if step.connect_timeout is not None:
                 kept["connect"] = None
-            if step.deadline is not None:
+            if step.deadline is not None or (step.limits is not None and step.limits.idle is not None):
                 kept["read"] = kept["write"] = None
             timeouts = kept
+        if step.limits is not None or step.try_idle is not None:
+            return StreamBounds(clock, step, timeouts)
         return Bounds(clock, step.deadline, timeouts, step.connect_timeout)
     if step.head is None:
         return Bounds(clock)
@@ -89,6 +91,9 @@ def failed(
         raise own from error
     if outcome.kind is OutcomeKind.TIMEOUT:
         bounds.timed_out()
+        outcome.limit = bounds.limit
+        if outcome.limit is TimeLimit.REQUEST:  # the caller's slowness
+            outcome.kind = OutcomeKind.NO_TIME
     outcome.late = bounds.expired
     return exchange.failed(step, outcome, now)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Any, Self
 
 from meshlib.model.arguments import seconds, text
@@ -113,6 +113,18 @@ _WORDS = {
 }
 
 
+class TimeLimit(StrEnum):
+    """A time that a route or its listener sets beside the timeout, in words. Which ended an attempt ends the call.
+
+    IDLE: nothing was read or written for so long. REQUEST: the request was not sent in time. DURATION: request and response took too
+    long together.
+    """
+
+    IDLE = "the stream's idle timeout"
+    REQUEST = "the request timeout"
+    DURATION = "the maximum duration of a stream"
+
+
 @dataclass(slots=True)
 class Outcome:
     """What a transport tells the plan of one attempt. The only thing that travels back.
@@ -121,7 +133,7 @@ class Outcome:
     where the status is one that a policy counts as failed). ``sent``: whether a byte of the request may have left.
     ``seconds``: from the start of the attempt. ``error``: the host library's exception, kept for the caller. ``late``: it is
     a timeout, and the deadline's. ``grpc``: it is of a gRPC call, whose ``status`` is a gRPC code (0: OK) and whose
-    ``headers`` are the trailing metadata.
+    ``headers`` are the trailing metadata. ``limit``: it is a timeout, and this limit's.
     """
 
     kind: OutcomeKind
@@ -133,6 +145,7 @@ class Outcome:
     detail: str = ""
     late: bool = False
     grpc: bool = False
+    limit: TimeLimit | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,7 @@ class HttpManager:
     """``HttpConnectionManager``: ``routes`` inline, or the route configuration named ``route_name`` (linked into
     ``routes`` once it is known). Times in seconds; None: not set.
 
+    ``most_head``: the bytes, ``most_lines``: the lines that the head of a request has at most.
     ``scheme``: every call counts as one of it. ``server_name``: what replies of the listener's own say in ``server``;
     ``keeps_server``: unless they say something already. ``user_agent``: calls say whose they are (``add_user_agent``).
     """
@@ -73,6 +74,9 @@ class HttpManager:
     filters: tuple[HttpFilter, ...] = ()
     max_stream_duration: float | None = None
     request_timeout: float | None = None
+    stream_idle_timeout: float | None = None
+    most_head: int | None = None
+    most_lines: int | None = None
     strip_any_port: bool = False
     strip_matching_port: bool = False
     merge_slashes: bool = False

@@ -14,17 +14,21 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from meshlib.errors import Overloaded
+from meshlib.model.call import TimeLimit
 from meshlib.runtime.clock import ring_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from meshlib.core.attempt import Send
     from meshlib.core.upstream import Connections
     from meshlib.runtime.clock import Clock
 
-__all__ = ["Bounds"]
+__all__ = ["Bounds", "StreamBounds"]
 
 _NO_TIMEOUTS: Mapping[str, float | None] = {}
+#: What is done to a connection that stands.
+_OF_BYTES = frozenset({"read", "write"})
 #: What a deadline may still lack, in seconds, when a wait that was bounded by it is over: timers are that exact.
 _ROUNDING = 0.001
 
@@ -93,6 +97,11 @@ class Bounds:
             return left
         return seconds
 
+    @property
+    def limit(self) -> TimeLimit | None:
+        """After a timeout that is not the deadline's: the limit of the route's that it is of; None: the host library's."""
+        return None
+
     def timed_out(self) -> None:
         """An operation's time was over: note whether that was the deadline's doing."""
         if self.deadline is not None and self._now() >= self.deadline - _ROUNDING:
@@ -136,3 +145,41 @@ class Bounds:
         limits, self._pending = self._pending, None
         if limits is not None:
             limits.end_pending()
+
+
+class StreamBounds(Bounds):
+    """The bounds of an attempt whose route limits its stream, too: how long nothing is read or written, and when the request is
+    sent. These are in the system's time as the host library's timeouts.
+    """
+
+    __slots__ = ("_idle", "_limit", "_try_idle", "_written_by")
+
+    def __init__(
+        self, clock: Clock, attempt: Send, timeouts: Mapping[str, float | None] = _NO_TIMEOUTS
+    ) -> None:
+        super().__init__(clock, attempt.deadline, timeouts, attempt.connect_timeout)
+        limits = attempt.limits
+        self._idle = limits.idle if limits is not None else None
+        self._written_by = limits.written_by if limits is not None else None
+        self._try_idle = attempt.try_idle
+        self._limit: TimeLimit | None = None
+
+    @property
+    def limit(self) -> TimeLimit | None:
+        return None if self.expired else self._limit
+
+    def left(self, name: str) -> float | None:
+        seconds = super().left(name)
+        if name not in _OF_BYTES:
+            return seconds
+        self._limit = None
+        for most, limit in ((self._try_idle, None), (self._idle, TimeLimit.IDLE)):
+            if most is not None and (seconds is None or most < seconds):
+                seconds, self._limit = most, limit
+        if name == "write" and self._written_by is not None:
+            most = self._written_by - self._now()
+            if seconds is None or most < seconds:
+                seconds, self._limit = most, TimeLimit.REQUEST
+            if seconds <= 0:
+                raise TimeoutError("the request was not sent in time")
+        return seconds

@@ -40,7 +40,7 @@ from meshlib.xds.decode.replies import local_replies
 from meshlib.xds.decode.report import Report, join, walk
 from meshlib.xds.decode.route import route_configuration
 from meshlib.xds.decode.tls import check_socket
-from meshlib.xds.decode.values import boolean, header_value, seconds, unpacked
+from meshlib.xds.decode.values import boolean, header_value, number, seconds, unpacked
 from meshlib.xds.schema import WireMessage
 
 __all__ = ["VIEWS", "listener"]
@@ -50,6 +50,8 @@ _HCM = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnecti
 _TCP = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
 _CUSTOM_HEADER = "envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig"
 _INBOUND = 1
+#: Envoy's bound.
+_MOST_KB = 8192
 #: The place and the words of each guard that covers a whole filter chain.
 _Covering = list[tuple[str, str]]
 _ESCAPED_SLASHES = {
@@ -241,6 +243,9 @@ def _manager(
         filters=tuple(filters.found),
         max_stream_duration=seconds(common, "max_stream_duration", here, report),
         request_timeout=seconds(message, "request_timeout", path, report),
+        stream_idle_timeout=seconds(message, "stream_idle_timeout", path, report),
+        most_head=_most_head(message, path, report),
+        most_lines=_most_lines(common, here, report),
         strip_any_port=bool(message.strip_any_host_port),
         strip_matching_port=bool(message.strip_matching_host_port),
         merge_slashes=bool(message.merge_slashes),
@@ -256,6 +261,20 @@ def _manager(
         local_replies=local_replies(message, path, report),
     )
     return manager, filters.covering
+
+
+def _most_head(message: WireMessage, path: str, report: Report) -> int | None:
+    most = number(message, "max_request_headers_kb")
+    if most is not None and not 1 <= most <= _MOST_KB:
+        report.problem(join(path, "max_request_headers_kb"), f"must be 1 to {_MOST_KB}, not {most}")
+    return None if most is None else most * 1024
+
+
+def _most_lines(common: WireMessage, path: str, report: Report) -> int | None:
+    most = number(common, "max_headers_count")
+    if most == 0:
+        report.problem(join(path, "max_headers_count"), "must be at least 1")
+    return most
 
 
 def _scheme(message: WireMessage, path: str, report: Report) -> str:

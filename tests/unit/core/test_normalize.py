@@ -72,6 +72,23 @@ def test_ports(authority, any_port, matching):
     assert stripped(authority, HttpManager(), 8080) == authority
 
 
+@pytest.mark.parametrize(
+    ("manager", "large"),
+    [
+        ({"most_lines": 3}, False),
+        ({"most_lines": 2}, True),
+        ({"most_head": 2 + 5 + 5 + 4 + 1}, False),
+        ({"most_head": 2 + 5 + 5 + 4}, True),
+    ],
+)
+def test_how_large_a_head_may_be(manager, large):
+    """Two lines and the Host; the path and both of each line."""
+    entrance = Entrance(HttpManager(**manager))
+    assert entrance.changes
+    head = Head("GET", "http", "h", "/a", Headers.of(("x-a", "bc"), ("y-a", "de")))
+    assert (entrance.answer(head, head) is not None) is large
+
+
 def test_a_head_with_nothing_to_do_is_itself():
     head = Head("GET", "http", "h:80", "/a?x=//./", Headers())
     everything = HttpManager(merge_slashes=True, normalize_path=True)

@@ -27,7 +27,7 @@ from meshlib.errors import (
 )
 from meshlib.model.address import Address
 from meshlib.model.body import BodyFormat
-from meshlib.model.call import Head, Outcome, OutcomeKind
+from meshlib.model.call import Head, Outcome, OutcomeKind, TimeLimit
 from meshlib.model.cluster import Cluster, Discovery
 from meshlib.model.endpoint import Assignment, Endpoint, Locality
 from meshlib.model.events import CallEnded, RetryScheduled
@@ -123,6 +123,7 @@ def make(
     answers: list[FakeUpstream | str] | None = None,
     waited: float = 0.0,
     replies: Replies = PLAIN,
+    manager: HttpManager | None = None,
     **call: object,
 ) -> tuple[Plan, FakeUpstream]:
     upstream = upstream or FakeUpstream()
@@ -135,6 +136,7 @@ def make(
         listener=Listener("l", from_file=from_file),
         routes=compile_routes(config),
         replies=replies,
+        manager=manager,
     ).after(waited)
 
     def upstream_of(part: str, name: str) -> FakeUpstream | str:
@@ -185,6 +187,43 @@ def test_a_route_of_a_control_plane_has_envoys_timeout_and_tells_it_upstream() -
     assert isinstance(effect, Send)
     assert effect.deadline == 10.0 + DEFAULT_ROUTE_TIMEOUT
     assert effect.head.headers.get("x-envoy-expected-rq-timeout-ms") == "15000"
+
+
+@pytest.mark.parametrize(
+    ("action", "manager", "idle", "deadline"),
+    [
+        ({"idle_timeout": 3.0}, {"stream_idle_timeout": 9.0}, 3.0, None),
+        ({}, {"stream_idle_timeout": 9.0}, 9.0, None),
+        ({"idle_timeout": 0.0}, {"stream_idle_timeout": 9.0}, None, None),
+        ({"max_stream_duration": 3.0}, {"max_stream_duration": 9.0}, None, 13.0),
+        ({}, {"max_stream_duration": 9.0}, None, 19.0),
+        ({"max_stream_duration": 0.0}, {"max_stream_duration": 9.0}, None, None),
+        ({"max_stream_duration": 30.0, "timeout": 4.0}, {}, None, 14.0),
+    ],
+)
+def test_ld_08_to_02_the_limits_of_a_stream(action, manager, idle, deadline) -> None:
+    plan, _ = make(Forward("c", **{"timeout": 0.0, **action}), manager=HttpManager(**manager))
+    effect = plan.start(10.0)
+    assert isinstance(effect, Send)
+    assert (effect.limits.idle if effect.limits is not None else None) == idle
+    assert effect.deadline == deadline
+
+
+@pytest.mark.parametrize(
+    ("limit", "status"),
+    [(TimeLimit.IDLE, 504), (TimeLimit.REQUEST, 408)],
+)
+def test_what_a_limit_of_the_stream_ends_is_not_made_again(limit: TimeLimit, status: int) -> None:
+    plan, _ = make(Forward("c", timeout=0.0, retry=RETRY), manager=HttpManager(request_timeout=2.0))
+    effect = plan.start(10.0)
+    assert isinstance(effect, Send)
+    assert effect.limits.written_by == 12.0
+    failed = outcome(OutcomeKind.TIMEOUT)
+    failed.limit = limit
+    end = plan.outcome(failed, 12.0)
+    assert isinstance(end, Finish)
+    assert (end.failure, end.response.status) == (DeadlineExceeded, status)
+    assert f"{limit} is over" in end.message
 
 
 @pytest.mark.parametrize(("left", "said"), [(0.2509, "250"), (0.0019, "1"), (0.0004, "1")])

@@ -4,8 +4,51 @@ from __future__ import annotations
 
 import pytest
 
-from meshlib.pools.bounds import Bounds
+from meshlib.core.stages import StreamLimits
+from meshlib.model.call import TimeLimit
+from meshlib.pools.bounds import Bounds, StreamBounds
 from meshlib.testing import VirtualClock
+
+
+class Attempt:
+    """What of a `Send` bounds it."""
+
+    def __init__(self, *, deadline=None, idle=None, written_by=None, try_idle=None):
+        self.deadline, self.connect_timeout = deadline, None
+        self.limits = StreamLimits(idle, written_by, None)
+        self.try_idle = try_idle
+
+
+@pytest.mark.parametrize(
+    ("limits", "timeouts", "read", "write"),
+    [
+        ({"idle": 3.0}, {}, (3.0, TimeLimit.IDLE), (3.0, TimeLimit.IDLE)),
+        ({"idle": 3.0}, {"read": 2.0}, (2.0, None), (3.0, TimeLimit.IDLE)),
+        ({"idle": 3.0, "try_idle": 2.0}, {}, (2.0, None), (2.0, None)),
+        ({"idle": 3.0, "try_idle": 4.0}, {}, (3.0, TimeLimit.IDLE), (3.0, TimeLimit.IDLE)),
+        ({"written_by": 5.0}, {"write": 9.0}, (None, None), (5.0, TimeLimit.REQUEST)),
+        ({"written_by": 5.0, "idle": 3.0}, {}, (3.0, TimeLimit.IDLE), (3.0, TimeLimit.IDLE)),
+        ({"written_by": 5.0, "try_idle": 9.0}, {"write": 2.0}, (9.0, None), (2.0, None)),
+    ],
+)
+def test_the_nearest_limit_of_a_stream(limits, timeouts, read, write):
+    clock = VirtualClock()
+    if "written_by" in limits:
+        limits = limits | {"written_by": clock.now() + limits["written_by"]}
+    bounds = StreamBounds(clock, Attempt(**limits), timeouts)
+    assert (bounds.left("read"), bounds.limit) == read
+    assert (bounds.left("write"), bounds.limit) == write
+    assert bounds.left("pool") is None
+
+
+def test_a_request_whose_time_is_over():
+    clock = VirtualClock()
+    bounds = StreamBounds(clock, Attempt(written_by=clock.now() + 5.0))
+    clock.advance(5.0)
+    with pytest.raises(TimeoutError, match="not sent in time"):
+        bounds.left("write")
+    assert (bounds.limit, bounds.expired) == (TimeLimit.REQUEST, False)
+    assert bounds.left("read") is None
 
 
 class Hasty(VirtualClock):

@@ -268,16 +268,32 @@ class TestRoutes:
                 {"scheme_header_transformation": {"match_upstream": True}},
                 "scheme_header_transformation.match_upstream",
             ),
-            (
-                {"common_http_protocol_options": {"max_headers_count": 5}},
-                "common_http_protocol_options.max_headers_count",
-            ),
         ],
     )
     def test_what_changes_a_call_and_is_not_honoured_is_told(self, options, field):
         found = ignored(build.listener("l", ROUTES, manager=options))
         here = "filter_chains[0].filters[0].typed_config."
         assert [place.removeprefix(here) for place in found] == ([field] if field else [])
+
+    def test_ld_08_limits_of_requests_and_streams(self):
+        common = {"max_headers_count": 5, "max_stream_duration": "8s"}
+        options = {
+            "common_http_protocol_options": common,
+            "max_request_headers_kb": 2,
+            "request_timeout": "3s",
+            "stream_idle_timeout": "0s",
+        }
+        resource = build.listener("l", ROUTES, manager=options)
+        found = good(resource).http
+        assert (found.most_lines, found.most_head, found.max_stream_duration) == (5, 2048, 8.0)
+        assert (found.request_timeout, found.stream_idle_timeout) == (3.0, 0.0)
+        assert ignored(resource) == {}
+        for wrong in (
+            {"max_request_headers_kb": 0},
+            {"max_request_headers_kb": 8193},
+            {"common_http_protocol_options": {"max_headers_count": 0}},
+        ):
+            assert len(problems(build.listener("l", ROUTES, manager=wrong))) == 1
 
     def test_ld_07(self):
         options = {"xff_num_trusted_hops": 1, "original_ip_detection_extensions": [{"name": "x"}]}

@@ -118,15 +118,14 @@ LISTENER = {
         honoured="rds route_config http_filters common_http_protocol_options strip_matching_host_port"
         " strip_any_host_port strip_trailing_host_dot merge_slashes normalize_path path_with_escaped_slashes_action"
         " scheme_header_transformation add_user_agent append_x_forwarded_port server_name server_header_transformation"
-        " local_reply_config",
-        carried="request_timeout",
+        " local_reply_config request_timeout stream_idle_timeout max_request_headers_kb",
         rejected="scoped_routes",
         reported="original_ip_detection_extensions xff_num_trusted_hops early_header_mutation_extensions"
-        " path_normalization_options typed_header_validation_config via stream_idle_timeout"
-        " request_headers_timeout max_request_headers_kb always_set_request_id_in_response use_remote_address"
+        " path_normalization_options typed_header_validation_config via"
+        " always_set_request_id_in_response use_remote_address"
         " internal_address_config forward_client_cert_details forward_client_cert_matcher proxy_status_config"
         " http_protocol_options generate_request_id",
-        void="codec_type stat_prefix tracing upgrade_configs request_id_extension http1_safe_max_connection_duration"
+        void="codec_type stat_prefix tracing upgrade_configs request_headers_timeout request_id_extension http1_safe_max_connection_duration"
         " http2_protocol_options http3_protocol_options"
         " stream_flush_timeout drain_timeout delayed_close_timeout access_log access_log_flush_interval"
         " flush_access_log_on_new_request access_log_options skip_xff_append"
@@ -141,6 +140,10 @@ LISTENER = {
             "generate_request_id": lambda message: bool(message.generate_request_id.value),
         },
         notes={
+            "request_timeout": "the answer to a call whose request is not sent in time is 408; not of aiohttp's own connections",
+            "stream_idle_timeout": "where it is set: 5 min are Envoy's default, and none is ours; not of aiohttp's own connections",
+            "request_headers_timeout": "a head is sent at once",
+            "max_request_headers_kb": "where it is set: 60 is Envoy's default, and none is ours",
             "rds": "`config_source` must be `ads` or `self`",
             "scoped_routes": "routes chosen by a scope are not supported",
             "tracing": "spans are made as OpenTelemetry is set up in this process",
@@ -197,12 +200,12 @@ LISTENER = {
     f"{_LOG}HeaderFilter": rules(honoured="header"),
     f"{_LOG}ResponseFlagFilter": rules(honoured="flags"),
     "envoy.config.core.v3.HttpProtocolOptions#downstream": rules(
-        honoured="headers_with_underscores_action",
-        reported="max_headers_count max_stream_duration",
+        honoured="headers_with_underscores_action max_headers_count max_stream_duration",
         void="idle_timeout max_connection_duration max_response_headers_kb max_requests_per_connection",
         notes={
             "idle_timeout": "there is no downstream connection",
-            "max_stream_duration": "bounds gRPC calls whose route does not; reported, since HTTP calls are not bounded by it",
+            "max_headers_count": "where it is set: 100 is Envoy's default, and none is ours",
+            "max_stream_duration": "of calls whose route does not say",
         },
     ),
     f"{_HCM}Rds": rules(honoured="config_source route_config_name"),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from meshlib.xds.decode.fields.rules import rules
 
 __all__ = ["ROUTE"]
@@ -16,12 +14,6 @@ _FILTERS = (
 )
 _NEVER = "the route is left out and reported: nothing in a client could make it match"
 _BUFFER = "per_request_buffer_limit_bytes request_body_buffer_limit"
-
-
-def _limits_streams(message: Any) -> bool:
-    """0 is no limit, as is none."""
-    held = message.max_stream_duration
-    return bool(held.max_stream_duration.ByteSize() or held.grpc_timeout_header_max.ByteSize())
 
 
 ROUTE = {
@@ -99,13 +91,13 @@ ROUTE = {
     f"{_ROUTE}RouteAction": rules(
         honoured="cluster cluster_header weighted_clusters cluster_not_found_response_code prefix_rewrite regex_rewrite"
         " host_rewrite_literal auto_host_rewrite host_rewrite_header host_rewrite_path_regex append_x_forwarded_host"
-        " timeout retry_policy",
-        carried="idle_timeout request_mirror_policies hash_policy",
+        " timeout retry_policy idle_timeout max_stream_duration",
+        carried="request_mirror_policies hash_policy",
         rejected="path_rewrite_policy path_rewrite host_rewrite",
         reported="cluster_specifier_plugin inline_cluster_specifier_plugin metadata_match flush_timeout"
         " early_data_policy retry_policy_typed_config priority rate_limits include_vh_rate_limits cors"
         " internal_redirect_policy internal_redirect_action max_internal_redirects hedge_policy max_grpc_timeout"
-        " grpc_timeout_offset max_stream_duration",
+        " grpc_timeout_offset",
         void="upgrade_configs",
         notes={
             "auto_host_rewrite": "for a gRPC call where the control plane is a trusted_xds_server (gRFC A81)",
@@ -117,10 +109,9 @@ ROUTE = {
             "host_rewrite": "format text in a host is not supported",
             "upgrade_configs": "an upgrade that a call asks for is never refused",
             "max_grpc_timeout": "deprecated, and of gRPC calls only",
-            "max_stream_duration": "bounds gRPC calls; reported, since HTTP calls are not bounded by it",
+            "idle_timeout": "not of aiohttp's own connections, nor of gRPC calls",
             "hash_policy": "for the consistent-hashing balancers, which are not there yet",
         },
-        when={"max_stream_duration": _limits_streams},
     ),
     f"{_ROUTE}RouteAction.RequestMirrorPolicy": rules(
         honoured="cluster cluster_header runtime_fraction disable_shadow_host_suffix_append",
@@ -141,15 +132,14 @@ ROUTE = {
         honoured="max_stream_duration grpc_timeout_header_max",
         reported="grpc_timeout_header_offset",
         notes={
-            "max_stream_duration": "of gRPC calls, where grpc_timeout_header_max is not set",
+            "max_stream_duration": "of gRPC calls where grpc_timeout_header_max is not set, and of all others",
             "grpc_timeout_header_max": "of gRPC calls; 0 is no limit",
         },
     ),
     f"{_ROUTE}RetryPolicy": rules(
         honoured="retry_on num_retries per_try_timeout retry_host_predicate"
         " retriable_status_codes retry_back_off rate_limited_retry_back_off retriable_headers"
-        " retriable_request_headers",
-        carried="per_try_idle_timeout",
+        " retriable_request_headers per_try_idle_timeout",
         reported="retry_priority retry_options_predicates",
         void="host_selection_retry_max_attempts",
         notes={
