@@ -389,6 +389,7 @@ def _rules(config: Config, bootstrap: Bootstrap | None) -> Rules:
         rules,
         server=bootstrap.servers[0].uri,
         template=bootstrap.template,
+        templates={name: authority.template for name, authority in bootstrap.authorities.items()},
         node=(bootstrap.node.cluster, bootstrap.node.id),
         with_port=istio,
         view="target" if istio and rules.view == "auto" else rules.view,

@@ -29,7 +29,7 @@ holds when the time is over (``otherwise``):
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -56,6 +56,9 @@ __all__ = ["Rules", "View", "compile_view", "source_words"]
 
 #: Parts that a control plane speaks through; ``xds.view`` and ``xds.domains`` are about them.
 _XDS = "xds"
+FEDERATED = "xds://"
+"""The scheme of a call to a target of an authority's, with the authority behind it; the calls are gRPC's."""
+
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443, "grpc": 443}
 _PATH_CHARACTERS = frozenset(
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=:@/"
@@ -69,7 +72,8 @@ class Rules:
     configuration file; ``template`` is the bootstrap's listener name template (``%s``); ``with_port``: the name always
     has the port (Istio); ``has_xds``: a control plane is configured, so that waiting for one makes sense; ``server``: its
     address, for words; ``cold_start``: "direct" or "fail"; ``node``: our cluster's name and our id, as listeners have them
-    told; ``fallback``: what holds when a sidecar went away, "when_allowed" or "never".
+    told; ``fallback``: what holds when a sidecar went away, "when_allowed" or "never". ``templates``: those of the bootstrap's
+    authorities, for calls whose scheme is ``FEDERATED`` and the authority (BS-11).
     """
 
     bypass: tuple[str, ...] = ()
@@ -85,6 +89,7 @@ class Rules:
     node: tuple[str, str] = ("", "")
     adoption: Adoption = WHOLE
     fallback: str = "when_allowed"
+    templates: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 class View:
@@ -236,6 +241,8 @@ class View:
 
     def _meant(self, scheme: str, host: str, port: int | None, number: int, authority: str) -> Resolution:
         """Rules 2 to 6, of a service that has joined."""
+        if scheme.startswith(FEDERATED):
+            return self._federated(scheme.removeprefix(FEDERATED), host, port, number)
         return (
             (self._handoff.resolve(scheme, host, number) if self._handoff is not None else None)
             or self._service(host, number)
@@ -287,6 +294,22 @@ class View:
         if absence.fate is Fate.UNUSABLE and not lacks:
             return end
         return Resolution("wait", lacks or absence.why, name=name, otherwise=end, hopeless=not lacks)
+
+    def _federated(self, authority: str, host: str, port: int | None, number: int) -> Resolution:
+        """By the listener that an authority of the bootstrap's has, and in no other way (BS-11)."""
+        text = self.rules.templates.get(authority)
+        if text is None:
+            return Resolution("failed", f"the xDS bootstrap has no authority {authority!r}")
+        name = _Template(text, with_port=self.rules.with_port).name(host, port, number, "")
+        entry = self._targets.get(name)
+        if entry is not None:
+            return self._through(entry, f"listener {name} is known to {source_words(entry.part)}", name)
+        absence = self._absent.get(name)
+        if absence is not None:
+            return Resolution("failed", absence.why, name=name)
+        lacks = f"listener {name} is asked for, and not there yet"
+        end = Resolution("failed", f"{self._silent()}: {lacks}", name=name)
+        return Resolution("wait", lacks, name=name, otherwise=end, hopeless=bool(self._unreached))
 
     def _lacks_listeners(self, port: int) -> str:
         """What of the listeners made for an Envoy is not known yet that could have a host on ``port``, in words."""

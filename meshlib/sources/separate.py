@@ -20,8 +20,7 @@ can be lost without an end of its stream. So a stream begins with an empty versi
 one, too, or it would have no answer; a stream is replaced when it is ``AGE`` old; and what is not answered within ``PATIENCE``
 is told. A watch that was lost is noticed within both together, which is less than 90 s.
 
-A configuration source that names a cluster (``api_config_source``) means the server that the resource came from: that is what
-an Envoy's bootstrap calls that cluster. Everything runs on the worker; each stream has its own reader.
+Everything runs on the worker; each stream has its own reader.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from meshlib.model.status import Ignored
 from meshlib.sources.stream import GrpcStream
 from meshlib.xds import schema, v2
-from meshlib.xds.discovery import DELTA_REQUEST, DELTA_RESPONSE, REQUEST, RESPONSE, settle_sources
+from meshlib.xds.discovery import DELTA_REQUEST, DELTA_RESPONSE, REQUEST, RESPONSE
 from meshlib.xds.services import method
 
 if TYPE_CHECKING:
@@ -56,8 +55,6 @@ _PAUSE_FIRST = 1.0
 _PAUSE_FACTOR = 1.6
 _PAUSE_MOST = 120.0
 _PAUSE_JITTER = 0.2
-
-_GRPC = frozenset((2, 3))  # envoy.config.core.v3.ApiConfigSource.ApiType: GRPC, DELTA_GRPC
 
 
 class _Makes(Protocol):
@@ -278,7 +275,6 @@ class SeparateStreams:
             watch.owed = None
         if self._old:
             watch.ignored = v2.response(response, self._ours)
-        settle_sources(response, _from_here)
         return bytes(response.SerializeToString(deterministic=True))
 
     def ended(self, watch: _Watch, error: str, *, unimplemented: bool) -> None:
@@ -352,16 +348,4 @@ def _names(request: WireMessage) -> bool:
     fields = request.DESCRIPTOR.fields_by_name
     return bool(
         getattr(request, "resource_names" if "resource_names" in fields else "resource_names_subscribe")
-    )
-
-
-def _from_here(short: str, name: str, source: WireMessage) -> bool:
-    """A source that names a cluster; one that gives an address of its own is another server."""
-    del short, name
-    if source.WhichOneof("config_source_specifier") != "api_config_source":
-        return False
-    held = source.api_config_source
-    services = held.grpc_services
-    return (
-        held.api_type in _GRPC and len(services) > 0 and all(each.HasField("envoy_grpc") for each in services)
     )

@@ -17,6 +17,7 @@ from meshlib.config import Config, XdsConfig
 from meshlib.config.kinds import one_line
 from meshlib.errors import ConfigError
 from meshlib.model.endpoint import Locality
+from meshlib.xds.names import canonical
 
 __all__ = [
     "Authority",
@@ -301,7 +302,10 @@ class _Reader:
                     root, "authorities", "", lambda name, raw, at: self.authority(name, raw, at, servers)
                 )
             ),
-            self.typed(root, "client_default_listener_resource_name_template", str, "") or DEFAULT_TEMPLATE,
+            _spelled(
+                self.typed(root, "client_default_listener_resource_name_template", str, "")
+                or DEFAULT_TEMPLATE
+            ),
             services=dict(self.each_object(root, "allowed_grpc_services", "", self.service)),
         )
         return replace(made, skipped=tuple(self.skipped))
@@ -462,7 +466,12 @@ class _Reader:
         elif not template.startswith(f"xdstp://{name}/"):
             self.problems.append(f'{at}.{key}: must begin with "xdstp://{name}/"')
         eager = self.typed(raw, "fallback_on_reachability_only", bool, at) or False
-        return Authority(self.servers(raw, at) or servers, template, eager)
+        return Authority(self.servers(raw, at) or servers, _spelled(template), eager)
+
+
+def _spelled(template: str) -> str:
+    """The template of canonical names (FE-01)."""
+    return canonical(template.replace("%s", "%00")).replace("%00", "%s")
 
 
 def _under(at: str, key: str) -> str:

@@ -10,6 +10,7 @@ from meshlib.model.status import Rejected
 from meshlib.xds import schema
 from meshlib.xds.cache import Knows
 from meshlib.xds.decode import Decoded, ResourceType
+from meshlib.xds.names import canonical
 from meshlib.xds.schema import WireMessage
 
 __all__ = ["Batch", "detail", "named", "sort", "sort_delta"]
@@ -53,7 +54,7 @@ def sort_delta(response: WireMessage, kind: ResourceType, cache: Knows, names: f
     """The same of a DeltaDiscoveryResponse; `names` are those that are wanted, which may be aliases. Never raises."""
     batch = Batch(str(response.system_version_info))
     removed = dict.fromkeys(
-        map(str, (*response.removed_resources, *(each.name for each in response.removed_resource_names)))
+        map(_name, (*response.removed_resources, *(each.name for each in response.removed_resource_names)))
     )
     _fill(batch, response, _delta_resources(response, kind, cache, names), removed.keys())
     batch.removed = tuple(name for name in removed if name not in batch.bad)
@@ -95,20 +96,20 @@ def _delta_resources(
     response: WireMessage, kind: ResourceType, cache: Knows, names: frozenset[str]
 ) -> Iterator[tuple[_Read, str]]:
     for outer in response.resources:
-        name = str(outer.name or outer.resource_name.name)
+        name = _name(outer.name or outer.resource_name.name)
         if not outer.HasField("resource"):
             if not outer.aliases:  # DL-11: with them it is an alias that leads nowhere yet
                 yield (name, b"", None, ("the resource is missing",)), ""
             continue
         read = _open(name, outer.resource, kind, cache)
         yield read, str(outer.version)
-        for alias in names.intersection(outer.aliases) - {read[0]}:
+        for alias in names.intersection(map(_name, outer.aliases)) - {read[0]}:
             yield (alias, *read[1:]), str(outer.version)
 
 
 def _sort_errors(response: WireMessage, batch: Batch) -> None:
     for index, item in enumerate(response.resource_errors):
-        name = str(item.resource_name.name)
+        name = _name(item.resource_name.name)
         if not name or not item.error_detail.code:
             text = "must have the name of a resource and a code other than OK"
             batch.unnamed.append((f"resource_errors[{index}]: {text}",))
@@ -125,8 +126,8 @@ def _read(outer: WireMessage, kind: ResourceType, cache: Knows) -> _Read:
     except (schema.DecodeError, RecursionError, TypeError, ValueError) as error:
         return "", raw, None, (f"is no Resource: {error}",)
     if not wrapper.HasField("resource"):
-        return str(wrapper.name), b"", None, ("the wrapped resource is missing",)
-    return _open(str(wrapper.name), wrapper.resource, kind, cache)
+        return _name(wrapper.name), b"", None, ("the wrapped resource is missing",)
+    return _open(_name(wrapper.name), wrapper.resource, kind, cache)
 
 
 def _open(name: str, resource: WireMessage, kind: ResourceType, cache: Knows) -> _Read:
@@ -137,7 +138,11 @@ def _open(name: str, resource: WireMessage, kind: ResourceType, cache: Knows) ->
     if known is not None and name in ("", known.name):
         return known.name, raw, None, ()
     found = _decode(kind, raw)
-    return name or found.name, raw, found, found.problems
+    return name or canonical(found.name), raw, found, found.problems
+
+
+def _name(text: object) -> str:
+    return canonical(str(text))
 
 
 def _decode(kind: ResourceType, raw: bytes) -> Decoded[Any]:

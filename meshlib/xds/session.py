@@ -30,7 +30,7 @@ from meshlib.xds.federation import Federation, Line
 from meshlib.xds.graph import Graph
 from meshlib.xds.istio import wants_grpc
 from meshlib.xds.machine import Machine
-from meshlib.xds.names import TOP
+from meshlib.xds.names import TOP, canonical
 from meshlib.xds.schema import WireMessage
 from meshlib.xds.values import AdsStatus, Received, ServerFeatures
 from meshlib.xds.world import Space
@@ -110,11 +110,11 @@ class Session:
 
         True if it was not wanted before; False also where the view has no targets.
         """
-        return self._after(self._federation.want(name, authority), now)
+        return self._after(self._federation.want(canonical(name), authority or name), now)
 
     def forget(self, name: str, now: float = 0.0) -> bool:
         """A target is wanted no more. True if it was."""
-        return self._after(self._federation.forget(name), now)
+        return self._after(self._federation.forget(canonical(name)), now)
 
     # --- what an earlier process had
 

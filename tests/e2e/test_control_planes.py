@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import grpc
 import pytest
@@ -330,3 +333,114 @@ def test_a_server_behind_a_socket_file(made: Any, upstream: Any, tmp_path: Path)
         _, client = made({"server": f"unix:{path}"})
         assert names(client, "reviews") == {a.name}
         assert [stream.peer for stream in plane.streams] == ["unix:"]
+
+
+# --- beside grpc's own client --------------------------------------------------------------------------------------------
+
+#: A process with grpcio alone: a channel to its first argument; each line on its input is a call.
+PROGRAM = """
+import json, sys
+import grpc
+
+with grpc.insecure_channel(sys.argv[1]) as channel:
+    unary = channel.unary_unary("/shop.Stock/Get")
+    for line in sys.stdin:
+        try:
+            print(json.loads(unary(b"", timeout=15, wait_for_ready=json.loads(line)))["name"], flush=True)
+        except grpc.RpcError as error:
+            print(error.code().name, flush=True)
+"""
+
+
+class Peer:
+    """grpc's own client of a bootstrap, in a process of its own."""
+
+    def __init__(self, target: str, bootstrap: str) -> None:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("GRPC_")}
+        environment |= {
+            "GRPC_XDS_BOOTSTRAP_CONFIG": bootstrap,
+            "GRPC_EXPERIMENTAL_XDS_FALLBACK": "true",
+            "GRPC_EXPERIMENTAL_XDS_FEDERATION": "true",
+        }
+        self._child = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, target],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment,
+        )
+
+    def who(self, *, waits: bool = True) -> str:
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
+        self._child.stdin.write(f"{json.dumps(waits)}\n")
+        self._child.stdin.flush()
+        return self._child.stdout.readline().strip()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._child.kill()
+        self._child.communicate()
+
+
+@pytest.fixture
+def stock(meshlib_grpc_upstream: Any) -> Callable[[str], Any]:
+    return meshlib_grpc_upstream  # type: ignore[no-any-return]
+
+
+def of_grpc(name: str, address: str, cluster: str = "c") -> list[dict[str, Any]]:
+    host = build.virtual_host("v", build.route("/", cluster=cluster), domains=["stock"])
+    return [
+        build.api_listener(name, build.route_config("r", host)),
+        build.cluster(cluster, http2_protocol_options={}),
+        build.endpoints(cluster, address),
+    ]
+
+
+def ours(mesh: meshlib.Mesh, target: str) -> Any:
+    return meshlib.grpc.channel(target, mesh=mesh).unary_unary("/shop.Stock/Get")
+
+
+def test_targets_of_an_authority_beside_grpc(planes: Any, made: Any, stock: Any) -> None:
+    """BS-09, BS-11, FE-01: the virtual host is that of the path, and a template's parameters are sorted."""
+    top, own = planes(2)
+    here = stock("of-the-authority")
+    _, *rest = of_grpc("", here.address)
+    top.set(*rest)
+    own.set(*of_grpc("xdstp://shop/envoy.config.listener.v3.Listener/x/stock?a=1&b=2", here.address))
+    template = "xdstp://shop/envoy.config.listener.v3.Listener/x/%s?b=2&a=1"
+    shop = {"xds_servers": [server(own)], "client_listener_resource_name_template": template}
+    bootstrap = federated(top, shop=shop)
+    mesh, _ = made({"bootstrap_config": bootstrap})
+    with Peer("xds://shop/stock", bootstrap) as peer:
+        assert peer.who() == "of-the-authority"
+    assert json.loads(ours(mesh, "xds://shop/stock")(b"", timeout=15))["name"] == "of-the-authority"
+    with Peer("xds://nobody/stock", bootstrap) as peer:
+        assert peer.who(waits=False) == "UNAVAILABLE"
+    with pytest.raises(grpc.RpcError) as problem:
+        ours(mesh, "xds://nobody/stock")(b"", timeout=15)
+    assert problem.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert "has no authority 'nobody'" in problem.value.details()
+
+
+def test_servers_in_reserve_beside_grpc(planes: Any, made: Any, stock: Any) -> None:
+    """FB-01, FB-02: a start without the first, and its return."""
+    first, second = planes(2)
+    a, b = stock("of-the-first"), stock("of-the-second")
+    first.set(*of_grpc("stock", a.address))
+    second.set(*of_grpc("stock", b.address))
+    first.kill()
+    bootstrap = federated(first, second)
+    mesh, _ = made({"bootstrap_config": bootstrap})
+    mine = ours(mesh, "xds:///stock")
+    with Peer("xds:///stock", bootstrap) as peer:
+        assert peer.who() == "of-the-second"
+        assert json.loads(mine(b"", timeout=15, wait_for_ready=True))["name"] == "of-the-second"
+        first.start()
+        second.wait_for_streams(0, timeout=30)
+        until(mesh, lambda: mesh.explain("GET", "http://stock/").endpoint == a.address)
+        assert peer.who() == "of-the-first"
+        assert json.loads(mine(b"", timeout=15))["name"] == "of-the-first"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from meshlib.core.resolve import FEDERATED
 from meshlib.model.hosts import ascii_host
 
 if TYPE_CHECKING:
@@ -43,12 +44,13 @@ def read_target(text: str, options: Sequence[tuple[str, Any]], *, secure: bool) 
     scheme, uri = scheme.lower(), text
     if not colon or scheme not in _SCHEMES:
         scheme, rest, uri = "dns", text, f"dns:///{text}"
-    # After an authority of the resolver's own, if there is one: dns://8.8.8.8/host.
-    path = rest[2:].partition("/")[2] if rest.startswith("//") else rest.removeprefix("/")
+    # After an authority of the resolver's own, if there is one: dns://8.8.8.8/host. Of xds it is one of the bootstrap's.
+    whose, _, path = rest[2:].partition("/") if rest.startswith("//") else ("", "", rest.removeprefix("/"))
     chosen = next((str(value) for name, value in reversed(options) if name == AUTHORITY), "")
     host, port = _host_port(path)
     outside = scheme in _ELSEWHERE or not host or "," in path
-    place = ("grpc", host or path, port, chosen or path)
+    kind = f"{FEDERATED}{whose}" if scheme == "xds" and whose else "grpc"
+    place = (kind, host or path, port, chosen or path)
     scheme_of_calls = "https" if secure else "http"
     url = f"grpc://{place[3]}"
     return Target(text, place, scheme_of_calls, scheme == "xds", outside, url, uri)

@@ -19,6 +19,7 @@ from meshlib.xds.decode.replies import body_format, inline_body
 from meshlib.xds.decode.report import Report, join
 from meshlib.xds.decode.retry import hash_policies, retry_policy
 from meshlib.xds.decode.values import header_name, header_value, number, rewrite, runtime_fraction, seconds
+from meshlib.xds.names import canonical
 from meshlib.xds.schema import WireMessage
 
 __all__ = ["action", "mirrors"]
@@ -92,7 +93,7 @@ def _target(
     if which == "cluster":
         if not message.cluster:
             report.problem(join(path, which), "must not be empty")
-        return str(message.cluster), (), ""
+        return canonical(str(message.cluster)), (), ""
     if which == "cluster_header":
         return "", (), header_name(message.cluster_header, join(path, which), report)
     if which == "weighted_clusters":
@@ -119,7 +120,7 @@ def _weighted(message: WireMessage, path: str, report: Report) -> tuple[ClusterW
             host = HostRewrite(HostRewriteKind.LITERAL, text) if text else None
         edits = header_edits(item, here, report)
         if weight:
-            kept.append(ClusterWeight(str(item.name), weight, edits, host, header, switches(item)))
+            kept.append(ClusterWeight(canonical(str(item.name)), weight, edits, host, header, switches(item)))
     if not kept and not report.failed:
         report.problem(join(path, "clusters"), "the weights add up to 0")
     if sum(entry.weight for entry in kept) > _MAX_UINT32:
@@ -166,7 +167,9 @@ def mirrors(owner: WireMessage, path: str, report: Report) -> tuple[Mirror, ...]
             item.cluster_header, join(here, "cluster_header"), report
         )
         share = runtime_fraction(item, "runtime_fraction", here, report)
-        found.append(Mirror(str(item.cluster), share, header, not item.disable_shadow_host_suffix_append))
+        found.append(
+            Mirror(canonical(str(item.cluster)), share, header, not item.disable_shadow_host_suffix_append)
+        )
     return tuple(found)
 
 

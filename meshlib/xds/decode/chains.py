@@ -15,6 +15,7 @@ from meshlib.xds.decode.address import cidr
 from meshlib.xds.decode.guards import filter_type
 from meshlib.xds.decode.report import Report, join
 from meshlib.xds.decode.values import number
+from meshlib.xds.names import canonical
 from meshlib.xds.schema import WireMessage
 
 __all__ = ["chain_match", "inspects", "is_redirected", "is_virtual", "judge_overlaps", "tcp_proxy"]
@@ -178,7 +179,7 @@ def _forward(message: WireMessage, path: str, report: Report) -> Forward:
     if which == "cluster":
         if not message.cluster:
             report.ignore(join(path, which), "it is empty: connections lead nowhere")
-        return Forward(cluster=str(message.cluster), timeout=0.0)
+        return Forward(cluster=canonical(str(message.cluster)), timeout=0.0)
     entries = message.weighted_clusters.clusters
     if not len(entries):
         report.problem(path, "one of cluster and weighted_clusters must be set")

@@ -25,6 +25,7 @@ from meshlib.xds.decode.report import Report, join, walk
 from meshlib.xds.decode.tls import tls_matches, transport_socket
 from meshlib.xds.decode.upstream import upstream_options
 from meshlib.xds.decode.values import metadata, number, percent, seconds, unpacked
+from meshlib.xds.names import canonical
 from meshlib.xds.schema import WireMessage, type_name
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ _KINDS = {
     4: Discovery.ORIGINAL_DST,
 }
 _NO_LIMIT = 2**32 - 1
+# envoy.config.core.v3.ApiConfigSource.ApiType: GRPC, DELTA_GRPC, AGGREGATED_GRPC, AGGREGATED_DELTA_GRPC
+_OVER_GRPC = frozenset((2, 3, 5, 6))
 # Envoy's default, in seconds.
 _CONNECT_TIMEOUT = 5.0
 
@@ -127,18 +130,39 @@ def _eds_name(message: WireMessage, path: str, report: Report) -> str:
     """CD-02, FE-03."""
     held, here = message.eds_cluster_config, join(path, "eds_cluster_config")
     config_source(held, "eds_config", here, report)
-    name = str(held.service_name)
+    name = canonical(str(held.service_name))
     if report.target and not name and message.name.startswith("xdstp:"):
         report.problem(join(here, "service_name"), "must be set where the cluster's name begins with xdstp:")
-    return name or str(message.name)
+    return name or canonical(str(message.name))
 
 
 def config_source(owner: WireMessage, field: str, path: str, report: Report) -> None:
-    """Checks that `owner.field` says that its resource comes on this very stream (LD-02, CD-02)."""
-    which = getattr(owner, field).WhichOneof("config_source_specifier") if owner.HasField(field) else None
+    """Checks that what `owner.field` names comes from the server that this came from (LD-02, CD-02, FE-04). A cluster that an
+    api_config_source names is what Envoy's own bootstrap calls that server.
+    """
+    here = join(path, field)
+    held = getattr(owner, field)
+    which = held.WhichOneof("config_source_specifier") if owner.HasField(field) else None
     if which is None:
-        report.problem(join(path, field), "must be ads or self")
+        report.problem(here, "must be ads or self")
+    elif which == "api_config_source":
+        _api_source(held.api_config_source, join(here, which), report)
     # Other kinds are refused by the table, with their own path.
+
+
+def _api_source(held: WireMessage, path: str, report: Report) -> None:
+    if held.api_type not in _OVER_GRPC:
+        report.problem(
+            join(path, "api_type"), "must be of gRPC; REST is followed where the control plane is polled"
+        )
+    elif not len(held.grpc_services):
+        report.problem(join(path, "grpc_services"), "must not be empty")
+    for index, service in enumerate(held.grpc_services):
+        if not service.HasField("envoy_grpc"):
+            here = f"{join(path, 'grpc_services')}[{index}]"
+            report.problem(
+                here, "must be envoy_grpc: another control plane than the bootstrap's is not asked"
+            )
 
 
 def _members(

@@ -41,6 +41,7 @@ from meshlib.xds.decode.report import Report, join, walk
 from meshlib.xds.decode.route import route_configuration
 from meshlib.xds.decode.tls import check_socket
 from meshlib.xds.decode.values import boolean, header_value, number, seconds, unpacked
+from meshlib.xds.names import canonical
 from meshlib.xds.schema import WireMessage
 
 __all__ = ["VIEWS", "listener"]
@@ -303,7 +304,7 @@ def _routes(message: WireMessage, path: str, report: Report) -> tuple[RouteConfi
         config_source(message.rds, "config_source", join(path, which), report)
         if not message.rds.route_config_name:
             report.problem(join(path, "rds.route_config_name"), "must not be empty")
-        return None, str(message.rds.route_config_name)
+        return None, canonical(str(message.rds.route_config_name))
     if which is None:
         report.problem(path, "one of rds and route_config must be set")
     return None, ""

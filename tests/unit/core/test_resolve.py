@@ -354,6 +354,23 @@ class TestRule5:
     def test_template(self, rules, url, name):
         assert via(view(has_xds=True, **rules), url) == ("wait", name)
 
+    def test_bs11_a_target_of_an_authority_has_its_template_and_no_other_way(self):
+        rules = {"has_xds": True, "templates": {"a": "xdstp://a/L/%s"}}
+        part = Part("xds", targets={"xdstp://a/L/reviews": listener("reviews")})
+        services = Part("static", services={"ratings": listener("ratings")})
+        made = view(services, part, **rules)
+        found = made.resolve("xds://a", "reviews", None, "other.example")
+        assert (found.via, found.listener.name) == ("mesh", "reviews")
+        found = made.resolve("xds://a", "ratings", None, "ratings")
+        assert (found.via, found.name, found.otherwise.via) == ("wait", "xdstp://a/L/ratings", "failed")
+        gone = replace(part, absent={"xdstp://a/L/ratings": Absence(Fate.ABSENT, "is not there")})
+        found = view(gone, **rules).resolve("xds://a", "ratings", None, "ratings")
+        assert (found.via, found.reason) == ("failed", "is not there")
+
+    def test_bs11_an_authority_that_is_not_there(self):
+        found = view(Part("xds"), has_xds=True).resolve("xds://b", "reviews", None, "reviews")
+        assert (found.via, found.reason) == ("failed", "the xDS bootstrap has no authority 'b'")
+
     @pytest.mark.parametrize(
         ("url", "asked"),
         [

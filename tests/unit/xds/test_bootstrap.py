@@ -368,6 +368,18 @@ class TestAuthorities:
     def test_bs10_in_an_xdstp_name_the_host_is_encoded_as_a_path(self, host, name):
         assert listener_name("xdstp://x/l/%s", host) == name
 
+    def test_fe01_templates_are_spelled_as_names_are(self):
+        template = "xdstp://a/envoy.config.listener.v3.Listener/x/%s?b=2&a=1"
+        made = parse(
+            {
+                **with_server(),
+                "client_default_listener_resource_name_template": template,
+                "authorities": {"a": {"client_listener_resource_name_template": template}},
+            }
+        )
+        for name in (made.listener("h"), made.listener("h", "a")):
+            assert name == "xdstp://a/envoy.config.listener.v3.Listener/x/h?a=1&b=2"
+
     def test_bs11_an_authority_that_is_not_there(self):
         made = parse({**with_server(), "authorities": {"x": {}}})
         assert made.listener("h", "x") == "xdstp://x/envoy.config.listener.v3.Listener/h"

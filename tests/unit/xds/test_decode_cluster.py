@@ -106,6 +106,29 @@ class TestDiscovery:
         found = good(build.cluster("c", service_name="s"))
         assert (found.discovery, found.eds_name, found.assignment) == (Discovery.EDS, "s", None)
 
+    @pytest.mark.parametrize("kind", ["GRPC", "DELTA_GRPC", "AGGREGATED_GRPC", "AGGREGATED_DELTA_GRPC"])
+    def test_fe_04_a_cluster_that_a_source_names_is_the_server_itself(self, kind):
+        services = [{"envoy_grpc": {"cluster_name": "kato_xds_cluster"}}]
+        source = {"api_config_source": {"api_type": kind, "grpc_services": services}}
+        assert good(build.cluster("c", eds_cluster_config={"eds_config": source})).eds_name == "c"
+
+    @pytest.mark.parametrize(
+        ("source", "place"),
+        [
+            ({"api_type": "REST", "cluster_names": ["x"]}, ".api_type: must be of gRPC"),
+            (
+                {"api_type": "GRPC", "grpc_services": [{"google_grpc": {}}]},
+                ".grpc_services[0]: must be envoy_grpc",
+            ),
+            ({"api_type": "GRPC", "grpc_services": [{}]}, ".grpc_services[0]: must be envoy_grpc"),
+        ],
+    )
+    def test_cd_02_another_server_is_not_asked(self, source, place):
+        [found] = problems(
+            build.cluster("c", eds_cluster_config={"eds_config": {"api_config_source": source}})
+        )
+        assert found.startswith(f"eds_cluster_config.eds_config.api_config_source{place}")
+
     @pytest.mark.parametrize("source", [{}, {"path": "/x"}, {"api_config_source": {"api_type": "GRPC"}}])
     def test_cd_02_only_from_this_stream(self, source):
         [found] = problems(build.cluster("c", eds_cluster_config={"eds_config": source}))

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from meshlib.model.snapshot import Fate
 from meshlib.testing import build
+from meshlib.xds import schema
 from meshlib.xds.bootstrap import Authority, Bootstrap, Feature, Server
 from meshlib.xds.session import Session
-from tests.support.xds_kit import NODE, read, response
+from tests.support.xds_kit import NODE, WRAPPER, packed, read, response
 
 FIRST, SECOND, THIRD = (Server(f"127.0.0.1:{port}") for port in (1, 2, 3))
 KINDS = ("listener", "route", "cluster", "endpoint")
@@ -349,6 +350,41 @@ class TestFederation:
         planes.send(0, "cluster", build.cluster(cluster, service_name=xdstp("nobody", "endpoint", "e")))
         assert planes.asked[0, "endpoint"] == [xdstp("nobody", "endpoint", "e")]
         assert planes.session.status(0.0).rejected == ()
+
+    @pytest.mark.parametrize("wrapped", [False, True])
+    def test_one_name_in_two_spellings_is_one_resource(self, wrapped):
+        """FE-01: wanted, sent and named in different orders of its parameters."""
+        planes = Planes(FIRST, authorities=self.two)
+        spelled = "a=1&b=2", "b=2&a=1"
+        listener, route, cluster, ends = (
+            [xdstp("a", kind, f"x?{each}") for each in spelled] for kind in KINDS
+        )
+        planes.want(listener[1])
+        planes.up(0)
+        assert planes.asked[0, "listener"] == [listener[0]]
+        host = build.virtual_host("of 0", build.route("/", cluster=cluster[1]), domains=["*"])
+        for short, made in (
+            ("listener", build.api_listener(listener[1], route[1])),
+            ("route", build.route_config(route[1], host)),
+            ("cluster", build.cluster(cluster[1], service_name=ends[1])),
+            ("endpoint", build.endpoints(ends[1], "10.0.0.1:1")),
+        ):
+            name = made.get("name") or made["cluster_name"]
+            planes.send(0, short, schema.pack(WRAPPER(name=name, resource=packed(made))) if wrapped else made)
+        assert planes.asked[0, "endpoint"] == [ends[0]]
+        assert planes.session.waiting() == ()
+        assert planes.server_of(listener[0]) == 0
+
+    def test_what_a_source_names_comes_from_the_server_that_named_it(self):
+        """FE-04: self and ads; a name of another authority is that one's all the same."""
+        planes = Planes(FIRST, authorities=self.two)
+        listener, route = xdstp("b", "listener", "x"), xdstp("b", "route", "r")
+        planes.want(listener)
+        second = planes.session.servers.index(SECOND)
+        planes.up(second)
+        planes.send(second, "listener", build.api_listener(listener, route))
+        assert planes.asked[second, "route"] == [route]
+        assert planes.open == {second}
 
     def test_a_listener_may_name_what_another_authority_has(self):
         planes = Planes(FIRST, authorities=self.two)

@@ -106,15 +106,33 @@ CORE = {
     f"{_CORE}TransportSocket": rules(honoured="name typed_config"),
     f"{_CORE}TypedExtensionConfig": rules(honoured="name typed_config"),
     f"{_CORE}ConfigSource": rules(
-        honoured="ads self",
-        rejected="path path_config_source api_config_source",
+        honoured="ads self api_config_source",
+        rejected="path path_config_source",
         void="authorities initial_fetch_timeout resource_api_version",
         notes={
             "initial_fetch_timeout": "the timer is 15 s for every resource (gRFC A57)",
             "path": "followed in resources that are read from files (`xds.protocol`)",
             "path_config_source": "followed in resources that are read from files (`xds.protocol`)",
-            "api_config_source": "of type REST: followed where the control plane is polled (`xds.protocol`)",
+            "api_config_source": "a cluster that it names is the server that it came from; of type REST: followed where the control plane is "
+            "polled (`xds.protocol`)",
         },
+    ),
+    f"{_CORE}ApiConfigSource": rules(
+        honoured="api_type grpc_services",
+        void="transport_api_version cluster_names refresh_delay request_timeout rate_limit_settings "
+        "set_node_on_first_message_only config_validators",
+    ),
+    f"{_CORE}GrpcService": rules(
+        honoured="envoy_grpc google_grpc",
+        void="timeout retry_policy",
+        reported="initial_metadata",
+        notes={
+            "google_grpc": "refused: another control plane than the bootstrap's is not asked",
+            "initial_metadata": "the stream is the one that is there",
+        },
+    ),
+    f"{_CORE}GrpcService.EnvoyGrpc": rules(
+        honoured="cluster_name", void="authority retry_policy max_receive_message_length skip_envoy_headers"
     ),
     f"{_CORE}AggregatedConfigSource": rules(),
     f"{_CORE}ExtensionConfigSource": rules(

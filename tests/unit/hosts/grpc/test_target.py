@@ -31,6 +31,13 @@ def test_host_and_port(text: str, host: str, port: int | None, authority: str) -
     assert target.scheme == "http"
 
 
+def test_bs11_the_authority_of_an_xds_target_says_whom_to_ask_and_not_who_is_called() -> None:
+    target = read_target("xds://shop.example/reviews:9080", (), secure=False)
+    assert target.place == ("xds://shop.example", "reviews", 9080, "reviews:9080")
+    assert (target.strict, target.outside) == (True, False)
+    assert read_target("xds:///reviews", (), secure=False).place[0] == "grpc"
+
+
 @pytest.mark.parametrize(
     "text",
     [
