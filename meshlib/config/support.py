@@ -12,24 +12,16 @@ __all__ = ["doubts"]
 
 
 def doubts(config: Config, file: Document | None = None) -> tuple[str, ...]:
-    """One line for each thing that is allowed and yet can hardly be meant: for `meshlib check` and a warning."""
-    return tuple(f"{_origin(config, key, file)}: {key}: {text}" for key, text in _odd(config))
+    """One line for each thing that is allowed and yet can hardly be meant: for `meshlib check` and a warning. ``file``: it is
+    looked at by itself, and what the environment adds where it is used is not known.
+    """
+    odd = (*_odd(config), *(_unplaced(config) if file is None else ()))
+    return tuple(f"{_origin(config, key, file)}: {key}: {text}" for key, text in odd)
 
 
 def _odd(config: Config) -> Iterator[tuple[str, str]]:
     if config.xds.last_good is not None and not config.xds.configured:
         yield "xds.last_good", "has nothing to keep: there is no control plane"
-    if config.xds.api == "v2":
-        if not config.xds.configured:
-            yield (
-                "xds.api",
-                '"v2" has nobody to ask: neither xds.server nor XDS_HOST_IP nor HOST_IP says where the agent is',
-            )
-        elif config.node.cluster is None and config.xds.server is not None:
-            yield (
-                "node.cluster",
-                'is missing, and cannot be made of TENANT_ID, SERVICE_ID, SERVICE_NAME: servers of xds.api = "v2" know nodes by it',
-            )
     elsewhere = config.xds.configured or config.services_file is not None
     for name, service in config.services.items():
         key = f"services.{name}"
@@ -40,6 +32,17 @@ def _odd(config: Config) -> Iterator[tuple[str, str]]:
             for target in _targets(route):
                 if target and target not in config.services and not elsewhere:
                     yield f"{key}.routes[{index}]", f'goes to "{target}", which no service is'
+
+
+def _unplaced(config: Config) -> Iterator[tuple[str, str]]:
+    """What the platform of ``api = "v2"`` did not tell."""
+    if config.xds.api != "v2":
+        return
+    if not config.xds.configured:
+        yield "xds.api", '"v2" has nobody to ask: neither xds.server nor XDS_HOST_IP nor HOST_IP is set'
+    elif config.node.cluster is None and config.xds.server is not None:
+        lacks = "is missing, and TENANT_ID, SERVICE_ID, SERVICE_NAME do not tell it"
+        yield "node.cluster", f'{lacks}: a server of xds.api = "v2" knows nodes by it'
 
 
 def _targets(route: RouteConfig) -> tuple[str, ...]:

@@ -16,8 +16,9 @@ stream, or none.
 
 What is v2's: servers of that time answer each request whose version is not theirs, and those alone. A version is
 a counter that begins anew when a server or a node's configuration does, and equal numbers may mean different states; a watch
-can be lost without an end of its stream. So a stream begins with an empty version; a request for other names than the last has
-one, too, or it would have no answer; a stream is replaced when it is ``AGE`` old; and what is not answered within ``PATIENCE``
+can be lost without an end of its stream. So a stream begins with an empty version; a request for other names than those of which
+the last answer surely was has one, too, or it might have no answer (an answer is to one of the requests with the nonce before it,
+and which of them is not told); a stream is replaced when it is ``AGE`` old; and what is not answered within ``PATIENCE``
 is told. A watch that was lost is noticed within both together, which is less than 90 s.
 
 Everything runs on the worker; each stream has its own reader.
@@ -73,7 +74,8 @@ class _Makes(Protocol):
 
 @dataclass(slots=True, eq=False)
 class _Watch:
-    """``request``: the newest; ``named``: whether any had names; ``names``: of the last that was written; ``nonce``: of the newest response of this stream.
+    """``request``: the newest; ``named``: whether any had names; ``asked``: the names of those that
+    were written with ``nonce``, the newest response's of this stream; ``of``: the names that this response surely is an answer to.
     ``owed``: until when an answer is waited for; ``turn``: when the stream is replaced, or opened again.
     """
 
@@ -83,7 +85,8 @@ class _Watch:
     request: WireMessage | None = None
     named: bool = False
     introduced: bool = False
-    names: tuple[str, ...] = ()
+    asked: set[tuple[str, ...]] = field(default_factory=set)
+    of: tuple[str, ...] | None = None
     nonce: str = ""
     answered: bool = False
     owed: Timer | None = None
@@ -187,7 +190,7 @@ class SeparateStreams:
     def _open(self, watch: _Watch) -> None:
         watch.rest()
         watch.introduced = watch.answered = False
-        watch.names, watch.nonce = (), ""
+        watch.asked, watch.of, watch.nonce = set(), None, ""
         watch.stream = self._make(
             self._server, _Hearing(self, watch), self._post, self._protocol, method=watch.method
         )
@@ -221,11 +224,11 @@ class SeparateStreams:
         if request.response_nonce != watch.nonce:
             request.response_nonce = watch.nonce
             request.ClearField("error_detail")
-        if self._old and (not watch.nonce or names != watch.names):
+        if self._old and names != watch.of:
             request.version_info = ""
             if watch.owed is None:
                 watch.owed = self._later(PATIENCE, lambda: self._miss(watch))
-        watch.names = names
+        watch.asked.add(names)
 
     def _replace(self, watch: _Watch) -> None:
         """Open a stream in place of the one that is open, or was."""
@@ -269,6 +272,8 @@ class SeparateStreams:
             return raw
         self._answered = watch.answered = True
         watch.nonce = str(response.nonce)
+        watch.of = next(iter(watch.asked)) if len(watch.asked) == 1 else None
+        watch.asked = set()
         watch.failures, watch.error, watch.silent = 0, "", False
         if watch.owed is not None:
             watch.owed.cancel()

@@ -6,6 +6,7 @@
     GrpcUpstream         a real gRPC server in this process, which says who it is and fails on order
     GrpcUpstreamProcess  the same as a process of its own, to be killed
     VirtualClock         time that moves when the test says so
+    KatoControlPlane     a stand-in for Kato's and Rainbond's control plane (xDS v2), with its quirks and its failures
     build                listeners, routes, clusters and endpoints in a line each
 
 With pytest, the fixtures `meshlib_control_plane`, `meshlib_upstream`, `meshlib_grpc_upstream`, `meshlib_clock`, `meshlib_mesh`
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from meshlib.testing.grpc_upstream import GrpcReceived, GrpcUpstream
     from meshlib.testing.grpc_upstream_process import GrpcUpstreamProcess
     from meshlib.testing.journal import Request
+    from meshlib.testing.kato import KatoControlPlane
     from meshlib.testing.orders import Order
     from meshlib.testing.upstream import Received, Upstream
     from meshlib.testing.upstream_process import UpstreamProcess
@@ -36,6 +38,7 @@ __all__ = [
     "GrpcReceived",
     "GrpcUpstream",
     "GrpcUpstreamProcess",
+    "KatoControlPlane",
     "Order",
     "Raw",
     "Received",
@@ -53,6 +56,7 @@ _HOMES = {
     "GrpcReceived": "grpc_upstream",
     "GrpcUpstream": "grpc_upstream",
     "GrpcUpstreamProcess": "grpc_upstream_process",
+    "KatoControlPlane": "kato",
     "Order": "orders",
     "Raw": "control_plane",
     "Received": "upstream",

@@ -51,7 +51,9 @@ def test_what_only_shows_when_it_is_used_has_its_line_too(tmp_path: Path) -> Non
     path = write(tmp_path / "mesh.toml", text)
     report = inspect(path)
     assert report.problems == ()
-    assert [line.partition(": ")[0] for line in report.warnings] == [f"{path}:4:1", f"{path}:5:1"]
+    assert [line.partition(": ")[0] for line in report.warnings] == [
+        f"{path}:5:1"
+    ]  # who uses it may have more
 
 
 def test_what_can_hardly_be_meant_is_a_warning(tmp_path: Path) -> None:

@@ -192,7 +192,23 @@ class TestRequests:
             (["a"], "", ""),
             (["a"], "version_1", "1"),
             (["a", "b"], "", "1"),
-            (["a", "b"], "version_2", "2"),
+            (["a", "b"], "", "2"),  # the answer may have been that to "a" alone
+        ]
+        plane.answer("Endpoints", build.endpoints("a"), build.endpoints("b"), version="version_2")
+        assert stream.requests[-1][:3] == (["a", "b"], "version_2", "3")
+
+    def test_an_answer_that_crosses_such_a_request_settles_nothing(self):
+        """The server passes over what has an older nonce than its newest."""
+        plane = Plane()
+        plane.up()
+        plane.serve("a")
+        plane.answer("Endpoints", build.endpoints("a", "10.0.0.1:80"), version="version_2")
+        (stream,) = plane.of("Endpoints")
+        assert stream.requests[-1][:3] == (["a"], "version_2", "2")
+        plane.serve("a", "b", version="version_3")
+        assert [request[:3] for request in stream.requests][-2:] == [
+            (["a", "b"], "", "2"),
+            (["a", "b"], "", "3"),
         ]
 
     def test_a_type_of_which_nothing_is_wanted_any_more_loses_its_stream(self):
