@@ -84,8 +84,8 @@ fleet: $(VENV)/.stamp-dev ## REQUESTS requests through each web server and worke
 	@MESHLIB_FLEET_REQUESTS=$(REQUESTS) MESHLIB_FLEET_RUNS=$(RUNS) $(PYTEST) tests/e2e -m fleet --timeout=900 -o faulthandler_timeout=0 $(PYTEST_ARGS)
 
 .PHONY: interop
-interop: $(VENV)/.stamp-dev ## against go-control-plane (needs Go)
-	@$(PYTEST) tests/interop/go-control-plane --timeout=600 $(PYTEST_ARGS)
+interop: $(VENV)/.stamp-dev ## against go-control-plane, and as Kato has it in xDS v2 (needs Go)
+	@$(PYTEST) tests/interop/go-control-plane tests/interop/kato --timeout=600 $(PYTEST_ARGS)
 
 .PHONY: interop-istio
 interop-istio: $(VENV)/.stamp-dev ## against Istio's discovery server (needs Go; the first build takes minutes)

@@ -111,8 +111,8 @@ class StreamState:
             return "type URL is required for ADS"
         if request.HasField("node"):
             self._node = str(request.node.cluster)
-        if request.response_nonce and request.response_nonce != self._nonces.get(url, ""):
-            return ""  # of an older response
+        if self._nonces.get(url, "") not in ("", request.response_nonce):
+            return ""  # of an older response, or of none
         self._unwatch(url)
         watch = _Watch(url, frozenset(request.resource_names), str(request.version_info), self._answer)
         self._watches[url] = watch

@@ -1,4 +1,4 @@
-"""Builds the control planes that the tests here talk to: ``python tests/interop/build.py [go-control-plane] [istiod]``.
+"""Builds the control planes that the tests here talk to: ``python tests/interop/build.py [go-control-plane] [istiod] [kato]``.
 
 A binary is kept in ``build/interop/`` under the hash of all that it is made of (our sources, the pinned module, Go's
 own version), so that a second call costs nothing. The first build of go-control-plane takes about a minute on two
@@ -50,6 +50,11 @@ def go_control_plane() -> Path:
     return go_program(HERE / "go-control-plane")
 
 
+def kato() -> Path:
+    """The binary of kato/, built if need be."""
+    return go_program(HERE / "kato")
+
+
 def go_program(sources: Path) -> Path:
     """The binary of the Go module in that folder, built if need be. Raises GoMissing, BuildFailed."""
 
@@ -89,7 +94,11 @@ def istiod() -> Path:
     return _kept("istiod", files, ISTIO_VERSION, build)
 
 
-PROGRAMS: dict[str, Callable[[], Path]] = {"go-control-plane": go_control_plane, "istiod": istiod}
+PROGRAMS: dict[str, Callable[[], Path]] = {
+    "go-control-plane": go_control_plane,
+    "istiod": istiod,
+    "kato": kato,
+}
 
 
 def _kept(name: str, files: list[Path], extra: str, build: Callable[[Path], None]) -> Path:

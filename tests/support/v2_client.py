@@ -57,7 +57,7 @@ class Stream:
         self.send(names=names, version=response.version_info, nonce=response.nonce)
 
     def settle(self):
-        """Returns when the server has taken up all that was sent: it answers in turn."""
+        """Returns when the server has taken up all that was sent: it answers in turn. Once a stream."""
         self.send(url="type.googleapis.com/envoy.api.v2.RouteConfiguration")
         assert self.receive().type_url.endswith("RouteConfiguration")
 

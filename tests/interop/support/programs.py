@@ -9,9 +9,12 @@ import random
 import socket
 import subprocess
 import threading
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlencode
+
+from meshlib.testing.kato_resources import Service
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -191,6 +194,65 @@ class SnapshotServer(ControlPlane):
     def _preload(self) -> list[str]:
         path = self._folder / "snapshots.json"
         path.write_text(json.dumps(list(self._snapshots.values())), encoding="utf-8")
+        return ["-preload", str(path)]
+
+
+class Kato(ControlPlane):
+    """go-control-plane 0.9 with Kato's conversion: the methods of `meshlib.testing.KatoControlPlane` that make something of it. It keeps
+    what it was told over a restart; its versions begin anew, as the agent's do.
+    """
+
+    def __init__(self, binary: Path, folder: Path, *options: str) -> None:
+        super().__init__(binary, folder, *options)
+        self._services: dict[tuple[str, int], dict[str, Any]] = {}
+        self._settings: dict[str, dict[str, Any]] = {}
+
+    @property
+    def address(self) -> str:
+        return self.server
+
+    @property
+    def streams(self) -> list[str]:
+        """The methods of the open streams."""
+        found: list[str] = self._ask("GET", "/streams")["open"]
+        return found
+
+    def version(self, node: str) -> str:
+        return str(self._ask("GET", "/version", query={"node": node})["version"])
+
+    def serve(self, alias: str, port: int, *ready: str, unready: Iterable[str] = ()) -> None:
+        self.serve_service(Service(alias, port, (ready,), tuple(unready)))
+
+    def serve_service(self, service: Service) -> None:
+        made = asdict(service)
+        if self._process is not None:
+            self._ask("PUT", "/service", json.dumps(made))
+        self._services[service.alias, service.port] = made
+
+    def configure(self, node: str, *rows: Mapping[str, Any]) -> None:
+        ports = [dict(row) for row in rows if "listen_port" in row]
+        made = {"base_services": [dict(row) for row in rows if "listen_port" not in row], "base_ports": ports}
+        if self._process is not None:
+            self._ask("PUT", "/settings", json.dumps(made), {"node": node})
+        self._settings[node] = made
+
+    def lose_watches(self, node: str) -> None:
+        self._ask("DELETE", "/settings", query={"node": node})
+        self._settings.pop(node, None)
+
+    def recreate(self, node: str, *rows: Mapping[str, Any]) -> None:
+        self.lose_watches(node)
+        self.configure(node, *rows)
+
+    def drop_streams(self) -> int:
+        return int(self._ask("POST", "/streams/close")["closed"])
+
+    def _preload(self) -> list[str]:
+        path = self._folder / "there.json"
+        path.write_text(
+            json.dumps({"services": list(self._services.values()), "settings": self._settings}),
+            encoding="utf-8",
+        )
         return ["-preload", str(path)]
 
 
