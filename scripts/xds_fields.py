@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ CARRIED = "decoded; nothing acts on it yet"
 HEADER = """# xDS fields
 
 What becomes of each field that a control plane, or a [file in Envoy's shape](configuration.md), can send. This page is made by `scripts/xds_fields.py` from the
-wire schema and from the table by which the decoders report.
+wire schema and from the table by which the decoders report. It has {counts}.
 
 | word | meaning |
 |---|---|
@@ -43,13 +44,27 @@ wire schema and from the table by which the decoders report.
 
 A field that is not on this page, because it is newer than the schema, is reported by its number. A value that an honoured field
 cannot have refuses the resource; the refusal names every problem with its path. Fields that are messages are
-judged by the entry of that message, unless the field itself is reported or has no meaning.
+judged by the entry of that message, unless the field itself is reported or has no meaning. The note of a field that is reported or
+rejected tells why.
 """
 
 
 def page() -> str:
     """The text of the page."""
-    return HEADER + "".join(_message(name) for name in schema.names() if _own_rules(name))
+    sections = "".join(_message(name) for name in schema.names() if _own_rules(name))
+    return HEADER.format(counts=_counts()) + sections
+
+
+def _counts() -> str:
+    """How many fields the page has of each word."""
+    found = Counter(
+        WORDS[TABLE[entry].get(field.name, DEFAULT).kind]
+        for name in schema.names()
+        for entry in _own_rules(name)
+        for field in schema.descriptor(name).fields
+    )
+    told = ", ".join(f"{found[word]} {word}" for word in dict.fromkeys(WORDS.values()))
+    return f"{sum(found.values())} fields: {told}"
 
 
 def misfits() -> Iterator[str]:
@@ -69,6 +84,8 @@ def misfits() -> Iterator[str]:
     for entry, rules in TABLE.items():
         for field, rule in rules.items():
             yield from _unruled(entry, field, rule)
+            if rule.kind.owes_reason and not rule.note:
+                yield f"{entry}.{field}: it is {WORDS[rule.kind]}, and no note tells why"
 
 
 def _unruled(entry: str, field: str, rule: Rule) -> Iterator[str]:

@@ -43,6 +43,29 @@ def test_what_the_table_does_not_name_is_reported():
     assert rule("envoy.config.core.v3.Nothing", "x").kind is Kind.REPORTED
 
 
+def test_what_is_not_honoured_has_a_reason(script, monkeypatch):
+    made = rules(honoured="region", reported="zone", rejected="sub_zone", notes={"sub_zone": "why"})
+    monkeypatch.setitem(script.TABLE, "envoy.config.core.v3.Locality", made)
+    assert list(script.misfits()) == [
+        "envoy.config.core.v3.Locality.zone: it is reported, and no note tells why",
+    ]
+
+
+def test_a_note_and_a_reason_are_for_several_names():
+    made = rules(honoured="a", reported="b c", rejected="d", reason="r", notes={"a b": "n"})
+    assert {name: rule.note for name, rule in made.items()} == {"a": "n", "b": "n", "c": "r", "d": "r"}
+
+
+def test_the_page_counts_itself(script):
+    page = script.page()
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    words = [row.split("|")[3].strip() for row in rows]
+    told = ", ".join(
+        f"{words.count(word)} {word}" for word in ("honoured", "reported", "rejected", "no meaning")
+    )
+    assert f"It has {len(rows)} fields: {told}." in page
+
+
 def test_names_stand_once():
     with pytest.raises(ValueError, match="two rules"):
         rules(honoured="a", void="a")

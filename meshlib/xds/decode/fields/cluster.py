@@ -14,6 +14,7 @@ _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _ROUND = "hashing balancers are not there yet: the cluster is balanced round robin"
 _SLOW = "slow start is not there yet"
 _UNDONE = "what cannot be done yet closes the endpoints behind it: they are never called in plain text"
+_ZONES = "zone-aware routing is not there yet: localities count as their endpoints do"
 
 
 CLUSTER = {
@@ -33,6 +34,16 @@ CLUSTER = {
         " track_timeout_budgets track_cluster_stats",
         variants={"common_http_protocol_options": "upstream"},
         notes={
+            "transport_socket_matcher": "`transport_socket_matches` is honoured; a matching tree is not evaluated",
+            "per_connection_buffer_limit_bytes": "bodies are passed on as they come, and not held",
+            "lb_subset_config": "subsets are not supported yet",
+            "ring_hash_lb_config maglev_lb_config": _ROUND,
+            "round_robin_lb_config": _SLOW,
+            "original_dst_lb_config": "a call goes to its URL, which is the original destination",
+            "close_connections_on_host_health_failure ignore_health_on_host_removal": "active health checks are not there yet",
+            "upstream_config": "connection pools are this library's own",
+            "preconnect_policy": "connections are made when they are needed",
+            "connection_pool_per_downstream_connection": "there is no downstream connection",
             "type": "EDS, STATIC, STRICT_DNS, LOGICAL_DNS, ORIGINAL_DST",
             "cluster_type": "`envoy.clusters.dns` is honoured; others, aggregate among them, are rejected",
             "lb_policy": f"RING_HASH and MAGLEV are reported: {_ROUND}",
@@ -65,13 +76,14 @@ CLUSTER = {
         reported="filter_unroutable_families query_timeout_seconds query_tries edns0_max_payload_size",
         void="udp_max_queries max_udp_channel_duration reinit_channel_on_timeout",
         notes={
-            **dict.fromkeys(
-                ("query_timeout_seconds", "query_tries"), "a look-up takes 4 s at most, a try 1.5 s"
-            ),
+            "query_timeout_seconds query_tries": "a look-up takes 4 s at most, a try 1.5 s",
+            "edns0_max_payload_size": "an answer that is too long comes over TCP",
             "filter_unroutable_families": "an address that cannot be reached is passed over when it is connected to",
         },
     ),
-    f"{_CLUSTER}Cluster.SlowStartConfig": rules(reported="slow_start_window aggression min_weight_percent"),
+    f"{_CLUSTER}Cluster.SlowStartConfig": rules(
+        reported="slow_start_window aggression min_weight_percent", reason=_SLOW
+    ),
     f"{_CLUSTER}Cluster.RoundRobinLbConfig": rules(
         reported="slow_start_config", notes={"slow_start_config": _SLOW}
     ),
@@ -81,23 +93,32 @@ CLUSTER = {
         notes={"slow_start_config": _SLOW},
     ),
     f"{_CLUSTER}Cluster.RingHashLbConfig": rules(
-        reported="minimum_ring_size hash_function maximum_ring_size"
+        reported="minimum_ring_size hash_function maximum_ring_size", reason=_ROUND
     ),
-    f"{_CLUSTER}Cluster.MaglevLbConfig": rules(reported="table_size"),
+    f"{_CLUSTER}Cluster.MaglevLbConfig": rules(reported="table_size", reason=_ROUND),
     f"{_CLUSTER}Cluster.OriginalDstLbConfig": rules(
-        reported="use_http_header http_header_name upstream_port_override metadata_key"
+        reported="use_http_header http_header_name upstream_port_override metadata_key",
+        reason="a call goes to its URL, which is the original destination",
     ),
     f"{_CLUSTER}Cluster.CommonLbConfig": rules(
         honoured="healthy_panic_threshold locality_weighted_lb_config",
         reported="zone_aware_lb_config update_merge_window ignore_new_hosts_until_first_hc"
         " close_connections_on_host_set_change consistent_hashing_lb_config override_host_status",
+        notes={
+            "zone_aware_lb_config": _ZONES,
+            "update_merge_window": "an update of endpoints is in force as soon as it is there",
+            "ignore_new_hosts_until_first_hc": "active health checks are not there yet",
+            "close_connections_on_host_set_change": "connections to endpoints that remain are kept",
+            "consistent_hashing_lb_config": _ROUND,
+            "override_host_status": "session affinity is not there yet",
+        },
     ),
     f"{_CLUSTER}Cluster.CommonLbConfig.ZoneAwareLbConfig": rules(
-        reported="routing_enabled min_cluster_size fail_traffic_on_panic"
+        reported="routing_enabled min_cluster_size fail_traffic_on_panic", reason=_ZONES
     ),
     f"{_CLUSTER}Cluster.CommonLbConfig.LocalityWeightedLbConfig": rules(),
     f"{_CLUSTER}Cluster.CommonLbConfig.ConsistentHashingLbConfig": rules(
-        reported="use_hostname_for_hashing hash_balance_factor"
+        reported="use_hostname_for_hashing hash_balance_factor", reason=_ROUND
     ),
     f"{_CLUSTER}LoadBalancingPolicy": rules(honoured="policies"),
     f"{_CLUSTER}LoadBalancingPolicy.Policy": rules(honoured="typed_extension_config"),
@@ -113,12 +134,16 @@ CLUSTER = {
         honoured="priority max_connections max_pending_requests max_requests max_retries retry_budget",
         reported="max_connection_pools",
         void="track_remaining",
-        notes={"max_requests": "4294967295 means no limit, as for the other three"},
+        notes={
+            "max_requests": "4294967295 means no limit, as for the other three",
+            "max_connection_pools": "pools are an endpoint's, and end with it",
+        },
     ),
     f"{_CLUSTER}CircuitBreakers.Thresholds#per_host": rules(
         honoured="priority max_connections",
         reported="max_pending_requests max_requests max_retries retry_budget max_connection_pools",
         void="track_remaining",
+        reason="not implemented in Envoy either: of an endpoint only connections are counted",
         notes={"max_connections": "over all clients of the process; for gRPC of each channel, 10 at most"},
     ),
     f"{_CLUSTER}CircuitBreakers.Thresholds.RetryBudget": rules(
@@ -135,11 +160,14 @@ CLUSTER = {
         reported="monitors",
         void="successful_active_health_check_uneject_host",
         notes={
+            "monitors": "extensions of Envoy's are not run",
             "enforcing_local_origin_success_rate": "with split_external_local_origin_errors, as for Envoy",
             "enforcing_failure_percentage_local_origin": "with split_external_local_origin_errors, as for Envoy",
         },
     ),
-    "envoy.extensions.clusters.aggregate.v3.ClusterConfig": rules(rejected="clusters"),
+    "envoy.extensions.clusters.aggregate.v3.ClusterConfig": rules(
+        rejected="clusters", reason="aggregate clusters are not there yet"
+    ),
     "envoy.extensions.clusters.dns.v3.DnsCluster": rules(
         honoured="dns_refresh_rate respect_dns_ttl dns_lookup_family all_addresses_in_single_endpoint"
         " dns_failure_refresh_rate dns_jitter typed_dns_resolver_config",
@@ -152,12 +180,20 @@ CLUSTER = {
         variants={"common_http_protocol_options": "upstream"},
         notes={
             "use_downstream_protocol_config": "means HTTP/1.1",
+            "http_filters": "filters of Envoy's are not run; one that decides who may pass refuses the cluster",
+            "outlier_detection": "which responses count as errors cannot be told apart by a matcher",
+            "request_mirror_policies": "calls are not mirrored yet",
+            "hash_policy": "for the consistent-hashing balancers, which are not there yet",
+            "retry_policy": "the route's and the virtual host's hold",
+            "header_validation_config": "the wire has its own checks",
             "auto_config": "calls go as HTTP/1.1",
             "upstream_http_protocol_options": "TLS names are those of the call",
         },
     ),
     f"{_HTTP}.ExplicitHttpConfig": rules(
-        honoured="http_protocol_options http2_protocol_options", rejected="http3_protocol_options"
+        honoured="http_protocol_options http2_protocol_options",
+        rejected="http3_protocol_options",
+        reason="HTTP/3 is not spoken",
     ),
     f"{_HTTP}.UseDownstreamHttpConfig": rules(
         honoured="http_protocol_options",
@@ -165,7 +201,8 @@ CLUSTER = {
         notes={"http2_protocol_options": "calls go as HTTP/1.1"},
     ),
     f"{_HTTP}.AutoHttpConfig": rules(
-        reported="http_protocol_options http2_protocol_options http3_protocol_options alternate_protocols_cache_options"
+        reported="http_protocol_options http2_protocol_options http3_protocol_options alternate_protocols_cache_options",
+        reason="calls go as HTTP/1.1",
     ),
     "envoy.config.core.v3.HttpProtocolOptions#upstream": rules(
         honoured="idle_timeout max_connection_duration max_requests_per_connection max_headers_count max_response_headers_kb",
@@ -178,15 +215,27 @@ CLUSTER = {
         },
     ),
     "envoy.config.core.v3.UpstreamHttpProtocolOptions": rules(
-        reported="auto_sni auto_san_validation override_auto_sni_header"
+        reported="auto_sni auto_san_validation override_auto_sni_header",
+        reason="TLS names are those of the call",
     ),
     "envoy.config.core.v3.Http1ProtocolOptions": rules(
         reported="default_host_for_http_10 header_key_format send_fully_qualified_url",
+        notes={
+            "default_host_for_http_10": "a call always has a host",
+            "header_key_format": "names of headers are as the application spells them",
+            "send_fully_qualified_url": "requests are sent in origin form",
+        },
         void="allow_absolute_url accept_http_10 enable_trailers allow_chunked_length"
         " override_stream_error_on_invalid_http_message use_balsa_parser allow_custom_methods ignore_http_11_upgrade",
     ),
     "envoy.config.core.v3.Http2ProtocolOptions": rules(
         reported="max_concurrent_streams allow_connect custom_settings_parameters connection_keepalive",
+        notes={
+            "max_concurrent_streams": "the peer's own limit holds",
+            "allow_connect": "no tunnel is made over HTTP/2",
+            "custom_settings_parameters": "the settings are this library's own",
+            "connection_keepalive": "no PING is sent; TCP keepalive can be",
+        },
         void="hpack_table_size initial_stream_window_size initial_connection_window_size allow_metadata"
         " max_outbound_frames max_outbound_control_frames max_consecutive_inbound_frames_with_empty_payload"
         " max_inbound_priority_frames_per_stream max_inbound_window_update_frames_per_data_frame_sent"
@@ -194,7 +243,7 @@ CLUSTER = {
         " max_metadata_size",
     ),
     f"{_LB}common.v3.LocalityLbConfig": rules(
-        honoured="locality_weighted_lb_config", reported="zone_aware_lb_config"
+        honoured="locality_weighted_lb_config", reported="zone_aware_lb_config", reason=_ZONES
     ),
     f"{_LB}common.v3.LocalityLbConfig.LocalityWeightedLbConfig": rules(),
     f"{_LB}round_robin.v3.RoundRobin": rules(
@@ -203,26 +252,42 @@ CLUSTER = {
     f"{_LB}least_request.v3.LeastRequest": rules(
         honoured="choice_count active_request_bias locality_lb_config",
         reported="slow_start_config enable_full_scan selection_method",
+        notes={
+            "slow_start_config": _SLOW,
+            "enable_full_scan selection_method": "the least of `choice_count` is taken: looking at all is not there yet",
+        },
     ),
     f"{_LB}random.v3.Random": rules(honoured="locality_lb_config"),
     f"{_LB}wrr_locality.v3.WrrLocality": rules(honoured="endpoint_picking_policy"),
     f"{_LB}cluster_provided.v3.ClusterProvided": rules(),
     f"{_ENDPOINT}ClusterLoadAssignment": rules(
-        honoured="cluster_name endpoints policy", rejected="named_endpoints"
+        honoured="cluster_name endpoints policy",
+        rejected="named_endpoints",
+        reason="endpoints by name would be missing",
     ),
     f"{_ENDPOINT}ClusterLoadAssignment.Policy": rules(
         honoured="drop_overloads overprovisioning_factor",
         reported="endpoint_stale_after weighted_priority_health",
+        notes={
+            "endpoint_stale_after": "what a control plane said last serves while it is away",
+            "weighted_priority_health": "health is the share of endpoints, not of their weights",
+        },
     ),
     f"{_ENDPOINT}ClusterLoadAssignment.Policy.DropOverload": rules(honoured="category drop_percentage"),
     f"{_ENDPOINT}LocalityLbEndpoints": rules(
         honoured="locality metadata lb_endpoints load_balancer_endpoints load_balancing_weight priority",
         rejected="leds_cluster_locality_config",
+        notes={
+            "leds_cluster_locality_config": "endpoints by LEDS would be missing",
+            "proximity": "not implemented in Envoy either",
+        },
         reported="proximity",
     ),
     f"{_ENDPOINT}LocalityLbEndpoints.LbEndpointList": rules(honoured="lb_endpoints"),
     f"{_ENDPOINT}LbEndpoint": rules(
-        honoured="endpoint health_status metadata load_balancing_weight", rejected="endpoint_name"
+        honoured="endpoint health_status metadata load_balancing_weight",
+        rejected="endpoint_name",
+        reason="endpoints by name would be missing",
     ),
     f"{_ENDPOINT}Endpoint": rules(
         honoured="address hostname additional_addresses",
@@ -238,6 +303,11 @@ CLUSTER = {
     f"{_TLS}UpstreamTlsContext": rules(
         honoured="common_tls_context sni",
         reported="auto_host_sni auto_sni_san_validation allow_renegotiation enforce_rsa_key_usage",
+        notes={
+            "auto_host_sni auto_sni_san_validation": "the name is `sni`, else the endpoint's, and is verified",
+            "allow_renegotiation": "Python's TLS renegotiates as OpenSSL does by default",
+            "enforce_rsa_key_usage": "OpenSSL checks the use of keys itself",
+        },
         void="max_session_keys",
     ),
     f"{_TLS}CommonTlsContext": rules(
@@ -248,15 +318,11 @@ CLUSTER = {
         " custom_tls_certificate_selector",
         reported="tls_params",
         void="key_log",
-        notes=dict.fromkeys(
-            (
-                "tls_certificate_sds_secret_configs",
-                "tls_certificate_provider_instance",
-                "validation_context_sds_secret_config",
-                "custom_handshaker",
-            ),
-            _UNDONE,
-        ),
+        notes={
+            "tls_params": "versions and ciphers are Python's defaults",
+            "tls_certificate_sds_secret_configs tls_certificate_provider_instance validation_context_sds_secret_config"
+            " custom_handshaker": _UNDONE,
+        },
     ),
     f"{_TLS}CommonTlsContext.CombinedCertificateValidationContext": rules(
         honoured="default_validation_context validation_context_sds_secret_config"
@@ -267,7 +333,10 @@ CLUSTER = {
         honoured="certificate_chain private_key pkcs12 private_key_provider password",
         reported="watched_directory",
         void="ocsp_staple signed_certificate_timestamp",
-        notes={"pkcs12": _UNDONE, "private_key_provider": _UNDONE, "password": _UNDONE},
+        notes={
+            "pkcs12 private_key_provider password": _UNDONE,
+            "watched_directory": "files are looked at before each handshake, and read again when they changed",
+        },
     ),
     f"{_TLS}CertificateValidationContext": rules(
         honoured="trusted_ca system_root_certs match_typed_subject_alt_names match_subject_alt_names"
@@ -275,6 +344,10 @@ CLUSTER = {
         " require_signed_certificate_timestamp crl custom_validator_config trust_chain_verification",
         reported="watched_directory allow_expired_certificate only_verify_leaf_cert_crl max_verify_depth",
         notes={
+            "watched_directory": "files are looked at before each handshake, and read again when they changed",
+            "allow_expired_certificate": "a certificate that has expired is refused",
+            "only_verify_leaf_cert_crl": "revocation lists close the endpoints",
+            "max_verify_depth": "OpenSSL's own bound holds",
             "trusted_ca": "without it the system's roots verify the server; Envoy would verify nothing",
             "match_typed_subject_alt_names": "exact names of DNS, URI and IP; other matchers close the endpoints",
             "verify_certificate_spki": _UNDONE,

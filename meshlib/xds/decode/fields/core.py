@@ -21,7 +21,12 @@ CORE = {
         rejected="named_port",
         reported="resolver_name network_namespace_filepath",
         void="ipv4_compat",
-        notes={"protocol": "UDP is rejected", "named_port": "ports are numbers"},
+        notes={
+            "protocol": "UDP is rejected in the target view, and reported in the other",
+            "named_port": "ports are numbers",
+            "resolver_name": "rejected in clusters that DNS resolves; elsewhere an address needs no resolver",
+            "network_namespace_filepath": "a process may not enter another name space",
+        },
     ),
     f"{_CORE}TcpKeepalive": rules(honoured="keepalive_probes keepalive_time keepalive_interval"),
     f"{_CORE}BindConfig": rules(
@@ -30,6 +35,7 @@ CORE = {
         notes={
             "source_address": "the application's own `local_address` goes before",
             "freebind": "an address that this machine does not have cannot be answered",
+            "local_address_selector": "the first address of a family is a connection's",
         },
     ),
     f"{_CORE}ExtraSourceAddress": rules(
@@ -42,6 +48,7 @@ CORE = {
         reported="buf_value",
         void="description state type",
         notes={
+            "buf_value": "names of devices and the like: not taken from a control plane",
             "name": "keepalive, buffers, priority, TOS and the like; what leads past a firewall or into another"
             " routing table is reported. Elsewhere than on Linux the numbers mean nothing, and none is set",
         },
@@ -73,6 +80,7 @@ CORE = {
         rejected="environment_variable",
         reported="watched_directory",
         notes={
+            "watched_directory": "files are looked at before each handshake, and read again when they changed",
             "filename": "in certificates only; a direct response's body must be inline",
             "environment_variable": "a control plane may not read this process's environment",
         },
@@ -82,6 +90,7 @@ CORE = {
         reported="formatters",
         void="json_format_options",
         notes={
+            "formatters": "extensions of formats are not known",
             "json_format_options": "properties are sorted, as by Envoy 1.40 (measured)",
             "text_format": "a command that has no value in a client is reported, and `-`",
         },
@@ -141,6 +150,7 @@ CORE = {
         notes={
             "type_urls": "what may come decides whether the filter is one that decides who may pass",
             "config_source": "filters are not discovered",
+            "apply_default_config_without_warming": "the default is in force at once",
         },
     ),
     f"{_CORE}SelfConfigSource": rules(void="transport_api_version"),
@@ -157,6 +167,9 @@ CORE = {
     f"{_MATCHER}StringMatcher": rules(
         honoured="exact prefix suffix safe_regex contains ignore_case",
         rejected="custom",
-        notes={"ignore_case": "has no effect on safe_regex, as in Envoy"},
+        notes={
+            "ignore_case": "has no effect on safe_regex, as in Envoy",
+            "custom": "an extension: without it the matcher would match otherwise",
+        },
     ),
 }

@@ -19,6 +19,7 @@ PROTOCOL = {
         " certificate_provider_instances inline_headers perf_tracing_file_path default_regex_engine"
         " xds_delegate_extension xds_config_tracker_extension listener_manager application_log_config"
         " grpc_async_client_manager_config memory_allocator_manager enable_worker_cpu_affinity",
+        reason="an Envoy's own process: this one is told by meshlib's configuration",
         notes={
             "static_resources": "read from a file in Envoy's shape",
             "node": "`node` of the configuration says who we are",
@@ -27,7 +28,7 @@ PROTOCOL = {
         },
     ),
     "envoy.config.bootstrap.v3.Bootstrap.StaticResources": rules(
-        honoured="listeners clusters", reported="secrets"
+        honoured="listeners clusters", reported="secrets", reason="TLS by secrets is not there yet"
     ),
     f"{_SERVICE}DiscoveryRequest": rules(
         honoured="version_info node resource_names type_url response_nonce error_detail",

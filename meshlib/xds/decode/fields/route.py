@@ -13,8 +13,11 @@ _FILTERS = (
     " then what is here is refused"
 )
 _NEVER = "the route is left out and reported: nothing in a client could make it match"
+_HASHING = "for the consistent-hashing balancers, which are not there yet"
 _BUFFER = "per_request_buffer_limit_bytes request_body_buffer_limit"
 
+_LIMITS = "what a rate limit service would be asked"
+_CORS = "the browser decides, and no browser calls"
 
 ROUTE = {
     f"{_ROUTE}RouteConfiguration": rules(
@@ -25,6 +28,8 @@ ROUTE = {
         reported="internal_only_headers typed_per_filter_config",
         void="metadata cluster_specifier_plugins",
         notes={
+            "request_mirror_policies": "calls are not mirrored yet",
+            "internal_only_headers": "a header that came from outside is the application's matter",
             "validate_clusters": "of a file: whether a cluster that it names must be in it",
             "vhds": "virtual hosts are not asked for on demand",
             "vhost_header": "virtual hosts chosen by another header than the host",
@@ -43,6 +48,13 @@ ROUTE = {
         void="virtual_clusters",
         notes={
             "metadata": "`meshlib.adoption`: how far clients have joined",
+            "request_mirror_policies": "calls are not mirrored yet",
+            "retry_policy_typed_config": "extensions of Envoy's are not run",
+            "hedge_policy": "calls are not hedged yet",
+            "include_is_timeout_retry_header": "no `x-envoy-is-timeout-retry` is added",
+            "rate_limits": _LIMITS,
+            "cors": _CORS,
+            _BUFFER: "a body is the application's, and is not held",
             "matcher": "matching trees are not supported, and without them the host would have other routes",
             "typed_per_filter_config": _FILTERS,
         },
@@ -52,7 +64,11 @@ ROUTE = {
         rejected="filter_action",
         reported=f"typed_per_filter_config {_BUFFER}",
         void="metadata decorator tracing stat_prefix",
-        notes={"typed_per_filter_config": _FILTERS},
+        notes={
+            "typed_per_filter_config": _FILTERS,
+            "filter_action": "an action that only a filter gives",
+            _BUFFER: "a body is the application's, and is not held",
+        },
     ),
     f"{_ROUTE}RouteMatch": rules(
         honoured="prefix path safe_regex path_separated_prefix case_sensitive runtime_fraction headers"
@@ -80,7 +96,11 @@ ROUTE = {
         honoured="clusters",
         reported="header_name use_hash_policy",
         void="total_weight runtime_key_prefix",
-        notes={"total_weight": "deprecated; the sum of the weights holds"},
+        notes={
+            "total_weight": "deprecated; the sum of the weights holds",
+            "header_name": "the number that chooses is drawn, not told by a header",
+            "use_hash_policy": "the number that chooses is drawn: consistent hashing is not there yet",
+        },
     ),
     f"{_ROUTE}WeightedCluster.ClusterWeight": rules(
         honoured=f"name cluster_header weight {_EDITS} host_rewrite_literal",
@@ -102,6 +122,17 @@ ROUTE = {
         notes={
             "auto_host_rewrite": "for a gRPC call where the control plane is a trusted_xds_server (gRFC A81)",
             "timeout": "15 s where a control plane's route sets none, as in Envoy; 0 switches it off",
+            "request_mirror_policies": "calls are not mirrored yet",
+            "metadata_match": "subsets are not supported yet",
+            "flush_timeout": "what is written to a caller is in its own process",
+            "early_data_policy": "no request is sent before a handshake is over",
+            "retry_policy_typed_config": "extensions of Envoy's are not run",
+            "priority": "the limits of priority DEFAULT hold for every call",
+            "hedge_policy": "calls are not hedged yet",
+            "internal_redirect_policy internal_redirect_action max_internal_redirects": "redirects are the host library's to follow",
+            "grpc_timeout_offset": "deprecated, and of gRPC calls only",
+            "rate_limits include_vh_rate_limits": _LIMITS,
+            "cors": _CORS,
             "cluster_specifier_plugin": "the route is left out and reported",
             "inline_cluster_specifier_plugin": "the route is left out and reported",
             "path_rewrite_policy": "URI templates are not supported",
@@ -116,14 +147,17 @@ ROUTE = {
     f"{_ROUTE}RouteAction.RequestMirrorPolicy": rules(
         honoured="cluster cluster_header runtime_fraction disable_shadow_host_suffix_append",
         reported="request_headers_mutations host_rewrite_literal",
+        reason="calls are not mirrored yet",
         void="trace_sampled",
     ),
     f"{_ROUTE}RouteAction.HashPolicy": rules(
         honoured="header cookie connection_properties query_parameter filter_state terminal"
     ),
     f"{_ROUTE}RouteAction.HashPolicy.Header": rules(honoured="header_name regex_rewrite"),
-    f"{_ROUTE}RouteAction.HashPolicy.Cookie": rules(honoured="name ttl path", reported="attributes"),
-    f"{_ROUTE}RouteAction.HashPolicy.CookieAttribute": rules(reported="name value"),
+    f"{_ROUTE}RouteAction.HashPolicy.Cookie": rules(
+        honoured="name ttl path", reported="attributes", reason=_HASHING
+    ),
+    f"{_ROUTE}RouteAction.HashPolicy.CookieAttribute": rules(reported="name value", reason=_HASHING),
     f"{_ROUTE}RouteAction.HashPolicy.ConnectionProperties": rules(honoured="source_ip"),
     f"{_ROUTE}RouteAction.HashPolicy.QueryParameter": rules(honoured="name"),
     f"{_ROUTE}RouteAction.HashPolicy.FilterState": rules(honoured="key"),
@@ -134,6 +168,7 @@ ROUTE = {
         notes={
             "max_stream_duration": "of gRPC calls where grpc_timeout_header_max is not set, and of all others",
             "grpc_timeout_header_max": "of gRPC calls; 0 is no limit",
+            "grpc_timeout_header_offset": "an application's deadline is not shortened (gRFC A31)",
         },
     ),
     f"{_ROUTE}RetryPolicy": rules(
@@ -143,17 +178,23 @@ ROUTE = {
         reported="retry_priority retry_options_predicates",
         void="host_selection_retry_max_attempts",
         notes={
+            "retry_priority": "a retry takes an endpoint that was not tried, by the priorities as they stand",
+            "retry_options_predicates": "extensions of Envoy's are not run",
             "retry_on": "a condition that is not known is reported, the others hold",
             "retry_host_predicate": "another host first is always the rule; other predicates are reported",
         },
     ),
-    f"{_ROUTE}RetryPolicy.RetryPriority": rules(reported="name typed_config"),
+    f"{_ROUTE}RetryPolicy.RetryPriority": rules(
+        reported="name typed_config",
+        reason="a retry takes an endpoint that was not tried, by the priorities as they stand",
+    ),
     f"{_ROUTE}RetryPolicy.RetryHostPredicate": rules(honoured="name typed_config"),
     f"{_ROUTE}RetryPolicy.RetryBackOff": rules(honoured="base_interval max_interval"),
     f"{_ROUTE}RetryPolicy.ResetHeader": rules(honoured="name format"),
     f"{_ROUTE}RetryPolicy.RateLimitedRetryBackOff": rules(honoured="reset_headers max_interval"),
     f"{_ROUTE}HedgePolicy": rules(
-        reported="initial_requests additional_request_chance hedge_on_per_try_timeout"
+        reason="calls are not hedged yet",
+        reported="initial_requests additional_request_chance hedge_on_per_try_timeout",
     ),
     f"{_ROUTE}RedirectAction": rules(
         honoured="https_redirect scheme_redirect host_redirect port_redirect path_redirect prefix_rewrite regex_rewrite"

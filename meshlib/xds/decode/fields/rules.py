@@ -19,6 +19,11 @@ class Kind(Enum):
     REJECTED = "rejected"
     VOID = "void"
 
+    @property
+    def owes_reason(self) -> bool:
+        """Whether people are to be told why."""
+        return self in (Kind.CARRIED, Kind.REPORTED, Kind.REJECTED)
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -43,11 +48,15 @@ def rules(
     rejected: str = "",
     void: str = "",
     notes: Mapping[str, str] | None = None,
+    reason: str = "",
     variants: Mapping[str, str] | None = None,
     when: Mapping[str, Callable[[Any], bool]] | None = None,
 ) -> Rules:
-    """Rules from lists of names, one list a kind. Raises ValueError where a name stands twice, or only in a note."""
-    notes, variants, when = notes or {}, variants or {}, when or {}
+    """Rules from lists of names, one list a kind. A note is for the names of its key; ``reason`` for all others that are not honoured.
+    Raises ValueError where a name stands twice, or only in a note.
+    """
+    told = {name: note for names, note in (notes or {}).items() for name in names.split()}
+    variants, when = variants or {}, when or {}
     made: dict[str, Rule] = {}
     lists = {
         Kind.HONOURED: honoured,
@@ -60,8 +69,9 @@ def rules(
         for name in names.split():
             if name in made:
                 raise ValueError(f"{name} has two rules")
-            made[name] = Rule(kind, notes.get(name, ""), variants.get(name, ""), when.get(name))
-    stray = (set(notes) | set(variants) | set(when)) - set(made)
+            note = told.get(name, reason if kind.owes_reason else "")
+            made[name] = Rule(kind, note, variants.get(name, ""), when.get(name))
+    stray = (set(told) | set(variants) | set(when)) - set(made)
     if stray:
         raise ValueError(f"{sorted(stray)} have a note but no rule")
     return made
