@@ -194,7 +194,7 @@ def of_config(config: Config) -> ConfigFacts:
         problems=list(problems),
         doubts=list(doubts(config)),
         files=[*_files(config), *(() if bootstrap is None else _bootstrap_files(bootstrap))],
-        servers=[_server(server) for server in (() if bootstrap is None else bootstrap.servers)],
+        servers=[_server(server) for server in (() if bootstrap is None else bootstrap.all_servers)],
         skipped=[] if bootstrap is None else list(bootstrap.skipped),
         sidecar=config.sidecar.mode,
         sidecar_address=config.sidecar.address or "",
@@ -256,11 +256,13 @@ def _named(section: Section, prefix: str) -> Iterator[tuple[str, str]]:
 
 
 def _bootstrap_files(bootstrap: Bootstrap) -> Iterator[FileFacts]:
-    for index, server in enumerate(bootstrap.servers):
+    for server in bootstrap.all_servers:
         for key in ("ca_file", "cert_file", "key_file"):
             path = getattr(server.channel, key)
             if path:
-                yield _file(f"xds_servers[{index}].{key}", path)
+                yield _file(f"xds_servers[{server.uri}].{key}", path)
+        for path in server.channel.tokens:
+            yield _file(f"xds_servers[{server.uri}].call_creds", path)
     for name, provider in bootstrap.providers.items():
         for key, path in provider.config.items():
             if key in _USES and isinstance(path, str) and path:

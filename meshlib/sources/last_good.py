@@ -61,14 +61,14 @@ _log = logging.getLogger("meshlib")
 
 
 class LastGood(Source):
-    """The file at ``path``, for the node and the first server of ``bootstrap``. Its methods are for the worker."""
+    """The file at ``path``, for the node and the servers of ``bootstrap``. Its methods are for the worker."""
 
     def __init__(self, sink: Merge, path: str, bootstrap: Bootstrap) -> None:
         super().__init__("last_good", "last_good", sink)
         self._runtime = sink.runtime
         self.path = path
         self._node = bootstrap.node.id
-        self._server = bootstrap.servers[0].uri
+        self._server = ", ".join(dict.fromkeys(server.uri for server in bootstrap.all_servers))
         self._sides: dict[str, Callable[[], Contents | None]] = {}
         self._held: Held | None = None
         self._looked = False  # whether the file was looked for

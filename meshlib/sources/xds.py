@@ -114,6 +114,10 @@ class XdsSource(Source):
         if inherited is not None:
             self._inherited, self._patience = inherited, WARM
             self._was_good = True
+            # The parent may have had parts of any depth.
+            self._more = frozenset(
+                f"{self.name} {level}" for level in range(1, len(self._bootstrap.all_servers))
+            )
 
     def start(self) -> None:
         if self.refuses():
@@ -209,11 +213,15 @@ class XdsSource(Source):
 
     def held(self) -> Mapping[str, frozenset[str]]:
         """The names of the resources that it has, by type."""
+        nothing: Mapping[str, frozenset[str]] = {}
+        return self._asked(lambda session: session.held(), nothing)
 
-        def names(session: Session) -> Mapping[str, frozenset[str]]:
-            return session.held()
-
-        return self._asked(names, {})
+    def held_by(self) -> Mapping[str, Mapping[str, frozenset[str]]]:
+        """The same of each server, by the name of its status."""
+        nothing: Mapping[str, Mapping[str, frozenset[str]]] = {}
+        return self._asked(
+            lambda session: {server.title: session.held(server.at) for server in self._servers}, nothing
+        )
 
     def _restore(self, session: Session) -> None:
         """Take up what is on disk, unless a parent left more, and have the session's state kept there."""
@@ -442,7 +450,7 @@ class XdsSource(Source):
         now = session.status(self._now, server.at)
         return replace(
             server.status(),
-            name=f"xds {server.server.uri}",
+            name=server.title,
             server=server.server.uri,
             versions=dict(now.versions),
             resources=dict(now.resources),

@@ -191,7 +191,12 @@ class XdsPair(Source):
         )
 
     def others(self) -> tuple[SourceStatus, ...]:
-        return tuple(status for source in self._both for status in source.others())
+        wild, named = ({each.name: each for each in source.others()} for source in self._both)
+        counts = [source.held_by() for source in self._both] if wild or named else [{}, {}]
+        return tuple(
+            _together(wild.get(name), named.get(name), *(each.get(name, {}) for each in counts))
+            for name in {**wild, **named}
+        )
 
     def xds_clients(self) -> tuple[XdsClientStatus, ...]:
         return tuple(found for source in self._both for found in source.xds_clients())
@@ -235,6 +240,28 @@ class XdsPair(Source):
             self._was_good = True
         told = source.last_error if best is not State.READY else ""
         self._move(best, told)
+
+
+def _together(
+    wild: SourceStatus | None,
+    named: SourceStatus | None,
+    wild_held: Mapping[str, frozenset[str]],
+    named_held: Mapping[str, frozenset[str]],
+) -> SourceStatus:
+    """A server as both views have it."""
+    if wild is None or named is None:
+        found = wild or named
+        assert found is not None
+        return found
+    best, other = sorted((named, wild), key=lambda status: _BEST.index(State(status.state)))
+    return replace(
+        best,
+        versions={**wild.versions, **named.versions},
+        resources=_counts(wild_held, named_held),
+        waiting=tuple(dict.fromkeys((*named.waiting, *wild.waiting))),
+        last_error=best.last_error or (other.last_error if best.state != State.READY.value else ""),
+        rejected=tuple(dict.fromkeys((*wild.rejected, *named.rejected))),
+    )
 
 
 def _lacking(

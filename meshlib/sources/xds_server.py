@@ -118,6 +118,11 @@ class XdsServer(Source):
         self.rest()
 
     @property
+    def title(self) -> str:
+        """What its status is called by."""
+        return f"xds {self.server.uri}"
+
+    @property
     def runs(self) -> bool:
         """Whether there is a stream to it, or a try for one."""
         return self._runs

@@ -138,6 +138,12 @@ class Bootstrap:
     skipped: tuple[str, ...] = ()
     services: Mapping[str, Channel] = field(default_factory=dict, hash=False)
 
+    @property
+    def all_servers(self) -> tuple[Server, ...]:
+        """Each once (BS-12): those of the top level, then the authorities'."""
+        lists = (self.servers, *(self.authorities[name].servers for name in sorted(self.authorities)))
+        return tuple(dict.fromkeys(server for servers in lists for server in servers))
+
     def listener(self, host: str, authority: str | None = None) -> str:
         """The name of the listener resource for ``host`` (BS-10, BS-11). Raises ConfigError for an authority that
         the bootstrap does not have.

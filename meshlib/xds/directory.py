@@ -44,7 +44,7 @@ class Directory:
         lists = {TOP: bootstrap.servers} | {
             name: authority.servers for name, authority in bootstrap.authorities.items()
         }
-        servers = tuple(dict.fromkeys(server for each in lists.values() for server in each))
+        servers = bootstrap.all_servers
         numbers = {server: number for number, server in enumerate(servers)}
         of = {name: tuple(dict.fromkeys(numbers[server] for server in each)) for name, each in lists.items()}
         eager = frozenset(name for name, each in bootstrap.authorities.items() if each.eager)

@@ -356,16 +356,16 @@ class Federation:
             any(status.connected for status in each),
             any(status.answered for status in each),
             versions,
-            {short: len(names) for short, names in self.held().items()},
+            {short: len(names) for short, names in self.held(self.open).items()},
             tuple(f"{short} {name}" for short, name in unknown if name != _WILD),
             next((status.last_error for status in each if status.last_error), ""),
             (*(item for status in each for item in status.rejected), *misplaced),
             tuple(item for status in each for item in status.ignored),
         )
 
-    def held(self) -> dict[str, set[str]]:
-        """The names of what the open servers have, by type."""
-        caches = [self.lines[number].machine.cache for number in self.open]
+    def held(self, servers: Iterable[int]) -> dict[str, set[str]]:
+        """The names of what these servers have, by type."""
+        caches = [self.lines[number].machine.cache for number in servers]
         return {short: {name for cache in caches for name in cache.names(short)} for short in self._names}
 
     # --- who serves

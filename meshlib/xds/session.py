@@ -309,9 +309,10 @@ class Session:
         """Whether there is no server left to ask for what is not known: an outage is one for what comes, too (FB-03)."""
         return self._federation.single or self._federation.exhausted
 
-    def held(self) -> Mapping[str, frozenset[str]]:
-        """The names of all that the servers to which there are streams have, by type."""
-        return {short: frozenset(names) for short, names in self._federation.held().items()}
+    def held(self, at: int | None = None) -> Mapping[str, frozenset[str]]:
+        """The names of all that a server has, or those do to which there are streams, by type."""
+        servers = self.open if at is None else (at,)
+        return {short: frozenset(names) for short, names in self._federation.held(servers).items()}
 
     def status(self, now: float, at: int | None = None) -> AdsStatus:
         """A value, for `Mesh.status()`: of one server, or of all of them."""

@@ -40,9 +40,11 @@ _OWN_KINDS = ("static", "dns", "xds")
 def control_plane(case: Case) -> Iterator[Finding]:
     """Whether each server of the bootstrap can be reached and answers; who it is, and who we are to it."""
     servers = case.facts["config"]["servers"]
-    source = next((one for one in case.sources if one["kind"] == "xds"), None)
-    state = source["state"] if source is not None else "failed"
+    whole = next((one for one in case.sources if one["kind"] == "xds"), None)
     for server in servers:
+        title = f"xds {server['uri']}"  # where there are several, each has its own
+        source = next((one for one in case.sources if one["name"] == title), whole)
+        state = source["state"] if source is not None else "failed"
         reached = case.seen.reached.get(address_of(server["uri"]))
         handshake = case.seen.handshakes.get(server["uri"], "")
         if reached is not None and reached.unresolved:
@@ -54,8 +56,8 @@ def control_plane(case: Case) -> Iterator[Finding]:
             yield found("control-plane-tls", summary, *_last_error(source))
         elif source is not None and state not in ("ready", "idle") and _mine(source, server, servers):
             yield _silent(source, server, state)
-    if source is not None and state == "ready":
-        yield _told(case, source)
+    if whole is not None and whole["state"] == "ready":
+        yield _told(case, whole)
 
 
 def _mine(source: dict[str, Any], server: ServerFacts, servers: list[ServerFacts]) -> bool:
