@@ -278,8 +278,9 @@ class SeparateStreams:
         if watch.owed is not None:
             watch.owed.cancel()
             watch.owed = None
-        if self._old:
-            watch.ignored = v2.response(response, self._ours)
+        if not self._old:
+            return raw
+        watch.ignored = v2.response(response, self._ours)
         return bytes(response.SerializeToString(deterministic=True))
 
     def ended(self, watch: _Watch, error: str, *, unimplemented: bool) -> None:

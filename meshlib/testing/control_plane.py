@@ -21,6 +21,7 @@ from meshlib.testing.grpc_server import GrpcServer
 from meshlib.testing.journal import Journal, Request
 from meshlib.testing.rest_server import RestServer
 from meshlib.xds import schema
+from meshlib.xds.services import method
 
 __all__ = ["ControlPlane", "Raw", "Resource"]
 
@@ -44,7 +45,7 @@ _STREAMS = 256
 
 
 class ControlPlane(GrpcServer):
-    """Serves resources over ADS, state-of-the-world and delta, on 127.0.0.1.
+    """Serves resources over ADS and over the services of each type, state-of-the-world and delta, on 127.0.0.1.
 
     `resources` are there from the start. `port` 0 takes a free one and keeps it over restarts. `credentials` make it
     a TLS server. `partial`: state-of-the-world responses for types other than listener and cluster hold only what
@@ -320,10 +321,13 @@ _Serve: TypeAlias = Callable[[str, Iterator[bytes], grpc.ServicerContext], Itera
 
 
 class _Handler(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs only
-    """Both methods of the aggregated discovery service, on plain bytes: a test may send what is no message."""
+    """The methods of the aggregated discovery service and of each type's own, on plain bytes: a test may send what is no message."""
 
     def __init__(self, serve: _Serve) -> None:
         self._methods = {schema.ADS_SOTW: _method(serve, "sotw"), schema.ADS_DELTA: _method(serve, "delta")}
+        for short in schema.TYPE_URLS:
+            self._methods[method("v3", short, "Stream")] = _method(serve, "sotw")
+            self._methods[method("v3", short, "Delta")] = _method(serve, "delta")
 
     def service(
         self, handler_call_details: grpc.HandlerCallDetails

@@ -1,7 +1,7 @@
 """DiscoveryResponses that come as text, and what their resources say of where others come from.
 
-On an aggregated stream a listener says of its routes that they come on that same stream (``ads`` or ``self``). What is written
-for Envoy's other transports says ``path_config_source``, or an ``api_config_source``: by REST, or by streams of gRPC. Who serves such resources takes
+On a stream a listener says of its routes that they come on that same stream (``ads`` or ``self``). What is written for
+Envoy's other transports says ``path_config_source``, or an ``api_config_source`` by REST. Who serves such resources takes
 that out (`settle_sources`) and puts ``self`` there: from then on they are as if they had come on a stream, on which he
 brings what they name.
 """

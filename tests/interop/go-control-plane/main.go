@@ -1,6 +1,6 @@
 // A control plane for tests: Envoy's go-control-plane behind a small HTTP page.
 //
-// It serves aggregated discovery (state of the world and delta) from a snapshot cache or
+// It serves aggregated discovery and each type's own (state of the world and delta) from a snapshot cache or
 // from linear caches, in plain gRPC or over TLS, and takes the snapshots as JSON over HTTP. When both listeners are
 // open it prints one JSON line with their addresses. It ends on SIGTERM, on SIGINT and
 // when its standard input closes, so that it never outlives the test that started it.
@@ -23,7 +23,11 @@ import (
 	"syscall"
 	"time"
 
+	clustergrpc "github.com/envoyproxy/go-control-plane/envoy/service/cluster/v3"
 	discoverygrpc "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	endpointgrpc "github.com/envoyproxy/go-control-plane/envoy/service/endpoint/v3"
+	listenergrpc "github.com/envoyproxy/go-control-plane/envoy/service/listener/v3"
+	routegrpc "github.com/envoyproxy/go-control-plane/envoy/service/route/v3"
 	cplog "github.com/envoyproxy/go-control-plane/pkg/log"
 	"github.com/envoyproxy/go-control-plane/pkg/server/config"
 	"github.com/envoyproxy/go-control-plane/pkg/server/sotw/v3"
@@ -98,8 +102,12 @@ func run(o options) error {
 		return err
 	}
 	grpcServer := grpc.NewServer(append(transport, grpc.StreamInterceptor(streams.intercept))...)
-	discoverygrpc.RegisterAggregatedDiscoveryServiceServer(
-		grpcServer, server.NewServer(ctx, snapshots.cache, streams.callbacks(), xdsOptions...))
+	discovery := server.NewServer(ctx, snapshots.cache, streams.callbacks(), xdsOptions...)
+	discoverygrpc.RegisterAggregatedDiscoveryServiceServer(grpcServer, discovery)
+	listenergrpc.RegisterListenerDiscoveryServiceServer(grpcServer, discovery)
+	routegrpc.RegisterRouteDiscoveryServiceServer(grpcServer, discovery)
+	clustergrpc.RegisterClusterDiscoveryServiceServer(grpcServer, discovery)
+	endpointgrpc.RegisterEndpointDiscoveryServiceServer(grpcServer, discovery)
 
 	failed := make(chan error, 2)
 	go func() { failed <- grpcServer.Serve(streams.track(xdsListener)) }()
