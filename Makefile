@@ -24,9 +24,10 @@ PYTEST_ARGS ?=
 LOCK_ARGS ?=
 GRPC_TESTS := $(filter-out %/test_fork_grpc.py,$(wildcard tests/e2e/*grpc*.py))
 # With real servers and processes, and of which two may run at once: nothing in them is bounded by a time that another's work could use up.
-ABREAST := $(GRPC_TESTS) tests/compat tests/e2e/oracle $(patsubst %,tests/e2e/test_%.py,adoption bad_input cli connectrpc \
-	docs handoff hosts httpx_options jobs llm_clients metrics outages requests requests_options requests_paths requests_rows sidecar_detection \
-	snippets testing_kit tracing words)
+ABREAST := $(GRPC_TESTS) tests/compat tests/e2e/oracle $(patsubst %,tests/e2e/test_%.py,\
+	adoption bad_input celery cli connectrpc docs examples first_lines handoff hosts httpx_options jobs jupyter last_good \
+	llm_clients metrics multiprocessing outages requests requests_options requests_paths requests_rows run sidecar_detection \
+	snippets sources sources_processes testing_kit tracing words wsgi_asgi_chain)
 SDIST_TESTS ?= tests/unit tests/machine
 
 # ---------------------------------------------------------------------------------------------- what one asks for
@@ -47,9 +48,9 @@ story: $(VENV)/.stamp-dev ## an old Flask service joins the mesh, gets a sidecar
 test: $(VENV)/.stamp-dev ## the tests: units, state machines, real processes on loopback, a real Envoy
 	@echo "1 of 3: units and state machines, some 9000 tests: four minutes or so on two cores"
 	@$(PYTEST) tests/unit tests/machine tests/hosts -n 2 $(PYTEST_ARGS)
-	@echo "2 of 3: gRPC, an Envoy, libraries and their clients, with real servers and processes, two at a time: four minutes or so"
+	@echo "2 of 3: gRPC, an Envoy, libraries and their clients, with real servers and processes, two at a time: seven minutes or so"
 	@$(PYTEST) $(ABREAST) -n 2 --dist loadfile -m "not storm and not fleet" $(PYTEST_ARGS)
-	@echo "3 of 3: more of these, one at a time: nine minutes or so, most of them waiting; the percentage at the right counts tests"
+	@echo "3 of 3: more of these, one at a time: five minutes or so, most of them waiting; the percentage at the right counts tests"
 	@$(PYTEST) tests/e2e $(addprefix --ignore=,$(ABREAST)) -m "not storm and not fleet" $(PYTEST_ARGS)
 
 .PHONY: check
