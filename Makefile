@@ -92,6 +92,10 @@ interop: $(VENV)/.stamp-dev ## against go-control-plane, and as Kato has it in x
 interop-istio: $(VENV)/.stamp-dev ## against Istio's discovery server (needs Go; the first build takes minutes)
 	@$(PYTEST) tests/interop/istiod --timeout=1800 $(PYTEST_ARGS)
 
+.PHONY: interop-java
+interop-java: $(VENV)/.stamp-dev ## against java-control-plane (needs a JDK and Maven)
+	@$(PYTEST) tests/interop/java-control-plane --timeout=600 $(PYTEST_ARGS)
+
 .PHONY: interop-sovereign
 interop-sovereign: $(VENV)/.stamp-dev ## against sovereign, which is polled by REST (installed in an environment of its own)
 	@test -x build/interop/sovereign/bin/sovereign || { \

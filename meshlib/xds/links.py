@@ -157,7 +157,7 @@ class Links:
             elif name not in self.leaving and not self._superseded(name):
                 made = None
         self._keep(name, made)
-        self._follow(name, (latest, made) if wanted else ())
+        self._follow(name, (latest, made) if wanted and latest is not None else ())
         named = name in self._users
         if made is None and wanted and (named or latest is not None):
             self.lacking[name] = "" if latest is not None else self._cache.missing("cluster", name)
@@ -182,8 +182,8 @@ class Links:
             self._made.pop(name, None)
 
     def _link(self, name: str, latest: Cluster | None, old: Cluster | None) -> Cluster | None:
-        if latest is None:  # deleted: where it is kept, its endpoints stay fresh
-            return self._as_before(name, old) if name in self._users else None
+        if latest is None:  # deleted: where it is kept, so are its endpoints, and they are not asked for
+            return old if name in self._users else None
         if latest.discovery is not Discovery.EDS:
             self._made.pop(name, None)
             return latest

@@ -12,7 +12,7 @@ that is said, and how a server says that a resource is gone, is each protocol's 
 
     event                     sent      replies       what goes out with `outgoing`
     ------------------------  --------  ------------  --------------------------------------------------------------
-    opened                    None      none          every type that is wanted, whole (ST-07); the first has the node
+    opened                    None      none          every type that is wanted, whole (ST-07)
     wanted differs from sent  → wanted  kept          one request, however often it changed meanwhile (ST-09)
     response, all good        kept      + ACK         the ACK
     response, something bad   kept      + NACK        the NACK: what is good in the response is in force all the same
@@ -138,7 +138,6 @@ class Machine(ABC):
         self._streams = {item.short: TypeState(item) for item in types}
         self._by_url = {item.url: item.short for item in types}
         self._open = False
-        self._introduce = False
         self._answered = False
         self.silence_tells = False  # whether the server is known to answer: on another stream
         self._failures = 0
@@ -164,7 +163,6 @@ class Machine(ABC):
         if self._open:
             self._reset()
         self._open = True
-        self._introduce = True
         self._answered = False
         del now
 
@@ -270,10 +268,7 @@ class Machine(ABC):
 
     def _message(self, error: str, **fields: object) -> bytes:
         """A request; `error`: what it refuses."""
-        request = schema.message(self.request)(**fields)
-        if self._introduce:
-            request.node.CopyFrom(self._node)
-            self._introduce = False
+        request = schema.message(self.request)(node=self._node, **fields)
         if error:
             detail = schema.message(_STATUS)(code=_INVALID_ARGUMENT, message=error)
             request.error_detail.CopyFrom(detail)

@@ -1,8 +1,9 @@
-"""Builds the control planes that the tests here talk to: ``python tests/interop/build.py [go-control-plane] [istiod] [kato]``.
+"""Builds the control planes that the tests here talk to: ``python tests/interop/build.py [NAME…]``, or all of PROGRAMS.
 
-A binary is kept in ``build/interop/`` under the hash of all that it is made of (our sources, the pinned module, Go's
-own version), so that a second call costs nothing. The first build of go-control-plane takes about a minute on two
-cores, that of istiod about five, and both read modules through Go's ordinary proxy.
+A binary is kept in ``build/interop/`` under the hash of all that it is made of (our sources, the pinned modules, the
+language's own version), so that a second call costs nothing. The first build of go-control-plane takes about a minute on
+two cores, that of istiod two to five, and both read modules through Go's ordinary proxy; java-control-plane takes half a
+minute, and Maven brings its libraries.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,14 +29,23 @@ ISTIO_MODULE = "istio.io/istio"
 ISTIO_VERSION = "v0.0.0-20260423205519-b01690e6db7d"
 
 INSTALL_GO = "apt-get install -y golang-go"
+INSTALL_JAVA = "apt-get install -y openjdk-17-jdk-headless maven"
 
 
-class GoMissing(Exception):
-    """There is no Go on this machine; the text says how to get it."""
+class ToolMissing(Exception):
+    """What builds a program is not on this machine; the text says how to get it."""
+
+
+class GoMissing(ToolMissing):
+    """There is no Go."""
+
+
+class JavaMissing(ToolMissing):
+    """There is no JDK, or no Maven."""
 
 
 class BuildFailed(Exception):
-    """Go was there and could not build; the text is what it said."""
+    """All was there and could not build; the text is what it said."""
 
 
 def go() -> str:
@@ -61,7 +72,7 @@ def go_program(sources: Path) -> Path:
     def build(binary: Path) -> None:
         _run(["build", "-trimpath", "-mod=readonly", "-o", str(binary), "."], sources)
 
-    return _kept(sources.name, [*sources.glob("*.go"), *sources.glob("go.*")], "", build)
+    return _kept(sources.name, [*sources.glob("*.go"), *sources.glob("go.*")], _go_version(), build)
 
 
 def istiod() -> Path:
@@ -91,20 +102,53 @@ def istiod() -> Path:
         _run(["build", "-trimpath", "-mod=mod", "-o", str(binary), "."], folder)
         shutil.rmtree(folder)
 
-    return _kept("istiod", files, ISTIO_VERSION, build)
+    return _kept("istiod", files, _go_version() + ISTIO_VERSION, build)
+
+
+def java_control_plane() -> Path:
+    """The program of java-control-plane/, built if need be: a script, and the jar that it starts behind it."""
+    folder = HERE / "java-control-plane"
+    java, javac, jar, maven = (_java(name) for name in ("java", "javac", "jar", "mvn"))
+
+    def build(binary: Path) -> None:
+        with tempfile.TemporaryDirectory() as made:
+            shutil.copy(folder / "pom.xml", made)
+            _said(
+                [maven, "-B", "-q", "dependency:build-classpath", "-Dmdep.outputFile=classpath"], Path(made)
+            )
+            libraries = (Path(made) / "classpath").read_text(encoding="utf-8").strip()
+            sources = [str(path) for path in folder.glob("*.java")]
+            _said([javac, "-cp", libraries, "-d", "classes", *sources], Path(made))
+            _said([jar, "--create", "--file", "program.jar", "-C", "classes", "."], Path(made))
+            options = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xmx256m"
+            script = f'#!/bin/sh\nexec "{java}" {options} -cp "$0:{libraries}" Main "$@"\n'
+            binary.write_bytes(script.encode() + (Path(made) / "program.jar").read_bytes())
+        binary.chmod(0o755)
+
+    version = _said([java, "--version"], HERE)
+    return _kept(folder.name, [*folder.glob("*.java"), folder / "pom.xml"], version, build)
+
+
+def _java(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        raise JavaMissing(f"{name} is needed to build the control plane and is not installed: {INSTALL_JAVA}")
+    return found
 
 
 PROGRAMS: dict[str, Callable[[], Path]] = {
     "go-control-plane": go_control_plane,
     "istiod": istiod,
+    "java-control-plane": java_control_plane,
     "kato": kato,
 }
 
 
-def _kept(name: str, files: list[Path], extra: str, build: Callable[[Path], None]) -> Path:
-    """The binary for this content. One process builds, others wait for it; binaries of older content go."""
-    # Outside the package folder, as there is no module there: Go would read its go.mod for another toolchain.
-    digest = hashlib.sha256(_run(["env", "GOVERSION", "GOOS", "GOARCH"], HERE).encode() + extra.encode())
+def _kept(name: str, files: list[Path], tools: str, build: Callable[[Path], None]) -> Path:
+    """The binary for this content, made by these versions of tools. One process builds, others wait for it; binaries of
+    older content go.
+    """
+    digest = hashlib.sha256(tools.encode())
     for file in sorted(files):
         digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
     KEPT.mkdir(parents=True, exist_ok=True)
@@ -126,10 +170,20 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
+def _go_version() -> str:
+    # Outside the package folder, as there is no module there: Go would read its go.mod for another toolchain.
+    return _run(["env", "GOVERSION", "GOOS", "GOARCH"], HERE)
+
+
 def _run(arguments: list[str], folder: Path) -> str:
-    done = subprocess.run([go(), *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    return _said([go(), *arguments], folder)
+
+
+def _said(command: list[str], folder: Path) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise BuildFailed(f"go {' '.join(arguments)}, in {folder.name}:\n{done.stdout}{done.stderr}")
+        words = " ".join(command)[:200]
+        raise BuildFailed(f"{words}, in {folder.name}:\n{done.stdout}{done.stderr}")
     return done.stdout
 
 
@@ -145,7 +199,7 @@ def main(names: list[str]) -> int:
     try:
         for name in names or list(PROGRAMS):
             print(f"{name}: {PROGRAMS[name]()}", flush=True)
-    except (GoMissing, BuildFailed) as problem:
+    except (ToolMissing, BuildFailed) as problem:
         print(problem, file=sys.stderr)
         return 1
     return 0

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @functools.cache
 def built(name: str) -> Path:
-    """The program's binary; without Go the test is skipped with the way to get it."""
+    """The program's binary; without what builds it the test is skipped with the way to get it."""
     try:
         return build.PROGRAMS[name]()
-    except build.GoMissing as missing:
+    except build.ToolMissing as missing:
         pytest.skip(str(missing))
 
 

@@ -37,17 +37,14 @@ def machine(jitter=0.5, types=TYPES, **features):
 
 
 class TestSubscriptions:
-    def test_st_02_the_node_is_in_the_first_request_only(self):
+    def test_st_02_the_node_is_in_each_request(self):
         ads = machine()
         ads.set_interest("listener", WILD)
         ads.set_interest("cluster", WILD)
         ads.opened(0)
-        first, second = (REQUEST.FromString(each) for each in ads.outgoing(0))
-        assert first.node.id == "me"
-        assert not second.HasField("node")
-        ads.closed(1)
-        ads.opened(2)
-        assert [REQUEST.FromString(each).HasField("node") for each in ads.outgoing(2)] == [True, False]
+        assert [REQUEST.FromString(each).node.id for each in ads.outgoing(0)] == ["me", "me"]
+        ads.received(response("listener", build.listener("l", "r")), 0)
+        assert [REQUEST.FromString(each).node.id for each in ads.outgoing(0)] == ["me"]
 
     def test_st_03_what_this_client_can_do(self):
         ads = machine()

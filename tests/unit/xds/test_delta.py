@@ -46,7 +46,7 @@ def asked(ads, now=0.0):
 
 
 class TestSubscriptions:
-    def test_dl_01_st_02_the_first_request_lists_all_and_brings_the_node(self):
+    def test_dl_01_st_02_the_first_request_lists_all_and_each_brings_the_node(self):
         ads = machine()
         ads.set_interest("cluster", names("c"))
         ads.set_interest("endpoint", names("b", "a"))
@@ -56,7 +56,7 @@ class TestSubscriptions:
             ("cluster", ["c"], [], {}, "", ""),
             ("endpoint", ["a", "b"], [], {}, "", ""),
         ]
-        assert [DELTA_REQUEST.FromString(each).HasField("node") for each in raw] == [True, False]
+        assert [DELTA_REQUEST.FromString(each).node.id for each in raw] == ["me", "me"]
         ads.closed(1)
         assert [each[:3] for each in opened(ads, 2)] == [("cluster", ["c"], []), ("endpoint", ["a", "b"], [])]
 

@@ -63,7 +63,6 @@ class Stream(RuleBasedStateMachine):
         self.said = {short: [] for short in SHORTS}
         self.asked = {}
         self.nonce = 0
-        self.introduced = False
         self.world = {
             "listener": {"a": packed(build.api_listener("a", "a")), "b": packed(build.listener("b", "b"))},
             "route": {
@@ -115,7 +114,7 @@ class Stream(RuleBasedStateMachine):
     def connect(self):
         if not self.open:
             self.session.opened(self.now)
-            self.open, self.introduced, self.asked = True, False, {}
+            self.open, self.asked = True, {}
 
     @rule(error=st.sampled_from(["", "gone"]))
     def lose(self, error):
@@ -140,8 +139,7 @@ class Stream(RuleBasedStateMachine):
             assert self.open
             request = REQUEST.FromString(raw)
             short = schema.SHORT_NAMES[request.type_url]
-            assert request.HasField("node") != self.introduced
-            self.introduced = True
+            assert request.HasField("node")
             names = list(request.resource_names)
             assert len(set(names)) == len(names)
             if short not in self.asked:
