@@ -221,7 +221,10 @@ def _with_options(config: Config, made: Bootstrap) -> Bootstrap:
 
 def _node_of(config: Config, told: Node, host_name: str) -> Node:
     mine = config.node
-    cluster = mine.cluster or ""
+    # What the surroundings tell is in the configuration as a default: the bootstrap says more.
+    name, cluster = mine.id or "", mine.cluster or ""
+    if not config.given("node.id"):
+        name = told.id or name
     if not config.given("node.cluster"):
         cluster = told.cluster or cluster
     locality = Locality(
@@ -231,7 +234,7 @@ def _node_of(config: Config, told: Node, host_name: str) -> Node:
     )
     metadata = mine.to_dict()["metadata"]
     assert isinstance(metadata, dict)
-    return Node(mine.id or told.id or host_name, cluster, locality, {**told.metadata, **metadata})
+    return Node(name or host_name, cluster, locality, {**told.metadata, **metadata})
 
 
 def parse_bootstrap(text: str, origin: str) -> Bootstrap:

@@ -7,11 +7,14 @@ something of it. The numbers are those of the reference (`kato-control-plane.md`
 
 from __future__ import annotations
 
+import json
+
 import grpc
 import pytest
 
 import meshlib
-from meshlib.testing import VirtualClock
+import meshlib.grpc
+from meshlib.testing import GrpcUpstream, VirtualClock
 from meshlib.testing.kato import dependency, inbound
 from meshlib.testing.kato_resources import CLUSTER, LISTENER, Service
 from meshlib.xds import schema
@@ -553,6 +556,17 @@ class MeshCases:
         mesh = make_mesh(config(kato, DEFAULT_MESH))
         mesh.wait_ready("127.0.0.1:5000", timeout=10)
         assert self.names(mesh, "http://127.0.0.1:5000/", "http://localhost:5000/") == ["v1", "v1"]
+
+    def test_a_grpc_dependency_at_its_port(self, kato, make_mesh):
+        with GrpcUpstream("g1") as server:
+            kato.serve("gr2", 5000, server.address)
+            kato.configure(DEFAULT_MESH, dependency("gr2", 5000, "grpc"))
+            mesh = make_mesh(config(kato, DEFAULT_MESH))
+            mesh.wait_ready("127.0.0.1:5000", timeout=10)
+            with meshlib.grpc.channel("127.0.0.1:5000", mesh=mesh) as channel:
+                answer, call = channel.unary_unary("/shop.Cart/Get", None, None).with_call(b"", timeout=10)
+        assert json.loads(answer)["name"] == "g1"
+        assert meshlib.call_info(call).cluster == f"{ME}_gr2_5000"
 
     def test_prefixes_of_one_domain_are_one_virtual_host_the_longest_first(self, kato, ready, upstream):
         kato.serve("gr3", 6000, upstream("v2").address)

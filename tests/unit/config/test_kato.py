@@ -6,6 +6,7 @@ import pytest
 
 import meshlib
 from meshlib.config import kato, reload, resolve
+from meshlib.xds.bootstrap import bootstrap_of
 
 KATO = {"TENANT_ID": "t" * 32, "SERVICE_ID": "5" * 32, "SERVICE_NAME": "gr1a2b3c", "HOST_IP": "10.1.0.7"}
 RAINBOND = {**KATO, "NAMESPACE": "default", "SERVICE_ALIAS": "gr1a2b3c", "SERVICE_NAME": "shop-gr1a2b3c"}
@@ -43,6 +44,14 @@ class TestIdentity:
         assert (made.node.id, made.node.cluster) == ("mine", kato.identity(KATO)[0])
         made = resolve(V2, {**KATO, "MESHLIB_CLUSTER": "ns_p_env"})
         assert made.node.cluster == "ns_p_env"
+
+    def test_a_bootstrap_wins(self):
+        text = '{"xds_servers": [{"server_uri": "a:1", "channel_creds": [{"type": "insecure"}]}], "node": {"id": "i", "cluster": "c"}}'
+        made = resolve({"xds": {"api": "v2", "bootstrap_config": text}}, KATO)
+        node = bootstrap_of(made, text, "b", "host").node
+        assert (node.id, node.cluster) == ("i", "c")
+        bare = text.replace('"id": "i", "cluster": "c"', "")
+        assert bootstrap_of(made, bare, "b", "host").node.id == kato.identity(KATO)[0]
 
     def test_it_goes_before_the_service_name_of_telemetry(self):
         assert resolve(V2, {**KATO, "OTEL_SERVICE_NAME": "shop"}).node.cluster == kato.identity(KATO)[0]

@@ -49,7 +49,7 @@ class Plane(XdsBench):
         self.nonces = {}
 
         def build_source(merge, bench):
-            opener = partial(
+            separate = partial(
                 SeparateStreams,
                 api=api,
                 later=bench.worker.later,
@@ -57,6 +57,11 @@ class Plane(XdsBench):
                 ours=OURS,
                 make=self.make,
             )
+
+            def opener(*arguments):
+                self.separate = separate(*arguments)
+                return self.separate
+
             bootstrap = Bootstrap((SERVER,), Node(OURS, OURS))
             return [XdsSource(merge, bootstrap, view, opener, protocol=protocol)]
 
@@ -223,7 +228,6 @@ class TestRequests:
             build.listener("web", build.route_config("r", host), address="127.0.0.1:80"),
             version="version_2",
         )
-        plane.bench.step(60)
         assert plane.of("Endpoints")[0].cancelled
         plane.serve("a", version="version_3")
         assert plane.of("Endpoints")[-1].requests[0][:3] == (["a"], "", "")
@@ -315,6 +319,25 @@ class TestEnds:
         assert plane.status.state == "stale"
         plane.answer("Clusters", build.cluster("b", ["10.0.0.2:80"]))
         assert (plane.status.state, plane.status.last_error) == ("ready", "")
+
+    def test_what_was_refused_before_is_not_refused_on_the_next(self):
+        """The refusal was of another stream's response."""
+        plane = Plane(api="v3")
+        plane.up()
+        plane.answer("Clusters", build.cluster("a", connect_timeout="0s"))
+        assert plane.of("Clusters")[0].requests[-1][4]
+        plane.of("Clusters")[0].end("UNAVAILABLE: gone")
+        plane.bench.step(2)
+        assert plane.of("Clusters")[1].requests == [([], "", "", OURS, "")]
+
+    def test_a_server_that_has_no_service_of_a_type_and_answered_nothing(self):
+        plane = Plane(api="v3")
+        plane.up()
+        plane.of("Listeners")[0].end("UNIMPLEMENTED: unknown service", unimplemented=True)
+        plane.bench.step()
+        assert all(each.cancelled for each in plane.streams)
+        assert plane.status.state == "failed"
+        assert "ListenerDiscoveryService/StreamListeners: UNIMPLEMENTED" in plane.status.last_error
 
     def test_a_service_that_is_not_there_is_told_and_asked_no_more(self):
         plane = Plane(api="v3")
@@ -434,6 +457,22 @@ class TestSilence:
         plane.bench.step()
         assert set(plane.part.clusters) == {"a"}
         assert len(plane.of("Clusters")) == 2
+
+    def test_what_waited_its_turn_when_its_stream_was_replaced_counts_for_nothing(self):
+        plane = Plane()
+        plane.up()
+        plane.serve()
+        streams = plane.separate
+        for plural, url in (("Listeners", schema.LISTENER), ("Clusters", schema.CLUSTER)):
+            old = v2.url_of(url)
+            plane.of(plural)[0].answer(
+                RESPONSE(type_url=old, version_info="version_9", nonce="9").SerializeToString()
+            )
+        plane.bench.worker.post(lambda: streams._replace(streams._watches[schema.CLUSTER]))
+        plane.bench.step()
+        assert "a" in plane.part.clusters
+        assert plane.status.versions["cluster"] == "version_1"
+        assert plane.status.versions["listener"] == "version_9"
 
     def test_v3_streams_live_on_and_may_be_silent(self):
         plane = Plane(api="v3")
