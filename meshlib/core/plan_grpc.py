@@ -82,6 +82,11 @@ class GrpcPlan(Plan):
         self._retries = by_policy
         return effect
 
+    def cancel(self, outcome: Outcome, now: float) -> None:
+        if self._answered is not None:
+            self._answered.pick.give_up()
+        super().cancel(outcome, now)
+
     def close(self, now: float, failure: Outcome | None = None) -> None:
         if failure is not None and self._attempts and self._open:
             # The status of a stream comes at its end.

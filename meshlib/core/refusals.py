@@ -22,7 +22,7 @@ def dropped(cluster: Cluster, random: Callable[[], float]) -> Refusal | None:
     for drop in cluster.assignment.drops if cluster.assignment is not None else ():
         if random() * 1_000_000 < drop.per_million:
             words = f"cluster {cluster.name!r} drops calls ({drop.category or 'no category'})"
-            return Refusal(RefusalKind.DROPPED, words)
+            return Refusal(RefusalKind.DROPPED, words, drop.category)
     return None
 
 

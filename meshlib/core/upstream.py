@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from meshlib.core.endpoint import LiveEndpoint
+    from meshlib.core.loads import Metrics
     from meshlib.model.call import Head, Outcome
     from meshlib.model.cluster import Cluster
     from meshlib.model.policy import RetryBudget
@@ -40,10 +41,11 @@ class RefusalKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """``detail``: one sentence for the caller's error, naming the cluster."""
+    """``detail``: one sentence for the caller's error, naming the cluster; ``category``: of a call that was dropped."""
 
     kind: RefusalKind
     detail: str
+    category: str = ""
 
 
 class PickContext:
@@ -75,6 +77,19 @@ class Pick(Protocol):
 
     @property
     def endpoint(self) -> LiveEndpoint: ...
+
+    @property
+    def listens(self) -> bool:
+        """Whether somebody wants to know what the endpoint says of its load with the answer (ORCA)."""
+        ...
+
+    def measured(self, metrics: Metrics | None) -> None:
+        """What it said, where that is not in the head of a response; None: nothing that can be read."""
+        ...
+
+    def give_up(self) -> None:
+        """The caller of an RPC gave the answer up that it was reading."""
+        ...
 
     def report(self, outcome: Outcome, now: float) -> None:
         """How the attempt went, once the head arrived or it failed: feeds breaker and outlier detection.

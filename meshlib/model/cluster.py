@@ -10,7 +10,17 @@ from meshlib.model.address import Address
 from meshlib.model.endpoint import Assignment
 from meshlib.model.policy import Balancing, Breaker, Limits, Outlier
 
-__all__ = ["Cluster", "Connecting", "Discovery", "DnsTarget", "Keepalive", "NameServers", "Tls", "TlsMatch"]
+__all__ = [
+    "Cluster",
+    "Connecting",
+    "Discovery",
+    "DnsTarget",
+    "Keepalive",
+    "LoadReport",
+    "NameServers",
+    "Tls",
+    "TlsMatch",
+]
 
 
 class Discovery(Enum):
@@ -105,6 +115,16 @@ class TlsMatch:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadReport:
+    """What calls to a cluster come to is reported to ``server``, the control plane that the cluster came from. ``metrics``: those of
+    the endpoints' own that are summed (see `core.loads`).
+    """
+
+    server: str
+    metrics: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Cluster:
     """``assignment`` holds the endpoints: inline for STATIC, from EDS, or as DNS answered; None while nothing is known.
     For the DNS kinds the localities of ``assignment`` are the groups that ``dns`` fills. ``connect_timeout`` in
@@ -138,5 +158,6 @@ class Cluster:
     max_connection_age: float | None = None
     max_requests_per_connection: int | None = None
     connecting: Connecting = Connecting()
+    load_report: LoadReport | None = None
     metadata: Mapping[str, Mapping[str, object]] = field(default_factory=dict, hash=False)
     version: str = field(default="", compare=False)

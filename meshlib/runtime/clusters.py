@@ -16,6 +16,7 @@ from meshlib.runtime.live import LiveCluster
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from meshlib.core.loads import Loads
     from meshlib.model.cluster import Cluster
     from meshlib.model.events import Event
     from meshlib.model.snapshot import Snapshot
@@ -89,6 +90,11 @@ class Clusters:
 
     def _made(self, cluster: Cluster, now: float) -> LiveCluster:
         return LiveCluster(cluster, self._random, self._emit, self._clock.now, now, self._give_way)
+
+    def loads(self) -> list[Loads]:
+        """What is counted for load reports, of the clusters that ask for some."""
+        found = (live.loads.loads for live in self._known[0].values())
+        return [loads for loads in found if loads is not None]
 
     def status(self) -> dict[str, ClusterStatus]:
         """Every cluster by name; where two parts share one, the later's is ``part/name``."""

@@ -23,6 +23,7 @@ from meshlib.model.call import OK
 from meshlib.model.events import BreakerChanged, EndpointEjected, EndpointReturned, EndpointSpared
 from meshlib.model.status import ClusterStatus
 from meshlib.runtime.live_connections import LiveConnections
+from meshlib.runtime.live_loads import LiveLoads
 from meshlib.runtime.live_pick import LivePick, LiveRetry
 from meshlib.runtime.statuses import endpoint_status, failure_words
 
@@ -63,6 +64,7 @@ class LiveCluster:
     Attributes:
         active: Picks not released. ``retries``, ``connections``, ``pending``: the like. Read them, no more.
         requests: Picks that were given, over all time; ``failures``, ``retried``, ``overflows``, ``ejected``: the like.
+        loads: Who is told of its attempts, and of what its endpoints say of their load.
     """
 
     __slots__ = (
@@ -85,6 +87,7 @@ class LiveCluster:
         "connections",
         "ejected",
         "failures",
+        "loads",
         "overflows",
         "pending",
         "requests",
@@ -112,6 +115,7 @@ class LiveCluster:
         self.overflows = 0
         self.ejected = 0
         self._lock = threading.Lock()
+        self.loads = LiveLoads(self._lock)
         self._random = random
         self._emit = emit
         self._clock = clock
@@ -171,7 +175,7 @@ class LiveCluster:
         if cluster.assignment is not None and cluster.assignment.drops:
             refused = dropped(cluster, self._random)
             if refused is not None:
-                return refused
+                return self.loads.refused(refused)
         if self._ejections is not None and now >= self._ejections.next_sweep:
             self._sweep(now)
         permit = None
@@ -185,7 +189,7 @@ class LiveCluster:
         if limit is not None and self.active >= limit:
             self.overflows += 1
             words = f"cluster {cluster.name!r} has {self.active} calls in flight, max_requests is {limit}"
-            refusal = Refusal(RefusalKind.MAX_REQUESTS, words)
+            refusal = self.loads.refused(Refusal(RefusalKind.MAX_REQUESTS, words))
         else:
             balance = self._grpc_balance if context.grpc else self._balance
             endpoint = (balance or self._balanced(context)).pick(context)
@@ -196,7 +200,10 @@ class LiveCluster:
                 self.requests += 1
                 if self._bridge is not None:
                     self._told.append(self._bridge.before_call)
-                return LivePick(self, endpoint, permit)
+                pick = LivePick(self, endpoint, permit)
+                if self.loads.on:
+                    self.loads.begin(pick, grpc=context.grpc)
+                return pick
             refusal = nobody_usable(cluster, self.endpoints)
         if permit is not None and self._breaker is not None:
             self._breaker.settle(permit, None, now)
@@ -207,6 +214,8 @@ class LiveCluster:
     def _heard(self, pick: LivePick, outcome: Outcome, now: float) -> None:
         endpoint, permit = pick.endpoint, pick._permit
         judged = verdict(outcome)
+        if pick.load is not None:
+            pick.load.hear(judged)
         if judged.good is False and not pick.failed:
             pick.failed = True
             self.failures += 1
@@ -355,6 +364,7 @@ class LiveCluster:
             self.cluster = cluster
             self._put_outlier(now)
             self._put_breaker()
+            self.loads.put(cluster, now)
             if roster is not None:
                 self._roster = roster
             if rebalance:

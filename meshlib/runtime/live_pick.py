@@ -12,9 +12,16 @@ if TYPE_CHECKING:
 
     from meshlib.core.breaker import CircuitBreaker, Permit
     from meshlib.core.endpoint import LiveEndpoint
+    from meshlib.core.loads import Load, Metrics
     from meshlib.model.call import Outcome
 
 __all__ = ["LivePick", "LiveRetry"]
+
+
+class _Loads(Protocol):
+    """What of :class:`meshlib.runtime.live_loads.LiveLoads` they are made for."""
+
+    def measured(self, pick: LivePick, metrics: Metrics) -> None: ...
 
 
 class _Cluster(Protocol):
@@ -26,15 +33,20 @@ class _Cluster(Protocol):
     _lock: threading.Lock
     _told: list[Callable[[], None]]
 
+    @property
+    def loads(self) -> _Loads: ...
+
     def _heard(self, pick: LivePick, outcome: Outcome, now: float) -> None: ...
 
     def _to_tell(self) -> list[Callable[[], None]]: ...
 
 
 class LivePick:
-    """An endpoint held for one attempt (:class:`meshlib.core.upstream.Pick`)."""
+    """An endpoint held for one attempt (:class:`meshlib.core.upstream.Pick`). ``load``: where it counts in a load report;
+    ``listens``: somebody wants to know what its endpoint says of its load.
+    """
 
-    __slots__ = ("_cluster", "_permit", "_released", "_reported", "endpoint", "failed")
+    __slots__ = ("_cluster", "_permit", "_released", "_reported", "endpoint", "failed", "listens", "load")
 
     def __init__(self, cluster: _Cluster, endpoint: LiveEndpoint, permit: Permit | None) -> None:
         self.endpoint = endpoint
@@ -43,6 +55,8 @@ class LivePick:
         self._reported = False
         self._released = False
         self.failed = False  # it is counted as a failure
+        self.load: Load | None = None
+        self.listens = False
 
     def report(self, outcome: Outcome, now: float) -> None:
         cluster = self._cluster
@@ -54,6 +68,21 @@ class LivePick:
             told = cluster._to_tell() if cluster._told else ()
         for tell in told:
             tell()
+        if self.listens and outcome.headers is not None and not outcome.grpc:
+            from meshlib.xds.orca import of_headers
+
+            self.measured(of_headers(outcome.headers))
+
+    def measured(self, metrics: Metrics | None) -> None:
+        """What the endpoint said of its load; None: nothing that can be read."""
+        if metrics is not None:
+            self._cluster.loads.measured(self, metrics)
+
+    def give_up(self) -> None:
+        """The caller of an RPC gave the answer up that it was reading."""
+        with self._cluster._lock:
+            if self.load is not None:
+                self.load.give_up()
 
     def release(self, now: float, failure: Outcome | None = None) -> None:
         cluster = self._cluster
@@ -65,6 +94,8 @@ class LivePick:
                 cluster._heard(self, failure, now)
             elif not self._reported and self._permit is not None and cluster._breaker is not None:
                 cluster._breaker.settle(self._permit, None, now)
+            if self.load is not None:
+                self.load.end()
             self.endpoint.active -= 1
             cluster.active -= 1
             told = cluster._to_tell() if cluster._told else ()

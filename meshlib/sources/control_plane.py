@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from meshlib.sources.protocol import OVER_GRPC
 from meshlib.sources.xds import XdsSource
 from meshlib.sources.xds_pair import xds_source
 
@@ -20,12 +21,15 @@ __all__ = ["control_plane"]
 
 def control_plane(merge: Merge, bootstrap: Bootstrap, xds: XdsConfig) -> list[Source]:
     """The file of the last good state, where there is one, before who fills it: it is stopped after that."""
+    from meshlib.sources.lrs import LoadReports
+
+    more: list[Source] = [LoadReports(merge, bootstrap)] if xds.protocol in OVER_GRPC else []
     if xds.last_good is None:
-        return [_source(merge, bootstrap, xds, None)]
+        return [_source(merge, bootstrap, xds, None), *more]
     from meshlib.sources.last_good import LastGood
 
     kept = LastGood(merge, xds.last_good, bootstrap)
-    return [kept, _source(merge, bootstrap, xds, kept)]
+    return [kept, _source(merge, bootstrap, xds, kept), *more]
 
 
 def _source(merge: Merge, bootstrap: Bootstrap, xds: XdsConfig, kept: LastGood | None) -> Source:

@@ -273,6 +273,7 @@ class XdsSource(Source):
             jitter=self._random,
             bootstrap=self._bootstrap,
             give_way=self.sink.worker.give_way,
+            load_reports=self._over_grpc,
         )
 
     def _refuses(self) -> str:

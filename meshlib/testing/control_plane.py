@@ -19,6 +19,7 @@ from meshlib.testing.ads_state import State
 from meshlib.testing.ads_stream import Faults, Stream
 from meshlib.testing.grpc_server import GrpcServer
 from meshlib.testing.journal import Journal, Request
+from meshlib.testing.load_reports import LoadReports
 from meshlib.testing.rest_server import RestServer
 from meshlib.xds import schema
 from meshlib.xds.services import method
@@ -72,6 +73,8 @@ class ControlPlane(GrpcServer):
         self._state = State()
         self._faults = Faults(partial=partial, resend=resend, wrap=wrap)
         self._journal = Journal()
+        #: Its load reporting service.
+        self.loads = LoadReports(self._journal)
         self._lock = self._journal.changed  # guards the state, the faults, the streams and what each has sent
         self._streams: dict[int, Stream] = {}
         self._opened = 0
@@ -276,7 +279,7 @@ class ControlPlane(GrpcServer):
     _thread_name = "ads"
 
     def _install(self, server: grpc.Server) -> None:
-        server.add_generic_rpc_handlers((_Handler(self._serve),))
+        server.add_generic_rpc_handlers((_Handler(self._serve, self.loads),))
 
     def _end(self, grace: float | None) -> None:
         super()._end(grace)
@@ -323,8 +326,12 @@ _Serve: TypeAlias = Callable[[str, Iterator[bytes], grpc.ServicerContext], Itera
 class _Handler(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs only
     """The methods of the aggregated discovery service and of each type's own, on plain bytes: a test may send what is no message."""
 
-    def __init__(self, serve: _Serve) -> None:
-        self._methods = {schema.ADS_SOTW: _method(serve, "sotw"), schema.ADS_DELTA: _method(serve, "delta")}
+    def __init__(self, serve: _Serve, loads: LoadReports) -> None:
+        self._methods = {
+            schema.ADS_SOTW: _method(serve, "sotw"),
+            schema.ADS_DELTA: _method(serve, "delta"),
+            schema.LRS: grpc.stream_stream_rpc_method_handler(loads.serve),
+        }
         for short in schema.TYPE_URLS:
             self._methods[method("v3", short, "Stream")] = _method(serve, "sotw")
             self._methods[method("v3", short, "Delta")] = _method(serve, "delta")

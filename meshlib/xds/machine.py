@@ -42,6 +42,7 @@ from typing import ClassVar
 
 from meshlib.model.status import Ignored, Rejected
 from meshlib.xds import schema
+from meshlib.xds.backoff import grown, reconnect
 from meshlib.xds.cache import Cache, State
 from meshlib.xds.decode import ResourceType
 from meshlib.xds.response import Batch, detail, named
@@ -58,11 +59,6 @@ _ALL = frozenset({"*"})
 # EX-01 (gRFC A57) and EX-07 (gRFC A88), in seconds.
 EXISTENCE_TIMEOUT = 15.0
 TRANSIENT_TIMEOUT = 30.0
-# ST-04 (gRFC A57), in seconds.
-_BACKOFF_FIRST = 1.0
-_BACKOFF_FACTOR = 1.6
-_BACKOFF_MOST = 120.0
-_BACKOFF_JITTER = 0.2
 # Ours: hundreds of the same answer a second become at most ten, and soon one in 10 s.
 _AGAIN_FIRST = 0.1
 _AGAIN_FACTOR = 2.0
@@ -199,7 +195,7 @@ class Machine(ABC):
             self._last_error = error or "the stream ended before the server answered"
         self._reset()
         self._open = self._answered = False
-        delay = self._spread(_BACKOFF_FIRST, _BACKOFF_FACTOR, self._failures, _BACKOFF_MOST)
+        delay = reconnect(self._failures, self._jitter)
         self._failures += 1
         return delay
 
@@ -349,18 +345,13 @@ class Machine(ABC):
         if said == stream.said and lately and not news:
             while stream.replies and stream.replies[-1].said == said:
                 stream.replies.pop()  # of the responses that are answered alike, to answer the newest is enough
-            delay = self._spread(_AGAIN_FIRST, _AGAIN_FACTOR, stream.again, _AGAIN_MOST)
+            delay = grown(_AGAIN_FIRST, _AGAIN_FACTOR, stream.again, _AGAIN_MOST, self._jitter)
             stream.again += 1
             stream.held_until = max(stream.held_until, now + delay)
         else:
             stream.again = 0
             stream.held_until = 0.0
         stream.said, stream.said_at = said, now
-
-    def _spread(self, first: float, factor: float, times: int, most: float) -> float:
-        """A delay that grew so many times, ±20 %."""
-        delay = min(first * factor ** min(times, 64), most)
-        return delay * (1 - _BACKOFF_JITTER + 2 * _BACKOFF_JITTER * self._jitter())
 
     def _accept(self, stream: TypeState, batch: Batch) -> list[str]:
         """ER-01: what is good comes into force, whatever stands beside it. What nobody asked for is dropped (SW-12)."""

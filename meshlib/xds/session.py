@@ -50,7 +50,7 @@ class Session:
     `view` "auto" asks by wildcard and by name on one stream; where the node asks for Istio's gRPC generator, which
     answers a wildcard otherwise, it is "target". `protocol`: "sotw" or "delta". `bootstrap`: the servers and who is asked for
     what; None: one, and `features` are its own. `at` is everywhere the server that something is about: its place among
-    `servers`. `give_way` is called at steps of long work.
+    `servers`. `give_way` is called at steps of long work. `load_reports`: clusters may ask for those.
     Raises ValueError for a wrong argument.
     """
 
@@ -65,11 +65,13 @@ class Session:
         bootstrap: Bootstrap | None = None,
         source: str = "xds",
         give_way: Callable[[], object] = bool,
+        load_reports: bool = False,
     ) -> None:
         if view not in VIEWS:
             raise ValueError(f"view must be one of {', '.join(VIEWS)}, not {view!r}")
         self.view = "target" if view == "auto" and wants_grpc(node) else view
         self._node = node
+        self._load_reports = load_reports
         self._jitter = jitter
         self._give_way = give_way
         self._features = features
@@ -87,7 +89,8 @@ class Session:
     def _new(self, number: int, protocol: str, cache: Cache | None) -> Machine:
         """A machine for a server: what it may say depends on whether it is trusted."""
         features = self._features or self._features_of(number)
-        kinds = types(self.view, self._give_way, trusted=features.trusted_xds_server)
+        server = self._directory.servers[number].uri if self._load_reports else ""
+        kinds = types(self.view, self._give_way, trusted=features.trusted_xds_server, server=server)
         return _MACHINES[protocol](self._node, kinds, self._jitter, features, cache)
 
     def _features_of(self, number: int) -> ServerFeatures:

@@ -13,7 +13,7 @@ from meshlib.core.attempt import Send
 from meshlib.core.exchange import GRPC
 from meshlib.errors import DeadlineExceeded
 from meshlib.hosts.grpc.errors import LATE, Ended, local_end, number
-from meshlib.hosts.grpc.request import metadata_of, trailers
+from meshlib.hosts.grpc.request import measure, metadata_of, trailers
 from meshlib.hosts.run_later import LaterCall
 from meshlib.model.call import Outcome, OutcomeKind
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from meshlib.core.effects import Direct
     from meshlib.core.exchange import Exchange
+    from meshlib.core.upstream import Pick
     from meshlib.hosts.errors import ErrorTable
     from meshlib.hosts.grpc.request import Request
     from meshlib.hosts.grpc.subchannels import Subchannel, Subchannels
@@ -42,7 +43,7 @@ class GrpcLater(LaterCall[Any]):
         told: Who is called when it is over; None: it is.
     """
 
-    __slots__ = ("_request", "_silence", "_subchannels", "messages", "sub", "told")
+    __slots__ = ("_pick", "_request", "_silence", "_subchannels", "messages", "sub", "told")
 
     def __init__(
         self,
@@ -56,6 +57,7 @@ class GrpcLater(LaterCall[Any]):
         super().__init__(exchange, errors, runtime)
         self._subchannels = subchannels
         self._request = request
+        self._pick: Pick | None = None  # the last attempt's, where somebody listens to its endpoint
         self._silence: Callable[[], object] | None = None  # prevents the alarm of the attempt
         self.messages = messages
         self.sub: Subchannel[Any] | None = None
@@ -85,6 +87,7 @@ class GrpcLater(LaterCall[Any]):
             self._subchannels.settings.renewed(request)
         if isinstance(step, Send):
             sub = self.sub = self._subchannels.get(step, self)
+            self._pick = step.pick if step.pick.listens else None
             wait = False if wait is False else None
         else:
             sub = self.sub = self._subchannels.own_for(self)
@@ -139,6 +142,9 @@ class GrpcLater(LaterCall[Any]):
         if attempt is not self.attempt or self.over:
             return
         code = self._code(attempt)
+        pick, self._pick = self._pick, None
+        if pick is not None:
+            measure(pick, self._fact(attempt, "trailing_metadata"))
         if code is grpc.StatusCode.OK:
             if not self.committed:
                 self.arrived(attempt, 0, None, GRPC)

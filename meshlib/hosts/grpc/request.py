@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from meshlib.core.exchange import Place
     from meshlib.core.resolution import Resolution
+    from meshlib.core.upstream import Pick
     from meshlib.hosts.body import OpenCall
     from meshlib.hosts.grpc.errors import GrpcErrors
     from meshlib.hosts.grpc.own_retries import OwnRetries
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from meshlib.model.policy import RetryPolicy
     from meshlib.runtime.clock import Clock
 
-__all__ = ["PATIENCE", "Answer", "GrpcHost", "Method", "Request", "metadata_of", "trailers"]
+__all__ = ["PATIENCE", "Answer", "GrpcHost", "Method", "Request", "measure", "metadata_of", "trailers"]
 
 #: How long a call waits for its first configuration: gRPC's time after which a resource does not exist (EX-01), in seconds.
 PATIENCE = 15.0
@@ -221,6 +222,13 @@ def metadata_of(request: Request, raw: list[tuple[bytes, bytes]]) -> Any:
         (key.decode("latin-1").lower(), value.decode()) for key, value in raw
     ]
     return [*lines, *request.binary] if request.binary else lines
+
+
+def measure(pick: Pick, trailing: Any) -> None:
+    """Tell whoever listens what the endpoint said of its load (gRFC A51)."""
+    from meshlib.xds.orca import of_metadata
+
+    pick.measured(of_metadata(trailing or ()))
 
 
 def trailers(metadata: Any) -> Headers | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from meshlib.hosts.grpc.errors import LATE, Ended, local_end, number
-from meshlib.hosts.grpc.request import Answer, metadata_of, trailers
+from meshlib.hosts.grpc.request import Answer, measure, metadata_of, trailers
 from meshlib.hosts.grpc.subchannels import Subchannel, Subchannels
 from meshlib.hosts.grpc.unary import make_direct
 from meshlib.model.call import OutcomeKind
@@ -61,8 +61,14 @@ class GrpcWire:
         wait = False if request.wait_for_ready is False else None
         try:
             metadata = metadata_of(request, attempt.head.headers.raw)
-            return self._made(bounds, request, sub, seconds, metadata, wait)
+            if not attempt.pick.listens:
+                return self._made(bounds, request, sub, seconds, metadata, wait)
+            answer = self._made(bounds, request, sub, seconds, metadata, wait, whole=True)
+            measure(attempt.pick, answer.call.trailing_metadata())
+            return answer
         except grpc.RpcError as error:
+            if attempt.pick.listens:
+                measure(attempt.pick, error.trailing_metadata())
             if error.initial_metadata() and request.call is not None:
                 request.call.replayable = False  # its headers came before its status: RT-05
             return self.refused(request, error, sub)
@@ -110,7 +116,10 @@ class GrpcWire:
         seconds: float | None,
         metadata: Any,
         wait: bool | None,
+        *,
+        whole: bool = False,
     ) -> Answer:
+        """``whole``: the answer has its call, which knows the trailing metadata."""
         method = request.method
         if bounds.alarmed:  # a virtual clock, which says when it ends, not grpc's
             begin = sub.callable(method).future
@@ -120,14 +129,14 @@ class GrpcWire:
                     return Answer(0, call.result(), call)
             except TimeoutError:
                 raise Ended(OutcomeKind.TIMEOUT, TimeoutError(LATE)) from None
-        if not (request.with_call or request.messages or request.compression or wait):
+        if not (whole or request.with_call or request.messages or request.compression or wait):
             direct = sub.direct.get(method, _UNKNOWN)
             if direct is _UNKNOWN:
                 direct = sub.direct[method] = make_direct(sub.callable(method), method)
             if direct is not None:
                 return Answer(0, direct(request.message, seconds, metadata, request.credentials, wait))
         made = sub.callable(method)
-        if request.with_call:
+        if whole or request.with_call:
             value, call = made.with_call(
                 request.sending(), seconds, metadata, request.credentials, wait, request.compression
             )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from meshlib.core.loads import NAMED, UTILIZATIONS
 from meshlib.model.address import Address
-from meshlib.model.cluster import Cluster, Discovery, DnsTarget
+from meshlib.model.cluster import Cluster, Discovery, DnsTarget, LoadReport
 from meshlib.model.endpoint import Assignment, Endpoint, LocalityEndpoints
 from meshlib.model.policy import Limits, RetryBudget
 from meshlib.xds.decode.address import named
@@ -21,7 +22,7 @@ from meshlib.xds.decode.dns import (
 )
 from meshlib.xds.decode.endpoint import assignment
 from meshlib.xds.decode.outlier import outlier
-from meshlib.xds.decode.report import Report, join, walk
+from meshlib.xds.decode.report import Report, join, shown, walk
 from meshlib.xds.decode.tls import tls_matches, transport_socket
 from meshlib.xds.decode.upstream import upstream_options
 from meshlib.xds.decode.values import metadata, number, percent, seconds, unpacked
@@ -85,6 +86,7 @@ def cluster(message: WireMessage, path: str, report: Report) -> Cluster:
         connecting=replace(
             connecting(message, path, report), most_head=options.head, most_lines=options.lines
         ),
+        load_report=_load_report(message, path, report),
         metadata=metadata(message),
     )
 
@@ -163,6 +165,26 @@ def _api_source(held: WireMessage, path: str, report: Report) -> None:
             report.problem(
                 here, "must be envoy_grpc: another control plane than the bootstrap's is not asked"
             )
+
+
+def _load_report(message: WireMessage, path: str, report: Report) -> LoadReport | None:
+    """LR-01, LR-05. Envoy has no use for the field, so that whatever it says is accepted there."""
+    if not message.HasField("lrs_server"):
+        return None
+    here = join(path, "lrs_server")
+    if message.lrs_server.WhichOneof("config_source_specifier") != "self":
+        report.stricter(here, "must be self", shown(message.lrs_server))
+        return None
+    if not report.server:
+        report.ignore(here, "there is no stream of grpc to its server")
+        return None
+    names = []
+    for index, name in enumerate(message.lrs_report_endpoint_metrics):
+        if name in UTILIZATIONS or name.startswith(NAMED):
+            names.append(str(name))
+        else:
+            report.ignore(f"{join(path, 'lrs_report_endpoint_metrics')}[{index}]", str(name))
+    return LoadReport(report.server, frozenset(names))
 
 
 def _members(

@@ -70,14 +70,20 @@ class Report:
 
     ``target``: the resource is of the target view, where gRPC's verdict holds; Envoy's holds in the sidecar view.
     ``trusted``: the bootstrap says so of the server (``trusted_xds_server``, gRFC A81). ``give_way`` is called at each element of
-    a list that may be long, so that others may run meanwhile.
+    a list that may be long, so that others may run meanwhile. ``server``: where load reports of what it has can go, "" where they cannot.
     """
 
-    __slots__ = ("_ignored", "_problems", "_skipped", "closes", "give_way", "target", "trusted")
+    __slots__ = ("_ignored", "_problems", "_skipped", "closes", "give_way", "server", "target", "trusted")
 
     def __init__(
-        self, *, target: bool = False, trusted: bool = False, give_way: Callable[[], object] = bool
+        self,
+        *,
+        target: bool = False,
+        trusted: bool = False,
+        give_way: Callable[[], object] = bool,
+        server: str = "",
     ) -> None:
+        self.server = server
         self.closes = True
         self.target = target
         self.trusted = trusted

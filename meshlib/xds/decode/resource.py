@@ -61,9 +61,11 @@ def route(
     return _decoded(_ROUTE, raw, _route_value, view, give_way, trusted=trusted)
 
 
-def cluster(raw: bytes, view: str = "auto", give_way: Callable[[], object] = bool) -> Decoded[Cluster]:
-    """A Cluster."""
-    return _decoded(_CLUSTER, raw, _cluster_value, view, give_way)
+def cluster(
+    raw: bytes, view: str = "auto", give_way: Callable[[], object] = bool, *, server: str = ""
+) -> Decoded[Cluster]:
+    """A Cluster. `server`: see `Report`."""
+    return _decoded(_CLUSTER, raw, _cluster_value, view, give_way, server=server)
 
 
 def endpoint(raw: bytes, view: str = "auto", give_way: Callable[[], object] = bool) -> Decoded[Assignment]:
@@ -72,10 +74,10 @@ def endpoint(raw: bytes, view: str = "auto", give_way: Callable[[], object] = bo
 
 
 def types(
-    view: str, give_way: Callable[[], object] = bool, *, trusted: bool = False
+    view: str, give_way: Callable[[], object] = bool, *, trusted: bool = False, server: str = ""
 ) -> tuple[ResourceType, ...]:
     """The types in the order in which they are asked for, as a stream of that view reads them: in "target" gRPC's verdict
-    holds, in "sidecar" and "auto" Envoy's. A listener says by itself which view it is of. `trusted`: see `Report`.
+    holds, in "sidecar" and "auto" Envoy's. A listener says by itself which view it is of. `trusted` and `server`: see `Report`.
     """
     return (
         ResourceType(
@@ -84,7 +86,9 @@ def types(
         ResourceType(
             "route", schema.ROUTE, False, partial(route, view=view, give_way=give_way, trusted=trusted)
         ),
-        ResourceType("cluster", schema.CLUSTER, True, partial(cluster, view=view, give_way=give_way)),
+        ResourceType(
+            "cluster", schema.CLUSTER, True, partial(cluster, view=view, give_way=give_way, server=server)
+        ),
         ResourceType("endpoint", schema.ENDPOINT, False, partial(endpoint, view=view, give_way=give_way)),
     )
 
@@ -100,13 +104,14 @@ def _decoded(
     give_way: Callable[[], object] = bool,
     *,
     trusted: bool = False,
+    server: str = "",
 ) -> Decoded[T]:
     give_way()
     try:
         message = schema.message(name).FromString(raw)
     except (schema.DecodeError, RecursionError, TypeError, ValueError) as error:
         return Decoded("", None, (f"is no {name}: {error}",))
-    report = Report(target=view == "target", trusted=trusted, give_way=give_way)
+    report = Report(target=view == "target", trusted=trusted, give_way=give_way, server=server)
     return _judged(message, "", read, report)
 
 

@@ -40,6 +40,8 @@ class Pick:
     def report(self, outcome: Outcome, now: float) -> None:
         self.reports.append(outcome)
 
+    def give_up(self) -> None: ...
+
     def release(self, now: float, failure: Outcome | None = None) -> None:
         self.released += 1
 

@@ -24,15 +24,15 @@ CLUSTER = {
         " http_protocol_options http2_protocol_options typed_extension_protocol_options dns_refresh_rate respect_dns_ttl dns_lookup_family"
         " dns_failure_refresh_rate dns_jitter dns_resolvers use_tcp_for_dns_lookups dns_resolution_config"
         " typed_dns_resolver_config upstream_bind_config upstream_connection_options max_requests_per_connection"
-        " outlier_detection least_request_lb_config common_lb_config transport_socket metadata load_balancing_policy",
+        " outlier_detection least_request_lb_config common_lb_config transport_socket metadata load_balancing_policy"
+        " lrs_server lrs_report_endpoint_metrics",
         reported="upstream_http_protocol_options protocol_selection transport_socket_matcher health_checks per_connection_buffer_limit_bytes"
         " lb_subset_config ring_hash_lb_config maglev_lb_config original_dst_lb_config round_robin_lb_config"
         " close_connections_on_host_health_failure ignore_health_on_host_removal"
-        " lrs_server upstream_config preconnect_policy connection_pool_per_downstream_connection",
+        " upstream_config preconnect_policy connection_pool_per_downstream_connection",
         void="alt_stat_name filters wait_for_warm_on_init cleanup_interval"
-        " lrs_report_endpoint_metrics"
         " track_timeout_budgets track_cluster_stats",
-        variants={"common_http_protocol_options": "upstream"},
+        variants={"common_http_protocol_options": "upstream", "lrs_server": "lrs"},
         notes={
             "transport_socket_matcher": "`transport_socket_matches` is honoured; a matching tree is not evaluated",
             "per_connection_buffer_limit_bytes": "bodies are passed on as they come, and not held",
@@ -50,7 +50,9 @@ CLUSTER = {
             "load_balancing_policy": "the first entry that is known holds",
             "transport_socket": _UNDONE,
             "health_checks": "active health checks are not there yet",
-            "lrs_server": "load reports are not there yet",
+            "lrs_server": "`self` is honoured, where the control plane is asked over gRPC; the target view refuses others",
+            "lrs_report_endpoint_metrics": "`cpu_utilization`, `mem_utilization`, `application_utilization`, `named_metrics.X` and"
+            " `named_metrics.*`",
             "filters": "network filters of an Envoy's own connection; none that Envoy has changes a call",
             "upstream_http_protocol_options": "TLS names are those of the call",
             "protocol_selection": "calls go as the cluster's options say, whatever the caller speaks",

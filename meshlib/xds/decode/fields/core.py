@@ -143,6 +143,11 @@ CORE = {
     f"{_CORE}GrpcService.EnvoyGrpc": rules(
         honoured="cluster_name", void="authority retry_policy max_receive_message_length skip_envoy_headers"
     ),
+    f"{_CORE}ConfigSource#lrs": rules(
+        honoured="self",
+        void="ads path path_config_source api_config_source authorities initial_fetch_timeout resource_api_version",
+        notes={"ads": "what is not `self` is reported, and refused in the target view"},
+    ),
     f"{_CORE}AggregatedConfigSource": rules(),
     f"{_CORE}ExtensionConfigSource": rules(
         honoured="default_config type_urls",
