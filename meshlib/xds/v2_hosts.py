@@ -6,14 +6,18 @@ from meshlib.xds.schema import WireMessage
 
 __all__ = ["merge_virtual_hosts"]
 
+#: Hosts whose domains overlap in ever other ways would be copied as often as there are ways: what comes of them is at most so many
+#: times as large as what they were.
+_MOST_GROWTH = 10
+
 
 def merge_virtual_hosts(routes: WireMessage) -> bool:
     """Gives each domain one virtual host, with the routes of all that had it, the most specific first: the longest path or
     prefix, then the most headers, then the order of arrival. Kato makes a virtual host of each dependency and prefix, and
     relies on no order among them.
 
-    Where hosts of one domain differ in anything but their routes, nothing is merged: who decodes them refuses that. Whether
-    anything changed.
+    Where hosts of one domain differ in anything but their routes, or where so much would come of it that it is an attack, nothing
+    is merged: who decodes them refuses that. Whether anything changed.
     """
     owners: dict[str, list[int]] = {}
     spelled: dict[str, str] = {}
@@ -28,6 +32,9 @@ def merge_virtual_hosts(routes: WireMessage) -> bool:
     groups: dict[tuple[int, ...], list[str]] = {}
     for domain, found in owners.items():
         groups.setdefault(tuple(found), []).append(spelled[domain])
+    sizes = [host.ByteSize() for host in routes.virtual_hosts]
+    if sum(sizes[index] for those in groups for index in those) > _MOST_GROWTH * sum(sizes):
+        return False
     made = [_merged(routes, those, domains) for those, domains in groups.items()]
     del routes.virtual_hosts[:]
     routes.virtual_hosts.extend(made)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -11,7 +12,7 @@ from meshlib.xds import schema
 from tests.support.xds_kit import istio, raw
 from tests.support.xds_trees import ROOTS, held, ways
 
-__all__ = ["ANY", "altered", "made", "mutated", "reached", "seeds"]
+__all__ = ["ANY", "altered", "grown", "made", "mutated", "reached", "seeds", "varint"]
 
 ANY = schema.message("google.protobuf.Any")
 _DEEPEST = 6
@@ -76,6 +77,27 @@ def altered(chance: random.Random, short: str) -> bytes:
         else:
             _fill(chance, spot, field, name, 2)
     return bytes(found.SerializeToString())
+
+
+def grown(chance: random.Random, short: str, kinds: tuple[str, ...]) -> bytes:
+    """A real resource, in some of whose messages there are fields with messages of these kinds that the schema does not have."""
+    found = schema.message(ROOTS[short])()
+    found.ParseFromString(chance.choice(seeds(short)))
+    for _ in range(chance.randint(1, 3)):
+        body = bytes(made(chance, chance.choice(kinds)).SerializeToString())
+        field = varint(chance.randint(1, 60) << 3 | 2) + varint(len(body)) + body
+        with suppress(schema.DecodeError):  # where it has a field of that number, of another kind
+            _somewhere(chance, found).MergeFromString(field)
+    return bytes(found.SerializeToString())
+
+
+def varint(value: int) -> bytes:
+    packed = bytearray()
+    while value > 0x7F:
+        packed.append(value & 0x7F | 0x80)
+        value >>= 7
+    packed.append(value)
+    return bytes(packed)
 
 
 def mutated(chance: random.Random, data: bytes) -> bytes:

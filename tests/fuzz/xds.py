@@ -1,7 +1,7 @@
 """What a control plane or a file may say, and what must hold for it: there is a value, or a list of problems, and soon.
 
-Resources of each type in each view, responses of both protocols to a session, bootstraps, files in Envoy's shape, answers in JSON
-and files of a last good state: random bytes, real ones with bytes changed, real ones with fields changed, messages made of the
+Resources of each type in each view, responses of both protocols to a session, responses of v2, bootstraps, files in Envoy's shape,
+answers in JSON, files of a last good state, names, and requests of the client status service: random bytes, real ones with bytes changed, real ones with fields changed, messages made of the
 schema's descriptors so that each that a resource can hold is reached, and, now and then, one that is as deep, as wide or as
 long as it can be.
 
@@ -19,6 +19,7 @@ import resource
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +27,16 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from meshlib.errors import ConfigError
-from meshlib.xds import decode, last_good, schema
+from meshlib.xds import csds, decode, last_good, schema, v2
 from meshlib.xds.bootstrap import parse_bootstrap
 from meshlib.xds.cache import Cache
+from meshlib.xds.discovery import settle_sources
 from meshlib.xds.envoy_file import read
+from meshlib.xds.names import authority_of, canonical, misfit
+from meshlib.xds.response import sort
 from meshlib.xds.secrets import presentable
 from meshlib.xds.session import VIEWS, Session
-from tests.fuzz.messages import ANY, altered, made, mutated, reached, seeds
+from tests.fuzz.messages import ANY, altered, grown, made, mutated, reached, seeds, varint
 from tests.support.xds_kit import DELTA_RESPONSE, NODE, RESPONSE, WRAPPER
 from tests.support.xds_trees import ROOTS
 
@@ -47,8 +51,8 @@ SHORTS = tuple(ROOTS)
 MOST_SECONDS = 5.0
 #: MiB that a process of ours may need in all.
 MOST_MEMORY = 1024
-#: Of what is told of one resource: entries, and letters of one.
-MOST_ENTRIES = 201
+#: Of what is told of one resource: entries, with that there are more and what is wrong with its place, and letters of one.
+MOST_ENTRIES = 203
 MOST_LETTERS = 4096
 JOBS = min(2, os.cpu_count() or 1)
 #: Inputs for each seed that Hypothesis draws, which takes as long as one of them.
@@ -61,7 +65,7 @@ _ROW = 10
 def one_input(chance: random.Random) -> None:
     """Draws what it is, and sees that what must hold does."""
     begun = time.process_time()
-    check = chance.choices((_resource, _stream, _json, _bootstrap, _kept), (70, 20, 5, 3, 2))[0]
+    check = chance.choices(*zip(*CHECKS, strict=True))[0]
     check(chance)
     spent = time.process_time() - begun
     assert spent < MOST_SECONDS, f"{check.__name__} took {spent:.1f} s"
@@ -242,6 +246,86 @@ def _kept(chance: random.Random) -> None:
         _told(each.problems)
 
 
+#: What v2 has where v3 has nothing, and what a Struct may be.
+OLD = (
+    "envoy.config.core.v3.Address",
+    "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+    "envoy.type.matcher.v3.StringMatcher",
+    "envoy.config.route.v3.HeaderMatcher",
+    "envoy.config.core.v3.ConfigSource",
+    "google.protobuf.Struct",
+)
+
+
+def _old(chance: random.Random) -> None:
+    """A response of v2, which becomes one of v3."""
+    short = chance.choice(SHORTS)
+    back = {v3: old for old, v3 in v2.TYPES.items()}
+    url = f"type.googleapis.com/{back[ROOTS[short]]}"
+    bodies = (grown(chance, short, OLD) if chance.random() < 0.6 else _bytes(chance, short) for _ in range(3))
+    made_of = [
+        ANY(type_url=url, value=body.replace(b".v3.", b".v2.") if chance.random() < 0.1 else body)
+        for body in bodies
+    ]
+    response = RESPONSE(type_url=url, resources=made_of)
+    _told(each.value for each in v2.response(response, "ours"))
+    settle_sources(
+        response, lambda _short, _name, source: source.WhichOneof("config_source_specifier") is not None
+    )
+    assert response.type_url == schema.TYPE_URLS[short]
+    for problems in sort(response, decode.types("auto")[SHORTS.index(short)], Cache(SHORTS)).bad.values():
+        _told(problems)
+
+
+def _name(chance: random.Random) -> None:
+    pieces = [
+        "xdstp:",
+        "//",
+        "/",
+        "?",
+        "&",
+        "=",
+        "#",
+        "%",
+        "%2",
+        "%2F",
+        "%zz",
+        "a",
+        "b=1",
+        "é",
+        "*",
+        "",
+        ROOTS["listener"],
+    ]
+    text = "".join(chance.choices(pieces, k=chance.randint(0, 9)))
+    name = f"xdstp://{text}" if chance.random() < 0.7 else text
+    assert canonical(canonical(name)) == canonical(name)
+    assert misfit(canonical(name), ROOTS["listener"]) == misfit(name, ROOTS["listener"])
+    assert isinstance(authority_of(name), str)
+
+
+def _state(chance: random.Random) -> None:
+    request = bytes(made(chance, "envoy.service.status.v3.ClientStatusRequest").SerializeToString())
+    if chance.random() < 0.5:
+        request = mutated(chance, request)
+    answered = b""
+    with suppress(csds.Refused):
+        answered = csds.answer(request, lambda: [[]])
+    assert answered == b""
+
+
+CHECKS: tuple[tuple[Callable[[random.Random], None], int], ...] = (
+    (_resource, 60),
+    (_stream, 20),
+    (_old, 8),
+    (_json, 5),
+    (_bootstrap, 3),
+    (_kept, 2),
+    (_name, 1),
+    (_state, 1),
+)
+
+
 # --- as deep, as wide, as long as can be ---------------------------------------------------------------------------
 
 
@@ -250,7 +334,7 @@ def _deep(chance: random.Random, short: str) -> bytes:
     field = chance.randint(1, 15)
     inner = chance.choice(seeds(short))
     for _ in range(chance.choice((60, 95, 105, 2000))):
-        inner = bytes((field << 3 | 2,)) + _varint(len(inner)) + inner
+        inner = bytes((field << 3 | 2,)) + varint(len(inner)) + inner
     return inner
 
 
@@ -268,7 +352,7 @@ def _wide(chance: random.Random, short: str) -> bytes:
         return bytes(found.SerializeToString())
     field, values = chance.choice(lists)
     body = values[0].SerializeToString()
-    piece = _varint(field.number << 3 | 2) + _varint(len(body)) + body
+    piece = varint(field.number << 3 | 2) + varint(len(body)) + body
     return bytes(found.SerializeToString()) + piece * chance.choice(
         (100, min(3000, 400_000 // max(1, len(piece))))
     )
@@ -284,17 +368,8 @@ def _long(chance: random.Random, short: str) -> bytes:
 
 def _unknown(chance: random.Random, short: str) -> bytes:
     """Fields that the schema does not have."""
-    pieces = (_varint((1000 + number) << 3) + b"\x01" for number in range(chance.choice((10, 10_000))))
+    pieces = (varint((1000 + number) << 3) + b"\x01" for number in range(chance.choice((10, 10_000))))
     return chance.choice(seeds(short)) + b"".join(pieces)
-
-
-def _varint(value: int) -> bytes:
-    made = bytearray()
-    while value > 0x7F:
-        made.append(value & 0x7F | 0x80)
-        value >>= 7
-    made.append(value)
-    return bytes(made)
 
 
 EXTREMES: tuple[Callable[[random.Random, str], bytes], ...] = (_deep, _wide, _long, _unknown)
