@@ -11,7 +11,9 @@ from meshlib.model.route import RouteConfiguration
 
 __all__ = [
     "ChainMatch",
+    "Discovered",
     "EscapedSlashes",
+    "Extension",
     "FilterChain",
     "FilterKind",
     "HttpFilter",
@@ -51,12 +53,35 @@ class FilterKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Discovered:
+    """How the configuration of a filter comes that comes by itself, under the filter's name: ``allowed`` are its types; ``default``:
+    what the filter is where none comes, None for nothing.
+    """
+
+    allowed: frozenset[str]
+    default: FilterKind | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """The configuration of a filter that came by itself: its ``type``, and what that makes of the filter; ``version`` as of others."""
+
+    name: str
+    type: str
+    kind: FilterKind
+    version: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class HttpFilter:
-    """A filter of an HTTP connection manager that matters here. ``disabled``: until a route configuration enables it."""
+    """A filter of an HTTP connection manager that matters here. ``disabled``: until a route configuration enables it.
+    ``discovered``: what it is may turn out to be something else.
+    """
 
     name: str
     kind: FilterKind
     disabled: bool = False
+    discovered: Discovered | None = None
 
 
 @dataclass(frozen=True, slots=True)

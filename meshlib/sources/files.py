@@ -141,7 +141,9 @@ class FileStream:
 
     def send(self, raw: bytes) -> None:
         request = schema.message(REQUEST).FromString(raw)
-        kind = self._types[schema.SHORT_NAMES[request.type_url]]
+        kind = self._types.get(schema.SHORT_NAMES[request.type_url])
+        if kind is None:
+            return  # what comes in no file is never answered
         names = tuple(request.resource_names)
         if names != kind.wanted:
             kind.wanted = names

@@ -55,6 +55,7 @@ _PAUSE_MOST = 60.0
 _KINDS = {
     schema.CLUSTER: "clusters",
     schema.ENDPOINT: "endpoints",
+    schema.EXTENSION: "extension_configs",
     schema.LISTENER: "listeners",
     schema.ROUTE: "routes",
 }

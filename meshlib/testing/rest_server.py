@@ -24,6 +24,7 @@ __all__ = ["RestServer"]
 _TYPES = {
     "/v3/discovery:clusters": schema.CLUSTER,
     "/v3/discovery:endpoints": schema.ENDPOINT,
+    "/v3/discovery:extension_configs": schema.EXTENSION,
     "/v3/discovery:listeners": schema.LISTENER,
     "/v3/discovery:routes": schema.ROUTE,
 }

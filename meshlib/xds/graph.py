@@ -11,7 +11,8 @@ What replaces something comes into force only where all that it names is there (
     virtual host     each cluster that its routes name is ready               as it was before, host by host (`hosts`)
     listener         each route configuration it names is there; another      as it was before
                      one than it had is complete (for a target: for its
-                     host); each cluster that its chains of TCP name is ready
+                     host); each cluster that its chains of TCP name is ready,
+                     and each filter's configuration (`extensions`)
 
 "Ready" includes "known not to come": what a server deleted, refused to send or did not send in time holds nobody up.
 What something in force names stays subscribed, and it is kept though the server deleted it as long as only versions
@@ -36,6 +37,7 @@ from meshlib.model.listener import FilterChain, Listener
 from meshlib.model.route import RouteConfiguration
 from meshlib.model.snapshot import ANY_CLUSTER, Absence, Fate, Part
 from meshlib.xds.cache import Resources, State
+from meshlib.xds.extensions import Extensions
 from meshlib.xds.hosts import best_host, clusters_of, merge, named
 from meshlib.xds.links import Links
 from meshlib.xds.roots import (
@@ -66,6 +68,7 @@ class Graph:
         self._sidecar = view != "target"
         self._by_name = view != "sidecar"
         self._links = Links(cache, all_of_them=self._sidecar, superseded=self._superseded)
+        self._extensions = Extensions(cache)
         self._configs: dict[Key, Config] = {}
         self._targets: dict[str, Root] = {}
         self._listeners: dict[str, Root] = {}
@@ -119,6 +122,7 @@ class Graph:
             "route": Interest(names=frozenset(key for key in self._configs if isinstance(key, str))),
             "cluster": clusters,
             "endpoint": Interest(names=self._links.endpoints),
+            "extension": Interest(names=self._extensions.names),
         }
         self._asked_at = (self._generation, self._links.generation)
         return self._asked
@@ -147,6 +151,7 @@ class Graph:
             if config is not None:
                 self._read_config(config, self._cache.value("route", name))
                 configs.add(name)
+        roots.update(*map(self._extensions.users, changed.get("extension", ())))
         for key in configs:
             self._settle(key)
         for root in roots:
@@ -274,6 +279,7 @@ class Graph:
             self._links.release(name, root)
             self._stale_clusters = True
         root.keys, root.clusters = keys, clusters
+        self._generation += self._extensions.follow(root)
 
     def _release_config(self, key: Key, user: Root) -> None:
         config = self._configs[key]
@@ -348,7 +354,10 @@ class Graph:
                 self._follow(root)
             self._stale_roots = True
             return
-        if root.current is not None and not all(map(self._links.ready, tcp_clusters(root.latest))):
+        extensions = self._extensions.found(root.latest)
+        if root.current is not None and not (
+            None not in extensions and all(map(self._links.ready, tcp_clusters(root.latest)))
+        ):
             return
         found: list[RouteConfiguration | None] = []
         partial = False
@@ -359,11 +368,11 @@ class Graph:
                     return
                 partial = True
             found.append(routes)
-        made_of = (root.latest, *found)
+        made_of = (root.latest, *found, *extensions)
         if len(made_of) == len(root.made_of) and all(map(operator.is_, made_of, root.made_of)):
             return
         root.made_of, root.partial = made_of, partial
-        root.current = linked(root.latest, found)
+        root.current = self._extensions.applied(linked(root.latest, found))
         root.current_keys = keys_of(root.latest)
         used = (self._configs[key].in_force for key in root.current_keys if key in self._configs)
         root.routed = frozenset[str]().union(*used)

@@ -16,6 +16,12 @@ _SERVICES: Mapping[str, tuple[str, str, str, str]] = {
     "route": ("envoy.service.route.v3", "envoy.api.v2", "Route", "Routes"),
     "cluster": ("envoy.service.cluster.v3", "envoy.api.v2", "Cluster", "Clusters"),
     "endpoint": ("envoy.service.endpoint.v3", "envoy.api.v2", "Endpoint", "Endpoints"),
+    "extension": (
+        "envoy.service.extension.v3",
+        "envoy.service.extension.v3",  # v2 has none, and nothing of v2 asks for one
+        "ExtensionConfig",
+        "ExtensionConfigs",
+    ),
     "secret": ("envoy.service.secret.v3", "envoy.service.discovery.v2", "Secret", "Secrets"),
 }
 assert _SERVICES.keys() == schema.TYPE_URLS.keys()

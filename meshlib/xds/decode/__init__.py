@@ -11,7 +11,17 @@ Nothing here raises, whatever the bytes are. What becomes of each field is writt
 from __future__ import annotations
 
 from meshlib.xds.decode.report import Decoded, Report
-from meshlib.xds.decode.resource import TYPES, ResourceType, cluster, endpoint, listener, read, route, types
+from meshlib.xds.decode.resource import (
+    TYPES,
+    ResourceType,
+    cluster,
+    endpoint,
+    extension,
+    listener,
+    read,
+    route,
+    types,
+)
 
 __all__ = [
     "TYPES",
@@ -21,6 +31,7 @@ __all__ = [
     "cluster",
     "decoded",
     "endpoint",
+    "extension",
     "listener",
     "read",
     "route",

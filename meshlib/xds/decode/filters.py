@@ -6,7 +6,8 @@ sidecar   ignored and reported                     what it covers is refused, op
 
 A guard that is in force covers its connection manager whole: the listener is refused with it, if no other chain of the
 listener is left. It covers less where it is disabled and a route configuration enables it, or where the routes at hand
-switch it off somewhere: then the listener serves, and `core.guards` refuses the calls that it covers. Routes that come by
+switch it off somewhere: then the listener serves, and `core.guards` refuses the calls that it covers. One whose
+configuration comes by itself (`xds.extensions`) refuses no listener either. Routes that come by
 name are not there yet when the listener is judged: nothing is known to be left then.
 """
 
@@ -14,10 +15,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from meshlib.model.listener import FilterKind, HttpFilter
+from meshlib.model.listener import Discovered, FilterKind, HttpFilter
 from meshlib.model.route import RouteConfiguration
 from meshlib.xds import schema
-from meshlib.xds.decode.guards import ROUTER, filter_type, is_guard
+from meshlib.xds.decode.extension import kind_of
+from meshlib.xds.decode.guards import GUARDS_HERE, ROUTER, filter_type, is_guard
 from meshlib.xds.decode.report import Report, join, walk
 from meshlib.xds.schema import WireMessage
 
@@ -25,7 +27,6 @@ __all__ = ["GUARDS_HERE", "HttpFilters", "http_filters", "label"]
 
 FAULT = "envoy.extensions.filters.http.fault.v3.HTTPFault"
 _FAULT_NAMES = frozenset({"envoy.filters.http.fault", "envoy.fault"})
-GUARDS_HERE = "decides who may pass, and is not supported"
 
 
 @dataclass(slots=True)
@@ -96,12 +97,35 @@ def _guarded(
     if target and item.is_optional:
         report.ignore(path, label(item))
         return True
+    if not target and _comes_by_itself(item):
+        made.found.append(_discovered(item, name))
+        report.ignore(path, f"{label(item)}: what it covers is answered 403 until its configuration has come")
+        return True
     made.found.append(HttpFilter(name, FilterKind.GUARD, bool(item.disabled)))
     if item.disabled or (routes is not None and not target and _lifted(name, routes)):
         report.ignore(path, f"{label(item)} {GUARDS_HERE}: what it covers is answered 403")
     else:
         made.covering.append((path, f"{label(item)} {GUARDS_HERE}"))
     return True
+
+
+def _comes_by_itself(item: WireMessage) -> bool:
+    """Whether its configuration can be asked for: on this very stream."""
+    if item.WhichOneof("config_type") != "config_discovery":
+        return False
+    source = item.config_discovery.config_source
+    return source.WhichOneof("config_source_specifier") in ("ads", "self")
+
+
+def _discovered(item: WireMessage, name: str) -> HttpFilter:
+    """It is a guard until it turns out to be none, unless its default is to be in force meanwhile."""
+    held = item.config_discovery
+    default = kind_of(name, held.default_config) if held.HasField("default_config") else None
+    kind = FilterKind.GUARD
+    if held.apply_default_config_without_warming and default is not None:
+        kind = default
+    allowed = frozenset(str(url).rpartition("/")[2] for url in held.type_urls)
+    return HttpFilter(name, kind, bool(item.disabled), Discovered(allowed, default))
 
 
 def _lifted(name: str, routes: RouteConfiguration) -> bool:

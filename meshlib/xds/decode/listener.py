@@ -115,9 +115,10 @@ def _tells_chains(message: WireMessage) -> bool:
 
 
 def _needs_no_chains(message: WireMessage) -> bool:
-    """Whether it listens for what has no connections: filter chains are of connections."""
+    """Whether its filter chains come by themselves, or it listens for what has no connections: filter chains are of connections."""
     return bool(
         message.HasField("api_listener")
+        or message.HasField("fcds_config")
         or message.HasField("udp_listener_config")
         or message.address.socket_address.protocol == UDP
     )

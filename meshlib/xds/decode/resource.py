@@ -12,17 +12,18 @@ from typing import Any, TypeVar
 
 from meshlib.model.cluster import Cluster
 from meshlib.model.endpoint import Assignment
-from meshlib.model.listener import Listener
+from meshlib.model.listener import Extension, Listener
 from meshlib.model.route import RouteConfiguration
 from meshlib.xds import schema
 from meshlib.xds.decode import cluster as _cluster
 from meshlib.xds.decode import endpoint as _endpoint
+from meshlib.xds.decode import extension as _extension
 from meshlib.xds.decode import listener as _listener
 from meshlib.xds.decode import route as _route
 from meshlib.xds.decode.report import Decoded, Report, join, walk
 from meshlib.xds.schema import WireMessage
 
-__all__ = ["TYPES", "ResourceType", "cluster", "endpoint", "listener", "read", "route", "types"]
+__all__ = ["TYPES", "ResourceType", "cluster", "endpoint", "extension", "listener", "read", "route", "types"]
 
 T = TypeVar("T")
 
@@ -30,6 +31,7 @@ _LISTENER = "envoy.config.listener.v3.Listener"
 _ROUTE = "envoy.config.route.v3.RouteConfiguration"
 _CLUSTER = "envoy.config.cluster.v3.Cluster"
 _ENDPOINT = "envoy.config.endpoint.v3.ClusterLoadAssignment"
+_TYPED_CONFIG = "envoy.config.core.v3.TypedExtensionConfig"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,11 @@ def endpoint(raw: bytes, view: str = "auto", give_way: Callable[[], object] = bo
     return _decoded(_ENDPOINT, raw, _endpoint_value, view, give_way)
 
 
+def extension(raw: bytes, view: str = "auto", give_way: Callable[[], object] = bool) -> Decoded[Extension]:
+    """A TypedExtensionConfig: the configuration of an HTTP filter that comes by itself."""
+    return _decoded(_TYPED_CONFIG, raw, _extension_value, view, give_way)
+
+
 def types(
     view: str, give_way: Callable[[], object] = bool, *, trusted: bool = False, server: str = ""
 ) -> tuple[ResourceType, ...]:
@@ -90,6 +97,7 @@ def types(
             "cluster", schema.CLUSTER, True, partial(cluster, view=view, give_way=give_way, server=server)
         ),
         ResourceType("endpoint", schema.ENDPOINT, False, partial(endpoint, view=view, give_way=give_way)),
+        ResourceType("extension", schema.EXTENSION, False, partial(extension, view=view, give_way=give_way)),
     )
 
 
@@ -174,9 +182,17 @@ def _endpoint_value(message: WireMessage, path: str, report: Report) -> Assignme
     return _endpoint.load_assignment(message, path, report)
 
 
+def _extension_value(message: WireMessage, path: str, report: Report) -> Extension:
+    if not message.name:
+        report.problem(join(path, "name"), "must not be empty")
+    walk(message, path, report)
+    return _extension.extension(message, path, report)
+
+
 _READERS: Mapping[str, Callable[[WireMessage, str, Report], Any]] = {
     "listener": _listener_value,
     "route": _route_value,
     "cluster": _cluster_value,
     "endpoint": _endpoint_value,
+    "extension": _extension_value,
 }

@@ -41,6 +41,7 @@ __all__ = [
     "CLUSTER",
     "CSDS",
     "ENDPOINT",
+    "EXTENSION",
     "LISTENER",
     "LRS",
     "MAX_DEPTH",
@@ -75,6 +76,8 @@ CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 ENDPOINT = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 SECRET = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 
+EXTENSION = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
+
 # Type URL of each resource type by the short name that status and messages use, and back.
 TYPE_URLS: Mapping[str, str] = {
     "listener": LISTENER,
@@ -82,6 +85,7 @@ TYPE_URLS: Mapping[str, str] = {
     "cluster": CLUSTER,
     "endpoint": ENDPOINT,
     "secret": SECRET,
+    "extension": EXTENSION,
 }
 SHORT_NAMES: Mapping[str, str] = {url: short for short, url in TYPE_URLS.items()}
 

@@ -7,6 +7,7 @@ import pytest
 from meshlib.model.address import Address
 from meshlib.model.listener import (
     ChainMatch,
+    Discovered,
     EscapedSlashes,
     FilterKind,
     HttpFilter,
@@ -40,6 +41,7 @@ def named(name, **fields):
 
 FILTERS = "envoy.extensions.filters."
 RBAC = f"{FILTERS}http.rbac.v3.RBAC"
+ROUTER = f"{FILTERS}http.router.v3.Router"
 DELEGATE = "envoy.extensions.common.matching.v3.ExtensionWithMatcher"
 COMPOSITE = f"{FILTERS}http.composite.v3.Composite"
 OFF = build.any_of("envoy.config.route.v3.FilterConfig", {"disabled": True})
@@ -69,6 +71,10 @@ NULL = {"config": {"vm_config": {"runtime": "envoy.wasm.runtime.null", "vm_id": 
 REFUSES = {"inlineCode": "function envoy_on_request(h) h:respond({[':status'] = '403'}) end"}
 EXT_PROC = f"{FILTERS}http.ext_proc.v3.ExternalProcessor"
 LUA, GO = f"{FILTERS}http.lua.v3.Lua", f"{FILTERS}http.golang.v3alpha.Config"
+
+
+#: Where nothing is asked for.
+ELSEWHERE = {"path_config_source": {"path": "/filters.yaml"}}
 
 
 def discovered(**fields):
@@ -404,13 +410,18 @@ class TestFilters:
             ),
             named("istio_authn"),
             {**typed("type.googleapis.com/google.protobuf.Struct", value={}), "name": "envoy.ext_authz"},
-            discovered(type_urls=[f"type.googleapis.com/{RBAC}"]),
-            discovered(type_urls=["type.googleapis.com/my.Filter", f"type.googleapis.com/{RBAC}"]),
+            discovered(config_source=ELSEWHERE, type_urls=[f"type.googleapis.com/{RBAC}"]),
             discovered(
-                type_urls=["type.googleapis.com/my.Filter"], default_config=struct(RBAC)["typed_config"]
+                config_source=ELSEWHERE,
+                type_urls=["type.googleapis.com/my.Filter", f"type.googleapis.com/{RBAC}"],
             ),
-            discovered(type_urls=[f"type.googleapis.com/{DELEGATE}"]),
-            discovered(type_urls=[]),
+            discovered(
+                config_source=ELSEWHERE,
+                type_urls=["type.googleapis.com/my.Filter"],
+                default_config=struct(RBAC)["typed_config"],
+            ),
+            discovered(config_source=ELSEWHERE, type_urls=[f"type.googleapis.com/{DELEGATE}"]),
+            discovered(config_source=ELSEWHERE, type_urls=[]),
             delegate(build.any_of(RBAC)),
             delegate(delegate(build.any_of(RBAC))["typed_config"]),
             delegate(build.any_of(COMPOSITE, {"of": build.any_of(RBAC)})),
@@ -424,7 +435,7 @@ class TestFilters:
             struct(GO, library_id="a"),
             struct(f"{FILTERS}http.dynamic_modules.v3.DynamicModuleFilter"),
             {**typed("type.googleapis.com/google.protobuf.Struct", value={}), "name": "envoy.ext_proc"},
-            discovered(type_urls=[f"type.googleapis.com/{LUA}"]),
+            discovered(config_source=ELSEWHERE, type_urls=[f"type.googleapis.com/{LUA}"]),
             delegate(build.any_of(EXT_PROC)),
             delegate(struct(LUA, **REFUSES)["typed_config"]),
         ],
@@ -435,6 +446,34 @@ class TestFilters:
             assert "decides who may pass" in problems(view("l", ROUTES, filters=[guard]))[0]
         made = good(build.listener("l", ROUTES, filters=[{**guard, "disabled": True}]))
         assert made.http.filters[0] == HttpFilter(guard["name"], FilterKind.GUARD, True)
+
+    @pytest.mark.parametrize(
+        ("fields", "kind", "default"),
+        [
+            ({}, FilterKind.GUARD, None),
+            ({"default_config": build.any_of(ROUTER)}, FilterKind.GUARD, FilterKind.ROUTER),
+            ({"default_config": struct(RBAC)["typed_config"]}, FilterKind.GUARD, FilterKind.GUARD),
+            (
+                {
+                    "default_config": struct(f"{FILTERS}http.cors.v3.Cors")["typed_config"],
+                    "apply_default_config_without_warming": True,
+                },
+                FilterKind.OTHER,
+                FilterKind.OTHER,
+            ),
+            ({"apply_default_config_without_warming": True}, FilterKind.GUARD, None),
+        ],
+    )
+    @pytest.mark.parametrize("source", [{"ads": {}}, {"self": {}}])
+    def test_a_filter_that_comes_by_itself_is_a_guard_until_it_is_none(self, source, fields, kind, default):
+        types = [f"type.googleapis.com/{RBAC}", f"type.googleapis.com/{ROUTER}"]
+        item = discovered(config_source=source, type_urls=types, **fields)
+        resource = build.listener("l", ROUTES, filters=[item])
+        allowed = Discovered(frozenset({RBAC, ROUTER}), default)
+        assert good(resource).http.filters[0] == HttpFilter("found", kind, False, allowed)
+        assert list(ignored(resource)) == ["filter_chains[0].filters[0].typed_config.http_filters[0]"]
+        # gRPC knows none.
+        assert "decides who may pass" in problems(build.api_listener("l", ROUTES, filters=[item]))[0]
 
     @pytest.mark.parametrize(
         "other",

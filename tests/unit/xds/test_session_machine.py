@@ -17,6 +17,8 @@ from tests.support.xds_kit import NODE, REQUEST, packed, response
 NAMES = ["a", "b", "c"]
 SHORTS = [kind.short for kind in TYPES]
 name = st.sampled_from(NAMES)
+_FILTERS = "type.googleapis.com/envoy.extensions.filters.http."
+CORS, RBAC = f"{_FILTERS}cors.v3.Cors", f"{_FILTERS}rbac.v3.RBAC"
 
 
 def _hosts(draw):
@@ -25,6 +27,15 @@ def _hosts(draw):
         build.virtual_host(f"v{each}", build.route(cluster=draw(name)), domains=[each] if draw(st.booleans()) else [each, f"*.{each}"])
         for each in used
     ]  # fmt: skip
+
+
+def _extension(own, kind):
+    """A filter's configuration of that type."""
+    held = {"type_url": kind, "value": {}}
+    return build.any_of(
+        "envoy.config.core.v3.TypedExtensionConfig",
+        {"name": own, "typed_config": build.any_of("udpa.type.v1.TypedStruct", held)},
+    )
 
 
 def _host(domain, cluster):
@@ -43,13 +54,20 @@ def resources(draw, short, own=None):
     if short == "listener":
         routes = draw(name) if draw(st.booleans()) else build.route_config("inline", *_hosts(draw))
         make = draw(st.sampled_from([build.api_listener, build.listener]))
-        return packed(make(own, routes, manager={"http_filters": []} if wrong else {}))
+        filters = []
+        if make is build.listener and draw(st.booleans()):
+            source = {"config_source": {"ads": {}}, "type_urls": [CORS, RBAC]}
+            filters = [{"name": draw(name), "config_discovery": source}]
+        manager = {"http_filters": []} if wrong else {}
+        return packed(make(own, routes, filters=filters, manager=manager))
     if short == "route":
         return packed(build.route_config(own, *_hosts(draw), **({"vhds": {}} if wrong else {})))
     if short == "cluster":
         if draw(st.booleans()):
             return packed(build.cluster(own, ["10.0.0.1:80"], connect_timeout=0 if wrong else 1))
         return packed(build.cluster(own, service_name=draw(name), connect_timeout=draw(st.integers(1, 2))))
+    if short == "extension":
+        return packed(_extension("" if wrong else own, draw(st.sampled_from([CORS, RBAC]))))
     return packed(build.endpoints(own, f"10.0.0.{draw(st.integers(0, 3))}:{0 if wrong else 80}"))
 
 
@@ -70,6 +88,7 @@ class Stream(RuleBasedStateMachine):
             },
             "cluster": {each: packed(build.cluster(each)) for each in NAMES},
             "endpoint": {each: packed(build.endpoints(each, "10.0.0.1:80")) for each in NAMES},
+            "extension": {"a": packed(_extension("a", CORS))},
         }
         self.session.want("a")
         self.connect()

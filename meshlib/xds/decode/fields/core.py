@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from meshlib.xds.decode.fields.rules import rules
 
 __all__ = ["CORE"]
@@ -9,6 +11,12 @@ __all__ = ["CORE"]
 _CORE = "envoy.config.core.v3."
 _TYPE = "envoy.type.v3."
 _MATCHER = "envoy.type.matcher.v3."
+
+
+def _elsewhere(message: Any) -> bool:
+    """Not on the stream of the listener."""
+    return message.config_source.WhichOneof("config_source_specifier") not in ("ads", "self")
+
 
 CORE = {
     f"{_CORE}Address": rules(
@@ -150,12 +158,13 @@ CORE = {
     ),
     f"{_CORE}AggregatedConfigSource": rules(),
     f"{_CORE}ExtensionConfigSource": rules(
-        honoured="default_config type_urls",
-        reported="config_source apply_default_config_without_warming",
+        honoured="default_config type_urls apply_default_config_without_warming",
+        reported="config_source",
+        when={"config_source": _elsewhere},
         notes={
-            "type_urls": "what may come decides whether the filter is one that decides who may pass",
-            "config_source": "filters are not discovered",
-            "apply_default_config_without_warming": "the default is in force at once",
+            "default_config": "in force where no configuration comes, or until it comes if it says so",
+            "type_urls": "what may come decides whether it is asked for: a filter that cannot decide who may pass is not run anyway",
+            "config_source": "of HTTP filters `ads` and `self` are honoured: by another nothing is asked for",
         },
     ),
     f"{_CORE}SelfConfigSource": rules(void="transport_api_version"),

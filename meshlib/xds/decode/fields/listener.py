@@ -46,7 +46,7 @@ LISTENER = {
             "listener_filters": "`original_dst` as use_original_dst; `http_inspector` tells `application_protocols` of"
             " plain text; TLS is always looked into. Others have no meaning",
             "filter_chain_matcher": "which filter chain takes a call is not known then: a listener with several takes none",
-            "fcds_config": "not in a released Envoy: no filter chain is discovered",
+            "fcds_config": "filter chains that come by themselves are chosen by a `filter_chain_matcher`, which is not evaluated: no call is taken",
             "internal_listener": "a listener inside an Envoy cannot be called by another process",
             "access_log": "logs and spans are this library's own",
         },
@@ -221,11 +221,10 @@ LISTENER = {
     ),
     f"{_HCM}Rds": rules(honoured="config_source route_config_name"),
     f"{_HCM}HttpFilter": rules(
-        honoured="name typed_config is_optional disabled",
-        reported="config_discovery",
+        honoured="name typed_config is_optional disabled config_discovery",
         notes={
             "typed_config": f"the router is honoured; others are reported, and {_GUARDS}",
-            "config_discovery": _GUARDS,
+            "config_discovery": "a filter that may decide who may pass covers its calls until its configuration has come",
             "disabled": "until a route configuration enables it",
         },
     ),
