@@ -119,7 +119,8 @@ class Listeners:
 
     def add(self, listener: Listener, entry: Callable[[HttpManager], Entry]) -> None:
         """``entry`` makes what is called through a chain. A listener none of whose chains carries a call is none."""
-        if not listener.outbound or not any(chain.manager is not None for chain in listener.chains):
+        carries = listener.unchosen or any(chain.manager is not None for chain in listener.chains)
+        if not listener.outbound or not carries:
             return
         reached = _Reached(listener, entry)
         if listener.redirected:

@@ -162,11 +162,13 @@ class FilterChain:
 @dataclass(frozen=True, slots=True)
 class Listener:
     """Target view (``api`` True): one chain, no address that matters. Sidecar view: ``addresses`` are what an Envoy
-    would bind, ``chains`` in order, the default chain last. ``from_file``: it stands for a service of a
-    configuration file, whose routes have no timeout by default. ``virtual``: an Envoy does not bind its addresses (``bind_to_port``):
-    what is redirected to another listener comes to it. ``redirected``: such another one, to which connections come that were made
-    to any address (``use_original_dst``, or the listener filter). ``inspects_http``: it looks which protocol plain text is. ``version``: under which
-    the control plane sent this, "" where nobody did.
+    would bind, ``chains`` in order, the default chain last.
+
+    ``from_file``: it stands for a service of a configuration file, whose routes have no timeout by default. ``virtual``: an Envoy does
+    not bind its addresses (``bind_to_port``): what is redirected to another listener comes to it. ``redirected``: such another one, to
+    which connections come that were made to any address (``use_original_dst``, or the listener filter). ``inspects_http``: it looks
+    which protocol plain text is. ``unchosen``: which chain takes a connection cannot be told here, so that none does. ``version``:
+    under which the control plane sent this, "" where nobody did.
     """
 
     name: str
@@ -178,6 +180,7 @@ class Listener:
     virtual: bool = False
     redirected: bool = False
     inspects_http: bool = False
+    unchosen: bool = False
     version: str = field(default="", compare=False)
 
     @property

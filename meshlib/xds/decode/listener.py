@@ -97,21 +97,22 @@ def listener(message: WireMessage, path: str, report: Report, view: str = "auto"
         last, covering = _chain(message.default_filter_chain, join(path, "default_filter_chain"), report)
         made.append((replace(last, default=True), covering))
     _judge_covered([covering for _, covering in made], report)
+    unchosen = _is_unchosen(message)
     return Listener(
         name,
-        tuple(chain for chain, _ in made) if _tells_chains(message) else (),
+        () if unchosen else tuple(chain for chain, _ in made),
         addresses,
+        unchosen=unchosen,
         virtual=is_virtual(message),
         redirected=is_redirected(message),
         inspects_http=inspects(message, tuple(address.port for address in addresses if not address.unix)),
     )
 
 
-def _tells_chains(message: WireMessage) -> bool:
-    """Whether it is known which chain takes a connection: a matcher is not read."""
-    return not message.HasField("filter_chain_matcher") or (
-        len(message.filter_chains) == 1 and not message.HasField("default_filter_chain")
-    )
+def _is_unchosen(message: WireMessage) -> bool:
+    """Whether it is not known which chain takes a connection: a matcher is not evaluated, and others may come by themselves."""
+    several = len(message.filter_chains) + message.HasField("default_filter_chain") > 1
+    return bool(message.HasField("fcds_config") or (message.HasField("filter_chain_matcher") and several))
 
 
 def _needs_no_chains(message: WireMessage) -> bool:

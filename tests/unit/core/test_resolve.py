@@ -290,6 +290,10 @@ class TestRule4OfTcp:
         )
         assert taken(made, "https://10.0.0.1:80") == "c"
 
+    def test_where_the_chain_cannot_be_told_no_call_is_taken_and_none_goes_past(self):
+        unchosen = Listener("l", (), (Address("10.0.0.1", 80),), unchosen=True)
+        assert via(view(Part("xds", sidecar=(unchosen,))), "http://10.0.0.1") == ("closed", "")
+
     def test_a_virtual_listener_has_what_is_redirected_and_not_loopback(self):
         """Istio's: 0.0.0.0_9080 is not bound, and traffic to loopback is not redirected."""
         virtual = chained("0.0.0.0_9080", ("c", None), address="0.0.0.0:9080", virtual=True)

@@ -714,8 +714,16 @@ class TestChains:
         resource = build.listener("l", ROUTES) | {"filter_chain_matcher": {}}
         assert len(good(resource).chains) == 1
         resource["default_filter_chain"] = {"filters": [self.tcp(cluster="c")]}
-        assert good(resource).chains == ()
+        assert (good(resource).chains, good(resource).unchosen) == ((), True)
         assert "filter_chain_matcher" in ignored(resource)
+
+    def test_chains_that_come_by_themselves(self):
+        """As in Envoy 1.40, which wants a matcher beside them."""
+        config = {"name": "f", "config_source": {"ads": {}}}
+        resource = build.listener("l", ROUTES) | {"fcds_config": config, "filter_chain_matcher": {}}
+        del resource["filter_chains"]
+        assert good(resource).unchosen
+        assert "fcds_config" in ignored(resource)
 
     @pytest.mark.parametrize(
         ("fields", "virtual", "redirected"),
