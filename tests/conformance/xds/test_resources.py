@@ -66,6 +66,49 @@ class TestFilters:
         assert [value for _, value in told(plane)] == [FILTER + kind]
 
 
+class TestPlaces:
+    """What a route configuration says of filters for a place of its own (LD-05, LD-06)."""
+
+    def routes(self, **places):
+        """A route of the target; ``route``, ``host`` and ``all``: what each place says."""
+        route = {"match": {"prefix": ""}, "route": {"cluster": "c-a"}, **self.said(places.get("route"))}
+        host = build.virtual_host("a", route, domains=["a"], **self.said(places.get("host")))
+        return build.route_config("r-a", host) | self.said(places.get("all"))
+
+    @staticmethod
+    def said(config):
+        return {"typed_per_filter_config": config} if config else {}
+
+    def test_an_unknown_type_is_reported(self, plane):
+        """LD-06: whoever's it is, and whether it is said to be optional or not; the routes serve."""
+        wrapped = of("envoy.config.route.v3.FilterConfig", config=of("no.such.Type"))
+        plane.send("route", self.routes(host={"nobody": of("no.such.Type"), "other": wrapped}))
+        assert plane.asked("route")[0].kind == "ack"
+        assert {field for field, _ in told(plane)} == {"typed_per_filter_config"}
+        assert plane.target("a") == "10.0.0.1:80"
+
+    def test_the_most_specific_place_stands_whole(self, plane):
+        """LD-05, LD-06: here a guard is on everywhere, off for the host, and on again for the route."""
+        on = {"guard": of(f"{FILTER}ext_authz.v3.ExtAuthzPerRoute", check_settings={})}
+        off = {"guard": of(f"{FILTER}ext_authz.v3.ExtAuthzPerRoute", disabled=True)}
+        places = {"all": on, "host": off, "route": on}
+        for names, covered in ((("all",), True), (("all", "host"), False), (("all", "host", "route"), True)):
+            plane.send("route", self.routes(**{name: places[name] for name in names}))
+            assert plane.asked("route")[0].kind == "ack"
+            routes = plane.part.targets["a"].http.routes
+            first = routes.virtual_hosts[0]
+            switches = (*first.routes[0].filters, *first.filters, *routes.filters)
+            assert (switches[0].on, switches[0].guard) == (covered, True)
+
+    def test_one_that_is_switched_off(self, plane):
+        """LD-05: by FilterConfig, whatever it is."""
+        off = of("envoy.config.route.v3.FilterConfig", disabled=True)
+        plane.send("route", self.routes(route={"guard": off}))
+        assert plane.asked("route")[0].kind == "ack"
+        [switch] = plane.part.targets["a"].http.routes.virtual_hosts[0].routes[0].filters
+        assert (switch.name, switch.on) == ("guard", False)
+
+
 class TestBalancing:
     def test_random_is_taken(self, plane):
         """LB-12, CD-05."""
@@ -115,7 +158,7 @@ class TestEndpoints:
             "leds_cluster_locality_config": leds,
         }
         plane.send("endpoint", build.endpoints("c-a") | {"endpoints": [locality]})
-        assert "leds_cluster_locality_config: is not supported" in plane.asked("endpoint")[0].error
+        assert "endpoints[0].leds_cluster_locality_config: " in plane.asked("endpoint")[0].error
 
 
 class TestTls:
