@@ -98,14 +98,14 @@ class DeltaMachine(Machine):
     def _versions(self, stream: TypeState) -> dict[str, str]:
         """DL-02: of what is held and wanted; what the server has no more has none.
 
-        What an earlier process left has none either. Under a wildcard it is named all the same: only then does the server
-        say of it that it is gone, and what it has is newer than no version.
+        Under a wildcard also what has none is named, such as what an earlier process left, and all that Istio sends: only then
+        does the server say of it that it is gone, and what it has is newer than no version.
         """
         wild = stream.interest.wildcard
         return {
             each.name: each.version
             for each in self.cache.entries(stream.type.short)
-            if each.name in stream.interest and (each.version or (wild and _left(each)))
+            if each.name in stream.interest and (each.version or (wild and each.value is not None))
         }
 
     # --- one response

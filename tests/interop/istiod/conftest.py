@@ -25,8 +25,16 @@ def protocol(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def istiod(binary: Path, tmp_path: Path) -> Iterator[Istiod]:
-    program = Istiod(binary, tmp_path)
+def security() -> tuple[tuple[str, ...], dict[str, str]]:
+    """The options of a server that speaks TLS, and ``xds.tls`` of its meshes; none for plain text."""
+    return (), {}
+
+
+@pytest.fixture
+def istiod(
+    binary: Path, security: tuple[tuple[str, ...], dict[str, str]], tmp_path: Path
+) -> Iterator[Istiod]:
+    program = Istiod(binary, tmp_path, *security[0])
     program.start()
     yield program
     program.stop()
@@ -34,19 +42,26 @@ def istiod(binary: Path, tmp_path: Path) -> Iterator[Istiod]:
 
 @pytest.fixture
 def join(
-    istiod: Istiod, make_mesh: Callable[[Any], meshlib.Mesh], protocol: str, tmp_path: Path
+    istiod: Istiod,
+    make_mesh: Callable[[Any], meshlib.Mesh],
+    protocol: str,
+    security: tuple[tuple[str, ...], dict[str, str]],
+    tmp_path: Path,
 ) -> Callable[..., meshlib.Mesh]:
     """A mesh of this view, once the hosts named can be called in it."""
 
     def make(view: str, *hosts: str, **settings: Any) -> meshlib.Mesh:
         settings = {"view": view, "protocol": protocol, **settings}
+        tls = security[1]
         if view == "target":
             path = tmp_path / "bootstrap.json"
-            path.write_text(json.dumps(istio.bootstrap(istiod.server)), encoding="utf-8")
+            path.write_text(json.dumps(istio.bootstrap(istiod.server, tls)), encoding="utf-8")
             mesh = make_mesh({"xds": {"bootstrap": str(path), **settings}})
         else:
             node = {"id": istio.NODE_ID, "metadata": istio.METADATA}
-            mesh = make_mesh({"node": node, "xds": {"server": istiod.server, **settings}})
+            mesh = make_mesh(
+                {"node": node, "xds": {"server": istiod.server, **({"tls": tls} if tls else {}), **settings}}
+            )
         if hosts:
             mesh.wait_ready(*hosts, timeout=READY)
         return mesh

@@ -1,7 +1,7 @@
 // Istio's discovery server for tests, without Kubernetes.
 //
 // It hosts the discovery server and the generators of istio.io/istio over an in-memory
-// Kubernetes API, serves them in plain gRPC, and takes configuration as YAML, from files
+// Kubernetes API, serves them in plain gRPC or over TLS, and takes configuration as YAML, from files
 // at the start and over HTTP while it runs: kinds of *.istio.io go to Istio's store, all
 // others to the Kubernetes API. When it can be asked it prints one JSON line with its
 // addresses. It ends on SIGTERM, on SIGINT and when its standard input closes.
@@ -12,6 +12,8 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -35,6 +37,7 @@ import (
 
 type options struct {
 	xds, control, config, mesh string
+	cert, key, clientCA        string
 	debounce                   time.Duration
 }
 
@@ -44,6 +47,9 @@ func main() {
 	flag.StringVar(&o.control, "control", "127.0.0.1:0", "address of the HTTP control page")
 	flag.StringVar(&o.config, "config", "", "YAML file with the configuration to start with")
 	flag.StringVar(&o.mesh, "mesh", "", "YAML file with Istio's mesh configuration")
+	flag.StringVar(&o.cert, "cert", "", "file with the certificate chain: TLS")
+	flag.StringVar(&o.key, "key", "", "file with its private key")
+	flag.StringVar(&o.clientCA, "client-ca", "", "file with the roots of clients' certificates: they must have one")
 	flag.DurationVar(&o.debounce, "debounce", 100*time.Millisecond, "quiet time before a push, as PILOT_DEBOUNCE_AFTER")
 	flag.Parse()
 	if err := run(o); err != nil {
@@ -116,6 +122,10 @@ func start(t *failer, o options, conns *connections) (*xds.FakeDiscoveryServer, 
 	for _, o := range parsed {
 		objects = append(objects, o.value)
 	}
+	secure, err := readTLS(o)
+	if err != nil {
+		return nil, err
+	}
 	meshConfig, err := readMesh(o.mesh)
 	if err != nil {
 		return nil, err
@@ -127,9 +137,40 @@ func start(t *failer, o options, conns *connections) (*xds.FakeDiscoveryServer, 
 		DebounceTime:      o.debounce,
 		ListenerBuilder: func() (net.Listener, error) {
 			listener, err := net.Listen("tcp", o.xds)
-			return trackedListener{Listener: listener, connections: conns}, err
+			if err != nil {
+				return nil, err
+			}
+			tracked := trackedListener{Listener: listener, connections: conns}
+			if secure != nil {
+				return tls.NewListener(tracked, secure), nil
+			}
+			return tracked, nil
 		},
 	}), nil
+}
+
+// readTLS gives nil where the server is to speak plain text. The one of Istio's tests has
+// no port with TLS of its own: who connects is not asked who he is by anything but this.
+func readTLS(o options) (*tls.Config, error) {
+	if o.cert == "" {
+		return nil, nil
+	}
+	pair, err := tls.LoadX509KeyPair(o.cert, o.key)
+	if err != nil {
+		return nil, err
+	}
+	config := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"}}
+	if o.clientCA != "" {
+		roots, err := os.ReadFile(o.clientCA)
+		if err != nil {
+			return nil, err
+		}
+		config.ClientCAs, config.ClientAuth = x509.NewCertPool(), tls.RequireAndVerifyClientCert
+		if !config.ClientCAs.AppendCertsFromPEM(roots) {
+			return nil, fmt.Errorf("%s: no certificate in it", o.clientCA)
+		}
+	}
+	return config, nil
 }
 
 func readMesh(path string) (*meshconfig.MeshConfig, error) {

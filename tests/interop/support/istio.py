@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tests.interop.support.upstreams import Upstream
 
 PORT = 9080
@@ -78,11 +80,14 @@ def endpoint_slice(name: str, upstream: Upstream) -> dict[str, Any]:
     return _object("discovery.k8s.io/v1", "EndpointSlice", f"{name}-{upstream.name}", labels, content)
 
 
-def bootstrap(server: str) -> dict[str, Any]:
-    """As Istio's agent writes it for a gRPC application, without a proxy, in plain text."""
+def bootstrap(server: str, tls: Mapping[str, str]) -> dict[str, Any]:
+    """As Istio's agent writes it for a gRPC application, without a proxy; in plain text, or with these files."""
+    names = {"ca": "ca_certificate_file", "cert": "certificate_file", "key": "private_key_file"}
+    files = {names[name]: path for name, path in tls.items()}
+    credentials = {"type": "tls", "config": files} if tls else {"type": "insecure"}
     return {
         "xds_servers": [
-            {"server_uri": server, "channel_creds": [{"type": "insecure"}], "server_features": ["xds_v3"]}
+            {"server_uri": server, "channel_creds": [credentials], "server_features": ["xds_v3"]}
         ],
         "node": {"id": NODE_ID, "metadata": {**METADATA, "GENERATOR": "grpc"}},
         "server_listener_resource_name_template": "xds.istio.io/grpc/lds/inbound/%s",

@@ -275,6 +275,11 @@ class Istiod(ControlPlane):
         for item in objects:
             del self._objects[_key(item)]
 
+    @property
+    def objects(self) -> tuple[dict[str, Any], ...]:
+        """All that was applied and not deleted."""
+        return tuple(self._objects.values())
+
     def clear(self) -> None:
         """Deletes all that was applied."""
         self.delete(*self._objects.values())

@@ -46,6 +46,18 @@ def asked(ads, now=0.0):
 
 
 class TestSubscriptions:
+    def test_dl_02_what_came_without_a_version_is_named_under_a_wildcard(self):
+        # Istio gives single resources none; of what is not named it would not say that it is gone.
+        ads = machine()
+        opened(ads, cluster=WILD, endpoint=names("a"))
+        ads.received(delta_response("cluster", build.cluster("c"), version=""), 0)
+        ads.received(delta_response("endpoint", A, version=""), 0)
+        ads.outgoing(0)
+        ads.closed(1)
+        assert [each[3] for each in opened(ads, 2)] == [{"c": ""}, {}]
+        ads.received(delta_response("cluster", removed=["c"]), 3)
+        assert ads.cache.value("cluster", "c") is None
+
     def test_dl_01_st_02_the_first_request_lists_all_and_each_brings_the_node(self):
         ads = machine()
         ads.set_interest("cluster", names("c"))
