@@ -84,6 +84,9 @@ class Federation:
         self._asked: tuple[Mapping[str, Interest], ...] = ()
         self._wanted: dict[str, set[tuple[str, str]]] = {}  # by authority: types and names, "*" for all
         self.misplaced: set[tuple[str, str]] = set()
+        self._looked_at: dict[
+            str, tuple[frozenset[str], frozenset[str]]
+        ] = {}  # names, and those of them that are misplaced
         self._made_of: tuple[object, ...] = ()
         self._parts: tuple[Part, ...] = ()  # and of these
         self.choice = Choice((self.worlds[0].graph.part,), {}, self.worlds[0])
@@ -174,7 +177,9 @@ class Federation:
         self._asked = (interests,)
         self.misplaced = set()
         for short, interest in interests.items():
-            wrong = self._wrong(short, interest.names)
+            before = self._looked_at.get(short, (frozenset(), frozenset()))
+            wrong = before[1] & interest.names | self._wrong(short, interest.names - before[0])
+            self._looked_at[short] = (interest.names, wrong)
             self.misplaced.update((short, name) for name in wrong)
             names = interest.names - wrong
             asked = Interest(interest.wildcard, names, interest.expected) if wrong else interest
