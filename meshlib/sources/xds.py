@@ -126,11 +126,7 @@ class XdsSource(Source):
         self.running = True
         if self._session is None:
             self._session = self._new_session()
-            auto = self._protocol == "auto"
-            self._servers = tuple(
-                XdsServer(self, at, server, self._open_stream, auto=auto)
-                for at, server in enumerate(self._session.servers)
-            )
+            self._meet()
             if self._told_away:
                 self._servers[0].trouble(self._told_away)
             self._restore(self._session)
@@ -220,7 +216,7 @@ class XdsSource(Source):
         """The same of each server, by the name of its status."""
         nothing: Mapping[str, Mapping[str, frozenset[str]]] = {}
         return self._asked(
-            lambda session: {server.title: session.held(server.at) for server in self._servers}, nothing
+            lambda session: {server.name: session.held(server.at) for server in self._servers}, nothing
         )
 
     def _restore(self, session: Session) -> None:
@@ -315,7 +311,10 @@ class XdsSource(Source):
 
     def changed(self, source: Source) -> None:
         """A server is in another state: the best of them, or an outage, is the state of all."""
-        del source
+        if not self.running:
+            return
+        if len(self._servers) > 1:
+            self.sink.changed(source)
         runs = [server for server in self._servers if server.runs]
         out = [server for server in runs if server.away and self.session.relies_on(server.at)]
         if any(server.state is State.READY for server in runs):
@@ -335,9 +334,17 @@ class XdsSource(Source):
         if self._last_good is not None:
             self._last_good.due()
 
+    def _meet(self) -> None:
+        """The servers that the session has by now: a resource may name another."""
+        auto = self._protocol == "auto"
+        new = list(enumerate(self.session.servers))[len(self._servers) :]
+        made = (XdsServer(self, at, server, self._open_stream, auto=auto) for at, server in new)
+        self._servers = (*self._servers, *made)
+
     def _open_and_close(self) -> None:
         if not self.running:
             return
+        self._meet()
         wanted = self.session.open
         for server in self._servers:
             if server.at in wanted:
@@ -451,7 +458,6 @@ class XdsSource(Source):
         now = session.status(self._now, server.at)
         return replace(
             server.status(),
-            name=server.title,
             server=server.server.uri,
             versions=dict(now.versions),
             resources=dict(now.resources),

@@ -231,7 +231,10 @@ class XdsPair(Source):
         )
 
     def note(self, source: Source) -> None:
-        """A view is in another state."""
+        """A view is in another state, or a server of one is."""
+        if source not in self._both:
+            self.sink.changed(source)
+            return
         if source is self._sidecar and self._sidecar.first_answers:
             self._target.believe_silence()
         states = [each.state for each in self._both if each is not self._target or self._asked_by_name]

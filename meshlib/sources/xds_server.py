@@ -82,7 +82,7 @@ class XdsServer(Source):
     """``at``: its place among the session's servers. ``auto``: whether it is asked for state of the world where it has no delta."""
 
     def __init__(self, owner: Owner, at: int, server: Server, open_stream: Opener, *, auto: bool) -> None:
-        super().__init__(server.uri, "xds", owner)  # type: ignore[arg-type]  # what it publishes the owner does
+        super().__init__(f"xds {server.uri}", "xds", owner)  # type: ignore[arg-type]  # what it publishes the owner does
         self._owner = owner
         self.at = at
         self.server = server
@@ -116,11 +116,6 @@ class XdsServer(Source):
             stream.cancel()
         self._owner.session.shut(self._now, self.at)
         self.rest()
-
-    @property
-    def title(self) -> str:
-        """What its status is called by."""
-        return f"xds {self.server.uri}"
 
     @property
     def runs(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from meshlib.xds.names import TOP, authority_of, misfit
+from meshlib.xds.names import TOP, authority_of, federated, misfit
 
 if TYPE_CHECKING:
     from meshlib.xds.bootstrap import Bootstrap, Server
@@ -20,10 +20,11 @@ __all__ = ["Directory"]
 class Directory:
     """``servers``: each has a number, its place there. ``of``: an authority's servers, by number, in the order of preference;
     ``eager``: those that leave a server as soon as it cannot be reached (FB-06). ``lenient``: a name of an authority that is not
-    there is the top-level servers', as with Envoy; with gRPC it is an error (FE-02).
+    there is the top-level servers', as with Envoy; with gRPC it is an error (FE-02). ``moved``: types and names of resources
+    that come from a server of their own, each with what stands for its authority (gRFC A102).
     """
 
-    __slots__ = ("eager", "lenient", "of", "servers")
+    __slots__ = ("eager", "lenient", "moved", "of", "servers")
 
     def __init__(
         self,
@@ -37,6 +38,7 @@ class Directory:
         self.of = dict(of)
         self.eager = eager
         self.lenient = lenient
+        self.moved: dict[tuple[str, str], str] = {}
 
     @classmethod
     def read(cls, bootstrap: Bootstrap, *, lenient: bool) -> Directory:
@@ -50,18 +52,37 @@ class Directory:
         eager = frozenset(name for name, each in bootstrap.authorities.items() if each.eager)
         return cls(servers, of, eager, lenient=lenient)
 
-    def authority(self, name: str) -> str | None:
+    def enlist(self, server: Server) -> tuple[str, bool]:
+        """What stands for the authority of a server that a resource names, and whether it is new."""
+        if server not in self.servers:
+            self.servers = (*self.servers, server)
+        number = self.servers.index(server)
+        key = f"\0{number}"  # no bootstrap has such an authority
+        new = key not in self.of
+        self.of[key] = (number,)
+        return key, new
+
+    def plain(self, short: str, name: str) -> bool:
+        """Whether it is the top-level servers', as names of the old kind are."""
+        return not federated(name) and (short, name) not in self.moved
+
+    def authority(self, short: str, name: str) -> str | None:
         """The authority that has it; None where there is none of that kind."""
+        moved = self.moved.get((short, name)) if self.moved else None
+        if moved is not None:
+            return moved
         authority = authority_of(name)
         if authority in self.of:
             return authority
         return TOP if self.lenient else None
 
-    def misfit(self, name: str, full_name: str) -> str:
+    def misfit(self, short: str, name: str, full_name: str) -> str:
         """Why nobody is asked for ``name``, in words; ``""`` where somebody is."""
+        if self.plain(short, name) or (short, name) in self.moved:
+            return ""
         if self.lenient and authority_of(name) not in self.of:
             return ""
         wrong = misfit(name, full_name)
-        if not wrong and self.authority(name) is None:
+        if not wrong and self.authority(short, name) is None:
             wrong = f"is of the authority {authority_of(name)!r}, which the xDS bootstrap does not have"
         return wrong

@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import is_
+from typing import TYPE_CHECKING
 
 from meshlib.model.snapshot import Absence, Fate, Part
 from meshlib.model.status import Rejected
@@ -32,6 +33,9 @@ from meshlib.xds.machine import Machine
 from meshlib.xds.names import TOP, federated
 from meshlib.xds.values import AdsStatus, Interest
 from meshlib.xds.world import Space, World
+
+if TYPE_CHECKING:
+    from meshlib.xds.bootstrap import Server
 
 __all__ = ["Federation", "Line"]
 
@@ -67,7 +71,6 @@ class Federation:
         names: Mapping[str, str],
     ) -> None:
         self.directory = directory
-        self.single = len(directory.servers) == 1
         self._make = make
         self._names = names
         self._view = view
@@ -90,6 +93,11 @@ class Federation:
         self._made_of: tuple[object, ...] = ()
         self._parts: tuple[Part, ...] = ()  # and of these
         self.choice = Choice((self.worlds[0].graph.part,), {}, self.worlds[0])
+
+    @property
+    def single(self) -> bool:
+        """Whether there is one server, of which everything is asked."""
+        return len(self.directory.servers) == 1
 
     def _space(self) -> Cache | Space:
         if self.single and self.directory.lenient:
@@ -132,6 +140,28 @@ class Federation:
         line = self.lines[number]
         line.failed, line.answers, line.error = True, False, error
 
+    def put(self, short: str, name: str, server: Server | None) -> None:
+        """The resource comes from that server from now on; None: from whom its name says."""
+        if server is None:
+            if self.directory.moved.pop((short, name), None) is not None:
+                self._asked = ()
+            return
+        key, new = self.directory.enlist(server)
+        if new:
+            self._fallbacks[key] = Fallback(1)
+        for number in range(len(self.lines), len(self.directory.servers)):
+            self.lines.append(Line(self._make(number, self.lines[0].protocol, None), self.lines[0].protocol))
+        if self.directory.moved.get((short, name)) != key:
+            self.directory.moved[short, name] = key
+            self._asked = ()
+
+    def _widen(self, now: float) -> None:
+        """There was one server, and are several now."""
+        for world in self.worlds:
+            if not self.single and isinstance(world.cache, Cache):
+                world.cache = self._space()
+                world.rebuild(self.targets, now, self._names)
+
     def shut(self, number: int, now: float) -> None:
         """Its stream is closed, since nobody relies on it: how it is now is not known any more."""
         line = self.lines[number]
@@ -141,6 +171,7 @@ class Federation:
 
     def take(self, number: int, now: float) -> None:
         """Takes into the graphs what a machine has changed. Also where that is nothing: all that there is may be known now."""
+        self._widen(now)
         changed = self.lines[number].machine.changed()
         for world in self.worlds:
             world.update(number, changed, now)
@@ -187,7 +218,7 @@ class Federation:
 
     def _wrong(self, short: str, names: Iterable[str]) -> frozenset[str]:
         new = (name for name in names if federated(name))
-        return frozenset(name for name in new if self.directory.misfit(name, self._names[short]))
+        return frozenset(name for name in new if self.directory.misfit(short, name, self._names[short]))
 
     def _ask(self) -> None:
         asked = tuple(world.graph.interests() for world in self.worlds)
@@ -224,8 +255,8 @@ class Federation:
             shares[space.number(TOP)][short][0].add(_WILD)
             self._wanted.setdefault(TOP, set()).add((short, _WILD))
         for name in interest.names | interest.expected:
-            authority = self.directory.authority(name)
-            if authority is None or self.directory.misfit(name, self._names[short]):
+            authority = self.directory.authority(short, name)
+            if authority is None or self.directory.misfit(short, name, self._names[short]):
                 self.misplaced.add((short, name))
                 continue
             # What a wildcard should bring is not named, unless it is of an authority that the wildcard is not asked of.
@@ -348,7 +379,7 @@ class Federation:
         """Of all servers, as one: what the first of them says of a type stands before the others'."""
         each = [self.lines[number].machine.status(now) for number in sorted(self.open)]
         misplaced = tuple(
-            Rejected(name, short, (self.directory.misfit(name, self._names[short]),))
+            Rejected(name, short, (self.directory.misfit(short, name, self._names[short]),))
             for short, name in sorted(self.misplaced)
         )
         if self.single:
@@ -395,7 +426,7 @@ class Federation:
 
     def authority(self, name: str) -> str:
         """Of a target; the top-level servers' where there is none."""
-        return self.directory.authority(name) or TOP
+        return self.directory.authority("listener", name) or TOP
 
     def _choose(self) -> None:
         if self.single or (len(self.worlds) == 1 and not any(line.failed for line in self.lines)):

@@ -26,6 +26,7 @@ from meshlib.xds.census import census
 from meshlib.xds.decode import types
 from meshlib.xds.delta import DeltaMachine
 from meshlib.xds.directory import Directory
+from meshlib.xds.elsewhere import Sources
 from meshlib.xds.federation import Federation, Line
 from meshlib.xds.graph import Graph
 from meshlib.xds.istio import wants_grpc
@@ -75,11 +76,13 @@ class Session:
         self._jitter = jitter
         self._give_way = give_way
         self._features = features
+        self._bootstrap = bootstrap
         lenient = bootstrap is None or self.view != "target"
         if bootstrap is None:
             self._directory = Directory((Server(""),), {TOP: (0,)}, lenient=lenient)
         else:
             self._directory = Directory.read(bootstrap, lenient=lenient)
+        self._own = len(self._directory.servers)
         trusted = (features or self._features_of(0)).trusted_xds_server
         self._types = types(self.view, give_way, trusted=trusted)
         names = {kind.short: kind.full_name for kind in self._types}
@@ -89,9 +92,21 @@ class Session:
     def _new(self, number: int, protocol: str, cache: Cache | None) -> Machine:
         """A machine for a server: what it may say depends on whether it is trusted."""
         features = self._features or self._features_of(number)
-        server = self._directory.servers[number].uri if self._load_reports else ""
-        kinds = types(self.view, self._give_way, trusted=features.trusted_xds_server, server=server)
+        server = self._directory.servers[number]
+        elsewhere = None
+        if self._bootstrap is not None:
+            elsewhere = Sources(self._bootstrap, server, self._put, lambda: self.servers[self._own :])
+        kinds = types(
+            self.view,
+            self._give_way,
+            trusted=features.trusted_xds_server,
+            server=server.uri if self._load_reports else "",
+            elsewhere=elsewhere,
+        )
         return _MACHINES[protocol](self._node, kinds, self._jitter, features, cache)
+
+    def _put(self, short: str, name: str, server: Server | None) -> None:
+        self._federation.put(short, name, server)
 
     def _features_of(self, number: int) -> ServerFeatures:
         return ServerFeatures.of(feature.value for feature in self._directory.servers[number].features)

@@ -14,7 +14,7 @@ from meshlib.model.snapshot import Part
 from meshlib.xds.cache import Cache, Entry, State
 from meshlib.xds.directory import Directory
 from meshlib.xds.graph import Graph
-from meshlib.xds.names import TOP, federated
+from meshlib.xds.names import TOP
 
 __all__ = ["Space", "World"]
 
@@ -30,8 +30,12 @@ class Space:
         self._directory = directory
         self._cache_of = caches
         self._names = names
-        self.several = len(directory.servers) > 1
         self.levels: dict[str, int] = {}
+
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one server."""
+        return len(self._directory.servers) > 1
 
     def number(self, authority: str) -> int:
         """The server that is asked for what an authority has."""
@@ -40,16 +44,16 @@ class Space:
 
     def place(self, short: str, name: str) -> int:
         """The server that is asked for it; -1: nobody is."""
-        if not federated(name):
+        if self._directory.plain(short, name):
             return self.number(TOP)
-        if self._directory.misfit(name, self._names[short]):
+        if self._directory.misfit(short, name, self._names[short]):
             return -1
-        authority = self._directory.authority(name)
+        authority = self._directory.authority(short, name)
         return -1 if authority is None else self.number(authority)
 
     def cache(self, short: str, name: str) -> Cache | None:
         """Where it is."""
-        if not federated(name):
+        if self._directory.plain(short, name):
             return self._cache_of(self.number(TOP))
         number = self.place(short, name)
         return None if number < 0 else self._cache_of(number)
@@ -70,7 +74,7 @@ class Space:
         cache = self.cache(short, name)
         if cache is not None:
             return cache.get(short, name)
-        return Entry(name, State.NACKED, problems=(self._directory.misfit(name, self._names[short]),))
+        return Entry(name, State.NACKED, problems=(self._directory.misfit(short, name, self._names[short]),))
 
     def value(self, short: str, name: str) -> object | None:
         cache = self.cache(short, name)
@@ -80,7 +84,7 @@ class Space:
         cache = self.cache(short, name)
         if cache is not None:
             return cache.failed(short, name)
-        return f"cannot be asked for: it {self._directory.misfit(name, self._names[short])}"
+        return f"cannot be asked for: it {self._directory.misfit(short, name, self._names[short])}"
 
     def missing(self, short: str, name: str) -> str:
         cache = self.cache(short, name)

@@ -214,6 +214,36 @@ def test_an_outage_of_one_authority_moves_no_other(planes: Any, made: Any, upstr
     assert top.opened == 1
 
 
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_resource_that_says_where_what_it_names_comes_from(
+    planes: Any, made: Any, upstream: Any, allowed: bool
+) -> None:
+    """A102: endpoints of another control plane, if the bootstrap allows it."""
+    top, other = planes(2)
+    a = upstream("a")
+    service = {"google_grpc": {"target_uri": other.address}}
+    source = {"api_config_source": {"api_type": "GRPC", "grpc_services": [service]}}
+    host = build.virtual_host("v", build.route("/", cluster="c"), domains=["*"])
+    cluster = build.cluster("c", eds_cluster_config={"eds_config": source})
+    top.set(build.api_listener("reviews", build.route_config("r", host)), cluster)
+    other.set(build.endpoints("c", a.address))
+    services = {other.address: {"channel_creds": [{"type": "insecure"}]}} if allowed else {}
+    bootstrap = {**json.loads(federated(top)), "allowed_grpc_services": services}
+    mesh, client = made({"bootstrap_config": json.dumps(bootstrap)})
+    if allowed:
+        assert names(client, "reviews") == {a.name}
+        assert other.wait_for_request("endpoint").names == ("c",)
+        assert states(mesh) == {"xds": "ready", top.address: "ready", other.address: "ready"}
+        other.kill()
+        until(mesh, lambda: states(mesh)[other.address] == "stale")
+        assert names(client, "reviews") == {a.name}
+        assert states(mesh)["xds"] == "ready"
+    else:
+        mesh._runtime().want("reviews", "reviews")
+        assert "is not among the allowed_grpc_services" in str(top.wait_for_nack("cluster").error)
+        assert other.opened == 0
+
+
 # --- credentials -------------------------------------------------------------------------------------------------------
 
 

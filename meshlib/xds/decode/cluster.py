@@ -131,16 +131,17 @@ def _custom(message: WireMessage, path: str, report: Report) -> _Discovery:
 def _eds_name(message: WireMessage, path: str, report: Report) -> str:
     """CD-02, FE-03."""
     held, here = message.eds_cluster_config, join(path, "eds_cluster_config")
-    config_source(held, "eds_config", here, report)
     name = canonical(str(held.service_name))
     if report.target and not name and message.name.startswith("xdstp:"):
         report.problem(join(here, "service_name"), "must be set where the cluster's name begins with xdstp:")
-    return name or canonical(str(message.name))
+    name = name or canonical(str(message.name))
+    config_source(held, "eds_config", here, report, ("endpoint", name))
+    return name
 
 
-def config_source(owner: WireMessage, field: str, path: str, report: Report) -> None:
-    """Checks that what `owner.field` names comes from the server that this came from (LD-02, CD-02, FE-04). A cluster that an
-    api_config_source names is what Envoy's own bootstrap calls that server.
+def config_source(owner: WireMessage, field: str, path: str, report: Report, what: tuple[str, str]) -> None:
+    """Notes where `what` (a type's short name, and a name) comes from: the server that this came from (LD-02, CD-02, FE-04), or one
+    that may be named beside it (A102). A cluster that an api_config_source names is what Envoy's own bootstrap calls that server.
     """
     here = join(path, field)
     held = getattr(owner, field)
@@ -148,23 +149,29 @@ def config_source(owner: WireMessage, field: str, path: str, report: Report) -> 
     if which is None:
         report.problem(here, "must be ads or self")
     elif which == "api_config_source":
-        _api_source(held.api_config_source, join(here, which), report)
+        _api_source(held.api_config_source, join(here, which), report, what)
+    else:
+        report.source(*what, None)
     # Other kinds are refused by the table, with their own path.
 
 
-def _api_source(held: WireMessage, path: str, report: Report) -> None:
+def _api_source(held: WireMessage, path: str, report: Report, what: tuple[str, str]) -> None:
     if held.api_type not in _OVER_GRPC:
-        report.problem(
-            join(path, "api_type"), "must be of gRPC; REST is followed where the control plane is polled"
-        )
-    elif not len(held.grpc_services):
-        report.problem(join(path, "grpc_services"), "must not be empty")
-    for index, service in enumerate(held.grpc_services):
-        if not service.HasField("envoy_grpc"):
-            here = f"{join(path, 'grpc_services')}[{index}]"
-            report.problem(
-                here, "must be envoy_grpc: another control plane than the bootstrap's is not asked"
-            )
+        place = join(path, "api_type")
+        report.problem(place, "must be of gRPC; REST is followed where the control plane is polled")
+        return
+    if len(held.grpc_services) != 1:
+        report.problem(join(path, "grpc_services"), f"must be one, not {len(held.grpc_services)}")
+        return
+    service, here = held.grpc_services[0], f"{join(path, 'grpc_services')}[0]"
+    if service.HasField("envoy_grpc"):
+        report.source(*what, None)
+    elif not service.google_grpc.target_uri:
+        report.problem(here, "must have envoy_grpc, or google_grpc with a target_uri")
+    elif refused := report.elsewhere.refuses(service):
+        report.problem(join(here, "google_grpc"), refused)
+    else:
+        report.source(*what, service)
 
 
 def _load_report(message: WireMessage, path: str, report: Report) -> LoadReport | None:

@@ -303,10 +303,11 @@ def _routes(message: WireMessage, path: str, report: Report) -> tuple[RouteConfi
     if which == "route_config":
         return route_configuration(message.route_config, join(path, which), report), ""
     if which == "rds":
-        config_source(message.rds, "config_source", join(path, which), report)
-        if not message.rds.route_config_name:
+        name = canonical(str(message.rds.route_config_name))
+        config_source(message.rds, "config_source", join(path, which), report, ("route", name))
+        if not name:
             report.problem(join(path, "rds.route_config_name"), "must not be empty")
-        return None, canonical(str(message.rds.route_config_name))
+        return None, name
     if which is None:
         report.problem(path, "one of rds and route_config must be set")
     return None, ""

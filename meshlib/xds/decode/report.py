@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from google.protobuf.unknown_fields import UnknownFieldSet
 
@@ -19,7 +19,7 @@ from meshlib.xds import schema
 from meshlib.xds.decode.fields import DEFAULT, TABLE, Kind, Rule
 from meshlib.xds.schema import WireMessage
 
-__all__ = ["MAX_ENTRIES", "Decoded", "Report", "join", "walk"]
+__all__ = ["MAX_ENTRIES", "NOWHERE", "Decoded", "Elsewhere", "Report", "join", "walk"]
 
 T = TypeVar("T")
 
@@ -65,15 +65,53 @@ class Decoded(Generic[T]):
         return f"Decoded({self.name!r}, problems={self.problems!r}, ignored={self.ignored!r})"
 
 
+class Elsewhere(Protocol):
+    """Knows of other servers than the one that a resource comes from."""
+
+    def refuses(self, service: WireMessage) -> str:
+        """Why what this GrpcService says may not be asked, in words; ``""`` where it may."""
+        ...
+
+    def put(self, short: str, name: str, service: WireMessage | None) -> None:
+        """The resource of that name comes from there from now on; None: from the server that named it."""
+        ...
+
+
+class Nowhere:
+    """There are none."""
+
+    def refuses(self, service: WireMessage) -> str:
+        del service
+        return "another control plane is not asked from here"
+
+    def put(self, short: str, name: str, service: WireMessage | None) -> None:
+        """Nothing is anywhere else."""
+
+
+NOWHERE = Nowhere()
+
+
 class Report:
     """Gathers while one resource is decoded. Not thread-safe: each decoding has its own.
 
     ``target``: the resource is of the target view, where gRPC's verdict holds; Envoy's holds in the sidecar view.
     ``trusted``: the bootstrap says so of the server (``trusted_xds_server``, gRFC A81). ``give_way`` is called at each element of
     a list that may be long, so that others may run meanwhile. ``server``: where load reports of what it has can go, "" where they cannot.
+    ``elsewhere`` is told of sources when the resource is good.
     """
 
-    __slots__ = ("_ignored", "_problems", "_skipped", "closes", "give_way", "server", "target", "trusted")
+    __slots__ = (
+        "_ignored",
+        "_problems",
+        "_skipped",
+        "_sources",
+        "closes",
+        "elsewhere",
+        "give_way",
+        "server",
+        "target",
+        "trusted",
+    )
 
     def __init__(
         self,
@@ -82,8 +120,11 @@ class Report:
         trusted: bool = False,
         give_way: Callable[[], object] = bool,
         server: str = "",
+        elsewhere: Elsewhere = NOWHERE,
     ) -> None:
         self.server = server
+        self.elsewhere = elsewhere
+        self._sources: list[tuple[str, str, WireMessage | None]] = []
         self.closes = True
         self.target = target
         self.trusted = trusted
@@ -101,6 +142,15 @@ class Report:
             self._problems.append(f"{path}: {text}" if path else text)
         else:
             self._skipped += 1
+
+    def source(self, short: str, name: str, service: WireMessage | None) -> None:
+        """Where the resource of that name comes from; None: from here."""
+        self._sources.append((short, name, service))
+
+    def settle(self) -> None:
+        """The resource is good: what it says of others holds."""
+        for source in self._sources:
+            self.elsewhere.put(*source)
 
     def stricter(self, path: str, text: str, without: str) -> None:
         """What gRPC refuses and Envoy takes: a problem in the target view; in the sidecar view it is reported what it does

@@ -20,7 +20,7 @@ from meshlib.xds.decode import endpoint as _endpoint
 from meshlib.xds.decode import extension as _extension
 from meshlib.xds.decode import listener as _listener
 from meshlib.xds.decode import route as _route
-from meshlib.xds.decode.report import Decoded, Report, join, walk
+from meshlib.xds.decode.report import NOWHERE, Decoded, Elsewhere, Report, join, walk
 from meshlib.xds.schema import WireMessage
 
 __all__ = ["TYPES", "ResourceType", "cluster", "endpoint", "extension", "listener", "read", "route", "types"]
@@ -50,10 +50,18 @@ class ResourceType:
 
 
 def listener(
-    raw: bytes, view: str = "auto", give_way: Callable[[], object] = bool, *, trusted: bool = False
+    raw: bytes,
+    view: str = "auto",
+    give_way: Callable[[], object] = bool,
+    *,
+    trusted: bool = False,
+    elsewhere: Elsewhere | None = None,
 ) -> Decoded[Listener]:
-    """A Listener. `view`: see `decode.listener`. `give_way` is called before it, and at each element of what may be long."""
-    return _decoded(_LISTENER, raw, partial(_listener_value, view=view), view, give_way, trusted=trusted)
+    """A Listener. `view`: see `decode.listener`. `give_way` is called before it, and at each element of what may be long.
+    `elsewhere`: see `Report`.
+    """
+    read = partial(_listener_value, view=view)
+    return _decoded(_LISTENER, raw, read, view, give_way, trusted=trusted, elsewhere=elsewhere)
 
 
 def route(
@@ -64,10 +72,15 @@ def route(
 
 
 def cluster(
-    raw: bytes, view: str = "auto", give_way: Callable[[], object] = bool, *, server: str = ""
+    raw: bytes,
+    view: str = "auto",
+    give_way: Callable[[], object] = bool,
+    *,
+    server: str = "",
+    elsewhere: Elsewhere | None = None,
 ) -> Decoded[Cluster]:
-    """A Cluster. `server`: see `Report`."""
-    return _decoded(_CLUSTER, raw, _cluster_value, view, give_way, server=server)
+    """A Cluster. `server`, `elsewhere`: see `Report`."""
+    return _decoded(_CLUSTER, raw, _cluster_value, view, give_way, server=server, elsewhere=elsewhere)
 
 
 def endpoint(raw: bytes, view: str = "auto", give_way: Callable[[], object] = bool) -> Decoded[Assignment]:
@@ -81,21 +94,25 @@ def extension(raw: bytes, view: str = "auto", give_way: Callable[[], object] = b
 
 
 def types(
-    view: str, give_way: Callable[[], object] = bool, *, trusted: bool = False, server: str = ""
+    view: str,
+    give_way: Callable[[], object] = bool,
+    *,
+    trusted: bool = False,
+    server: str = "",
+    elsewhere: Elsewhere | None = None,
 ) -> tuple[ResourceType, ...]:
     """The types in the order in which they are asked for, as a stream of that view reads them: in "target" gRPC's verdict
-    holds, in "sidecar" and "auto" Envoy's. A listener says by itself which view it is of. `trusted` and `server`: see `Report`.
+    holds, in "sidecar" and "auto" Envoy's. A listener says by itself which view it is of. `trusted`, `server`, `elsewhere`: see
+    `Report`.
     """
+    of_listeners = partial(listener, give_way=give_way, trusted=trusted, elsewhere=elsewhere)
+    of_clusters = partial(cluster, view=view, give_way=give_way, server=server, elsewhere=elsewhere)
     return (
-        ResourceType(
-            "listener", schema.LISTENER, True, partial(listener, give_way=give_way, trusted=trusted)
-        ),
+        ResourceType("listener", schema.LISTENER, True, of_listeners),
         ResourceType(
             "route", schema.ROUTE, False, partial(route, view=view, give_way=give_way, trusted=trusted)
         ),
-        ResourceType(
-            "cluster", schema.CLUSTER, True, partial(cluster, view=view, give_way=give_way, server=server)
-        ),
+        ResourceType("cluster", schema.CLUSTER, True, of_clusters),
         ResourceType("endpoint", schema.ENDPOINT, False, partial(endpoint, view=view, give_way=give_way)),
         ResourceType("extension", schema.EXTENSION, False, partial(extension, view=view, give_way=give_way)),
     )
@@ -113,13 +130,17 @@ def _decoded(
     *,
     trusted: bool = False,
     server: str = "",
+    elsewhere: Elsewhere | None = None,
 ) -> Decoded[T]:
     give_way()
     try:
         message = schema.message(name).FromString(raw)
     except (schema.DecodeError, RecursionError, TypeError, ValueError) as error:
         return Decoded("", None, (f"is no {name}: {error}",))
-    report = Report(target=view == "target", trusted=trusted, give_way=give_way, server=server)
+    others = NOWHERE if elsewhere is None else elsewhere
+    report = Report(
+        target=view == "target", trusted=trusted, give_way=give_way, server=server, elsewhere=others
+    )
     return _judged(message, "", read, report)
 
 
@@ -143,6 +164,7 @@ def _judged(
     if report.failed:
         closed = value if report.closes else None
         return Decoded(name, None, report.problems, report.ignored, closed)
+    report.settle()
     return Decoded(name, value, (), report.ignored)
 
 

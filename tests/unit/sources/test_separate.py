@@ -253,7 +253,8 @@ class TestTwoDialectsOfOneAnswer:
     def test_one_that_gives_an_address_is_another_server(self):
         plane = Plane(api="v3")
         plane.up()
-        source = {"api_config_source": {"api_type": "GRPC", "grpc_services": [{"google_grpc": {}}]}}
+        service = {"google_grpc": {"target_uri": "127.0.0.1:1"}}
+        source = {"api_config_source": {"api_type": "GRPC", "grpc_services": [service]}}
         plane.answer("Clusters", build.cluster("a", eds_cluster_config={"eds_config": source}))
         (refused,) = plane.status.rejected
         assert "api_config_source" in refused.problems[0]

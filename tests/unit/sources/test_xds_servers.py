@@ -204,6 +204,14 @@ def test_an_outage_of_one_authority_is_no_outage():
     plane.serve(FIRST)
     plane.lose(SECOND)
     assert plane.states == {"xds": "ready", f"xds {FIRST.uri}": "ready", f"xds {SECOND.uri}": "failed"}
+    plane.bench.worker.post(plane.bench.merge.stop)
+    plane.bench.step()
+    told = [change for change in plane.bench.changes if change[0] == "xds"]
+    assert [state for _, state, _ in told] == ["connecting", "ready", "idle"]  # and no outage as it ends
+    plane.bench.start()
+    plane.reach(FIRST)
+    plane.serve(FIRST)
+    plane.lose(SECOND)
     assert (plane.part.unreached, set(plane.part.absent)) == ("", {name})
     assert plane.source.pending(name) == f"control plane {SECOND.uri} not reachable: refused"
     plane.bench.merge.forget(name)
@@ -215,7 +223,15 @@ def test_an_outage_of_one_authority_is_no_outage():
 def test_stopping_ends_all_and_a_start_begins_with_the_first():
     plane = Plane()
     plane.want("reviews")
+    plane.reach(FIRST)
+    plane.serve(FIRST)
+    plane.lose(FIRST, "")
+    plane.bench.step(2.0)
     plane.lose(FIRST)
+    plane.want("ratings")
+    plane.reach(SECOND)
+    plane.serve(SECOND, "ratings")
+    assert plane.states["xds"] == "ready"
     plane.bench.worker.post(plane.bench.merge.stop)
     plane.bench.step()
     assert all(stream.cancelled for stream in plane.streams)

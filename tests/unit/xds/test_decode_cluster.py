@@ -118,9 +118,9 @@ class TestDiscovery:
             ({"api_type": "REST", "cluster_names": ["x"]}, ".api_type: must be of gRPC"),
             (
                 {"api_type": "GRPC", "grpc_services": [{"google_grpc": {}}]},
-                ".grpc_services[0]: must be envoy_grpc",
+                ".grpc_services[0]: must have envoy_grpc",
             ),
-            ({"api_type": "GRPC", "grpc_services": [{}]}, ".grpc_services[0]: must be envoy_grpc"),
+            ({"api_type": "GRPC", "grpc_services": [{}]}, ".grpc_services[0]: must have envoy_grpc"),
         ],
     )
     def test_cd_02_another_server_is_not_asked(self, source, place):

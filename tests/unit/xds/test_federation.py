@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from meshlib.model.snapshot import Fate
 from meshlib.testing import build
 from meshlib.xds import schema
-from meshlib.xds.bootstrap import Authority, Bootstrap, Feature, Server
+from meshlib.xds.bootstrap import Authority, Bootstrap, Channel, Feature, Server
+from meshlib.xds.elsewhere import MOST
 from meshlib.xds.session import Session
 from tests.support.xds_kit import NODE, WRAPPER, packed, read, response
 
@@ -425,6 +426,112 @@ class TestFederation:
         assert planes.session.part.absent[others].fate is Fate.UNANSWERED
         assert THIRD.uri in planes.session.part.absent[others].why
         assert set(planes.session.part.targets) == {mine}
+
+
+class TestElsewhere:
+    """A102: a resource that says which server what it names comes from."""
+
+    AT: ClassVar = "127.0.0.1:9"
+
+    def planes(self, *features, view="target", services=(), **more):
+        first = Server("127.0.0.1:1", features=frozenset(features))
+        return Planes(first, view=view, services={target: Channel() for target in services}, **more)
+
+    def cluster(self, **service):
+        held = {"google_grpc": {"target_uri": self.AT}} | service
+        source = {"api_config_source": {"api_type": "DELTA_GRPC", "grpc_services": [held]}}
+        return build.cluster("c", eds_cluster_config={"eds_config": source})
+
+    def listener(self):
+        host = build.virtual_host("of 0", build.route("/", cluster="c"), domains=["*"])
+        return build.api_listener("x", build.route_config("r", host))
+
+    @pytest.mark.parametrize("view", ["target", "sidecar"])
+    def test_one_that_is_allowed_is_asked_for_that_resource_alone(self, view):
+        planes = self.planes(services=[self.AT], view=view)
+        planes.want("x")
+        planes.up(0)
+        if view == "target":
+            planes.send(0, "listener", self.listener())
+        planes.send(0, "cluster", self.cluster())
+        assert planes.session.servers[1] == Server(self.AT)
+        assert planes.open == {0, 1}
+        planes.up(1)
+        assert planes.asked[1, "endpoint"] == ["c"]
+        assert (0, "endpoint") not in planes.asked
+        planes.send(1, "endpoint", build.endpoints("c", "10.0.0.1:1"))
+        assert planes.session.part.clusters["c"].assignment.endpoints
+        assert planes.session.waiting() == ()
+        planes.send(0, "cluster", build.cluster("c"))
+        assert planes.open == {0}
+        assert planes.asked[0, "endpoint"] == ["c"]
+
+    def test_one_that_is_not_refuses_the_resource(self):
+        planes = self.planes()
+        planes.want("x")
+        planes.up(0)
+        planes.send(0, "listener", self.listener())
+        planes.send(0, "cluster", self.cluster())
+        (refused,) = planes.session.status(0.0).rejected
+        assert refused.resource == "c"
+        assert (
+            "api_config_source.grpc_services[0].google_grpc: 127.0.0.1:9 is not among" in refused.problems[0]
+        )
+        assert planes.session.servers == (planes.session.servers[0],)
+
+    def test_a_trusted_server_says_how_and_with_what(self):
+        planes = self.planes(Feature.TRUSTED_XDS_SERVER)
+        planes.want("x")
+        planes.up(0)
+        planes.send(0, "listener", self.listener())
+        said = [{"key": "x-tenant", "value": "shop"}]
+        planes.send(0, "cluster", self.cluster(initial_metadata=said))
+        assert planes.session.servers[1] == Server(self.AT, metadata=(("x-tenant", "shop"),))
+
+    def test_one_that_is_not_trusted_says_nothing_of_metadata(self):
+        planes = self.planes(services=[self.AT])
+        planes.want("x")
+        planes.up(0)
+        planes.send(0, "listener", self.listener())
+        planes.send(0, "cluster", self.cluster(initial_metadata=[{"key": "x-tenant", "value": "shop"}]))
+        assert planes.session.servers[1].metadata == ()
+
+    @pytest.mark.parametrize(
+        ("service", "words"),
+        [
+            ({"google_grpc": {"target_uri": AT, "channel_credentials": {}}}, "are not supported"),
+            ({"initial_metadata": [{"key": "grpc-timeout", "value": "1S"}]}, "cannot be sent"),
+            ({"initial_metadata": [{"key": "a", "value": "b\n"}]}, "cannot be sent"),
+            ({"google_grpc": {}}, "with a target_uri"),
+        ],
+    )
+    def test_what_a_trusted_server_says_and_cannot_be_done_refuses_the_resource(self, service, words):
+        planes = self.planes(Feature.TRUSTED_XDS_SERVER)
+        planes.want("x")
+        planes.up(0)
+        planes.send(0, "listener", self.listener())
+        planes.send(0, "cluster", self.cluster(**service))
+        (refused,) = planes.session.status(0.0).rejected
+        assert words in refused.problems[0]
+
+    def test_a_resource_that_is_refused_moves_nothing(self):
+        planes = self.planes(services=[self.AT])
+        planes.want("x")
+        planes.up(0)
+        planes.send(0, "listener", self.listener())
+        planes.send(0, "cluster", {**self.cluster(), "connect_timeout": "-1s"})
+        assert planes.open == {0}
+
+    def test_there_are_not_too_many(self):
+        planes = self.planes(Feature.TRUSTED_XDS_SERVER, view="sidecar")
+        planes.up(0)
+        for number in range(MOST + 1):
+            held = {"google_grpc": {"target_uri": f"127.0.0.1:{number + 1000}"}}
+            source = {"api_config_source": {"api_type": "GRPC", "grpc_services": [held]}}
+            made = build.cluster(f"c{number}", eds_cluster_config={"eds_config": source})
+            planes.session.received(response("cluster", made, nonce=str(number)), 0.0)
+        assert len(planes.session.servers) == 1 + MOST
+        assert planes.session.status(0.0).rejected
 
 
 # --- random histories ------------------------------------------------------------------------------------------------

@@ -232,7 +232,7 @@ class TestWhatIsWritten:
     def test_no_inside_of_what_the_schema_does_not_look_into(self):
         inner = b"\x0a\x07hunter2"
         service = schema.message("envoy.config.core.v3.GrpcService")
-        field = service.DESCRIPTOR.fields_by_name["google_grpc"].number
+        field = service.DESCRIPTOR.fields_by_name["retry_policy"].number
         tag = field << 3 | 2
         made = service.FromString(bytes([tag, len(inner)]) + inner)
         cluster = schema.message("envoy.config.cluster.v3.Cluster")(name="c")

@@ -140,12 +140,23 @@ CORE = {
         "set_node_on_first_message_only config_validators",
     ),
     f"{_CORE}GrpcService": rules(
-        honoured="envoy_grpc google_grpc",
+        honoured="envoy_grpc google_grpc initial_metadata",
         void="timeout retry_policy",
-        reported="initial_metadata",
         notes={
-            "google_grpc": "refused: another control plane than the bootstrap's is not asked",
-            "initial_metadata": "the stream is the one that is there",
+            "google_grpc": "asked where the bootstrap allows it: by `allowed_grpc_services`, or where the server is trusted (gRFC A102)",
+            "initial_metadata": "of a trusted server, for google_grpc",
+        },
+    ),
+    f"{_CORE}GrpcService.GoogleGrpc": rules(
+        honoured="target_uri channel_credentials channel_credentials_plugin",
+        reported="call_credentials call_credentials_plugin channel_args",
+        void="stat_prefix credentials_factory_name config per_stream_buffer_limit_bytes",
+        notes={
+            "channel_credentials": "of a trusted server; others than those of `allowed_grpc_services` refuse the resource, and none are plain text",
+            "channel_credentials_plugin": "of a trusted server: InsecureCredentials",
+            "call_credentials": "tokens are the bootstrap's to give",
+            "call_credentials_plugin": "tokens are the bootstrap's to give",
+            "channel_args": "options are the application's to give",
         },
     ),
     f"{_CORE}GrpcService.EnvoyGrpc": rules(

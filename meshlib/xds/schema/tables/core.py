@@ -178,7 +178,7 @@ message Address
 
 message GrpcService
    1 envoy_grpc       .EnvoyGrpc @target_specifier
-   2 google_grpc      opaque @target_specifier
+   2 google_grpc      .GoogleGrpc @target_specifier
    3 timeout          pb.Duration
    5 initial_metadata [HeaderValue]
    6 retry_policy     opaque
@@ -189,6 +189,18 @@ message GrpcService.EnvoyGrpc
    3 retry_policy               opaque
    4 max_receive_message_length pb.UInt32Value
    5 skip_envoy_headers         bool
+
+message GrpcService.GoogleGrpc
+   1 target_uri                    string
+   2 channel_credentials           opaque
+   3 call_credentials              [opaque]
+   4 stat_prefix                   string
+   5 credentials_factory_name      string
+   6 config                        opaque
+   7 per_stream_buffer_limit_bytes pb.UInt32Value
+   8 channel_args                  opaque
+   9 channel_credentials_plugin    [pb.Any]
+  10 call_credentials_plugin       [pb.Any]
 
 message ApiConfigSource
    1 api_type                       .ApiType
