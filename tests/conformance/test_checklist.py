@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conformance.checklist import items, proofs
+from tests.conformance.checklist import items, main, proofs
 
 DIFFERENCES = Path(__file__).resolve().parents[2] / "docs" / "differences.md"
 #: A row of the page's table of choices: ids, what others do, what we do, tests.
@@ -51,6 +52,19 @@ def test_each_choice_is_written_down_with_a_test_that_proves_it(proven):
     assert [
         path for paths in rows.values() for path in paths if not (DIFFERENCES.parents[1] / path).is_file()
     ] == []
+
+
+def test_the_table(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["checklist", "SW-02", "EX-09"])
+    assert main() == 0
+    told = capsys.readouterr().out
+    assert "SW-02  proven" in told
+    assert "tests/conformance/xds/test_answers.py::TestEach::test_an_ack_has_the_responses_version" in told
+    assert "EX-09  not applicable" in told
+    assert told.endswith("1 proven; 1 not applicable\n")
+    monkeypatch.setattr(sys, "argv", ["checklist", "SW-2"])
+    assert main() == 2
+    assert capsys.readouterr().err == "not on the checklist: SW-2\n"
 
 
 def test_what_is_read_of_a_test(tmp_path):

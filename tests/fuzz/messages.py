@@ -12,9 +12,11 @@ from meshlib.xds import schema
 from tests.support.xds_kit import istio, raw
 from tests.support.xds_trees import ROOTS, held, ways
 
-__all__ = ["ANY", "altered", "grown", "made", "mutated", "reached", "seeds", "varint"]
+__all__ = ["ANY", "KINDS", "altered", "grown", "made", "mutated", "reached", "seeds", "varint"]
 
 ANY = schema.message("google.protobuf.Any")
+#: The message of each type of resource.
+KINDS = {**ROOTS, "extension": schema.type_name(schema.EXTENSION)}
 _DEEPEST = 6
 TEXTS = [
     "", "a", "b", "*", "/", "%", "(", "\0", "é", "x" * 300, "127.0.0.1", "::1", "10.0.0.0/8", "a:80", "%REQ(x)%", "%PROTOCOL%", "*.a", "a.*",
@@ -40,8 +42,15 @@ def seeds(short: str) -> tuple[bytes, ...]:
         "endpoint": [
             build.endpoints("c", build.locality("10.0.0.1:80", region="r", priority=1), "10.0.0.2:80")
         ],
+        "extension": [
+            build.any_of(
+                KINDS["extension"],
+                {"name": "f", "typed_config": build.any_of(f"envoy.extensions.filters.http.{kind}", {})},
+            )
+            for kind in ("router.v3.Router", "rbac.v3.RBAC", "fault.v3.HTTPFault")
+        ],
     }[short]
-    real = [each.value for name in ("grpc", "envoy") for each in istio(name)[short]]
+    real = [each.value for name in ("grpc", "envoy") for each in istio(name).get(short, ())]
     return (*real, *map(raw, own))
 
 
@@ -66,7 +75,7 @@ def made(chance: random.Random, name: str, way: tuple[tuple[str, str], ...] = ()
 
 def altered(chance: random.Random, short: str) -> bytes:
     """A real resource, a few of whose messages have other fields."""
-    found = schema.message(ROOTS[short])()
+    found = schema.message(KINDS[short])()
     found.ParseFromString(chance.choice(seeds(short)))
     for _ in range(chance.randint(1, 4)):
         spot = _somewhere(chance, found)
@@ -81,7 +90,7 @@ def altered(chance: random.Random, short: str) -> bytes:
 
 def grown(chance: random.Random, short: str, kinds: tuple[str, ...]) -> bytes:
     """A real resource, in some of whose messages there are fields with messages of these kinds that the schema does not have."""
-    found = schema.message(ROOTS[short])()
+    found = schema.message(KINDS[short])()
     found.ParseFromString(chance.choice(seeds(short)))
     for _ in range(chance.randint(1, 3)):
         body = bytes(made(chance, chance.choice(kinds)).SerializeToString())

@@ -1,7 +1,7 @@
 """What a control plane or a file may say, and what must hold for it: there is a value, or a list of problems, and soon.
 
 Resources of each type in each view, responses of both protocols to a session, responses of v2, bootstraps, files in Envoy's shape,
-answers in JSON, files of a last good state, names, and requests of the client status service: random bytes, real ones with bytes changed, real ones with fields changed, messages made of the
+answers in JSON, files of a last good state, names, reports of load, and requests of the client status service: random bytes, real ones with bytes changed, real ones with fields changed, messages made of the
 schema's descriptors so that each that a resource can hold is reached, and, now and then, one that is as deep, as wide or as
 long as it can be.
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import resource
@@ -27,16 +28,17 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from meshlib.errors import ConfigError
-from meshlib.xds import csds, decode, last_good, schema, v2
+from meshlib.xds import csds, decode, last_good, orca, schema, v2
 from meshlib.xds.bootstrap import parse_bootstrap
 from meshlib.xds.cache import Cache
 from meshlib.xds.discovery import settle_sources
 from meshlib.xds.envoy_file import read
+from meshlib.xds.lrs import LoadMachine
 from meshlib.xds.names import authority_of, canonical, misfit
 from meshlib.xds.response import sort
 from meshlib.xds.secrets import presentable
 from meshlib.xds.session import VIEWS, Session
-from tests.fuzz.messages import ANY, altered, grown, made, mutated, reached, seeds, varint
+from tests.fuzz.messages import ANY, KINDS, altered, grown, made, mutated, reached, seeds, varint
 from tests.support.xds_kit import DELTA_RESPONSE, NODE, RESPONSE, WRAPPER
 from tests.support.xds_trees import ROOTS
 
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["one_input", "run"]
 
 PROJECT = Path(__file__).resolve().parents[2]
-SHORTS = tuple(ROOTS)
+SHORTS = tuple(KINDS)
 #: Seconds of computing that one input may take, whatever it is, on a slow machine.
 MOST_SECONDS = 5.0
 #: MiB that a process of ours may need in all.
@@ -54,6 +56,8 @@ MOST_MEMORY = 1024
 #: Of what is told of one resource: entries, with that there are more and what is wrong with its place, and letters of one.
 MOST_ENTRIES = 203
 MOST_LETTERS = 4096
+#: Bytes of a request, beside names.
+MOST_WORDS = 32 * 1024
 JOBS = min(2, os.cpu_count() or 1)
 #: Inputs for each seed that Hypothesis draws, which takes as long as one of them.
 _ROW = 10
@@ -81,8 +85,8 @@ def _bytes(chance: random.Random, short: str) -> bytes:
     if how < 0.7:
         return altered(chance, short)
     if how < 0.995:
-        of, way = chance.choice([each for each in reached() if each[0] == short])
-        return bytes(made(chance, ROOTS[of], way).SerializeToString())
+        way = chance.choice([way for of, way in reached() if of == short] or [()])
+        return bytes(made(chance, KINDS[short], way).SerializeToString())
     return chance.choice(EXTREMES)(chance, short)
 
 
@@ -117,13 +121,16 @@ def _stream(chance: random.Random) -> None:
         session.want(name)
     session.opened(0.0)
     session.outgoing(0.0)
+    came = 0
     for now in range(chance.randint(1, 4)):
         short = chance.choice(SHORTS)
         raw = _response(chance, protocol, short).SerializeToString()
-        received = session.received(mutated(chance, raw) if chance.random() < 0.3 else raw, float(now))
+        raw = mutated(chance, raw) if chance.random() < 0.3 else raw
+        came += len(raw)
+        received = session.received(raw, float(now))
         assert received.accepted == (not received.error)
         for message in session.outgoing(float(now)):
-            assert len(message) <= 64 * 1024
+            assert len(message) <= came + MOST_WORDS  # names that came are asked for
     assert session.part is session.part
     session.tick(20.0)
     session.outgoing(20.0)
@@ -151,7 +158,7 @@ def _response(chance: random.Random, protocol: str, short: str) -> Any:
 
 def _json(chance: random.Random) -> None:
     """A tree as a file or an answer by REST has it."""
-    short = chance.choice(SHORTS)
+    short = chance.choice(tuple(ROOTS))
     message = schema.message(ROOTS[short])()
     message.ParseFromString(altered(chance, short))
     tree = schema.to_json(message)
@@ -259,7 +266,7 @@ OLD = (
 
 def _old(chance: random.Random) -> None:
     """A response of v2, which becomes one of v3."""
-    short = chance.choice(SHORTS)
+    short = chance.choice(tuple(ROOTS))
     back = {v3: old for old, v3 in v2.TYPES.items()}
     url = f"type.googleapis.com/{back[ROOTS[short]]}"
     bodies = (grown(chance, short, OLD) if chance.random() < 0.6 else _bytes(chance, short) for _ in range(3))
@@ -314,13 +321,56 @@ def _state(chance: random.Random) -> None:
     assert answered == b""
 
 
+REPORTS = (
+    "cpu_utilization",
+    "named_metrics.a",
+    "rps",
+    "eps",
+    "=",
+    ",",
+    ":",
+    "1",
+    "-1",
+    "nan",
+    "1e999",
+    "{",
+    "}",
+    '"',
+    "TEXT ",
+    "JSON ",
+    "BIN ",
+    "a",
+)
+
+
+def _load(chance: random.Random) -> None:
+    """What an endpoint says of its load, and what a server asks of reports."""
+    report = bytes(made(chance, "xds.data.orca.v3.OrcaLoadReport").SerializeToString())
+    raw = mutated(chance, report) if chance.random() < 0.5 else report
+    text = "".join(chance.choices(REPORTS, k=chance.randint(0, 12)))
+    told: tuple[tuple[str, str | bytes], ...] = (
+        ((orca.BINARY, raw),) if chance.random() < 0.5 else ((orca.TEXT, text),)
+    )
+    found = orca.of_metadata(told)
+    if found is not None:
+        numbers = (found.cpu_utilization, found.rps, found.eps, *found.named_metrics.values())
+        assert all(number is None or math.isfinite(number) for number in numbers), numbers
+    machine = LoadMachine(schema.message("envoy.config.core.v3.Node")(), lambda: 0.5)
+    machine.opened()
+    answer = bytes(made(chance, "envoy.service.load_stats.v3.LoadStatsResponse").SerializeToString())
+    machine.received(mutated(chance, answer) if chance.random() < 0.5 else answer, 0.0)
+    due = machine.next_timer()
+    assert due is None or 1.0 <= due < math.inf, due
+
+
 CHECKS: tuple[tuple[Callable[[random.Random], None], int], ...] = (
-    (_resource, 60),
+    (_resource, 58),
     (_stream, 20),
     (_old, 8),
     (_json, 5),
     (_bootstrap, 3),
     (_kept, 2),
+    (_load, 2),
     (_name, 1),
     (_state, 1),
 )
@@ -340,7 +390,7 @@ def _deep(chance: random.Random, short: str) -> bytes:
 
 def _wide(chance: random.Random, short: str) -> bytes:
     """One field of the top again and again."""
-    found = schema.message(ROOTS[short])()
+    found = schema.message(KINDS[short])()
     found.ParseFromString(chance.choice(seeds(short)))
     lists = [
         (field, value)
@@ -360,7 +410,7 @@ def _wide(chance: random.Random, short: str) -> bytes:
 
 def _long(chance: random.Random, short: str) -> bytes:
     """A name of a megabyte."""
-    found = schema.message(ROOTS[short])()
+    found = schema.message(KINDS[short])()
     found.ParseFromString(chance.choice(seeds(short)))
     setattr(found, "cluster_name" if short == "endpoint" else "name", chance.choice("a*%(\0é") * 1_000_000)
     return bytes(found.SerializeToString())

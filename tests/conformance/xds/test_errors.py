@@ -239,7 +239,9 @@ class TestOutages:
             plane.advance(121.0)
         assert plane.status.state == "stale"
         assert plane.target("a") == "10.0.0.1:80"
-        assert plane.status.resources == dict.fromkeys(TYPES, 1)
+        assert {short: count for short, count in plane.status.resources.items() if count} == dict.fromkeys(
+            TYPES, 1
+        )
 
     def test_a_new_cluster_of_what_is_in_force_while_it_is_away(self, serving):
         """ER-07: what a route in force names and never came is not waited for."""
