@@ -69,6 +69,7 @@ class _Makes(Protocol):
         protocol: str,
         *,
         method: str,
+        announces: bool,
     ) -> AdsStream: ...
 
 
@@ -192,7 +193,12 @@ class SeparateStreams:
         watch.introduced = watch.answered = False
         watch.asked, watch.of, watch.nonce = set(), None, ""
         watch.stream = self._make(
-            self._server, _Hearing(self, watch), self._post, self._protocol, method=watch.method
+            self._server,
+            _Hearing(self, watch),
+            self._post,
+            self._protocol,
+            method=watch.method,
+            announces=not self._ready,
         )
         if self._old:
             age = AGE * (1 - _AGE_SHARE * self._random())

@@ -106,7 +106,8 @@ class _Requests(Iterator[bytes]):
 
 
 class GrpcStream:
-    """A stream on a channel of its own. ``method``: of the service; aggregated discovery unless it is said.
+    """A stream on a channel of its own. ``method``: of the service; aggregated discovery unless it is said. ``announces``: it says
+    when it is connected, for which grpcio has a thread look five times a second.
 
     ``_lock`` guards the call and the channel between the reader thread, which makes them, and ``cancel``.
     """
@@ -119,6 +120,7 @@ class GrpcStream:
         protocol: str,
         *,
         method: str = "",
+        announces: bool = True,
     ) -> None:
         self._server = server
         self._protocol = protocol
@@ -129,7 +131,7 @@ class GrpcStream:
         self._consumed = threading.Semaphore(0)
         self._lock = threading.Lock()
         self._cancelled = False
-        self._ready = False
+        self._ready = not announces
         self._closable = 0.0  # when (monotonic) the connectivity watcher is surely gone
         self._channel: grpc.Channel | None = None
         self._call: Any = None
@@ -193,7 +195,8 @@ class GrpcStream:
             # None: bytes as they are. No deadline and no context of anybody's call (ST-12).
             method = self._method or (ADS_DELTA if self._protocol == "delta" else ADS_SOTW)
             self._call = channel.stream_stream(method, None, None)(self._requests, metadata=metadata or None)
-        channel.subscribe(self._connectivity, try_to_connect=True)
+        if not self._ready:
+            channel.subscribe(self._connectivity, try_to_connect=True)
         return self._call
 
     def _connectivity(self, state: grpc.ChannelConnectivity) -> None:

@@ -75,6 +75,10 @@ _RENAMED = {"host_rewrite": "host_rewrite_literal", "hostRewrite": "hostRewriteL
 LONGEST_CONNECT = 60
 #: Envoy's default.
 _CONNECT = 5
+#: envoy.api.v2.Cluster.LbPolicy: ORIGINAL_DST_LB, which v3 has as CLUSTER_PROVIDED.
+_ORIGINAL_DST, _PROVIDED = 4, 6
+
+_LENGTH_DELIMITED = 2  # of the wire's types
 
 _Tell = Callable[[str, object], None]
 
@@ -184,29 +188,32 @@ _Read = Callable[[WireMessage, Any, str, _Tell], None]
 
 
 def _take_up(message: WireMessage, old: Mapping[int, _Read], path: str, tell: _Tell) -> bool:
-    """Reads the fields that v3 does not have; the others of them stay."""
-    held = [
-        (each.field_number, each.data)
-        for each in cast("Any", UnknownFieldSet(message))
-        if each.field_number in old
-    ]
-    if not held:
-        return False
-    rest = _without(message, frozenset(number for number, _ in held))
-    message.CopyFrom(rest)
+    """Reads the fields that v3 does not have; the others of them stay. All are messages or text: another wire type is neither."""
+    held: list[tuple[int, Any]] = []
+    rest = _known(message)
+    for each in cast("Any", UnknownFieldSet(message)):
+        mine = each.field_number in old and each.wire_type == _LENGTH_DELIMITED
+        if mine:
+            held.append((each.field_number, each.data))
+        else:
+            rest.MergeFromString(_encoded(each.field_number, each.wire_type, each.data))
+    if held:
+        message.CopyFrom(rest)
     for number, data in held:
         old[number](message, data, path, tell)
-    return True
+    return bool(held)
 
 
-def _without(message: WireMessage, numbers: frozenset[int]) -> WireMessage:
-    """A copy that lacks these unknown fields."""
+def _known(message: WireMessage) -> WireMessage:
+    """A copy without the fields that it does not know itself; what it holds keeps its own."""
     made = type(message)()
-    made.CopyFrom(message)
-    made.DiscardUnknownFields()
-    for each in cast("Any", UnknownFieldSet(message)):
-        if each.field_number not in numbers:
-            made.MergeFromString(_encoded(each.field_number, each.wire_type, each.data))
+    for field, value in message.ListFields():
+        if schema.is_repeated(field):
+            getattr(made, field.name).MergeFrom(value)
+        elif field.message_type is not None:
+            getattr(made, field.name).CopyFrom(value)
+        else:
+            setattr(made, field.name, value)
     return made
 
 
@@ -214,7 +221,7 @@ def _encoded(number: int, wire_type: int, data: Any) -> bytes:
     head = _varint(number << 3 | wire_type)
     if wire_type == 0:
         return head + _varint(int(data))
-    if wire_type == 2:
+    if wire_type == _LENGTH_DELIMITED:
         return head + _varint(len(data)) + bytes(data)
     if wire_type in (1, 5):
         return head + int(data).to_bytes(8 if wire_type == 1 else 4, "little")
@@ -338,12 +345,14 @@ def _typed(owner: WireMessage, _path: str, _tell: _Tell) -> bool:
     return True
 
 
-def _mend_cluster(cluster: WireMessage, path: str, tell: _Tell) -> bool:
-    del path
-    if cluster.connect_timeout.seconds <= LONGEST_CONNECT:
-        return False
-    words = f"{cluster.connect_timeout.seconds} s are more than {LONGEST_CONNECT} s: {_CONNECT} s hold, Envoy's default"
-    tell("connect_timeout", words)
+def _mend_cluster(cluster: WireMessage, _path: str, tell: _Tell) -> bool:
+    original = cluster.lb_policy == _ORIGINAL_DST
+    if original:
+        cluster.lb_policy = _PROVIDED
+    sent = cluster.connect_timeout.seconds
+    if sent <= LONGEST_CONNECT:
+        return bool(original)
+    tell("connect_timeout", f"{sent} s are more than {LONGEST_CONNECT} s: {_CONNECT} s hold, Envoy's default")
     cluster.connect_timeout.seconds, cluster.connect_timeout.nanos = _CONNECT, 0
     return True
 

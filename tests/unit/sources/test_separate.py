@@ -68,9 +68,9 @@ class Plane(XdsBench):
         self.api = api
         self.bench = Bench(build_source)
 
-    def make(self, server, ears, post, protocol, *, method):
+    def make(self, server, ears, post, protocol, *, method, announces):
         self.streams.append(Stream(server, ears, post, protocol))
-        self.streams[-1].method = method
+        self.streams[-1].method, self.streams[-1].announces = method, announces
         return self.streams[-1]
 
     def of(self, plural):
@@ -136,6 +136,14 @@ class TestRequests:
             "10.0.0.1:80"
         ]
         assert plane.status.state == "ready"
+
+    def test_the_first_of_them_says_when_the_server_is_reached(self):
+        plane = Plane()
+        plane.up()
+        plane.serve()
+        assert [each.announces for each in plane.streams] == [True, False, False]
+        plane.bench.step(DUE)
+        assert [each.announces for each in plane.streams[3:]] == [False, False, False]
 
     def test_v3_has_its_own_services(self):
         plane = Plane(api="v3")

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from meshlib.model.match import StringKind
 from meshlib.testing import build
+from meshlib.testing.kato import dependency, inbound
+from meshlib.testing.kato_resources import Service, node_parts, resources
 from meshlib.xds import decode, schema, v2
 from meshlib.xds.decode import types
 from tests.support.xds_kit import REQUEST, RESPONSE, message
@@ -176,6 +178,27 @@ class TestClusters:
         assert [(each.type, each.resource, each.field) for each in told] == (
             [("cluster", "c", "connect_timeout")] if kept == 5.0 else []
         )
+
+    def test_what_is_unknown_deeper_is_told_beside_what_is_read(self):
+        inner = made("envoy.config.cluster.v3.Cluster", field(11, b""), name="c", type="STATIC")
+        inner.common_lb_config.MergeFromString(field(50, b"x"))
+        found, _ = read("envoy.api.v2.Cluster", inner, "cluster")
+        assert found.value.tls is not None
+        assert found.ignored == (("common_lb_config.#50", "a field that is not known"),)
+
+    @pytest.mark.parametrize(
+        "data", [b"\x39" + b"\x00" * 7 + b"\x01", b"\x38\xff\xff\xff\xff\x0f", b"\x3d\xff\xff\xff\xff"]
+    )
+    def test_a_number_where_a_message_stood_is_no_message(self, data):
+        """It says nothing of how much memory is wanted."""
+        found, told = cluster(data, type="STATIC")
+        assert (told, found.ignored) == ((), (("#7", "a field that is not known"),))
+
+    def test_a_balancer_of_original_destinations_has_another_name(self):
+        inner = made("envoy.config.cluster.v3.Cluster", name="c", type="ORIGINAL_DST")
+        inner.lb_policy = 4
+        found, told = read("envoy.api.v2.Cluster", inner, "cluster")
+        assert (found.problems, told) == ((), ())
 
     def test_a_panic_threshold_of_half_a_percent_is_one(self):
         found, told = cluster(type="STATIC", common_lb_config={"healthy_panic_threshold": {"value": 0.5}})
@@ -448,6 +471,28 @@ class TestNotReady:
         assert len(group.endpoints) == 2
 
 
+SERVICES = (
+    Service("gr2", 5000, (("10.0.0.1:5000",), ("10.0.0.2:5001",))),
+    Service("gr3", 6000, (), ("10.0.0.5:6000",)),
+    Service("gr4", 8080, domain="https://api.example.com", rewrite=True),
+)
+SETTINGS = {
+    "base_services": [
+        dependency("gr2", 5000, Domains="shop", Headers="x-a:1"),
+        dependency("gr2", 5000, Domains="shop", Prefix="/api"),
+        dependency("gr3", 6000, "grpc", GrpcHealthServiceName="a.B"),
+        dependency("gr4", 8080, Domains="api"),
+    ],
+    "base_ports": [inbound(8000, 65301, OPEN_LIMIT="YES")],
+}
+#: All that Kato's stand-in sends for these, by name.
+KATOS = [
+    each
+    for held in resources(node_parts(OURS, "kato_xds_cluster"), SETTINGS, SERVICES).values()
+    for each in held
+]
+
+
 class TestHostile:
     @given(st.binary(max_size=200))
     def test_any_bytes_of_any_type(self, raw):
@@ -474,6 +519,22 @@ class TestHostile:
             (outer,) = response.resources
             failed = any("could not be read" in each.value for each in told)
             assert outer.type_url == (URL + name if failed else url)
+
+    @given(st.data())
+    def test_a_control_planes_resources_with_other_bytes_in_them(self, data):
+        name, packed_one = data.draw(st.sampled_from(KATOS))
+        raw = bytearray(packed_one.value)
+        for _ in range(data.draw(st.integers(1, 8))):
+            at = data.draw(st.integers(0, len(raw) - 1))
+            raw[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
+        response = RESPONSE(type_url=packed_one.type_url)
+        response.resources.add(type_url=packed_one.type_url, value=bytes(raw))
+        v2.response(response, OURS)
+        (outer,) = response.resources
+        for kind in types("sidecar"):
+            if outer.type_url == kind.url:
+                found = kind.decode(outer.value)
+                assert (found.value is None) == bool(found.problems), name
 
     def test_filters_within_filters_without_end(self):
         inner = struct()
