@@ -156,12 +156,14 @@ class CompiledRoutes:
         self.config = config
         self._grpc: CompiledRoutes | None = None
         edits = compile_edits(config.edits)
-        hosts = []
-        for host in config.virtual_hosts:
-            give_way()
-            hosts.append(CompiledHost(host, config, edits))
-        self._domains = DomainIndex((domain, host) for host in hosts for domain in host.host.domains)
-        self.guarded = frozenset(each.name for each in _switches(config) if each.on and each.guard)
+        hosts = [CompiledHost(host, config, edits) for host in _each(config, give_way)]
+        self._domains = DomainIndex(
+            (domain, host)
+            for host, written in zip(hosts, _each(config, give_way), strict=True)
+            for domain in written.domains
+        )
+        switches = _switches(config, give_way)
+        self.guarded = frozenset(each.name for each in switches if each.on and each.guard)
 
     @property
     def grpc(self) -> CompiledRoutes:
@@ -220,9 +222,16 @@ def compile_routes(config: RouteConfiguration, give_way: Callable[[], object] = 
     return CompiledRoutes(config, give_way)
 
 
-def _switches(config: RouteConfiguration) -> Iterator[FilterSwitch]:
-    yield from config.filters
+def _each(config: RouteConfiguration, give_way: Callable[[], object]) -> Iterator[VirtualHost]:
+    """Its virtual hosts, of which there may be many."""
     for host in config.virtual_hosts:
+        give_way()
+        yield host
+
+
+def _switches(config: RouteConfiguration, give_way: Callable[[], object]) -> Iterator[FilterSwitch]:
+    yield from config.filters
+    for host in _each(config, give_way):
         yield from host.filters
         for route in host.routes:
             yield from route.filters

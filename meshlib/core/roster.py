@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from meshlib.core.endpoint import Down, LiveEndpoint
 from meshlib.core.locality import Group
+from meshlib.model.endpoint import Health
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -117,7 +118,7 @@ def _add(
         if endpoint.address in roster.live:
             continue
         tls = tls_of(cluster, endpoint, part.metadata) if cluster.tls_matches else cluster.tls
-        live = old.get(endpoint.address)
+        live = old.get(endpoint.address) if old else None
         if live is None and endpoint.additional_addresses:
             live = _renamed(roster, old, endpoint)
         if live is None:
@@ -154,7 +155,7 @@ def _same(live: LiveEndpoint, endpoint: Endpoint, part: LocalityEndpoints, tls: 
 
 
 def _down(endpoint: Endpoint, tls: Tls | None) -> int:
-    down = 0 if endpoint.health.usable else Down.CONTROL_PLANE
+    down = 0 if endpoint.health is Health.UNKNOWN or endpoint.health.usable else Down.CONTROL_PLANE
     return down | Down.TLS if tls is not None and tls.unsupported else down
 
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from operator import is_
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ from meshlib.xds.cache import Cache, State
 from meshlib.xds.choice import Choice, choose
 from meshlib.xds.directory import Directory
 from meshlib.xds.fallback import Fallback
+from meshlib.xds.graph import Graph
 from meshlib.xds.machine import Machine
 from meshlib.xds.names import TOP, federated
 from meshlib.xds.values import AdsStatus, Interest
@@ -58,7 +60,7 @@ class Line:
 
 class Federation:
     """``make`` gives a server's machine, by its number, the protocol, and the cache of another that it replaces. ``names``: the types'
-    full names, by their short ones.
+    full names, by their short ones. ``give_way`` is called at steps of long work.
     """
 
     def __init__(
@@ -69,16 +71,17 @@ class Federation:
         view: str,
         source: str,
         names: Mapping[str, str],
+        give_way: Callable[[], object] = bool,
     ) -> None:
         self.directory = directory
         self._make = make
         self._names = names
         self._view = view
-        self._source = source
         self.lines = [
             Line(make(number, protocol, None), protocol) for number in range(len(directory.servers))
         ]
-        self.worlds = [World(self._space(), view, source)]
+        self._graph = partial(Graph, view=view, source=source, give_way=give_way)
+        self.worlds = [World(self._space(), view, self._graph)]
         self.targets: dict[str, str] = {}
         self._fallbacks = {
             authority: Fallback(len(servers), eager=authority in directory.eager)
@@ -285,7 +288,7 @@ class Federation:
         """Makes the worlds that the open servers need; True if there are more, or others are asked in one."""
         deepest = max((fallback.opened - 1 for fallback in self._fallbacks.values()), default=0)
         while len(self.worlds) <= deepest:
-            self.worlds.append(World(self._space(), self._view, self._source))
+            self.worlds.append(World(self._space(), self._view, self._graph))
         moved = False
         for level, world in enumerate(self.worlds[1:], 1):
             levels = {

@@ -30,7 +30,7 @@ Not thread-safe: it belongs to the thread of the stream. The parts it gives are 
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from meshlib.model.listener import FilterChain, Listener
@@ -55,7 +55,6 @@ from meshlib.xds.values import Interest
 
 __all__ = ["Graph"]
 
-
 #: Seconds in which the parts of one update arrive: the responses of a server that changes all types at once.
 UPDATE = 1.0
 
@@ -63,11 +62,13 @@ UPDATE = 1.0
 class Graph:
     """See the module's header. `view`: "auto", "sidecar" or "target". `part` changes only in `update`, `want`, `forget`."""
 
-    def __init__(self, cache: Resources, view: str = "auto", source: str = "xds") -> None:
+    def __init__(
+        self, cache: Resources, view: str = "auto", source: str = "xds", give_way: Callable[[], object] = bool
+    ) -> None:
         self._cache = cache
         self._sidecar = view != "target"
         self._by_name = view != "sidecar"
-        self._links = Links(cache, all_of_them=self._sidecar, superseded=self._superseded)
+        self._links = Links(cache, all_of_them=self._sidecar, superseded=self._superseded, give_way=give_way)
         self._extensions = Extensions(cache)
         self._configs: dict[Key, Config] = {}
         self._targets: dict[str, Root] = {}
@@ -302,7 +303,7 @@ class Graph:
                 config.latest, config.hosts, config.current, config.whole = None, (), None, False
                 self._name_clusters(config)
             return
-        config.hosts = named(latest, config.hosts)
+        config.hosts = named(latest, config.hosts, self._links.give_way)
         config.latest = latest
         self._name_clusters(config)
 

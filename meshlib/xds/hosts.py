@@ -35,10 +35,21 @@ def clusters_of(host: VirtualHost) -> frozenset[str]:
     return frozenset(found)
 
 
-def named(config: RouteConfiguration, before: Iterable[Named] = ()) -> tuple[Named, ...]:
-    """The hosts of `config`, in order; those that are in `before` (as the same values) are not read again."""
+def named(
+    config: RouteConfiguration, before: Iterable[Named] = (), give_way: Callable[[], object] = bool
+) -> tuple[Named, ...]:
+    """The hosts of `config`, in order; those that are in `before` (as the same values) are not read again. `give_way` is called
+    at each of the others.
+    """
     known = {id(item.host): item for item in before}
-    return tuple(known.get(id(host)) or Named(host, clusters_of(host)) for host in config.virtual_hosts)
+    found = []
+    for host in config.virtual_hosts:
+        item = known.get(id(host))
+        if item is None:
+            give_way()
+            item = Named(host, clusters_of(host))
+        found.append(item)
+    return tuple(found)
 
 
 def merge(

@@ -37,7 +37,7 @@ class Links:
     and not in the cache. ``all_of_them``: clusters are wanted whether or not a route names them (a wildcard
     subscription). ``superseded`` tells of a name whether all who name it are being replaced. ``leaving``: clusters that
     were deleted just now and are named; who keeps the time takes them out, and refreshes them. ``generation`` grows when
-    something else is to be asked for than before.
+    something else is to be asked for than before. ``give_way`` is called at each look at a cluster.
     """
 
     __slots__ = (
@@ -52,13 +52,22 @@ class Links:
         "_users",
         "clusters",
         "generation",
+        "give_way",
         "lacking",
         "leaving",
         "missing",
     )
 
-    def __init__(self, cache: Resources, *, all_of_them: bool, superseded: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        cache: Resources,
+        *,
+        all_of_them: bool,
+        superseded: Callable[[str], bool],
+        give_way: Callable[[], object],
+    ) -> None:
         self._cache = cache
+        self.give_way = give_way
         self._all = all_of_them
         self._superseded = superseded
         self._users: dict[str, set[object]] = {}
@@ -87,6 +96,7 @@ class Links:
 
     def use(self, name: str, user: object) -> None:
         """`user` names the cluster from now on."""
+        self.give_way()
         users = self._users.get(name)
         if users is None:
             self._users[name] = {user}
@@ -97,6 +107,7 @@ class Links:
 
     def release(self, name: str, user: object) -> None:
         """`user` does not name the cluster any more."""
+        self.give_way()
         users = self._users.get(name)
         if users is not None:
             users.discard(user)
@@ -117,6 +128,7 @@ class Links:
 
     def ready(self, name: str) -> bool:
         """Whether a route that names it may come into force."""
+        self.give_way()
         return name in self.clusters or bool(self._cache.failed("cluster", name))
 
     def lacks(self, name: str) -> str:
@@ -138,6 +150,7 @@ class Links:
 
     def refresh(self, name: str) -> tuple[bool, bool]:
         """Looks at the cluster again: (its linked value or what calls to it meet changed, it became ready or unready)."""
+        self.give_way()
         found = self._cache.value("cluster", name)
         latest = found if isinstance(found, Cluster) else None
         wanted = self._all or name in self._users

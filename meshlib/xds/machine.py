@@ -358,6 +358,7 @@ class Machine(ABC):
         updated: list[str] = []
         short = stream.type.short
         for name, (raw, found, version) in batch.good.items():
+            stream.type.give_way()
             if name not in stream.interest:
                 continue
             stream.timers.pop(name, None)

@@ -131,6 +131,7 @@ def _read(outer: WireMessage, kind: ResourceType, cache: Knows) -> _Read:
 
 
 def _open(name: str, resource: WireMessage, kind: ResourceType, cache: Knows) -> _Read:
+    kind.give_way()
     url, raw = str(resource.type_url), bytes(resource.value)
     if url != kind.url:  # SW-09, DL-14
         return name, raw, None, (f"is of type {url[:200]!r}, not {kind.url!r}",)

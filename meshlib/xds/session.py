@@ -86,7 +86,9 @@ class Session:
         trusted = (features or self._features_of(0)).trusted_xds_server
         self._types = types(self.view, give_way, trusted=trusted)
         names = {kind.short: kind.full_name for kind in self._types}
-        self._federation = Federation(self._directory, self._new, protocol, self.view, source, names)
+        self._federation = Federation(
+            self._directory, self._new, protocol, self.view, source, names, give_way
+        )
         self._ask(0.0)
 
     def _new(self, number: int, protocol: str, cache: Cache | None) -> Machine:

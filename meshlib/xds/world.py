@@ -115,13 +115,13 @@ class Space:
 
 
 class World:
-    """See the module's header. ``space``: None where one server has it all, and ``cache`` is its own."""
+    """See the module's header. ``make`` gives an empty graph over a cache."""
 
-    def __init__(self, cache: Cache | Space, view: str, source: str) -> None:
+    def __init__(self, cache: Cache | Space, view: str, make: Callable[[Cache | Space], Graph]) -> None:
         self.cache = cache
         self._view = view
-        self._source = source
-        self.graph = Graph(cache, view, source)
+        self._make = make
+        self.graph = make(cache)
         self.whole = False  # whether all that there is for an Envoy was ever here
 
     @property
@@ -131,7 +131,7 @@ class World:
 
     def rebuild(self, targets: Mapping[str, str], now: float, types: Iterable[str]) -> None:
         """Puts it together anew: other servers are asked than before."""
-        self.graph = Graph(self.cache, self._view, self._source)
+        self.graph = self._make(self.cache)
         self.whole = False
         for name, authority in targets.items():
             self.graph.want(name, authority)

@@ -1,4 +1,4 @@
-"""A large load assignment, from the bytes to the balance: no step of it grows with the number of endpoints.
+"""A large load assignment, or many clusters, from the bytes to the balance: no step grows with the number of endpoints or clusters.
 
 Steps are counted, not timed: all calls, of Python and of C, between two places where others may run. What is one call of C's
 is one step here, however long it is: parsing the response is.
@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
+from meshlib.core.resolve import Rules, compile_view
 from meshlib.model.snapshot import Snapshot
 from meshlib.runtime.clusters import Clusters
 from meshlib.testing import VirtualClock, build
@@ -83,3 +84,36 @@ def test_no_step_grows_with_the_number_of_endpoints(view, localities):
         assert len(found.endpoints) == count
         assert steps.times - before > 2 * count
     assert steps.longest < (MOST,), "calls, from where, to where"
+
+
+@pytest.mark.parametrize("view", ["sidecar", "target"])
+def test_no_step_grows_with_the_number_of_clusters(view):
+    steps = Steps()
+    for count in (300, 1500):
+        wire = Wire(view, give_way=steps)
+        clusters = Clusters(VirtualClock(), lambda: 0.5, steps)
+        wire.open()
+        wire.want("l")
+        names = [f"c{number}" for number in range(count)]
+        hosts = [
+            build.virtual_host(
+                name, build.route("/a", cluster=name), build.route(cluster=name), domains=[name]
+            )
+            for name in names
+        ]
+        make = build.listener if view == "sidecar" else build.api_listener
+        for short, resources in (
+            ("listener", [make("l", "r")]),
+            ("route", [build.route_config("r", *hosts)]),
+            ("cluster", [build.cluster(name) for name in names]),
+            ("endpoint", [build.endpoints(name, "10.0.0.1:80") for name in names]),
+        ):
+            message = response(short, *resources)
+            steps.run(lambda wire=wire, message=message: wire.session.received(message, 0))
+            wire.flush()
+            snapshot = Snapshot((wire.part,), count)
+            steps.run(lambda snapshot=snapshot: compile_view(snapshot, Rules(), None, steps))
+            steps.run(lambda clusters=clusters, snapshot=snapshot: clusters.reconcile(snapshot, 0.0))
+        assert all(clusters.get("xds", name).endpoints for name in names)
+    # Some steps look at every name, and do nothing with it.
+    assert steps.longest < (MOST + 5 * 1500,), "calls, from where, to where"

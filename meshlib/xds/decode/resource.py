@@ -36,12 +36,15 @@ _TYPED_CONFIG = "envoy.config.core.v3.TypedExtensionConfig"
 
 @dataclass(frozen=True, slots=True)
 class ResourceType:
-    """One type of resource on a stream. ``full_state``: a response is everything there is (SW-14)."""
+    """One type of resource on a stream. ``full_state``: a response is everything there is (SW-14). ``give_way`` is called at each
+    resource of a response.
+    """
 
     short: str
     url: str
     full_state: bool
     decode: Callable[[bytes], Decoded[Any]]
+    give_way: Callable[[], object] = bool
 
     @property
     def full_name(self) -> str:
@@ -57,9 +60,7 @@ def listener(
     trusted: bool = False,
     elsewhere: Elsewhere | None = None,
 ) -> Decoded[Listener]:
-    """A Listener. `view`: see `decode.listener`. `give_way` is called before it, and at each element of what may be long.
-    `elsewhere`: see `Report`.
-    """
+    """A Listener. `view`: see `decode.listener`. `give_way` is called at each element of what may be long. `elsewhere`: see `Report`."""
     read = partial(_listener_value, view=view)
     return _decoded(_LISTENER, raw, read, view, give_way, trusted=trusted, elsewhere=elsewhere)
 
@@ -105,16 +106,15 @@ def types(
     holds, in "sidecar" and "auto" Envoy's. A listener says by itself which view it is of. `trusted`, `server`, `elsewhere`: see
     `Report`.
     """
-    of_listeners = partial(listener, give_way=give_way, trusted=trusted, elsewhere=elsewhere)
-    of_clusters = partial(cluster, view=view, give_way=give_way, server=server, elsewhere=elsewhere)
+    make = partial(ResourceType, give_way=give_way)
+    common = partial(partial, give_way=give_way)
+    of_clusters = common(cluster, view=view, server=server, elsewhere=elsewhere)
     return (
-        ResourceType("listener", schema.LISTENER, True, of_listeners),
-        ResourceType(
-            "route", schema.ROUTE, False, partial(route, view=view, give_way=give_way, trusted=trusted)
-        ),
-        ResourceType("cluster", schema.CLUSTER, True, of_clusters),
-        ResourceType("endpoint", schema.ENDPOINT, False, partial(endpoint, view=view, give_way=give_way)),
-        ResourceType("extension", schema.EXTENSION, False, partial(extension, view=view, give_way=give_way)),
+        make("listener", schema.LISTENER, True, common(listener, trusted=trusted, elsewhere=elsewhere)),
+        make("route", schema.ROUTE, False, common(route, view=view, trusted=trusted)),
+        make("cluster", schema.CLUSTER, True, of_clusters),
+        make("endpoint", schema.ENDPOINT, False, common(endpoint, view=view)),
+        make("extension", schema.EXTENSION, False, common(extension, view=view)),
     )
 
 
@@ -132,7 +132,6 @@ def _decoded(
     server: str = "",
     elsewhere: Elsewhere | None = None,
 ) -> Decoded[T]:
-    give_way()
     try:
         message = schema.message(name).FromString(raw)
     except (schema.DecodeError, RecursionError, TypeError, ValueError) as error:

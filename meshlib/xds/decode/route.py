@@ -43,6 +43,7 @@ def route_configuration(message: WireMessage, path: str, report: Report) -> Rout
 
 
 def _virtual_host(message: WireMessage, path: str, report: Report, longest: int) -> VirtualHost:
+    report.give_way()
     if not message.name:
         report.problem(join(path, "name"), "must not be empty")
     if not len(message.domains):
@@ -84,6 +85,7 @@ def _check_domains(hosts: list[VirtualHost], path: str, report: Report) -> None:
     """
     taken: set[str] = set()
     for index, host in enumerate(hosts):
+        report.give_way()
         for place, domain in enumerate(host.domains):
             here = f"{join(path, 'virtual_hosts')}[{index}].domains[{place}]"
             inner = domain[1:] if domain.startswith("*") else domain.removesuffix("*")
@@ -96,6 +98,7 @@ def _check_domains(hosts: list[VirtualHost], path: str, report: Report) -> None:
 
 
 def _route(message: WireMessage, path: str, report: Report, longest: int) -> Route | None:
+    report.give_way()
     if not message.HasField("match"):
         report.problem(join(path, "match"), "is missing")
         return None
