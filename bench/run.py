@@ -16,7 +16,7 @@ from bench.shapes import Case, Peer, Row, Unavailable
 from bench.world import World
 
 #: What a peer gives is seconds, but for what has another unit.
-_UNITS = {"µs": 1e6, "ms": 1e3, "KiB": 1.0, "threads": 1.0}
+_UNITS = {"µs": 1e6, "ms": 1e3, "KiB": 1.0, "MiB": 1.0, "threads": 1.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,8 @@ def measure(chosen: list[Case], rounds: int, seed: int) -> tuple[list[Result], d
         for number in range(rounds):
             _say(f"round {number + 1} of {rounds}")
             order.shuffle(names)
-            for name in names:
+            enough = {name for case in chosen if number >= case.most for name in case.peers}
+            for name in [name for name in names if name not in enough]:
                 samples[name].append(known[name].sample())
     finally:
         _say("")

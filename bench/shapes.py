@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -36,8 +37,8 @@ class Peer(Protocol):
 class Row:
     """A line of the table: ``peer`` ÷ ``against``, or ``peer`` alone. ``at_most`` is the bound, None: information.
 
-    ``unit`` is that of ``at_most`` where nothing is divided: ``"µs"`` or ``"ms"``; ``"KiB"`` or ``"threads"`` where the peer gives
-    these and no seconds.
+    ``unit`` is that of ``at_most`` where nothing is divided: ``"µs"`` or ``"ms"``; ``"KiB"``, ``"MiB"`` or ``"threads"`` where the
+    peers give these and no seconds.
     """
 
     what: str
@@ -49,12 +50,15 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """``name`` is what ``--only`` takes; ``title`` says how it is measured; ``place`` is that in the table."""
+    """``name`` is what ``--only`` takes; ``title`` says how it is measured; ``place`` is that in the table; ``most``: rounds that
+    are enough, where one takes a minute.
+    """
 
     name: str
     title: str
     rows: tuple[Row, ...]
     place: int = 100
+    most: int = sys.maxsize
 
     @property
     def peers(self) -> set[str]:

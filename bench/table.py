@@ -68,20 +68,19 @@ def _put(cell: str, width: int, column: int) -> str:
 
 def _line(result: Result) -> tuple[str, ...]:
     row = result.row
-    unit = f" {row.unit}" if row.unit else ""
+    unit = f" {row.unit}" if row.unit and not result.against else ""
     bound = "–" if row.at_most is None else f"{row.at_most:g}{unit}"
     verdict = "" if row.at_most is None else "ok" if result.holds else "MISSED"
-    beside = _time(result.against.median) if result.against else "–"
+    beside = _shown(result.against.median, row.unit) if result.against else "–"
     ratio = f"{result.value:.2f}" if result.against else "–"
     return (result.case.name, row.what, *_three(result.peer, row.unit), beside, ratio, bound, verdict)
 
 
 def _three(spread: Spread, unit: str) -> tuple[str, ...]:
-    each = spread.least, spread.median, spread.most
-    if unit in {"KiB", "threads"}:
-        return tuple(f"{value:.3g} {unit}" for value in each)
-    return tuple(map(_time, each))
+    return tuple(_shown(value, unit) for value in (spread.least, spread.median, spread.most))
 
 
-def _time(seconds: float) -> str:
-    return f"{seconds * 1e6:.1f} µs" if seconds < 1e-3 else f"{seconds * 1e3:.2f} ms"
+def _shown(value: float, unit: str) -> str:
+    if unit in {"KiB", "MiB", "threads"}:
+        return f"{value:.3g} {unit}"
+    return f"{value * 1e6:.1f} µs" if abs(value) < 1e-3 else f"{value * 1e3:.2f} ms"

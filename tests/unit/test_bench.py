@@ -108,6 +108,39 @@ def test_a_peer_that_is_not_to_be_had_is_said_and_its_rows_left_out(monkeypatch:
     assert all(one.closed for one in known.values())
 
 
+def test_a_case_may_have_enough_of_fewer_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counted:
+        def __init__(self, name: str) -> None:
+            self.name = name
+            self.samples = 0
+
+        def open(self, world: object) -> None:
+            """Nothing is needed."""
+
+        def sample(self) -> float:
+            self.samples += 1
+            return 1.0
+
+        def close(self) -> None:
+            """Nothing is open."""
+
+    known = {name: Counted(name) for name in "ab"}
+    monkeypatch.setattr(run, "peers", lambda: known)
+    chosen = [
+        Case(name, "how", (Row(name, name, unit="ms"),), most=most) for name, most in (("a", 9), ("b", 2))
+    ]
+    assert len(run.measure(chosen, 5, 1)[0]) == 2
+    assert {name: each.samples for name, each in known.items()} == {"a": 5, "b": 2}
+
+
+def test_a_ratio_of_memory_is_shown_in_its_unit() -> None:
+    row = Row("a ÷ b", "a", "b", 1.5, "MiB")
+    made = run.Result(Case("case", "how", (row,)), row, run.Spread(150, 160, 170), run.Spread(310, 320, 330))
+    assert " ".join(table.render([made]).splitlines()[2].split()) == (
+        "case a ÷ b 150 MiB 160 MiB 170 MiB 320 MiB 0.50 1.5 ok"
+    )
+
+
 def test_one_case_as_a_command() -> None:
     command = [sys.executable, "-m", "bench", "--only", "import", "--rounds", "2", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
