@@ -11,6 +11,8 @@ from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from meshlib.core.endpoint import LiveEndpoint
     from meshlib.core.loads import Metrics
     from meshlib.model.call import Head, Outcome
@@ -23,6 +25,7 @@ __all__ = [
     "PickContext",
     "Refusal",
     "RefusalKind",
+    "Reports",
     "RetryPermit",
     "Upstream",
 ]
@@ -114,8 +117,30 @@ class RetryPermit(Protocol):
         ...
 
 
+class Reports(Protocol):
+    """Who wants to hear of the load of a cluster's endpoints out of band. Thread-safe."""
+
+    @property
+    def every(self) -> float | None:
+        """How often, in seconds; None: nobody does."""
+        ...
+
+    def follow(self, follower: Callable[[], object]) -> None:
+        """Call ``follower``, a method, when ``every`` is another, as long as there is its object."""
+        ...
+
+    def unfollow(self, follower: Callable[[], object]) -> None: ...
+
+    def reported(self, endpoint: LiveEndpoint, metrics: Metrics) -> None:
+        """What an endpoint said, beside calls."""
+        ...
+
+
 class Upstream(Protocol):
     """A cluster as a plan sees it. Thread-safe; no method blocks."""
+
+    @property
+    def loads(self) -> Reports: ...
 
     @property
     def cluster(self) -> Cluster: ...

@@ -6,6 +6,7 @@ Everything here is under the lock of the cluster but ``measured``, which takes i
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
+from weakref import WeakMethod
 
 from meshlib.core.loads import Loads
 from meshlib.model.cluster import Discovery
@@ -30,11 +31,15 @@ Hearer: TypeAlias = "Callable[[LiveEndpoint, Metrics], object]"
 class LiveLoads:
     """Of one cluster. ``on``: there is somebody to tell. ``loads``: what is counted for reports; None where the cluster asks for none."""
 
-    __slots__ = ("_hearers", "_lock", "_nowhere", "loads", "on")
+    __slots__ = ("_beside", "_followers", "_hearers", "_lock", "_nowhere", "every", "loads", "on")
 
     def __init__(self, lock: threading.Lock) -> None:
         self._lock = lock
         self._hearers: tuple[Hearer, ...] = ()
+        self._beside: tuple[tuple[Hearer, float], ...] = ()  # with how often
+        self._followers: tuple[WeakMethod[Callable[[], object]], ...] = ()
+        #: How often endpoints of gRPC are to say it beside calls: the shortest interval of all who want to hear it so, or None.
+        self.every: float | None = None
         self._nowhere = False
         self.loads: Loads | None = None
         self.on = False
@@ -64,17 +69,49 @@ class LiveLoads:
             self.loads.refuse(refusal.category)
         return refusal
 
-    def hear(self, hearer: Hearer) -> Callable[[], None]:
-        """Call ``hearer`` with an endpoint and what it said with an answer, in the thread of the call, which it must not hold up. Gives
-        what ends that.
+    def hear(self, hearer: Hearer, every: float | None = None) -> Callable[[], None]:
+        """Call ``hearer`` with an endpoint and what it said with an answer, in the thread of the call, which it must not hold up; or
+        (``every``) with what it says beside calls, that many seconds apart or less: never with both. Gives what ends that.
         """
-        self._put_hearers((*self._hearers, hearer))
-        return lambda: self._put_hearers(tuple(other for other in self._hearers if other is not hearer))
-
-    def _put_hearers(self, hearers: tuple[Hearer, ...]) -> None:
         with self._lock:
-            self._hearers = hearers
-            self.on = self.loads is not None or bool(hearers)
+            if every is None:
+                self._hearers = (*self._hearers, hearer)
+            else:
+                self._beside = (*self._beside, (hearer, every))
+        self._heard()
+
+        def cancel() -> None:
+            with self._lock:
+                self._hearers = tuple(other for other in self._hearers if other is not hearer)
+                self._beside = tuple(other for other in self._beside if other[0] is not hearer)
+            self._heard()
+
+        return cancel
+
+    def _heard(self) -> None:
+        """Others hear of it than before."""
+        with self._lock:
+            self.on = self.loads is not None or bool(self._hearers)
+            before, self.every = self.every, min((every for _, every in self._beside), default=None)
+            followers = self._followers if before != self.every else ()
+        for reference in followers:
+            follower = reference()
+            if follower is not None:
+                follower()
+
+    def follow(self, follower: Callable[[], object]) -> None:
+        """Call ``follower``, a method, when ``every`` is another. It is known weakly: a channel that is dropped must go at once."""
+        with self._lock:
+            self._followers = (*self._followers, WeakMethod(follower))
+
+    def unfollow(self, follower: Callable[[], object]) -> None:
+        with self._lock:
+            self._followers = tuple(other for other in self._followers if other() not in (None, follower))
+
+    def reported(self, endpoint: LiveEndpoint, metrics: Metrics) -> None:
+        """What an endpoint said beside calls."""
+        for hearer, _ in self._beside:
+            hearer(endpoint, metrics)
 
     def measured(self, pick: LivePick, metrics: Metrics) -> None:
         """What the endpoint of an attempt said with its answer."""

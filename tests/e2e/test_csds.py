@@ -84,7 +84,7 @@ def served(address: str) -> bool:
 
 
 def test_one_client_with_all_that_it_has(make: Make, plane: ControlPlane, address: str) -> None:
-    make(address, protocol="sotw")
+    make(address, protocol="sotw", view="target")
     [config] = fetch(address)
     found = {(each.type_url, each.name): each for each in config.generic_xds_configs}
     names = {"listener": "reviews", "route": "r", "cluster": "c", "endpoint": "c"}

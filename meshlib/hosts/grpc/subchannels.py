@@ -32,6 +32,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from meshlib.errors import NoHealthyEndpoint
+from meshlib.hosts.grpc.out_of_band import LoadStream
 from meshlib.hosts.grpc.settings import inner_options, uri
 from meshlib.model.events import CONNECTED, DISCONNECTED, FAILED, ConnectionChanged
 from meshlib.sources.stream import channels_closed
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from meshlib.core.attempt import Send
     from meshlib.core.endpoint import LiveEndpoint
     from meshlib.core.upstream import Upstream
+    from meshlib.hosts.grpc.out_of_band import Begin
     from meshlib.hosts.grpc.request import Method
     from meshlib.hosts.grpc.settings import Settings
     from meshlib.hosts.grpc.target import Target
@@ -108,6 +110,7 @@ class Subchannel(Generic[C]):
         "leaving",
         "limits",
         "marked",
+        "reports",
         "seen_ready",
         "since",
         "told",
@@ -130,6 +133,7 @@ class Subchannel(Generic[C]):
         self.seen_ready = False
         self.since = 0.0  # connecting
         self.told = ""  # the last change that observers were told of
+        self.reports: LoadStream | None = None  # what the endpoint says of its load, beside calls
         self.users: dict[object, None] = {}  # calls under way
         self._callables: dict[Method, Any] = {}
         #: What makes a method's RPCs past grpc's layer of Python; None where it cannot.
@@ -139,6 +143,11 @@ class Subchannel(Generic[C]):
     def idle(self) -> bool:
         """Whether no call uses it."""
         return not self.users
+
+    def shut(self) -> None:
+        """Its channel is about to be closed."""
+        if self.reports is not None:
+            self.reports.close()
 
     def bound_age(self) -> None:
         """``until``: when another is to take its place, as its cluster says now."""
@@ -167,6 +176,7 @@ class Subchannels(Generic[C]):
         close: Closes one.
         later: Calls something some seconds from now, in the worker or the loop.
         rest: Closes one at once, in the thread that forks.
+        stream: Begins streams of load reports on one.
         refusal: Why none to an endpoint can be made in this process, in words; ``""``: they can.
     """
 
@@ -180,6 +190,7 @@ class Subchannels(Generic[C]):
         close: Callable[[C], object],
         later: Callable[[float, Callable[[], object]], object],
         rest: Callable[[C], object],
+        stream: Callable[[C], Begin],
         refusal: Callable[[], str] = str,
     ) -> None:
         self._runtime = runtime
@@ -190,6 +201,7 @@ class Subchannels(Generic[C]):
         self._close_one = close
         self._later = later
         self._rest_one = rest
+        self._stream = stream
         self._refusal = refusal
         self._lock = threading.Lock()
         self._view: object = runtime.view
@@ -313,6 +325,7 @@ class Subchannels(Generic[C]):
             self._draining = [sub for sub in self._draining if sub not in idle]
         for sub in idle:
             self._tell(sub, DISCONNECTED, "subchannel shutdown")
+            sub.shut()
             self._rest_one(sub.channel)
         if idle and len(idle) == len(subs):
             channels_closed()
@@ -342,6 +355,8 @@ class Subchannels(Generic[C]):
             options = inner_options(self.settings, authority, upstream.cluster.limits, generation)
             channel = self._make(uri(endpoint.address), options, self.settings)
             sub = Subchannel(channel, endpoint, upstream, began)
+            begin, random = self._stream(channel), self._runtime.random
+            sub.reports = LoadStream(upstream.loads, endpoint, begin, self._later, random)
             self._found[endpoint, authority] = config, sub
             return sub
 
@@ -375,6 +390,7 @@ class Subchannels(Generic[C]):
     def _close_all(self, subs: list[Subchannel[C]], close: Callable[[C], object]) -> None:
         for sub in subs:
             self._tell(sub, DISCONNECTED, "subchannel shutdown")
+            sub.shut()
             close(sub.channel)
         if subs:
             channels_closed()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +13,15 @@ from meshlib.hosts.grpc.request import Answer, measure, metadata_of, trailers
 from meshlib.hosts.grpc.subchannels import Subchannel, Subchannels
 from meshlib.hosts.grpc.unary import make_direct
 from meshlib.model.call import OutcomeKind
-from meshlib.runtime import own_channels
+from meshlib.runtime import own_channels, threads
 from meshlib.sources.channel import gevent_refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from meshlib.core.attempt import Send
     from meshlib.core.effects import Direct
+    from meshlib.hosts.grpc.out_of_band import Begin
     from meshlib.hosts.grpc.request import Request
     from meshlib.hosts.grpc.settings import Settings
     from meshlib.hosts.grpc.target import Target
@@ -43,13 +45,47 @@ def _close(channel: grpc.Channel) -> None:
     channel.close()
 
 
+def _stream(channel: grpc.Channel) -> Begin:
+    """Streams of load reports, each with a thread that reads it."""
+
+    def begin(
+        request: bytes, heard: Callable[[bytes], object], ended: Callable[[bool], object]
+    ) -> Callable[[], object]:
+        from meshlib.xds.schema import ORCA
+
+        call = channel.unary_stream(ORCA, None, None)(request, wait_for_ready=True)
+
+        def read() -> None:
+            unimplemented = False
+            try:
+                for raw in call:
+                    heard(raw)
+            except grpc.RpcError as error:
+                unimplemented = error.code() is grpc.StatusCode.UNIMPLEMENTED
+            ended(unimplemented)
+
+        threads.start(threading.Thread(target=read, name="meshlib-orca", daemon=True))
+        return call.cancel
+
+    return begin
+
+
 class GrpcWire:
     """:class:`meshlib.hosts.protocol.Wire`. Thread-safe."""
 
     def __init__(self, target: Target, settings: Settings, runtime: Runtime) -> None:
         self._settings = settings
         self.subchannels: Subchannels[grpc.Channel] = Subchannels(
-            runtime, target, settings, _open, _state, _close, runtime.worker.later, _close, gevent_refusal
+            runtime,
+            target,
+            settings,
+            _open,
+            _state,
+            _close,
+            runtime.worker.later,
+            _close,
+            _stream,
+            gevent_refusal,
         )
 
     def send(self, request: Request, attempt: Send, bounds: Bounds) -> Answer:

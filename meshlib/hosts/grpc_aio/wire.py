@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from grpc import StatusCode
+from grpc.aio import AioRpcError
 
 from meshlib.hosts.grpc.subchannels import Subchannels
 from meshlib.hosts.runtime import later
 from meshlib.runtime import own_channels
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import grpc
 
+    from meshlib.hosts.grpc.out_of_band import Begin
     from meshlib.hosts.grpc.settings import Settings
     from meshlib.hosts.grpc.target import Target
     from meshlib.runtime.runtime import Runtime
@@ -27,6 +33,35 @@ def _open(target: str, options: Sequence[tuple[str, Any]], settings: Settings) -
 
 def _state(channel: grpc.aio.Channel, connect: bool) -> int:
     return int(channel.get_state(connect).value[0])
+
+
+def _stream(loop: asyncio.AbstractEventLoop, channel: grpc.aio.Channel) -> Begin:
+    """Streams of load reports, each a task of the loop."""
+
+    def soon(call: Callable[[], object]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and all that ran in it is over
+            loop.call_soon_threadsafe(call)
+
+    def begin(
+        request: bytes, heard: Callable[[bytes], object], ended: Callable[[bool], object]
+    ) -> Callable[[], object]:
+        from meshlib.xds.schema import ORCA
+
+        tasks: list[asyncio.Task[None]] = []
+
+        async def read() -> None:
+            unimplemented = False
+            try:
+                async for raw in channel.unary_stream(ORCA)(request, wait_for_ready=True):
+                    heard(raw)
+            except AioRpcError as error:
+                unimplemented = error.code() is StatusCode.UNIMPLEMENTED
+            ended(unimplemented)
+
+        soon(lambda: tasks.append(loop.create_task(read())))
+        return lambda: soon(lambda: [task.cancel() for task in tasks])
+
+    return begin
 
 
 class AioGrpcWire:
@@ -46,6 +81,7 @@ class AioGrpcWire:
             self._close,
             lambda seconds, call: later(clock, seconds, call),
             self._rest,
+            partial(_stream, self.loop),
         )
 
     def _close(self, channel: grpc.aio.Channel) -> None:

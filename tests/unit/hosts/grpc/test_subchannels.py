@@ -37,6 +37,7 @@ class Kit:
         self, count: int = 1, *, hostname: str = "", metrics: Sequence[str] = (), **fields: Any
     ) -> None:
         self.told: list[Any] = []
+        self.streams: list[Any] = []
         members = locality(*(endpoint(number, hostname=hostname) for number in range(count)))
         self.watched = Watched(cluster(members, **fields))
         self.clock = VirtualClock()
@@ -50,6 +51,7 @@ class Kit:
             rests=lambda who: None,
             config=Config.from_mapping({"telemetry": {"metrics": metrics}}),
             emit=self.told.append,
+            random=lambda: 0.5,
         )
         self.settings = Settings((), None, None)
         self.all = self.subchannels()
@@ -65,7 +67,17 @@ class Kit:
             self._close,
             self.clock.call_later,
             self._rest,
+            self._stream,
         )
+
+    def _stream(self, channel: Channel) -> Any:
+        """Streams of load reports: who has one, and with which request."""
+
+        def begin(request: bytes, heard: Any, ended: Any) -> Any:
+            self.streams.append((channel, request))
+            return lambda: self.streams.remove((channel, request))
+
+        return begin
 
     def _wake(self) -> None:
         self.woken += 1
