@@ -352,7 +352,7 @@ def nothing_opens(plane: ControlPlane, seconds: float) -> None:
 def test_an_idle_control_plane_costs_nothing(idle: tuple[ControlPlane, list[Idler]]) -> None:
     """Less than a hundredth of a core."""
     plane, idlers = idle
-    for computed, seconds in spent(idlers, lambda: nothing_opens(plane, 3.0)):
+    for computed, seconds in spent(idlers, lambda: nothing_opens(plane, 2.0)):
         assert computed < 0.01 * seconds
 
 
@@ -360,7 +360,7 @@ def test_one_that_cannot_be_reached_costs_little(idle: tuple[ControlPlane, list[
     """Less than a hundredth of a core, though the first tries come soon one after the other."""
     plane, idlers = idle
     plane.kill()
-    for computed, seconds in spent(idlers, lambda: nothing_opens(plane, 6.0)):
+    for computed, seconds in spent(idlers, lambda: nothing_opens(plane, 4.0)):
         assert computed < 0.01 * seconds
     plane.start()
 
