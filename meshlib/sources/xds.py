@@ -131,6 +131,8 @@ class XdsSource(Source):
                 self._servers[0].trouble(self._told_away)
             self._restore(self._session)
         self._open_and_close()
+        if self._told_away:
+            self.changed(self._servers[0])
 
     def stop(self) -> None:
         self.running = False

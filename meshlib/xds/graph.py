@@ -117,7 +117,7 @@ class Graph:
             return self._asked
         clusters = Interest(names=self._links.wanted)
         if self._sidecar:
-            clusters = Interest(wildcard=True, expected=frozenset(self._links.missing))
+            clusters = Interest(wildcard=True, expected=self._links.expected)
         self._asked = {
             "listener": Interest(self._sidecar, frozenset(self._targets)),
             "route": Interest(names=frozenset(key for key in self._configs if isinstance(key, str))),

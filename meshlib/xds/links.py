@@ -27,6 +27,7 @@ from functools import lru_cache
 from meshlib.model.cluster import Cluster, Discovery
 from meshlib.model.endpoint import Assignment
 from meshlib.xds.cache import Resources
+from meshlib.xds.names import federated
 
 __all__ = ["Links"]
 
@@ -88,6 +89,11 @@ class Links:
     def wanted(self) -> frozenset[str]:
         """Clusters that somebody names."""
         return frozenset(self._users)
+
+    @property
+    def expected(self) -> frozenset[str]:
+        """Of those the ones that a list of all should bring; names of an authority's all, since another server may have them."""
+        return frozenset(self.missing).union(filter(federated, self._users))
 
     @property
     def endpoints(self) -> frozenset[str]:

@@ -451,6 +451,24 @@ class TestTls:
                 assert "name: is no field of" in plane.xds.last_error
                 assert upstream.requests[0].path == "/v3/discovery:listeners"
 
+    def test_a_token_is_a_bearer_of_each_poll(self, tmp_path, authority):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("localhost").configure_cert(context)
+        token = tmp_path / "token"
+        token.write_text("mine\n")
+        with Upstream(tls=context) as upstream:
+            port = upstream.address.rpartition(":")[2]
+            more = {"tls": {"ca": str(tmp_path / "ca.pem")}, "token": str(token)}
+            with Plane(f"https://localhost:{port}", **more) as plane:
+                plane.want("reviews")
+                plane.lost()
+                said = {name.lower(): value for name, value in upstream.requests[0].headers}
+                assert said["authorization"] == "Bearer mine"
+                token.unlink()
+                plane.step(5.0)
+                plane.until(lambda: "cannot be read" in plane.xds.last_error)
+                assert "mine" not in plane.xds.last_error
+
     def test_a_certificate_that_is_not_trusted(self, tmp_path, authority):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         trustme.CA().issue_cert("localhost").configure_cert(context)

@@ -98,6 +98,20 @@ def test_a_server_that_is_known_to_be_away_keeps_nobody_waiting():
     assert "connection refused" in plane.source.pending("reviews")
 
 
+def test_so_does_one_that_has_been_there():
+    """CA-09: what was listed stays, and a name that is new is not waited for."""
+    plane = Plane()
+    plane.up(WILD)
+    plane.answer("cluster", at=WILD)
+    plane.answer("listener", at=WILD)
+    plane.end("", at=WILD)
+    plane.bench.step(5.0)
+    plane.end("connection refused")
+    assert plane.status.state == "stale"
+    plane.want("reviews")
+    assert plane.part.unreached == "connection refused"
+
+
 def test_in_a_child_that_connects_a_name_that_its_parent_did_not_know_is_waited_for():
     parent = Plane()
     parent.want("reviews")

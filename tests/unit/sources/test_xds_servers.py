@@ -126,17 +126,17 @@ def test_statuses_and_metrics_are_of_each_server():
     plane.reach(SECOND)
     plane.serve(SECOND)
     _, first, second = plane.bench.merge.statuses()
-    assert (first.server, dict(first.resources), first.last_error) == (
-        FIRST.uri,
-        {"listener": 0, "route": 0, "cluster": 0, "endpoint": 0},
-        "refused",
-    )
+    assert (first.server, first.last_error, sum(first.resources.values())) == (FIRST.uri, "refused", 0)
     assert (second.server, second.versions, second.last_error) == (
         SECOND.uri,
         {"listener": "1", "cluster": "1", "endpoint": "1"},
         "",
     )
-    assert dict(second.resources) == {"listener": 1, "route": 0, "cluster": 1, "endpoint": 1}
+    assert {short for short, count in second.resources.items() if count == 1} == {
+        "listener",
+        "cluster",
+        "endpoint",
+    }
     assert dict(plane.status.resources) == dict(second.resources)
     assert plane.status.waiting == ()
     clients = {client.server: client for client in plane.source.xds_clients()}

@@ -387,6 +387,21 @@ class TestFederation:
         assert planes.asked[second, "route"] == [route]
         assert planes.open == {second}
 
+    def test_a_wildcard_does_not_bring_what_another_authority_has(self):
+        planes = Planes(FIRST, authorities=self.two, view="sidecar")
+        cluster, ends = xdstp("b", "cluster", "c"), xdstp("b", "endpoint", "e")
+        host = build.virtual_host("v", build.route("/", cluster=cluster), domains=["*"])
+        planes.up(0)
+        planes.send(0, "cluster")
+        planes.send(0, "listener", build.listener("l", build.route_config("r", host), address="127.0.0.1:80"))
+        second = planes.session.servers.index(SECOND)
+        assert planes.open == {0, second}
+        planes.up(second)
+        assert planes.asked[second, "cluster"] == [cluster]
+        planes.send(second, "cluster", build.cluster(cluster, service_name=ends))
+        planes.send(second, "endpoint", build.endpoints(ends, "10.0.0.1:1"))
+        assert planes.session.part.clusters[cluster].assignment.endpoints
+
     def test_a_listener_may_name_what_another_authority_has(self):
         planes = Planes(FIRST, authorities=self.two)
         route, cluster, ends = (
