@@ -96,6 +96,10 @@ interop-istio: $(VENV)/.stamp-dev ## against Istio's discovery server (needs Go;
 interop-java: $(VENV)/.stamp-dev ## against java-control-plane (needs a JDK and Maven)
 	@$(PYTEST) tests/interop/java-control-plane --timeout=600 $(PYTEST_ARGS)
 
+.PHONY: interop-gateway
+interop-gateway: $(VENV)/.stamp-dev ## against Envoy Gateway (needs Go, root, iproute2; the first build takes ten minutes)
+	@$(PYTEST) tests/interop/envoy-gateway --timeout=1800 $(PYTEST_ARGS)
+
 .PHONY: interop-sovereign
 interop-sovereign: $(VENV)/.stamp-dev ## against sovereign, which is polled by REST (installed in an environment of its own)
 	@test -x build/interop/sovereign/bin/sovereign || { \

@@ -3,7 +3,7 @@
 A binary is kept in ``build/interop/`` under the hash of all that it is made of (our sources, the pinned modules, the
 language's own version), so that a second call costs nothing. The first build of go-control-plane takes about a minute on
 two cores, that of istiod two to five, and both read modules through Go's ordinary proxy; java-control-plane takes half a
-minute, and Maven brings its libraries.
+minute, and Maven brings its libraries; Envoy Gateway takes ten.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ KEPT = HERE.parents[1] / "build" / "interop"
 
 ISTIO_MODULE = "istio.io/istio"
 ISTIO_VERSION = "v0.0.0-20260423205519-b01690e6db7d"
+GATEWAY_MODULE = "github.com/envoyproxy/gateway"
+GATEWAY_VERSION = "v1.9.1"
 
 INSTALL_GO = "apt-get install -y golang-go"
 INSTALL_JAVA = "apt-get install -y openjdk-17-jdk-headless maven"
@@ -76,33 +78,51 @@ def go_program(sources: Path) -> Path:
 
 
 def istiod() -> Path:
-    """The binary of istiod/, built if need be.
-
-    Its go.mod is that of the Istio module with another name, and its go.sum that module's: some sums cannot be
-    looked up, and other versions of what it requires have never been tested with it.
-    """
+    """The binary of istiod/, built if need be."""
     files = list((HERE / "istiod").glob("*.go"))
 
     def build(binary: Path) -> None:
-        folder = binary.parent / "istiod-source"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        module = json.loads(_run(["mod", "download", "-json", f"{ISTIO_MODULE}@{ISTIO_VERSION}"], folder))
-        requirements = (Path(module["Dir"]) / "go.mod").read_text(encoding="utf-8").splitlines()
-        named = [
-            "module meshlib/interop/istiod" if line.startswith("module ") else line for line in requirements
-        ]
-        _write(folder / "go.mod", [*named, "", f"require {ISTIO_MODULE} {ISTIO_VERSION}"])
-        sums = (Path(module["Dir"]) / "go.sum").read_text(encoding="utf-8").splitlines()
-        own = [f"{ISTIO_MODULE} {ISTIO_VERSION} {module['Sum']}"]
-        own.append(f"{ISTIO_MODULE} {ISTIO_VERSION}/go.mod {module['GoModSum']}")
-        _write(folder / "go.sum", [*sums, *own])
-        for file in files:
-            shutil.copy(file, folder)
-        _run(["build", "-trimpath", "-mod=mod", "-o", str(binary), "."], folder)
-        shutil.rmtree(folder)
+        _beside("istiod", ISTIO_MODULE, ISTIO_VERSION, files, ".", binary)
 
     return _kept("istiod", files, _go_version() + ISTIO_VERSION, build)
+
+
+def envoy_gateway() -> Path:
+    """Envoy Gateway's own program, built if need be."""
+
+    def build(binary: Path) -> None:
+        _beside(
+            "envoy-gateway",
+            GATEWAY_MODULE,
+            GATEWAY_VERSION,
+            [],
+            f"{GATEWAY_MODULE}/cmd/envoy-gateway",
+            binary,
+        )
+
+    return _kept("envoy-gateway", [], _go_version() + GATEWAY_VERSION, build)
+
+
+def _beside(name: str, module: str, version: str, files: list[Path], package: str, binary: Path) -> None:
+    """Builds a package with what another module requires: its go.mod is that of the module with another name, and its
+    go.sum that module's. Some sums cannot be looked up, and other versions have never been tested with it.
+    """
+    folder = binary.parent / f"{name}-source"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    found = json.loads(_run(["mod", "download", "-json", f"{module}@{version}"], folder))
+    requirements = (Path(found["Dir"]) / "go.mod").read_text(encoding="utf-8").splitlines()
+    named = [
+        f"module meshlib/interop/{name}" if line.startswith("module ") else line for line in requirements
+    ]
+    _write(folder / "go.mod", [*named, "", f"require {module} {version}"])
+    sums = (Path(found["Dir"]) / "go.sum").read_text(encoding="utf-8").splitlines()
+    own = [f"{module} {version} {found['Sum']}", f"{module} {version}/go.mod {found['GoModSum']}"]
+    _write(folder / "go.sum", [*sums, *own])
+    for file in files:
+        shutil.copy(file, folder)
+    _run(["build", "-trimpath", "-mod=mod", "-o", str(binary), package], folder)
+    shutil.rmtree(folder)
 
 
 def java_control_plane() -> Path:
@@ -141,6 +161,7 @@ PROGRAMS: dict[str, Callable[[], Path]] = {
     "istiod": istiod,
     "java-control-plane": java_control_plane,
     "kato": kato,
+    "envoy-gateway": envoy_gateway,
 }
 
 
