@@ -34,6 +34,7 @@ _BY_POLICY = 7  # LOAD_BALANCING_POLICY_CONFIG
 _RING_HASH, _MAGLEV = 2, 5
 # Envoy's bounds, and the least size of a ring where none is set.
 _MAX_RING, _MIN_RING, _MAX_TABLE = 8 * 1024 * 1024, 1024, 5_000_011
+_XX_HASH = frozenset({0})
 #: Of ``common_lb_config``; a policy says such things itself.
 _OF_ENUM = ("zone_aware_lb_config", "locality_weighted_lb_config", "consistent_hashing_lb_config")
 
@@ -86,6 +87,8 @@ def _enum(cluster: WireMessage, path: str, report: Report) -> Balancing:
     if chosen == _BY_POLICY:
         report.problem(here, "LOAD_BALANCING_POLICY_CONFIG needs load_balancing_policy")
         return Balancing()
+    if chosen == _RING_HASH and report.target:
+        _check_grpc_ring(cluster.ring_hash_lb_config, join(path, "ring_hash_lb_config"), report, 0, _XX_HASH)
     if chosen in (_RING_HASH, _MAGLEV):
         report.ignore(here, "RING_HASH" if chosen == _RING_HASH else "MAGLEV")
         return Balancing()
@@ -126,6 +129,21 @@ def _check_ring(message: WireMessage, path: str, report: Report, *, used: bool =
     least = _MIN_RING if least is None else least
     if used and most is not None and most < least <= _MAX_RING:
         report.problem(join(path, "maximum_ring_size"), f"{most} is less than minimum_ring_size, {least}")
+
+
+def _check_grpc_ring(
+    message: WireMessage, path: str, report: Report, least: int, functions: frozenset[int]
+) -> None:
+    """LB-03, as measured with grpcio 1.85. `least`: the minimum where none is set; `functions`: those that are XX_HASH."""
+    sizes = {field: number(message, field) for field in ("minimum_ring_size", "maximum_ring_size")}
+    for field, size in sizes.items():
+        if size is not None and not 1 <= size <= _MAX_RING:
+            report.problem(join(path, field), f"must be 1 to {_MAX_RING}, not {size}")
+    low, high = sizes["minimum_ring_size"], sizes["maximum_ring_size"]
+    if high is not None and high < (least if low is None else low):
+        report.problem(join(path, "maximum_ring_size"), f"{high} is less than minimum_ring_size")
+    if message.hash_function not in functions:
+        report.problem(join(path, "hash_function"), "must be XX_HASH")
 
 
 def _check_table(message: WireMessage, path: str, report: Report, *, used: bool = True) -> None:
@@ -179,7 +197,9 @@ def _policy(name: str, outer: WireMessage, path: str, report: Report, depth: int
         return Balancing()
     if name in _STAND_INS:
         report.ignore(path, name)
-        if name == _RING and not report.target:
+        if name == _RING and report.target:
+            _check_grpc_ring(inner, path, report, _MIN_RING, _XX_HASH | {1})
+        elif name == _RING:
             _check_ring(inner, path, report)
         if name == _TABLE and not report.target:
             _check_table(inner, path, report)

@@ -163,6 +163,48 @@ def test_cluster_that_is_not_supported_is_refused(scene, connect, fields):
     assert caller.row(5) == ["a"] * 5
 
 
+def _ring(**fields):
+    made = build.any_of("envoy.extensions.load_balancing_policies.ring_hash.v3.RingHash", fields)
+    return {"policies": [{"typed_extension_config": {"name": "ring", "typed_config": made}}]}
+
+
+_MOST = 8 * 1024 * 1024
+
+
+_WRONG_RINGS = (
+    {"minimum_ring_size": _MOST + 1, "maximum_ring_size": _MOST + 1},
+    {"maximum_ring_size": _MOST + 1},
+    {"minimum_ring_size": 10, "maximum_ring_size": 5},
+    {"minimum_ring_size": 0},
+    {"maximum_ring_size": 0},
+    {"hash_function": "MURMUR_HASH_2"},
+)
+
+
+@pytest.mark.parametrize(
+    ("written", "fields"),
+    [
+        *(("lb_policy", fields) for fields in _WRONG_RINGS),
+        *(("load_balancing_policy", fields) for fields in _WRONG_RINGS),
+        (
+            "load_balancing_policy",
+            {"maximum_ring_size": 5},
+        ),  # the other does not compare it with the default minimum
+    ],
+)
+def test_ring_that_makes_no_sense_is_refused(scene, connect, written, fields):
+    """LB-03: and the cluster stays as it was."""
+    scene.simple("a")
+    caller = connect()
+    assert caller.outcome() == "a"
+    if written == "lb_policy":
+        scene.plane.update(build.cluster("main", lb_policy="RING_HASH", ring_hash_lb_config=fields))
+    else:
+        scene.plane.update(build.cluster("main", load_balancing_policy=_ring(**fields)))
+    assert "main" in (scene.plane.wait_for_nack("cluster").error or "")
+    assert caller.row(5) == ["a"] * 5
+
+
 def test_first_policy_that_is_known_is_taken(scene, connect):
     """CD-05: ``load_balancing_policy`` wins over ``lb_policy``, and what is not known in it is passed over."""
     unknown = {"typed_extension_config": {"name": "x", "typed_config": _struct("nobody.knows.v1.Policy")}}

@@ -116,6 +116,22 @@ class TestBalancing:
         assert plane.asked("cluster")[0].kind == "ack"
         assert told(plane) == set()
 
+    @pytest.mark.parametrize(
+        ("size", "fits"), [(65537, True), (5_000_011, True), (65536, False), (5_000_077, False), (0, False)]
+    )
+    @pytest.mark.parametrize("written", ["lb_policy", "load_balancing_policy"])
+    def test_a_table_of_an_envoy(self, protocol, written, size, fits):
+        """LB-05: a prime number, of 5,000,011 at most; it is balanced round robin, and that is told."""
+        plane = Control(protocol, view="sidecar")
+        plane.connect()
+        config = policies("maglev.v3.Maglev")
+        config["policies"][0]["typed_extension_config"]["typed_config"]["table_size"] = size
+        by_enum = {"lb_policy": "MAGLEV", "maglev_lb_config": {"table_size": size}}
+        fields = by_enum if written == "lb_policy" else {"load_balancing_policy": config}
+        plane.send("cluster", build.cluster("c", **fields))
+        assert (plane.asked("cluster")[-1].kind == "ack") is fits
+        assert bool(told(plane)) is fits
+
     def test_what_no_peer_takes_over_xds_is_passed_over(self, plane):
         """LB-12, CD-05: alone in a list it refuses the cluster."""
         subsets = "random_subsetting.v3.RandomSubsetting"
