@@ -33,7 +33,7 @@ from meshlib.xds.fallback import Fallback
 from meshlib.xds.graph import Graph
 from meshlib.xds.machine import Machine
 from meshlib.xds.names import TOP, federated
-from meshlib.xds.values import AdsStatus, Interest
+from meshlib.xds.values import AdsStatus, Interest, told_counts
 from meshlib.xds.world import Space, World
 
 if TYPE_CHECKING:
@@ -395,7 +395,7 @@ class Federation:
             any(status.connected for status in each),
             any(status.answered for status in each),
             versions,
-            {short: len(names) for short, names in self.held(self.open).items()},
+            told_counts({short: len(names) for short, names in self.held(self.open).items()}),
             tuple(f"{short} {name}" for short, name in unknown if name != _WILD),
             next((status.last_error for status in each if status.last_error), ""),
             (*(item for status in each for item in status.rejected), *misplaced),

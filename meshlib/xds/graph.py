@@ -356,7 +356,7 @@ class Graph:
             self._stale_roots = True
             return
         extensions = self._extensions.found(root.latest)
-        if root.current is not None and not (
+        if root.replaced and not (
             None not in extensions and all(map(self._links.ready, tcp_clusters(root.latest)))
         ):
             return

@@ -47,7 +47,7 @@ from meshlib.xds.cache import Cache, State
 from meshlib.xds.decode import ResourceType
 from meshlib.xds.response import Batch, detail, named
 from meshlib.xds.schema import WireMessage
-from meshlib.xds.values import AdsStatus, Interest, Received, ServerFeatures
+from meshlib.xds.values import AdsStatus, Interest, Received, ServerFeatures, told_counts
 
 __all__ = ["EXISTENCE_TIMEOUT", "TRANSIENT_TIMEOUT", "Machine", "Reply", "TypeState"]
 
@@ -443,7 +443,7 @@ class Machine(ABC):
             self._open,
             self._open and self._answered,
             {short: stream.version for short, stream in self._streams.items() if stream.version},
-            {short: sum(1 for _ in self.cache.names(short)) for short in self._streams},
+            told_counts({short: sum(1 for _ in self.cache.names(short)) for short in self._streams}),
             tuple(self._waiting()),
             self._last_error,
             tuple(self._rejected()),

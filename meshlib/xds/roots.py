@@ -50,6 +50,11 @@ class Root:
     partial: bool = False  # whether `current` is the first, and a chain of it has no routes yet
     absence: Absence | None = None  # why there is none, or no newer one
 
+    @property
+    def replaced(self) -> bool:
+        """Whether another version than the newest is in force, and whole."""
+        return self.current is not None and not self.partial and self.made_of[0] is not self.latest
+
 
 @lru_cache(maxsize=1024)
 def nothing(name: str) -> RouteConfiguration:

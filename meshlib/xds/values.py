@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from meshlib.model.status import Ignored, Rejected
 
-__all__ = ["AdsStatus", "Interest", "Received", "ServerFeatures"]
+__all__ = ["RARE", "AdsStatus", "Interest", "Received", "ServerFeatures", "told_counts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +64,20 @@ class Received:
     valid: int = 0
 
 
+#: Types that most meshes have nothing of.
+RARE = frozenset({"extension"})
+
+
+def told_counts(counts: Mapping[str, int]) -> dict[str, int]:
+    """As many as there are of each type, as a status tells it."""
+    return {short: count for short, count in counts.items() if count or short not in RARE}
+
+
 @dataclass(frozen=True, slots=True)
 class AdsStatus:
-    """What there is to say of a stream. ``answered``: since it was opened. Types by their short names."""
+    """What there is to say of a stream. ``answered``: since it was opened. Types by their short names; one of ``RARE`` of which there is
+    nothing is left out of ``resources``.
+    """
 
     connected: bool
     answered: bool

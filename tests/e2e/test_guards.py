@@ -29,6 +29,11 @@ DISCOVERED = {
         "type_urls": ["type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC"],
     },
 }
+#: From where nothing is asked for: what might come is judged (``tests/e2e/test_extensions.py`` has what is).
+ELSEWHERE = DISCOVERED | {
+    "config_discovery": DISCOVERED["config_discovery"]
+    | {"config_source": {"path_config_source": {"path": "/filters.yaml"}}}
+}
 
 
 def routes(*, closed=None, health=None):
@@ -53,7 +58,7 @@ def statuses(client, *paths):
 
 
 @pytest.mark.parametrize("by_name", [True, False], ids=["rds", "inline"])
-@pytest.mark.parametrize("guard", [GUARD, DISCOVERED], ids=["typed", "ecds"])
+@pytest.mark.parametrize("guard", [GUARD, ELSEWHERE], ids=["typed", "ecds"])
 def test_a_refused_listener_is_closed_and_its_host_goes_no_other_way(guard, by_name):
     with Upstream("up") as upstream:
         made = routes()

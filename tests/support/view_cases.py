@@ -92,6 +92,7 @@ ENVOY_TAKES = {
         match(headers=[{"name": "a b", "present_match": True}]),
         "is no name of a header",
     ),
+    "a condition on a header that says nothing": (match(prefix="/", headers=[{"name": "x"}]), "must be set"),
     "a range that ends before it starts": (
         match(headers=[{"name": "a", "range_match": {"start": 5, "end": 1}}]),
         "is after end",

@@ -19,13 +19,12 @@ from meshlib.model.listener import Discovered, FilterKind, HttpFilter
 from meshlib.model.route import RouteConfiguration
 from meshlib.xds import schema
 from meshlib.xds.decode.extension import kind_of
-from meshlib.xds.decode.guards import GUARDS_HERE, ROUTER, filter_type, is_guard
+from meshlib.xds.decode.guards import FAULT, GUARDS_HERE, ROUTER, filter_type, is_guard
 from meshlib.xds.decode.report import Report, join, walk
 from meshlib.xds.schema import WireMessage
 
 __all__ = ["GUARDS_HERE", "HttpFilters", "http_filters", "label"]
 
-FAULT = "envoy.extensions.filters.http.fault.v3.HTTPFault"
 _FAULT_NAMES = frozenset({"envoy.filters.http.fault", "envoy.fault"})
 
 
@@ -99,7 +98,10 @@ def _guarded(
         return True
     if not target and _comes_by_itself(item):
         made.found.append(_discovered(item, name))
-        report.ignore(path, f"{label(item)}: what it covers is answered 403 until its configuration has come")
+        report.ignore(
+            path,
+            f"{label(item)} may be one that decides who may pass: what it covers is answered 403 until it is known",
+        )
         return True
     made.found.append(HttpFilter(name, FilterKind.GUARD, bool(item.disabled)))
     if item.disabled or (routes is not None and not target and _lifted(name, routes)):

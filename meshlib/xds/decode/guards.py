@@ -19,10 +19,11 @@ from meshlib.xds import schema
 from meshlib.xds.decode import programs
 from meshlib.xds.schema import WireMessage
 
-__all__ = ["GUARDS_HERE", "ROUTER", "filter_type", "is_guard", "switches"]
+__all__ = ["FAULT", "GUARDS_HERE", "ROUTER", "filter_type", "is_guard", "switches"]
 
 #: Said of one in a report.
 GUARDS_HERE = "decides who may pass, and is not supported"
+FAULT = "envoy.extensions.filters.http.fault.v3.HTTPFault"
 ROUTER = "envoy.extensions.filters.http.router.v3.Router"
 _TYPED_STRUCTS = frozenset({"xds.type.v3.TypedStruct", "udpa.type.v1.TypedStruct"})
 #: A part of a type's name, of any version: `envoy.extensions.filters.http.rbac.v3.RBAC`, `…http.jwt_authn.v2alpha…`.

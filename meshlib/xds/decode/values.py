@@ -180,13 +180,14 @@ _OLD_STRINGS = {
 
 
 def header_match(message: WireMessage, path: str, report: Report) -> HeaderMatch:
-    """A HeaderMatcher (HM-01 to HM-04). None of its kinds set: the header must be there, as in Envoy."""
+    """A HeaderMatcher (HM-01 to HM-04). None of its kinds set: the header must be there, as in Envoy; gRPC refuses it."""
     name = header_name(message.name, join(path, "name"), report)
     string: StringMatch | None = None
     bounds: tuple[int, int] | None = None
     present: bool | None = None
     which = message.WhichOneof("header_match_specifier")
     if which is None:
+        report.stricter(path, "one of string_match, present_match, range_match and the like must be set", "")
         present = True
     elif which == "present_match":
         present = bool(message.present_match)

@@ -217,13 +217,18 @@ class TestMatch:
             ({"string_match": {"suffix": ""}}, "string_match.suffix"),
             ({"string_match": {"custom": {}}}, "string_match.custom"),
             ({"string_match": {}}, "string_match"),
-            ({"name": ""}, "name"),
-            ({"name": "a b"}, "name"),
+            ({"name": "", "present_match": True}, "name"),
+            ({"name": "a b", "present_match": True}, "name"),
         ],
     )
     def test_hm_03_hm_04_wrong_headers(self, matcher, place):
         [found] = problems(
-            config(build.route(cluster="a", match={"headers": [{"name": "x"}, {"name": "x", **matcher}]}))
+            config(
+                build.route(
+                    cluster="a",
+                    match={"headers": [{"name": "x", "present_match": True}, {"name": "x", **matcher}]},
+                )
+            )
         )
         assert found.startswith(f"virtual_hosts[0].routes[0].match.headers[1].{place}: ")
 

@@ -127,6 +127,23 @@ class TestGraph:
         wire.pass_time(15.0)
         assert kinds(wire) == {"g": GUARD, "h": GUARD}
 
+    def test_routes_do_not_wait_for_it_once_the_listener_is_there(self):
+        wire = wire_of(build.listener("l", "r"))
+        resource = listener("f")
+        manager = resource["filter_chains"][0]["filters"][0]["typed_config"]
+        del manager["route_config"]
+        manager["rds"] = {"route_config_name": "r", "config_source": {"ads": {}}}
+        wire.send("listener", resource | {"name": "m"}, build.listener("l", "r"))
+        for cluster in ("c", "d"):
+            host = build.virtual_host("v", build.route(cluster=cluster))
+            wire.send("route", build.route_config("r", host))
+            wire.send("cluster", *(build.cluster(each, ["10.0.0.1:80"]) for each in ("c", "d")))
+            found = {each.name: each.http.routes.virtual_hosts[0] for each in wire.part.sidecar}
+            assert {name: host.routes[0].action.cluster for name, host in found.items()} == {
+                "l": cluster,
+                "m": cluster,
+            }
+
     def test_what_nobody_names_is_not_asked_for(self):
         wire = wire_of(listener("f"))
         wire.send("listener", listener())
