@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tempfile
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from typing import Any
 import yaml
 
 from meshlib.config.files import read
-from tests.corpus.modules import folder
+from tests.corpus.modules import checkout, folder
 
 __all__ = ["Resources", "files", "resources"]
 
@@ -21,7 +22,14 @@ Json = dict[str, Any]
 _HCM = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _ROUTER = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
 _TCP = "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
-_KINDS = ("listeners", "routes", "clusters", "endpoints", "secrets")
+_MESSAGES = {
+    "listeners": "Listener",
+    "routes": "RouteConfiguration",
+    "clusters": "Cluster",
+    "endpoints": "ClusterLoadAssignment",
+    "secrets": "Secret",
+}
+_KINDS = tuple(_MESSAGES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +62,7 @@ def resources() -> Iterator[Resources]:
     """Every set."""
     yield from _gateway()
     yield from _istio()
+    yield from kuma()
 
 
 def _gateway() -> Iterator[Resources]:
@@ -63,6 +72,42 @@ def _gateway() -> Iterator[Resources]:
         stem = first.name.removesuffix(".listeners.yaml")
         held = {kind: _list(first.with_name(f"{stem}.{kind}.yaml")) for kind in _KINDS}
         yield Resources(f"gateway/{first.parent.name}/{stem}", **held)
+
+
+def kuma() -> Iterator[Resources]:
+    """What Kuma's policies give, a file a type; and whole sidecars as its control plane made them, whose addresses are
+    blacked out. Nothing where there is no checkout.
+    """
+    top = checkout("kuma")
+    if top is None:
+        return
+    for first in sorted(top.glob("pkg/plugins/policies/**/*.listeners.golden.yaml")):
+        stem = first.name.removesuffix(".listeners.golden.yaml")
+        found = {kind: _named(first.with_name(f"{stem}.{kind}.golden.yaml")) for kind in _KINDS}
+        yield Resources(f"kuma/{first.relative_to(top / 'pkg/plugins/policies').parts[0]}/{stem}", **found)
+    for path in sorted(top.glob("test/e2e_env/universal/envoyconfig/testdata/*/*/*.golden.json")):
+        types = json.loads(_shown(path.read_text()))["xds"]
+        found = {kind: list(_of_type(types, message).values()) for kind, message in _MESSAGES.items()}
+        found["secrets"] = []  # they are blacked out, too
+        yield Resources(f"kuma/{path.parent.name}/{path.name.removesuffix('.golden.json')}", **found)
+
+
+def _named(path: Path) -> list[Json]:
+    """Resources with their names beside them."""
+    if not path.exists():
+        return []
+    found = yaml.safe_load(path.read_text()) or {}
+    held = [item["resource"] for item in found.get("resources", ())]
+    return [{key: value for key, value in item.items() if key != "@type"} for item in held]
+
+
+def _shown(text: str) -> str:
+    """With addresses where they were blacked out."""
+    return re.sub(r"\b[A-Z]+_REDACTED\b", "127.0.0.1", text)
+
+
+def _of_type(types: Json, message: str) -> Json:
+    return next((found for url, found in types.items() if url.endswith(f".{message}")), {})
 
 
 def _list(path: Path) -> list[Json]:

@@ -7,6 +7,8 @@ import tomllib
 from collections import Counter
 from pathlib import Path
 
+from tests.corpus.modules import checkout
+
 __all__ = ["Differences"]
 
 
@@ -16,7 +18,11 @@ class Differences:
     def __init__(self) -> None:
         text = Path(__file__).with_name("differences.toml").read_text(encoding="utf-8")
         self._entries = {
-            kind: [(re.compile(entry["says"]), entry["why"]) for entry in entries]
+            kind: [
+                (re.compile(entry["says"]), entry["why"])
+                for entry in entries
+                if "checkout" not in entry or checkout(entry["checkout"])
+            ]
             for kind, entries in tomllib.loads(text).items()
         }
         self.used: Counter[tuple[str, str]] = Counter()
