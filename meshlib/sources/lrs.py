@@ -212,7 +212,7 @@ class _Reports:
         stream = self.stream
         if stream is None:
             return
-        for raw in self._machine.tick(self._now, self._take):
+        for raw in self._machine.tick(self._now, self._take, self._worker.give_way):
             stream.send(raw)
         self._set_timer()
         self._owner.tidy(self._server.uri)
@@ -220,4 +220,8 @@ class _Reports:
     def _take(self) -> list[ClusterLoad]:
         # The stream is closed a report later than the last one was written: what is written just before an end may be lost.
         self._leaving = {loads: True for loads, told in self._leaving.items() if loads.active or not told}
-        return [loads.take(self._now) for loads in (*self._counted, *self._leaving)]
+        found = []
+        for loads in (*self._counted, *self._leaving):
+            self._worker.give_way()
+            found.append(loads.take(self._now))
+        return found

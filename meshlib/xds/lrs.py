@@ -91,8 +91,12 @@ class LoadMachine:
         """The `now` at which `tick` is due."""
         return self._due if self._stage is _Stage.TOLD else None
 
-    def tick(self, now: float, take: Callable[[], Iterable[ClusterLoad]]) -> list[bytes]:
-        """The reports to write; `take` gives the counts of all clusters since it was last called, and is called if it is time."""
+    def tick(
+        self, now: float, take: Callable[[], Iterable[ClusterLoad]], give_way: Callable[[], object] = bool
+    ) -> list[bytes]:
+        """The reports to write; `take` gives the counts of all clusters since it was last called, and is called if it is time.
+        `give_way` is called at each cluster.
+        """
         if self._stage is not _Stage.TOLD or now < self._due:
             return []
         self._due = now + self._interval
@@ -100,7 +104,10 @@ class LoadMachine:
         before, self._zero = self._zero, all(load.zero for load in wanted)
         if before and self._zero:
             return []
-        request = schema.message(_REQUEST)(cluster_stats=[_cluster(load) for load in wanted])
+        request = schema.message(_REQUEST)()
+        for load in wanted:
+            give_way()
+            request.cluster_stats.append(_cluster(load))
         return [bytes(request.SerializeToString(deterministic=True))]
 
     def closed(self) -> float:

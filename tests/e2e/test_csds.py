@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 
 import meshlib
@@ -218,6 +221,60 @@ def test_a_fork(program: Any, address: str) -> None:
     assert ask("fork") == "0"
     assert process.poll() is None
     assert asked(lambda: served(address), 10.0)
+
+
+SITE = """
+import json, os
+import meshlib
+from meshlib.sources import csds
+csds.RETRY = 0.1
+mesh = meshlib.Mesh(json.loads(os.environ["SITE_MESH"]))
+
+def app(environ, start_response):
+    mesh.wait_ready("reviews")
+    start_response("200 OK", [("content-type", "text/plain")])
+    return [str(os.getpid()).encode()]
+"""
+
+
+@pytest.mark.parametrize("preload", [(), ("--preload",)], ids=["", "preload"])
+def test_of_gunicorns_workers_one_serves(
+    plane: ControlPlane,
+    address: str,
+    free_port: Callable[[], int],
+    tmp_path: Path,
+    preload: tuple[str, ...],
+) -> None:
+    """Whichever of them is killed, another follows."""
+    (tmp_path / "site_of_csds.py").write_text(SITE)
+    where = f"127.0.0.1:{free_port()}"
+    command = [sys.executable, "-m", "gunicorn", "-w", "2", "-b", where, *preload, "site_of_csds:app"]
+    mesh = {"xds": {"server": plane.address}, "admin": {"csds": address}}
+    environment = os.environ | {"SITE_MESH": json.dumps(mesh)}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL) as process:
+        try:
+            first = both(where)
+            assert asked(lambda: served(address), 15.0)
+            for pid in first:
+                os.kill(pid, signal.SIGKILL)
+                assert asked(lambda gone=pid: gone not in both(where), 15.0)
+                assert asked(lambda: served(address), 15.0)
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def both(where: str) -> set[int]:
+    """Ask a site of two workers until both have answered; who they are."""
+    found: set[int] = set()
+
+    def answered() -> bool:
+        with contextlib.suppress(httpx.HTTPError):
+            found.add(int(httpx.get(f"http://{where}/", timeout=10).text))
+        return len(found) == 2
+
+    assert asked(answered, 30.0), found
+    return found
 
 
 @pytest.mark.parametrize("way", ["status", "config"])
