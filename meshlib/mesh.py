@@ -387,7 +387,7 @@ def _rules(config: Config, bootstrap: Bootstrap | None) -> Rules:
     istio = bootstrap.node.metadata.get("GENERATOR") == "grpc"
     return replace(
         rules,
-        server=bootstrap.servers[0].uri,
+        server=", ".join(server.uri for server in bootstrap.servers),
         template=bootstrap.template,
         templates={name: authority.template for name, authority in bootstrap.authorities.items()},
         node=(bootstrap.node.cluster, bootstrap.node.id),

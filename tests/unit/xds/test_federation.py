@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from meshlib.model.snapshot import Fate
 from meshlib.testing import build
-from meshlib.xds import schema
+from meshlib.xds import last_good, schema
 from meshlib.xds.bootstrap import Authority, Bootstrap, Channel, Feature, Server
 from meshlib.xds.elsewhere import MOST
 from meshlib.xds.session import Session
@@ -441,6 +441,79 @@ class TestFederation:
         assert planes.session.part.absent[others].fate is Fate.UNANSWERED
         assert THIRD.uri in planes.session.part.absent[others].why
         assert set(planes.session.part.targets) == {mine}
+
+
+class TestLastGood:
+    """CA-10: what an earlier process left, where there are several servers."""
+
+    @pytest.fixture
+    def left(self):
+        """A file of a process that had ``x`` from the first server."""
+        planes = Planes()
+        planes.want("x")
+        planes.up(0)
+        planes.serve(0, "x")
+        contents = planes.session.contents()
+        return last_good.decode(b"".join(last_good.encode("me", "s", 1.0, {"target": contents})))
+
+    def restored(self, left):
+        planes = Planes()
+        found, refused = planes.session.restore(left, 0.0)
+        assert (set(found), refused) == (set(KINDS), [])
+        planes.want("x")
+        return planes
+
+    def test_it_serves_until_a_server_answers(self, left):
+        planes = self.restored(left)
+        assert planes.server_of("x") == 0
+        planes.down(0)
+        assert planes.open == {0, 1}  # it is no answer
+        planes.down(1)
+        assert planes.server_of("x") == 0
+
+    def test_any_answer_is_better(self, left):
+        planes = self.restored(left)
+        planes.down(0)
+        planes.up(1)
+        planes.send(1, "listener", resources("x", 1)["listener"])
+        assert planes.server_of("x") == 0
+        for short in KINDS[1:]:
+            planes.send(1, short, resources("x", 1)[short])
+        assert planes.server_of("x") == 1
+
+    def test_what_a_server_in_reserve_gave_is_not_kept(self):
+        planes = Planes()
+        planes.want("x")
+        planes.down(0)
+        planes.up(1)
+        planes.serve(1, "x")
+        assert planes.session.contents() is None
+        planes.up(0)
+        planes.serve(0, "x")
+        assert {kept.name for kept in planes.session.contents().resources} == {"x", "r-x", "c-x"}
+
+    def test_each_resource_goes_to_the_server_of_its_authority(self):
+        lists = {"b": authority("b", SECOND)}
+        name, cluster = xdstp("b", "listener", "x"), xdstp("b", "cluster", "c")
+        ends = xdstp("b", "endpoint", "e")
+        host = build.virtual_host("of 0", build.route("/", cluster=cluster), domains=["*"])
+        given = {
+            "listener": build.api_listener(name, build.route_config("r", host)),
+            "cluster": build.cluster(cluster, service_name=ends),
+            "endpoint": build.endpoints(ends, "10.0.0.1:1"),
+        }
+        planes = Planes(FIRST, authorities=lists)
+        planes.want(name)
+        planes.up(1)
+        for short, made in given.items():
+            planes.send(1, short, made)
+        contents = planes.session.contents()
+        left = last_good.decode(b"".join(last_good.encode("me", "s", 1.0, {"target": contents})))
+        again = Planes(FIRST, authorities=lists)
+        again.session.restore(left, 0.0)
+        again.want(name)
+        assert set(again.session.held(1)["listener"]) == {name}
+        assert again.server_of(name) == 0
 
 
 class TestElsewhere:
