@@ -41,6 +41,7 @@ def control_plane(case: Case) -> Iterator[Finding]:
     """Whether each server of the bootstrap can be reached and answers; who it is, and who we are to it."""
     servers = case.facts["config"]["servers"]
     whole = next((one for one in case.sources if one["kind"] == "xds"), None)
+    serves = whole is not None and whole["state"] in ("stale", "ready")
     for server in servers:
         title = f"xds {server['uri']}"  # where there are several, each has its own
         source = next((one for one in case.sources if one["name"] == title), whole)
@@ -50,14 +51,16 @@ def control_plane(case: Case) -> Iterator[Finding]:
         if reached is not None and reached.unresolved:
             continue  # the name is the finding
         if reached is not None and reached.problem:
-            yield _unreachable(case, server, reached.problem, source, state)
+            yield _unreachable(case, server, reached.problem, source, serves=serves)
         elif handshake:
             summary = f"TLS with the control plane {server['uri']} fails: {handshake}"
             yield found("control-plane-tls", summary, *_last_error(source))
         elif source is not None and state not in ("ready", "idle") and _mine(source, server, servers):
-            yield _silent(source, server, state)
-    if whole is not None and whole["state"] == "ready":
-        yield _told(case, whole)
+            yield _silent(source, server, serves=serves)
+    of_servers = [one for one in case.sources if one["kind"] == "xds" and one is not whole]
+    for source in of_servers or case.sources:
+        if source["kind"] == "xds" and source["state"] == "ready":
+            yield _told(case, source)
 
 
 def _mine(source: dict[str, Any], server: ServerFacts, servers: list[ServerFacts]) -> bool:
@@ -65,25 +68,25 @@ def _mine(source: dict[str, Any], server: ServerFacts, servers: list[ServerFacts
 
 
 def _unreachable(
-    case: Case, server: ServerFacts, problem: str, source: dict[str, Any] | None, state: str
+    case: Case, server: ServerFacts, problem: str, source: dict[str, Any] | None, *, serves: bool
 ) -> Finding:
     return found(
         "control-plane-unreachable",
         f"the control plane {server['uri']} cannot be reached: {problem}",
         *_last_error(source),
-        less=state in ("stale", "ready"),
+        less=serves,
         key=case.facts["config"]["given"].get("xds", "xds.server"),
     )
 
 
-def _silent(source: dict[str, Any], server: ServerFacts, state: str) -> Finding:
+def _silent(source: dict[str, Any], server: ServerFacts, *, serves: bool) -> Finding:
     how = "TLS" if server["tls"] else "plain text"
     return found(
         "control-plane-silent",
         f"the control plane {server['uri']} takes connections and does not answer ({how})",
-        f"its source is {state}, for {duration(source['since'])}",
+        f"its source is {source['state']}, for {duration(source['since'])}",
         *_last_error(source),
-        less=state == "stale",
+        less=serves,
     )
 
 

@@ -293,6 +293,25 @@ def test_a_control_plane_that_is_dead(
     assert not {"control-plane", "control-plane-silent"} & said.ids
 
 
+def test_a_control_plane_that_is_dead_with_one_in_reserve(doctor: Callable[..., Said], dead: str) -> None:
+    """It is a warning: the other one serves."""
+    with ControlPlane(build.cluster("reviews"), build.endpoints("reviews")) as plane:
+        said = doctor(f'[xds]\nserver = ["{dead}", "{plane.address}"]\n')
+    found = said["control-plane-unreachable"]
+    assert f"{dead} cannot be reached" in found["summary"]
+    assert (said.code, found["severity"]) == (1, "warning")
+    assert plane.address in said["control-plane"]["summary"]
+    assert "control-plane-silent" not in said
+
+
+def test_a_control_plane_in_reserve_that_is_dead(doctor: Callable[..., Said], dead: str) -> None:
+    with ControlPlane(build.cluster("reviews"), build.endpoints("reviews")) as plane:
+        said = doctor(f'[xds]\nserver = ["{plane.address}", "{dead}"]\n')
+    assert f"{dead} cannot be reached" in said["control-plane-unreachable"]["summary"]
+    assert said["control-plane-unreachable"]["severity"] == "warning"
+    assert plane.address in said["control-plane"]["summary"]
+
+
 def test_a_control_plane_that_is_something_else(doctor: Callable[..., Said], upstream: Upstream) -> None:
     said = doctor(f'[xds]\nserver = "{upstream.address}"\n')
     assert said["control-plane-silent"]["severity"] == "error"
