@@ -1,8 +1,8 @@
 """A stream for each type of resource, served to the session as one (``xds.streams = "separate"``, and xDS v2).
 
 Theory. The session asks as on one aggregated stream. What it asks of a type goes to the stream of that type's own service,
-which is opened when something of the type is first asked for; the answers come back one at a time (ST-10). Each stream's
-first request has the node (ST-02). One type, ``_Watch``:
+which is opened when something of the type is first asked for; the answers come back one at a time (ST-10). Each
+request has the node (ST-02). One type, ``_Watch``:
 
     none ──asked──► open ──end──► waiting ──its time──► open                    one of several ended: the others go on
                      │ └─────old (v2)──────────────────► open                    in its place, with nothing lost
@@ -85,7 +85,6 @@ class _Watch:
     stream: AdsStream | None = None
     request: WireMessage | None = None
     named: bool = False
-    introduced: bool = False
     asked: set[tuple[str, ...]] = field(default_factory=set)
     of: tuple[str, ...] | None = None
     nonce: str = ""
@@ -143,7 +142,6 @@ class SeparateStreams:
         self._watches = {
             url: _Watch(short, method(api, short, verb)) for url, short in schema.SHORT_NAMES.items()
         }
-        self._node: WireMessage | None = None
         self._waiting: deque[tuple[_Watch, AdsStream, bytes]] = deque()
         self._busy: AdsStream | None = None  # whose message is being dealt with
         self._ready = False
@@ -156,10 +154,6 @@ class SeparateStreams:
 
     def send(self, raw: bytes) -> None:
         request = schema.message(self._request).FromString(raw)
-        if request.HasField("node"):
-            self._node = schema.message("envoy.config.core.v3.Node")()
-            self._node.CopyFrom(request.node)
-            request.ClearField("node")
         watch = self._watches[str(request.type_url)]
         watch.request, watch.named = request, watch.named or bool(_names(request))
         if watch.stream is None:
@@ -190,7 +184,7 @@ class SeparateStreams:
 
     def _open(self, watch: _Watch) -> None:
         watch.rest()
-        watch.introduced = watch.answered = False
+        watch.answered = False
         watch.asked, watch.of, watch.nonce = set(), None, ""
         watch.stream = self._make(
             self._server,
@@ -218,9 +212,6 @@ class SeparateStreams:
         assert watch.stream is not None
         made = type(watch.request)()
         made.CopyFrom(watch.request)
-        if not watch.introduced and self._node is not None:
-            made.node.CopyFrom(self._node)
-            watch.introduced = True
         if self._protocol != "delta":
             self._fit(watch, made)
         watch.stream.send(v2.request(made) if self._old else made.SerializeToString(deterministic=True))

@@ -16,7 +16,7 @@ What replaces something comes into force only where all that it names is there (
 
 "Ready" includes "known not to come": what a server deleted, refused to send or did not send in time holds nobody up.
 What something in force names stays subscribed, and it is kept though the server deleted it as long as only versions
-name it that newer ones, which wait, replace. What was deleted and is named by the newest has ``UPDATE`` seconds for its
+name it that newer ones, which wait, replace; then with the endpoints that it had, which are not asked for any more. What was deleted and is named by the newest has ``UPDATE`` seconds for its
 replacement to be named, since a server sends the parts of an update one by one; then calls fail as in Envoy.
 
 In the sidecar view clusters come by wildcard; one that a route names and the wildcard has not brought is absent as far

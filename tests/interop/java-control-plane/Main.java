@@ -35,8 +35,8 @@ import java.util.function.Supplier;
 /**
  * A control plane for tests: Envoy's java-control-plane behind a small HTTP page.
  *
- * <p>It serves aggregated discovery (state of the world and delta) in plain gRPC from the library's
- * cache, and takes the snapshots as JSON over HTTP, as ../go-control-plane does. When both listeners
+ * <p>It serves discovery (state of the world and delta), aggregated and by type, in plain gRPC from
+ * the library's cache, and takes the snapshots as JSON over HTTP, as ../go-control-plane does. When both listeners
  * are open it prints one JSON line with their addresses. It ends on SIGTERM and when its standard
  * input closes, so that it never outlives the test that started it.
  */
@@ -79,6 +79,10 @@ public final class Main {
     Server xds =
         NettyServerBuilder.forAddress(address(options.get("xds")))
             .addService(discovery.getAggregatedDiscoveryServiceImpl())
+            .addService(discovery.getListenerDiscoveryServiceImpl())
+            .addService(discovery.getRouteDiscoveryServiceImpl())
+            .addService(discovery.getClusterDiscoveryServiceImpl())
+            .addService(discovery.getEndpointDiscoveryServiceImpl())
             .build()
             .start();
     HttpServer control = HttpServer.create(address(options.get("control")), 0);

@@ -71,6 +71,18 @@ def test_changes_while_calls_go_on(view, plane, make_mesh, upstream):
     assert calls.failures == []
 
 
+def test_separate_streams(view, protocol, plane, make_mesh, upstream):
+    a, b = upstream("a"), upstream("b")
+    plane.put(snapshot(view, NODE, "1", reviews({"v1": 1}, v1=[a])))
+    mesh = make_mesh(config(plane, view, streams="separate"))
+    with meshlib.Client(mesh=mesh) as client, calling(lambda: client.get(URL)) as calls:
+        calls.only("a")
+        assert len(plane.streams()) == 4
+        plane.put(snapshot(view, NODE, "2", reviews({"v1": 1}, v1=[b])))
+        calls.only("b")
+    assert calls.failures == []
+
+
 def test_a_refusal_and_its_mending(view, plane, make_mesh, upstream):
     good = snapshot(view, NODE, "1", reviews({"v1": 1}, v1=[upstream("a")]))
     plane.put(good)

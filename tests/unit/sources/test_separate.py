@@ -166,13 +166,13 @@ class TestRequests:
         first = schema.message(DELTA_REQUEST).FromString(plane.streams[1].written[0])
         assert (first.type_url, first.node.cluster) == (schema.CLUSTER, OURS)
 
-    def test_each_streams_first_request_has_the_node_and_no_other(self):
-        """ST-02"""
+    def test_each_request_has_the_node(self):
+        """ST-02, DV-13"""
         plane = Plane()
         plane.up()
         plane.serve()
         for stream in plane.streams:
-            assert [request[3] for request in stream.requests] == [OURS, ""]
+            assert [request[3] for request in stream.requests] == [OURS, OURS]
 
     def test_requests_and_answers_are_v2(self):
         plane = Plane()
