@@ -135,6 +135,14 @@ class Chains(Generic[T]):
         if self.default is not None:
             yield self.default
 
+    def with_name(self, to: Connection) -> T | None:
+        """What a connection whose address is not known is taken to by a chain that names its server."""
+        for found in self._of_port(to).all():
+            chosen = _narrowed(found, to)
+            if chosen is not None and chosen.match.server_names:
+                return chosen.value
+        return None
+
     def _of_port(self, to: Connection) -> _Prefixes[T]:
         return self._by_port.get(to.port, self._any_port)
 

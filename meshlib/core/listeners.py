@@ -4,6 +4,7 @@
     ---------------------------------------  -----------------------------------------------------------------------
     an address that one is at                that one; loopback also reaches one that is bound on every address
     a name, or an address                    one on the URL's port, a virtual host of which (not only ``*``) is for the Host
+    a name, by TLS                           one on the URL's port a filter chain of which names it (``server_names``)
     another address, not loopback            one on every address of the URL's port that is not bound (``bind_to_port``
                                              false): whatever goes there is redirected to it
     the same                                 one on every address of the URL's port a filter chain of which names it
@@ -156,6 +157,13 @@ class Listeners:
                 if entry is not None and entry.knows(authority, port):
                     name = entry.listener.name
                     return entry, f"listener {name} is on port {port} and has a virtual host for {authority}"
+        return self._for_server(scheme, host, port)
+
+    def _for_server(self, scheme: str, host: str, port: int) -> tuple[Entry, str] | None:
+        for reached in self._ports.get(port, ()):
+            entry = reached.chains.with_name(reached.connection(scheme, host, port))
+            if entry is not None:
+                return entry, f"a filter chain of listener {reached.listener.name} is for {host} by TLS"
         return None
 
     def _for_address(self, scheme: str, host: str, port: int) -> tuple[Entry | None, str] | None:

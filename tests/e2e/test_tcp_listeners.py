@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import Any
 
 import httpx
 import pytest
+import trustme
 
 import meshlib
-from meshlib.testing import ControlPlane, build
+from meshlib.testing import ControlPlane, Upstream, build
 from tests.support.libraries import LIBRARIES, call
 
 UpstreamFactory = Any
@@ -64,3 +66,31 @@ def test_where_a_listener_takes_no_such_connection(upstream: UpstreamFactory) ->
         assert "none of its filter chains takes the call" in str(caught.value)
         assert "listener l" in mesh.explain("GET", f"http://{ours.address}/").trace()[1]
     assert ours.requests == ()
+
+
+def test_tls_is_passed_on_by_its_server_name() -> None:
+    """Istio's egress: the call is the mesh's, and its TLS the application's own."""
+    ca = trustme.CA()
+    served, trusted = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    ca.issue_cert("api.example.test").configure_cert(served)
+    ca.configure_trust(trusted)
+    with Upstream("mesh", tls=served) as ours:
+        listener = build.tcp_listener("egress", "c", address="0.0.0.0:8443")
+        names = {"server_names": ["*.example.test"], "transport_protocol": "tls"}
+        listener["filter_chains"][0]["filter_chain_match"] = names
+        made = [
+            listener,
+            build.tcp_listener("m", "c", address=ADDRESS),
+            build.cluster("c", [ours.address]),
+        ]
+        with ControlPlane(*made) as plane, meshlib.Mesh(settings(plane)) as mesh:
+            mesh.wait_ready(ADDRESS, timeout=20)
+            with meshlib.Client(mesh=mesh, verify=trusted) as client:
+                response = client.get("https://api.example.test:8443/x")
+                info = meshlib.call_info(response)
+                assert info is not None
+                assert (response.status_code, info.via, info.cluster) == (200, "mesh", "c")
+                with pytest.raises(httpx.ConnectError, match="Hostname mismatch"):
+                    client.get("https://other.example.test:8443/x")
+        (got,) = ours.requests
+        assert got.header("host") == "api.example.test:8443"

@@ -322,6 +322,24 @@ class TestRule4OfTcp:
         made = view(Part("xds", sidecar=(bound,)))
         assert (taken(made, "http://10.0.0.1"), via(made, "http://10.0.0.2")) == ("c", ("direct", ""))
 
+    def test_a_server_name_that_a_filter_chain_names(self):
+        """Istio's 0.0.0.0_443: TLS is passed on by its server name, the rest goes by."""
+        chains = (("api", ChainMatch(server_names=("api.example.com", ".shop.test"))), ("pass", None))
+        made = view(
+            Part("xds", sidecar=(chained("0.0.0.0_443", *chains, address="0.0.0.0:443", virtual=True),))
+        )
+        assert taken(made, "https://api.example.com") == taken(made, "https://eu.shop.test") == "api"
+        assert ask(made, "https://API.example.com").reason == (
+            "a filter chain of listener 0.0.0.0_443 is for api.example.com by TLS"
+        )
+        for url in (
+            "https://shop.test",
+            "https://example.com",
+            "http://api.example.com:443",
+            "https://api.example.com:444",
+        ):
+            assert via(made, url) == ("direct", "")
+
     def test_a_name_may_come_to_the_chain_of_any_address(self):
         of = [HttpManager(routes=routes(name, name=name)) for name in ("a.test", "b.test")]
         chains = [
