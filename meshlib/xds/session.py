@@ -14,8 +14,10 @@ Not thread-safe; pure: time and randomness are passed in.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from meshlib.model.cluster import Cluster
 from meshlib.model.snapshot import Part
 from meshlib.model.status import Rejected
 from meshlib.xds import csds, last_good
@@ -84,7 +86,7 @@ class Session:
             self._directory = Directory.read(bootstrap, lenient=lenient)
         self._own = len(self._directory.servers)
         trusted = (features or self._features_of(0)).trusted_xds_server
-        self._types = types(self.view, give_way, trusted=trusted)
+        self._types = types(self.view, give_way, trusted=trusted, server=self._reported_to(0))
         names = {kind.short: kind.full_name for kind in self._types}
         self._federation = Federation(
             self._directory, self._new, protocol, self.view, source, names, give_way
@@ -102,13 +104,17 @@ class Session:
             self.view,
             self._give_way,
             trusted=features.trusted_xds_server,
-            server=server.uri if self._load_reports else "",
+            server=self._reported_to(number),
             elsewhere=elsewhere,
         )
         return _MACHINES[protocol](self._node, kinds, self._jitter, features, cache)
 
     def _put(self, short: str, name: str, server: Server | None) -> None:
         self._federation.put(short, name, server)
+
+    def _reported_to(self, number: int) -> str:
+        """Where the load of a server's clusters is reported to."""
+        return self._directory.servers[number].uri if self._load_reports else ""
 
     def _features_of(self, number: int) -> ServerFeatures:
         return ServerFeatures.of(feature.value for feature in self._directory.servers[number].features)
@@ -145,6 +151,12 @@ class Session:
         it is refused. To be called before the first `opened`.
         """
         found, refused = last_good.restore(held, self.view, self.cache, self._types, give_way)
+        for at in range(1, len(self.servers)):
+            for entry in self.cache_of(at).entries("cluster"):
+                cluster = entry.value
+                if isinstance(cluster, Cluster) and cluster.load_report is not None:
+                    report = replace(cluster.load_report, server=self._reported_to(at))
+                    entry.value = replace(cluster, load_report=report)
         self._graph.update(found, now)
         self._ask(now)
         return found, refused

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -21,6 +22,7 @@ from meshlib.testing.grpc_upstream import GrpcUpstream
 from meshlib.testing.upstream import Upstream
 from meshlib.xds import schema
 from meshlib.xds.orca import BINARY, TEXT
+from tests.support.watch import until
 
 SELF: dict[str, Any] = {"lrs_server": {"self": {}}}
 REPORT = schema.message("xds.data.orca.v3.OrcaLoadReport")(named_metrics={"q": 2.5}, cpu_utilization=0.25)
@@ -236,6 +238,27 @@ def test_a_stream_that_ends_is_opened_anew_and_nothing_is_lost(plane: ControlPla
         call(mesh, "http", 3)
         total(plane, counts(5, 5, 0))
         assert plane.loads.opened == 2
+
+
+def test_a_cluster_that_an_earlier_process_kept_is_reported(
+    plane: ControlPlane, server: Any, tmp_path: Path
+) -> None:
+    """The server sends it as it was: it is not read anew."""
+    put(plane, server)
+    plane.loads.ask()
+    xds = {"server": plane.address, "view": "target", "last_good": str(tmp_path / "kept")}
+    with meshlib.Mesh({"xds": xds}) as mesh:
+        call(mesh, "http")
+        total(plane, counts(1, 1, 0))
+        until(
+            mesh,
+            lambda: any(each.name == "last_good" and each.state == "ready" for each in mesh.status().sources),
+        )
+    with meshlib.Mesh({"xds": xds}) as mesh:
+        call(mesh, "http", 2)
+        assert mesh.status().sources
+        assert not any(source.ignored for source in mesh.status().sources)
+        total(plane, counts(3, 3, 0))
 
 
 def test_both_views_of_a_server_have_one_stream(plane: ControlPlane, server: Any) -> None:

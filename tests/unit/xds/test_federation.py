@@ -14,7 +14,7 @@ from meshlib.xds import last_good, schema
 from meshlib.xds.bootstrap import Authority, Bootstrap, Channel, Feature, Server
 from meshlib.xds.elsewhere import MOST
 from meshlib.xds.session import Session
-from tests.support.xds_kit import NODE, WRAPPER, packed, read, response
+from tests.support.xds_kit import NODE, WRAPPER, packed, raw, read, response
 
 FIRST, SECOND, THIRD = (Server(f"127.0.0.1:{port}") for port in (1, 2, 3))
 KINDS = ("listener", "route", "cluster", "endpoint")
@@ -309,6 +309,23 @@ class TestFederation:
         assert planes.asked == {(0, "listener"): ["plain"], (1, "listener"): [xdstp("b", "listener", "x")]}
         planes.session.forget(xdstp("b", "listener", "x"))
         assert planes.open == {0}
+
+    def test_load_is_reported_to_the_server_of_a_cluster(self):
+        """LR-01: also of one that an earlier process kept."""
+        name = xdstp("b", "cluster", "x")
+        asks = {"lrs_server": {"self": {}}}
+        made = [build.cluster(each, ["10.0.0.1:80"], **asks) for each in ("plain", name)]
+        kept = tuple(last_good.Kept("cluster", each["name"], "1", raw(each)) for each in made)
+        contents = last_good.Contents({}, frozenset(), {"cluster": "1"}, kept)
+        held = last_good.decode(b"".join(last_good.encode("me", "", 1.0, {"target": contents})))
+        bootstrap = Bootstrap((FIRST,), authorities=self.two)
+        session = Session(NODE, view="target", jitter=lambda: 0.5, bootstrap=bootstrap, load_reports=True)
+        assert session.restore(held, 0.0)[1] == []
+        found = {
+            at: [each.value.load_report.server for each in session.cache_of(at).entries("cluster")]
+            for at in (0, 1)
+        }
+        assert found == {0: [FIRST.uri], 1: [SECOND.uri]}
 
     def test_authorities_of_one_server_share_its_stream(self):
         """BS-12"""
