@@ -353,7 +353,7 @@ class XdsSource(Source):
                 server.start()
         for server in self._servers:
             if server.at not in wanted:
-                server.stop()
+                server.stop(0.0)  # the others' answers do not wait for its end
 
     def flush(self) -> bool:
         """Write what the session has to say, and be there when its next timer is due. Whether anything was written."""

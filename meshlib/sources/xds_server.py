@@ -104,7 +104,8 @@ class XdsServer(Source):
             self._runs = True
             self._connect()
 
-    def stop(self) -> None:
+    def stop(self, timeout: float = 0.5) -> None:
+        """End its stream, and wait for the stream's thread at most that many seconds."""
         if not self._runs:
             return
         self._runs = False
@@ -113,7 +114,7 @@ class XdsServer(Source):
         self._retry = None
         stream, self.stream = self.stream, None
         if stream is not None:
-            stream.cancel()
+            stream.cancel(timeout)
         self._owner.session.shut(self._now, self.at)
         self.rest()
 

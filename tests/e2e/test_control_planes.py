@@ -214,6 +214,37 @@ def test_an_outage_of_one_authority_moves_no_other(planes: Any, made: Any, upstr
     assert top.opened == 1
 
 
+@PROTOCOLS
+def test_hosts_by_the_template_of_an_authority(planes: Any, made: Any, upstream: Any, protocol: str) -> None:
+    """BS-10, FE-01: every host of the mesh is the authority's; its route spells a cluster with its parameters in another order."""
+    top, own = planes(2)
+    a = upstream("a")
+
+    def name(kind: str, identity: str, query: str = "?env=x&tenant=shop") -> str:
+        return f"xdstp://shop/envoy.config.{kind}/{identity}{query}"
+
+    cluster, ends = name("cluster.v3.Cluster", "c"), name("endpoint.v3.ClusterLoadAssignment", "c")
+    route = name("route.v3.RouteConfiguration", "r")
+    host = build.virtual_host(
+        "v",
+        build.route("/", cluster=cluster.replace("env=x&tenant=shop", "tenant=shop&env=x")),
+        domains=["*"],
+    )
+    own.set(
+        build.api_listener(name("listener.v3.Listener", "reviews:9080"), route),
+        build.route_config(route, host),
+        build.cluster(cluster, service_name=ends),
+        build.endpoints(ends, a.address),
+    )
+    template = name("listener.v3.Listener", "%s", "?tenant=shop&env=x")
+    bootstrap = json.loads(federated(top, shop={"xds_servers": [server(own)]}))
+    bootstrap["client_default_listener_resource_name_template"] = template
+    _, client = made({"bootstrap_config": json.dumps(bootstrap), "protocol": protocol})
+    assert who(client, "reviews:9080") == a.name
+    assert own.wait_for_request("cluster").names == (cluster,)
+    assert top.seen == 0
+
+
 @pytest.mark.parametrize("allowed", [True, False])
 def test_a_resource_that_says_where_what_it_names_comes_from(
     planes: Any, made: Any, upstream: Any, allowed: bool
