@@ -5,7 +5,7 @@ which is opened when something of the type is first asked for; the answers come 
 request has the node (ST-02). One type, ``_Watch``:
 
     none ──asked──► open ──end──► waiting ──its time──► open                    one of several ended: the others go on
-                     │ └─────old (v2)──────────────────► open                    in its place, with nothing lost
+                     │ └─────old (v2)──────────────────► open                    all at once, in their place
                      └──end, the service is not there──► missing                 said in the status; the others go on
     the last one open ended, or delta's: all end, and the source tries again
 
@@ -18,8 +18,8 @@ What is v2's: servers of that time answer each request whose version is not thei
 a counter that begins anew when a server or a node's configuration does, and equal numbers may mean different states; a watch
 can be lost without an end of its stream. So a stream begins with an empty version; a request for other names than those of which
 the last answer surely was has one, too, or it might have no answer (an answer is to one of the requests with the nonce before it,
-and which of them is not told); a stream is replaced when it is ``AGE`` old; and what is not answered within ``PATIENCE``
-is told. A watch that was lost is noticed within both together, which is less than 90 s.
+and which of them is not told); streams are replaced when they are ``AGE`` old, all at once, since a listener and the clusters that
+it names come together; and what is not answered within ``PATIENCE`` is told. A watch that was lost is noticed within both together, which is less than 90 s.
 
 Everything runs on the worker; each stream has its own reader.
 """
@@ -77,7 +77,7 @@ class _Makes(Protocol):
 class _Watch:
     """``request``: the newest; ``named``: whether any had names; ``asked``: the names of those that
     were written with ``nonce``, the newest response's of this stream; ``of``: the names that this response surely is an answer to.
-    ``owed``: until when an answer is waited for; ``turn``: when the stream is replaced, or opened again.
+    ``owed``: until when an answer is waited for; ``turn``: when the stream is opened again.
     """
 
     short: str
@@ -148,7 +148,10 @@ class SeparateStreams:
         self._answered = False
         self._over = False
         self._told: tuple[str, tuple[Ignored, ...]] = ("", ())
+        self._aging: Timer | None = None
         self._open(self._watches[schema.LISTENER])
+        if self._old:
+            self._age()
 
     # --- AdsStream ----------------------------------------------------------------------------------------------
 
@@ -172,6 +175,8 @@ class SeparateStreams:
 
     def cancel(self, timeout: float = 0.5) -> None:
         self._over = True
+        if self._aging is not None:
+            self._aging.cancel()
         streams = [watch.stream for watch in self._watches.values() if watch.stream is not None]
         for watch in self._watches.values():
             watch.rest()
@@ -194,9 +199,6 @@ class SeparateStreams:
             method=watch.method,
             announces=not self._ready,
         )
-        if self._old:
-            age = AGE * (1 - _AGE_SHARE * self._random())
-            watch.turn = self._later(age, lambda: self._replace(watch))
         if watch.wanted:
             self._write(watch)
 
@@ -226,6 +228,16 @@ class SeparateStreams:
             if watch.owed is None:
                 watch.owed = self._later(PATIENCE, lambda: self._miss(watch))
         watch.asked.add(names)
+
+    def _age(self) -> None:
+        """Replace the streams that are open when they are old."""
+        self._aging = self._later(AGE * (1 - _AGE_SHARE * self._random()), self._renew)
+
+    def _renew(self) -> None:
+        for watch in self._watches.values():
+            if watch.stream is not None:
+                self._replace(watch)
+        self._age()
 
     def _replace(self, watch: _Watch) -> None:
         """Open a stream in place of the one that is open, or was."""

@@ -110,6 +110,11 @@ class KatoControlPlane(GrpcServer):
             snapshot = self._cache.snapshots.get(node)
             return snapshot.version if snapshot is not None else ""
 
+    def watches(self, node: str) -> int:
+        """How many streams of the node wait for its next snapshot: those that have acknowledged, or refused, the last."""
+        with self._lock:
+            return self._cache.watching(node)
+
     def _recalculate(self, *nodes: str) -> None:
         """A new version for these nodes (for all), of every type; a snapshot without a cluster or a listener is not published."""
         for node in nodes or tuple(self._settings):

@@ -82,6 +82,9 @@ class Cache:
         if watch in self._watches.get(node, ()):
             self._watches[node].remove(watch)
 
+    def watching(self, node: str) -> int:
+        return len(self._watches.get(node, ()))
+
     def fetch(self, node: str, url: str, request: Any) -> schema.WireMessage:
         """Raises FetchError."""
         snapshot = self.snapshots.get(node)

@@ -126,10 +126,14 @@ func (a *agent) forget(node string) {
 	delete(a.current, node)
 }
 
-func (a *agent) version(node string) string {
+// version is that of the node's snapshot; watches are the streams that wait for the next.
+func (a *agent) version(node string) (version string, watches int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.current[node]
+	if info := a.cache.GetStatusInfo(node); info != nil {
+		watches = info.GetNumWatches()
+	}
+	return a.current[node], watches
 }
 
 // recalculate publishes a node's snapshot under its next version, unless it has no cluster or no listener.

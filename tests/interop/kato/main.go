@@ -112,7 +112,8 @@ func page(known *agent, open *streams) http.Handler {
 		reply(w, map[string]any{}, nil)
 	})
 	mux.HandleFunc("GET /version", func(w http.ResponseWriter, r *http.Request) {
-		reply(w, map[string]any{"version": known.version(r.URL.Query().Get("node"))}, nil)
+		version, watches := known.version(r.URL.Query().Get("node"))
+		reply(w, map[string]any{"version": version, "watches": watches}, nil)
 	})
 	mux.HandleFunc("GET /streams", func(w http.ResponseWriter, _ *http.Request) {
 		reply(w, map[string]any{"open": open.methods()}, nil)

@@ -220,6 +220,9 @@ class Kato(ControlPlane):
     def version(self, node: str) -> str:
         return str(self._ask("GET", "/version", query={"node": node})["version"])
 
+    def watches(self, node: str) -> int:
+        return int(self._ask("GET", "/version", query={"node": node})["watches"])
+
     def serve(self, alias: str, port: int, *ready: str, unready: Iterable[str] = ()) -> None:
         self.serve_service(Service(alias, port, (ready,), tuple(unready)))
 

@@ -456,6 +456,17 @@ class TestSilence:
         assert set(plane.part.clusters) == {"a", "b"}
         assert plane.status.state == "ready"
 
+    def test_all_are_replaced_at_once_also_those_that_are_younger(self):
+        """A listener names clusters: who asked for one of them much later than for the others had routes that lead nowhere."""
+        plane = Plane()
+        plane.up()
+        plane.bench.step(DUE - 10)
+        plane.serve()
+        plane.bench.step(10)
+        assert [len(plane.of(each)) for each in ("Listeners", "Clusters", "Endpoints")] == [2, 2, 2]
+        plane.bench.step(DUE - 0.1)
+        assert [len(plane.of(each)) for each in ("Listeners", "Clusters", "Endpoints")] == [2, 2, 2]
+
     def test_what_an_old_stream_says_after_that_counts_for_nothing(self):
         plane = Plane()
         plane.up()
