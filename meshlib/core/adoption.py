@@ -22,7 +22,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from meshlib.core.retry import Retries, may_matter
-from meshlib.core.stages import Routed, retry_policy, route, route_timeout
+from meshlib.core.stages import Routed, retry_policy, route, time_limits
 from meshlib.core.upstream import PickContext
 from meshlib.model.call import OK
 from meshlib.model.cluster import Discovery
@@ -139,6 +139,6 @@ def _policies(
         )
         if again is not None:
             yield Difference("retry", again.reason)
-    limit = route_timeout(resolution, action)
+    limit = time_limits(resolution, action)[0]
     if limit is not None and outcome.kind is OK and outcome.seconds > limit:
         yield Difference("timeout", f"the route's timeout is {limit:g} s")

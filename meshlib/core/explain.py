@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from meshlib.core.endpoint import LiveEndpoint
 from meshlib.core.locality import without_answer
 from meshlib.core.resolve import source_words
-from meshlib.core.stages import Routed, retry_policy, route, route_timeout
+from meshlib.core.stages import Routed, retry_policy, route, time_limits
 from meshlib.core.upstream import PickContext
 from meshlib.model.call import Decision, Head
 from meshlib.model.cluster import Discovery
@@ -104,7 +104,7 @@ def _forward(draft: _Draft, match: Match, weight: ClusterWeight | None, env: Env
     action = match.route.action
     assert isinstance(action, Forward)
     draft.lines.append(f"cluster {draft.cluster}")
-    draft.timeout = route_timeout(draft.resolution, action)
+    draft.timeout = time_limits(draft.resolution, action)[0]
     draft.retry = retry_policy(match, action)
     made = match.compiled.request_head(weight, draft.asked, cluster=draft.cluster)
     draft.head = match.compiled.sent(made)

@@ -43,7 +43,7 @@ from meshlib.core.handoff import for_sidecar
 from meshlib.core.hashing import hash_text
 from meshlib.core.retry import Retries, may_matter
 from meshlib.core.rewrite import ResponseContext
-from meshlib.core.stages import retry_policy, route, stream_limits, time_limit
+from meshlib.core.stages import retry_policy, route, time_limits
 from meshlib.core.trace import broken, failed
 from meshlib.core.upstream import PickContext, Refusal, RefusalKind, RetryPermit, Upstream
 from meshlib.errors import DeadlineExceeded, NoHealthyEndpoint
@@ -230,8 +230,8 @@ class Plan:
         handed = self._call.resolution.handed
         return head if handed is None else for_sidecar(handed, head, grpc=False)
 
-    def _route_limit(self, action: Forward) -> tuple[float | None, str]:
-        return time_limit(self._call.resolution, action, self._limits)
+    def _route_limit(self, action: Forward) -> tuple[float | None, str, StreamLimits | None]:
+        return time_limits(self._call.resolution, action, self.started)
 
     def _try_limit(self, policy: RetryPolicy) -> float | None:
         return policy.per_try_timeout or None
@@ -291,8 +291,7 @@ class Plan:
     def _time_limits(self, action: Forward, now: float) -> None:
         """The nearest of the application's deadline, this call's timeout and the route's."""
         call = self._call
-        self._limits = None if call.grpc else stream_limits(call.resolution, action, self.started)
-        seconds, limit = self._route_limit(action)
+        seconds, limit, self._limits = self._route_limit(action)
         if call.timeout is not None and (call.timeout == 0 or seconds is None or call.timeout < seconds):
             seconds, limit = call.timeout or None, "the call's timeout"
         if seconds is not None and (self._deadline is None or now + seconds < self._deadline):

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from meshlib.core.endpoint import LiveEndpoint
     from meshlib.core.match import Match
     from meshlib.core.retry import Deciding
+    from meshlib.core.stages import StreamLimits
     from meshlib.core.upstream import Pick, Refusal, RetryPermit, Upstream
     from meshlib.model.call import Head, Response
     from meshlib.model.policy import RetryBudget, RetryPolicy
@@ -102,9 +103,9 @@ class GrpcPlan(Plan):
         head, handed = self._call.head, self._call.resolution.handed
         return head if handed is None else for_sidecar(handed, head.copy(), grpc=True)
 
-    def _route_limit(self, action: Forward) -> tuple[float | None, str]:
+    def _route_limit(self, action: Forward) -> tuple[float | None, str, StreamLimits | None]:
         words = "the route's timeout" if self._from_file else "the route's max_stream_duration"
-        return stream_limit(self._call.resolution, action), words
+        return stream_limit(self._call.resolution, action), words, None
 
     def _try_limit(self, policy: RetryPolicy) -> float | None:
         return (policy.per_try_timeout or None) if self._from_file else None

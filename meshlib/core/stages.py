@@ -16,16 +16,7 @@ if TYPE_CHECKING:
     from meshlib.model.policy import RetryPolicy
     from meshlib.model.route import ClusterWeight, Forward
 
-__all__ = [
-    "Routed",
-    "StreamLimits",
-    "retry_policy",
-    "route",
-    "route_timeout",
-    "stream_limit",
-    "stream_limits",
-    "time_limit",
-]
+__all__ = ["Routed", "StreamLimits", "retry_policy", "route", "stream_limit", "time_limits"]
 
 #: Envoy ``RouteAction.timeout`` (TO-02): what a control plane's route gets where it sets none. Seconds.
 DEFAULT_ROUTE_TIMEOUT = 15.0
@@ -64,49 +55,37 @@ def route(
     return head, match, cluster, weight, own_answer(resolution, asked, head, match, weight)
 
 
-def route_timeout(resolution: Resolution, action: Forward) -> float | None:
-    """The route's own timeout in seconds, or None for none (TO-02)."""
-    if action.timeout is None:
-        listener = resolution.listener
-        return None if listener is not None and listener.from_file else DEFAULT_ROUTE_TIMEOUT
-    return action.timeout or None
-
-
 class StreamLimits(NamedTuple):
-    """Of an HTTP call; None: no limit. ``idle``: seconds between two bytes; ``written_by``: absolute, when the request is sent;
-    ``duration``: seconds of all.
-    """
+    """Of an HTTP call; None: no limit. ``idle``: seconds between two bytes; ``written_by``: absolute, when the request is sent."""
 
     idle: float | None
     written_by: float | None
-    duration: float | None
 
 
-def stream_limits(resolution: Resolution, action: Forward, started: float) -> StreamLimits | None:
-    """What the route and its listener say beside the timeout (LD-08, TO-02) of a call that began then; None for nothing. 0 is no
-    limit.
+def time_limits(
+    resolution: Resolution, action: Forward, started: float = 0.0
+) -> tuple[float | None, str, StreamLimits | None]:
+    """How long an HTTP call that began then may take by its route, in seconds (None: as long as it likes), which limit that is, and
+    what else bounds its stream (LD-08, TO-02). 0 is no limit.
     """
-    manager = resolution.manager
-    idle, duration = action.idle_timeout, action.max_stream_duration
-    request = None
+    seconds = action.timeout
+    if seconds is None:
+        listener = resolution.listener
+        seconds = None if listener is not None and listener.from_file else DEFAULT_ROUTE_TIMEOUT
+    idle, duration, request, manager = (
+        action.idle_timeout,
+        action.max_stream_duration,
+        None,
+        resolution.manager,
+    )
     if manager is not None:
         request = manager.request_timeout
         idle = manager.stream_idle_timeout if idle is None else idle
         duration = manager.max_stream_duration if duration is None else duration
-    if not (idle or request or duration):
-        return None
-    return StreamLimits(idle or None, started + request if request else None, duration or None)
-
-
-def time_limit(
-    resolution: Resolution, action: Forward, limits: StreamLimits | None
-) -> tuple[float | None, str]:
-    """How long an HTTP call may take by its route, in seconds (None: as long as it likes), and which limit that is."""
-    timeout = route_timeout(resolution, action)
-    most = limits.duration if limits is not None else None
-    if most is not None and (timeout is None or most < timeout):
-        return most, TimeLimit.DURATION
-    return timeout, "the route's timeout"
+    limits = StreamLimits(idle or None, started + request if request else None) if idle or request else None
+    if duration and (not seconds or duration < seconds):
+        return duration, TimeLimit.DURATION, limits
+    return seconds or None, "the route's timeout", limits
 
 
 def stream_limit(resolution: Resolution, action: Forward) -> float | None:

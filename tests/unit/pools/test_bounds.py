@@ -15,7 +15,7 @@ class Attempt:
 
     def __init__(self, *, deadline=None, idle=None, written_by=None, try_idle=None):
         self.deadline, self.connect_timeout = deadline, None
-        self.limits = StreamLimits(idle, written_by, None)
+        self.limits = StreamLimits(idle, written_by)
         self.try_idle = try_idle
 
 
