@@ -164,6 +164,8 @@ class SeparateStreams:
                 self._open(watch)
         elif self._old and not watch.wanted:  # to a v2 server no names are all names
             self._close(watch)
+            watch.silent, watch.error = False, ""
+            self._tell()
         else:
             self._write(watch)
 

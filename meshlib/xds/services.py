@@ -6,9 +6,7 @@ from collections.abc import Mapping
 
 from meshlib.xds import schema
 
-__all__ = ["APIS", "method"]
-
-APIS = ("v3", "v2")
+__all__ = ["method"]
 
 #: (package in v3, package in v2, service, what its methods end with) by the type's short name.
 _SERVICES: Mapping[str, tuple[str, str, str, str]] = {
@@ -28,6 +26,6 @@ assert _SERVICES.keys() == schema.TYPE_URLS.keys()
 
 
 def method(api: str, short: str, verb: str) -> str:
-    """``verb``: "Stream" (state of the world), "Delta" (incremental) or "Fetch" (unary). Raises KeyError for a type that has none."""
+    """``api``: "v3" or "v2"; ``verb``: "Stream" (state of the world), "Delta" (incremental) or "Fetch" (unary). Raises KeyError for a type that has none."""
     of_v3, of_v2, service, plural = _SERVICES[short]
     return f"/{of_v2 if api == 'v2' else of_v3}.{service}DiscoveryService/{verb}{plural}"

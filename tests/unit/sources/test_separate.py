@@ -426,6 +426,29 @@ class TestSilence:
         assert "StreamListeners, /envoy" in plane.status.last_error
         assert plane.part.unreached
 
+    def test_what_is_wanted_no_more_may_be_silent(self):
+        plane = Plane()
+        plane.up()
+        plane.serve()
+        plane.serve("a", "b", version="version_2")
+        plane.bench.step(PATIENCE)
+        assert "StreamEndpoints" in plane.status.last_error
+        for plural, resources in (
+            ("Clusters", [build.cluster("other", ["10.0.0.9:80"])]),
+            (
+                "Listeners",
+                [
+                    build.listener(
+                        "web",
+                        build.route_config("r", build.virtual_host("o", build.route("/", cluster="other"))),
+                    )
+                ],
+            ),
+        ):
+            plane.answer(plural, *resources, version="version_3")
+        assert plane.of("Endpoints")[-1].cancelled
+        assert (plane.status.state, plane.status.last_error) == ("ready", "")
+
     def test_it_is_answered_when_the_server_comes_to_know_it(self):
         plane = Plane()
         plane.up()
