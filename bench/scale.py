@@ -110,7 +110,7 @@ def meshlib(upstream: str, protocol: str) -> dict[str, float]:
         client.ask("call")
         time.sleep(_CALM)
         calm = client.ask("calls")
-        found["change"] = share(plane.ask(f"change {CHANGES}"), 0.99)
+        found |= _changes(plane)
         found["rise, changes"] = share(client.ask("calls"), 0.99) - share(calm[len(calm) // 4 :], 0.99)
         found["memory"] = client.ask("memory") / 1024
     with ExitStack() as stack:
@@ -147,9 +147,14 @@ def envoy(upstream: str, protocol: str) -> dict[str, float]:
         stack.callback(end, process)
         found["load"] = plane.ask("loaded")
         found["used"] = used(process.pid)
-        found["change"] = share(plane.ask(f"change {CHANGES}"), 0.99)
+        found |= _changes(plane)
         found["memory"] = resident(process.pid) / 1024
     return found
+
+
+def _changes(plane: Program) -> dict[str, float]:
+    took = plane.ask(f"change {CHANGES}")
+    return {"change": share(took, 0.99), "change, median": share(took, 0.5)}
 
 
 def share(found: list[float], part: float) -> float:

@@ -10,6 +10,7 @@ def _rows(protocol: str) -> tuple[Row, ...]:
         Row(f"the same, processor time, {protocol} ÷ Envoy's", f"{ours}used", f"{theirs}used"),
         Row(f"one endpoint changed, {protocol}, p99", f"{ours}change", at_most=50.0, unit="ms"),
         Row(f"the same ÷ Envoy's, {protocol}", f"{ours}change", f"{theirs}change"),
+        Row(f"the same, median, {protocol} ÷ Envoy's", f"{ours}change, median", f"{theirs}change, median"),
         Row(
             f"resident memory, {protocol} ÷ Envoy's",
             f"{ours}memory",

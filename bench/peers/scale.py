@@ -9,7 +9,7 @@ _SIDES = {
     for who, run in (("meshlib", meshlib), ("Envoy", envoy))
     for protocol in ("delta", "sotw")
 }
-_BOTH = ("load", "used", "change", "memory")
+_BOTH = ("load", "used", "change", "change, median", "memory")
 _OURS = ("rise, changes", "fill", "rise, fill")
 
 PEERS = tuple(

@@ -37,7 +37,7 @@ def _source(merge: Merge, bootstrap: Bootstrap, xds: XdsConfig, kept: LastGood |
     if xds.protocol == "files":
         from meshlib.sources.files import FileStream
 
-        files = partial(FileStream, later=merge.worker.later)
+        files = partial(FileStream, later=merge.worker.later, give_way=merge.worker.give_way)
         return XdsSource(merge, bootstrap, xds.view, files, protocol=xds.protocol, last_good=kept)
     if xds.protocol == "rest":
         from meshlib.sources.rest import RestStream

@@ -110,7 +110,9 @@ class _Type:
 
 
 class FileStream:
-    """The stream whose other end is a directory (``server.uri``). ``later`` sets timers of the worker's."""
+    """The stream whose other end is a directory (``server.uri``). ``later`` sets timers of the worker's; ``give_way`` is called before
+    each file that is read.
+    """
 
     def __init__(
         self,
@@ -120,12 +122,14 @@ class FileStream:
         protocol: str = "sotw",
         *,
         later: Callable[[float, Callable[[], object]], Timer],
+        give_way: Callable[[], object] = bool,
     ) -> None:
         self._folder = server.uri
         del protocol  # state of the world is all that there is here
         self._ears = ears
         self._post = post
         self._later = later
+        self._give_way = give_way
         self._roots: dict[str, _File] = {}
         self._files: dict[str, _File] = {}  # those that resources name
         self._types = {short: _Type() for short in _ORDER}
@@ -174,6 +178,7 @@ class FileStream:
             needed = set(self._named())
             self._files = {path: file for path, file in self._files.items() if path in needed}
             for file in (*self._roots.values(), *self._files.values()):
+                self._give_way()
                 file.look()
             self._answer()
         finally:
@@ -207,6 +212,7 @@ class FileStream:
         file = self._files.get(path)
         if file is None:
             file = self._files[path] = _File(path)
+            self._give_way()
             file.look()
         return file
 

@@ -8,6 +8,8 @@ import os
 import pytest
 
 from meshlib.config import XdsConfig
+from meshlib.runtime.threads import GiveWay
+from meshlib.sources import files as files_module
 from meshlib.sources.control_plane import control_plane
 from meshlib.sources.file import PERIOD
 from meshlib.sources.last_good import SETTLE
@@ -66,6 +68,17 @@ class TestReading:
         plane = ready(files)
         plane.want("ratings")
         assert "lds.yaml has none of this name" in plane.part.absent["ratings"].why
+
+    def test_others_may_run_between_two_files(self, files, monkeypatch):
+        given = []
+        monkeypatch.setattr(GiveWay, "__call__", lambda _: given.append(len(read)))
+        read = []
+        content = files_module._content
+        monkeypatch.setattr(files_module, "_content", lambda path: read.append(path) or content(path))
+        files.fill(ADDRESS)
+        ready(files)
+        assert len(read) == 4
+        assert {0, 1, 2, 3} <= set(given)
 
     def test_socket_listeners_are_of_the_sidecar_view(self, files):
         files.put("cds", build.cluster("c1", [ADDRESS]))
