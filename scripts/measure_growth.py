@@ -37,11 +37,12 @@ _COLUMNS = (
     "protocol",
     "load",
     "longest",
+    "collector",
     "MiB",
     "change",
     "decode",
     "publish",
-    "longest of a change",
+    "longest",
 )
 
 
