@@ -290,9 +290,11 @@ def split_load(healthy: Sequence[int], degraded: Sequence[int]) -> tuple[list[in
 
 
 def without_answer(cluster: Cluster) -> str:
-    """What ends a sentence on a cluster that has nobody to call: what the resolver said, or that nothing came yet."""
-    if cluster.unresolved:
-        return f": {cluster.unresolved}"
+    """What ends a sentence on a cluster that has nobody to call: what the resolver or the control plane said, or that nothing
+    came yet.
+    """
+    if cluster.unresolved or cluster.unassigned:
+        return f": {cluster.unresolved or cluster.unassigned}"
     if cluster.assignment is not None:
         return ""
     if cluster.dns:

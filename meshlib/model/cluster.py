@@ -129,7 +129,8 @@ class Cluster:
     """``assignment`` holds the endpoints: inline for STATIC, from EDS, or as DNS answered; None while nothing is known.
     For the DNS kinds the localities of ``assignment`` are the groups that ``dns`` fills. ``connect_timeout`` in
     seconds (Envoy default 5). ``dns_failure_refresh``: the first pause after a failure and the longest; ``dns_jitter``: at most so much
-    is added to each pause; ``name_servers``: who is asked. ``unresolved``: what the resolver said of its names that have no address. ``http2``: talk HTTP/2 (prior knowledge in plain text).
+    is added to each pause; ``name_servers``: who is asked. ``unresolved``: what the resolver said of its names that have no address;
+    ``unassigned``: why the control plane gave it nobody. ``http2``: talk HTTP/2 (prior knowledge in plain text).
     ``idle_timeout``: seconds after which an idle connection ends; ``max_connection_age``: after which one is replaced between two
     calls; ``max_requests_per_connection``: how many it carries at most. ``version``: under which the control plane sent it, "" where nobody did.
     """
@@ -146,6 +147,7 @@ class Cluster:
     dns_jitter: float = 0.0
     name_servers: NameServers | None = None
     unresolved: str = ""
+    unassigned: str = ""
     balancing: Balancing = field(default_factory=Balancing)
     connect_timeout: float | None = 5.0
     limits: Limits = field(default_factory=Limits)

@@ -216,19 +216,22 @@ class Links:
     def _with_endpoints(self, name: str, base: Cluster, old: Cluster | None) -> Cluster | None:
         """`base` with its load assignment: `old` itself if it is that already, None if the assignment lacks."""
         known = self._made.get(name)
-        assignment = self._assignment(base.eds_name)
+        assignment, why = self._assignment(base.eds_name)
         if assignment is None:
             return None
-        if old is not None and known is not None and known[0] is base and known[1] is assignment:
+        same = known is not None and known[0] is base and known[1] is assignment
+        if old is not None and same and old.unassigned == why:
             return old
         self._made[name] = (base, assignment)
-        return replace(base, assignment=assignment)
+        return replace(base, assignment=assignment, unassigned=why)
 
-    def _assignment(self, name: str) -> Assignment | None:
+    def _assignment(self, name: str) -> tuple[Assignment | None, str]:
+        """What is known of it; and where that is nobody at all, why, in words."""
         found = self._cache.value("endpoint", name)
         if isinstance(found, Assignment):
-            return found
-        return _nobody(name) if self._cache.failed("endpoint", name) else None
+            return found, ""
+        failed = self._cache.failed("endpoint", name)
+        return (_nobody(name), f"its assignment {name!r} {failed}") if failed else (None, "")
 
     def _follow(self, name: str, clusters: tuple[Cluster | None, ...]) -> None:
         """Keeps the index of load assignments: those of the newest version, and of the one in force until then."""

@@ -35,6 +35,15 @@ BAD = [
 ]
 
 
+#: What a call is told of each of them.
+SAID = {
+    "listener": "http_filters",
+    "route": "match",
+    "cluster": "outlier_detection.interval",
+    "endpoint": "priorit",
+}
+
+
 @pytest.fixture
 def good(scene):
     """A function that gives the good resource of a type, as ``Scene.simple`` has set it for this server."""
@@ -66,13 +75,14 @@ def test_bad_update_leaves_what_was_there(scene, connect, short, bad):
 
 @pytest.mark.parametrize(("short", "bad"), BAD)
 def test_bad_first_version_is_unavailable_until_a_good_one_comes(scene, connect, good, short, bad):
-    """ER-02: no 15 s are waited for what is there, and is wrong (EX-05)."""
+    """ER-02: in words; no 15 s are waited for what is there, and is wrong (EX-05)."""
     (a,) = scene.simple("a")
     scene.plane.update(bad(scene))
     caller = connect()
     answer = caller.call()
     assert answer.code is UNAVAILABLE
     assert answer.seconds < 5
+    assert SAID[short] in answer.details
     scene.plane.update(good(short, a))
     caller.becomes("a")
 

@@ -79,10 +79,14 @@ class TestRefused:
             assert "was refused: " in plane.target("a")
         else:
             assert plane.target("a") == "nobody"
+            assert plane.part.clusters["c-a"].unassigned.startswith(
+                "its assignment 'c-a' was refused: endpoints"
+            )
             assert [each.type for each in plane.status.rejected] == ["endpoint"]
         for each in TYPES[TYPES.index(short) :]:
             plane.send(each, needs("a")[each])
         assert plane.target("a") == "10.0.0.1:80"
+        assert plane.part.clusters["c-a"].unassigned == ""
 
     def test_the_same_good_version_ends_the_error(self, serving):
         """ER-09: also after an outage."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
@@ -106,7 +108,8 @@ class Line:
         return {
             "targets": dict(part.targets),
             "sidecar": {each.name: each for each in part.sidecar},
-            "clusters": dict(part.clusters),
+            # Why there is nobody is each protocol's to say.
+            "clusters": {name: replace(each, unassigned="") for name, each in part.clusters.items()},
             "absent": set(part.absent),
             "lacking": {name: bool(why) for name, why in part.lacking.items()},
             "listed": part.listed,
