@@ -10,6 +10,8 @@ previous ones), an acknowledgement of the response whose nonce it echoes (ACK wi
     a NACK   no                         the NACK, or nothing while it is held back
     a NACK   yes                        the NACK with the names sent before (a server may not read them), then a request
                                         with those wanted
+    an ACK   yes, and sent is nothing   the ACK, of nothing, then a request: go-control-plane takes a name in the acknowledgement of an
+                                        answer to nothing for one that came with it, and never sends it
     nothing  yes                        a request with the newest nonce (SW-05)
 
 Listeners and clusters come as the whole state: what is missing from a response was deleted (SW-14). Routes and endpoints
@@ -37,7 +39,7 @@ class AdsMachine(Machine):
         owed = self._due(stream, now, hurry=stream.sent != wanted)
         messages: list[bytes] = []
         for index, reply in enumerate(owed):
-            if index == len(owed) - 1 and not reply.error:
+            if index == len(owed) - 1 and not reply.error and (stream.sent or not wanted):
                 stream.sent = wanted
             names = stream.sent or frozenset()
             messages.append(self._request(stream, names, reply.version, reply.nonce, reply.error))

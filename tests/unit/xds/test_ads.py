@@ -20,6 +20,7 @@ from tests.support.xds_kit import (
     STATUS,
     WILD,
     WRAPPER,
+    Wire,
     bad,
     message,
     names,
@@ -635,3 +636,17 @@ def test_the_cache_keeps_bytes_and_version():
 
 def test_features_of_a_bootstrap():
     assert ServerFeatures.of(["xds_v3", "ignore_resource_deletion", 7, {}]) == ServerFeatures(True)
+
+
+def test_a_name_that_is_wanted_again_is_asked_for_after_the_acknowledgement_of_an_answer_to_nothing():
+    """SW-05, SW-07, SW-16: go-control-plane would take it for one that came with the answer."""
+    wire = Wire("target")
+    wire.open()
+    wire.want("a")
+    wire.send("listener", build.api_listener("a", "r"), version="1")
+    wire.session.forget("a")
+    wire.flush()
+    assert wire.session.received(response("listener", version="2", nonce="n9"), 0.0).accepted
+    wire.session.want("a")
+    of_listeners = [each for each in wire.flush() if each[0] == "listener"]
+    assert of_listeners == [("listener", [], "2", "n9", ""), ("listener", ["a"], "2", "n9", "")]
