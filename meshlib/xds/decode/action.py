@@ -120,7 +120,8 @@ def _weighted(message: WireMessage, path: str, report: Report) -> tuple[ClusterW
             host = HostRewrite(HostRewriteKind.LITERAL, text) if text else None
         edits = header_edits(item, here, report)
         if weight:
-            kept.append(ClusterWeight(canonical(str(item.name)), weight, edits, host, header, switches(item)))
+            filters = switches(item, here, report)
+            kept.append(ClusterWeight(canonical(str(item.name)), weight, edits, host, header, filters))
     if not kept and not report.failed:
         report.problem(join(path, "clusters"), "the weights add up to 0")
     if sum(entry.weight for entry in kept) > _MAX_UINT32:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from meshlib.model.route import FilterSwitch
 from meshlib.xds import schema
 from meshlib.xds.decode import programs
+from meshlib.xds.decode.report import Report, join
 from meshlib.xds.schema import WireMessage
 
 __all__ = ["FAULT", "GUARDS_HERE", "ROUTER", "filter_type", "is_guard", "switches"]
@@ -83,15 +84,21 @@ def is_guard(item: WireMessage) -> bool:
     return _guards(str(item.name), held) or (not _tells(held) and _short(str(item.name)) in programs.KINDS)
 
 
-def switches(owner: WireMessage) -> tuple[FilterSwitch, ...]:
-    """`owner.typed_per_filter_config` as what it switches on and off, whatever the filters are."""
+def switches(owner: WireMessage, path: str, report: Report) -> tuple[FilterSwitch, ...]:
+    """`owner.typed_per_filter_config` as what it switches on and off, whatever the filters are. In the target view a type that is not
+    known, and is neither optional nor a guard's, refuses the resource (gRFC A39).
+    """
     held = owner.typed_per_filter_config
-    return tuple(_switch(str(name), held[name]) for name in sorted(held)) if len(held) else ()
+    if not len(held):
+        return ()
+    path = join(path, "typed_per_filter_config")
+    return tuple(_switch(str(name), held[name], f"{path}[{name}]", report) for name in sorted(held))
 
 
-def _switch(name: str, outer: WireMessage) -> FilterSwitch:
+def _switch(name: str, outer: WireMessage, path: str, report: Report) -> FilterSwitch:
     """A configuration that cannot be read switches on: nothing is left open by mistake."""
     inner: WireMessage | None = outer
+    optional = False
     if filter_type(outer) == _FILTER_CONFIG:
         try:
             wrapped = schema.unpack(outer)
@@ -100,7 +107,14 @@ def _switch(name: str, outer: WireMessage) -> FilterSwitch:
         if wrapped.disabled:
             return FilterSwitch(name, False)
         inner = wrapped.config if wrapped.HasField("config") else None
-    return FilterSwitch(name, not _lifts(inner), _guards(name, inner))
+        optional = bool(wrapped.is_optional)
+    made = FilterSwitch(name, not _lifts(inner), _guards(name, inner))
+    kind = filter_type(inner) if inner is not None else FAULT
+    if report.target and not (optional or made.guard or kind in (FAULT, ROUTER)):
+        report.problem(
+            path, f"{kind[:100] or 'a type that cannot be read'} is not supported and not optional"
+        )
+    return made
 
 
 def _lifts(outer: WireMessage | None) -> bool:

@@ -37,7 +37,7 @@ def route_configuration(message: WireMessage, path: str, report: Report) -> Rout
         most_specific_wins=bool(message.most_specific_header_mutations_wins),
         ignore_port=bool(message.ignore_port_in_host_matching),
         ignore_path_parameters=bool(message.ignore_path_parameters_in_path_matching),
-        filters=switches(message),
+        filters=switches(message, path, report),
         validate_clusters=boolean(message, "validate_clusters", True),
     )
 
@@ -65,7 +65,7 @@ def _virtual_host(message: WireMessage, path: str, report: Report, longest: int)
         attempt_count_in_response=bool(message.include_attempt_count_in_response),
         require_tls=_TLS.get(message.require_tls, ""),
         adoption=_adoption(message, path, report),
-        filters=switches(message),
+        filters=switches(message, path, report),
     )
 
 
@@ -107,4 +107,4 @@ def _route(message: WireMessage, path: str, report: Report, longest: int) -> Rou
     edits = header_edits(message, path, report)
     if match is None or does is None:
         return None
-    return Route(match, does, str(message.name), edits, switches(message))
+    return Route(match, does, str(message.name), edits, switches(message, path, report))

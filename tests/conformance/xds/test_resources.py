@@ -79,13 +79,33 @@ class TestPlaces:
     def said(config):
         return {"typed_per_filter_config": config} if config else {}
 
-    def test_an_unknown_type_is_reported(self, plane):
-        """LD-06: whoever's it is, and whether it is said to be optional or not; the routes serve."""
+    @pytest.mark.parametrize("place", ["route", "host", "all"])
+    def test_an_unknown_type(self, plane, place):
+        """LD-06, ER-10: whoever's it is, it refuses the routes, unless it says that it is optional; then it is reported."""
+        plane.send("route", self.routes(**{place: {"nobody": of("no.such.Type")}}))
+        [asked] = plane.asked("route")
+        assert (
+            "typed_per_filter_config[nobody]: no.such.Type is not supported and not optional" in asked.error
+        )
         wrapped = of("envoy.config.route.v3.FilterConfig", config=of("no.such.Type"))
-        plane.send("route", self.routes(host={"nobody": of("no.such.Type"), "other": wrapped}))
+        plane.send("route", self.routes(**{place: {"other": wrapped}}))
+        assert "typed_per_filter_config[other]" in plane.asked("route")[0].error
+        wrapped = of("envoy.config.route.v3.FilterConfig", config=of("no.such.Type"), is_optional=True)
+        plane.send("route", self.routes(**{place: {"other": wrapped}}))
         assert plane.asked("route")[0].kind == "ack"
         assert {field for field, _ in told(plane)} == {"typed_per_filter_config"}
         assert plane.target("a") == "10.0.0.1:80"
+
+    def test_an_unknown_type_for_an_envoy(self, protocol):
+        """LD-06: in the sidecar view it is reported, as a filter that is not known."""
+        plane = Control(protocol, view="sidecar")
+        plane.connect()
+        routes = build.route_config(
+            "r", build.virtual_host("a", build.route(cluster="c-a"), **self.said({"f": of("no.such.Type")}))
+        )
+        plane.send("listener", build.listener("l", routes))
+        assert plane.asked("listener")[0].kind == "ack"
+        assert any("typed_per_filter_config" in field for field, _ in told(plane))
 
     def test_the_most_specific_place_stands_whole(self, plane):
         """LD-05, LD-06: here a guard is on everywhere, off for the host, and on again for the route."""
