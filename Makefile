@@ -106,6 +106,10 @@ interop-sovereign: $(VENV)/.stamp-dev ## against sovereign, which is polled by R
 		$(VENV)/bin/python -m venv build/interop/sovereign && build/interop/sovereign/bin/pip install --quiet sovereign==0.32.12; }
 	@$(PYTEST) tests/interop/sovereign --timeout=300 $(PYTEST_ARGS)
 
+.PHONY: interop-grpcdebug
+interop-grpcdebug: $(VENV)/.stamp-dev ## grpcdebug reads the client status service (needs grpcdebug)
+	@$(PYTEST) tests/interop/grpcdebug $(PYTEST_ARGS)
+
 .PHONY: conformance
 conformance: $(VENV)/.stamp-dev ## each item of the checklist of xDS, and what proves it; gRPC channels against grpcio's own of xds:///
 	@$(PYTEST) tests/conformance -n 2 $(PYTEST_ARGS)

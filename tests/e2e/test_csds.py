@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import queue
-import shutil
 import signal
 import stat
 import subprocess
@@ -27,7 +26,6 @@ from meshlib.xds import schema
 from tests.support.asking import asked
 
 RESPONSE = schema.message("envoy.service.status.v3.ClientStatusResponse")
-GRPCDEBUG = os.environ.get("MESHLIB_TEST_GRPCDEBUG") or shutil.which("grpcdebug")
 Make = Callable[..., meshlib.Mesh]
 
 
@@ -275,22 +273,3 @@ def both(where: str) -> set[int]:
 
     assert asked(answered, 30.0), found
     return found
-
-
-@pytest.mark.parametrize("way", ["status", "config"])
-def test_grpcdebug_reads_it(make: Make, address: str, way: str) -> None:
-    if GRPCDEBUG is None:
-        pytest.skip(
-            "grpcdebug is not here: go install github.com/grpc-ecosystem/grpcdebug@latest, and MESHLIB_TEST_GRPCDEBUG has its path"
-        )
-    make(address)
-    done = subprocess.run(
-        [GRPCDEBUG, address, "xds", way], capture_output=True, text=True, timeout=30, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    if way == "status":
-        rows = {tuple(line.split()[:2]) for line in done.stdout.splitlines()[1:]}
-        assert rows == {("reviews", "ACKED"), ("r", "ACKED"), ("c", "ACKED")}
-    else:
-        [config] = json.loads(done.stdout)["config"]
-        assert {each["name"] for each in config["genericXdsConfigs"]} == {"reviews", "r", "c"}

@@ -309,6 +309,7 @@ NOT_HERE = {
     r".* 4711": "asks a process that the page makes up; tests/e2e/test_admin.py",
     r".*manage\.py": "of a project of the reader's; tests/e2e/test_django.py",
     r".*(gunicorn|uvicorn|uwsgi)": "serves until it is interrupted; tests/e2e/test_gunicorn.py, test_asgi.py, test_uwsgi.py",
+    r"grpcdebug ": "a program of the reader's; tests/interop/grpcdebug",
     r"export ": "belongs to the line after it",
 }
 

@@ -22,6 +22,9 @@ pytestmark = [pytest.mark.oracle, pytest.mark.timeout(120)]
 HOSTS = ("envoy", *LIBRARIES)
 #: Their connections read as their own timeouts say.
 OF_AIOHTTP = ("aiohttp", "aiohttp-connector")
+WITHOUT_AIOHTTP = pytest.mark.parametrize(
+    "answer", [host for host in HOSTS if host not in OF_AIOHTTP], indirect=True
+)
 #: What a body is called, where that is not ``content``.
 BODY = {"requests": "data", "urllib3": "body"}
 Answer = Callable[..., tuple[int, bytes]]
@@ -46,11 +49,8 @@ def answer(request: Any, tmp_path: Path) -> Iterator[Answer]:
             headers: dict[str, str] | None = None,
             manager: dict[str, Any] | None = None,
             body: bytes = b"",
-            but: tuple[str, ...] = (),
             **action: Any,
         ) -> tuple[int, bytes]:
-            if request.param in but:
-                pytest.skip("connections of aiohttp's own")
             held = Ports(1)
             stack.callback(held.close)
             address = f"127.0.0.1:{held.numbers[0]}"
@@ -112,6 +112,7 @@ def test_bytes_of_a_request(answer: Answer, path: str, headers: dict[str, str], 
         assert got == (LARGE if large else (200, b"ok"))
 
 
+@WITHOUT_AIOHTTP
 @pytest.mark.parametrize(
     ("manager", "action"),
     [
@@ -123,12 +124,13 @@ def test_bytes_of_a_request(answer: Answer, path: str, headers: dict[str, str], 
 def test_a_stream_that_is_idle(
     answer: Answer, silent: str, manager: dict[str, Any], action: dict[str, Any]
 ) -> None:
-    assert answer(silent, manager=manager, but=OF_AIOHTTP, **action) == (504, b"stream timeout")
+    assert answer(silent, manager=manager, **action) == (504, b"stream timeout")
 
 
+@WITHOUT_AIOHTTP
 def test_a_route_switches_its_listeners_idle_timeout_off(answer: Answer, silent: str) -> None:
     manager = {"stream_idle_timeout": "0.2s"}
-    got = answer(silent, manager=manager, but=OF_AIOHTTP, idle_timeout="0s", timeout="0.6s")
+    got = answer(silent, manager=manager, idle_timeout="0s", timeout="0.6s")
     assert got == (504, b"upstream request timeout")
 
 
@@ -149,14 +151,16 @@ def test_a_stream_that_takes_too_long(
     assert answer(silent, manager=manager, **action) == (504, b"downstream duration timeout")
 
 
+@WITHOUT_AIOHTTP
 def test_an_attempt_that_is_idle_is_made_again(answer: Answer, silent: str) -> None:
     policy = {"retry_on": "5xx,reset", "num_retries": 1, "per_try_idle_timeout": "0.3s"}
-    status, _ = answer(silent, but=OF_AIOHTTP, retry_policy=policy)
+    status, _ = answer(silent, retry_policy=policy)
     assert status == 504
 
 
+@WITHOUT_AIOHTTP
 def test_a_request_that_is_not_sent_in_time(answer: Answer, silent: str) -> None:
     """More than all buffers on the way hold."""
     body = bytes(64 * 1024 * 1024)
-    got = answer(silent, body=body, manager={"request_timeout": "0.5s"}, but=OF_AIOHTTP)
+    got = answer(silent, body=body, manager={"request_timeout": "0.5s"})
     assert got == (408, b"request timeout")
