@@ -20,8 +20,10 @@ from meshlib.testing.ads_stream import Faults, Stream
 from meshlib.testing.grpc_server import GrpcServer
 from meshlib.testing.journal import Journal, Request
 from meshlib.testing.load_reports import LoadReports
+from meshlib.testing.polls import PollRefused, Polls
 from meshlib.testing.rest_server import RestServer
 from meshlib.xds import schema
+from meshlib.xds.discovery import REQUEST
 from meshlib.xds.services import method
 
 __all__ = ["ControlPlane", "Raw", "Resource"]
@@ -46,7 +48,7 @@ _STREAMS = 256
 
 
 class ControlPlane(GrpcServer):
-    """Serves resources over ADS and over the services of each type, state-of-the-world and delta, on 127.0.0.1.
+    """Serves resources over ADS and over the services of each type, state-of-the-world, delta and unary, on 127.0.0.1.
 
     `resources` are there from the start. `port` 0 takes a free one and keeps it over restarts. `credentials` make it
     a TLS server. `partial`: state-of-the-world responses for types other than listener and cluster hold only what
@@ -75,6 +77,7 @@ class ControlPlane(GrpcServer):
         self._journal = Journal()
         #: Its load reporting service.
         self.loads = LoadReports(self._journal)
+        self._polls = Polls(self._state, self._faults, self._journal)
         self._lock = self._journal.changed  # guards the state, the faults, the streams and what each has sent
         self._streams: dict[int, Stream] = {}
         self._opened = 0
@@ -94,7 +97,7 @@ class ControlPlane(GrpcServer):
 
         Its requests are among `requests`, with "rest" as their protocol; `refuse` answers them 503. It needs no `start` here.
         """
-        return RestServer(self._state, self._faults, self._journal)
+        return RestServer(self._polls)
 
     # -------------------------------------------------------------------------------------- resources
 
@@ -151,9 +154,9 @@ class ControlPlane(GrpcServer):
         code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE,
         details: str = "refused by the test",
         *,
-        protocol: Literal["", "sotw", "delta"] = "",
+        protocol: Literal["", "sotw", "delta", "fetch", "rest"] = "",
     ) -> None:
-        """Ends every new stream (of that protocol) at once, until `accept`. Open ones stay.
+        """Ends every new stream and poll (of that protocol) at once, until `accept`. Open ones stay.
 
         `refuse(UNIMPLEMENTED, protocol="delta")` makes a server that has state of the world only.
         """
@@ -279,7 +282,7 @@ class ControlPlane(GrpcServer):
     _thread_name = "ads"
 
     def _install(self, server: grpc.Server) -> None:
-        server.add_generic_rpc_handlers((_Handler(self._serve, self.loads),))
+        server.add_generic_rpc_handlers((_Handler(self._serve, self._fetch, self.loads),))
 
     def _end(self, grace: float | None) -> None:
         super()._end(grace)
@@ -310,6 +313,16 @@ class ControlPlane(GrpcServer):
         with self._closing(stream):
             yield from stream.serve(incoming)
 
+    def _fetch(self, url: str, data: bytes, context: grpc.ServicerContext) -> bytes:
+        request = schema.message(REQUEST).FromString(data)
+        try:
+            response = self._polls.answer("fetch", url, request, data)
+        except PollRefused as refused:
+            context.abort(refused.code, refused.details)
+        if response is None:  # in go-control-plane's words
+            context.abort(grpc.StatusCode.UNKNOWN, "skip fetch: version up to date")
+        return bytes(response.SerializeToString())
+
     @contextlib.contextmanager
     def _closing(self, stream: Stream) -> Iterator[None]:
         try:
@@ -321,20 +334,22 @@ class ControlPlane(GrpcServer):
 
 
 _Serve: TypeAlias = Callable[[str, Iterator[bytes], grpc.ServicerContext], Iterator[bytes]]
+_Fetch: TypeAlias = Callable[[str, bytes, grpc.ServicerContext], bytes]
 
 
 class _Handler(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs only
     """The methods of the aggregated discovery service and of each type's own, on plain bytes: a test may send what is no message."""
 
-    def __init__(self, serve: _Serve, loads: LoadReports) -> None:
+    def __init__(self, serve: _Serve, fetch: _Fetch, loads: LoadReports) -> None:
         self._methods = {
             schema.ADS_SOTW: _method(serve, "sotw"),
             schema.ADS_DELTA: _method(serve, "delta"),
             schema.LRS: grpc.stream_stream_rpc_method_handler(loads.serve),
         }
-        for short in schema.TYPE_URLS:
+        for short, url in schema.TYPE_URLS.items():
             self._methods[method("v3", short, "Stream")] = _method(serve, "sotw")
             self._methods[method("v3", short, "Delta")] = _method(serve, "delta")
+            self._methods[method("v3", short, "Fetch")] = _unary(fetch, url)
 
     def service(
         self, handler_call_details: grpc.HandlerCallDetails
@@ -344,6 +359,10 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in 
 
 def _method(serve: _Serve, protocol: str) -> grpc.RpcMethodHandler[bytes, bytes]:
     return grpc.stream_stream_rpc_method_handler(lambda incoming, context: serve(protocol, incoming, context))
+
+
+def _unary(fetch: _Fetch, url: str) -> grpc.RpcMethodHandler[bytes, bytes]:
+    return grpc.unary_unary_rpc_method_handler(lambda data, context: fetch(url, data, context))
 
 
 def _url(kind: str) -> str:

@@ -22,7 +22,7 @@ class Request:
 
     index: int  # counts all requests from 0, over all streams
     stream: int  # counts all streams from 1
-    protocol: str  # "sotw", "delta" or "rest"
+    protocol: str  # "sotw", "delta", "fetch" or "rest"
     kind: str  # short name of the type ("listener", …), or the type URL where it has none
     names: tuple[str, ...]  # resource_names; resource_names_subscribe in delta
     unsubscribe: tuple[str, ...]  # delta only

@@ -1,23 +1,18 @@
-"""The resources of a control plane by REST: a DiscoveryRequest as JSON is posted, a DiscoveryResponse as JSON comes back.
-
-As the gateways of real control planes it compares versions and nothing else: a poll that says the newest version is answered
-304, whatever it names.
-"""
+"""The resources of a control plane by REST: a DiscoveryRequest as JSON is posted, a DiscoveryResponse as JSON comes back."""
 
 from __future__ import annotations
 
 import json
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Self
 
-from meshlib.testing.ads_state import State
-from meshlib.testing.journal import Journal, Request
+from meshlib.testing.polls import PollRefused
 from meshlib.xds import schema
+from meshlib.xds.discovery import REQUEST
 
 if TYPE_CHECKING:
-    from meshlib.testing.ads_stream import Faults
+    from meshlib.testing.polls import Polls
 
 __all__ = ["RestServer"]
 
@@ -27,20 +22,15 @@ _TYPES = {
     "/v3/discovery:extension_configs": schema.EXTENSION,
     "/v3/discovery:listeners": schema.LISTENER,
     "/v3/discovery:routes": schema.ROUTE,
+    "/v3/discovery:secrets": schema.SECRET,
 }
-_REQUEST = "envoy.service.discovery.v3.DiscoveryRequest"
-_RESPONSE = "envoy.service.discovery.v3.DiscoveryResponse"
 
 
 class RestServer:
-    """On 127.0.0.1, from `with` on; each connection has a thread of its own. What is posted is recorded in `journal`, whose lock
-    guards `state` and `faults`.
-    """
+    """On 127.0.0.1, from `with` on; each connection has a thread of its own. A poll that has nothing new is answered 304."""
 
-    def __init__(self, state: State, faults: Faults, journal: Journal) -> None:
-        self._state = state
-        self._faults = faults
-        self._journal = journal
+    def __init__(self, polls: Polls) -> None:
+        self._polls = polls
         self._server: ThreadingHTTPServer | None = None
         self._thread: threading.Thread | None = None
 
@@ -81,23 +71,14 @@ class RestServer:
         if url is None:
             return 404, b"no such type"
         try:
-            request: Any = schema.from_json(_REQUEST, json.loads(body))
+            request: Any = schema.from_json(REQUEST, json.loads(body))
         except ValueError as problem:
             return 400, str(problem).encode()
-        with self._journal.changed:
-            self._journal.add(lambda index: _record(index, url, request, body))
-            if self._faults.refuse is not None:
-                return 503, self._faults.refuse[1].encode()
-            version = self._state.versions.get(url, "0")
-            if request.version_info == version:
-                return 304, b""
-            held = self._state.resources.get(url, {})
-            names = set(request.resource_names)
-            response: Any = schema.message(_RESPONSE)(version_info=version, type_url=url)
-            for name, stored in held.items():
-                if not names or name in names:
-                    response.resources.add(type_url=stored.type_url, value=stored.value)
-        return 200, json.dumps(schema.to_json(response)).encode()
+        try:
+            response = self._polls.answer("rest", url, request, body)
+        except PollRefused as refused:
+            return 503, refused.details.encode()
+        return (304, b"") if response is None else (200, json.dumps(schema.to_json(response)).encode())
 
 
 class _Server(ThreadingHTTPServer):
@@ -124,23 +105,3 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *args: object) -> None:
         """Nothing: the journal has it."""
-
-
-def _record(index: int, url: str, request: Any, raw: bytes) -> Request:
-    refused = request.HasField("error_detail")
-    return Request(
-        index=index,
-        stream=0,
-        protocol="rest",
-        kind=schema.SHORT_NAMES[url],
-        names=tuple(request.resource_names),
-        unsubscribe=(),
-        version=request.version_info,
-        nonce=request.response_nonce,
-        error=request.error_detail.message if refused else None,
-        error_code=request.error_detail.code if refused else None,
-        node=request.node if request.HasField("node") else None,
-        initial_versions={},
-        raw=raw,
-        at=time.monotonic(),
-    )
