@@ -64,7 +64,7 @@ class XdsDict(TypedDict, total=False):
     tls: TlsDict | None
     token: str | None
     options: Mapping[str, object]
-    protocol: Literal["auto", "sotw", "delta", "rest", "files"]
+    protocol: Literal["auto", "sotw", "delta", "fetch", "rest", "files"]
     path: str | None
     refresh: float
     api: Literal["v3", "v2"]

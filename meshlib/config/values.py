@@ -104,12 +104,12 @@ class XdsConfig(Section):
         Json(), "Options of gRPC for the channel to it, by their names.", FrozenMap()
     )
     protocol: str = setting(
-        Choice("auto", "sotw", "delta", "rest", "files"),
-        "How we are told: all of a type, what changed, by REST, from files.",
+        Choice("auto", "sotw", "delta", "fetch", "rest", "files"),
+        "How we are told: on a stream all of a type, or what changed; polled by gRPC, or by REST; from files.",
         "auto",
     )
     path: str | None = setting(Filename(), 'The directory of protocol = "files".', None)
-    refresh: float = setting(seconds(), 'Seconds between two polls of protocol = "rest".', 30.0)
+    refresh: float = setting(seconds(), 'Seconds between two polls of protocol = "fetch" or "rest".', 30.0)
     api: str = setting(Choice("v3", "v2"), "v2 is for Kato and Rainbond.", "v3")
     streams: str | None = setting(
         Choice("aggregated", "separate"),
@@ -154,8 +154,8 @@ class XdsConfig(Section):
             yield "path", 'is missing; protocol = "files" needs it'
         if self.protocol == "files" and self.server is not None:
             yield "server", 'cannot stand beside protocol = "files": files are read from path'
-        if self.protocol == "rest" and not given:
-            yield "server", 'is missing; protocol = "rest" needs it'
+        if self.protocol in ("fetch", "rest") and not given and self.api != "v2":
+            yield "server", f'is missing; protocol = "{self.protocol}" needs it'
         yield from self._check_scheme()
         yield from self._check_streams()
 
@@ -173,11 +173,11 @@ class XdsConfig(Section):
             yield "token", "needs tls: without it everybody on the way could read it"
 
     def _check_streams(self) -> Iterator[tuple[str, str]]:
-        if self.api == "v2" and self.protocol not in ("auto", "sotw"):
+        if self.api == "v2" and self.protocol not in ("auto", "sotw", "fetch"):
             yield "protocol", f'{self.protocol} is not for api = "v2", which has state of the world over gRPC'
         elif self.api == "v2" and self.streams == "aggregated":
             yield "streams", 'aggregated is not for api = "v2", which is asked by separate streams'
-        elif self.streams is not None and self.protocol in ("rest", "files"):
+        elif self.streams is not None and self.protocol in ("fetch", "rest", "files"):
             yield "streams", f'is for streams of gRPC; protocol = "{self.protocol}" has none'
 
     def _check_scheme(self) -> Iterator[tuple[str, str]]:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from meshlib.sources.protocol import OVER_GRPC
+from meshlib.sources.protocol import STREAMS
 from meshlib.sources.xds import XdsSource
 from meshlib.sources.xds_pair import xds_source
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from meshlib.config import XdsConfig
     from meshlib.sources.base import Source
     from meshlib.sources.last_good import LastGood
     from meshlib.sources.merge import Merge
-    from meshlib.xds.bootstrap import Bootstrap
+    from meshlib.sources.polling import Wire
+    from meshlib.xds.bootstrap import Bootstrap, Server
 
 __all__ = ["control_plane"]
 
@@ -23,7 +26,7 @@ def control_plane(merge: Merge, bootstrap: Bootstrap, xds: XdsConfig) -> list[So
     """The file of the last good state, where there is one, before who fills it: it is stopped after that."""
     from meshlib.sources.lrs import LoadReports
 
-    more: list[Source] = [LoadReports(merge, bootstrap)] if xds.protocol in OVER_GRPC else []
+    more: list[Source] = [LoadReports(merge, bootstrap)] if xds.protocol in STREAMS else []
     if xds.last_good is None:
         return [_source(merge, bootstrap, xds, None), *more]
     from meshlib.sources.last_good import LastGood
@@ -39,11 +42,17 @@ def _source(merge: Merge, bootstrap: Bootstrap, xds: XdsConfig, kept: LastGood |
 
         files = partial(FileStream, later=merge.worker.later, give_way=merge.worker.give_way)
         return XdsSource(merge, bootstrap, xds.view, files, protocol=xds.protocol, last_good=kept)
-    if xds.protocol == "rest":
-        from meshlib.sources.rest import RestStream
+    if xds.protocol in ("rest", "fetch"):
+        from meshlib.sources.polling import PolledStream
 
-        rest = partial(RestStream, later=merge.worker.later, random=merge.runtime.random, refresh=xds.refresh)
-        return xds_source(merge, bootstrap, xds.view, rest, protocol=xds.protocol, last_good=kept)
+        polled = partial(
+            PolledStream,
+            wire=_wire(bootstrap, xds),
+            later=merge.worker.later,
+            random=merge.runtime.random,
+            refresh=xds.refresh,
+        )
+        return xds_source(merge, bootstrap, xds.asked_view, polled, protocol=xds.protocol, last_good=kept)
     if not xds.separate:
         return xds_source(merge, bootstrap, xds.view, protocol=xds.protocol, last_good=kept)
     from meshlib.sources.separate import SeparateStreams
@@ -57,3 +66,14 @@ def _source(merge: Merge, bootstrap: Bootstrap, xds: XdsConfig, kept: LastGood |
     )
     protocol = "sotw" if xds.api == "v2" else xds.protocol
     return xds_source(merge, bootstrap, xds.asked_view, streams, protocol=protocol, last_good=kept)
+
+
+def _wire(bootstrap: Bootstrap, xds: XdsConfig) -> Callable[[Server], Wire]:
+    """How a control plane is polled; grpc is not loaded for REST."""
+    if xds.protocol == "rest":
+        from meshlib.sources.rest import RestWire
+
+        return RestWire
+    from meshlib.sources.fetch import FetchWire
+
+    return partial(FetchWire, api=xds.api, ours=bootstrap.node.cluster)

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["OVER_GRPC", "SILENT", "lacks_method", "note_without_delta", "protocol_of"]
+__all__ = ["OVER_GRPC", "SILENT", "STREAMS", "lacks_method", "note_without_delta", "protocol_of"]
 
 #: The values of ``xds.protocol`` that are streams of grpc; the others have state of the world only.
-OVER_GRPC = ("auto", "delta", "sotw")
+STREAMS = ("auto", "delta", "sotw")
+#: Those that need grpc.
+OVER_GRPC = (*STREAMS, "fetch")
 #: Seconds after which a stream that is up counts as answered where nothing is awaited: a server need not send again what
 #: a client has (DL-12, EX-04).
 SILENT = 1.0

@@ -18,27 +18,24 @@ from meshlib import __version__
 from meshlib.model.address import Address
 from meshlib.sources.channel import call_metadata
 from meshlib.sources.node import USER_AGENT
+from meshlib.sources.polling import TIMEOUT, PollError
 from meshlib.xds.bootstrap import ChannelKind
 
 if TYPE_CHECKING:
     from meshlib.xds.bootstrap import Server
 
-__all__ = ["LARGEST", "TIMEOUT", "RestError", "Wire"]
+__all__ = ["LARGEST", "Connection"]
 
-#: Seconds for a whole poll; and for each step of it, should nobody call ``abort``.
-TIMEOUT = 10.0
 #: Bytes of an answer: the clusters and endpoints of a large mesh, written as JSON.
 LARGEST = 64 * 2**20
 #: Characters of an answer that is an error which are told.
 _SHOWN = 200
 
 
-class RestError(Exception):
-    """Why there is no answer, in words."""
-
-
-class Wire:
-    """See the header. ``server.uri`` is an address; its channel says whether TLS is spoken, and with which files."""
+class Connection:
+    """See the header. ``server.uri`` is an address; its channel says whether TLS is spoken, and with which files. Each step of an
+    exchange has ``TIMEOUT``, should nobody call ``abort``.
+    """
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -50,14 +47,15 @@ class Wire:
         }
         self._lock = threading.Lock()
         self._aborted = False
+        self._ended = False
         self._socket: socket.socket | None = None
         self._connection: http.client.HTTPConnection | None = None
 
     def connect(self) -> None:
-        """Raises RestError."""
+        """Raises PollError."""
         self.close()
         with self._lock:
-            self._aborted = False
+            self._aborted = self._ended
         try:
             connected = self._keep(self._connected())
             if self._server.channel.kind is ChannelKind.TLS:
@@ -66,15 +64,15 @@ class Wire:
                 )
         except (OSError, ValueError) as problem:
             self.close()
-            raise RestError(f"cannot connect to {self._address}: {_reason(problem)}") from problem
+            raise PollError(f"cannot connect to {self._address}: {_reason(problem)}") from problem
         self._connection = http.client.HTTPConnection(self._host(), timeout=TIMEOUT)
         self._connection.auto_open = 0
         self._connection.sock = connected
 
     def post(self, path: str, body: bytes) -> bytes | None:
-        """The body of a 200; None for 304. Raises RestError for everything else."""
+        """The body of a 200; None for 304. Raises PollError for everything else."""
         with self._lock:
-            self._aborted = False
+            self._aborted = self._ended
         fresh = self._connection is None
         if fresh:
             self.connect()
@@ -84,13 +82,13 @@ class Wire:
             self.close()
             # The server may close what is idle at any time, also just when a request is on its way.
             if fresh or self._aborted or not _closed_before_answer(problem):
-                raise RestError(self._words(path, problem)) from problem
+                raise PollError(self._words(path, problem)) from problem
         self.connect()
         try:
             return self._exchange(path, body)
         except (OSError, http.client.HTTPException) as problem:
             self.close()
-            raise RestError(self._words(path, problem)) from problem
+            raise PollError(self._words(path, problem)) from problem
 
     def close(self) -> None:
         """The next request opens another connection."""
@@ -103,13 +101,18 @@ class Wire:
             held.close()
 
     def abort(self) -> None:
-        """End what is under way: it raises RestError."""
+        """End what is under way: it raises PollError."""
         with self._lock:
             self._aborted = True
             if self._socket is not None:
                 with contextlib.suppress(OSError):
                     # Of the socket below: TLS's own is in use by the other thread.
                     socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+    def end(self) -> None:
+        """As ``abort``; what would be begun after it raises PollError."""
+        self._ended = True
+        self.abort()
 
     # --- one exchange -------------------------------------------------------------------------------------------
 
@@ -121,7 +124,7 @@ class Wire:
         data = b"" if (answer.length or 0) > LARGEST else answer.read(LARGEST + 1)
         if len(data) > LARGEST or (answer.length or 0) > LARGEST:
             self.close()
-            raise RestError(f"POST {path}: the answer is larger than {LARGEST // 2**20} MiB")
+            raise PollError(f"POST {path}: the answer is larger than {LARGEST // 2**20} MiB")
         if answer.length:  # a bounded read says nothing of it
             raise http.client.IncompleteRead(data, answer.length)
         if answer.will_close or not answer.isclosed():
@@ -130,9 +133,9 @@ class Wire:
             return None
         if answer.status != 200:
             text = " ".join(data[: 4 * _SHOWN].decode("utf-8", "replace").split())[:_SHOWN]
-            raise RestError(f"POST {path}: answered {answer.status}{f': {text}' if text else ''}")
+            raise PollError(f"POST {path}: answered {answer.status}{f': {text}' if text else ''}")
         if encoding := answer.headers.get("Content-Encoding"):
-            raise RestError(
+            raise PollError(
                 f"POST {path}: the answer is encoded ({encoding[:_SHOWN]}), which was not asked for"
             )
         return data

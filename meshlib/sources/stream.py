@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from meshlib.model.status import Ignored
     from meshlib.xds.bootstrap import Server
 
-__all__ = ["AdsStream", "Ears", "GrpcStream", "Opener", "channels_closed"]
+__all__ = ["AdsStream", "Ears", "GrpcStream", "Opener", "channels_closed", "closed", "opened", "words"]
 
 #: grpcio's connectivity watcher looks every 0.2 s whether anybody still listens, and raises in its thread if the channel
 #: is closed before it looked. Seconds from the last listener's leaving until a channel may be closed.
@@ -136,9 +136,7 @@ class GrpcStream:
         self._channel: grpc.Channel | None = None
         self._call: Any = None
         self._thread = threading.Thread(target=self._run, name="meshlib-xds", daemon=True)
-        mine = _streams.get()
-        mine.live.add(self)
-        mine.lately = True
+        opened(self)
         threads.start(self._thread)
 
     def send(self, raw: bytes) -> None:
@@ -164,12 +162,12 @@ class GrpcStream:
         try:
             error = self._read()
         except Exception as problem:  # noqa: BLE001 - whatever it is, the source must hear of the end
-            error, unimplemented = _words(problem), lacks_method(problem)
+            error, unimplemented = words(problem), lacks_method(problem)
         self._post(lambda: self._ears.on_end(self, error, unimplemented=unimplemented))
         try:
             self._close()
         finally:
-            _streams.get().live.discard(self)
+            closed(self)
 
     def _read(self) -> str:
         call = self._open()
@@ -223,11 +221,17 @@ class GrpcStream:
         channel.close()
 
 
+class _Live(Protocol):
+    def cancel(self, timeout: float) -> None:
+        """End it, and wait at most that many seconds until its channel is closed."""
+        ...
+
+
 class _Streams:
     """Those of one process: ``live`` have a channel or are about to; ``lately``: since grpc was last waited for."""
 
     def __init__(self) -> None:
-        self.live: set[GrpcStream] = set()  # adding, discarding and copying are atomic
+        self.live: set[_Live] = set()  # adding, discarding and copying are atomic
         self.lately = False
         self.closed = False  # channels of others, since the last fork
 
@@ -247,6 +251,18 @@ def _settle() -> None:
     note_fork()
 
 
+def opened(stream: _Live) -> None:
+    """It has a channel to a control plane, or is about to: a fork waits until it is `closed`."""
+    mine = _streams.get()
+    mine.live.add(stream)
+    mine.lately = True
+
+
+def closed(stream: _Live) -> None:
+    """Its channel is closed."""
+    _streams.get().live.discard(stream)
+
+
 def channels_closed() -> None:
     """Channels of this process that are of no stream were closed: the next fork waits for grpc's threads to end."""
     _streams.get().closed = True
@@ -255,8 +271,8 @@ def channels_closed() -> None:
 settle_before_fork(_settle)
 
 
-def _words(problem: Exception) -> str:
-    """What a person is told. grpc's text begins with what every failed connection has in common."""
+def words(problem: Exception) -> str:
+    """What a person is told of how a call ended. grpc's text begins with what every failed connection has in common."""
     code, details = getattr(problem, "code", None), getattr(problem, "details", None)
     if callable(code) and callable(details):
         text = str(details() or "").removeprefix("failed to connect to all addresses; last error: ")

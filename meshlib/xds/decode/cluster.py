@@ -158,7 +158,7 @@ def config_source(owner: WireMessage, field: str, path: str, report: Report, wha
 def _api_source(held: WireMessage, path: str, report: Report, what: tuple[str, str]) -> None:
     if held.api_type not in _OVER_GRPC:
         place = join(path, "api_type")
-        report.problem(place, "must be of gRPC; REST is followed where the control plane is polled")
+        report.problem(place, "must be of gRPC; REST is followed where the control plane is polled by it")
         return
     if len(held.grpc_services) != 1:
         report.problem(join(path, "grpc_services"), f"must be one, not {len(held.grpc_services)}")

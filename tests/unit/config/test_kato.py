@@ -79,6 +79,12 @@ class TestServer:
         told = resolve({"xds": {"api": "v2", "bootstrap": "b.json"}}, KATO)
         assert told.xds.server is None
 
+    def test_it_may_be_polled(self):
+        """The node's own control plane is found for that as well."""
+        made = resolve({"xds": {"api": "v2", "protocol": "fetch"}}, KATO)
+        assert (made.xds.protocol, made.xds.asked_view) == ("fetch", "sidecar")
+        assert made.xds.server == resolve(V2, KATO).xds.server
+
     def test_without_any_there_is_no_control_plane(self):
         assert not resolve(V2, {}).xds.configured
 
@@ -102,6 +108,7 @@ class TestStreams:
             ({"api": "v2", "protocol": "rest", "server": "http://a:1"}, "xds.protocol"),
             ({"api": "v2", "streams": "aggregated"}, "xds.streams"),
             ({"protocol": "files", "path": "d", "streams": "separate"}, "xds.streams"),
+            ({"protocol": "fetch", "streams": "separate"}, "xds.streams"),
         ],
     )
     def test_what_cannot_be(self, xds, key):

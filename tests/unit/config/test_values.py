@@ -185,6 +185,8 @@ class TestAcrossKeys:
             ({"xds": {"protocol": "files"}}, "xds.path"),
             ({"xds": {"protocol": "files", "path": "d", "server": "a:1"}}, "xds.server"),
             ({"xds": {"protocol": "rest"}}, "xds.server"),
+            ({"xds": {"protocol": "fetch"}}, "xds.server"),
+            ({"xds": {"protocol": "fetch", "server": "http://a:1"}}, "xds.server"),
             ({"xds": {"protocol": "rest", "server": "https://a:1"}}, "xds.server"),
             ({"xds": {"server": "http://a:1"}}, "xds.server"),
             ({"dns": {"min_ttl": 10, "max_ttl": 5}}, "dns.min_ttl"),

@@ -131,7 +131,7 @@ CORE = {
             "path": "followed in resources that are read from files (`xds.protocol`)",
             "path_config_source": "followed in resources that are read from files (`xds.protocol`)",
             "api_config_source": "a cluster that it names is the server that it came from; of type REST: followed where the control plane is "
-            "polled (`xds.protocol`)",
+            "polled by REST (`xds.protocol`)",
         },
     ),
     f"{_CORE}ApiConfigSource": rules(
