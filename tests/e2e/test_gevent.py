@@ -218,14 +218,24 @@ def test_patched_after_the_first_call_it_says_so(addresses: list[str]) -> None:
     assert [line for line in found["said"] if "patch_all" in line and "before" in line] == found["said"] != []
 
 
+#: A control plane that is polled over grpc, in the place of a stream; in one view, whose state then is that of all polls.
+POLLED = {"protocol": "fetch", "refresh": 0.1, "view": "target"}
+
 # --- a control plane --------------------------------------------------------------------------------------------------
 
 
 class Commanded:
     """A program of ``gevent_xds``."""
 
-    def __init__(self, prepared: bool, plane: ControlPlane, local: str, **environment: str) -> None:
-        argument = {"prepared": prepared, "xds": plane.address, "local": local}
+    def __init__(
+        self,
+        prepared: bool,
+        plane: ControlPlane,
+        local: str,
+        xds: dict[str, Any],
+        environment: dict[str, str],
+    ) -> None:
+        argument = {"prepared": prepared, "xds": {"server": plane.address, **xds}, "local": local}
         self._process = subprocess.Popen(
             [sys.executable, "-X", "faulthandler", "-m", "tests.support.gevent_xds", json.dumps(argument)],
             cwd=ROOT,
@@ -275,25 +285,30 @@ def plane(addresses: list[str]) -> Iterator[ControlPlane]:
 
 
 @contextlib.contextmanager
-def commanded(prepared: bool, plane: ControlPlane, local: str, **environment: str) -> Iterator[Commanded]:
-    program = Commanded(prepared, plane, local, **environment)
+def commanded(
+    prepared: bool, plane: ControlPlane, local: str, xds: dict[str, Any] | None = None, **environment: str
+) -> Iterator[Commanded]:
+    program = Commanded(prepared, plane, local, xds or {}, environment)
     try:
         yield program
     finally:
         program.kill()
 
 
+@pytest.mark.parametrize("xds", [{}, POLLED], ids=["streams", "fetch"])
 def test_with_grpc_prepared_a_control_plane_works_and_the_hub_lives(
-    plane: ControlPlane, addresses: list[str]
+    plane: ControlPlane, addresses: list[str], xds: dict[str, Any]
 ) -> None:
-    with commanded(True, plane, addresses[1]) as program:
+    with commanded(True, plane, addresses[1], xds) as program:
         assert program.ask("call reviews")[0] == "a"
         program.ask("calls")
         plane.kill()
+        assert program.ask("becomes stale") is True
         assert program.ask("call reviews")[0] == "a"
         plane.update(build.endpoints("c1", addresses[1]))
         plane.start()
         assert program.ask("reach b") is True
+        assert program.ask("becomes ready") is True
         counted = program.ask("count")
         assert set(counted["found"]) == {"200"}
         assert counted["found"]["200"] > 20
@@ -319,12 +334,13 @@ def test_executed_programs_and_a_fork_beside_a_stream(
         assert "meshlib" not in program.end()  # nothing that warns: nobody's fork used the mesh
 
 
+@pytest.mark.parametrize("xds", [{}, POLLED], ids=["streams", "fetch"])
 @pytest.mark.parametrize("support", ["", "0", "1"])
 def test_a_forked_child_is_warm_and_has_a_stream_of_its_own(
-    plane: ControlPlane, addresses: list[str], support: str
+    plane: ControlPlane, addresses: list[str], support: str, xds: dict[str, Any]
 ) -> None:
     environment = {"GRPC_ENABLE_FORK_SUPPORT": support} if support else {}
-    with commanded(True, plane, addresses[1], **environment) as program:
+    with commanded(True, plane, addresses[1], xds, **environment) as program:
         assert program.ask("call reviews")[0] == "a"
         assert program.ask("fork") == ["a", "ready", 0, "a", "ready"]
         program.ask("close")

@@ -24,7 +24,7 @@ if ARGUMENT["prepared"]:
 
     grpc.experimental.gevent.init_gevent()
 
-import gevent  # noqa: E402
+import gevent.event  # noqa: E402
 from gevent.fileobject import FileObject  # noqa: E402
 
 import meshlib  # noqa: E402
@@ -34,12 +34,13 @@ from tests.support.watch import Waiters  # noqa: E402
 class Program:
     def __init__(self) -> None:
         self.mesh = meshlib.Mesh(
-            {"xds": {"server": ARGUMENT["xds"]}, "services": {"local": {"endpoints": [ARGUMENT["local"]]}}}
+            {"xds": ARGUMENT["xds"], "services": {"local": {"endpoints": [ARGUMENT["local"]]}}}
         )
         self.client = meshlib.Client(mesh=self.mesh)
         self.found: Counter[str] = Counter()
         self.worst, self.ticks = 0.0, 0
         self.on = True
+        self.turned = gevent.event.Event()
         gevent.spawn(self.tick)
 
     def tick(self) -> None:
@@ -48,6 +49,8 @@ class Program:
             gevent.sleep(0.01)
             now = time.monotonic()
             self.worst, self.ticks, last = max(self.worst, now - last), self.ticks + 1, now
+            if self.ticks > 20:
+                self.turned.set()
 
     def caller(self) -> None:
         while self.on:
@@ -67,9 +70,12 @@ class Program:
 
     def calls(self) -> None:
         self.worst = self.ticks = 0
+        self.turned.clear()
         self.callers = [gevent.spawn(self.caller) for _ in range(5)]
 
     def count(self) -> Any:
+        """What came of the calls; some time went by, in which the hub has turned."""
+        self.turned.wait(10)
         self.on = False
         gevent.joinall(self.callers, timeout=30)
         return {"found": self.found, "worst": self.worst, "ticks": self.ticks}
@@ -99,6 +105,11 @@ class Program:
 
         self.mesh._runtime().store.wait(lambda _: state() == "ready", patience)
         return state()
+
+    def becomes(self, state: str) -> bool:
+        """Whether the control plane was in this state within 20 seconds."""
+        store = self.mesh._runtime().store
+        return store.wait(lambda _: self.state() == state, 20.0)
 
     def fork(self) -> Any:
         """What a child calls and knows."""

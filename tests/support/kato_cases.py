@@ -553,6 +553,20 @@ class MeshCases:
         assert (info.via, info.listener, info.cluster) == ("mesh", f"{ME}_5000", f"{ME}_gr2_5000")
         assert info.endpoint == shop.address
 
+    def test_it_may_be_polled(self, kato, shop, make_mesh, upstream):
+        """By its unary methods; an agent that starts anew, and counts anew, is noticed with the next poll."""
+        mesh = make_mesh(config(kato, protocol="fetch", refresh=0.1))
+        mesh.wait_ready("shop", timeout=10)
+        other = upstream("v2")
+        with meshlib.Client(mesh=mesh) as client, calling(lambda: client.get(self.URL)) as calls:
+            calls.only("v1")
+            kato.restart()
+            kato.serve("gr2", 5000, other.address)
+            kato.configure(NODE, dependency("gr2", 5000, Domains="shop"))
+            calls.only("v2")
+        assert calls.failures == []
+        assert self.names(mesh, "http://127.0.0.1:5000/") == ["v2"]
+
     def test_the_default_mesh_has_such_listeners_alone(self, kato, shop, make_mesh):
         kato.configure(DEFAULT_MESH, dependency("gr2", 5000))
         mesh = make_mesh(config(kato, DEFAULT_MESH))
