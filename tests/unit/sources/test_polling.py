@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import ClassVar
 
 import grpc
 import pytest
 
 from meshlib.model.snapshot import Part
+from meshlib.sources.fetch import FetchWire
 from meshlib.sources.last_good import SETTLE
-from meshlib.sources.polling import TIMEOUT
+from meshlib.sources.polling import TIMEOUT, PollError
+from meshlib.sources.rest import RestWire
 from meshlib.testing import ControlPlane, build
 from meshlib.testing.polls import PollRefused
 from meshlib.xds import schema
+from meshlib.xds.bootstrap import Server
 from meshlib.xds.discovery import REQUEST, RESPONSE
 from tests.support.polling_kit import REFRESH, SOONEST, FetchServer, Noted, Plane, Polled
 from tests.support.raw_server import RawServer
@@ -40,6 +44,7 @@ class OverRest:
     """A server that gives each poll the same answer: "empty", "garbage" (no DiscoveryResponse) or "nothing", which does not end."""
 
     asked = "/v3/discovery:listeners"
+    wire = RestWire
     answers: ClassVar = {
         "empty": b'HTTP/1.1 200 X\r\nContent-Length: 20\r\n\r\n{"version_info":"1"}',
         "garbage": b"HTTP/1.1 200 X\r\nContent-Length: 1\r\n\r\n{",
@@ -65,6 +70,7 @@ class OverFetch:
     """The same by gRPC."""
 
     asked = "/envoy.service.listener.v3.ListenerDiscoveryService/FetchListeners"
+    wire = staticmethod(partial(FetchWire, api="v3", ours=""))
     answers: ClassVar = {
         "empty": schema.message(RESPONSE)(version_info="1").SerializeToString(),
         "garbage": b"\xff",
@@ -321,6 +327,21 @@ class TestTrouble:
             plane.until(lambda: server.server.bodies)
             stream = plane.merge.sources[0]._servers[0].stream
         assert not stream._thread.is_alive()
+
+
+@pytest.mark.parametrize("connected", [True, False])
+def test_a_wire_that_was_ended_asks_nothing_any_more(scripted, connected):
+    """Also where a poll was just about to begin: a fork, or the end of a mesh, would wait for it."""
+    server = scripted("empty")
+    with server.server:
+        wire = server.wire(Server(server.address))
+        if connected:
+            wire.connect()
+        wire.end()
+        with pytest.raises(PollError):
+            wire.ask(schema.LISTENER, b"")
+        wire.close()
+        assert not server.server.bodies
 
 
 def test_the_last_good_state_of_a_server_that_is_away(polled, tmp_path):
