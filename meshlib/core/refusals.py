@@ -30,6 +30,7 @@ def nobody_usable(cluster: Cluster, endpoints: Sequence[LiveEndpoint]) -> Refusa
     """None of ``endpoints``, all that the cluster has, may be called."""
     words = f"cluster {cluster.name!r} {describe(endpoints)}{without_answer(cluster)}"
     if endpoints and all(endpoint.down & Down.TLS for endpoint in endpoints):
-        reason = next((item.tls.unsupported for item in endpoints if item.tls is not None), "")
-        return Refusal(RefusalKind.TLS, f"{words}: {reason}")
+        tls = next(item.tls for item in endpoints if item.tls is not None)
+        reasons = filter(None, (tls.unsupported, tls.lacking))
+        return Refusal(RefusalKind.TLS, f"{words}: {'; '.join(reasons)}")
     return Refusal(RefusalKind.NO_ENDPOINT, words)

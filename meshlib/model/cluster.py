@@ -9,6 +9,7 @@ from enum import Enum
 from meshlib.model.address import Address
 from meshlib.model.endpoint import Assignment
 from meshlib.model.policy import Balancing, Breaker, Limits, Outlier
+from meshlib.model.secret import SecretName
 
 __all__ = [
     "Cluster",
@@ -88,7 +89,7 @@ class Tls:
     """What a control plane demands of the connection (``UpstreamTlsContext``). PEM bytes or file paths.
 
     ``unsupported`` is set where it demands what cannot be done yet (SDS, certificate providers): an endpoint behind
-    it is never called, neither so nor in plain text.
+    it is never called, neither so nor in plain text. ``secrets`` are asked for by name; ``lacking``: why one of them is not there.
     """
 
     sni: str = ""
@@ -101,6 +102,8 @@ class Tls:
     sans: tuple[str, ...] = ()
     alpn: tuple[str, ...] = ()
     unsupported: str = ""
+    secrets: tuple[SecretName, ...] = ()
+    lacking: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
     build.cluster("reviews", ["127.0.0.1:8001", "127.0.0.1:8002"])
     build.api_listener("reviews", build.route_config("r", build.virtual_host("v", build.route(cluster="reviews"))))
 
-`listener`, `tcp_listener`, `api_listener`, `route_config`, `cluster` and `endpoints` make whole resources: they carry `@type`, so a
+`listener`, `tcp_listener`, `api_listener`, `route_config`, `cluster`, `endpoints` and `secret` make whole resources: they carry `@type`, so a
 control plane knows what they are. Every function takes further fields by their own names (`cluster("a", connect_timeout="1s")`), which
 win over what it sets itself. Durations are given as seconds or as Envoy's text. The results are plain dictionaries:
 change them as you like before they are used.
@@ -31,6 +31,7 @@ __all__ = [
     "locality",
     "route",
     "route_config",
+    "secret",
     "socket_address",
     "tcp_listener",
     "virtual_host",
@@ -44,6 +45,7 @@ _LISTENER = "envoy.config.listener.v3.Listener"
 _ROUTE = "envoy.config.route.v3.RouteConfiguration"
 _CLUSTER = "envoy.config.cluster.v3.Cluster"
 _ENDPOINT = "envoy.config.endpoint.v3.ClusterLoadAssignment"
+_SECRET = "envoy.extensions.transport_sockets.tls.v3.Secret"
 _TCP_PROXY = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
 HTTP_CONNECTION_MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 
@@ -310,3 +312,17 @@ def endpoints(name: str, *members: str | Mapping[str, Any], **fields: Any) -> Js
     loose = [member for member in members if isinstance(member, str) or "lb_endpoints" not in member]
     made = [locality(*loose), *localities] if loose else localities
     return any_of(_ENDPOINT, {"cluster_name": name, "endpoints": made, **fields})
+
+
+def secret(name: str, *, certificate: str = "", key: str = "", ca: str = "", **fields: Any) -> Json:
+    """A Secret of PEM text: a certificate and its key, or (`ca`) whom to trust."""
+    if ca:
+        held: Json = {"validation_context": {"trusted_ca": {"inline_string": ca}}}
+    elif certificate or key:
+        pair = {"certificate_chain": certificate, "private_key": key}
+        held = {
+            "tls_certificate": {field: {"inline_string": text} for field, text in pair.items() if text}
+        }
+    else:
+        held = {}
+    return any_of(_SECRET, {"name": name, **held, **fields})

@@ -15,7 +15,7 @@ Not thread-safe: it belongs to the stream's machine, and others read it on the s
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
@@ -40,7 +40,7 @@ class Failure:
     """
 
     at: float
-    raw: bytes = b""
+    raw: bytes = field(default=b"", repr=False)
     version: str = ""
 
 
@@ -49,13 +49,13 @@ class Entry:
     """One resource. ``value``, ``raw``, ``version``, ``ignored`` and ``updated`` (when it came) are of the last good version (None,
     empty: there is none; a value without ``raw`` on a stream is a closed one, see `Cache.close`). ``problems`` say why the newest was
     refused, ``error`` why there is none, ``failure`` what that newest was; ``absent``: it is known not to exist, so that nobody need
-    ask again.
+    ask again. No bytes of a resource are in a repr: there may be a key among them.
     """
 
     name: str
     state: State = State.REQUESTED
     value: object | None = None
-    raw: bytes = b""
+    raw: bytes = field(default=b"", repr=False)
     version: str = ""
     ignored: tuple[tuple[str, str], ...] = ()
     problems: tuple[str, ...] = ()

@@ -62,7 +62,7 @@ def read(data: object, source: str = "file") -> EnvoyFile:
 
 class _Reader:
     def __init__(self) -> None:
-        self.cache = Cache((*_LISTS.values(), "extension"), complete=True)
+        self.cache = Cache((*_LISTS.values(), "extension", "secret"), complete=True)
         self.problems: list[str] = []
         self.ignored: list[Ignored] = []
         self._places: dict[tuple[str, str], str] = {}

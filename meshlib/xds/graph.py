@@ -124,6 +124,7 @@ class Graph:
             "cluster": clusters,
             "endpoint": Interest(names=self._links.endpoints),
             "extension": Interest(names=self._extensions.names),
+            "secret": Interest(names=self._links.secrets),
         }
         self._asked_at = (self._generation, self._links.generation)
         return self._asked
@@ -133,12 +134,9 @@ class Graph:
     def update(self, changed: Mapping[str, set[str]], now: float = 0.0) -> None:
         """Takes in that these names (by type) have another value or fate in the cache; `now`: monotonic seconds."""
         links = self._links
-        clusters = set(changed.get("cluster", ()))
-        for name in changed.get("endpoint", ()):
-            clusters |= links.of_endpoints(name)
         configs: set[Key] = set()
         roots: set[Root] = set()
-        for name in clusters:
+        for name in links.touched(changed):
             value_changed, ready_changed = links.refresh(name)
             self._stale_clusters |= value_changed
             if ready_changed:

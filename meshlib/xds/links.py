@@ -1,4 +1,4 @@
-"""The clusters of a graph, each linked with its endpoints.
+"""The clusters of a graph, each linked with its endpoints, and told of its secrets (`meshlib.xds.sds`).
 
     state of a cluster    linked                                          ready  calls to it
     --------------------  ----------------------------------------------  -----  ----------------------------
@@ -20,7 +20,7 @@ Not thread-safe.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 
@@ -28,6 +28,7 @@ from meshlib.model.cluster import Cluster, Discovery
 from meshlib.model.endpoint import Assignment
 from meshlib.xds.cache import Resources
 from meshlib.xds.names import federated
+from meshlib.xds.sds import Secrets
 
 __all__ = ["Links"]
 
@@ -49,6 +50,7 @@ class Links:
         "_follows",
         "_made",
         "_ready",
+        "_secrets",
         "_superseded",
         "_users",
         "clusters",
@@ -74,6 +76,7 @@ class Links:
         self._users: dict[str, set[object]] = {}
         self._eds: dict[str, set[str]] = {}
         self._follows: dict[str, frozenset[str]] = {}
+        self._secrets = Secrets(cache)
         self._made: dict[str, tuple[Cluster, Assignment]] = {}
         self._deleted: dict[str, Cluster] = {}  # named still: as they were last linked
         self._ready: set[str] = set()
@@ -126,9 +129,16 @@ class Links:
         """Who names the cluster."""
         return frozenset(self._users.get(name, ()))
 
-    def of_endpoints(self, name: str) -> frozenset[str]:
-        """Clusters that take their endpoints from the load assignment `name`."""
-        return frozenset(self._eds.get(name, ()))
+    @property
+    def secrets(self) -> frozenset[str]:
+        """Names of the secrets that are wanted."""
+        return self._secrets.names
+
+    def touched(self, changed: Mapping[str, set[str]]) -> set[str]:
+        """Clusters that have something of what changed (names by type)."""
+        found = set(changed.get("cluster", ()))
+        found.update(*(self._eds.get(name, ()) for name in changed.get("endpoint", ())))
+        return found.union(*map(self._secrets.users, changed.get("secret", ())))
 
     # --- how it stands
 
@@ -175,6 +185,8 @@ class Links:
                 self.leaving.add(name)
             elif name not in self.leaving and not self._superseded(name):
                 made = None
+        if latest is not None:  # what is deleted and kept stays as it is
+            made = self._secrets.told(name, made)
         self._keep(name, made)
         self._follow(name, (latest, made) if wanted and latest is not None else ())
         named = name in self._users
@@ -234,7 +246,8 @@ class Links:
         return (_nobody(name), f"its assignment {name!r} {failed}") if failed else (None, "")
 
     def _follow(self, name: str, clusters: tuple[Cluster | None, ...]) -> None:
-        """Keeps the index of load assignments: those of the newest version, and of the one in force until then."""
+        """Keeps the indexes of load assignments and secrets: those of the newest version, and of the one in force until then."""
+        self.generation += self._secrets.follow(name, clusters)
         eds = frozenset(
             each.eds_name for each in clusters if each is not None and each.discovery is Discovery.EDS
         )

@@ -173,6 +173,8 @@ class Session:
         if len(self._federation.worlds) > 1:
             return None
         for short, interest in self._graph.interests().items():
+            if short == "secret":
+                continue  # none of them goes to a disk, and nothing in force waits for one
             if interest.wildcard and short not in self.cache.listed:
                 return None
             if short != "listener" and not all(self._known(short, name) for name in interest.names):
@@ -183,7 +185,8 @@ class Session:
                     return None
                 if entry.raw:
                     kept.append(last_good.Kept(short, entry.name, entry.version, entry.raw))
-        listed, versions = frozenset(self.cache.listed), self.status(0.0).versions
+        listed, versions = frozenset(self.cache.listed), dict(self.status(0.0).versions)
+        versions.pop("secret", None)
         return last_good.Contents(self._graph.targets, listed, versions, tuple(kept))
 
     def _known(self, short: str, name: str) -> bool:
@@ -312,17 +315,17 @@ class Session:
 
     @property
     def complete(self) -> bool:
-        """Whether everything that is wanted is there, or known not to come."""
+        """Whether everything that is wanted is there, or known not to come; secrets, for which nothing waits, aside."""
         wild = ("listener", "cluster") if self.view != "target" else ()
         listed = all(short in self._federation.choice.sidecar.cache.listed for short in wild)
-        return self.seen and listed and not self.waiting() and not self.status(0.0).waiting
+        return self.seen and listed and not self.waiting() and not self.status(0.0).owes
 
     def quiet(self, at: int = 0) -> bool:
         """Whether a server that has answered owes nothing: what is wanted of it is there, or known not to come."""
         if self._federation.single:
             return self.complete
         line = self._line(at)
-        return line.seen and not line.machine.status(0.0).waiting
+        return line.seen and not line.machine.status(0.0).owes
 
     def pending(self, name: str) -> str:
         """What a target still lacks, or why it will not come, in words; "" if it can be called."""

@@ -65,7 +65,7 @@ class Received:
 
 
 #: Types that most meshes have nothing of.
-RARE = frozenset({"extension"})
+RARE = frozenset({"extension", "secret"})
 
 
 def told_counts(counts: Mapping[str, int]) -> dict[str, int]:
@@ -87,3 +87,8 @@ class AdsStatus:
     last_error: str
     rejected: tuple[Rejected, ...]
     ignored: tuple[Ignored, ...]
+
+    @property
+    def owes(self) -> bool:
+        """Whether anything has not come that others wait for. Nothing waits for a secret: calls that need it fail."""
+        return any(not each.startswith("secret ") for each in self.waiting)

@@ -16,7 +16,7 @@ __all__ = ["ANY", "KINDS", "altered", "grown", "made", "mutated", "reached", "se
 
 ANY = schema.message("google.protobuf.Any")
 #: The message of each type of resource.
-KINDS = {**ROOTS, "extension": schema.type_name(schema.EXTENSION)}
+KINDS = {**ROOTS, **{short: schema.type_name(schema.TYPE_URLS[short]) for short in ("extension", "secret")}}
 _DEEPEST = 6
 TEXTS = [
     "", "a", "b", "*", "/", "%", "(", "\0", "é", "x" * 300, "127.0.0.1", "::1", "10.0.0.0/8", "a:80", "%REQ(x)%", "%PROTOCOL%", "*.a", "a.*",
@@ -24,6 +24,10 @@ TEXTS = [
 ]  # fmt: skip
 NUMBERS = [0, 1, 2, 3, 80, 100, 200, 503, 65_535, 65_536, 2**31 - 1]
 FLOATS = [0.0, 1.0, 50.5, -1.0, float("nan"), float("inf"), 5e-324]
+
+
+def _pem(label: str) -> str:
+    return f"-----BEGIN {label}-----\nMAA=\n-----END {label}-----\n"
 
 
 @cache
@@ -48,6 +52,10 @@ def seeds(short: str) -> tuple[bytes, ...]:
                 {"name": "f", "typed_config": build.any_of(f"envoy.extensions.filters.http.{kind}", {})},
             )
             for kind in ("router.v3.Router", "rbac.v3.RBAC", "fault.v3.HTTPFault")
+        ],
+        "secret": [
+            build.secret("s", certificate=_pem("CERTIFICATE"), key=_pem("PRIVATE KEY")),
+            build.secret("s", ca=_pem("CERTIFICATE")),
         ],
     }[short]
     real = [each.value for name in ("grpc", "envoy") for each in istio(name).get(short, ())]

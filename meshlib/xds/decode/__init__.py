@@ -20,6 +20,7 @@ from meshlib.xds.decode.resource import (
     listener,
     read,
     route,
+    secret,
     types,
 )
 
@@ -35,5 +36,6 @@ __all__ = [
     "listener",
     "read",
     "route",
+    "secret",
     "types",
 ]

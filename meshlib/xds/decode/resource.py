@@ -14,16 +14,29 @@ from meshlib.model.cluster import Cluster
 from meshlib.model.endpoint import Assignment
 from meshlib.model.listener import Extension, Listener
 from meshlib.model.route import RouteConfiguration
+from meshlib.model.secret import Secret
 from meshlib.xds import schema
 from meshlib.xds.decode import cluster as _cluster
 from meshlib.xds.decode import endpoint as _endpoint
 from meshlib.xds.decode import extension as _extension
 from meshlib.xds.decode import listener as _listener
 from meshlib.xds.decode import route as _route
+from meshlib.xds.decode import secret as _secret
 from meshlib.xds.decode.report import NOWHERE, Decoded, Elsewhere, Report, join, walk
 from meshlib.xds.schema import WireMessage
 
-__all__ = ["TYPES", "ResourceType", "cluster", "endpoint", "extension", "listener", "read", "route", "types"]
+__all__ = [
+    "TYPES",
+    "ResourceType",
+    "cluster",
+    "endpoint",
+    "extension",
+    "listener",
+    "read",
+    "route",
+    "secret",
+    "types",
+]
 
 T = TypeVar("T")
 
@@ -32,6 +45,7 @@ _ROUTE = "envoy.config.route.v3.RouteConfiguration"
 _CLUSTER = "envoy.config.cluster.v3.Cluster"
 _ENDPOINT = "envoy.config.endpoint.v3.ClusterLoadAssignment"
 _TYPED_CONFIG = "envoy.config.core.v3.TypedExtensionConfig"
+_SECRET = "envoy.extensions.transport_sockets.tls.v3.Secret"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +108,11 @@ def extension(raw: bytes, view: str = "auto", give_way: Callable[[], object] = b
     return _decoded(_TYPED_CONFIG, raw, _extension_value, view, give_way)
 
 
+def secret(raw: bytes, view: str = "auto", give_way: Callable[[], object] = bool) -> Decoded[Secret]:
+    """A Secret: a certificate with its key, or a CA."""
+    return _decoded(_SECRET, raw, _secret_value, view, give_way)
+
+
 def types(
     view: str,
     give_way: Callable[[], object] = bool,
@@ -115,6 +134,7 @@ def types(
         make("cluster", schema.CLUSTER, True, of_clusters),
         make("endpoint", schema.ENDPOINT, False, common(endpoint, view=view)),
         make("extension", schema.EXTENSION, False, common(extension, view=view)),
+        make("secret", schema.SECRET, False, common(secret, view=view)),
     )
 
 
@@ -210,10 +230,19 @@ def _extension_value(message: WireMessage, path: str, report: Report) -> Extensi
     return _extension.extension(message, path, report)
 
 
+def _secret_value(message: WireMessage, path: str, report: Report) -> Secret:
+    if not message.name:
+        report.problem(join(path, "name"), "must not be empty")
+    made = _secret.secret(message, path, report)
+    walk(message, path, report)  # what the decoder says of a field stands before its value
+    return made
+
+
 _READERS: Mapping[str, Callable[[WireMessage, str, Report], Any]] = {
     "listener": _listener_value,
     "route": _route_value,
     "cluster": _cluster_value,
     "endpoint": _endpoint_value,
     "extension": _extension_value,
+    "secret": _secret_value,
 }

@@ -2,7 +2,8 @@
 
 What is demanded and cannot be done sets `Tls.unsupported`: the endpoints behind it are then never called, neither
 so nor in plain text. It is no problem of the resource: the rest of the cluster is right, and a control plane that
-means somebody else by it must not see a refusal with each push.
+means somebody else by it must not see a refusal with each push. Secrets that the control plane has (SDS over `ads` or `self`)
+are asked for, though nothing is done with them yet.
 
 Where no CA is given the system's roots verify the server; Envoy would verify nothing.
 """
@@ -10,11 +11,13 @@ Where no CA is given the system's roots verify the server; Envoy would verify no
 from __future__ import annotations
 
 from meshlib.model.cluster import Tls, TlsMatch
+from meshlib.model.secret import SecretKind, SecretName
 from meshlib.xds.decode.report import Report, join, walk
 from meshlib.xds.decode.values import struct, unpacked
+from meshlib.xds.names import canonical
 from meshlib.xds.schema import WireMessage, type_name
 
-__all__ = ["check_socket", "tls_matches", "transport_socket"]
+__all__ = ["certificate", "check_socket", "tls_matches", "transport_socket", "validation_context"]
 
 _TLS = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
 _RAW = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"
@@ -42,6 +45,8 @@ _CA_ELSEWHERE = {
     "validation_context_certificate_provider": "a CA from a provider",
     "validation_context_certificate_provider_instance": "a CA from a provider",
 }
+# What Istio's agent beside a proxy has, and no control plane.
+_OF_THE_AGENT = frozenset({"default", "ROOTCA"})
 _OTHER_NAME = 5
 
 
@@ -97,7 +102,7 @@ def _context(message: WireMessage, path: str, report: Report) -> Tls:
         report.problem(join(path, "sni"), f"is longer than {_MAX_SNI} bytes")
     common, path = message.common_tls_context, join(path, "common_tls_context")
     lacks = [words for field, words in _ELSEWHERE.items() if _is_set(common, field)]
-    cert, key = _certificate(common, path, report, lacks)
+    cert, key = _certificates(common, path, report, lacks)
     ca, sans = _validation(common, path, report, lacks)
     if lacks:
         report.ignore(path, ", ".join(dict.fromkeys(lacks)))
@@ -111,19 +116,58 @@ def _context(message: WireMessage, path: str, report: Report) -> Tls:
         key_file=key[1],
         sans=sans,
         alpn=tuple(str(item) for item in common.alpn_protocols),
+        secrets=_secrets(common, path, report),
         unsupported=f"TLS with {', '.join(dict.fromkeys(lacks))} is not supported" if lacks else "",
     )
+
+
+def _secrets(common: WireMessage, path: str, report: Report) -> tuple[SecretName, ...]:
+    """The secrets to ask for (SD-01)."""
+    field = "tls_certificate_sds_secret_configs"
+    given = [
+        (item, f"{join(path, field)}[{index}]", SecretKind.CERTIFICATE)
+        for index, item in enumerate(getattr(common, field))
+    ]
+    field, combined = "validation_context_sds_secret_config", "combined_validation_context"
+    for owner, here in ((common, path), (getattr(common, combined), join(path, combined))):
+        if owner.HasField(field):
+            given.append((getattr(owner, field), join(here, field), SecretKind.CA))
+    found = (_secret(item, here, kind, report) for item, here, kind in given)
+    return tuple(dict.fromkeys(each for each in found if each is not None))
+
+
+def _secret(held: WireMessage, path: str, kind: SecretKind, report: Report) -> SecretName | None:
+    name = canonical(str(held.name))
+    which = held.sds_config.WhichOneof("config_source_specifier")
+    if not name:
+        report.problem(join(path, "name"), "must not be empty")
+    elif not held.HasField("sds_config"):
+        report.ignore(path, f"{name!r} is a static secret; there are none")
+    elif name in _OF_THE_AGENT:
+        report.ignore(path, f"{name!r} is a secret of Istio's agent; the control plane is not asked for it")
+    elif which not in ("ads", "self"):
+        report.ignore(
+            path, f"{name!r} does not come from the control plane: {which or 'no source'} is not followed"
+        )
+    else:
+        return SecretName(name, kind)
+    return None
 
 
 _Pem = tuple[bytes, str]
 
 
-def _certificate(common: WireMessage, path: str, report: Report, lacks: list[str]) -> tuple[_Pem, _Pem]:
+def _certificates(common: WireMessage, path: str, report: Report, lacks: list[str]) -> tuple[_Pem, _Pem]:
     if not len(common.tls_certificates):
         return (b"", ""), (b"", "")
-    held, path = common.tls_certificates[0], f"{join(path, 'tls_certificates')}[0]"
+    path = join(path, "tls_certificates")
     for index in range(1, len(common.tls_certificates)):
-        report.ignore(f"{path[:-3]}[{index}]", "the first certificate is used")
+        report.ignore(f"{path}[{index}]", "the first certificate is used")
+    return certificate(common.tls_certificates[0], f"{path}[0]", report, lacks)
+
+
+def certificate(held: WireMessage, path: str, report: Report, lacks: list[str]) -> tuple[_Pem, _Pem]:
+    """The chain and the key of a TlsCertificate; what cannot be done goes to `lacks`."""
     lacks.extend(
         f"a certificate with {field}"
         for field in ("pkcs12", "private_key_provider", "password")
@@ -149,6 +193,13 @@ def _validation(
     elif which != "validation_context":
         lacks.append(_CA_ELSEWHERE[which])
         return (b"", ""), ()
+    return validation_context(held, path, report, lacks)
+
+
+def validation_context(
+    held: WireMessage, path: str, report: Report, lacks: list[str]
+) -> tuple[_Pem, tuple[str, ...]]:
+    """The CA and the names of a CertificateValidationContext; what cannot be done goes to `lacks`."""
     lacks.extend(words for field, words in _VALIDATION_ELSEWHERE.items() if _is_set(held, field))
     if held.trust_chain_verification:
         lacks.append("certificates that are not verified")

@@ -29,6 +29,8 @@ WHOLE = [
     build.cluster("a", ["127.0.0.1:1", build.endpoint("unix:/x", weight=2, health="DRAINING", hostname="h")]),
     build.cluster("a", ["host:80"], type="STRICT_DNS", alt_stat_name="z"),
     build.endpoints("a", "127.0.0.1:1", build.locality("127.0.0.1:2", zone="z", weight=None, priority=1)),
+    build.secret("a", certificate="x", key="y"),
+    build.secret("a", ca="x"),
 ]
 
 

@@ -11,8 +11,20 @@ from meshlib.xds import decode, schema
 from meshlib.xds.secrets import presentable
 from tests.support.xds_kit import istio, raw
 
-SHORTS = ("listener", "route", "cluster", "endpoint")
-SEEDS = {short: [each.value for name in ("grpc", "envoy") for each in istio(name)[short]] for short in SHORTS}
+SHORTS = ("listener", "route", "cluster", "endpoint", "secret")
+SEEDS = {
+    short: [each.value for name in ("grpc", "envoy") for each in istio(name).get(short, ())]
+    for short in SHORTS
+}
+SEEDS["secret"] = [
+    raw(
+        build.secret(
+            "s",
+            certificate="-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----",
+            key="-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----",
+        )
+    )
+]
 SEEDS["cluster"].append(raw(build.cluster("c", ["a.example:80"], type="STRICT_DNS", outlier_detection={})))
 SEEDS["listener"].append(
     raw(build.listener("l", build.route_config("r", build.virtual_host("v", build.route()))))

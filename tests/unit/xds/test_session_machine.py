@@ -18,6 +18,8 @@ NAMES = ["a", "b", "c"]
 SHORTS = [kind.short for kind in TYPES]
 name = st.sampled_from(NAMES)
 _FILTERS = "type.googleapis.com/envoy.extensions.filters.http."
+TLS = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+CA = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----"
 CORS, RBAC = f"{_FILTERS}cors.v3.Cors", f"{_FILTERS}rbac.v3.RBAC"
 
 
@@ -42,6 +44,12 @@ def _host(domain, cluster):
     return build.virtual_host(f"v{domain}", build.route(cluster=cluster), domains=[domain])
 
 
+def _demanding(named):
+    """A transport socket with a secret of that name."""
+    secret = {"validation_context_sds_secret_config": {"name": named, "sds_config": {"ads": {}}}}
+    return {"name": "tls", "typed_config": build.any_of(TLS, {"common_tls_context": secret})}
+
+
 @st.composite
 def resources(draw, short, own=None):
     """A resource, good or bad; unless its name is given, maybe bytes that are none."""
@@ -64,10 +72,13 @@ def resources(draw, short, own=None):
         return packed(build.route_config(own, *_hosts(draw), **({"vhds": {}} if wrong else {})))
     if short == "cluster":
         if draw(st.booleans()):
-            return packed(build.cluster(own, ["10.0.0.1:80"], connect_timeout=0 if wrong else 1))
+            fields = {"transport_socket": _demanding(draw(name))} if draw(st.booleans()) else {}
+            return packed(build.cluster(own, ["10.0.0.1:80"], connect_timeout=0 if wrong else 1, **fields))
         return packed(build.cluster(own, service_name=draw(name), connect_timeout=draw(st.integers(1, 2))))
     if short == "extension":
         return packed(_extension("" if wrong else own, draw(st.sampled_from([CORS, RBAC]))))
+    if short == "secret":
+        return packed(build.secret(own, ca="none" if wrong else CA))
     return packed(build.endpoints(own, f"10.0.0.{draw(st.integers(0, 3))}:{0 if wrong else 80}"))
 
 
@@ -89,6 +100,7 @@ class Stream(RuleBasedStateMachine):
             "cluster": {each: packed(build.cluster(each)) for each in NAMES},
             "endpoint": {each: packed(build.endpoints(each, "10.0.0.1:80")) for each in NAMES},
             "extension": {"a": packed(_extension("a", CORS))},
+            "secret": {"a": packed(build.secret("a", ca=CA))},
         }
         self.session.want("a")
         self.connect()
@@ -221,6 +233,10 @@ class Stream(RuleBasedStateMachine):
                 self._check_routes(chain.http.routes if chain.http else None, part)
         for cluster in part.clusters.values():
             assert cluster.discovery is not Discovery.EDS or cluster.assignment is not None
+            if cluster.tls is not None and self.session.cache.value("cluster", cluster.name) is not None:
+                [secret] = cluster.tls.secrets
+                assert cluster.tls.unsupported
+                assert bool(cluster.tls.lacking) == (self.session.cache.value("secret", secret.name) is None)
         assert part.absent.keys().isdisjoint(part.targets)
         assert part.lacking.keys().isdisjoint(part.clusters)
         for name, why in part.lacking.items():

@@ -361,6 +361,27 @@ CLUSTER = {
     ),
     f"{_TLS}CertificateValidationContext.SystemRootCerts": rules(),
     f"{_TLS}SubjectAltNameMatcher": rules(honoured="san_type matcher oid"),
-    f"{_TLS}SdsSecretConfig": rules(honoured="name", void="sds_config"),
+    f"{_TLS}SdsSecretConfig": rules(
+        honoured="name sds_config",
+        variants={"sds_config": "sds"},
+        notes={"name": "`default` and `ROOTCA`, which Istio's agent has, are reported and not asked for"},
+    ),
+    "envoy.config.core.v3.ConfigSource#sds": rules(
+        honoured="ads self",
+        void="path path_config_source api_config_source authorities initial_fetch_timeout resource_api_version",
+        notes={
+            "initial_fetch_timeout": "the timer is 15 s for every resource (gRFC A57)",
+            "path path_config_source api_config_source": "the secret is reported, and asked of nobody",
+        },
+    ),
+    f"{_TLS}Secret": rules(
+        honoured="name tls_certificate validation_context",
+        reported="session_ticket_keys generic_secret",
+        reason="it is no certificate and no CA",
+        notes={
+            "tls_certificate": "certificate and key that are inline must be PEM; whether they belong together is not looked at yet",
+            "validation_context": "a CA that is inline must be PEM",
+        },
+    ),
     "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer": rules(),
 }
