@@ -86,16 +86,17 @@ class Connecting:
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """What a control plane demands of the connection (``UpstreamTlsContext``). PEM bytes or file paths.
+    """What a control plane demands of the connection (``UpstreamTlsContext``). PEM bytes or file paths. What is PEM is not in the repr: a
+    certificate's may hold its key.
 
     ``unsupported`` is set where it demands what cannot be done yet (SDS, certificate providers): an endpoint behind
     it is never called, neither so nor in plain text. ``secrets`` are asked for by name; ``lacking``: why one of them is not there.
     """
 
     sni: str = ""
-    ca_pem: bytes = b""
+    ca_pem: bytes = field(default=b"", repr=False)
     ca_file: str = ""
-    cert_pem: bytes = b""
+    cert_pem: bytes = field(default=b"", repr=False)
     cert_file: str = ""
     key_pem: bytes = field(default=b"", repr=False)
     key_file: str = ""

@@ -320,9 +320,7 @@ def secret(name: str, *, certificate: str = "", key: str = "", ca: str = "", **f
         held: Json = {"validation_context": {"trusted_ca": {"inline_string": ca}}}
     elif certificate or key:
         pair = {"certificate_chain": certificate, "private_key": key}
-        held = {
-            "tls_certificate": {field: {"inline_string": text} for field, text in pair.items() if text}
-        }
+        held = {"tls_certificate": {field: {"inline_string": text} for field, text in pair.items() if text}}
     else:
         held = {}
     return any_of(_SECRET, {"name": name, **held, **fields})

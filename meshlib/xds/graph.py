@@ -18,6 +18,7 @@ What replaces something comes into force only where all that it names is there (
 What something in force names stays subscribed, and it is kept though the server deleted it as long as only versions
 name it that newer ones, which wait, replace; then with the endpoints that it had, which are not asked for any more. What was deleted and is named by the newest has ``UPDATE`` seconds for its
 replacement to be named, since a server sends the parts of an update one by one; then calls fail as in Envoy.
+Nothing waits for a cluster's secrets (`sds`).
 
 In the sidecar view clusters come by wildcard; one that a route names and the wildcard has not brought is absent as far
 as calls are concerned, and has as long to come as a resource asked for by name before an update does without it. A

@@ -7,8 +7,8 @@ extensions that it does not have. So only what it has is to be looked at:
     a resource with                                                               is
     ----------------------------------------------------------------------------  -----------
     the type Secret, whatever is in it                                            not written
-    a certificate's private key, PKCS #12 or password given inline, or a          not written
-    provider of keys
+    a certificate's private key (in its chain, too), PKCS #12 or password given   not written
+    inline, or a provider of keys
     a header, or a metadata entry, of a credential's name with a value            not written
     a match on the value of such a header                                         not written
     a key by file name or environment variable, a CA, a certificate               written
@@ -174,7 +174,9 @@ def _reached(of: Descriptor) -> frozenset[str]:
 def _certificate(message: WireMessage) -> bool:
     given = (getattr(message, field) for field in ("private_key", "pkcs12", "password"))
     inline = any(source.WhichOneof("specifier") in ("inline_bytes", "inline_string") for source in given)
-    return inline or bool(message.HasField("private_key_provider"))
+    chain = message.certificate_chain
+    with_key = b"PRIVATE KEY" in chain.inline_bytes or "PRIVATE KEY" in chain.inline_string
+    return inline or with_key or bool(message.HasField("private_key_provider"))
 
 
 def _header(message: WireMessage) -> bool:

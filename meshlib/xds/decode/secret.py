@@ -1,7 +1,7 @@
 """Secrets (SDS): certificates with their keys, and CAs.
 
 What is no certificate, no key or no CA refuses the resource, so that the one before it stays (SD-03). A secret of another
-type is of no use to a client: it is reported, since servers send what nobody asked for as well.
+type is of no use to a client: it is reported, since a server may send what nobody asked for.
 """
 
 from __future__ import annotations

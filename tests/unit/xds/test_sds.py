@@ -52,24 +52,35 @@ def problems(resource):
 
 
 class TestPem:
-    def real(self, how=NoEncryption(), form=PrivateFormat.PKCS8):
-        return ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.PEM, form, how)
+    def real(self, form, how=None):
+        return ec.generate_private_key(ec.SECP256R1()).private_bytes(
+            Encoding.PEM, form, how or NoEncryption()
+        )
 
     @pytest.mark.parametrize("form", [PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL])
     def test_a_key_that_a_library_writes(self, form):
-        assert key_problem(self.real(form=form), password=False) == ""
-        locked = self.real(BestAvailableEncryption(b"x"), form)
+        assert key_problem(self.real(form), password=False) == ""
+        locked = self.real(form, BestAvailableEncryption(b"x"))
         assert key_problem(locked, password=False) == "is encrypted, and there is no password"
         assert key_problem(locked, password=True) == ""
 
     def test_what_stands_around_a_block(self):
         text = f"subject=/CN=x\r\n{KEY}\n{CERTIFICATE}".replace("\n", "\r\n").encode()
         assert (certificate_problem(text), key_problem(text, password=False)) == ("", "")
-        assert key_problem(pem("EC PARAMETERS").encode() + pem("EC PRIVATE KEY").encode(), password=False) == ""
+        assert (
+            key_problem(pem("EC PARAMETERS").encode() + pem("EC PRIVATE KEY").encode(), password=False) == ""
+        )
 
     @pytest.mark.parametrize(
         "text",
-        ["", "x", KEY, "-----BEGIN CERTIFICATE-----", "-----BEGIN CERTIFICATE-----\nMAA=\n", "-----BEGIN " * 9],
+        [
+            "",
+            "x",
+            KEY,
+            "-----BEGIN CERTIFICATE-----",
+            "-----BEGIN CERTIFICATE-----\nMAA=\n",
+            "-----BEGIN " * 9,
+        ],
     )
     def test_no_certificate(self, text):
         assert certificate_problem(text.encode()) == "has no certificate in PEM"
@@ -78,7 +89,9 @@ class TestPem:
     def test_a_block_with_something_else(self, body):
         text = CERTIFICATE + f"-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----"
         assert certificate_problem(text.encode()) == "certificate 2 cannot be read"
-        assert key_problem(text.replace("CERTIFICATE", "PRIVATE KEY").encode(), password=False) == ""  # the first
+        assert (
+            key_problem(text.replace("CERTIFICATE", "PRIVATE KEY").encode(), password=False) == ""
+        )  # the first
 
     @given(st.lists(st.sampled_from([b"-----BEGIN ", b"-----END ", b"-----", b"A", b"PRIVATE KEY", b"\n"])))
     def test_anything(self, pieces):
@@ -121,9 +134,15 @@ class TestDecoding:
             (build.secret("s", key=KEY), "must be set together"),
             (build.secret("s", certificate=KEY, key=KEY), "certificate_chain: has no certificate in PEM"),
             (build.secret("s", certificate=CERTIFICATE, key=CERTIFICATE), "private_key: has no private key"),
-            (build.secret("s", certificate=CERTIFICATE, key=pem("PRIVATE KEY", b"x")), "private_key: cannot be"),
+            (
+                build.secret("s", certificate=CERTIFICATE, key=pem("PRIVATE KEY", b"x")),
+                "private_key: cannot be",
+            ),
             (build.secret("s", ca="x"), "validation_context.trusted_ca: has no certificate in PEM"),
-            (build.secret("s", validation_context={"trusted_ca": {"inline_bytes": ""}}), "trusted_ca: has no"),
+            (
+                build.secret("s", validation_context={"trusted_ca": {"inline_bytes": ""}}),
+                "trusted_ca: has no",
+            ),
             (build.secret("s", validation_context={"trusted_ca": {}}), "must be set"),
             (
                 build.secret("s", validation_context={"trusted_ca": {"environment_variable": "HOME"}}),
@@ -215,6 +234,14 @@ def lacking(wire, name="c"):
     return wire.part.clusters[name].tls.lacking
 
 
+def test_no_pem_of_a_cluster_is_in_its_repr():
+    """The certificate of a file may be followed by its key."""
+    pair = PAIR["tls_certificate"] | {"certificate_chain": {"inline_string": CERTIFICATE + KEY + MARKER}}
+    made = decode.cluster(raw(build.cluster("c", transport_socket=demanding(tls_certificates=[pair])))).value
+    assert MARKER.encode() in made.tls.cert_pem
+    assert MARKER not in repr(made)
+
+
 class TestGraph:
     def test_names_of_each_place(self):
         """SD-01."""
@@ -239,7 +266,10 @@ class TestGraph:
         [
             ({"name": "s"}, "is a static secret"),
             ({"name": "s", "sds_config": {}}, "no source is not followed"),
-            ({"name": "s", "sds_config": {"path_config_source": {"path": "/x"}}}, "path_config_source is not"),
+            (
+                {"name": "s", "sds_config": {"path_config_source": {"path": "/x"}}},
+                "path_config_source is not",
+            ),
             (
                 {
                     "name": "default",
@@ -311,7 +341,10 @@ class TestGraph:
         wire.send("secret", build.secret("s", certificate=CERTIFICATE * 2, key=KEY))
         assert wire.part.clusters["c"] is first
         wire.send("endpoint", build.endpoints("c", "10.0.0.2:80"))
-        assert (lacking(wire), str(*[each.address for each in wire.part.clusters["c"].assignment.endpoints])) == (
+        assert (
+            lacking(wire),
+            str(*[each.address for each in wire.part.clusters["c"].assignment.endpoints]),
+        ) == (
             "",
             "10.0.0.2:80",
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 
 from meshlib.testing import build
@@ -46,6 +48,11 @@ class TestTls:
             {"private_key": {"inline_bytes": "AAAA"}},
             {"private_key": {"filename": "k"}, "password": {"inline_string": "x"}},
             {"pkcs12": {"inline_bytes": "AAAA"}},
+            {"certificate_chain": {"inline_string": f"chain\n{KEY}"}, "private_key": {"filename": "k"}},
+            {
+                "certificate_chain": {"inline_bytes": base64.b64encode(KEY.encode()).decode()},
+                "private_key": {"filename": "k"},
+            },
             {"private_key_provider": {"provider_name": "p"}},
         ],
     )
