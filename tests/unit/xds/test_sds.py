@@ -349,6 +349,33 @@ class TestGraph:
             "10.0.0.2:80",
         )
 
+    def test_what_is_said_of_others_changes_nothing(self):
+        wire = wire_of(cluster("c", "s", "t"))
+        wire.send("secret", PAIR)
+        first = wire.part.clusters["c"]
+        assert first.tls.lacking == "secret 't' has not come yet"
+        wire.send("secret", build.secret("s", certificate=CERTIFICATE * 2, key=KEY))
+        wire.send("cluster", cluster("c", "s", "t"))
+        assert wire.part.clusters["c"] is first
+        wire.pass_time(15.0)
+        assert "does not exist" in lacking(wire)
+
+    def test_a_cluster_that_is_deleted_stays_as_it_was(self):
+        """CA-03: until the routes that name it are replaced, and no more is asked for."""
+        wire = Wire()
+        wire.open()
+        wire.want("a")
+        wire.send("listener", build.api_listener("a", build.route_config("r", build.virtual_host("a", build.route(cluster="c")))))  # fmt: skip
+        wire.send("cluster", cluster("c", "s"))
+        wire.send("secret", PAIR)
+        wire.send("cluster")
+        assert asked(wire) == []
+        wire.send("endpoint")
+        wire.send("cluster", cluster("other", "s"))
+        assert lacking(wire) == ""
+        wire.pass_time(2.0)
+        assert "c" not in wire.part.clusters
+
     def test_nothing_waits_for_it(self):
         wire = wire_of(build.cluster("c", ["10.0.0.1:80"]))
         wire.send("listener")

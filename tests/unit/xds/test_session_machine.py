@@ -97,7 +97,10 @@ class Stream(RuleBasedStateMachine):
             "route": {
                 each: packed(build.route_config(each, _host(each, "a"), _host("x", each))) for each in NAMES
             },
-            "cluster": {each: packed(build.cluster(each)) for each in NAMES},
+            "cluster": {
+                "a": packed(build.cluster("a", transport_socket=_demanding("a"))),
+                **{each: packed(build.cluster(each)) for each in NAMES[1:]},
+            },
             "endpoint": {each: packed(build.endpoints(each, "10.0.0.1:80")) for each in NAMES},
             "extension": {"a": packed(_extension("a", CORS))},
             "secret": {"a": packed(build.secret("a", ca=CA))},
