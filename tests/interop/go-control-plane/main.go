@@ -28,6 +28,7 @@ import (
 	endpointgrpc "github.com/envoyproxy/go-control-plane/envoy/service/endpoint/v3"
 	listenergrpc "github.com/envoyproxy/go-control-plane/envoy/service/listener/v3"
 	routegrpc "github.com/envoyproxy/go-control-plane/envoy/service/route/v3"
+	secretgrpc "github.com/envoyproxy/go-control-plane/envoy/service/secret/v3"
 	cplog "github.com/envoyproxy/go-control-plane/pkg/log"
 	"github.com/envoyproxy/go-control-plane/pkg/server/config"
 	"github.com/envoyproxy/go-control-plane/pkg/server/sotw/v3"
@@ -108,6 +109,7 @@ func run(o options) error {
 	routegrpc.RegisterRouteDiscoveryServiceServer(grpcServer, discovery)
 	clustergrpc.RegisterClusterDiscoveryServiceServer(grpcServer, discovery)
 	endpointgrpc.RegisterEndpointDiscoveryServiceServer(grpcServer, discovery)
+	secretgrpc.RegisterSecretDiscoveryServiceServer(grpcServer, discovery)
 
 	failed := make(chan error, 2)
 	go func() { failed <- grpcServer.Serve(streams.track(xdsListener)) }()
