@@ -7,7 +7,8 @@ request has the node (ST-02). One type, ``_Watch``:
     none ──asked──► open ──end──► waiting ──its time──► open                    one of several ended: the others go on
                      │ └─────old (v2)──────────────────► open                    all at once, in their place
                      └──end, the service is not there──► missing                 said in the status; the others go on
-    the last one open ended, or delta's: all end, and the source tries again
+    the last one open ended, or delta's (but where
+    only its service is not there): all end, and the source tries again
 
 The streams have connections of their own, so that each ends with its stream, as an aggregated one does.
 
@@ -35,6 +36,7 @@ from meshlib.sources.stream import GrpcStream
 from meshlib.xds import schema, v2
 from meshlib.xds.discovery import DELTA_REQUEST, DELTA_RESPONSE, REQUEST, RESPONSE
 from meshlib.xds.services import method
+from meshlib.xds.values import RARE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,6 +53,8 @@ AGE = 60.0
 _AGE_SHARE = 0.25
 #: Seconds until a v2 server that owes an answer is said to be silent. It answers at once if it answers at all.
 PATIENCE = 15.0
+# Kato's service of secrets answers nobody.
+_SILENT = frozenset({"secret"})
 #: ST-04, for one stream of several.
 _PAUSE_FIRST = 1.0
 _PAUSE_FACTOR = 1.6
@@ -227,7 +231,7 @@ class SeparateStreams:
             request.ClearField("error_detail")
         if self._old and names != watch.of:
             request.version_info = ""
-            if watch.owed is None:
+            if watch.owed is None and watch.short not in _SILENT:
                 watch.owed = self._later(PATIENCE, lambda: self._miss(watch))
         watch.asked.add(names)
 
@@ -303,11 +307,13 @@ class SeparateStreams:
         if self._over:
             return
         others = any(each.stream is not None for each in self._watches.values())
-        if not others or self._protocol == "delta" or (unimplemented and not self._answered):
+        # Of a server that knows none of these services that of the listeners says so.
+        no_service = unimplemented and (self._answered or watch.short in RARE)
+        if not others or (not no_service and (unimplemented or self._protocol == "delta")):
             self.cancel(0.0)
             self._ears.on_end(self, f"{watch.method}: {error}" if error else "", unimplemented=unimplemented)
             return
-        if unimplemented:
+        if no_service:
             watch.missing = True
         elif watch.wanted:
             bound = min(_PAUSE_FIRST * _PAUSE_FACTOR ** min(watch.failures, 64), _PAUSE_MOST)

@@ -13,13 +13,22 @@ from meshlib.xds import schema, v2
 from meshlib.xds.bootstrap import Bootstrap, Node
 from meshlib.xds.discovery import DELTA_REQUEST
 from tests.support.sources_kit import SERVER, Bench, FakeStream, XdsBench
-from tests.support.xds_kit import REQUEST, RESPONSE, message
+from tests.support.xds_kit import REQUEST, RESPONSE, delta_response, message, response
 
 OURS = "demo_def-mesh4f_gr1"
 #: The bench's random numbers are 0: each stream lives for the longest time.
 DUE = AGE
 BACK = {url.rpartition("/")[2]: short for url, short in schema.SHORT_NAMES.items()}
 FORMER = {v2: BACK[v3] for v2, v3 in v2.TYPES.items() if v3 in BACK}
+
+
+def demanding(name):
+    """A cluster that demands a secret."""
+    config = {"name": "s", "sds_config": {"ads": {}}}
+    context = {"common_tls_context": {"tls_certificate_sds_secret_configs": [config]}}
+    kind = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+    socket = {"name": "tls", "typed_config": build.any_of(kind, context)}
+    return build.cluster(name, ["10.0.0.1:80"], transport_socket=socket)
 
 
 class Stream(FakeStream):
@@ -358,6 +367,35 @@ class TestEnds:
         assert len(plane.of("Routes")) == 1
         assert "RouteDiscoveryService/StreamRoutes: UNIMPLEMENTED" in plane.status.last_error
 
+    @pytest.mark.parametrize("protocol", ["sotw", "delta"])
+    def test_a_server_without_secrets_serves_what_it_has(self, protocol):
+        """SD-01: it may have known nothing of them as long as nobody asked."""
+        plane = Plane(api="v3", protocol=protocol)
+        plane.up()
+        make = delta_response if protocol == "delta" else response
+        for short, plural, resource in (
+            ("listener", "Listeners", build.listener("web", "r", address="127.0.0.1:80")),
+            ("cluster", "Clusters", demanding("c")),
+        ):
+            plane.of(plural)[0].answer(make(short, resource))
+            plane.bench.step()
+        (secrets,) = plane.of("Secrets")
+        secrets.end("UNIMPLEMENTED: unknown service", unimplemented=True)
+        plane.bench.step(300)
+        assert len(plane.of("Secrets")) == 1
+        assert not any(each.cancelled for each in plane.of("Clusters"))
+        assert "SecretDiscoveryService" in plane.status.last_error
+        assert "does not exist" in plane.part.clusters["c"].tls.lacking
+        # The next time secrets are asked for at once, and may be the first to be answered.
+        for stream in plane.streams:
+            stream.end("UNAVAILABLE: gone")
+        plane.bench.step(3)
+        plane.up()
+        plane.of("Secrets")[1].end("UNIMPLEMENTED: unknown service", unimplemented=True)
+        plane.bench.step()
+        assert not plane.of("Listeners")[-1].cancelled
+        assert "Delta" in plane.of("Listeners")[-1].method or protocol == "sotw"
+
     def test_the_last_one_ends_all_and_the_source_tries_again(self):
         plane = Plane()
         plane.up()
@@ -447,6 +485,16 @@ class TestSilence:
         ):
             plane.answer(plural, *resources, version="version_3")
         assert plane.of("Endpoints")[-1].cancelled
+        assert (plane.status.state, plane.status.last_error) == ("ready", "")
+
+    def test_secrets_are_silent_in_any_case(self):
+        """Kato serves their stream, and has none."""
+        plane = Plane()
+        plane.up()
+        plane.serve()
+        plane.answer("Clusters", demanding("a"), version="version_2")
+        assert plane.of("Secrets")
+        plane.bench.step(PATIENCE)
         assert (plane.status.state, plane.status.last_error) == ("ready", "")
 
     def test_it_is_answered_when_the_server_comes_to_know_it(self):
