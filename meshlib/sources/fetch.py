@@ -21,7 +21,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from meshlib.sources.channel import call_metadata, open_channel
-from meshlib.sources.polling import TIMEOUT, PollError, Read
+from meshlib.sources.polling import TIMEOUT, NotServed, PollError, Read
 from meshlib.sources.stream import closed, opened, words
 from meshlib.xds import schema, v2
 from meshlib.xds.discovery import RESPONSE
@@ -89,7 +89,8 @@ class FetchWire:
             if _skipped(problem):
                 return None
             self.close()
-            raise PollError(f"{name}: {self._words(problem)}") from problem
+            kind = NotServed if _status(problem) == "UNIMPLEMENTED" else PollError
+            raise kind(f"{name}: {self._words(problem)}") from problem
 
     def close(self) -> None:
         with self._lock:

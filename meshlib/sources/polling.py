@@ -8,7 +8,7 @@ that type says: subscription, acknowledgement or refusal in one.
     ``refresh``, ±20 %       ──► due
 
     poll ──a DiscoveryResponse──► to the session, whose answer the next poll carries
-         ├─not modified─────────► nothing is new
+         ├─not modified─────────► nothing is new; nor is it where filters' configurations or secrets are not served at all, which is told
          └─else─────────────────► told; again after a pause with full jitter that doubles with each failure
 
 One poll runs at a time, on the stream's own thread, and the next begins when the session has dealt with what it brought.
@@ -34,6 +34,7 @@ from meshlib.model.status import Ignored
 from meshlib.runtime import threads
 from meshlib.xds import schema
 from meshlib.xds.discovery import REQUEST
+from meshlib.xds.values import RARE
 
 if TYPE_CHECKING:
     from meshlib.runtime.worker import Timer
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from meshlib.xds.bootstrap import Server
     from meshlib.xds.schema import WireMessage
 
-__all__ = ["JITTER", "TIMEOUT", "PollError", "PolledStream", "Read", "Wire"]
+__all__ = ["JITTER", "TIMEOUT", "NotServed", "PollError", "PolledStream", "Read", "Wire"]
 
 #: Seconds for a whole poll.
 TIMEOUT = 10.0
@@ -58,6 +59,10 @@ _INVALID_ARGUMENT = 3  # google.rpc.Code
 
 class PollError(Exception):
     """Why there is no answer, in words."""
+
+
+class NotServed(PollError):
+    """The server does not have that at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,11 +250,12 @@ class PolledStream:
         kind.timer = self._later(self._pause(kind), lambda: self._make_due(kind))
         if not answer.error and kind.request is not None and tuple(kind.request.resource_names) != names:
             self._make_due(kind)  # what came into being while this was under way
+        if answer.message is not None or answer.ignored:
+            kind.ignored = answer.ignored
         if answer.message is None:
             self._busy = False
             self._post(self._poll)
         else:
-            kind.ignored = answer.ignored
             self._ears.on_message(self, answer.message)
         self._tell(always=answer.message is None and not answer.error)
 
@@ -289,6 +295,9 @@ class PolledStream:
         try:
             found = self._wire.ask(kind.url, body)
         except PollError as problem:
+            short = schema.SHORT_NAMES[kind.url]
+            if isinstance(problem, NotServed) and short in RARE:
+                return _Answer(ignored=(Ignored("", short, self._wire.name(kind.url), str(problem)),))
             return _Answer(error=str(problem))
         if found is None:
             return _Answer()

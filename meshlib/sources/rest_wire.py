@@ -18,7 +18,7 @@ from meshlib import __version__
 from meshlib.model.address import Address
 from meshlib.sources.channel import call_metadata
 from meshlib.sources.node import USER_AGENT
-from meshlib.sources.polling import TIMEOUT, PollError
+from meshlib.sources.polling import TIMEOUT, NotServed, PollError
 from meshlib.xds.bootstrap import ChannelKind
 
 if TYPE_CHECKING:
@@ -133,7 +133,8 @@ class Connection:
             return None
         if answer.status != 200:
             text = " ".join(data[: 4 * _SHOWN].decode("utf-8", "replace").split())[:_SHOWN]
-            raise PollError(f"POST {path}: answered {answer.status}{f': {text}' if text else ''}")
+            kind = NotServed if answer.status == 404 else PollError
+            raise kind(f"POST {path}: answered {answer.status}{f': {text}' if text else ''}")
         if encoding := answer.headers.get("Content-Encoding"):
             raise PollError(
                 f"POST {path}: the answer is encoded ({encoding[:_SHOWN]}), which was not asked for"

@@ -320,7 +320,9 @@ class SeparateStreams:
             pause = bound * (1 - _PAUSE_JITTER + 2 * _PAUSE_JITTER * self._random())
             watch.turn = self._later(pause, lambda: self._replace(watch))
             watch.failures += 1
-        if not watch.answered:
+        if no_service and watch.short in RARE:  # no outage: what it would have had is known not to come
+            watch.ignored = (Ignored("", watch.short, watch.method, error),)
+        elif not watch.answered:
             words = error or "the control plane closed the stream without an answer"
             watch.error = f"{watch.method}: {words}"
         self._tell()

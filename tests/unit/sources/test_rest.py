@@ -10,9 +10,16 @@ import trustme
 
 from meshlib.sources.polling import TIMEOUT
 from meshlib.sources.rest_wire import LARGEST
+from meshlib.testing import ControlPlane, build, rest_server
 from meshlib.testing.upstream import Upstream
-from tests.support.polling_kit import REST, SOONEST, Noted, Plane, resources
+from meshlib.xds import schema
+from tests.support.polling_kit import REFRESH, REST, SOONEST, Noted, Plane, resources
 from tests.support.raw_server import RawServer
+from tests.support.xds_kit import simple
+
+CERTIFICATE, KEY = (
+    f"-----BEGIN {label}-----\nMAA=\n-----END {label}-----" for label in ("CERTIFICATE", "PRIVATE KEY")
+)
 
 
 class TestPolls:
@@ -79,6 +86,29 @@ class TestTrouble:
             plane.step(60.0)
             plane.in_state("ready")
             assert plane.xds.last_error == ""
+
+    def test_a_server_without_secrets_is_not_lost(self, monkeypatch):
+        """SD-01: that it has no such path is told, and asked for again with the next poll."""
+        config = {"name": "s", "sds_config": {"ads": {}}}
+        context = {"common_tls_context": {"tls_certificate_sds_secret_configs": [config]}}
+        kind = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+        socket = {"name": "tls", "typed_config": build.any_of(kind, context)}
+        control = ControlPlane(*resources().values())
+        control.update(simple("reviews")["cluster"] | {"transport_socket": socket})
+        monkeypatch.delitem(rest_server._TYPES, "/v3/discovery:secrets")
+        with control.rest() as server, Plane(server.url) as plane:
+            plane.want("reviews")
+            told = plane.until(lambda: [each for each in plane.xds.ignored if each.type == "secret"])
+            assert [each.field for each in told] == ["/v3/discovery:secrets"]
+            assert "answered 404" in told[0].value
+            assert (plane.in_state("ready"), plane.xds.last_error) == (True, "")
+            plane.until(lambda: "reviews" in plane.parts["xds"].clusters)
+            assert plane.parts["xds"].clusters["reviews"].tls.lacking == "secret 's' has not come yet"
+            monkeypatch.setitem(rest_server._TYPES, "/v3/discovery:secrets", schema.SECRET)
+            control.update(build.secret("s", certificate=CERTIFICATE, key=KEY))
+            plane.step(REFRESH)
+            plane.until(lambda: plane.xds.resources.get("secret"))
+            assert not [each for each in plane.xds.ignored if each.type == "secret"]
 
     def test_a_body_that_is_none_is_refused_with_the_next_poll(self):
         with RawServer(answer=http(200, b"{")) as raw:

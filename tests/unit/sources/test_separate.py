@@ -384,7 +384,12 @@ class TestEnds:
         plane.bench.step(300)
         assert len(plane.of("Secrets")) == 1
         assert not any(each.cancelled for each in plane.of("Clusters"))
-        assert "SecretDiscoveryService" in plane.status.last_error
+        assert (plane.status.state, plane.status.last_error) == ("ready", "")
+        (told,) = [each for each in plane.status.ignored if each.type == "secret"]
+        assert (told.field.rpartition("/")[2].endswith("Secrets"), told.value) == (
+            True,
+            "UNIMPLEMENTED: unknown service",
+        )
         assert "does not exist" in plane.part.clusters["c"].tls.lacking
         # The next time secrets are asked for at once, and may be the first to be answered.
         for stream in plane.streams:
