@@ -349,8 +349,8 @@ class Federation:
                 self.lines[number] = Line(self._make(number, line.protocol, None), line.protocol)
 
     def _lacks(self, authority: str) -> bool:
-        """Whether anything that is wanted of an authority is known to none of its open servers (FB-01, FB-07)."""
-        return any(True for _ in self.unknown(authority))
+        """Whether anything that is wanted of an authority is known to none of its open servers (FB-01, FB-07). Nothing waits for a secret."""
+        return any(short != "secret" for short, _ in self.unknown(authority))
 
     def unknown(self, authority: str) -> Sequence[tuple[str, str]]:
         """What is wanted of an authority, and known to none of its open servers: types and names."""

@@ -107,6 +107,24 @@ class TestFallback:
         assert planes.open == {0}
         assert planes.server_of("x") == 0
 
+    def test_a_secret_that_has_not_come_moves_nobody(self):
+        """FB-01: nothing waits for it; that it is waited for is told."""
+        planes = Planes()
+        planes.want("x")
+        planes.up(0)
+        planes.serve(0, "x")
+        config = {"name": "s", "sds_config": {"ads": {}}}
+        context = {"common_tls_context": {"validation_context_sds_secret_config": config}}
+        kind = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+        socket = {"name": "tls", "typed_config": build.any_of(kind, context)}
+        planes.send(0, "cluster", build.cluster("c-x", transport_socket=socket))
+        assert planes.asked[0, "secret"] == ["s"]
+        assert planes.session.status(0.0).waiting == ("secret s",)
+        assert planes.session.complete
+        planes.down(0, "")
+        planes.down(0)
+        assert planes.open == {0}
+
     def test_a_start_without_the_first_server(self):
         """FB-01, FB-02: everything is asked of the second."""
         planes = Planes()
