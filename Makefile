@@ -25,9 +25,11 @@ LOCK_ARGS ?=
 GRPC_TESTS := $(filter-out %/test_fork_grpc.py,$(wildcard tests/e2e/*grpc*.py))
 # With real servers and processes, and of which two may run at once: nothing in them is bounded by a time that another's work could use up.
 ABREAST := $(GRPC_TESTS) tests/compat tests/e2e/oracle $(patsubst %,tests/e2e/test_%.py,\
-	adoption bad_input celery cli connectrpc docs examples first_lines handoff hosts httpx_options jobs jupyter last_good \
-	llm_clients metrics multiprocessing outages requests requests_options requests_paths requests_rows run sidecar_detection \
-	snippets sources sources_processes testing_kit tracing words wsgi_asgi_chain)
+	adoption asgi bad_input celery cli connectrpc control_planes csds django docs envoy_file examples extensions fetch \
+	first_lines flask guards handoff hosts http2 httpx_options httpx_streams jobs jupyter kato last_good llm_clients \
+	load_reports mcp_client metrics multiprocessing out_of_band outages requests requests_options requests_paths \
+	requests_rows run sds separate sidecar_detection snippets sources sources_processes tcp_listeners testing_kit \
+	tls_and_proxies tracing use versions words wsgi_asgi_chain wsgi_tracing)
 SDIST_TESTS ?= tests/unit tests/machine
 
 # ---------------------------------------------------------------------------------------------- what one asks for
@@ -86,7 +88,7 @@ fleet: $(VENV)/.stamp-dev ## REQUESTS requests through each web server and worke
 
 .PHONY: interop
 interop: $(VENV)/.stamp-dev ## against go-control-plane, and as Kato has it in xDS v2 (needs Go)
-	@$(PYTEST) tests/interop/go-control-plane tests/interop/kato --timeout=600 $(PYTEST_ARGS)
+	@$(PYTEST) tests/interop/go-control-plane tests/interop/kato -n 2 --dist loadfile --timeout=600 $(PYTEST_ARGS)
 
 .PHONY: interop-istio
 interop-istio: $(VENV)/.stamp-dev ## against Istio's discovery server (needs Go; the first build takes minutes)
