@@ -26,7 +26,7 @@ GRPC_TESTS := $(filter-out %/test_fork_grpc.py,$(wildcard tests/e2e/*grpc*.py))
 # With real servers and processes, and of which two may run at once: nothing in them is bounded by a time that another's work could use up.
 ABREAST := $(GRPC_TESTS) tests/compat tests/e2e/oracle $(patsubst %,tests/e2e/test_%.py,\
 	adoption asgi bad_input celery cli connectrpc control_planes csds django docs envoy_file examples extensions fetch \
-	first_lines flask guards handoff hosts http2 httpx_options httpx_streams jobs jupyter kato last_good llm_clients \
+	first_lines flask guards handoff hosts http2 httpx_options httpx_streams jobs kato last_good llm_clients \
 	load_reports mcp_client metrics multiprocessing out_of_band outages requests requests_options requests_paths \
 	requests_rows run sds separate sidecar_detection snippets sources sources_processes tcp_listeners testing_kit \
 	tls_and_proxies tracing use versions words wsgi_asgi_chain wsgi_tracing)

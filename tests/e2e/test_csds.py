@@ -10,6 +10,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,9 +42,16 @@ def plane() -> Iterator[ControlPlane]:
         yield running
 
 
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A directory in which a socket's path is not too long, wherever the tests have theirs."""
+    with tempfile.TemporaryDirectory() as place:
+        yield Path(place)
+
+
 @pytest.fixture(params=["unix", "tcp"])
-def address(request: pytest.FixtureRequest, tmp_path: Path, free_port: Callable[[], int]) -> str:
-    return f"unix:{tmp_path}/csds.sock" if request.param == "unix" else f"127.0.0.1:{free_port()}"
+def address(request: pytest.FixtureRequest, short_path: Path, free_port: Callable[[], int]) -> str:
+    return f"unix:{short_path}/csds.sock" if request.param == "unix" else f"127.0.0.1:{free_port()}"
 
 
 @pytest.fixture
@@ -125,8 +133,8 @@ def test_what_cannot_be_honoured_is_an_invalid_argument(make: Make, address: str
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT  # type: ignore[attr-defined]
 
 
-def test_the_socket_is_its_owners_alone_and_goes_with_the_mesh(make: Make, tmp_path: Path) -> None:
-    path = tmp_path / "csds.sock"
+def test_the_socket_is_its_owners_alone_and_goes_with_the_mesh(make: Make, short_path: Path) -> None:
+    path = short_path / "csds.sock"
     path.write_text("what a killed process left")
     mesh = make(f"unix:{path}")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -134,7 +142,7 @@ def test_the_socket_is_its_owners_alone_and_goes_with_the_mesh(make: Make, tmp_p
     assert served(f"unix:{path}")
     mesh.close()
     assert not path.exists()
-    assert {each.name for each in tmp_path.iterdir()} == {"csds.sock.lock"}
+    assert {each.name for each in short_path.iterdir()} == {"csds.sock.lock"}
 
 
 def test_two_meshes_of_a_process_share_a_server(make: Make, address: str) -> None:

@@ -6,8 +6,8 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
-from pathlib import Path
+import tempfile
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -25,11 +25,14 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(params=["unix", "tcp"])
-def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def address(request: pytest.FixtureRequest) -> Iterator[str]:
     if request.param == "unix":
-        return f"unix:{tmp_path}/csds.sock"
+        with tempfile.TemporaryDirectory() as place:  # a socket's path must not be long
+            yield f"unix:{place}/csds.sock"
+        return
     with reserve(0) as held:
-        return f"127.0.0.1:{held.getsockname()[1]}"
+        port = held.getsockname()[1]
+    yield f"127.0.0.1:{port}"
 
 
 def ask(address: str, way: str) -> str:
