@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -81,9 +82,10 @@ def test_an_upgrade_hands_the_stream_over_with_what_came_behind_the_head(
             stream.write(b"gone", timeout=1.0)
 
 
-async def test_an_upgrade_of_a_task_likewise(library: tuple[ModuleType, Any, ModuleType]) -> None:
+def test_an_upgrade_of_a_task_likewise(library: tuple[ModuleType, Any, ModuleType]) -> None:
     _, ours, core = library
-    with serving(echo) as address:
+
+    async def upgrade(address: str) -> None:
         async with meshlib.Mesh(service(address)) as mesh, ours.AsyncClient(mesh=mesh) as client:
             headers = {"connection": "upgrade", "upgrade": "echo"}
             async with client.stream("GET", "http://reviews/", headers=headers) as response:
@@ -93,6 +95,11 @@ async def test_an_upgrade_of_a_task_likewise(library: tuple[ModuleType, Any, Mod
                 assert await stream.read(64, timeout=5.0) == b"ABC"
                 with pytest.raises(core.ReadTimeout):
                     await stream.read(64, timeout=0.05)
+
+    with serving(
+        echo
+    ) as address:  # whose end waits for the peer's, which a loop that stands still cannot bring
+        asyncio.run(upgrade(address))
 
 
 def whole(peer: socket.socket) -> None:
