@@ -46,11 +46,16 @@ class RawServer:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for one in (self._listener, *self._open):
-            with one, contextlib.suppress(OSError):  # the peer was first
-                one.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads
+        self._end(self._listener)
+        self._threads[0].join()  # after that nobody is accepted
+        for one in self._open:
+            self._end(one)
         for thread in self._threads:
             thread.join()
+
+    def _end(self, one: socket.socket) -> None:
+        with one, contextlib.suppress(OSError):  # the peer was first
+            one.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads
 
     def _start(self, target: object, *arguments: object) -> None:
         thread = threading.Thread(target=target, args=arguments, daemon=True)  # type: ignore[arg-type]
