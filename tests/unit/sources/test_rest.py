@@ -76,7 +76,7 @@ class TestTrouble:
             Plane(f"http://{raw.address}") as plane,
         ):
             plane.want("reviews")
-            plane.in_state("ready")
+            plane.until(lambda: plane.xds.versions.get("listener") == "1")
             raw.answer = answer
             plane.step(SOONEST)
             plane.in_state("stale")
@@ -147,7 +147,7 @@ class TestTrouble:
         answer = http(200, {"version_info": "1"}, Keep_Alive="timeout=0")
         with RawServer(answer=answer) as raw, Plane(f"http://{raw.address}") as plane:
             plane.want("reviews")
-            plane.in_state("ready")
+            plane.until(lambda: plane.xds.versions.get("listener") == "1")
             for each in list(raw._open):
                 each.shutdown(2)
             seen = len(raw.bodies)
