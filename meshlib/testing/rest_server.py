@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any, Self
+from http.server import BaseHTTPRequestHandler
+from typing import TYPE_CHECKING, Any
 
+from meshlib.testing.http_thread import HttpThread
 from meshlib.testing.polls import PollRefused
 from meshlib.xds import schema
 from meshlib.xds.discovery import REQUEST
@@ -26,44 +26,18 @@ _TYPES = {
 }
 
 
-class RestServer:
-    """On 127.0.0.1, from `with` on; each connection has a thread of its own. A poll that has nothing new is answered 304."""
+class RestServer(HttpThread):
+    """A poll that has nothing new is answered 304."""
 
     def __init__(self, polls: Polls) -> None:
+        super().__init__()
         self._polls = polls
-        self._server: ThreadingHTTPServer | None = None
-        self._thread: threading.Thread | None = None
 
-    @property
-    def url(self) -> str:
-        """`http://127.0.0.1:port`."""
-        return f"http://{self.address}"
-
-    @property
-    def address(self) -> str:
-        """`127.0.0.1:port`. Raises RuntimeError where it does not serve."""
-        if self._server is None:
-            raise RuntimeError("the REST server has no port before it serves")
-        return f"127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> Self:
+    def handler(self) -> type[BaseHTTPRequestHandler]:
         class Handler(_Handler):
             rest: RestServer = self
 
-        self._server = _Server(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.05,), name="rest", daemon=True
-        )
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        server, thread = self._server, self._thread
-        self._server = self._thread = None
-        if server is not None and thread is not None:
-            server.shutdown()
-            server.server_close()
-            thread.join()
+        return Handler
 
     def answer(self, path: str, body: bytes) -> tuple[int, bytes]:
         """Status and body."""
@@ -79,13 +53,6 @@ class RestServer:
         except PollRefused as refused:
             return 503, refused.details.encode()
         return (304, b"") if response is None else (200, json.dumps(schema.to_json(response)).encode())
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that went away is none."""
 
 
 class _Handler(BaseHTTPRequestHandler):
