@@ -192,7 +192,7 @@ def _health_check(options: Mapping[str, str]) -> bytes:
             _raw(2, interval),
             _raw(4, _message(whole, value=2)),
             _raw(5, _message(whole, value=1)),
-            _raw(11, b"\x0a" + _varint(len(named)) + named),
+            _raw(11, b"\x0a" + schema.varint(len(named)) + named),
         )
     )
 
@@ -281,7 +281,9 @@ def _udp_listener(name: str, port: int, cluster: str) -> schema.WireMessage:
     udp = made.listener_filters.add(name="envoy.filters.udp_listener.udp_proxy")
     udp.typed_config.type_url = _URL + "envoy.config.filter.udp.udp_proxy.v2alpha.UdpProxyConfig"
     stat, named = name.encode(), cluster.encode()
-    udp.typed_config.value = b"\x0a" + _varint(len(stat)) + stat + b"\x12" + _varint(len(named)) + named
+    udp.typed_config.value = (
+        b"\x0a" + schema.varint(len(stat)) + stat + b"\x12" + schema.varint(len(named)) + named
+    )
     return made
 
 
@@ -384,13 +386,4 @@ def _address(text: str) -> schema.WireMessage:
 def _raw(number: int, inner: schema.WireMessage | bytes) -> bytes:
     """A field by its number."""
     held = inner if isinstance(inner, bytes) else inner.SerializeToString(deterministic=True)
-    return _varint(number << 3 | 2) + _varint(len(held)) + held
-
-
-def _varint(value: int) -> bytes:
-    made = bytearray()
-    while value > 0x7F:
-        made.append(value & 0x7F | 0x80)
-        value >>= 7
-    made.append(value)
-    return bytes(made)
+    return schema.varint(number << 3 | 2) + schema.varint(len(held)) + held

@@ -208,33 +208,19 @@ def _known(message: WireMessage) -> WireMessage:
     """A copy without the fields that it does not know itself; what it holds keeps its own."""
     made = type(message)()
     for field, value in message.ListFields():
-        if schema.is_repeated(field):
-            getattr(made, field.name).MergeFrom(value)
-        elif field.message_type is not None:
-            getattr(made, field.name).CopyFrom(value)
-        else:
-            setattr(made, field.name, value)
+        schema.copy_field(made, field, value)
     return made
 
 
 def _encoded(number: int, wire_type: int, data: Any) -> bytes:
-    head = _varint(number << 3 | wire_type)
+    head = schema.varint(number << 3 | wire_type)
     if wire_type == 0:
-        return head + _varint(int(data))
+        return head + schema.varint(int(data))
     if wire_type == _LENGTH_DELIMITED:
-        return head + _varint(len(data)) + bytes(data)
+        return head + schema.varint(len(data)) + bytes(data)
     if wire_type in (1, 5):
         return head + int(data).to_bytes(8 if wire_type == 1 else 4, "little")
     return b""  # a group, which no message of xDS has
-
-
-def _varint(value: int) -> bytes:
-    made = bytearray()
-    while value > 0x7F:
-        made.append(value & 0x7F | 0x80)
-        value >>= 7
-    made.append(value)
-    return bytes(made)
 
 
 # --- the fields that v3 does not have

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 import meshlib
 from meshlib.testing import ControlPlane, KatoControlPlane, build
-from meshlib.testing.kato import dependency
 from tests.interop.support.calling import calling
+from tests.support.kato_forks import forked
 from tests.support.watch import Watch
 
-ROOT = Path(__file__).resolve().parents[2]
-NODE = "demo_plugin_gr000001"
 FETCH: dict[str, Any] = {"protocol": "fetch", "refresh": 0.05}
 
 
@@ -71,45 +65,9 @@ def test_one_that_is_dead_at_the_start(upstream, meshlib_mesh):
             assert client.get("http://reviews/").json()["name"] == "a"
 
 
-PROGRAM = """
-import json, os, sys
-import meshlib
-from tests.support.watch import until
-
-mesh = meshlib.Mesh(json.loads(sys.argv[1]))
-client = meshlib.Client(mesh=mesh)
-mesh.wait_ready("shop", timeout=20)
-assert client.get("http://shop/").json()["name"] == "v1"
-for _ in range(3):
-    child = os.fork()
-    if not child:
-        same = client.get("http://shop/").json()["name"] == "v1"
-        until(mesh, lambda: next(each for each in mesh.status().sources if each.kind == "xds").state == "ready")
-        os._exit(0 if same and client.get("http://shop/").is_success else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-assert client.get("http://shop/").json()["name"] == "v1"
-print("done")
-"""
-
-
 def test_a_fork_polls_by_itself(upstream):
     """By xDS v2, of which each poll is answered."""
     server = upstream("v1")
     with KatoControlPlane() as kato:
-        kato.serve("gr2", 5000, server.address)
-        kato.configure(NODE, dependency("gr2", 5000, Domains="shop"))
-        config = {
-            "xds": {"api": "v2", "server": kato.address, **FETCH},
-            "node": {"cluster": NODE},
-            "sidecar": {"mode": "off"},
-        }
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", PROGRAM, json.dumps(config)],
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
-            cwd=ROOT,
-        )
-        assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+        forked(kato, server.address, **FETCH)
         assert {each.protocol for each in kato.requests} == {"fetch"}

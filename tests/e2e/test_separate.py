@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -13,11 +9,8 @@ import pytest
 
 import meshlib
 from meshlib.testing import ControlPlane, KatoControlPlane, build
-from meshlib.testing.kato import dependency
+from tests.support.kato_forks import forked
 from tests.support.watch import Watch
-
-ROOT = Path(__file__).resolve().parents[2]
-NODE = "demo_plugin_gr000001"
 
 
 def resources(address: str, routes: Any) -> list[Any]:
@@ -64,46 +57,10 @@ def test_a_server_without_such_services_is_told(upstream):
             assert "StreamListeners: UNIMPLEMENTED: unknown service" in told(mesh).last_error
 
 
-PROGRAM = """
-import json, os, sys
-import meshlib
-from tests.support.watch import until
-
-mesh = meshlib.Mesh(json.loads(sys.argv[1]))
-client = meshlib.Client(mesh=mesh)
-mesh.wait_ready("shop", timeout=20)
-assert client.get("http://shop/").json()["name"] == "v1"
-for _ in range(3):
-    child = os.fork()
-    if not child:
-        same = client.get("http://shop/").json()["name"] == "v1"
-        until(mesh, lambda: next(each for each in mesh.status().sources if each.kind == "xds").state == "ready")
-        os._exit(0 if same and client.get("http://shop/").is_success else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-assert client.get("http://shop/").json()["name"] == "v1"
-print("done")
-"""
-
-
 def test_a_fork_has_streams_of_its_own(upstream):
     server = upstream("v1")
     with KatoControlPlane() as kato:
-        kato.serve("gr2", 5000, server.address)
-        kato.configure(NODE, dependency("gr2", 5000, Domains="shop"))
-        config = {
-            "xds": {"api": "v2", "server": kato.address},
-            "node": {"cluster": NODE},
-            "sidecar": {"mode": "off"},
-        }
-        done = subprocess.run(
-            [sys.executable, "-W", "error", "-c", PROGRAM, json.dumps(config)],
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
-            cwd=ROOT,
-        )
-        assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+        forked(kato, server.address)
         assert (
             kato.opened >= 3 + 3 * 2
         )  # the parent's, and each child's, who ask for endpoints once clusters have come

@@ -12,7 +12,7 @@ from meshlib.xds import schema
 from tests.support.xds_kit import istio, raw
 from tests.support.xds_trees import ROOTS, held, ways
 
-__all__ = ["ANY", "KINDS", "altered", "grown", "made", "mutated", "reached", "seeds", "varint"]
+__all__ = ["ANY", "KINDS", "altered", "grown", "made", "mutated", "reached", "seeds"]
 
 ANY = schema.message("google.protobuf.Any")
 #: The message of each type of resource.
@@ -102,19 +102,10 @@ def grown(chance: random.Random, short: str, kinds: tuple[str, ...]) -> bytes:
     found.ParseFromString(chance.choice(seeds(short)))
     for _ in range(chance.randint(1, 3)):
         body = bytes(made(chance, chance.choice(kinds)).SerializeToString())
-        field = varint(chance.randint(1, 60) << 3 | 2) + varint(len(body)) + body
+        field = schema.varint(chance.randint(1, 60) << 3 | 2) + schema.varint(len(body)) + body
         with suppress(schema.DecodeError):  # where it has a field of that number, of another kind
             _somewhere(chance, found).MergeFromString(field)
     return bytes(found.SerializeToString())
-
-
-def varint(value: int) -> bytes:
-    packed = bytearray()
-    while value > 0x7F:
-        packed.append(value & 0x7F | 0x80)
-        value >>= 7
-    packed.append(value)
-    return bytes(packed)
 
 
 def mutated(chance: random.Random, data: bytes) -> bytes:

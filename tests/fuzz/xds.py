@@ -38,7 +38,7 @@ from meshlib.xds.names import authority_of, canonical, misfit
 from meshlib.xds.response import sort
 from meshlib.xds.secrets import presentable
 from meshlib.xds.session import VIEWS, Session
-from tests.fuzz.messages import ANY, KINDS, altered, grown, made, mutated, reached, seeds, varint
+from tests.fuzz.messages import ANY, KINDS, altered, grown, made, mutated, reached, seeds
 from tests.support.xds_kit import DELTA_RESPONSE, NODE, RESPONSE, WRAPPER
 from tests.support.xds_trees import ROOTS
 
@@ -384,7 +384,7 @@ def _deep(chance: random.Random, short: str) -> bytes:
     field = chance.randint(1, 15)
     inner = chance.choice(seeds(short))
     for _ in range(chance.choice((60, 95, 105, 2000))):
-        inner = bytes((field << 3 | 2,)) + varint(len(inner)) + inner
+        inner = bytes((field << 3 | 2,)) + schema.varint(len(inner)) + inner
     return inner
 
 
@@ -402,7 +402,7 @@ def _wide(chance: random.Random, short: str) -> bytes:
         return bytes(found.SerializeToString())
     field, values = chance.choice(lists)
     body = values[0].SerializeToString()
-    piece = varint(field.number << 3 | 2) + varint(len(body)) + body
+    piece = schema.varint(field.number << 3 | 2) + schema.varint(len(body)) + body
     return bytes(found.SerializeToString()) + piece * chance.choice(
         (100, min(3000, 400_000 // max(1, len(piece))))
     )
@@ -418,7 +418,7 @@ def _long(chance: random.Random, short: str) -> bytes:
 
 def _unknown(chance: random.Random, short: str) -> bytes:
     """Fields that the schema does not have."""
-    pieces = (varint((1000 + number) << 3) + b"\x01" for number in range(chance.choice((10, 10_000))))
+    pieces = (schema.varint((1000 + number) << 3) + b"\x01" for number in range(chance.choice((10, 10_000))))
     return chance.choice(seeds(short)) + b"".join(pieces)
 
 

@@ -220,7 +220,7 @@ def _holds_unknown(message: WireMessage, report: Report) -> bool:
     rest = type(message)()
     for field, value in message.ListFields():
         if field not in lists:
-            _copy(rest, field, value)
+            schema.copy_field(rest, field, value)
     return _holds_unknown(rest, report) or any(_list_holds_unknown(message, field, report) for field in lists)
 
 
@@ -253,15 +253,6 @@ def _is_long(items: Any) -> bool:
     return len(items) > _PIECE or any(
         len(inner) > _PIECE for item in items for field, inner in item.ListFields() if _is_list(field)
     )
-
-
-def _copy(into: WireMessage, field: Any, value: Any) -> None:
-    if schema.is_repeated(field):
-        getattr(into, field.name).MergeFrom(value)
-    elif field.message_type is not None:
-        getattr(into, field.name).CopyFrom(value)
-    else:
-        setattr(into, field.name, value)
 
 
 def _walk(message: WireMessage, path: str, report: Report, variant: str) -> None:

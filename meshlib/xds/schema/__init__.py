@@ -19,6 +19,7 @@ from meshlib.xds.schema.messages import (
     POOL,
     DecodeError,
     WireMessage,
+    copy_field,
     descriptor,
     full_name,
     is_opaque,
@@ -33,7 +34,7 @@ from meshlib.xds.schema.messages import (
     unpack,
 )
 from meshlib.xds.schema.reader import MAX_DEPTH, JsonError, from_json
-from meshlib.xds.schema.writer import to_json
+from meshlib.xds.schema.writer import to_json, varint
 
 __all__ = [
     "ADS_DELTA",
@@ -54,6 +55,7 @@ __all__ = [
     "DecodeError",
     "JsonError",
     "WireMessage",
+    "copy_field",
     "descriptor",
     "from_json",
     "full_name",
@@ -68,6 +70,7 @@ __all__ = [
     "type_name",
     "type_url",
     "unpack",
+    "varint",
 ]
 
 LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"

@@ -29,6 +29,7 @@ __all__ = [
     "POOL",
     "DecodeError",
     "WireMessage",
+    "copy_field",
     "descriptor",
     "full_name",
     "is_opaque",
@@ -132,6 +133,16 @@ def type_name(url: str) -> str:
 def type_url(of: str | Message) -> str:
     """The type URL of an upstream message name, or of a message."""
     return _PREFIX + (of if isinstance(of, str) else full_name(of))
+
+
+def copy_field(into: WireMessage, field: FieldDescriptor, value: Any) -> None:
+    """Give `into` a field's `value`, as `ListFields` tells both of another message of that kind."""
+    if is_repeated(field):
+        getattr(into, field.name).MergeFrom(value)
+    elif field.message_type is not None:
+        getattr(into, field.name).CopyFrom(value)
+    else:
+        setattr(into, field.name, value)
 
 
 def pack(inner: Message) -> WireMessage:

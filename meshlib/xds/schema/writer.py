@@ -13,7 +13,17 @@ from google.protobuf.message import DecodeError
 from meshlib.xds.schema.messages import WireMessage, is_repeated, message, type_name
 from meshlib.xds.schema.reader import FLOATS, MAX_DEPTH, TIMES, WRAPPERS
 
-__all__ = ["to_json"]
+__all__ = ["to_json", "varint"]
+
+
+def varint(value: int) -> bytes:
+    """A number that is not negative, as protobuf has it on the wire."""
+    made = bytearray()
+    while value > 0x7F:
+        made.append(value & 0x7F | 0x80)
+        value >>= 7
+    made.append(value)
+    return bytes(made)
 
 
 def to_json(of: WireMessage) -> Any:

@@ -12,7 +12,6 @@ from meshlib.testing import build
 from meshlib.xds import decode, schema
 from meshlib.xds.session import Session
 from meshlib.xds.v2_hosts import merge_virtual_hosts
-from tests.fuzz.messages import varint
 from tests.support.xds_kit import (
     ERROR,
     NODE,
@@ -304,7 +303,7 @@ def test_lists_of_a_response(make, protocol):
 
 
 def field(number, body):
-    return varint(number << 3 | 2) + varint(len(body)) + body
+    return schema.varint(number << 3 | 2) + schema.varint(len(body)) + body
 
 
 def values(depth):
