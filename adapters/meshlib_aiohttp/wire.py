@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from meshlib.core.endpoint import LiveEndpoint
     from meshlib.model.address import Address
     from meshlib.model.call import Head
-    from meshlib.model.cluster import Cluster, Tls
+    from meshlib.model.cluster import Cluster
+    from meshlib.model.tls import Tls
     from meshlib.pools.bounds import Bounds
     from meshlib.runtime.runtime import Runtime
     from meshlib_aiohttp.host import Asked

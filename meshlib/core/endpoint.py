@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from meshlib.core.latency import Latency
     from meshlib.model.address import Address
-    from meshlib.model.cluster import Tls
     from meshlib.model.endpoint import Endpoint, Locality
+    from meshlib.model.tls import Tls
 
 __all__ = ["Down", "LiveEndpoint", "Record"]
 

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from meshlib.model.address import Address
-    from meshlib.model.cluster import Cluster, Tls
+    from meshlib.model.cluster import Cluster
     from meshlib.model.endpoint import Endpoint, Locality, LocalityEndpoints
+    from meshlib.model.tls import Tls
 
 __all__ = ["Roster", "plan_roster", "tls_of"]
 

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from meshlib.core.attempt import Send
     from meshlib.core.endpoint import LiveEndpoint
     from meshlib.model.address import Address
-    from meshlib.model.cluster import Cluster, Connecting, Tls
+    from meshlib.model.cluster import Cluster, Connecting
     from meshlib.model.endpoint import Endpoint
+    from meshlib.model.tls import Tls
     from meshlib.pools.bounds import Bounds
     from meshlib.runtime.runtime import Runtime
 

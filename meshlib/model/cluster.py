@@ -9,7 +9,7 @@ from enum import Enum
 from meshlib.model.address import Address
 from meshlib.model.endpoint import Assignment
 from meshlib.model.policy import Balancing, Breaker, Limits, Outlier
-from meshlib.model.secret import SecretName
+from meshlib.model.tls import Tls, TlsMatch
 
 __all__ = [
     "Cluster",
@@ -19,8 +19,6 @@ __all__ = [
     "Keepalive",
     "LoadReport",
     "NameServers",
-    "Tls",
-    "TlsMatch",
 ]
 
 
@@ -82,40 +80,6 @@ class Connecting:
     socket_options: tuple[tuple[int, int, int], ...] = ()
     most_head: int | None = None
     most_lines: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """What a control plane demands of the connection (``UpstreamTlsContext``). PEM bytes or file paths. What is PEM is not in the repr: a
-    certificate's may hold its key.
-
-    ``unsupported`` is set where it demands what cannot be done yet (SDS, certificate providers): an endpoint behind
-    it is never called, neither so nor in plain text. ``secrets`` are asked for by name; ``lacking``: why one of them is not there.
-    """
-
-    sni: str = ""
-    ca_pem: bytes = field(default=b"", repr=False)
-    ca_file: str = ""
-    cert_pem: bytes = field(default=b"", repr=False)
-    cert_file: str = ""
-    key_pem: bytes = field(default=b"", repr=False)
-    key_file: str = ""
-    sans: tuple[str, ...] = ()
-    alpn: tuple[str, ...] = ()
-    unsupported: str = ""
-    secrets: tuple[SecretName, ...] = ()
-    lacking: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class TlsMatch:
-    """An entry of ``transport_socket_matches``: endpoints whose ``envoy.transport_socket_match`` metadata has all
-    of ``match`` use ``tls`` (None: plain text).
-    """
-
-    name: str
-    match: Mapping[str, object] = field(hash=False)
-    tls: Tls | None
 
 
 @dataclass(frozen=True, slots=True)

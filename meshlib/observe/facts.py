@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from meshlib.model.route import Route, VirtualHost
     from meshlib.model.snapshot import Part, Snapshot
     from meshlib.model.status import Status
+    from meshlib.model.tls import Tls
     from meshlib.xds.bootstrap import Bootstrap, Server
 
 __all__ = [
@@ -273,10 +274,17 @@ def _tls_files(cluster: Cluster) -> Iterator[FileFacts]:
     """The files that connections to its endpoints need."""
     matched = ((f"[{index}]", match.tls) for index, match in enumerate(cluster.tls_matches))
     for where, tls in (("", cluster.tls), *matched):
-        for key in ("ca_file", "cert_file", "key_file") if tls is not None else ():
-            path = getattr(tls, key)
-            if path:
-                yield _file(f"clusters.{cluster.name}.tls{where}.{key}", path)
+        for key, path in _named_files(tls) if tls is not None else ():
+            yield _file(f"clusters.{cluster.name}.tls{where}.{key}", path)
+
+
+def _named_files(tls: Tls) -> Iterator[tuple[str, str]]:
+    if tls.validation is not None and tls.validation.roots.file:
+        yield "ca_file", tls.validation.roots.file
+    for key, pem in (("cert_file", "chain"), ("key_file", "key")) if tls.certificate is not None else ():
+        path = getattr(tls.certificate, pem).file
+        if path:
+            yield key, path
 
 
 # --- what is in force ----------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from meshlib.runtime.process import Local
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from meshlib.model.cluster import Tls
+    from meshlib.model.tls import Certificate, Pem, Tls
 
 __all__ = ["MeshContext", "context_for", "san_matches"]
 
@@ -187,7 +187,10 @@ def _san_equal(wanted: str, kind: str, value: str) -> bool:
 
 
 def _version(tls: Tls) -> tuple[object, ...]:
-    return tuple(_stamp(path) for path in (tls.ca_file, tls.cert_file, tls.key_file) if path)
+    validation, certificate = tls.validation, tls.certificate
+    given = [validation.roots] if validation is not None else []
+    given += [certificate.chain, certificate.key] if certificate is not None else []
+    return tuple(_stamp(pem.file) for pem in given if pem.file)
 
 
 def _stamp(path: str) -> tuple[object, ...]:
@@ -202,22 +205,23 @@ def _load(tls: Tls) -> _Checked:
     context = _Checked(ssl.PROTOCOL_TLS_CLIENT)
     context.sslsocket_class = _CheckedSocket
     context.sslobject_class = _CheckedObject
-    context.sans = tls.sans
-    own_ca = bool(tls.ca_pem or tls.ca_file)
-    context.check_hostname = not (own_ca or tls.sans)
+    validation = tls.validation
+    roots = validation.roots if validation is not None else None
+    context.sans = tuple(san.match.value for san in validation.sans) if validation is not None else ()
+    context.check_hostname = not (roots or context.sans)
     context.verify_mode = ssl.CERT_REQUIRED
-    if own_ca:
-        _load_ca(context, tls)
+    if roots:
+        _load_ca(context, roots)
     else:
         context.load_default_certs()
-    if tls.cert_pem or tls.cert_file:
-        _load_chain(context, tls)
+    if tls.certificate is not None and tls.certificate.chain:
+        _load_chain(context, tls.certificate)
     return context
 
 
-def _load_ca(context: ssl.SSLContext, tls: Tls) -> None:
-    where = f"ca_file {tls.ca_file!r}" if not tls.ca_pem else "ca_pem"
-    pem = tls.ca_pem or _read(tls.ca_file, where)
+def _load_ca(context: ssl.SSLContext, roots: Pem) -> None:
+    where = f"ca_file {roots.file!r}" if not roots.data else "ca_pem"
+    pem = roots.data or _read(roots.file, where)
     try:
         context.load_verify_locations(cadata=pem.decode("ascii"))
     except UnicodeDecodeError:
@@ -226,12 +230,13 @@ def _load_ca(context: ssl.SSLContext, tls: Tls) -> None:
         raise ConfigError(f"TLS: {where} has no usable certificate: {error.reason or error}") from error
 
 
-def _load_chain(context: ssl.SSLContext, tls: Tls) -> None:
-    cert_where = f"cert_file {tls.cert_file!r}" if not tls.cert_pem else "cert_pem"
-    key_where = f"key_file {tls.key_file!r}" if tls.key_file and not tls.key_pem else "key_pem"
-    pem = tls.cert_pem or _read(tls.cert_file, cert_where)
-    if tls.key_pem or tls.key_file:
-        pem += b"\n" + (tls.key_pem or _read(tls.key_file, key_where))
+def _load_chain(context: ssl.SSLContext, certificate: Certificate) -> None:
+    chain, key = certificate.chain, certificate.key
+    cert_where = f"cert_file {chain.file!r}" if not chain.data else "cert_pem"
+    key_where = f"key_file {key.file!r}" if key.file and not key.data else "key_pem"
+    pem = chain.data or _read(chain.file, cert_where)
+    if key:
+        pem += b"\n" + (key.data or _read(key.file, key_where))
     try:
         _load_pem(context, pem)
     except ssl.SSLError as error:

@@ -22,10 +22,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from meshlib.model.secret import Secret, SecretName
+from meshlib.model.tls import Secret, SecretName
 
 if TYPE_CHECKING:
-    from meshlib.model.cluster import Cluster, Tls
+    from meshlib.model.cluster import Cluster
+    from meshlib.model.tls import Tls
     from meshlib.xds.cache import Resources
 
 __all__ = ["Secrets"]

@@ -14,7 +14,7 @@ from meshlib.model.cluster import Cluster
 from meshlib.model.endpoint import Assignment
 from meshlib.model.listener import Extension, Listener
 from meshlib.model.route import RouteConfiguration
-from meshlib.model.secret import Secret
+from meshlib.model.tls import Secret
 from meshlib.xds import schema
 from meshlib.xds.decode import cluster as _cluster
 from meshlib.xds.decode import endpoint as _endpoint

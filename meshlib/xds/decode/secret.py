@@ -6,7 +6,7 @@ type is of no use to a client: it is reported, since a server may send what nobo
 
 from __future__ import annotations
 
-from meshlib.model.secret import Secret, SecretKind
+from meshlib.model.tls import Secret, SecretKind
 from meshlib.xds.decode.pem import certificate_problem, key_problem
 from meshlib.xds.decode.report import Report, join
 from meshlib.xds.decode.tls import certificate, validation_context
@@ -34,41 +34,26 @@ def secret(message: WireMessage, path: str, report: Report) -> Secret:
 
 def _certificate(name: str, held: WireMessage, path: str, report: Report) -> Secret:
     lacks: list[str] = []
-    cert, key = certificate(held, path, report, lacks)
-    if cert == key == (b"", "") and not lacks:
+    made = certificate(held, path, report, lacks)
+    if not (made.chain or made.key or lacks):
         report.problem(path, "certificate_chain and private_key must be set")
-    _judge(held, "certificate_chain", certificate_problem(cert[0]), path, report)
-    wrong = key_problem(key[0], password=held.HasField("password"))
+    _judge(held, "certificate_chain", certificate_problem(made.chain.data), path, report)
+    wrong = key_problem(made.key.data, password=held.HasField("password"))
     _judge(held, "private_key", wrong, path, report)
     if lacks:
         report.ignore(path, ", ".join(lacks))
-    return Secret(
-        name,
-        SecretKind.CERTIFICATE,
-        cert_pem=cert[0],
-        cert_file=cert[1],
-        key_pem=key[0],
-        key_file=key[1],
-        unsupported=", ".join(lacks),
-    )
+    return Secret(name, SecretKind.CERTIFICATE, certificate=made, unsupported=", ".join(lacks))
 
 
 def _ca(name: str, held: WireMessage, path: str, report: Report) -> Secret:
     lacks: list[str] = []
     if not held.ByteSize():
         report.problem(path, "must not be empty")
-    ca, sans = validation_context(held, path, report, lacks)
-    _judge(held, "trusted_ca", certificate_problem(ca[0]), path, report)
+    made = validation_context(held, path, report, lacks)
+    _judge(held, "trusted_ca", certificate_problem(made.roots.data), path, report)
     if lacks:
         report.ignore(path, ", ".join(dict.fromkeys(lacks)))
-    return Secret(
-        name,
-        SecretKind.CA,
-        ca_pem=ca[0],
-        ca_file=ca[1],
-        sans=sans,
-        unsupported=", ".join(dict.fromkeys(lacks)),
-    )
+    return Secret(name, SecretKind.CA, validation=made, unsupported=", ".join(dict.fromkeys(lacks)))
 
 
 def _judge(owner: WireMessage, field: str, wrong: str, path: str, report: Report) -> None:

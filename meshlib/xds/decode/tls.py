@@ -10,8 +10,18 @@ Where no CA is given the system's roots verify the server; Envoy would verify no
 
 from __future__ import annotations
 
-from meshlib.model.cluster import Tls, TlsMatch
-from meshlib.model.secret import SecretKind, SecretName
+from meshlib.model.match import StringKind, StringMatch
+from meshlib.model.tls import (
+    Certificate,
+    Pem,
+    San,
+    SanKind,
+    SecretKind,
+    SecretName,
+    Tls,
+    TlsMatch,
+    Validation,
+)
 from meshlib.xds.decode.report import Report, join, walk
 from meshlib.xds.decode.values import struct, unpacked
 from meshlib.xds.names import canonical
@@ -102,21 +112,18 @@ def _context(message: WireMessage, path: str, report: Report) -> Tls:
         report.problem(join(path, "sni"), f"is longer than {_MAX_SNI} bytes")
     common, path = message.common_tls_context, join(path, "common_tls_context")
     lacks = [words for field, words in _ELSEWHERE.items() if _is_set(common, field)]
-    cert, key = _certificates(common, path, report, lacks)
-    ca, sans = _validation(common, path, report, lacks)
+    certificate = _certificates(common, path, report, lacks)
+    validation = _validation(common, path, report, lacks)
+    secrets = _secrets(common, path, report)
     if lacks:
         report.ignore(path, ", ".join(dict.fromkeys(lacks)))
     return Tls(
         sni=sni,
-        ca_pem=ca[0],
-        ca_file=ca[1],
-        cert_pem=cert[0],
-        cert_file=cert[1],
-        key_pem=key[0],
-        key_file=key[1],
-        sans=sans,
+        certificate=certificate,
+        validation=validation,
+        certificates=_first(secrets, SecretKind.CERTIFICATE),
+        roots=_first(secrets, SecretKind.CA),
         alpn=tuple(str(item) for item in common.alpn_protocols),
-        secrets=_secrets(common, path, report),
         unsupported=f"TLS with {', '.join(dict.fromkeys(lacks))} is not supported" if lacks else "",
     )
 
@@ -154,19 +161,20 @@ def _secret(held: WireMessage, path: str, kind: SecretKind, report: Report) -> S
     return None
 
 
-_Pem = tuple[bytes, str]
+def _first(secrets: tuple[SecretName, ...], kind: SecretKind) -> SecretName | None:
+    return next((each for each in secrets if each.kind is kind), None)
 
 
-def _certificates(common: WireMessage, path: str, report: Report, lacks: list[str]) -> tuple[_Pem, _Pem]:
+def _certificates(common: WireMessage, path: str, report: Report, lacks: list[str]) -> Certificate | None:
     if not len(common.tls_certificates):
-        return (b"", ""), (b"", "")
+        return None
     path = join(path, "tls_certificates")
     for index in range(1, len(common.tls_certificates)):
         report.ignore(f"{path}[{index}]", "the first certificate is used")
     return certificate(common.tls_certificates[0], f"{path}[0]", report, lacks)
 
 
-def certificate(held: WireMessage, path: str, report: Report, lacks: list[str]) -> tuple[_Pem, _Pem]:
+def certificate(held: WireMessage, path: str, report: Report, lacks: list[str]) -> Certificate:
     """The chain and the key of a TlsCertificate; what cannot be done goes to `lacks`."""
     lacks.extend(
         f"a certificate with {field}"
@@ -175,71 +183,67 @@ def certificate(held: WireMessage, path: str, report: Report, lacks: list[str]) 
     )
     cert = _data(held, "certificate_chain", path, report)
     key = _data(held, "private_key", path, report)
-    if not lacks and (cert == (b"", "")) != (key == (b"", "")):
+    if not lacks and bool(cert) != bool(key):
         report.problem(path, "certificate_chain and private_key must be set together")
-    return cert, key
+    return Certificate(cert, key)
 
 
-def _validation(
-    common: WireMessage, path: str, report: Report, lacks: list[str]
-) -> tuple[_Pem, tuple[str, ...]]:
+def _validation(common: WireMessage, path: str, report: Report, lacks: list[str]) -> Validation | None:
     which = common.WhichOneof("validation_context_type")
     if which is None:
-        return (b"", ""), ()
+        return None
     held, path = getattr(common, which), join(path, which)
     if which == "combined_validation_context":
         lacks.extend(words for field, words in _CA_ELSEWHERE.items() if held.HasField(field))
         held, path = held.default_validation_context, join(path, "default_validation_context")
     elif which != "validation_context":
         lacks.append(_CA_ELSEWHERE[which])
-        return (b"", ""), ()
+        return None
     return validation_context(held, path, report, lacks)
 
 
-def validation_context(
-    held: WireMessage, path: str, report: Report, lacks: list[str]
-) -> tuple[_Pem, tuple[str, ...]]:
+def validation_context(held: WireMessage, path: str, report: Report, lacks: list[str]) -> Validation:
     """The CA and the names of a CertificateValidationContext; what cannot be done goes to `lacks`."""
     lacks.extend(words for field, words in _VALIDATION_ELSEWHERE.items() if _is_set(held, field))
     if held.trust_chain_verification:
         lacks.append("certificates that are not verified")
-    return _data(held, "trusted_ca", path, report), _sans(held, path, report, lacks)
+    return Validation(_data(held, "trusted_ca", path, report), sans=_sans(held, path, report, lacks))
 
 
-def _sans(held: WireMessage, path: str, report: Report, lacks: list[str]) -> tuple[str, ...]:
-    found: list[str] = []
+def _sans(held: WireMessage, path: str, report: Report, lacks: list[str]) -> tuple[San, ...]:
+    found: list[San] = []
     for index, item in enumerate(held.match_typed_subject_alt_names):
         if item.san_type == _OTHER_NAME or item.matcher.WhichOneof("match_pattern") != "exact":
             report.ignore(f"{join(path, 'match_typed_subject_alt_names')}[{index}]", item)
             lacks.append("names that are not matched exactly")
         else:
-            found.append(str(item.matcher.exact))
+            found.append(San(SanKind.ANY, StringMatch(StringKind.EXACT, str(item.matcher.exact))))
     for index, item in enumerate(held.match_subject_alt_names):
         if item.WhichOneof("match_pattern") != "exact":
             report.ignore(f"{join(path, 'match_subject_alt_names')}[{index}]", item)
             lacks.append("names that are not matched exactly")
         else:
-            found.append(str(item.exact))
+            found.append(San(SanKind.ANY, StringMatch(StringKind.EXACT, str(item.exact))))
     return tuple(dict.fromkeys(found))
 
 
-def _data(owner: WireMessage, field: str, path: str, report: Report) -> _Pem:
-    """A DataSource as (bytes, file name)."""
+def _data(owner: WireMessage, field: str, path: str, report: Report) -> Pem:
+    """A DataSource."""
     if not owner.HasField(field):
-        return b"", ""
+        return Pem()
     source, path = getattr(owner, field), join(path, field)
     which = source.WhichOneof("specifier")
     if which == "filename":
         if not source.filename or "\0" in source.filename:
             report.problem(join(path, which), "must be the path of a file")
-        return b"", str(source.filename)
+        return Pem(file=str(source.filename))
     if which == "inline_bytes":
-        return bytes(source.inline_bytes), ""
+        return Pem(bytes(source.inline_bytes))
     if which == "inline_string":
-        return str(source.inline_string).encode(), ""
+        return Pem(str(source.inline_string).encode())
     if which is None:
         report.problem(path, "one of filename, inline_bytes and inline_string must be set")
-    return b"", ""
+    return Pem()
 
 
 def _is_set(message: WireMessage, field: str) -> bool:

@@ -48,7 +48,7 @@ def held(plane, name="s"):
     """The key of a secret that is in force; None: there is none."""
     [source] = plane.bench.merge.sources
     value = source._session.cache.value("secret", name)
-    return value and value.key_pem.decode()
+    return value and value.certificate.key.data.decode()
 
 
 class TestNames:
@@ -111,17 +111,17 @@ class TestNames:
 class TestAnswers:
     def test_each_name_has_its_verdict(self, plane):
         """SD-01, ER-01: what is good of a response is in force, beside what is refused by its name."""
-        plane.send("cluster", demanding("c-a", of("s"), of("t")))
+        plane.send("cluster", demanding("c-a", of("s"), validation_context_sds_secret_config=of("t")))
         plane.asked()
-        nonce = plane.send("secret", pair("s"), build.secret("t", certificate=CERTIFICATE))
+        nonce = plane.send("secret", pair("s"), build.secret("t", ca="no PEM"))
         [asked] = plane.asked("secret")
         assert (asked.kind, asked.nonce) == ("nack", nonce)
-        assert asked.error.startswith("secret 't': tls_certificate: ")
+        assert asked.error.startswith("secret 't': validation_context.")
         assert held(plane) == KEY
         assert lacking(plane).startswith("secret 't' was refused: ")
         [rejected] = plane.status.rejected
         assert (rejected.type, rejected.resource) == ("secret", "t")
-        plane.send("secret", pair("s"), pair("t"))
+        plane.send("secret", pair("s"), build.secret("t", ca=CERTIFICATE))
         assert plane.asked("secret")[0].kind == "ack"
         assert (lacking(plane), plane.status.rejected) == ("", ())
 
@@ -160,9 +160,9 @@ class TestAnswers:
 class TestWithout:
     def test_calls_are_told_why(self, plane):
         """SD-02, EX-01: the cluster is closed, and says of each of its secrets what is wrong."""
-        plane.send("cluster", demanding("c-a", of("s"), of("t")))
+        plane.send("cluster", demanding("c-a", of("s"), validation_context_sds_secret_config=of("t")))
         assert lacking(plane) == "secret 's' has not come yet; secret 't' has not come yet"
-        plane.send("secret", pair("t"))
+        plane.send("secret", build.secret("t", ca=CERTIFICATE))
         plane.advance(15.0)
         assert lacking(plane) == "secret 's' does not exist: the server did not send it within 15 s"
         assert plane.part.clusters["c-a"].tls.unsupported

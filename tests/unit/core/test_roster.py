@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from meshlib.core.endpoint import Down
 from meshlib.core.roster import plan_roster, tls_of
-from meshlib.model.cluster import Cluster, Tls, TlsMatch
+from meshlib.model.cluster import Cluster
 from meshlib.model.endpoint import Health
+from meshlib.model.tls import Tls, TlsMatch
 from tests.support.live_kit import address, changed, cluster, endpoint, flat, locality
 
 PLAIN, NEEDS = None, Tls(sni="a")

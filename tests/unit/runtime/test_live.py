@@ -12,10 +12,11 @@ from meshlib.core.endpoint import LiveEndpoint
 from meshlib.core.locality import Balance
 from meshlib.core.upstream import PickContext, Refusal, RefusalKind
 from meshlib.model.call import Outcome, OutcomeKind
-from meshlib.model.cluster import Cluster, Tls
+from meshlib.model.cluster import Cluster
 from meshlib.model.endpoint import Assignment, Drop, Health
 from meshlib.model.events import BreakerChanged, EndpointEjected, EndpointReturned
 from meshlib.model.policy import Balancer, Balancing, Breaker, FailurePercentage, Limits, Outlier, RetryBudget
+from meshlib.model.tls import Tls
 from tests.support.live_kit import (
     CANCELLED,
     ERROR,

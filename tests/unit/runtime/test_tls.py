@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from meshlib.errors import ConfigError
-from meshlib.model.cluster import Tls
+from meshlib.model.tls import Tls
 from meshlib.runtime.tls import context_for, san_matches
+from tests.support.mesh_tls import demanded
 
 CA = trustme.CA()
 SERVER = CA.issue_cert("reviews.internal", "*.wild.internal", "10.0.0.1", "spiffe@mesh.example")
@@ -30,7 +31,9 @@ def pem(blob) -> bytes:
     return blob.bytes()
 
 
-MESH = Tls(ca_pem=pem(CA.cert_pem))
+ROOTS = pem(CA.cert_pem)
+MESH = demanded(ROOTS)
+CHAIN, KEY = pem(CLIENT.cert_chain_pems[0]), pem(CLIENT.private_key_pem)
 
 
 def server(certificate=SERVER, *, wants_client=False):
@@ -71,7 +74,7 @@ def test_the_meshs_ca_decides_not_the_name():  # TL-04
     "san", ["reviews.internal", "REVIEWS.internal.", "a.wild.internal", "10.0.0.1", "spiffe@mesh.example"]
 )
 def test_one_of_the_names_must_be_there(san):
-    handshake(context_for(replace(MESH, sans=("nobody", san))), "some.other.name")
+    handshake(context_for(demanded(ROOTS, "nobody", san)), "some.other.name")
 
 
 @pytest.mark.parametrize(
@@ -79,7 +82,7 @@ def test_one_of_the_names_must_be_there(san):
 )
 def test_a_certificate_without_the_name_is_refused_in_the_handshake(san):
     with pytest.raises(ssl.SSLCertVerificationError, match=r"has none of the names .*reviews\.internal"):
-        handshake(context_for(replace(MESH, sans=(san,))))
+        handshake(context_for(demanded(ROOTS, san)))
 
 
 @pytest.mark.parametrize(("san", "accepted"), [("reviews.internal", True), ("ratings.internal", False)])
@@ -97,10 +100,10 @@ def test_names_are_checked_on_sockets_too(san, accepted):
     thread.start()
     with ours:
         if accepted:
-            context_for(replace(MESH, sans=(san,))).wrap_socket(ours, server_hostname="any").close()
+            context_for(demanded(ROOTS, san)).wrap_socket(ours, server_hostname="any").close()
         else:
             with pytest.raises(ssl.SSLCertVerificationError, match="has none of the names"):
-                context_for(replace(MESH, sans=(san,))).wrap_socket(ours, server_hostname="any")
+                context_for(demanded(ROOTS, san)).wrap_socket(ours, server_hostname="any")
     thread.join(10)
     assert not thread.is_alive()
     theirs.close()
@@ -135,7 +138,7 @@ def test_without_a_ca_the_system_is_trusted_and_the_name_counts():
 
 
 def test_who_we_are():
-    ours = replace(MESH, cert_pem=pem(CLIENT.cert_chain_pems[0]), key_pem=pem(CLIENT.private_key_pem))
+    ours = demanded(ROOTS, chain=CHAIN, key=KEY)
     seen = handshake(context_for(ours), at=server(wants_client=True))
     assert ("DNS", "client") in seen.getpeercert()["subjectAltName"]
 
@@ -149,7 +152,7 @@ def test_what_the_transport_offers_is_offered():
 def test_equal_values_share_a_context_and_those_who_offer_http2_another():
     assert context_for(MESH) is context_for(replace(MESH))
     assert context_for(MESH) is not context_for(MESH, http2=True)
-    assert context_for(MESH) is not context_for(replace(MESH, sans=("a",)))
+    assert context_for(MESH) is not context_for(demanded(ROOTS, "a"))
 
 
 @pytest.fixture
@@ -161,7 +164,7 @@ def files(tmp_path):
 
 
 def of_files(folder):
-    return Tls(ca_file=f"{folder}/ca.pem", cert_file=f"{folder}/cert.pem", key_file=f"{folder}/key.pem")
+    return demanded(f"{folder}/ca.pem", chain=f"{folder}/cert.pem", key=f"{folder}/key.pem")
 
 
 def renew(folder, authority, name):
@@ -211,19 +214,19 @@ def test_files_that_cannot_be_read_leave_the_old_in_force(files, damage, caplog)
 @pytest.mark.parametrize(
     ("tls", "words"),
     [
-        (Tls(ca_file="/nowhere/ca.pem"), r"ca_file '/nowhere/ca.pem' cannot be read"),
-        (Tls(ca_file="nul\0byte"), r"ca_file .* cannot be read"),
-        (Tls(ca_pem=b"\xff\xfe"), "ca_pem is not PEM"),
-        (Tls(ca_pem=b"hello"), "ca_pem has no usable certificate"),
-        (Tls(cert_pem=b"hello", key_pem=b"hello"), "cert_pem and key_pem are no pair"),
-        (Tls(cert_file="/nowhere/c.pem", key_pem=b"x"), "cert_file '/nowhere/c.pem' cannot be read"),
-        (Tls(cert_pem=pem(CLIENT.cert_chain_pems[0])), "are no pair"),
+        (demanded("/nowhere/ca.pem"), r"ca_file '/nowhere/ca.pem' cannot be read"),
+        (demanded("nul\0byte"), r"ca_file .* cannot be read"),
+        (demanded(b"\xff\xfe"), "ca_pem is not PEM"),
+        (demanded(b"hello"), "ca_pem has no usable certificate"),
+        (demanded(chain=b"hello", key=b"hello"), "cert_pem and key_pem are no pair"),
+        (demanded(chain="/nowhere/c.pem", key=b"x"), "cert_file '/nowhere/c.pem' cannot be read"),
+        (demanded(chain=CHAIN), "are no pair"),
         (
-            Tls(cert_pem=pem(CLIENT.cert_chain_pems[0]), key_pem=pem(SERVER.private_key_pem)),
+            demanded(chain=CHAIN, key=pem(SERVER.private_key_pem)),
             "cert_pem and key_pem are no pair",
         ),
         (
-            Tls(cert_pem=pem(CLIENT.cert_chain_pems[0]), key_file="/nowhere/k.pem"),
+            demanded(chain=CHAIN, key="/nowhere/k.pem"),
             "key_file '/nowhere/k.pem' cannot",
         ),
         (Tls(unsupported="secrets by SDS are not supported"), "secrets by SDS are not supported"),
@@ -238,7 +241,7 @@ def test_an_encrypted_key_is_an_error_and_no_question_at_the_terminal():
     key = load_pem_private_key(pem(CLIENT.private_key_pem), None)
     locked = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
     with pytest.raises(ConfigError, match="key_pem cannot be loaded: the private key is encrypted"):
-        context_for(Tls(cert_pem=pem(CLIENT.cert_chain_pems[0]), key_pem=locked))
+        context_for(demanded(chain=CHAIN, key=locked))
 
 
 def descriptors():
@@ -248,10 +251,7 @@ def descriptors():
 def test_no_descriptor_is_left():
     before = descriptors()
     for number in range(20):
-        ours = Tls(
-            sans=(str(number),), cert_pem=pem(CLIENT.cert_chain_pems[0]), key_pem=pem(CLIENT.private_key_pem)
-        )
-        context_for(ours)
+        context_for(demanded(b"", str(number), chain=CHAIN, key=KEY))
         with pytest.raises(ConfigError):
-            context_for(replace(ours, key_pem=b"no"))
+            context_for(demanded(b"", str(number), chain=CHAIN, key=b"no"))
     assert descriptors() == before

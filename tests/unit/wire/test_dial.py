@@ -15,7 +15,7 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, RequestReceived, StreamEnded
 
-from meshlib.model.cluster import Keepalive, Tls
+from meshlib.model.cluster import Keepalive
 from meshlib.pools.bounds import Bounds
 from meshlib.runtime.clock import MonotonicClock
 from meshlib.runtime.signal import under_trio
@@ -25,6 +25,7 @@ from meshlib.wire.dial import Place, interleave
 from meshlib.wire.dial_async import open_asyncio
 from meshlib.wire.dial_trio import open_trio
 from meshlib.wire.errors import ConnectError, ConnectTimeout, ReadTimeout, UnsupportedProtocol, WireError
+from tests.support.mesh_tls import demanded
 from tests.support.scripted import Awaited, Blocking, Peer, Scripted, bounds, get, post
 
 if TYPE_CHECKING:
@@ -293,13 +294,13 @@ class TestTls:
         # TL-04: with a CA of the mesh the names that it demands count, and no other.
         pem = ca.cert_pem.bytes()
         with Scripted(serve_ok, tls=server_context(ca, "spiffe.test")) as server:
-            good = context_for(Tls(ca_pem=pem, sans=("spiffe.test",)))
+            good = context_for(demanded(pem, "spiffe.test"))
             place = Place("127.0.0.1", server.port, context=good, server_hostname="whatever")
             for _ in range(2):
                 connection = driver.connect(place)
                 assert driver.read(driver.send(connection, get())) == b"ok"
                 connection.close()
-            bad = context_for(Tls(ca_pem=pem, sans=("another.test",)))
+            bad = context_for(demanded(pem, "another.test"))
             with pytest.raises(ConnectError, match=r"none of the names another.test"):
                 driver.connect(Place("127.0.0.1", server.port, context=bad, server_hostname="whatever"))
 

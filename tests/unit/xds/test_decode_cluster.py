@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from meshlib.model.address import Address
-from meshlib.model.cluster import Connecting, Discovery, DnsTarget, Keepalive, NameServers, Tls
+from meshlib.model.cluster import Connecting, Discovery, DnsTarget, Keepalive, NameServers
 from meshlib.model.endpoint import Drop, Health, Locality
 from meshlib.model.policy import Balancer, FailurePercentage, Limits, Outlier, RetryBudget, SuccessRate
 from meshlib.testing import build
 from meshlib.xds import decode
+from tests.support.mesh_tls import demanded
 from tests.support.xds_kit import raw
 
 LB = "type.googleapis.com/envoy.extensions.load_balancing_policies."
@@ -546,8 +547,8 @@ class TestTls:
                 )
             )
         ).tls
-        assert found == Tls(
-            "s.example", b"CA", "", b"CERT", "", b"", "/key.pem", ("spiffe://a",), ("h2",), ""
+        assert found == demanded(
+            b"CA", "spiffe://a", chain=b"CERT", key="/key.pem", sni="s.example", alpn=("h2",)
         )
 
     @pytest.mark.parametrize(

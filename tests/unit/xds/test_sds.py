@@ -15,10 +15,11 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshlib.model.secret import Secret, SecretKind, SecretName
+from meshlib.model.tls import Certificate, Pem, Secret, SecretKind, SecretName, Validation
 from meshlib.testing import build
 from meshlib.xds import decode, schema
 from meshlib.xds.decode.pem import certificate_problem, key_problem
+from tests.support.mesh_tls import exactly
 from tests.support.xds_kit import Wire, raw
 
 TLS = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
@@ -108,20 +109,22 @@ class TestDecoding:
     def test_a_certificate(self):
         found = decode.secret(raw(PAIR))
         assert found.problems == found.ignored == ()
-        made = Secret("s", SecretKind.CERTIFICATE, CERTIFICATE.encode(), "", KEY.encode())
+        pair = Certificate(Pem(CERTIFICATE.encode()), Pem(KEY.encode()))
+        made = Secret("s", SecretKind.CERTIFICATE, certificate=pair)
         assert found.value == made
 
     def test_a_ca(self):
         names = [{"san_type": "URI", "matcher": {"exact": "spiffe://a"}}]
         held = {"trusted_ca": {"inline_string": CERTIFICATE}, "match_typed_subject_alt_names": names}
         found = decode.secret(raw(build.secret("s", validation_context=held)))
-        made = Secret("s", SecretKind.CA, ca_pem=CERTIFICATE.encode(), sans=("spiffe://a",))
+        ca = Validation(Pem(CERTIFICATE.encode()), sans=(exactly("spiffe://a"),))
+        made = Secret("s", SecretKind.CA, validation=ca)
         assert (found.value, found.problems, found.ignored) == (made, (), ())
 
     def test_files_are_not_read_here(self):
         pair = {"certificate_chain": {"filename": "/c"}, "private_key": {"filename": "/k"}}
         found = decode.secret(raw(build.secret("s", tls_certificate=pair))).value
-        assert (found.cert_file, found.key_file, found.cert_pem) == ("/c", "/k", b"")
+        assert found.certificate == Certificate(Pem(file="/c"), Pem(file="/k"))
 
     @pytest.mark.parametrize(
         ("resource", "words"),
@@ -238,7 +241,7 @@ def test_no_pem_of_a_cluster_is_in_its_repr():
     """The certificate of a file may be followed by its key."""
     pair = PAIR["tls_certificate"] | {"certificate_chain": {"inline_string": CERTIFICATE + KEY + MARKER}}
     made = decode.cluster(raw(build.cluster("c", transport_socket=demanding(tls_certificates=[pair])))).value
-    assert MARKER.encode() in made.tls.cert_pem
+    assert MARKER.encode() in made.tls.certificate.chain.data
     assert MARKER not in repr(made)
 
 
@@ -350,12 +353,13 @@ class TestGraph:
         )
 
     def test_what_is_said_of_others_changes_nothing(self):
-        wire = wire_of(cluster("c", "s", "t"))
+        roots = {"validation_context_sds_secret_config": {"name": "t", "sds_config": ADS}}
+        wire = wire_of(cluster("c", "s", **roots))
         wire.send("secret", PAIR)
         first = wire.part.clusters["c"]
         assert first.tls.lacking == "secret 't' has not come yet"
         wire.send("secret", build.secret("s", certificate=CERTIFICATE * 2, key=KEY))
-        wire.send("cluster", cluster("c", "s", "t"))
+        wire.send("cluster", cluster("c", "s", **roots))
         assert wire.part.clusters["c"] is first
         wire.pass_time(15.0)
         assert "does not exist" in lacking(wire)
