@@ -46,7 +46,7 @@ _clock = MonotonicClock()
 _workers = SharedWorker(_clock)
 
 #: What an edit of the file cannot change in a running process.
-_FIXED = ("node", "xds", "dns", "seed", "sidecar", "inbound", "admin", "disabled")
+_FIXED = ("node", "xds", "dns", "identity", "seed", "sidecar", "inbound", "admin", "disabled")
 
 
 class Mesh:

@@ -53,6 +53,7 @@ _ENVIRONMENT = """\
 """
 
 _OTEL = "| `OTEL_SERVICE_NAME` | `node.cluster` | What we are part of, where nothing else says it. |\n"
+_SPIFFE = "| `SPIFFE_ENDPOINT_SOCKET` | `identity.socket` | SPIFFE's Workload API, where nothing else says who we are. |\n"
 
 
 def render() -> str:
@@ -63,7 +64,7 @@ def render() -> str:
     parts = [_HEAD, _section("At the top of the file", Config, "", places)]
     parts += [_section(f"`{path}`", cls, path, places) for cls, path in places.items()]
     rows = [f"| `{name}` | `{key_text(path)}` | {doc} |\n" for name, (path, doc) in VARIABLES.items()]
-    return "\n".join(parts) + "\n" + _ENVIRONMENT + "".join(reversed(rows)) + _OTEL
+    return "\n".join(parts) + "\n" + _ENVIRONMENT + "".join(reversed(rows)) + _OTEL + _SPIFFE
 
 
 def _tables(cls: type[Section], path: str) -> Iterator[tuple[str, type[Section]]]:

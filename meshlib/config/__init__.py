@@ -1,11 +1,12 @@
 """The configuration: frozen values from environment, file or mapping; every value knows where it came from.
 
-``values``, ``services``, ``routes`` and ``policies`` hold what may be written; ``kinds``, ``words`` and ``section`` how a
+``values``, ``services``, ``routes``, ``policies`` and ``identity`` hold what may be written; ``kinds``, ``words`` and ``section`` how a
 value is read; ``files`` and ``layers`` where values come from and who wins; ``hosts`` what the name of a host and a
 pattern of them is; ``support`` what can hardly be meant; ``kato`` what that platform tells a container.
 """
 
 from meshlib.config.hosts import HostPatterns
+from meshlib.config.identity import IdentityConfig, ServiceTlsConfig
 from meshlib.config.layers import (
     ConfigLike,
     bootstrap_text,
@@ -57,6 +58,7 @@ __all__ = [
     "HeaderEditsConfig",
     "HeaderMatchConfig",
     "HostPatterns",
+    "IdentityConfig",
     "InboundConfig",
     "LimitsConfig",
     "MatchConfig",
@@ -69,6 +71,7 @@ __all__ = [
     "RewriteConfig",
     "RouteConfig",
     "ServiceConfig",
+    "ServiceTlsConfig",
     "SidecarConfig",
     "TelemetryConfig",
     "TlsConfig",

@@ -112,6 +112,7 @@ _OURS = frozenset(
         "disabled",
         "seed",
         "dns",
+        "identity",
         "sidecar",
         "adoption",
         "inbound",

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from meshlib.config import kato
 from meshlib.config.files import Document, read, text_of
 from meshlib.config.hosts import key_form
+from meshlib.config.identity import SOCKET, WorkloadSocket
 from meshlib.config.kinds import Place, Refused, Report, did_you_mean, shown
 from meshlib.config.policies import RetryConfig
 from meshlib.config.section import Section, Table, leaves
@@ -263,7 +264,7 @@ def resolve(config: ConfigLike = None, environ: Mapping[str, str] | None = None)
     made = tree.config(file=file, complete=True)
     if made.xds.api == "v2":
         made = _with_kato(tree, made, environ)
-    return _with_service_name(made, environ)
+    return _with_workload_socket(_with_service_name(made, environ), environ)
 
 
 def _again(config: Config) -> Config:
@@ -335,13 +336,17 @@ def _lay_config(tree: _Tree, config: Config, rank: Rank) -> None:
 
 def _lay_environment(tree: _Tree, environ: Mapping[str, str]) -> None:
     for sentence in strangers(environ):
-        if sentence not in _warned:
-            _warned.add(sentence)
-            _log.warning("meshlib: %s", sentence)
+        _warn_once(sentence)
     for variable, (path, _) in VARIABLES.items():
         text = environ.get(variable)
         if text:
             tree.lay(_nested(iter([(path, _typed(path, text))])), Source(Rank.ENVIRONMENT, variable))
+
+
+def _warn_once(sentence: str) -> None:
+    if sentence not in _warned:
+        _warned.add(sentence)
+        _log.warning("meshlib: %s", sentence)
 
 
 def _typed(path: Path, text: str) -> object:
@@ -376,6 +381,27 @@ def _with_service_name(made: Config, environ: Mapping[str, str]) -> Config:
     source = Source(Rank.DEFAULT, "OTEL_SERVICE_NAME")
     sources = {**made.sources, ("node", "cluster"): source}
     return replace(made, node=replace(made.node, cluster=name), sources=sources)
+
+
+def _with_workload_socket(made: Config, environ: Mapping[str, str]) -> Config:
+    """``SPIFFE_ENDPOINT_SOCKET`` is the default of identity.socket, unless identity is of another provider: below all layers. One
+    that is none is an error where SPIFFE's is told, and else of no account.
+    """
+    text = environ.get(SOCKET, "").strip()
+    if not text or made.identity.socket is not None or made.identity.chosen not in (None, "spiffe"):
+        return made
+    source, path = Source(Rank.DEFAULT, SOCKET), ("identity", "socket")
+    report = Report(lambda _: source)
+    try:
+        socket = WorkloadSocket().parse(text, Place(path, report))
+    except Refused:
+        if made.identity.chosen is not None:
+            raise ConfigError(problems=report.problems) from None
+        _warn_once(f"{report.problems[0]}; it is not used")
+        return made
+    return replace(
+        made, identity=replace(made.identity, socket=socket), sources={**made.sources, path: source}
+    )
 
 
 def read_retry(raw: Mapping[str, object], origin: str = "CallOptions.retry") -> RetryConfig:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from meshlib.config.hosts import HostPort, check_host
-from meshlib.config.kinds import Choice, Integer, ListOf, MapOf, Text, seconds
+from meshlib.config.identity import ServiceTlsConfig
+from meshlib.config.kinds import Choice, Filename, Integer, ListOf, MapOf, Text, seconds
 from meshlib.config.policies import BreakerConfig, LimitsConfig, OutlierConfig, RetryConfig
 from meshlib.config.routes import RouteConfig
 from meshlib.config.section import Section, Table, only_one, required, setting
@@ -65,6 +66,14 @@ class ServiceConfig(Section):
         "Seconds after which a connection is replaced, between two calls. Default: it lives as long as it is used.",
         None,
     )
+    tls: ServiceTlsConfig | None = setting(
+        Table(ServiceTlsConfig), "TLS to the endpoints. Default: plain text.", None
+    )
+    token: str | None = setting(
+        Filename(),
+        "A file with a token that calls carry as `authorization: Bearer`, read again at each use; over TLS only.",
+        None,
+    )
     routes: tuple[RouteConfig, ...] = setting(
         ListOf(Table(RouteConfig)),
         "Which calls go elsewhere; those that no route is for go to the endpoints.",
@@ -73,6 +82,8 @@ class ServiceConfig(Section):
 
     def check(self) -> Iterator[tuple[str, str]]:
         yield from only_one(self, "endpoints", "dns", "srv")
+        if self.token is not None and self.tls is None:
+            yield "token", "needs tls: without it everybody on the way could read it"
 
 
 SERVICES: MapOf[ServiceConfig] = MapOf(SERVICE, Table(ServiceConfig))

@@ -17,6 +17,7 @@ __all__ = [
     "EndpointDict",
     "HeaderEditsDict",
     "HeaderMatchDict",
+    "IdentityDict",
     "InboundDict",
     "LimitsDict",
     "MatchDict",
@@ -29,6 +30,7 @@ __all__ = [
     "RewriteDict",
     "RouteDict",
     "ServiceDict",
+    "ServiceTlsDict",
     "SidecarDict",
     "TelemetryDict",
     "TlsDict",
@@ -154,6 +156,16 @@ class LimitsDict(TypedDict, total=False):
     max_retries: int | None
 
 
+class ServiceTlsDict(TypedDict, total=False):
+    """TLS to the endpoints. An empty table: whom the system's roots know by the name."""
+
+    ca: str | None
+    cert: str | None
+    key: str | None
+    sni: str | None
+    sans: list[str] | tuple[str, ...]
+
+
 class HeaderMatchDict(TypedDict, total=False):
     """What a request header must be (several values are joined by a comma). As text alone: exactly that."""
 
@@ -261,6 +273,8 @@ class ServiceDict(TypedDict, total=False):
     outlier: OutlierDict | None
     limits: LimitsDict | None
     max_connection_age: float | None
+    tls: ServiceTlsDict | None
+    token: str | None
     routes: Sequence[RouteDict]
 
 
@@ -271,6 +285,19 @@ class DnsDict(TypedDict, total=False):
     port: int
     min_ttl: float
     max_ttl: float
+
+
+class IdentityDict(TypedDict, total=False):
+    """Who we are to other workloads, where TLS is demanded."""
+
+    provider: Literal["files", "istio", "spiffe"] | None
+    server: str | None
+    token: str | None
+    socket: str | None
+    cert: str | None
+    key: str | None
+    ca: str | None
+    verify: Literal["when_told", "always"]
 
 
 class SidecarDict(TypedDict, total=False):
@@ -327,6 +354,7 @@ class ConfigDict(TypedDict, total=False):
     disabled: bool
     seed: int | None
     dns: DnsDict
+    identity: IdentityDict
     sidecar: SidecarDict
     adoption: Mapping[str, str | None]
     inbound: InboundDict

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from meshlib.config.files import Document
+from meshlib.config.identity import SOCKET
 from meshlib.config.routes import RouteConfig
 from meshlib.config.values import Config
 
@@ -22,6 +23,10 @@ def doubts(config: Config, file: Document | None = None) -> tuple[str, ...]:
 def _odd(config: Config) -> Iterator[tuple[str, str]]:
     if config.xds.last_good is not None and not config.xds.configured:
         yield "xds.last_good", "has nothing to keep: there is no control plane"
+    for name, service in config.services.items():
+        placed = any(item is not None for item in (service.endpoints, service.dns, service.srv))
+        if service.tls is not None and service.routes and not placed:
+            yield f"services.{name}.tls", "is for endpoints, dns or srv, and it has routes alone"
     elsewhere = config.xds.configured or config.services_file is not None
     for name, service in config.services.items():
         key = f"services.{name}"
@@ -35,7 +40,12 @@ def _odd(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def _unplaced(config: Config) -> Iterator[tuple[str, str]]:
-    """What the platform of ``api = "v2"`` did not tell."""
+    """What the surroundings did not tell: SPIFFE's, and the platform of ``api = "v2"``."""
+    if config.identity.chosen == "spiffe" and config.identity.socket is None:
+        yield (
+            "identity.provider",
+            f'"spiffe" lacks identity.socket, and {SOCKET} is not set: nobody gives an identity',
+        )
     if config.xds.api != "v2":
         return
     if not config.xds.configured:

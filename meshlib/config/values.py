@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from os import PathLike
 
 from meshlib.config.hosts import LOCAL, LocalAddress, ServerAddress, SidecarAddress, Where, check_pattern
+from meshlib.config.identity import SOCKET, IdentityConfig
 from meshlib.config.kinds import (
     Boolean,
     Choice,
@@ -385,6 +386,9 @@ class Config(Section):
         Integer(0, 2**64 - 1), "Makes what is drawn by lot repeatable, for tests.", None
     )
     dns: DnsConfig = setting(Table(DnsConfig), "The resolver of services with dns or srv.", DnsConfig())
+    identity: IdentityConfig = setting(
+        Table(IdentityConfig), "Who we are to other workloads, where TLS is demanded.", IdentityConfig()
+    )
     sidecar: SidecarConfig = setting(Table(SidecarConfig), "Hand-off to a sidecar.", SidecarConfig())
     adoption: AdoptionConfig = setting(Table(AdoptionConfig), "Joining step by step.", AdoptionConfig())
     inbound: InboundConfig = setting(
@@ -427,6 +431,13 @@ class Config(Section):
         """Whether it names anything that calls could go to: services, a file of them, a control plane, a sidecar."""
         sidecar = self.sidecar.mode not in ("off", "auto") or self.sidecar.address is not None
         return bool(self.services or self.services_file or self.xds.configured or sidecar)
+
+    @property
+    def identity_told(self) -> bool:
+        """Whether it says who gives the identity; else one is looked for."""
+        return self.identity.chosen is not None and (
+            self.identity.provider is not None or self.source_of("identity.socket") != SOCKET
+        )
 
     def source_of(self, key: str) -> str:
         """Where the value of ``key`` (``"services.reviews.timeout"``) came from: the file as it was named, the

@@ -99,6 +99,7 @@ class Cluster:
     seconds (Envoy default 5). ``dns_failure_refresh``: the first pause after a failure and the longest; ``dns_jitter``: at most so much
     is added to each pause; ``name_servers``: who is asked. ``unresolved``: what the resolver said of its names that have no address;
     ``unassigned``: why the control plane gave it nobody. ``http2``: talk HTTP/2 (prior knowledge in plain text).
+    ``token``: the file with the token that calls carry, over TLS only, ``""`` for none.
     ``idle_timeout``: seconds after which an idle connection ends; ``max_connection_age``: after which one is replaced between two
     calls; ``max_requests_per_connection``: how many it carries at most. ``version``: under which the control plane sent it, "" where nobody did.
     """
@@ -123,6 +124,7 @@ class Cluster:
     breaker: Breaker | None = None
     tls: Tls | None = None
     tls_matches: tuple[TlsMatch, ...] = ()
+    token: str = ""
     http2: bool = False
     idle_timeout: float | None = None
     max_connection_age: float | None = None
