@@ -290,10 +290,11 @@ class _Composition:
         from meshlib.sources.file import FileSource
         from meshlib.sources.kill_switch import KillSwitch
         from meshlib.sources.sidecar import SidecarSource
-        from meshlib.sources.static import StaticSource
+        from meshlib.sources.static import NOBODY, StaticSource
 
         config = self._config
-        static = StaticSource(merge, {} if config.disabled else config.services)
+        told = config.identity if config.identity_told else NOBODY
+        static = StaticSource(merge, {} if config.disabled else config.services, told)
         found: list[Source] = [static]
         if config.disabled:
             return found

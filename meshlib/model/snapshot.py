@@ -49,6 +49,7 @@ class Part:
     manager without ``routes`` waits for them: the listener has its hosts, and what they mean is not known yet.
     ``absent``: target names that nobody waits for, and why. ``clusters``: by name.
     ``lacking``: clusters that are not there: why, in words, ``""`` while one may still come and a call waits for it.
+    ``identified``: clusters that name secrets of the process's identity, with which the merge links them.
     ``listed``: whether ``sidecar`` is all there is, so that another listener need not be waited for.
     ``unreached``: why nothing more can be learned now, in words; then nobody waits.
     ``handoff``: the sidecar that this process has beside it, or waits for; ``services`` are then what is carried by it where it
@@ -63,6 +64,7 @@ class Part:
     absent: Mapping[str, Absence] = field(default_factory=dict)
     clusters: Mapping[str, Cluster] = field(default_factory=dict)
     lacking: Mapping[str, str] = field(default_factory=dict)
+    identified: frozenset[str] = frozenset()
     listed: bool = False
     unreached: str = ""
     handoff: Sidecar | None = None

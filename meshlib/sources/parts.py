@@ -22,6 +22,7 @@ def over(inherited: Part, new: Part) -> Part:
         inherited,
         targets={**inherited.targets, **targets},
         clusters=clusters,
+        identified=inherited.identified | (new.identified - inherited.clusters.keys()),
         absent=absent,
         lacking={name: why for name, why in lacking.items() if name not in clusters},
     )

@@ -8,12 +8,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
+from meshlib.config.identity import IdentityConfig
 from meshlib.model.cluster import Cluster, Discovery, DnsTarget
 from meshlib.model.endpoint import Assignment, Endpoint, Locality, LocalityEndpoints
 from meshlib.model.listener import FilterChain, HttpManager, Listener
 from meshlib.model.snapshot import Part
 from meshlib.runtime import policies
-from meshlib.sources import static_routes
+from meshlib.sources import static_routes, static_tls
 from meshlib.sources.base import Source
 
 if TYPE_CHECKING:
@@ -28,10 +29,19 @@ __all__ = ["StaticSource", "build", "kept"]
 T = TypeVar("T")
 
 
+#: Nothing is told of it.
+NOBODY = IdentityConfig()
+
+
 def build(
-    services: Mapping[str, ServiceConfig], previous: Part | None = None, source: str = "static"
+    services: Mapping[str, ServiceConfig],
+    previous: Part | None = None,
+    source: str = "static",
+    identity: IdentityConfig = NOBODY,
 ) -> Part:
-    """The part that ``services`` are. What did not change since ``previous`` is the same object as there."""
+    """The part that ``services`` are. What did not change since ``previous`` is the same object as there. ``identity``: what is
+    told of it.
+    """
     listeners: dict[str, Listener] = {}
     clusters: dict[str, Cluster] = {}
     for key, service in services.items():
@@ -39,8 +49,11 @@ def build(
         listeners[key] = kept(_listener(key, service), old)
         if _has_cluster(service):
             before = previous.clusters.get(key) if previous is not None else None
-            clusters[key] = kept(_cluster(key, service), before)
-    return Part(source, services=listeners, clusters=clusters)
+            clusters[key] = kept(_cluster(key, service, identity), before)
+    identified = frozenset(
+        key for key, cluster in clusters.items() if cluster.tls is not None and cluster.tls.secrets
+    )
+    return Part(source, services=listeners, clusters=clusters, identified=identified)
 
 
 def kept(made: T, old: T | None) -> T:
@@ -60,7 +73,7 @@ def _listener(key: str, service: ServiceConfig) -> Listener:
     return Listener(name=key, chains=(chain,), from_file=True)
 
 
-def _cluster(key: str, service: ServiceConfig) -> Cluster:
+def _cluster(key: str, service: ServiceConfig, identity: IdentityConfig) -> Cluster:
     discovery, assignment, targets = _placed(key, service)
     return Cluster(
         name=key,
@@ -74,6 +87,8 @@ def _cluster(key: str, service: ServiceConfig) -> Cluster:
         outlier=None if service.outlier is None else policies.outlier(service.outlier),
         breaker=None if service.breaker is None else policies.breaker(service.breaker),
         max_connection_age=service.max_connection_age,
+        tls=None if service.tls is None else static_tls.build(service.tls, identity),
+        token=service.token or "",
     )
 
 
@@ -111,16 +126,19 @@ def _assignment(key: str, endpoints: tuple[EndpointConfig, ...]) -> Assignment:
 
 
 class StaticSource(Source):
-    """Publishes the services of a configuration; ``reconfigure`` when that was edited."""
+    """Publishes the services of a configuration; ``reconfigure`` when that was edited. ``identity``: what is told of it."""
 
-    def __init__(self, sink: Sink, services: Mapping[str, ServiceConfig]) -> None:
+    def __init__(
+        self, sink: Sink, services: Mapping[str, ServiceConfig], identity: IdentityConfig = NOBODY
+    ) -> None:
         super().__init__("static", "static", sink)
         self._services = services
-        self.part = build(services)
+        self._identity = identity
+        self.part = build(services, identity=identity)
 
     def open(self, inherited: Part | None) -> None:
         if inherited is not None:
-            self.part = build(self._services, inherited)
+            self.part = build(self._services, inherited, identity=self._identity)
         self.sink.publish(self.part)
         self.good()
 
@@ -134,7 +152,7 @@ class StaticSource(Source):
     def reconfigure(self, services: Mapping[str, ServiceConfig]) -> None:
         """Other services are in force from now on."""
         self._services = services
-        part = build(services, self.part)
+        part = build(services, self.part, identity=self._identity)
         if part != self.part:
             self.part = part
             self.sink.publish(part)

@@ -2,16 +2,28 @@ from __future__ import annotations
 
 import pytest
 
-from meshlib.config import Config
+from meshlib.config import Config, IdentityConfig
 from meshlib.core.match import compile_routes
 from meshlib.model.address import Address
 from meshlib.model.call import Head
 from meshlib.model.cluster import Discovery
 from meshlib.model.endpoint import Locality
 from meshlib.model.headers import Headers
+from meshlib.model.match import StringKind, StringMatch
 from meshlib.model.policy import Balancer, Breaker, Limits, RetryBudget
 from meshlib.model.route import DirectResponse, Forward, HostRewriteKind, Redirect
-from meshlib.sources.static import StaticSource, build
+from meshlib.model.tls import (
+    Certificate,
+    Pem,
+    San,
+    SanKind,
+    SecretFrom,
+    SecretKind,
+    SecretName,
+    Tls,
+    Validation,
+)
+from meshlib.sources.static import NOBODY, StaticSource, build
 from tests.support.sources_kit import Bench
 
 
@@ -343,3 +355,82 @@ class TestEdits:
         source.reconfigure(self.services())
         bench.step()
         assert bench.parts["static"].services == {}
+
+
+class TestTls:
+    """What the ``tls`` of a service demands of a connection."""
+
+    IDENTITY = IdentityConfig(provider="istio")
+    MINE = SecretName("default", SecretKind.CERTIFICATE, SecretFrom.IDENTITY)
+    ROOTS = SecretName("ROOTCA", SecretKind.CA, SecretFrom.IDENTITY)
+
+    @staticmethod
+    def made(identity=NOBODY, where=None, **tls):
+        service = {**(where or {"endpoints": ["a:1"]}), "tls": tls}
+        return build(Config.from_mapping({"services": {"a": service}}).services, identity=identity)
+
+    def test_there_is_none_where_none_is_written(self):
+        assert part(a={"endpoints": ["a:1"]}).clusters["a"].tls is None
+
+    def test_an_empty_table_is_the_systems_roots_and_the_name(self):
+        made = self.made()
+        assert made.clusters["a"].tls == Tls(validation=Validation(system=True))
+        assert made.identified == frozenset()
+
+    @pytest.mark.parametrize(
+        "where", [{"endpoints": ["a:1"]}, {"dns": "a:1"}, {"dns": "10.0.0.1:1"}, {"srv": "_a._tcp.b"}]
+    )
+    def test_it_is_of_every_kind_of_endpoint(self, where):
+        tls = (
+            self.made(where=where, ca="ca.pem", cert="c", key="k", sni="b", sans=["b", "10.0.0.1"])
+            .clusters["a"]
+            .tls
+        )
+        assert tls == Tls(
+            sni="b",
+            certificate=Certificate(Pem(file="c"), Pem(file="k")),
+            validation=Validation(roots=Pem(file="ca.pem"), sans=(exactly("b"), exactly("10.0.0.1"))),
+        )
+
+    def test_without_a_pair_that_of_identity_is_shown(self):
+        made = self.made(self.IDENTITY)
+        assert made.clusters["a"].tls == Tls(validation=Validation(system=True), certificates=self.MINE)
+        assert made.identified == {"a"}
+        assert self.made(self.IDENTITY, cert="c", key="k").clusters["a"].tls.certificates is None
+
+    def test_a_name_of_spiffe_is_trusted_by_the_roots_of_identity(self):
+        sans = ["spiffe://td/ns/x/sa/y"]
+        tls = self.made(self.IDENTITY, sans=sans).clusters["a"].tls
+        assert (tls.roots, tls.validation) == (self.ROOTS, Validation(sans=(exactly(sans[0]),)))
+        tls = self.made(self.IDENTITY, sans=sans, ca="ca.pem").clusters["a"].tls
+        assert (tls.roots, tls.validation.roots) == (None, Pem(file="ca.pem"))
+
+    def test_what_identity_does_not_have_is_not_asked_of_it(self):
+        sans = ["spiffe://td/ns/x/sa/y"]
+        only_roots = self.made(IdentityConfig(ca="r"), sans=sans).clusters["a"].tls
+        assert (only_roots.certificates, only_roots.roots) == (None, self.ROOTS)
+        only_pair = self.made(IdentityConfig(cert="c", key="k"), sans=sans).clusters["a"].tls
+        assert (only_pair.certificates, only_pair.roots, only_pair.validation.system) == (
+            self.MINE,
+            None,
+            True,
+        )
+
+    def test_an_identity_that_is_only_found_is_not_used(self):
+        found = self.made(sans=["spiffe://td/ns/x/sa/y"])
+        assert (found.clusters["a"].tls.secrets, found.clusters["a"].tls.validation.system) == ((), True)
+
+    def test_an_edit_of_it_makes_another_cluster(self):
+        before = self.made()
+        services = Config.from_mapping(
+            {"services": {"a": {"endpoints": ["a:1"], "tls": {"sni": "b"}}}}
+        ).services
+        assert build(services, before).clusters["a"].tls.sni == "b"
+
+    def test_the_token_is_the_clusters(self):
+        made = part(a={"endpoints": ["a:1"], "tls": {}, "token": "/run/token"}, b={"endpoints": ["b:1"]})
+        assert [made.clusters[name].token for name in "ab"] == ["/run/token", ""]
+
+
+def exactly(name):
+    return San(SanKind.ANY, StringMatch(StringKind.EXACT, name))
