@@ -11,6 +11,8 @@ BIN := $(VENV)/bin
 PY := $(BIN)/python
 PYTEST := $(PY) -m pytest
 INSTALL := bin/python -m pip install --quiet --disable-pip-version-check --no-input
+# What nothing but `make lock`, `make sbom` and `make audit` needs.
+TOOLS := build/tools
 CODE := meshlib $(wildcard adapters) scripts
 # Each writes what is made of the code, for docs/reference/ above all; with --check it fails when that is out of date.
 GENERATORS := $(wildcard scripts/config_reference.py scripts/config_schema.py scripts/xds_fields.py)
@@ -104,8 +106,9 @@ interop-gateway: $(VENV)/.stamp-dev ## against Envoy Gateway (needs Go, root, ip
 
 .PHONY: interop-sovereign
 interop-sovereign: $(VENV)/.stamp-dev ## against sovereign, which is polled by REST (installed in an environment of its own)
-	@test -x build/interop/sovereign/bin/sovereign || { \
-		$(VENV)/bin/python -m venv build/interop/sovereign && build/interop/sovereign/bin/pip install --quiet sovereign==0.32.12; }
+	@test build/interop/sovereign/.stamp -nt locks/sovereign.txt || { \
+		rm -rf build/interop/sovereign && $(PY) -m venv build/interop/sovereign && \
+		build/interop/sovereign/$(INSTALL) --require-hashes -r locks/sovereign.txt && touch build/interop/sovereign/.stamp; }
 	@$(PYTEST) tests/interop/sovereign --timeout=300 $(PYTEST_ARGS)
 
 .PHONY: interop-grpcdebug
@@ -144,14 +147,28 @@ fmt: $(VENV)/.stamp-dev ## format the code and write the generated pages
 	@for page in $(GENERATORS); do $(PY) $$page; done
 
 .PHONY: lock
-lock: | $(PY) ## renew locks/, the exact versions that everything here is installed from; LOCK_ARGS=--keep adds only what is new
+lock: $(TOOLS)/.stamp ## renew locks/, the exact versions that everything here is installed from; LOCK_ARGS=--keep adds only what is new
 	@$(PY) scripts/lock.py $(LOCK_ARGS)
 
+.PHONY: dist
+dist: $(VENV)/.stamp-dev ## the wheel and the source distribution, in dist/; each is built twice, in places that differ, to the same bytes
+	@$(PY) scripts/dist.py
+
+.PHONY: sbom
+sbom: dist $(TOOLS)/.stamp ## what the wheel needs, as a CycloneDX document beside it in dist/
+	@$(PY) scripts/sbom.py
+
+.PHONY: audit
+audit: $(TOOLS)/.stamp ## known vulnerabilities of every version in locks/; it says so where the database cannot be asked
+	@$(PY) scripts/audit.py
+
+.PHONY: supply
+supply: sbom ## the tests of what is shipped and of what it is made of
+	@$(PYTEST) tests/supply $(PYTEST_ARGS)
+
 .PHONY: sdist
-sdist: $(VENV)/.stamp-dev ## the source distribution, and the tests of units in it; SDIST_TESTS=… are others
-	@rm -rf build/sdist
-	@$(PY) -m hatchling build --target sdist --directory build/sdist
-	@where=$$(mktemp -d) && trap "rm -rf $$where" EXIT && tar --extract --file build/sdist/*.tar.gz --directory $$where --strip-components 1 \
+sdist: dist ## the source distribution, and the tests of units in it; SDIST_TESTS=… are others
+	@where=$$(mktemp -d) && trap "rm -rf $$where" EXIT && tar --extract --file dist/*.tar.gz --directory $$where --strip-components 1 \
 		&& cd $$where && $(abspath $(VENV))/bin/python -m pytest $(SDIST_TESTS) -n 2 $(PYTEST_ARGS)
 
 .PHONY: newest
@@ -163,7 +180,7 @@ newest: ## the tests on today's newest versions of everything, in build/newest
 	@$(MAKE) test VENV=build/newest
 
 .PHONY: lowest
-lowest: ## the tests on the lowest versions that pyproject.toml allows, in build/lowest
+lowest: $(TOOLS)/.stamp ## the tests on the lowest versions that pyproject.toml allows, in build/lowest
 	@rm -rf build/lowest
 	@scripts/make_venv.sh build/lowest
 	@build/lowest/bin/python scripts/lock.py --lowest build/lowest.txt
@@ -194,3 +211,9 @@ $(VENV)/.stamp-dev: pyproject.toml locks/dev.txt | $(PY)
 	@$(VENV)/$(INSTALL) --require-hashes -r locks/dev.txt
 	@$(VENV)/$(INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@ $(VENV)/.stamp-run
+
+$(TOOLS)/.stamp: locks/tools.txt | $(PY)
+	@echo "setting up $(TOOLS) …"
+	@$(PY) -m venv --clear $(TOOLS)
+	@$(TOOLS)/$(INSTALL) --require-hashes -r locks/tools.txt
+	@touch $@

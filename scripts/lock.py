@@ -5,32 +5,31 @@
     python scripts/lock.py --keep     what is locked stays, and only what pyproject.toml asks for in addition is new
     python scripts/lock.py --lowest FILE    instead, the lowest versions that it allows, for this interpreter, into FILE
 
-One file holds for every Python and platform that the project runs on, by markers. uv resolves them; it is installed into an
-environment of its own, ``build/lock``, and nothing else here needs it. What an index is called is nobody's business: no file
-names one, and the settings of this machine's pip and uv say only where uv looks.
+One file holds for every Python and platform that the project runs on, by markers. uv resolves them; it is one of the tools in
+``build/tools``, an environment of their own, which is made of the lock that was there before. What an index is called is nobody's
+business: no file names one, and the settings of this machine's pip and uv say only where uv looks.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tomllib
-import venv
 from pathlib import Path
 
-__all__ = ["EXTRAS", "LOCKS", "lock", "lowest", "main"]
+__all__ = ["EXTRAS", "GROUPS", "LOCKS", "lock", "lowest", "main"]
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = ROOT / "locks"
-TOOL = ROOT / "build" / "lock"
-UV = "uv>=0.9,<1"
-
-#: The extras that each file is for. A later one takes its versions from those before it.
-EXTRAS = {"dev": ("dev",), "run": ("cli", "yaml")}
+UV = ROOT / "build" / "tools" / "bin" / "uv"
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+#: The extras that each file is for. A later one takes its versions from those before it. ``wheel``: what its users get, no more.
+EXTRAS: dict[str, tuple[str, ...]] = {"dev": ("dev",), "run": ("cli", "yaml"), "wheel": ()}
+#: Each has a file of its own, which has nothing to do with the project's.
+GROUPS: tuple[str, ...] = tuple(PROJECT["dependency-groups"])
 
 
 def main(arguments: list[str]) -> int:
@@ -57,43 +56,37 @@ def lock(*, keep: bool) -> None:
     """All files of ``locks/``."""
     LOCKS.mkdir(exist_ok=True)
     oldest = PROJECT["project"]["requires-python"].removeprefix(">=")
+    words = ["--universal", "--python-version", oldest, "--generate-hashes"]
+    words += ["--custom-compile-command", "make lock"]
+    words += [] if keep else ["--upgrade"]
     before: list[str] = []
     for name, extras in EXTRAS.items():
         file = f"locks/{name}.txt"
-        words = ["--universal", "--python-version", oldest, "--generate-hashes"]
-        words += ["--custom-compile-command", "make lock"]
-        words += [] if keep else ["--upgrade"]
-        resolve(extras, file, *words, *before)
+        resolve(project(extras), file, *words, *before, build=name != "wheel")
         before += ["--constraints", file]
+    for name in GROUPS:
+        resolve(["--group", name], f"locks/{name}.txt", *words)
 
 
 def lowest(file: Path) -> None:
     """The lowest versions of what the project and its tests name, for this interpreter."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     file.parent.mkdir(parents=True, exist_ok=True)
-    resolve(("dev",), str(file), "--resolution", "lowest-direct", "--python-version", version)
+    words = ("--resolution", "lowest-direct", "--python-version", version)
+    resolve(project(("dev",)), str(file), *words, build=True)
 
 
-def resolve(extras: tuple[str, ...], file: str, *words: str) -> None:
-    """Run uv for the project with these extras and what builds it."""
-    asked = [word for extra in extras for word in ("--extra", extra)]
-    command = [str(uv()), "pip", "compile", "--quiet", *words, *asked, "pyproject.toml", "-", "-o", file]
-    subprocess.run(
-        command, cwd=ROOT, input="\n".join(PROJECT["build-system"]["requires"]), text=True, check=True
-    )
+def project(extras: tuple[str, ...]) -> list[str]:
+    """The words of uv for the project with these extras."""
+    return [*(word for extra in extras for word in ("--extra", extra)), "pyproject.toml"]
+
+
+def resolve(what: list[str], file: str, *words: str, build: bool = False) -> None:
+    """Run uv for these, and for what builds the project."""
+    given = "\n".join(PROJECT["build-system"]["requires"]) if build else ""
+    command = [str(UV), "pip", "compile", "--quiet", *words, *what, *(["-"] if build else []), "-o", file]
+    subprocess.run(command, cwd=ROOT, input=given, text=True, check=True)
     print(f"wrote {file}")
-
-
-def uv() -> Path:
-    """uv, installed where it is not there yet."""
-    scripts = TOOL / ("Scripts" if os.name == "nt" else "bin")
-    program = scripts / "uv"
-    if not program.exists():
-        venv.create(TOOL, with_pip=True)
-        python = str(scripts / "python")
-        words = ("install", "--quiet", "--disable-pip-version-check", "--no-input", UV)
-        subprocess.run([python, "-m", "pip", *words], check=True)
-    return program
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ PROJECT = HERE.parents[2]
 ENVIRONMENT = PROJECT / "build" / "drift"
 UNREAD = HERE / "unread.txt"
 NEWER = HERE / "newer.txt"
-PUBLISHED = "xds-protos==1.85.0"
+LOCK = PROJECT / "locks" / "drift.txt"
+PUBLISHED = "xds-protos 1.85.0"
 HEADER = """\
 # Upstream fields that meshlib does not read (xds-protos 1.85.0); written by `run.py --update`, reviewed by people.
 # absent: not in our tables, so it arrives as an unknown field. opaque: known by name, so that it can be reported.
@@ -36,13 +37,14 @@ import upstream  # noqa: E402
 
 
 def interpreter() -> Path:
-    """The Python of the drift environment, which is made when it is not there or has another version."""
+    """The Python of the drift environment, which is made when it is not there or another one is locked."""
     python = ENVIRONMENT / ("Scripts" if os.name == "nt" else "bin") / "python"
     stamp = ENVIRONMENT / "installed"
-    if not stamp.exists() or stamp.read_text() != PUBLISHED:
+    if not stamp.exists() or stamp.read_text() != LOCK.read_text():
         venv.create(ENVIRONMENT, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", PUBLISHED], check=True)
-        stamp.write_text(PUBLISHED)
+        words = ("install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r", LOCK)
+        subprocess.run([python, "-m", "pip", *words], check=True)
+        stamp.write_text(LOCK.read_text())
     return python
 
 
