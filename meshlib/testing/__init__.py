@@ -7,6 +7,8 @@
     GrpcUpstreamProcess  the same as a process of its own, to be killed
     VirtualClock         time that moves when the test says so
     KatoControlPlane     a stand-in for Kato's and Rainbond's control plane (xDS v2), with its quirks and its failures
+    IstioCa              a stand-in for Istio's CA: certificates as short-lived as a test wants them, roots that change, refusals
+    Authority            what it signs with: pairs for servers of a test
     build                listeners, routes, clusters and endpoints in a line each
 
 With pytest, the fixtures `meshlib_control_plane`, `meshlib_upstream`, `meshlib_grpc_upstream`, `meshlib_clock`, `meshlib_mesh`
@@ -21,11 +23,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from meshlib.testing import build
+    from meshlib.testing.authority import Authority
     from meshlib.testing.clock import Timer, VirtualClock
     from meshlib.testing.control_plane import ControlPlane, Raw
     from meshlib.testing.grpc_orders import GrpcOrder
     from meshlib.testing.grpc_upstream import GrpcReceived, GrpcUpstream
     from meshlib.testing.grpc_upstream_process import GrpcUpstreamProcess
+    from meshlib.testing.istio_ca import CertificateRequest, IstioCa
     from meshlib.testing.journal import Request
     from meshlib.testing.kato import KatoControlPlane
     from meshlib.testing.orders import Order
@@ -33,11 +37,14 @@ if TYPE_CHECKING:
     from meshlib.testing.upstream_process import UpstreamProcess
 
 __all__ = [
+    "Authority",
+    "CertificateRequest",
     "ControlPlane",
     "GrpcOrder",
     "GrpcReceived",
     "GrpcUpstream",
     "GrpcUpstreamProcess",
+    "IstioCa",
     "KatoControlPlane",
     "Order",
     "Raw",
@@ -51,11 +58,14 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Authority": "authority",
+    "CertificateRequest": "istio_ca",
     "ControlPlane": "control_plane",
     "GrpcOrder": "grpc_orders",
     "GrpcReceived": "grpc_upstream",
     "GrpcUpstream": "grpc_upstream",
     "GrpcUpstreamProcess": "grpc_upstream_process",
+    "IstioCa": "istio_ca",
     "KatoControlPlane": "kato",
     "Order": "orders",
     "Raw": "control_plane",
