@@ -107,7 +107,8 @@ class _Requests(Iterator[bytes]):
 
 class GrpcStream:
     """A stream on a channel of its own. ``method``: of the service; aggregated discovery unless it is said. ``announces``: it says
-    when it is connected, for which grpcio has a thread look five times a second.
+    when it is connected, for which grpcio has a thread look five times a second. ``only``: the one request of a method that takes no
+    more than that.
 
     ``_lock`` guards the call and the channel between the reader thread, which makes them, and ``cancel``.
     """
@@ -121,6 +122,7 @@ class GrpcStream:
         *,
         method: str = "",
         announces: bool = True,
+        only: bytes | None = None,
     ) -> None:
         self._server = server
         self._protocol = protocol
@@ -128,6 +130,9 @@ class GrpcStream:
         self._ears = ears
         self._post = post
         self._requests = _Requests()
+        if only is not None:
+            self._requests.put(only)
+            self._requests.put(None)
         self._consumed = threading.Semaphore(0)
         self._lock = threading.Lock()
         self._cancelled = False

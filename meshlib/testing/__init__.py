@@ -8,7 +8,8 @@
     VirtualClock         time that moves when the test says so
     KatoControlPlane     a stand-in for Kato's and Rainbond's control plane (xDS v2), with its quirks and its failures
     IstioCa              a stand-in for Istio's CA: certificates as short-lived as a test wants them, roots that change, refusals
-    Authority            what it signs with: pairs for servers of a test
+    WorkloadApi          a stand-in for SPIFFE's Workload API: identities that are renewed, withdrawn, refused, bundles of several domains
+    Authority            what both sign with: pairs for servers of a test
     build                listeners, routes, clusters and endpoints in a line each
 
 With pytest, the fixtures `meshlib_control_plane`, `meshlib_upstream`, `meshlib_grpc_upstream`, `meshlib_clock`, `meshlib_mesh`
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from meshlib.testing.orders import Order
     from meshlib.testing.upstream import Received, Upstream
     from meshlib.testing.upstream_process import UpstreamProcess
+    from meshlib.testing.workload_api import WorkloadApi
 
 __all__ = [
     "Authority",
@@ -54,6 +56,7 @@ __all__ = [
     "Upstream",
     "UpstreamProcess",
     "VirtualClock",
+    "WorkloadApi",
     "build",
 ]
 
@@ -75,6 +78,7 @@ _HOMES = {
     "Upstream": "upstream",
     "UpstreamProcess": "upstream_process",
     "VirtualClock": "clock",
+    "WorkloadApi": "workload_api",
 }
 
 
