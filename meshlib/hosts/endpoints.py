@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from meshlib.pools.bounds import Bounds
     from meshlib.runtime.runtime import Runtime
 
-__all__ = ["AsyncEndpoints", "Endpoints", "WireSettings"]
+__all__ = ["AsyncEndpoints", "Endpoints", "WireSettings", "server_name", "socket_options"]
 
 P = TypeVar("P", EndpointPool[Any], AsyncEndpointPool[Any])
 #: What connections depend on: the endpoint, where it is, what the mesh demands there, and the name that the URL demands.
@@ -132,10 +132,10 @@ class _Endpoints(Generic[P]):
         context: ssl.SSLContext | None = None
         if tls is not None:
             context = context_for(tls, http2=http2)
-            name = tls.sni or endpoint.hostname or name or attempt.head.authority.partition(":")[0]
+            name = server_name(tls, endpoint, name or attempt.head.authority.partition(":")[0])
         elif name:
             context = settings.ssl(http2)
-        options = _options(cluster.connecting, address)
+        options = socket_options(cluster.connecting, address)
         return Place(
             host="" if address.unix else address.host,
             port=address.port or (443 if context is not None else 80),
@@ -152,7 +152,12 @@ class _Endpoints(Generic[P]):
         )
 
 
-def _options(connecting: Connecting, address: Address) -> tuple[tuple[int, int, int], ...]:
+def server_name(tls: Tls, endpoint: LiveEndpoint, host: str) -> str:
+    """The name that ``endpoint`` is asked for. ``host``: of the call."""
+    return tls.sni or endpoint.hostname or host
+
+
+def socket_options(connecting: Connecting, address: Address) -> tuple[tuple[int, int, int], ...]:
     """What a socket to this address can be told. The numbers are those of Linux."""
     if not connecting.socket_options or not sys.platform.startswith("linux"):
         return ()

@@ -42,6 +42,7 @@ __all__ = [
     "connect",
     "failed",
     "interleave",
+    "open_stream",
     "opened",
     "prepared",
     "secured",
@@ -102,6 +103,22 @@ def connect(
     place: Place, bounds: Bounds, trace: Callable[[str, dict[str, Any]], object] | None = None
 ) -> Connection | Multiplexed:
     """A connection to ``place``, ready for a request. Raises ConnectError, ConnectTimeout, UnsupportedProtocol."""
+    stream = open_stream(place, bounds, trace)
+    try:
+        if not speaks_http2(place, stream.protocol):
+            return Connection(stream, place.sizes)
+        with unsupported_without_h2():
+            from meshlib.wire.multiplexed import Multiplexed
+        return Multiplexed(stream, place.sizes)
+    except BaseException:
+        stream.close()
+        raise
+
+
+def open_stream(
+    place: Place, bounds: Bounds, trace: Callable[[str, dict[str, Any]], object] | None = None
+) -> Stream:
+    """A stream to ``place``, within TLS where that is demanded. Raises ConnectError, ConnectTimeout."""
     try:
         seconds = bounds.left("connect")
     except TimeoutError as error:
@@ -112,18 +129,13 @@ def connect(
     else:
         step, info = opened(place, seconds)
         stream = traced(trace, step, info, _open, place, bounds, until)
+    if place.handshakes is None:
+        return stream
     try:
-        if place.handshakes is not None:
-            step, info = secured(place, seconds)
-            name = info["server_hostname"]
-            left = None if until is None else max(0.0, until - monotonic())
-            shake_hands = stream.start_tls
-            stream = traced(trace, step, info, shake_hands, place.handshakes, name, bounds, left)
-        if not speaks_http2(place, stream.protocol):
-            return Connection(stream, place.sizes)
-        with unsupported_without_h2():
-            from meshlib.wire.multiplexed import Multiplexed
-        return Multiplexed(stream, place.sizes)
+        step, info = secured(place, seconds)
+        name = info["server_hostname"]
+        left = None if until is None else max(0.0, until - monotonic())
+        return traced(trace, step, info, stream.start_tls, place.handshakes, name, bounds, left)
     except BaseException:
         stream.close()
         raise

@@ -46,7 +46,7 @@ class BaseChannel:
         compression: grpc.Compression | None,
     ) -> None:
         settings = self._settings = Settings(options or (), credentials, compression)
-        self._target = read_target(target, settings.options, secure=settings.secure)
+        self._target = read_target(target, settings.options, secure=settings.given.secure)
         sizes = (int(value) for name, value in reversed(settings.options) if name == LIMIT_OPTION)
         self._limit = next(sizes, LIMIT)
         self._closed = False

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from meshlib.core.exchange import Exchange
     from meshlib.hosts.grpc.request import Request
-    from meshlib.hosts.grpc.subchannels import Subchannel
+    from meshlib.hosts.grpc.subchannel import Subchannel
     from meshlib.hosts.grpc.wire import GrpcWire
     from meshlib.model.call import CallInfo
     from meshlib.runtime.runtime import Runtime
@@ -41,8 +41,8 @@ class _Later(GrpcLater):
 
     def _begin(self, sub: Subchannel[Any], seconds: float | None, metadata: Any, wait: bool | None) -> Any:
         request, made = self._request, sub.callable(self._request.method)
-        begin = made.future if self.unary else made
-        return begin(request.sending(), seconds, metadata, request.credentials, wait, request.compression)
+        begin, credentials = made.future if self.unary else made, sub.credentials(request.credentials)
+        return begin(request.sending(), seconds, metadata, credentials, wait, request.compression)
 
     def _code(self, attempt: Any) -> grpc.StatusCode:
         code: grpc.StatusCode = attempt.code()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from meshlib.core.upstream import PickContext
+from meshlib.errors import NoHealthyEndpoint
 from meshlib.model.route import Forward
 from meshlib.runtime import threads
 
@@ -82,8 +83,12 @@ def _connect(
             continue
         endpoint = upstream.peek(PickContext(grpc=True))
         if endpoint is not None:
-            subchannels.connect(endpoint, upstream, authority)
-            yield 1
+            try:
+                subchannels.connect(endpoint, upstream, authority)
+            except NoHealthyEndpoint:
+                yield 3
+            else:
+                yield 1
         else:
             yield 1 if upstream.cluster.assignment is None else 3
     yield from subchannels.states()

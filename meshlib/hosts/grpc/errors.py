@@ -99,12 +99,13 @@ def number(code: Any) -> int:
 
 
 class Ended(Exception):
-    """An attempt ended by what the core says, not the server. ``error``: the library's."""
+    """An attempt ended by what the core says, not the server. ``error``: the library's; ``words``: why, where it does not know."""
 
-    def __init__(self, kind: OutcomeKind, error: BaseException) -> None:
+    def __init__(self, kind: OutcomeKind, error: BaseException, words: str = "") -> None:
         super().__init__(str(error))
         self.kind = kind
         self.error = error
+        self.words = words
 
 
 def local_end(
@@ -209,7 +210,7 @@ class GrpcErrors:
         if isinstance(error, Ended):
             kind, inner = error.kind, error.error
             sent = kind not in _UNSENT
-            words = _details(inner)
+            words = error.words or _details(inner)
             return Outcome(kind, sent=sent, error=inner, detail=words, late=bounds.expired, grpc=True)
         if isinstance(error, TimeoutError):
             return Outcome(OutcomeKind.NO_TIME, error=error, detail=str(error), late=True, grpc=True)

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from meshlib.core.upstream import Pick
     from meshlib.hosts.errors import ErrorTable
     from meshlib.hosts.grpc.request import Request
-    from meshlib.hosts.grpc.subchannels import Subchannel, Subchannels
+    from meshlib.hosts.grpc.subchannel import Subchannel
+    from meshlib.hosts.grpc.subchannels import Subchannels
     from meshlib.pools.bounds import Bounds
     from meshlib.runtime.runtime import Runtime
 
@@ -167,9 +168,11 @@ class GrpcLater(LaterCall[Any]):
         if kind is None or initial:
             self.arrived(attempt, number(code), trailers(trailing), GRPC)
         else:
+            words = ""
             if kind is OutcomeKind.CONNECT and sub.endpoint is not None:
-                self._subchannels.unconnected(sub, details or "")
-            self.failed(attempt, Ended(kind, self._error(attempt)))
+                words = sub.why(details)
+                self._subchannels.unconnected(sub, words)
+            self.failed(attempt, Ended(kind, self._error(attempt), words))
         if attempt is self.attempt and self.committed:
             self.finished()
 

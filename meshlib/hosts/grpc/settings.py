@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from grpc._cython import cygrpc
 
+from meshlib.hosts.grpc.credentials import Given
 from meshlib.hosts.grpc.own_retries import OwnRetries
 from meshlib.hosts.grpc.target import AUTHORITY
 
@@ -38,17 +39,17 @@ _OF_THE_MESH = (
 
 
 class Settings:
-    """What the application gave its channel. ``options``: as grpc takes them; ``secure``: whether the credentials bring TLS;
+    """What the application gave its channel. ``options``: as grpc takes them; ``given``: the credentials, as they are used;
     ``renew``: what it gave as :data:`RENEW`, None for nothing; ``own``: the retries of its service config, if it has any.
     """
 
-    __slots__ = ("_brings", "compression", "credentials", "options", "own", "renew", "secure")
+    __slots__ = ("_brings", "compression", "credentials", "given", "options", "own", "renew")
 
     def __init__(self, options: Sequence[tuple[str, Any]], credentials: Any, compression: Any) -> None:
         self.options = tuple(pair for pair in options if pair[0] != RENEW)
         self.credentials = credentials
         self.compression = compression
-        self.secure = credentials is not None and not _plain(credentials)
+        self.given = Given(credentials)
         self.renew = next((value or None for name, value in reversed(tuple(options)) if name == RENEW), None)
         if not (self.renew is None or callable(self.renew) or isinstance(self.renew, int)):
             raise TypeError(f"{RENEW}: must be 1, 0 or a function without arguments, not {self.renew!r}")
@@ -76,17 +77,11 @@ class Settings:
                 logging.getLogger("meshlib").exception("meshlib: %s failed", RENEW)
 
 
-def _plain(credentials: Any) -> bool:
-    """Whether they are those of plain text, or may be: a control plane's fall back to what cannot be asked for."""
-    inner = credentials._credentials
-    return isinstance(inner, cygrpc.InsecureChannelCredentials | cygrpc.XDSChannelCredentials)
-
-
 def inner_options(
-    settings: Settings, authority: str, limits: Limits, generation: int = 0
+    settings: Settings, authority: str, limits: Limits, generation: int = 0, *, tunnelled: bool = False
 ) -> list[tuple[str, Any]]:
     """The options of a channel to one endpoint: the application's, and what makes it one connection of the mesh. ``generation``: of
-    connections whose age is bounded.
+    connections whose age is bounded; ``tunnelled``: they are TLS, though grpc does not see it.
     """
     kept = [pair for pair in settings.options if pair[0] not in {AUTHORITY, _SERVICE_CONFIG}]
     return [
@@ -98,6 +93,7 @@ def inner_options(
         # A child process must not meet its parent's connections in grpc's pool.
         ("meshlib.process", os.getpid()),
         *((("meshlib.generation", generation),) if generation else ()),
+        *((("grpc.http2_scheme", "https"),) if tunnelled else ()),
     ]
 
 

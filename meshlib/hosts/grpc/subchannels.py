@@ -28,12 +28,12 @@ from __future__ import annotations
 import itertools
 import threading
 from functools import partial
-from math import inf
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from meshlib.errors import NoHealthyEndpoint
+from meshlib.errors import ConfigError, NoHealthyEndpoint
 from meshlib.hosts.grpc.out_of_band import LoadStream
 from meshlib.hosts.grpc.settings import inner_options, uri
+from meshlib.hosts.grpc.subchannel import Subchannel, limits_of
 from meshlib.model.events import CONNECTED, DISCONNECTED, FAILED, ConnectionChanged
 from meshlib.sources.stream import channels_closed
 
@@ -44,13 +44,14 @@ if TYPE_CHECKING:
     from meshlib.core.endpoint import LiveEndpoint
     from meshlib.core.upstream import Upstream
     from meshlib.hosts.grpc.out_of_band import Begin
-    from meshlib.hosts.grpc.request import Method
     from meshlib.hosts.grpc.settings import Settings
     from meshlib.hosts.grpc.target import Target
+    from meshlib.hosts.grpc.way import Way
     from meshlib.model.endpoint import Endpoint
+    from meshlib.model.tls import Tls
     from meshlib.runtime.runtime import Runtime
 
-__all__ = ["Subchannel", "Subchannels"]
+__all__ = ["Subchannels"]
 
 #: States of a connection, as grpc's core numbers them.
 READY, TRANSIENT_FAILURE, SHUTDOWN = 2, 3, 4
@@ -67,12 +68,6 @@ _CONNECTIONS = frozenset({"grpc.client.tls.handshakes", "grpc.subchannel"})
 _generations = itertools.count(1)
 
 
-def _limits_of(upstream: Upstream) -> tuple[int | None, int]:
-    """Of connections to an endpoint, as far as grpc is told of them."""
-    limits = upstream.cluster.limits
-    return limits.max_connections_per_endpoint, limits.grpc_connections
-
-
 def _generation(endpoint: LiveEndpoint, age: float | None, now: float) -> tuple[int, float]:
     """The number of the connections that are made now, 0 where their age is not bounded, and when the first of them was begun."""
     if age is None:
@@ -82,6 +77,10 @@ def _generation(endpoint: LiveEndpoint, age: float | None, now: float) -> tuple[
         # Without a lock: of two channels that come at once each may begin one, and shares nothing with the other until the next.
         current = endpoint.generation = next(_generations), now
     return current
+
+
+def _no_tls(upstream: Upstream, error: ConfigError) -> NoHealthyEndpoint:
+    return NoHealthyEndpoint(f"cluster {upstream.cluster.name!r} demands TLS, which cannot be had: {error}")
 
 
 def _ends(sub: Subchannel[Any]) -> bool:
@@ -95,75 +94,9 @@ C_co = TypeVar("C_co", covariant=True)
 class Maker(Protocol[C_co]):
     """Makes a channel of grpc's own, past whoever patched its factories."""
 
-    def __call__(self, target: str, options: Sequence[tuple[str, Any]], settings: Settings) -> C_co: ...
-
-
-class Subchannel(Generic[C]):
-    """A channel of grpc's own, with its callables by method. ``began``: when its connections may have been."""
-
-    __slots__ = (
-        "_callables",
-        "began",
-        "channel",
-        "direct",
-        "endpoint",
-        "leaving",
-        "limits",
-        "marked",
-        "reports",
-        "seen_ready",
-        "since",
-        "told",
-        "until",
-        "upstream",
-        "users",
-    )
-
-    def __init__(
-        self, channel: C, endpoint: LiveEndpoint | None, upstream: Upstream | None, began: float = 0.0
-    ) -> None:
-        self.channel = channel
-        self.endpoint = endpoint
-        self.upstream = upstream
-        self.began = began
-        self.limits = None if upstream is None else _limits_of(upstream)
-        self.bound_age()
-        self.leaving = False  # it is closed once no call uses it
-        self.marked = False
-        self.seen_ready = False
-        self.since = 0.0  # connecting
-        self.told = ""  # the last change that observers were told of
-        self.reports: LoadStream | None = None  # what the endpoint says of its load, beside calls
-        self.users: dict[object, None] = {}  # calls under way
-        self._callables: dict[Method, Any] = {}
-        #: What makes a method's RPCs past grpc's layer of Python; None where it cannot.
-        self.direct: dict[Method, Callable[..., Any] | None] = {}
-
-    @property
-    def idle(self) -> bool:
-        """Whether no call uses it."""
-        return not self.users
-
-    def shut(self) -> None:
-        """Its channel is about to be closed."""
-        if self.reports is not None:
-            self.reports.close()
-
-    def bound_age(self) -> None:
-        """``until``: when another is to take its place, as its cluster says now."""
-        age = None if self.upstream is None else self.upstream.cluster.max_connection_age
-        self.until = inf if age is None else self.began + age
-
-    def callable(self, method: Method) -> Any:
-        """The method's, as a stub would have it."""
-        found = self._callables.get(method)
-        if found is None:
-            make = getattr(self.channel, method.kind)
-            # setdefault is atomic: threads that come at once get the same one.
-            found = self._callables.setdefault(
-                method, make(method.path, method.serializer, method.deserializer, method.registered)
-            )
-        return found
+    def __call__(
+        self, target: str, options: Sequence[tuple[str, Any]], credentials: Any, compression: Any
+    ) -> C_co: ...
 
 
 class Subchannels(Generic[C]):
@@ -230,12 +163,8 @@ class Subchannels(Generic[C]):
         if self._runtime.view is not self._view:
             self._sweep()
         endpoint, authority = attempt.endpoint, attempt.head.authority
-        if endpoint.tls is not None and not self.settings.secure:
-            cluster = attempt.upstream.cluster.name
-            words = f"cluster {cluster!r} demands TLS, and the channel has no credentials: give it some"
-            raise NoHealthyEndpoint(words)
         found = self._found.get((endpoint, authority))
-        if found is not None and found[0] is endpoint.endpoint and attempt.began < found[1].until:
+        if found is not None and found[0] is endpoint.endpoint and found[1].serves(endpoint, attempt.began):
             sub = found[1]
         else:
             refused = self._refusal()
@@ -254,7 +183,10 @@ class Subchannels(Generic[C]):
                 own = self._own
                 if own is None:
                     self._refuse_closed()
-                    made = self._make(self._target.text, self.settings.options, self.settings)
+                    settings = self.settings
+                    made = self._make(
+                        self._target.text, settings.options, settings.credentials, settings.compression
+                    )
                     own = self._own = Subchannel(made, None, None)
         return own
 
@@ -290,7 +222,7 @@ class Subchannels(Generic[C]):
         return [self._state(sub.channel, False) for _, sub in list(self._found.values())]
 
     def connect(self, endpoint: LiveEndpoint, upstream: Upstream, authority: str) -> None:
-        """Begin to connect to ``endpoint``, if that was not begun."""
+        """Begin to connect to ``endpoint``, if that was not begun. Raises NoHealthyEndpoint as ``get``."""
         found = self._found.get((endpoint, authority))
         sub = found[1] if found is not None else self._put(endpoint, upstream, authority)
         self._state(sub.channel, True)
@@ -341,24 +273,57 @@ class Subchannels(Generic[C]):
     # --- making and leaving -----------------------------------------------------------------------------------------------
 
     def _put(self, endpoint: LiveEndpoint, upstream: Upstream, authority: str) -> Subchannel[C]:
-        config, now = endpoint.endpoint, self._runtime.clock.now()
+        config, tls, now = endpoint.endpoint, endpoint.tls, self._runtime.clock.now()
+        way = self._way(tls, endpoint, upstream, authority)
         with self._lock:
             self._refuse_closed()
             found = self._found.get((endpoint, authority))
             if found is not None:
                 before, sub = found
-                if before.address == config.address and now < sub.until:
+                if before.address == config.address and now < sub.until and sub.way == way:
+                    sub.tls = tls
                     self._found[endpoint, authority] = config, sub
                     return sub
                 self._drain(sub)
-            generation, began = _generation(endpoint, upstream.cluster.max_connection_age, now)
-            options = inner_options(self.settings, authority, upstream.cluster.limits, generation)
-            channel = self._make(uri(endpoint.address), options, self.settings)
-            sub = Subchannel(channel, endpoint, upstream, began)
-            begin, random = self._stream(channel), self._runtime.random
+            sub = self._made(endpoint, upstream, authority, tls, way, now)
+            begin, random = self._stream(sub.channel), self._runtime.random
             sub.reports = LoadStream(upstream.loads, endpoint, begin, self._later, random)
             self._found[endpoint, authority] = config, sub
             return sub
+
+    def _way(self, tls: Tls | None, endpoint: LiveEndpoint, upstream: Upstream, authority: str) -> Way | None:
+        """How what the mesh demands is done; None: it demands nothing, or the application does it."""
+        if tls is None or self.settings.given.secure:
+            return None
+        from meshlib.hosts.grpc.way import way_to  # not every mesh has TLS
+
+        try:
+            return way_to(tls, endpoint, upstream.cluster, authority)
+        except ConfigError as error:
+            raise _no_tls(upstream, error) from error
+
+    def _made(
+        self,
+        endpoint: LiveEndpoint,
+        upstream: Upstream,
+        authority: str,
+        tls: Tls | None,
+        way: Way | None,
+        now: float,
+    ) -> Subchannel[C]:
+        settings, cluster = self.settings, upstream.cluster
+        generation, began = _generation(endpoint, cluster.max_connection_age, now)
+        options = inner_options(settings, authority, cluster.limits, generation, tunnelled=way is not None)
+        if way is None:
+            given = settings.given.elsewhere
+            channel = self._make(uri(endpoint.address), options, given, settings.compression)
+            return Subchannel(channel, endpoint, upstream, began, tls=tls)
+        try:
+            tunnel = way.tunnel()
+        except ConfigError as error:
+            raise _no_tls(upstream, error) from error
+        channel = self._make(tunnel.uri, options, settings.given.tunnelled, settings.compression)
+        return Subchannel(channel, endpoint, upstream, began, tls=tls, way=way, tunnel=tunnel)
 
     def _refuse_closed(self) -> None:
         if self.closed:
@@ -371,7 +336,7 @@ class Subchannels(Generic[C]):
             for key, (_, sub) in list(self._found.items()):
                 endpoint, authority = key
                 renamed = authority not in (self._target.place[3], endpoint.hostname)
-                others = sub.upstream is not None and sub.limits != _limits_of(sub.upstream)
+                others = sub.upstream is not None and sub.limits != limits_of(sub.upstream)
                 if endpoint.gone or renamed or others:
                     del self._found[key]
                     self._drain(sub)
@@ -452,7 +417,8 @@ class Subchannels(Generic[C]):
         if before == change or (change == DISCONNECTED and before != CONNECTED):
             return
         target, cluster, locality = self._target.uri, sub.upstream.cluster.name, sub.endpoint.locality
-        told = partial(ConnectionChanged, target, cluster, locality, self.settings.secure)
+        secure = self.settings.given.secure or sub.tunnel is not None
+        told = partial(ConnectionChanged, target, cluster, locality, secure)
         if before == CONNECTED and change == FAILED:
             self._runtime.emit(told(DISCONNECTED, "unknown"))
         self._runtime.emit(told(change, words))

@@ -10,7 +10,7 @@ import grpc
 
 from meshlib.hosts.grpc.errors import LATE, Ended, local_end, number
 from meshlib.hosts.grpc.request import Answer, measure, metadata_of, trailers
-from meshlib.hosts.grpc.subchannels import Subchannel, Subchannels
+from meshlib.hosts.grpc.subchannels import Subchannels
 from meshlib.hosts.grpc.unary import make_direct
 from meshlib.model.call import OutcomeKind
 from meshlib.runtime import own_channels, threads
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from meshlib.hosts.grpc.out_of_band import Begin
     from meshlib.hosts.grpc.request import Request
     from meshlib.hosts.grpc.settings import Settings
+    from meshlib.hosts.grpc.subchannel import Subchannel
     from meshlib.hosts.grpc.target import Target
     from meshlib.pools.bounds import Bounds
     from meshlib.runtime.runtime import Runtime
@@ -33,8 +34,10 @@ __all__ = ["GrpcWire"]
 _UNKNOWN: Any = object()
 
 
-def _open(target: str, options: Sequence[tuple[str, Any]], settings: Settings) -> grpc.Channel:
-    return own_channels.channel(target, options, settings.credentials, settings.compression)
+def _open(
+    target: str, options: Sequence[tuple[str, Any]], credentials: Any, compression: Any
+) -> grpc.Channel:
+    return own_channels.channel(target, options, credentials, compression)
 
 
 def _state(channel: Any, connect: bool) -> int:
@@ -134,9 +137,11 @@ class GrpcWire:
         kind = local_end(code, error.details(), connected, request.messages, credentials=brings)
         if kind is None:
             return Answer(number(code), error=error, headers=trailers(trailing))
-        if sub.endpoint is not None and kind is OutcomeKind.CONNECT:
-            self.subchannels.unconnected(sub, error.details() or "")
-        raise Ended(kind, error) from error
+        if sub.endpoint is None or kind is not OutcomeKind.CONNECT:
+            raise Ended(kind, error) from error
+        words = sub.why(error.details())
+        self.subchannels.unconnected(sub, words)
+        raise Ended(kind, error, words) from error
 
     def discard(self, response: Answer) -> None:
         """It is over already."""
@@ -156,10 +161,10 @@ class GrpcWire:
         whole: bool = False,
     ) -> Answer:
         """``whole``: the answer has its call, which knows the trailing metadata."""
-        method = request.method
+        method, credentials = request.method, sub.credentials(request.credentials)
         if bounds.alarmed:  # a virtual clock, which says when it ends, not grpc's
             begin = sub.callable(method).future
-            call = begin(request.sending(), seconds, metadata, request.credentials, wait, request.compression)
+            call = begin(request.sending(), seconds, metadata, credentials, wait, request.compression)
             try:
                 with bounds.ringing(call.cancel):
                     return Answer(0, call.result(), call)
@@ -170,13 +175,11 @@ class GrpcWire:
             if direct is _UNKNOWN:
                 direct = sub.direct[method] = make_direct(sub.callable(method), method)
             if direct is not None:
-                return Answer(0, direct(request.message, seconds, metadata, request.credentials, wait))
+                return Answer(0, direct(request.message, seconds, metadata, credentials, wait))
         made = sub.callable(method)
         if whole or request.with_call:
             value, call = made.with_call(
-                request.sending(), seconds, metadata, request.credentials, wait, request.compression
+                request.sending(), seconds, metadata, credentials, wait, request.compression
             )
             return Answer(0, value, call)
-        return Answer(
-            0, made(request.sending(), seconds, metadata, request.credentials, wait, request.compression)
-        )
+        return Answer(0, made(request.sending(), seconds, metadata, credentials, wait, request.compression))

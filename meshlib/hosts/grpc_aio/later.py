@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from meshlib.core.exchange import Exchange
     from meshlib.hosts.grpc.request import Request
-    from meshlib.hosts.grpc.subchannels import Subchannel
+    from meshlib.hosts.grpc.subchannel import Subchannel
     from meshlib.hosts.grpc_aio.outgoing import Outgoing
     from meshlib.hosts.grpc_aio.wire import AioGrpcWire
     from meshlib.runtime.runtime import Runtime
@@ -62,17 +62,18 @@ class AioLater(GrpcLater):
 
     def _begin(self, sub: Subchannel[Any], seconds: float | None, metadata: Any, wait: bool | None) -> Any:
         request, method = self._request, self._request.method
+        credentials = sub.credentials(request.credentials)
         if self._unary and request.compression is None:
             direct = sub.direct.get(method, _UNKNOWN)
             if direct is _UNKNOWN:
                 direct = sub.direct[method] = make_direct(sub.callable(method), method)
             if direct is not None:
-                return direct(request.message, seconds, metadata, request.credentials, wait)
+                return direct(request.message, seconds, metadata, credentials, wait)
         made = partial(
             sub.callable(method),
             timeout=seconds,
             metadata=metadata,
-            credentials=request.credentials,
+            credentials=credentials,
             wait_for_ready=wait,
             compression=request.compression,
         )

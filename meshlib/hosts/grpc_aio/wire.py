@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 __all__ = ["AioGrpcWire"]
 
 
-def _open(target: str, options: Sequence[tuple[str, Any]], settings: Settings) -> grpc.aio.Channel:
-    return own_channels.aio_channel(target, options, settings.credentials, settings.compression)
+def _open(
+    target: str, options: Sequence[tuple[str, Any]], credentials: Any, compression: Any
+) -> grpc.aio.Channel:
+    return own_channels.aio_channel(target, options, credentials, compression)
 
 
 def _state(channel: grpc.aio.Channel, connect: bool) -> int:

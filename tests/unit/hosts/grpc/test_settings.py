@@ -24,13 +24,14 @@ _TOKEN = grpc.access_token_call_credentials("token")
         (_TLS, True),
         (grpc.composite_channel_credentials(_TLS, _TOKEN), True),
         (_INSECURE, False),
-        # What they fall back to cannot be asked for; by default it is plain text.
+        (grpc.local_channel_credentials(), False),  # plain text
         (grpc.xds_channel_credentials(), False),
         (grpc.xds_channel_credentials(_TLS), False),
+        (grpc.composite_channel_credentials(grpc.xds_channel_credentials(_TLS), _TOKEN), False),
     ],
 )
 def test_what_brings_tls_for_sure(credentials: grpc.ChannelCredentials | None, secure: bool) -> None:
-    assert Settings((), credentials, None).secure is secure
+    assert Settings((), credentials, None).given.secure is secure
 
 
 def test_what_the_mesh_decides_goes_out_of_a_service_config() -> None:

@@ -12,12 +12,14 @@ import pytest
 from meshlib.config import Config
 from meshlib.errors import NoHealthyEndpoint
 from meshlib.hosts.grpc.settings import Settings
-from meshlib.hosts.grpc.subchannels import READY, TRANSIENT_FAILURE, Subchannel, Subchannels
+from meshlib.hosts.grpc.subchannel import Subchannel
+from meshlib.hosts.grpc.subchannels import READY, TRANSIENT_FAILURE, Subchannels
 from meshlib.hosts.grpc.target import read_target
 from meshlib.model.events import CONNECTED, DISCONNECTED, FAILED
 from meshlib.model.policy import Limits
 from meshlib.testing.clock import VirtualClock
 from tests.support.live_kit import Watched, changed, cluster, endpoint, locality
+from tests.support.mesh_tls import demanded
 
 CONNECTING = 1
 
@@ -82,8 +84,8 @@ class Kit:
     def _wake(self) -> None:
         self.woken += 1
 
-    def _make(self, target: str, options: Any, settings: Settings) -> Channel:
-        assert settings is self.settings
+    def _make(self, target: str, options: Any, credentials: Any, compression: Any) -> Channel:
+        assert (credentials, compression) == (None, None)
         self.made.append(Channel(target, dict(options).get("meshlib.generation", 0)))
         return self.made[-1]
 
@@ -365,9 +367,11 @@ def test_once_closed_none_is_made() -> None:
 def test_TLS_that_is_demanded_and_cannot_be_had_is_an_error() -> None:
     kit = Kit()
     one = kit.endpoint()
-    one.tls = object()
-    with pytest.raises(NoHealthyEndpoint, match="cluster 'c' demands TLS"):
+    one.tls = demanded("no such file")
+    with pytest.raises(NoHealthyEndpoint, match=r"demands TLS, which cannot be had: .*no such file"):
         kit.get()
+    with pytest.raises(NoHealthyEndpoint, match="no such file"):
+        kit.all.connect(one, kit.watched.live, "shop:80")
     assert not kit.made
 
 
