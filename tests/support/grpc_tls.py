@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import queue
+import socket
+import ssl
+import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import grpc
 
 from meshlib.testing import ControlPlane, build
 from tests.support.issued import Authority, Issued
 
-__all__ = ["CLIENT", "SERVER", "Mesh", "socket_of", "world"]
+__all__ = ["CLIENT", "SERVER", "Listener", "Mesh", "socket_of", "world"]
 
 CLIENT, SERVER = "spiffe://mesh/ns/shop/sa/web", "spiffe://mesh/ns/shop/sa/stock"
 _TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
@@ -82,3 +87,63 @@ class Mesh:
 def world() -> Iterator[Mesh]:
     with ControlPlane() as plane:
         yield Mesh(plane, Authority())
+
+
+class Listener:
+    """Python's TLS server on a port of its own, which never answers: it keeps what it was asked for, and every byte that came after
+    the handshake. ``protocols``: of ALPN; ``ends``: how each connection ended, in words.
+    """
+
+    def __init__(self, held: Issued, roots: bytes = b"", protocols: tuple[str, ...] = ("h2",)) -> None:
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.set_alpn_protocols(list(protocols))
+        self._context.sni_callback = self._asked
+        if roots:
+            self._context.load_verify_locations(cadata=roots.decode())
+            self._context.verify_mode = ssl.CERT_REQUIRED
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(held.chain + held.key)
+            file.flush()
+            self._context.load_cert_chain(file.name)
+        self.names: list[str | None] = []
+        self.received = b""
+        self.ends: queue.Queue[str] = queue.Queue()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._threads = [threading.Thread(target=self._serve)]
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def __enter__(self) -> Self:
+        self._threads[0].start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(30)
+        self._listener.close()
+
+    def _asked(self, connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        self.names.append(name)
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                accepted, _ = self._listener.accept()
+            except OSError:
+                return
+            self._threads.append(threading.Thread(target=self._hear, args=(accepted,)))
+            self._threads[-1].start()
+
+    def _hear(self, accepted: socket.socket) -> None:
+        try:
+            accepted.settimeout(30)
+            with self._context.wrap_socket(accepted, server_side=True) as connection:
+                while data := connection.recv(65_536):
+                    self.received += data
+        except OSError as error:
+            self.ends.put(str(error))
+        else:
+            self.ends.put("closed")

@@ -199,7 +199,6 @@ class Pipe:
             return
         scratch = self._poller.scratch
         size, ended, why = 0, False, "the endpoint closed the connection before it said anything"
-        self._reads = _IN
         try:
             while size < _AT_ONCE:
                 count = self._outer.recv_into(scratch[size:] if size else scratch)
@@ -208,7 +207,7 @@ class Pipe:
                 if ended or (count < _RECORD and not self._outer.pending()):
                     break  # there is more only where a poll says so
         except (ssl.SSLWantReadError, BlockingIOError):
-            pass
+            self._reads = _IN
         except ssl.SSLWantWriteError:
             self._reads = _OUT
         except OSError as error:
