@@ -13,6 +13,7 @@ from weakref import ref
 
 from meshlib import patched
 from meshlib.config import Config, ConfigLike, bootstrap_text, reload, resolve
+from meshlib.core.tokens import tokens_of
 from meshlib.errors import ConfigError
 from meshlib.inbound import current
 from meshlib.model.arguments import seconds, text
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from meshlib.core.resolve import Rules
+    from meshlib.core.tokens import TokenSource
     from meshlib.model.call import Decision
     from meshlib.model.events import Event
     from meshlib.model.snapshot import Snapshot
@@ -62,16 +64,26 @@ class Mesh:
             is taken as it is, so that ``Mesh(Config.from_mapping({…}))`` depends on nothing outside.
         clock: For tests, a :class:`meshlib.testing.VirtualClock`: every wait, deadline and timer of this mesh goes by it. None:
             the system's.
+        tokens: By a service's name, as in ``[services]``: what gives the token that its calls bring (:mod:`meshlib.core.tokens`).
+            Called at each attempt, in any thread; for asynchronous clients it may be a coroutine function.
 
     Raises:
         ConfigError: The configuration is wrong, or wants what this version does not do.
+        TypeError, ValueError: ``tokens`` has what is no name, or cannot be called.
     """
 
-    def __init__(self, config: ConfigLike = None, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        config: ConfigLike = None,
+        *,
+        clock: Clock | None = None,
+        tokens: Mapping[str, TokenSource] | None = None,
+    ) -> None:
         # Meshes of a process share a worker, and one that waits by another clock has one of its own.
         self._clock: Clock = _clock if clock is None else clock
         self._workers = _workers if clock is None else SharedWorker(clock)
         self._config = resolve(config)
+        self._tokens = tokens_of(tokens or {})
         self._node: Mapping[str, object] = {}  # as it is told to the control plane, once that runs
         self._observers: tuple[Callable[[Event], None], ...] = ()
         self._processes: PerProcess[Runtime] = PerProcess(self._make)
@@ -258,6 +270,7 @@ class Mesh:
             inherited=inherited,
             observers=self._observers,
             watchers=(Log(feed.statuses),),
+            tokens=self._tokens,
         )
         try:
             self._show(config)

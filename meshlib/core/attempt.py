@@ -14,6 +14,7 @@ from meshlib.model.call import OK, Attempt, OutcomeKind
 if TYPE_CHECKING:
     from meshlib.core.endpoint import LiveEndpoint
     from meshlib.core.stages import StreamLimits
+    from meshlib.core.tokens import Demand
     from meshlib.core.upstream import Pick, RetryPermit, Upstream
     from meshlib.model.call import Head, Outcome
 
@@ -25,7 +26,9 @@ _ATTEMPT_COUNT = b"x-envoy-attempt-count"
 _OK, _STATUS = OutcomeKind.OK.value, OutcomeKind.STATUS.value
 
 #: Outcomes that say nothing of the endpoint: a limit or a wait of our own ended the attempt, or its caller did, or what that gave.
-BLAMELESS = frozenset({OutcomeKind.CANCELLED, OutcomeKind.OVERFLOW, OutcomeKind.NO_TIME, OutcomeKind.OWN})
+BLAMELESS = frozenset(
+    {OutcomeKind.CANCELLED, OutcomeKind.OVERFLOW, OutcomeKind.NO_TIME, OutcomeKind.OWN, OutcomeKind.NO_TOKEN}
+)
 
 
 class Send:
@@ -34,10 +37,11 @@ class Send:
     ``number`` counts from 1. ``deadline`` is absolute: the attempt's response, body included, is there by then;
     ``cluster``: as it was then; ``connect_timeout``: seconds, the cluster's; ``began``: when it was decided; ``key`` pairs its events; ``handed``: to a sidecar,
     whose the retries are: what may have been sent is not sent again. ``limits``: of the stream, by its route;
-    ``try_idle``: seconds between two bytes of this attempt.
+    ``try_idle``: seconds between two bytes of this attempt; ``token``: what it is to bring, and nobody but its receiver to see.
     """
 
     __slots__ = (
+        "_bare",
         "began",
         "cluster",
         "connect_timeout",
@@ -50,6 +54,7 @@ class Send:
         "number",
         "permit",
         "pick",
+        "token",
         "try_idle",
         "upstream",
     )
@@ -79,11 +84,28 @@ class Send:
         self.key = 0
         self.limits: StreamLimits | None = None
         self.try_idle: float | None = None
+        self.token: Demand | None = None
+        self._bare: Head | None = None
 
     def release(self, now: float, failure: Outcome | None = None) -> None:
         """It is over, its body read or given up: its pick and its permit go back. Effective once; from any thread."""
         self.pick.release(now, failure)
         self.end_retry()
+
+    def bring(self, token: str) -> None:
+        """Have ``head`` bring ``token``, up to ``withhold``."""
+        self._bare, self.head = self.head, self.head.copy()
+        self.head.headers.append("Authorization", f"Bearer {token}")
+
+    @property
+    def brings(self) -> bool:
+        """Whether ``head`` does."""
+        return self._bare is not None
+
+    def withhold(self) -> None:
+        """It was sent: what is said of the attempt from now on does not have its token."""
+        if self._bare is not None:
+            self.head, self._bare = self._bare, None
 
     def end_retry(self) -> None:
         """Its head arrived, or it failed: as a retry it is over."""

@@ -54,6 +54,7 @@ _LOCAL = {
     OutcomeKind.OVERFLOW: CANCELLED,
     OutcomeKind.NO_TIME: CANCELLED,
     OutcomeKind.OWN: CANCELLED,
+    OutcomeKind.NO_TOKEN: CANCELLED,
 }
 #: Values are shared: a call makes none.
 _ANSWERED = {status: Verdict(not 500 <= status <= 599, status) for status in range(100, 600)}

@@ -67,7 +67,7 @@ class Call:
 
     ``grpc``: it has gRPC's semantics where they differ from Envoy's; ``patient``: it waits for an endpoint that can be reached
     (``wait_for_ready``); ``strict``: it goes through the mesh or not at all; ``throttle``: of retries to its server; ``renews``: where its credentials are refused it is made
-    once more, with new ones; False once it is. For observers: ``target``, the channel's; ``registered``,
+    once more, with new ones; False once it is; ``credentials``: the application gave it some that are not in its head. For observers: ``target``, the channel's; ``registered``,
     generated code names the method; ``key`` of the events, 0 where nobody listens.
     """
 
@@ -91,6 +91,7 @@ class Call:
     patient: bool = False
     strict: bool = False
     renews: bool = False
+    credentials: bool = False
     throttle: Throttling | None = None
     target: str = ""
     registered: bool = False

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from meshlib.core.effects import Call, Effect, Env, Step
     from meshlib.core.resolution import Resolution
     from meshlib.core.resolve import View
+    from meshlib.core.tokens import Tokens
     from meshlib.model.endpoint import Locality
     from meshlib.model.headers import Headers
     from meshlib.model.sidecar import Sidecar
@@ -70,6 +71,7 @@ class Surroundings(Protocol):
 
     config: Any
     env: Env
+    tokens: Tokens
 
     @property
     def view(self) -> View: ...
@@ -193,6 +195,8 @@ class Exchange:
     ) -> Step:
         """The head of a response is there. ``protocol``: ``"1.1"``, ``"2"``; ``peer``: who sent it, of a direct call."""
         outcome = Outcome(OK, status, headers, True, now - effect.began)
+        if type(effect) is Send:
+            effect.withhold()
         if protocol == GRPC:
             outcome.grpc = True
             self._ended = outcome
@@ -212,6 +216,8 @@ class Exchange:
     def failed(self, effect: Send | Direct, outcome: Outcome, now: float) -> Step:
         """An attempt failed, by what is an outcome to the host library's error table."""
         outcome.seconds = now - effect.began
+        if type(effect) is Send:
+            effect.withhold()
         if self._emit is not None and effect.key:
             self._emit(AttemptEnded(effect.key, effect.number, outcome))
         if type(effect) is Direct:
@@ -235,6 +241,8 @@ class Exchange:
                 effect.key = 0
             if type(effect) is Direct:
                 self._ended = outcome
+            elif type(effect) is Send:
+                effect.withhold()
         if self._plan is not None:
             self._plan.cancel(outcome, now)
         if self._begun:
@@ -374,15 +382,18 @@ class Exchange:
         """The plan's effect, as the loop does it."""
         kind = type(effect)
         if kind is Send:
+            assert isinstance(effect, Send)
             if self._emit is not None:
-                assert isinstance(effect, Send)
                 assert self._plan is not None
                 effect.key = _next_key()
                 endpoint = effect.endpoint
                 via = "mesh" if self.call.resolution.handed is None else "sidecar"
                 place = (self._plan.cluster, self._plan.route, via, endpoint.locality)
                 self._tell(effect, endpoint.name, *place, self._plan.versions(effect.cluster))
-            return effect  # type: ignore[return-value]
+            # Observers have seen its head: what is added now they do not.
+            if effect.cluster.token or self._around.tokens.given:
+                self._want_token(effect)
+            return effect
         if kind is Finish:
             assert isinstance(effect, Finish)
             if effect.failure is None:
@@ -411,6 +422,16 @@ class Exchange:
             self._plan.close(now)
             effect.info = self._plan.info(now)
         return effect  # type: ignore[return-value]
+
+    def _want_token(self, attempt: Send) -> None:
+        call = self.call
+        if not call.credentials:
+            # Where both demand TLS, HTTP's goes by the mesh's rules and gRPC's by the credentials of the channel.
+            https = (call.head.scheme if call.grpc else self._place[0]) == "https"
+            own = https and (call.grpc or attempt.endpoint.tls is None)
+            attempt.token = self._around.tokens.demand(
+                self._place, attempt.cluster, attempt.endpoint, attempt.head, own=own
+            )
 
     def _failure(self, end: Finish, info: CallInfo | None, now: float = 0.0) -> Step:
         if self._plan is not None:

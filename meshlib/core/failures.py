@@ -82,6 +82,7 @@ FAILURES: dict[OutcomeKind, tuple[type[MeshError], Response, str]] = {
     OutcomeKind.CANCELLED: (TransportFailed, Response(503, _TEXT, _RESET + b"local reset"), "LR"),
     OutcomeKind.OVERFLOW: REFUSALS[RefusalKind.MAX_REQUESTS],
     OutcomeKind.NO_TIME: (DeadlineExceeded, Response(504, _TEXT, b"upstream request timeout"), "UT"),
+    OutcomeKind.NO_TOKEN: (NoHealthyEndpoint, Response(503, _TEXT, _RESET + b"local reset"), "LR"),
     # Its library's error is the caller's; no library of HTTP has such outcomes.
     OutcomeKind.OWN: (TransportFailed, Response(503, _TEXT, _RESET + b"local reset"), "LR"),
 }

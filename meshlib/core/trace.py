@@ -93,6 +93,8 @@ def ending(outcome: Outcome) -> str:
             return "no connection was free in time"
         case OutcomeKind.CANCELLED:
             return "given up by the caller"
+        case OutcomeKind.NO_TOKEN:
+            return outcome.detail
         case OutcomeKind.OWN:
             return _with_own("not made", outcome)
         case OutcomeKind.CONNECT:

@@ -15,6 +15,7 @@ from meshlib.core.effects import Deliver, Direct, Fail, Reply, Sleep, Wait
 from meshlib.hosts.body import OpenCall
 from meshlib.hosts.protocol import Q, R
 from meshlib.hosts.steps import BaseCaller, bounds_of, fail, failed
+from meshlib.hosts.tokens import bring
 from meshlib.runtime.process import Local
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ class Caller(BaseCaller[Q, R]):
                     bounds = bounds_of(exchange, step, clock)
                     try:
                         if isinstance(step, Send):
+                            if step.token is not None:
+                                bring(step)
                             response = wire.send(request, step, bounds)
                         else:
                             response = wire.direct(request, step, bounds)

@@ -11,6 +11,7 @@ from meshlib.hosts.body import OpenCall
 from meshlib.hosts.loops import PerLoop
 from meshlib.hosts.protocol import Q, R
 from meshlib.hosts.steps import BaseCaller, bounds_of, fail, failed
+from meshlib.hosts.tokens import bring_async
 from meshlib.runtime.signal import Signal
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class AsyncCaller(BaseCaller[Q, R]):
                     bounds = bounds_of(exchange, step, clock)
                     try:
                         if isinstance(step, Send):
+                            if step.token is not None:
+                                await bring_async(step, bounds)
                             response = await wire.send(request, step, bounds)
                         else:
                             response = await wire.direct(request, step, bounds)

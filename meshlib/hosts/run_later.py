@@ -21,12 +21,14 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from meshlib.core.attempt import Send
 from meshlib.core.effects import Deliver, Direct, Fail, Sleep, Wait
 from meshlib.hosts.steps import bounds_of, fail, failed
+from meshlib.hosts.tokens import at_hand, bring, too_late
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from meshlib.core.effects import Step
     from meshlib.core.exchange import Exchange
+    from meshlib.core.tokens import Demand
     from meshlib.hosts.errors import ErrorTable
     from meshlib.model.call import CallInfo, Outcome
     from meshlib.model.headers import Headers
@@ -97,6 +99,10 @@ class LaterCall(Generic[I]):
 
     def _soon(self, then: Callable[[], object]) -> None:
         """Call ``then``, from the writer's thread, where calls are driven."""
+        raise NotImplementedError
+
+    def _fetch(self, demand: Demand, then: Callable[[str | BaseException], object]) -> Callable[[], object]:
+        """Ask the application for a token, which ``then`` gets, or why there is none; gives what ends that."""
         raise NotImplementedError
 
     def _changed(self) -> None:
@@ -222,6 +228,11 @@ class LaterCall(Generic[I]):
                 break
             bounds = self._bounds = bounds_of(exchange, step, clock)
             try:
+                if isinstance(step, Send) and step.token is not None and not step.brings:
+                    if not at_hand(step.token):
+                        self._pending = self._ask(step, bounds)
+                        return
+                    bring(step)
                 self.attempt = self._open(step, bounds)
             except Exception as error:  # noqa: BLE001 - raised again unless it is an outcome
                 step = failed(exchange, self._errors, step, error, bounds, clock.now())
@@ -234,6 +245,39 @@ class LaterCall(Generic[I]):
         else:
             assert isinstance(step, Fail)
             fail(exchange, self._errors, step, clock.now())
+
+    def _ask(self, step: Send, bounds: Bounds) -> Callable[[], object]:
+        """Have the application asked for the token of an attempt, which goes on with it."""
+        assert step.token is not None
+        told = partial(self._answered, step)
+        forget = self._fetch(step.token, lambda answer: self._soon(partial(told, answer)))
+        seconds = bounds.left("connect")
+        if seconds is None:
+            return forget
+        prevent = self._after(seconds, partial(told, too_late(step.token)))
+
+        def end() -> None:
+            forget()
+            prevent()
+
+        return end
+
+    def _answered(self, step: Send, answer: str | BaseException) -> None:
+        with self._lock:
+            if self.over or self._step is not step or step.brings or self._pending is None:
+                return
+            pending, self._pending = self._pending, None
+            pending()
+            try:
+                if isinstance(answer, str):
+                    step.bring(answer)
+                    self._do(step)
+                else:
+                    bounds, now = self.bounds, self._now()
+                    self._do(failed(self._exchange, self._errors, step, answer, bounds, now))
+            except BaseException as error:  # noqa: BLE001 - the caller's, when it asks
+                self._fail(error)
+        self._went_on(None)
 
     def _wait(self, step: Wait) -> Callable[[], object]:
         store = self._runtime.store

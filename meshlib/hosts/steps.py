@@ -10,7 +10,8 @@ from meshlib.core.exchange import Exchange
 from meshlib.errors import DeadlineExceeded
 from meshlib.hosts.info import attach
 from meshlib.hosts.protocol import Q, R
-from meshlib.model.call import OutcomeKind, TimeLimit
+from meshlib.hosts.tokens import NoToken
+from meshlib.model.call import Outcome, OutcomeKind, TimeLimit
 from meshlib.pools.bounds import Bounds, StreamBounds
 
 if TYPE_CHECKING:
@@ -83,7 +84,10 @@ def failed(
     """What follows an attempt that ended by ``error``; raises it where it says nothing of the upstream."""
     if type(step) is not Send and step.head is None:
         raise error
-    outcome = errors.outcome(error, bounds)
+    if isinstance(error, NoToken):
+        outcome: Outcome | None = Outcome(OutcomeKind.NO_TOKEN, error=error, detail=str(error))
+    else:
+        outcome = errors.outcome(error, bounds)
     if outcome is None:
         own = errors.own(error)
         if own is error:

@@ -81,7 +81,8 @@ class CallOptions:
 class OutcomeKind(Enum):
     """How an attempt ended. PROTOCOL: the peer sent what is no response; OVERFLOW: a limit of our own was reached before
     anything was sent; NO_TIME: the deadline was over before there was a connection; OWN: what the caller gave could not be sent,
-    such as credentials that failed. The last three are nobody else's fault.
+    such as credentials that failed; NO_TOKEN: what the service wants with it could not be had, or not be sent. The last four are
+    nobody else's fault.
     """
 
     OK = "ok"
@@ -95,6 +96,7 @@ class OutcomeKind(Enum):
     OVERFLOW = "overflow"
     NO_TIME = "no_time"
     OWN = "own"
+    NO_TOKEN = "no_token"
 
     @property
     def word(self) -> str:
@@ -110,6 +112,7 @@ _WORDS = {
     OutcomeKind.OVERFLOW: "refused",
     OutcomeKind.NO_TIME: "timeout",
     OutcomeKind.OWN: "refused",
+    OutcomeKind.NO_TOKEN: "refused",
 }
 
 

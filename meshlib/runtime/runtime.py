@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from meshlib.core.effects import Env
 from meshlib.core.resolution import Resolution
 from meshlib.core.resolve import compile_view
+from meshlib.core.tokens import NO_TOKENS
 from meshlib.model.events import ConfigurationChanged, SourceChanged, Unanswered
 from meshlib.model.hosts import is_ip
 from meshlib.model.snapshot import EMPTY, Part, Snapshot
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from meshlib.core.effects import Call
     from meshlib.core.exchange import Place
     from meshlib.core.resolve import Rules, View
+    from meshlib.core.tokens import Tokens
     from meshlib.model.call import Outcome
     from meshlib.model.events import Event
     from meshlib.model.status import ClusterStatus, SidecarStatus, SourceStatus, XdsClientStatus
@@ -162,8 +164,10 @@ class Runtime:
         inherited: Runtime | None = None,
         observers: tuple[Callable[[Event], None], ...] = (),
         watchers: tuple[Callable[[Event], None], ...] = (),
+        tokens: Tokens = NO_TOKENS,
     ) -> None:
         self.config = config
+        self.tokens = tokens
         self.clock = clock
         self.random: Callable[[], float] = random.Random(config.seed).random
         self._give_way = threads.GiveWay()

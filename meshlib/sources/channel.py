@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshlib.runtime import greenlets
 from meshlib.runtime.process import grpc_keeps_out_of_forks
+from meshlib.runtime.tokens import read_token
 from meshlib.xds.bootstrap import ChannelKind
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ _OURS = (
     "grpc.service_config_disable_resolution",
     "grpc.enable_retries",
 )
-#: Bytes of a token's file at most: what servers take in one header.
-_LARGEST_TOKEN = 16 * 1024
 
 #: ST-06: keepalive every 5 min, 20 s for its answer. ST-13: no limit on what is received; the CDS or EDS of a mesh is
 #: large. A channel serves one stream, and the next try is a new channel's (ST-04), so that grpc's own backoff never
@@ -159,7 +158,7 @@ def call_metadata(server: Server) -> tuple[tuple[str, str], ...]:
     """What a call to a server has: what the configuration says, and its tokens, which are read anew. Raises OSError where a
     token cannot be had; its words never have it.
     """
-    tokens = tuple(("authorization", f"Bearer {_token(path)}") for path in server.channel.tokens)
+    tokens = tuple(("authorization", f"Bearer {read_token(path)}") for path in server.channel.tokens)
     return (*server.metadata, *tokens)
 
 
@@ -167,17 +166,6 @@ def _options(server: Server) -> tuple[tuple[str, Any], ...]:
     """The application's stand in the place of ours (gRFC A110)."""
     theirs = {name: value for name, value in server.options if name not in _OURS}
     return tuple(({**dict(OPTIONS), **theirs}).items())
-
-
-def _token(path: str) -> str:
-    try:
-        with Path(path).open("rb") as file:
-            raw = file.read(_LARGEST_TOKEN + 1).strip()
-    except OSError as problem:
-        raise OSError(f"the token {path} cannot be read: {problem.strerror}") from None
-    if not raw or len(raw) > _LARGEST_TOKEN or not all(0x21 <= byte <= 0x7E for byte in raw):
-        raise OSError(f"{path} holds no token")
-    return raw.decode("ascii")
 
 
 def _bytes(path: str) -> bytes | None:

@@ -30,6 +30,7 @@ RIGHT: dict[str, dict[str, tuple[str, str]]] = {
     "test_an_answer_after_the_last_attempt_says_so_where_that_is_ordered": {
         "aiohttp connector": _ONE_ATTEMPT
     },
+    "test_each_attempt_asks_anew": {"aiohttp connector": _ONE_ATTEMPT},
     "test_a_failure_that_is_told_as_a_response_says_so_too": {"aiohttp connector": _ONE_ATTEMPT},
     "test_a_refused_connection_is_tried_elsewhere": {"aiohttp connector": _ONE_ATTEMPT},
     "test_a_body_is_sent_again_only_where_it_can_be": {"aiohttp connector": _ONE_ATTEMPT},
@@ -46,6 +47,7 @@ RIGHT: dict[str, dict[str, tuple[str, str]]] = {
     "test_what_a_sidecar_had_taken_when_it_went_away_is_not_sent_twice": _SESSION_AGAIN,
     "test_no_free_connection_is_overloaded_and_nobodys_fault": {"requests": _WAITS},
     "test_what_the_configuration_orders_is_a_response": dict.fromkeys(_PYQWEST, _GIVEN),
+    "test_a_redirect_to_another_service_does_not_bring_it": dict.fromkeys(_PYQWEST, _GIVEN),
     "test_the_hosts_own_redirects_are_calls_of_their_own": dict.fromkeys(_PYQWEST, _GIVEN),
     "test_a_proxy_wins": {
         **dict.fromkeys(_PYQWEST, _SILENT),

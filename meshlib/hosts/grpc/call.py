@@ -11,6 +11,7 @@ import grpc
 from meshlib.hosts.grpc.errors import CANCELLED_WORDS, CODES, ERRORS, MeshRpcError
 from meshlib.hosts.grpc.later import GrpcLater
 from meshlib.hosts.info import attach
+from meshlib.hosts.tokens import given_later
 from meshlib.runtime import threads
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from meshlib.core.exchange import Exchange
+    from meshlib.core.tokens import Demand
     from meshlib.hosts.grpc.request import Request
     from meshlib.hosts.grpc.subchannel import Subchannel
     from meshlib.hosts.grpc.wire import GrpcWire
@@ -65,6 +67,11 @@ class _Later(GrpcLater):
             threads.start(threading.Thread(target=self.ended, args=(attempt,), daemon=True))
         else:
             self.ended(attempt)
+
+    def _fetch(self, demand: Demand, then: Callable[[str | BaseException], object]) -> Callable[[], object]:
+        ask = given_later(demand, then)
+        threads.start(threading.Thread(target=ask, name="meshlib-token", daemon=True))
+        return bool  # nothing ends the application's own
 
     def _after(self, seconds: float, then: Callable[[], object]) -> Callable[[], object]:
         return self._runtime.worker.later(seconds, then).cancel

@@ -132,6 +132,7 @@ class _Callable:
             compression,
             messages=messages,
             renews=channel._settings.renew is not None,
+            brings=channel._settings.brings_credentials(credentials),
             own=channel._settings.own,
         )
 

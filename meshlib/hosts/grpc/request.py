@@ -60,10 +60,13 @@ class Method:
 
 
 class Request:
-    """One RPC. ``message``: what is sent; ``messages``, where it is a stream; ``call``: as the plan reads it, once it did."""
+    """One RPC. ``message``: what is sent; ``messages``, where it is a stream; ``call``: as the plan reads it, once it did;
+    ``brings``: it has credentials of its own.
+    """
 
     __slots__ = (
         "binary",
+        "brings",
         "call",
         "compression",
         "credentials",
@@ -93,6 +96,7 @@ class Request:
         with_call: bool = True,
         messages: Messages | None = None,
         renews: bool = False,
+        brings: bool = False,
         own: OwnRetries | None = None,
     ) -> None:
         self.target = target
@@ -106,6 +110,7 @@ class Request:
         self.compression = compression
         self.with_call = with_call
         self.renews = renews
+        self.brings = brings
         self.own = own
         self.call: Call | None = None
         self.binary: list[tuple[str, str | bytes]] = []
@@ -175,6 +180,7 @@ class GrpcHost:
             patient=bool(request.wait_for_ready),
             strict=target.strict,
             renews=request.renews,
+            credentials=request.brings,
             throttle=None if request.own is None else request.own.throttle(target.text),
             target=target.uri,
             registered=request.method.registered,

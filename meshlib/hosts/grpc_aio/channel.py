@@ -227,6 +227,7 @@ class _Callable:
             wait_for_ready,
             compression,
             renews=channel._settings.renew is not None,
+            brings=channel._settings.brings_credentials(credentials),
             own=channel._settings.own,
         )
         outgoing = Outgoing(request, method.of_message, channel._limit) if method.streams else None

@@ -13,11 +13,13 @@ from meshlib.hosts.grpc.later import GrpcLater
 from meshlib.hosts.grpc_aio.errors import ERRORS
 from meshlib.hosts.grpc_aio.unary import UnaryAttempt, make_direct
 from meshlib.hosts.runtime import later
+from meshlib.hosts.tokens import given_async
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from meshlib.core.exchange import Exchange
+    from meshlib.core.tokens import Demand
     from meshlib.hosts.grpc.request import Request
     from meshlib.hosts.grpc.subchannel import Subchannel
     from meshlib.hosts.grpc_aio.outgoing import Outgoing
@@ -97,6 +99,16 @@ class AioLater(GrpcLater):
 
     def _watch(self, attempt: Any) -> None:
         attempt.add_done_callback(self.ended)
+
+    def _fetch(self, demand: Demand, then: Callable[[str | BaseException], object]) -> Callable[[], object]:
+        async def ask() -> None:
+            try:
+                told: str | BaseException = await given_async(demand)
+            except Exception as problem:  # noqa: BLE001 - the caller's, when it asks
+                told = problem
+            then(told)
+
+        return self.loop.create_task(ask()).cancel
 
     def _after(self, seconds: float, then: Callable[[], object]) -> Callable[[], object]:
         return later(self._runtime.clock, seconds, then)

@@ -12,6 +12,7 @@ from meshlib.core.endpoint import LiveEndpoint
 from meshlib.core.exchange import GRPC, Exchange, Place
 from meshlib.core.match import compile_routes
 from meshlib.core.resolution import Resolution
+from meshlib.core.tokens import NO_TOKENS, Tokens
 from meshlib.core.upstream import PickContext
 from meshlib.errors import DeadlineExceeded, NoHealthyEndpoint, NotReady, Overloaded, UnknownService
 from meshlib.model.address import Address
@@ -85,6 +86,7 @@ class Process:
     view: Any
     env: Env
     config: Config = field(default_factory=Config)
+    tokens: Tokens = NO_TOKENS
     wanted: list[str] = field(default_factory=list)
     last: Resolution | None = None
     seconds: float = 1.0
