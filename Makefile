@@ -104,6 +104,10 @@ interop-java: $(VENV)/.stamp-dev ## against java-control-plane (needs a JDK and 
 interop-gateway: $(VENV)/.stamp-dev ## against Envoy Gateway (needs Go, root, iproute2; the first build takes ten minutes)
 	@$(PYTEST) tests/interop/envoy-gateway --timeout=1800 $(PYTEST_ARGS)
 
+.PHONY: interop-spire
+interop-spire: $(VENV)/.stamp-dev ## against SPIRE's server and agent (needs Go; the first build takes ten minutes)
+	@$(PYTEST) tests/interop/spire --timeout=1800 $(PYTEST_ARGS)
+
 .PHONY: interop-sovereign
 interop-sovereign: $(VENV)/.stamp-dev ## against sovereign, which is polled by REST (installed in an environment of its own)
 	@test build/interop/sovereign/.stamp -nt locks/sovereign.txt || { \

@@ -3,7 +3,7 @@
 A binary is kept in ``build/interop/`` under the hash of all that it is made of (our sources, the pinned modules, the
 language's own version), so that a second call costs nothing. The first build of go-control-plane takes about a minute on
 two cores, that of istiod two to five, and both read modules through Go's ordinary proxy; java-control-plane takes half a
-minute, and Maven brings its libraries; Envoy Gateway takes ten.
+minute, and Maven brings its libraries; Envoy Gateway takes ten, and so do SPIRE's server and agent together.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ ISTIO_MODULE = "istio.io/istio"
 ISTIO_VERSION = "v0.0.0-20260423205519-b01690e6db7d"
 GATEWAY_MODULE = "github.com/envoyproxy/gateway"
 GATEWAY_VERSION = "v1.9.1"
+SPIRE_MODULE = "github.com/spiffe/spire"
+SPIRE_VERSION = "v1.13.3"
 
 INSTALL_GO = "apt-get install -y golang-go"
 INSTALL_JAVA = "apt-get install -y openjdk-17-jdk-headless maven"
@@ -103,6 +105,23 @@ def envoy_gateway() -> Path:
     return _kept("envoy-gateway", [], _go_version() + GATEWAY_VERSION, build)
 
 
+def spire_server() -> Path:
+    """SPIRE's own server, built if need be."""
+    return _spire("spire-server")
+
+
+def spire_agent() -> Path:
+    """SPIRE's own agent, built if need be."""
+    return _spire("spire-agent")
+
+
+def _spire(name: str) -> Path:
+    def build(binary: Path) -> None:
+        _beside(name, SPIRE_MODULE, SPIRE_VERSION, [], f"{SPIRE_MODULE}/cmd/{name}", binary)
+
+    return _kept(name, [], _go_version() + SPIRE_VERSION, build)
+
+
 def _beside(name: str, module: str, version: str, files: list[Path], package: str, binary: Path) -> None:
     """Builds a package with what another module requires: its go.mod is that of the module with another name, and its
     go.sum that module's. Some sums cannot be looked up, and other versions have never been tested with it.
@@ -162,6 +181,8 @@ PROGRAMS: dict[str, Callable[[], Path]] = {
     "java-control-plane": java_control_plane,
     "kato": kato,
     "envoy-gateway": envoy_gateway,
+    "spire-server": spire_server,
+    "spire-agent": spire_agent,
 }
 
 

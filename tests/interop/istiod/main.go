@@ -1,7 +1,7 @@
 // Istio's discovery server for tests, without Kubernetes.
 //
 // It hosts the discovery server and the generators of istio.io/istio over an in-memory
-// Kubernetes API, serves them in plain gRPC or over TLS, and takes configuration as YAML, from files
+// Kubernetes API, serves them in plain gRPC or over TLS, beside Istio's own CA if it is told to, and takes configuration as YAML, from files
 // at the start and over HTTP while it runs: kinds of *.istio.io go to Istio's store, all
 // others to the Kubernetes API. When it can be asked it prints one JSON line with its
 // addresses. It ends on SIGTERM, on SIGINT and when its standard input closes.
@@ -38,6 +38,7 @@ import (
 type options struct {
 	xds, control, config, mesh string
 	cert, key, clientCA        string
+	secure, roots, jwks        string
 	debounce                   time.Duration
 }
 
@@ -50,6 +51,9 @@ func main() {
 	flag.StringVar(&o.cert, "cert", "", "file with the certificate chain: TLS")
 	flag.StringVar(&o.key, "key", "", "file with its private key")
 	flag.StringVar(&o.clientCA, "client-ca", "", "file with the roots of clients' certificates: they must have one")
+	flag.StringVar(&o.secure, "secure", "", "address of a server with TLS, Istio's CA and its authentication, as istiod's 15012")
+	flag.StringVar(&o.roots, "roots", "", "file that gets that CA's roots")
+	flag.StringVar(&o.jwks, "jwks", "", "file with the keys of tokens, as a JSON Web Key Set")
 	flag.DurationVar(&o.debounce, "debounce", 100*time.Millisecond, "quiet time before a push, as PILOT_DEBOUNCE_AFTER")
 	flag.Parse()
 	if err := run(o); err != nil {
@@ -85,10 +89,20 @@ func run(o options) error {
 		return err
 	}
 	failed := make(chan error, 1)
-	go func() { failed <- http.Serve(control, handler(server, conns)) }()
-	if err := json.NewEncoder(os.Stdout).Encode(map[string]any{
-		"xds": server.Listener.Addr().String(), "control": control.Addr().String(),
-	}); err != nil {
+	mux := handler(server, conns)
+	said := map[string]any{"xds": server.Listener.Addr().String(), "control": control.Addr().String()}
+	if o.secure != "" {
+		mux.HandleFunc("GET /jwks", func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, o.jwks) })
+		jwks := "http://" + control.Addr().String() + "/jwks"
+		authority, address, err := serveCA(ctx, server, o.secure, o.roots, jwks)
+		if err != nil {
+			return err
+		}
+		authority.register(mux)
+		said["secure"] = address.String()
+	}
+	go func() { failed <- http.Serve(control, mux) }()
+	if err := json.NewEncoder(os.Stdout).Encode(said); err != nil {
 		return err
 	}
 	select {
@@ -186,7 +200,7 @@ func readMesh(path string) (*meshconfig.MeshConfig, error) {
 
 // handler is the control page. Every answer of its own is JSON; an error has one field,
 // "error". Below /debug/ are Istio's own debug pages.
-func handler(server *xds.FakeDiscoveryServer, conns *connections) http.Handler {
+func handler(server *xds.FakeDiscoveryServer, conns *connections) *http.ServeMux {
 	store := &store{server: server}
 	mux := http.NewServeMux()
 	change := func(do func(string) ([]string, error)) http.HandlerFunc {

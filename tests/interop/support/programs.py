@@ -15,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from meshlib.testing.kato_resources import Service
+from tests.interop.support.tokens import Tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -24,14 +25,16 @@ STOP = 5.0
 
 
 class ControlPlane:
-    """One program, which may run several times one after another, always at the same two ports.
+    """One program, which may run several times one after another, always at the same ports.
 
     ``server`` is where it serves xDS. Used from one thread.
     """
 
+    _ports = ("xds", "control")
+
     def __init__(self, binary: Path, folder: Path, *options: str) -> None:
         self._binary, self._folder, self._options = binary, folder, options
-        self._addresses = {name: f"127.0.0.1:{_port()}" for name in ("xds", "control")}
+        self._addresses = {name: f"127.0.0.1:{_port()}" for name in self._ports}
         self._process: subprocess.Popen[str] | None = None
         self._log: IO[str] | None = None
 
@@ -300,6 +303,45 @@ class Istiod(ControlPlane):
         path = self._folder / "config.yaml"
         path.write_text(_documents(self._objects.values()), encoding="utf-8")
         return ["-config", str(path)]
+
+
+class IstioAuthority(Istiod):
+    """The same beside Istio's own CA, with a port that is put together as istiod's 15012. ``folder`` gets the files of roots and token.
+
+    Over a restart it has another root, as every self-signed CA whose secret was lost.
+    """
+
+    _ports = ("xds", "control", "secure")
+
+    def __init__(self, binary: Path, folder: Path, *options: str) -> None:
+        self.tokens = Tokens(folder)
+        self.roots_file = folder / "root-cert.pem"
+        more = ("-roots", str(self.roots_file), "-jwks", str(self.tokens.jwks))
+        super().__init__(binary, folder, *more, *options)
+
+    @property
+    def secure(self) -> str:
+        """Where it serves xDS and certificates over TLS, to who says who he is."""
+        return self._addresses["secure"]
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """`[identity]` of a mesh that asks it, but for the provider's name."""
+        return {"server": self.secure, "token": str(self.tokens.path), "ca": str(self.roots_file)}
+
+    def rotate(self) -> None:
+        """Another root signs; those before it are trusted as well."""
+        self._ask("POST", "/ca/rotate")
+
+    def sign(self, uri: str) -> tuple[str, str]:
+        """A chain and its key for a server of the mesh."""
+        made = self._ask("POST", "/ca/sign", query={"account": uri})
+        return made["cert"], made["key"]
+
+    @property
+    def issued(self) -> int:
+        """How many certificates were issued to those who asked."""
+        return int(self._ask("GET", "/ca/issued")["issued"])
 
 
 def _documents(objects: Iterable[dict[str, Any]]) -> str:
