@@ -156,6 +156,7 @@ class Mesh:
                 None if runtime is None else runtime.tallies,
                 off=self.config.disabled if runtime is None else runtime.view.rules.disabled,
             ),
+            identity=() if runtime is None else runtime.feed.identities(),
         )
 
     def snapshot(self) -> Snapshot:
@@ -301,6 +302,7 @@ class _Composition:
         from meshlib.sidecar.watch import Watch
         from meshlib.sources.dns import DnsSource
         from meshlib.sources.file import FileSource
+        from meshlib.sources.identity import Identity
         from meshlib.sources.kill_switch import KillSwitch
         from meshlib.sources.sidecar import SidecarSource
         from meshlib.sources.static import NOBODY, StaticSource
@@ -316,6 +318,9 @@ class _Composition:
         if config.sidecar.mode != "off":
             watch = partial(Watch, config.sidecar, merge.runtime.clock)
             found.append(SidecarSource(merge, watch, config.sidecar.fallback))
+        identity = Identity(merge, config, self._bootstrap, merge.runtime.random, merge.relink)
+        merge.link(identity)
+        found.append(identity)
         names = DnsSource(merge, config.dns)
         merge.resolve, merge.drop = names.resolve, names.drop
         files = FileSource(

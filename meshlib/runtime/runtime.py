@@ -36,7 +36,13 @@ if TYPE_CHECKING:
     from meshlib.core.tokens import Tokens
     from meshlib.model.call import Outcome
     from meshlib.model.events import Event
-    from meshlib.model.status import ClusterStatus, SidecarStatus, SourceStatus, XdsClientStatus
+    from meshlib.model.status import (
+        ClusterStatus,
+        IdentityStatus,
+        SidecarStatus,
+        SourceStatus,
+        XdsClientStatus,
+    )
     from meshlib.runtime.clock import Clock
     from meshlib.runtime.worker import Timer, Worker
 
@@ -108,6 +114,10 @@ class Feed(Protocol):
 
     def sidecar(self, now: float) -> SidecarStatus:
         """What is known of the sidecar."""
+        ...
+
+    def identities(self) -> tuple[IdentityStatus, ...]:
+        """Of each that gives the process an identity."""
         ...
 
     @property
