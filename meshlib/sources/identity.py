@@ -47,8 +47,6 @@ __all__ = ["WAIT", "Identity"]
 #: Seconds for which a secret is awaited, as a resource of a control plane is (EX-09).
 WAIT = 15.0
 
-#: Where Istio's injection puts the token that istiod takes.
-ISTIO_TOKEN = "/var/run/secrets/tokens/istio-token"
 _ISTIO_PORTS = (15010, 15012)
 
 
@@ -169,9 +167,12 @@ class Identity(Source):
     def _find_one(self, config: Config, bootstrap: Bootstrap | None) -> _Giver | None:
         if config.identity.socket is not None:
             return self._giver("spiffe", SOCKET, socket=config.identity.socket)
-        server = "" if bootstrap is None else _istiod(bootstrap)
-        if server and Path(ISTIO_TOKEN).is_file():
-            return self._istio(f"{ISTIO_TOKEN} beside the control plane {server}", server=server)
+        server, ca = ("", "") if bootstrap is None else _istiod(bootstrap)
+        if server:
+            from meshlib.sources.identity_istio import TOKEN
+
+            if Path(TOKEN).is_file():
+                return self._istio(f"{TOKEN} beside the control plane {server}", server=server, ca=ca)
         return None
 
     def _istio(self, found: str, **given: str) -> _Giver:
@@ -334,14 +335,16 @@ _NOBODY = (
 )
 
 
-def _istiod(bootstrap: Bootstrap) -> str:
-    """Where Istio's CA is, by a control plane that is Istio's; "" where none is. Its port without TLS has no CA."""
+def _istiod(bootstrap: Bootstrap) -> tuple[str, str]:
+    """Where Istio's CA is, by a control plane that is Istio's, and the file of the roots that the latter is known by; "" where none is.
+    The port without TLS has no CA.
+    """
     for server in bootstrap.servers:
         host, _, port = server.uri.rpartition("/")[2].rpartition(":")
         istio = host.partition(".")[0].startswith("istiod") or bootstrap.node.id.count("~") == 3
         if istio and port.isdigit() and int(port) in _ISTIO_PORTS:
-            return f"{host}:{_ISTIO_PORTS[-1]}"
-    return ""
+            return f"{host}:{_ISTIO_PORTS[-1]}", server.channel.ca_file
+    return "", ""
 
 
 def _facts(secret: Secret) -> _Facts:
@@ -356,7 +359,7 @@ def _facts(secret: Secret) -> _Facts:
             pems = (secret.validation.roots, *secret.validation.domains.values())
             return "", None, sum(check_roots(pem.data) for pem in pems if pem.data)
     except ValueError:  # it is for who makes the context to say
-        pass
+        return _NO_FACTS
     return _NO_FACTS
 
 
@@ -372,4 +375,21 @@ def _watcher(worker: Worker, _random: Callable[[], float], *, config: Mapping[st
     return FilesProvider(worker, WatchedFiles.of_bootstrap(config))
 
 
-_PROVIDERS: Mapping[str, Callable[..., Provider]] = {"files": _files, "file_watcher": _watcher}
+def _istio(worker: Worker, random: Callable[[], float], **told: Any) -> Provider:
+    from meshlib.sources.identity_istio import IstioProvider
+
+    return IstioProvider(worker, random, **told)
+
+
+def _spiffe(worker: Worker, random: Callable[[], float], *, socket: str) -> Provider:
+    from meshlib.sources.identity_spiffe import SpiffeProvider
+
+    return SpiffeProvider(worker, random, socket=socket)
+
+
+_PROVIDERS: Mapping[str, Callable[..., Provider]] = {
+    "files": _files,
+    "file_watcher": _watcher,
+    "istio": _istio,
+    "spiffe": _spiffe,
+}

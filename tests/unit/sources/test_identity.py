@@ -19,10 +19,13 @@ from meshlib.model.tls import (
     Tls,
     Validation,
 )
+from meshlib.runtime.worker import Worker
 from meshlib.sources import identity as module
+from meshlib.sources import identity_istio
 from meshlib.sources.base import Source
 from meshlib.sources.identity import WAIT, Identity
 from meshlib.sources.identity_base import ProviderStatus
+from meshlib.testing.clock import VirtualClock
 from meshlib.xds.bootstrap import parse_bootstrap
 from tests.support.certificates import Authority
 from tests.support.sources_kit import Bench
@@ -432,7 +435,7 @@ class TestWho:
         self, server, node, found, tmp_path, monkeypatch
     ):
         token = tmp_path / "istio-token"
-        monkeypatch.setattr(module, "ISTIO_TOKEN", str(token))
+        monkeypatch.setattr(identity_istio, "TOKEN", str(token))
         told = {
             "xds_servers": [{"server_uri": server, "channel_creds": [{"type": "insecure"}]}],
             "node": {"id": node},
@@ -444,6 +447,31 @@ class TestWho:
         assert ([each.given for each in kit.made.get("istio", ())]) == (
             [{"server": found, "metadata": {}}] if found else []
         )
+
+    def test_the_roots_of_that_control_plane_are_those_of_its_ca(self, tmp_path, monkeypatch):
+        token = tmp_path / "istio-token"
+        token.write_text("x")
+        monkeypatch.setattr(identity_istio, "TOKEN", str(token))
+        tls = {"type": "tls", "config": {"ca_certificate_file": "/root.pem"}}
+        told = {"xds_servers": [{"server_uri": "istiod:15012", "channel_creds": [tls]}]}
+        kit = Kit({}, cluster("a", pair_of()), bootstrap=parse_bootstrap(json.dumps(told), "test"))
+        assert kit.one.given == {"server": "istiod:15012", "ca": "/root.pem", "metadata": {}}
+
+    @pytest.mark.parametrize(
+        ("kind", "told", "name"),
+        [
+            ("files", {"cert": "c", "key": "k", "ca": ""}, "FilesProvider"),
+            ("file_watcher", {"config": {"ca_certificate_file": "r"}}, "FilesProvider"),
+            ("istio", {"server": "istiod:15012", "metadata": {}}, "IstioProvider"),
+            ("spiffe", {"socket": "unix:/run/a.sock"}, "SpiffeProvider"),
+        ],
+    )
+    def test_each_kind_has_a_provider_that_starts_nothing(self, kind, told, name):
+        worker = Worker(VirtualClock())
+        made = module._PROVIDERS[kind](worker, lambda: 0.5, **told)
+        assert type(made).__name__ == name
+        assert made.status().state == "idle"
+        assert worker.run_due() is None
 
 
 class TestStatus:
