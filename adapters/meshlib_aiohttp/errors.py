@@ -27,6 +27,7 @@ from meshlib.errors import (
 )
 from meshlib.hosts.errors import join
 from meshlib.model.call import Outcome, OutcomeKind
+from meshlib.wire.errors import TlsUnusable
 
 if TYPE_CHECKING:
     from meshlib.model.call import CallInfo
@@ -50,6 +51,7 @@ _FAILURES: dict[type[MeshError], type[aiohttp.ClientError]] = {
 #: aiohttp's error → what it means, the most exact first.
 _KINDS: tuple[tuple[type[BaseException], OutcomeKind], ...] = (
     (Overloaded, OutcomeKind.OVERFLOW),
+    (TlsUnusable, OutcomeKind.OWN),
     (aiohttp.ClientConnectorError, OutcomeKind.CONNECT),
     (aiohttp.ConnectionTimeoutError, OutcomeKind.CONNECT),
     (aiohttp.ServerFingerprintMismatch, OutcomeKind.CONNECT),

@@ -11,8 +11,10 @@ import aiohttp
 from aiohttp.client_exceptions import UnixClientConnectorError
 from yarl import URL
 
-from meshlib.hosts.runtime import bound, context_for
+from meshlib.hosts.runtime import bound
+from meshlib.hosts.tls import Made, is_rotated, mesh_context, names_of, rotations
 from meshlib.pools import AsyncEndpointPool, Pools, PoolSettings
+from meshlib.wire.stream_tls import Handshakes
 from meshlib_aiohttp.connections import AcquiredConnection, PooledConnection, Slots, left_of
 from meshlib_aiohttp.messages import apply, attempt_of, is_head_alone, response_of, written
 
@@ -34,9 +36,12 @@ __all__ = ["AiohttpWire"]
 
 #: What aiohttp itself sends once more after a broken connection (RFC 9110, 9.2.2).
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+#: What aiohttp speaks.
+_SPOKEN = ("http/1.1",)
 _Pool = AsyncEndpointPool[PooledConnection]
-#: Endpoint, where it is, what the mesh demands of connections to it, the caller's TLS context, the name to verify (None: no TLS).
-_Key = tuple["LiveEndpoint", "Address", "Tls | None", Any, str | None]
+#: Endpoint, where it is, what the mesh demands of connections to it and the material for that, the TLS context, the name to ask for
+#: (None: no TLS).
+_Key = tuple["LiveEndpoint", "Address", "Tls | None", "Made | None", Any, str | None, tuple[str, ...]]
 
 #: Whoever acquires a connection: its session's traces. A dial is made in the task whose turn it is.
 _traces: ContextVar[Any] = ContextVar("meshlib_aiohttp_traces", default=())
@@ -51,6 +56,7 @@ class AiohttpWire:
         self._pools: Pools[_Key, _Pool] = Pools()
         self._ordered: dict[_Pool, Cluster] = {}  # by what its settings are, as long as the view is the same
         self._view: object = None
+        self._rotations = 0
         found = connector()
         self._settings = PoolSettings(
             max_connections=found.limit_per_host or None,
@@ -154,18 +160,20 @@ class AiohttpWire:
         return connection, pooled.used
 
     def _pool(self, attempt: Send, request: Any) -> _Pool:
-        if self._runtime.view is not self._view:
-            self._view = self._runtime.view
+        if self._runtime.view is not self._view or rotations.count != self._rotations:
+            self._view, self._rotations = self._runtime.view, rotations.count
             self._pools.sweep(_is_stale)
             self._ordered.clear()
         endpoint, cluster = attempt.endpoint, attempt.upstream.cluster
         tls = endpoint.tls
-        context = name = None
+        made = context = name = None
+        sans: tuple[str, ...] = ()
         if tls is not None:
-            name = tls.sni or endpoint.hostname or request.url.raw_host
+            name, sans = names_of(tls, attempt, request.url.raw_host)
+            made = mesh_context(self._runtime.worker, cluster, tls, named=bool(sans))
         elif request.is_ssl():
             context, name = request.ssl, request.server_hostname or request.url.raw_host
-        key = (endpoint, endpoint.address, tls, context, name)
+        key = (endpoint, endpoint.address, tls, made, context, name, sans)
         pool = self._pools.get(key)
         if pool is None:
             pool = self._pools.put(key, partial(self._make, attempt, key))
@@ -177,9 +185,9 @@ class AiohttpWire:
         return pool
 
     def _make(self, attempt: Send, key: _Key) -> _Pool:
-        _, address, tls, context, name = key
-        if tls is not None:
-            context = context_for(tls)
+        _, address, _, made, context, name, sans = key
+        if made is not None:
+            context = Handshakes.of(made[0], _SPOKEN, sans)
         url = URL.build(
             scheme="http" if name is None else "https",
             host="localhost" if address.unix else address.host,
@@ -236,10 +244,11 @@ class AiohttpWire:
 
 def _is_stale(key: _Key) -> bool:
     """Whether no new call uses such connections."""
-    endpoint, address, tls, *_ = key
+    endpoint, address, tls, made, *_ = key
     return (
         endpoint.gone
         or endpoint.tls is not tls
+        or is_rotated(made)
         or (endpoint.address is not address and endpoint.address != address)
     )
 

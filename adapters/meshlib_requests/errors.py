@@ -118,6 +118,8 @@ def _kind(error: BaseException, bounds: Bounds) -> OutcomeKind | None:
     if isinstance(error, TimeoutError):  # of waiting for a connection
         return OutcomeKind.NO_TIME
     found = getattr(error, "reason", None) if isinstance(error, exceptions.MaxRetryError) else error
+    if isinstance(found, exceptions.SSLError) and isinstance(found.__cause__, wire.TlsUnusable):
+        return OutcomeKind.OWN
     if not isinstance(found, exceptions.HTTPError) or isinstance(found, SettingsError):
         return None
     if isinstance(found, exceptions.ConnectTimeoutError):
@@ -143,7 +145,7 @@ def urllib3_error(error: wire.WireError, request: Any, host: str, port: int) -> 
     if isinstance(error, wire.LocalProtocolError):
         return ValueError(str(error))  # http.client's for a line that may not be there
     of_tls = isinstance(cause, ssl.SSLError | exceptions.SSLError | CertificateError)
-    if of_tls or isinstance(error, wire.UnsupportedProtocol):
+    if of_tls or isinstance(error, wire.UnsupportedProtocol | wire.TlsUnusable):
         return exceptions.SSLError(cause or error)
     if isinstance(error, wire.ConnectTimeout):
         text = f"Connection to {host} timed out. (connect timeout={seconds})"

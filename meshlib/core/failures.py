@@ -83,8 +83,8 @@ FAILURES: dict[OutcomeKind, tuple[type[MeshError], Response, str]] = {
     OutcomeKind.OVERFLOW: REFUSALS[RefusalKind.MAX_REQUESTS],
     OutcomeKind.NO_TIME: (DeadlineExceeded, Response(504, _TEXT, b"upstream request timeout"), "UT"),
     OutcomeKind.NO_TOKEN: (NoHealthyEndpoint, Response(503, _TEXT, _RESET + b"local reset"), "LR"),
-    # Its library's error is the caller's; no library of HTTP has such outcomes.
-    OutcomeKind.OWN: (TransportFailed, Response(503, _TEXT, _RESET + b"local reset"), "LR"),
+    # Of HTTP that is TLS of the mesh's that cannot be had; of gRPC the caller's own error, who is told it as it is.
+    OutcomeKind.OWN: REFUSALS[RefusalKind.TLS],
 }
 
 

@@ -15,8 +15,9 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from meshlib.extras import INSTALL
+from meshlib.hosts.tls import NONE, Made, Names, is_rotated, mesh_context, names_of
 from meshlib.pools import AsyncEndpointPool, EndpointPool, Pools, PoolSettings, is_usable
-from meshlib.runtime.tls import context_for
+from meshlib.runtime.tls import rotations
 from meshlib.wire.dial import Place, connect
 from meshlib.wire.dial_async import connect_async
 from meshlib.wire.errors import LocalProtocolError, ReadTimeout, UnsupportedProtocol, WireError, WriteTimeout
@@ -36,11 +37,12 @@ if TYPE_CHECKING:
     from meshlib.pools.bounds import Bounds
     from meshlib.runtime.runtime import Runtime
 
-__all__ = ["AsyncEndpoints", "Endpoints", "WireSettings", "server_name", "socket_options"]
+__all__ = ["AsyncEndpoints", "Endpoints", "WireSettings", "socket_options"]
 
 P = TypeVar("P", EndpointPool[Any], AsyncEndpointPool[Any])
-#: What connections depend on: the endpoint, where it is, what the mesh demands there, and the name that the URL demands.
-_Key = tuple["LiveEndpoint", "Address", str, "Tls | None", bool, "Connecting", str]
+#: What connections depend on: the endpoint, where it is, what the mesh demands there and the material for it, and the names that are
+#: asked for.
+_Key = tuple["LiveEndpoint", "Address", str, "Tls | None", "Made | None", bool, "Connecting", Names]
 
 
 #: Endpoints and names that are remembered, before all are looked for anew.
@@ -70,17 +72,22 @@ class _Endpoints(Generic[P]):
         self._pools: Pools[_Key, P] = Pools()
         # The pool that was found last for an endpoint and a name, as long as nothing of its key can have changed: looking
         # for it by its whole key costs more than the rest of it.
-        self._found: dict[tuple[LiveEndpoint, str], tuple[Endpoint, Cluster, P]] = {}
+        self._found: dict[tuple[LiveEndpoint, Names], tuple[Endpoint, Cluster, P]] = {}
         self._view: object = None
+        self._rotations = 0
 
-    def _pool(self, attempt: Send, name: str) -> P:
-        """The pool to ``attempt.endpoint``. ``name``: the host of an https URL, ``""`` of another."""
-        if self._runtime.view is not self._view:
-            self._view = self._runtime.view
+    def _pool(self, attempt: Send, host: str) -> P:
+        """The pool to ``attempt.endpoint``. ``host``: of an https URL, ``""`` of another. Raises TlsUnusable."""
+        if self._runtime.view is not self._view or rotations.count != self._rotations:
+            self._view, self._rotations = self._runtime.view, rotations.count
             self._pools.sweep(_is_stale)
             self._found.clear()
         endpoint, cluster = attempt.endpoint, attempt.upstream.cluster
-        found = self._found.get((endpoint, name))
+        tls = endpoint.tls
+        names = Names(host) if host else NONE
+        if tls is not None:
+            names = names_of(tls, attempt, host)
+        found = self._found.get((endpoint, names))
         if (
             found is not None
             and found[0] is endpoint.endpoint
@@ -88,52 +95,55 @@ class _Endpoints(Generic[P]):
             and not found[2].closed
         ):
             return found[2]
+        made = None
+        if tls is not None:
+            http2 = cluster.http2 or self._settings.http2
+            made = mesh_context(self._runtime.worker, cluster, tls, http2=http2, named=bool(names.sans))
         key = (
             endpoint,
             endpoint.address,
             endpoint.hostname,
-            endpoint.tls,
+            tls,
+            made,
             cluster.http2,
             cluster.connecting,
-            name,
+            names,
         )
         pool = self._pools.get(key)
         if pool is None:
-            pool = self._pools.put(key, partial(self._make, attempt, name, key))
+            pool = self._pools.put(key, partial(self._make, attempt, key))
         else:
             pool.configure(self._settings.pool.within(cluster))
         if len(self._found) >= _MOST_FOUND:
             self._found.clear()
-        self._found[endpoint, name] = endpoint.endpoint, cluster, pool
+        self._found[endpoint, names] = endpoint.endpoint, cluster, pool
         return pool
 
-    def _make(self, attempt: Send, name: str, key: _Key) -> P:
+    def _make(self, attempt: Send, key: _Key) -> P:
         cluster, settings = attempt.upstream.cluster, self._settings
         prior_knowledge = cluster.http2 or not settings.http1
         return self._open(
-            self._place(attempt, name),
+            self._place(attempt, key),
             attempt.upstream.connections_to(attempt.endpoint),
             settings.pool.within(cluster),
-            multiplexed=prior_knowledge
-            or (settings.http2 and (bool(name) or attempt.endpoint.tls is not None)),
+            multiplexed=prior_knowledge or (settings.http2 and key[-1] != NONE),
             gone=partial(_is_stale, key),
         )
 
     def _open(self, place: Place, limits: Any, settings: PoolSettings, **options: Any) -> P:
         raise NotImplementedError
 
-    def _place(self, attempt: Send, name: str) -> Place:
-        endpoint, settings, cluster = attempt.endpoint, self._settings, attempt.upstream.cluster
-        address, tls = endpoint.address, endpoint.tls
+    def _place(self, attempt: Send, key: _Key) -> Place:
+        settings, cluster = self._settings, attempt.upstream.cluster
+        _, address, _, _, made, *_, names = key
         http2 = cluster.http2 or settings.http2
         if http2 and find_spec("h2") is None:
             text = f"cluster {cluster.name!r} wants HTTP/2, which needs h2: {INSTALL.format('http2')}"
             raise UnsupportedProtocol(text)
         context: ssl.SSLContext | None = None
-        if tls is not None:
-            context = context_for(tls, http2=http2)
-            name = server_name(tls, endpoint, name or attempt.head.authority.partition(":")[0])
-        elif name:
+        if made is not None:
+            context = made[0]
+        elif names.sni:
             context = settings.ssl(http2)
         options = socket_options(cluster.connecting, address)
         return Place(
@@ -141,7 +151,8 @@ class _Endpoints(Generic[P]):
             port=address.port or (443 if context is not None else 80),
             uds=address.host if address.unix else None,
             context=context,
-            server_hostname=name if context is not None else "",
+            server_hostname=names.sni,
+            names=names.sans,
             http1=not cluster.http2 and settings.http1,
             http2=http2,
             local_address=settings.local_address,
@@ -150,11 +161,6 @@ class _Endpoints(Generic[P]):
             keepalive=cluster.connecting.keepalive,
             sizes=_sizes(cluster.connecting),
         )
-
-
-def server_name(tls: Tls, endpoint: LiveEndpoint, host: str) -> str:
-    """The name that ``endpoint`` is asked for. ``host``: of the call."""
-    return tls.sni or endpoint.hostname or host
 
 
 def socket_options(connecting: Connecting, address: Address) -> tuple[tuple[int, int, int], ...]:
@@ -261,10 +267,11 @@ def _ended_unseen(connection: Any, bounds: Bounds, error: BaseException) -> bool
 
 def _is_stale(key: _Key) -> bool:
     """Whether no new call will use its pool."""
-    endpoint, address, hostname, tls, *_ = key
+    endpoint, address, hostname, tls, made, *_ = key
     return (
         endpoint.gone
         or endpoint.tls is not tls
+        or is_rotated(made)
         or (endpoint.address is not address and endpoint.address != address)
         or endpoint.hostname != hostname
     )

@@ -35,6 +35,7 @@ __all__ = ["ErrorTable", "Errors", "join", "unconnected"]
 #: What the wire's errors mean to a plan, the most exact first. The others say nothing of the upstream.
 _KINDS: tuple[tuple[type[BaseException], OutcomeKind], ...] = (
     (wire.ConnectError, OutcomeKind.CONNECT),
+    (wire.TlsUnusable, OutcomeKind.OWN),
     (wire.StreamRefused, OutcomeKind.REFUSED),
     (wire.RemoteProtocolError, OutcomeKind.PROTOCOL),
     (wire.ReadTimeout, OutcomeKind.TIMEOUT),
@@ -73,6 +74,7 @@ _WIRE: Mapping[Any, str] = {
     wire.WriteError: "write",
     wire.RemoteProtocolError: "protocol",
     wire.LocalProtocolError: "request",
+    wire.TlsUnusable: "connect",
     wire.UnsupportedProtocol: "connect",
 }
 _DIRECT = (

@@ -81,8 +81,8 @@ class CallOptions:
 class OutcomeKind(Enum):
     """How an attempt ended. PROTOCOL: the peer sent what is no response; OVERFLOW: a limit of our own was reached before
     anything was sent; NO_TIME: the deadline was over before there was a connection; OWN: what the caller gave could not be sent,
-    such as credentials that failed; NO_TOKEN: what the service wants with it could not be had, or not be sent. The last four are
-    nobody else's fault.
+    such as credentials that failed, or the TLS that is demanded cannot be had; NO_TOKEN: what the service wants with it could not be
+    had, or not be sent. The last four are nobody else's fault.
     """
 
     OK = "ok"

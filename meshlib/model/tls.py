@@ -189,6 +189,12 @@ class Tls:
     lacking: str = ""
 
     @property
+    def unverified(self) -> bool:
+        """Whether anybody may be on the other end: names alone prove nothing."""
+        found = self.validation
+        return found is None or not (found.signed or found.hashes or found.spki)
+
+    @property
     def secrets(self) -> tuple[SecretName, ...]:
         """Those that are asked for."""
         return tuple(name for name in (self.certificates, self.roots) if name is not None)

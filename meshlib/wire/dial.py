@@ -66,6 +66,7 @@ class Place:
         uds: The path of a Unix socket, which goes before host and port.
         context: TLS; None: plain text. It is changed for nobody else.
         server_hostname: The name that TLS asks for and checks; default: ``host``.
+        names: Of which the certificate must have one, in the place of those of the mesh's context.
         http1: HTTP/1.1 may be spoken.
         http2: HTTP/2 may be. With both, ALPN decides, and in plain text it is HTTP/1.1; alone it is spoken by prior knowledge.
         local_address: The address that connections come from.
@@ -81,6 +82,7 @@ class Place:
     uds: str | None = None
     context: ssl.SSLContext | None = None
     server_hostname: str = ""
+    names: tuple[str, ...] = ()
     http1: bool = True
     http2: bool = False
     local_address: str | None = None
@@ -93,7 +95,7 @@ class Place:
     def __post_init__(self) -> None:
         if self.context is not None:
             offers = ["h2"] * self.http2 + ["http/1.1"] * self.http1
-            object.__setattr__(self, "handshakes", Handshakes.of(self.context, offers))
+            object.__setattr__(self, "handshakes", Handshakes.of(self.context, offers, self.names))
 
     def __str__(self) -> str:
         return self.uds or f"{self.host}:{self.port}"

@@ -10,6 +10,7 @@ WireError
 │   └── WriteTimeout
 ├── RemoteProtocolError    the peer's bytes are no response that everybody reads alike
 │   └── StreamRefused      the peer has not looked at the request (RFC 9113, 8.7; GOAWAY), so it may be sent again
+├── TlsUnusable            the TLS that the mesh demands cannot be had: what it is made of is not there, or is wrong
 ├── LocalProtocolError     the request cannot be sent as it is; nothing left
 └── UnsupportedProtocol    what would be needed for it is not there (h2)
 """
@@ -25,6 +26,7 @@ __all__ = [
     "ReadTimeout",
     "RemoteProtocolError",
     "StreamRefused",
+    "TlsUnusable",
     "UnsupportedProtocol",
     "WireError",
     "WriteError",
@@ -70,6 +72,10 @@ class RemoteProtocolError(WireError):
 
 class StreamRefused(RemoteProtocolError):
     """The peer has not looked at the request."""
+
+
+class TlsUnusable(WireError):
+    """The TLS that the mesh demands cannot be had. No endpoint is to blame for it."""
 
 
 class LocalProtocolError(WireError):

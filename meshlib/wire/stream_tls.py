@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Handshakes", "alpn_of"]
 
-#: Sessions kept for one place: a ticket of TLS 1.3 is good for one connection (RFC 8446, C.4), and a burst opens several.
+#: Sessions kept for one place where the mesh says nothing: a ticket of TLS 1.3 is good for one connection (RFC 8446, C.4), and a
+#: burst opens several.
 _MOST_SESSIONS = 8
+#: And however many it orders.
+_MOST_KEPT = 1024
 
 
 class _Guard:
@@ -44,15 +47,21 @@ class Handshakes(ssl.SSLContext):
 
     _inner: ssl.SSLContext
     _offers: list[str]
+    _names: tuple[str, ...]
     _sessions: deque[tuple[ssl.SSLContext, ssl.SSLSession]]
 
     @classmethod
-    def of(cls, context: ssl.SSLContext, offers: Sequence[str]) -> Handshakes:
-        """The handshakes of one place."""
+    def of(cls, context: ssl.SSLContext, offers: Sequence[str], names: Sequence[str] = ()) -> Handshakes:
+        """The handshakes of one place. ``names``: the certificate must have one of them, where the mesh's context verifies anybody."""
         made = cls(ssl.PROTOCOL_TLS_CLIENT)
         made._inner = context
         made._offers = list(offers)
-        made._sessions = deque(maxlen=_MOST_SESSIONS)
+        made._names = tuple(names)
+        most = _MOST_SESSIONS
+        if isinstance(context, MeshContext):
+            context.users.add(made)
+            most = min(context.tls.sessions, _MOST_KEPT)
+        made._sessions = deque(maxlen=most)
         made.check_hostname = context.check_hostname  # for who looks before the handshake
         made.verify_mode = context.verify_mode
         return made
@@ -75,7 +84,10 @@ class Handshakes(ssl.SSLContext):
         with _here.get().lock:
             context.set_alpn_protocols(self._offers)
             wrap: Callable[..., Any] = getattr(context, name)
-            return wrap(*arguments, **options)
+            made = wrap(*arguments, **options)
+        if self._names:
+            made.names = self._names
+        return made
 
     def _session(self, context: ssl.SSLContext) -> ssl.SSLSession | None:
         while self._sessions:

@@ -62,6 +62,7 @@ NAMES = {
     "re2": "_Regexp _re2 _regexp",
     "requests.models": "_cookies",
     "requests.structures": "_store",
+    "ssl": "_sslobj",
     "subprocess": "_execute_child",
     "sys": "_getframe",
     "urllib3._collections": "_container",

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from meshlib.hosts.endpoints import server_name, socket_options
+from meshlib.hosts.endpoints import socket_options
 from meshlib.hosts.grpc.tunnel import Tunnel, tunnel_to
-from meshlib.hosts.runtime import context_for
+from meshlib.hosts.tls import host_of, is_rotated, look_after, server_name
+from meshlib.runtime.tls import context_for
 from meshlib.wire.dial import Place
 
 if TYPE_CHECKING:
     from meshlib.core.endpoint import LiveEndpoint
     from meshlib.model.cluster import Cluster
     from meshlib.model.tls import Tls
+    from meshlib.runtime.tls import MeshContext
+    from meshlib.runtime.worker import Worker
 
 __all__ = ["Way", "way_to"]
 
@@ -23,6 +26,7 @@ class Way(NamedTuple):
     place: Place
     seconds: float | None
     epoch: int
+    context: MeshContext
 
     def tunnel(self) -> Tunnel:
         """For one user of it. Raises ConfigError."""
@@ -31,28 +35,25 @@ class Way(NamedTuple):
     @property
     def stale(self) -> bool:
         """Whether files of TLS changed since."""
-        return bool(self.epoch != _epoch(self.place.context))
+        return is_rotated((self.context, self.epoch))
 
 
-def way_to(tls: Tls, endpoint: LiveEndpoint, cluster: Cluster, authority: str) -> Way:
+def way_to(tls: Tls, endpoint: LiveEndpoint, cluster: Cluster, authority: str, worker: Worker) -> Way:
     """To ``endpoint``, for channels whose calls have ``authority``. Raises ConfigError."""
     address, connecting = endpoint.address, cluster.connecting
     context = context_for(tls, http2=True)
-    epoch = _epoch(context)  # before the first handshake: files that change in it are of the next
+    epoch = context.epoch  # before the first handshake: files that change in it are of the next
+    look_after(worker, cluster, context)
     place = Place(
         host="" if address.unix else address.host,
         port=address.port or 443,
         uds=address.host if address.unix else None,
         context=context,
-        server_hostname=server_name(tls, endpoint, authority.rpartition(":")[0] or authority),
+        server_hostname=server_name(tls, endpoint, host_of(authority)),
         http1=False,
         http2=True,
         sources=connecting.sources,
         socket_options=socket_options(connecting, address),
         keepalive=connecting.keepalive,
     )
-    return Way(place, cluster.connect_timeout, epoch)
-
-
-def _epoch(context: Any) -> int:
-    return getattr(context, "epoch", 0)
+    return Way(place, cluster.connect_timeout, epoch, context)

@@ -65,6 +65,7 @@ _WIRE = {
     wire.WriteError: "WriteError",
     wire.RemoteProtocolError: "RemoteProtocolError",
     wire.LocalProtocolError: "LocalProtocolError",
+    wire.TlsUnusable: "ConnectError",
     wire.UnsupportedProtocol: "UnsupportedProtocol",
 }
 

@@ -17,6 +17,7 @@ from meshlib.hosts.grpc.subchannels import READY, TRANSIENT_FAILURE, Subchannels
 from meshlib.hosts.grpc.target import read_target
 from meshlib.model.events import CONNECTED, DISCONNECTED, FAILED
 from meshlib.model.policy import Limits
+from meshlib.runtime.worker import Worker
 from meshlib.testing.clock import VirtualClock
 from tests.support.live_kit import Watched, changed, cluster, endpoint, locality
 from tests.support.mesh_tls import demanded
@@ -51,6 +52,7 @@ class Kit:
             clock=self.clock,
             store=SimpleNamespace(wake=self._wake),
             rests=lambda who: None,
+            worker=Worker(self.clock),
             config=Config.from_mapping({"telemetry": {"metrics": metrics}}),
             emit=self.told.append,
             random=lambda: 0.5,
