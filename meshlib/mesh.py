@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Self
 from weakref import ref
 
 from meshlib import patched
-from meshlib.config import Config, ConfigLike, bootstrap_text, reload, resolve
+from meshlib.config import Config, ConfigLike, reload, resolve
 from meshlib.core.tokens import tokens_of
-from meshlib.errors import ConfigError
 from meshlib.inbound import current
 from meshlib.model.arguments import seconds, text
 from meshlib.model.status import ProcessStatus, SidecarStatus, Status
@@ -22,11 +21,11 @@ from meshlib.observe.lookout import Lookout
 from meshlib.runtime import uwsgi
 from meshlib.runtime.clock import MonotonicClock
 from meshlib.runtime.process import EXIT_SECONDS, Local, PerProcess, SharedWorker
+from meshlib.sources.rules import bootstrap_of, described, rules_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from meshlib.core.resolve import Rules
     from meshlib.core.tokens import TokenSource
     from meshlib.model.call import Decision
     from meshlib.model.events import Event
@@ -146,7 +145,7 @@ class Mesh:
             patched=patched.names(),
         )
         return Status(
-            node=self._node or _describe(self.config),
+            node=self._node or described(self.config),
             sources=self._sources(),
             sidecar=SidecarStatus() if runtime is None else runtime.feed.sidecar(self._clock.now()),
             clusters={} if runtime is None else runtime.cluster_status(),
@@ -156,6 +155,7 @@ class Mesh:
                 None if runtime is None else runtime.tallies,
                 off=self.config.disabled if runtime is None else runtime.view.rules.disabled,
             ),
+            identity=() if runtime is None else runtime.feed.identities(),
         )
 
     def snapshot(self) -> Snapshot:
@@ -257,13 +257,13 @@ class Mesh:
         from meshlib.sources.merge import Merge
 
         config = self._config if inherited is None else inherited.config
-        bootstrap = _bootstrap(config)
-        self._node = _describe(config)
+        bootstrap = bootstrap_of(config)
+        self._node = described(config)
         mesh = ref(self)  # the worker holds what runs, and must not hold a mesh that nobody else has any more
         feed = Merge(_Composition(config, bootstrap, lambda other: _shown(mesh(), other)).sources)
         runtime = Runtime(
             config,
-            _rules(config, bootstrap),
+            rules_of(config, bootstrap),
             feed,
             clock=self._clock,
             workers=self._workers,
@@ -301,6 +301,7 @@ class _Composition:
         from meshlib.sidecar.watch import Watch
         from meshlib.sources.dns import DnsSource
         from meshlib.sources.file import FileSource
+        from meshlib.sources.identity import Identity
         from meshlib.sources.kill_switch import KillSwitch
         from meshlib.sources.sidecar import SidecarSource
         from meshlib.sources.static import NOBODY, StaticSource
@@ -316,6 +317,9 @@ class _Composition:
         if config.sidecar.mode != "off":
             watch = partial(Watch, config.sidecar, merge.runtime.clock)
             found.append(SidecarSource(merge, watch, config.sidecar.fallback))
+        identity = Identity(merge, config, self._bootstrap, merge.runtime.random, merge.relink)
+        merge.link(identity)
+        found.append(identity)
         names = DnsSource(merge, config.dns)
         merge.resolve, merge.drop = names.resolve, names.drop
         files = FileSource(
@@ -351,7 +355,7 @@ class _Composition:
 
     def _put(self, merge: Merge) -> None:
         """Other rules hold. On the worker."""
-        rules = _rules(self._config, self._bootstrap)
+        rules = rules_of(self._config, self._bootstrap)
         merge.runtime.reconfigure(self._config, replace(rules, disabled=self._switch.pulled))
 
 
@@ -362,77 +366,6 @@ def _pairs(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> list[tuple
         if not isinstance(pair, tuple | list) or [type(part) for part in pair] != [str, str]:
             raise TypeError(f"explain: headers: expected text by name, or pairs of text, not {pair!r}")
     return pairs
-
-
-def _bootstrap(config: Config) -> Bootstrap | None:
-    """Where the control plane is, or None without one. Reads the bootstrap file; raises ConfigError."""
-    if config.disabled or not config.xds.configured:
-        return None
-    from meshlib.xds.bootstrap import bootstrap_of
-
-    text, origin = bootstrap_text(config)
-    return bootstrap_of(config, text, origin, _host_name())
-
-
-def _rules(config: Config, bootstrap: Bootstrap | None) -> Rules:
-    from meshlib.core.joining import Adoption
-    from meshlib.core.resolve import Rules
-
-    rules = Rules(
-        bypass=config.bypass,
-        disabled=config.disabled,
-        view=config.xds.asked_view,
-        domains=config.xds.domains,
-        unknown=config.unknown_hosts,
-        has_xds=bootstrap is not None,
-        cold_start=config.xds.cold_start,
-    )
-    joined = config.adoption
-    adoption = Adoption(
-        default=joined.default,
-        services=tuple(joined.services.items()),
-        key=joined.key or "",
-        node=(config.node.id or _host_name()) if bootstrap is None else bootstrap.node.id,
-    )
-    rules = replace(rules, adoption=adoption, fallback=config.sidecar.fallback)
-    if bootstrap is None:
-        return replace(rules, node=(config.node.cluster or "", config.node.id or ""))
-    # Istio's generator for gRPC names its listeners host:port (CP-04), and has none for an Envoy.
-    istio = bootstrap.node.metadata.get("GENERATOR") == "grpc"
-    return replace(
-        rules,
-        server=", ".join(server.uri for server in bootstrap.servers),
-        template=bootstrap.template,
-        templates={name: authority.template for name, authority in bootstrap.authorities.items()},
-        node=(bootstrap.node.cluster, bootstrap.node.id),
-        with_port=istio,
-        view="target" if istio and rules.view == "auto" else rules.view,
-    )
-
-
-def _describe(config: Config) -> Mapping[str, object]:
-    """The node as it is told to control planes; as far as the configuration tells it where a bootstrap cannot be read."""
-    from meshlib.model.endpoint import Locality
-    from meshlib.sources.node import describe
-    from meshlib.xds.bootstrap import Node
-
-    try:
-        bootstrap = _bootstrap(config)
-    except ConfigError:
-        bootstrap = None
-    if bootstrap is not None:
-        return describe(bootstrap.node)
-    mine = config.node
-    place = Locality(mine.region or "", mine.zone or "", mine.sub_zone or "")
-    metadata = mine.to_dict()["metadata"]
-    assert isinstance(metadata, dict)
-    return describe(Node(mine.id or _host_name(), mine.cluster or "", place, metadata))
-
-
-def _host_name() -> str:
-    import socket
-
-    return socket.gethostname()
 
 
 def runtime_of(mesh: Mesh | None) -> Callable[[], Runtime]:

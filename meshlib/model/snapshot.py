@@ -13,8 +13,9 @@ from enum import Enum
 from meshlib.model.cluster import Cluster
 from meshlib.model.listener import Listener
 from meshlib.model.sidecar import Sidecar
+from meshlib.model.tls import Secret, SecretName
 
-__all__ = ["ANY_CLUSTER", "EMPTY", "Absence", "Fate", "Part", "Snapshot"]
+__all__ = ["ANY_CLUSTER", "EMPTY", "Absence", "Fate", "Linkage", "Part", "Snapshot"]
 
 #: The key of ``Part.lacking`` that stands for every cluster that is named nowhere else.
 ANY_CLUSTER = "*"
@@ -54,6 +55,7 @@ class Part:
     ``unreached``: why nothing more can be learned now, in words; then nobody waits.
     ``handoff``: the sidecar that this process has beside it, or waits for; ``services`` are then what is carried by it where it
     has listeners of its own for that, by upstream name, ``*`` for all.
+    ``linkage``: what it was before it was linked.
     Values that did not change are the same objects as before (``is``), so that what is compiled from them is kept.
     """
 
@@ -68,6 +70,15 @@ class Part:
     listed: bool = False
     unreached: str = ""
     handoff: Sidecar | None = None
+    linkage: Linkage | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Linkage:
+    """What a part whose clusters were linked with the process's identity was made of: for a fork, which has yet to get its own."""
+
+    raw: Part
+    secrets: Mapping[SecretName, Secret] = field(hash=False)
 
 
 @dataclass(frozen=True, slots=True)

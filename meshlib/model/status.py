@@ -10,6 +10,7 @@ from meshlib.model.jsonable import jsonable
 __all__ = [
     "ClusterStatus",
     "EndpointStatus",
+    "IdentityStatus",
     "Ignored",
     "LatencyStatus",
     "ProcessStatus",
@@ -149,6 +150,25 @@ class SidecarStatus(_Dict):
 
 
 @dataclass(frozen=True, slots=True)
+class IdentityStatus(_Dict):
+    """Who the process is to other workloads, by one of those that give an identity. ``provider``: ``"files"``, ``"istio"``, ``"spiffe"``,
+    ``"file_watcher"``, or another plug-in of the bootstrap, which cannot be used; ``found``: what told of it; ``server``: where it is
+    asked for, or the files; ``state``, ``last_error``: as of a source, ``"idle"`` while nothing demands it. ``name``: the SPIFFE ID or
+    the names in the certificate, and ``expires_in``: the seconds for which it is valid yet, both of the last good one; ``roots``: how many
+    others are trusted by.
+    """
+
+    provider: str
+    found: str
+    server: str = ""
+    state: str = "idle"
+    name: str = ""
+    expires_in: float | None = None
+    roots: int = 0
+    last_error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ProcessStatus(_Dict):
     """``started``: whether anything runs in this process yet; ``forked``: whether it is a fork of one that had."""
 
@@ -160,7 +180,7 @@ class ProcessStatus(_Dict):
 
 @dataclass(frozen=True, slots=True)
 class Status(_Dict):
-    """``node``: id, cluster, locality as told to control planes. ``clusters``: by name."""
+    """``node``: id, cluster, locality as told to control planes. ``clusters``: by name. ``identity``: of each of those that give one."""
 
     node: Mapping[str, object] = field(hash=False)
     sources: tuple[SourceStatus, ...]
@@ -168,3 +188,4 @@ class Status(_Dict):
     clusters: Mapping[str, ClusterStatus] = field(hash=False)
     process: ProcessStatus
     adoption: Mapping[str, object] = field(default_factory=dict, hash=False)
+    identity: tuple[IdentityStatus, ...] = ()

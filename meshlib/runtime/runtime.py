@@ -36,9 +36,16 @@ if TYPE_CHECKING:
     from meshlib.core.tokens import Tokens
     from meshlib.model.call import Outcome
     from meshlib.model.events import Event
-    from meshlib.model.status import ClusterStatus, SidecarStatus, SourceStatus, XdsClientStatus
+    from meshlib.model.status import (
+        ClusterStatus,
+        IdentityStatus,
+        SidecarStatus,
+        SourceStatus,
+        XdsClientStatus,
+    )
     from meshlib.runtime.clock import Clock
-    from meshlib.runtime.worker import Timer, Worker
+    from meshlib.runtime.protocols import Resting, Workers
+    from meshlib.runtime.worker import Timer
 
 __all__ = ["Feed", "Resting", "Runtime", "Workers"]
 
@@ -53,14 +60,6 @@ LATE = (
 )
 
 _log = logging.getLogger("meshlib")
-
-
-class Workers(Protocol):
-    """Where a runtime gets its worker from (:class:`meshlib.runtime.process.SharedWorker`)."""
-
-    def acquire(self) -> Worker: ...
-
-    def release(self, worker: Worker, timeout: float = ..., *, for_now: bool = ...) -> None: ...
 
 
 class Feed(Protocol):
@@ -110,6 +109,10 @@ class Feed(Protocol):
         """What is known of the sidecar."""
         ...
 
+    def identities(self) -> tuple[IdentityStatus, ...]:
+        """Of each that gives the process an identity."""
+        ...
+
     @property
     def grows(self) -> bool:
         """Whether what is not known yet may come by itself: there is a control plane, or a file that is watched."""
@@ -121,19 +124,6 @@ class Feed(Protocol):
     @property
     def refusal(self) -> str:
         """Why the control plane cannot be used at all in this process, in words with the remedy; ``""``: it can."""
-        ...
-
-
-class Resting(Protocol):
-    """What of a client cannot cross a fork (:class:`meshlib.hosts.grpc.subchannels.Subchannels`)."""
-
-    def rest(self) -> None:
-        """A fork comes: close what no call uses. It is made anew on use."""
-        ...
-
-    @property
-    def needs(self) -> str:
-        """The target resource by which it holds connections; ``""``: it holds none."""
         ...
 
 

@@ -32,6 +32,8 @@ from meshlib.xds.bootstrap import Channel, ChannelKind, Server
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from cryptography.x509 import Certificate as Parsed
+
     from meshlib.runtime.worker import Worker
 
 __all__ = ["CA", "SERVER", "TOKEN", "IstioProvider"]
@@ -77,8 +79,8 @@ class IstioProvider(NetworkProvider):
         self._asking: _Asking | None = None
         self._renew = 0.0
         self._stamp: object = None  # of the file of roots when it was last read
-        self._of_file = b""
-        self._of_answer = b""
+        self._of_file: Sequence[Parsed] = ()
+        self._of_answer: Sequence[Parsed] = ()
 
     def _due(self) -> float | None:
         if self._asking is not None:
@@ -97,7 +99,7 @@ class IstioProvider(NetworkProvider):
         if asking is not None:
             asking.cancel(0.5)
 
-    def _answered(self, asking: _Asking, answer: tuple[Issued, bytes] | str) -> None:
+    def _answered(self, asking: _Asking, answer: tuple[Issued, Sequence[Parsed]] | str) -> None:
         if asking is not self._asking:
             return
         self._asking = None
@@ -119,7 +121,7 @@ class IstioProvider(NetworkProvider):
             if stamp == self._stamp:
                 return
             with Path(self._ca).open("rb") as file:
-                self._of_file = pem(of_pem(file.read(LARGEST)))
+                self._of_file = of_pem(file.read(LARGEST))
         except (OSError, Unusable):
             return  # what was in it serves; the next request says what is wrong
         self._stamp = stamp
@@ -127,7 +129,7 @@ class IstioProvider(NetworkProvider):
             self.changed()
 
     def _trust(self) -> bool:
-        roots = self._of_file + (b"" if self._of_answer in self._of_file else self._of_answer)
+        roots = pem(list(dict.fromkeys((*self._of_file, *self._of_answer))))
         return self.trust(Validation(roots=Pem(roots)))
 
 
@@ -139,7 +141,7 @@ class _Asking:
         server: Server,
         metadata: Mapping[str, Any],
         worker: Worker,
-        heard: Callable[[_Asking, tuple[Issued, bytes] | str], None],
+        heard: Callable[[_Asking, tuple[Issued, Sequence[Parsed]] | str], None],
     ) -> None:
         self._server = server
         self._metadata = metadata
@@ -161,7 +163,7 @@ class _Asking:
         self._thread.join(timeout)
 
     def _run(self) -> None:
-        answer: tuple[Issued, bytes] | str
+        answer: tuple[Issued, Sequence[Parsed]] | str
         try:
             answer = self._ask()
         except Unusable as problem:
@@ -172,7 +174,7 @@ class _Asking:
             closed(self)
         self._worker.post(lambda: self._heard(self, answer))
 
-    def _ask(self) -> tuple[Issued, bytes]:
+    def _ask(self) -> tuple[Issued, Sequence[Parsed]]:
         from meshlib.sources.identity_wire import CREATE_CERTIFICATE, message
 
         metadata = call_metadata(self._server)
@@ -192,7 +194,7 @@ class _Asking:
         return _read(raw, key, self._worker.clock.wall())
 
 
-def _read(raw: bytes, key: Any, now: float) -> tuple[Issued, bytes]:
+def _read(raw: bytes, key: Any, now: float) -> tuple[Issued, Sequence[Parsed]]:
     """What is in force by an answer, and the roots in it. Raises Unusable."""
     from meshlib.sources.identity_wire import message
     from meshlib.xds.schema import DecodeError
@@ -205,7 +207,7 @@ def _read(raw: bytes, key: Any, now: float) -> tuple[Issued, bytes]:
         raise Unusable(f"its chain has {len(chain)} certificates, and not a leaf and a root")
     *ours, root = (each.encode() for each in chain)
     parsed = [certificate for each in ours for certificate in of_pem(each)]
-    return issued(parsed, key, now), pem(of_pem(root))
+    return issued(parsed, key, now), of_pem(root)
 
 
 def _uri(node: Mapping[str, Any], metadata: tuple[tuple[str, str], ...]) -> str:

@@ -44,8 +44,10 @@ _MOST = 1000
 
 
 def target(socket: str) -> str:
-    """What grpc calls SPIFFE_ENDPOINT_SOCKET: ``unix:/path``, ``unix:///path`` or ``tcp://127.0.0.1:port``. Raises ValueError."""
-    parts = urlsplit(socket)
+    """What grpc calls SPIFFE_ENDPOINT_SOCKET: ``unix:/path``, ``unix:///path`` or ``tcp://127.0.0.1:port``; ``127.0.0.1:port``
+    is that, too. Raises ValueError.
+    """
+    parts = urlsplit(socket if ":/" in socket else f"tcp://{socket}")
     if parts.query or parts.fragment or parts.username is not None:
         raise ValueError(f"{socket!r} has more in it than where a Workload API is")
     if parts.scheme == "unix" and not parts.netloc and parts.path.startswith("/"):

@@ -1,7 +1,7 @@
 """All sources of a mesh as one: what each says, in order of precedence.
 
     static ─┐
-    file   ─┼─► names resolved (dns) ─► parts in order ─► the store
+    file   ─┼─► names resolved (dns) ─► linked with identity ─► parts in order ─► the store
     xds    ─┘
 
 A part replaces the one that its source gave before; the parts of other sources stay as they are. Which source is asked
@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from meshlib.model.status import SidecarStatus
+from meshlib.sources.linking import Linker
 from meshlib.sources.sidecar import SidecarSource
 
 if TYPE_CHECKING:
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
     from meshlib.model.cluster import Cluster
     from meshlib.model.events import Event
     from meshlib.model.snapshot import Part
-    from meshlib.model.status import SourceStatus, XdsClientStatus
+    from meshlib.model.status import IdentityStatus, SourceStatus, XdsClientStatus
     from meshlib.runtime.runtime import Runtime
     from meshlib.runtime.worker import Worker
     from meshlib.sources.base import Source
+    from meshlib.sources.identity import Identity
 
 __all__ = ["ORDER", "Merge"]
 
@@ -38,19 +40,27 @@ class Merge:
 
     Args:
         build: Makes the sources, in the order in which a status shows them. It may set ``resolve``: what fills in the
-            answers of DNS, or keeps a part (None) until it can and then calls ``put``; and ``drop``: what is told that
-            a source says nothing any more.
+            answers of DNS, or keeps a part (None) until it can and then calls ``put``; ``drop``: what is told that
+            a source says nothing any more; and call ``link``.
     """
 
     def __init__(self, build: Callable[[Merge], Sequence[Source]]) -> None:
         self._build = build
         self._runtime: Runtime | None = None
+        self._raw: dict[str, Part] = {}  # resolved, and not linked with identity
         self._parts: dict[str, Part] = {}
+        self._linker: Linker | None = None
+        self._identity: Identity | None = None
         self._dirty = False
         self.resolve: Callable[[Part], Part | None] | None = None
         self.drop: Callable[[str], None] | None = None
         self._inherited: dict[str, Part] = {}
         self.sources: tuple[Source, ...] = ()
+
+    def link(self, identity: Identity) -> None:
+        """Clusters are linked with this one's secrets. For who builds the sources."""
+        self._identity = identity
+        self._linker = Linker(identity.find, identity.secrets)
 
     # --- Sink ---------------------------------------------------------------------------------------------------
 
@@ -70,10 +80,25 @@ class Merge:
             self.put(resolved)
 
     def put(self, part: Part) -> None:
-        """A part that can be called as it is."""
+        """A part that can be called as it is, but for secrets of identity."""
+        if self._raw.get(part.source) is not part:
+            self._raw[part.source] = part
+            self._take(part if self._linker is None else self._linker.part(part))
+
+    def relink(self) -> None:
+        """Identity has something else."""
+        if self._linker is not None and self._identity is not None:
+            for part in self._raw.values():
+                self._take(self._linker.again(part))
+            self._identity.keep(self._linker.names)
+
+    def _take(self, part: Part) -> None:
         if self._parts.get(part.source) is part:
             return
         self._parts[part.source] = part
+        self._flush_soon()
+
+    def _flush_soon(self) -> None:
         if not self._dirty:
             self._dirty = True
             self.worker.post(self.flush)
@@ -87,9 +112,11 @@ class Merge:
         """A source is gone, and what it said with it."""
         if self.drop is not None:
             self.drop(source)
-        if self._parts.pop(source, None) is not None and not self._dirty:
-            self._dirty = True
-            self.worker.post(self.flush)
+        if self._linker is not None:
+            self._linker.drop(source)
+        self._raw.pop(source, None)
+        if self._parts.pop(source, None) is not None:
+            self._flush_soon()
 
     def flush(self) -> None:
         """Put what was published into force."""
@@ -107,13 +134,19 @@ class Merge:
 
     def open(self, runtime: Runtime, inherited: tuple[Part, ...]) -> tuple[Part, ...]:
         self._runtime = runtime
-        self._inherited = {part.source: part for part in inherited}
+        raw = [part if part.linkage is None else part.linkage.raw for part in inherited]
+        self._inherited = {part.source: part for part in raw}
         self.sources = tuple(self._build(self))
+        if self._identity is not None:
+            for part in inherited:
+                self._identity.inherit({} if part.linkage is None else part.linkage.secrets)
         names = {source.name for source in self.sources}
-        self._parts = {part.source: part for part in inherited if part.source.partition(" ")[0] in names}
         self._dirty = True  # nothing is posted: this thread is the writer until it returns
+        for part in raw:
+            if part.source.partition(" ")[0] in names:
+                self.put(part)
         for source in self.sources:
-            source.open(self._parts.get(source.name))
+            source.open(self._raw.get(source.name))
         self._dirty = False
         return self._row()
 
@@ -146,6 +179,9 @@ class Merge:
     def sidecar(self, now: float) -> SidecarStatus:
         found = next((source for source in self.sources if isinstance(source, SidecarSource)), None)
         return SidecarStatus() if found is None else found.sidecar.status(now)
+
+    def identities(self) -> tuple[IdentityStatus, ...]:
+        return () if self._identity is None else self._identity.statuses()
 
     def suspect(self) -> None:
         for source in self.sources:

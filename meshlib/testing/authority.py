@@ -54,17 +54,26 @@ class Authority:
         """The newest first."""
         return b"".join(each.public_bytes(Encoding.PEM) for each in self.roots)
 
-    def rotate(self) -> None:
-        """Another root signs from now on."""
+    def prepare(self) -> None:
+        """Another root is told, and signs after `activate`: who is told of it trusts it by then."""
         key = ec.generate_private_key(ec.SECP256R1())
         root = self._certificate(f"root {len(self.roots) + 1}", key.public_key(), key, None)
         self.roots.insert(0, root)
-        self._signer = (root, key)
+        self._prepared: tuple[Any, Any] = root, key
+
+    def activate(self) -> None:
+        """What was prepared last signs from now on."""
+        root, key = self._signer = self._prepared
         self._above: tuple[x509.Certificate, ...] = ()
         if self._intermediate:
             own = ec.generate_private_key(ec.SECP256R1())
             between = self._certificate("intermediate", own.public_key(), key, root)
             self._signer, self._above = (between, own), (between,)
+
+    def rotate(self) -> None:
+        """Another root is told, and signs at once."""
+        self.prepare()
+        self.activate()
 
     def drop_old_roots(self) -> None:
         """Only the newest root is told from now on."""

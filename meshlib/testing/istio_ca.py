@@ -96,13 +96,29 @@ class IstioCa(GrpcServer):
         """Waits until `predicate()` is true, and gives what it returned; as `ControlPlane.wait_for`."""
         return self._journal.wait(predicate, timeout, what)
 
-    def rotate(self, *, drop: bool = False) -> None:
-        """Another root signs, the server's own certificate too; the file of roots has it first. ``drop``: those before it are told no more."""
+    def prepare(self) -> None:
+        """Another root is told, by answers and the file, and signs after `activate`: who is told of it trusts it by then."""
         with self._journal.changed:
-            self.authority.rotate()
-            if drop:
-                self.authority.drop_old_roots()
+            self.authority.prepare()
+            self._write_roots()
+
+    def activate(self) -> None:
+        """What was prepared signs from now on, the server's own certificate too."""
+        with self._journal.changed:
+            self.authority.activate()
             self._serving = self._server_certificate()
+
+    def rotate(self, *, drop: bool = False) -> None:
+        """Both at once. ``drop``: the roots before it are told no more."""
+        self.prepare()
+        self.activate()
+        if drop:
+            self.drop_old_roots()
+
+    def drop_old_roots(self) -> None:
+        """Only the newest root is told from now on."""
+        with self._journal.changed:
+            self.authority.drop_old_roots()
             self._write_roots()
 
     def new_token(self) -> None:

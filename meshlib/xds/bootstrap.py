@@ -29,6 +29,7 @@ __all__ = [
     "Node",
     "Server",
     "bootstrap_of",
+    "duration",
     "listener_name",
     "parse_bootstrap",
 ]
@@ -436,17 +437,11 @@ class _Reader:
         return Channel(ChannelKind.TLS, ca, cert, key, self.duration(refresh, f"{at}.refresh_interval"))
 
     def duration(self, text: str | None, at: str) -> float:
-        """A JSON Duration: ``"600s"``, ``"1.5s"``."""
-        if text is None:
+        try:
+            return duration(text)
+        except ValueError as problem:
+            self.problems.append(f"{at}: {problem}")
             return DEFAULT_REFRESH
-        whole, dot, part = text.removesuffix("s").partition(".")
-        right = whole.isdigit() and len(whole) <= 12 and (part.isdigit() if dot else True) and len(part) <= 9
-        if not (text.endswith("s") and text.isascii() and right) or float(text[:-1]) <= 0:
-            self.problems.append(
-                f'{at}: must be a duration greater than 0 as "600s", not {json.dumps(text[:40])}'
-            )
-            return DEFAULT_REFRESH
-        return float(text[:-1])
 
     def node(self, raw: dict[str, Any]) -> Node:
         """What is in it of the client itself (user agent, client features) is ours to say (BS-07)."""
@@ -476,6 +471,19 @@ class _Reader:
             self.problems.append(f'{at}.{key}: must begin with "xdstp://{name}/"')
         eager = self.typed(raw, "fallback_on_reachability_only", bool, at) or False
         return Authority(self.servers(raw, at) or servers, _spelled(template), eager)
+
+
+def duration(text: object) -> float:
+    """The seconds of a ``refresh_interval``, a Duration of JSON: ``"600s"``, ``"1.5s"``; of None the default. Raises ValueError."""
+    if text is None:
+        return DEFAULT_REFRESH
+    if not isinstance(text, str):
+        raise ValueError(f'must be a duration as "600s", not {_json_type(text)}')  # noqa: TRY004 - it is a value of a file
+    whole, dot, part = text.removesuffix("s").partition(".")
+    right = whole.isdigit() and len(whole) <= 12 and (part.isdigit() if dot else True) and len(part) <= 9
+    if not (text.endswith("s") and text.isascii() and right) or float(text[:-1]) <= 0:
+        raise ValueError(f'must be a duration greater than 0 as "600s", not {json.dumps(text[:40])}')
+    return float(text[:-1])
 
 
 def _spelled(template: str) -> str:

@@ -12,8 +12,9 @@ import grpc.experimental
 import pytest
 
 import meshlib
+from meshlib.testing import build
 from tests.support.grpc_channels import FACES, Channel, Channels
-from tests.support.grpc_tls import SERVER, Listener, Mesh, socket_of, world
+from tests.support.grpc_tls import CLIENT, SERVER, Listener, Mesh, socket_of, world
 from tests.support.issued import Authority
 
 Code = grpc.StatusCode
@@ -95,3 +96,187 @@ def test_who_is_not_who_it_must_be_gets_no_byte(channel: Any, mesh: Mesh, refusa
     error: Any = caught.value
     assert error.code() is Code.UNAVAILABLE
     assert re.search(words, error.details())
+
+
+@pytest.mark.parametrize(
+    ("shown", "words"),
+    [("nothing", "certificate required"), ("another root's", "unknown ca")],
+)
+def test_a_server_that_refuses_our_certificate_is_sent_no_call(
+    channel: Any, mesh: Mesh, meshlib_grpc_upstream: Any, shown: str, words: str
+) -> None:
+    """The handshake of TLS 1.3 is over for a client before the server looked; grpc waits for its SETTINGS, and they never come."""
+    one = meshlib_grpc_upstream("v1", credentials=mesh.server())
+    held = None if shown == "nothing" else Authority("other").issue(CLIENT)
+    socket = socket_of(mesh.authority.root, ("URI", SERVER), shown=held)
+    mesh.say(one.address, socket=socket)
+    here = channel()
+    with pytest.raises(
+        meshlib.ConnectFailed, match="it may refuse the certificate that it is shown, or want one"
+    ):
+        here.unary(timeout=20.0)
+    assert one.requests_total == 0
+    with Listener(mesh.authority.issue(SERVER), mesh.authority.root) as server:
+        mesh.say(server.address, socket=socket)
+        # grpcio's servers say nothing; OpenSSL and BoringSSL do.
+        with pytest.raises(meshlib.ConnectFailed, match=words):
+            _until_at(here, server.address)
+        assert server.received == b""
+
+
+def test_an_endpoint_without_TLS_is_sent_nothing_of_a_call(
+    channel: Any, mesh: Mesh, meshlib_grpc_upstream: Any
+) -> None:
+    one = meshlib_grpc_upstream("v1")
+    mesh.say(one.address)
+    with pytest.raises(meshlib.ConnectFailed, match=r"(?i)wrong.version.number"):
+        channel().unary(timeout=20.0)
+    assert one.requests_total == 0
+
+
+def test_an_endpoint_that_speaks_no_HTTP_2_is_said_to(channel: Any, mesh: Mesh) -> None:
+    with Listener(mesh.authority.issue(SERVER), protocols=("http/1.1",)) as server:
+        mesh.say(server.address)
+        with pytest.raises(meshlib.ConnectFailed, match="does not choose HTTP/2 by ALPN"):
+            channel().unary(timeout=20.0)
+        server.ends.get(timeout=20)
+        assert server.received == b""
+
+
+def test_one_that_cannot_be_had_is_passed_over(channel: Any, mesh: Mesh, meshlib_grpc_upstream: Any) -> None:
+    good = meshlib_grpc_upstream("good", credentials=mesh.server())
+    with Listener(mesh.authority.issue(OTHER)) as bad:
+        mesh.say(bad.address, good.address)
+        here = channel()
+        assert {here.who(timeout=20.0) for _ in range(20)} == {"good"}
+        assert bad.received == b""
+
+
+# --- whose credentials hold (gRFC A29) -----------------------------------------------------------------------------------
+
+LOCAL = grpc.local_channel_credentials()
+PLAIN = grpc.experimental.insecure_channel_credentials()
+
+
+@pytest.mark.parametrize("given", [None, PLAIN, LOCAL, grpc.xds_channel_credentials(PLAIN)])
+def test_tl01_the_mesh_s_hold_where_the_application_has_none(
+    channel: Any, mesh: Mesh, meshlib_grpc_upstream: Any, given: Any
+) -> None:
+    one = meshlib_grpc_upstream("v1", credentials=mesh.server())
+    mesh.say(one.address)
+    assert channel(credentials=given).who() == "v1"
+
+
+@pytest.mark.parametrize("given", [None, PLAIN, grpc.xds_channel_credentials(PLAIN)])
+def test_tl01_elsewhere_it_is_plain_text(
+    channel: Any, mesh: Mesh, meshlib_grpc_upstream: Any, given: Any
+) -> None:
+    one = meshlib_grpc_upstream("v1")
+    mesh.say(one.address, socket={})
+    assert channel(credentials=given).who() == "v1"
+
+
+def test_tl01_elsewhere_it_is_what_xds_credentials_fall_back_on(
+    channel: Any, mesh: Mesh, meshlib_grpc_upstream: Any
+) -> None:
+    its_own = Authority("its own")
+    held = its_own.issue("stock")
+    one = meshlib_grpc_upstream("v1", credentials=grpc.ssl_server_credentials([held.pair]))
+    mesh.say(one.address, socket={})
+    fallback = grpc.ssl_channel_credentials(its_own.root)
+    here = channel(credentials=grpc.xds_channel_credentials(fallback))
+    assert here.who() == "v1"
+    # The cluster demands TLS from now on: of another root, which this server's certificate is not of.
+    mesh.say(one.address)
+    with pytest.raises(meshlib.ConnectFailed, match="certificate verify failed"):
+        _until_refused(here)
+
+
+def _until_at(here: Channel, address: str) -> None:
+    """Calls until the control plane's word has come."""
+    while True:
+        try:
+            here.unary(timeout=20.0)
+        except meshlib.ConnectFailed as error:
+            if address in str(error):
+                raise
+
+
+def _until_refused(here: Channel) -> None:
+    """Calls until the control plane's word has come."""
+    for _ in range(10_000):
+        here.unary(timeout=20.0)
+
+
+def test_tl01_the_application_s_own_hold(channel: Any, mesh: Mesh, meshlib_grpc_upstream: Any) -> None:
+    its_own = Authority("its own")
+    held = its_own.issue("stock")
+    one = meshlib_grpc_upstream("v1", credentials=grpc.ssl_server_credentials([held.pair]))
+    mesh.say(one.address)
+    assert channel(credentials=grpc.ssl_channel_credentials(its_own.root)).who() == "v1"
+
+
+class Told(grpc.AuthMetadataPlugin):
+    """Keeps what it is told of each call."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
+
+    def __call__(self, context: grpc.AuthMetadataContext, callback: grpc.AuthMetadataPluginCallback) -> None:
+        self.told.append((context.service_url, context.method_name))
+        callback((("authorization", "Bearer of-today"),), None)
+
+
+@pytest.mark.parametrize("of", ["the call", "the channel", "both of one call"])
+def test_credentials_of_calls_go_over_it(
+    channel: Any, mesh: Mesh, meshlib_grpc_upstream: Any, of: str
+) -> None:
+    one = meshlib_grpc_upstream("v1", credentials=mesh.server())
+    mesh.say(one.address)
+    told = Told()
+    token = grpc.metadata_call_credentials(told)
+    if of == "the channel":
+        both = grpc.composite_channel_credentials(grpc.xds_channel_credentials(PLAIN), token)
+        said = channel(credentials=both).said()
+    else:
+        given = token if of == "the call" else grpc.composite_call_credentials(token, token)
+        said = channel(options=[("grpc.default_authority", "stock:443")]).said(credentials=given)
+    times = 2 if of == "both of one call" else 1
+    assert [value for key, value in said["metadata"] if key == "authorization"] == ["Bearer of-today"] * times
+    # As over grpc's own TLS: JSON web tokens are made out to it.
+    assert told.told == [("https://stock/shop.Stock", "Get")] * times
+
+
+def test_credentials_of_calls_go_over_nothing_else(
+    channel: Any, mesh: Mesh, meshlib_grpc_upstream: Any
+) -> None:
+    one = meshlib_grpc_upstream("v1")
+    mesh.say(one.address, socket={})
+    here, told = channel(), Told()
+    refusal: Any = grpc.RpcError if here.kind == "sync" else grpc.aio.UsageError  # grpc's own
+    with pytest.raises(refusal):
+        here.unary(credentials=grpc.metadata_call_credentials(told), timeout=20.0)
+    assert (told.told, one.requests_total) == ([], 0)
+
+
+# --- names ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sni", "hostname", "asked"),
+    [
+        ("outbound_.80_._.stock", "", "outbound_.80_._.stock"),
+        ("as.the.cluster.says", "pod-1.stock", "as.the.cluster.says"),
+        ("", "pod-1.stock", "pod-1.stock"),
+        ("", "", "stock"),
+    ],
+)
+def test_the_server_is_asked_for_the_cluster_s_name(
+    channel: Any, mesh: Mesh, sni: str, hostname: str, asked: str
+) -> None:
+    with Listener(mesh.authority.issue(OTHER)) as server:
+        socket = socket_of(mesh.authority.root, ("URI", SERVER), shown=mesh.shown, sni=sni)
+        mesh.say(build.endpoint(server.address, hostname=hostname), socket=socket)
+        with pytest.raises(meshlib.ConnectFailed, match="none of the names"):
+            channel().unary(timeout=20.0)
+        assert set(server.names) == {asked}

@@ -139,10 +139,16 @@ class Authority:
     def pem(self) -> bytes:
         return self.certificate.public_bytes(Encoding.PEM)
 
-    def issue(self, *names: str | x509.GeneralName, expired: bool = False, subject: str = "leaf") -> Issued:
-        """A leaf with these alternative names; none: without the extension."""
+    def issue(
+        self,
+        *names: str | x509.GeneralName,
+        expired: bool = False,
+        seconds: float = 864_000.0,
+        subject: str = "leaf",
+    ) -> Issued:
+        """A leaf with these alternative names; none: without the extension. ``seconds``: for which it is valid from now on."""
         key = ec.generate_private_key(ec.SECP256R1())
-        end = _now() - _DAY / 2 if expired else _now() + 10 * _DAY
+        end = _now() - _DAY / 2 if expired else _now() + dt.timedelta(seconds=seconds)
         builder = (
             x509.CertificateBuilder()
             .subject_name(_name(subject))

@@ -68,7 +68,7 @@ class Mesh:
             return grpc.ssl_server_credentials([held.pair])
         return grpc.ssl_server_credentials([held.pair], self.authority.root, require_client_auth=True)
 
-    def say(self, *addresses: str, socket: dict[str, Any] | None = None, **cluster: Any) -> None:
+    def say(self, *addresses: Any, socket: dict[str, Any] | None = None, **cluster: Any) -> None:
         """``socket``: None: as servers by ``server`` want it."""
         if socket is None:
             socket = socket_of(self.authority.root, ("URI", SERVER), shown=self.shown)

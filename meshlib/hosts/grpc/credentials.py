@@ -82,6 +82,7 @@ class _OfHttps:
 
     def __init__(self, plugin: Callable[[bytes, bytes, Any], None]) -> None:
         self._plugin = plugin
+        self._stored_ctx = getattr(plugin, "_stored_ctx", None)  # which the core calls it in
 
     def __call__(self, url: bytes, method: bytes, callback: Any) -> None:
         head, mark, rest = url.partition(b"://")

@@ -33,6 +33,8 @@ __all__ = ["Pipe", "Poller"]
 _AT_ONCE = 131_072
 _RECORD = 16_384
 
+_SILENT = "the endpoint closed the connection before it said anything: it may refuse the certificate that it is shown, or want one"
+
 _IN, _OUT, _LOST = select.POLLIN, select.POLLOUT, select.POLLERR | select.POLLHUP
 
 
@@ -198,7 +200,7 @@ class Pipe:
         if self._ending or self._closed is None:
             return
         scratch = self._poller.scratch
-        size, ended, why = 0, False, "the endpoint closed the connection before it said anything"
+        size, ended, why = 0, False, _SILENT
         try:
             while size < _AT_ONCE:
                 count = self._outer.recv_into(scratch[size:] if size else scratch)

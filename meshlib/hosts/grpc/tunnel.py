@@ -53,7 +53,7 @@ from meshlib.runtime.clock import MonotonicClock
 from meshlib.runtime.greenlets import patched
 from meshlib.runtime.process import Local, settle_before_fork
 from meshlib.wire.dial import Place, open_stream
-from meshlib.wire.errors import WireError
+from meshlib.wire.errors import ConnectError, WireError
 from meshlib.wire.readable import waiting_poll
 
 if TYPE_CHECKING:
@@ -391,9 +391,11 @@ def _is_ours(inner: socket.socket) -> bool:
 
 def _connected(place: Place, bounds: Bounds) -> Stream:
     stream = open_stream(place, bounds)
-    if stream.protocol == b"http/1.1":
+    if (
+        stream.protocol is None
+    ):  # as gRPC, which speaks to nobody who does not choose it (grpc: doc/environment_variables.md)
         stream.close()
-        raise WireError(f"{place}: the endpoint speaks HTTP/1.1 only")
+        raise ConnectError(f"{place}: the endpoint does not choose HTTP/2 by ALPN")
     return stream
 
 

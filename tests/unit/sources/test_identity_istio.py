@@ -321,6 +321,16 @@ class TestRoots:
             bench.until(lambda: serial(bench) != first)
             assert bench.roots.roots.data == ca.authority.roots_pem
 
+    def test_each_is_there_once(self, ca):
+        ca.rotate()
+        with provided(ca) as bench:
+            bench.in_state("ready")
+            assert bench.roots.roots.data == ca.authority.roots_pem
+            assert bench.roots.roots.data.count(b"BEGIN") == 2
+            ca.drop_old_roots()
+            bench.step(6)
+            assert bench.roots.roots.data.count(b"BEGIN") == 2  # that of the answer stays until the next
+
     def test_the_same_file_again_is_no_change(self, ca):
         with provided(ca) as bench:
             bench.in_state("ready")

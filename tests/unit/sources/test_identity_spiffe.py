@@ -48,6 +48,8 @@ class TestSocket:
             ("unix:///run/spire/agent.sock", "unix:/run/spire/agent.sock"),
             ("tcp://127.0.0.1:8000", "ipv4:127.0.0.1:8000"),
             ("tcp://[::1]:8000", "ipv6:[::1]:8000"),
+            ("127.0.0.1:8000", "ipv4:127.0.0.1:8000"),
+            ("[::1]:8000", "ipv6:[::1]:8000"),
         ],
     )
     def test_as_the_specification_has_it(self, socket, grpcs):
