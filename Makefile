@@ -84,6 +84,10 @@ oracle: $(VENV)/.stamp-dev ## meshlib against a real Envoy on SEEDS random route
 storm: $(VENV)/.stamp-dev ## 20,000 calls, of HTTP and of gRPC, while control plane and endpoints die and return; 24,000 that are cancelled
 	@$(PYTEST) tests/e2e -m storm --timeout=900 -o faulthandler_timeout=0 $(PYTEST_ARGS)
 
+.PHONY: soak-trust
+soak-trust: $(VENV)/.stamp-dev ## ten minutes of calls over mTLS while certificates live for ten seconds and two roots are replaced
+	@MESHLIB_TRUST_SECONDS=600 $(PYTEST) tests/e2e/test_trust_soak.py -s -o faulthandler_timeout=0 $(PYTEST_ARGS)
+
 .PHONY: fleet
 fleet: $(VENV)/.stamp-dev ## REQUESTS requests through each web server and worker, three services deep, under restarts; each is started RUNS times
 	@MESHLIB_FLEET_REQUESTS=$(REQUESTS) MESHLIB_FLEET_RUNS=$(RUNS) $(PYTEST) tests/e2e -m fleet --timeout=900 -o faulthandler_timeout=0 $(PYTEST_ARGS)

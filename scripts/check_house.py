@@ -78,6 +78,7 @@ NAPS = {
     "tests/support/gevent_xds.py::Program.tick": "measures how late the hub wakes who sleeps",
     "tests/support/handoff_program.py::call": "paces a load; nothing is waited for",
     "tests/support/handoff_program.py::acall": "paces a load; nothing is waited for",
+    "tests/support/trust_soak.py::Load.pace_async": "paces a load; nothing is waited for",
     "tests/unit/test_house.py::test_a_sleeping_test_is_found": "what the rule must find",
 }
 

@@ -2,7 +2,7 @@
 
     with IstioCa(tmp_path, lifetime=10.0) as ca:
         mesh = meshlib.Mesh({"identity": {"provider": "istio", **ca.settings}})
-        server = ca.authority.issue("spiffe://cluster.local/ns/default/sa/reviews")
+        server = ca.issue("spiffe://cluster.local/ns/default/sa/reviews")
         ca.rotate()                                               # another root signs; those before it are still told
         ca.refuse(grpc.StatusCode.UNAVAILABLE, "later", times=3)
         ca.change(lambda chain: chain[:1])                        # each answer is changed so
@@ -25,7 +25,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from meshlib.sources.identity_wire import CREATE_CERTIFICATE, message
-from meshlib.testing.authority import Authority
+from meshlib.testing.authority import Authority, Pair
 from meshlib.testing.grpc_server import GrpcServer
 from meshlib.testing.journal import Journal
 
@@ -95,6 +95,17 @@ class IstioCa(GrpcServer):
     def wait_for(self, predicate: Callable[[], T], *, timeout: float = 5.0, what: str = "a request") -> T:
         """Waits until `predicate()` is true, and gives what it returned; as `ControlPlane.wait_for`."""
         return self._journal.wait(predicate, timeout, what)
+
+    @property
+    def roots_pem(self) -> bytes:
+        """Those that are told now."""
+        with self._journal.changed:
+            return self.authority.roots_pem
+
+    def issue(self, *names: str) -> Pair:
+        """A pair for a server of the mesh, with the CA's lifetime, by the root that signs now."""
+        with self._journal.changed:
+            return self.authority.issue(*names, lifetime=self.lifetime)
 
     def prepare(self) -> None:
         """Another root is told, by answers and the file, and signs after `activate`: who is told of it trusts it by then."""
