@@ -14,10 +14,13 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
 from meshlib.testing import ControlPlane, build
 from tests.support.grpc_echo import EchoServer
+from tests.support.grpc_tls import CLIENT, SERVER
+from tests.support.issued import Authority
 
 ROOT = Path(__file__).resolve().parents[2]
 #: ``GRPC_ENABLE_FORK_SUPPORT``.
@@ -121,6 +124,21 @@ def static(server: EchoServer) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, object]]:
+    """A service whose server demands TLS, and a certificate of its clients."""
+    authority, folder = Authority(), tmp_path_factory.mktemp("tls")
+    mine, its = authority.issue(CLIENT), authority.issue(SERVER)
+    files = {"ca": authority.root, "cert": mine.chain, "key": mine.key}
+    for name, pem in files.items():
+        (folder / name).write_bytes(pem)
+    tls = {name: str(folder / name) for name in files} | {"sans": [SERVER]}
+    demands = grpc.ssl_server_credentials([its.pair], authority.root, require_client_auth=True)
+    with EchoServer("a", credentials=demands) as server:
+        config = {"services": {"reviews": {"endpoints": [server.address], "tls": tls}}}
+        yield {"config": config, "target": "reviews", "via": "mesh"}
+
+
+@pytest.fixture(scope="module")
 def plane(server: EchoServer) -> Iterator[dict[str, object]]:
     routes = build.route_config("r", build.virtual_host("h", build.route(cluster="c")))
     resources = (
@@ -143,13 +161,17 @@ class TestBothSidesGoOn:
     def test_with_a_stream_to_a_control_plane(self, plane: dict[str, object], face: str, column: str) -> None:
         program(FACES[face], plane, column)
 
+    def test_over_TLS_of_the_mesh(self, secured: dict[str, object], face: str, column: str) -> None:
+        program(FACES[face], secured, column)
+
     def test_with_a_target_that_the_mesh_does_not_know(
         self, static: dict[str, object], server: EchoServer, face: str, column: str
     ) -> None:
         program(FACES[face], {**static, "target": server.address, "via": "direct"}, column)
 
 
-def test_a_call_under_way_is_left_alone(static: dict[str, object]) -> None:
+@pytest.mark.parametrize("over", ["static", "secured"])
+def test_a_call_under_way_is_left_alone(request: pytest.FixtureRequest, over: str) -> None:
     """The parent's stream goes on over the connection that it has, and the child has a connection of its own."""
     told = program(
         BLOCKING
@@ -175,17 +197,18 @@ def test_a_call_under_way_is_left_alone(static: dict[str, object]) -> None:
         more.release(), more.release()
         print(status, *stream, stream.code().name)
         """),
-        static,
+        request.getfixturevalue(over),
     )
     assert told == "0 b'a' b'a' OK\n"
 
 
-@pytest.mark.parametrize("target", ["reviews", "direct"])
+@pytest.mark.parametrize("target", ["reviews", "direct", "secured"])
 def test_calls_under_way_are_not_broken_off(
-    static: dict[str, object], server: EchoServer, target: str
+    static: dict[str, object], secured: dict[str, object], server: EchoServer, target: str
 ) -> None:
     """Four threads are in unary calls while the process forks: none of theirs is broken off."""
-    order = static if target == "reviews" else {**static, "target": server.address, "via": "direct"}
+    direct = {**static, "target": server.address, "via": "direct"}
+    order = {"reviews": static, "direct": direct, "secured": secured}[target]
     told = program(
         BLOCKING
         + textwrap.dedent("""
@@ -236,6 +259,74 @@ def test_children_of_multiprocessing(static: dict[str, object]) -> None:
         static,
     )
     assert told == " ".join(["a"] * 9) + "\n"
+
+
+def test_a_child_has_nothing_of_its_parent_s_tunnels(secured: dict[str, object]) -> None:
+    """One that a call uses goes on in the parent; the child keeps no descriptor of it, and removes no file of the parent's."""
+    told = program(
+        BLOCKING
+        + textwrap.dedent("""
+        from tests.support.grpc_tls import tunnels
+
+        more = threading.Semaphore(1)
+
+        def outgoing():
+            for number in range(2):
+                more.acquire()
+                yield b"%d" % number
+        stream = channel.stream_stream(STREAM)(outgoing(), timeout=30)
+        assert next(stream) == b"a"
+        parents = tunnels()
+        assert parents.sockets and parents.threads, parents
+        assert all(Path(path).exists() for path in parents.sockets)
+        pid = os.fork()
+        if not pid:
+            try:
+                assert not tunnels().sockets, tunnels()
+                work()
+                assert not parents.sockets & tunnels().sockets, tunnels()
+                channel.close()
+                mesh.close()
+                tunnels().join()
+                assert not tunnels().sockets, tunnels()
+            except BaseException as error:
+                print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+                os._exit(1)
+            os._exit(0)
+        seconds, status = reap(pid, 15)
+        assert all(Path(path).exists() for path in parents.sockets)
+        more.release()
+        print(status, *stream, stream.code().name)
+        channel.close()
+        tunnels().join()
+        print(sorted(tunnels().sockets), [path for path in parents.sockets if Path(path).parent.exists()])
+        """),
+        secured,
+    )
+    assert told == "0 b'a' OK\n[] []\n"
+
+
+def test_before_a_fork_nothing_is_left_of_TLS(secured: dict[str, object]) -> None:
+    told = program(
+        textwrap.dedent("""
+        import threading
+        from tests.support.grpc_tls import tunnels
+        last = []
+        os.register_at_fork(before=lambda: last.append([t.name for t in threading.enumerate()]))
+        """)
+        + BLOCKING
+        + textwrap.dedent("""
+        work()
+        print(len(tunnels().threads))
+        pid = os.fork()
+        if not pid:
+            os._exit(0)
+        os.waitpid(pid, 0)
+        print(last)
+        """),
+        secured,
+    )
+    assert told.splitlines() == ["1", "[['MainThread']]"]
 
 
 def test_before_a_fork_none_of_grpcs_threads_is_left(static: dict[str, object]) -> None:

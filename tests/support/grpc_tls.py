@@ -8,7 +8,9 @@ import ssl
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import grpc
@@ -16,7 +18,7 @@ import grpc
 from meshlib.testing import ControlPlane, build
 from tests.support.issued import Authority, Issued
 
-__all__ = ["CLIENT", "SERVER", "Listener", "Mesh", "socket_of", "world"]
+__all__ = ["CLIENT", "SERVER", "Listener", "Mesh", "Tunnels", "socket_of", "tunnels", "world"]
 
 CLIENT, SERVER = "spiffe://mesh/ns/shop/sa/web", "spiffe://mesh/ns/shop/sa/stock"
 _TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
@@ -87,6 +89,32 @@ class Mesh:
 def world() -> Iterator[Mesh]:
     with ControlPlane() as plane:
         yield Mesh(plane, Authority())
+
+
+@dataclass(frozen=True)
+class Tunnels:
+    """What this process has of them: the paths of sockets that are listened at, and threads."""
+
+    sockets: frozenset[str]
+    threads: tuple[threading.Thread, ...]
+
+    def join(self) -> None:
+        """Wait for the end of the threads."""
+        for thread in self.threads:
+            thread.join(10)
+            assert not thread.is_alive()
+
+
+def tunnels() -> Tunnels:
+    """Those of this process, by what the system says of its descriptors."""
+    inodes = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            inodes.add(str(entry.readlink()))
+    lines = (line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:])
+    paths = {line[7] for line in lines if len(line) > 7 and f"socket:[{line[6]}]" in inodes}
+    named = (thread for thread in threading.enumerate() if thread.name in {"meshlib-tunnel", "meshlib-dial"})
+    return Tunnels(frozenset(path for path in paths if "/meshlib-grpc-" in path), tuple(named))
 
 
 class Listener:

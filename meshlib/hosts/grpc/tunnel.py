@@ -108,7 +108,8 @@ class Tunnel:
 
     def heard(self, why: str) -> None:
         """A connection got its first bytes, or ``why`` it did not."""
-        self.error = f"{self.place}: {why}" if why else ""
+        place = f"{self.place}: "
+        self.error = f"{place}{why.removeprefix(place)}" if why else ""
 
 
 class _Dial(Bounds):
@@ -224,7 +225,7 @@ class _Switch:
             inner, _ = tunnel.listener.accept()
         except OSError as error:
             if error.errno in _NO_DESCRIPTOR:
-                tunnel.error = f"{tunnel.place}: {error}"
+                tunnel.heard(str(error))
                 wires.rest(tunnel.listener, _PAUSE)
             return
         if not _is_ours(inner):
@@ -248,9 +249,9 @@ class _Switch:
         try:
             stream = _connected(tunnel.place, dial)
         except WireError as error:
-            tunnel.error = str(error)
+            tunnel.heard(str(error))
         except Exception as error:  # noqa: BLE001 - logged, and kept for whoever calls
-            tunnel.error = f"{tunnel.place}: {error}"
+            tunnel.heard(str(error))
             _log.exception("meshlib: a tunnel to %s failed", tunnel.place)
         finally:
             if stream is None:
