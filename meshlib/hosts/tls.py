@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from meshlib.errors import ConfigError
 from meshlib.runtime.process import Local
 from meshlib.runtime.tls import MeshContext, context_for, rotations, watch
+from meshlib.runtime.tls.peer import is_address
 from meshlib.wire.errors import TlsUnusable
 
 if TYPE_CHECKING:
@@ -57,8 +58,20 @@ _here = Local(_Warned)
 
 
 def names_of(tls: Tls, attempt: Send, host: str) -> Names:
-    """The names of a connection for ``attempt``. ``host``: of an https URL, ``""`` of another."""
-    return Names(server_name(tls, attempt.endpoint, host or host_of(attempt.head.authority)))
+    """The names of a connection for ``attempt``. ``host``: of an https URL, ``""`` of another.
+
+    What the cluster takes from the request goes before what its TLS says, as in Envoy; an address is asked for by nobody, but may have
+    to be in the certificate.
+    """
+    head, cluster = attempt.head, attempt.upstream.cluster
+    sni = server_name(tls, attempt.endpoint, host or host_of(head.authority))
+    if not (cluster.auto_sni or cluster.auto_san):
+        return Names(sni)
+    said = head.headers.get(cluster.auto_sni_header) if cluster.auto_sni_header else None
+    name = host_of(said or head.authority)
+    return Names(
+        name if cluster.auto_sni and not is_address(name) else sni, (name,) if cluster.auto_san else ()
+    )
 
 
 def server_name(tls: Tls, endpoint: LiveEndpoint, host: str) -> str:

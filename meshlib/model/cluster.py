@@ -101,7 +101,8 @@ class Cluster:
     ``unassigned``: why the control plane gave it nobody. ``http2``: talk HTTP/2 (prior knowledge in plain text).
     ``token``: the file with the token that calls carry, over TLS only, ``""`` for none.
     ``idle_timeout``: seconds after which an idle connection ends; ``max_connection_age``: after which one is replaced between two
-    calls; ``max_requests_per_connection``: how many it carries at most. ``version``: under which the control plane sent it, "" where nobody did.
+    calls; ``max_requests_per_connection``: how many it carries at most. ``auto_sni``: the name that is asked for by TLS is the request's
+    host, or the value of its header ``auto_sni_header``; ``auto_san``: that name must be in the certificate. ``version``: under which the control plane sent it, "" where nobody did.
     """
 
     name: str
@@ -126,6 +127,9 @@ class Cluster:
     tls_matches: tuple[TlsMatch, ...] = ()
     token: str = ""
     http2: bool = False
+    auto_sni: bool = False
+    auto_san: bool = False
+    auto_sni_header: str = ""
     idle_timeout: float | None = None
     max_connection_age: float | None = None
     max_requests_per_connection: int | None = None

@@ -1,0 +1,221 @@
+"""TLS that the mesh orders, through real clients: who is refused and how that is told, and rotations."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+import meshlib
+from meshlib.testing import ControlPlane, build
+from tests.support.certificates import Authority, Issued, replaced
+from tests.support.faces import FaceFactory
+from tests.support.tls_server import TlsServer
+from tests.support.watch import Watch
+
+SPIFFE = "spiffe://mesh.example/ns/a/sa/reviews"
+CA = Authority("Mesh")
+SERVER = CA.issue("reviews", "other", SPIFFE)
+ELSEWHERE = Authority("Elsewhere")
+#: A long run says more.
+ROTATIONS = int(os.environ.get("TLS_ROTATIONS", "4"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "ca.pem").write_bytes(CA.pem)
+    CA.issue("me").write(tmp_path)
+    return tmp_path
+
+
+def service(address: str, folder: Path, **tls: Any) -> dict[str, Any]:
+    demanded = {"ca": f"{folder}/ca.pem", "cert": f"{folder}/cert.pem", "key": f"{folder}/key.pem", **tls}
+    return {"endpoints": [address], "tls": demanded}
+
+
+@pytest.fixture
+def server() -> Iterator[TlsServer]:
+    with TlsServer(SERVER.server(clients=CA)) as made:
+        yield made
+
+
+class TestWhoIsRefused:
+    """By HTTP's clients; before the first byte of a request, as the server says."""
+
+    def refused(self, face: FaceFactory, issued: Issued, folder: Path, **tls: Any) -> str:
+        with TlsServer(issued.server(clients=CA)) as server:
+            client = face({"services": {"reviews": service(server.address, folder, **tls)}})
+            with pytest.raises(meshlib.ConnectFailed) as caught:
+                client.get("http://reviews/")
+            assert isinstance(caught.value, client.library.ConnectError)
+            assert not caught.value.sent
+            assert server.requests == 0
+            return str(caught.value)
+
+    def test_nobody_who_is_right(self, face: FaceFactory, server: TlsServer, folder: Path) -> None:
+        client = face({"services": {"reviews": service(server.address, folder, sans=[SPIFFE])}})
+        assert client.get("http://reviews/").text == "me reviews None"
+
+    def test_another_authority(self, face: FaceFactory, folder: Path) -> None:
+        said = self.refused(face, ELSEWHERE.issue("reviews", SPIFFE), folder)
+        assert "unable to get local issuer certificate" in said
+        assert "signed by 'commonName=Elsewhere'" in said
+
+    def test_another_name(self, face: FaceFactory, folder: Path) -> None:
+        said = self.refused(face, CA.issue("reviews"), folder, sans=[SPIFFE])
+        assert f'none of the names exact "{SPIFFE}"; it has dns "reviews"' in said
+
+    def test_what_has_ended(self, face: FaceFactory, folder: Path) -> None:
+        assert "certificate has expired" in self.refused(face, CA.issue("reviews", expired=True), folder)
+
+    def test_tls_that_cannot_be_had(self, face: FaceFactory, server: TlsServer, folder: Path) -> None:
+        """Nobody is asked, and nobody is to blame."""
+        (folder / "key.pem").unlink()
+        client = face({"services": {"reviews": service(server.address, folder)}})
+        for _ in range(10):
+            with pytest.raises(
+                meshlib.NoHealthyEndpoint, match=r"cluster .*the private key .*cannot be read"
+            ) as caught:
+                client.get("http://reviews/")
+            assert isinstance(caught.value, client.library.ConnectError)
+        assert (server.requests, server.refused) == (0, [])
+        CA.issue("me").write(folder)
+        assert client.get("http://reviews/").status_code == 200
+
+
+def test_hosts_that_share_an_endpoint_ask_for_their_own_names(
+    face: FaceFactory, server: TlsServer, folder: Path
+) -> None:
+    shared = {name: service(server.address, folder) for name in ("reviews", "other")}
+    client = face({"services": shared})
+    for name in ("reviews", "other", "reviews"):
+        assert client.get(f"http://{name}/").text.split()[1] == name
+
+
+class _Load:
+    """20 threads and 100 tasks that call without a pause."""
+
+    def __init__(self, mesh: meshlib.Mesh) -> None:
+        self._mesh = mesh
+        self._stop = threading.Event()
+        self.failed: list[BaseException] = []
+        self.calls = 0
+        self._threads = [threading.Thread(target=self._run_tasks)]
+        self._client = meshlib.Client(mesh=mesh)
+        self._threads += [threading.Thread(target=self._call) for _ in range(20)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(30)
+        self._client.close()
+
+    def _call(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._client.get("http://reviews/", headers={"x-caller": "thread"}).raise_for_status()
+            except Exception as error:  # noqa: BLE001 - counted
+                self.failed.append(error)
+            self.calls += 1
+
+    def _run_tasks(self) -> None:
+        async def call(client: Any) -> None:
+            while not self._stop.is_set():
+                try:
+                    answer = await client.get("http://reviews/", headers={"x-caller": "task"})
+                    answer.raise_for_status()
+                except Exception as error:  # noqa: BLE001 - counted
+                    self.failed.append(error)
+                self.calls += 1
+
+        async def run() -> None:
+            async with meshlib.AsyncClient(mesh=self._mesh) as client:
+                await asyncio.gather(*(call(client) for _ in range(100)))
+
+        asyncio.run(run())
+
+
+def test_no_call_fails_through_rotations(server: TlsServer, folder: Path) -> None:
+    """Under 20 threads and 100 tasks. New connections are made after each, and the old ones end."""
+    mesh = meshlib.Mesh({"services": {"reviews": service(server.address, folder, sans=[SPIFFE])}})
+    with mesh, _Load(mesh) as load:
+        for number in range(ROTATIONS):
+            name = f"me-{number}"
+            if number % 4 == 3:
+                replaced(folder / "ca.pem", Authority(f"Next {number}").pem + CA.pem)
+            CA.issue(name).write(folder)
+            with meshlib.Client(mesh=mesh) as another:  # whose handshake finds it
+                assert another.get("http://reviews/").text.split()[0] == name
+            for kind in ("thread", "task"):
+                assert server.wait_for(lambda name=name, kind=kind: server.seen[name, kind] > 0)  # type: ignore[misc]
+            assert load.failed == []
+        last = name
+        assert server.wait_for(lambda: sum(server.open.values()) == server.open[last])
+    assert load.failed == []
+    assert load.calls > 1000
+
+
+def test_a_connection_that_is_idle_at_a_rotation_is_closed_and_not_used(
+    face: FaceFactory, server: TlsServer, folder: Path
+) -> None:
+    client = face({"services": {"reviews": service(server.address, folder)}})
+    assert client.get("http://reviews/").text.startswith("me ")
+    assert server.open["me"] == 1
+    CA.issue("renewed").write(folder)
+    with meshlib.Client(mesh=client.mesh) as another:  # type: ignore[attr-defined]
+        another.get("http://reviews/")
+    assert client.get("http://reviews/").text.startswith("renewed ")
+    assert server.wait_for(lambda: server.open["me"] == 0)
+
+
+TLS = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+ADDRESS = "127.0.0.9:9080"
+
+
+def ordered(address: str, shown: Issued, **fields: Any) -> dict[str, Any]:
+    """A cluster behind TLS that the control plane orders."""
+    pair = {
+        "certificate_chain": {"inline_string": shown.chain_pem.decode()},
+        "private_key": {"inline_string": shown.key_pem.decode()},
+    }
+    common = {
+        "tls_certificates": [pair],
+        "validation_context": {"trusted_ca": {"inline_string": CA.pem.decode()}},
+    }
+    socket = {"name": "tls", "typed_config": build.any_of(TLS, {"common_tls_context": common})}
+    return build.cluster("c", [address], transport_socket=socket, **fields)
+
+
+@contextmanager
+def ordering(*clusters: dict[str, Any]) -> Iterator[tuple[ControlPlane, meshlib.Mesh]]:
+    hosts = build.virtual_host("v", build.route("/", cluster="c"), domains=["*"])
+    resources = [build.listener("l", build.route_config("r", hosts), address=ADDRESS), *clusters]
+    with (
+        ControlPlane(*resources) as plane,
+        meshlib.Mesh({"xds": {"server": plane.address, "view": "sidecar"}}) as mesh,
+    ):
+        mesh.wait_ready(timeout=20)
+        yield plane, mesh
+
+
+def test_a_rotated_value_ends_the_connections_of_the_old_one(server: TlsServer) -> None:
+    """As a secret of a control plane that changes does."""
+    url = f"http://{ADDRESS}/"
+    with ordering(ordered(server.address, CA.issue("one"))) as (plane, mesh):
+        watch = Watch(mesh)
+        with meshlib.Client(mesh=mesh) as client:
+            assert client.get(url).text.startswith("one ")
+            plane.set(ordered(server.address, CA.issue("two")))
+            watch.until(lambda: client.get(url).text.startswith("two "))
+        assert server.wait_for(lambda: server.open["one"] == 0)
