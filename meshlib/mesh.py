@@ -318,7 +318,7 @@ class _Composition:
             watch = partial(Watch, config.sidecar, merge.runtime.clock)
             found.append(SidecarSource(merge, watch, config.sidecar.fallback))
         identity = Identity(merge, config, self._bootstrap, merge.runtime.random, merge.relink)
-        merge.link(identity)
+        merge.link(identity, verify=config.identity.verify == "always")
         found.append(identity)
         names = DnsSource(merge, config.dns)
         merge.resolve, merge.drop = names.resolve, names.drop

@@ -193,12 +193,12 @@ def _directory(config: Config) -> Iterator[_Said]:
 
 
 def _tls(config: Config) -> Iterator[_Said]:
-    """Files that are only opened once the control plane is called."""
-    tls = config.xds.tls
-    for key in ("ca", "cert", "key") if tls is not None else ():
-        path = getattr(tls, key)
-        if path is not None and not os.access(path, os.R_OK):
-            yield f"{config.source_of(f'xds.tls.{key}')}: xds.tls.{key}: {path} cannot be read"
+    """Files of certificates, keys and tokens, which are only opened once somebody is called."""
+    from meshlib.observe.facts import files_of
+
+    for key, path in files_of(config):
+        if not os.access(path, os.R_OK):
+            yield f"{config.source_of(key)}: {key}: {path} cannot be read"
 
 
 def _show(report: Report) -> None:

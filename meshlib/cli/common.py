@@ -132,12 +132,12 @@ def working(words: str) -> Iterator[None]:
 
 
 def settle(mesh: Mesh, seconds: float, ready: Callable[[], bool] = lambda: True) -> None:
-    """Wait until every source has said what it has to say and ``ready()`` holds, at most ``seconds``."""
+    """Wait until every source and the identity have said what they have to say and ``ready()`` holds, at most ``seconds``."""
     until = time.monotonic() + seconds
     changed = threading.Event()
     cancel = mesh._runtime().store.on_change(changed.set)
     try:
-        while not (_quiet(mesh.status().sources) and ready()):
+        while not (_quiet(mesh.status().sources) and _identified(mesh) and ready()):
             remaining = until - time.monotonic()
             if remaining <= 0:
                 return
@@ -154,6 +154,12 @@ def _quiet(sources: Sequence[SourceStatus]) -> bool:
         for source in sources
         if source.kind not in ("static", "last_good")
     )
+
+
+def _identified(mesh: Mesh) -> bool:
+    """Whether no cluster waits for the process's identity."""
+    parts = mesh._runtime().store.snapshot.parts
+    return not any(part.lacking.get(name) == "" for part in parts for name in part.identified)
 
 
 def lacking(mesh: Mesh, name: str, seconds: float) -> str:

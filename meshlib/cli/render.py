@@ -92,6 +92,7 @@ def status_view(status: Mapping[str, Any], *, rows: int | None = None) -> Render
     parts: list[RenderableType] = [_head(status), Text(), _sources(status.get("sources", ()))]
     for source in status.get("sources", ()):
         parts.extend(_remarks(source))
+    parts.extend(map(_identity, status.get("identity", ())))
     parts.append(_clusters(status.get("clusters", {}), rows))
     return Group(*parts)
 
@@ -157,6 +158,25 @@ def _remarks(source: Mapping[str, Any]) -> list[Text]:
             more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
             lines.append(marked(mark, style, f"{name}: {words} {', '.join(names[:_SHOWN])}{more}"))
     return lines
+
+
+def _identity(one: Mapping[str, Any]) -> Text:
+    """Who the process is to other workloads."""
+    left, roots = one.get("expires_in"), one.get("roots", 0)
+    facts = [
+        one.get("name", ""),
+        ""
+        if left is None
+        else f"expired {duration(-left)} ago"
+        if left <= 0
+        else f"expires in {duration(left)}",
+        f"{roots} root{'' if roots == 1 else 's'}" if roots else "",
+        one.get("last_error", ""),
+    ]
+    line = Text.assemble(
+        ("identity", "bold"), "  ", said(f"{one['provider']}, {one['found']}"), "  ", state(one["state"])
+    )
+    return line.append_text(said("".join(f" · {fact}" for fact in facts if fact), "dim"))
 
 
 def _some(items: Sequence[Mapping[str, Any]], lines: list[Text], what: str) -> Sequence[Mapping[str, Any]]:

@@ -142,7 +142,8 @@ def _facts(status: dict[str, Any]) -> object:
     """What counts as a change: not that time passes."""
     sources = [{**source, "since": 0.0} for source in status["sources"]]
     clusters = {name: _cluster_facts(cluster) for name, cluster in status["clusters"].items()}
-    return {**status, "sources": sources, "clusters": clusters}
+    identity = [{**one, "expires_in": None} for one in status["identity"]]
+    return {**status, "sources": sources, "clusters": clusters, "identity": identity}
 
 
 def _cluster_facts(cluster: dict[str, Any]) -> object:

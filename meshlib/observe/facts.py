@@ -36,6 +36,7 @@ __all__ = [
     "FileFacts",
     "ListenerFacts",
     "ServerFacts",
+    "files_of",
     "of_config",
     "of_mesh",
     "pairs_of",
@@ -56,12 +57,17 @@ _USES = {
     "token": "token",
     "bootstrap": "bootstrap",
     "services_file": "configuration",
+    "spiffe_trust_bundle_map_file": "configuration",
     "file": "configuration",
+    "last_good": "state",
+    "csds": "socket",
 }
 
 
 class FileFacts(TypedDict):
-    """``use``: ``"ca"``, ``"certificate"``, ``"key"``, ``"token"``, ``"bootstrap"`` or ``"configuration"``. The path is absolute."""
+    """``use``: ``"ca"``, ``"certificate"``, ``"key"``, ``"token"``, ``"bootstrap"``, ``"configuration"``; ``"state"`` and ``"socket"``, which
+    a mesh makes itself. The path is absolute.
+    """
 
     key: str
     path: str
@@ -113,7 +119,9 @@ class ListenerFacts(TypedDict):
 
 
 class ClusterFacts(TypedDict):
-    """``resolving``: its endpoints come of names that were not answered yet. ``plain``: HTTP/1.1 without TLS."""
+    """``resolving``: its endpoints come of names that were not answered yet. ``plain``: HTTP/1.1 without TLS. ``anybody``: TLS with some of
+    its endpoints verifies nobody; ``closed``: why TLS with some cannot be had, in words.
+    """
 
     name: str
     source: str
@@ -123,6 +131,8 @@ class ClusterFacts(TypedDict):
     resolving: bool
     http2: bool
     plain: bool
+    anybody: bool
+    closed: list[str]
     endpoints: list[str]
 
 
@@ -227,12 +237,21 @@ def _server(server: Server) -> ServerFacts:
 
 
 def _files(config: Config) -> Iterator[FileFacts]:
-    """The files that the configuration names, and itself."""
+    """The files that the configuration names, and itself; the socket that it says is served."""
     if config.file:
         yield _file("file", config.file)
+    if config.admin.csds is not None and config.admin.csds.startswith("unix:"):
+        yield _file("admin.csds", config.admin.csds.removeprefix("unix:"))
     for key, path in _named(config, ""):
         if key.rpartition(".")[2] in _USES:
             yield _file(key, path)
+
+
+def files_of(config: Config) -> Iterator[tuple[str, str]]:
+    """Key and path of each certificate, key and token that the configuration itself names."""
+    for key, path in _named(config, ""):
+        if _USES.get(key.rpartition(".")[2]) in ("ca", "certificate", "key", "token"):
+            yield key, path
 
 
 def _file(key: str, path: str) -> FileFacts:
@@ -332,7 +351,18 @@ def _cluster(part: Part, cluster: Cluster) -> ClusterFacts:
         resolving=bool(cluster.dns) and cluster.assignment is None,
         http2=cluster.http2,
         plain=not cluster.http2 and cluster.tls is None and not cluster.tls_matches,
+        anybody=any(tls.unverified and not _closed(tls) for tls in _demands(cluster)),
+        closed=sorted({_closed(tls) for tls in _demands(cluster)} - {""}),
         endpoints=[]
         if cluster.assignment is None
         else [str(endpoint.address) for endpoint in cluster.assignment.endpoints],
     )
+
+
+def _demands(cluster: Cluster) -> list[Tls]:
+    """What TLS with its endpoints must be."""
+    return [tls for tls in (cluster.tls, *(each.tls for each in cluster.tls_matches)) if tls is not None]
+
+
+def _closed(tls: Tls) -> str:
+    return "; ".join(filter(None, (tls.unsupported, tls.lacking)))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from meshlib.model.status import SidecarStatus
 from meshlib.sources.linking import Linker
 from meshlib.sources.sidecar import SidecarSource
+from meshlib.sources.verifying import Verifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,6 +51,7 @@ class Merge:
         self._raw: dict[str, Part] = {}  # resolved, and not linked with identity
         self._parts: dict[str, Part] = {}
         self._linker: Linker | None = None
+        self._verifier: Verifier | None = None
         self._identity: Identity | None = None
         self._dirty = False
         self.resolve: Callable[[Part], Part | None] | None = None
@@ -57,9 +59,10 @@ class Merge:
         self._inherited: dict[str, Part] = {}
         self.sources: tuple[Source, ...] = ()
 
-    def link(self, identity: Identity) -> None:
-        """Clusters are linked with this one's secrets. For who builds the sources."""
+    def link(self, identity: Identity, *, verify: bool = False) -> None:
+        """Clusters are linked with this one's secrets; ``verify``: none accepts just anybody. For who builds the sources."""
         self._identity = identity
+        self._verifier = Verifier() if verify else None
         self._linker = Linker(identity.find, identity.secrets)
 
     # --- Sink ---------------------------------------------------------------------------------------------------
@@ -93,6 +96,8 @@ class Merge:
             self._identity.keep(self._linker.names)
 
     def _take(self, part: Part) -> None:
+        if self._verifier is not None:
+            part = self._verifier.part(part)
         if self._parts.get(part.source) is part:
             return
         self._parts[part.source] = part
@@ -114,6 +119,8 @@ class Merge:
             self.drop(source)
         if self._linker is not None:
             self._linker.drop(source)
+        if self._verifier is not None:
+            self._verifier.drop(source)
         self._raw.pop(source, None)
         if self._parts.pop(source, None) is not None:
             self._flush_soon()

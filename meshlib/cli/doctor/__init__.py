@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.text import Text
 
 from meshlib.cli.common import FINDING, FINE, USAGE, Stop, console, emit, errors
-from meshlib.cli.doctor import network, process, settings
+from meshlib.cli.doctor import network, process, settings, trust
 from meshlib.cli.doctor.case import Case, Check
 from meshlib.cli.doctor.catalogue import ERROR, INFO, WARNING
 from meshlib.cli.doctor.collect import Subject, ask_process, cases_of, look_here
@@ -41,6 +41,8 @@ CHECKS: tuple[Check, ...] = (
     network.clocks,
     settings.files,
     settings.certificates,
+    trust.identity,
+    trust.demands,
     process.admin_socket,
     process.forks,
     process.greenlets,

@@ -204,8 +204,39 @@ CATALOGUE: Mapping[str, Sort] = {
     ),
     "file-writable-by-others": Sort(
         WARNING,
-        "A file that the configuration names can be changed by every user of the machine.",
+        "A file that the configuration names, or a socket that is served, can be changed, or replaced, by every user of the machine.",
         "chmod o-w {path}",
+    ),
+    # --- identity
+    "identity": Sort(
+        INFO,
+        "Who the process is to other workloads, where TLS is demanded: by whom, for how long, and how many roots others are trusted by.",
+        "nothing to do",
+    ),
+    "identity-missing": Sort(
+        ERROR,
+        "A cluster demands the process's identity, and it cannot be had: calls to it fail.",
+        "what the evidence says; [identity] says who gives it",
+    ),
+    "identity-expired": Sort(
+        ERROR,
+        "The certificate of the process's identity has expired, and no new one can be had: calls that need it fail.",
+        "what the evidence says; is the clock of this machine right?",
+    ),
+    "identity-expires-soon": Sort(
+        WARNING,
+        "The certificate of the process's identity serves, and cannot be renewed.",
+        "what the evidence says, before it expires",
+    ),
+    "tls-verifies-nobody": Sort(
+        WARNING,
+        "TLS to some clusters is encrypted, and whoever answers is accepted: the control plane sends no roots (Envoy does the same).",
+        'have it send a validation context with roots; [identity] verify = "always" has the system\'s roots and the name decide until then',
+    ),
+    "tls-unusable": Sort(
+        ERROR,
+        "The TLS that a cluster demands cannot be had: calls to it fail, and none goes in plain text.",
+        "what the evidence says",
     ),
     # --- the process
     "admin-off": Sort(

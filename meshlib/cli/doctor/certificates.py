@@ -35,36 +35,45 @@ class Validity:
 
 @dataclass(frozen=True, slots=True)
 class FileSeen:
-    """``problem``: why it cannot be read, or what of it cannot be understood (``garbled``); ``mode``: its permission bits."""
+    """``problem``: why it cannot be read, or what of it cannot be understood (``garbled``); ``absent``: it is not there; ``mode``: its
+    permission bits; ``loose``: every user can put another into its place, since the directory's are such.
+    """
 
     problem: str = ""
     garbled: bool = False
     mode: int = 0
+    absent: bool = False
+    loose: bool = False
     certificates: tuple[Validity, ...] = ()
 
 
 def look_at(path: str, use: str) -> FileSeen:
     """The file as it is now. ``use`` ``"ca"`` or ``"certificate"``: its certificates too. Contents of others are not looked at."""
-    raw = b""
+    raw, loose = b"", False
     try:
         mode = Path(path).stat().st_mode
+        around = Path(path).parent.stat().st_mode
+        loose = bool(around & stat.S_IWOTH) and not around & stat.S_ISVTX
         if stat.S_ISDIR(mode):
             return FileSeen("it is a directory")
         if stat.S_ISREG(mode):  # a pipe would wait for its writer, and what is read of it is gone for others
             with Path(path).open("rb") as file:
                 raw = file.read(LONGEST if use in ("ca", "certificate") else 1)
     except (OSError, ValueError) as problem:
-        return FileSeen((getattr(problem, "strerror", None) or str(problem)).lower())
+        words = (getattr(problem, "strerror", None) or str(problem)).lower()
+        return FileSeen(words, absent=isinstance(problem, FileNotFoundError))
     if use not in ("ca", "certificate") or not stat.S_ISREG(mode):
-        return FileSeen(mode=stat.S_IMODE(mode))
+        return FileSeen(mode=stat.S_IMODE(mode), loose=loose)
     mode = stat.S_IMODE(mode)
     try:
         found = tuple(validity(_der(pem)) for pem in _PEM.findall(raw))
     except ValueError as problem:
-        return FileSeen(f"a certificate in it cannot be read: {problem}", garbled=True, mode=mode)
+        return FileSeen(
+            f"a certificate in it cannot be read: {problem}", garbled=True, mode=mode, loose=loose
+        )
     if not found:
-        return FileSeen("it has no certificate in PEM", garbled=True, mode=mode)
-    return FileSeen(mode=mode, certificates=found)
+        return FileSeen("it has no certificate in PEM", garbled=True, mode=mode, loose=loose)
+    return FileSeen(mode=mode, loose=loose, certificates=found)
 
 
 def _der(pem: bytes) -> bytes:

@@ -125,6 +125,8 @@ def files(case: Case) -> Iterator[Finding]:
         seen = case.seen.files.get(file["path"])
         if seen is None:
             continue
+        if seen.absent and file["use"] in ("state", "socket"):
+            continue  # a mesh makes it
         if seen.problem and not seen.garbled:
             yield found("file-unreadable", f"{file['key']}: {file['path']}: {seen.problem}")
             continue
@@ -140,6 +142,11 @@ def files(case: Case) -> Iterator[Finding]:
         if seen.mode & 0o002:
             summary = f"{file['key']}: {file['path']} can be changed by every user"
             yield found("file-writable-by-others", summary, rights, path=file["path"])
+        if seen.loose:
+            folder = str(PurePath(file["path"]).parent)
+            summary = f"{file['key']}: {file['path']} can be replaced by every user"
+            rights = f"everybody may write the directory {folder}, which has no sticky bit"
+            yield found("file-writable-by-others", summary, rights, path=folder)
 
 
 def certificates(case: Case) -> Iterator[Finding]:

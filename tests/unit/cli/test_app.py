@@ -166,7 +166,7 @@ def test_dump(config: str) -> None:
     result = invoke("dump", "--config", config, "--json")
     assert result.exit_code == 0
     said = json.loads(result.stdout)
-    assert set(said) == {"node", "sources", "sidecar", "clusters", "process", "adoption"}
+    assert set(said) == {"node", "sources", "sidecar", "clusters", "process", "adoption", "identity"}
     assert said["clusters"]["reviews"]["endpoints"][0]["address"] == "127.0.0.1:9"
     assert "127.0.0.1:9" in invoke("dump", "--config", config).stdout
     snapshot = json.loads(invoke("dump", "--config", config, "--snapshot").stdout)

@@ -128,6 +128,29 @@ def test_files_of_tls_must_be_there(tmp_path: Path) -> None:
     assert "none.pem cannot be read" in problem
 
 
+def test_files_of_identity_services_and_tokens_must_be_there(tmp_path: Path) -> None:
+    (tmp_path / "me.key").write_text("x")
+    path = write(
+        tmp_path / "mesh.toml",
+        """[identity]
+        cert = "me.pem"
+        key = "me.key"
+        [services."reviews:9080"]
+        endpoints = ["127.0.0.1:1"]
+        tls = { ca = "ca.pem" }
+        token = "token"
+        """,
+    )
+    assert inspect(path).problems == tuple(
+        f"{path}: {key}: {tmp_path / name} cannot be read"
+        for key, name in (
+            ("services.reviews:9080.tls.ca", "ca.pem"),
+            ("services.reviews:9080.token", "token"),
+            ("identity.cert", "me.pem"),
+        )
+    )
+
+
 def test_the_environment_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MESHLIB_SEED", "nonsense")
     monkeypatch.setenv("MESHLIB_CONFIG", "/does/not/exist.toml")

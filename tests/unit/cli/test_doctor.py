@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -23,7 +24,7 @@ from typer.testing import CliRunner
 import meshlib
 from meshlib.cli import doctor as package
 from meshlib.cli.app import app
-from meshlib.cli.doctor import CHECKS, certificates, diagnose
+from meshlib.cli.doctor import CHECKS, certificates, diagnose, trust
 from meshlib.cli.doctor.case import Case
 from meshlib.cli.doctor.catalogue import CATALOGUE
 from meshlib.cli.doctor.certificates import Validity, validity
@@ -31,10 +32,12 @@ from meshlib.cli.doctor.collect import Subject, _subject
 from meshlib.cli.doctor.probes import Reached, Seen, address_of, loopback
 from meshlib.cli.findings import Finding
 from meshlib.config import Config
+from meshlib.model.status import IdentityStatus
 from meshlib.observe.facts import Facts, plain
 from meshlib.sidecar.detect import OTHERS
 from meshlib.testing import ControlPlane, Upstream, build
 from meshlib.testing.ports import bind
+from tests.support.certificates import Authority
 from tests.support.envoy_dir import EnvoyDir
 from tests.support.pages import ROOT
 
@@ -844,6 +847,8 @@ def cluster(name: str, *addresses: str, http2: bool = False) -> Any:
         "resolving": False,
         "http2": http2,
         "plain": not http2,
+        "anybody": False,
+        "closed": [],
         "endpoints": list(addresses),
     }
 
@@ -1118,3 +1123,148 @@ def test_an_address_that_was_not_tried_is_not_dead(facts: Facts) -> None:
     facts["clusters"] = [cluster("reviews", "127.0.0.1:9", "127.0.0.1:10")]
     seen = Seen(reached={"127.0.0.1:9": Reached("connection refused")}, left=frozenset({"127.0.0.1:10"}))
     assert judged(facts, seen)["endpoint-not-listening"]["severity"] == "warning"
+
+
+# --- TLS between workloads
+
+
+PAIR = 'cert = "cert.pem"\nkey = "key.pem"\nca = "ca.pem"\n'
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Authority:
+    """``cert.pem``, ``key.pem`` and ``ca.pem`` beside the configuration."""
+    authority = Authority()
+    authority.issue("spiffe://td/ns/shop/sa/me").write(tmp_path)
+    (tmp_path / "key.pem").chmod(0o600)
+    (tmp_path / "ca.pem").write_bytes(authority.pem)
+    return authority
+
+
+def demanding(address: str) -> str:
+    return service(address, more="tls = { sans = ['spiffe://td/ns/shop/sa/reviews'] }\n")
+
+
+def test_who_the_process_is(doctor: Callable[..., Said], upstream: Upstream, mine: Authority) -> None:
+    said = doctor(f"[identity]\n{PAIR}\n{demanding(upstream.address)}")
+    summary = said["identity"]["summary"]
+    assert summary.startswith("files (identity (")
+    assert "gives the identity: spiffe://td/ns/shop/sa/me, for 10 d yet, 1 root" in summary
+    assert "identity-missing" not in said
+
+
+def test_an_identity_that_nothing_demands(
+    doctor: Callable[..., Said], upstream: Upstream, mine: Authority
+) -> None:
+    said = doctor(f"[identity]\n{PAIR}\n{service(upstream.address)}")
+    assert "which nothing demands yet" in said["identity"]["summary"]
+
+
+def test_an_identity_that_cannot_be_had(
+    doctor: Callable[..., Said], upstream: Upstream, mine: Authority, tmp_path: Path
+) -> None:
+    (tmp_path / "cert.pem").write_text("nonsense")
+    said = doctor(f"[identity]\n{PAIR}\n{demanding(upstream.address)}")
+    assert said["identity-missing"]["severity"] == "error"
+    assert "there is no certificate in PEM that can be read" in said["identity-missing"]["evidence"]
+    [line] = said["tls-unusable"]["evidence"]
+    assert line.startswith("reviews: secret 'default' cannot be used: there is no certificate in PEM")
+
+
+def identity_of(**other: Any) -> dict[str, Any]:
+    known = IdentityStatus(
+        "istio", "identity (mesh.toml)", "istiod:15012", "ready", "spiffe://td/a", 3600.0, 1
+    )
+    return replace(known, **other).to_dict()
+
+
+@pytest.mark.parametrize(
+    ("other", "name", "words"),
+    [
+        ({}, "identity", "gives the identity: spiffe://td/a, for 1 h yet, 1 root"),
+        ({"state": "idle", "name": "", "expires_in": None}, "identity", "which nothing demands yet"),
+        ({"state": "connecting", "name": "", "expires_in": None, "roots": 0}, "identity", "connecting"),
+        (
+            {"state": "stale", "last_error": "refused"},
+            "identity-expires-soon",
+            "expires in 1 h and cannot be renewed",
+        ),
+        ({"state": "failed", "expires_in": -7200.0}, "identity-expired", "expired 2 h ago"),
+        (
+            {"state": "failed", "name": "", "expires_in": None},
+            "identity-missing",
+            "cannot give all of the identity",
+        ),
+    ],
+)
+def test_how_an_identity_stands(facts: Facts, other: dict[str, Any], name: str, words: str) -> None:
+    status = {"identity": [identity_of(**other)], "sources": []}
+    [finding] = trust.identity(Case({**facts, "status": status}, Seen()))  # type: ignore[typeddict-item]
+    assert finding.id == name
+    assert words in finding.summary
+    assert finding.evidence[0] == "asked: istiod:15012"
+
+
+def test_tls_that_verifies_nobody(doctor: Callable[..., Said], tmp_path: Path, upstream: Upstream) -> None:
+    context = {"@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"}
+    socket_ = {"name": "tls", "typed_config": context}
+    blind = build.cluster("blind", [upstream.address], transport_socket=socket_)
+    del blind["@type"]
+    (tmp_path / "envoy.json").write_text(json.dumps({"static_resources": {"clusters": [blind]}}))
+    said = doctor('services_file = "envoy.json"\n')
+    assert said["tls-verifies-nobody"]["evidence"] == ["blind"]
+    said = doctor('services_file = "envoy.json"\n[identity]\nverify = "always"\n')
+    assert "tls-verifies-nobody" not in said
+
+
+@pytest.mark.parametrize(
+    ("key", "mode", "name"),
+    [
+        ('[identity]\nprovider = "istio"\ntoken = "secret"\n', 0o644, "file-readable-by-others"),
+        (
+            '[services.a]\nendpoints = ["127.0.0.1:1"]\ntls = {}\ntoken = "secret"\n',
+            0o644,
+            "file-readable-by-others",
+        ),
+        ('[xds]\nserver = "127.0.0.1:1"\nlast_good = "secret"\n', 0o646, "file-writable-by-others"),
+    ],
+)
+def test_files_that_others_have_rights_in(
+    doctor: Callable[..., Said], tmp_path: Path, key: str, mode: int, name: str
+) -> None:
+    path = tmp_path / "secret"
+    path.write_text("x")
+    path.chmod(mode)
+    said = doctor(key)
+    assert str(path) in said[name]["summary"]
+    path.chmod(0o600)
+    assert name not in doctor(key)
+
+
+def test_a_socket_that_others_have_rights_in(facts: Facts, tmp_path: Path) -> None:
+    told = plain(Config.from_mapping({"admin": {"csds": f"unix:{tmp_path}/csds.sock"}}))["config"]["files"]
+    assert [(file["key"], file["use"]) for file in told] == [("admin.csds", "socket")]
+    with socket.socket(socket.AF_UNIX) as served:
+        served.bind(f"{tmp_path}/csds.sock")
+        (tmp_path / "csds.sock").chmod(0o666)
+        seen = certificates.look_at(f"{tmp_path}/csds.sock", "socket")
+    facts["config"]["files"] = told
+    said = judged(facts, Seen(files={f"{tmp_path}/csds.sock": seen}))
+    assert "csds.sock can be changed by every user" in said["file-writable-by-others"]["summary"]
+
+
+def test_a_directory_in_which_everybody_may_write(doctor: Callable[..., Said], tmp_path: Path) -> None:
+    folder = tmp_path / "open"
+    folder.mkdir()
+    (folder / "token").write_text("x")
+    (folder / "token").chmod(0o600)
+    folder.chmod(0o777)
+    said = doctor('[identity]\nprovider = "istio"\ntoken = "open/token"\n')
+    assert said["file-writable-by-others"]["summary"].endswith("can be replaced by every user")
+    folder.chmod(0o1777)  # as /tmp
+    assert "file-writable-by-others" not in doctor('[identity]\nprovider = "istio"\ntoken = "open/token"\n')
+
+
+def test_what_a_mesh_makes_itself_may_be_absent(doctor: Callable[..., Said]) -> None:
+    said = doctor('[xds]\nserver = "127.0.0.1:1"\nlast_good = "none"\n[admin]\ncsds = "unix:none.sock"\n')
+    assert "file-unreadable" not in said

@@ -138,3 +138,22 @@ def test_a_decision() -> None:
 )
 def test_decisions_of_other_kinds(more: dict[str, Any], fails: str, text: str) -> None:
     assert text in printed(decision_view(decision(**more), "http://reviews/", fails=fails))
+
+
+@pytest.mark.parametrize(
+    ("other", "shown"),
+    [
+        (
+            {"name": "spiffe://td/a", "expires_in": 7200.0, "roots": 2},
+            "· spiffe://td/a · expires in 2 h · 2 roots",
+        ),
+        (
+            {"name": "a", "expires_in": -60.0, "roots": 1, "last_error": "no\x1b[0m"},
+            "· a · expired 1 min ago · 1 root · no\\x1b[0m",
+        ),
+        ({"state": "idle"}, "identity  istio, identity (mesh.toml)  idle"),
+    ],
+)
+def test_who_the_process_is(other: dict[str, Any], shown: str) -> None:
+    identity = {"provider": "istio", "found": "identity (mesh.toml)", "state": "ready", **other}
+    assert shown in printed(status_view(status(identity=[identity])))
