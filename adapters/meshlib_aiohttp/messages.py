@@ -17,6 +17,7 @@ from yarl import URL
 
 from meshlib.model.call import Head
 from meshlib.model.headers import Headers
+from meshlib.wire.heads import TEXT
 
 if TYPE_CHECKING:
     from meshlib.core.effects import Direct
@@ -73,7 +74,10 @@ def _text(raw: bytes) -> str:
 
 
 def attempt_of(request: Any, head: Head) -> Any:
-    """A copy of ``request`` that sends ``head``: one attempt. The original stays what the caller asked for."""
+    """A copy of ``request`` that sends ``head``: one attempt. The original stays what the caller asked for. Raises ValueError as
+    ``written``.
+    """
+    written(head)
     attempt = copy.copy(request)
     attempt.__dict__.pop("send", None)
     attempt.method = head.method
@@ -136,12 +140,13 @@ def is_head_alone(request: Any) -> bool:
 
 
 def written(head: Head) -> bytes:
-    """The head as it is sent. Raises ValueError for what would be read as more than one line."""
+    """The head as it is sent. Raises ValueError for what somebody may read as more than one line, or as another target."""
     lines = head.headers.raw
     first = f"{head.method} {head.path} HTTP/1.1\r\nHost: {head.authority}".encode()
     data = b"\r\n".join((first, *map(b": ".join, lines), b"", b""))
-    if not (data.count(b"\n") == data.count(b"\r") == len(lines) + 3) or b"\0" in data:
-        raise ValueError("a line break or a null byte in the head of a request")
+    # All that is not text must be the ends of the lines, which were put there.
+    if data.translate(None, TEXT) != b"\r\n" * (len(lines) + 3) or " " in head.path:
+        raise ValueError("a line break, or another character that may not be there, in the head of a request")
     return data
 
 

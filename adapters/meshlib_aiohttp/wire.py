@@ -73,13 +73,13 @@ class AiohttpWire:
         request, head = asked.request, attempt.head
         alone = not self._ends and is_head_alone(request)
         while True:
+            tried = request if alone else attempt_of(request, head)
             connection, used = await self._acquire(asked, attempt, bounds)
             if used and attempt.handed and connection.pooled.ended():
                 connection.close()  # what is written on it would count as sent
                 continue
             connection.pooled.bind(bounds)
             bounds.sent = True
-            tried = request if alone else attempt_of(request, head)
             try:
                 if alone:
                     return await _exchange(asked, connection, partial(_send_head, request, head))

@@ -6,6 +6,7 @@ from string import ascii_letters, digits
 
 from meshlib.config.hosts import check_host, check_key
 from meshlib.config.kinds import Text
+from meshlib.model.headers import OF_THE_CONNECTION
 
 __all__ = ["EDITED", "HEADER", "HOST", "METHOD", "PATH", "PATH_ONLY", "REGEX", "SERVICE", "U32"]
 
@@ -31,6 +32,8 @@ def _editable(text: str) -> str:
     name = _header(text)
     if name.startswith(":") or name == "host":
         raise ValueError("pseudo-headers and Host cannot be edited; rewrite.host does that")  # RW-01
+    if name in OF_THE_CONNECTION:
+        raise ValueError("it is for the connection to say")
     return name
 
 

@@ -10,7 +10,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from meshlib.core.formats import Values, compile_format
-from meshlib.core.lines import ONE_LINE_REQUEST, ONE_LINE_RESPONSE, Lines, add_line, set_line
+from meshlib.core.lines import (
+    CONTROLS,
+    OF_THE_CONNECTION,
+    ONE_LINE_REQUEST,
+    ONE_LINE_RESPONSE,
+    Lines,
+    add_line,
+    set_line,
+)
 from meshlib.core.strings import fold, wire
 from meshlib.model.route import NO_EDITS, Edit, EditAction, HeaderEdits
 
@@ -32,16 +40,19 @@ class _CompiledEdit:
         name = fold(wire(edit.name))
         self.name = self.key = name.encode("latin-1")
         self.format = compile_format(edit.value)
-        self.constant = self.format.constant
+        constant = self.format.constant
+        self.constant = None if constant is None else constant.translate(None, CONTROLS)
         self.action = edit.action
         self.keep_empty = edit.keep_empty
 
 
 def _compiled(edits: Sequence[Edit]) -> Iterator[_CompiledEdit]:
-    """A format that Envoy refuses should not have come so far: it is left out."""
+    """A format that Envoy refuses should not have come so far: it is left out, as is what only the connection says."""
     for edit in edits:
         with suppress(ValueError):
-            yield _CompiledEdit(edit)
+            made = _CompiledEdit(edit)
+            if made.key not in OF_THE_CONNECTION:
+                yield made
 
 
 class EditPlan:
@@ -51,7 +62,7 @@ class EditPlan:
 
     def __init__(self, add: Sequence[Edit], remove: Sequence[str], one_line: frozenset[bytes]) -> None:
         self._one_line = one_line
-        self._remove = frozenset(fold(wire(name)).encode("latin-1") for name in remove)
+        self._remove = frozenset(fold(wire(name)).encode("latin-1") for name in remove) - OF_THE_CONNECTION
         self._add = tuple(_compiled(add))
 
     def apply(self, lines: Lines, values: Values) -> Lines:
@@ -65,7 +76,10 @@ class EditPlan:
         overwrite: Lines = []
         append: Lines = []
         for edit in self._add:
-            value = edit.format.render(values) if edit.constant is None else edit.constant
+            value = edit.constant
+            if value is None:
+                # Names, and what a caller or an upstream sent, may have what would end the line.
+                value = edit.format.render(values).translate(None, CONTROLS)
             if not value and not edit.keep_empty:
                 continue
             if edit.action is EditAction.APPEND:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 
-from meshlib.core.lines import ONE_LINE_REQUEST, Lines, first_value
+from meshlib.core.lines import CONTROLS, ONE_LINE_REQUEST, Lines, first_value
 from meshlib.core.paths import path_only
 from meshlib.core.strings import fold, wire
 from meshlib.model.call import Head
@@ -18,8 +18,6 @@ from meshlib.model.call import Head
 __all__ = ["Format", "Values", "check_format", "compile_format"]
 
 _HEX = frozenset(b"0123456789abcdefABCDEF")
-#: All of ASCII's but the tab.
-_CONTROLS = bytes(code for code in (*range(32), 127) if code != 9)
 _MAX_TEXT = 16_384
 _CACHED = 1024
 
@@ -279,8 +277,7 @@ def _query_parameter(command: str, argument: str) -> _Render:
         for piece in query.split(b"&"):
             key, _, value = piece.partition(b"=")
             if _decoded(key) == name:
-                # What cannot stand in a line, or would end it, is left out.
-                return _decoded(value).translate(None, _CONTROLS)
+                return _decoded(value).translate(None, CONTROLS)
         return None
 
     return render

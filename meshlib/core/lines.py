@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-__all__ = ["ONE_LINE_REQUEST", "ONE_LINE_RESPONSE", "Lines", "add_line", "first_value", "set_line"]
+from meshlib.model.headers import OF_THE_CONNECTION as _OF_THE_CONNECTION
+
+__all__ = [
+    "CONTROLS",
+    "OF_THE_CONNECTION",
+    "ONE_LINE_REQUEST",
+    "ONE_LINE_RESPONSE",
+    "Lines",
+    "add_line",
+    "first_value",
+    "set_line",
+]
 
 Lines = list[tuple[bytes, bytes]]
 
@@ -28,6 +39,10 @@ _RESPONSE = """
 #: Headers of which Envoy (1.40) keeps one line: more is joined with a comma to it, never a line of its own.
 ONE_LINE_REQUEST = frozenset(_REQUEST.encode().split())
 ONE_LINE_RESPONSE = frozenset(_RESPONSE.encode().split())
+#: What no edit touches (:data:`meshlib.model.headers.OF_THE_CONNECTION`).
+OF_THE_CONNECTION = frozenset(name.encode() for name in _OF_THE_CONNECTION)
+#: What no value has (RFC 9110, 5.5): all controls of ASCII but the tab.
+CONTROLS = bytes(code for code in (*range(32), 127) if code != 9)
 
 
 def set_line(lines: Lines, name: bytes, value: bytes) -> None:

@@ -16,7 +16,7 @@ from meshlib.core.bodies import Body, compile_body
 from meshlib.core.conditions import header_value
 from meshlib.core.edits import EditPlan, EditSet, compile_edits
 from meshlib.core.formats import Values
-from meshlib.core.lines import Lines, add_line, first_value, set_line
+from meshlib.core.lines import CONTROLS, Lines, add_line, first_value, set_line
 from meshlib.core.paths import path_only
 from meshlib.core.regex import Regex, compile_regex
 from meshlib.core.replies import PLAIN, Replies, Reply, location, own_host
@@ -94,12 +94,12 @@ class _PathRewrite:
         """The new path with its query, or ``""`` where nothing is rewritten."""
         if self._prefix:
             at = len(path_only(path)) if self._matched is None else self._matched
-            return self._prefix + path[at:]
+            return _escaped(self._prefix + path[at:])
         if self._regex is None:
             return ""
         only = path_only(path)
         new = self._regex.replace_all(only, self._substitution)
-        return new + path[len(only) :] if new else ""
+        return _escaped(new + path[len(only) :]) if new else ""
 
 
 class RouteRewrite:
@@ -206,12 +206,12 @@ class RouteRewrite:
             if level is not None and level.request is not None:
                 level.request.apply(lines, values)
             if weight is not None and weight.host_rewrite is not None:
-                new.authority = wire(weight.host_rewrite.value)
+                new.authority = _host(wire(weight.host_rewrite.value))
             for plan in self._requests:
                 plan.apply(lines, values)
         elif weight is not None and weight.host_rewrite is not None:
-            new.authority = wire(weight.host_rewrite.value)
-        if self._host is not None and (host := self._rewritten_host(new)):
+            new.authority = _host(wire(weight.host_rewrite.value))
+        if self._host is not None and (host := _host(self._rewritten_host(new))):
             _set_host(new, host, append=self._append_host)
         if self._path is not None and (path := self._path.rewrite(new.path)):
             set_line(lines, _ORIGINAL_PATH, new.path.encode("latin-1", "replace"))
@@ -365,6 +365,18 @@ def compile_rewrite(
     """``outer``: the compiled edits of virtual host and route configuration."""
     levels = (compile_edits(route.edits), *outer)
     return RouteRewrite(route, host, levels[::-1] if config.most_specific_wins else levels)
+
+
+def _host(text: str) -> str:
+    """Without what cannot stand in a line."""
+    return text.encode("latin-1", "replace").translate(None, CONTROLS).decode("latin-1")
+
+
+def _escaped(path: str) -> str:
+    """What may not stand in a request's first line (RFC 3986, 3.3), or would end it, as escapes of its bytes."""
+    if path.isascii() and path.isprintable() and " " not in path:
+        return path
+    return "".join(char if "!" <= char <= "~" else f"%{ord(char):02X}" for char in path)
 
 
 def _padded(value: bytes) -> bool:

@@ -4,7 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-__all__ = ["Headers"]
+__all__ = ["OF_THE_CONNECTION", "Headers"]
+
+#: Headers that say how a message is framed and what becomes of its connection, which is for that connection alone to say: with
+#: another's word in them two that read it would not agree on where it ends. Nothing that is configured edits them.
+OF_THE_CONNECTION = frozenset(
+    [
+        "connection",
+        "content-length",
+        "expect",
+        "http2-settings",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ]
+)
 
 _Pair = tuple[bytes, bytes]
 

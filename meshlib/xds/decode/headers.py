@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from meshlib.core.formats import check_format, compile_format
+from meshlib.model.headers import OF_THE_CONNECTION
 from meshlib.model.route import NO_EDITS, Edit, EditAction, HeaderEdits
 from meshlib.xds.decode.report import Report, join
 from meshlib.xds.decode.values import header_name, header_value, is_header_name
@@ -85,4 +86,6 @@ def _editable(name: str, path: str, report: Report) -> str:
     name = header_name(name, path, report)
     if name.startswith(":") or name == "host":
         report.problem(path, f"{name!r} cannot be edited, as in Envoy")
+    elif name in OF_THE_CONNECTION:
+        report.ignore(path, f"{name} is for the connection to say")
     return name

@@ -23,7 +23,7 @@ from meshlib.model.tls import (
     Validation,
 )
 from meshlib.xds.decode.report import Report, join, walk
-from meshlib.xds.decode.values import struct, unpacked
+from meshlib.xds.decode.values import header_value, struct, unpacked
 from meshlib.xds.names import canonical
 from meshlib.xds.schema import WireMessage, type_name
 
@@ -107,7 +107,7 @@ def tls_matches(owner: WireMessage, path: str, report: Report) -> tuple[TlsMatch
 
 
 def _context(message: WireMessage, path: str, report: Report) -> Tls:
-    sni = str(message.sni)
+    sni = header_value(str(message.sni), join(path, "sni"), report)
     if len(sni.encode()) > _MAX_SNI:
         report.problem(join(path, "sni"), f"is longer than {_MAX_SNI} bytes")
     common, path = message.common_tls_context, join(path, "common_tls_context")

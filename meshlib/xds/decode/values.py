@@ -107,7 +107,7 @@ def regex(message: WireMessage, path: str, report: Report) -> str:
 def rewrite(message: WireMessage, path: str, report: Report) -> RegexRewrite:
     """A RegexMatchAndSubstitute; each group that it names must be there."""
     pattern = regex(message.pattern, join(path, "pattern"), report)
-    text = str(message.substitution)
+    text = header_value(str(message.substitution), join(path, "substitution"), report)
     if pattern and not regex_problem(pattern):
         wrong = regex_problem(pattern, text)
         if wrong:

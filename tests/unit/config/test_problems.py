@@ -240,6 +240,11 @@ ONE = [
     (route(rewrite={"regex": "a"}), "services.reviews.routes[0].rewrite.substitution", "go together"),
     (route(rewrite={"substitution": "a"}), "services.reviews.routes[0].rewrite.regex", "go together"),
     (
+        route(request_headers={"set": {"Transfer-Encoding": "chunked"}}),
+        "services.reviews.routes[0].request_headers.set.Transfer-Encoding",
+        "it is for the connection to say",
+    ),
+    (
         route(request_headers={"set": {":path": "/"}}),
         'services.reviews.routes[0].request_headers.set.":path"',
         "key",

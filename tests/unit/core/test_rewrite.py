@@ -170,6 +170,21 @@ class TestPath:
         made = sent(action, head(path), path=PathMatch(kind, value))
         assert (made.path, lines(made.headers, "x-envoy-original-path")) == (rewritten, [path])
 
+    @pytest.mark.parametrize(
+        ("new", "rewritten"),
+        [
+            ("/a b HTTP/1.0\r\nx: 1", "/a%20b%20HTTP/1.0%0D%0Ax:%201"),
+            ("/\0\x7f\t", "/%00%7F%09"),
+            ("/é", "/%C3%A9"),
+            ("/a%20b", "/a%20b"),
+        ],
+    )
+    def test_a_rewritten_path_can_stand_in_the_first_line_of_a_request(self, new, rewritten):
+        path = PathMatch(PathKind.EXACT, "/x")
+        assert sent(Forward(cluster="c", prefix_rewrite=new), head("/x"), path=path).path == rewritten
+        regex = Forward(cluster="c", regex_rewrite=RegexRewrite("^/x$", new))
+        assert sent(regex, head("/x"), path=path).path == rewritten
+
     def test_prefix_rewrite_of_any_case(self):
         action = Forward(cluster="c", prefix_rewrite="/new")
         assert sent(action, head("/Ab/c"), path=PathMatch(PathKind.PREFIX, "/aB", False)).path == "/new/c"

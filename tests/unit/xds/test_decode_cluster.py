@@ -535,6 +535,13 @@ class TestTls:
         context = {"@type": TLS, "sni": "s.example", "common_tls_context": common}
         return {"name": "tls", "typed_config": context}
 
+    @pytest.mark.parametrize("evil", ["a\r\nb", "a\nb", "a\0b"])
+    def test_a_name_that_can_be_none(self, evil):
+        socket = {"name": "tls", "typed_config": {"@type": TLS, "sni": evil}}
+        found = decode.cluster(raw(made(transport_socket=socket)))
+        assert found.value is None
+        assert "transport_socket.typed_config.sni: must not hold a line break or NUL" in found.problems
+
     def test_inline(self):
         ca = {"trusted_ca": {"inline_string": "CA"}, "match_typed_subject_alt_names": [
             {"san_type": "URI", "matcher": {"exact": "spiffe://a"}}

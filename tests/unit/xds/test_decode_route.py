@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from meshlib.model.headers import OF_THE_CONNECTION
 from meshlib.model.match import HeaderMatch, PathKind, StringKind, StringMatch
 from meshlib.model.policy import HashKind, RetryPolicy
 from meshlib.model.route import (
@@ -570,3 +571,29 @@ def test_a_header_value_that_is_no_format_is_a_problem(header: dict[str, str], w
     decoded = decode.route(raw(build.route_config("r", host)))
     assert decoded.value is None
     assert any(words in problem for problem in decoded.problems)
+
+
+class TestWordsOfALine:
+    """What would end a line of a request, or say where one ends."""
+
+    @pytest.mark.parametrize("evil", ["a\r\nx: 1", "a\nb", "a\rb", "a\0b"])
+    def test_ends_of_lines_are_refused(self, evil):
+        rewrites = {"pattern": {"regex": "/a"}, "substitution": evil}
+        for action, place in (
+            ({"prefix_rewrite": evil}, "prefix_rewrite"),
+            ({"host_rewrite_literal": evil}, "host_rewrite_literal"),
+            ({"regex_rewrite": rewrites}, "regex_rewrite.substitution"),
+            ({"host_rewrite_path_regex": rewrites}, "host_rewrite_path_regex.substitution"),
+        ):
+            assert action_problem(**action) == f"{place}: must not hold a line break or NUL"
+
+    @pytest.mark.parametrize("name", sorted(OF_THE_CONNECTION))
+    def test_framing_is_no_edit(self, name):
+        edits = {
+            "request_headers_to_add": [build.header(name.title(), "1")],
+            "response_headers_to_remove": [name],
+        }
+        assert ignored(config(build.route(cluster="a", **edits))) == {
+            f"virtual_hosts[0].routes[0].{place}": f"{name} is for the connection to say"
+            for place in ("request_headers_to_add[0].header.key", "response_headers_to_remove[0]")
+        }

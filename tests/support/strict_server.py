@@ -1,0 +1,95 @@
+"""A server that reads requests as strictly as they can be read, and keeps what it could not read."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from typing import Any, Self
+
+import h11
+
+__all__ = ["StrictServer"]
+
+
+class StrictServer:
+    """Listens on 127.0.0.1. Each request gets 200 and what is in ``answer``.
+
+    Attributes:
+        requests: Method, target, header lines and body of each, as they came.
+        wrong: Why bytes that came are no requests.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[bytes, bytes, list[tuple[bytes, bytes]], bytes]] = []
+        self.wrong: list[str] = []
+        self.answer: list[tuple[bytes, bytes]] = [(b"content-length", b"2")]
+        self._open: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+
+    @property
+    def address(self) -> str:
+        host, port = self._listener.getsockname()
+        return f"{host}:{port}"
+
+    def __enter__(self) -> Self:
+        self._start(self._accept)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._end(self._listener)
+        self._threads[0].join()  # after that nobody is accepted
+        for one in self._open:
+            self._end(one)
+        for thread in self._threads:
+            thread.join()
+
+    def _end(self, one: socket.socket) -> None:
+        with one, contextlib.suppress(OSError):  # the peer was first
+            one.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads
+
+    def _start(self, target: Any, *arguments: Any) -> None:
+        thread = threading.Thread(target=target, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            self._open.append(sock)
+            self._start(self._serve, sock)
+
+    def _serve(self, sock: socket.socket) -> None:
+        read = h11.Connection(h11.SERVER)
+        try:
+            while self._one(sock, read):
+                read.start_next_cycle()
+        except h11.RemoteProtocolError as problem:
+            self.wrong.append(str(problem))
+        except (OSError, h11.LocalProtocolError):  # it is over
+            pass
+        sock.close()
+
+    def _one(self, sock: socket.socket, read: h11.Connection) -> bool:
+        head, body = None, b""
+        while True:
+            event = read.next_event()
+            if event is h11.NEED_DATA:
+                read.receive_data(sock.recv(65_536))
+            elif isinstance(event, h11.Request):
+                head = event
+            elif isinstance(event, h11.Data):
+                body += event.data
+            elif isinstance(event, h11.EndOfMessage) and head is not None:
+                break
+            else:
+                return False
+        self.requests.append((head.method, head.target, list(head.headers), body))
+        answer = h11.Response(status_code=200, headers=self.answer)
+        sent = (read.send(each) or b"" for each in (answer, h11.Data(data=b"ok"), h11.EndOfMessage()))
+        sock.sendall(b"".join(sent))
+        return read.our_state is h11.DONE
