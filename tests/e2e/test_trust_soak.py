@@ -35,7 +35,7 @@ def test_no_call_fails_and_a_rotation_costs_a_handshake(tmp_path, record_propert
         with Rotation(ca, server, seconds=SECONDS, roots=2 if LONG else 1) as rotation, _calling(mesh, load):
             rotation.wait()
         (identity,) = mesh.status().identity
-        handshakes, issued = server.tls(), len([asked for asked in ca.requests if asked.admitted])
+        handshakes, issued = server.envoy.tls(), len([asked for asked in ca.requests if asked.admitted])
         roots = ca.authority.roots
     assert load.failures == []
     assert rotation.failure is None
@@ -60,7 +60,7 @@ def test_no_call_fails_and_a_rotation_costs_a_handshake(tmp_path, record_propert
 
 
 def _config(ca: IstioCa, server: Server) -> dict[str, Any]:
-    service = {"endpoints": [server.address], "tls": {"sans": [ACCOUNT]}}
+    service = {"endpoints": [server.envoy.address], "tls": {"sans": [ACCOUNT]}}
     identity = {"provider": "istio", **ca.settings}
     return {"identity": identity, "services": {"reviews": service, "stock": service}}
 

@@ -11,7 +11,6 @@ the roots from files that are replaced while it runs. Ours comes from the CA by 
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import threading
 from collections import Counter
@@ -21,129 +20,45 @@ from typing import Any, Self
 
 from meshlib.sources.identity_network import LOOK
 from meshlib.testing import GrpcUpstream, IstioCa
-from tests.e2e.oracle.envoy_process import EnvoyProcess, Ports
+from tests.support.tls_envoy import ANSWER, TlsEnvoy, file_secret, inline, write_secret
 
 __all__ = ["Load", "Rotation", "Server"]
 
 ACCOUNT = "spiffe://cluster.local/ns/default/sa/server"
-_TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3."
-_HCM = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
-_ROUTER = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
-_HTTP = "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_OURS = "spiffe://cluster.local/ns/default/sa/app"
 
 
 class Server:
-    """The Envoy, with ``grpc`` behind it. ``address``: of both services."""
+    """The Envoy, with ``grpc`` behind it."""
 
     def __init__(self, ca: IstioCa, grpc: GrpcUpstream, folder: Path) -> None:
         self._ca = ca
         self._folder = folder
-        self._ports = Ports(1)
-        port = self._ports.numbers[0]
-        self.address = f"127.0.0.1:{port}"
         self.show()
         self.trust()
-        static = {"listeners": [_listener(port, folder)], "clusters": [_grpc_cluster(grpc.port)]}
-        admin = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}}
-        self._envoy = EnvoyProcess(
-            {"node": {"id": "server", "cluster": "server"}, "static_resources": static, "admin": admin},
-            folder,
-        )
+        certificate, roots = file_secret("server", folder), file_secret("roots", folder)
+        self.envoy = TlsEnvoy(folder, certificate, roots, _OURS, grpc=grpc)
 
     def __enter__(self) -> Self:
-        self._envoy.__enter__()
-        self._envoy.wait_for_listeners(1)
+        self.envoy.__enter__()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._envoy.__exit__(*exc)
-        self._ports.close()
+        self.envoy.__exit__(*exc)
 
     def show(self) -> None:
         """A new certificate, of the root that signs now."""
         pair = self._ca.issue(ACCOUNT)
         made = {
-            "certificate_chain": _inline(pair.chain_pem),
-            "private_key": _inline(pair.key_pem),
+            "certificate_chain": inline(pair.chain_pem),
+            "private_key": inline(pair.key_pem),
         }
-        self._write("server", {"tls_certificate": made})
+        write_secret("server", {"tls_certificate": made}, self._folder)
 
     def trust(self) -> None:
         """The roots that are told now."""
-        self._write("roots", {"validation_context": {"trusted_ca": _inline(self._ca.roots_pem)}})
-
-    def tls(self) -> Counter[str]:
-        """What its listener has counted of TLS."""
-        counted = self._envoy.stats("listener")
-        return Counter(
-            {key.rpartition(".ssl.")[2]: value for key, value in counted.items() if ".ssl." in key}
-        )
-
-    def _write(self, name: str, secret: dict[str, Any]) -> None:
-        resource = {"@type": f"{_TLS}Secret", "name": name, **secret}
-        unfinished = self._folder / f"{name}.new"
-        unfinished.write_text(json.dumps({"resources": [resource]}))
-        unfinished.replace(self._folder / f"{name}.json")
-
-
-def _inline(pem: bytes) -> dict[str, str]:
-    return {"inline_string": pem.decode()}
-
-
-def _sds(name: str, folder: Path) -> dict[str, Any]:
-    source = {"path": str(folder / f"{name}.json"), "watched_directory": {"path": str(folder)}}
-    return {"name": name, "sds_config": {"path_config_source": source, "resource_api_version": "V3"}}
-
-
-def _listener(port: int, folder: Path) -> dict[str, Any]:
-    common = {
-        "alpn_protocols": ["h2", "http/1.1"],
-        "tls_certificate_sds_secret_configs": [_sds("server", folder)],
-        "combined_validation_context": {
-            "default_validation_context": {
-                "match_typed_subject_alt_names": [
-                    {"san_type": "URI", "matcher": {"exact": "spiffe://cluster.local/ns/default/sa/app"}}
-                ]
-            },
-            "validation_context_sds_secret_config": _sds("roots", folder),
-        },
-    }
-    socket = {
-        "@type": f"{_TLS}DownstreamTlsContext",
-        "require_client_certificate": True,
-        "common_tls_context": common,
-    }
-    routes = [
-        {"match": {"prefix": "/", "grpc": {}}, "route": {"cluster": "grpc", "timeout": "0s"}},
-        {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": "served"}}},
-    ]
-    manager = {
-        "@type": _HCM,
-        "stat_prefix": "in",
-        "http_filters": [{"name": "router", "typed_config": {"@type": _ROUTER}}],
-        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]},
-    }
-    chain = {
-        "transport_socket": {"name": "tls", "typed_config": socket},
-        "filters": [{"name": "hcm", "typed_config": manager}],
-    }
-    address = {"socket_address": {"address": "127.0.0.1", "port_value": port}}
-    return {"name": "in", "address": address, "filter_chains": [chain]}
-
-
-def _grpc_cluster(port: int) -> dict[str, Any]:
-    endpoint = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}
-    return {
-        "name": "grpc",
-        "connect_timeout": "5s",
-        "load_assignment": {
-            "cluster_name": "grpc",
-            "endpoints": [{"lb_endpoints": [{"endpoint": endpoint}]}],
-        },
-        "typed_extension_protocol_options": {
-            _HTTP.rpartition("/")[2]: {"@type": _HTTP, "explicit_http_config": {"http2_protocol_options": {}}}
-        },
-    }
+        roots = {"validation_context": {"trusted_ca": inline(self._ca.roots_pem)}}
+        write_secret("roots", roots, self._folder)
 
 
 class Rotation:
@@ -265,7 +180,7 @@ class Load:
             thread.start()
 
     def _note(self, kind: str, answer: object) -> None:
-        assert answer == "served", answer
+        assert answer == ANSWER, answer
         with self._lock:
             self.done[kind] += 1
 

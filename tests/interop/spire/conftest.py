@@ -60,13 +60,14 @@ plugins {{
 
 
 class Spire:
-    """A server with its agent, which attested itself by a token. Used from one thread."""
+    """A server with its agent, which attested itself by a token. ``entries``: the ids of those that were made. Used from one thread."""
 
     NODE = "spiffe://example.org/node"
 
     def __init__(self, server: Path, agent: Path, folder: Path) -> None:
         self._binaries = server, agent
         self._folder = folder
+        self.entries: list[str] = []
         self._processes: dict[str, tuple[subprocess.Popen[bytes], IO[bytes]]] = {}
         settings = {"port": _port(), "folder": folder}
         (folder / "server.conf").write_text(_SERVER.format(**settings))
@@ -112,8 +113,8 @@ class Spire:
             *("-spiffeID", f"spiffe://example.org{path}", "-selector", f"unix:uid:{os.getuid()}"),
             *("-x509SVIDTTL", str(ttl), *more),
         )
-        found: str = json.loads(made)["results"][0]["entry"]["id"]
-        return found
+        self.entries.append(json.loads(made)["results"][0]["entry"]["id"])
+        return self.entries[-1]
 
     def ask(self, *words: str, given: str = "") -> str:
         """A command of the server's; what it said. Raises AssertionError."""

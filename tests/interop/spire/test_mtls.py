@@ -1,0 +1,98 @@
+"""Calls between two identities of SPIRE's: ours by the Workload API, and that of a real Envoy by the agent's SDS, as SPIRE's own users have it."""
+
+from __future__ import annotations
+
+import pytest
+
+import meshlib
+from tests.interop.support.calling import calling
+from tests.support.tls_envoy import ANSWER, TlsEnvoy, agent_secret
+from tests.support.watch import until
+
+PATIENCE = 60.0
+APP, SERVER = "spiffe://example.org/app", "spiffe://example.org/server"
+#: Seconds; the agent renews in the half-life.
+SHORT = 10
+
+
+@pytest.fixture
+def envoy(spire, tmp_path):
+    """Whoever of this process's user calls it is one of the two: which comes first is the agent's."""
+    spire.register("/app", ttl=SHORT)
+    spire.register("/server", ttl=SHORT)
+    certificate, roots = agent_secret(SERVER), agent_secret("spiffe://example.org")
+    folder = tmp_path / "envoy"
+    folder.mkdir()
+    socket = spire.socket.removeprefix("unix://")
+    with TlsEnvoy(folder, certificate, roots, APP, SERVER, agent=socket) as running:
+        yield running
+
+
+def configuration(settings, envoy, *sans):
+    service = {"endpoints": [envoy.address], "tls": {"sans": list(sans)}}
+    return {"identity": settings, "services": {"reviews": service}}
+
+
+def test_calls_go_on_while_certificates_live_for_seconds_and_the_root_changes(
+    spire, envoy, settings, make_mesh
+):
+    mesh = make_mesh(configuration(settings, envoy, SERVER))
+    with meshlib.Client(mesh=mesh) as client:
+        answer = client.get("http://reviews/")
+        assert (answer.text, answer.headers["x-peer"] in {APP, SERVER}) == (ANSWER, True)
+
+        def identity():
+            return mesh.status().identity[0]
+
+        def call():
+            answer = client.get("http://reviews/")
+            assert answer.text == ANSWER, answer.text
+            return _Named(answer)
+
+        with calling(call) as calls:
+            assert identity().roots == 1
+            spire.rotate()
+            until(mesh, lambda: identity().roots == 2, PATIENCE)
+            for _ in range(3):  # half a life each
+                before = identity().expires_in
+                until(mesh, lambda before=before: identity().expires_in > before, PATIENCE)
+            calls.more()
+    assert calls.failures == []
+    assert identity().provider == "spiffe"
+    assert identity().name in {APP, SERVER}
+    counted = envoy.tls()
+    assert counted["handshake"] >= 4
+    assert counted["fail_verify_error"] == counted["fail_verify_no_cert"] == counted["fail_verify_san"] == 0
+
+
+class _Named:
+    """An answer as `calling` wants it."""
+
+    def __init__(self, answer):
+        self.status_code = answer.status_code
+        self.text = answer.text
+
+    def json(self):
+        return {"name": self.text}
+
+
+def test_who_is_somebody_else_gets_no_request(envoy, settings, make_mesh):
+    mesh = make_mesh(configuration(settings, envoy, "spiffe://example.org/other"))
+    with meshlib.Client(mesh=mesh) as client, pytest.raises(meshlib.ConnectFailed, match="none of the names"):
+        client.get("http://reviews/")
+    assert envoy.requests() == 0
+
+
+def test_an_identity_that_is_withdrawn_calls_nobody(spire, envoy, settings, make_mesh):
+    mesh = make_mesh(configuration(settings, envoy, SERVER))
+    with meshlib.Client(mesh=mesh) as client:
+        assert client.get("http://reviews/").text == ANSWER
+        for entry in spire.entries:
+            spire.ask("entry", "delete", "-entryID", entry)
+        until(mesh, lambda: mesh.status().identity[0].state == "failed", PATIENCE)
+        arrived = envoy.requests()
+        with pytest.raises(
+            meshlib.NoHealthyEndpoint, match="was withdrawn: the Workload API has no identity"
+        ):
+            client.get("http://reviews/")
+    assert envoy.requests() == arrived
