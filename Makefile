@@ -84,6 +84,11 @@ oracle: $(VENV)/.stamp-dev ## meshlib against a real Envoy on SEEDS random route
 storm: $(VENV)/.stamp-dev ## 20,000 calls, of HTTP and of gRPC, while control plane and endpoints die and return; 24,000 that are cancelled
 	@$(PYTEST) tests/e2e -m storm --timeout=900 -o faulthandler_timeout=0 $(PYTEST_ARGS)
 
+.PHONY: handshakes
+handshakes: $(VENV)/.stamp-dev ## 100,000 TLS handshakes that break at random points; 30 rotations of certificates under 120 callers
+	@BROKEN_HANDSHAKES=100000 TLS_ROTATIONS=30 $(PYTEST) tests/e2e/test_broken_handshakes.py tests/e2e/test_tls.py --timeout=3600 \
+	    -o faulthandler_timeout=0 $(PYTEST_ARGS)
+
 .PHONY: soak-trust
 soak-trust: $(VENV)/.stamp-dev ## ten minutes of calls over mTLS while certificates live for ten seconds and two roots are replaced
 	@MESHLIB_TRUST_SECONDS=600 $(PYTEST) tests/e2e/test_trust_soak.py -s -o faulthandler_timeout=0 $(PYTEST_ARGS)
