@@ -236,6 +236,7 @@ class Identity(Source):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self.rest()
 
     @property
     def shown(self) -> bool:
@@ -262,8 +263,19 @@ class Identity(Source):
             return
         changed = [self._answer(name, want) for name, want in list(self._wants.items())]
         self._wait()
+        self._tell()
         if any(changed):
             self._changed()
+
+    def _tell(self) -> None:
+        """How it stands as a source: of all that were started."""
+        errors = [status.last_error for status in map(self._stands, self._started) if status.last_error]
+        if errors:
+            self.trouble("; ".join(errors))
+        elif any(not isinstance(want.answer, Secret) for want in self._wants.values()):
+            self.begin()
+        elif self._wants:
+            self.good()
 
     def _answer(self, name: SecretName, want: _Want) -> bool:
         giver, before = want.giver, want.answer
@@ -311,18 +323,20 @@ class Identity(Source):
             if giver is not None
         )
 
-    def _status(self, giver: _Giver, wants: list[_Want]) -> IdentityStatus:
-        made = IdentityStatus(giver.kind, giver.found, last_error=giver.words)
-        provider = giver.provider
+    @staticmethod
+    def _stands(giver: _Giver) -> IdentityStatus:
         if giver.words:
-            made = replace(made, state="failed")
-        elif provider is not None:
-            how = provider.status()
-            made = replace(made, server=how.server, state=how.state, last_error=how.last_error)
+            return IdentityStatus(giver.kind, giver.found, state="failed", last_error=giver.words)
+        if giver.provider is None:
+            return IdentityStatus(giver.kind, giver.found)
+        how = giver.provider.status()
+        return IdentityStatus(giver.kind, giver.found, how.server, how.state, last_error=how.last_error)
+
+    def _status(self, giver: _Giver, wants: list[_Want]) -> IdentityStatus:
         facts = [want.facts for want in wants]
         ends = next((ends for _, ends, _ in facts if ends is not None), None)
         return replace(
-            made,
+            self._stands(giver),
             name=next((name for name, _, _ in facts if name), ""),
             expires_in=None if ends is None else ends - self.sink.worker.clock.wall(),
             roots=max((roots for _, _, roots in facts), default=0),

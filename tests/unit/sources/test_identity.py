@@ -270,6 +270,24 @@ class TestLife:
         assert len(kit.bench.published) == rows
         assert kit.status.last_error == "connection refused"
 
+    def test_whoever_observes_sources_is_told_how_it_stands(self, secrets):
+        kit = Kit(ISTIO, cluster("a", pair_of()))
+        kit.one.has(secrets.pair())
+        kit.one.fails("connection refused")
+        kit.one.has(secrets.pair())
+        kit.bench.step()
+        kit.bench.merge.stop()
+        assert kit.bench.changes == [
+            ("identity", "connecting", ""),
+            ("identity", "ready", ""),
+            ("identity", "stale", "connection refused"),
+            ("identity", "ready", ""),
+            ("identity", "idle", ""),
+        ]
+
+    def test_one_that_nothing_demands_tells_nobody(self):
+        assert Kit(ISTIO, Cluster("plain")).bench.changes == []
+
     def test_it_stops_and_goes_on(self, secrets):
         kit = Kit(ISTIO, cluster("a", pair_of()))
         assert kit.bench.merge.streaming

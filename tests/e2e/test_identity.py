@@ -1,0 +1,205 @@
+"""Who the process is to other workloads: shown to real servers that demand it, by every client, over rotations and forks."""
+
+from __future__ import annotations
+
+import json
+import os
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import meshlib
+from tests.support.certificates import Authority, replaced
+from tests.support.dns_server import DnsServer
+from tests.support.faces import FaceFactory
+from tests.support.tls_server import TlsServer
+from tests.support.watch import Watch
+
+MINE, THEIRS = "spiffe://td/ns/shop/sa/me", "spiffe://td/ns/shop/sa/reviews"
+CA = Authority("Mesh")
+
+
+@pytest.fixture
+def server() -> Iterator[TlsServer]:
+    """It demands a certificate that the mesh's CA signed."""
+    with TlsServer(CA.issue(THEIRS).server(clients=CA)) as made:
+        yield made
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    CA.issue(MINE).write(tmp_path)
+    (tmp_path / "ca.pem").write_bytes(CA.pem)
+    return tmp_path
+
+
+def config(server: TlsServer, folder: Path, **tls: Any) -> dict[str, Any]:
+    """Identity is of files, and the service says no word of it."""
+    files = {name: str(folder / f"{name}.pem") for name in ("cert", "key", "ca")}
+    demanded = {"sans": [THEIRS], **tls}
+    return {"identity": files, "services": {"reviews": {"endpoints": [server.address], "tls": demanded}}}
+
+
+def test_it_is_shown_and_others_are_known_by_its_roots(
+    face: FaceFactory, server: TlsServer, folder: Path
+) -> None:
+    client = face(config(server, folder))
+    assert client.get("http://reviews/").text.split()[0] == MINE
+
+
+def test_whoever_its_roots_do_not_know_gets_nothing(face: FaceFactory, folder: Path) -> None:
+    with TlsServer(Authority("Elsewhere").issue(THEIRS).server(clients=CA)) as server:
+        client = face(config(server, folder))
+        with pytest.raises(meshlib.ConnectFailed) as refused:
+            client.get("http://reviews/")
+        assert not refused.value.sent
+        assert server.requests == 0
+
+
+def test_an_identity_that_is_broken_is_an_error_that_names_it_at_once(
+    face: FaceFactory, server: TlsServer, folder: Path
+) -> None:
+    (folder / "cert.pem").write_text("nonsense")
+    client = face(config(server, folder))
+    with pytest.raises(meshlib.NoHealthyEndpoint) as refused:
+        client.get("http://reviews/")
+    assert isinstance(refused.value, client.library.ConnectError)
+    assert not refused.value.sent
+    text = str(refused.value)
+    assert "cluster 'reviews'" in text
+    assert "secret 'default' cannot be used: there is no certificate in PEM that can be read" in text
+    assert (server.requests, server.refused, +server.open) == (0, [], {})
+
+
+def test_nobody_who_gives_an_identity_is_an_error_that_says_what_there_could_be(
+    face: FaceFactory, server: TlsServer
+) -> None:
+    identity = {"provider": "spiffe"}
+    services = {"reviews": {"endpoints": [server.address], "tls": {"sans": [THEIRS]}}}
+    client = face({"identity": identity, "services": services})
+    with pytest.raises(
+        meshlib.NoHealthyEndpoint, match=r"'default' cannot be had: identity.socket is not given"
+    ):
+        client.get("http://reviews/")
+    assert server.requests == 0
+
+
+def test_a_first_call_waits_for_files_that_are_written_later(server: TlsServer, folder: Path) -> None:
+    (folder / "key.pem").rename(folder / "held.pem")
+    with meshlib.Mesh(config(server, folder)) as mesh, meshlib.Client(mesh=mesh, timeout=20) as client:
+        watch = Watch(mesh)
+        watch.until(lambda: mesh.status().identity[0].last_error.endswith("key.pem is not there"))
+        (folder / "held.pem").rename(folder / "key.pem")
+        assert client.get("http://reviews/").text.split()[0] == MINE
+
+
+def test_a_rotation_is_taken_up_and_a_broken_one_takes_nothing_away(server: TlsServer, folder: Path) -> None:
+    with meshlib.Mesh(config(server, folder)) as mesh, meshlib.Client(mesh=mesh) as client:
+        watch = Watch(mesh)
+
+        def who() -> str:
+            return client.get("http://reviews/").text.split()[0]
+
+        assert who() == MINE
+        CA.issue("spiffe://td/ns/shop/sa/renewed").write(folder)
+        watch.until(lambda: who() == "spiffe://td/ns/shop/sa/renewed")
+        assert server.wait_for(lambda: server.open[MINE] == 0)
+        replaced(folder / "cert.pem", b"nonsense")
+        watch.until(lambda: mesh.status().identity[0].state == "stale")
+        with meshlib.Client(mesh=mesh) as another:
+            assert another.get("http://reviews/").text.split()[0] == "spiffe://td/ns/shop/sa/renewed"
+        status = mesh.status().identity[0]
+        assert (status.name, status.roots) == ("spiffe://td/ns/shop/sa/renewed", 1)
+        assert status.expires_in is not None
+        assert 863_000 < status.expires_in < 864_001
+
+
+def test_a_root_that_is_replaced_is_taken_up(server: TlsServer, folder: Path) -> None:
+    other = Authority("Next")
+    with meshlib.Mesh(config(server, folder)) as mesh:
+        with meshlib.Client(mesh=mesh) as client:
+            assert client.get("http://reviews/").status_code == 200
+        replaced(folder / "ca.pem", other.pem)
+        watch = Watch(mesh)
+
+        def refused() -> bool:
+            with meshlib.Client(mesh=mesh) as client:
+                try:
+                    return client.get("http://reviews/").status_code != 200
+                except meshlib.ConnectFailed:
+                    return True
+
+        watch.until(refused)
+        replaced(folder / "ca.pem", other.pem + CA.pem)
+        watch.until(lambda: not refused())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no forks")
+def test_a_fork_has_what_its_parent_had_and_then_its_own(server: TlsServer, folder: Path) -> None:
+    """At once, though the files are broken by then; and what is written later is taken up by the child itself."""
+    mesh = meshlib.Mesh(config(server, folder))
+    with mesh, meshlib.Client(mesh=mesh) as client:
+        assert client.get("http://reviews/").text.split()[0] == MINE
+        replaced(folder / "cert.pem", b"nonsense")
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if not pid:
+            try:
+                os.write(writing, json.dumps(_in_child(mesh, folder)).encode())
+            except BaseException:  # noqa: BLE001 - told to the parent
+                os.write(writing, json.dumps([traceback.format_exc()]).encode())
+            finally:
+                os._exit(0)
+        os.close(writing)
+        with os.fdopen(reading, "rb") as told:
+            said = json.loads(told.read())
+        os.waitpid(pid, 0)
+        assert said == [MINE, "spiffe://td/ns/shop/sa/renewed"]
+
+
+def _in_child(mesh: meshlib.Mesh, folder: Path) -> list[str]:
+    with meshlib.Client(mesh=mesh) as client:
+        first = client.get("http://reviews/").text.split()[0]
+    CA.issue("spiffe://td/ns/shop/sa/renewed").write(folder)
+
+    def second() -> str:
+        with meshlib.Client(mesh=mesh) as client:
+            return str(client.get("http://reviews/").text.split()[0])
+
+    Watch(mesh).until(lambda: second() != first)
+    return [first, second()]
+
+
+@pytest.mark.parametrize("where", ["endpoints", "dns", "srv"])
+def test_services_by_every_kind_of_place(where: str, server: TlsServer, folder: Path) -> None:
+    port = int(server.address.rpartition(":")[2])
+    records = {
+        ("reviews.internal", "A"): ["127.0.0.1"],
+        ("_https._tcp.reviews.internal", "SRV"): [f"0 1 {port} reviews.internal."],
+    }
+    with DnsServer(records) as dns:
+        place: dict[str, Any] = {
+            "endpoints": {"endpoints": [server.address]},
+            "dns": {"dns": f"reviews.internal:{port}"},
+            "srv": {"srv": "_https._tcp.reviews.internal"},
+        }[where]
+        made = config(server, folder)
+        made["services"]["reviews"] = {**place, "tls": {"sans": [THEIRS]}}
+        made["dns"] = dns.settings
+        with meshlib.Mesh(made) as mesh, meshlib.Client(mesh=mesh, timeout=20) as client:
+            assert client.get("http://reviews/").text.split()[0] == MINE
+
+
+def test_no_word_of_the_key_is_told(
+    server: TlsServer, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    with meshlib.Mesh(config(server, folder)) as mesh, meshlib.Client(mesh=mesh) as client:
+        client.get("http://reviews/")
+        told = json.dumps(mesh.status().to_dict()) + json.dumps(mesh.snapshot().to_dict())
+        told += repr(mesh.snapshot()) + repr(mesh.status()) + caplog.text
+    for line in (folder / "key.pem").read_text().splitlines()[1:-1]:
+        assert line not in told
