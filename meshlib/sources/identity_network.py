@@ -37,7 +37,7 @@ LARGEST = 1024 * 1024
 #: Seconds between looks at the clock.
 LOOK = 5.0
 #: Seconds of a pause at least, however little is left.
-_LEAST = 0.1
+_LEAST = 0.5
 
 
 @cache

@@ -46,6 +46,7 @@ class Authority:
         self.trust_domain = trust_domain
         self.roots: list[x509.Certificate] = []
         self.ahead = 0.0
+        self._made = 0
         self._intermediate = intermediate
         self.rotate()
 
@@ -57,7 +58,8 @@ class Authority:
     def prepare(self) -> None:
         """Another root is told, and signs after `activate`: who is told of it trusts it by then."""
         key = ec.generate_private_key(ec.SECP256R1())
-        root = self._certificate(f"root {len(self.roots) + 1}", key.public_key(), key, None)
+        self._made += 1
+        root = self._certificate(f"root {self._made}", key.public_key(), key, None)
         self.roots.insert(0, root)
         self._prepared: tuple[Any, Any] = root, key
 
@@ -86,7 +88,7 @@ class Authority:
     def sign(self, public: Any, *names: str, lifetime: float) -> tuple[x509.Certificate, ...]:
         """The chain of a certificate for that key. A name with ``://`` is a URI, one that is an address is that, others are of DNS."""
         ca, key = self._signer
-        leaf = _builder(public, ca.subject, x509.Name([]), self.ahead, self.ahead + lifetime)
+        leaf = _builder(public, ca, key, x509.Name([]), self.ahead, self.ahead + lifetime)
         leaf = leaf.add_extension(
             x509.SubjectAlternativeName([_name(each) for each in names]), critical=True
         ).add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -106,8 +108,7 @@ class Authority:
                 x509.NameAttribute(x509.NameOID.COMMON_NAME, name),
             ]
         )
-        issuer = subject if above is None else above.subject
-        made = _builder(public, issuer, subject, 0.0, _CA_LIFETIME)
+        made = _builder(public, above, key, subject, 0.0, _CA_LIFETIME)
         made = made.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         return made.sign(key, hashes.SHA256())
 
@@ -119,17 +120,20 @@ def key_pem(key: Any) -> bytes:
 
 
 def _builder(
-    public: Any, issuer: x509.Name, subject: x509.Name, since: float, until: float
+    public: Any, above: x509.Certificate | None, key: Any, subject: x509.Name, since: float, until: float
 ) -> x509.CertificateBuilder:
+    """``above``: who signs it with ``key``; None: itself. Their keys are named: of two roots of one name OpenSSL tries no more than one."""
     now = dt.datetime.now(dt.UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
-        .issuer_name(issuer)
+        .issuer_name(subject if above is None else above.subject)
         .public_key(public)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now + dt.timedelta(seconds=since - _BACKDATED))
         .not_valid_after(now + dt.timedelta(seconds=until))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
     )
 
 
