@@ -58,6 +58,15 @@ class Provided:
             self.clock.advance(min(1.0, end - self.clock.now()))
             self.worker.run_due()
 
+    def recovers(self):
+        """After a failure: time moves on from pause to pause until all is well."""
+        for _ in range(300):
+            self.until(lambda: self.status.state == "ready" or self.provider._retry is not None)
+            if self.status.state == "ready":
+                return
+            self.step(1.0)
+        raise AssertionError(self.status)
+
     def in_state(self, state):
         return self.until(lambda: self.status.state == state and self.status)
 

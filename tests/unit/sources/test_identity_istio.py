@@ -144,8 +144,7 @@ class TestRenewal:
             assert bench.roots.roots  # others are known as before
             ca.authority.ahead = LIFE  # its clock is the bench's
             ca.obey()
-            bench.step(60)
-            bench.in_state("ready")
+            bench.recovers()
             assert bench.certificate is not first
 
     def test_that_it_ends_is_told_when_it_does(self, ca):
@@ -237,8 +236,7 @@ class TestRefusals:
             assert bench.certificate is first
             assert bench.roots is roots
             ca.obey()
-            bench.step(60)
-            bench.in_state("ready")
+            bench.recovers()
             assert bench.certificate is not first
 
     def test_one_that_has_expired(self, ca):
@@ -262,8 +260,7 @@ class TestRefusals:
             status = bench.in_state("failed")
             assert status.last_error == f"{ca.address}: UNAUTHENTICATED: request authenticate failure"
             ca.token_file.write_bytes(good)
-            bench.step(5)
-            bench.in_state("ready")
+            bench.recovers()
 
     @pytest.mark.parametrize(
         ("content", "words"),
@@ -293,8 +290,7 @@ class TestRefusals:
         with provided(ca) as bench:
             bench.in_state("failed")
             ca.start()
-            bench.step(5)
-            bench.in_state("ready")
+            bench.recovers()
 
     def test_one_that_does_not_answer_in_time(self, ca, monkeypatch):
         monkeypatch.setattr(identity_istio, "TIMEOUT", 0.2)

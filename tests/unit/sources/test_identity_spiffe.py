@@ -239,8 +239,7 @@ class TestOutages:
             api.drop()
             assert bench.in_state("stale").last_error == f"{api.socket}: UNAVAILABLE: dropped"
             assert bench.certificate is certificate
-            bench.step(2)
-            bench.in_state("ready")
+            bench.recovers()
             assert api.opened == 2
 
     def test_an_agent_that_is_restarted_with_another_root(self, api):
@@ -251,8 +250,7 @@ class TestOutages:
             api.rotate(drop=True)
             bench.step(3)
             api.start()
-            bench.step(40)
-            bench.in_state("ready")
+            bench.recovers()
             assert bench.roots.domains["example.org"].data == api.authority.roots_pem
 
     def test_one_that_is_not_there_yet(self, api):
@@ -261,8 +259,7 @@ class TestOutages:
             bench.in_state("failed")
             assert bench.certificate is None
             api.start()
-            bench.step(5)
-            bench.in_state("ready")
+            bench.recovers()
 
     def test_no_identity_is_told_in_words_and_may_still_come(self, api):
         api.deny()
@@ -273,8 +270,7 @@ class TestOutages:
             )
             assert bench.certificate is None
             api.renew()
-            bench.step(5)
-            bench.in_state("ready")
+            bench.recovers()
 
     def test_an_identity_that_is_withdrawn_is_not_used_any_more(self, api):
         with provided(api) as bench:
@@ -288,8 +284,7 @@ class TestOutages:
                 bench.provider.secret(SecretName("spiffe://example.org/app", SecretKind.CERTIFICATE)) == words
             )
             api.renew()
-            bench.step(5)
-            bench.in_state("ready")
+            bench.recovers()
 
     def test_another_identity_in_its_place(self, api):
         with provided(api) as bench:
