@@ -8,6 +8,7 @@ import ssl
 import tempfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ import grpc
 from meshlib.testing import ControlPlane, build
 from tests.support.issued import Authority, Issued
 
-__all__ = ["CLIENT", "SERVER", "Listener", "Mesh", "Tunnels", "socket_of", "tunnels", "world"]
+__all__ = ["CLIENT", "SERVER", "Listener", "Mesh", "Tunnels", "Witness", "socket_of", "tunnels", "world"]
 
 CLIENT, SERVER = "spiffe://mesh/ns/shop/sa/web", "spiffe://mesh/ns/shop/sa/stock"
 _TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
@@ -91,6 +92,41 @@ def world() -> Iterator[Mesh]:
         yield Mesh(plane, Authority())
 
 
+class Witness(grpc.GenericRpcHandler):
+    """A server that demands a certificate, and answers each message with the one that it was shown."""
+
+    def __init__(self, credentials: grpc.ServerCredentials) -> None:
+        self._pool = ThreadPoolExecutor(256)
+        self._server = grpc.server(self._pool, options=[("grpc.so_reuseport", 0)])
+        self._server.add_generic_rpc_handlers((self,))
+        self.address = f"127.0.0.1:{self._server.add_secure_port('127.0.0.1:0', credentials)}"
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        if handler_call_details.method.endswith("StreamStream"):
+            return grpc.stream_stream_rpc_method_handler(self._stream)
+        return grpc.unary_unary_rpc_method_handler(self._unary)
+
+    def _unary(self, message: bytes, context: grpc.ServicerContext) -> bytes:
+        return _shown(context)
+
+    def _stream(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        for _ in messages:
+            yield _shown(context)
+
+    def __enter__(self) -> Self:
+        self._server.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._server.stop(None).wait()
+        self._pool.shutdown()
+
+
+def _shown(context: grpc.ServicerContext) -> bytes:
+    pem: bytes = context.auth_context()["x509_pem_cert"][0]
+    return pem
+
+
 @dataclass(frozen=True)
 class Tunnels:
     """What this process has of them: the paths of sockets that are listened at, and threads."""
@@ -119,7 +155,7 @@ def tunnels() -> Tunnels:
 
 class Listener:
     """Python's TLS server on a port of its own, which never answers: it keeps what it was asked for, and every byte that came after
-    the handshake. ``protocols``: of ALPN; ``ends``: how each connection ended, in words.
+    the handshake. ``protocols``: of ALPN; ``shook``: a word for each handshake that is done; ``ends``: how each connection ended.
     """
 
     def __init__(self, held: Issued, roots: bytes = b"", protocols: tuple[str, ...] = ("h2",)) -> None:
@@ -136,6 +172,7 @@ class Listener:
         self.names: list[str | None] = []
         self.received = b""
         self.ends: queue.Queue[str] = queue.Queue()
+        self.shook: queue.Queue[None] = queue.Queue()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._threads = [threading.Thread(target=self._serve)]
 
@@ -169,6 +206,7 @@ class Listener:
         try:
             accepted.settimeout(30)
             with self._context.wrap_socket(accepted, server_side=True) as connection:
+                self.shook.put(None)
                 while data := connection.recv(65_536):
                     self.received += data
         except OSError as error:

@@ -102,6 +102,11 @@ class Pipe:
         self._ending = False
         self._inner_waits = self._outer_waits = _IN
 
+    @property
+    def silent(self) -> bool:
+        """Whether the endpoint has said nothing yet."""
+        return self._heard is not None
+
     def begin(self) -> None:
         """Hand on what comes."""
         self._poller.watch(self._inner, _IN, self._from_grpc)

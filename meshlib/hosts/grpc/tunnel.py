@@ -13,7 +13,7 @@ connection of grpc's to it gets one of ours to the endpoint:
         it does not, or takes too long     ──► grpc's connection is closed; the tunnel keeps why (``error``)
         the tunnel is closed meanwhile     ──► the dialling is stopped
 
-    a tunnel    open ──its last user leaves──► closed: it listens no more; its pipes go on until grpc closes them
+    a tunnel    open ──its last user leaves──► closed: it listens no more; pipes that carry something go on until grpc closes them
     the thread  none ──a tunnel is opened──► running ──no tunnel, no pipe, nothing dialled──► none
 
 No byte of grpc's is read before the endpoint is known to be who it must be.
@@ -198,7 +198,7 @@ class _Switch:
                 Path(tunnel.path).unlink()
             wires = self._wires
             assert wires is not None, "it runs as long as there is a tunnel"
-            wires.post(partial(wires.drop, tunnel.listener))
+            wires.post(partial(wires.drop, tunnel))
             dials = list(tunnel.dials)
         for dial in dials:
             dial.stop()
@@ -293,7 +293,7 @@ class _Wires:
     def __init__(self) -> None:
         self._poll, self._unit = _poller()
         self._told: dict[int, Callable[[int], object]] = {}
-        self._pipes: set[Pipe] = set()
+        self._pipes: dict[Pipe, Tunnel] = {}
         self._posted: deque[Callable[[], object]] = deque()
         self._resting: list[tuple[float, socket.socket]] = []
         self._ear, self._bell = socket.socketpair()
@@ -323,10 +323,15 @@ class _Wires:
         if self._told.pop(sock.fileno(), None) is not None:
             self._poll.unregister(sock.fileno())
 
-    def drop(self, listener: socket.socket) -> None:
+    def drop(self, tunnel: Tunnel) -> None:
+        """Listen no more. grpc would wait 20 s for the SETTINGS of who says nothing, after its channel was closed, too."""
+        listener = tunnel.listener
         self._resting = [entry for entry in self._resting if entry[1] is not listener]
         self.leave(listener)
         listener.close()
+        for pipe, of in list(self._pipes.items()):
+            if of is tunnel and pipe.silent:
+                pipe.close()
 
     def rest(self, listener: socket.socket, seconds: float) -> None:
         """Listen to nobody for a while."""
@@ -337,8 +342,11 @@ class _Wires:
         """Hand on bytes between the two, to their end."""
         handshakes = tunnel.place.handshakes
         remember = None if handshakes is None else handshakes.remember
-        pipe = Pipe(self, inner, stream, remember, tunnel.heard, self._pipes.discard)
-        self._pipes.add(pipe)
+        pipe = Pipe(self, inner, stream, remember, tunnel.heard, self._pipes.pop)
+        self._pipes[pipe] = tunnel
+        if not tunnel.users:
+            pipe.close()
+            return
         try:
             pipe.begin()
         except OSError:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from meshlib.hosts.endpoints import socket_options
 from meshlib.hosts.grpc.tunnel import Tunnel, tunnel_to
-from meshlib.hosts.tls import host_of, is_rotated, look_after, server_name
+from meshlib.hosts.tls import host_of, look_after, server_name
 from meshlib.runtime.tls import context_for
 from meshlib.wire.dial import Place
 
@@ -35,7 +35,7 @@ class Way(NamedTuple):
     @property
     def stale(self) -> bool:
         """Whether files of TLS changed since."""
-        return is_rotated((self.context, self.epoch))
+        return self.context.epoch != self.epoch
 
 
 def way_to(tls: Tls, endpoint: LiveEndpoint, cluster: Cluster, authority: str, worker: Worker) -> Way:
