@@ -43,13 +43,15 @@ class Env:
 
     ``upstream(part, cluster)`` gives a live cluster, or why there is none, in words: ``""`` while it may come;
     ``random()`` a float in [0, 1); ``wall()`` seconds since the epoch, for headers that name a point in time (RT-07);
-    ``emit`` is None where nobody listens. Thread-safe as far as its members are.
+    ``emit`` is None where nobody listens; ``awaits``: as ``upstream``, what a cluster that may come waits for, in words that can follow
+    "which". Thread-safe as far as its members are.
     """
 
     upstream: Callable[[str, str], Upstream | str]
     random: Callable[[], float]
     wall: Callable[[], float]
     emit: Callable[[Event], None] | None = None
+    awaits: Callable[[str, str], str] = lambda part, cluster: "has not come yet"  # noqa: ARG005 - nothing more is known
 
 
 @dataclass(slots=True)

@@ -111,7 +111,8 @@ def _forward(draft: _Draft, match: Match, weight: ClusterWeight | None, env: Env
     upstream = env.upstream(draft.resolution.part, draft.cluster)
     if isinstance(upstream, str):
         then = f"the call fails ({action.not_found_status})"
-        why = f"{upstream}: {then}" if upstream else f"has not come yet: it is waited for, else {then}"
+        awaits = env.awaits(draft.resolution.part, draft.cluster)
+        why = f"{upstream}: {then}" if upstream else f"{awaits}: it is waited for, else {then}"
         draft.lines.append(f"cluster {draft.cluster!r} {why}")
         return
     if upstream.cluster.discovery is Discovery.ORIGINAL_DST:

@@ -259,7 +259,8 @@ class Plan:
                 return Wait(self._ready_by())
             if self._deadline is not None and now >= self._deadline:
                 return self._out_of_time(None)
-            message = f"{match.name} names cluster {self.cluster!r}, which {upstream or 'has not come yet'}"
+            why = upstream or self._env.awaits(call.resolution.part, self.cluster)
+            message = f"{match.name} names cluster {self.cluster!r}, which {why}"
             answer = self._told(Response(action.not_found_status), "NC")
             return Finish(None, NoHealthyEndpoint, f"route {message}", answer)
         self._upstream = upstream

@@ -88,12 +88,16 @@ def _missing(runtime: Runtime, targets: list[Target]) -> dict[str, Missing]:
 
 
 def _silent_sources(runtime: Runtime) -> dict[str, Missing]:
-    """The sources that have not said anything yet."""
+    """The sources that have not said anything yet, and the clusters that wait for the process's identity."""
     found = {}
     for source in runtime.feed.statuses():
         if source.kind != "last_good" and source.state in ("idle", "connecting", "failed"):
             where = f" {source.server}" if source.server else ""
             found[source.name + where] = Missing(source.last_error or source.state)
+    for part in runtime.store.snapshot.parts:
+        for name in part.identified:
+            if part.lacking.get(name) == "":
+                found[f"cluster {name}"] = Missing(runtime.feed.awaits(part.source, name))
     return found
 
 
@@ -138,7 +142,8 @@ def _clusters(runtime: Runtime, target: Target, resolution: Resolution) -> Missi
     awaited = [name for name, cluster in found.items() if cluster == ""]
     if awaited:
         lacks = runtime.feed.pending(resolution.name) if resolution.name else ""
-        return Missing(lacks or "waiting for cluster " + ", ".join(map(repr, awaited)))
+        words = (f"{name!r}, which {runtime.feed.awaits(resolution.part, name)}" for name in awaited)
+        return Missing(lacks or "waiting for cluster " + ", ".join(words))
     known = {name: cluster for name, cluster in found.items() if not isinstance(cluster, str)}
     silent = [name for name, live in known.items() if _unanswered(live.cluster)]
     if silent:

@@ -97,6 +97,10 @@ class Feed(Protocol):
         """What the target resource ``name`` still lacks, in words; ``""`` where that is not known here."""
         ...
 
+    def awaits(self, source: str, cluster: str) -> str:
+        """What a cluster that may yet come waits for, in words that can follow "which"."""
+        ...
+
     def suspect(self) -> None:
         """The sidecar did not carry a call: look at it again. Called by any thread."""
         ...
@@ -166,7 +170,7 @@ class Runtime:
         self.observers: tuple[Callable[[Event], None], ...] = ()
         self._of_calls: tuple[Callable[[Event], None], ...] = ()
         self._resting: Known[Resting] = Known()
-        self.env = Env(self.clusters.upstream, self.random, clock.wall)
+        self.env = Env(self.clusters.upstream, self.random, clock.wall, awaits=feed.awaits)
         self.feed = feed
         self.interest: Interest = inherited.interest.copy(clock.now()) if inherited else Interest()
         self._rules = rules

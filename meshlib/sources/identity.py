@@ -74,11 +74,15 @@ class _Giver:
             self.provider.start(told)
 
     def lacks(self) -> str:
-        """What is told of a secret that did not come in time."""
+        """Who is to give it, and the last error."""
         status = None if self.provider is None else self.provider.status()
         where = f"{self.kind} ({status.server if status is not None and status.server else self.found})"
         error = status.last_error if status is not None else ""
-        return f"has not come within {WAIT:g} s from {where}" + (f": {error}" if error else "")
+        return where + (f": {error}" if error else "")
+
+    def late(self) -> str:
+        """What is told of a secret that did not come in time."""
+        return f"has not come within {WAIT:g} s from {self.lacks()}"
 
 
 class _Want:
@@ -214,6 +218,11 @@ class Identity(Source):
                 self.sink.worker.post(self._begin)
         return want.answer
 
+    def awaits(self, name: SecretName) -> str:
+        """A secret that may yet come, and from whom, in words. Any thread."""
+        giver = self._giver_of(name.name)
+        return f"secret {name.name!r}" + (f" of {giver.lacks()}" if giver is not None else "")
+
     def secrets(self) -> Mapping[SecretName, Secret]:
         """All that are there."""
         return {name: want.answer for name, want in self._wants.items() if isinstance(want.answer, Secret)}
@@ -286,9 +295,9 @@ class Identity(Source):
         if want.inherited and not ended and not isinstance(said, Secret):
             return False
         if said is None and self.sink.worker.clock.now() >= want.since + WAIT:
-            said = giver.lacks()
+            said = giver.late()
         if ended and not isinstance(said, Secret):
-            said = f"has expired, and a new one {said or giver.lacks()}"
+            said = f"has expired, and a new one {said or giver.late()}"
         if said is not before:
             want.inherited = False
             want.answer = said

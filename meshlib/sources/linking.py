@@ -83,6 +83,14 @@ class Linker:
             return self._whole.get(part.source, part)
         return self._put(part, made)
 
+    def awaits(self, source: str, cluster: str) -> tuple[SecretName, ...]:
+        """The secrets that keep a cluster from being there. Any thread: it reads what is swapped whole."""
+        made = self._made.get(source, {}).get(cluster)
+        if made is None or made.cluster is not None:
+            return ()
+        named = zip(_named(made.raw), made.found, strict=True)
+        return tuple(name for name, found in named if found is None)
+
     def drop(self, source: str) -> None:
         """A source says nothing any more."""
         self._made.pop(source, None)

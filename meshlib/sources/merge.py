@@ -183,6 +183,12 @@ class Merge:
     def pending(self, name: str) -> str:
         return "; ".join(text for source in self.sources if (text := source.pending(name)))
 
+    def awaits(self, source: str, cluster: str) -> str:
+        names = () if self._linker is None else self._linker.awaits(source, cluster)
+        if not names or self._identity is None:
+            return "has not come yet"
+        return "waits for " + " and ".join(map(self._identity.awaits, names))
+
     def sidecar(self, now: float) -> SidecarStatus:
         found = next((source for source in self.sources if isinstance(source, SidecarSource)), None)
         return SidecarStatus() if found is None else found.sidecar.status(now)

@@ -87,6 +87,33 @@ def test_nobody_who_gives_an_identity_is_an_error_that_says_what_there_could_be(
     assert server.requests == 0
 
 
+def test_an_identity_that_does_not_come_in_time_is_an_error_that_names_it(
+    face: FaceFactory, server: TlsServer, folder: Path
+) -> None:
+    (folder / "key.pem").unlink()
+    client = face(config(server, folder), timeout=0.5)
+    with pytest.raises(meshlib.NoHealthyEndpoint) as refused:
+        client.get("http://reviews/")
+    words = (
+        f"which waits for secret 'default' of files ({folder}/cert.pem, {folder}/key.pem, {folder}/ca.pem): "
+    )
+    assert f"{words}{folder}/key.pem is not there" in str(refused.value)
+    assert (server.requests, server.refused, +server.open) == (0, [], {})
+
+
+def test_ready_is_who_has_its_identity(server: TlsServer, folder: Path) -> None:
+    (folder / "key.pem").rename(folder / "held.pem")
+    with meshlib.Mesh(config(server, folder)) as mesh:
+        for names in ((), ("reviews",)):
+            with pytest.raises(
+                meshlib.NotReady, match=r"waits for secret 'default' of files .*key.pem is not there"
+            ):
+                mesh.wait_ready(*names, timeout=0.5)
+        (folder / "held.pem").rename(folder / "key.pem")
+        mesh.wait_ready(timeout=20)
+        mesh.wait_ready("reviews", timeout=1)
+
+
 def test_a_first_call_waits_for_files_that_are_written_later(server: TlsServer, folder: Path) -> None:
     (folder / "key.pem").rename(folder / "held.pem")
     with meshlib.Mesh(config(server, folder)) as mesh, meshlib.Client(mesh=mesh, timeout=20) as client:

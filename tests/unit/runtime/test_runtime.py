@@ -72,6 +72,9 @@ class Feed:
     def statuses(self):
         return ()
 
+    def awaits(self, source, cluster):
+        return "has not come yet"
+
     def pending(self, name):
         return ""
 

@@ -223,6 +223,18 @@ class TestLife:
             "secret 'default' has not come within 15 s from istio (istiod:15012): connection refused"
         )
 
+    def test_what_a_cluster_waits_for_is_told_in_words(self, secrets):
+        kit = Kit(ISTIO, cluster("a", pair_of(), roots_of()), Cluster("b"))
+        assert kit.bench.merge.awaits("xds", "a") == (
+            "waits for secret 'default' of istio (istiod:15012) and secret 'ROOTCA' of istio (istiod:15012)"
+        )
+        kit.one.has(secrets.roots(), error="connection refused")
+        kit.bench.step()
+        assert kit.bench.merge.awaits("xds", "a") == (
+            "waits for secret 'default' of istio (istiod:15012): connection refused"
+        )
+        assert kit.bench.merge.awaits("xds", "b") == "has not come yet"
+
     def test_what_comes_late_is_taken_up(self, secrets):
         kit = Kit(ISTIO, cluster("a", pair_of()))
         kit.bench.step(WAIT)

@@ -161,6 +161,19 @@ def test_one_that_came_to_its_end_is_closed():
     assert kit.linker.again(said).clusters["a"].tls.lacking == "secret 'default' has expired"
 
 
+def test_what_keeps_one_from_being_there_is_known():
+    kit = Kit(mine=pair(b"1"))
+    said = part(cluster("a", MINE, ROOTS), cluster("b", MINE))
+    kit.linker.part(said)
+    assert kit.linker.awaits("xds", "a") == (ROOTS,)
+    assert (
+        kit.linker.awaits("xds", "b") == kit.linker.awaits("xds", "c") == kit.linker.awaits("file", "a") == ()
+    )
+    kit.known[ROOTS] = roots(b"r")
+    kit.linker.again(said)
+    assert kit.linker.awaits("xds", "a") == ()
+
+
 def test_what_is_named_is_known():
     kit = Kit(mine=pair(b"1"))
     kit.linker.part(part(cluster("a", MINE), source="xds"))
