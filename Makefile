@@ -142,8 +142,12 @@ corpus: $(VENV)/.stamp-dev ## other projects' Envoy files, to meshlib and a real
 	@$(PYTEST) tests/corpus -o faulthandler_timeout=0 $(PYTEST_ARGS)
 
 .PHONY: fuzz
-fuzz: $(VENV)/.stamp-dev ## INPUTS hostile answers and requests to the HTTP/1.1 and HTTP/2 connections, chosen by atheris where it can be installed; INPUTS resources and responses to the decoders of xDS
+fuzz: $(VENV)/.stamp-dev ## INPUTS hostile inputs each to the HTTP/1.1 connection, to HTTP/2's (a fifth), to all other readers of outside bytes and to the decoders of xDS
 	@$(PY) -m tests.fuzz.run --inputs $(INPUTS)
+
+.PHONY: fuzz-long
+fuzz-long: $(VENV)/.stamp-dev ## the same with ten million inputs each, an hour or two
+	@$(PY) -m tests.fuzz.run --inputs 10000000
 
 .PHONY: fuzz-xds
 fuzz-xds: $(VENV)/.stamp-dev ## INPUTS resources and responses to the decoders of xDS

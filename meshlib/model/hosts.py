@@ -11,6 +11,7 @@ import ipaddress
 __all__ = ["ascii_host", "canonical_host", "ip_of", "ipv6_host", "is_ip", "is_loopback"]
 
 _MAPPED = "::ffff:"
+_UNPRINTABLE = "a host has a character that cannot be printed"
 
 
 def ip_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -34,8 +35,10 @@ def is_loopback(host: str) -> bool:
 
 def ascii_host(text: str) -> str:
     """``text`` in lower case, its labels as DNS has them: ``bücher.example`` is ``xn--bcher-kva.example`` (UTS 46, as requests
-    and aiohttp encode it). Raises ValueError for a label that cannot be one.
+    and aiohttp encode it). Raises ValueError for a label that cannot be one, and for a control character.
     """
+    if not text.isprintable():
+        raise ValueError(_UNPRINTABLE)
     if text.isascii():
         return text.lower()
     import idna  # 4 ms, and few have use for it
@@ -49,6 +52,8 @@ def ipv6_host(text: str) -> str:
     address, percent, zone = text.partition("%")
     if zone.startswith("25") and len(zone) > 2:
         zone = zone[2:]  # as it is written in a URL (RFC 6874)
+    if not zone.isprintable():
+        raise ValueError(_UNPRINTABLE)
     found = ipaddress.IPv6Address(address)
     # Python's own spelling of these is another from 3.13 on.
     shown = str(found) if found.ipv4_mapped is None else f"{_MAPPED}{found.ipv4_mapped}"

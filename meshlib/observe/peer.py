@@ -112,7 +112,7 @@ def _read(path: Path, what: str, timeout: float) -> dict[str, Any]:
         raise Gone(f"{path}: nobody listens: its process was killed") from None
     except OSError as problem:
         raise NotReadable(f"{path}: {problem.strerror or problem}") from None
-    except (ValueError, KeyError, TypeError) as problem:
+    except (ValueError, KeyError, TypeError, RecursionError) as problem:
         raise NotReadable(f"{path}: what it says is not of meshlib: {problem!r}") from None
     if not isinstance(meshes, list) or not all(isinstance(mesh, dict) for mesh in meshes):
         raise NotReadable(f"{path}: what it says is not of meshlib")

@@ -118,34 +118,36 @@ def _root(name: str, key: Mapping[str, Any]) -> bytes:
 
 def _pem_of(name: str, der: bytes) -> bytes:
     from cryptography.hazmat.primitives.serialization import Encoding
-    from cryptography.x509 import load_der_x509_certificate
+    from cryptography.x509 import InvalidVersion, load_der_x509_certificate
 
     try:
         return load_der_x509_certificate(der).public_bytes(Encoding.PEM)
-    except ValueError:
+    except (ValueError, InvalidVersion):
         raise ValueError(f"x5c of a key of the trust domain {name!r} is no certificate") from None
 
 
 def _certificates(pem: bytes) -> list[Certificate]:
-    from cryptography.x509 import load_pem_x509_certificates
+    from cryptography.x509 import InvalidVersion, load_pem_x509_certificates
 
     try:
         return load_pem_x509_certificates(pem)
-    except ValueError:
+    except (ValueError, InvalidVersion):
         raise ValueError("there is no certificate in PEM that can be read") from None
 
 
 def _name(leaf: Certificate) -> str:
     from cryptography.x509 import (
         DNSName,
+        DuplicateExtension,
         ExtensionNotFound,
         SubjectAlternativeName,
         UniformResourceIdentifier,
+        UnsupportedGeneralNameType,
     )
 
     try:
         names = leaf.extensions.get_extension_for_class(SubjectAlternativeName).value
-    except (ExtensionNotFound, ValueError):
+    except (ExtensionNotFound, ValueError, DuplicateExtension, UnsupportedGeneralNameType):
         return leaf.subject.rfc4514_string()
     uris = names.get_values_for_type(UniformResourceIdentifier)
     spiffe = next((uri for uri in uris if uri.startswith("spiffe://")), "")

@@ -95,7 +95,7 @@ def of_pem(text: bytes) -> list[Parsed]:
 
     try:
         return x509.load_pem_x509_certificates(text)
-    except ValueError as problem:
+    except (ValueError, x509.InvalidVersion) as problem:
         raise Unusable(f"it is no certificate in PEM: {problem}") from None
 
 
@@ -105,7 +105,7 @@ def of_der(data: bytes) -> list[Parsed]:
 
     try:
         return [x509.load_der_x509_certificate(one) for one in _split(data)]
-    except ValueError as problem:
+    except (ValueError, x509.InvalidVersion) as problem:
         raise Unusable(f"it is no certificate in DER: {problem}") from None
 
 

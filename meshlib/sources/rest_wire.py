@@ -182,5 +182,6 @@ def _closed_before_answer(problem: Exception) -> bool:
 
 
 def _reason(problem: Exception) -> str:
-    told = getattr(problem, "strerror", None) or str(problem)
-    return f"{told}" if told else type(problem).__name__
+    """In one line: what is no HTTP http.client tells with all that it read."""
+    told = " ".join(str(getattr(problem, "strerror", None) or problem)[: 4 * _SHOWN].split())[:_SHOWN]
+    return told or type(problem).__name__

@@ -232,7 +232,8 @@ def test_a_process_without_a_socket(directory: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [b"", b"nonsense", b"[]", b'{"meshes": 1}', b'{"meshes": [1]}', b'{"pid": 1}']
+    "answer",
+    [b"", b"nonsense", b"[]", b'{"meshes": 1}', b'{"meshes": [1]}', b'{"pid": 1}', b"[" * 100_000],
 )
 def test_an_answer_that_is_none(directory: Path, answer: bytes) -> None:
     directory.mkdir(mode=0o700)

@@ -1,11 +1,10 @@
-"""Puts random inputs to the HTTP/1.1 and the HTTP/2 connection and to the decoders of xDS (``http1.py``, ``http2.py`` and
-``xds.py`` beside this say what must hold).
+"""Puts random inputs to the HTTP/1.1 and the HTTP/2 connection, to every other reader of outside bytes and to the decoders of xDS
+(``http1.py``, ``http2.py``, ``inputs.py`` and ``xds.py`` beside this say what must hold).
 
-    python -m tests.fuzz.run [--inputs N] [--seed S] [--of http1|http2|xds]
+    python -m tests.fuzz.run [--inputs N] [--seed S] [--of http1|http2|inputs|xds] [--random]
 
-Atheris chooses the inputs of the connections, by what code they reach, where it can be installed: it gets ``build/fuzz``, an
-environment of its own, which is made once and kept. Elsewhere they are mutated at random from the same seeds, in this
-interpreter. Hypothesis chooses those of xDS.
+Atheris chooses the inputs, by what code they reach, where it can be installed: it gets ``build/fuzz``, a folder of its own. Elsewhere
+they are mutated at random from the same seeds. Hypothesis chooses those of xDS. What one processor does alone runs beside another.
 """
 
 from __future__ import annotations
@@ -17,15 +16,17 @@ import resource
 import subprocess
 import sys
 import time
-import venv
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = PROJECT / "build" / "fuzz"
-WANTED = ("atheris==3.0.0", "h11==0.16.0", "httptools==0.9.0", "h2==4.4.1")
+LOCK = PROJECT / "locks" / "fuzz.txt"
+#: Where atheris is, for this interpreter.
+PLACE = PROJECT / "build" / "fuzz" / f"{sys.implementation.cache_tag}"
 #: What is tried, and how many of the inputs each gets: one to HTTP/2 takes five times as long.
-OF = {"http1": 1.0, "http2": 0.2, "xds": 1.0}
+OF = {"http1": 1.0, "inputs": 1.0, "http2": 0.2, "xds": 1.0}
+#: In front of libFuzzer's bytes there is nothing of ours, so that a seed may be as long.
 LONGEST = 2048
 #: MiB that a run may need in all.
 MOST_MEMORY = 1024
@@ -39,59 +40,91 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--random", action="store_true", help="without atheris")
+    parser.add_argument("--alone", action="store_true", help="in this process, at random")
     parser.add_argument("--of", choices=OF, action="append", help="all where none is named")
     options = parser.parse_args()
-    return max(run(of, options) for of in options.of or OF)
+    chosen = options.of or list(OF)
+    if options.alone:
+        return max(at_random(of, int(options.inputs * OF[of]), options.seed) for of in chosen)
+    guided = not options.random and installed()
+    with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
+        codes = list(
+            pool.map(lambda of: run(of, options, guided=guided), [of for of in chosen if of != "xds"])
+        )
+    if "xds" in chosen:  # which takes all processors
+        inputs = int(options.inputs * OF["xds"])
+        print(f"fuzz: xds by Hypothesis, {inputs} inputs", flush=True)
+        codes.append(import_module("tests.fuzz.xds").run(inputs, options.seed))
+    return max(codes)
 
 
-def run(of: str, options: argparse.Namespace) -> int:
-    inputs = int(options.inputs * OF[of])
-    if of == "xds":
-        print(f"fuzz: {of} by Hypothesis, {inputs} inputs", flush=True)
-        return import_module("tests.fuzz.xds").run(inputs, options.seed)
-    python = None if options.random else interpreter()
-    if python is None:
-        why = "as asked for" if options.random else f"{WANTED[0]} cannot be installed for this interpreter"
-        print(f"fuzz: {of} at random ({why}), {inputs} inputs", flush=True)
-        return at_random(of, inputs, options.seed)
-    print(f"fuzz: {of} by {WANTED[0]}, {inputs} inputs", flush=True)
-    return by_atheris(of, python, inputs, options.seed)
+def run(of: str, options: argparse.Namespace, *, guided: bool) -> int:
+    """In a process of its own, whose words are shown when it ends."""
+    inputs, begun = int(options.inputs * OF[of]), time.monotonic()
+    if guided:
+        command, environment = by_atheris(of, inputs, options.seed)
+    else:
+        words = ("--alone", "--of", of, "--inputs", str(options.inputs), "--seed", str(options.seed))
+        command, environment = [sys.executable, "-m", "tests.fuzz.run", *words], dict(os.environ)
+    done = subprocess.run(command, check=False, cwd=PROJECT, env=environment, capture_output=True, text=True)
+    how = (
+        "by atheris"
+        if guided
+        else "at random"
+        if options.random
+        else "at random (there is no atheris for this interpreter)"
+    )
+    said = f"{inputs} inputs hold" if done.returncode == 0 else "it fails"
+    print(f"fuzz: {of} {how}: {said}, {time.monotonic() - begun:.0f} s", flush=True)
+    if done.returncode:  # without libFuzzer's line for each input that it keeps
+        lines = f"{done.stdout}{done.stderr}".splitlines()
+        print("\n".join(line for line in lines if not line.startswith(("#", "INFO:", "stat::"))), flush=True)
+    return done.returncode
 
 
-def interpreter() -> Path | None:
-    """The Python of the environment with atheris; None where it cannot be installed."""
-    python = ENVIRONMENT / "bin" / "python"
-    stamp = ENVIRONMENT / "installed"
-    if not stamp.exists() or stamp.read_text() != " ".join(WANTED):
-        venv.create(ENVIRONMENT, with_pip=True, clear=True)
-        command = [python, "-m", "pip", "install", "--quiet", "--only-binary", ":all:", *WANTED]
+def installed() -> bool:
+    """Whether atheris is there; it is installed where it can be."""
+    stamp = PLACE / "installed"
+    if not stamp.exists() or stamp.read_text() != LOCK.read_text():
+        words = (
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--only-binary",
+            ":all:",
+            "--upgrade",
+            "--target",
+            str(PLACE),
+        )
+        command = [sys.executable, "-m", "pip", *words, "--require-hashes", "-r", str(LOCK)]
         if subprocess.run(command, check=False).returncode:
-            return None
-        stamp.write_text(" ".join(WANTED))
-    return python
+            return False
+        stamp.write_text(LOCK.read_text())
+    return True
 
 
-def by_atheris(of: str, python: Path, inputs: int, seed: int) -> int:
+def by_atheris(of: str, inputs: int, seed: int) -> tuple[list[str], dict[str, str]]:
+    """The command, and its environment."""
     target = import_module(f"tests.fuzz.{of}")
-    corpus = ENVIRONMENT / f"corpus-{of}"
+    corpus = PLACE / f"corpus-{of}"
     corpus.mkdir(exist_ok=True)
     for number, data in enumerate(target.seeds()):
         (corpus / f"seed-{number}").write_bytes(data)
-    words = ENVIRONMENT / f"words-{of}"
+    words = PLACE / f"words-{of}"
     words.write_text("".join(f'"{escaped(word)}"\n' for word in target.WORDS))
     settings = {
         "runs": inputs, "seed": seed, "max_len": LONGEST, "dict": words, "rss_limit_mb": MOST_MEMORY, "timeout": 10,
-        "print_final_stats": 1, "artifact_prefix": f"{ENVIRONMENT}/",
+        "print_final_stats": 1, "artifact_prefix": f"{PLACE}/{of}-",
     }  # fmt: skip
     command = [
-        python,
+        sys.executable,
         "-m",
         "tests.fuzz.guided",
         *(f"-{name}={value}" for name, value in settings.items()),
-        corpus,
+        str(corpus),
     ]
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "MESHLIB_TEST_FUZZ": of}
-    return subprocess.run(command, check=False, cwd=PROJECT, env=environment).returncode
+    paths = f"{PROJECT}{os.pathsep}{PLACE}"
+    return command, {**os.environ, "PYTHONPATH": paths, "MESHLIB_TEST_FUZZ": of}
 
 
 def escaped(word: bytes) -> str:

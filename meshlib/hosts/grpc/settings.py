@@ -25,7 +25,7 @@ __all__ = ["RENEW", "Settings", "inner_options", "uri"]
 #: The option by which a call whose credentials a server refuses is made once more, with new ones.
 RENEW = "meshlib.renew_credentials"
 
-_WRONG = (TypeError, ValueError, AttributeError, KeyError)
+_WRONG = (TypeError, ValueError, AttributeError, KeyError, OverflowError, RecursionError)
 _WITH_CALL_CREDENTIALS = (cygrpc.CompositeChannelCredentials, cygrpc.ComputeEngineChannelCredentials)
 _SERVICE_CONFIG = "grpc.service_config"
 #: Its fields that the mesh decides on (gRPC's ``service_config.proto``).

@@ -206,11 +206,13 @@ class _Password:
 
 def _unpacked(words: str, data: bytes, password: bytes) -> bytes:
     """What is in PKCS #12, as PEM."""
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, pkcs12
+    from cryptography.x509 import InvalidVersion
 
     try:
         key, leaf, others = pkcs12.load_key_and_certificates(data, password or None)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidVersion) as error:
         raise ConfigError(f"TLS: {words}: cannot be read: {error}") from error
     if key is None or leaf is None:
         raise ConfigError(f"TLS: {words}: a certificate with its private key is not in it")

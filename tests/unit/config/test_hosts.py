@@ -4,6 +4,20 @@ from hypothesis import strategies as st
 
 from meshlib.config import DEFAULT_DOMAINS, HostPatterns
 from meshlib.config.hosts import check_address, check_host, check_key, check_pattern
+from meshlib.hosts.urls import asked
+from meshlib.model.hosts import canonical_host
+
+
+@pytest.mark.parametrize("text", ["a\0", "a\r\nb", "\x7f", "ü\0", "fe80::1%a\n", "[fe80::1%\0]"])
+def test_no_host_has_a_control_character(text):
+    """Wherever a host comes from: no line of a head, of a log or of a status is broken by one."""
+    with pytest.raises(ValueError, match=r"cannot be printed"):
+        canonical_host(text)
+
+
+def test_a_url_has_no_control_character_either():
+    with pytest.raises(ValueError, match=r"cannot be printed"):
+        asked("GET", "http://a\0/", ())
 
 
 class TestAddresses:

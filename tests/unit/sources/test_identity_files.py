@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import ssl
 import time
 
 import pytest
@@ -334,3 +335,25 @@ def test_a_certificate_is_called_by_its_spiffe_id_its_names_or_its_subject(autho
     assert facts_of(authority.issue(MINE, "me.shop").chain_pem).name == MINE
     assert facts_of(authority.issue("me.shop", "http://a").chain_pem).name == "me.shop, http://a"
     assert facts_of(authority.issue(subject="me").chain_pem).name == "CN=me"
+
+
+@pytest.mark.parametrize(
+    ("found", "instead"),
+    [(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x07"), (b"\x55\x1d\x13", b"\x55\x1d\x11")],
+    ids=["of a version that there is not", "with two lists of names"],
+)
+def test_what_cryptography_has_errors_of_its_own_for_takes_nothing_away(kit, leaf, found, instead):
+    """They are no ValueError, and would have ended the looks at the files."""
+    good = kit.provider.secret(PAIR)
+    strange = ssl.DER_cert_to_PEM_cert(leaf.der.replace(found, instead)).encode()
+    replaced(kit.folder / "cert.pem", strange)
+    replaced(kit.folder / "ca.pem", strange)
+    kit.step()
+    if b"\x07" in instead:
+        assert kit.provider.secret(PAIR) is good
+        assert "no certificate in PEM that can be read" in kit.provider.status().last_error
+    else:
+        assert facts_of(strange).name == "CN=leaf"
+    replaced(kit.folder / "cert.pem", leaf.chain_pem)
+    kit.step()
+    assert kit.provider.secret(PAIR) == good

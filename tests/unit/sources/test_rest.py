@@ -67,6 +67,7 @@ class TestTrouble:
             (http(200, {"version_info": {}}), "version_info"),
             (http(200, b"{}", Content_Encoding="gzip"), "is encoded (gzip)"),
             (b"SSH-2.0-x\r\n\r\n", "SSH-2.0"),
+            (b"SSH-2.0-\x0b\r" + b"x" * 9000 + b"\r\n\r\n", "SSH-2.0"),
             (b"HTTP/1.1 200 X\r\n" + b"a: b\r\n" * 200 + b"\r\n", "more than 100 headers"),
         ],
     )  # fmt: skip
@@ -82,6 +83,8 @@ class TestTrouble:
             plane.in_state("stale")
             assert words in plane.xds.last_error
             assert "/v3/discovery:listeners" in plane.xds.last_error
+            assert len(plane.xds.last_error) < 512
+            assert plane.xds.last_error.isprintable()
             raw.answer = http(200, {"version_info": "2", "resources": []})
             plane.step(60.0)
             plane.in_state("ready")
