@@ -57,6 +57,7 @@ class AiohttpWire:
         self._ordered: dict[_Pool, Cluster] = {}  # by what its settings are, as long as the view is the same
         self._view: object = None
         self._rotations = 0
+        rotations.followers.add(self)
         found = connector()
         self._settings = PoolSettings(
             max_connections=found.limit_per_host or None,
@@ -117,6 +118,10 @@ class AiohttpWire:
             if response.connection is not None:
                 response.close()
         await response.wait_for_close()
+
+    def rotated(self) -> None:
+        """Material of TLS changed: close the idle connections that were made with the old."""
+        self._pools.give_up(_is_stale)
 
     def close(self) -> None:
         """Close what is idle now, and what is in use when it is done."""

@@ -145,7 +145,9 @@ def urllib3_error(error: wire.WireError, request: Any, host: str, port: int) -> 
     if isinstance(error, wire.LocalProtocolError):
         return ValueError(str(error))  # http.client's for a line that may not be there
     of_tls = isinstance(cause, ssl.SSLError | exceptions.SSLError | CertificateError)
-    if of_tls or isinstance(error, wire.UnsupportedProtocol | wire.TlsUnusable):
+    if isinstance(error, wire.TlsUnusable):
+        return exceptions.SSLError(error)
+    if of_tls or isinstance(error, wire.UnsupportedProtocol):
         return exceptions.SSLError(cause or error)
     if isinstance(error, wire.ConnectTimeout):
         text = f"Connection to {host} timed out. (connect timeout={seconds})"

@@ -75,6 +75,11 @@ class _Endpoints(Generic[P]):
         self._found: dict[tuple[LiveEndpoint, Names], tuple[Endpoint, Cluster, P]] = {}
         self._view: object = None
         self._rotations = 0
+        rotations.followers.add(self)
+
+    def rotated(self) -> None:
+        """Material of TLS changed: close the idle connections that were made with the old."""
+        self._pools.give_up(_is_stale)
 
     def _pool(self, attempt: Send, host: str) -> P:
         """The pool to ``attempt.endpoint``. ``host``: of an https URL, ``""`` of another. Raises TlsUnusable."""

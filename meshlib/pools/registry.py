@@ -79,6 +79,12 @@ class Pools(Generic[K, Q]):
         for pool in ended:
             pool.close()
 
+    def give_up(self, is_stale: Callable[[K], bool]) -> None:
+        """As ``sweep``, from any thread: each closes what is idle in its worker or its loop. The next sweep forgets them."""
+        for key, pool in list(self._pools.items()):
+            if is_stale(key):
+                pool.forget()
+
     def close(self) -> None:
         """Close every pool. Calls that come after this have new ones."""
         with self._lock:

@@ -10,12 +10,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+import aiohttp
+import httpx
+import httpx2
 import pytest
+import requests
+import urllib3
 
 import meshlib
 from meshlib.testing import ControlPlane, build
 from tests.support.certificates import Authority, Issued, replaced
 from tests.support.faces import FaceFactory
+from tests.support.libraries import LIBRARIES, Caller
 from tests.support.tls_server import TlsServer
 from tests.support.watch import Watch
 
@@ -87,6 +93,59 @@ class TestWhoIsRefused:
         assert (server.requests, server.refused) == (0, [])
         CA.issue("me").write(folder)
         assert client.get("http://reviews/").status_code == 200
+
+
+#: What a connection that cannot be made is in each library.
+CONNECT = {
+    "httpx": httpx.ConnectError,
+    "httpx-async": httpx.ConnectError,
+    "httpx2": httpx2.ConnectError,
+    "httpx2-async": httpx2.ConnectError,
+    "requests": requests.exceptions.ConnectionError,
+    "urllib3": urllib3.exceptions.HTTPError,
+    "aiohttp": aiohttp.ClientConnectorError,
+    "aiohttp-connector": aiohttp.ClientConnectorError,
+}
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+class TestEachLibrary:
+    def test_who_is_right_is_called_and_resumed_by_none_of_the_old_material(
+        self, server: TlsServer, folder: Path, library: str
+    ) -> None:
+        config = {"services": {"reviews": service(server.address, folder, sans=[SPIFFE])}}
+        with meshlib.Mesh(config) as mesh, Caller(library, mesh) as call:
+            for name in ("me", "me", "renewed"):
+                if name == "renewed":
+                    CA.issue("renewed").write(folder)
+                    httpx_call("GET", mesh)  # whose handshake finds it
+                status, body, _ = call("GET", "http://reviews/")
+                assert (status, body.split()[:2]) == (200, [name.encode(), b"reviews"])
+
+    def test_who_is_not_hears_nothing(self, folder: Path, library: str) -> None:
+        with TlsServer(CA.issue("reviews").server(clients=CA)) as server:
+            config = {"services": {"reviews": service(server.address, folder, sans=[SPIFFE])}}
+            with meshlib.Mesh(config) as mesh, Caller(library, mesh) as call:
+                with pytest.raises(CONNECT[library], match="none of the names") as caught:
+                    call("GET", "http://reviews/")
+                assert isinstance(caught.value, meshlib.ConnectFailed)
+            assert server.requests == 0
+
+    def test_what_cannot_be_had_asks_nobody(self, server: TlsServer, folder: Path, library: str) -> None:
+        (folder / "key.pem").unlink()
+        config = {"services": {"reviews": service(server.address, folder)}}
+        with meshlib.Mesh(config) as mesh, Caller(library, mesh) as call:
+            with pytest.raises(
+                CONNECT[library], match=r"cluster .*the private key .*cannot be read"
+            ) as caught:
+                call("GET", "http://reviews/")
+            assert isinstance(caught.value, meshlib.NoHealthyEndpoint)
+        assert (server.requests, server.refused) == (0, [])
+
+
+def httpx_call(method: str, mesh: meshlib.Mesh) -> None:
+    with meshlib.Client(mesh=mesh) as client:
+        client.request(method, "http://reviews/").raise_for_status()
 
 
 def test_hosts_that_share_an_endpoint_ask_for_their_own_names(
@@ -174,9 +233,10 @@ def test_a_connection_that_is_idle_at_a_rotation_is_closed_and_not_used(
     assert server.open["me"] == 1
     CA.issue("renewed").write(folder)
     with meshlib.Client(mesh=client.mesh) as another:  # type: ignore[attr-defined]
-        another.get("http://reviews/")
+        another.get("http://reviews/")  # whose handshake finds it
+    client.run_until(lambda: server.wait_for(lambda: server.open["me"] == 0))
+    assert server.open["me"] == 0
     assert client.get("http://reviews/").text.startswith("renewed ")
-    assert server.wait_for(lambda: server.open["me"] == 0)
 
 
 TLS = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
@@ -216,6 +276,6 @@ def test_a_rotated_value_ends_the_connections_of_the_old_one(server: TlsServer) 
         watch = Watch(mesh)
         with meshlib.Client(mesh=mesh) as client:
             assert client.get(url).text.startswith("one ")
-            plane.set(ordered(server.address, CA.issue("two")))
+            plane.update(ordered(server.address, CA.issue("two")))
             watch.until(lambda: client.get(url).text.startswith("two "))
         assert server.wait_for(lambda: server.open["one"] == 0)

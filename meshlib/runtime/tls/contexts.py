@@ -11,7 +11,8 @@ same, what changed a moment ago is read once more at the next look.
 
 A certificate and a key that do not belong together are two files of which one was written, so they are unusable for a moment.
 
-Connections of an older epoch are used no more once whoever holds them looks, which he does when ``rotations`` has moved on.
+Connections of an older epoch are used no more: whoever holds them is told by ``rotations``, and looks before each call whether its count
+has moved on.
 
 Locks: ``_Kept.lock`` guards the table of contexts; a context's ``_guard`` what it stands for. Files are read under the latter, and no other
 is taken there. A child makes all of it anew: a parent's locks may be held.
@@ -24,7 +25,7 @@ import ssl
 import threading
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from meshlib.errors import ConfigError
 from meshlib.runtime.known import Known
@@ -49,15 +50,30 @@ _TICK = 2_000_000_000
 _log = logging.getLogger("meshlib")
 
 
+class Follower(Protocol):
+    """Who has connections that were made with a context."""
+
+    def rotated(self) -> None:
+        """A context was made anew. On any thread, and under no lock; blocks for nothing."""
+        ...
+
+
 class Rotations:
     """How many contexts of this process were made anew: who has seen the same count has nothing to look at. Two that come at once
-    may count as one, which is as good.
+    may count as one, which is as good. ``followers`` are told at once.
     """
 
-    __slots__ = ("count",)
+    __slots__ = ("count", "followers")
 
     def __init__(self) -> None:
         self.count = 0
+        self.followers: Known[Follower] = Known()
+
+    def tell(self) -> None:
+        """One more."""
+        self.count += 1
+        for follower in self.followers:
+            follower.rotated()
 
 
 rotations = Rotations()
@@ -159,7 +175,11 @@ class MeshContext(ssl.SSLContext):
         if found == self._stamps and self._settled:
             return
         with self._guard:
+            before = self.epoch
             self._take_in(found)
+            changed = self.epoch != before
+        if changed:
+            rotations.tell()
 
     def _take_in(self, found: Stamps) -> None:
         try:
@@ -171,7 +191,6 @@ class MeshContext(ssl.SSLContext):
                     inner.set_alpn_protocols(self._alpn)
                 self._inner, self._digest = inner, digest
                 self.epoch += 1
-                rotations.count += 1
         except ConfigError as error:
             self._settled = False
             if self._warned != str(error):
