@@ -18,9 +18,9 @@ import grpc
 import pytest
 
 from meshlib.testing import ControlPlane, build
+from tests.support.certificates import Authority
 from tests.support.grpc_echo import EchoServer
 from tests.support.grpc_tls import CLIENT, SERVER
-from tests.support.issued import Authority
 
 ROOT = Path(__file__).resolve().parents[2]
 #: ``GRPC_ENABLE_FORK_SUPPORT``.
@@ -128,11 +128,13 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, obje
     """A service whose server demands TLS, and a certificate of its clients."""
     authority, folder = Authority(), tmp_path_factory.mktemp("tls")
     mine, its = authority.issue(CLIENT), authority.issue(SERVER)
-    files = {"ca": authority.root, "cert": mine.chain, "key": mine.key}
+    files = {"ca": authority.pem, "cert": mine.chain_pem, "key": mine.key_pem}
     for name, pem in files.items():
         (folder / name).write_bytes(pem)
     tls = {name: str(folder / name) for name in files} | {"sans": [SERVER]}
-    demands = grpc.ssl_server_credentials([its.pair], authority.root, require_client_auth=True)
+    demands = grpc.ssl_server_credentials(
+        [(its.key_pem, its.chain_pem)], authority.pem, require_client_auth=True
+    )
     with EchoServer("a", credentials=demands) as server:
         config = {"services": {"reviews": {"endpoints": [server.address], "tls": tls}}}
         yield {"config": config, "target": "reviews", "via": "mesh"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,9 +12,9 @@ import pytest
 
 import meshlib
 from meshlib.testing import build
+from tests.support.certificates import Authority
 from tests.support.grpc_channels import FACES, Channel, Channels
 from tests.support.grpc_tls import CLIENT, SERVER, Listener, Mesh, socket_of, world
-from tests.support.issued import Authority
 
 Code = grpc.StatusCode
 OTHER = "spiffe://mesh/ns/shop/sa/other"
@@ -62,33 +61,29 @@ def test_large_messages_and_a_reader_that_waits(channel: Any, mesh: Mesh, meshli
 
 # --- refusals ------------------------------------------------------------------------------------------------------------
 
+REFUSALS = {
+    "another root": "certificate verify failed",
+    "another name": "none of the names",
+    "no names, but a common one": "none of the names",
+    "expired": "certificate has expired",
+}
 
-@pytest.mark.parametrize(
-    ("refusal", "words"),
-    [
-        ("root", "certificate verify failed"),
-        ("name", "none of the names"),
-        ("expired", "certificate has expired"),
-        ("no names", "none of the names"),
-    ],
-)
+
+def demanded(mesh: Mesh, refusal: str) -> dict[str, Any]:
+    """What the mesh demands of a server, and does not get where there is that ``refusal``."""
+    root = Authority("other").pem if refusal == "another root" else mesh.authority.pem
+    sans = {"another name": ("URI", OTHER), "no names, but a common one": ("DNS", "stock")}
+    return socket_of(root, sans.get(refusal, ("URI", SERVER)), shown=mesh.shown)
+
+
+@pytest.mark.parametrize(("refusal", "words"), REFUSALS.items(), ids=REFUSALS)
 def test_who_is_not_who_it_must_be_gets_no_byte(channel: Any, mesh: Mesh, refusal: str, words: str) -> None:
     """TL-04; the server says so itself."""
-    root = Authority("other").root if refusal == "root" else mesh.authority.root
-    sans = (
-        ("URI", OTHER)
-        if refusal == "name"
-        else ("DNS", "stock")
-        if refusal == "no names"
-        else ("URI", SERVER)
-    )
-    held = mesh.authority.issue(
-        *(() if refusal == "no names" else (SERVER,)),
-        common="stock",
-        until=dt.timedelta(hours=-1 if refusal == "expired" else 1),
-    )
+    names = () if refusal.startswith("no names") else (SERVER,)
+    held = mesh.authority.issue(*names, subject="stock", expired=refusal == "expired")
     with Listener(held) as server:
-        mesh.say(server.address, socket=socket_of(root, sans, shown=mesh.shown))
+        address = server.address
+        mesh.say(address, socket=demanded(mesh, refusal))
         with pytest.raises(meshlib.ConnectFailed, match=words) as caught:
             channel().unary(timeout=20.0)
         server.ends.get(timeout=20)
@@ -96,6 +91,7 @@ def test_who_is_not_who_it_must_be_gets_no_byte(channel: Any, mesh: Mesh, refusa
     error: Any = caught.value
     assert error.code() is Code.UNAVAILABLE
     assert re.search(words, error.details())
+    assert address in error.details()
 
 
 @pytest.mark.parametrize(
@@ -108,7 +104,7 @@ def test_a_server_that_refuses_our_certificate_is_sent_no_call(
     """The handshake of TLS 1.3 is over for a client before the server looked; grpc waits for its SETTINGS, and they never come."""
     one = meshlib_grpc_upstream("v1", credentials=mesh.server())
     held = None if shown == "nothing" else Authority("other").issue(CLIENT)
-    socket = socket_of(mesh.authority.root, ("URI", SERVER), shown=held)
+    socket = socket_of(mesh.authority.pem, ("URI", SERVER), shown=held)
     mesh.say(one.address, socket=socket)
     here = channel()
     with pytest.raises(
@@ -116,7 +112,7 @@ def test_a_server_that_refuses_our_certificate_is_sent_no_call(
     ):
         here.unary(timeout=20.0)
     assert one.requests_total == 0
-    with Listener(mesh.authority.issue(SERVER), mesh.authority.root) as server:
+    with Listener(mesh.authority.issue(SERVER), mesh.authority.pem) as server:
         mesh.say(server.address, socket=socket)
         # grpcio's servers say nothing; OpenSSL and BoringSSL do.
         with pytest.raises(meshlib.ConnectFailed, match=words):
@@ -181,9 +177,11 @@ def test_tl01_elsewhere_it_is_what_xds_credentials_fall_back_on(
 ) -> None:
     its_own = Authority("its own")
     held = its_own.issue("stock")
-    one = meshlib_grpc_upstream("v1", credentials=grpc.ssl_server_credentials([held.pair]))
+    one = meshlib_grpc_upstream(
+        "v1", credentials=grpc.ssl_server_credentials([(held.key_pem, held.chain_pem)])
+    )
     mesh.say(one.address, socket={})
-    fallback = grpc.ssl_channel_credentials(its_own.root)
+    fallback = grpc.ssl_channel_credentials(its_own.pem)
     here = channel(credentials=grpc.xds_channel_credentials(fallback))
     assert here.who() == "v1"
     # The cluster demands TLS from now on: of another root, which this server's certificate is not of.
@@ -211,9 +209,11 @@ def _until_refused(here: Channel) -> None:
 def test_tl01_the_application_s_own_hold(channel: Any, mesh: Mesh, meshlib_grpc_upstream: Any) -> None:
     its_own = Authority("its own")
     held = its_own.issue("stock")
-    one = meshlib_grpc_upstream("v1", credentials=grpc.ssl_server_credentials([held.pair]))
+    one = meshlib_grpc_upstream(
+        "v1", credentials=grpc.ssl_server_credentials([(held.key_pem, held.chain_pem)])
+    )
     mesh.say(one.address)
-    assert channel(credentials=grpc.ssl_channel_credentials(its_own.root)).who() == "v1"
+    assert channel(credentials=grpc.ssl_channel_credentials(its_own.pem)).who() == "v1"
 
 
 class Told(grpc.AuthMetadataPlugin):
@@ -275,7 +275,7 @@ def test_the_server_is_asked_for_the_cluster_s_name(
     channel: Any, mesh: Mesh, sni: str, hostname: str, asked: str
 ) -> None:
     with Listener(mesh.authority.issue(OTHER)) as server:
-        socket = socket_of(mesh.authority.root, ("URI", SERVER), shown=mesh.shown, sni=sni)
+        socket = socket_of(mesh.authority.pem, ("URI", SERVER), shown=mesh.shown, sni=sni)
         mesh.say(build.endpoint(server.address, hostname=hostname), socket=socket)
         with pytest.raises(meshlib.ConnectFailed, match="none of the names"):
             channel().unary(timeout=20.0)

@@ -21,9 +21,9 @@ import meshlib
 import meshlib.grpc
 import meshlib.grpc.aio
 from meshlib.testing import VirtualClock
+from tests.support.certificates import Authority, Issued
 from tests.support.grpc_channels import FACES, SERVICE, Channel, Channels
 from tests.support.grpc_tls import CLIENT, SERVER, Listener, Mesh, Witness, socket_of, tunnels, world
-from tests.support.issued import Authority, Issued
 from tests.support.storm import Footprint
 
 State = grpc.ChannelConnectivity
@@ -90,7 +90,7 @@ def test_a_call_that_waits_is_made_once_the_certificate_is_right(
     channel: Any, mesh: Mesh, meshlib_grpc_upstream: Any
 ) -> None:
     one = meshlib_grpc_upstream("v1", credentials=mesh.server())
-    mesh.say(one.address, socket=socket_of(Authority("other").root, ("URI", SERVER), shown=mesh.shown))
+    mesh.say(one.address, socket=socket_of(Authority("other").pem, ("URI", SERVER), shown=mesh.shown))
     here = channel()
     with pytest.raises(meshlib.ConnectFailed, match="certificate verify failed"):
         here.unary(timeout=20.0)
@@ -150,7 +150,9 @@ class Load:
     def wait_for(self, held: Issued) -> None:
         """Until as many calls as there are callers were answered with that certificate."""
         with self._changed:
-            came = self._changed.wait_for(lambda: self.failed or self.seen[held.chain] >= self.callers, 60)
+            came = self._changed.wait_for(
+                lambda: self.failed or self.seen[held.chain_pem] >= self.callers, 60
+            )
             assert came, "the certificate is not used"
 
     def by_threads(self, channel: grpc.Channel) -> None:
@@ -196,7 +198,7 @@ def test_certificates_change_under_20_threads(mesh: Mesh) -> None:
         more: queue.Queue[bytes | None] = queue.Queue()
         long = made.stream_stream(SERVICE + "StreamStream")(iter(more.get, None), timeout=300.0)
         more.put(b"1")
-        assert next(long) == first.chain
+        assert next(long) == first.chain_pem
         threads = [threading.Thread(target=load.by_threads, args=(made,)) for _ in range(THREADS)]
         for thread in threads:
             thread.start()
@@ -206,7 +208,7 @@ def test_certificates_change_under_20_threads(mesh: Mesh) -> None:
             thread.join(60)
         more.put(b"2")
         more.put(None)
-        assert list(long) == [first.chain]
+        assert list(long) == [first.chain_pem]
         assert long.code() is grpc.StatusCode.OK
     check(load)
     nothing_is_left()
@@ -225,14 +227,14 @@ def test_certificates_change_under_100_tasks(mesh: Mesh) -> None:
         async with meshlib.grpc.aio.channel("stock", mesh=here) as made:
             long = made.stream_stream(SERVICE + "StreamStream")(messages(), timeout=300.0)
             await more.put(b"1")
-            assert await long.read() == first.chain
+            assert await long.read() == first.chain_pem
             tasks = [asyncio.create_task(load.by_tasks(made)) for _ in range(TASKS)]
             await asyncio.to_thread(load.wait_for, first)
             await asyncio.to_thread(rotate, mesh, address, load)
             await asyncio.gather(*tasks)
             await more.put(b"2")
             await more.put(b"")
-            assert await long.read() == first.chain
+            assert await long.read() == first.chain_pem
             assert await long.read() is grpc.aio.EOF
             assert await long.code() is grpc.StatusCode.OK
 
@@ -251,7 +253,7 @@ def test_files_that_change_are_used_without_a_word_of_anybody(
     """TL-06."""
 
     def write(held: Issued) -> None:
-        for name, pem in (("ca", mesh.authority.root), ("cert", held.chain), ("key", held.key)):
+        for name, pem in (("ca", mesh.authority.pem), ("cert", held.chain_pem), ("key", held.key_pem)):
             (tmp_path / name).write_bytes(pem)
 
     tls = {name: str(tmp_path / name) for name in ("ca", "cert", "key")} | {"sans": [SERVER]}
@@ -263,11 +265,11 @@ def test_files_that_change_are_used_without_a_word_of_anybody(
         for held in issued:
             write(held)
             meshlib_clock.advance(5.0)
-            assert here.unary(timeout=20.0) == held.chain
+            assert here.unary(timeout=20.0) == held.chain_pem
         # One of another's: the old pair serves, and live connections stay.
-        (tmp_path / "key").write_bytes(issued[0].key)
+        (tmp_path / "key").write_bytes(issued[0].key_pem)
         meshlib_clock.advance(5.0)
-        assert here.unary(timeout=20.0) == issued[-1].chain
+        assert here.unary(timeout=20.0) == issued[-1].chain_pem
     nothing_is_left()
 
 

@@ -17,7 +17,7 @@ from typing import Any, Self
 import grpc
 
 from meshlib.testing import ControlPlane, build
-from tests.support.issued import Authority, Issued
+from tests.support.certificates import Authority, Issued
 
 __all__ = ["CLIENT", "SERVER", "Listener", "Mesh", "Tunnels", "Witness", "socket_of", "tunnels", "world"]
 
@@ -44,8 +44,8 @@ def socket_of(
     context: dict[str, Any] = {"validation_context": made} if made else {}
     if shown is not None:
         pair = {
-            "certificate_chain": {"inline_string": shown.chain.decode()},
-            "private_key": {"inline_string": shown.key.decode()},
+            "certificate_chain": {"inline_string": shown.chain_pem.decode()},
+            "private_key": {"inline_string": shown.key_pem.decode()},
         }
         context["tls_certificates"] = [pair]
     typed = {"common_tls_context": context | (common or {}), **({"sni": sni} if sni else {})}
@@ -68,13 +68,15 @@ class Mesh:
         """Of a server, which ``demands`` a certificate of its clients."""
         held = self.authority.issue(*(names or (SERVER,)))
         if not demands:
-            return grpc.ssl_server_credentials([held.pair])
-        return grpc.ssl_server_credentials([held.pair], self.authority.root, require_client_auth=True)
+            return grpc.ssl_server_credentials([(held.key_pem, held.chain_pem)])
+        return grpc.ssl_server_credentials(
+            [(held.key_pem, held.chain_pem)], self.authority.pem, require_client_auth=True
+        )
 
     def say(self, *addresses: Any, socket: dict[str, Any] | None = None, **cluster: Any) -> None:
         """``socket``: None: as servers by ``server`` want it."""
         if socket is None:
-            socket = socket_of(self.authority.root, ("URI", SERVER), shown=self.shown)
+            socket = socket_of(self.authority.pem, ("URI", SERVER), shown=self.shown)
         routes = build.route_config("r", build.virtual_host("v", build.route("/", cluster="c")))
         options = {"explicit_http_config": {"http2_protocol_options": {}}}
         kind = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -166,7 +168,7 @@ class Listener:
             self._context.load_verify_locations(cadata=roots.decode())
             self._context.verify_mode = ssl.CERT_REQUIRED
         with tempfile.NamedTemporaryFile() as file:
-            file.write(held.chain + held.key)
+            file.write(held.chain_pem + held.key_pem)
             file.flush()
             self._context.load_cert_chain(file.name)
         self.names: list[str | None] = []

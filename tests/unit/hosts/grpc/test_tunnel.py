@@ -24,8 +24,8 @@ from meshlib.errors import ConfigError
 from meshlib.hosts.grpc import private
 from meshlib.hosts.grpc.tunnel import Tunnel, _Wires, tunnel_to
 from meshlib.wire.dial import Place
+from tests.support.certificates import Authority, Issued
 from tests.support.grpc_tls import tunnels
-from tests.support.issued import Authority, Issued
 
 SECONDS = 20.0
 MEGABYTE = 1 << 20
@@ -37,7 +37,7 @@ class Server:
     def __init__(self, held: Issued, file: Path) -> None:
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.set_alpn_protocols(["h2"])
-        file.write_bytes(held.chain + held.key)
+        file.write_bytes(held.chain_pem + held.key_pem)
         self._context.load_cert_chain(file)
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.listener.settimeout(SECONDS)
@@ -56,7 +56,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 AUTHORITY = Authority()
-CONTEXT = ssl.create_default_context(cadata=AUTHORITY.root.decode())
+CONTEXT = ssl.create_default_context(cadata=AUTHORITY.pem.decode())
 
 
 def place(listener: socket.socket, name: str = "stock") -> Place:
