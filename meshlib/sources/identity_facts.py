@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from meshlib.model.tls import Pem
+from meshlib.sources.identity_issued import of_der, of_pem, pem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,7 +39,7 @@ class CertificateFacts:
 
 def facts_of(chain: bytes) -> CertificateFacts:
     """Of the leaf, which is the first of the chain. Raises ValueError for what is no chain."""
-    leaf = _certificates(chain)[0]
+    leaf = of_pem(chain)[0]
     return CertificateFacts(
         _name(leaf), leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
     )
@@ -53,7 +54,7 @@ def check_pair(chain: bytes, key: bytes) -> CertificateFacts:
         load_pem_private_key,
     )
 
-    leaf = _certificates(chain)[0]
+    leaf = of_pem(chain)[0]
     form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     try:
         mine = load_pem_private_key(key, None).public_key().public_bytes(*form)
@@ -67,9 +68,9 @@ def check_pair(chain: bytes, key: bytes) -> CertificateFacts:
     return facts_of(chain)
 
 
-def check_roots(pem: bytes) -> int:
+def check_roots(text: bytes) -> int:
     """How many certificates there are. Raises ValueError where there is none, or one that cannot be read."""
-    return len(_certificates(pem))
+    return len(of_pem(text))
 
 
 def domains(raw: bytes) -> Mapping[str, Pem]:
@@ -110,29 +111,12 @@ def _root(name: str, key: Mapping[str, Any]) -> bytes:
     if not isinstance(chain, list) or len(chain) != 1 or not isinstance(chain[0], str):
         raise ValueError(f"x5c of a key of the trust domain {name!r} must have one certificate")
     try:
-        der = base64.b64decode(chain[0], validate=True)
+        found = of_der(base64.b64decode(chain[0], validate=True))
     except (binascii.Error, ValueError):
-        raise ValueError(f"x5c of a key of the trust domain {name!r} is not base64") from None
-    return _pem_of(name, der)
-
-
-def _pem_of(name: str, der: bytes) -> bytes:
-    from cryptography.hazmat.primitives.serialization import Encoding
-    from cryptography.x509 import InvalidVersion, load_der_x509_certificate
-
-    try:
-        return load_der_x509_certificate(der).public_bytes(Encoding.PEM)
-    except (ValueError, InvalidVersion):
-        raise ValueError(f"x5c of a key of the trust domain {name!r} is no certificate") from None
-
-
-def _certificates(pem: bytes) -> list[Certificate]:
-    from cryptography.x509 import InvalidVersion, load_pem_x509_certificates
-
-    try:
-        return load_pem_x509_certificates(pem)
-    except (ValueError, InvalidVersion):
-        raise ValueError("there is no certificate in PEM that can be read") from None
+        raise ValueError(f"x5c of a key of the trust domain {name!r} is no certificate in base64") from None
+    if len(found) != 1:
+        raise ValueError(f"x5c of a key of the trust domain {name!r} must have one certificate")
+    return pem(found)
 
 
 def _name(leaf: Certificate) -> str:

@@ -96,14 +96,21 @@ class _Material:
             return False
         self._unread = False
         before = (self.secret, self.problem)
+        paths = [file.path for file in self._watched]
         try:
-            made = self._make(tuple(_read(file.path) for file in self._watched))
+            made = self._made(paths, tuple(map(_read, paths)))
         except (_Missing, ValueError) as problem:
             self.problem, self.missing = str(problem), isinstance(problem, _Missing)
         else:
             self.secret = self.secret if made == self.secret else made
             self.problem = ""
         return before != (self.secret, self.problem)
+
+    def _made(self, paths: list[str], read: tuple[bytes, ...]) -> Secret:
+        try:
+            return self._make(read)
+        except ValueError as problem:
+            raise ValueError(f"{', '.join(paths)}: {problem}") from None
 
 
 class FilesProvider:
@@ -175,7 +182,7 @@ class FilesProvider:
         chain, key = read[0], read[-1]
         facts = check_pair(chain, key)
         if facts.ends <= self._worker.clock.wall():
-            raise ValueError(f"the certificate in {self._files.cert} has expired")
+            raise ValueError("the certificate has expired")
         self._ends = facts.ends
         return Secret("", SecretKind.CERTIFICATE, certificate=Certificate(Pem(chain), Pem(key)))
 

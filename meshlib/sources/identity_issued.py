@@ -23,7 +23,7 @@ _SEQUENCE = 0x30  # the tag of a certificate in DER
 _LONG = 0x80  # its length stands in the bytes after this one, whose lower bits are their number
 
 
-class Unusable(Exception):
+class Unusable(ValueError):
     """What was issued cannot be used; the text says why."""
 
 

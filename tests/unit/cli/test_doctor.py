@@ -1166,9 +1166,10 @@ def test_an_identity_that_cannot_be_had(
     (tmp_path / "cert.pem").write_text("nonsense")
     said = doctor(f"[identity]\n{PAIR}\n{demanding(upstream.address)}")
     assert said["identity-missing"]["severity"] == "error"
-    assert "there is no certificate in PEM that can be read" in said["identity-missing"]["evidence"]
+    assert "cert.pem, " in said["identity-missing"]["evidence"][1]
+    assert "it is no certificate in PEM" in said["identity-missing"]["evidence"][1]
     [line] = said["tls-unusable"]["evidence"]
-    assert line.startswith("reviews: secret 'default' cannot be used: there is no certificate in PEM")
+    assert line.startswith("reviews: secret 'default' cannot be used: /")
 
 
 def identity_of(**other: Any) -> dict[str, Any]:

@@ -114,7 +114,7 @@ class TestFiles:
         assert kit.pair().chain == Pem(leaf.chain_pem)
         assert (kit.status.state, kit.status.last_error) == (
             "stale",
-            "certificate and private key are no pair",
+            f"{kit.folder}/cert.pem, {kit.folder}/key.pem: certificate and private key are no pair",
         )
         replaced(kit.folder / "key.pem", other.key_pem)
         kit.step()
@@ -139,7 +139,7 @@ class TestFiles:
         authority.issue(MINE, expired=True).write(kit.folder)
         kit.step()
         assert kit.pair().chain == Pem(leaf.chain_pem)
-        assert kit.status.last_error == f"the certificate in {kit.folder / 'cert.pem'} has expired"
+        assert kit.status.last_error.endswith("/key.pem: the certificate has expired")
 
     def test_one_that_comes_to_its_end_is_told_of(self, tmp_path, authority):
         authority.issue(MINE, seconds=10).write(tmp_path)
@@ -177,7 +177,7 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("name", "data", "words"),
         [
-            ("cert.pem", b"nonsense", "there is no certificate in PEM that can be read"),
+            ("cert.pem", b"nonsense", "it is no certificate in PEM: "),
             ("key.pem", b"nonsense", "there is no private key in PEM that can be read"),
             ("key.pem", "another", "certificate and private key are no pair"),
             ("key.pem", "encrypted", "the private key is encrypted"),
@@ -187,7 +187,8 @@ class TestFiles:
         leaf.write(tmp_path)
         made = {"another": authority.issue(MINE).key_pem, "encrypted": leaf.encrypted(b"word")}
         (tmp_path / name).write_bytes(made.get(data, data))
-        assert Kit(tmp_path).start().pair() == f"cannot be used: {words}"
+        said = Kit(tmp_path).start().pair()
+        assert said.startswith(f"cannot be used: {tmp_path}/cert.pem, {tmp_path}/key.pem: {words}")
 
     def test_what_is_not_among_the_files_will_not_come(self, tmp_path, authority):
         (tmp_path / "ca.pem").write_bytes(authority.pem)
@@ -288,7 +289,7 @@ class TestBundles:
         path.write_bytes(b"{")
         kit.step()
         assert kit.roots().domains == {"td": Pem(authority.pem)}
-        assert (kit.status.state, kit.status.last_error) == ("stale", "it is not JSON")
+        assert (kit.status.state, kit.status.last_error) == ("stale", f"{path}: it is not JSON")
 
     def test_an_empty_one_trusts_nobody(self, tmp_path):
         """It is valid, and no connection is accepted: it must not become "no validation"."""
@@ -316,7 +317,10 @@ class TestBundles:
                 bundle_map(td={"keys": [{"kty": "EC", "use": "x509-svid", "x5c": ["a", "b"]}]}),
                 "must have one",
             ),
-            (bundle_map(td={"keys": [{"kty": "EC", "use": "x509-svid", "x5c": ["!"]}]}), "is not base64"),
+            (
+                bundle_map(td={"keys": [{"kty": "EC", "use": "x509-svid", "x5c": ["!"]}]}),
+                "is no certificate in base64",
+            ),
             (
                 bundle_map(td={"keys": [{"kty": "EC", "use": "x509-svid", "x5c": ["AAAA"]}]}),
                 "is no certificate",
@@ -351,7 +355,7 @@ def test_what_cryptography_has_errors_of_its_own_for_takes_nothing_away(kit, lea
     kit.step()
     if b"\x07" in instead:
         assert kit.provider.secret(PAIR) is good
-        assert "no certificate in PEM that can be read" in kit.provider.status().last_error
+        assert "it is no certificate in PEM" in kit.provider.status().last_error
     else:
         assert facts_of(strange).name == "CN=leaf"
     replaced(kit.folder / "cert.pem", leaf.chain_pem)
