@@ -175,7 +175,7 @@ class AiohttpWire:
         sans: tuple[str, ...] = ()
         if tls is not None:
             name, sans = names_of(tls, attempt, request.url.raw_host)
-            made = mesh_context(self._runtime.worker, cluster, tls, named=bool(sans))
+            made = mesh_context(self._runtime.worker, attempt.upstream, tls, named=bool(sans))
         elif request.is_ssl():
             context, name = request.ssl, request.server_hostname or request.url.raw_host
         key = (endpoint, endpoint.address, tls, made, context, name, sans)
@@ -229,6 +229,8 @@ class AiohttpWire:
         except TimeoutError as error:
             bounds.timed_out()
             raise aiohttp.ConnectionTimeoutError(f"Connection timeout to host {request.url}") from error
+        except ValueError as error:  # a name of TLS that is none
+            raise aiohttp.ClientConnectorError(request.connection_key, OSError(None, str(error))) from error
         self._keep(protocol)
         for trace in traces:
             await trace.send_connection_create_end()

@@ -103,7 +103,9 @@ class _Endpoints(Generic[P]):
         made = None
         if tls is not None:
             http2 = cluster.http2 or self._settings.http2
-            made = mesh_context(self._runtime.worker, cluster, tls, http2=http2, named=bool(names.sans))
+            made = mesh_context(
+                self._runtime.worker, attempt.upstream, tls, http2=http2, named=bool(names.sans)
+            )
         key = (
             endpoint,
             endpoint.address,

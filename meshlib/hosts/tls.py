@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
+import weakref
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from meshlib.errors import ConfigError
@@ -14,6 +17,7 @@ from meshlib.wire.errors import TlsUnusable
 if TYPE_CHECKING:
     from meshlib.core.attempt import Send
     from meshlib.core.endpoint import LiveEndpoint
+    from meshlib.core.upstream import Upstream
     from meshlib.model.cluster import Cluster
     from meshlib.model.tls import Tls
     from meshlib.runtime.worker import Worker
@@ -24,8 +28,9 @@ __all__ = [
     "Names",
     "host_of",
     "is_rotated",
-    "look_after",
+    "made_context",
     "mesh_context",
+    "names_for",
     "names_of",
     "rotations",
     "server_name",
@@ -47,28 +52,47 @@ NONE = Names("")
 Made = tuple[MeshContext, int]
 
 
-class _Warned:
-    """Clusters of this process of which it was said that nobody is verified."""
+#: Warnings that are remembered, of all clusters.
+_MOST_SAID = 4096
+#: Demands of one cluster that are remembered as good.
+_MOST_GOOD = 64
+
+
+class _Here:
+    """What one process knows. ``lock`` guards ``good``.
+
+    Attributes:
+        warned: What was said once.
+        good: By cluster, the contexts that could be made last, by what is demanded but for the material.
+    """
 
     def __init__(self) -> None:
-        self.clusters: set[str] = set()
+        self.warned: set[tuple[str, str]] = set()
+        self.lock = threading.Lock()
+        self.good: weakref.WeakKeyDictionary[Upstream, dict[_Slot, MeshContext]] = weakref.WeakKeyDictionary()
 
 
-_here = Local(_Warned)
+_here = Local(_Here)
+_Slot = tuple["Tls", bool, bool]
 
 
 def names_of(tls: Tls, attempt: Send, host: str) -> Names:
-    """The names of a connection for ``attempt``. ``host``: of an https URL, ``""`` of another.
+    """The names of a connection for ``attempt``. ``host``: of an https URL, ``""`` of another."""
+    head, cluster = attempt.head, attempt.upstream.cluster
+    said = head.headers.get(cluster.auto_sni_header) if cluster.auto_sni_header else None
+    return names_for(tls, attempt.endpoint, cluster, host, said or head.authority)
+
+
+def names_for(tls: Tls, endpoint: LiveEndpoint, cluster: Cluster, host: str, authority: str) -> Names:
+    """The names of a connection for calls to ``authority``; ``host``: of an https URL, ``""`` of another.
 
     What the cluster takes from the request goes before what its TLS says, as in Envoy; an address is asked for by nobody, but may have
     to be in the certificate.
     """
-    head, cluster = attempt.head, attempt.upstream.cluster
-    sni = server_name(tls, attempt.endpoint, host or host_of(head.authority))
+    sni = server_name(tls, endpoint, host or host_of(authority))
     if not (cluster.auto_sni or cluster.auto_san):
         return Names(sni)
-    said = head.headers.get(cluster.auto_sni_header) if cluster.auto_sni_header else None
-    name = host_of(said or head.authority)
+    name = host_of(authority)
     return Names(
         name if cluster.auto_sni and not is_address(name) else sni, (name,) if cluster.auto_san else ()
     )
@@ -90,30 +114,54 @@ def host_of(authority: str) -> str:
 
 
 def mesh_context(
-    worker: Worker, cluster: Cluster, tls: Tls, *, http2: bool = False, named: bool = False
+    worker: Worker, upstream: Upstream, tls: Tls, *, http2: bool = False, named: bool = False
 ) -> Made:
-    """The context for ``tls``, which is looked after from now on. Raises TlsUnusable that names the cluster."""
+    """As ``made_context``. Raises TlsUnusable that names the cluster."""
+    try:
+        return made_context(worker, upstream, tls, http2=http2, named=named)
+    except ConfigError as error:
+        raise TlsUnusable(f"cluster {upstream.cluster.name!r}: {error}") from error
+
+
+def made_context(worker: Worker, upstream: Upstream, tls: Tls, *, http2: bool, named: bool) -> Made:
+    """The context for ``tls``, or for the material before it where this cannot be used (SD-03): a certificate and a key that are no
+    pair are known for that only now. Its files are looked at from now on. Raises ConfigError.
+    """
+    here, slot = _here.get(), (replace(tls, certificate=None, validation=None), http2, named)
+    name = upstream.cluster.name
     try:
         context = context_for(tls, http2=http2, named=named)
     except ConfigError as error:
-        raise TlsUnusable(f"cluster {cluster.name!r}: {error}") from error
+        with here.lock:
+            last = here.good.get(upstream, {}).get(slot)
+        if last is None:
+            raise
+        _say_once(name, f"its TLS changed and cannot be used; what was there before stays in use: {error}")
+        context = last
+    else:
+        with here.lock:
+            good = here.good.setdefault(upstream, {})
+            if len(good) >= _MOST_GOOD:
+                good.clear()
+            good[slot] = context
     epoch = context.epoch
-    look_after(worker, cluster, context)
+    watch(worker, context)
+    if context.tls.unverified:
+        _say_once(
+            name,
+            "its TLS verifies nobody, so that anybody may be on the other end. Remedy: give it a validation_context with a"
+            ' trusted_ca, or set verify = "always" in [identity]',
+        )
     return context, epoch
 
 
-def look_after(worker: Worker, cluster: Cluster, context: MeshContext) -> None:
-    """Have changes of its files known, and say once of a cluster that it verifies nobody."""
-    watch(worker, context)
-    if context.tls.unverified:
-        warned = _here.get().clusters
-        if cluster.name not in warned:
-            warned.add(cluster.name)
-            _log.warning(
-                "meshlib: cluster %r: its TLS verifies nobody, so that anybody may be on the other end. Remedy: give it a"
-                ' validation_context with a trusted_ca, or set verify = "always" in [identity]',
-                cluster.name,
-            )
+def _say_once(cluster: str, words: str) -> None:
+    warned = _here.get().warned
+    if (cluster, words) not in warned:
+        if len(warned) >= _MOST_SAID:
+            warned.clear()
+        warned.add((cluster, words))
+        _log.warning("meshlib: cluster %r: %s", cluster, words)
 
 
 def is_rotated(made: Made | None) -> bool:

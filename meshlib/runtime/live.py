@@ -68,6 +68,7 @@ class LiveCluster:
     """
 
     __slots__ = (
+        "__weakref__",
         "_balance",
         "_breaker",
         "_bridge",

@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +18,7 @@ import requests
 import urllib3
 
 import meshlib
+from meshlib.runtime.tls import contexts
 from meshlib.testing import ControlPlane, build
 from tests.support.certificates import Authority, Issued, replaced
 from tests.support.faces import FaceFactory
@@ -146,6 +147,32 @@ class TestEachLibrary:
 def httpx_call(method: str, mesh: meshlib.Mesh) -> None:
     with meshlib.Client(mesh=mesh) as client:
         client.request(method, "http://reviews/").raise_for_status()
+
+
+def test_a_thousand_calls_make_two_contexts_at_most(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the endpoints that demand the same, for clients that offer HTTP/2 and for those that do not."""
+    made: list[object] = []
+    original = contexts.make
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        made.append(arguments)
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(contexts, "make", counted)
+    with ExitStack() as stack:
+        servers = [stack.enter_context(TlsServer(SERVER.server(clients=CA))) for _ in range(5)]
+        demanded = service("", folder)
+        demanded["endpoints"] = [server.address for server in servers]
+        mesh = stack.enter_context(meshlib.Mesh({"services": {"reviews": demanded, "other": demanded}}))
+        clients = [meshlib.Client(mesh=mesh, http2=http2) for http2 in (False, True)]
+        for number in range(1000):
+            host = ("reviews", "other")[number % 3 % 2]
+            assert clients[number % 2].get(f"http://{host}/").status_code == 200
+        for client in clients:
+            client.close()
+        assert sum(server.requests for server in servers) == 1000
+        assert all(server.requests for server in servers)
+    assert len(made) <= 2
 
 
 def test_hosts_that_share_an_endpoint_ask_for_their_own_names(

@@ -298,7 +298,7 @@ class Subchannels(Generic[C]):
         from meshlib.hosts.grpc.way import way_to  # not every mesh has TLS
 
         try:
-            return way_to(tls, endpoint, upstream.cluster, authority, self._runtime.worker)
+            return way_to(tls, endpoint, upstream, authority, self._runtime.worker)
         except ConfigError as error:
             raise _no_tls(upstream, error) from error
 

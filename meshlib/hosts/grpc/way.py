@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from meshlib.hosts.endpoints import socket_options
 from meshlib.hosts.grpc.tunnel import Tunnel, tunnel_to
-from meshlib.hosts.tls import host_of, look_after, server_name
-from meshlib.runtime.tls import context_for
+from meshlib.hosts.tls import made_context, names_for
 from meshlib.wire.dial import Place
 
 if TYPE_CHECKING:
     from meshlib.core.endpoint import LiveEndpoint
-    from meshlib.model.cluster import Cluster
+    from meshlib.core.upstream import Upstream
     from meshlib.model.tls import Tls
     from meshlib.runtime.tls import MeshContext
     from meshlib.runtime.worker import Worker
@@ -38,18 +37,20 @@ class Way(NamedTuple):
         return self.context.epoch != self.epoch
 
 
-def way_to(tls: Tls, endpoint: LiveEndpoint, cluster: Cluster, authority: str, worker: Worker) -> Way:
+def way_to(tls: Tls, endpoint: LiveEndpoint, upstream: Upstream, authority: str, worker: Worker) -> Way:
     """To ``endpoint``, for channels whose calls have ``authority``. Raises ConfigError."""
-    address, connecting = endpoint.address, cluster.connecting
-    context = context_for(tls, http2=True)
-    epoch = context.epoch  # before the first handshake: files that change in it are of the next
-    look_after(worker, cluster, context)
+    address, cluster = endpoint.address, upstream.cluster
+    connecting = cluster.connecting
+    names = names_for(tls, endpoint, cluster, "", authority)
+    # The epoch is that of before the first handshake: files that change in it are of the next.
+    context, epoch = made_context(worker, upstream, tls, http2=True, named=bool(names.sans))
     place = Place(
         host="" if address.unix else address.host,
         port=address.port or 443,
         uds=address.host if address.unix else None,
         context=context,
-        server_hostname=server_name(tls, endpoint, host_of(authority)),
+        server_hostname=names.sni,
+        names=names.sans,
         http1=False,
         http2=True,
         sources=connecting.sources,

@@ -21,6 +21,17 @@ from tests.support.mesh_tls import demanded
 CA = Authority("Mesh")
 
 
+class Named:
+    """An upstream, of which nothing else is asked."""
+
+    def __init__(self, name):
+        self.cluster = Cluster(name)
+
+
+upstream = Named
+UPSTREAM = upstream("c")
+
+
 def asked(tls, cluster=None, *, endpoint="", authority="url.example:80", host="", **headers):
     lines = Headers.of(*((name.replace("_", "-"), value) for name, value in headers.items()))
     head = Head("GET", "http", authority, "/", lines)
@@ -99,8 +110,8 @@ def files(folder):
 def test_files_are_looked_at_every_five_seconds_while_they_are_used(tmp_path):
     clock = VirtualClock()
     worker = Worker(clock)
-    made = mesh_context(worker, Cluster("c"), files(tmp_path))
-    assert mesh_context(worker, Cluster("c"), made[0].tls) == made
+    made = mesh_context(worker, UPSTREAM, files(tmp_path))
+    assert mesh_context(worker, UPSTREAM, made[0].tls) == made
     user = Handshakes.of(made[0], ["http/1.1"])
     worker.run_due()
     CA.issue("renewed").write(tmp_path)
@@ -116,21 +127,21 @@ def test_files_are_looked_at_every_five_seconds_while_they_are_used(tmp_path):
     del user
     clock.advance(5.1)
     assert worker.run_due() is None
-    again = mesh_context(worker, Cluster("c"), made[0].tls)
+    again = mesh_context(worker, UPSTREAM, made[0].tls)
     assert again == (made[0], 1)
     assert worker.run_due() == pytest.approx(5.0)
 
 
 def test_what_has_no_files_is_looked_at_by_nobody():
     worker = Worker(VirtualClock())
-    mesh_context(worker, Cluster("c"), demanded(CA.pem))
+    mesh_context(worker, UPSTREAM, demanded(CA.pem))
     assert worker.run_due() is None
 
 
 def test_a_pair_that_is_torn_is_tried_again_by_the_worker(tmp_path, caplog):
     clock = VirtualClock()
     worker = Worker(clock)
-    made = mesh_context(worker, Cluster("c"), files(tmp_path))
+    made = mesh_context(worker, UPSTREAM, files(tmp_path))
     user = Handshakes.of(made[0], [])
     fresh = CA.issue("renewed")
     replaced(tmp_path / "cert.pem", fresh.chain_pem)
@@ -148,7 +159,33 @@ def test_a_pair_that_is_torn_is_tried_again_by_the_worker(tmp_path, caplog):
 
 def test_tls_that_cannot_be_had_names_its_cluster():
     with pytest.raises(TlsUnusable, match="cluster 'shop': TLS: the roots '/nowhere' cannot be read"):
-        mesh_context(Worker(VirtualClock()), Cluster("shop"), demanded("/nowhere"))
+        mesh_context(Worker(VirtualClock()), upstream("shop"), demanded("/nowhere"))
+
+
+def test_the_last_material_that_was_good_stays_in_use(caplog):  # SD-03
+    worker, shop, other = Worker(VirtualClock()), upstream("shop"), upstream("shop")
+    one, two = CA.issue("one"), CA.issue("two")
+
+    def rotated(chain, key):
+        return demanded(CA.pem, chain=chain.chain_pem, key=key.key_pem, sni="a")
+
+    good, torn, better = rotated(one, one), rotated(two, one), rotated(two, two)
+    made = mesh_context(worker, shop, good)
+    with caplog.at_level(logging.WARNING, "meshlib"):
+        for _ in range(2):
+            assert mesh_context(worker, shop, torn) == made
+    (record,) = caplog.records
+    assert (
+        "cluster 'shop': its TLS changed and cannot be used; what was there before stays"
+        in record.getMessage()
+    )
+    assert "no pair of certificate and key: KEY_VALUES_MISMATCH" in record.getMessage()
+    assert mesh_context(worker, shop, better)[0].tls is better
+    assert mesh_context(worker, shop, torn)[0].tls is better
+    # Of this cluster, and for the same demand, alone: a name of another mesh's is another cluster.
+    for of, tls in ((other, torn), (shop, replace(torn, sni="b"))):
+        with pytest.raises(TlsUnusable, match="no pair"):
+            mesh_context(worker, of, tls)
 
 
 @pytest.mark.parametrize(
@@ -168,5 +205,5 @@ def test_who_verifies_nobody_is_told_once(validation, warned, caplog):
     worker = Worker(VirtualClock())
     with caplog.at_level(logging.WARNING, "meshlib"):
         for again in (tls, tls, replace(tls, sni="another")):
-            mesh_context(worker, Cluster(name), again)
+            mesh_context(worker, upstream(name), again)
     assert [repr(name) in record.getMessage() for record in caplog.records] == [True] * warned

@@ -21,6 +21,7 @@ from meshlib.errors import ConfigError
 from meshlib.model.match import StringKind, StringMatch
 from meshlib.model.tls import Certificate, Pem, San, SanKind, Tls, Validation
 from meshlib.runtime.tls import context_for, offered, peer
+from meshlib.wire.stream_tls import Handshakes
 from tests.support.certificates import Authority, handshake, replaced
 from tests.support.mesh_tls import demanded, exactly
 
@@ -465,6 +466,51 @@ class TestOneContext:
             with pytest.raises(TypeError):
                 attempt()
         assert "PRIVATE" not in repr(context) + repr(vars(context))
+
+
+class TestSessions:
+    """What was checked once is resumed, by whoever checks the same."""
+
+    def resumed(self, tls, server, times=3, between=lambda: None):
+        """Of handshakes one after the other, which were resumed."""
+        handshakes = Handshakes.of(context_for(tls), ["http/1.1"])
+        found = []
+        for _ in range(times):
+            client, other = handshake(handshakes, server, session=None)
+            found.append(client.session_reused)
+            other.write(b"x")
+            client.read(1)
+            handshakes.remember(client)
+            between()
+        return found
+
+    def test_the_checks_that_need_a_chain_were_made_before(self):
+        leaf = Authority("Between", CA).issue(SPIFFE)
+        domains = {"mesh.example": Pem(CA.pem)}
+        for fields in ({"depth": 1}, {"roots": Pem(), "domains": domains}, {"sans": (exactly(SPIFFE),)}):
+            tls = validating(**fields)
+            assert self.resumed(tls, leaf.server()) == [False, True, True]
+
+    def test_as_many_as_the_mesh_says(self):
+        assert self.resumed(replace(MESH, sessions=0), SERVER.server()) == [False] * 3
+
+    def test_none_of_other_material(self, files):
+        tls = of_files(files)
+        server = SERVER.server(clients=CA)
+        assert self.resumed(tls, server) == [False, True, True]
+        fresh = iter([CA.issue("a"), CA.issue("b"), CA.issue("c")])
+        assert self.resumed(tls, server, between=lambda: next(fresh).write(files)) == [False] * 3
+
+
+def test_a_child_has_contexts_of_its_own():
+    context = context_for(MESH)
+    child = os.fork()
+    if not child:
+        other = context_for(MESH)
+        good = other is not context and other is context_for(MESH)
+        os._exit(0 if good else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert context_for(MESH) is context
 
 
 @pytest.fixture
