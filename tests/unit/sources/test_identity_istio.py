@@ -180,6 +180,19 @@ class TestRenewal:
             assert gaps[0] < 4
             assert 20 <= gaps[-1] <= 31
 
+    def test_the_last_seconds_of_a_certificate_are_used(self, ca):
+        with provided(ca) as bench:
+            bench.in_state("ready")
+            end = leaf(bench).not_valid_after_utc.timestamp()
+            ca.refuse(grpc.StatusCode.UNAVAILABLE)
+            asked = []
+            while bench.clock.wall() < end - 1:
+                bench.step(0.5)
+                if bench.provider._asking is not None:
+                    asked.append(bench.clock.wall())
+                    bench.until(lambda: bench.provider._asking is None)
+            assert sum(end - 30 < when for when in asked) >= 5
+
     def test_a_clock_that_jumped_is_noticed_within_seconds(self, ca):
         with provided(ca) as bench:
             bench.in_state("ready")
@@ -208,7 +221,7 @@ class TestRenewal:
             asking = bench.provider._asking
         assert not asking._thread.is_alive()
         bench.step(1)
-        assert bench.status.state == "idle"
+        assert (bench.status.state, bench.status.last_error) == ("idle", "")
 
 
 class TestRefusals:
