@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from meshlib.extras import INSTALL
-from meshlib.hosts.tls import NONE, Made, Names, is_rotated, mesh_context, names_of
+from meshlib.hosts.tls import NONE, Made, Names, asked_of, is_rotated, mesh_context, names_of
 from meshlib.pools import AsyncEndpointPool, EndpointPool, Pools, PoolSettings, is_usable
 from meshlib.runtime.tls import rotations
 from meshlib.wire.dial import Place, connect
@@ -26,7 +26,7 @@ from meshlib.wire.message import Outgoing
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
 
     from meshlib.core.attempt import Send
     from meshlib.core.endpoint import LiveEndpoint
@@ -70,9 +70,9 @@ class _Endpoints(Generic[P]):
         self._runtime = runtime
         self._settings = settings
         self._pools: Pools[_Key, P] = Pools()
-        # The pool that was found last for an endpoint and a name, as long as nothing of its key can have changed: looking
+        # The pool that was found last for an endpoint and what its names depend on, as long as nothing of its key can have changed: looking
         # for it by its whole key costs more than the rest of it.
-        self._found: dict[tuple[LiveEndpoint, Names], tuple[Endpoint, Cluster, P]] = {}
+        self._found: dict[tuple[LiveEndpoint, Hashable], tuple[Endpoint, Cluster, P]] = {}
         self._view: object = None
         self._rotations = 0
         rotations.followers.add(self)
@@ -89,10 +89,8 @@ class _Endpoints(Generic[P]):
             self._found.clear()
         endpoint, cluster = attempt.endpoint, attempt.upstream.cluster
         tls = endpoint.tls
-        names = Names(host) if host else NONE
-        if tls is not None:
-            names = names_of(tls, attempt, host)
-        found = self._found.get((endpoint, names))
+        asked = host if tls is None else asked_of(tls, attempt, host)
+        found = self._found.get((endpoint, asked))
         if (
             found is not None
             and found[0] is endpoint.endpoint
@@ -101,7 +99,9 @@ class _Endpoints(Generic[P]):
         ):
             return found[2]
         made = None
+        names = Names(host) if host else NONE
         if tls is not None:
+            names = names_of(tls, attempt, host)
             http2 = cluster.http2 or self._settings.http2
             made = mesh_context(
                 self._runtime.worker, attempt.upstream, tls, http2=http2, named=bool(names.sans)
@@ -123,7 +123,7 @@ class _Endpoints(Generic[P]):
             pool.configure(self._settings.pool.within(cluster))
         if len(self._found) >= _MOST_FOUND:
             self._found.clear()
-        self._found[endpoint, names] = endpoint.endpoint, cluster, pool
+        self._found[endpoint, asked] = endpoint.endpoint, cluster, pool
         return pool
 
     def _make(self, attempt: Send, key: _Key) -> P:

@@ -26,6 +26,7 @@ __all__ = [
     "NONE",
     "Made",
     "Names",
+    "asked_of",
     "host_of",
     "is_rotated",
     "made_context",
@@ -76,11 +77,23 @@ _here = Local(_Here)
 _Slot = tuple["Tls", bool, bool]
 
 
+def asked_of(tls: Tls, attempt: Send, host: str) -> str | tuple[str, str]:
+    """What of the request the names of a connection for it depend on; the same for all where they do not. ``host`` as of ``names_of``."""
+    cluster = attempt.upstream.cluster
+    if cluster.auto_sni or cluster.auto_san:
+        return host, _said(attempt)
+    return "" if tls.sni or attempt.endpoint.hostname else host or attempt.head.authority
+
+
 def names_of(tls: Tls, attempt: Send, host: str) -> Names:
     """The names of a connection for ``attempt``. ``host``: of an https URL, ``""`` of another."""
-    head, cluster = attempt.head, attempt.upstream.cluster
-    said = head.headers.get(cluster.auto_sni_header) if cluster.auto_sni_header else None
-    return names_for(tls, attempt.endpoint, cluster, host, said or head.authority)
+    return names_for(tls, attempt.endpoint, attempt.upstream.cluster, host, _said(attempt))
+
+
+def _said(attempt: Send) -> str:
+    """The authority that names are taken from, or the header that the cluster has in its place."""
+    head, header = attempt.head, attempt.upstream.cluster.auto_sni_header
+    return (head.headers.get(header) if header else None) or head.authority
 
 
 def names_for(tls: Tls, endpoint: LiveEndpoint, cluster: Cluster, host: str, authority: str) -> Names:

@@ -24,6 +24,7 @@ import logging
 import ssl
 import threading
 import time
+import weakref
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -42,10 +43,12 @@ if TYPE_CHECKING:
 
 __all__ = ["MeshContext", "Rotations", "context_for", "rotations"]
 
-#: Contexts kept for values that may come again; one in use lives on whether it is kept or not.
-_MOST_KEPT = 256
+#: Contexts that nobody uses, kept for values that may come again. They hold keys, so they are few.
+_MOST_KEPT = 64
 #: Nanoseconds for which a change of a file may hide another: FAT's clock has a tick of 2 s, others some milliseconds.
 _TICK = 2_000_000_000
+
+_Key = tuple["Tls", bool, bool]
 
 _log = logging.getLogger("meshlib")
 
@@ -80,11 +83,26 @@ rotations = Rotations()
 
 
 class _Kept:
-    """The contexts of one process."""
+    """The contexts of one process: those in use, and the ones asked for last."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.contexts: OrderedDict[tuple[Tls, bool, bool], MeshContext] = OrderedDict()
+        self._used: weakref.WeakValueDictionary[_Key, MeshContext] = weakref.WeakValueDictionary()
+        self._last: OrderedDict[_Key, MeshContext] = OrderedDict()
+
+    def get(self, key: _Key) -> MeshContext | None:
+        """Under the lock, as ``put``."""
+        context = self._used.get(key)
+        return None if context is None else self.put(key, context)
+
+    def put(self, key: _Key, context: MeshContext) -> MeshContext:
+        """The one of ``key``: that is there by now, or ``context``."""
+        context = self._used.setdefault(key, context)
+        self._last[key] = context
+        self._last.move_to_end(key)
+        if len(self._last) > _MOST_KEPT:
+            self._last.popitem(last=False)
+        return context
 
 
 _here = Local(_Kept)
@@ -98,18 +116,13 @@ def context_for(tls: Tls, *, http2: bool = False, named: bool = False) -> MeshCo
     with it, also for what is not supported or not there.
     """
     key = (tls, http2, named)
-    here = _here.get()
-    kept = here.contexts
-    with here.lock:
+    kept = _here.get()
+    with kept.lock:
         context = kept.get(key)
-        if context is not None:
-            kept.move_to_end(key)
-            return context
-    context = MeshContext.of(tls, named=named)
-    with here.lock:
-        context = kept.setdefault(key, context)
-        while len(kept) > _MOST_KEPT:
-            kept.popitem(last=False)
+    if context is None:
+        context = MeshContext.of(tls, named=named)
+        with kept.lock:
+            context = kept.put(key, context)
     return context
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from meshlib.hosts.tls import Names, host_of, is_rotated, mesh_context, names_of
+from meshlib.hosts.tls import Names, asked_of, host_of, is_rotated, mesh_context, names_of
 from meshlib.model.call import Head
 from meshlib.model.cluster import Cluster
 from meshlib.model.headers import Headers
@@ -40,7 +40,13 @@ def asked(tls, cluster=None, *, endpoint="", authority="url.example:80", host=""
         head=head,
         upstream=SimpleNamespace(cluster=cluster or Cluster("c")),
     )
-    return names_of(tls, attempt, host)
+    # What is asked for follows from what is remembered of the request.
+    found, key = names_of(tls, attempt, host), asked_of(tls, attempt, host)
+    assert KNOWN.setdefault((tls, attempt.upstream.cluster, endpoint, key), found) == found
+    return found
+
+
+KNOWN = {}
 
 
 @pytest.mark.parametrize(

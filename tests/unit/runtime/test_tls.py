@@ -1,6 +1,7 @@
 """TLS as the mesh demands it: real handshakes in memory and over sockets, with certificates made for the test."""
 
 import copy
+import gc
 import hashlib
 import logging
 import os
@@ -8,6 +9,7 @@ import pickle
 import socket
 import ssl
 import threading
+import weakref
 from base64 import b64encode
 from dataclasses import replace
 from pathlib import Path
@@ -442,6 +444,17 @@ class TestOneContext:
         assert context_for(MESH) is not context_for(MESH, http2=True)
         assert context_for(MESH) is not context_for(demanded(CA.pem, "a"))
         assert len({id(context_for(replace(MESH), http2=bool(n % 2))) for n in range(1000)}) == 2
+
+    def test_however_many_are_in_use_and_few_that_are_not(self):
+        values = [replace(MESH, sni=f"{number}.example") for number in range(300)]
+        used = [context_for(tls) for tls in values]
+        assert [context_for(tls) for tls in values] == used
+        known = [weakref.ref(context) for context in used]
+        used.clear()
+        gc.collect()
+        left = [reference for reference in known if reference() is not None]
+        assert len(left) <= 64
+        assert context_for(values[-1]) is known[-1]()
 
     def test_in_all_threads(self):
         fresh, found = demanded(Authority("Fresh").pem), []
