@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +21,7 @@ from meshlib.model.status import Ignored
 if TYPE_CHECKING:
     from meshlib.config import Config
     from meshlib.config.files import Document
+    from meshlib.xds.bootstrap import Bootstrap
 
 _Said = str | Ignored | Finding
 
@@ -127,7 +129,7 @@ def _own(name: str, read: Callable[[], Config], file: Document | None = None) ->
         config = read()
     except ConfigError as problem:
         return Report(name, "meshlib", problems=problem.problems)
-    steps = (_services, _services_file, _bootstrap, _directory, _tls, of_config)
+    steps = (_services, _services_file, _bootstrap, _directory, _files, of_config)
     said = [item for step in steps for item in step(config)]
     return _report(name, "meshlib", said, doubts(config, file))
 
@@ -168,6 +170,22 @@ def _bootstrap(config: Config) -> Iterator[_Said]:
         return
     for path in found.skipped:
         yield Ignored("", "bootstrap", path, "")
+    yield from _providers(found, origin)
+
+
+def _providers(bootstrap: Bootstrap, origin: str) -> Iterator[_Said]:
+    """Instances that are only made once a cluster names them."""
+    from meshlib.sources.identity_files import WatchedFiles
+
+    for name, told in bootstrap.providers.items():
+        place = f"certificate_providers[{json.dumps(name)}]"
+        if told.plugin != "file_watcher":
+            yield Ignored("", "bootstrap", f"{place}.plugin_name", told.plugin)
+            continue
+        try:
+            WatchedFiles.of_bootstrap(told.config)
+        except ValueError as problem:
+            yield f"{origin}: {place}.config: {problem}"
 
 
 def _directory(config: Config) -> Iterator[_Said]:
@@ -192,13 +210,23 @@ def _directory(config: Config) -> Iterator[_Said]:
         yield from (f"xds.path: {line}" for line in problem.problems)
 
 
-def _tls(config: Config) -> Iterator[_Said]:
-    """Files of certificates, keys and tokens, which are only opened once somebody is called."""
-    from meshlib.observe.facts import files_of
+def _files(config: Config) -> Iterator[_Said]:
+    """Files of certificates, keys and tokens, which are only opened once somebody is called: its own, and the bootstrap's."""
+    from meshlib.observe.facts import of_config as facts_of
 
-    for key, path in files_of(config):
-        if not os.access(path, os.R_OK):
-            yield f"{config.source_of(key)}: {key}: {path} cannot be read"
+    told: set[str] = set()
+    for file in facts_of(config)["files"]:
+        path, opened = file["path"], file["use"] in ("ca", "certificate", "key", "token")
+        if opened and path not in told and not os.access(path, os.R_OK):
+            told.add(path)
+            yield f"{_origin(config, file['key'])}: {file['key']}: {path} cannot be read"
+
+
+def _origin(config: Config, key: str) -> str:
+    try:
+        return config.source_of(key)
+    except KeyError:
+        return config.xds.bootstrap or config.source_of("xds.bootstrap_config")
 
 
 def _show(report: Report) -> None:

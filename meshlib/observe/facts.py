@@ -36,7 +36,6 @@ __all__ = [
     "FileFacts",
     "ListenerFacts",
     "ServerFacts",
-    "files_of",
     "of_config",
     "of_mesh",
     "pairs_of",
@@ -245,13 +244,6 @@ def _files(config: Config) -> Iterator[FileFacts]:
     for key, path in _named(config, ""):
         if key.rpartition(".")[2] in _USES:
             yield _file(key, path)
-
-
-def files_of(config: Config) -> Iterator[tuple[str, str]]:
-    """Key and path of each certificate, key and token that the configuration itself names."""
-    for key, path in _named(config, ""):
-        if _USES.get(key.rpartition(".")[2]) in ("ca", "certificate", "key", "token"):
-            yield key, path
 
 
 def _file(key: str, path: str) -> FileFacts:

@@ -151,6 +151,30 @@ def test_files_of_identity_services_and_tokens_must_be_there(tmp_path: Path) -> 
     )
 
 
+def test_certificate_providers_of_a_bootstrap_must_be_right(tmp_path: Path) -> None:
+    providers = {
+        "good": ("file_watcher", {"ca_certificate_file": str(tmp_path / "mesh.toml")}),
+        "gone": ("file_watcher", {"ca_certificate_file": str(tmp_path / "none.pem")}),
+        "half": ("file_watcher", {"certificate_file": str(tmp_path / "mesh.toml")}),
+        "other": ("vault", {}),
+    }
+    told = {
+        "xds_servers": [{"server_uri": "127.0.0.1:1", "channel_creds": [{"type": "insecure"}]}],
+        "certificate_providers": {
+            name: {"plugin_name": plugin, "config": config} for name, (plugin, config) in providers.items()
+        },
+    }
+    bootstrap = write(tmp_path / "boot.json", json.dumps(told))
+    report = inspect(write(tmp_path / "mesh.toml", '[xds]\nbootstrap = "boot.json"\n'))
+    assert report.problems == (
+        f'{bootstrap}: certificate_providers["half"].config: certificate_file and private_key_file go together',
+        f"{bootstrap}: certificate_providers.gone.ca_certificate_file: {tmp_path}/none.pem cannot be read",
+    )
+    assert [(item.field, item.value) for item in report.ignored] == [
+        ('certificate_providers["other"].plugin_name', "vault")
+    ]
+
+
 def test_the_environment_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MESHLIB_SEED", "nonsense")
     monkeypatch.setenv("MESHLIB_CONFIG", "/does/not/exist.toml")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from meshlib.config import Config, doubts, reload, resolve
+from meshlib.config import Config, doubts, from_settings, reload, resolve
 from meshlib.config.identity import IdentityConfig, ServiceTlsConfig
 from meshlib.errors import ConfigError
 
@@ -106,6 +106,13 @@ class TestSocketOfTheEnvironment:
     def test_it_is_told_where_the_provider_is(self):
         config = resolve({"identity": {"provider": "spiffe"}}, {SOCKET: "unix:///run/a.sock"})
         assert (config.identity.socket, config.identity_told) == ("unix:/run/a.sock", True)
+
+    def test_a_frameworks_settings_tell_it(self):
+        made = from_settings({"identity": {"provider": "istio"}}, "settings.MESHLIB")
+        config = resolve(made, {SOCKET: "unix:///run/a.sock"})
+        assert (config.identity.chosen, config.identity.socket, config.identity_told) == ("istio", None, True)
+        with pytest.raises(ConfigError, match=r"settings.MESHLIB: identity.key: is missing"):
+            from_settings({"identity": {"cert": "c"}}, "settings.MESHLIB")
 
     def test_what_is_written_wins(self):
         config = resolve({"identity": {"socket": "unix:/b.sock"}}, {SOCKET: "unix:///run/a.sock"})

@@ -251,6 +251,7 @@ class TestLife:
         assert kit.tls("b") is None
         kit.bench.step(WAIT)
         assert "has not come" in kit.tls("b").lacking
+        assert kit.one.journal == ["start"]
 
     def test_what_will_not_come_is_told_at_once(self):
         kit = Kit(ISTIO, cluster("a", pair_of()))

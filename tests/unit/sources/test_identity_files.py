@@ -99,6 +99,15 @@ class TestFiles:
         assert kit.provider.secret(PAIR) is before
         assert kit.told == 1
 
+    def test_what_was_broken_and_is_as_it_was_is_the_same_object(self, kit, leaf):
+        before = kit.provider.secret(PAIR)
+        replaced(kit.folder / "cert.pem", b"nonsense")
+        kit.step()
+        leaf.write(kit.folder)
+        kit.step()
+        assert kit.provider.secret(PAIR) is before
+        assert (kit.status.state, kit.told) == ("ready", 3)
+
     def test_what_is_written_anew_is_taken_up(self, kit, authority):
         other = authority.issue(MINE)
         other.write(kit.folder)
