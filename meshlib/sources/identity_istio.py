@@ -19,6 +19,7 @@ import json
 import threading
 from base64 import urlsafe_b64decode
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
 
 from meshlib.model.tls import Pem, Validation
@@ -118,7 +119,9 @@ class IstioProvider(NetworkProvider):
         try:
             found = Path(self._ca).stat()
             stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
-            if stamp == self._stamp:
+            if stamp == self._stamp or not S_ISREG(
+                found.st_mode
+            ):  # to open a pipe would wait for whoever writes it
                 return
             with Path(self._ca).open("rb") as file:
                 self._of_file = of_pem(file.read(LARGEST))

@@ -106,7 +106,7 @@ class NetworkProvider:
 
     def withdrawn(self, error: str) -> None:
         """What is held must not be used any more."""
-        if self.held is not None:
+        if self._secrets:
             self.held, self.gone = None, error
             self._secrets.clear()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import pickle
 import ssl
 import threading
@@ -357,6 +358,15 @@ class TestRoots:
             ca.roots_file.unlink()
             if content is not None:
                 ca.roots_file.write_bytes(content)
+            bench.step(11)
+            assert bench.roots is before
+
+    def test_a_pipe_is_no_file_and_nobody_waits_for_it(self, ca):
+        with provided(ca) as bench:
+            bench.in_state("ready")
+            before = bench.roots
+            ca.roots_file.unlink()
+            os.mkfifo(ca.roots_file)
             bench.step(11)
             assert bench.roots is before
 

@@ -15,7 +15,7 @@ from meshlib.sources.identity_issued import Unusable, of_der
 from meshlib.sources.identity_spiffe import SpiffeProvider, target
 from meshlib.testing import Authority
 from meshlib.testing.workload_api import WorkloadApi
-from tests.support.identity_kit import Provided
+from tests.support.identity_kit import ROOTS, Provided
 
 LIFE = 1000.0
 
@@ -305,6 +305,14 @@ class TestOutages:
             api.authority.ahead = LIFE
             api.renew()
             bench.in_state("ready")
+
+    def test_roots_of_one_that_has_ended_are_withdrawn_with_it(self, api):
+        with provided(api) as bench:
+            bench.in_state("ready")
+            bench.step(LIFE + 1)
+            assert bench.roots
+            api.deny()
+            bench.until(lambda: isinstance(bench.provider.secret(ROOTS), str))
 
     def test_an_identity_by_its_id_ends_too(self, api):
         name = SecretName("spiffe://example.org/app", SecretKind.CERTIFICATE)
