@@ -43,13 +43,17 @@ class _Made:
 
 
 class Linker:
-    """``find``: a secret of identity, or why it will not come; None: it may yet come. ``secrets``: all that are there."""
+    """``find``: a secret of identity, or why it will not come; None: it may yet come. ``secrets``: all that are there. ``give_way`` is
+    called at each cluster that is looked at.
+    """
 
     def __init__(
         self,
         find: Callable[[SecretName], Secret | str | None],
         secrets: Callable[[], Mapping[SecretName, Secret]],
+        give_way: Callable[[], object] = bool,
     ) -> None:
+        self._give_way = give_way
         self._find = find
         self._secrets = secrets
         self._made: dict[str, dict[str, _Made]] = {}
@@ -114,6 +118,7 @@ class Linker:
         return whole
 
     def _cluster(self, raw: Cluster, known: _Made | None) -> _Made:
+        self._give_way()
         found = tuple(map(self._find, _named(raw)))
         old = known.cluster if known is not None else None
         same = known is not None and _same(found, known.found)

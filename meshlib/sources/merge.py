@@ -63,7 +63,7 @@ class Merge:
         """Clusters are linked with this one's secrets; ``verify``: none accepts just anybody. For who builds the sources."""
         self._identity = identity
         self._verifier = Verifier() if verify else None
-        self._linker = Linker(identity.find, identity.secrets)
+        self._linker = Linker(identity.find, identity.secrets, self.worker.give_way)
 
     # --- Sink ---------------------------------------------------------------------------------------------------
 
