@@ -127,13 +127,13 @@ class Identity(Source):
         self._started: list[_Giver] = []
         self._timer: Timer | None = None
         self._metadata = {} if bootstrap is None else bootstrap.node.metadata
-        self._told = self._of_config(config) if config.identity_told else None
+        self._told = self._of_config(config, bootstrap) if config.identity_told else None
         self._instances = {} if bootstrap is None or self._told is not None else self._of_bootstrap(bootstrap)
         self._found = self._told or self._find_one(config, bootstrap)
 
     # --- who gives it -------------------------------------------------------------------------------------------
 
-    def _of_config(self, config: Config) -> _Giver:
+    def _of_config(self, config: Config, bootstrap: Bootstrap | None) -> _Giver:
         told = config.identity
         kind = told.chosen or ""
         found = f"identity ({config.source_of('identity')})"
@@ -141,9 +141,9 @@ class Identity(Source):
             files = {"cert": told.cert or "", "key": told.key or "", "ca": told.ca or ""}
             return self._giver(kind, found, **files)
         if kind == "istio":
-            server = "" if told.server is None else str(told.server)
-            given = {"server": server, "token": told.token or "", "ca": told.ca or ""}
-            return self._istio(found, **given)
+            near = ("", "") if bootstrap is None or told.server is not None else _istiod(bootstrap)
+            server = near[0] if told.server is None else str(told.server)
+            return self._istio(found, server=server, token=told.token or "", ca=told.ca or near[1])
         if told.socket is None:
             words = f"cannot be had: identity.socket is not given, and {SOCKET} is not set"
             return _Giver(kind, found, None, words)

@@ -389,6 +389,21 @@ class TestWho:
         kit = Kit(ISTIO, cluster("a", pair_of()), bootstrap=parse_bootstrap(json.dumps(told), "test"))
         assert kit.one.given == {"metadata": {"CLUSTER_ID": "east"}}
 
+    @pytest.mark.parametrize(
+        ("more", "given"),
+        [
+            ({}, {"server": "istiod-canary.istio-system:15012", "ca": "/root.pem"}),
+            ({"ca": "/r"}, {"server": "istiod-canary.istio-system:15012", "ca": "/r"}),
+            ({"server": "ca.example:443", "ca": "/r"}, {"server": "ca.example:443", "ca": "/r"}),
+        ],
+    )
+    def test_where_the_ca_is_not_told_it_is_beside_the_control_plane(self, more, given):
+        tls = {"type": "tls", "config": {"ca_certificate_file": "/root.pem"}}
+        told = {"xds_servers": [{"server_uri": "istiod-canary.istio-system:15012", "channel_creds": [tls]}]}
+        identity = {"identity": {"provider": "istio", **more}}
+        kit = Kit(identity, cluster("a", pair_of()), bootstrap=parse_bootstrap(json.dumps(told), "test"))
+        assert kit.one.given == {**given, "metadata": {}}
+
     def test_an_instance_of_the_bootstrap_answers_to_its_name(self):
         one, other = {"ca_certificate_file": "1"}, {"ca_certificate_file": "2"}
         kit = Kit(
