@@ -135,6 +135,20 @@ class World:
         return self.made({"services": {routes.HOST: {"endpoints": [self.grpc_tls_address]}}})
 
     @cached_property
+    def grpc_mtls_mesh(self) -> Any:
+        """TLS is the mesh's: its certificate is shown, and the server's must have its name."""
+        mine = self._authority.issue_cert("caller")
+        files = {
+            "ca": self.authority_pem,
+            "cert": b"".join(blob.bytes() for blob in mine.cert_chain_pems),
+            "key": mine.private_key_pem.bytes(),
+        }
+        for name, pem in files.items():
+            (self._folder / f"mesh-{name}.pem").write_bytes(pem)
+        tls = {name: str(self._folder / f"mesh-{name}.pem") for name in files} | {"sans": [routes.HOST]}
+        return self.made({"services": {routes.HOST: {"endpoints": [self.grpc_tls_address], "tls": tls}}})
+
+    @cached_property
     def grpc_xds_mesh(self) -> Any:
         mesh = self.made({"xds": {"server": self._grpc_plane.address}})
         mesh.wait_ready(routes.HOST)

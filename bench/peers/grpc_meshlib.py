@@ -60,6 +60,14 @@ def _aio_tls(world: World) -> Any:
     return meshlib.grpc.aio.channel(routes.HOST, credentials, mesh=world.grpc_tls_mesh)
 
 
+def _mtls(world: World) -> Any:
+    return meshlib.grpc.channel(routes.HOST, mesh=world.grpc_mtls_mesh)
+
+
+def _aio_mtls(world: World) -> Any:
+    return meshlib.grpc.aio.channel(routes.HOST, mesh=world.grpc_mtls_mesh)
+
+
 def _xds(world: World) -> Any:
     return meshlib.grpc.channel(routes.HOST, mesh=world.grpc_xds_mesh)
 
@@ -91,6 +99,7 @@ class Held:
 PEERS = (
     *peers("meshlib.grpc", _sync, _aio),
     *peers("meshlib.grpc", _tls, _aio_tls, ", TLS"),
+    *peers("meshlib.grpc", _mtls, _aio_mtls, ", TLS of the mesh"),
     *peers("meshlib.grpc", _xds, _aio_xds, ", xds"),
     Held("meshlib.grpc.channel, memory of an endpoint", 0),
     Held("meshlib.grpc.channel, threads of 100 endpoints", 1),

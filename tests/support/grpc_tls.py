@@ -81,6 +81,7 @@ class Mesh:
         options = {"explicit_http_config": {"http2_protocol_options": {}}}
         kind = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
         cluster.setdefault("typed_extension_protocol_options", {kind: build.any_of(kind, options)})
+        cluster.setdefault("connect_timeout", "20s")
         sockets = {"transport_socket": socket} if socket else {}
         self.plane.set(
             build.api_listener("stock", routes),

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Pipe", "Poller"]
 
-#: Bytes that are read at once, and held at most. A record of TLS has up to 16 KiB.
+#: Bytes that are read at once, and held at most. A record of TLS has up to 16 KiB (RFC 8446, 5.1).
 _AT_ONCE = 131_072
 _RECORD = 16_384
 
@@ -183,7 +183,7 @@ class Pipe:
 
     def _send(self, data: memoryview) -> None:
         try:
-            count = self._outer.send(data)
+            count = self._outer.write(data)
         except ssl.SSLWantReadError:
             count, self._writes = 0, _IN
         except (ssl.SSLWantWriteError, BlockingIOError):
@@ -207,11 +207,12 @@ class Pipe:
         scratch = self._poller.scratch
         size, ended, why = 0, False, _SILENT
         try:
-            while size < _AT_ONCE:
-                count = self._outer.recv_into(scratch[size:] if size else scratch)
+            # Whole records: of one that was taken in part no poll tells.
+            while size <= _AT_ONCE - _RECORD:
+                count = self._outer.read(_AT_ONCE - size, scratch[size:] if size else scratch)
                 size += count
                 ended = not count
-                if ended or (count < _RECORD and not self._outer.pending()):
+                if count < _RECORD:
                     break  # there is more only where a poll says so
         except (ssl.SSLWantReadError, BlockingIOError):
             self._reads = _IN

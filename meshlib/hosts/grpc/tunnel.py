@@ -360,7 +360,7 @@ class _Wires:
                 for number, events in poll(_PAUSE * unit if self._resting else None):
                     then = told.get(number)
                     if then is not None:
-                        _guarded(partial(then, events))
+                        _guarded(then, events)
                 while posted:
                     _guarded(posted.popleft())
                 if self._resting:
@@ -412,10 +412,10 @@ def _nothing() -> None:
     """What is posted to wake the thread."""
 
 
-def _guarded(step: Callable[[], object]) -> None:
+def _guarded(step: Callable[..., object], *arguments: object) -> None:
     """The thread serves all tunnels: what goes wrong with one does not end it."""
     try:
-        step()
+        step(*arguments)
     except Exception:  # noqa: BLE001 - logged
         _log.exception("meshlib: a tunnel of gRPC's failed")
 

@@ -122,6 +122,19 @@ def test_bytes_go_both_ways_whole_and_in_order(opened: Any, server: Server) -> N
     assert tunnel.error == ""
 
 
+def test_no_byte_waits_in_openssl(opened: Any, server: Server) -> None:
+    """What a read took half of, no poll tells of."""
+    tunnel = opened(place(server.listener), SECONDS)
+    with connected(tunnel) as inner, server.accept() as outer:
+        for size in (10_000, 16_384, 1, 12_345):
+            go_on = threading.Event()
+            tunnel._switch._wires.post(go_on.wait)
+            for _ in range(14):
+                outer.send(b"\x01" * size)
+            go_on.set()
+            assert len(whole(inner, 14 * size)) == 14 * size
+
+
 def test_who_does_not_read_stops_who_sends_and_not_the_other_way(opened: Any, server: Server) -> None:
     tunnel = opened(place(server.listener), SECONDS)
     with connected(tunnel) as inner, server.accept() as outer:
