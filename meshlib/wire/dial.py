@@ -245,8 +245,7 @@ def _open(place: Place, bounds: Bounds, until: float | None) -> Stream:
         if place.uds is not None:
             addresses: list[Address] = [(socket.AF_UNIX, place.uds)]
         else:
-            found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
-            addresses = interleave((family, address) for family, _, _, _, address in found)
+            addresses = _addresses(place)
         with bounds.ringing(race.stop):
             race.run(addresses)
         if race.winner is None:
@@ -261,6 +260,18 @@ def _open(place: Place, bounds: Bounds, until: float | None) -> Stream:
         raise ConnectError(f"{place}: {error}") from error
     finally:
         race.end()
+
+
+def _addresses(place: Place) -> list[Address]:
+    """One that is known is nobody's to resolve: gevent asks in one of a few threads, and grpc's calls may hold them all while they
+    wait for this connection. Raises OSError, UnicodeError.
+    """
+    for family, empty in ((socket.AF_INET, ()), (socket.AF_INET6, (0, 0))):
+        with contextlib.suppress(OSError, ValueError):
+            socket.inet_pton(family, place.host)
+            return [(family, (place.host, place.port, *empty))]
+    found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
+    return interleave((family, address) for family, _, _, _, address in found)
 
 
 class _Race:

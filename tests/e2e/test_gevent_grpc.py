@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.grpc_channels import told
+from tests.support.grpc_tls import world
 
 pytest.importorskip("gevent")
 
@@ -34,9 +35,15 @@ def run(program: str, config: Any, *, prepared: bool = True) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.fixture(params=["file", "xds"])
+@pytest.fixture(params=["file", "xds", "tls"])
 def config(request: pytest.FixtureRequest, meshlib_grpc_upstream: Any) -> Any:
-    """Two endpoints, told by the configuration or by a control plane."""
+    """Two endpoints, told by the configuration or by a control plane; ``tls``: which demands TLS of the mesh, too."""
+    if request.param == "tls":
+        with world() as mesh:
+            servers = [meshlib_grpc_upstream(name, credentials=mesh.server()) for name in ("a", "b")]
+            mesh.say(*(server.address for server in servers))
+            yield mesh.config
+        return
     with told(request.param, meshlib_grpc_upstream("a"), meshlib_grpc_upstream("b")) as made:
         yield made
 
