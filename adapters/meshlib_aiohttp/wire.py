@@ -234,8 +234,7 @@ class AiohttpWire:
         self._keep(protocol)
         for trace in traces:
             await trace.send_connection_create_end()
-        handshakes = request.ssl if isinstance(request.ssl, Handshakes) else None
-        return PooledConnection(protocol, request.connection_key, self._runtime.clock, handshakes)
+        return PooledConnection(protocol, request.connection_key, self._runtime.clock)
 
     def _keep(self, protocol: Any) -> None:
         """Know it as long as it is open."""

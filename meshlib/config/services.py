@@ -12,10 +12,16 @@ from meshlib.config.kinds import Choice, Filename, Integer, ListOf, MapOf, Text,
 from meshlib.config.policies import BreakerConfig, LimitsConfig, OutlierConfig, RetryConfig
 from meshlib.config.routes import RouteConfig
 from meshlib.config.section import Section, Table, only_one, required, setting
-from meshlib.config.words import SERVICE, U32
+from meshlib.config.words import HEADER, SERVICE, U32
 from meshlib.model.address import Address
 
-__all__ = ["SERVICES", "EndpointConfig", "ServiceConfig"]
+__all__ = ["SERVICES", "EndpointConfig", "HashConfig", "ServiceConfig"]
+
+
+def _cookie_name(text: str) -> str:
+    if not text.isascii() or not text.isprintable() or set(' =;,"') & set(text):
+        raise ValueError("no name of a cookie")
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +36,22 @@ class EndpointConfig(Section):
     priority: int = setting(
         Integer(0, 127), "0 is called first; the next only as that fails (Envoy: up to 127).", 0
     )
+
+
+@dataclass(frozen=True, slots=True)
+class HashConfig(Section):
+    """What of a request is hashed: one of these."""
+
+    header: str | None = setting(HEADER, "The value of this header.", None)
+    cookie: str | None = setting(
+        Text("the name of a cookie", _cookie_name), "The value of this cookie.", None
+    )
+    query: str | None = setting(Text(), "The first value of this query parameter.", None)
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        yield from only_one(self, "header", "cookie", "query")
+        if self.header is None and self.cookie is None and self.query is None:
+            yield "", "must have one of header, cookie, query"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +70,24 @@ class ServiceConfig(Section):
         None,
     )
     balancer: str = setting(
-        Choice("least_request", "random", "round_robin"),
-        "Who is next: the less busy of two, by lot, in turn.",
+        Choice(
+            "round_robin",
+            "random",
+            "least_request",
+            "ring_hash",
+            "maglev",
+            "peak_ewma",
+            "pick_first",
+            "orca",
+        ),
+        "Who is next: in turn; by lot; the less busy of two; by a hash of the request, on a ring or in a table; the one of two that"
+        " would be done sooner; always the first; in turn, by what endpoints say of their load.",
         "round_robin",
+    )
+    hash: tuple[HashConfig, ...] = setting(
+        ListOf(Table(HashConfig)),
+        "What of a request ring_hash and maglev go by: the first that is there. Default: nothing, so that each call goes by lot.",
+        (),
     )
     timeout: float | None = setting(
         seconds(zero=True),
@@ -84,6 +121,8 @@ class ServiceConfig(Section):
         yield from only_one(self, "endpoints", "dns", "srv")
         if self.token is not None and self.tls is None:
             yield "token", "needs tls: without it everybody on the way could read it"
+        if self.hash and self.balancer not in ("ring_hash", "maglev"):
+            yield "hash", f'is for balancer = "ring_hash" and "maglev", not for "{self.balancer}"'
 
 
 SERVICES: MapOf[ServiceConfig] = MapOf(SERVICE, Table(ServiceConfig))

@@ -15,6 +15,7 @@ __all__ = [
     "ConfigDict",
     "DnsDict",
     "EndpointDict",
+    "HashDict",
     "HeaderEditsDict",
     "HeaderMatchDict",
     "IdentityDict",
@@ -86,6 +87,14 @@ class EndpointDict(TypedDict, total=False):
     zone: str | None
     sub_zone: str | None
     priority: int
+
+
+class HashDict(TypedDict, total=False):
+    """What of a request is hashed: one of these."""
+
+    header: str | None
+    cookie: str | None
+    query: str | None
 
 
 class RetryDict(TypedDict, total=False):
@@ -266,7 +275,10 @@ class ServiceDict(TypedDict, total=False):
     endpoints: Sequence[str | EndpointDict] | None
     dns: str | None
     srv: str | None
-    balancer: Literal["least_request", "random", "round_robin"]
+    balancer: Literal[
+        "round_robin", "random", "least_request", "ring_hash", "maglev", "peak_ewma", "pick_first", "orca"
+    ]
+    hash: Sequence[HashDict]
     timeout: float | None
     retry: RetryDict | None
     breaker: BreakerDict | None

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from meshlib.core.trace import ending
 from meshlib.model.call import OK, Attempt, OutcomeKind
-from meshlib.model.hidden import HiddenBytes
 
 if TYPE_CHECKING:
     from meshlib.core.endpoint import LiveEndpoint
@@ -96,7 +95,7 @@ class Send:
     def bring(self, token: str) -> None:
         """Have ``head`` bring ``token``, up to ``withhold``."""
         self._bare, self.head = self.head, self.head.copy()
-        self.head.headers.raw.append((b"Authorization", HiddenBytes(f"Bearer {token}".encode("ascii"))))
+        self.head.headers.append("Authorization", f"Bearer {token}")
 
     @property
     def brings(self) -> bool:

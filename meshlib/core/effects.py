@@ -44,7 +44,7 @@ class Env:
     ``upstream(part, cluster)`` gives a live cluster, or why there is none, in words: ``""`` while it may come;
     ``random()`` a float in [0, 1); ``wall()`` seconds since the epoch, for headers that name a point in time (RT-07);
     ``emit`` is None where nobody listens; ``awaits``: as ``upstream``, what a cluster that may come waits for, in words that can follow
-    "which". Thread-safe as far as its members are.
+    "which"; ``own``: what this process is to consistent hashing. Thread-safe as far as its members are.
     """
 
     upstream: Callable[[str, str], Upstream | str]
@@ -52,6 +52,7 @@ class Env:
     wall: Callable[[], float]
     emit: Callable[[Event], None] | None = None
     awaits: Callable[[str, str], str] = lambda part, cluster: "has not come yet"  # noqa: ARG005 - nothing more is known
+    own: int = 0
 
 
 @dataclass(slots=True)
@@ -59,7 +60,8 @@ class Call:
     """What a call brings along.
 
     ``deadline`` (absolute, the plan's clock) is the nearest of the application's own and ``limit`` names it in words.
-    ``timeout``, ``retry``, ``idempotent``, ``hash_key`` are those of ``CallOptions``; ``default_retry``: the retries that hold
+    ``timeout``, ``retry``, ``idempotent``, ``hash_key`` are those of ``CallOptions``; ``own``: what stands for its channel in consistent
+    hashing; ``default_retry``: the retries that hold
     where neither the call nor the mesh orders any, since the host library was told to make them; ``wait``: how many seconds the
     call may wait for endpoints that are not known yet; ``replayable``: whether the body can be sent again; ``counted``:
     each attempt says its number, also where the virtual host does not order that; ``tried``: endpoints that an earlier
@@ -82,6 +84,7 @@ class Call:
     default_retry: RetryPolicy | None = None
     idempotent: bool | None = None
     hash_key: str | None = None
+    own: int | None = None
     replayable: bool = True
     wait: float = 0.0
     counted: bool = False

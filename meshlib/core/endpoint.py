@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from meshlib.core.ewma import Ewma
     from meshlib.core.latency import Latency
+    from meshlib.core.reported import ReportedWeight
     from meshlib.model.address import Address
     from meshlib.model.endpoint import Endpoint, Locality
     from meshlib.model.tls import Tls
@@ -44,6 +46,7 @@ class LiveEndpoint:
         requests: Attempts that were sent here, over all time; ``failures``: those of them that were not good.
         last_error: How the last that was not good ended, in words.
         latency: Of its answers; None before the first.
+        ewma: What peak EWMA knows of it, where that is its cluster's balancer; ``reported``: what orca knows, likewise.
         gone: It left its cluster. Calls on it run on; whoever keeps connections to it closes them once idle.
         unreached: How many gRPC channels cannot connect to it now. gRPC's choice passes such endpoints over.
         generation: Which connections gRPC's channels make to it now, by number, and when the first of them was begun; None where
@@ -59,6 +62,7 @@ class LiveEndpoint:
         "connections",
         "down",
         "endpoint",
+        "ewma",
         "failures",
         "generation",
         "gone",
@@ -69,6 +73,7 @@ class LiveEndpoint:
         "name",
         "priority",
         "record",
+        "reported",
         "requests",
         "tls",
         "unreached",
@@ -92,6 +97,8 @@ class LiveEndpoint:
         self.failures = 0
         self.last_error = ""
         self.latency: Latency | None = None
+        self.ewma: Ewma | None = None
+        self.reported: ReportedWeight | None = None
         self.gone = False
         self.unreached = 0
         self.generation: tuple[int, float] | None = None

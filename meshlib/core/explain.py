@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from meshlib.core.effects import Call
 from meshlib.core.endpoint import LiveEndpoint
 from meshlib.core.locality import without_answer
 from meshlib.core.resolve import source_words
-from meshlib.core.stages import Routed, retry_policy, route, time_limits
+from meshlib.core.stages import Routed, call_hash, retry_policy, route, time_limits
 from meshlib.core.upstream import PickContext
 from meshlib.model.call import Decision, Head
 from meshlib.model.cluster import Discovery
-from meshlib.model.hidden import hidden
 from meshlib.model.route import Forward, HostRewriteKind
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class _Draft:
             method=head.method,
             authority=head.authority,
             path=head.path,
-            headers={name: hidden(name, value) for name, value in head.headers.to_dict().items()},
+            headers=head.headers.to_dict(),
             timeout=self.timeout,
             retry=self.retry,
             response=self.response,
@@ -120,7 +120,11 @@ def _forward(draft: _Draft, match: Match, weight: ClusterWeight | None, env: Env
         draft.via = "direct"
         draft.lines.append("a pass-through cluster: the URL is called as it is")
         return
-    endpoint = upstream.peek(PickContext(head=draft.asked))
+    key = None
+    if upstream.consistent:
+        call = Call(draft.resolution, draft.asked)
+        key = call_hash(match, upstream.cluster.balancing, call, env).value
+    endpoint = upstream.peek(PickContext(hash=key, head=draft.asked))
     if endpoint is None:
         reason = without_answer(upstream.cluster)
         draft.lines.append(f"cluster {draft.cluster} has no endpoint that can be called now{reason}")

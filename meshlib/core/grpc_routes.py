@@ -7,6 +7,7 @@ So the same matching serves both kinds of calls. What differs (RM-02, RM-07, RM-
     a condition on ``content-type``                                                         is one on application/grpc
     several values of one key                                                               are one text, with commas (HM-01)
     the ``grpc`` condition, edits of headers, path and host, mirrors, TLS demands           do not apply
+    hash policies of a cookie, a query parameter, the source's address (HP-02)              do not apply
     the endpoint's name as the host (``auto_host_rewrite``)                                 applies if its source is trusted
 """
 
@@ -16,6 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from meshlib.core.conditions import header_values_match
+from meshlib.model.policy import HashKind
 from meshlib.model.route import NO_EDITS, Forward, HostRewriteKind
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ __all__ = ["for_grpc"]
 
 _HIDDEN = frozenset((":method", ":path", ":authority", ":scheme", "host"))
 _CONTENT_TYPE = "application/grpc"
+_HASHED = frozenset((HashKind.HEADER, HashKind.FILTER_STATE))
 
 
 def for_grpc(config: RouteConfiguration) -> RouteConfiguration:
@@ -90,4 +93,5 @@ def _plain(action: Forward) -> Forward:
         host_rewrite=host if trusted else None,
         append_forwarded_host=False,
         mirrors=(),
+        hash_policy=tuple(policy for policy in action.hash_policy if policy.kind in _HASHED),
     )

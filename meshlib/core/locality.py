@@ -21,6 +21,10 @@ factor); one without a weight gets nothing (DV-15). In panic they do not count.
 
 Integer percent throughout, as in Envoy, so that both split alike.
 
+*Consistent hashing* (LB-03, LB-05) looks at all endpoints of a level at once: the hash of the call chooses the level, by the same
+loads, and then the endpoint, by weights into which those of the localities went, whatever of a locality is usable. Panic counts
+them too. The degraded are called where nobody else is.
+
 *gRPC's rules* (:func:`grpc_balance`; ED-01, ED-04, ED-07, ED-08, LB-01, LB-02, LB-11): the first priority that has anybody
 takes all the load, a locality its whole weight as long as it has anybody, endpoint weights count in no turn, degraded
 endpoints are never called and nobody panics. An endpoint is passed over, too, while channels cannot connect to it, and
@@ -31,10 +35,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from meshlib.core.balance.picker import make_picker
+from meshlib.core.balance.consistent import Consistent, Tables, hash_key
+from meshlib.core.balance.picker import make_picker, make_table
+from meshlib.core.balance.weights import normalized
 from meshlib.core.endpoint import Down
 from meshlib.model.cluster import Discovery
 from meshlib.model.endpoint import Health
@@ -54,6 +61,8 @@ __all__ = ["Balance", "Group", "describe", "grpc_balance", "split_load", "withou
 _REPICKS = 3
 #: A factor by which a level or a locality with anybody usable is as good as whole.
 _WHOLE = 10**9
+#: gRFC A42: ``grpc.lb.ring_hash.ring_size_cap``, by default.
+_GRPC_PLACES = 4096
 
 
 @dataclass(slots=True)
@@ -67,28 +76,52 @@ class Group:
 
 @dataclass(slots=True)
 class _Share:
-    """What of a level may be called: its endpoints, by locality with the weight that each locality has now."""
+    """What of a level may be called: its endpoints, by locality with the weight that each locality has now (``parts``), and with the
+    one that it was given (``given``). ``panic``: health does not count.
+    """
 
     endpoints: list[LiveEndpoint]
-    parts: list[tuple[float, list[LiveEndpoint]]]
+    parts: list[tuple[float, list[LiveEndpoint]]] = field(default_factory=list)
+    given: list[tuple[float, list[LiveEndpoint]]] = field(default_factory=list)
+    panic: bool = False
 
 
 class _Level:
     """One priority: how much of it is usable, and in which shares."""
 
-    __slots__ = ("degraded", "everybody", "healthy", "size")
+    __slots__ = ("degraded", "everybody", "groups", "healthy", "size")
 
     def __init__(
         self, groups: Sequence[Group], factor: int, give_way: Callable[[], object], grpc: bool | None
     ) -> None:
+        self.groups = groups
         self.size = sum(len(group.endpoints) for group in groups)
-        everybody = [item for group in groups for item in group.endpoints if not item.down & Down.TLS]
-        self.everybody = _Share(everybody, [])
+        callable_ = [
+            (float(group.weight or 0), [item for item in group.endpoints if not item.down & Down.TLS])
+            for group in groups
+        ]
+        everybody = [item for _, members in callable_ for item in members]
+        self.everybody = _Share(everybody, given=callable_, panic=True)
         self.healthy = _share(groups, factor, give_way, degraded=False, reached=bool(grpc))
-        self.degraded = _share(groups, factor, give_way, degraded=True) if grpc is None else _Share([], [])
+        self.degraded = _share(groups, factor, give_way, degraded=True) if grpc is None else _Share([])
 
     def health(self, share: _Share, factor: int) -> int:
         return min(100, factor * len(share.endpoints) // self.size) if self.size else 0
+
+    def hashed(self, *, reached: bool) -> _Share:
+        """What a table is made of: who is healthy, or is ejected and may return."""
+        if not self.healthy.endpoints:
+            return self.degraded
+        given: list[tuple[float, list[LiveEndpoint]]] = []
+        for group in self.groups:
+            members = [
+                item
+                for item in group.endpoints
+                if not (item.down & ~Down.EJECTED or (reached and item.unreached))
+                and item.endpoint.health is not Health.DEGRADED
+            ]
+            given.append((float(group.weight or 0), members))
+        return _Share([item for _, members in given for item in members], given=given)
 
     def panics(self, threshold: float) -> bool:
         usable = len(self.healthy.endpoints) + len(self.degraded.endpoints)
@@ -126,13 +159,19 @@ class _Pool:
 
     __slots__ = ("_ends", "_only", "_pickers", "_random", "endpoints")
 
-    def __init__(self, share: _Share, balancing: Balancing, random: Callable[[], float]) -> None:
+    def __init__(
+        self, share: _Share, balancing: Balancing, random: Callable[[], float], own: int, tables: Tables
+    ) -> None:
         self.endpoints = share.endpoints
         self._random = random
         parts = share.parts if balancing.locality_weighted else []
-        members = [members for _, members in parts] or [share.endpoints]
         self._ends = list(accumulate(weight for weight, _ in parts))
-        self._pickers = [make_picker(balancing, part, random) for part in members]
+        self._pickers: list[Picker]
+        if balancing.consistent:
+            self._pickers = [_consistent(share, balancing, random, tables)]
+        else:
+            members = [members for _, members in parts] or [share.endpoints]
+            self._pickers = [make_picker(balancing, part, random, own) for part in members]
         self._only = self._pickers[0] if len(self._pickers) == 1 else None
 
     def picker(self) -> Picker:
@@ -141,6 +180,17 @@ class _Pool:
         pickers = self._pickers
         index = bisect_right(self._ends, self._random() * self._ends[-1])
         return pickers[min(index, len(pickers) - 1)]
+
+
+def _consistent(
+    share: _Share, balancing: Balancing, random: Callable[[], float], tables: Tables
+) -> Consistent:
+    weighted = normalized(share.given) if balancing.locality_weighted else []
+    weighted = weighted or normalized([(1.0, share.endpoints)])
+    keys = [hash_key(endpoint, hostname=balancing.hash_hostname) for endpoint, _ in weighted]
+    table = tables.get((balancing, *weighted, *keys), partial(make_table, balancing, weighted))
+    members = [endpoint for endpoint, _ in weighted]
+    return Consistent(table, members, random, all_of_them=share.panic)
 
 
 class Balance:
@@ -155,10 +205,12 @@ class Balance:
         factor: ``overprovisioning_factor`` in percent.
         random: Gives floats in [0, 1).
         give_way: Called between steps that look at one locality each.
+        own: Stands for this caller among others, where the order of endpoints is drawn.
+        tables: Those of the balances before it.
         grpc: By gRPC's rules (see :func:`grpc_balance`): True passes endpoints over that cannot be connected to.
     """
 
-    __slots__ = ("_ends", "_only", "_pools", "_random")
+    __slots__ = ("_consistent", "_ends", "_only", "_pools", "_random")
 
     def __init__(
         self,
@@ -169,16 +221,22 @@ class Balance:
         give_way: Callable[[], object] = bool,
         *,
         grpc: bool | None = None,
+        own: int = 0,
+        tables: Tables | None = None,
     ) -> None:
         self._random = random
+        self._consistent = balancing.consistent
         self._pools: list[_Pool] = []
         loads: list[int] = []
         levels = _levels(groups, factor, give_way, grpc)
-        for load, share in _loads(levels, factor, balancing.panic_threshold):
+        split = _loads(levels, factor, balancing.panic_threshold)
+        if self._consistent:
+            split = _loads_by_hash(levels, split, reached=bool(grpc))
+        for load, share in split:
             give_way()
             if load and share.endpoints:
                 loads.append(load)
-                self._pools.append(_Pool(share, balancing, random))
+                self._pools.append(_Pool(share, balancing, random, own, tables or Tables()))
         self._ends = list(accumulate(loads))
         self._only = self._pools[0] if len(self._pools) == 1 else None
 
@@ -189,7 +247,7 @@ class Balance:
 
     def pick(self, context: PickContext) -> LiveEndpoint | None:
         """An endpoint, one not in ``context.tried`` while its level has one; None where nobody may be called."""
-        pool = self._only or self._drawn()
+        pool = self._only or self._drawn(context)
         if pool is None:
             return None
         endpoint = pool.picker().pick(context)
@@ -204,7 +262,7 @@ class Balance:
 
     def peek(self, context: PickContext) -> LiveEndpoint | None:
         """What ``pick`` would give, or might where chance decides; moves nothing on."""
-        pool = self._only or self._drawn()
+        pool = self._only or self._drawn(context)
         if pool is None:
             return None
         endpoint = pool.picker().peek(context)
@@ -212,9 +270,13 @@ class Balance:
             return self._untried(pool, context.tried) or endpoint
         return endpoint
 
-    def _drawn(self) -> _Pool | None:
+    def _drawn(self, context: PickContext) -> _Pool | None:
         if not self._pools:
             return None
+        if (
+            self._consistent and context.hash is not None
+        ):  # loads are percent, or sizes where nobody is usable
+            return self._pools[bisect_right(self._ends, context.hash % self._ends[-1])]
         return self._pools[bisect_right(self._ends, int(self._random() * self._ends[-1]))]
 
     def _untried(self, pool: _Pool, tried: tuple[LiveEndpoint, ...]) -> LiveEndpoint | None:
@@ -228,11 +290,26 @@ class Balance:
         return None
 
 
-def grpc_balance(groups: Sequence[Group], balancing: Balancing, random: Callable[[], float]) -> Balance:
-    """The balance by gRPC's rules."""
-    rules = replace(balancing, locality_weighted=True, panic_threshold=0.0, endpoint_weights=False)
-    balance = Balance(groups, rules, _WHOLE, random, grpc=True)
-    return balance if not balance.empty else Balance(groups, rules, _WHOLE, random, grpc=False)
+def grpc_balance(
+    groups: Sequence[Group],
+    balancing: Balancing,
+    random: Callable[[], float],
+    own: int = 0,
+    tables: Tables | None = None,
+) -> Balance:
+    """The balance by gRPC's rules. The ring counts endpoint weights (LB-03), and is no larger than gRPC's own bound."""
+    rules = replace(
+        balancing,
+        locality_weighted=True,
+        panic_threshold=0.0,
+        endpoint_weights=balancing.consistent,
+        most_places=min(balancing.most_places, _GRPC_PLACES),
+        least_places=min(balancing.least_places, _GRPC_PLACES),
+    )
+    balance = Balance(groups, rules, _WHOLE, random, grpc=True, own=own, tables=tables)
+    if not balance.empty:
+        return balance
+    return Balance(groups, rules, _WHOLE, random, grpc=False, own=own, tables=tables)
 
 
 def _levels(
@@ -258,6 +335,25 @@ def _loads(levels: Sequence[_Level], factor: int, threshold: float) -> list[tupl
         else:
             loads += [(first[index], level.healthy), (second[index], level.degraded)]
     return loads
+
+
+def _loads_by_hash(
+    levels: Sequence[_Level], split: Sequence[tuple[int, _Share]], *, reached: bool
+) -> list[tuple[int, _Share]]:
+    """The same loads in the order in which a hash looks at them: of the healthy of all levels, then of the degraded, which are the
+    healthy's to serve where there are any.
+    """
+    first: list[tuple[int, _Share]] = []
+    then: list[tuple[int, _Share]] = []
+    for load, share in split:
+        level = next(
+            item
+            for item in levels
+            if share is item.healthy or share is item.degraded or share is item.everybody
+        )
+        made = share if share.panic else level.hashed(reached=reached)
+        (then if share is level.degraded else first).append((load, made))
+    return first + then
 
 
 def _first_usable(levels: Sequence[_Level]) -> list[tuple[int, _Share]]:

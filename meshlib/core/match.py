@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from meshlib.core.conditions import Condition, compile_conditions
 from meshlib.core.domains import DomainIndex, without_port
 from meshlib.core.grpc_routes import for_grpc
+from meshlib.core.hashing import RouteHash
 from meshlib.core.paths import PathIndex, path_only, path_test, without_parameters
 from meshlib.core.rewrite import RouteRewrite, compile_edits, compile_rewrite
 from meshlib.model.match import PathKind, PathMatch, RouteMatch
@@ -31,7 +32,7 @@ _EVERYTHING = RouteMatch(PathMatch(PathKind.PREFIX, ""))
 class Match:
     """What a head was matched to. ``name`` is the route's own, or says where it stands (``"reviews/3"``)."""
 
-    __slots__ = ("compiled", "config", "name", "route", "virtual_host")
+    __slots__ = ("compiled", "config", "hash", "name", "route", "virtual_host")
 
     def __init__(
         self,
@@ -46,6 +47,7 @@ class Match:
         self.config = config
         self.name = name
         self.compiled = compiled
+        self.hash = RouteHash(getattr(route.action, "hash_policy", ()))
 
     def __repr__(self) -> str:
         return f"Match({self.virtual_host.name!r}, {self.name!r})"

@@ -40,10 +40,9 @@ from meshlib.core.effects import Call, Effect, Env, Finish, Pass, Reply, Send, S
 from meshlib.core.endpoint import LiveEndpoint
 from meshlib.core.failures import FAILURES, REFUSALS, after_retries, mesh_info, timed_out, versions
 from meshlib.core.handoff import for_sidecar
-from meshlib.core.hashing import hash_text
 from meshlib.core.retry import Retries, may_matter
 from meshlib.core.rewrite import ResponseContext
-from meshlib.core.stages import retry_policy, route, time_limits
+from meshlib.core.stages import call_hash, retry_policy, route, time_limits
 from meshlib.core.trace import broken, failed
 from meshlib.core.upstream import PickContext, Refusal, RefusalKind, RetryPermit, Upstream
 from meshlib.errors import DeadlineExceeded, NoHealthyEndpoint
@@ -54,6 +53,7 @@ from meshlib.model.policy import RetryBudget, RetryPolicy
 from meshlib.model.route import Forward
 
 if TYPE_CHECKING:
+    from meshlib.core.hashing import Hashed
     from meshlib.core.match import Match
     from meshlib.core.retry import Deciding, RetryAfter
     from meshlib.core.stages import StreamLimits
@@ -70,6 +70,7 @@ class Plan:
     come from another (a response that is collected).
 
     Attributes:
+        deadline: When the call's time is over (absolute), as far as it is known yet.
         spent: Another attempt was due, and none was left, or no time for it.
         tried: Every endpoint that was picked, the last one last.
     """
@@ -78,9 +79,9 @@ class Plan:
         "_answered",
         "_attempts",
         "_call",
-        "_deadline",
         "_env",
         "_flight",
+        "_hash",
         "_last",
         "_limit",
         "_limit_seconds",
@@ -96,6 +97,7 @@ class Plan:
         "_weight",
         "_words",
         "cluster",
+        "deadline",
         "spent",
         "started",
         "tried",
@@ -115,11 +117,12 @@ class Plan:
         self._policy: RetryPolicy | None = None
         self._retries: Deciding | None = None
         self._per_try: float | None = None
-        self._deadline = call.deadline
+        self.deadline = call.deadline
         self._limit = call.limit
         self._limit_seconds: float | None = None
         self._limits: StreamLimits | None = None
         self._last: Outcome | None = None
+        self._hash: Hashed | None = None
         self._words: list[str] = []
         self._open = [None]  # emptied by whoever closes: taking the last item is atomic
         self.cluster = ""
@@ -132,7 +135,7 @@ class Plan:
     def start(self, now: float) -> Effect:
         """The first effect. ``now`` is monotonic seconds, here and below."""
         self.started = now
-        if self._deadline is not None and now >= self._deadline:
+        if self.deadline is not None and now >= self.deadline:
             return self._out_of_time(None)
         call = self._call
         routed = route(call.resolution, call.head, self._env.random, grpc=call.grpc)
@@ -156,7 +159,7 @@ class Plan:
         late = blameless = False
         if outcome.kind is not OK:
             # The call's own time is over: that is the call's end, whatever the last read reported (RT-06).
-            late = outcome.limit is not None or (self._deadline is not None and now >= self._deadline)
+            late = outcome.limit is not None or (self.deadline is not None and now >= self.deadline)
             # A limit of our own is not retried, as in Envoy (its overflow).
             blameless = outcome.kind in BLAMELESS
         attempt.pick.report(outcome, now)
@@ -257,7 +260,7 @@ class Plan:
         if isinstance(upstream, str):
             if not upstream and now < self._ready_by():
                 return Wait(self._ready_by())
-            if self._deadline is not None and now >= self._deadline:
+            if self.deadline is not None and now >= self.deadline:
                 return self._out_of_time(None)
             why = upstream or self._env.awaits(call.resolution.part, self.cluster)
             message = f"{match.name} names cluster {self.cluster!r}, which {why}"
@@ -265,7 +268,7 @@ class Plan:
             return Finish(None, NoHealthyEndpoint, f"route {message}", answer)
         self._upstream = upstream
         if upstream.cluster.discovery is Discovery.ORIGINAL_DST:
-            return Pass(match.compiled.sent(self._made_head(match)), self._deadline)
+            return Pass(match.compiled.sent(self._made_head(match)), self.deadline)
         policy = self._retry_policy(match, action)
         if policy is not None:
             self._policy = policy
@@ -275,7 +278,7 @@ class Plan:
     def _ready_by(self) -> float:
         """Until when the call may wait for its configuration; what it waited to be resolved counts."""
         until = self.started + self._call.wait - self._call.resolution.waited
-        return until if self._deadline is None else min(until, self._deadline)
+        return until if self.deadline is None else min(until, self.deadline)
 
     def _retries_of(self, policy: RetryPolicy) -> Deciding:
         call = self._call
@@ -295,14 +298,13 @@ class Plan:
         seconds, limit, self._limits = self._route_limit(action)
         if call.timeout is not None and (call.timeout == 0 or seconds is None or call.timeout < seconds):
             seconds, limit = call.timeout or None, "the call's timeout"
-        if seconds is not None and (self._deadline is None or now + seconds < self._deadline):
-            self._deadline, self._limit, self._limit_seconds = now + seconds, limit, seconds
+        if seconds is not None and (self.deadline is None or now + seconds < self.deadline):
+            self.deadline, self._limit, self._limit_seconds = now + seconds, limit, seconds
 
     def _limit_words(self) -> str:
         """What bounds the call, in words."""
-        if self._limit_seconds is not None:
-            return f"{self._limit} of {self._limit_seconds:g} s"
-        return self._limit or "the deadline"
+        seconds = "" if self._limit_seconds is None else f" of {self._limit_seconds:g} s"
+        return f"{self._limit or 'the deadline'}{seconds}"
 
     def _retry_policy(self, match: Match, action: Forward) -> RetryPolicy | None:
         chosen = self._call.retry
@@ -317,11 +319,14 @@ class Plan:
         upstream, match = self._upstream, self._match
         assert upstream is not None
         assert match is not None
-        if self._deadline is not None and now >= self._deadline:
+        if self.deadline is not None and now >= self.deadline:
             return self._out_of_time(None)
         number = len(self._attempts) + len(self._flight) + 1
         call = self._call
-        key = None if call.hash_key is None else hash_text(call.hash_key)
+        key = None
+        if upstream.consistent:
+            self._hash = self._hash or call_hash(match, upstream.cluster.balancing, call, self._env)
+            key = self._hash.value  # of all attempts (HP-01)
         picked = upstream.pick(PickContext(number, self.tried, key, call.head, grpc=call.grpc), now)
         if isinstance(picked, Refusal):
             return self._refused(picked, now)
@@ -331,7 +336,7 @@ class Plan:
             if instead is not None:
                 return instead
         self.tried = (*self.tried, endpoint)
-        deadline = self._deadline
+        deadline = self.deadline
         if self._per_try is not None and (deadline is None or now + self._per_try < deadline):
             deadline = now + self._per_try
         head = match.compiled.sent(self._head(match, number, endpoint, deadline, now))
@@ -391,7 +396,7 @@ class Plan:
         upstream, policy = self._upstream, self._policy
         delay, reason = decision.delay, decision.reason
         assert upstream is not None
-        if self._deadline is not None and now + delay >= self._deadline:
+        if self.deadline is not None and now + delay >= self.deadline:
             self._words.append(f"no retry ({reason}): {self._limit_words()} leaves no time")
             # Whoever has more time may come back when the upstream says.
             self.spent = not decision.told
@@ -433,11 +438,6 @@ class Plan:
     # --- facts ----------------------------------------------------------------------------------------------------
 
     @property
-    def deadline(self) -> float | None:
-        """When the call's time is over (absolute), as far as it is known yet."""
-        return self._deadline
-
-    @property
     def final(self) -> bool:
         """Whether a library above must not make the call again: others make the retries, or it was sent and must not be twice."""
         call = self._call
@@ -452,15 +452,16 @@ class Plan:
 
     def response_headers(self, headers: Headers) -> Headers | None:
         """The response's header lines as the routes edit them, or None for no change."""
-        if self._match is None or not self._match.compiled.edits_responses:
+        attempt, cookie = self._answered, "" if self._hash is None else self._hash.cookie
+        if self._match is None or not (self._match.compiled.edits_responses or cookie):
             return None
-        attempt = self._answered
         context = ResponseContext(
             attempt.head if attempt is not None else None,
             status=self._status,
             cluster=self.cluster,
             endpoint=attempt.endpoint.name if attempt is not None else "",
             attempts=len(self._attempts),
+            cookie=cookie,
         )
         return self._match.compiled.response_edits(self._weight, headers, context)
 
@@ -481,8 +482,7 @@ class Plan:
             now - self.started,
         )
         # Few are asked for; but an error holds the frames that it went through.
-        answered = len(attempts) == 1 and attempts[0].outcome.error is None
-        return CallInfo.later(make) if answered else make()
+        return CallInfo.later(make) if len(attempts) == 1 and attempts[0].outcome.error is None else make()
 
     def versions(self, settings: Cluster) -> dict[str, str]:
         """As ``CallInfo.versions``, of an attempt that found the cluster so."""

@@ -163,5 +163,5 @@ class GrpcPlan(Plan):
 
     def _wait_reached(self, upstream: Upstream, now: float) -> Effect:
         self.tried = ()
-        until = now + _LOOK if self._deadline is None else min(self._deadline, now + _LOOK)
+        until = now + _LOOK if self.deadline is None else min(self.deadline, now + _LOOK)
         return Wait(until, reached=upstream.reached)

@@ -50,10 +50,10 @@ _TEXT = "text/plain"
 class ResponseContext:
     """What the formats of response edits may read beside the response's lines. All optional. ``code``: the status as
     ``%RESPONSE_CODE%``, if it is another: a response of our own has 0 there, as in Envoy. ``attempts``: how many were made,
-    0 where none was to be.
+    0 where none was to be; ``cookie``: one that is set beside.
     """
 
-    __slots__ = ("attempts", "cluster", "code", "endpoint", "protocol", "request", "status")
+    __slots__ = ("attempts", "cluster", "code", "cookie", "endpoint", "protocol", "request", "status")
 
     def __init__(
         self,
@@ -65,7 +65,9 @@ class ResponseContext:
         endpoint: str = "",
         protocol: str = "HTTP/1.1",
         attempts: int = 0,
+        cookie: str = "",
     ) -> None:
+        self.cookie = cookie
         self.request = request
         self.attempts = attempts
         self.status = status
@@ -246,13 +248,13 @@ class RouteRewrite:
         self, weight: ClusterWeight | None, headers: Headers, ctx: ResponseContext | None = None
     ) -> Headers | None:
         """The response's lines as the route edits them, or None where it edits none. ``headers`` stays as it is."""
-        if not self.edits_responses:
+        context = ctx or ResponseContext()
+        if not (self.edits_responses or context.cookie):
             return None
         level = self._weights.get(id(weight)) if weight is not None and self._weights else None
         own = level.response if level is not None else None
-        context = ctx or ResponseContext()
         counts = self._counts and context.attempts > 0
-        if own is None and not self._responses and not counts:
+        if own is None and not (self._responses or counts or context.cookie):
             return None
         head = context.request or Head("", "", "", "")
         values = Values(
@@ -261,6 +263,8 @@ class RouteRewrite:
         values.status, values.code = context.status, context.code
         values.endpoint, values.protocol = context.endpoint, context.protocol
         lines = list(headers.raw)
+        if context.cookie:
+            lines.append((b"set-cookie", context.cookie.encode("latin-1", "replace")))
         values.response = lines
         for plan in self._responses if own is None else (own, *self._responses):
             plan.apply(lines, values)

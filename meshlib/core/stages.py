@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from meshlib.core.answers import own_answer
+from meshlib.core.hashing import Hashed, RouteHash, hash_text
 from meshlib.model.call import TimeLimit
 
 if TYPE_CHECKING:
@@ -13,10 +14,10 @@ if TYPE_CHECKING:
     from meshlib.core.match import Match
     from meshlib.core.resolution import Resolution
     from meshlib.model.call import Head, Response
-    from meshlib.model.policy import RetryPolicy
+    from meshlib.model.policy import Balancing, RetryPolicy
     from meshlib.model.route import ClusterWeight, Forward
 
-__all__ = ["Routed", "StreamLimits", "retry_policy", "route", "stream_limit", "time_limits"]
+__all__ = ["Routed", "StreamLimits", "call_hash", "retry_policy", "route", "stream_limit", "time_limits"]
 
 #: Envoy ``RouteAction.timeout`` (TO-02): what a control plane's route gets where it sets none. Seconds.
 DEFAULT_ROUTE_TIMEOUT = 15.0
@@ -53,6 +54,23 @@ def route(
     if match is not None:
         cluster, weight = match.compiled.choose_cluster(head, random, lines)
     return head, match, cluster, weight, own_answer(resolution, asked, head, match, weight)
+
+
+class _Hashes(Protocol):
+    """What of a call (:class:`meshlib.core.effects.Call`)."""
+
+    head: Head
+    hash_key: str | None
+    own: int | None
+
+
+class _Surroundings(Protocol):
+    """What of them (:class:`meshlib.core.effects.Env`)."""
+
+    own: int
+
+    @property
+    def random(self) -> Callable[[], float]: ...
 
 
 class StreamLimits(NamedTuple):
@@ -106,3 +124,11 @@ def stream_limit(resolution: Resolution, action: Forward) -> float | None:
 def retry_policy(match: Match, action: Forward) -> RetryPolicy | None:
     """What the configuration orders: the route's policy replaces the virtual host's whole (RT-01)."""
     return action.retry if action.retry is not None else match.virtual_host.retry
+
+
+def call_hash(match: Match, balancing: Balancing, call: _Hashes, env: _Surroundings) -> Hashed:
+    """What consistent hashing goes by: the application's own key, else the balancer's policies, else the route's."""
+    if call.hash_key is not None:
+        return Hashed(hash_text(call.hash_key))
+    policies = RouteHash(balancing.hash_policy) if balancing.hash_policy else match.hash
+    return policies.of(call.head, env.own if call.own is None else call.own, env.random)

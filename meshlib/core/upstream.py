@@ -54,10 +54,11 @@ class Refusal:
 class PickContext:
     """What a pick may look at. ``attempt`` counts from 1; ``tried``: endpoints of this call's earlier attempts, to be
     avoided while there is another; ``hash``: what consistent hashing uses, None for none; ``grpc``: the choice is made by
-    gRPC's rules.
+    gRPC's rules. Whoever owns the endpoints sets what else its balancer looks at: ``now``, monotonic seconds, and ``active``, its
+    calls in flight.
     """
 
-    __slots__ = ("attempt", "grpc", "hash", "head", "tried")
+    __slots__ = ("active", "attempt", "grpc", "hash", "head", "now", "tried")
 
     def __init__(
         self,
@@ -68,11 +69,13 @@ class PickContext:
         *,
         grpc: bool = False,
     ) -> None:
+        self.active = 0
         self.attempt = attempt
         self.grpc = grpc
         self.tried = tried
         self.hash = hash
         self.head = head
+        self.now = 0.0
 
 
 class Pick(Protocol):
@@ -144,6 +147,11 @@ class Upstream(Protocol):
 
     @property
     def cluster(self) -> Cluster: ...
+
+    @property
+    def consistent(self) -> bool:
+        """Whether a request's hash decides who is picked."""
+        ...
 
     def pick(self, context: PickContext, now: float) -> Pick | Refusal:
         """An endpoint for one attempt, or why there is none."""

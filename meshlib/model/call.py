@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 from meshlib.model.arguments import seconds, text
 from meshlib.model.headers import Headers
-from meshlib.model.hidden import hidden
 from meshlib.model.jsonable import jsonable
 from meshlib.model.policy import RetryPolicy
 
@@ -160,14 +159,10 @@ class Response:
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
 
-    def __repr__(self) -> str:
-        shown = tuple((name, hidden(name, value)) for name, value in self.headers)
-        return f"Response(status={self.status}, headers={shown!r}, body={self.body!r})"
-
     def to_dict(self) -> dict[str, object]:
         return {
             "status": self.status,
-            "headers": [[name, jsonable(hidden(name, value))] for name, value in self.headers],
+            "headers": [list(pair) for pair in self.headers],
             "body": jsonable(self.body),
         }
 
@@ -273,9 +268,7 @@ class CallInfo(_Later):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a call would do (``Mesh.explain``). ``headers``: lower-case name → value, as they would arrive; a
-    credential's value is not shown.
-    """
+    """What a call would do (``Mesh.explain``). ``headers``: lower-case name → value, as they would arrive."""
 
     via: str
     listener: str
@@ -306,7 +299,7 @@ class Decision:
             "method": self.method,
             "authority": self.authority,
             "path": self.path,
-            "headers": jsonable(self.headers),
+            "headers": dict(self.headers),
             "timeout": self.timeout,
             "retry": jsonable(self.retry),
             "response": self.response.to_dict() if self.response else None,

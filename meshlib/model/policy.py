@@ -19,6 +19,7 @@ __all__ = [
     "HashPolicy",
     "Limits",
     "Outlier",
+    "Reports",
     "RetryBudget",
     "RetryPolicy",
     "SuccessRate",
@@ -31,13 +32,42 @@ class Balancer(Enum):
     ROUND_ROBIN = "round_robin"
     RANDOM = "random"
     LEAST_REQUEST = "least_request"
+    RING_HASH = "ring_hash"
+    MAGLEV = "maglev"
+    PEAK_EWMA = "peak_ewma"
+    PICK_FIRST = "pick_first"
+    ORCA = "orca"
+
+
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """How endpoints' own reports of their load become weights (gRFC A58, ``ClientSideWeightedRoundRobin``). Times in seconds.
+
+    ``blackout``: an endpoint's reports count once it has sent them for so long; ``expiry``: they count no more so long after the
+    last; ``update``: weights are made anew so often; ``beside``: reports are asked for beside calls, this often; None: they come with
+    the answers. ``penalty``: what the share of calls that fail adds to the utilization; ``names``: of the metrics that are a
+    utilization, before ``application_utilization`` and the processor's.
+    """
+
+    blackout: float = 10.0
+    expiry: float = 180.0
+    update: float = 1.0
+    beside: float | None = None
+    penalty: float = 1.0
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Balancing:
-    """``choice_count`` and ``active_request_bias`` are Envoy's (least_request; defaults 2 and 1.0);
+    """``choice_count`` and ``active_request_bias`` are Envoy's (least_request; defaults 2 and 1.0), and so is ``full_scan``, which
+    looks at all endpoints in the place of ``choice_count``;
     ``locality_weighted``: localities are drawn by their weights first; ``panic_threshold`` in percent (Envoy: 50),
     0 disables panic mode; ``endpoint_weights`` False: all endpoints count alike.
+
+    Of ring_hash ``least_places``, ``most_places``, and whether ``murmur`` is the hash of the places; of maglev ``table_size``; of both
+    ``hash_hostname``: endpoints are known by their hostnames, ``load_factor``: percent of its part that an endpoint may have in
+    flight, 0: any, and ``hash_policy``, which goes before the route's. ``shuffled``: pick_first's order is drawn. ``reports``: how
+    orca makes weights.
     """
 
     kind: Balancer = Balancer.ROUND_ROBIN
@@ -46,6 +76,21 @@ class Balancing:
     locality_weighted: bool = False
     panic_threshold: float = 50.0
     endpoint_weights: bool = True
+    full_scan: bool = False
+    least_places: int = 1024
+    most_places: int = 8 * 1024 * 1024
+    murmur: bool = False
+    table_size: int = 65_537
+    hash_hostname: bool = False
+    load_factor: int = 0
+    hash_policy: tuple[HashPolicy, ...] = ()
+    shuffled: bool = False
+    reports: Reports = Reports()
+
+    @property
+    def consistent(self) -> bool:
+        """Whether a request's hash decides."""
+        return self.kind is Balancer.RING_HASH or self.kind is Balancer.MAGLEV
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +233,7 @@ class HashKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class HashPolicy:
-    """One entry of a route's hash policies (HP-01); carried for the pickers that read it. ``ttl`` in seconds."""
+    """One entry of a route's hash policies (HP-01). ``ttl`` in seconds; with ``path`` and ``attributes`` it is of a cookie that is made."""
 
     kind: HashKind
     name: str = ""
@@ -197,3 +242,4 @@ class HashPolicy:
     substitution: str = ""
     ttl: float | None = None
     path: str = ""
+    attributes: tuple[tuple[str, str], ...] = ()

@@ -10,8 +10,10 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from meshlib.core.balance.consistent import Tables
 from meshlib.core.breaker import CircuitBreaker
 from meshlib.core.classify import verdict
+from meshlib.core.ewma import Ewma
 from meshlib.core.latency import Latency
 from meshlib.core.limits import may_retry
 from meshlib.core.locality import Balance, grpc_balance
@@ -21,6 +23,7 @@ from meshlib.core.roster import Roster, plan_roster
 from meshlib.core.upstream import Refusal, RefusalKind
 from meshlib.model.call import OK
 from meshlib.model.events import BreakerChanged, EndpointEjected, EndpointReturned, EndpointSpared
+from meshlib.model.policy import Balancer
 from meshlib.model.status import ClusterStatus
 from meshlib.runtime.live_connections import LiveConnections
 from meshlib.runtime.live_loads import LiveLoads
@@ -64,6 +67,7 @@ class LiveCluster:
     Attributes:
         active: Picks not released. ``retries``, ``connections``, ``pending``: the like. Read them, no more.
         requests: Picks that were given, over all time; ``failures``, ``retried``, ``overflows``, ``ejected``: the like.
+        consistent: A request's hash decides.
         loads: Who is told of its attempts, and of what its endpoints say of their load.
     """
 
@@ -75,17 +79,22 @@ class LiveCluster:
         "_clock",
         "_ejections",
         "_emit",
+        "_ewma",
         "_give_way",
         "_grpc_balance",
         "_lock",
+        "_looks",
         "_of_grpc",
+        "_own",
         "_random",
         "_roster",
         "_shape",
+        "_tables",
         "_told",
         "active",
         "cluster",
         "connections",
+        "consistent",
         "ejected",
         "failures",
         "loads",
@@ -106,6 +115,7 @@ class LiveCluster:
         give_way: Callable[[], object] = bool,
     ) -> None:
         self.cluster = cluster
+        self.consistent = self._ewma = self._looks = False  # what its balancer looks at
         self.active = 0
         self.retries = 0
         self.connections = 0
@@ -118,6 +128,8 @@ class LiveCluster:
         self._lock = threading.Lock()
         self.loads = LiveLoads(self._lock)
         self._random = random
+        self._own = int(random() * (1 << 64)) if cluster.balancing.shuffled else 0
+        self._tables = Tables()
         self._emit = emit
         self._clock = clock
         self._give_way = give_way
@@ -150,6 +162,7 @@ class LiveCluster:
     def peek(self, context: PickContext) -> LiveEndpoint | None:
         """What a pick now would give, were it not refused. Counts nothing and moves nothing on."""
         with self._lock:
+            context.now, context.active = self._clock(), self.active
             return self._balanced(context).peek(context)
 
     def begin_retry(self, budget: RetryBudget | None, *, limited: bool = True) -> LiveRetry | None:
@@ -192,6 +205,8 @@ class LiveCluster:
             words = f"cluster {cluster.name!r} has {self.active} calls in flight, max_requests is {limit}"
             refusal = self.loads.refused(Refusal(RefusalKind.MAX_REQUESTS, words))
         else:
+            if self._looks:
+                context.now, context.active = now, self.active
             balance = self._grpc_balance if context.grpc else self._balance
             endpoint = (balance or self._balanced(context)).pick(context)
             if endpoint is not None:
@@ -227,6 +242,11 @@ class LiveCluster:
             if latency is None:
                 latency = endpoint.latency = Latency(now)
             latency.add(outcome.seconds, now)
+        if self._ewma and judged.good is not None:
+            ewma = endpoint.ewma
+            if ewma is None:
+                ewma = endpoint.ewma = Ewma(now)
+            ewma.add(outcome.seconds, now, good=judged.good)
         if self._ejections is not None:
             if now >= self._ejections.next_sweep:
                 self._sweep(now)
@@ -327,11 +347,17 @@ class LiveCluster:
         return self._grpc_balance
 
     def _made_grpc_balance(self) -> Balance:
-        return grpc_balance(self._roster.groups, self.cluster.balancing, self._random)
+        return grpc_balance(
+            self._roster.groups, self.cluster.balancing, self._random, self._own, self._tables
+        )
 
     def _made_balance(self, give_way: Callable[[], object]) -> Balance:
         roster = self._roster
-        return Balance(roster.groups, self.cluster.balancing, roster.factor, self._random, give_way)
+        balancing = self.cluster.balancing
+        own, tables = self._own, self._tables
+        return Balance(
+            roster.groups, balancing, roster.factor, self._random, give_way, own=own, tables=tables
+        )
 
     # --- the writer's side ----------------------------------------------------------------------------------------
 
@@ -362,7 +388,10 @@ class LiveCluster:
             if self._ejections is not None:
                 # What was due before is judged by the settings and among the endpoints of then.
                 self._sweep(now)
-            self.cluster = cluster
+            self.cluster, balancing = cluster, cluster.balancing
+            self.consistent = balancing.consistent
+            self._ewma = balancing.kind is Balancer.PEAK_EWMA
+            self._looks = self.consistent or self._ewma or balancing.kind is Balancer.ORCA
             self._put_outlier(now)
             self._put_breaker()
             self.loads.put(cluster, now)
@@ -373,6 +402,7 @@ class LiveCluster:
             told = self._to_tell()
         for tell in told:
             tell()
+        self.loads.steer(cluster.balancing, self._clock)
         if roster is not None:
             self._apply_roster(roster)
         if rebalance or self._balance is None:

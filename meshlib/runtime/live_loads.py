@@ -5,12 +5,15 @@ Everything here is under the lock of the cluster but ``measured``, which takes i
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 from weakref import WeakMethod
 
 from meshlib.core.loads import Loads
+from meshlib.core.reported import ReportedWeight
 from meshlib.model.cluster import Discovery
 from meshlib.model.endpoint import NOWHERE
+from meshlib.model.policy import Balancer
 
 if TYPE_CHECKING:
     import threading
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from meshlib.core.loads import Metrics
     from meshlib.core.upstream import Refusal
     from meshlib.model.cluster import Cluster
+    from meshlib.model.policy import Balancing, Reports
     from meshlib.runtime.live_pick import LivePick
 
 __all__ = ["Hearer", "LiveLoads"]
@@ -31,7 +35,18 @@ Hearer: TypeAlias = "Callable[[LiveEndpoint, Metrics], object]"
 class LiveLoads:
     """Of one cluster. ``on``: there is somebody to tell. ``loads``: what is counted for reports; None where the cluster asks for none."""
 
-    __slots__ = ("_beside", "_followers", "_hearers", "_lock", "_nowhere", "every", "loads", "on")
+    __slots__ = (
+        "_beside",
+        "_followers",
+        "_hearers",
+        "_lock",
+        "_nowhere",
+        "_reports",
+        "_unsteer",
+        "every",
+        "loads",
+        "on",
+    )
 
     def __init__(self, lock: threading.Lock) -> None:
         self._lock = lock
@@ -41,6 +56,9 @@ class LiveLoads:
         #: How often endpoints of gRPC are to say it beside calls: the shortest interval of all who want to hear it so, or None.
         self.every: float | None = None
         self._nowhere = False
+        # What the balancer asks of the endpoints' reports, and what ends that.
+        self._reports: Reports | None = None
+        self._unsteer: Callable[[], None] | None = None
         self.loads: Loads | None = None
         self.on = False
 
@@ -54,6 +72,25 @@ class LiveLoads:
             self.loads = Loads(cluster.name, service, report, self._lock, now)
         self._nowhere = cluster.discovery is Discovery.LOGICAL_DNS
         self.on = self.loads is not None or bool(self._hearers)
+
+    def steer(self, balancing: Balancing, clock: Callable[[], float]) -> None:
+        """Weigh the endpoints by what they say, where the balancer goes by it. For the one writer of the configuration."""
+        wanted = balancing.reports if balancing.kind is Balancer.ORCA else None
+        if wanted == self._reports:
+            return
+        if self._unsteer is not None:
+            self._unsteer()
+        self._reports, self._unsteer = wanted, None
+        if wanted is not None:
+            self._unsteer = self.hear(partial(self._weigh, wanted, clock), wanted.beside)
+
+    def _weigh(
+        self, reports: Reports, clock: Callable[[], float], endpoint: LiveEndpoint, metrics: Metrics
+    ) -> None:
+        with self._lock:
+            if endpoint.reported is None:
+                endpoint.reported = ReportedWeight()
+            endpoint.reported.add(metrics, reports, clock())
 
     def begin(self, pick: LivePick, *, grpc: bool) -> None:
         """An attempt, where there is somebody to tell."""

@@ -10,6 +10,8 @@ from meshlib.model.policy import (
     Balancing,
     Breaker,
     FailurePercentage,
+    HashKind,
+    HashPolicy,
     Limits,
     Outlier,
     RetryBudget,
@@ -19,6 +21,7 @@ from meshlib.model.policy import (
 
 if TYPE_CHECKING:
     from meshlib.config import BreakerConfig, LimitsConfig, OutlierConfig, RetryConfig
+    from meshlib.config.services import ServiceConfig
 
 __all__ = ["balancing", "breaker", "limits", "outlier", "retry_policy"]
 
@@ -99,6 +102,16 @@ def limits(config: LimitsConfig | None) -> Limits:
     )
 
 
-def balancing(name: str) -> Balancing:
-    """``name`` as in the configuration."""
-    return Balancing(kind=Balancer(name))
+def balancing(service: ServiceConfig) -> Balancing:
+    """The balancer of a service, and what it hashes: of several the first that a request has."""
+    hashed = [
+        HashPolicy(kind, name, terminal=True)
+        for entry in service.hash
+        for kind, name in (
+            (HashKind.HEADER, entry.header),
+            (HashKind.COOKIE, entry.cookie),
+            (HashKind.QUERY, entry.query),
+        )
+        if name is not None
+    ]
+    return Balancing(Balancer(service.balancer), hash_policy=tuple(hashed))

@@ -6,8 +6,10 @@ request reads (``view``, ``clusters``, ``env``) takes no lock. Sources write thr
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import random
+import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Protocol
@@ -170,7 +172,10 @@ class Runtime:
         self.observers: tuple[Callable[[Event], None], ...] = ()
         self._of_calls: tuple[Callable[[Event], None], ...] = ()
         self._resting: Known[Resting] = Known()
-        self.env = Env(self.clusters.upstream, self.random, clock.wall, awaits=feed.awaits)
+        # By it all processes of a node are alike, as calls that come from one address are.
+        node = (config.node.id or socket.gethostname()).encode("utf-8", "surrogatepass")
+        own = int.from_bytes(hashlib.blake2b(node, digest_size=8).digest())
+        self.env = Env(self.clusters.upstream, self.random, clock.wall, awaits=feed.awaits, own=own)
         self.feed = feed
         self.interest: Interest = inherited.interest.copy(clock.now()) if inherited else Interest()
         self._rules = rules

@@ -126,7 +126,7 @@ class Identity(Source):
         self._wants: dict[SecretName, _Want] = {}
         self._started: list[_Giver] = []
         self._timer: Timer | None = None
-        self._metadata = config.node.to_dict()["metadata"] if bootstrap is None else bootstrap.node.metadata
+        self._metadata = {} if bootstrap is None else bootstrap.node.metadata
         self._told = self._of_config(config, bootstrap) if config.identity_told else None
         self._instances = {} if bootstrap is None or self._told is not None else self._of_bootstrap(bootstrap)
         self._found = self._told or self._find_one(config, bootstrap)

@@ -81,7 +81,7 @@ def _cluster(key: str, service: ServiceConfig, identity: IdentityConfig) -> Clus
         assignment=assignment,
         dns=targets,
         dns_family="all",
-        balancing=policies.balancing(service.balancer),
+        balancing=policies.balancing(service),
         connect_timeout=None,
         limits=policies.limits(service.limits),
         outlier=None if service.outlier is None else policies.outlier(service.outlier),

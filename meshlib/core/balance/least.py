@@ -3,7 +3,8 @@
 Theory. Of ``choice_count`` endpoints drawn by chance the one with the fewest calls in flight is taken. Two choices
 already keep the busiest queue near the mean (Mitzenmacher, "The power of two choices", 1996), and many clients that do
 not know each other do not all run to the same idle endpoint, as they would if each took the least busy of all. The same
-endpoint may be drawn twice, as in Envoy and gRPC.
+endpoint may be drawn twice, as in Envoy and gRPC. A *full scan* looks at all, and draws among those that have the fewest: the best
+for one caller with few endpoints, O(n).
 
 Where weights differ Envoy schedules by weight instead, each turn weighed by weight / (active + 1) ^ bias at that moment:
 a bias of 0 ignores what is in flight, a greater one shuns the busy more.
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from meshlib.core.endpoint import LiveEndpoint
     from meshlib.core.upstream import PickContext
 
-__all__ = ["LeastRequest", "WeightedLeastRequest"]
+__all__ = ["FullScan", "LeastRequest", "WeightedLeastRequest"]
 
 #: A weight never falls to nothing, whatever the bias: the turn must come some day.
 _LEAST_WEIGHT = 1e-9
@@ -51,6 +52,23 @@ class LeastRequest:
             if other.active < best.active:
                 best = other
         return best
+
+    peek = pick
+
+
+class FullScan:
+    """Of all endpoints, which have one weight, one of those with the fewest calls in flight."""
+
+    __slots__ = ("_endpoints", "_random")
+
+    def __init__(self, endpoints: Sequence[LiveEndpoint], random: Callable[[], float]) -> None:
+        self._endpoints = endpoints
+        self._random = random
+
+    def pick(self, context: PickContext) -> LiveEndpoint:  # noqa: ARG002 - the protocol's
+        fewest = min(endpoint.active for endpoint in self._endpoints)
+        idle = [endpoint for endpoint in self._endpoints if endpoint.active == fewest]
+        return idle[int(self._random() * len(idle))]
 
     peek = pick
 

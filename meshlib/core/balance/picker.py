@@ -5,6 +5,8 @@ leaves, or changes its weight or health, a new one is made. So a pick never has 
 called, and costs the same for 5 and for 10,000. What must outlive it (calls in flight, ejections) is kept in
 :class:`~meshlib.core.endpoint.LiveEndpoint`, which survives; hence a new picker inherits all counters.
 
+The consistent-hashing balancers look at all endpoints of a priority at once, whatever their localities (:func:`make_table`).
+
 A picker is not thread-safe: the cluster that owns it calls it under its own lock. The holder of the pick counts it as
 active, not the picker.
 """
@@ -13,19 +15,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from meshlib.core.balance.least import LeastRequest, WeightedLeastRequest
+from meshlib.core.balance.bounded import Bounded
+from meshlib.core.balance.first import First
+from meshlib.core.balance.least import FullScan, LeastRequest, WeightedLeastRequest
+from meshlib.core.balance.maglev import Maglev
+from meshlib.core.balance.orca import OrcaRoundRobin
+from meshlib.core.balance.peak import PeakEwma
 from meshlib.core.balance.rand import Random
+from meshlib.core.balance.ring import Ring
 from meshlib.core.balance.robin import RoundRobin, WeightedRoundRobin
 from meshlib.model.policy import Balancer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from meshlib.core.balance.consistent import Table
     from meshlib.core.endpoint import LiveEndpoint
     from meshlib.core.upstream import PickContext
     from meshlib.model.policy import Balancing
 
-__all__ = ["Picker", "make_picker"]
+__all__ = ["Picker", "make_picker", "make_table"]
 
 
 class Picker(Protocol):
@@ -41,21 +50,47 @@ class Picker(Protocol):
 
 
 def make_picker(
-    balancing: Balancing, endpoints: Sequence[LiveEndpoint], random: Callable[[], float]
+    balancing: Balancing, endpoints: Sequence[LiveEndpoint], random: Callable[[], float], own: int = 0
 ) -> Picker:
-    """The picker that ``balancing`` orders. ``endpoints`` is kept, not copied; ``random`` gives floats in [0, 1).
+    """The picker that ``balancing`` orders, where that is none of consistent hashing. ``endpoints`` is kept, not copied; ``random``
+    gives floats in [0, 1); ``own`` stands for this caller among others.
 
-    Weights count in all but ``RANDOM``, as in Envoy; where they are all the same, the cheaper form without weights is
-    taken.
+    Weights count in all but ``RANDOM`` and ``PICK_FIRST``, as in Envoy; where they are all the same, the cheaper form without weights
+    is taken.
     """
-    if balancing.kind is Balancer.RANDOM:
+    kind = balancing.kind
+    if kind is Balancer.RANDOM:
         return Random(endpoints, random)
+    if kind is Balancer.PICK_FIRST:
+        return First(endpoints, own if balancing.shuffled else None)
+    if kind is Balancer.ORCA:
+        return OrcaRoundRobin(endpoints, random, balancing.reports)
     even = not balancing.endpoint_weights or _even(endpoints)
-    if balancing.kind is Balancer.LEAST_REQUEST:
-        if even:
-            return LeastRequest(endpoints, random, balancing.choice_count)
-        return WeightedLeastRequest(endpoints, random, balancing.active_request_bias)
+    if kind is Balancer.PEAK_EWMA:
+        return PeakEwma(endpoints, random, weighted=not even)
+    if kind is Balancer.LEAST_REQUEST:
+        if not even:
+            return WeightedLeastRequest(endpoints, random, balancing.active_request_bias)
+        if balancing.full_scan:
+            return FullScan(endpoints, random)
+        return LeastRequest(endpoints, random, balancing.choice_count)
     return RoundRobin(endpoints, random) if even else WeightedRoundRobin(endpoints, random)
+
+
+def make_table(balancing: Balancing, weighted: Sequence[tuple[LiveEndpoint, float]]) -> Table:
+    """The table of ring hash or of Maglev. ``weighted``: endpoints with their parts of the calls."""
+    made: Table
+    if balancing.kind is Balancer.MAGLEV:
+        made = Maglev(weighted, balancing.table_size, hostname=balancing.hash_hostname)
+    else:
+        made = Ring(
+            weighted,
+            balancing.least_places,
+            balancing.most_places,
+            hostname=balancing.hash_hostname,
+            murmur=balancing.murmur,
+        )
+    return Bounded(made, weighted, balancing.load_factor) if balancing.load_factor else made
 
 
 def _even(endpoints: Sequence[LiveEndpoint]) -> bool:

@@ -183,6 +183,7 @@ class GrpcHost:
             credentials=request.brings,
             throttle=None if request.own is None else request.own.throttle(target.text),
             target=target.uri,
+            own=target.own,
             registered=request.method.registered,
         )
         if request.messages is not None:

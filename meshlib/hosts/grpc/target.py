@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import getrandbits
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from meshlib.core.resolve import FEDERATED
@@ -24,7 +25,7 @@ _SCHEMES = frozenset({"dns", "ipv4", "ipv6", "xds", *_ELSEWHERE})
 class Target(NamedTuple):
     """``text``: as it was given; ``scheme``: of the calls, for their heads; ``strict``: by ``xds:``, so that no call goes past the
     mesh; ``outside``: it says where to go itself; ``url``: of its services, and ``uri``: ``text`` with the scheme that it means
-    (gRFC A66), for observers.
+    (gRFC A66), for observers. ``own``: stands for the channel in consistent hashing (gRFC A42: by chance).
     """
 
     text: str
@@ -34,6 +35,7 @@ class Target(NamedTuple):
     outside: bool
     url: str
     uri: str
+    own: int
 
 
 def read_target(text: str, options: Sequence[tuple[str, Any]], *, secure: bool) -> Target:
@@ -53,7 +55,7 @@ def read_target(text: str, options: Sequence[tuple[str, Any]], *, secure: bool) 
     place = (kind, host or path, port, chosen or path)
     scheme_of_calls = "https" if secure else "http"
     url = f"grpc://{place[3]}"
-    return Target(text, place, scheme_of_calls, scheme == "xds", outside, url, uri)
+    return Target(text, place, scheme_of_calls, scheme == "xds", outside, url, uri, getrandbits(64))
 
 
 def _host_port(path: str) -> tuple[str, int | None]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from meshlib.model.policy import Balancer, Balancing
+from meshlib.model.policy import Balancer, Balancing, Reports
 from meshlib.xds import schema
 from meshlib.xds.decode.report import Report, join, walk
-from meshlib.xds.decode.values import number, percent
+from meshlib.xds.decode.retry import hash_policies
+from meshlib.xds.decode.values import number, percent, seconds
 from meshlib.xds.schema import WireMessage
 
 __all__ = ["balancing"]
@@ -19,24 +20,27 @@ _LEAST_REQUEST = f"{_LB}least_request.v3.LeastRequest"
 _RANDOM = f"{_LB}random.v3.Random"
 _LOCALITY = f"{_LB}wrr_locality.v3.WrrLocality"
 _PROVIDED = f"{_LB}cluster_provided.v3.ClusterProvided"
-# Known, but balanced round robin for now. They count as supported, so that the search for an entry ends with them.
 _PICK_FIRST = f"{_LB}pick_first.v3.PickFirst"  # gRPC's; Envoy does not know it
 _RING = f"{_LB}ring_hash.v3.RingHash"
 _TABLE = f"{_LB}maglev.v3.Maglev"
-_STAND_INS = frozenset(
-    {_RING, _TABLE, f"{_LB}client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin"}
-)
-_KNOWN = frozenset({_ROUND_ROBIN, _LEAST_REQUEST, _RANDOM, _LOCALITY, _PROVIDED}) | _STAND_INS
+_ORCA = f"{_LB}client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin"
+_KNOWN = frozenset({_ROUND_ROBIN, _LEAST_REQUEST, _RANDOM, _LOCALITY, _PROVIDED, _RING, _TABLE, _ORCA})
 _MAX_NESTING = 16
 _ENUM = {0: Balancer.ROUND_ROBIN, 1: Balancer.LEAST_REQUEST, 3: Balancer.RANDOM, 6: Balancer.ROUND_ROBIN}
 _CLUSTER_PROVIDED = 6
 _BY_POLICY = 7  # LOAD_BALANCING_POLICY_CONFIG
 _RING_HASH, _MAGLEV = 2, 5
-# Envoy's bounds, and the least size of a ring where none is set.
-_MAX_RING, _MIN_RING, _MAX_TABLE = 8 * 1024 * 1024, 1024, 5_000_011
+_STRICT_DNS = 1
+# Envoy's bounds, the least size of a ring where none is set, and the size of a table.
+_MAX_RING, _MIN_RING, _MAX_TABLE, _TABLE_SIZE = 8 * 1024 * 1024, 1024, 5_000_011, 65_537
 _XX_HASH = frozenset({0})
+_LEAST_FACTOR = 100
+_LEAST_UPDATE = 0.1  # gRFC A58
+_FULL_SCAN = 1
 #: Of ``common_lb_config``; a policy says such things itself.
 _OF_ENUM = ("zone_aware_lb_config", "locality_weighted_lb_config", "consistent_hashing_lb_config")
+#: Of an enum's two, which is MurmurHash2: in the cluster's own configuration of a ring, and in the policy.
+_MURMUR, _MURMUR_OF_POLICY = 1, 2
 
 
 def balancing(cluster: WireMessage, path: str, report: Report, *, provides: bool = False) -> Balancing:
@@ -74,6 +78,10 @@ def _check_provided(cluster: WireMessage, path: str, report: Report, *, provides
         report.problem(
             join(path, "lb_policy"), "CLUSTER_PROVIDED is for clusters that bring a balancer of their own"
         )
+    hashing = cluster.common_lb_config.consistent_hashing_lb_config
+    if hashing.use_hostname_for_hashing and not held and cluster.type != _STRICT_DNS:
+        place = join(path, "common_lb_config.consistent_hashing_lb_config.use_hostname_for_hashing")
+        report.problem(place, "is for clusters of type STRICT_DNS")
     for field in _OF_ENUM if held else ():
         if cluster.common_lb_config.HasField(field):
             report.problem(
@@ -90,8 +98,11 @@ def _enum(cluster: WireMessage, path: str, report: Report) -> Balancing:
     if chosen == _RING_HASH and report.target:
         _check_grpc_ring(cluster.ring_hash_lb_config, join(path, "ring_hash_lb_config"), report, 0, _XX_HASH)
     if chosen in (_RING_HASH, _MAGLEV):
-        report.ignore(here, "RING_HASH" if chosen == _RING_HASH else "MAGLEV")
-        return Balancing()
+        hashing = cluster.common_lb_config.consistent_hashing_lb_config
+        made = _consistent(hashing, join(path, "common_lb_config.consistent_hashing_lb_config"), report)
+        if chosen == _MAGLEV:
+            return _table(cluster.maglev_lb_config, made)
+        return _ring(cluster.ring_hash_lb_config, made, _MURMUR)
     kind = _ENUM.get(chosen)
     if kind is None:
         report.problem(here, f"{chosen} is not known")
@@ -110,7 +121,66 @@ def _least_request(message: WireMessage, path: str, report: Report) -> Balancing
         if math.isnan(bias) or bias < 0:  # as Envoy
             report.ignore(join(path, "active_request_bias.default_value"), f"{bias}: 1 holds in its place")
             bias = 1.0
-    return Balancing(Balancer.LEAST_REQUEST, 2 if count is None else count, bias)
+    made = Balancing(Balancer.LEAST_REQUEST, 2 if count is None else count, bias)
+    if hasattr(message, "selection_method"):  # of the policy
+        made = replace(
+            made, full_scan=message.enable_full_scan.value or message.selection_method == _FULL_SCAN
+        )
+    return made
+
+
+def _consistent(message: WireMessage, path: str, report: Report) -> Balancing:
+    factor = number(message, "hash_balance_factor") or 0
+    if 0 < factor < _LEAST_FACTOR:
+        report.problem(join(path, "hash_balance_factor"), f"must be at least {_LEAST_FACTOR}, not {factor}")
+    # Of a policy there are hash policies, too, which the field of the cluster has not.
+    policies = hash_policies(message, path, report) if hasattr(message, "hash_policy") else ()
+    return Balancing(
+        hash_hostname=bool(message.use_hostname_for_hashing), load_factor=factor, hash_policy=policies
+    )
+
+
+def _ring(message: WireMessage, made: Balancing, murmur: int) -> Balancing:
+    least, most = number(message, "minimum_ring_size"), number(message, "maximum_ring_size")
+    return replace(
+        made,
+        kind=Balancer.RING_HASH,
+        least_places=_MIN_RING if least is None else least,
+        most_places=_MAX_RING if most is None else most,
+        murmur=message.hash_function == murmur,
+    )
+
+
+def _table(message: WireMessage, made: Balancing) -> Balancing:
+    size = number(message, "table_size")
+    return replace(made, kind=Balancer.MAGLEV, table_size=_TABLE_SIZE if size is None else size)
+
+
+def _orca(message: WireMessage, path: str, report: Report) -> Balancing:
+    """LB-07, LB-08."""
+    default = Reports()
+    every = seconds(message, "oob_reporting_period", path, report)
+    beside = (every or default.blackout) if message.enable_oob_load_report.value else None
+    penalty = default.penalty
+    if message.HasField("error_utilization_penalty"):
+        penalty = float(message.error_utilization_penalty.value)
+        if not 0 <= penalty < math.inf:
+            report.problem(join(path, "error_utilization_penalty"), f"must not be negative, not {penalty}")
+    blackout, expiry, update = (
+        seconds(message, field, path, report)
+        for field in ("blackout_period", "weight_expiration_period", "weight_update_period")
+    )
+    return Balancing(
+        Balancer.ORCA,
+        reports=Reports(
+            blackout=default.blackout if blackout is None else blackout,
+            expiry=default.expiry if expiry is None else expiry,
+            update=max(_LEAST_UPDATE, default.update if update is None else update),
+            beside=beside,
+            penalty=penalty,
+            names=tuple(str(name) for name in message.metric_names_for_computing_utilization),
+        ),
+    )
 
 
 def _check_enum_sizes(cluster: WireMessage, path: str, report: Report) -> None:
@@ -187,24 +257,18 @@ def _policy_name(outer: WireMessage) -> str:
 
 
 def _policy(name: str, outer: WireMessage, path: str, report: Report, depth: int) -> Balancing:
-    if name == _PICK_FIRST:
-        report.ignore(path, name)
-        return Balancing()
     try:
         inner = schema.unpack(outer)
     except (KeyError, ValueError, schema.DecodeError) as error:
         report.problem(path, str(error.args[0] if error.args else error))
         return Balancing()
-    if name in _STAND_INS:
-        report.ignore(path, name)
-        if name == _RING and report.target:
-            _check_grpc_ring(inner, path, report, _MIN_RING, _XX_HASH | {1})
-        elif name == _RING:
-            _check_ring(inner, path, report)
-        if name == _TABLE and not report.target:
-            _check_table(inner, path, report)
-        return Balancing()
     walk(inner, path, report)
+    if name == _PICK_FIRST:
+        return Balancing(Balancer.PICK_FIRST, shuffled=bool(inner.shuffle_address_list))
+    if name == _ORCA:
+        return _orca(inner, path, report)
+    if name in (_RING, _TABLE):
+        return _hashing(name, inner, path, report)
     if name == _LOCALITY:
         child = _policies(
             inner.endpoint_picking_policy, join(path, "endpoint_picking_policy"), report, depth + 1
@@ -219,3 +283,26 @@ def _policy(name: str, outer: WireMessage, path: str, report: Report, depth: int
         return replace(_least_request(inner, path, report), locality_weighted=weighted)
     kind = Balancer.RANDOM if name == _RANDOM else Balancer.ROUND_ROBIN
     return Balancing(kind, locality_weighted=weighted)
+
+
+def _hashing(name: str, message: WireMessage, path: str, report: Report) -> Balancing:
+    made = _consistent(
+        message.consistent_hashing_lb_config, join(path, "consistent_hashing_lb_config"), report
+    )
+    made = replace(made, locality_weighted=message.HasField("locality_weighted_lb_config"))
+    if name == _TABLE:
+        if not report.target:
+            _check_table(message, path, report)
+        return _table(message, made)
+    if report.target:
+        _check_grpc_ring(message, path, report, _MIN_RING, _XX_HASH | {1})
+    else:
+        _check_ring(message, path, report)
+    if not message.HasField("consistent_hashing_lb_config"):  # the fields of before it
+        factor = number(message, "hash_balance_factor") or 0
+        if 0 < factor < _LEAST_FACTOR:
+            report.problem(
+                join(path, "hash_balance_factor"), f"must be at least {_LEAST_FACTOR}, not {factor}"
+            )
+        made = replace(made, hash_hostname=bool(message.use_hostname_for_hashing), load_factor=factor)
+    return _ring(message, made, _MURMUR_OF_POLICY)

@@ -161,5 +161,11 @@ def _hash_policy(message: WireMessage, path: str, report: Report) -> HashPolicy 
         report.problem(join(path, "key" if which == "filter_state" else "name"), "must not be empty")
     if which == "cookie":
         ttl = seconds(held, "ttl", path, report)
-        return HashPolicy(HashKind.COOKIE, name, terminal, ttl=ttl, path=str(held.path))
+        attributes = tuple((str(item.name), str(item.value)) for item in held.attributes)
+        for text in (name, str(held.path), *(part for pair in attributes for part in pair)):
+            if ";" in text or not text.isprintable():
+                report.problem(path, "name, path and attributes must be printable, without ;")
+        return HashPolicy(
+            HashKind.COOKIE, name, terminal, ttl=ttl, path=str(held.path), attributes=attributes
+        )
     return HashPolicy(HashKind.QUERY if which == "query_parameter" else HashKind.FILTER_STATE, name, terminal)

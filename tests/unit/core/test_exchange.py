@@ -49,6 +49,7 @@ class Pick:
 
 class Cluster1:
     def __init__(self, cluster: Cluster) -> None:
+        self.consistent = False
         self.cluster = cluster
         self.picks: list[Pick] = []
 

@@ -82,6 +82,7 @@ class FakePermit:
 class FakeUpstream:
     def __init__(self, cluster: Cluster | None = None, *, retries: int = 99) -> None:
         self.cluster = cluster or Cluster("c", assignment=Assignment("c"))
+        self.consistent = self.cluster.balancing.consistent
         self.picks: list[FakePick] = []
         self.contexts: list[tuple[LiveEndpoint, ...]] = []
         self.permits: list[FakePermit] = []

@@ -44,6 +44,7 @@ class FakePick:
 class FakeUpstream:
     def __init__(self) -> None:
         self.cluster = Cluster("c", assignment=Assignment("c"))
+        self.consistent = self.cluster.balancing.consistent
         self.picks: list[FakePick] = []
         self.contexts: list[object] = []
         self.refusal: Refusal | None = None

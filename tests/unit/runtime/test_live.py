@@ -699,12 +699,12 @@ def built(monkeypatch):
     """The balances that are made, each with whether the lock was held; whose lock; what happens while one is made."""
     made, watched, meanwhile = [], [], []
 
-    def balance(*arguments):
+    def balance(*arguments, **options):
         held = bool(watched) and watched[-1].live._lock.locked()
         made.append(held)
         if meanwhile and not held:
             meanwhile.pop(0)()
-        return Balance(*arguments)
+        return Balance(*arguments, **options)
 
     monkeypatch.setattr("meshlib.runtime.live.Balance", balance)
     return made, watched, meanwhile

@@ -7,7 +7,18 @@ import pytest
 from meshlib.model.address import Address
 from meshlib.model.cluster import Connecting, Discovery, DnsTarget, Keepalive, NameServers
 from meshlib.model.endpoint import Drop, Health, Locality
-from meshlib.model.policy import Balancer, FailurePercentage, Limits, Outlier, RetryBudget, SuccessRate
+from meshlib.model.policy import (
+    Balancer,
+    Balancing,
+    FailurePercentage,
+    HashKind,
+    HashPolicy,
+    Limits,
+    Outlier,
+    Reports,
+    RetryBudget,
+    SuccessRate,
+)
 from meshlib.testing import build
 from meshlib.xds import decode
 from tests.support.mesh_tls import demanded
@@ -322,10 +333,27 @@ class TestBalancing:
     def test_cd_06_enum(self, policy, kind):
         assert good(made(lb_policy=policy)).balancing.kind is kind
 
-    @pytest.mark.parametrize("policy", ["RING_HASH", "MAGLEV"])
-    def test_what_is_not_there_yet_is_balanced_round_robin_and_told(self, policy):
-        assert good(made(lb_policy=policy)).balancing.kind is Balancer.ROUND_ROBIN
-        assert ignored(made(lb_policy=policy)) == {"lb_policy": policy}
+    def test_lb_03_lb_05_consistent_hashing_by_the_enum(self):
+        common = {"consistent_hashing_lb_config": {"hash_balance_factor": 150}}
+        ring = {"minimum_ring_size": 7, "maximum_ring_size": 9, "hash_function": "MURMUR_HASH_2"}
+        resource = made(lb_policy="RING_HASH", ring_hash_lb_config=ring, common_lb_config=common)
+        assert good(resource).balancing == Balancing(
+            Balancer.RING_HASH, least_places=7, most_places=9, murmur=True, load_factor=150
+        )
+        assert ignored(resource) == {}
+        assert good(made(lb_policy="RING_HASH")).balancing == Balancing(Balancer.RING_HASH)
+        assert good(made(lb_policy="MAGLEV")).balancing == Balancing(Balancer.MAGLEV)
+        assert (
+            good(made(lb_policy="MAGLEV", maglev_lb_config={"table_size": 251})).balancing.table_size == 251
+        )
+        hashing = "common_lb_config.consistent_hashing_lb_config"
+        low = {"consistent_hashing_lb_config": {"hash_balance_factor": 99}}
+        assert problems(made(lb_policy="MAGLEV", common_lb_config=low)) == (
+            f"{hashing}.hash_balance_factor: must be at least 100, not 99",
+        )
+        names = {"consistent_hashing_lb_config": {"use_hostname_for_hashing": True}}
+        named = decode.cluster(raw(made(lb_policy="MAGLEV", common_lb_config=names)), "sidecar")
+        assert named.problems == (f"{hashing}.use_hostname_for_hashing: is for clusters of type STRICT_DNS",)
 
     def test_lb_06_least_request(self):
         config = {"choice_count": 5, "active_request_bias": {"default_value": 0.5}}
@@ -359,6 +387,81 @@ class TestBalancing:
         assert found.endswith(
             "policies[0].typed_extension_config.typed_config.choice_count: must be at least 2, not 1"
         )
+
+    @pytest.mark.parametrize(
+        ("name", "fields", "balancing"),
+        [
+            (
+                "ring_hash.v3.RingHash",
+                {"hash_function": "MURMUR_HASH_2", "locality_weighted_lb_config": {}, "hash_balance_factor": 120},
+                Balancing(Balancer.RING_HASH, murmur=True, locality_weighted=True, load_factor=120),
+            ),
+            (
+                "ring_hash.v3.RingHash",
+                {"consistent_hashing_lb_config": {"use_hostname_for_hashing": True}, "hash_balance_factor": 120},
+                Balancing(Balancer.RING_HASH, hash_hostname=True),
+            ),
+            (
+                "maglev.v3.Maglev",
+                {
+                    "table_size": 251,
+                    "consistent_hashing_lb_config": {"hash_policy": [{"header": {"header_name": "X"}, "terminal": True}]},
+                },
+                Balancing(
+                    Balancer.MAGLEV, table_size=251, hash_policy=(HashPolicy(HashKind.HEADER, "x", terminal=True),)
+                ),
+            ),
+            (
+                "least_request.v3.LeastRequest",
+                {"selection_method": "FULL_SCAN"},
+                Balancing(Balancer.LEAST_REQUEST, full_scan=True),
+            ),
+            (
+                "least_request.v3.LeastRequest",
+                {"enable_full_scan": {"value": True}},
+                Balancing(Balancer.LEAST_REQUEST, full_scan=True),
+            ),
+            (
+                "client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin",
+                {},
+                Balancing(Balancer.ORCA),
+            ),
+            (
+                "client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin",
+                {
+                    "enable_oob_load_report": {"value": True},
+                    "oob_reporting_period": "5s",
+                    "blackout_period": "0s",
+                    "weight_expiration_period": "9s",
+                    "weight_update_period": "0.001s",
+                    "error_utilization_penalty": {"value": 2.5},
+                    "metric_names_for_computing_utilization": ["named_metrics.kv"],
+                },
+                Balancing(
+                    Balancer.ORCA,
+                    reports=Reports(0.0, 9.0, 0.1, beside=5.0, penalty=2.5, names=("named_metrics.kv",)),
+                ),
+            ),
+        ],
+    )  # fmt: skip
+    def test_policies_with_what_they_say(self, name, fields, balancing):
+        """LB-03, LB-05, LB-06, LB-07."""
+        resource = made(load_balancing_policy=self.policy({"@type": f"{LB}{name}", **fields}))
+        assert good(resource).balancing == balancing
+        assert ignored(resource) == {}
+
+    @pytest.mark.parametrize("penalty", [-0.5, float("inf"), float("nan")])
+    def test_lb_07_a_penalty_that_is_none(self, penalty):
+        name = f"{LB}client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin"
+        policy = {"@type": name, "error_utilization_penalty": {"value": penalty}}
+        [problem] = problems(made(load_balancing_policy=self.policy(policy)))
+        assert "error_utilization_penalty: must not be negative" in problem
+
+    @pytest.mark.parametrize("shuffled", [False, True])
+    def test_lb_09_pick_first(self, shuffled):
+        policy = {"@type": f"{LB}pick_first.v3.PickFirst", "shuffle_address_list": shuffled}
+        found = decode.cluster(raw(made(load_balancing_policy=self.policy(policy))), "target").value
+        assert found.balancing == Balancing(Balancer.PICK_FIRST, shuffled=shuffled)
 
     def test_wrr_locality(self):
         child = self.policy({"@type": f"{LB}random.v3.Random"})

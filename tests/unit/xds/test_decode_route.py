@@ -519,7 +519,7 @@ class TestReported:
             config(
                 build.route(
                     cluster="a",
-                    action={"priority": "HIGH", "hash_policy": [{"header": {"header_name": "x"}}]},
+                    action={"priority": "HIGH"},
                     typed_per_filter_config={"envoy.filters.http.fault": fault},
                 ),
                 host={"cors": {}},
@@ -528,7 +528,6 @@ class TestReported:
         assert found == {
             "virtual_hosts[0].cors": "{}",
             "virtual_hosts[0].routes[0].route.priority": "HIGH",
-            "virtual_hosts[0].routes[0].route.hash_policy": '{"header": {"header_name": "x"}}',
             "virtual_hosts[0].routes[0].typed_per_filter_config": "envoy.filters.http.fault",
         }
 

@@ -124,9 +124,15 @@ def test_empty_keys_are_empty():
 
 
 def test_what_is_not_honoured_is_told_with_its_place():
-    made = read({"clusters": plain(build.cluster("c", ["10.0.0.1:80"], lb_policy="MAGLEV"))})
+    made = read(
+        {
+            "clusters": plain(
+                build.cluster("c", ["10.0.0.1:80"], lb_subset_config={"fallback_policy": "ANY_ENDPOINT"})
+            )
+        }
+    )
     assert [(each.resource, each.type, each.field) for each in made.ignored] == [
-        ("c", "cluster", "clusters[0].lb_policy")
+        ("c", "cluster", "clusters[0].lb_subset_config")
     ]
 
 

@@ -11,7 +11,8 @@ _ENDPOINT = "envoy.config.endpoint.v3."
 _LB = "envoy.extensions.load_balancing_policies."
 _TLS = "envoy.extensions.transport_sockets.tls.v3."
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-_ROUND = "hashing balancers are not there yet: the cluster is balanced round robin"
+_TABLES = "a table has at most 1,048,573 slots"
+_RINGS = "a ring has at most 1,048,576 places, and 4,096 for gRPC calls (gRFC A42)"
 _SLOW = "slow start is not there yet"
 _UNDONE = "what cannot be done yet closes the endpoints behind it: they are never called in plain text"
 _ZONES = "zone-aware routing is not there yet: localities count as their endpoints do"
@@ -24,10 +25,10 @@ CLUSTER = {
         " http_protocol_options http2_protocol_options typed_extension_protocol_options dns_refresh_rate respect_dns_ttl dns_lookup_family"
         " dns_failure_refresh_rate dns_jitter dns_resolvers use_tcp_for_dns_lookups dns_resolution_config"
         " typed_dns_resolver_config upstream_bind_config upstream_connection_options max_requests_per_connection"
-        " outlier_detection least_request_lb_config common_lb_config transport_socket metadata load_balancing_policy"
+        " outlier_detection least_request_lb_config ring_hash_lb_config maglev_lb_config common_lb_config transport_socket metadata load_balancing_policy"
         " lrs_server lrs_report_endpoint_metrics",
         reported="upstream_http_protocol_options protocol_selection transport_socket_matcher health_checks per_connection_buffer_limit_bytes"
-        " lb_subset_config ring_hash_lb_config maglev_lb_config original_dst_lb_config round_robin_lb_config"
+        " lb_subset_config original_dst_lb_config round_robin_lb_config"
         " close_connections_on_host_health_failure ignore_health_on_host_removal"
         " upstream_config preconnect_policy connection_pool_per_downstream_connection",
         void="alt_stat_name filters wait_for_warm_on_init cleanup_interval"
@@ -37,7 +38,6 @@ CLUSTER = {
             "transport_socket_matcher": "`transport_socket_matches` is honoured; a matching tree is not evaluated",
             "per_connection_buffer_limit_bytes": "bodies are passed on as they come, and not held",
             "lb_subset_config": "subsets are not supported yet",
-            "ring_hash_lb_config maglev_lb_config": _ROUND,
             "round_robin_lb_config": _SLOW,
             "original_dst_lb_config": "a call goes to its URL, which is the original destination",
             "close_connections_on_host_health_failure ignore_health_on_host_removal": "active health checks are not there yet",
@@ -46,7 +46,6 @@ CLUSTER = {
             "connection_pool_per_downstream_connection": "there is no downstream connection",
             "type": "EDS, STATIC, STRICT_DNS, LOGICAL_DNS, ORIGINAL_DST",
             "cluster_type": "`envoy.clusters.dns` is honoured; others, aggregate among them, are rejected",
-            "lb_policy": f"RING_HASH and MAGLEV are reported: {_ROUND}",
             "load_balancing_policy": "the first entry that is known holds",
             "transport_socket": _UNDONE,
             "health_checks": "active health checks are not there yet",
@@ -95,23 +94,22 @@ CLUSTER = {
         notes={"slow_start_config": _SLOW},
     ),
     f"{_CLUSTER}Cluster.RingHashLbConfig": rules(
-        reported="minimum_ring_size hash_function maximum_ring_size", reason=_ROUND
+        honoured="minimum_ring_size hash_function maximum_ring_size", notes={"maximum_ring_size": _RINGS}
     ),
-    f"{_CLUSTER}Cluster.MaglevLbConfig": rules(reported="table_size", reason=_ROUND),
+    f"{_CLUSTER}Cluster.MaglevLbConfig": rules(honoured="table_size", notes={"table_size": _TABLES}),
     f"{_CLUSTER}Cluster.OriginalDstLbConfig": rules(
         reported="use_http_header http_header_name upstream_port_override metadata_key",
         reason="a call goes to its URL, which is the original destination",
     ),
     f"{_CLUSTER}Cluster.CommonLbConfig": rules(
-        honoured="healthy_panic_threshold locality_weighted_lb_config",
+        honoured="healthy_panic_threshold locality_weighted_lb_config consistent_hashing_lb_config",
         reported="zone_aware_lb_config update_merge_window ignore_new_hosts_until_first_hc"
-        " close_connections_on_host_set_change consistent_hashing_lb_config override_host_status",
+        " close_connections_on_host_set_change override_host_status",
         notes={
             "zone_aware_lb_config": _ZONES,
             "update_merge_window": "an update of endpoints is in force as soon as it is there",
             "ignore_new_hosts_until_first_hc": "active health checks are not there yet",
             "close_connections_on_host_set_change": "connections to endpoints that remain are kept",
-            "consistent_hashing_lb_config": _ROUND,
             "override_host_status": "session affinity is not there yet",
         },
     ),
@@ -120,7 +118,7 @@ CLUSTER = {
     ),
     f"{_CLUSTER}Cluster.CommonLbConfig.LocalityWeightedLbConfig": rules(),
     f"{_CLUSTER}Cluster.CommonLbConfig.ConsistentHashingLbConfig": rules(
-        reported="use_hostname_for_hashing hash_balance_factor", reason=_ROUND
+        honoured="use_hostname_for_hashing hash_balance_factor"
     ),
     f"{_CLUSTER}LoadBalancingPolicy": rules(honoured="policies"),
     f"{_CLUSTER}LoadBalancingPolicy.Policy": rules(honoured="typed_extension_config"),
@@ -252,11 +250,33 @@ CLUSTER = {
         honoured="locality_lb_config", reported="slow_start_config", notes={"slow_start_config": _SLOW}
     ),
     f"{_LB}least_request.v3.LeastRequest": rules(
-        honoured="choice_count active_request_bias locality_lb_config",
-        reported="slow_start_config enable_full_scan selection_method",
+        honoured="choice_count active_request_bias locality_lb_config enable_full_scan selection_method",
+        reported="slow_start_config",
+        notes={"slow_start_config": _SLOW},
+    ),
+    f"{_LB}common.v3.ConsistentHashingLbConfig": rules(
+        honoured="use_hostname_for_hashing hash_balance_factor hash_policy"
+    ),
+    f"{_LB}ring_hash.v3.RingHash": rules(
+        honoured="hash_function minimum_ring_size maximum_ring_size use_hostname_for_hashing hash_balance_factor"
+        " consistent_hashing_lb_config locality_weighted_lb_config",
+        notes={"maximum_ring_size": _RINGS},
+    ),
+    f"{_LB}maglev.v3.Maglev": rules(
+        honoured="table_size consistent_hashing_lb_config locality_weighted_lb_config",
+        notes={"table_size": _TABLES},
+    ),
+    f"{_LB}pick_first.v3.PickFirst": rules(
+        honoured="shuffle_address_list", notes={"shuffle_address_list": "once, and not at each update"}
+    ),
+    f"{_LB}client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin": rules(
+        honoured="enable_oob_load_report oob_reporting_period blackout_period weight_expiration_period"
+        " weight_update_period error_utilization_penalty metric_names_for_computing_utilization",
+        reported="slow_start_config oob_reporting_config",
         notes={
             "slow_start_config": _SLOW,
-            "enable_full_scan selection_method": "the least of `choice_count` is taken: looking at all is not there yet",
+            "enable_oob_load_report": "of endpoints that gRPC calls go to",
+            "oob_reporting_config": "the endpoint itself is asked",
         },
     ),
     f"{_LB}random.v3.Random": rules(honoured="locality_lb_config"),

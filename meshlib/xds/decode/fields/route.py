@@ -13,7 +13,6 @@ _FILTERS = (
     " then what is here is refused"
 )
 _NEVER = "the route is left out and reported: nothing in a client could make it match"
-_HASHING = "for the consistent-hashing balancers, which are not there yet"
 _BUFFER = "per_request_buffer_limit_bytes request_body_buffer_limit"
 
 _LIMITS = "what a rate limit service would be asked"
@@ -99,7 +98,7 @@ ROUTE = {
         notes={
             "total_weight": "deprecated; the sum of the weights holds",
             "header_name": "the number that chooses is drawn, not told by a header",
-            "use_hash_policy": "the number that chooses is drawn: consistent hashing is not there yet",
+            "use_hash_policy": "the number that chooses is drawn",
         },
     ),
     f"{_ROUTE}WeightedCluster.ClusterWeight": rules(
@@ -111,8 +110,8 @@ ROUTE = {
     f"{_ROUTE}RouteAction": rules(
         honoured="cluster cluster_header weighted_clusters cluster_not_found_response_code prefix_rewrite regex_rewrite"
         " host_rewrite_literal auto_host_rewrite host_rewrite_header host_rewrite_path_regex append_x_forwarded_host"
-        " timeout retry_policy idle_timeout max_stream_duration",
-        carried="request_mirror_policies hash_policy",
+        " timeout retry_policy idle_timeout max_stream_duration hash_policy",
+        carried="request_mirror_policies",
         rejected="path_rewrite_policy path_rewrite host_rewrite",
         reported="cluster_specifier_plugin inline_cluster_specifier_plugin metadata_match flush_timeout"
         " early_data_policy retry_policy_typed_config priority rate_limits include_vh_rate_limits cors"
@@ -141,7 +140,6 @@ ROUTE = {
             "upgrade_configs": "an upgrade that a call asks for is never refused",
             "max_grpc_timeout": "deprecated, and of gRPC calls only",
             "idle_timeout": "not of aiohttp's own connections, nor of gRPC calls",
-            "hash_policy": "for the consistent-hashing balancers, which are not there yet",
         },
     ),
     f"{_ROUTE}RouteAction.RequestMirrorPolicy": rules(
@@ -154,13 +152,16 @@ ROUTE = {
         honoured="header cookie connection_properties query_parameter filter_state terminal"
     ),
     f"{_ROUTE}RouteAction.HashPolicy.Header": rules(honoured="header_name regex_rewrite"),
-    f"{_ROUTE}RouteAction.HashPolicy.Cookie": rules(
-        honoured="name ttl path", reported="attributes", reason=_HASHING
+    f"{_ROUTE}RouteAction.HashPolicy.Cookie": rules(honoured="name ttl path attributes"),
+    f"{_ROUTE}RouteAction.HashPolicy.CookieAttribute": rules(honoured="name value"),
+    f"{_ROUTE}RouteAction.HashPolicy.ConnectionProperties": rules(
+        honoured="source_ip",
+        notes={"source_ip": "calls come from this process: all of its own go the same way"},
     ),
-    f"{_ROUTE}RouteAction.HashPolicy.CookieAttribute": rules(reported="name value", reason=_HASHING),
-    f"{_ROUTE}RouteAction.HashPolicy.ConnectionProperties": rules(honoured="source_ip"),
     f"{_ROUTE}RouteAction.HashPolicy.QueryParameter": rules(honoured="name"),
-    f"{_ROUTE}RouteAction.HashPolicy.FilterState": rules(honoured="key"),
+    f"{_ROUTE}RouteAction.HashPolicy.FilterState": rules(
+        honoured="key", notes={"key": "`io.grpc.channel_id`; there is no other filter state here"}
+    ),
     f"{_ROUTE}RouteAction.UpgradeConfig": rules(void="upgrade_type enabled connect_config"),
     f"{_ROUTE}RouteAction.MaxStreamDuration": rules(
         honoured="max_stream_duration grpc_timeout_header_max",
