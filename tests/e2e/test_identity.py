@@ -9,12 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 import meshlib
+import meshlib.grpc
+from meshlib.sources.identity_facts import facts_of
 from tests.support.certificates import Authority, replaced
 from tests.support.dns_server import DnsServer
 from tests.support.faces import FaceFactory
+from tests.support.grpc_tls import Witness
 from tests.support.tls_server import TlsServer
 from tests.support.watch import Watch
 
@@ -230,3 +234,23 @@ def test_no_word_of_the_key_is_told(
         told += repr(mesh.snapshot()) + repr(mesh.status()) + caplog.text
     for line in (folder / "key.pem").read_text().splitlines()[1:-1]:
         assert line not in told
+
+
+def test_a_grpc_channel_shows_it_and_takes_up_a_rotation(folder: Path) -> None:
+    issued = CA.issue(THEIRS)
+    pair = (issued.key_pem, issued.chain_pem)
+    credentials = grpc.ssl_server_credentials([pair], CA.pem, require_client_auth=True)
+    files = {name: str(folder / f"{name}.pem") for name in ("cert", "key", "ca")}
+    with Witness(credentials) as server:
+        services = {"stock": {"endpoints": [server.address], "tls": {"sans": [THEIRS]}}}
+        with meshlib.Mesh({"identity": files, "services": services}) as mesh:
+            watch = Watch(mesh)
+
+            def shown() -> str:
+                with meshlib.grpc.channel("stock", mesh=mesh) as channel:
+                    pem = channel.unary_unary("/a.B/Unary")(b"", timeout=20, wait_for_ready=True)
+                return facts_of(pem).name
+
+            assert shown() == MINE
+            CA.issue("spiffe://td/ns/shop/sa/renewed").write(folder)
+            watch.until(lambda: shown() == "spiffe://td/ns/shop/sa/renewed")
