@@ -229,6 +229,8 @@ class AiohttpWire:
         except TimeoutError as error:
             bounds.timed_out()
             raise aiohttp.ConnectionTimeoutError(f"Connection timeout to host {request.url}") from error
+        except aiohttp.ClientError:  # one of a certificate is a ValueError, too
+            raise
         except ValueError as error:  # a name of TLS that is none
             raise aiohttp.ClientConnectorError(request.connection_key, OSError(None, str(error))) from error
         self._keep(protocol)

@@ -132,6 +132,17 @@ class TestEachLibrary:
                 assert isinstance(caught.value, meshlib.ConnectFailed)
             assert server.requests == 0
 
+    def test_a_name_that_is_none(self, server: TlsServer, library: str) -> None:
+        """A control plane may ask for whatever it likes."""
+        with (
+            ordering(ordered(server.address, CA.issue("me"), sni="x" * 64 + ".example")) as (_, mesh),
+            Caller(library, mesh) as call,
+        ):
+            with pytest.raises(CONNECT[library]) as caught:
+                call("GET", f"http://{ADDRESS}/")
+            assert isinstance(caught.value, meshlib.ConnectFailed)
+        assert server.requests == 0
+
     def test_what_cannot_be_had_asks_nobody(self, server: TlsServer, folder: Path, library: str) -> None:
         (folder / "key.pem").unlink()
         config = {"services": {"reviews": service(server.address, folder)}}
@@ -270,7 +281,7 @@ TLS = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
 ADDRESS = "127.0.0.9:9080"
 
 
-def ordered(address: str, shown: Issued, **fields: Any) -> dict[str, Any]:
+def ordered(address: str, shown: Issued, **demanded: Any) -> dict[str, Any]:
     """A cluster behind TLS that the control plane orders."""
     pair = {
         "certificate_chain": {"inline_string": shown.chain_pem.decode()},
@@ -280,8 +291,8 @@ def ordered(address: str, shown: Issued, **fields: Any) -> dict[str, Any]:
         "tls_certificates": [pair],
         "validation_context": {"trusted_ca": {"inline_string": CA.pem.decode()}},
     }
-    socket = {"name": "tls", "typed_config": build.any_of(TLS, {"common_tls_context": common})}
-    return build.cluster("c", [address], transport_socket=socket, **fields)
+    socket = {"name": "tls", "typed_config": build.any_of(TLS, {"common_tls_context": common, **demanded})}
+    return build.cluster("c", [address], transport_socket=socket)
 
 
 @contextmanager
