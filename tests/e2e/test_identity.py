@@ -15,6 +15,7 @@ import pytest
 import meshlib
 import meshlib.grpc
 from meshlib.sources.identity_facts import facts_of
+from meshlib.testing import VirtualClock
 from tests.support.certificates import Authority, replaced
 from tests.support.dns_server import DnsServer
 from tests.support.faces import FaceFactory
@@ -103,6 +104,26 @@ def test_an_identity_that_does_not_come_in_time_is_an_error_that_names_it(
     )
     assert f"{words}{folder}/key.pem is not there" in str(refused.value)
     assert (server.requests, server.refused, +server.open) == (0, [], {})
+
+
+def test_it_is_waited_for_fifteen_seconds_and_then_calls_fail_at_once(
+    server: TlsServer, folder: Path
+) -> None:
+    (folder / "key.pem").unlink()
+    clock = VirtualClock()
+    with meshlib.Mesh(config(server, folder), clock=clock) as mesh, meshlib.Client(mesh=mesh) as client:
+        watch = Watch(mesh)
+        watch.until(lambda: mesh.status().identity[0].last_error)
+        clock.advance(14.9)
+        assert "waits for secret 'default'" in str(mesh.explain("GET", "http://reviews/").trace())
+        clock.advance(0.2)
+        watch.until(lambda: mesh.snapshot().clusters.get("reviews"))
+        with pytest.raises(
+            meshlib.NoHealthyEndpoint,
+            match=r"'default' has not come within 15 s from files .*key.pem is not there",
+        ):
+            client.get("http://reviews/")
+        assert server.requests == 0
 
 
 def test_ready_is_who_has_its_identity(server: TlsServer, folder: Path) -> None:
