@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from meshlib.config.hosts import HostPort, check_host
 from meshlib.config.identity import ServiceTlsConfig
-from meshlib.config.kinds import Choice, Filename, Integer, ListOf, MapOf, Text, seconds
+from meshlib.config.kinds import Choice, Filename, Integer, ListOf, MapOf, Number, Text, seconds
 from meshlib.config.policies import BreakerConfig, LimitsConfig, OutlierConfig, RetryConfig
 from meshlib.config.routes import RouteConfig
 from meshlib.config.section import Section, Table, only_one, required, setting
 from meshlib.config.words import HEADER, SERVICE, U32
 from meshlib.model.address import Address
 
-__all__ = ["SERVICES", "EndpointConfig", "HashConfig", "ServiceConfig"]
+__all__ = ["SERVICES", "EndpointConfig", "HashConfig", "ServiceConfig", "SlowStartConfig"]
 
 
 def _cookie_name(text: str) -> str:
@@ -55,6 +55,15 @@ class HashConfig(Section):
 
 
 @dataclass(frozen=True, slots=True)
+class SlowStartConfig(Section):
+    """How an endpoint that is new gets its share of the calls. As a number alone: the window."""
+
+    window: float = required(seconds(), "Seconds until it has all of it.")
+    aggression: float = setting(Number(0.01, 100.0), "1: evenly in that time; more: sooner.", 1.0)
+    least: float = setting(Number(0.0, 1.0), "The part of its share that it has at once.", 0.1)
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceConfig(Section):
     """A service without a control plane. Nothing but what is written here is done to its calls."""
 
@@ -89,6 +98,11 @@ class ServiceConfig(Section):
         "What of a request ring_hash and maglev go by: the first that is there. Default: nothing, so that each call goes by lot.",
         (),
     )
+    slow_start: SlowStartConfig | None = setting(
+        Table(SlowStartConfig, shorthand="window"),
+        "How an endpoint that is new gets its share of the calls. Default: at once.",
+        None,
+    )
     timeout: float | None = setting(
         seconds(zero=True),
         "Seconds for the whole call with its retries; 0: none, as where it is not given.",
@@ -121,6 +135,11 @@ class ServiceConfig(Section):
         yield from only_one(self, "endpoints", "dns", "srv")
         if self.token is not None and self.tls is None:
             yield "token", "needs tls: without it everybody on the way could read it"
+        if self.slow_start is not None and self.balancer in ("ring_hash", "maglev"):
+            yield (
+                "slow_start",
+                f'is not for balancer = "{self.balancer}": what is alike goes to the same endpoint',
+            )
         if self.hash and self.balancer not in ("ring_hash", "maglev"):
             yield "hash", f'is for balancer = "ring_hash" and "maglev", not for "{self.balancer}"'
 

@@ -33,6 +33,7 @@ __all__ = [
     "ServiceDict",
     "ServiceTlsDict",
     "SidecarDict",
+    "SlowStartDict",
     "TelemetryDict",
     "TlsDict",
     "XdsDict",
@@ -95,6 +96,14 @@ class HashDict(TypedDict, total=False):
     header: str | None
     cookie: str | None
     query: str | None
+
+
+class SlowStartDict(TypedDict, total=False):
+    """How an endpoint that is new gets its share of the calls. As a number alone: the window."""
+
+    window: Required[float]
+    aggression: float
+    least: float
 
 
 class RetryDict(TypedDict, total=False):
@@ -279,6 +288,7 @@ class ServiceDict(TypedDict, total=False):
         "round_robin", "random", "least_request", "ring_hash", "maglev", "peak_ewma", "pick_first", "orca"
     ]
     hash: Sequence[HashDict]
+    slow_start: str | SlowStartDict | None
     timeout: float | None
     retry: RetryDict | None
     breaker: BreakerDict | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class LiveEndpoint:
         last_error: How the last that was not good ended, in words.
         latency: Of its answers; None before the first.
         ewma: What peak EWMA knows of it, where that is its cluster's balancer; ``reported``: what orca knows, likewise.
+        since: When it came, monotonic seconds, where its cluster asks for slow start; else long ago.
         gone: It left its cluster. Calls on it run on; whoever keeps connections to it closes them once idle.
         unreached: How many gRPC channels cannot connect to it now. gRPC's choice passes such endpoints over.
         generation: Which connections gRPC's channels make to it now, by number, and when the first of them was begun; None where
@@ -75,6 +77,7 @@ class LiveEndpoint:
         "record",
         "reported",
         "requests",
+        "since",
         "tls",
         "unreached",
         "weight",
@@ -96,6 +99,7 @@ class LiveEndpoint:
         self.requests = 0
         self.failures = 0
         self.last_error = ""
+        self.since = -inf
         self.latency: Latency | None = None
         self.ewma: Ewma | None = None
         self.reported: ReportedWeight | None = None

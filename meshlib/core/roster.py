@@ -51,6 +51,13 @@ class Roster:
         """Whether a balance made of ``other``, which is in force, is right for this one."""
         return self.applied and self.groups == other.groups and self.factor == other.factor
 
+    def begin(self, old: Roster, now: float) -> None:
+        """Say of those that are not in ``old`` that they came now."""
+        known = {id(live) for live in old.live.values()}
+        for live in self.live.values():
+            if id(live) not in known:
+                live.since = now
+
     def apply(self, most: int = sys.maxsize) -> list[LiveEndpoint]:
         """Write what changed into the endpoints that stay, and mark those that left: ``most`` of them at a time, under the
         lock of their cluster. Answers those that it marked.

@@ -22,6 +22,7 @@ __all__ = [
     "Reports",
     "RetryBudget",
     "RetryPolicy",
+    "SlowStart",
     "SuccessRate",
 ]
 
@@ -37,6 +38,17 @@ class Balancer(Enum):
     PEAK_EWMA = "peak_ewma"
     PICK_FIRST = "pick_first"
     ORCA = "orca"
+
+
+@dataclass(frozen=True, slots=True)
+class SlowStart:
+    """An endpoint that is new gets its share within ``window`` seconds: ``aggression`` 1 evenly, above it sooner; ``least`` is the part
+    that it has at once (Envoy: 1 and 10 %).
+    """
+
+    window: float
+    aggression: float = 1.0
+    least: float = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +79,7 @@ class Balancing:
     Of ring_hash ``least_places``, ``most_places``, and whether ``murmur`` is the hash of the places; of maglev ``table_size``; of both
     ``hash_hostname``: endpoints are known by their hostnames, ``load_factor``: percent of its part that an endpoint may have in
     flight, 0: any, and ``hash_policy``, which goes before the route's. ``shuffled``: pick_first's order is drawn. ``reports``: how
-    orca makes weights.
+    orca makes weights. ``slow_start``: of endpoints that are new, where nothing is hashed.
     """
 
     kind: Balancer = Balancer.ROUND_ROBIN
@@ -86,6 +98,7 @@ class Balancing:
     hash_policy: tuple[HashPolicy, ...] = ()
     shuffled: bool = False
     reports: Reports = Reports()
+    slow_start: SlowStart | None = None
 
     @property
     def consistent(self) -> bool:

@@ -391,11 +391,14 @@ class LiveCluster:
             self.cluster, balancing = cluster, cluster.balancing
             self.consistent = balancing.consistent
             self._ewma = balancing.kind is Balancer.PEAK_EWMA
-            self._looks = self.consistent or self._ewma or balancing.kind is Balancer.ORCA
+            slow = balancing.slow_start is not None
+            self._looks = slow or self.consistent or self._ewma or balancing.kind is Balancer.ORCA
             self._put_outlier(now)
             self._put_breaker()
             self.loads.put(cluster, now)
             if roster is not None:
+                if balancing.slow_start is not None:
+                    roster.begin(self._roster, now)
                 self._roster = roster
             if rebalance:
                 self._shape += 1

@@ -16,6 +16,7 @@ from meshlib.model.policy import (
     Outlier,
     RetryBudget,
     RetryPolicy,
+    SlowStart,
     SuccessRate,
 )
 
@@ -114,4 +115,9 @@ def balancing(service: ServiceConfig) -> Balancing:
         )
         if name is not None
     ]
-    return Balancing(Balancer(service.balancer), hash_policy=tuple(hashed))
+    slow = service.slow_start
+    return Balancing(
+        Balancer(service.balancer),
+        hash_policy=tuple(hashed),
+        slow_start=None if slow is None else SlowStart(slow.window, slow.aggression, slow.least),
+    )

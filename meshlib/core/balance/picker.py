@@ -24,6 +24,7 @@ from meshlib.core.balance.peak import PeakEwma
 from meshlib.core.balance.rand import Random
 from meshlib.core.balance.ring import Ring
 from meshlib.core.balance.robin import RoundRobin, WeightedRoundRobin
+from meshlib.core.balance.warming import Warming
 from meshlib.model.policy import Balancer
 
 if TYPE_CHECKING:
@@ -52,12 +53,21 @@ class Picker(Protocol):
 def make_picker(
     balancing: Balancing, endpoints: Sequence[LiveEndpoint], random: Callable[[], float], own: int = 0
 ) -> Picker:
-    """The picker that ``balancing`` orders, where that is none of consistent hashing. ``endpoints`` is kept, not copied; ``random``
+    """The picker that ``balancing`` orders, where that is none of consistent hashing, with its slow start. ``endpoints`` is kept, not copied; ``random``
     gives floats in [0, 1); ``own`` stands for this caller among others.
 
     Weights count in all but ``RANDOM`` and ``PICK_FIRST``, as in Envoy; where they are all the same, the cheaper form without weights
     is taken.
     """
+    made = _picker(balancing, endpoints, random, own)
+    if balancing.slow_start is None:
+        return made
+    return Warming(made, endpoints, balancing.slow_start, random)
+
+
+def _picker(
+    balancing: Balancing, endpoints: Sequence[LiveEndpoint], random: Callable[[], float], own: int
+) -> Picker:
     kind = balancing.kind
     if kind is Balancer.RANDOM:
         return Random(endpoints, random)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from meshlib.model.policy import Balancer, Balancing, Reports
+from meshlib.model.policy import Balancer, Balancing, Reports, SlowStart
 from meshlib.xds import schema
 from meshlib.xds.decode.report import Report, join, walk
 from meshlib.xds.decode.retry import hash_policies
@@ -108,7 +108,12 @@ def _enum(cluster: WireMessage, path: str, report: Report) -> Balancing:
         report.problem(here, f"{chosen} is not known")
         return Balancing()
     least = _least_request(cluster.least_request_lb_config, join(path, "least_request_lb_config"), report)
-    return least if kind is Balancer.LEAST_REQUEST else Balancing(kind)
+    if kind is Balancer.LEAST_REQUEST:
+        return least
+    if kind is not Balancer.ROUND_ROBIN:
+        return Balancing(kind)
+    slow = _slow(cluster.round_robin_lb_config, join(path, "round_robin_lb_config"), report)
+    return Balancing(kind, slow_start=slow)
 
 
 def _least_request(message: WireMessage, path: str, report: Report) -> Balancing:
@@ -121,7 +126,8 @@ def _least_request(message: WireMessage, path: str, report: Report) -> Balancing
         if math.isnan(bias) or bias < 0:  # as Envoy
             report.ignore(join(path, "active_request_bias.default_value"), f"{bias}: 1 holds in its place")
             bias = 1.0
-    made = Balancing(Balancer.LEAST_REQUEST, 2 if count is None else count, bias)
+    slow = _slow(message, path, report)
+    made = Balancing(Balancer.LEAST_REQUEST, 2 if count is None else count, bias, slow_start=slow)
     if hasattr(message, "selection_method"):  # of the policy
         made = replace(
             made, full_scan=message.enable_full_scan.value or message.selection_method == _FULL_SCAN
@@ -180,7 +186,26 @@ def _orca(message: WireMessage, path: str, report: Report) -> Balancing:
             penalty=penalty,
             names=tuple(str(name) for name in message.metric_names_for_computing_utilization),
         ),
+        slow_start=_slow(message, path, report),
     )
+
+
+def _slow(message: WireMessage, path: str, report: Report) -> SlowStart | None:
+    """`message.slow_start_config`; a window of 0 is none."""
+    if not message.HasField("slow_start_config"):
+        return None
+    held, path = message.slow_start_config, join(path, "slow_start_config")
+    window = seconds(held, "slow_start_window", path, report)
+    default = SlowStart(window or 0.0)
+    aggression, least = default.aggression, percent(held, "min_weight_percent", path, report)
+    if held.HasField("aggression"):
+        aggression = float(held.aggression.default_value)
+        if not 0 < aggression < math.inf:  # as Envoy
+            report.ignore(join(path, "aggression.default_value"), f"{aggression}: 1 holds in its place")
+            aggression = default.aggression
+    if not window:
+        return None
+    return SlowStart(window, aggression, default.least if least is None else least / 100.0)
 
 
 def _check_enum_sizes(cluster: WireMessage, path: str, report: Report) -> None:
@@ -281,8 +306,9 @@ def _policy(name: str, outer: WireMessage, path: str, report: Report, depth: int
     weighted = inner.locality_lb_config.HasField("locality_weighted_lb_config")
     if name == _LEAST_REQUEST:
         return replace(_least_request(inner, path, report), locality_weighted=weighted)
-    kind = Balancer.RANDOM if name == _RANDOM else Balancer.ROUND_ROBIN
-    return Balancing(kind, locality_weighted=weighted)
+    if name == _RANDOM:
+        return Balancing(Balancer.RANDOM, locality_weighted=weighted)
+    return Balancing(locality_weighted=weighted, slow_start=_slow(inner, path, report))
 
 
 def _hashing(name: str, message: WireMessage, path: str, report: Report) -> Balancing:

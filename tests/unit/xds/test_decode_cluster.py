@@ -17,6 +17,7 @@ from meshlib.model.policy import (
     Outlier,
     Reports,
     RetryBudget,
+    SlowStart,
     SuccessRate,
 )
 from meshlib.testing import build
@@ -456,6 +457,34 @@ class TestBalancing:
         policy = {"@type": name, "error_utilization_penalty": {"value": penalty}}
         [problem] = problems(made(load_balancing_policy=self.policy(policy)))
         assert "error_utilization_penalty: must not be negative" in problem
+
+    @pytest.mark.parametrize(
+        ("written", "found"),
+        [
+            ({"slow_start_window": "30s"}, SlowStart(30.0)),
+            (
+                {
+                    "slow_start_window": "30s",
+                    "aggression": {"default_value": 2.0, "runtime_key": "k"},
+                    "min_weight_percent": {"value": 25},
+                },
+                SlowStart(30.0, 2.0, 0.25),
+            ),
+            ({"slow_start_window": "30s", "aggression": {"default_value": -1.0, "runtime_key": "k"}}, SlowStart(30.0)),
+            ({"slow_start_window": "0s"}, None),
+        ],
+    )  # fmt: skip
+    def test_slow_start_of_every_policy_that_has_it(self, written, found):
+        orca = "client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin"
+        for name in ("round_robin.v3.RoundRobin", "least_request.v3.LeastRequest", orca):
+            policy = self.policy({"@type": f"{LB}{name}", "slow_start_config": written})
+            assert good(made(load_balancing_policy=policy)).balancing.slow_start == found
+        for enum, field in (
+            ("ROUND_ROBIN", "round_robin_lb_config"),
+            ("LEAST_REQUEST", "least_request_lb_config"),
+        ):
+            config = {field: {"slow_start_config": written}}
+            assert good(made(lb_policy=enum, **config)).balancing.slow_start == found
 
     @pytest.mark.parametrize("shuffled", [False, True])
     def test_lb_09_pick_first(self, shuffled):

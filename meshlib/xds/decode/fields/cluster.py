@@ -13,7 +13,7 @@ _TLS = "envoy.extensions.transport_sockets.tls.v3."
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _TABLES = "a table has at most 1,048,573 slots"
 _RINGS = "a ring has at most 1,048,576 places, and 4,096 for gRPC calls (gRFC A42)"
-_SLOW = "slow start is not there yet"
+_SLOW = "since an endpoint came; there are no active health checks after which it would begin"
 _UNDONE = "what cannot be done yet closes the endpoints behind it: they are never called in plain text"
 _ZONES = "zone-aware routing is not there yet: localities count as their endpoints do"
 
@@ -25,10 +25,10 @@ CLUSTER = {
         " http_protocol_options http2_protocol_options typed_extension_protocol_options dns_refresh_rate respect_dns_ttl dns_lookup_family"
         " dns_failure_refresh_rate dns_jitter dns_resolvers use_tcp_for_dns_lookups dns_resolution_config"
         " typed_dns_resolver_config upstream_bind_config upstream_connection_options max_requests_per_connection"
-        " outlier_detection least_request_lb_config ring_hash_lb_config maglev_lb_config common_lb_config transport_socket metadata load_balancing_policy"
+        " outlier_detection round_robin_lb_config least_request_lb_config ring_hash_lb_config maglev_lb_config common_lb_config transport_socket metadata load_balancing_policy"
         " lrs_server lrs_report_endpoint_metrics",
         reported="upstream_http_protocol_options protocol_selection transport_socket_matcher health_checks per_connection_buffer_limit_bytes"
-        " lb_subset_config original_dst_lb_config round_robin_lb_config"
+        " lb_subset_config original_dst_lb_config"
         " close_connections_on_host_health_failure ignore_health_on_host_removal"
         " upstream_config preconnect_policy connection_pool_per_downstream_connection",
         void="alt_stat_name filters wait_for_warm_on_init cleanup_interval"
@@ -38,7 +38,6 @@ CLUSTER = {
             "transport_socket_matcher": "`transport_socket_matches` is honoured; a matching tree is not evaluated",
             "per_connection_buffer_limit_bytes": "bodies are passed on as they come, and not held",
             "lb_subset_config": "subsets are not supported yet",
-            "round_robin_lb_config": _SLOW,
             "original_dst_lb_config": "a call goes to its URL, which is the original destination",
             "close_connections_on_host_health_failure ignore_health_on_host_removal": "active health checks are not there yet",
             "upstream_config": "connection pools are this library's own",
@@ -83,15 +82,11 @@ CLUSTER = {
         },
     ),
     f"{_CLUSTER}Cluster.SlowStartConfig": rules(
-        reported="slow_start_window aggression min_weight_percent", reason=_SLOW
+        honoured="slow_start_window aggression min_weight_percent", notes={"slow_start_window": _SLOW}
     ),
-    f"{_CLUSTER}Cluster.RoundRobinLbConfig": rules(
-        reported="slow_start_config", notes={"slow_start_config": _SLOW}
-    ),
+    f"{_CLUSTER}Cluster.RoundRobinLbConfig": rules(honoured="slow_start_config"),
     f"{_CLUSTER}Cluster.LeastRequestLbConfig": rules(
-        honoured="choice_count active_request_bias",
-        reported="slow_start_config",
-        notes={"slow_start_config": _SLOW},
+        honoured="choice_count active_request_bias slow_start_config",
     ),
     f"{_CLUSTER}Cluster.RingHashLbConfig": rules(
         honoured="minimum_ring_size hash_function maximum_ring_size", notes={"maximum_ring_size": _RINGS}
@@ -242,17 +237,17 @@ CLUSTER = {
         " stream_error_on_invalid_http_messaging override_stream_error_on_invalid_http_message use_oghttp2_codec"
         " max_metadata_size",
     ),
+    f"{_LB}common.v3.SlowStartConfig": rules(
+        honoured="slow_start_window aggression min_weight_percent", notes={"slow_start_window": _SLOW}
+    ),
     f"{_LB}common.v3.LocalityLbConfig": rules(
         honoured="locality_weighted_lb_config", reported="zone_aware_lb_config", reason=_ZONES
     ),
     f"{_LB}common.v3.LocalityLbConfig.LocalityWeightedLbConfig": rules(),
-    f"{_LB}round_robin.v3.RoundRobin": rules(
-        honoured="locality_lb_config", reported="slow_start_config", notes={"slow_start_config": _SLOW}
-    ),
+    f"{_LB}round_robin.v3.RoundRobin": rules(honoured="locality_lb_config slow_start_config"),
     f"{_LB}least_request.v3.LeastRequest": rules(
-        honoured="choice_count active_request_bias locality_lb_config enable_full_scan selection_method",
-        reported="slow_start_config",
-        notes={"slow_start_config": _SLOW},
+        honoured="choice_count active_request_bias locality_lb_config enable_full_scan selection_method"
+        " slow_start_config",
     ),
     f"{_LB}common.v3.ConsistentHashingLbConfig": rules(
         honoured="use_hostname_for_hashing hash_balance_factor hash_policy"
@@ -271,10 +266,9 @@ CLUSTER = {
     ),
     f"{_LB}client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin": rules(
         honoured="enable_oob_load_report oob_reporting_period blackout_period weight_expiration_period"
-        " weight_update_period error_utilization_penalty metric_names_for_computing_utilization",
-        reported="slow_start_config oob_reporting_config",
+        " weight_update_period error_utilization_penalty metric_names_for_computing_utilization slow_start_config",
+        reported="oob_reporting_config",
         notes={
-            "slow_start_config": _SLOW,
             "enable_oob_load_report": "of endpoints that gRPC calls go to",
             "oob_reporting_config": "the endpoint itself is asked",
         },

@@ -1,0 +1,78 @@
+"""Slow start: an endpoint that is new gets its share of the calls little by little, whoever picks.
+
+Theory (Envoy's). In the ``window`` seconds after it came, an endpoint counts as a part of its weight: the share of the window that is over,
+to the power of 1 / ``aggression``, at least ``least``. Whatever the picker is, it is asked as always, and a pick of a new endpoint is
+accepted with that probability, else made again: so shares are as if the weights were less, of schedules as of draws. Once nobody is new
+a pick costs one comparison more.
+
+Where all are new, as when the cluster itself is, they share as always.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from meshlib.core.endpoint import LiveEndpoint
+    from meshlib.core.upstream import PickContext
+    from meshlib.model.policy import SlowStart
+
+__all__ = ["Warming"]
+
+#: Picks that are made again at most.
+_MOST_PICKS = 16
+#: Envoy: the least time that counts, seconds.
+_LEAST = 0.001
+
+
+class _Picker(Protocol):
+    """:class:`meshlib.core.balance.picker.Picker`."""
+
+    def pick(self, context: PickContext) -> LiveEndpoint: ...
+
+    def peek(self, context: PickContext) -> LiveEndpoint: ...
+
+
+class Warming:
+    """``inner`` over ``endpoints``, of which some may be new."""
+
+    __slots__ = ("_inner", "_random", "_slow", "_until")
+
+    def __init__(
+        self,
+        inner: _Picker,
+        endpoints: Sequence[LiveEndpoint],
+        slow: SlowStart,
+        random: Callable[[], float],
+    ) -> None:
+        self._inner = inner
+        self._slow = slow
+        self._random = random
+        came = [endpoint.since for endpoint in endpoints]
+        self._until = max(came) + slow.window if len(set(came)) > 1 else 0.0
+
+    def pick(self, context: PickContext) -> LiveEndpoint:
+        picked = self._inner.pick(context)
+        if context.now >= self._until:
+            return picked
+        for _ in range(_MOST_PICKS):
+            part = self._part(picked, context.now)
+            if part >= 1.0 or self._random() < part:
+                break
+            picked = self._inner.pick(context)
+        return picked
+
+    def peek(self, context: PickContext) -> LiveEndpoint:
+        return self._inner.peek(context)
+
+    def _part(self, endpoint: LiveEndpoint, now: float) -> float:
+        """Of its weight."""
+        slow, age = self._slow, now - endpoint.since
+        if age >= slow.window:
+            return 1.0
+        part = max(age, _LEAST) / slow.window
+        if slow.aggression != 1.0:
+            part **= 1.0 / slow.aggression
+        return max(part, slow.least)
