@@ -14,7 +14,7 @@ import meshlib
 from meshlib.testing import build
 from tests.support.certificates import Authority
 from tests.support.grpc_channels import FACES, Channel, Channels
-from tests.support.grpc_tls import CLIENT, SERVER, Listener, Mesh, socket_of, world
+from tests.support.grpc_tls import CLIENT, SERVER, Listener, Mesh, Witness, socket_of, tunnels, world
 
 Code = grpc.StatusCode
 OTHER = "spiffe://mesh/ns/shop/sa/other"
@@ -280,3 +280,24 @@ def test_the_server_is_asked_for_the_cluster_s_name(
         with pytest.raises(meshlib.ConnectFailed, match="none of the names"):
             channel().unary(timeout=20.0)
         assert set(server.names) == {asked}
+
+
+def test_a_cluster_that_changes_has_other_connections(channel: Any, mesh: Mesh) -> None:
+    """Also where its TLS is the same, and only how to connect is not."""
+    socket = socket_of(mesh.authority.pem, ("URI", SERVER), shown=mesh.shown)
+    with Witness(mesh.server()) as one:
+        mesh.say(one.address, socket=socket)
+        here = channel()
+        here.unary(timeout=20.0)
+        before = tunnels().sockets
+        mesh.say(one.address, socket=socket, connect_timeout="30s")
+        assert _changed(here, before) != before
+
+
+def _changed(here: Channel, before: frozenset[str]) -> frozenset[str]:
+    """Calls until there are other connections."""
+    for _ in range(10_000):
+        here.unary(timeout=20.0)
+        if before.isdisjoint(now := tunnels().sockets) and now:
+            return now
+    return before

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from meshlib.hosts.grpc.request import Method
     from meshlib.hosts.grpc.tunnel import Tunnel
     from meshlib.hosts.grpc.way import Way
+    from meshlib.model.cluster import Cluster
     from meshlib.model.tls import Tls
 
 __all__ = ["Subchannel", "limits_of"]
@@ -33,7 +34,7 @@ def limits_of(upstream: Upstream) -> tuple[int | None, int]:
 
 class Subchannel(Generic[C]):
     """A channel of grpc's own, with its callables by method. ``began``: when its connections may have been; ``tls``: what the mesh
-    demands of them, and ``way``: how that is done, None where the application does it; ``tunnel``: they go through it.
+    demands of them, and ``way``: how that is done; None where it demands nothing, or the application does it; ``tunnel``: they go through it.
     """
 
     __slots__ = (
@@ -44,6 +45,7 @@ class Subchannel(Generic[C]):
         "endpoint",
         "leaving",
         "limits",
+        "made_for",
         "marked",
         "reports",
         "seen_ready",
@@ -69,13 +71,13 @@ class Subchannel(Generic[C]):
         tunnel: Tunnel | None = None,
     ) -> None:
         self.channel = channel
-        self.tls = tls
         self.way = way
         self.tunnel = tunnel
         self.endpoint = endpoint
         self.upstream = upstream
         self.began = began
         self.limits = None if upstream is None else limits_of(upstream)
+        self.confirm(tls)
         self.bound_age()
         self.leaving = False  # it is closed once no call uses it
         self.marked = False
@@ -100,9 +102,25 @@ class Subchannel(Generic[C]):
         if self.tunnel is not None:
             self.tunnel.close()
 
-    def serves(self, endpoint: LiveEndpoint, began: float) -> bool:
-        """Whether a call to ``endpoint`` that ``began`` then may use it, as far as that can change."""
-        return began < self.until and self.tls is endpoint.tls and (self.way is None or not self.way.stale)
+    def serves(self, tls: Tls | None, began: float) -> bool:
+        """Whether a call that ``began`` then may use it, where ``tls`` is to be made: surely, without a look at what would be made."""
+        if began >= self.until or self.tls is not tls:
+            return False
+        # Of a cluster that changed its timeout or its names may be others.
+        return self.way is None or not (self.way.stale or self.made_for is not self._cluster())
+
+    def confirm(self, tls: Tls | None) -> None:
+        """It is what would be made for ``tls`` and the cluster as they are now."""
+        self.tls, self.made_for = tls, self._cluster()
+
+    def _cluster(self) -> Cluster | None:
+        return None if self.upstream is None else self.upstream.cluster
+
+    def outdated(self, tls: Tls | None) -> bool:
+        """Whether its connections are not what is to be made, or not of the files that there are now."""
+        if self.tls is not tls and self.tls != tls:
+            return True
+        return self.way is not None and self.way.stale
 
     def why(self, details: str | None) -> str:
         """Why it cannot connect: in the tunnel's words, where grpc knows only that it does not."""

@@ -34,6 +34,7 @@ from meshlib.errors import ConfigError, NoHealthyEndpoint
 from meshlib.hosts.grpc.out_of_band import LoadStream
 from meshlib.hosts.grpc.settings import inner_options, uri
 from meshlib.hosts.grpc.subchannel import Subchannel, limits_of
+from meshlib.hosts.tls import rotations
 from meshlib.model.events import CONNECTED, DISCONNECTED, FAILED, ConnectionChanged
 from meshlib.sources.stream import channels_closed
 
@@ -129,6 +130,7 @@ class Subchannels(Generic[C]):
         self._runtime = runtime
         self._target = target
         self.settings = settings
+        self._secure = settings.given.secure
         self._make = make
         self._state = state
         self._close_one = close
@@ -138,6 +140,7 @@ class Subchannels(Generic[C]):
         self._refusal = refusal
         self._lock = threading.Lock()
         self._view: object = runtime.view
+        self._rotations = rotations.count
         # By endpoint and authority, of which there may be two: the channel's, and the endpoint's name (gRFC A81).
         self._found: dict[tuple[LiveEndpoint, str], tuple[Endpoint, Subchannel[C]]] = {}
         self._watched: list[Subchannel[C]] = []
@@ -160,11 +163,15 @@ class Subchannels(Generic[C]):
             del sub.users[user]
 
     def _current(self, attempt: Send) -> Subchannel[C]:
-        if self._runtime.view is not self._view:
+        if self._runtime.view is not self._view or rotations.count != self._rotations:
             self._sweep()
         endpoint, authority = attempt.endpoint, attempt.head.authority
         found = self._found.get((endpoint, authority))
-        if found is not None and found[0] is endpoint.endpoint and found[1].serves(endpoint, attempt.began):
+        if (
+            found is not None
+            and found[0] is endpoint.endpoint
+            and found[1].serves(self._demanded(endpoint), attempt.began)
+        ):
             sub = found[1]
         else:
             refused = self._refusal()
@@ -273,7 +280,7 @@ class Subchannels(Generic[C]):
     # --- making and leaving -----------------------------------------------------------------------------------------------
 
     def _put(self, endpoint: LiveEndpoint, upstream: Upstream, authority: str) -> Subchannel[C]:
-        config, tls, now = endpoint.endpoint, endpoint.tls, self._runtime.clock.now()
+        config, tls, now = endpoint.endpoint, self._demanded(endpoint), self._runtime.clock.now()
         way = self._way(tls, endpoint, upstream, authority)
         with self._lock:
             self._refuse_closed()
@@ -281,7 +288,7 @@ class Subchannels(Generic[C]):
             if found is not None:
                 before, sub = found
                 if before.address == config.address and now < sub.until and sub.way == way:
-                    sub.tls = tls
+                    sub.confirm(tls)
                     self._found[endpoint, authority] = config, sub
                     return sub
                 self._drain(sub)
@@ -291,9 +298,12 @@ class Subchannels(Generic[C]):
             self._found[endpoint, authority] = config, sub
             return sub
 
+    def _demanded(self, endpoint: LiveEndpoint) -> Tls | None:
+        """The mesh's TLS, where that is to be made; None: it demands none, or the application's holds."""
+        return None if self._secure else endpoint.tls
+
     def _way(self, tls: Tls | None, endpoint: LiveEndpoint, upstream: Upstream, authority: str) -> Way | None:
-        """How what the mesh demands is done; None: it demands nothing, or the application does it."""
-        if tls is None or self.settings.given.secure:
+        if tls is None:
             return None
         from meshlib.hosts.grpc.way import way_to  # not every mesh has TLS
 
@@ -332,12 +342,12 @@ class Subchannels(Generic[C]):
     def _sweep(self) -> None:
         """The configuration is another: what leads to endpoints that left, or is to be another, is closed once nothing uses it."""
         with self._lock:
-            self._view = self._runtime.view
+            self._view, self._rotations = self._runtime.view, rotations.count
             for key, (_, sub) in list(self._found.items()):
                 endpoint, authority = key
                 renamed = authority not in (self._target.place[3], endpoint.hostname)
                 others = sub.upstream is not None and sub.limits != limits_of(sub.upstream)
-                if endpoint.gone or renamed or others:
+                if endpoint.gone or renamed or others or sub.outdated(self._demanded(endpoint)):
                     del self._found[key]
                     self._drain(sub)
                 sub.bound_age()
@@ -417,7 +427,7 @@ class Subchannels(Generic[C]):
         if before == change or (change == DISCONNECTED and before != CONNECTED):
             return
         target, cluster, locality = self._target.uri, sub.upstream.cluster.name, sub.endpoint.locality
-        secure = self.settings.given.secure or sub.tunnel is not None
+        secure = self._secure or sub.tunnel is not None
         told = partial(ConnectionChanged, target, cluster, locality, secure)
         if before == CONNECTED and change == FAILED:
             self._runtime.emit(told(DISCONNECTED, "unknown"))

@@ -19,8 +19,8 @@ connection of grpc's to it gets one of ours to the endpoint:
 No byte of grpc's is read before the endpoint is known to be who it must be.
 
 Who may connect: only this process. The sockets are in a directory that only its user can enter, and the kernel tells the process
-at the other end, which must be this one; where it cannot tell, there are no tunnels. A process that was killed leaves its
-directory; the next one of that user removes it.
+at the other end, which must be this one; where it cannot tell, there are no tunnels. A process removes its directory at its end; where
+it was killed, the next one of that user does.
 
 Forks: everything here belongs to one process. A child closes what it has of its parent's, at the fork or on first use.
 
@@ -30,6 +30,7 @@ thread's alone, and others post to it.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import errno
 import logging
@@ -236,11 +237,13 @@ class _Switch:
         with self._lock:
             self._dials += 1
             tunnel.dials.add(dial)
-        threads.start(
-            threading.Thread(
-                target=self._connect, args=(tunnel, dial, wires), daemon=True, name="meshlib-dial"
-            )
-        )
+        arguments = tunnel, dial, wires
+        thread = threading.Thread(target=self._connect, args=arguments, daemon=True, name="meshlib-dial")
+        try:
+            threads.start(thread)
+        except RuntimeError as error:  # there are as many as there may be
+            tunnel.heard(str(error))
+            self._dialled(tunnel, dial, None, wires)
 
     # --- in a thread of its own -------------------------------------------------------------------------------------------
 
@@ -254,12 +257,16 @@ class _Switch:
             tunnel.heard(str(error))
             _log.exception("meshlib: a tunnel to %s failed", tunnel.place)
         finally:
-            if stream is None:
-                dial.inner.close()
-            with self._lock:
-                tunnel.dials.discard(dial)
-                self._dials -= 1
-                wires.post(_nothing if stream is None else partial(wires.join, tunnel, dial.inner, stream))
+            self._dialled(tunnel, dial, stream, wires)
+
+    def _dialled(self, tunnel: Tunnel, dial: _Dial, stream: Stream | None, wires: _Wires) -> None:
+        """It is over."""
+        if stream is None:
+            dial.inner.close()
+        with self._lock:
+            tunnel.dials.discard(dial)
+            self._dials -= 1
+            wires.post(_nothing if stream is None else partial(wires.join, tunnel, dial.inner, stream))
 
     # --- around a fork ----------------------------------------------------------------------------------------------------
 
@@ -274,6 +281,13 @@ class _Switch:
                 self._quiet.wait(left)
         if thread is not None and self._thread is None:
             threads.join(thread, max(0.0, until - monotonic()))
+
+    def remove_files(self) -> None:
+        """The process ends, whoever has tunnels still."""
+        with self._lock:
+            folder, self._folder = self._folder, None
+        if folder is not None:
+            folder.remove()
 
     def abandon(self) -> None:
         """Close what this process has of another's, without a lock: its threads are not here."""
@@ -437,11 +451,8 @@ def _left_by_a_fork() -> None:
     _switches.clear()
 
 
-def _settle() -> None:
-    _here.get().settle()
-
-
 _here = Local(_Switch)
-settle_before_fork(_settle)
+settle_before_fork(lambda: _here.get().settle())
+atexit.register(lambda: _here.get().remove_files())
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_left_by_a_fork)

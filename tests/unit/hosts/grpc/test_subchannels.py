@@ -7,6 +7,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import grpc
 import pytest
 
 from meshlib.config import Config
@@ -57,6 +58,7 @@ class Kit:
             emit=self.told.append,
             random=lambda: 0.5,
         )
+        self.credentials: Any = None
         self.settings = Settings((), None, None)
         self.all = self.subchannels()
 
@@ -87,7 +89,7 @@ class Kit:
         self.woken += 1
 
     def _make(self, target: str, options: Any, credentials: Any, compression: Any) -> Channel:
-        assert (credentials, compression) == (None, None)
+        assert (credentials, compression) == (self.credentials, None)
         self.made.append(Channel(target, dict(options).get("meshlib.generation", 0)))
         return self.made[-1]
 
@@ -375,6 +377,24 @@ def test_TLS_that_is_demanded_and_cannot_be_had_is_an_error() -> None:
     with pytest.raises(NoHealthyEndpoint, match="no such file"):
         kit.all.connect(one, kit.watched.live, "shop:80")
     assert not kit.made
+
+
+def test_what_is_idle_and_not_as_the_mesh_demands_now_is_closed() -> None:
+    """Not where the application's own credentials hold, whatever the mesh demands."""
+    for credentials, closed in ((None, [1, 0]), (grpc.ssl_channel_credentials(), [0, 0])):
+        kit = Kit(2)
+        kit.credentials = credentials
+        kit.settings = Settings((), credentials, None)
+        kit.all = kit.subchannels()
+        kit.get(0)
+        kit.get(1)
+        kit.endpoint(0).tls = demanded("no such file")
+        kit.runtime.view = object()
+        assert kit.get(1).channel is kit.made[1]
+        kit.clock.advance(0.0)
+        assert [channel.closed for channel in kit.made] == closed
+        if credentials is not None:
+            assert kit.get(0).channel is kit.made[0]
 
 
 # --- who observes connections (gRFC A94) ---------------------------------------------------------------------------------

@@ -244,6 +244,40 @@ def test_dialling_is_stopped_where_nobody_wants_it_any_more(server: Server) -> N
     accepted.close()
 
 
+def test_handshakes_that_break_leave_nothing(server: Server) -> None:
+    """At every point of them: the server reads so many bytes, says some nonsense or nothing, and leaves."""
+    tunnel = tunnel_to(place(server.listener), SECONDS)
+    for number in range(200):
+        inner = connected(tunnel)
+        inner.send(b"preface")
+        accepted, _ = server.listener.accept()
+        if number % 50:
+            accepted.recv(number % 50 * 10)
+        if number % 3 == 0:
+            accepted.send(b"\x16\x03\x03\x00\x05" + bytes(number % 7))
+        accepted.close()
+        with suppress(ConnectionResetError):
+            assert inner.recv(1) == b""
+        inner.close()
+    assert tunnel.error
+    tunnel.close()
+    nothing_is_left()
+
+
+def test_an_endpoint_at_a_Unix_socket(opened: Any, server: Server, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen()
+        listener.settimeout(SECONDS)
+        where = Place("", 0, uds=str(tmp_path / "s"), context=CONTEXT, server_hostname="stock", http2=True)
+        tunnel = opened(where, SECONDS)
+        server.listener.close()
+        server.listener = listener
+        with connected(tunnel) as inner, server.accept() as outer:
+            outer.send(b"settings")
+            assert inner.recv(100) == b"settings"
+
+
 # --- who shares one, and who may use it ----------------------------------------------------------------------------------
 
 
@@ -312,6 +346,25 @@ def test_what_a_killed_process_left_is_removed(
     assert not Path(tunnel.path).parent.exists()
     used.remove()
     assert not made["used"].exists()
+
+
+def test_a_process_that_ends_removes_its_own(server: Server) -> None:
+    program = """
+import ssl
+from pathlib import Path
+from meshlib.hosts.grpc.tunnel import tunnel_to
+from meshlib.wire.dial import Place
+
+context = ssl.create_default_context()
+path = Path(tunnel_to(Place("127.0.0.1", 1, context=context, http2=True), 5.0).path)
+assert path.is_socket()
+print(path.parent)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.startswith("/")
+    assert not Path(done.stdout.strip()).exists()
 
 
 def test_where_nothing_can_be_written_another_place_is_used(
