@@ -7,6 +7,7 @@ from string import ascii_letters, digits
 from meshlib.config.hosts import check_host, check_key
 from meshlib.config.kinds import Text
 from meshlib.model.headers import OF_THE_CONNECTION
+from meshlib.model.match import MAX_PATTERN, MAX_PROGRAM
 
 __all__ = ["EDITED", "HEADER", "HOST", "METHOD", "PATH", "PATH_ONLY", "REGEX", "SERVICE", "U32"]
 
@@ -55,13 +56,18 @@ def _pattern(text: str) -> str:
 
     options = re2.Options()
     options.log_errors = False
+    options.encoding = re2.Options.Encoding.LATIN1  # as `core.regex` compiles it
     try:
-        re2.compile(text, options=options)
+        size = re2.compile(text.encode(), options=options).programsize
     except re2.error as problem:
         detail = problem.args[0] if problem.args else "wrong"
         raise ValueError(
             detail.decode(errors="replace") if isinstance(detail, bytes) else str(detail)
         ) from None
+    if len(text) > MAX_PATTERN or size > MAX_PROGRAM:
+        raise ValueError(
+            f"at most {MAX_PATTERN} characters, and {MAX_PROGRAM} instructions: it has {len(text)} and {size}"
+        )
     return text
 
 

@@ -11,19 +11,21 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
+from meshlib.model.match import MAX_PATTERN, MAX_PROGRAM
+
 __all__ = ["Regex", "compile_regex", "problem"]
 
-#: Instructions of a compiled program. Envoy's limit is a runtime key, off by default; RE2's own is its memory (8 MiB).
-MAX_PROGRAM = 20_000
-MAX_PATTERN = 16_384
+#: Bytes that RE2 may use for one expression, its cache of states included; over it a match is slower, and linear still. Its own
+#: default is 8 MiB, which a caller's text could fill for each route.
+_MAX_MEMORY = 4 * 2**20
 _CACHED = 1024
 _PREFIX = 64
 
 
 class Regex:
-    """One compiled pattern. Immutable; safe to share between threads (RE2 is)."""
+    """One compiled pattern; ``size``: its instructions. Immutable; safe to share between threads (RE2 is)."""
 
-    __slots__ = ("_anchor_both", "_find", "_unanchored", "groups", "pattern", "prefix")
+    __slots__ = ("_anchor_both", "_find", "_unanchored", "groups", "pattern", "prefix", "size")
 
     def __init__(self, pattern: str) -> None:
         import re2
@@ -32,6 +34,7 @@ class Regex:
             raise ValueError(f"the expression has {len(pattern)} characters, more than {MAX_PATTERN}")
         options = re2.Options()
         options.log_errors = False
+        options.max_mem = _MAX_MEMORY
         options.encoding = re2.Options.Encoding.LATIN1
         try:
             compiled = re2._Regexp(pattern.encode(), options)
@@ -43,6 +46,7 @@ class Regex:
             )
         self.pattern = pattern
         self.groups: int = compiled.groups
+        self.size: int = compiled.programsize
         self.prefix = _literal_prefix(compiled)
         # The binding's own method: `fullmatch` costs three times as much, for a match object that nobody reads.
         self._find: Any = compiled._regexp.Match

@@ -6,8 +6,10 @@ compile them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+
+from meshlib.model.hidden import Hidden, is_credential
 
 __all__ = [
     "CookieMatch",
@@ -19,6 +21,12 @@ __all__ = [
     "StringKind",
     "StringMatch",
 ]
+
+
+#: Of one regular expression: instructions when it is compiled, and characters. Envoy's limit is a runtime key, off by default; RE2's
+#: own is its memory.
+MAX_PROGRAM = 20_000
+MAX_PATTERN = 16_384
 
 
 class StringKind(Enum):
@@ -53,6 +61,9 @@ class HeaderMatch:
     missing_as_empty: bool = False
     joined: bool = False
 
+    def __post_init__(self) -> None:
+        _hide(self)
+
 
 @dataclass(frozen=True, slots=True)
 class QueryMatch:
@@ -62,6 +73,9 @@ class QueryMatch:
     string: StringMatch | None = None
     present: bool | None = None
 
+    def __post_init__(self) -> None:
+        _hide(self)
+
 
 @dataclass(frozen=True, slots=True)
 class CookieMatch:
@@ -70,6 +84,15 @@ class CookieMatch:
     name: str
     string: StringMatch
     invert: bool = False
+
+    def __post_init__(self) -> None:
+        _hide(self)
+
+
+def _hide(match: HeaderMatch | QueryMatch | CookieMatch) -> None:
+    """What a credential is compared with is not shown."""
+    if match.string is not None and is_credential(match.name):
+        object.__setattr__(match, "string", replace(match.string, value=Hidden(match.string.value)))
 
 
 class PathKind(Enum):

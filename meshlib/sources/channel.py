@@ -38,14 +38,14 @@ _OURS = (
     "grpc.enable_retries",
 )
 
-#: ST-06: keepalive every 5 min, 20 s for its answer. ST-13: no limit on what is received; the CDS or EDS of a mesh is
-#: large. A channel serves one stream, and the next try is a new channel's (ST-04), so that grpc's own backoff never
+#: ST-06: keepalive every 5 min, 20 s for its answer. ST-13: what is received may be large, as the CDS or EDS
+#: of a mesh is; what is larger than that is none. A channel serves one stream, and the next try is a new channel's (ST-04), so that grpc's own backoff never
 #: matters; ``min_reconnect_backoff_ms`` is how long a connection and its handshakes may take. A subchannel pool of its own
 #: keeps an old attempt's backoff away from a new one.
 OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.keepalive_time_ms", 300_000),
     ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_receive_message_length", 512 * 2**20),
     ("grpc.max_send_message_length", -1),
     ("grpc.min_reconnect_backoff_ms", 5_000),
     ("grpc.use_local_subchannel_pool", 1),

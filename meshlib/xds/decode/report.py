@@ -19,12 +19,14 @@ from meshlib.xds import schema
 from meshlib.xds.decode.fields import DEFAULT, TABLE, Kind, Rule
 from meshlib.xds.schema import WireMessage
 
-__all__ = ["MAX_ENTRIES", "NOWHERE", "Decoded", "Elsewhere", "Report", "join", "walk"]
+__all__ = ["MAX_ENTRIES", "MAX_PROGRAMS", "NOWHERE", "Decoded", "Elsewhere", "Report", "join", "walk"]
 
 T = TypeVar("T")
 
 # A hostile resource can be wrong in a million places; nobody reads more than these.
 MAX_ENTRIES = 200
+#: Instructions of all regular expressions of a resource: some 10,000 of the usual size, and 50 of the largest.
+MAX_PROGRAMS = 1_000_000
 _MAX_VALUE = 200
 # Elements of a list that are looked at in one step; one of them may hold a hundred bytes or a hundred thousand.
 _PIECE = 128
@@ -102,6 +104,7 @@ class Report:
 
     __slots__ = (
         "_ignored",
+        "_instructions",
         "_problems",
         "_skipped",
         "_sources",
@@ -132,6 +135,12 @@ class Report:
         self._problems: list[str] = []
         self._ignored: dict[str, str] = {}
         self._skipped = 0
+        self._instructions = 0
+
+    def affords(self, instructions: int) -> bool:
+        """Whether one more regular expression of so many instructions is not too much for one resource."""
+        self._instructions += instructions
+        return self._instructions <= MAX_PROGRAMS
 
     def problem(self, path: str, text: str, *, closes: bool = False) -> None:
         """The resource is refused, for this reason among others. ``closes``: its value refuses by itself what the reason

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from meshlib.core.regex import compile_regex
 from meshlib.core.regex import problem as regex_problem
 from meshlib.model.match import HeaderMatch, StringKind, StringMatch
 from meshlib.model.route import RegexRewrite
 from meshlib.xds import schema
-from meshlib.xds.decode.report import Report, join
+from meshlib.xds.decode.report import MAX_PROGRAMS, Report, join
 from meshlib.xds.schema import WireMessage
 
 __all__ = [
@@ -101,6 +102,10 @@ def regex(message: WireMessage, path: str, report: Report) -> str:
     wrong = regex_problem(pattern) if pattern else "is missing"
     if wrong:
         report.problem(join(path, "regex"), wrong)
+    elif not report.affords(compile_regex(pattern).size):
+        report.problem(
+            join(path, "regex"), f"the resource's expressions have more than {MAX_PROGRAMS} instructions"
+        )
     return pattern
 
 

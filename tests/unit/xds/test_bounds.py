@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from meshlib.core.regex import compile_regex
 from meshlib.testing import build
 from meshlib.xds import decode, schema
 from meshlib.xds.session import Session
@@ -345,3 +346,41 @@ def test_hosts_whose_domains_overlap_in_every_way_are_not_multiplied():
     assert len(made.virtual_hosts) == 100
     found = decode.route(made.SerializeToString())
     assert "is already a domain" in found.problems[0]
+
+
+#: An expression of nearly as many instructions as one may have.
+LARGE = "/" + "[^x]{1,900}" * 7
+
+
+def matching(*patterns):
+    """A route configuration with a route for each expression."""
+    routes = [
+        {"match": {"safe_regex": {"regex": pattern}}, "route": {"cluster": "c"}} for pattern in patterns
+    ]
+    return message(build.route_config("r", build.virtual_host("v", *routes))).SerializeToString()
+
+
+def test_the_expressions_of_a_resource_are_bounded_together():
+    assert decode.route(matching(*[f"{LARGE}{number}" for number in range(40)])).problems == ()
+    found = decode.route(matching(*[f"{LARGE}{number}" for number in range(80)]))
+    assert found.value is None
+    assert all(
+        line.endswith("regex: the resource's expressions have more than 1000000 instructions")
+        for line in found.problems
+    )
+    assert decode.route(matching(*[f"/a{number}/.*" for number in range(5000)])).problems == ()
+
+
+def test_no_text_makes_an_expression_slow():
+    """What takes a backtracking matcher for ever takes RE2 a time that grows with the text alone."""
+    slow = compile_regex("/(a|a|aa|a?)*(a*)*(.*a){20}b")
+
+    def work(count):
+        text = "/" + "a" * (50 * count)
+        return lambda: slow.full(text)
+
+    assert is_linear(work)
+    large = compile_regex(LARGE)
+    begun = time.process_time()
+    assert not large.full("/" + "ab" * 30_000 + "x")
+    assert time.process_time() - begun < 20.0
