@@ -1,8 +1,13 @@
-"""A file that makes every call plain while it is there."""
+"""A file that makes every call plain while it is there.
+
+Plain calls go without what the mesh demands, TLS among it. So whoever may put files into a directory that is everybody's, such as
+``/tmp``, does not thereby have the switch: it is this user's, root's, or that of the directory's owner.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +43,7 @@ class KillSwitch(Source):
         self._timer: Timer | None = None
         self._running = False
         self.pulled = False
+        self._told = -1  # of whose file it was warned
 
     @property
     def shown(self) -> bool:
@@ -72,7 +78,7 @@ class KillSwitch(Source):
             self._timer = self.sink.worker.later(PERIOD, self._again)
 
     def _look(self) -> None:
-        pulled = bool(self._path) and Path(self._path).exists()
+        pulled = bool(self._path) and self._is_there(Path(self._path))
         if pulled == self.pulled:
             return
         self.pulled = pulled
@@ -81,3 +87,17 @@ class KillSwitch(Source):
         else:
             _log.warning("meshlib: %s is gone: calls are the mesh's again", self._path or "the kill switch")
         self._turn(pulled)
+
+    def _is_there(self, path: Path) -> bool:
+        try:
+            # Of a link its own: what it leads to says nothing of who put it there.
+            owner, directory = path.lstat().st_uid, path.parent.stat().st_uid
+            there = path.exists()
+        except (OSError, ValueError):
+            return False
+        if there and owner not in (os.geteuid(), 0, directory):
+            if owner != self._told:
+                self._told = owner
+                _log.warning("meshlib: %s belongs to user %d and is no kill switch", path, owner)
+            return False
+        return there
