@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Generic, TypeVar
 
+from meshlib.model.hidden import HIDDEN, is_credential
+
 __all__ = ["ARGUMENT", "DEFAULT", "FrozenMap", "Path", "Rank", "Source", "key_text", "plain_text"]
 
 V_co = TypeVar("V_co", covariant=True)
@@ -95,4 +97,10 @@ class FrozenMap(Mapping[str, V_co], Generic[V_co]):
         return dict(self.items()) == dict(other.items()) if isinstance(other, Mapping) else NotImplemented
 
     def __repr__(self) -> str:
-        return repr(self._items)
+        shown = {key: HIDDEN if _hides(key, value) else value for key, value in self._items.items()}
+        return repr(shown)
+
+
+def _hides(key: str, value: object) -> bool:
+    """Whether it is a credential, or what one is compared with."""
+    return is_credential(key) and (isinstance(value, str) or hasattr(value, "exact"))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from meshlib.core.trace import ending
 from meshlib.model.call import OK, Attempt, OutcomeKind
+from meshlib.model.hidden import HiddenBytes
 
 if TYPE_CHECKING:
     from meshlib.core.endpoint import LiveEndpoint
@@ -95,7 +96,7 @@ class Send:
     def bring(self, token: str) -> None:
         """Have ``head`` bring ``token``, up to ``withhold``."""
         self._bare, self.head = self.head, self.head.copy()
-        self.head.headers.append("Authorization", f"Bearer {token}")
+        self.head.headers.raw.append((b"Authorization", HiddenBytes(f"Bearer {token}".encode("ascii"))))
 
     @property
     def brings(self) -> bool:

@@ -12,6 +12,7 @@ from meshlib.core.stages import Routed, call_hash, retry_policy, route, time_lim
 from meshlib.core.upstream import PickContext
 from meshlib.model.call import Decision, Head
 from meshlib.model.cluster import Discovery
+from meshlib.model.hidden import hidden
 from meshlib.model.route import Forward, HostRewriteKind
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class _Draft:
             method=head.method,
             authority=head.authority,
             path=head.path,
-            headers=head.headers.to_dict(),
+            headers={name: hidden(name, value) for name, value in head.headers.to_dict().items()},
             timeout=self.timeout,
             retry=self.retry,
             response=self.response,

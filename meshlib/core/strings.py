@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from meshlib.core.regex import compile_regex
+from meshlib.model.hidden import HIDDEN, Hidden
 from meshlib.model.match import StringKind, StringMatch
 
 __all__ = ["StringTest", "compile_string", "describe_string", "fold", "wire"]
@@ -53,4 +54,5 @@ def _plain(kind: StringKind, value: str) -> StringTest:
 def describe_string(match: StringMatch) -> str:
     """In words: ``exact "gold"``."""
     case = ", case ignored" if match.ignore_case and match.kind is not StringKind.REGEX else ""
-    return f'{match.kind.value} "{match.value}"{case}'
+    shown = HIDDEN if isinstance(match.value, Hidden) else f'"{match.value}"'
+    return f"{match.kind.value} {shown}{case}"

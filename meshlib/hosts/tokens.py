@@ -74,10 +74,10 @@ def given(demand: Demand) -> str:
     if demand.waits:
         raise NoToken(demand, "what gives it is asynchronous, and the client is not")
     try:
-        token = source()
+        found = as_token(source())
     except Exception as problem:  # noqa: BLE001 - whatever the application raises
         _failed(demand, problem)
-    return _checked(demand, token)
+    return _checked(demand, found)
 
 
 async def given_async(demand: Demand) -> str:
@@ -86,10 +86,10 @@ async def given_async(demand: Demand) -> str:
     if not demand.waits:
         return await anyio.to_thread.run_sync(given, demand, abandon_on_cancel=True)
     try:
-        token = await source()
+        found = as_token(await source())
     except Exception as problem:  # noqa: BLE001 - whatever the application raises
         _failed(demand, problem)
-    return _checked(demand, token)
+    return _checked(demand, found)
 
 
 def given_later(demand: Demand, then: Callable[[str | BaseException], object]) -> Callable[[], None]:
@@ -111,8 +111,7 @@ def _failed(demand: Demand, problem: Exception) -> NoReturn:
     raise NoToken(demand, f"what gives it failed ({type(problem).__name__})") from problem
 
 
-def _checked(demand: Demand, token: object) -> str:
-    found = as_token(token)
+def _checked(demand: Demand, found: str | None) -> str:
     if found is None:
         raise NoToken(demand, "what was given is none: it is text of visible ASCII, 16 KiB at most")
     return found

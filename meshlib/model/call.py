@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from meshlib.model.arguments import seconds, text
 from meshlib.model.headers import Headers
+from meshlib.model.hidden import hidden
 from meshlib.model.jsonable import jsonable
 from meshlib.model.policy import RetryPolicy
 
@@ -159,10 +160,14 @@ class Response:
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
 
+    def __repr__(self) -> str:
+        shown = tuple((name, hidden(name, value)) for name, value in self.headers)
+        return f"Response(status={self.status}, headers={shown!r}, body={self.body!r})"
+
     def to_dict(self) -> dict[str, object]:
         return {
             "status": self.status,
-            "headers": [list(pair) for pair in self.headers],
+            "headers": [[name, jsonable(hidden(name, value))] for name, value in self.headers],
             "body": jsonable(self.body),
         }
 
@@ -268,7 +273,9 @@ class CallInfo(_Later):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a call would do (``Mesh.explain``). ``headers``: lower-case name → value, as they would arrive."""
+    """What a call would do (``Mesh.explain``). ``headers``: lower-case name → value, as they would arrive; a
+    credential's value is not shown.
+    """
 
     via: str
     listener: str
@@ -299,7 +306,7 @@ class Decision:
             "method": self.method,
             "authority": self.authority,
             "path": self.path,
-            "headers": dict(self.headers),
+            "headers": jsonable(self.headers),
             "timeout": self.timeout,
             "retry": jsonable(self.retry),
             "response": self.response.to_dict() if self.response else None,

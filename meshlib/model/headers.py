@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from meshlib.model.hidden import hidden
+
 __all__ = ["OF_THE_CONNECTION", "Headers"]
 
 #: Headers that say how a message is framed and what becomes of its connection, which is for that connection alone to say: with
@@ -73,7 +75,7 @@ class Headers:
         return len(self.raw)
 
     def __repr__(self) -> str:
-        return f"Headers({list(self)!r})"
+        return f"Headers({[(name, hidden(name, value)) for name, value in self]!r})"
 
     def copy(self) -> Headers:
         return Headers(self.raw)

@@ -7,6 +7,7 @@ from dataclasses import fields, is_dataclass
 from enum import Enum
 
 from meshlib.model.address import Address
+from meshlib.model.hidden import HIDDEN, Hidden
 
 __all__ = ["jsonable"]
 
@@ -15,6 +16,8 @@ def jsonable(value: object) -> object:
     """``value`` as dicts, lists, text, numbers, booleans and None. Addresses become text, enums their value, bytes
     text (invalid UTF-8 escaped), sets sorted lists; a callable becomes its name.
     """
+    if isinstance(value, Hidden):
+        return HIDDEN
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, Address):

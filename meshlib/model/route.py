@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from meshlib.model.body import BodyFormat
+from meshlib.model.hidden import hidden
 from meshlib.model.match import RouteMatch
 from meshlib.model.policy import HashPolicy, RetryPolicy
 
@@ -45,12 +46,15 @@ class EditAction(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """One header to add. ``value`` is Envoy's format text: literal, ``%%``, ``%COMMAND(ARGS)%``."""
+    """One header to add. ``value`` is Envoy's format text: literal, ``%%``, ``%COMMAND(ARGS)%``; a credential's is not shown."""
 
     name: str
     value: str
     action: EditAction = EditAction.APPEND
     keep_empty: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value", hidden(self.name, self.value))
 
 
 @dataclass(frozen=True, slots=True)

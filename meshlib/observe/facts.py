@@ -47,6 +47,7 @@ _USES = {
     "ca": "ca",
     "ca_certificate_file": "ca",
     "ca_file": "ca",
+    "call_creds": "token",
     "cert": "certificate",
     "cert_file": "certificate",
     "certificate_file": "certificate",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from meshlib.model.hidden import without_credentials
+
 if TYPE_CHECKING:
     from meshlib.xds.bootstrap import Node
     from meshlib.xds.schema import WireMessage
@@ -36,10 +38,10 @@ def node_message(node: Node) -> WireMessage:
 
 
 def describe(node: Node) -> dict[str, object]:
-    """For a status."""
+    """For a status: what others may see."""
     return {
         "id": node.id,
         "cluster": node.cluster,
         "locality": str(node.locality),
-        "metadata": dict(node.metadata),
+        "metadata": without_credentials(node.metadata),
     }

@@ -95,12 +95,12 @@ class Server:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """``metadata`` is as it was written: order and kinds of numbers are kept (BS-07). Read it only."""
+    """``metadata`` is as it was written: order and kinds of numbers are kept (BS-07). Read it only; it may have a token."""
 
     id: str = ""
     cluster: str = ""
     locality: Locality = field(default_factory=Locality)
-    metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    metadata: Mapping[str, Any] = field(default_factory=dict, hash=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

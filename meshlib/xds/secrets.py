@@ -14,7 +14,7 @@ extensions that it does not have. So only what it has is to be looked at:
     a key by file name or environment variable, a CA, a certificate               written
     a header whose value is all placeholders (``%REQ(authorization)%``)           written
 
-A credential has a name of `_NAME`. That is searched for in the bytes first: most resources have none, and their metadata
+A credential has a name of `model.hidden.NAME`. That is searched for in the bytes first: most resources have none, and their metadata
 need not be walked then.
 """
 
@@ -27,16 +27,13 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor
 
+from meshlib.model.hidden import NAME
 from meshlib.xds import schema
 from meshlib.xds.schema import WireMessage
 
 __all__ = ["presentable", "without_credentials"]
 
-_NAME = re.compile(
-    "authorization|cookie|token|secret|passw|credential|private.?key|api.?key|access.?key|session.?key|jwt",
-    re.IGNORECASE,
-)
-_NAME_IN_BYTES = re.compile(_NAME.pattern.encode(), re.IGNORECASE)
+_NAME_IN_BYTES = re.compile(NAME.pattern.encode(), re.IGNORECASE)
 _PLACEHOLDERS = re.compile(r"(?:%[^%]*%\s*)*")
 # An Any in an Any, and so on, deeper than anything that is meant so.
 _MOST_NESTED = 32
@@ -80,7 +77,7 @@ def presentable(short: str, raw: bytes, give_way: Callable[[], object] = bool) -
 def without_credentials(struct: WireMessage) -> None:
     """Takes out of a Struct, at every depth, what has a credential's name and a value."""
     for key, value in list(struct.fields.items()):
-        if _NAME.search(key) and _has_value(value):
+        if NAME.search(key) and _has_value(value):
             del struct.fields[key]
         elif value.WhichOneof("kind") == "struct_value":
             without_credentials(value.struct_value)
@@ -180,7 +177,7 @@ def _certificate(message: WireMessage) -> bool:
 
 
 def _header(message: WireMessage) -> bool:
-    if not _NAME.search(message.key):
+    if not NAME.search(message.key):
         return False
     return bool(message.raw_value) or not _PLACEHOLDERS.fullmatch(message.value)
 
@@ -188,12 +185,12 @@ def _header(message: WireMessage) -> bool:
 def _matcher(message: WireMessage) -> bool:
     by_value = message.WhichOneof("header_match_specifier") not in (None, "present_match", "range_match")
     # What a cookie is looked for by is a word in it.
-    return bool(_NAME.search(message.name)) and by_value and message.name.lower() != "cookie"
+    return bool(NAME.search(message.name)) and by_value and message.name.lower() != "cookie"
 
 
 def _struct(message: WireMessage) -> bool:
     """What has further entries is walked by itself; but not where they only say that this one's value stands here."""
-    return any(_NAME.search(key) and _has_value(value) for key, value in message.fields.items())
+    return any(NAME.search(key) and _has_value(value) for key, value in message.fields.items())
 
 
 def _has_value(value: WireMessage) -> bool:
