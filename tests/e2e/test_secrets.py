@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import pickle
+import socket
 import ssl
 import subprocess
 import sys
@@ -337,18 +338,18 @@ class Stage:
         said["snapshot"] = f"{snapshot!r}{json.dumps(snapshot.to_dict())}".encode()
         said["configuration"] = f"{mesh.config!r}{mesh!r}".encode()
         for what in ("status", "snapshot", "facts", "process"):
-            said[f"admin socket, {what}"] = self._admin(what)
+            said[f"admin socket, {what}"] = admin_socket(self.folder / "run", what)
         with grpc.insecure_channel(self.csds) as channel:
             ask = channel.unary_unary(f"{schema.CSDS}/FetchClientStatus")
             said["client status service"] = ask(b"", timeout=20)
         said["last good state"] = (self.folder / "last-good").read_bytes()
-        said["errors"] = "".join(map(_told, self.errors)).encode()
-        said["frames of errors"] = "".join(map(_frames, self.errors)).encode()
+        said["errors"] = "".join(map(told, self.errors)).encode()
+        said["frames of errors"] = "".join(map(frames, self.errors)).encode()
         said["values of calls"] = "".join(
             f"{each!r}{json.dumps(each.to_dict())}{each.trace()}" for each in self.values
         ).encode()
-        said["pickles"] = b"".join(_pickled([*self.errors, *self.values, status, snapshot]))
-        said["objects"] = "\n".join(_reachable(mesh)).encode("utf-8", "backslashreplace")
+        said["pickles"] = b"".join(pickled([*self.errors, *self.values, status, snapshot]))
+        said["objects"] = "\n".join(reachable(mesh)).encode("utf-8", "backslashreplace")
         config = str(self.folder / "mesh.json")
         for command in (
             ("check", config),
@@ -362,15 +363,6 @@ class Stage:
         ):
             said[f"meshlib {command[0]} {len(command)}"] = self._command(*command)
 
-    def _admin(self, what: str) -> bytes:
-        import socket
-
-        with socket.socket(socket.AF_UNIX) as peer:
-            peer.settimeout(20)
-            peer.connect(str(self.folder / "run" / f"{os.getpid()}.sock"))
-            peer.sendall(f"{what}\n".encode())
-            return b"".join(iter(lambda: peer.recv(65_536), b""))
-
     def _command(self, *command: str) -> bytes:
         done = subprocess.run(
             [sys.executable, "-m", "meshlib", *command], capture_output=True, timeout=120, check=False
@@ -378,14 +370,23 @@ class Stage:
         return done.stdout + done.stderr
 
 
-def _told(error: BaseException) -> str:
+def admin_socket(folder: Path, what: str) -> bytes:
+    """What this process says there."""
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.settimeout(20)
+        peer.connect(str(folder / f"{os.getpid()}.sock"))
+        peer.sendall(f"{what}\n".encode())
+        return b"".join(iter(lambda: peer.recv(65_536), b""))
+
+
+def told(error: BaseException) -> str:
     """What a program prints of an error: of its cause and of the error that it came from, too."""
     info = meshlib.call_info(error)
     lines = () if info is None else info.trace()
     return f"{error!r}{error}{info!r}{lines}{''.join(traceback.format_exception(error))}"
 
 
-def _frames(error: BaseException | None, depth: int = 0) -> str:
+def frames(error: BaseException | None, depth: int = 0) -> str:
     """What reporters of errors show: the local names of our frames."""
     if error is None or depth > 8:
         return ""
@@ -396,10 +397,10 @@ def _frames(error: BaseException | None, depth: int = 0) -> str:
         if f"{os.sep}meshlib" in frame.f_code.co_filename:
             found += [f"{name}={value!r}\n" for name, value in frame.f_locals.items()]
         trace = trace.tb_next
-    return "".join(found) + _frames(error.__cause__, depth + 1) + _frames(error.__context__, depth + 1)
+    return "".join(found) + frames(error.__cause__, depth + 1) + frames(error.__context__, depth + 1)
 
 
-def _pickled(values: list[Any]) -> Iterator[bytes]:
+def pickled(values: list[Any]) -> Iterator[bytes]:
     for value in values:
         try:
             yield pickle.dumps(value)
@@ -407,7 +408,7 @@ def _pickled(values: list[Any]) -> Iterator[bytes]:
             continue
 
 
-def _reachable(start: object) -> Iterator[str]:
+def reachable(start: object) -> Iterator[str]:
     """The repr of all that is ours and can be reached."""
     seen: set[int] = set()
     left: list[object] = [start]
