@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from types import SimpleNamespace
+
 import pytest
 
 import meshlib
+import meshlib.grpc
+from meshlib.testing import GrpcUpstream
 from tests.interop.support.calling import calling
 from tests.support.tls_envoy import ANSWER, TlsEnvoy, agent_secret
 from tests.support.watch import until
@@ -24,7 +29,10 @@ def envoy(spire, tmp_path):
     folder = tmp_path / "envoy"
     folder.mkdir()
     socket = spire.socket.removeprefix("unix://")
-    with TlsEnvoy(folder, certificate, roots, APP, SERVER, agent=socket) as running:
+    with (
+        GrpcUpstream("stock") as behind,
+        TlsEnvoy(folder, certificate, roots, APP, SERVER, grpc=behind, agent=socket) as running,
+    ):
         yield running
 
 
@@ -47,7 +55,7 @@ def test_calls_go_on_while_certificates_live_for_seconds_and_the_root_changes(
         def call():
             answer = client.get("http://reviews/")
             assert answer.text == ANSWER, answer.text
-            return _Named(answer)
+            return SimpleNamespace(status_code=answer.status_code, json=lambda: {"name": answer.text})
 
         with calling(call) as calls:
             assert identity().roots == 1
@@ -65,15 +73,23 @@ def test_calls_go_on_while_certificates_live_for_seconds_and_the_root_changes(
     assert counted["fail_verify_error"] == counted["fail_verify_no_cert"] == counted["fail_verify_san"] == 0
 
 
-class _Named:
-    """An answer as `calling` wants it."""
+def test_rpcs_go_on_too(spire, envoy, settings, make_mesh):
+    mesh = make_mesh(configuration(settings, envoy, SERVER))
+    with meshlib.grpc.channel("reviews", mesh=mesh) as channel:
+        get = channel.unary_unary("/shop.Stock/Get")
 
-    def __init__(self, answer):
-        self.status_code = answer.status_code
-        self.text = answer.text
+        def call():
+            name = json.loads(get(b"x"))["name"]
+            return SimpleNamespace(status_code=200, json=lambda: {"name": name})
 
-    def json(self):
-        return {"name": self.text}
+        with calling(call) as calls:
+            spire.rotate()
+            until(mesh, lambda: mesh.status().identity and mesh.status().identity[0].roots == 2, PATIENCE)
+            for _ in range(2):
+                before = mesh.status().identity[0].expires_in
+                until(mesh, lambda before=before: mesh.status().identity[0].expires_in > before, PATIENCE)
+            calls.only("stock")
+    assert calls.failures == []
 
 
 def test_who_is_somebody_else_gets_no_request(envoy, settings, make_mesh):
