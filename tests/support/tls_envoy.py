@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from meshlib.testing import GrpcUpstream
 from tests.e2e.oracle.envoy_process import EnvoyProcess, Ports
+from tests.support.asking import asked
 
 __all__ = ["ANSWER", "TlsEnvoy", "agent_secret", "file_secret", "inline", "write_secret"]
 
@@ -59,11 +60,17 @@ class TlsEnvoy:
     def __enter__(self) -> Self:
         self._envoy.__enter__()
         self._envoy.wait_for_listeners(1)
+        assert asked(self._has_secrets, 30), self._envoy.log()[-4000:]
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._envoy.__exit__(*exc)
         self._ports.close()
+
+    def _has_secrets(self) -> bool:
+        """Without both a connection is reset; who serves them may not have them when it is first asked."""
+        updates = self._envoy.stats("sds")
+        return sum(key.endswith(".update_success") and count > 0 for key, count in updates.items()) >= 2
 
     def tls(self) -> Counter[str]:
         """What its listener has counted of TLS."""
