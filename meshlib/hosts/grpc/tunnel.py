@@ -154,7 +154,7 @@ class _Switch:
         self._folder: Folder | None = None
         self._dials = 0
         self._wires: _Wires | None = None
-        self._thread: threading.Thread | None = None
+        self._thread: threading.Thread | None = None  # the last, which may be about to end
 
     def open(self, place: Place, seconds: float | None, generation: object) -> Tunnel:
         key = (place, seconds, generation)
@@ -210,7 +210,7 @@ class _Switch:
             self._quiet.notify_all()
             if self._tunnels or self._dials or wires.busy:
                 return False
-            self._wires = self._thread = None
+            self._wires = None
             folder, self._folder = self._folder, None
         if folder is not None:
             folder.remove()
@@ -277,9 +277,9 @@ class _Switch:
             thread = self._thread
             if self._tunnels:
                 return
-            while self._thread is not None and (left := until - monotonic()) > 0:
+            while self._wires is not None and (left := until - monotonic()) > 0:
                 self._quiet.wait(left)
-        if thread is not None and self._thread is None:
+        if thread is not None and self._wires is None:
             threads.join(thread, max(0.0, until - monotonic()))
 
     def remove_files(self) -> None:
