@@ -156,12 +156,14 @@ def test_one_that_does_not_come_back_is_not_waited_for(channel: Make, one: Any, 
 
 
 @every_way
+@pytest.mark.parametrize("whose", ["the application's TLS", "the mesh's TLS"])
 def test_that_of_the_file_is_read_at_each_use(
-    channel: Make, one: Any, way: Any, issued: Any, tmp_path: Path
+    channel: Make, one: Any, way: Any, issued: Any, tmp_path: Path, whose: str
 ) -> None:
     file, ca = tmp_path / "token", tmp_path / "ca.pem"
     ca.write_bytes(issued[1])
-    here = channel(one, token=str(file), tls={"ca": str(ca)})
+    credentials = "tls" if whose.startswith("the app") else None
+    here = channel(one, token=str(file), tls={"ca": str(ca)}, credentials=credentials)
     with pytest.raises(
         meshlib.NoHealthyEndpoint, match=f"stock wants a token: the token {file} cannot be read"
     ):

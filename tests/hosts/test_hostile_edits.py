@@ -88,6 +88,17 @@ WAYS: dict[str, Callable[[str], dict[str, Any]]] = {
         "headers": (("x-mine", evil),),
         "action": {"host_rewrite_header": "x-mine"},
     },
+    "cookie's name": lambda evil: {"action": {"hash_policy": [{"cookie": {"name": evil, "ttl": "9s"}}]}},
+    "cookie's path": lambda evil: {
+        "action": {"hash_policy": [{"cookie": {"name": "c", "ttl": "9s", "path": f"/{evil}"}}]}
+    },
+    "cookie's attribute": lambda evil: {
+        "action": {
+            "hash_policy": [
+                {"cookie": {"name": "c", "ttl": "9s", "attributes": [{"name": "a", "value": evil}]}}
+            ]
+        }
+    },
     "redirect's host": lambda evil: {"redirect": {"host_redirect": evil}},
     "redirect's path": lambda evil: {"redirect": {"path_redirect": f"/{evil}"}},
     "redirect's prefix": lambda evil: {"redirect": {"prefix_rewrite": f"/{evil}"}},

@@ -229,3 +229,48 @@ def test_response_edits_do_not_see_it(open_client: Open, meshlib_upstream: Any, 
     )
     answer = client.call()
     assert (got(answer), answer.headers["x-saw"]) == ([f"Bearer {TOKEN}"], "[]")
+
+
+def test_a_sidecar_does_not_get_it(open_client: Open, meshlib_upstream: Any) -> None:
+    """Who listens on its address is whoever was first."""
+    sidecar = meshlib_upstream("sidecar")
+    config = {"sidecar": {"mode": "envoy", "address": sidecar.address}}
+    client = open_client(meshlib.Mesh(config, tokens={"reviews": lambda: TOKEN}))
+    with pytest.raises(
+        meshlib.NoHealthyEndpoint, match="reviews wants a token: it goes over TLS only"
+    ) as caught:
+        client.call()
+    assert caught.value.info.via == "sidecar"
+    assert [each.path for each in sidecar.requests] == []
+    assert got(client.call(url="http://ratings/")) == []
+
+
+def test_a_call_that_goes_past_the_mesh_brings_none(open_client: Open, meshlib_upstream: Any) -> None:
+    one = meshlib_upstream("one")
+    client = open_client(meshlib.Mesh({}, tokens={"127.0.0.1": lambda: TOKEN}))
+    answer = client.call(url=one.url)
+    assert answer.info is None or answer.info.via == "direct"
+    assert got(answer) == []
+
+
+def test_that_of_the_file_belongs_to_who_answers(
+    open_client: Open, meshlib_upstream: Any, tmp_path: Any
+) -> None:
+    one, two = meshlib_upstream("one", tls=context()), meshlib_upstream("two", tls=context())
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    (tmp_path / "ca.pem").write_bytes(AUTHORITY.cert_pem.bytes())
+    tls = {"ca": str(tmp_path / "ca.pem")}
+    split = [{"match": {"prefix": "/two"}, "service": "ratings"}]
+    token = str(tmp_path / "token")
+    services = {
+        "reviews": {"endpoints": [one.address], "tls": tls, "token": token, "routes": split},
+        "ratings": {"endpoints": [two.address], "tls": tls},
+    }
+    client = open_client({"services": services})
+    assert got(client.call()) == [f"Bearer {TOKEN}"]
+    assert got(client.call(url="http://reviews/two")) == []
+    (tmp_path / "token").unlink()
+    with pytest.raises(
+        meshlib.NoHealthyEndpoint, match=f"reviews wants a token: the token {token} cannot be read"
+    ):
+        client.call()
