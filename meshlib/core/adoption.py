@@ -99,7 +99,7 @@ def compare(
     assert isinstance(action, Forward)
     upstream = env.upstream(resolution.part, routed.cluster)
     if isinstance(upstream, str):
-        why = upstream or "has not come yet"
+        why = upstream or env.awaits(resolution.part, routed.cluster)
         return [Difference("no_endpoint" if upstream else _NOT_KNOWN, f"cluster {routed.cluster!r} {why}")]
     if upstream.cluster.discovery is Discovery.ORIGINAL_DST:
         return []

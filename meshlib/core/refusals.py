@@ -31,6 +31,5 @@ def nobody_usable(cluster: Cluster, endpoints: Sequence[LiveEndpoint]) -> Refusa
     words = f"cluster {cluster.name!r} {describe(endpoints)}{without_answer(cluster)}"
     if endpoints and all(endpoint.down & Down.TLS for endpoint in endpoints):
         tls = next(item.tls for item in endpoints if item.tls is not None)
-        reasons = filter(None, (tls.unsupported, tls.lacking))
-        return Refusal(RefusalKind.TLS, f"{words}: {'; '.join(reasons)}")
+        return Refusal(RefusalKind.TLS, f"{words}: {tls.closed}")
     return Refusal(RefusalKind.NO_ENDPOINT, words)

@@ -164,7 +164,7 @@ def _same(live: LiveEndpoint, endpoint: Endpoint, part: LocalityEndpoints, tls: 
 
 def _down(endpoint: Endpoint, tls: Tls | None) -> int:
     down = 0 if endpoint.health is Health.UNKNOWN or endpoint.health.usable else Down.CONTROL_PLANE
-    return down | Down.TLS if tls is not None and tls.unsupported else down
+    return down | Down.TLS if tls is not None and tls.closed else down
 
 
 def tls_of(cluster: Cluster, endpoint: Endpoint, locality: Mapping[str, Mapping[str, object]]) -> Tls | None:

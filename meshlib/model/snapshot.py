@@ -50,8 +50,9 @@ class Part:
     manager without ``routes`` waits for them: the listener has its hosts, and what they mean is not known yet.
     ``absent``: target names that nobody waits for, and why. ``clusters``: by name.
     ``lacking``: clusters that are not there: why, in words, ``""`` while one may still come and a call waits for it.
-    ``identified``: clusters that name secrets of the process's identity, with which the merge links them.
-    ``listed``: whether ``sidecar`` is all there is, so that another listener need not be waited for.
+    ``awaited``: of those that may come, what they wait for, in words that follow the name, where that is more than that they have not come.
+    ``identified``: of ``clusters`` those whose connections need secrets of the process's own identity; whoever publishes the part has
+    completed them. ``listed``: whether ``sidecar`` is all there is, so that another listener need not be waited for.
     ``unreached``: why nothing more can be learned now, in words; then nobody waits.
     ``handoff``: the sidecar that this process has beside it, or waits for; ``services`` are then what is carried by it where it
     has listeners of its own for that, by upstream name, ``*`` for all.
@@ -66,6 +67,7 @@ class Part:
     absent: Mapping[str, Absence] = field(default_factory=dict)
     clusters: Mapping[str, Cluster] = field(default_factory=dict)
     lacking: Mapping[str, str] = field(default_factory=dict)
+    awaited: Mapping[str, str] = field(default_factory=dict)
     identified: frozenset[str] = frozenset()
     listed: bool = False
     unreached: str = ""

@@ -163,6 +163,7 @@ class Tls:
         certificate: What this side shows; None: nothing.
         validation: From whom it is accepted; None: from anybody, as in Envoy.
         certificates: The secret that ``certificate`` is to come from; ``roots``: the one that ``validation`` is to be completed from.
+            None once it did (`core.trust`): as long as one is named, nobody is called.
         alpn: Protocols that are offered, in the place of those of the cluster.
         oldest: The oldest version of TLS, as ``"TLSv1.2"``, ``""``: OpenSSL's; ``newest`` likewise.
         ciphers: OpenSSL's names of suites up to TLS 1.2; none: OpenSSL's own.
@@ -196,8 +197,14 @@ class Tls:
 
     @property
     def secrets(self) -> tuple[SecretName, ...]:
-        """Those that are asked for."""
+        """Those that are asked for, and not in it yet."""
         return tuple(name for name in (self.certificates, self.roots) if name is not None)
+
+    @property
+    def closed(self) -> str:
+        """Why nobody may be called with it, in words; ``""`` where it is whole."""
+        words = "; ".join(filter(None, (self.unsupported, self.lacking)))
+        return words or ", ".join(f"secret {each.name!r} has not come yet" for each in self.secrets)
 
 
 @dataclass(frozen=True, slots=True)

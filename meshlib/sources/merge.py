@@ -186,7 +186,8 @@ class Merge:
     def awaits(self, source: str, cluster: str) -> str:
         names = () if self._linker is None else self._linker.awaits(source, cluster)
         if not names or self._identity is None:
-            return "has not come yet"
+            part = self._raw.get(source)
+            return "has not come yet" if part is None else part.awaited.get(cluster, "has not come yet")
         return "waits for " + " and ".join(map(self._identity.awaits, names))
 
     def sidecar(self, now: float) -> SidecarStatus:

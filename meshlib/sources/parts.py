@@ -30,6 +30,9 @@ def over(inherited: Part, new: Part) -> Part:
 
 def unreached(part: Part, error: str) -> Part:
     """``part`` while the control plane is away: what is not there will not come now."""
-    why = f"has not come yet, and the control plane is not reachable: {error}"
-    lacking = {name: known or why for name, known in part.lacking.items()}
+    away = f"and the control plane is not reachable: {error}"
+    lacking = {
+        name: known or f"{part.awaited.get(name, 'has not come yet')}, {away}"
+        for name, known in part.lacking.items()
+    }
     return replace(part, unreached=error or "no reason is known", lacking=lacking)

@@ -20,6 +20,7 @@ After a fork the parent's part stays in force until the new session knows as muc
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -272,6 +273,7 @@ class XdsSource(Source):
             bootstrap=self._bootstrap,
             give_way=self.sink.worker.give_way,
             load_reports=self._over_grpc,
+            there=os.path.exists,
         )
 
     def _refuses(self) -> str:

@@ -226,6 +226,8 @@ class XdsPair(Source):
                 listed=wild.listed,
                 clusters=clusters,
                 lacking=_lacking(wild.lacking, named.lacking, clusters),
+                awaited={**wild.awaited, **named.awaited},
+                identified=named.identified | (wild.identified - named.clusters.keys()),
                 unreached=named.unreached or ("" if wild.listed else wild.unreached),
             )
         )

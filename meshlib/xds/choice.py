@@ -108,6 +108,7 @@ def _other(world: World, level: int, serves: Mapping[str, World], sidecar: World
         sidecar=part.sidecar if sidecar is world else (),
         clusters=clusters,
         lacking=lacking,
+        identified=part.identified & clusters.keys(),
         listed=False,
     )
 

@@ -21,7 +21,9 @@ _NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-_.")
 
 
 class Sources:
-    """What the resources of ``server`` say of others. ``put`` is told of each (`Elsewhere`); ``known``: those that there are."""
+    """What the resources of ``server`` say of others. ``put`` is told of each (`Elsewhere`); ``known``: those that there are; ``there``:
+    whether something is at a path.
+    """
 
     def __init__(
         self,
@@ -29,11 +31,13 @@ class Sources:
         server: Server,
         put: Callable[[str, str, Server | None], object],
         known: Callable[[], Sequence[Server]],
+        there: Callable[[str], bool],
     ) -> None:
         self._bootstrap = bootstrap
         self._server = server
         self._put = put
         self._known = known
+        self._there = there
 
     def refuses(self, service: WireMessage) -> str:
         try:
@@ -44,6 +48,9 @@ class Sources:
 
     def put(self, short: str, name: str, service: WireMessage | None) -> None:
         self._put(short, name, None if service is None else self._server_of(service))
+
+    def absent(self, path: str) -> bool:
+        return not self._there(path)
 
     def _server_of(self, service: WireMessage) -> Server:
         """Raises ConfigError for one that is not asked."""

@@ -7,7 +7,7 @@ What replaces something comes into force only where all that it names is there (
 
     layer            replaces what is in force when                           until then
     ---------------  -------------------------------------------------------  ------------------------------------
-    cluster          its endpoints are there (`links`)                        as it was before
+    cluster          its endpoints and its secrets are there (`links`)        as it was before
     virtual host     each cluster that its routes name is ready               as it was before, host by host (`hosts`)
     listener         each route configuration it names is there; another      as it was before
                      one than it had is complete (for a target: for its
@@ -18,7 +18,6 @@ What replaces something comes into force only where all that it names is there (
 What something in force names stays subscribed, and it is kept though the server deleted it as long as only versions
 name it that newer ones, which wait, replace; then with the endpoints that it had, which are not asked for any more. What was deleted and is named by the newest has ``UPDATE`` seconds for its
 replacement to be named, since a server sends the parts of an update one by one; then calls fail as in Envoy.
-Nothing waits for a cluster's secrets (`sds`).
 
 In the sidecar view clusters come by wildcard; one that a route names and the wildcard has not brought is absent as far
 as calls are concerned, and has as long to come as a resource asked for by name before an update does without it. A
@@ -431,10 +430,9 @@ class Graph:
                 listed=listed,
             )
         if self._stale_clusters:
-            lacking = dict(self._links.lacking)
+            made = self._links.told(made)
             if self._sidecar and not self._listed:
-                lacking[ANY_CLUSTER] = ""
-            made = replace(made, clusters=dict(self._links.clusters), lacking=lacking)
+                made = replace(made, lacking={**made.lacking, ANY_CLUSTER: ""})
         self._stale_roots = self._stale_clusters = False
         made = with_what_was(made, before)
         if made is not before:

@@ -1,10 +1,13 @@
-"""The clusters of a graph, each linked with its endpoints, and told of its secrets (`meshlib.xds.sds`).
+"""The clusters of a graph, each linked with its endpoints and with its secrets (`meshlib.xds.sds`).
 
     state of a cluster    linked                                          ready  calls to it
     --------------------  ----------------------------------------------  -----  ----------------------------
     nothing known         none                                            no     wait
-    its endpoints lack    as before: old settings with old endpoints      if it was linked before (CA-08); else they wait
+    its endpoints or its  as before: old settings with what these name    if it was linked before (CA-08); else they wait
+    secrets lack
     all there             the newest                                      yes    go
+    a secret will not     the newest, closed                              yes    fail
+    come
     does not exist        none                                            yes    fail (503), as in Envoy
     deleted, and only     as it was: what names it is being replaced      yes    go (CA-03)
     named by versions
@@ -24,22 +27,30 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 
+from meshlib.core.trust import named as secrets_of
 from meshlib.model.cluster import Cluster, Discovery
 from meshlib.model.endpoint import Assignment
+from meshlib.model.snapshot import Part
+from meshlib.model.tls import SecretFrom
 from meshlib.xds.cache import Resources
 from meshlib.xds.names import federated
 from meshlib.xds.sds import Secrets
 
 __all__ = ["Links"]
 
+# Of what a linked cluster was made: the cluster as it was sent, its assignment, why there is nobody in it, and its secrets.
+_Parts = tuple[Cluster, Assignment | None, str, tuple[object, ...]]
+
 
 class Links:
     """``clusters``: name → linked value; a value that did not change is the same object. ``lacking``: the others that are
-    named, or that wait for their endpoints: why, in words; ``""`` while they may come. ``missing``: those that are named
+    named, or that wait for their endpoints or secrets: why, in words; ``""`` while they may come. ``awaited``: of the latter, where secrets
+    lack, which. ``missing``: those that are named
     and not in the cache. ``all_of_them``: clusters are wanted whether or not a route names them (a wildcard
     subscription). ``superseded`` tells of a name whether all who name it are being replaced. ``leaving``: clusters that
-    were deleted just now and are named; who keeps the time takes them out, and refreshes them. ``generation`` grows when
-    something else is to be asked for than before. ``give_way`` is called at each look at a cluster.
+    were deleted just now and are named; who keeps the time takes them out, and refreshes them. ``identified``: those of ``clusters``
+    that name secrets of the process's own identity. ``generation`` grows when something else is to be asked for than before.
+    ``give_way`` is called at each look at a cluster.
     """
 
     __slots__ = (
@@ -53,9 +64,11 @@ class Links:
         "_secrets",
         "_superseded",
         "_users",
+        "awaited",
         "clusters",
         "generation",
         "give_way",
+        "identified",
         "lacking",
         "leaving",
         "missing",
@@ -77,10 +90,12 @@ class Links:
         self._eds: dict[str, set[str]] = {}
         self._follows: dict[str, frozenset[str]] = {}
         self._secrets = Secrets(cache)
-        self._made: dict[str, tuple[Cluster, Assignment]] = {}
+        self._made: dict[str, _Parts] = {}
         self._deleted: dict[str, Cluster] = {}  # named still: as they were last linked
         self._ready: set[str] = set()
         self.clusters: dict[str, Cluster] = {}
+        self.awaited: dict[str, str] = {}
+        self.identified: set[str] = set()
         self.lacking: dict[str, str] = {}
         self.leaving: set[str] = set()
         self.missing: set[str] = set()
@@ -157,7 +172,25 @@ class Links:
         latest = self._cache.value("cluster", name)
         if not isinstance(latest, Cluster):
             return f"cluster {name!r} has not come yet"
-        return f"the endpoints {latest.eds_name!r} of cluster {name!r} have not come yet"
+        if latest.discovery is Discovery.EDS and self._assignment(latest.eds_name)[0] is None:
+            return f"the endpoints {latest.eds_name!r} of cluster {name!r} have not come yet"
+        return f"cluster {name!r} {self._awaits_secrets(latest)}"
+
+    def _awaits_secrets(self, latest: Cluster) -> str:
+        """What it waits for once its endpoints are there, in words; "" if that is nothing."""
+        names = self._secrets.lacking(latest)
+        some = "secret" if len(names) == 1 else "secrets"
+        return f"waits for the {some} {', '.join(map(repr, names))}" if names else ""
+
+    def told(self, part: Part) -> Part:
+        """The part with the clusters as they stand."""
+        return replace(
+            part,
+            clusters=dict(self.clusters),
+            lacking=dict(self.lacking),
+            awaited=dict(self.awaited),
+            identified=frozenset(self.identified),
+        )
 
     @property
     def deleted(self) -> tuple[str, ...]:
@@ -170,7 +203,7 @@ class Links:
         found = self._cache.value("cluster", name)
         latest = found if isinstance(found, Cluster) else None
         wanted = self._all or name in self._users
-        before = (self.clusters.get(name), self.lacking.get(name))
+        before = (self.clusters.get(name), self.lacking.get(name), self.awaited.get(name, ""))
         last = self._deleted.pop(name, None)
         made = (
             self._link(name, latest, before[0] if latest is not None else before[0] or last)
@@ -185,15 +218,18 @@ class Links:
                 self.leaving.add(name)
             elif name not in self.leaving and not self._superseded(name):
                 made = None
-        if latest is not None:  # what is deleted and kept stays as it is
-            made = self._secrets.told(name, made)
         self._keep(name, made)
-        self._follow(name, (latest, made) if wanted and latest is not None else ())
+        self._follow(name, (latest, self._base(name, made)) if wanted and latest is not None else ())
         named = name in self._users
         if made is None and wanted and (named or latest is not None):
             self.lacking[name] = "" if latest is not None else self._cache.missing("cluster", name)
         else:
             self.lacking.pop(name, None)
+        words = self._awaits_secrets(latest) if latest is not None and made is None and wanted else ""
+        if words:
+            self.awaited[name] = words
+        else:
+            self.awaited.pop(name, None)
         missing = latest is None and named
         if missing != (name in self.missing):
             (self.missing.add if missing else self.missing.discard)(name)
@@ -202,40 +238,54 @@ class Links:
         changed = ready != (name in self._ready)
         if changed:
             (self._ready.add if ready else self._ready.discard)(name)
-        return before[0] is not made or before[1] != self.lacking.get(name), changed
+        return before[0] is not made or before[1:] != (self.lacking.get(name), words), changed
 
     def _keep(self, name: str, made: Cluster | None) -> None:
         if made is not None:
             self.clusters[name] = made
+            if secrets_of(made, SecretFrom.IDENTITY):
+                self.identified.add(name)
+            else:
+                self.identified.discard(name)
             return
         self.clusters.pop(name, None)
+        self.identified.discard(name)
         if name not in self._deleted:
             self._made.pop(name, None)
 
     def _link(self, name: str, latest: Cluster | None, old: Cluster | None) -> Cluster | None:
         if latest is None:  # deleted: where it is kept, so are its endpoints, and they are not asked for
             return old if name in self._users else None
-        if latest.discovery is not Discovery.EDS:
-            self._made.pop(name, None)
-            return latest
-        return self._with_endpoints(name, latest, old) or self._as_before(name, old)
+        return self._complete(name, latest, old) or self._as_before(name, old)
 
     def _as_before(self, name: str, old: Cluster | None) -> Cluster | None:
         if old is None or name not in self._made:
             return old
-        return self._with_endpoints(name, self._made[name][0], old) or old
+        return self._complete(name, self._made[name][0], old) or old
 
-    def _with_endpoints(self, name: str, base: Cluster, old: Cluster | None) -> Cluster | None:
-        """`base` with its load assignment: `old` itself if it is that already, None if the assignment lacks."""
+    def _complete(self, name: str, base: Cluster, old: Cluster | None) -> Cluster | None:
+        """`base` with its load assignment and its secrets: `old` itself if it is that already, None if one of them lacks."""
+        linked, why, assignment = base, "", base.assignment
+        if base.discovery is Discovery.EDS:
+            assignment, why = self._assignment(base.eds_name)
+            if assignment is None:
+                return None
+        parts = (base, assignment, why, self._secrets.of(base))
         known = self._made.get(name)
-        assignment, why = self._assignment(base.eds_name)
-        if assignment is None:
-            return None
-        same = known is not None and known[0] is base and known[1] is assignment
-        if old is not None and same and old.unassigned == why:
+        if old is not None and known is not None and _same(parts, known):
             return old
-        self._made[name] = (base, assignment)
-        return replace(base, assignment=assignment, unassigned=why)
+        if base.discovery is Discovery.EDS:
+            linked = replace(base, assignment=assignment, unassigned=why)
+        made = self._secrets.complete(linked)
+        if made is base:  # nothing was put together
+            self._made.pop(name, None)
+        elif made is not None:
+            self._made[name] = parts
+        return made
+
+    def _base(self, name: str, made: Cluster | None) -> Cluster | None:
+        """What is in force as it was sent."""
+        return self._made[name][0] if name in self._made else made
 
     def _assignment(self, name: str) -> tuple[Assignment | None, str]:
         """What is known of it; and where that is nobody at all, why, in words."""
@@ -265,6 +315,19 @@ class Links:
             self._follows[name] = eds
         else:
             self._follows.pop(name, None)
+
+
+def _same(parts: _Parts, others: _Parts) -> bool:
+    return (
+        parts[0] is others[0]
+        and parts[1] is others[1]
+        and parts[2] == others[2]
+        and len(parts[3]) == len(others[3])
+        and all(
+            one is other or (isinstance(one, str) and one == other)
+            for one, other in zip(parts[3], others[3], strict=True)
+        )
+    )
 
 
 @lru_cache(maxsize=4096)

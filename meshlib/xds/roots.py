@@ -107,10 +107,10 @@ def with_what_was(made: Part, before: Part) -> Part:
             same[name] = getattr(before, name)
     if len(made.sidecar) == len(before.sidecar) and all(map(operator.is_, made.sidecar, before.sidecar)):
         same["sidecar"] = before.sidecar
-    for name in ("absent", "lacking"):
+    for name in ("absent", "lacking", "awaited", "identified"):
         if getattr(made, name) == getattr(before, name):
             same[name] = getattr(before, name)
-    if len(same) == 5 and made.listed == before.listed:
+    if len(same) == 7 and made.listed == before.listed:
         return before
     return replace(made, **same)
 

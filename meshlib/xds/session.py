@@ -54,6 +54,8 @@ class Session:
     answers a wildcard otherwise, it is "target". `protocol`: "sotw" or "delta". `bootstrap`: the servers and who is asked for
     what; None: one, and `features` are its own. `at` is everywhere the server that something is about: its place among
     `servers`. `give_way` is called at steps of long work. `load_reports`: clusters may ask for those.
+    `there`: whether something is at a path; `identified`: the process has an identity of its own, whatever providers of certificates
+    the bootstrap has.
     Raises ValueError for a wrong argument.
     """
 
@@ -69,6 +71,8 @@ class Session:
         source: str = "xds",
         give_way: Callable[[], object] = bool,
         load_reports: bool = False,
+        there: Callable[[str], bool] = bool,
+        identified: bool = False,
     ) -> None:
         if view not in VIEWS:
             raise ValueError(f"view must be one of {', '.join(VIEWS)}, not {view!r}")
@@ -79,6 +83,9 @@ class Session:
         self._give_way = give_way
         self._features = features
         self._bootstrap = bootstrap
+        self._there = there
+        # TL-02: where an identity is told, it answers for every instance.
+        self._instances = None if identified or bootstrap is None else frozenset(bootstrap.providers)
         lenient = bootstrap is None or self.view != "target"
         if bootstrap is None:
             self._directory = Directory((Server(""),), {TOP: (0,)}, lenient=lenient)
@@ -99,13 +106,16 @@ class Session:
         server = self._directory.servers[number]
         elsewhere = None
         if self._bootstrap is not None:
-            elsewhere = Sources(self._bootstrap, server, self._put, lambda: self.servers[self._own :])
+            elsewhere = Sources(
+                self._bootstrap, server, self._put, lambda: self.servers[self._own :], self._there
+            )
         kinds = types(
             self.view,
             self._give_way,
             trusted=features.trusted_xds_server,
             server=self._reported_to(number),
             elsewhere=elsewhere,
+            instances=self._instances,
         )
         return _MACHINES[protocol](self._node, kinds, self._jitter, features, cache)
 

@@ -305,6 +305,11 @@ def _mirror(action: WireMessage, data: Any, _path: str, _tell: _Tell) -> None:
     action.request_mirror_policies.add().MergeFromString(bytes(data))
 
 
+def _subject(owner: WireMessage, data: Any, _path: str, _tell: _Tell) -> None:
+    """verify_subject_alt_name: a name as it stands."""
+    owner.match_subject_alt_names.add().exact = bytes(data).decode()
+
+
 _OLD: Mapping[str, Mapping[int, _Read]] = {
     "envoy.config.cluster.v3.Cluster": {7: _hosts, 11: _tls_context(_TLS)},
     "envoy.config.listener.v3.FilterChain": {2: _tls_context(_DOWNSTREAM)},
@@ -315,6 +320,7 @@ _OLD: Mapping[str, Mapping[int, _Read]] = {
     "envoy.config.route.v3.HeaderMatcher": {5: _regex("safe_regex_match")},
     "envoy.config.route.v3.QueryParameterMatcher": {3: _query_value, 4: _query_regex},
     "envoy.config.route.v3.RouteAction": {10: _mirror},
+    "envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext": {4: _subject},
     "envoy.type.matcher.v3.StringMatcher": {4: _regex("safe_regex")},
 }
 

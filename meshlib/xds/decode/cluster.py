@@ -23,6 +23,7 @@ from meshlib.xds.decode.dns import (
 from meshlib.xds.decode.endpoint import assignment
 from meshlib.xds.decode.outlier import outlier
 from meshlib.xds.decode.report import Report, join, shown, walk
+from meshlib.xds.decode.source import config_source
 from meshlib.xds.decode.tls import tls_matches, transport_socket
 from meshlib.xds.decode.upstream import upstream_options
 from meshlib.xds.decode.values import metadata, number, percent, seconds, unpacked
@@ -32,7 +33,7 @@ from meshlib.xds.schema import WireMessage, type_name
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["cluster", "config_source"]
+__all__ = ["cluster"]
 
 _DNS_CLUSTER = "envoy.extensions.clusters.dns.v3.DnsCluster"
 _AGGREGATE = "envoy.extensions.clusters.aggregate.v3.ClusterConfig"
@@ -44,8 +45,6 @@ _KINDS = {
     4: Discovery.ORIGINAL_DST,
 }
 _NO_LIMIT = 2**32 - 1
-# envoy.config.core.v3.ApiConfigSource.ApiType: GRPC, DELTA_GRPC, AGGREGATED_GRPC, AGGREGATED_DELTA_GRPC
-_OVER_GRPC = frozenset((2, 3, 5, 6))
 # Envoy's default, in seconds.
 _CONNECT_TIMEOUT = 5.0
 
@@ -80,6 +79,9 @@ def cluster(message: WireMessage, path: str, report: Report) -> Cluster:
         tls=transport_socket(message, path, report),
         tls_matches=tls_matches(message, path, report),
         http2=options.http2,
+        auto_sni=options.names.sni,
+        auto_san=options.names.san,
+        auto_sni_header=options.names.header,
         idle_timeout=options.idle,
         max_connection_age=options.age,
         max_requests_per_connection=options.requests,
@@ -137,41 +139,6 @@ def _eds_name(message: WireMessage, path: str, report: Report) -> str:
     name = name or canonical(str(message.name))
     config_source(held, "eds_config", here, report, ("endpoint", name))
     return name
-
-
-def config_source(owner: WireMessage, field: str, path: str, report: Report, what: tuple[str, str]) -> None:
-    """Notes where `what` (a type's short name, and a name) comes from: the server that this came from (LD-02, CD-02, FE-04), or one
-    that may be named beside it (A102). A cluster that an api_config_source names is what Envoy's own bootstrap calls that server.
-    """
-    here = join(path, field)
-    held = getattr(owner, field)
-    which = held.WhichOneof("config_source_specifier") if owner.HasField(field) else None
-    if which is None:
-        report.problem(here, "must be ads or self")
-    elif which == "api_config_source":
-        _api_source(held.api_config_source, join(here, which), report, what)
-    else:
-        report.source(*what, None)
-    # Other kinds are refused by the table, with their own path.
-
-
-def _api_source(held: WireMessage, path: str, report: Report, what: tuple[str, str]) -> None:
-    if held.api_type not in _OVER_GRPC:
-        place = join(path, "api_type")
-        report.problem(place, "must be of gRPC; REST is followed where the control plane is polled by it")
-        return
-    if len(held.grpc_services) != 1:
-        report.problem(join(path, "grpc_services"), f"must be one, not {len(held.grpc_services)}")
-        return
-    service, here = held.grpc_services[0], f"{join(path, 'grpc_services')}[0]"
-    if service.HasField("envoy_grpc"):
-        report.source(*what, None)
-    elif not service.google_grpc.target_uri:
-        report.problem(here, "must have envoy_grpc, or google_grpc with a target_uri")
-    elif refused := report.elsewhere.refuses(service):
-        report.problem(join(here, "google_grpc"), refused)
-    else:
-        report.source(*what, service)
 
 
 def _load_report(message: WireMessage, path: str, report: Report) -> LoadReport | None:

@@ -33,12 +33,12 @@ from meshlib.xds.decode.chains import (
     judge_overlaps,
     tcp_proxy,
 )
-from meshlib.xds.decode.cluster import config_source
 from meshlib.xds.decode.filters import GUARDS_HERE, http_filters, label
 from meshlib.xds.decode.guards import filter_type, is_guard
 from meshlib.xds.decode.replies import local_replies
 from meshlib.xds.decode.report import Report, join, walk
 from meshlib.xds.decode.route import route_configuration
+from meshlib.xds.decode.source import config_source
 from meshlib.xds.decode.tls import check_socket
 from meshlib.xds.decode.values import boolean, header_value, number, seconds, unpacked
 from meshlib.xds.names import canonical

@@ -1,5 +1,5 @@
 """PEM (RFC 7468), as far as it can be looked at without a library that does cryptography: whether what is there can be a
-certificate or a key. Whether it is one, and whether the two belong together, the handshake's library finds out.
+certificate, a revocation list or a key. Whether it is one, and whether the two belong together, the handshake's library finds out.
 
 No word here repeats a byte of what it looked at.
 """
@@ -9,23 +9,33 @@ from __future__ import annotations
 import binascii
 from collections.abc import Iterator
 
-__all__ = ["certificate_problem", "key_problem"]
+__all__ = ["certificate_problem", "crl_problem", "key_problem"]
 
 _BEGIN, _END, _DASHES = b"-----BEGIN ", b"-----END ", b"-----"
 _CERTIFICATES = frozenset({b"CERTIFICATE", b"X509 CERTIFICATE", b"TRUSTED CERTIFICATE"})
+_CRLS = frozenset({b"X509 CRL"})
 _KEY = b"PRIVATE KEY"
 _SEQUENCE = 0x30  # with what both begin in DER
 
 
 def certificate_problem(text: bytes) -> str:
     """Why this has no certificates, in words; "" where it may have."""
+    return _problem(text, _CERTIFICATES, "certificate")
+
+
+def crl_problem(text: bytes) -> str:
+    """The same of revocation lists."""
+    return _problem(text, _CRLS, "revocation list")
+
+
+def _problem(text: bytes, labels: frozenset[bytes], what: str) -> str:
     found = 0
     for label, body in _blocks(text):
-        if label in _CERTIFICATES:
+        if label in labels:
             found += 1
             if not _is_der(body):
-                return f"certificate {found} cannot be read"
-    return "" if found else "has no certificate in PEM"
+                return f"{what} {found} cannot be read"
+    return "" if found else f"has no {what} in PEM"
 
 
 def key_problem(text: bytes, *, password: bool) -> str:

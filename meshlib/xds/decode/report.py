@@ -78,6 +78,10 @@ class Elsewhere(Protocol):
         """The resource of that name comes from there from now on; None: from the server that named it."""
         ...
 
+    def absent(self, path: str) -> bool:
+        """Whether there is no file and no socket at that path."""
+        ...
+
 
 class Nowhere:
     """There are none."""
@@ -89,6 +93,10 @@ class Nowhere:
     def put(self, short: str, name: str, service: WireMessage | None) -> None:
         """Nothing is anywhere else."""
 
+    def absent(self, path: str) -> bool:
+        del path
+        return False
+
 
 NOWHERE = Nowhere()
 
@@ -99,7 +107,8 @@ class Report:
     ``target``: the resource is of the target view, where gRPC's verdict holds; Envoy's holds in the sidecar view.
     ``trusted``: the bootstrap says so of the server (``trusted_xds_server``, gRFC A81). ``give_way`` is called at each element of
     a list that may be long, so that others may run meanwhile. ``server``: where load reports of what it has can go, "" where they cannot.
-    ``elsewhere`` is told of sources when the resource is good.
+    ``elsewhere`` is told of sources when the resource is good. ``instances``: the certificate providers of the bootstrap, by name; None:
+    whether there is one is known elsewhere.
     """
 
     __slots__ = (
@@ -111,6 +120,7 @@ class Report:
         "closes",
         "elsewhere",
         "give_way",
+        "instances",
         "server",
         "target",
         "trusted",
@@ -124,7 +134,9 @@ class Report:
         give_way: Callable[[], object] = bool,
         server: str = "",
         elsewhere: Elsewhere = NOWHERE,
+        instances: frozenset[str] | None = None,
     ) -> None:
+        self.instances = instances
         self.server = server
         self.elsewhere = elsewhere
         self._sources: list[tuple[str, str, WireMessage | None]] = []

@@ -93,9 +93,19 @@ def cluster(
     *,
     server: str = "",
     elsewhere: Elsewhere | None = None,
+    instances: frozenset[str] | None = None,
 ) -> Decoded[Cluster]:
-    """A Cluster. `server`, `elsewhere`: see `Report`."""
-    return _decoded(_CLUSTER, raw, _cluster_value, view, give_way, server=server, elsewhere=elsewhere)
+    """A Cluster. `server`, `elsewhere`, `instances`: see `Report`."""
+    return _decoded(
+        _CLUSTER,
+        raw,
+        _cluster_value,
+        view,
+        give_way,
+        server=server,
+        elsewhere=elsewhere,
+        instances=instances,
+    )
 
 
 def endpoint(raw: bytes, view: str = "auto", give_way: Callable[[], object] = bool) -> Decoded[Assignment]:
@@ -120,14 +130,15 @@ def types(
     trusted: bool = False,
     server: str = "",
     elsewhere: Elsewhere | None = None,
+    instances: frozenset[str] | None = None,
 ) -> tuple[ResourceType, ...]:
     """The types in the order in which they are asked for, as a stream of that view reads them: in "target" gRPC's verdict
-    holds, in "sidecar" and "auto" Envoy's. A listener says by itself which view it is of. `trusted`, `server`, `elsewhere`: see
-    `Report`.
+    holds, in "sidecar" and "auto" Envoy's. A listener says by itself which view it is of. `trusted`, `server`, `elsewhere`,
+    `instances`: see `Report`.
     """
     make = partial(ResourceType, give_way=give_way)
     common = partial(partial, give_way=give_way)
-    of_clusters = common(cluster, view=view, server=server, elsewhere=elsewhere)
+    of_clusters = common(cluster, view=view, server=server, elsewhere=elsewhere, instances=instances)
     return (
         make("listener", schema.LISTENER, True, common(listener, trusted=trusted, elsewhere=elsewhere)),
         make("route", schema.ROUTE, False, common(route, view=view, trusted=trusted)),
@@ -151,6 +162,7 @@ def _decoded(
     trusted: bool = False,
     server: str = "",
     elsewhere: Elsewhere | None = None,
+    instances: frozenset[str] | None = None,
 ) -> Decoded[T]:
     try:
         message = schema.message(name).FromString(raw)
@@ -158,7 +170,12 @@ def _decoded(
         return Decoded("", None, (f"is no {name}: {error}",))
     others = NOWHERE if elsewhere is None else elsewhere
     report = Report(
-        target=view == "target", trusted=trusted, give_way=give_way, server=server, elsewhere=others
+        target=view == "target",
+        trusted=trusted,
+        give_way=give_way,
+        server=server,
+        elsewhere=others,
+        instances=instances,
     )
     return _judged(message, "", read, report)
 

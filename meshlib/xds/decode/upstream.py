@@ -7,7 +7,7 @@ from typing import NamedTuple
 from meshlib.xds.decode.filters import GUARDS_HERE, label
 from meshlib.xds.decode.guards import is_guard
 from meshlib.xds.decode.report import Report, join, walk
-from meshlib.xds.decode.values import number, seconds, unpacked
+from meshlib.xds.decode.values import header_name, number, seconds, unpacked
 from meshlib.xds.schema import WireMessage
 
 __all__ = ["Options", "upstream_options"]
@@ -37,12 +37,22 @@ class _Common(NamedTuple):
         )
 
 
+class Names(NamedTuple):
+    """UpstreamHttpProtocolOptions: as of `Cluster`."""
+
+    sni: bool = False
+    san: bool = False
+    header: str = ""
+
+
 class Options(NamedTuple):
     """``http2``: what connections speak; ``idle``: seconds after which an idle one ends, ``age``: after which any is replaced;
-    ``requests``: how many one carries at most; ``head``, ``lines``: the bytes and lines of a response's head that are read at most.
+    ``requests``: how many one carries at most; ``head``, ``lines``: the bytes and lines of a response's head that are read at most;
+    ``names``: those of TLS.
     """
 
     http2: bool
+    names: Names
     idle: float | None
     age: float | None
     requests: int | None
@@ -55,6 +65,7 @@ def upstream_options(cluster: WireMessage, path: str, report: Report) -> Options
     common = _common(cluster, path, report)
     http2 = cluster.HasField("http2_protocol_options")
     common = common._replace(requests=number(cluster, "max_requests_per_connection") or common.requests)
+    names = _names(cluster, path, report)
     here = join(path, "typed_extension_protocol_options")
     for key in sorted(cluster.typed_extension_protocol_options):
         if key != _KEY:
@@ -66,7 +77,24 @@ def upstream_options(cluster: WireMessage, path: str, report: Report) -> Options
             _no_guards(inner, f"{here}[{key!r}]", report)
             http2 = _speaks_http2(inner, f"{here}[{key!r}]", report)
             common = _common(inner, f"{here}[{key!r}]", report).over(common)
-    return Options(http2, *common)
+            names = _names(
+                inner, f"{here}[{key!r}]", report
+            )  # as in Envoy, all that it says counts, and all that it does not
+    return Options(http2, names, *common)
+
+
+def _names(owner: WireMessage, path: str, report: Report) -> Names:
+    field = "upstream_http_protocol_options"
+    if not owner.HasField(field):
+        return Names()
+    held, path = owner.upstream_http_protocol_options, join(path, field)
+    if report.target:
+        report.ignore(path, "gRPC does not read it")
+        return Names()
+    header = str(held.override_auto_sni_header)
+    if header:
+        header = header_name(header, join(path, "override_auto_sni_header"), report)
+    return Names(bool(held.auto_sni), bool(held.auto_san_validation), header)
 
 
 def _speaks_http2(message: WireMessage, path: str, report: Report) -> bool:

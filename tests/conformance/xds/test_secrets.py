@@ -33,7 +33,7 @@ def pair(name, key=KEY):
 
 @pytest.fixture
 def plane(protocol):
-    made = Control(protocol, "a")
+    made = Control(protocol, "a", view="auto")
     made.connect()
     made.serve("a")
     made.asked()
@@ -42,6 +42,17 @@ def plane(protocol):
 
 def lacking(plane, name="c-a"):
     return plane.part.clusters[name].tls.lacking
+
+
+def waits(plane, name="c-a"):
+    """Whether calls to the cluster wait."""
+    return plane.part.lacking.get(name) == ""
+
+
+def shown(plane, name="c-a"):
+    """The key that is shown to the cluster."""
+    tls = plane.part.clusters[name].tls
+    return tls.certificate.key.data.decode() if not tls.closed else tls.closed
 
 
 def held(plane, name="s"):
@@ -74,20 +85,7 @@ class TestNames:
         assert (secrets.names, secrets.less) == ((), ("roots",) if plane.protocol == "delta" else ())
 
     @pytest.mark.parametrize(
-        "config",
-        [
-            {"name": "s"},
-            of("s", path_config_source={"path": "/etc/secret.yaml"}),
-            of(
-                "default",
-                api_config_source={
-                    "api_type": "GRPC",
-                    "grpc_services": [{"envoy_grpc": {"cluster_name": "sds-grpc"}}],
-                },
-            ),
-            of("ROOTCA"),
-        ],
-        ids=["static", "a file", "the agent's", "the agent's CA"],
+        "config", [{"name": "s"}, of("s", path_config_source={"path": "/"})], ids=["static", "a file"]
     )
     def test_what_comes_from_elsewhere(self, plane, config):
         """SD-01, SD-02: nobody is asked for it, it is reported, and the cluster is closed."""
@@ -95,6 +93,15 @@ class TestNames:
         assert plane.asked("secret") == []
         assert plane.part.clusters["c-a"].tls.unsupported
         assert any(each.field.endswith("sds_secret_configs[0]") for each in plane.status.ignored)
+
+    @pytest.mark.parametrize("name", ["default", "s"])
+    def test_what_an_agent_has_is_of_the_identity(self, plane, name):
+        """SD-01: Istio's agent beside an Envoy; the control plane is not asked."""
+        agent = {"api_type": "GRPC", "grpc_services": [{"envoy_grpc": {"cluster_name": "sds-grpc"}}]}
+        plane.send("cluster", demanding("c-a", of(name, api_config_source=agent)))
+        assert plane.asked("secret") == []
+        assert plane.part.identified == {"c-a"}
+        assert plane.part.clusters["c-a"].tls.closed == f"secret {name!r} has not come yet"
 
     def test_a_new_stream_asks_again(self, plane):
         """SD-01, ST-07: what is held is told in delta."""
@@ -123,14 +130,14 @@ class TestAnswers:
         assert (rejected.type, rejected.resource) == ("secret", "t")
         plane.send("secret", pair("s"), build.secret("t", ca=CERTIFICATE))
         assert plane.asked("secret")[0].kind == "ack"
-        assert (lacking(plane), plane.status.rejected) == ("", ())
+        assert (shown(plane), plane.status.rejected) == (KEY, ())
 
     def test_a_new_one_takes_the_place_of_the_old(self, plane):
         """SD-03."""
         plane.send("cluster", demanding("c-a", of("s")))
         plane.send("secret", pair("s"))
         plane.send("secret", pair("s", OTHER))
-        assert held(plane) == OTHER
+        assert held(plane) == shown(plane) == OTHER
         assert {each.kind for each in plane.asked("secret")} == {"names", "ack"}
 
     @pytest.mark.parametrize(
@@ -153,24 +160,47 @@ class TestAnswers:
         plane.send("secret", ("s", bad) if plane.protocol == "delta" else bad)
         [asked] = plane.asked("secret")
         assert asked.kind == "nack"
-        assert (held(plane), lacking(plane)) == (KEY, "")
+        assert held(plane) == shown(plane) == KEY
         assert plane.status.rejected
 
 
 class TestWithout:
-    def test_calls_are_told_why(self, plane):
-        """SD-02, EX-01: the cluster is closed, and says of each of its secrets what is wrong."""
-        plane.send("cluster", demanding("c-a", of("s"), validation_context_sds_secret_config=of("t")))
-        assert lacking(plane) == "secret 's' has not come yet; secret 't' has not come yet"
+    def test_calls_wait_and_then_are_told_why(self, plane):
+        """SD-02, EX-01, EX-09: for 15 s; then the cluster is closed, and says of each of its secrets what is wrong."""
+        plane.send("cluster", demanding("c-n", of("s"), validation_context_sds_secret_config=of("t")))
+        assert waits(plane, "c-n")
+        assert plane.part.awaited["c-n"] == "waits for the secrets 's', 't'"
         plane.send("secret", build.secret("t", ca=CERTIFICATE))
-        plane.advance(15.0)
-        assert lacking(plane) == "secret 's' does not exist: the server did not send it within 15 s"
-        assert plane.part.clusters["c-a"].tls.unsupported
+        plane.advance(14.9)
+        assert waits(plane, "c-n")
+        plane.advance(0.1)
+        assert lacking(plane, "c-n") == "secret 's' does not exist: the server did not send it within 15 s"
+        plane.send("secret", pair("s"))
+        assert shown(plane, "c-n") == KEY
 
     def test_nothing_else_waits(self, plane):
-        """SD-02: the cluster is in force at once, and so is what comes behind it."""
-        plane.send("cluster", demanding("c-a", of("s")), build.cluster("c-b"))
-        assert plane.part.clusters["c-a"].tls.secrets
-        assert plane.status.waiting == ("secret s",)
+        """SD-02: other clusters are in force, and so is what comes behind them."""
+        plane.send("cluster", demanding("c-n", of("s")), demanding("c-b"))
+        assert waits(plane, "c-n")
+        assert "secret s" in plane.status.waiting
+        plane.send("endpoint", build.endpoints("c-b", "10.0.0.7:80"))
+        assert plane.part.clusters["c-b"].tls is not None
+
+    def test_a_newer_version_waits(self, plane):
+        """CA-08: plain text goes on until the secret of the newer one is there."""
         plane.send("endpoint", build.endpoints("c-a", "10.0.0.7:80"))
+        plane.send("cluster", demanding("c-a", of("s")))
         assert plane.target("a") == "10.0.0.7:80"
+        assert plane.part.clusters["c-a"].tls is None
+        plane.send("secret", pair("s"))
+        assert shown(plane) == KEY
+
+    def test_one_that_is_deleted_stays(self, plane):
+        """SD-03: as in Envoy."""
+        plane.send("cluster", demanding("c-a", of("s")))
+        plane.send("secret", pair("s"))
+        if plane.protocol == "delta":
+            plane.send("secret", removed=("s",))
+        else:
+            plane.send("secret")
+        assert shown(plane) == KEY

@@ -162,18 +162,13 @@ class TestWriting:
         assert path.stat().st_mtime_ns == before
 
     def test_what_may_hold_a_secret_is_not_written_and_told(self, path):
-        key = {"certificate_chain": {"filename": "c"}, "private_key": {"inline_string": "HUNTER2"}}
-        tls = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
-        socket_ = {
-            "name": "tls",
-            "typed_config": {"@type": tls, "common_tls_context": {"tls_certificates": [key]}},
-        }
+        held = {"filter_metadata": {"x": {"api_key": "HUNTER2"}}}
         plane = Plane(path)
         plane.want("a")
         plane.up()
         plane.answer("listener", simple("a")["listener"])
         plane.answer("route", simple("a")["route"])
-        plane.answer("cluster", build.cluster("a", transport_socket=socket_))
+        plane.answer("cluster", build.cluster("a", metadata=held))
         plane.answer("endpoint", simple("a")["endpoint"])
         plane.settle()
         assert b"HUNTER2" not in path.read_bytes()

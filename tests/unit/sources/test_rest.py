@@ -99,18 +99,18 @@ class TestTrouble:
         control = ControlPlane(*resources().values())
         control.update(simple("reviews")["cluster"] | {"transport_socket": socket})
         monkeypatch.delitem(rest_server._TYPES, "/v3/discovery:secrets")
-        with control.rest() as server, Plane(server.url) as plane:
-            plane.want("reviews")
+        with control.rest() as server, Plane(server.url, "sidecar") as plane:
             told = plane.until(lambda: [each for each in plane.xds.ignored if each.type == "secret"])
             assert [each.field for each in told] == ["/v3/discovery:secrets"]
             assert "answered 404" in told[0].value
             assert (plane.in_state("ready"), plane.xds.last_error) == (True, "")
-            plane.until(lambda: "reviews" in plane.parts["xds"].clusters)
-            assert plane.parts["xds"].clusters["reviews"].tls.lacking == "secret 's' has not come yet"
+            plane.until(lambda: plane.parts["xds"].awaited)
+            assert plane.parts["xds"].awaited == {"reviews": "waits for the secret 's'"}
             monkeypatch.setitem(rest_server._TYPES, "/v3/discovery:secrets", schema.SECRET)
             control.update(build.secret("s", certificate=CERTIFICATE, key=KEY))
             plane.step(REFRESH)
             plane.until(lambda: plane.xds.resources.get("secret"))
+            assert plane.parts["xds"].clusters["reviews"].tls.closed == ""
             assert not [each for each in plane.xds.ignored if each.type == "secret"]
 
     def test_a_body_that_is_none_is_refused_with_the_next_poll(self):

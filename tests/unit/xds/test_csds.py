@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 
 from meshlib.testing import build
@@ -166,18 +168,23 @@ def test_bytes_that_are_no_request_are_refused(request_):
         csds.answer(request_, list)
 
 
-KEY = b"-----BEGIN PRIVATE KEY-----"
+KEY = b"-----BEGIN PRIVATE KEY-----\nMAMCAQU=\n-----END PRIVATE KEY-----\n"
 
 
 def test_no_secret_is_told():
-    certificate = {"certificate_chain": {"filename": "/c"}, "private_key": {"inline_bytes": KEY.hex()}}
+    certificate = {
+        "certificate_chain": {"filename": "/c"},
+        "private_key": {"inline_bytes": base64.b64encode(KEY).decode()},
+    }
     context = {"common_tls_context": {"tls_certificates": [certificate]}}
     socket = {
         "name": "tls",
         "typed_config": build.any_of("envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext", context),
     }
     kept = simple("a")["cluster"] | {"transport_socket": socket}
-    wire = wanting()
+    wire = Wire("auto")
+    wire.open()
+    wire.want("a")
     for short, made in (simple("a") | {"cluster": kept}).items():
         wire.send(short, made)
     found = resource(wire, "cluster", "a")

@@ -22,12 +22,9 @@ from meshlib.model.policy import (
 )
 from meshlib.testing import build
 from meshlib.xds import decode
-from tests.support.mesh_tls import demanded
 from tests.support.xds_kit import raw
 
 LB = "type.googleapis.com/envoy.extensions.load_balancing_policies."
-TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
-RAW = "type.googleapis.com/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer"
 HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
@@ -42,6 +39,10 @@ def problems(resource):
     found = decode.cluster(raw(resource), "target")
     assert found.value is None
     return found.problems
+
+
+def problems_of_envoy(resource):
+    return decode.cluster(raw(resource)).problems
 
 
 def ignored(resource):
@@ -662,89 +663,39 @@ class TestPolicies:
         assert found.metadata == {"istio": {"a": [1.0, {"b": None}]}}
 
 
-class TestTls:
-    def socket(self, **common):
-        context = {"@type": TLS, "sni": "s.example", "common_tls_context": common}
-        return {"name": "tls", "typed_config": context}
+NAMES = {"auto_sni": True, "auto_san_validation": True, "override_auto_sni_header": "X-Sni"}
 
-    @pytest.mark.parametrize("evil", ["a\r\nb", "a\nb", "a\0b"])
-    def test_a_name_that_can_be_none(self, evil):
-        socket = {"name": "tls", "typed_config": {"@type": TLS, "sni": evil}}
-        found = decode.cluster(raw(made(transport_socket=socket)))
-        assert found.value is None
-        assert "transport_socket.typed_config.sni: must not hold a line break or NUL" in found.problems
 
-    def test_inline(self):
-        ca = {"trusted_ca": {"inline_string": "CA"}, "match_typed_subject_alt_names": [
-            {"san_type": "URI", "matcher": {"exact": "spiffe://a"}}
-        ]}  # fmt: skip
-        pair = {"certificate_chain": {"inline_bytes": "Q0VSVA=="}, "private_key": {"filename": "/key.pem"}}
-        found = good(
-            made(
-                transport_socket=self.socket(
-                    validation_context=ca, tls_certificates=[pair], alpn_protocols=["h2"]
-                )
-            )
-        ).tls
-        assert found == demanded(
-            b"CA", "spiffe://a", chain=b"CERT", key="/key.pem", sni="s.example", alpn=("h2",)
-        )
+class TestNamesOfTls:
+    def of(self, found):
+        return (found.auto_sni, found.auto_san, found.auto_sni_header)
 
-    @pytest.mark.parametrize(
-        "common",
-        [
-            {"tls_certificate_sds_secret_configs": [{"name": "default"}]},
-            {"tls_certificate_provider_instance": {"instance_name": "default"}},
-            {"validation_context_sds_secret_config": {"name": "ROOTCA"}},
-            {"combined_validation_context": {"validation_context_sds_secret_config": {"name": "ROOTCA"}}},
-            {"validation_context": {"ca_certificate_provider_instance": {"instance_name": "x"}}},
-            {"validation_context": {"verify_certificate_hash": ["aa"]}},
-            {"validation_context": {"trust_chain_verification": "ACCEPT_UNTRUSTED"}},
-            {"validation_context": {"match_subject_alt_names": [{"prefix": "a"}]}},
-            {"custom_handshaker": {"name": "x"}},
-        ],
-    )
-    def test_tl_01_dv_12_what_cannot_be_done_closes_the_cluster_and_is_told(self, common):
-        resource = made(transport_socket=self.socket(**common))
-        assert good(resource).tls.unsupported
-        assert any(path.startswith("transport_socket.") for path in ignored(resource))
+    def test_of_the_extension(self):
+        options = {
+            "explicit_http_config": {"http_protocol_options": {}},
+            "upstream_http_protocol_options": NAMES,
+        }
+        found = good(made(typed_extension_protocol_options={HTTP: build.any_of(HTTP, options)}))
+        assert self.of(found) == (True, True, "x-sni")
 
-    def test_another_socket_closes_the_cluster(self):
-        other = {"name": "x", "typed_config": {"@type": "type.googleapis.com/google.protobuf.Empty"}}
-        assert "google.protobuf.Empty" in good(made(transport_socket=other)).tls.unsupported
+    def test_of_the_field_of_before(self):
+        assert self.of(good(made(upstream_http_protocol_options=NAMES))) == (True, True, "x-sni")
+        assert self.of(good(made())) == (False, False, "")
 
-    def test_a_socket_that_only_its_name_tells(self):
-        named = made(transport_socket={"name": "envoy.transport_sockets.starttls"})
-        assert decode.cluster(raw(named)).problems == ("transport_socket.typed_config: is missing",)
-        assert decode.cluster(raw(named), "target").value.tls.unsupported
-        assert good(made(transport_socket={"name": "envoy.transport_sockets.raw_buffer"})).tls is None
+    def test_the_extension_holds_also_where_it_says_nothing(self):
+        options = {"explicit_http_config": {"http_protocol_options": {}}}
+        extension = {HTTP: build.any_of(HTTP, options)}
+        resource = made(typed_extension_protocol_options=extension, upstream_http_protocol_options=NAMES)
+        assert self.of(good(resource)) == (False, False, "")
 
-    def test_dv_12_plain_text(self):
-        assert good(made(transport_socket={"name": "r", "typed_config": {"@type": RAW}})).tls is None
-        assert good(made()).tls is None
+    def test_a_header_that_is_none(self):
+        [text] = problems_of_envoy(made(upstream_http_protocol_options={"override_auto_sni_header": "a\nb"}))
+        assert text.startswith("upstream_http_protocol_options.override_auto_sni_header: ")
 
-    def test_by_endpoint(self):
-        matches = [
-            {"name": "mtls", "match": {"tlsMode": "istio"}, "transport_socket": self.socket()},
-            {"name": "plain", "match": {}, "transport_socket": {"name": "r", "typed_config": {"@type": RAW}}},
-        ]
-        found = good(made(transport_socket_matches=matches))
-        assert found.tls is None
-        assert [(each.name, dict(each.match), each.tls is None) for each in found.tls_matches] == [
-            ("mtls", {"tlsMode": "istio"}, False),
-            ("plain", {}, True),
-        ]
-
-    def test_a_certificate_without_its_key(self):
-        pair = {"certificate_chain": {"inline_string": "CERT"}}
-        [found] = problems(made(transport_socket=self.socket(tls_certificates=[pair])))
-        assert found.endswith("tls_certificates[0]: certificate_chain and private_key must be set together")
-
-    def test_the_environment_is_not_read(self):
-        ca = {"trusted_ca": {"environment_variable": "HOME"}}
-        assert (
-            "environment_variable" in problems(made(transport_socket=self.socket(validation_context=ca)))[0]
-        )
+    def test_grpc_does_not_read_them(self):
+        found = decode.cluster(raw(made(upstream_http_protocol_options=NAMES)), "target")
+        assert self.of(found.value) == (False, False, "")
+        assert dict(found.ignored)["upstream_http_protocol_options"] == "gRPC does not read it"
 
 
 class TestEndpoints:

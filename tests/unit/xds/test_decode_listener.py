@@ -15,6 +15,7 @@ from meshlib.model.listener import (
     Underscores,
 )
 from meshlib.model.route import Forward
+from meshlib.model.tls import SecretFrom, SecretKind, SecretName
 from meshlib.testing import build
 from meshlib.xds import decode, schema
 from tests.support.xds_kit import istio, raw
@@ -817,11 +818,18 @@ class TestIstio:
     def test_auto_mtls_is_plain_for_who_has_no_sidecar(self):
         cluster = self.values("envoy", "cluster")["outbound|9080||reviews.default.svc.cluster.local"].value
         assert cluster.tls is None
-        assert [(each.match, bool(each.tls and each.tls.unsupported)) for each in cluster.tls_matches] == [
-            ({"tlsMode": "istio"}, True),
-            ({}, False),
-        ]
+        mutual, plain = cluster.tls_matches
+        assert (mutual.match, plain.match, plain.tls) == ({"tlsMode": "istio"}, {}, None)
+        assert mutual.tls.secrets == (
+            SecretName("default", SecretKind.CERTIFICATE, SecretFrom.IDENTITY),
+            SecretName("ROOTCA", SecretKind.CA, SecretFrom.IDENTITY),
+        )
+        assert mutual.tls.alpn
 
-    def test_a_cluster_that_demands_mtls_is_closed(self):
+    def test_a_cluster_that_demands_mtls_is_closed_until_there_is_an_identity(self):
         cluster = self.values("grpc", "cluster")["outbound|9090||ring.default.svc.cluster.local"].value
-        assert "provider" in cluster.tls.unsupported
+        assert cluster.tls.secrets == (
+            SecretName("default", SecretKind.CERTIFICATE, SecretFrom.IDENTITY),
+            SecretName("default", SecretKind.CA, SecretFrom.IDENTITY),
+        )
+        assert cluster.tls.closed

@@ -108,8 +108,8 @@ class TestFallback:
         assert planes.server_of("x") == 0
 
     def test_a_secret_that_has_not_come_moves_nobody(self):
-        """FB-01: nothing waits for it; that it is waited for is told."""
-        planes = Planes()
+        """FB-01: no other server is asked because of it; that it is waited for is told."""
+        planes = Planes(view="auto")
         planes.want("x")
         planes.up(0)
         planes.serve(0, "x")

@@ -237,9 +237,12 @@ class Stream(RuleBasedStateMachine):
         for cluster in part.clusters.values():
             assert cluster.discovery is not Discovery.EDS or cluster.assignment is not None
             if cluster.tls is not None and self.session.cache.value("cluster", cluster.name) is not None:
-                [secret] = cluster.tls.secrets
-                assert cluster.tls.unsupported
-                assert bool(cluster.tls.lacking) == (self.session.cache.value("secret", secret.name) is None)
+                latest = self.session.cache.value("cluster", cluster.name)
+                [secret] = latest.tls.secrets if latest.tls is not None else [None]
+                if secret is not None and self.session.cache.failed("secret", secret.name):
+                    assert cluster.tls.lacking
+                elif secret is not None and self.session.cache.value("secret", secret.name) is not None:
+                    assert cluster.tls.closed == ""
         assert part.absent.keys().isdisjoint(part.targets)
         assert part.lacking.keys().isdisjoint(part.clusters)
         for name, why in part.lacking.items():

@@ -26,8 +26,8 @@ CLUSTER = {
         " dns_failure_refresh_rate dns_jitter dns_resolvers use_tcp_for_dns_lookups dns_resolution_config"
         " typed_dns_resolver_config upstream_bind_config upstream_connection_options max_requests_per_connection"
         " outlier_detection round_robin_lb_config least_request_lb_config ring_hash_lb_config maglev_lb_config common_lb_config transport_socket metadata load_balancing_policy"
-        " lrs_server lrs_report_endpoint_metrics",
-        reported="upstream_http_protocol_options protocol_selection transport_socket_matcher health_checks per_connection_buffer_limit_bytes"
+        " lrs_server lrs_report_endpoint_metrics upstream_http_protocol_options",
+        reported="protocol_selection transport_socket_matcher health_checks per_connection_buffer_limit_bytes"
         " lb_subset_config original_dst_lb_config"
         " close_connections_on_host_health_failure ignore_health_on_host_removal"
         " upstream_config preconnect_policy connection_pool_per_downstream_connection",
@@ -52,7 +52,7 @@ CLUSTER = {
             "lrs_report_endpoint_metrics": "`cpu_utilization`, `mem_utilization`, `application_utilization`, `named_metrics.X` and"
             " `named_metrics.*`",
             "filters": "network filters of an Envoy's own connection; none that Envoy has changes a call",
-            "upstream_http_protocol_options": "TLS names are those of the call",
+            "upstream_http_protocol_options": "not read in the target view, as by gRPC",
             "protocol_selection": "calls go as the cluster's options say, whatever the caller speaks",
             "dns_jitter": "beside the tenth by which every refresh may come early",
             "typed_dns_resolver_config": "`CaresDnsResolverConfig` is honoured; others are reported",
@@ -169,8 +169,8 @@ CLUSTER = {
     ),
     "envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate": rules(honoured="base_interval max_interval"),
     _HTTP: rules(
-        honoured="common_http_protocol_options explicit_http_config use_downstream_protocol_config",
-        reported="auto_config upstream_http_protocol_options http_filters outlier_detection request_mirror_policies"
+        honoured="common_http_protocol_options explicit_http_config use_downstream_protocol_config upstream_http_protocol_options",
+        reported="auto_config http_filters outlier_detection request_mirror_policies"
         " hash_policy retry_policy header_validation_config",
         variants={"common_http_protocol_options": "upstream"},
         notes={
@@ -182,7 +182,7 @@ CLUSTER = {
             "retry_policy": "the route's and the virtual host's hold",
             "header_validation_config": "the wire has its own checks",
             "auto_config": "calls go as HTTP/1.1",
-            "upstream_http_protocol_options": "TLS names are those of the call",
+            "upstream_http_protocol_options": "not read in the target view, as by gRPC",
         },
     ),
     f"{_HTTP}.ExplicitHttpConfig": rules(
@@ -210,8 +210,7 @@ CLUSTER = {
         },
     ),
     "envoy.config.core.v3.UpstreamHttpProtocolOptions": rules(
-        reported="auto_sni auto_san_validation override_auto_sni_header",
-        reason="TLS names are those of the call",
+        honoured="auto_sni auto_san_validation override_auto_sni_header",
     ),
     "envoy.config.core.v3.Http1ProtocolOptions": rules(
         reported="default_host_for_http_10 header_key_format send_fully_qualified_url",
@@ -317,28 +316,50 @@ CLUSTER = {
     ),
     f"{_ENDPOINT}Endpoint.AdditionalAddress": rules(honoured="address"),
     f"{_TLS}UpstreamTlsContext": rules(
-        honoured="common_tls_context sni",
-        reported="auto_host_sni auto_sni_san_validation allow_renegotiation enforce_rsa_key_usage",
+        honoured="common_tls_context sni auto_host_sni auto_sni_san_validation max_session_keys",
+        reported="allow_renegotiation enforce_rsa_key_usage",
         notes={
-            "auto_host_sni auto_sni_san_validation": "the name is `sni`, else the endpoint's, and is verified",
             "allow_renegotiation": "Python's TLS renegotiates as OpenSSL does by default",
             "enforce_rsa_key_usage": "OpenSSL checks the use of keys itself",
+            "max_session_keys": "8 where it is not set; Envoy keeps 1",
         },
-        void="max_session_keys",
     ),
     f"{_TLS}CommonTlsContext": rules(
         honoured="tls_certificates tls_certificate_sds_secret_configs tls_certificate_provider_instance"
         " validation_context validation_context_sds_secret_config combined_validation_context alpn_protocols"
         " validation_context_certificate_provider validation_context_certificate_provider_instance custom_handshaker"
         " tls_certificate_certificate_provider tls_certificate_certificate_provider_instance"
-        " custom_tls_certificate_selector",
-        reported="tls_params",
+        " custom_tls_certificate_selector tls_params",
         void="key_log",
         notes={
-            "tls_params": "versions and ciphers are Python's defaults",
-            "tls_certificate_sds_secret_configs tls_certificate_provider_instance validation_context_sds_secret_config"
-            " custom_handshaker": _UNDONE,
+            "tls_certificates tls_certificate_sds_secret_configs": "one; several are refused, as in Envoy. The target view refuses both"
+            " where no provider's instance is given, as gRPC",
+            "tls_certificate_provider_instance": "of the process's identity; in the target view the bootstrap must have it",
+            "tls_certificate_certificate_provider_instance validation_context_certificate_provider_instance": "as the fields that gRFC"
+            " A29 has now",
+            "validation_context_sds_secret_config": "refused in the target view",
+            "tls_params": "refused in the target view, as by gRPC",
+            "alpn_protocols": "in the place of those of the cluster; not in the target view",
+            "custom_handshaker custom_tls_certificate_selector tls_certificate_certificate_provider"
+            " validation_context_certificate_provider": _UNDONE,
+            "key_log": "keys are never written",
         },
+    ),
+    f"{_TLS}TlsParameters": rules(
+        honoured="tls_minimum_protocol_version tls_maximum_protocol_version cipher_suites ecdh_curves",
+        reported="signature_algorithms compliance_policies",
+        notes={
+            "tls_minimum_protocol_version": "TLS 1.2 is the oldest that is spoken",
+            "tls_maximum_protocol_version": "not set: TLS 1.3, where Envoy goes up to 1.2",
+            "cipher_suites": "names, and groups of them in brackets; those that OpenSSL does not know are left out, and with none left no"
+            " connection is made",
+            "ecdh_curves": "one: Python's `ssl` takes no list, and of several OpenSSL's own are offered",
+            "signature_algorithms": "Python's `ssl` has none to set",
+            "compliance_policies": "Python's `ssl` has none to set",
+        },
+    ),
+    f"{_TLS}CommonTlsContext.CertificateProviderInstance": rules(
+        honoured="instance_name", void="certificate_name"
     ),
     f"{_TLS}CommonTlsContext.CombinedCertificateValidationContext": rules(
         honoured="default_validation_context validation_context_sds_secret_config"
@@ -346,46 +367,57 @@ CLUSTER = {
     ),
     f"{_TLS}CertificateProviderPluginInstance": rules(honoured="instance_name", void="certificate_name"),
     f"{_TLS}TlsCertificate": rules(
-        honoured="certificate_chain private_key pkcs12 private_key_provider password",
-        reported="watched_directory",
+        honoured="certificate_chain private_key pkcs12 private_key_provider password watched_directory",
         void="ocsp_staple signed_certificate_timestamp",
         notes={
-            "pkcs12 private_key_provider password": _UNDONE,
+            "private_key_provider": _UNDONE,
             "watched_directory": "files are looked at before each handshake, and read again when they changed",
         },
     ),
     f"{_TLS}CertificateValidationContext": rules(
         honoured="trusted_ca system_root_certs match_typed_subject_alt_names match_subject_alt_names"
         " ca_certificate_provider_instance verify_certificate_spki verify_certificate_hash"
-        " require_signed_certificate_timestamp crl custom_validator_config trust_chain_verification",
-        reported="watched_directory allow_expired_certificate only_verify_leaf_cert_crl max_verify_depth",
+        " require_signed_certificate_timestamp crl custom_validator_config trust_chain_verification"
+        " watched_directory allow_expired_certificate only_verify_leaf_cert_crl max_verify_depth",
         notes={
             "watched_directory": "files are looked at before each handshake, and read again when they changed",
-            "allow_expired_certificate": "a certificate that has expired is refused",
-            "only_verify_leaf_cert_crl": "revocation lists close the endpoints",
-            "max_verify_depth": "OpenSSL's own bound holds",
-            "trusted_ca": "without it the system's roots verify the server; Envoy would verify nothing",
-            "match_typed_subject_alt_names": "exact names of DNS, URI and IP; other matchers close the endpoints",
-            "verify_certificate_spki": _UNDONE,
-            "verify_certificate_hash": _UNDONE,
-            "crl": _UNDONE,
-            "custom_validator_config": _UNDONE,
-            "trust_chain_verification": "ACCEPT_UNTRUSTED closes the endpoints",
+            "allow_expired_certificate only_verify_leaf_cert_crl": "not read in the target view, as by gRPC",
+            "max_verify_depth": "Envoy reads it of clients' certificates alone",
+            "trusted_ca": "without any CA nobody is verified, as in Envoy, and it is reported; names, revocations and dates without one are"
+            " refused. The target view does not read it, and needs a provider's instance or `system_root_certs`",
+            "system_root_certs": "with no names to match the name that is asked for must be in the certificate; Envoy verifies nobody by it",
+            "match_subject_alt_names": "not read where typed ones are there",
+            "verify_certificate_spki verify_certificate_hash crl": "refused in the target view, as by gRPC",
+            "require_signed_certificate_timestamp": _UNDONE,
+            "custom_validator_config": "`envoy.tls.cert_validator.spiffe` with `trust_domains`; others close the endpoints",
+            "trust_chain_verification": "ACCEPT_UNTRUSTED is honoured and reported; names and pins are held all the same. Not read in the"
+            " target view",
         },
     ),
     f"{_TLS}CertificateValidationContext.SystemRootCerts": rules(),
+    f"{_TLS}SPIFFECertValidatorConfig": rules(
+        honoured="trust_domains trust_bundles",
+        notes={"trust_bundles": "bundles in JSON close the endpoints"},
+    ),
+    f"{_TLS}SPIFFECertValidatorConfig.TrustDomain": rules(honoured="name trust_bundle"),
     f"{_TLS}SubjectAltNameMatcher": rules(honoured="san_type matcher oid"),
     f"{_TLS}SdsSecretConfig": rules(
         honoured="name sds_config",
         variants={"sds_config": "sds"},
-        notes={"name": "`default` and `ROOTCA`, which Istio's agent has, are reported and not asked for"},
+        notes={
+            "name": "`file-cert:chain~key` and `file-root:ca` are files, as with Istio's agent",
+            "sds_config": "without it the secret would be a static one, of which there are none: it closes the endpoints",
+        },
     ),
     "envoy.config.core.v3.ConfigSource#sds": rules(
-        honoured="ads self",
-        void="path path_config_source api_config_source authorities initial_fetch_timeout resource_api_version",
+        honoured="ads self api_config_source",
+        void="path path_config_source authorities initial_fetch_timeout resource_api_version",
         notes={
             "initial_fetch_timeout": "the timer is 15 s for every resource (gRFC A57)",
-            "path path_config_source api_config_source": "the secret is reported, and asked of nobody",
+            "path path_config_source": "followed in resources that are read from files (`xds.protocol`); what is not there is the process's"
+            " identity; else reported, and the endpoints are closed",
+            "api_config_source": "the cluster `sds-grpc`, a unix socket that is not there, and `default` and `ROOTCA` of any cluster are the"
+            " process's identity; else as for other resources",
         },
     ),
     f"{_TLS}Secret": rules(
@@ -393,9 +425,13 @@ CLUSTER = {
         reported="session_ticket_keys generic_secret",
         reason="it is no certificate and no CA",
         notes={
-            "tls_certificate": "certificate and key that are inline must be PEM; whether they belong together is not looked at yet",
+            "tls_certificate": "certificate and key that are inline must be PEM; whether they belong together a handshake finds out",
             "validation_context": "a CA that is inline must be PEM",
         },
     ),
     "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer": rules(),
+    "envoy.extensions.transport_sockets.http_11_proxy.v3.Http11ProxyUpstreamTransport": rules(
+        honoured="transport_socket default_proxy_address",
+        reason=_UNDONE,
+    ),
 }

@@ -178,6 +178,7 @@ CORE = {
             "config_source": "of HTTP filters `ads` and `self` are honoured: by another nothing is asked for",
         },
     ),
+    f"{_CORE}WatchedDirectory": rules(void="path"),
     f"{_CORE}SelfConfigSource": rules(void="transport_api_version"),
     f"{_TYPE}Percent": rules(honoured="value"),
     f"{_TYPE}FractionalPercent": rules(honoured="numerator denominator"),

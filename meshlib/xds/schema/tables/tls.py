@@ -24,12 +24,12 @@ message CommonTlsContext
   14 tls_certificate_provider_instance                CertificateProviderPluginInstance
   16 custom_tls_certificate_selector                  core.TypedExtensionConfig
    9 tls_certificate_certificate_provider             opaque
-  11 tls_certificate_certificate_provider_instance    opaque
+  11 tls_certificate_certificate_provider_instance    .CertificateProviderInstance
    3 validation_context                               CertificateValidationContext @validation_context_type
    7 validation_context_sds_secret_config             SdsSecretConfig @validation_context_type
    8 combined_validation_context                      .CombinedCertificateValidationContext @validation_context_type
   10 validation_context_certificate_provider          opaque @validation_context_type
-  12 validation_context_certificate_provider_instance opaque @validation_context_type
+  12 validation_context_certificate_provider_instance .CertificateProviderInstance @validation_context_type
    4 alpn_protocols                                   [string]
   13 custom_handshaker                                core.TypedExtensionConfig
   15 key_log                                          opaque
@@ -38,7 +38,11 @@ message CommonTlsContext.CombinedCertificateValidationContext
    1 default_validation_context                       CertificateValidationContext
    2 validation_context_sds_secret_config             SdsSecretConfig
    3 validation_context_certificate_provider          opaque
-   4 validation_context_certificate_provider_instance opaque
+   4 validation_context_certificate_provider_instance CommonTlsContext.CertificateProviderInstance
+
+message CommonTlsContext.CertificateProviderInstance
+   1 instance_name    string
+   2 certificate_name string
 
 message CertificateProviderPluginInstance
    1 instance_name    string
@@ -90,6 +94,14 @@ message SubjectAltNameMatcher
    3 oid      string
   enum SanType SAN_TYPE_UNSPECIFIED=0 EMAIL=1 DNS=2 URI=3 IP_ADDRESS=4 OTHER_NAME=5
 
+message SPIFFECertValidatorConfig
+   1 trust_domains [.TrustDomain]
+   2 trust_bundles core.DataSource
+
+message SPIFFECertValidatorConfig.TrustDomain
+   1 name         string
+   2 trust_bundle core.DataSource
+
 message SdsSecretConfig
    1 name       string
    2 sds_config core.ConfigSource
@@ -104,4 +116,10 @@ message Secret
 package envoy.extensions.transport_sockets.raw_buffer.v3
 
 message RawBuffer
+
+package envoy.extensions.transport_sockets.http_11_proxy.v3
+
+message Http11ProxyUpstreamTransport
+   1 transport_socket      core.TransportSocket
+   2 default_proxy_address core.Address
 """
