@@ -747,7 +747,7 @@ class TestTheWholePlan:
         with asyncio.Runner(loop_factory=factory) as runner:
             told = runner.run(call("inner.mesh"))
             assert (told["name"], told["sni"]) == ("tls", "sni.mesh")
-            with pytest.raises(meshlib.ConnectFailed, match='none of the names exact "other'):
+            with pytest.raises(meshlib.ConnectFailed, match='none of the names dns exact "other'):
                 runner.run(call("other.mesh"))
 
 
