@@ -217,6 +217,13 @@ class AiohttpWire:
     async def _dial(self, request: Any, path: str, bounds: Bounds) -> PooledConnection:
         """A new connection. ``request``: what aiohttp reads of where to and how; ``path``: of a Unix socket."""
         connector, traces = self._connector(), _traces.get()
+        try:
+            (request.server_hostname or "").encode(
+                "idna"
+            )  # as ssl does, when asyncio has a socket that nobody would close
+        except UnicodeError as error:
+            words = f"the name {request.server_hostname!r} cannot be asked for: {error}"
+            raise aiohttp.ClientConnectorError(request.connection_key, OSError(None, words)) from error
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=bounds.left("connect"))
         for trace in traces:
             await trace.send_connection_create_start()
@@ -229,10 +236,6 @@ class AiohttpWire:
         except TimeoutError as error:
             bounds.timed_out()
             raise aiohttp.ConnectionTimeoutError(f"Connection timeout to host {request.url}") from error
-        except aiohttp.ClientError:  # one of a certificate is a ValueError, too
-            raise
-        except ValueError as error:  # a name of TLS that is none
-            raise aiohttp.ClientConnectorError(request.connection_key, OSError(None, str(error))) from error
         self._keep(protocol)
         for trace in traces:
             await trace.send_connection_create_end()

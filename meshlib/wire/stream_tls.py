@@ -80,6 +80,10 @@ class Handshakes(ssl.SSLContext):
         context = self._inner
         if isinstance(context, MeshContext):
             context = context.current()
+        asked = options.get("server_hostname")
+        if isinstance(asked, str):
+            # As ssl does it, but before it has taken the socket, which nobody would close then. Raises UnicodeError.
+            asked.encode("idna")
         options["session"] = self._session(context)
         with _here.get().lock:
             context.set_alpn_protocols(self._offers)
