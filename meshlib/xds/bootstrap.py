@@ -128,7 +128,8 @@ class Authority:
 class Bootstrap:
     """``servers`` in the order of preference. ``services``: those that a control plane may name beside its resources, by their
     target, and how they are reached (``allowed_grpc_services``, gRFC A102). ``skipped``: what is known and not supported, by its
-    path, for the status; unknown fields are not in it (BS-02).
+    path, for the status; unknown fields are not in it (BS-02). ``identified``: the process has an identity of its own, which answers for
+    instances that are not among ``providers``.
     """
 
     servers: tuple[Server, ...]
@@ -138,6 +139,7 @@ class Bootstrap:
     template: str = DEFAULT_TEMPLATE
     skipped: tuple[str, ...] = ()
     services: Mapping[str, Channel] = field(default_factory=dict, hash=False)
+    identified: bool = False
 
     @property
     def all_servers(self) -> tuple[Server, ...]:
@@ -193,7 +195,10 @@ def bootstrap_of(config: Config, text: str | None, origin: str, host_name: str) 
         made = Bootstrap(())
     if config.xds.path is not None:  # what a bootstrap says of the node holds all the same
         made = replace(made, servers=(Server(config.xds.path),))
-    return replace(_with_options(config, made), node=_node_of(config, made.node, host_name))
+    identified = config.identity.chosen is not None
+    return replace(
+        _with_options(config, made), node=_node_of(config, made.node, host_name), identified=identified
+    )
 
 
 def _channel_of(xds: XdsConfig) -> Channel:

@@ -54,8 +54,7 @@ class Session:
     answers a wildcard otherwise, it is "target". `protocol`: "sotw" or "delta". `bootstrap`: the servers and who is asked for
     what; None: one, and `features` are its own. `at` is everywhere the server that something is about: its place among
     `servers`. `give_way` is called at steps of long work. `load_reports`: clusters may ask for those.
-    `there`: whether something is at a path; `identified`: the process has an identity of its own, whatever providers of certificates
-    the bootstrap has.
+    `there`: whether something is at a path.
     Raises ValueError for a wrong argument.
     """
 
@@ -72,7 +71,6 @@ class Session:
         give_way: Callable[[], object] = bool,
         load_reports: bool = False,
         there: Callable[[str], bool] = bool,
-        identified: bool = False,
     ) -> None:
         if view not in VIEWS:
             raise ValueError(f"view must be one of {', '.join(VIEWS)}, not {view!r}")
@@ -84,8 +82,10 @@ class Session:
         self._features = features
         self._bootstrap = bootstrap
         self._there = there
-        # TL-02: where an identity is told, it answers for every instance.
-        self._instances = None if identified or bootstrap is None else frozenset(bootstrap.providers)
+        # TL-02: where there is an identity, it answers for every instance.
+        self._instances = (
+            None if bootstrap is None or bootstrap.identified else frozenset(bootstrap.providers)
+        )
         lenient = bootstrap is None or self.view != "target"
         if bootstrap is None:
             self._directory = Directory((Server(""),), {TOP: (0,)}, lenient=lenient)

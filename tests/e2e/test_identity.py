@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import ssl
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +17,7 @@ import pytest
 import meshlib
 import meshlib.grpc
 from meshlib.sources.identity_facts import facts_of
-from meshlib.testing import VirtualClock
+from meshlib.testing import ControlPlane, VirtualClock, build
 from tests.support.certificates import Authority, replaced
 from tests.support.dns_server import DnsServer
 from tests.support.faces import FaceFactory
@@ -275,3 +277,179 @@ def test_a_grpc_channel_shows_it_and_takes_up_a_rotation(folder: Path) -> None:
             assert shown() == MINE
             CA.issue("spiffe://td/ns/shop/sa/renewed").write(folder)
             watch.until(lambda: shown() == "spiffe://td/ns/shop/sa/renewed")
+
+
+# --- as a control plane names it
+
+
+TLS = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+ADDRESS = "127.0.0.9:9080"
+
+
+def sds(name: str) -> dict[str, Any]:
+    """As Istio writes it for an Envoy: the agent beside it has the secret."""
+    service = {"envoy_grpc": {"cluster_name": "sds-grpc"}}
+    source = {"api_config_source": {"api_type": "GRPC", "grpc_services": [service]}}
+    return {"name": name, "sds_config": source}
+
+
+def istios(address: str) -> dict[str, Any]:
+    names = [{"san_type": "URI", "matcher": {"exact": THEIRS}}]
+    common = {
+        "tls_certificate_sds_secret_configs": [sds("default")],
+        "combined_validation_context": {
+            "default_validation_context": {"match_typed_subject_alt_names": names},
+            "validation_context_sds_secret_config": sds("ROOTCA"),
+        },
+    }
+    socket = {"name": "tls", "typed_config": build.any_of(TLS, {"common_tls_context": common})}
+    return build.cluster("c", [address], transport_socket=socket)
+
+
+def grpcs(address: str) -> list[dict[str, Any]]:
+    """As gRPC reads it: instances of the bootstrap's providers (A29)."""
+    common = {
+        "tls_certificate_provider_instance": {"instance_name": "mine"},
+        "validation_context": {
+            "ca_certificate_provider_instance": {"instance_name": "theirs"},
+            "match_subject_alt_names": [{"exact": THEIRS}],
+        },
+    }
+    socket = {"name": "tls", "typed_config": build.any_of(TLS, {"common_tls_context": common})}
+    return [build.cluster("c", transport_socket=socket), build.endpoints("c", address)]
+
+
+def listener() -> dict[str, Any]:
+    hosts = build.virtual_host("v", build.route("/", cluster="c"), domains=["*"])
+    return build.listener("l", build.route_config("r", hosts), address=ADDRESS)
+
+
+def test_what_istios_agent_has_is_of_identity(face: FaceFactory, server: TlsServer, folder: Path) -> None:
+    with ControlPlane(listener(), istios(server.address)) as plane:
+        told = {"xds": {"server": plane.address, "view": "sidecar"}}
+        client = face({**told, "identity": config(server, folder)["identity"]})
+        client.mesh.wait_ready(timeout=20)  # type: ignore[attr-defined]
+        assert client.get(f"http://{ADDRESS}/").text.split()[0] == MINE
+
+
+def test_a_rotation_reaches_the_clusters_of_a_control_plane(server: TlsServer, folder: Path) -> None:
+    with ControlPlane(listener(), istios(server.address)) as plane:
+        made = {
+            "xds": {"server": plane.address, "view": "sidecar"},
+            "identity": config(server, folder)["identity"],
+        }
+        with meshlib.Mesh(made) as mesh, meshlib.Client(mesh=mesh) as client:
+            watch = Watch(mesh)
+            mesh.wait_ready(timeout=20)
+            assert client.get(f"http://{ADDRESS}/").text.split()[0] == MINE
+            CA.issue("spiffe://td/ns/shop/sa/renewed").write(folder)
+            watch.until(lambda: client.get(f"http://{ADDRESS}/").text.split()[0].endswith("/renewed"))
+            assert server.wait_for(lambda: server.open[MINE] == 0)
+
+
+def test_without_an_identity_such_a_cluster_is_closed_in_words(face: FaceFactory, server: TlsServer) -> None:
+    with ControlPlane(listener(), istios(server.address)) as plane:
+        client = face({"xds": {"server": plane.address, "view": "sidecar"}})
+        client.mesh.wait_ready(timeout=20)  # type: ignore[attr-defined]
+        with pytest.raises(
+            meshlib.NoHealthyEndpoint, match=r"'default' cannot be had: nobody gives an identity"
+        ):
+            client.get(f"http://{ADDRESS}/")
+        assert (server.requests, server.refused, +server.open) == (0, [], {})
+
+
+def bootstrap(plane: ControlPlane, **providers: dict[str, Any]) -> str:
+    told = {
+        "xds_servers": [{"server_uri": plane.address, "channel_creds": [{"type": "insecure"}]}],
+        "certificate_providers": {
+            name: {"plugin_name": "file_watcher", "config": {**files, "refresh_interval": "0.2s"}}
+            for name, files in providers.items()
+        },
+    }
+    return json.dumps(told)
+
+
+def reviews() -> dict[str, Any]:
+    hosts = build.virtual_host("v", build.route("/", cluster="c"), domains=["reviews"])
+    return build.api_listener("reviews", build.route_config("r", hosts))
+
+
+@pytest.mark.parametrize("roots", ["ca_certificate_file", "spiffe_trust_bundle_map_file"])
+def test_instances_of_a_bootstrap_answer_to_their_names(server: TlsServer, folder: Path, roots: str) -> None:
+    """A29, A65, A87."""
+    der = base64.b64encode(ssl.PEM_cert_to_DER_cert(CA.pem.decode())).decode()
+    keys = [{"kty": "EC", "use": "x509-svid", "x5c": [der]}]
+    (folder / "map.json").write_text(json.dumps({"trust_domains": {"td": {"keys": keys}}}))
+    theirs = {roots: str(folder / ("ca.pem" if roots.startswith("ca") else "map.json"))}
+    mine = {"certificate_file": str(folder / "cert.pem"), "private_key_file": str(folder / "key.pem")}
+    with ControlPlane(reviews(), *grpcs(server.address)) as plane:
+        made = {"xds": {"bootstrap_config": bootstrap(plane, mine=mine, theirs=theirs), "view": "target"}}
+        with meshlib.Mesh(made) as mesh, meshlib.Client(mesh=mesh) as client:
+            watch = Watch(mesh)
+            assert client.get("http://reviews/").text.split()[0] == MINE
+            found = {one.found: one for one in mesh.status().identity}
+            assert found["certificate_providers['mine'] of the bootstrap"].name == MINE
+            assert found["certificate_providers['theirs'] of the bootstrap"].roots == 1
+            CA.issue("spiffe://td/ns/shop/sa/renewed").write(folder)
+            watch.until(lambda: client.get("http://reviews/").text.split()[0].endswith("/renewed"))
+
+
+def test_a_map_of_bundles_refuses_who_is_of_another_domain(server: TlsServer, folder: Path) -> None:
+    """A87: the domain in the certificate chooses the roots, and one that is not there has none."""
+    der = base64.b64encode(ssl.PEM_cert_to_DER_cert(CA.pem.decode())).decode()
+    keys = [{"kty": "EC", "use": "x509-svid", "x5c": [der]}]
+    (folder / "map.json").write_text(json.dumps({"trust_domains": {"elsewhere": {"keys": keys}}}))
+    mine = {"certificate_file": str(folder / "cert.pem"), "private_key_file": str(folder / "key.pem")}
+    with ControlPlane(reviews(), *grpcs(server.address)) as plane:
+        told = bootstrap(plane, mine=mine, theirs={"spiffe_trust_bundle_map_file": str(folder / "map.json")})
+        with (
+            meshlib.Mesh({"xds": {"bootstrap_config": told, "view": "target"}}) as mesh,
+            meshlib.Client(mesh=mesh) as client,
+            pytest.raises(meshlib.ConnectFailed, match="td"),
+        ):
+            client.get("http://reviews/")
+        assert server.requests == 0
+
+
+def test_a_file_in_envoys_shape_names_it_as_a_control_plane_does(server: TlsServer, folder: Path) -> None:
+    resources = {"listeners": [listener()], "clusters": [istios(server.address)]}
+    (folder / "envoy.json").write_text(json.dumps({"static_resources": _untyped(resources)}))
+    made = {"services_file": str(folder / "envoy.json"), "identity": config(server, folder)["identity"]}
+    with meshlib.Mesh(made) as mesh, meshlib.Client(mesh=mesh) as client:
+        mesh.wait_ready(timeout=20)
+        assert client.get(f"http://{ADDRESS}/").text.split()[0] == MINE
+
+
+def _untyped(resources: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    return {
+        kind: [{key: value for key, value in each.items() if key != "@type"} for each in row]
+        for kind, row in resources.items()
+    }
+
+
+def test_what_is_told_answers_for_an_instance_that_the_bootstrap_does_not_have(
+    server: TlsServer, folder: Path
+) -> None:
+    with ControlPlane(reviews(), *grpcs(server.address)) as plane:
+        xds = {"bootstrap_config": bootstrap(plane), "view": "target"}
+        made = {"xds": xds, "identity": config(server, folder)["identity"]}
+        with meshlib.Mesh(made) as mesh, meshlib.Client(mesh=mesh) as client:
+            assert client.get("http://reviews/").text.split()[0] == MINE
+
+
+def test_nobody_answers_for_an_instance_that_the_bootstrap_does_not_have(
+    server: TlsServer, folder: Path
+) -> None:
+    """TL-02: the cluster is refused."""
+    with ControlPlane(reviews(), *grpcs(server.address)) as plane:
+        xds = {"bootstrap_config": bootstrap(plane), "view": "target"}
+        with meshlib.Mesh({"xds": xds}) as mesh, meshlib.Client(mesh=mesh) as client:
+            with pytest.raises(meshlib.NoHealthyEndpoint):
+                client.get("http://reviews/")
+            assert any(
+                "mine" in line
+                for source in mesh.status().sources
+                for each in source.rejected
+                for line in each.problems
+            )
+        assert (server.requests, server.refused) == (0, [])
