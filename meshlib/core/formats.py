@@ -19,6 +19,8 @@ __all__ = ["Format", "Values", "check_format", "compile_format"]
 
 _HEX = frozenset(b"0123456789abcdefABCDEF")
 _MAX_TEXT = 16_384
+#: Commands of one format, each of which may have a whole head as its value.
+_MAX_COMMANDS = 100
 _CACHED = 1024
 
 
@@ -163,6 +165,8 @@ def compile_format(text: str, *, body: bool = False) -> Format:
             parts.append(b"%")
             at = percent + 2
             continue
+        if len(names) == _MAX_COMMANDS:
+            raise ValueError(f"a format has at most {_MAX_COMMANDS} commands")
         render, name, at = _command(text, percent, body)
         if render is None:
             unsupported.append(name)

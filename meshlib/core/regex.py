@@ -18,6 +18,8 @@ __all__ = ["Regex", "compile_regex", "problem"]
 #: Bytes that RE2 may use for one expression, its cache of states included; over it a match is slower, and linear still. Its own
 #: default is 8 MiB, which a caller's text could fill for each route.
 _MAX_MEMORY = 4 * 2**20
+#: Characters of a substitution, which an empty match puts between any two of a path.
+MAX_SUBSTITUTION = 1024
 _CACHED = 1024
 _PREFIX = 64
 
@@ -107,6 +109,8 @@ def problem(pattern: str, substitution: str | None = None) -> str | None:
     try:
         regex = compile_regex(pattern)
         if substitution is not None:
+            if len(substitution) > MAX_SUBSTITUTION:
+                return f"the substitution has {len(substitution)} characters, more than {MAX_SUBSTITUTION}"
             highest = max((part for part in _substitution(substitution) if isinstance(part, int)), default=0)
             if highest > regex.groups:
                 return f"the substitution names group {highest} of {regex.groups}"

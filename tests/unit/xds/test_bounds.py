@@ -384,3 +384,27 @@ def test_no_text_makes_an_expression_slow():
     begun = time.process_time()
     assert not large.full("/" + "ab" * 30_000 + "x")
     assert time.process_time() - begun < 20.0
+
+
+def test_what_a_call_makes_of_a_text_is_bounded():
+    """A substitution may be put between any two characters, and each command of a format may be a whole head."""
+    hosts = [
+        (f"{action}.substitution", {action: {"pattern": {"regex": "x*"}, "substitution": "y" * 1025}})
+        for action in ("regex_rewrite", "host_rewrite_path_regex")
+    ]
+    for place, action in hosts:
+        route = build.route("/", cluster="c", action=action)
+        found = decode.route(
+            message(build.route_config("r", build.virtual_host("v", route))).SerializeToString()
+        )
+        assert [line.partition(" ")[2] for line in found.problems] == [
+            "the substitution has 1025 characters, more than 1024"
+        ]
+        assert place in found.problems[0]
+    for count, problems in ((100, []), (101, ["a format has at most 100 commands"])):
+        edit = build.header("x", "%REQ(a)%" * count)
+        route = build.route("/", cluster="c", request_headers_to_add=[edit])
+        found = decode.route(
+            message(build.route_config("r", build.virtual_host("v", route))).SerializeToString()
+        )
+        assert [line.partition(" ")[2] for line in found.problems] == problems
