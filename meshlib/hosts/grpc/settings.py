@@ -6,6 +6,7 @@ import json
 import logging
 import os
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from grpc._cython import cygrpc
 
@@ -129,7 +130,7 @@ def _service_config(given: Any, limits: Limits) -> Any:
 def uri(address: Address) -> str:
     """An endpoint's address as a target of grpc's."""
     if address.unix:
-        return f"unix:{address.host}"
+        return f"unix:{quote(address.host)}"
     port = address.port or 443
     if ":" in address.host:
         return f"ipv6:[{address.host}]:{port}"

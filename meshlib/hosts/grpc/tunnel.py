@@ -44,6 +44,7 @@ from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from meshlib.errors import ConfigError
 from meshlib.hosts.grpc.pipe import Pipe, scratch
@@ -90,7 +91,7 @@ class Tunnel:
         self.place = place
         self.seconds = seconds
         self.path = path
-        self.uri = f"unix:{path}"
+        self.uri = f"unix:{quote(path)}"
         self.error = ""
         self.users = 0
         self.dials: set[_Dial] = set()
@@ -145,9 +146,9 @@ class _Switch:
     """One process's tunnels, and their thread."""
 
     def __init__(self) -> None:
+        self.owner = os.getpid()
         _left_by_a_fork()
         _switches.append(self)
-        self._owner = os.getpid()
         self._lock = threading.Lock()
         self._quiet = threading.Condition(self._lock)
         self._tunnels: dict[object, Tunnel] = {}
@@ -169,26 +170,31 @@ class _Switch:
         if not TELLS:
             raise ConfigError(f"TLS for gRPC: {sys.platform} does not tell who connects to a Unix socket")
         try:
+            wires = self._wires if self._wires is not None else self._started()
             if self._folder is None:
                 self._folder = Folder()
             tunnel = Tunnel(self, key, place, seconds, self._folder.path())
-            if self._wires is None:
-                self._start()
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # RuntimeError: there are as many threads as there may be
+            if self._wires is not None:
+                self._wires.post(_nothing)  # it ends, where this was to be the first
             raise ConfigError(f"TLS for gRPC: no Unix socket can be made: {error}") from error
-        wires = self._wires
-        assert wires is not None
         wires.post(partial(wires.watch, tunnel.listener, select.POLLIN, partial(self._accept, tunnel)))
         return tunnel
 
-    def _start(self) -> None:
-        wires = self._wires = _Wires()
+    def _started(self) -> _Wires:
+        wires = _Wires()
         run = partial(wires.run, partial(self._over, wires))
-        self._thread = threading.Thread(target=run, name="meshlib-tunnel", daemon=True)
-        threads.start(self._thread)
+        thread = threading.Thread(target=run, name="meshlib-tunnel", daemon=True)
+        try:
+            threads.start(thread)
+        except RuntimeError:
+            wires.abandon()
+            raise
+        self._wires, self._thread = wires, thread
+        return wires
 
     def leave(self, tunnel: Tunnel) -> None:
-        if self._owner != os.getpid():
+        if self.owner != os.getpid():
             return
         with self._lock:
             tunnel.users -= 1
@@ -414,9 +420,7 @@ def _is_ours(inner: socket.socket) -> bool:
 
 def _connected(place: Place, bounds: Bounds) -> Stream:
     stream = open_stream(place, bounds)
-    if (
-        stream.protocol is None
-    ):  # as gRPC, which speaks to nobody who does not choose it (grpc: doc/environment_variables.md)
+    if stream.protocol is None:  # as grpc's own TLS, which goes on with nobody who does not choose it
         stream.close()
         raise ConnectError(f"{place}: the endpoint does not choose HTTP/2 by ALPN")
     return stream
@@ -446,9 +450,10 @@ _switches: list[_Switch] = []
 
 
 def _left_by_a_fork() -> None:
-    for switch in _switches:
-        switch.abandon()
-    _switches.clear()
+    for switch in list(_switches):
+        if switch.owner != os.getpid():
+            switch.abandon()
+            _switches.remove(switch)
 
 
 _here = Local(_Switch)

@@ -8,7 +8,8 @@ import grpc
 import grpc.experimental
 import pytest
 
-from meshlib.hosts.grpc.settings import Settings, inner_options
+from meshlib.hosts.grpc.settings import Settings, inner_options, uri
+from meshlib.model.address import Address
 from meshlib.model.policy import Limits
 
 _INSECURE = grpc.experimental.insecure_channel_credentials()
@@ -84,3 +85,17 @@ def test_a105_how_many_connections_an_endpoint_may_have(
     assert json.loads(made["grpc.service_config"]) == {
         "connectionScaling": {"maxConnectionsPerSubchannel": expected}
     }
+
+
+@pytest.mark.parametrize(
+    ("address", "target"),
+    [
+        ("10.0.0.1:80", "ipv4:10.0.0.1:80"),
+        ("[::1]:80", "ipv6:[::1]:80"),
+        ("reviews:80", "dns:///reviews:80"),
+        ("unix:/run/reviews.sock", "unix:/run/reviews.sock"),
+        ("unix:/run/50% of?them#1", "unix:/run/50%25%20of%3Fthem%231"),  # grpc reads a URI
+    ],
+)
+def test_an_endpoint_s_address_as_a_target(address: str, target: str) -> None:
+    assert uri(Address.parse(address)) == target

@@ -18,6 +18,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from meshlib.errors import ConfigError
@@ -320,6 +321,52 @@ def test_a_system_that_does_not_tell_who_connects_has_none(
     nothing_is_left()
 
 
+def test_a_process_without_threads_says_so(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("meshlib.runtime.threads.start", refuse)
+    with pytest.raises(ConfigError, match="can't start new thread"):
+        tunnel_to(place(server.listener), SECONDS)
+    monkeypatch.undo()
+    tunnel = tunnel_to(place(server.listener), SECONDS)
+    monkeypatch.setattr("meshlib.runtime.threads.start", refuse)
+    with connected(tunnel) as inner, suppress(ConnectionResetError):
+        assert inner.recv(1) == b""
+    assert tunnel.error.endswith("can't start new thread")
+    monkeypatch.undo()
+    with connected(tunnel) as inner, server.accept() as outer:
+        outer.send(b"settings")
+        assert inner.recv(100) == b"settings"
+    tunnel.close()
+    nothing_is_left()
+
+
+def test_threads_that_come_at_once_share_one_thread(server: Server) -> None:
+    def first() -> list[Tunnel]:
+        ready = threading.Barrier(20)
+        found: list[Tunnel] = []
+
+        def get() -> None:
+            ready.wait()
+            found.append(tunnel_to(place(server.listener), SECONDS))
+
+        threads = [threading.Thread(target=get) for _ in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return found
+
+    for _ in range(10):
+        found = first()
+        assert len(set(found)) == 1
+        assert len(tunnels().threads) == 1
+        for tunnel in found:
+            tunnel.close()
+        nothing_is_left()
+
+
 # --- where the sockets are -----------------------------------------------------------------------------------------------
 
 
@@ -365,6 +412,20 @@ print(path.parent)
     )
     assert done.stdout.startswith("/")
     assert not Path(done.stdout.strip()).exists()
+
+
+def test_grpc_finds_it_whatever_the_place_is_called(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
+    with tempfile.TemporaryDirectory(prefix="50% a?b#c ") as folder:
+        monkeypatch.setattr("tempfile.tempdir", folder)
+        tunnel = tunnel_to(place(server.listener), SECONDS)
+        assert Path(tunnel.path).is_relative_to(folder)
+        with grpc.insecure_channel(tunnel.uri) as channel:
+            call = channel.unary_unary("/s/m").future(b"")
+            with server.accept() as outer:
+                assert whole(outer, 3).startswith(b"PRI")
+            call.cancel()
+        tunnel.close()
+        nothing_is_left()
 
 
 def test_where_nothing_can_be_written_another_place_is_used(
