@@ -319,8 +319,8 @@ def grpcs(address: str) -> list[dict[str, Any]]:
     return [build.cluster("c", transport_socket=socket), build.endpoints("c", address)]
 
 
-def listener() -> dict[str, Any]:
-    hosts = build.virtual_host("v", build.route("/", cluster="c"), domains=["*"])
+def listener(cluster: str = "c") -> dict[str, Any]:
+    hosts = build.virtual_host("v", build.route("/", cluster=cluster), domains=["*"])
     return build.listener("l", build.route_config("r", hosts), address=ADDRESS)
 
 
@@ -453,3 +453,44 @@ def test_nobody_answers_for_an_instance_that_the_bootstrap_does_not_have(
                 for line in each.problems
             )
         assert (server.requests, server.refused) == (0, [])
+
+
+# --- whom nobody verifies
+
+
+def blind(address: str, name: str = "c") -> dict[str, Any]:
+    """TLS is ordered, and no word of whom it is with."""
+    socket = {"name": "tls", "typed_config": build.any_of(TLS, {"common_tls_context": {}})}
+    return build.cluster(name, [address], transport_socket=socket)
+
+
+@pytest.fixture
+def anybody() -> Iterator[TlsServer]:
+    with TlsServer(Authority("Nobody").issue("reviews").server()) as made:
+        yield made
+
+
+def test_whoever_answers_is_accepted_and_told_of(
+    face: FaceFactory, anybody: TlsServer, caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
+) -> None:
+    name = request.node.name  # it is said once in a process
+    with ControlPlane(listener(name), blind(anybody.address, name)) as plane:
+        client = face({"xds": {"server": plane.address, "view": "sidecar"}})
+        mesh = client.mesh  # type: ignore[attr-defined]
+        mesh.wait_ready(timeout=20)
+        assert client.get(f"http://{ADDRESS}/").status_code == 200
+        client.get(f"http://{ADDRESS}/")
+        assert caplog.text.count(f"cluster {name!r}: its TLS verifies nobody") == 1
+        fields = [item.field for source in mesh.status().sources for item in source.ignored]
+        assert [field for field in fields if field.startswith("transport_socket")]
+
+
+def test_with_verify_always_nobody_is_called_who_is_not_known(face: FaceFactory, anybody: TlsServer) -> None:
+    with ControlPlane(listener(), blind(anybody.address)) as plane:
+        xds = {"server": plane.address, "view": "sidecar"}
+        client = face({"xds": xds, "identity": {"verify": "always"}})
+        client.mesh.wait_ready(timeout=20)  # type: ignore[attr-defined]
+        with pytest.raises(meshlib.ConnectFailed) as refused:
+            client.get(f"http://{ADDRESS}/")
+        assert not refused.value.sent
+        assert anybody.requests == 0
