@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -278,21 +279,34 @@ def test_a_connection_that_is_idle_at_a_rotation_is_closed_and_not_used(
 
 
 TLS = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 ADDRESS = "127.0.0.9:9080"
 
 
-def ordered(address: str, shown: Issued, **demanded: Any) -> dict[str, Any]:
-    """A cluster behind TLS that the control plane orders."""
+def ordered(
+    address: str,
+    shown: Issued,
+    *,
+    validation: dict[str, Any] | None = None,
+    protocol: dict[str, Any] | None = None,
+    **demanded: Any,
+) -> dict[str, Any]:
+    """A cluster behind TLS that the control plane orders. ``protocol``: what the cluster takes of a request."""
     pair = {
         "certificate_chain": {"inline_string": shown.chain_pem.decode()},
         "private_key": {"inline_string": shown.key_pem.decode()},
     }
-    common = {
-        "tls_certificates": [pair],
-        "validation_context": {"trusted_ca": {"inline_string": CA.pem.decode()}},
-    }
+    roots = {"trusted_ca": {"inline_string": CA.pem.decode()}}
+    common = {"tls_certificates": [pair], "validation_context": {**roots, **(validation or {})}}
     socket = {"name": "tls", "typed_config": build.any_of(TLS, {"common_tls_context": common, **demanded})}
-    return build.cluster("c", [address], transport_socket=socket)
+    fields: dict[str, Any] = {"transport_socket": socket}
+    if protocol is not None:
+        options = {
+            "upstream_http_protocol_options": protocol,
+            "explicit_http_config": {"http_protocol_options": {}},
+        }
+        fields["typed_extension_protocol_options"] = {HTTP: build.any_of(HTTP, options)}
+    return build.cluster("c", [address], **fields)
 
 
 @contextmanager
@@ -317,3 +331,66 @@ def test_a_rotated_value_ends_the_connections_of_the_old_one(server: TlsServer) 
             plane.update(ordered(server.address, CA.issue("two")))
             watch.until(lambda: client.get(url).text.startswith("two "))
         assert server.wait_for(lambda: server.open["one"] == 0)
+
+
+class TestWhatAControlPlaneOrders:
+    URL = f"http://{ADDRESS}/"
+
+    @pytest.mark.parametrize(
+        ("validation", "words"),
+        [
+            ({"verify_certificate_hash": ["00" * 32]}, "none of those that are pinned"),
+            ({"verify_certificate_spki": [b64encode(b"x" * 32).decode()]}, "none of those that are pinned"),
+            ({"crl": {"inline_string": CA.revoking(SERVER).decode()}}, "certificate revoked"),
+            (
+                {
+                    "match_typed_subject_alt_names": [
+                        {"san_type": "URI", "matcher": {"prefix": "spiffe://mesh.example/ns/b/"}}
+                    ]
+                },
+                'none of the names uri prefix "spiffe://mesh.example/ns/b/"',
+            ),
+        ],
+        ids=["hash", "key", "revoked", "names"],
+    )
+    def test_who_is_refused(
+        self, face: FaceFactory, server: TlsServer, validation: dict[str, Any], words: str
+    ) -> None:
+        with ordering(ordered(server.address, CA.issue("me"), validation=validation)) as (_, mesh):
+            client = face(mesh)
+            with pytest.raises(meshlib.ConnectFailed, match=words) as caught:
+                client.get(self.URL)
+            assert not caught.value.sent
+        assert server.requests == 0
+
+    def test_the_name_of_the_request(self, face: FaceFactory, server: TlsServer) -> None:
+        """auto_sni, auto_san_validation and override_auto_sni_header."""
+        protocol = {"auto_sni": True, "auto_san_validation": True, "override_auto_sni_header": "x-name"}
+        cluster = ordered(server.address, CA.issue("me"), protocol=protocol, sni="mesh.example")
+        with ordering(cluster) as (_, mesh):
+            client = face(mesh)
+            for name in ("reviews", "other"):
+                for headers in ({"host": name}, {"host": "nobody", "x-name": name}):
+                    assert client.get(self.URL, headers=headers).text.split()[1] == name
+            with pytest.raises(meshlib.ConnectFailed, match='none of the names exact "nobody"'):
+                client.get(self.URL, headers={"host": "nobody"})
+            with pytest.raises(meshlib.ConnectFailed, match=r'none of the names exact "127\.0\.0\.9"'):
+                client.get(
+                    self.URL
+                )  # nobody is asked for an address, which must be in the certificate all the same
+        assert server.requests == 4
+
+    def test_a_pair_that_is_none_leaves_the_one_before_in_use(
+        self, server: TlsServer, caplog: pytest.LogCaptureFixture
+    ) -> None:  # SD-03
+        one, two = CA.issue("one"), CA.issue("two")
+        with ordering(ordered(server.address, one)) as (plane, mesh):
+            watch = Watch(mesh)
+            with meshlib.Client(mesh=mesh) as client:
+                assert client.get(self.URL).text.startswith("one ")
+                plane.update(ordered(server.address, Issued(two.certificate, one.key, ())))
+                with caplog.at_level("WARNING", "meshlib"):
+                    watch.until(lambda: client.get(self.URL).text and "stays in use" in caplog.text)
+                assert client.get(self.URL).text.startswith("one ")
+                plane.update(ordered(server.address, two))
+                watch.until(lambda: client.get(self.URL).text.startswith("two "))
