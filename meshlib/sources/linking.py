@@ -17,25 +17,25 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from meshlib.core.trust import linked
+from meshlib.core.trust import completed, named
 from meshlib.model.snapshot import Linkage
-from meshlib.model.tls import SecretFrom
+from meshlib.model.tls import SecretFrom, SecretKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from meshlib.model.cluster import Cluster
     from meshlib.model.snapshot import Part
-    from meshlib.model.tls import Secret, SecretName, Tls
+    from meshlib.model.tls import Secret, SecretName
 
 __all__ = ["Linker"]
 
-_Found = tuple["Secret | str | None", ...]
+_Found = dict["SecretName", "Secret | str | None"]
 
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """``raw``: as its source said it; ``found``: the secrets that it names, in order; ``cluster``: what was made of both, or before."""
+    """``raw``: as its source said it; ``found``: the secrets that it names; ``cluster``: what was made of both, or before."""
 
     raw: Cluster
     found: _Found
@@ -63,10 +63,7 @@ class Linker:
     def names(self) -> frozenset[SecretName]:
         """All that are named."""
         return frozenset(
-            name
-            for clusters in self._made.values()
-            for made in clusters.values()
-            for name in _named(made.raw)
+            name for clusters in self._made.values() for made in clusters.values() for name in made.found
         )
 
     def part(self, part: Part) -> Part:
@@ -92,8 +89,8 @@ class Linker:
         made = self._made.get(source, {}).get(cluster)
         if made is None or made.cluster is not None:
             return ()
-        named = zip(_named(made.raw), made.found, strict=True)
-        return tuple(name for name, found in named if found is None)
+        awaited = (name for name, found in made.found.items() if found is None)
+        return tuple(sorted(awaited, key=lambda name: (name.kind is SecretKind.CA, name.name)))
 
     def drop(self, source: str) -> None:
         """A source says nothing any more."""
@@ -119,41 +116,25 @@ class Linker:
 
     def _cluster(self, raw: Cluster, known: _Made | None) -> _Made:
         self._give_way()
-        found = tuple(map(self._find, _named(raw)))
+        found = {name: self._find(name) for name in named(raw, SecretFrom.IDENTITY)}
         old = known.cluster if known is not None else None
         same = known is not None and _same(found, known.found)
         if known is not None and same and raw is known.raw:
             return known
-        if any(each is None for each in found):
+        if None in found.values():
             return _Made(raw, found, old)
         if known is not None and same and old is not None and _demands_alike(raw, known.raw):
             return _Made(raw, found, replace(raw, tls=old.tls, tls_matches=old.tls_matches))
-        return _Made(raw, found, self._linked(raw))
-
-    def _linked(self, raw: Cluster) -> Cluster:
-        matches = tuple(replace(each, tls=self._completed(each.tls)) for each in raw.tls_matches)
-        return replace(raw, tls=self._completed(raw.tls), tls_matches=matches)
-
-    def _completed(self, tls: Tls | None) -> Tls | None:
-        return None if tls is None else linked(tls, self._find, SecretFrom.IDENTITY)
+        return _Made(raw, found, completed(raw, self._find, SecretFrom.IDENTITY))
 
 
 def _same(one: _Found, other: _Found) -> bool:
     """Secrets by identity: a rotated one is another object; words by what they say."""
-    return len(one) == len(other) and all(
-        a is b or (isinstance(a, str) and a == b) for a, b in zip(one, other, strict=True)
+    return one.keys() == other.keys() and all(
+        found is other[name] or (isinstance(found, str) and found == other[name])
+        for name, found in one.items()
     )
 
 
 def _demands_alike(one: Cluster, other: Cluster) -> bool:
     return one.tls is other.tls and one.tls_matches is other.tls_matches
-
-
-def _named(cluster: Cluster) -> tuple[SecretName, ...]:
-    return tuple(dict.fromkeys(_names(cluster)))
-
-
-def _names(cluster: Cluster) -> Iterator[SecretName]:
-    for tls in (cluster.tls, *(each.tls for each in cluster.tls_matches)):
-        if tls is not None:
-            yield from (name for name in tls.secrets if name.source is SecretFrom.IDENTITY)

@@ -9,10 +9,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from meshlib.config.identity import IdentityConfig
+from meshlib.core.trust import named
 from meshlib.model.cluster import Cluster, Discovery, DnsTarget
 from meshlib.model.endpoint import Assignment, Endpoint, Locality, LocalityEndpoints
 from meshlib.model.listener import FilterChain, HttpManager, Listener
 from meshlib.model.snapshot import Part
+from meshlib.model.tls import SecretFrom
 from meshlib.runtime import policies
 from meshlib.sources import static_routes, static_tls
 from meshlib.sources.base import Source
@@ -50,9 +52,7 @@ def build(
         if _has_cluster(service):
             before = previous.clusters.get(key) if previous is not None else None
             clusters[key] = kept(_cluster(key, service, identity), before)
-    identified = frozenset(
-        key for key, cluster in clusters.items() if cluster.tls is not None and cluster.tls.secrets
-    )
+    identified = frozenset(key for key, cluster in clusters.items() if named(cluster, SecretFrom.IDENTITY))
     return Part(source, services=listeners, clusters=clusters, identified=identified)
 
 
