@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 from cryptography import x509
 
@@ -10,7 +11,12 @@ from meshlib.runtime.clock import MonotonicClock
 from meshlib.runtime.worker import Worker
 from tests.support.identity_kit import CERTIFICATE, ROOTS
 
-__all__ = ["Identity"]
+__all__ = ["Identity", "ends"]
+
+
+def ends(mesh):
+    """When its certificate ends, in seconds since the epoch; each renewal is later by seconds."""
+    return time.time() + (mesh.status().identity[0].expires_in or 0.0)
 
 
 class Identity:
