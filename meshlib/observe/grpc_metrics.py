@@ -35,7 +35,8 @@ __all__ = ["MESH", "GrpcInstruments", "handshake_result"]
 #: ``grpc.target`` of what serves all channels, as gRPC has ``"#server"`` for what serves a server.
 MESH = "#mesh"
 
-#: Parts of the core's words on a handshake that failed (grpcio 1.66 to 1.85), and gRFC A118's name of it; the first that fits.
+#: Parts of the words on a handshake that failed, of grpc's core (1.66 to 1.85) and of ours, and gRFC A118's name of it; the first that
+#: fits.
 _RESULTS = (
     ("certificate has expired", "CERTIFICATE_EXPIRED"),
     ("certificate is not yet valid", "CERTIFICATE_NOT_YET_VALID"),
@@ -45,14 +46,19 @@ _RESULTS = (
     ("unable to get local issuer certificate", "CERTIFICATE_AUTHORITY_INVALID"),
     ("unable to get issuer certificate", "CERTIFICATE_AUTHORITY_INVALID"),
     ("UNKNOWN_CA", "CERTIFICATE_AUTHORITY_INVALID"),
+    ("Hostname mismatch", "CERTIFICATE_HOSTNAME_MISMATCH"),
+    ("IP address mismatch", "CERTIFICATE_HOSTNAME_MISMATCH"),
+    ("none of the names", "CERTIFICATE_HOSTNAME_MISMATCH"),
     ("CERTIFICATE_VERIFY_FAILED", "CERTIFICATE_VERIFICATION_FAILED"),
     ("Hostname Verification Check failed", "CERTIFICATE_HOSTNAME_MISMATCH"),
     ("is not in peer certificate", "CERTIFICATE_HOSTNAME_MISMATCH"),
     ("NO_APPLICATION_PROTOCOL", "NO_APPLICATION_PROTOCOL"),
     ("missing selected ALPN property", "NO_APPLICATION_PROTOCOL"),
+    ("does not choose HTTP/2 by ALPN", "NO_APPLICATION_PROTOCOL"),
     ("UNSUPPORTED_PROTOCOL", "PROTOCOL_VERSION_UNSUPPORTED"),
     ("PROTOCOL_VERSION", "PROTOCOL_VERSION_UNSUPPORTED"),
     ("handshake", "UNKNOWN_FAILURE"),
+    ("[SSL", "UNKNOWN_FAILURE"),
 )
 
 _NONE: dict[str, str] = {}

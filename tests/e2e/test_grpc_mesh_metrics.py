@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -215,8 +216,16 @@ def test_connections_are_counted(recorded: Recorded, kind: Any) -> None:
         ("stock", "plain", "UNKNOWN_FAILURE"),
     ],
 )
+@pytest.mark.parametrize("whose", ["the application's", "the mesh's"])
 def test_handshakes_have_their_result(
-    recorded: Recorded, kind: Any, meshlib_grpc_upstream: Any, named: str, flaw: str, result: str
+    recorded: Recorded,
+    kind: Any,
+    meshlib_grpc_upstream: Any,
+    tmp_path: Path,
+    whose: str,
+    named: str,
+    flaw: str,
+    result: str,
 ) -> None:
     authority = trustme.CA()
     over = datetime(2020, 1, 1, tzinfo=UTC) if flaw == "expired" else None
@@ -229,8 +238,14 @@ def test_handshakes_have_their_result(
         "services": {"stock": {"endpoints": [upstream.address]}},
         "telemetry": {"metrics": ["grpc.client.tls.handshakes"]},
     }
+    mine = None
+    if whose == "the mesh's":
+        known.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+        config["services"]["stock"]["tls"] = {"ca": str(tmp_path / "ca.pem"), "sans": ["stock"]}
+    else:
+        mine = grpc.ssl_channel_credentials(known.cert_pem.bytes())
     with meshlib.Mesh(config) as mesh:
-        channel = kind("stock", mesh, credentials=grpc.ssl_channel_credentials(known.cert_pem.bytes()))
+        channel = kind("stock", mesh, credentials=mine)
         if result == "SUCCESS":
             channel.call("unary_unary")
         else:
