@@ -12,7 +12,7 @@ from aiohttp.client_exceptions import UnixClientConnectorError
 from yarl import URL
 
 from meshlib.hosts.runtime import bound
-from meshlib.hosts.tls import Made, is_rotated, mesh_context, names_of, rotations
+from meshlib.hosts.tls import Made, asked_of, is_rotated, mesh_context, names_of, rotations
 from meshlib.pools import AsyncEndpointPool, Pools, PoolSettings
 from meshlib.wire.stream_tls import Handshakes
 from meshlib_aiohttp.connections import AcquiredConnection, PooledConnection, Slots, left_of
@@ -36,6 +36,8 @@ __all__ = ["AiohttpWire"]
 
 #: What aiohttp itself sends once more after a broken connection (RFC 9110, 9.2.2).
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+#: Endpoints and names that are remembered, before all are looked for anew.
+_MOST_FOUND = 16_384
 #: What aiohttp speaks.
 _SPOKEN = ("http/1.1",)
 _Pool = AsyncEndpointPool[PooledConnection]
@@ -56,6 +58,8 @@ class AiohttpWire:
         self._pools: Pools[_Key, _Pool] = Pools()
         self._ordered: dict[_Pool, Cluster] = {}  # by what its settings are, as long as the view is the same
         self._view: object = None
+        # As of meshlib.hosts.endpoints, where the mesh demands TLS: to look for such a pool by its whole key costs more.
+        self._found: dict[tuple[LiveEndpoint, Any], tuple[Any, Cluster, _Pool]] = {}
         self._rotations = 0
         rotations.followers.add(self)
         found = connector()
@@ -169,11 +173,22 @@ class AiohttpWire:
             self._view, self._rotations = self._runtime.view, rotations.count
             self._pools.sweep(_is_stale)
             self._ordered.clear()
+            self._found.clear()
         endpoint, cluster = attempt.endpoint, attempt.upstream.cluster
         tls = endpoint.tls
         made = context = name = None
         sans: tuple[str, ...] = ()
+        asked: Any = None
         if tls is not None:
+            asked = asked_of(tls, attempt, request.url.raw_host)
+            found = self._found.get((endpoint, asked))
+            if (
+                found is not None
+                and found[0] is endpoint.endpoint
+                and found[1] is cluster
+                and not found[2].closed
+            ):
+                return found[2]
             name, sans = names_of(tls, attempt, request.url.raw_host)
             made = mesh_context(self._runtime.worker, attempt.upstream, tls, named=bool(sans))
         elif request.is_ssl():
@@ -182,11 +197,14 @@ class AiohttpWire:
         pool = self._pools.get(key)
         if pool is None:
             pool = self._pools.put(key, partial(self._make, attempt, key))
+            self._ordered[pool] = cluster
         elif self._ordered.get(pool) is not cluster:
             pool.configure(self._settings.within(cluster))
-        else:
-            return pool
-        self._ordered[pool] = cluster
+            self._ordered[pool] = cluster
+        if asked is not None:
+            if len(self._found) >= _MOST_FOUND:
+                self._found.clear()
+            self._found[endpoint, asked] = endpoint.endpoint, cluster, pool
         return pool
 
     def _make(self, attempt: Send, key: _Key) -> _Pool:

@@ -26,6 +26,7 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from meshlib.errors import ConfigError
@@ -109,12 +110,14 @@ _here = Local(_Kept)
 
 
 def context_for(tls: Tls, *, http2: bool = False, named: bool = False) -> MeshContext:
-    """The context that ``tls`` demands; the same one for equal values. Thread-safe.
+    """The context that ``tls`` demands; the same one for equal values, whatever name is asked for. Thread-safe.
 
     ``http2`` keeps those who offer HTTP/2 apart from those who do not, since a transport sets what it offers on the
     context. ``named``: the names to be checked come with each connection. Raises ConfigError that names the field and what is wrong
     with it, also for what is not supported or not there.
     """
+    if tls.sni or tls.auto_host_sni or tls.secrets:
+        tls = replace(tls, sni="", auto_host_sni=False, certificates=None, roots=None)
     key = (tls, http2, named)
     kept = _here.get()
     with kept.lock:
@@ -130,7 +133,7 @@ class MeshContext(ssl.SSLContext):
     """Stands in for the context of the newest files. Thread-safe.
 
     Attributes:
-        tls: What is demanded.
+        tls: What is demanded, but for the names that are asked for and those of secrets.
         epoch: How often the material has changed.
         users: Who makes connections with it.
     """

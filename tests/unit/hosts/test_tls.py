@@ -186,8 +186,9 @@ def test_the_last_material_that_was_good_stays_in_use(caplog):  # SD-03
         in record.getMessage()
     )
     assert "no pair of certificate and key: KEY_VALUES_MISMATCH" in record.getMessage()
-    assert mesh_context(worker, shop, better)[0].tls is better
-    assert mesh_context(worker, shop, torn)[0].tls is better
+    newest = mesh_context(worker, shop, better)
+    assert newest[0].tls.certificate is better.certificate
+    assert mesh_context(worker, shop, torn) == newest
     # Of this cluster, and for the same demand, alone: a name of another mesh's is another cluster.
     for of, tls in ((other, torn), (shop, replace(torn, sni="b"))):
         with pytest.raises(TlsUnusable, match="no pair"):

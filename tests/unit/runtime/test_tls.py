@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from meshlib.core.sans import PeerName
 from meshlib.errors import ConfigError
 from meshlib.model.match import StringKind, StringMatch
-from meshlib.model.tls import Certificate, Pem, San, SanKind, Tls, Validation
+from meshlib.model.tls import Certificate, Pem, San, SanKind, SecretKind, SecretName, Tls, Validation
 from meshlib.runtime.tls import context_for, offered, peer
 from meshlib.wire.stream_tls import Handshakes
 from tests.support.certificates import Authority, handshake, replaced
@@ -445,8 +445,15 @@ class TestOneContext:
         assert context_for(MESH) is not context_for(demanded(CA.pem, "a"))
         assert len({id(context_for(replace(MESH), http2=bool(n % 2))) for n in range(1000)}) == 2
 
+    def test_whatever_name_is_asked_for(self):
+        one = context_for(replace(MESH, sni="a.example"))
+        assert one is context_for(replace(MESH, sni="b.example", auto_host_sni=True))
+        assert one is context_for(replace(MESH, roots=SecretName("ROOTCA", SecretKind.CA)))
+        assert one is context_for(MESH)
+        assert one is not context_for(replace(MESH, auto_sni_san=True))
+
     def test_however_many_are_in_use_and_few_that_are_not(self):
-        values = [replace(MESH, sni=f"{number}.example") for number in range(300)]
+        values = [demanded(CA.pem, f"{number}.example") for number in range(300)]
         used = [context_for(tls) for tls in values]
         assert [context_for(tls) for tls in values] == used
         known = [weakref.ref(context) for context in used]
