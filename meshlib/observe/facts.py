@@ -344,8 +344,8 @@ def _cluster(part: Part, cluster: Cluster) -> ClusterFacts:
         resolving=bool(cluster.dns) and cluster.assignment is None,
         http2=cluster.http2,
         plain=not cluster.http2 and cluster.tls is None and not cluster.tls_matches,
-        anybody=any(tls.unverified and not _closed(tls) for tls in _demands(cluster)),
-        closed=sorted({_closed(tls) for tls in _demands(cluster)} - {""}),
+        anybody=any(tls.unverified and not tls.closed for tls in _demands(cluster)),
+        closed=sorted({tls.closed for tls in _demands(cluster)} - {""}),
         endpoints=[]
         if cluster.assignment is None
         else [str(endpoint.address) for endpoint in cluster.assignment.endpoints],
@@ -355,7 +355,3 @@ def _cluster(part: Part, cluster: Cluster) -> ClusterFacts:
 def _demands(cluster: Cluster) -> list[Tls]:
     """What TLS with its endpoints must be."""
     return [tls for tls in (cluster.tls, *(each.tls for each in cluster.tls_matches)) if tls is not None]
-
-
-def _closed(tls: Tls) -> str:
-    return "; ".join(filter(None, (tls.unsupported, tls.lacking)))
