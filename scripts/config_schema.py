@@ -18,7 +18,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from meshlib.config import Config
 from meshlib.config.hosts import HostPort, ServerAddress
-from meshlib.config.kinds import Among, Boolean, Choice, Integer, Json, Kind, ListOf, MapOf, Number, Text
+from meshlib.config.kinds import (
+    Among,
+    Boolean,
+    CallsOrSeconds,
+    Choice,
+    Integer,
+    Json,
+    Kind,
+    ListOf,
+    MapOf,
+    Number,
+    Text,
+)
 from meshlib.config.policies import Strategy
 from meshlib.config.section import Key, Section, Table, keys_of
 from meshlib.model.jsonable import jsonable
@@ -95,6 +107,9 @@ def _schema_of(kind: Kind[Any]) -> dict[str, Any]:
         case Integer():
             high = {} if kind.high is None else {"maximum": kind.high}
             return {"type": "integer", "minimum": kind.low, **high}
+        case CallsOrSeconds():
+            calls = {"type": "integer", "minimum": 1, "maximum": kind.most_calls}
+            return {"anyOf": [calls, {"type": "string", "pattern": "^(?=.*[1-9])[0-9]+([.][0-9]+)?s$"}]}
         case Among():
             return {"enum": list(kind.numbers)}
         case Choice():
@@ -167,7 +182,7 @@ def _typed(cls: type[Section]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _annotation(kind: Kind[Any]) -> str:
+def _annotation(kind: Kind[Any]) -> str:  # noqa: C901 - a case for each kind
     match kind:
         case Boolean():
             return "bool"
@@ -175,6 +190,8 @@ def _annotation(kind: Kind[Any]) -> str:
             return "float"
         case Integer():
             return "int"
+        case CallsOrSeconds():
+            return "int | str"
         case Among():
             return f"Literal[{', '.join(map(str, kind.numbers))}]"
         case Choice():
@@ -194,7 +211,8 @@ def _annotation(kind: Kind[Any]) -> str:
         case Table() if _has_rest(kind.cls):
             return f"Mapping[str, {' | '.join(dict.fromkeys(_of_rest(kind.cls)))}]"
         case Table():
-            return ("str | " if kind.shorthand else "") + _name(kind.cls)
+            alone = [_annotation(key.kind) for key in keys_of(kind.cls) if key.name == kind.shorthand]
+            return " | ".join([*alone, _name(kind.cls)])
         case Strategy():
             return "Callable[..., object]"
         case _:

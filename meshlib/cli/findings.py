@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from meshlib.config import Config, RetryConfig
+    from meshlib.config.services import ServiceConfig
     from meshlib.model.policy import RetryPolicy
     from meshlib.model.snapshot import Part
 
@@ -41,8 +42,33 @@ def of_config(config: Config) -> Iterator[Finding]:
     """Of a configuration of meshlib."""
     for name, service in config.services.items():
         yield from _retry_config(f"services.{name}.retry", service.retry)
+        yield from _never_trips(f"services.{name}", service)
         for index, route in enumerate(service.routes):
             yield from _retry_config(f"services.{name}.routes[{index}].retry", route.retry)
+
+
+def _never_trips(key: str, service: ServiceConfig) -> Iterator[Finding]:
+    """A service that fails a part of its calls is the everyday case, and seldom fails five times in a row."""
+    breaker, outlier = service.breaker, service.outlier
+    if breaker is None and outlier is None:
+        return
+    by_share = breaker is not None and breaker.mode == "on" and breaker.failure_rate is not None
+    if outlier is not None:
+        by_share = by_share or outlier.success_rate or outlier.failure_percentage is not None
+    if by_share:
+        return
+    counts = []
+    if breaker is not None and breaker.consecutive_failures:
+        counts.append(f"breaker: {breaker.consecutive_failures} failures in a row")
+    if outlier is not None and outlier.consecutive_5xx:
+        counts.append(f"outlier: {outlier.consecutive_5xx} failures in a row of one endpoint")
+    yield Finding(
+        "breaker.share",
+        "info",
+        f"{key}: nothing trips where a part of the calls fails, three of ten for example",
+        f"{key}.breaker.failure_rate = 0.5 opens at a share; {key}.outlier.failure_percentage = 50 leaves an endpoint out",
+        tuple(counts),
+    )
 
 
 def _retry_config(key: str, retry: RetryConfig | None) -> Iterator[Finding]:

@@ -24,7 +24,7 @@ endpoints = ["127.0.0.1:8081", "127.0.0.1:8082"]
 #balancer = "least_request"       # the less busy of two; default: in turn
 #timeout = 2.0                    # seconds for the whole call with its retries
 #retry = { attempts = 2, on = ["connect-failure"] }              # nothing was sent: safe for every method
-#breaker = { consecutive_failures = 5, open_for = 10.0 }         # then calls fail at once for so many seconds
+#breaker = { failure_rate = 0.5, open_for = 10.0 }               # half of the calls failed: they fail at once for so many seconds
 #outlier = { consecutive_5xx = 5, max_ejection_percent = 50 }    # an endpoint that fails is left out for a while
 
 # Its endpoints from DNS instead: every address of the name, or SRV records with their weights.

@@ -198,6 +198,30 @@ class Integer(Kind[int]):
         return int(raw)
 
 
+class CallsOrSeconds(Kind[int | str]):
+    """How far back something is looked at: so many calls, or so many seconds, written as text (``"30s"``)."""
+
+    most_calls = 1_000_000
+    allowed = f'a number of calls from 1 to {most_calls}, or seconds as "30s"'
+
+    def parse(self, raw: object, at: Place) -> int | str:
+        if isinstance(raw, int) and not isinstance(raw, bool) and 1 <= raw <= self.most_calls:
+            return int(raw)
+        if not isinstance(raw, str) or self.seconds(raw) is None:
+            raise self.wrong(raw, at)
+        return str(raw)
+
+    @staticmethod
+    def seconds(text: str) -> float | None:
+        """What ``text`` says; None: no seconds."""
+        whole, dot, part = text.removesuffix("s").partition(".")
+        digits = whole + part
+        right = whole and bool(dot) is bool(part) and digits.isascii() and digits.isdigit()
+        if not (text.endswith("s") and right and len(digits) <= 12):
+            return None
+        return float(f"{whole}.{part or 0}") or None
+
+
 class Among(Kind[int]):
     """One of some whole numbers."""
 

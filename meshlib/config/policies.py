@@ -6,7 +6,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from meshlib.config.kinds import Boolean, Choice, Integer, Kind, ListOf, Number, Place, seconds
+from meshlib.config.kinds import (
+    Boolean,
+    CallsOrSeconds,
+    Choice,
+    Integer,
+    Kind,
+    ListOf,
+    Number,
+    Place,
+    seconds,
+)
 from meshlib.config.section import Section, setting
 from meshlib.config.source import Rank
 from meshlib.config.words import METHOD, U32
@@ -115,9 +125,34 @@ class RetryConfig(Section):
 
 @dataclass(frozen=True, slots=True)
 class BreakerConfig(Section):
-    """Opens after failures in a row, so that calls fail at once; later lets a few through to see."""
+    """Opens after failures in a row, or at a share of calls that fail or are slow, so that calls fail at once; later lets a few through
+    to see.
+    """
 
-    consecutive_failures: int = setting(Integer(1), "So many failures in a row open it.", 5)
+    consecutive_failures: int = setting(Integer(0), "So many failures in a row open it; 0: never.", 5)
+    failure_rate: float | None = setting(
+        Number(0, 1, above=True),
+        "This share of the calls in the window failed (0.5 is half of them): it opens.",
+        None,
+    )
+    slow_call: float | None = setting(seconds(), "A call that takes longer is slow.", None)
+    slow_rate: float | None = setting(
+        Number(0, 1, above=True), "This share of the calls in the window was slow: it opens.", None
+    )
+    window: int | str = setting(
+        CallsOrSeconds(), "The last so many calls, or those of the last seconds.", 100
+    )
+    minimum: int = setting(Integer(1), "With fewer calls in the window no share opens it.", 20)
+    scope: str = setting(
+        Choice("service", "endpoint"),
+        "What it is of: the service as a whole, or each endpoint by itself.",
+        "service",
+    )
+    mode: str = setting(
+        Choice("on", "observe", "off", "open"),
+        "on; observe: it moves and tells, and refuses nothing; off: lets all through; open: refuses all.",
+        "on",
+    )
     open_for: float = setting(seconds(), "Seconds until it lets a call through to see.", 10.0)
     half_open_permits: int = setting(Integer(1), "How many calls may be on trial at a time.", 1)
     success_threshold: int = setting(Integer(1), "So many successes on trial close it.", 1)
@@ -127,6 +162,14 @@ class BreakerConfig(Section):
     storage: object | None = setting(
         STORAGE, "A pybreaker storage that keeps the state. From Python only.", None
     )
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        if self.slow_rate is not None and self.slow_call is None:
+            yield "slow_call", "is missing; slow_rate needs it"
+        if isinstance(self.window, int) and self.minimum > self.window:
+            yield "minimum", f"must not be more than window ({self.window}): so many calls are never in it"
+        if self.scope == "endpoint" and (self.listeners or self.storage is not None):
+            yield "scope", "endpoint cannot stand beside listeners and storage, which are of one breaker"
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ class HashConfig(Section):
 
 @dataclass(frozen=True, slots=True)
 class SlowStartConfig(Section):
-    """How an endpoint that is new gets its share of the calls. As a number alone: the window."""
+    """How an endpoint that is new gets its share of the calls."""
 
     window: float = required(seconds(), "Seconds until it has all of it.")
     aggression: float = setting(Number(0.01, 100.0), "1: evenly in that time; more: sooner.", 1.0)
@@ -99,7 +99,7 @@ class ServiceConfig(Section):
         (),
     )
     slow_start: SlowStartConfig | None = setting(
-        Table(SlowStartConfig, shorthand="window"),
+        Table(SlowStartConfig),
         "How an endpoint that is new gets its share of the calls. Default: at once.",
         None,
     )

@@ -99,7 +99,7 @@ class HashDict(TypedDict, total=False):
 
 
 class SlowStartDict(TypedDict, total=False):
-    """How an endpoint that is new gets its share of the calls. As a number alone: the window."""
+    """How an endpoint that is new gets its share of the calls."""
 
     window: Required[float]
     aggression: float
@@ -141,9 +141,16 @@ class RetryDict(TypedDict, total=False):
 
 
 class BreakerDict(TypedDict, total=False):
-    """Opens after failures in a row, so that calls fail at once; later lets a few through to see."""
+    """Opens after failures in a row, or at a share of calls that fail or are slow, so that calls fail at once; later lets a few through to see."""
 
     consecutive_failures: int
+    failure_rate: float | None
+    slow_call: float | None
+    slow_rate: float | None
+    window: int | str
+    minimum: int
+    scope: Literal["service", "endpoint"]
+    mode: Literal["on", "observe", "off", "open"]
     open_for: float
     half_open_permits: int
     success_threshold: int
@@ -288,7 +295,7 @@ class ServiceDict(TypedDict, total=False):
         "round_robin", "random", "least_request", "ring_hash", "maglev", "peak_ewma", "pick_first", "orca"
     ]
     hash: Sequence[HashDict]
-    slow_start: str | SlowStartDict | None
+    slow_start: SlowStartDict | None
     timeout: float | None
     retry: RetryDict | None
     breaker: BreakerDict | None

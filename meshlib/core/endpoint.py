@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from meshlib.core.breaker import Permit
     from meshlib.core.ewma import Ewma
     from meshlib.core.latency import Latency
     from meshlib.core.reported import ReportedWeight
     from meshlib.model.address import Address
+    from meshlib.model.call import Outcome
     from meshlib.model.endpoint import Endpoint, Locality
+    from meshlib.model.policy import Breaker
     from meshlib.model.tls import Tls
 
-__all__ = ["Down", "LiveEndpoint", "Record"]
+__all__ = ["Down", "EndpointBreaker", "LiveEndpoint", "Record"]
 
 
 class Down:
@@ -25,6 +28,26 @@ class Down:
     CONTROL_PLANE = 1
     EJECTED = 2
     TLS = 4
+
+
+class EndpointBreaker(Protocol):
+    """A breaker as whoever holds a pick sees it (:class:`meshlib.runtime.live_breaker.LiveBreaker`)."""
+
+    def ask(self, now: float) -> Permit | None: ...
+
+    def would_permit(self, now: float) -> bool: ...
+
+    def configure(self, config: Breaker) -> None: ...
+
+    def settle(
+        self,
+        permit: Permit,
+        good: bool | None,
+        now: float,
+        outcome: Outcome | None = ...,
+        *,
+        again: bool = ...,
+    ) -> None: ...
 
 
 class LiveEndpoint:
@@ -47,6 +70,7 @@ class LiveEndpoint:
         requests: Attempts that were sent here, over all time; ``failures``: those of them that were not good.
         last_error: How the last that was not good ended, in words.
         latency: Of its answers; None before the first.
+        breaker: Its own, where the cluster's policy gives each endpoint one.
         ewma: What peak EWMA knows of it, where that is its cluster's balancer; ``reported``: what orca knows, likewise.
         since: When it came, monotonic seconds, where its cluster asks for slow start; else long ago.
         gone: It left its cluster. Calls on it run on; whoever keeps connections to it closes them once idle.
@@ -61,6 +85,7 @@ class LiveEndpoint:
         "__weakref__",
         "active",
         "address",
+        "breaker",
         "connections",
         "down",
         "endpoint",
@@ -100,6 +125,7 @@ class LiveEndpoint:
         self.failures = 0
         self.last_error = ""
         self.since = -inf
+        self.breaker: EndpointBreaker | None = None
         self.latency: Latency | None = None
         self.ewma: Ewma | None = None
         self.reported: ReportedWeight | None = None

@@ -131,9 +131,12 @@ class EndpointReturned:
 
 @dataclass(frozen=True, slots=True)
 class BreakerChanged:
+    """``endpoint``: its name, where the breaker is of one."""
+
     cluster: str
     old: str
     new: str
+    endpoint: str = ""
 
 
 @dataclass(frozen=True, slots=True)

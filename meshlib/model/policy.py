@@ -14,6 +14,7 @@ __all__ = [
     "Balancer",
     "Balancing",
     "Breaker",
+    "BreakerMode",
     "FailurePercentage",
     "HashKind",
     "HashPolicy",
@@ -172,10 +173,24 @@ class Limits:
         return cls(None, None, None, None)
 
 
+class BreakerMode(Enum):
+    """ON: it refuses while it is open. OBSERVE: it moves and tells, and refuses nothing. OFF: it lets all through, and counts nothing.
+    OPEN: it refuses all.
+    """
+
+    ON = "on"
+    OBSERVE = "observe"
+    OFF = "off"
+    OPEN = "open"
+
+
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """Opens after ``consecutive_failures``, stays open ``open_for`` seconds, then lets ``half_open_permits`` calls
-    probe at a time; ``success_threshold`` successes close it. ``listeners`` and ``storage`` are pybreaker's.
+    """Opens after ``consecutive_failures`` (0: never), or when of the calls in a window a share of ``failure_rate`` failed or one of
+    ``slow_rate`` took longer than ``slow_call`` seconds, where there were ``minimum``. The window is the last ``window`` calls, or those
+    of the last ``window_seconds``. It stays open ``open_for`` seconds, then lets ``half_open_permits`` calls
+    probe at a time; ``success_threshold`` successes close it. ``by_endpoint``: each endpoint has one of its own, and not the cluster.
+    ``listeners`` and ``storage`` are pybreaker's.
     """
 
     consecutive_failures: int = 5
@@ -184,6 +199,14 @@ class Breaker:
     success_threshold: int = 1
     listeners: tuple[object, ...] = ()
     storage: object | None = None
+    failure_rate: float | None = None
+    slow_call: float | None = None
+    slow_rate: float | None = None
+    window: int = 100
+    window_seconds: float | None = None
+    minimum: int = 20
+    by_endpoint: bool = False
+    mode: BreakerMode = BreakerMode.ON
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,4 +151,12 @@ def _returned(event: EndpointReturned) -> None:
 
 def _breaker(event: BreakerChanged) -> None:
     level = logging.WARNING if event.new == "open" else logging.INFO
-    _log.log(level, "meshlib: cluster %s: the breaker was %s and is %s", event.cluster, event.old, event.new)
+    whose = f" of {event.endpoint}" if event.endpoint else ""
+    _log.log(
+        level,
+        "meshlib: cluster %s: the breaker%s was %s and is %s",
+        event.cluster,
+        whose,
+        event.old,
+        event.new,
+    )

@@ -8,10 +8,10 @@ after. Decisions are core's; this file only keeps them together.
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 from meshlib.core.balance.consistent import Tables
-from meshlib.core.breaker import CircuitBreaker
 from meshlib.core.classify import verdict
 from meshlib.core.ewma import Ewma
 from meshlib.core.latency import Latency
@@ -22,9 +22,10 @@ from meshlib.core.refusals import dropped, nobody_usable
 from meshlib.core.roster import Roster, plan_roster
 from meshlib.core.upstream import Refusal, RefusalKind
 from meshlib.model.call import OK
-from meshlib.model.events import BreakerChanged, EndpointEjected, EndpointReturned, EndpointSpared
+from meshlib.model.events import EndpointEjected, EndpointReturned, EndpointSpared
 from meshlib.model.policy import Balancer
 from meshlib.model.status import ClusterStatus
+from meshlib.runtime.live_breaker import LiveBreaker, permitted
 from meshlib.runtime.live_connections import LiveConnections
 from meshlib.runtime.live_loads import LiveLoads
 from meshlib.runtime.live_pick import LivePick, LiveRetry
@@ -33,15 +34,13 @@ from meshlib.runtime.statuses import endpoint_status, failure_words
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from meshlib.core.breaker import Change, Permit
-    from meshlib.core.classify import Verdict
+    from meshlib.core.breaker import Change
     from meshlib.core.endpoint import LiveEndpoint
     from meshlib.core.upstream import PickContext
     from meshlib.model.call import Outcome
     from meshlib.model.cluster import Cluster
     from meshlib.model.events import Event
-    from meshlib.model.policy import RetryBudget
-    from meshlib.runtime.pybreaker_bridge import Bridge
+    from meshlib.model.policy import Breaker, RetryBudget
 
 __all__ = ["LiveCluster"]
 
@@ -75,7 +74,7 @@ class LiveCluster:
         "__weakref__",
         "_balance",
         "_breaker",
-        "_bridge",
+        "_by_endpoint",
         "_clock",
         "_ejections",
         "_emit",
@@ -140,8 +139,8 @@ class LiveCluster:
         self._of_grpc = False  # gRPC calls come here
         self._shape = 0  # grows whenever a balance made before would be wrong
         self._ejections: Ejections | None = None
-        self._breaker: CircuitBreaker | None = None
-        self._bridge: Bridge | None = None
+        self._breaker: LiveBreaker | None = None
+        self._by_endpoint: Breaker | None = None  # each has one of its own
         self._told: list[Callable[[], None]] = []
         self._put(cluster, plan_roster({}, cluster, give_way), now, rebalance=True)
 
@@ -194,7 +193,7 @@ class LiveCluster:
             self._sweep(now)
         permit = None
         if self._breaker is not None:
-            permit = self._ask(self._breaker, now)
+            permit = self._breaker.ask(now)
             if permit is None:
                 state = self._breaker.state.value.replace("_", " ")
                 return Refusal(RefusalKind.BREAKER, f"the breaker of cluster {cluster.name!r} is {state}")
@@ -209,14 +208,22 @@ class LiveCluster:
                 context.now, context.active = now, self.active
             balance = self._grpc_balance if context.grpc else self._balance
             endpoint = (balance or self._balanced(context)).pick(context)
+            if self._by_endpoint is not None and endpoint is not None:
+                make = partial(self._made_breaker, self._by_endpoint)
+                endpoint, permit = permitted(
+                    endpoint, self._balanced(context), context, self.endpoints, now, make
+                )
+                if endpoint is None:
+                    words = f"the breakers of all endpoints of cluster {cluster.name!r} are open"
+                    return Refusal(RefusalKind.BREAKER, words)
             if endpoint is not None:
                 endpoint.active += 1
                 endpoint.requests += 1
                 self.active += 1
                 self.requests += 1
-                if self._bridge is not None:
-                    self._told.append(self._bridge.before_call)
-                pick = LivePick(self, endpoint, permit)
+                if self._breaker is not None:
+                    self._breaker.before_call()
+                pick = LivePick(self, endpoint, permit, self._breaker or endpoint.breaker)
                 if self.loads.on:
                     self.loads.begin(pick, grpc=context.grpc)
                 return pick
@@ -255,8 +262,10 @@ class LiveCluster:
                 self._left_out(ejected)
             if self._ejections.spared:
                 self._say_spared(self._ejections)
-        if permit is not None and self._breaker is not None:
-            self._settle(self._breaker, permit, judged, outcome, now)
+        breaker = pick.breaker
+        if permit is not None and breaker is not None:
+            breaker.settle(permit, judged.good, now, outcome, again=pick.settled)
+            pick.settled = True
 
     def _sweep(self, now: float) -> None:
         assert self._ejections is not None
@@ -283,47 +292,21 @@ class LiveCluster:
         self._reshape()
         self._say(EndpointReturned(self.cluster.name, endpoint.name))
 
-    def _ask(self, breaker: CircuitBreaker, now: float) -> Permit | None:
-        bridge = self._bridge
-        if bridge is not None:
-            self._breaker_changed(bridge.look(now))
-        permit, change = breaker.ask(now)
-        if change is not None:
-            if bridge is not None:
-                bridge.changed(change[1])
-            self._breaker_changed(change)
-        return permit
-
-    def _settle(
-        self, breaker: CircuitBreaker, permit: Permit, judged: Verdict, outcome: Outcome, now: float
-    ) -> None:
-        counted = permit.epoch == breaker.epoch
-        change = breaker.settle(permit, judged.good, now)
-        bridge, good = self._bridge, judged.good
-        if bridge is not None and good is not None and counted:
-            bridge.settled(good, change)
-            self._told.append(lambda: bridge.told(good, outcome))
-        self._breaker_changed(change)
-
-    def _breaker_changed(self, change: Change | None) -> None:
-        if change is None:
-            return
-        old, new = change
-        bridge = self._bridge
-        if bridge is not None:
-            self._told.append(lambda: bridge.state_change(old, new))
-        self._say(BreakerChanged(self.cluster.name, old.value, new.value))
-
     def _apply(self, move: Callable[[], Change | None]) -> None:
         """Move the breaker from outside a call: a storage or a listener said so."""
         with self._lock:
-            self._breaker_changed(move())
+            change = move()
+            if self._breaker is not None:
+                self._breaker.changed(change)
             told = self._to_tell()
         for tell in told:
             tell()
 
     def _say(self, event: Event) -> None:
         self._told.append(lambda: self._emit(event))
+
+    def _later(self, tell: Callable[[], None]) -> None:
+        self._told.append(tell)
 
     def _to_tell(self) -> list[Callable[[], None]]:
         """What gathered; the caller tells it once the lock is free."""
@@ -450,24 +433,27 @@ class LiveCluster:
 
     def _put_breaker(self) -> None:
         config, breaker = self.cluster.breaker, self._breaker
-        if config is None:
-            self._breaker = self._bridge = None
+        one = None if config is None or config.by_endpoint else config
+        if one is None:
+            self._breaker = None
+        elif breaker is None:
+            self._breaker = self._made_breaker(one)
+        else:
+            breaker.configure(one)
+        each = config if config is not None and config.by_endpoint else None
+        if each is None and self._by_endpoint is None:
             return
-        if breaker is None:
-            breaker = self._breaker = CircuitBreaker(config)
-        elif breaker.config == config:
-            return
-        before, breaker.config = breaker.config, config
-        if self._bridge is not None and (before.listeners, before.storage) == (
-            config.listeners,
-            config.storage,
-        ):
-            return
-        self._bridge = None
-        if config.listeners or config.storage is not None:
-            from meshlib.runtime.pybreaker_bridge import Bridge
+        for endpoint in self._roster.live.values():
+            if each is None:
+                endpoint.breaker = None
+            elif endpoint.breaker is not None:
+                endpoint.breaker.configure(each)
+        self._by_endpoint = each
 
-            self._bridge = Bridge(self.cluster.name, breaker, self._apply, self._clock)
+    def _made_breaker(self, config: Breaker, endpoint: str = "") -> LiveBreaker:
+        return LiveBreaker(
+            self.cluster.name, config, self._later, self._say, self._apply, self._clock, endpoint
+        )
 
     def connections_to(self, endpoint: LiveEndpoint) -> LiveConnections:
         return LiveConnections(self, endpoint)

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
-    from meshlib.core.breaker import CircuitBreaker, Permit
-    from meshlib.core.endpoint import LiveEndpoint
+    from meshlib.core.breaker import Permit
+    from meshlib.core.endpoint import EndpointBreaker, LiveEndpoint
     from meshlib.core.loads import Load, Metrics
     from meshlib.model.call import Outcome
 
@@ -29,7 +29,6 @@ class _Cluster(Protocol):
 
     active: int
     retries: int
-    _breaker: CircuitBreaker | None
     _lock: threading.Lock
     _told: list[Callable[[], None]]
 
@@ -46,10 +45,29 @@ class LivePick:
     ``listens``: somebody wants to know what its endpoint says of its load.
     """
 
-    __slots__ = ("_cluster", "_permit", "_released", "_reported", "endpoint", "failed", "listens", "load")
+    __slots__ = (
+        "_cluster",
+        "_permit",
+        "_released",
+        "_reported",
+        "breaker",
+        "endpoint",
+        "failed",
+        "listens",
+        "load",
+        "settled",
+    )
 
-    def __init__(self, cluster: _Cluster, endpoint: LiveEndpoint, permit: Permit | None) -> None:
+    def __init__(
+        self,
+        cluster: _Cluster,
+        endpoint: LiveEndpoint,
+        permit: Permit | None,
+        breaker: EndpointBreaker | None,
+    ) -> None:
         self.endpoint = endpoint
+        self.breaker = breaker
+        self.settled = False  # the breaker heard of it
         self._cluster = cluster
         self._permit = permit
         self._reported = False
@@ -92,8 +110,8 @@ class LivePick:
             self._released = True
             if failure is not None and failure.kind is not OK:
                 cluster._heard(self, failure, now)
-            elif not self._reported and self._permit is not None and cluster._breaker is not None:
-                cluster._breaker.settle(self._permit, None, now)
+            elif not self._reported and self._permit is not None and self.breaker is not None:
+                self.breaker.settle(self._permit, None, now)
             if self.load is not None:
                 self.load.end()
             self.endpoint.active -= 1

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from meshlib.config.kinds import CallsOrSeconds
 from meshlib.model.policy import (
     Balancer,
     Balancing,
     Breaker,
+    BreakerMode,
     FailurePercentage,
     HashKind,
     HashPolicy,
@@ -55,6 +57,7 @@ def retry_policy(config: RetryConfig) -> RetryPolicy:
 
 def breaker(config: BreakerConfig) -> Breaker:
     """The same fields."""
+    window = config.window
     return Breaker(
         consecutive_failures=config.consecutive_failures,
         open_for=config.open_for,
@@ -62,6 +65,14 @@ def breaker(config: BreakerConfig) -> Breaker:
         success_threshold=config.success_threshold,
         listeners=config.listeners,
         storage=config.storage,
+        failure_rate=config.failure_rate,
+        slow_call=config.slow_call,
+        slow_rate=config.slow_rate,
+        window=window if isinstance(window, int) else 0,
+        window_seconds=CallsOrSeconds.seconds(window) if isinstance(window, str) else None,
+        minimum=config.minimum,
+        by_endpoint=config.scope == "endpoint",
+        mode=BreakerMode(config.mode),
     )
 
 

@@ -205,7 +205,8 @@ class Bridge:
         state = _STATES.get(name)
         self._shared_failures = self._shared_failures or counter > 0
         if state is BreakerState.CLOSED and machine.state is BreakerState.CLOSED:
-            if counter < machine.config.consecutive_failures:
+            most = machine.config.consecutive_failures
+            if not most or counter < most:
                 return None
             change = machine.force(BreakerState.OPEN, self._now())
             self.changed_outside_memory(BreakerState.OPEN)

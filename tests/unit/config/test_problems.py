@@ -2,6 +2,7 @@
 
 import math
 
+import pybreaker
 import pytest
 
 from meshlib.config import Config
@@ -80,10 +81,33 @@ ONE = [
     ),
     (service(outlier={"consecutive_5xx": -1}), "services.reviews.outlier.consecutive_5xx", "from 0"),
     (
-        service(breaker={"consecutive_failures": 0}),
+        service(breaker={"consecutive_failures": -1}),
         "services.reviews.breaker.consecutive_failures",
-        "1 or more",
+        "0 or more",
     ),
+    (service(breaker={"window": "0s"}), "services.reviews.breaker.window", 'seconds as "30s"'),
+    (service(breaker={"window": 0}), "services.reviews.breaker.window", "1 to 1000000"),
+    (service(breaker={"slow_rate": 0.5}), "services.reviews.breaker.slow_call", "is missing"),
+    (
+        service(breaker={"window": 5, "minimum": 6}),
+        "services.reviews.breaker.minimum",
+        "must not be more than window",
+    ),
+    (
+        service(
+            breaker={"scope": "endpoint", "storage": pybreaker.CircuitMemoryStorage(pybreaker.STATE_CLOSED)}
+        ),
+        "services.reviews.breaker.scope",
+        "cannot stand beside",
+    ),
+    (service(hash=[{"header": "x"}]), "services.reviews.hash", "is for balancer"),
+    (service(balancer="maglev", hash=[{}]), "services.reviews.hash[0]", "must have one of"),
+    (
+        service(balancer="maglev", slow_start={"window": 3.0}),
+        "services.reviews.slow_start",
+        "is not for balancer",
+    ),
+    (service(slow_start={"window": 0}), "services.reviews.slow_start.window", "greater than 0"),
     (service(limits={"max_requests": 0}), "services.reviews.limits.max_requests", "from 1"),
     (service(limits={"max_retries": 1.5}), "services.reviews.limits.max_retries", "whole number"),
     (route(match={"percent": 100.1}), "services.reviews.routes[0].match.percent", "from 0 to 100"),

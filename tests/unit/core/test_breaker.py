@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshlib.core.breaker import BreakerState, CircuitBreaker
-from meshlib.model.policy import Breaker
+from meshlib.model.policy import Breaker, BreakerMode
 
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
 
@@ -178,3 +178,114 @@ def test_whatever_happens_the_table_holds(steps, failures, permits, successes):
         if breaker.state is HALF_OPEN:
             assert len(probes) <= permits
             assert breaker.would_permit(now) is (len(probes) < permits)
+
+
+# --- shares of a window ------------------------------------------------------------------------------------------------
+
+
+def calls(breaker, results, now=0.0, seconds=0.0):
+    """Settles calls until the breaker moves; how many it took."""
+    for number, good in enumerate(results, 1):
+        permit, _ = breaker.ask(now)
+        assert permit is not None
+        if breaker.settle(permit, good, now, seconds) is not None:
+            return number
+    return None
+
+
+def test_a_service_that_fails_three_of_ten_opens_it_though_never_in_a_row():
+    """The everyday case."""
+    breaker = made(consecutive_failures=5, failure_rate=0.3, window=50, minimum=20)
+    pattern = [True, True, False, True, True, False, True, True, False, True] * 10
+    assert calls(breaker, pattern) == 20
+    assert breaker.state is OPEN
+    assert calls(made(consecutive_failures=5), pattern) is None
+
+
+def test_below_the_minimum_no_share_opens_it():
+    breaker = made(consecutive_failures=0, failure_rate=0.5, window=50, minimum=20)
+    assert calls(breaker, [False] * 19) is None
+    assert calls(breaker, [False]) == 1
+
+
+def test_slow_calls_open_it():
+    breaker = made(consecutive_failures=0, slow_call=1.0, slow_rate=0.5, window=10, minimum=4)
+    assert calls(breaker, [True] * 6, seconds=1.0) is None, "as long as that is not slow"
+    assert calls(breaker, [True] * 6, seconds=1.5) == 5
+    assert breaker.state is OPEN
+
+
+def test_a_slow_probe_is_a_failure():
+    breaker = made(consecutive_failures=1, slow_call=1.0, slow_rate=0.5)
+    call(breaker, False)
+    permit, _ = breaker.ask(10.0)
+    assert breaker.settle(permit, True, 10.0, 5.0) == (HALF_OPEN, OPEN)
+    permit, _ = breaker.ask(20.0)
+    assert breaker.settle(permit, True, 20.0, 0.5) == (HALF_OPEN, CLOSED)
+
+
+def test_what_was_before_it_opened_does_not_open_it_again():
+    breaker = made(consecutive_failures=0, failure_rate=0.5, window=10, minimum=4)
+    assert calls(breaker, [False] * 4) == 4
+    call(breaker, True, 10.0)
+    assert breaker.state is CLOSED
+    assert calls(breaker, [False, False, False], 10.0) is None
+
+
+def test_the_window_of_seconds_forgets():
+    breaker = made(consecutive_failures=0, failure_rate=0.5, window_seconds=10.0, minimum=4)
+    assert calls(breaker, [False] * 3, 0.0) is None
+    assert calls(breaker, [True] * 3, 30.0) is None
+    assert calls(breaker, [False] * 3, 30.0) == 3
+
+
+def test_a_body_that_breaks_after_a_good_head_counts_once():
+    breaker = made(consecutive_failures=0, failure_rate=0.5, window=10, minimum=2)
+    for _ in range(2):
+        permit, _ = breaker.ask(0.0)
+        breaker.settle(permit, True, 0.0)
+    assert breaker.settle(permit, False, 0.0, again=True) == (CLOSED, OPEN)
+    assert made(consecutive_failures=0, failure_rate=0.5, window=10, minimum=2).window.total == 0
+
+
+def test_numbers_change_without_losing_the_window():
+    breaker = made(consecutive_failures=0, failure_rate=0.9, window=10, minimum=4)
+    calls(breaker, [False, False, True, True, False, False])
+    breaker.configure(Breaker(consecutive_failures=0, failure_rate=0.5, window=20, minimum=4))
+    assert breaker.window.failed == 4
+    assert calls(breaker, [False]) == 1
+    breaker.configure(Breaker())
+    assert breaker.window is None
+
+
+@pytest.mark.parametrize("state", [CLOSED, OPEN, HALF_OPEN])
+def test_modes(state):
+    def at(mode):
+        breaker = made(consecutive_failures=1, mode=mode)
+        breaker.state = state
+        return breaker
+
+    off, forced = at(BreakerMode.OFF), at(BreakerMode.OPEN)
+    assert forced.ask(1e9) == (None, None)
+    assert not forced.would_permit(1e9)
+    permit, change = off.ask(0.0)
+    assert permit is not None
+    assert change is None
+    assert off.would_permit(0.0)
+    assert off.settle(permit, False, 0.0) is None
+    assert off.state is state
+
+
+def test_one_that_observes_moves_and_refuses_nothing():
+    breaker = made(consecutive_failures=2, mode=BreakerMode.OBSERVE)
+    assert calls(breaker, [False] * 2) == 2
+    for _ in range(5):
+        permit, _ = breaker.ask(1.0)
+        assert permit is not None
+        assert breaker.settle(permit, True, 1.0) is None, "it counts nowhere"
+    assert breaker.state is OPEN
+    probe, change = breaker.ask(10.0)
+    assert change == (OPEN, HALF_OPEN)
+    beside, _ = breaker.ask(10.0)
+    assert breaker.settle(beside, False, 10.0) is None
+    assert breaker.settle(probe, True, 10.0) == (HALF_OPEN, CLOSED)

@@ -788,3 +788,72 @@ def test_where_ejections_never_end_the_next_pick_builds(built):
     meanwhile.clear()
     assert found.live._balance is None
     assert not call(found).ejected
+
+
+# --- breakers of endpoints ----------------------------------------------------------------------------------------------
+
+
+def failing(watched, endpoint, times, now=0.0):
+    """Calls until ``endpoint`` has failed so often; the others answer."""
+    while times:
+        pick = watched.live.pick(CONTEXT, now)
+        bad = pick.endpoint is endpoint
+        times -= bad
+        pick.report(ERROR if bad else OK, now)
+        pick.release(now)
+
+
+def by_endpoint(count, **fields):
+    fields = {"consecutive_failures": 3, "open_for": 10.0, "by_endpoint": True, **fields}
+    return Watched(flat(count, breaker=Breaker(**fields)))
+
+
+def test_each_endpoint_has_a_breaker_of_its_own_and_calls_go_to_the_others():
+    watched = by_endpoint(3)
+    bad = watched.live.endpoints[1]
+    failing(watched, bad, 3)
+    assert BreakerChanged("c", "closed", "open", bad.name) in watched.events
+    before = bad.requests
+    for _ in range(30):
+        pick = watched.live.pick(CONTEXT, 1.0)
+        pick.report(OK, 1.0)
+        pick.release(1.0)
+    assert bad.requests == before
+    probes = {}
+    for _ in range(30):
+        pick = watched.live.pick(CONTEXT, 10.0)
+        probes.setdefault(pick.endpoint, pick)
+    assert bad.requests == before + 1, "one probe at a time"
+    probes[bad].report(OK, 10.0)
+    probes[bad].release(10.0)
+    assert BreakerChanged("c", "half_open", "closed", bad.name) in watched.events
+
+
+def test_where_the_breakers_of_all_are_open_calls_are_refused_and_of_many_the_last_is_found():
+    watched = by_endpoint(40, consecutive_failures=1)
+    for one in watched.live.endpoints[1:]:
+        failing(watched, one, 1)
+    last = watched.live.endpoints[0]
+    assert {watched.live.pick(CONTEXT, 1.0).endpoint for _ in range(50)} == {last}
+    failing(watched, last, 1)
+    refused = watched.live.pick(CONTEXT, 1.0)
+    assert isinstance(refused, Refusal)
+    assert refused.kind is RefusalKind.BREAKER
+    assert "of all endpoints" in refused.detail
+
+
+def test_scopes_change_and_an_endpoint_keeps_its_breaker_over_updates():
+    watched = by_endpoint(2)
+    bad = watched.live.endpoints[0]
+    failing(watched, bad, 3)
+    own = bad.breaker
+    watched.live.update(
+        flat(3, breaker=Breaker(consecutive_failures=3, open_for=99.0, by_endpoint=True)), 1.0
+    )
+    assert bad.breaker is own
+    assert not own.would_permit(50.0)
+    watched.live.update(flat(3, breaker=Breaker(consecutive_failures=3)), 2.0)
+    assert bad.breaker is None
+    assert watched.live.pick(CONTEXT, 2.0).endpoint in watched.live.endpoints
+    watched.live.update(flat(3), 3.0)
+    assert watched.live.status(3.0).breaker == "closed"

@@ -1,0 +1,170 @@
+"""The breaker of a live cluster: the machine, and what of it is pybreaker's. All of it is under the lock of the cluster."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from meshlib.core.breaker import CircuitBreaker
+from meshlib.model.events import BreakerChanged
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from meshlib.core.breaker import BreakerState, Change, Permit
+    from meshlib.core.endpoint import LiveEndpoint
+    from meshlib.core.locality import Balance
+    from meshlib.core.upstream import PickContext
+    from meshlib.model.call import Outcome
+    from meshlib.model.events import Event
+    from meshlib.model.policy import Breaker
+    from meshlib.runtime.pybreaker_bridge import Bridge
+
+__all__ = ["LiveBreaker", "permitted"]
+
+#: Endpoints that are picked for one whose own breaker is not open, before it is looked for.
+_MOST_PICKS = 4
+
+
+class LiveBreaker:
+    """Of one cluster, or of one of its endpoints.
+
+    Args:
+        name: The cluster's.
+        config: Its numbers.
+        later: Has something done once the lock is free.
+        say: Tells an event, likewise.
+        apply: Runs a function on the machine under the lock, and tells of the change that it answers.
+        clock: Monotonic seconds.
+        endpoint: The endpoint's name, where it is of one.
+    """
+
+    __slots__ = ("_apply", "_bridge", "_clock", "_endpoint", "_later", "_machine", "_name", "_say")
+
+    def __init__(
+        self,
+        name: str,
+        config: Breaker,
+        later: Callable[[Callable[[], None]], object],
+        say: Callable[[Event], object],
+        apply: Callable[[Callable[[], Change | None]], None],
+        clock: Callable[[], float],
+        endpoint: str = "",
+    ) -> None:
+        self._name = name
+        self._later = later
+        self._say = say
+        self._apply = apply
+        self._clock = clock
+        self._endpoint = endpoint
+        self._machine = CircuitBreaker(config)
+        self._bridge: Bridge | None = None
+        self._bind(config)
+
+    @property
+    def state(self) -> BreakerState:
+        return self._machine.state
+
+    def configure(self, config: Breaker) -> None:
+        """Other numbers."""
+        before = self._machine.config
+        if before == config:
+            return
+        self._machine.configure(config)
+        if (before.listeners, before.storage) != (config.listeners, config.storage):
+            self._bind(config)
+
+    def _bind(self, config: Breaker) -> None:
+        self._bridge = None
+        if (config.listeners or config.storage is not None) and not self._endpoint:
+            from meshlib.runtime.pybreaker_bridge import Bridge
+
+            self._bridge = Bridge(self._name, self._machine, self._apply, self._clock)
+
+    def ask(self, now: float) -> Permit | None:
+        """A permit, or None: the call is refused."""
+        bridge = self._bridge
+        if bridge is not None:
+            self.changed(bridge.look(now))
+        permit, change = self._machine.ask(now)
+        if change is not None:
+            if bridge is not None:
+                bridge.changed(change[1])
+            self.changed(change)
+        return permit
+
+    def would_permit(self, now: float) -> bool:
+        """Whether ``ask`` would give one."""
+        return self._machine.would_permit(now)
+
+    def before_call(self) -> None:
+        """A call is about to be sent."""
+        if self._bridge is not None:
+            self._later(self._bridge.before_call)
+
+    def settle(
+        self,
+        permit: Permit,
+        good: bool | None,
+        now: float,
+        outcome: Outcome | None = None,
+        *,
+        again: bool = False,
+    ) -> None:
+        """What came of a call; ``good`` None: nothing that counts. ``again``: as of the machine."""
+        machine, bridge = self._machine, self._bridge
+        counted = permit.epoch == machine.epoch
+        seconds = 0.0 if outcome is None else outcome.seconds
+        change = machine.settle(permit, good, now, seconds, again=again)
+        if bridge is not None and good is not None and counted and outcome is not None:
+            bridge.settled(good, change)
+            self._later(partial(bridge.told, good, outcome))
+        self.changed(change)
+
+    def changed(self, change: Change | None) -> None:
+        """Tell of it."""
+        if change is None:
+            return
+        old, new = change
+        if self._bridge is not None:
+            self._later(partial(self._bridge.state_change, old, new))
+        self._say(BreakerChanged(self._name, old.value, new.value, self._endpoint))
+
+
+def permitted(
+    picked: LiveEndpoint,
+    balance: Balance,
+    context: PickContext,
+    endpoints: Iterable[LiveEndpoint],
+    now: float,
+    make: Callable[[str], LiveBreaker],
+) -> tuple[LiveEndpoint | None, Permit | None]:
+    """An endpoint whose own breaker lets the call through: ``picked``, or another that ``balance`` picks, or whoever there is of
+    ``endpoints``. ``make`` gives one its breaker.
+    """
+    for endpoint in _in_turn(picked, balance, context, endpoints):
+        breaker = endpoint.breaker
+        if breaker is None:
+            breaker = endpoint.breaker = make(endpoint.name)
+        permit = breaker.ask(now)
+        if permit is not None:
+            return endpoint, permit
+    return None, None
+
+
+def _in_turn(
+    picked: LiveEndpoint, balance: Balance, context: PickContext, endpoints: Iterable[LiveEndpoint]
+) -> Iterator[LiveEndpoint]:
+    yield picked
+    tried, seen = context.tried, [picked]
+    for _ in range(_MOST_PICKS):
+        context.tried = (*tried, *seen)
+        other = balance.pick(context)
+        context.tried = tried
+        if other is None or other in seen:
+            break
+        seen.append(other)
+        yield other
+    for endpoint in endpoints:
+        if not endpoint.down and endpoint not in seen:
+            yield endpoint
