@@ -10,7 +10,7 @@ _BOUNDS = (
 )
 
 
-#: Beside grpc's own TLS: what a thread that hands bytes on may add (docs/decisions/0057-the-tunnel.md).
+#: Beside grpc's own TLS: what a thread that hands bytes on may add (docs/decisions/0058-grpc-over-our-own-tls.md).
 _TUNNELLED = (
     ("channel", "", 1.75),
     ("channel", ", stream", 1.50),

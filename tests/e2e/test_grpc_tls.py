@@ -247,6 +247,15 @@ def test_credentials_of_calls_go_over_it(
     assert told.told == [("https://stock/shop.Stock", "Get")] * times
 
 
+@pytest.mark.parametrize("kind", FACES)
+def test_the_token_of_a_service_goes_over_it(kind: str, mesh: Mesh, meshlib_grpc_upstream: Any) -> None:
+    one = meshlib_grpc_upstream("v1", credentials=mesh.server())
+    mesh.say(one.address)
+    tokens = {"stock": lambda: "of-today"}
+    with meshlib.Mesh(mesh.config, tokens=tokens) as running, Channel(kind, "stock", running) as here:
+        assert ["authorization", "Bearer of-today"] in here.said(timeout=20.0)["metadata"]
+
+
 def test_credentials_of_calls_go_over_nothing_else(
     channel: Any, mesh: Mesh, meshlib_grpc_upstream: Any
 ) -> None:
