@@ -12,10 +12,13 @@ from meshlib.config.section import Section, setting
 from meshlib.model.address import Address
 from meshlib.model.hosts import is_loopback
 
-__all__ = ["SOCKET", "IdentityConfig", "ServiceTlsConfig", "WorkloadSocket"]
+__all__ = ["SOCKET", "TOKEN", "IdentityConfig", "ServiceTlsConfig", "WorkloadSocket"]
 
 SOCKET = "SPIFFE_ENDPOINT_SOCKET"
 """The variable that tells where SPIFFE's Workload API is."""
+
+TOKEN = "/var/run/secrets/tokens/istio-token"
+"""Where Istio's injection, or docs/tasks/identity.md, puts the token that istiod takes."""
 
 #: Whose keys are whose; ``ca`` is of two.
 _KEYS = {"files": ("cert", "key", "ca"), "istio": ("server", "token", "ca"), "spiffe": ("socket",)}
@@ -59,8 +62,7 @@ class IdentityConfig(Section):
     )
     token: str | None = setting(
         Filename(),
-        "istio: a file with the token that says who we are, read at each use. Default: "
-        "/var/run/secrets/tokens/istio-token.",
+        f"istio: a file with the token that says who we are, read at each use. Default: {TOKEN}.",
         None,
     )
     socket: str | None = setting(

@@ -10,6 +10,7 @@ import os
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from meshlib.config import bootstrap_text, doubts
+from meshlib.config.identity import TOKEN
 from meshlib.config.kinds import Filename, ListOf, MapOf
 from meshlib.config.section import Section, Table, keys_of
 from meshlib.config.source import Rank
@@ -150,6 +151,8 @@ def of_mesh(config: Config, status: Status, snapshot: Snapshot, *, late: bool) -
     """Of a mesh that runs. ``late``: gevent patched the process after the mesh was in use."""
     listeners = [facts for part in snapshot.parts for facts in _listeners(part)]
     said = of_config(config)
+    if config.identity.chosen == "istio" and config.identity.token is None:
+        said["files"].append(_file("identity.token", TOKEN))
     said["files"] += [
         file for part in snapshot.parts for cluster in part.clusters.values() for file in _tls_files(cluster)
     ]

@@ -27,7 +27,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from meshlib.config.identity import SOCKET
+from meshlib.config.identity import SOCKET, TOKEN
 from meshlib.model.status import IdentityStatus
 from meshlib.model.tls import Secret, SecretKind, SecretName
 from meshlib.sources.base import Source
@@ -172,11 +172,8 @@ class Identity(Source):
         if config.identity.socket is not None:
             return self._giver("spiffe", SOCKET, socket=config.identity.socket)
         server, ca = ("", "") if bootstrap is None else _istiod(bootstrap)
-        if server:
-            from meshlib.sources.identity_istio import TOKEN
-
-            if Path(TOKEN).is_file():
-                return self._istio(f"{TOKEN} beside the control plane {server}", server=server, ca=ca)
+        if server and Path(TOKEN).is_file():
+            return self._istio(f"{TOKEN} beside the control plane {server}", server=server, ca=ca)
         return None
 
     def _istio(self, found: str, **given: str) -> _Giver:

@@ -22,6 +22,7 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
 
+from meshlib.config.identity import TOKEN
 from meshlib.model.tls import Pem, Validation
 from meshlib.runtime import threads
 from meshlib.sources.channel import call_metadata, open_channel, refusal
@@ -41,7 +42,6 @@ __all__ = ["CA", "SERVER", "TOKEN", "IstioProvider"]
 
 #: Where they are in a pod that Istio's injection, or `docs/tasks/identity.md`, has prepared.
 SERVER = "istiod.istio-system.svc:15012"
-TOKEN = "/var/run/secrets/tokens/istio-token"
 CA = "/var/run/secrets/istio/root-cert.pem"
 
 #: Seconds for which a certificate is asked for: SECRET_TTL of Istio's agent. A CA may give another.

@@ -33,6 +33,7 @@ from meshlib.cli.doctor.probes import Reached, Seen, address_of, loopback
 from meshlib.cli.findings import Finding
 from meshlib.config import Config
 from meshlib.model.status import IdentityStatus
+from meshlib.observe import facts as facts_module
 from meshlib.observe.facts import Facts, plain
 from meshlib.sidecar.detect import OTHERS
 from meshlib.testing import ControlPlane, Upstream, build
@@ -1240,6 +1241,23 @@ def test_files_that_others_have_rights_in(
     assert str(path) in said[name]["summary"]
     path.chmod(0o600)
     assert name not in doctor(key)
+
+
+def test_a_token_in_its_usual_place_is_looked_at(
+    doctor: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(facts_module, "TOKEN", str(tmp_path / "istio-token"))
+    config = '[identity]\nprovider = "istio"\n'
+    assert (
+        f"identity.token: {tmp_path}/istio-token: no such file"
+        in doctor(config)["file-unreadable"]["summary"]
+    )
+    (tmp_path / "istio-token").write_text("x")
+    (tmp_path / "istio-token").chmod(0o644)
+    assert (
+        f"{tmp_path}/istio-token can be read by every user"
+        in doctor(config)["file-readable-by-others"]["summary"]
+    )
 
 
 def test_a_socket_that_others_have_rights_in(facts: Facts, tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ from meshlib.model.tls import (
 )
 from meshlib.runtime.worker import Worker
 from meshlib.sources import identity as module
-from meshlib.sources import identity_istio
 from meshlib.sources.base import Source
 from meshlib.sources.identity import WAIT, Identity
 from meshlib.sources.identity_base import ProviderStatus
@@ -481,7 +480,7 @@ class TestWho:
         self, server, node, found, tmp_path, monkeypatch
     ):
         token = tmp_path / "istio-token"
-        monkeypatch.setattr(identity_istio, "TOKEN", str(token))
+        monkeypatch.setattr(module, "TOKEN", str(token))
         told = {
             "xds_servers": [{"server_uri": server, "channel_creds": [{"type": "insecure"}]}],
             "node": {"id": node},
@@ -497,7 +496,7 @@ class TestWho:
     def test_the_roots_of_that_control_plane_are_those_of_its_ca(self, tmp_path, monkeypatch):
         token = tmp_path / "istio-token"
         token.write_text("x")
-        monkeypatch.setattr(identity_istio, "TOKEN", str(token))
+        monkeypatch.setattr(module, "TOKEN", str(token))
         tls = {"type": "tls", "config": {"ca_certificate_file": "/root.pem"}}
         told = {"xds_servers": [{"server_uri": "istiod:15012", "channel_creds": [tls]}]}
         kit = Kit({}, cluster("a", pair_of()), bootstrap=parse_bootstrap(json.dumps(told), "test"))
