@@ -82,7 +82,8 @@ def test_of_threads(mesh: meshlib.Mesh, breaking: BreakingServer) -> None:
             caller.join()
         assert len(failed) == 10 + COUNT // WIDTH * WIDTH
         assert counts(mesh) == (0, 0)
-        assert (descriptors(), threading.active_count()) == (before, threads)
+        assert descriptors() <= before  # others of this process may have ended meanwhile
+        assert threading.active_count() <= threads
         breaking.good = True
         assert client.get("http://reviews/").text == "ok"
     assert len(breaking.accepted) > 5
@@ -118,4 +119,5 @@ def test_of_tasks(mesh: meshlib.Mesh, breaking: BreakingServer, kind: str) -> No
     before, threads = descriptors(), threading.active_count()
     with asyncio.Runner(loop_factory=factory) as runner:
         assert runner.run(run(WIDTH, COUNT // WIDTH)) == COUNT // WIDTH * WIDTH
-    assert (descriptors(), threading.active_count()) == (before, threads)
+    assert descriptors() <= before
+    assert threading.active_count() <= threads
