@@ -91,7 +91,7 @@ class IstioProvider(NetworkProvider):
     def _ask(self) -> None:
         problem = refusal()
         if problem:
-            self.trouble(problem)
+            self.impossible(problem)
             return
         self._asking = _Asking(self._asked, self._metadata, self.worker, self._answered)
 

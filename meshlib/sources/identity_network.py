@@ -99,6 +99,12 @@ class NetworkProvider:
             self._retry = self.worker.later(self._pause(), self._again)
         self.changed()
 
+    def impossible(self, error: str) -> None:
+        """Nothing can be asked for in this process; what is held serves."""
+        if self.held is None:
+            self.gone = f"cannot be had: {error}"
+        self.trouble(error)
+
     def refused(self, error: str) -> None:
         """What came could not be used, and there may come better by itself."""
         self._error = error

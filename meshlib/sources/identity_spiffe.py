@@ -92,7 +92,7 @@ class SpiffeProvider(NetworkProvider):
 
         problem = refusal()
         if problem:
-            self.trouble(problem)
+            self.impossible(problem)
             return
         self._stream = GrpcStream(
             self._asked, self, self.worker.post, "", method=FETCH_X509_SVID, announces=False, only=b""

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from meshlib.testing import Authority, IstioCa, Upstream, WorkloadApi
+from meshlib.testing import IstioCa, Upstream, WorkloadApi
+from tests.support.identity_servers import configured, reviews
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no forks")
 
 FORKS = 3
-SERVER = "spiffe://example.org/ns/default/sa/reviews"
 
 #: Calls, forks, and calls on both sides. What a child cannot do is told by its exit code.
 PROGRAM = """
@@ -63,24 +60,8 @@ call()
 """
 
 
-@contextmanager
-def reviews(authority: Authority, folder: Path) -> Iterator[Upstream]:
-    """A server that demands a certificate of the authority."""
-    pair = authority.issue(SERVER)
-    (folder / "reviews.pem").write_bytes(pair.key_pem + pair.chain_pem)
-    (folder / "roots.pem").write_bytes(authority.roots_pem)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "reviews.pem")
-    context.load_verify_locations(folder / "roots.pem")
-    context.verify_mode = ssl.CERT_REQUIRED
-    with Upstream("reviews", tls=context) as upstream:
-        yield upstream
-
-
 def run(identity: dict[str, Any], upstream: Upstream, **environ: str) -> None:
-    service = {"endpoints": [upstream.address], "tls": {"sans": [SERVER]}}
-    config = json.dumps({"identity": identity, "services": {"reviews": service}})
-    command = [sys.executable, "-c", PROGRAM, config, str(FORKS)]
+    command = [sys.executable, "-c", PROGRAM, configured(identity, upstream), str(FORKS)]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=50, check=False, env={**os.environ, **environ}
     )

@@ -224,6 +224,25 @@ class TestRenewal:
         bench.step(1)
         assert (bench.status.state, bench.status.last_error) == ("idle", "")
 
+    def test_where_nothing_can_be_asked_for_that_is_said_at_once_and_what_is_held_serves(
+        self, ca, monkeypatch
+    ):
+        bench = provided(ca)
+        with monkeypatch.context() as patched:
+            patched.setattr(identity_istio, "refusal", lambda: "not in this process")
+            with bench:
+                assert bench.certificate == "cannot be had: not in this process"
+                assert bench.status.last_error == "not in this process"
+                assert bench.roots  # of the file
+        with bench:
+            bench.recovers()
+            held = bench.certificate
+        monkeypatch.setattr(identity_istio, "refusal", lambda: "not in this process")
+        with bench:
+            bench.step(LIFE * 0.7)
+            assert bench.in_state("stale").last_error == "not in this process"
+            assert bench.certificate is held
+
 
 class TestRefusals:
     @pytest.mark.parametrize(
