@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -142,3 +143,44 @@ def test_a_permissive_server_knows_the_mesh(
             if seen == "mesh":
                 assert said[2] == "spiffe://mesh.example/ns/a/sa/me"
         client.mesh.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("http2", [False, True], ids=["http1", "http2"])
+def test_files_that_are_rotated_are_shown_by_new_connections(
+    face: FaceFactory, envoy: str, tmp_path: Path, http2: bool
+) -> None:
+    """Files that the control plane names. Those in HTTP/2 are shared by all calls of a client, and end as others do."""
+
+    def write(name: str) -> str:
+        uri = f"spiffe://mesh.example/ns/a/sa/{name}"
+        CA.issue(uri).write(tmp_path)
+        return uri
+
+    uri = write("first")
+    files = {
+        "certificate_chain": {"filename": f"{tmp_path}/cert.pem"},
+        "private_key": {"filename": f"{tmp_path}/key.pem"},
+        "watched_directory": {"path": str(tmp_path)},
+    }
+    common = {
+        "tls_certificates": [files],
+        "validation_context": {"trusted_ca": inline(CA.pem)},
+        "alpn_protocols": ["istio"],
+    }
+    demanded = build.any_of(f"{TLS}UpstreamTlsContext", {"sni": "reviews", "common_tls_context": common})
+    fields: dict[str, Any] = {"transport_socket": {"name": "tls", "typed_config": demanded}}
+    hosts = build.virtual_host("v", build.route("/", cluster="c"), domains=["*"])
+    listener = build.listener("l", build.route_config("r", hosts), address=ADDRESS)
+    cluster = build.cluster("c", [envoy], **fields, **(HTTP2 if http2 else {}))
+    with ControlPlane(listener, cluster) as plane:
+        mesh = meshlib.Mesh({"xds": {"server": plane.address, "view": "sidecar"}})
+        mesh.wait_ready(timeout=20)
+        client = face(mesh)
+        for name in ("second", "third", "fourth"):
+            said = client.get(f"http://{ADDRESS}/").text.split()
+            assert said[:3] == ["mesh", "HTTP/2" if http2 else "HTTP/1.1", uri]
+            uri = write(name)
+            with meshlib.Client(mesh=mesh) as another:  # whose handshake finds it
+                another.get(f"http://{ADDRESS}/")
+        assert client.get(f"http://{ADDRESS}/").text.split()[2] == uri
+        mesh.close()
