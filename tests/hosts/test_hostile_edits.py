@@ -16,7 +16,7 @@ import pytest
 from meshlib.model.headers import OF_THE_CONNECTION
 from meshlib.testing import ControlPlane, build
 from tests.hosts.columns import Ask, Column
-from tests.support.strict_server import StrictServer
+from tests.support.strict_server import StrictHttp2Server, StrictServer
 
 Open = Callable[..., Column]
 SMUGGLED = "GET /smuggled HTTP/1.1\r\nhost: evil\r\n\r\n"
@@ -111,26 +111,34 @@ WAYS: dict[str, Callable[[str], dict[str, Any]]] = {
 }
 
 
-@pytest.fixture
-def server() -> Iterator[StrictServer]:
-    with StrictServer() as running:
+@pytest.fixture(params=["HTTP/1.1", "HTTP/2"])
+def server(request: pytest.FixtureRequest, column: str) -> Iterator[StrictServer]:
+    """HTTP/2 where the mesh says so: our own wire, in each way in which it is driven."""
+    if request.param == "HTTP/2" and column not in ("httpx", "httpx async", "requests"):
+        pytest.skip("aiohttp has no HTTP/2, and others have the wire of these")
+    with (StrictServer if request.param == "HTTP/1.1" else StrictHttp2Server)() as running:
         yield running
+
+
+def cluster(name: str, server: StrictServer) -> Any:
+    protocol = {"http2_protocol_options": {}} if isinstance(server, StrictHttp2Server) else {}
+    return build.cluster(name, [server.address], **protocol)
 
 
 def resources(server: StrictServer, number: int, spec: dict[str, Any]) -> list[Any]:
     """A listener of its own for one way."""
-    cluster = spec.get("cluster", "c")
+    name = spec.get("cluster", "c")
     made: dict[str, Any] = {"match": {"prefix": "/"}, **spec.get("route", {})}
     for kind in ("redirect", "direct_response"):
         if kind in spec:
             made[kind] = spec[kind]
     if not {"redirect", "direct_response"} & set(spec):
-        made["route"] = {"cluster": cluster, **spec.get("action", {})}
+        made["route"] = {"cluster": name, **spec.get("action", {})}
     host = build.virtual_host(spec.get("name", "v"), made, domains=["*"])
     listener = build.listener(
         f"l{number}", build.route_config("r", host), address=f"127.0.0.1:{20_000 + number}"
     )
-    return [listener, build.cluster(cluster, [server.address])] if cluster != "c" else [listener]
+    return [listener, cluster(name, server)] if name != "c" else [listener]
 
 
 def ask(client: Column, number: int, spec: dict[str, Any], method: str) -> dict[str, str] | None:
@@ -159,7 +167,7 @@ def test_words_do_not_end_a_line(
     open_client: Open, meshlib_control_plane: ControlPlane, server: StrictServer, way: str
 ) -> None:
     specs = [WAYS[way](evil) for evil in VALUES]
-    found = [build.cluster("c", [server.address])]
+    found = [cluster("c", server)]
     for number, spec in enumerate(specs):
         found += resources(server, number, spec)
     plain = len(specs)
@@ -195,7 +203,7 @@ def test_a_message_is_framed_by_its_connection_alone(
         for side in ("request_headers_to_add", "response_headers_to_add")
     ]
     edits += [{"request_headers_to_remove": [name]}, {"response_headers_to_remove": [name.title()]}]
-    found = [build.cluster("c", [server.address])]
+    found = [cluster("c", server)]
     for number, route in enumerate(edits):
         found += resources(server, number, {"route": route})
     meshlib_control_plane.set(*found)

@@ -7,9 +7,13 @@ import socket
 import threading
 from typing import Any, Self
 
+import h2.config
+import h2.connection
+import h2.events
+import h2.exceptions
 import h11
 
-__all__ = ["StrictServer"]
+__all__ = ["StrictHttp2Server", "StrictServer"]
 
 
 class StrictServer:
@@ -93,3 +97,39 @@ class StrictServer:
         sent = (read.send(each) or b"" for each in (answer, h11.Data(data=b"ok"), h11.EndOfMessage()))
         sock.sendall(b"".join(sent))
         return read.our_state is h11.DONE
+
+
+class StrictHttp2Server(StrictServer):
+    """The same over HTTP/2 with prior knowledge, as h2 reads it."""
+
+    def _serve(self, sock: socket.socket) -> None:
+        read = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding=None))
+        read.initiate_connection()
+        heads: dict[int, list[tuple[bytes, bytes]]] = {}
+        bodies: dict[int, bytes] = {}
+        try:
+            while True:
+                sock.sendall(read.data_to_send())
+                data = sock.recv(65_536)
+                if not data:
+                    break
+                for event in read.receive_data(data):
+                    if isinstance(event, h2.events.RequestReceived):
+                        heads[event.stream_id], bodies[event.stream_id] = list(event.headers), b""
+                    elif isinstance(event, h2.events.DataReceived):
+                        bodies[event.stream_id] += event.data
+                        read.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                    elif isinstance(event, h2.events.StreamEnded):
+                        self._answer(read, event.stream_id, heads[event.stream_id], bodies[event.stream_id])
+        except h2.exceptions.ProtocolError as problem:
+            self.wrong.append(str(problem))
+        except OSError:  # it is over
+            pass
+        sock.close()
+
+    def _answer(self, read: Any, number: int, head: list[tuple[bytes, bytes]], body: bytes) -> None:
+        pseudo = {name: value for name, value in head if name.startswith(b":")}
+        lines = [(b"host", pseudo.get(b":authority", b"")), *(line for line in head if line[0] not in pseudo)]
+        self.requests.append((pseudo[b":method"], pseudo[b":path"], lines, body))
+        read.send_headers(number, [(b":status", b"200"), *self.answer])
+        read.send_data(number, b"ok", end_stream=True)
