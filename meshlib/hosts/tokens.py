@@ -9,9 +9,6 @@ from __future__ import annotations
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import anyio
-import anyio.to_thread
-
 from meshlib.runtime.tokens import as_token, read_token
 
 if TYPE_CHECKING:
@@ -49,6 +46,8 @@ async def bring_async(attempt: Send, bounds: Bounds) -> None:
     if at_hand(demand):
         bring(attempt)
         return
+    import anyio
+
     try:
         with anyio.fail_after(bounds.left("connect")):
             attempt.bring(await given_async(demand))
@@ -84,6 +83,8 @@ async def given_async(demand: Demand) -> str:
     """What the application's callable gives. Raises NoToken."""
     source: Any = demand.source
     if not demand.waits:
+        import anyio.to_thread
+
         return await anyio.to_thread.run_sync(given, demand, abandon_on_cancel=True)
     try:
         found = as_token(await source())
