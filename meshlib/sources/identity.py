@@ -126,7 +126,7 @@ class Identity(Source):
         self._wants: dict[SecretName, _Want] = {}
         self._started: list[_Giver] = []
         self._timer: Timer | None = None
-        self._metadata = {} if bootstrap is None else bootstrap.node.metadata
+        self._metadata = config.node.to_dict()["metadata"] if bootstrap is None else bootstrap.node.metadata
         self._told = self._of_config(config, bootstrap) if config.identity_told else None
         self._instances = {} if bootstrap is None or self._told is not None else self._of_bootstrap(bootstrap)
         self._found = self._told or self._find_one(config, bootstrap)
@@ -276,6 +276,8 @@ class Identity(Source):
     def _tell(self) -> None:
         """How it stands as a source: of all that were started."""
         errors = [status.last_error for status in map(self._stands, self._started) if status.last_error]
+        if any(want.giver is None for want in self._wants.values()):
+            errors.append(_NOBODY)
         if errors:
             self.trouble("; ".join(errors))
         elif any(not isinstance(want.answer, Secret) for want in self._wants.values()):

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import meshlib
 from meshlib.cli import main
 from meshlib.cli.app import app
+from meshlib.cli.watch import _facts
 
 runner = CliRunner()
 CONFIG = """
@@ -218,3 +219,15 @@ def test_without_the_extra_it_says_how_to_get_it(
     said = capsys.readouterr().err
     assert missing in said
     assert "pip install 'meshlib-client[cli]'" in said
+
+
+def test_that_time_passes_is_no_change_to_watch() -> None:
+    status = {
+        "process": {"pid": 1},
+        "sources": [],
+        "clusters": {},
+        "identity": [{"name": "a", "expires_in": 10.0}],
+    }
+    later = {**status, "identity": [{"name": "a", "expires_in": 9.0}]}
+    assert _facts(status) == _facts(later)
+    assert _facts(status) != _facts({**status, "identity": [{"name": "b", "expires_in": 10.0}]})

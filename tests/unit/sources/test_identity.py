@@ -403,6 +403,11 @@ class TestWho:
         kit = Kit(identity, cluster("a", pair_of()), bootstrap=parse_bootstrap(json.dumps(told), "test"))
         assert kit.one.given == {**given, "metadata": {}}
 
+    def test_without_a_control_plane_it_is_that_of_the_configuration(self):
+        config = {**ISTIO, "node": {"metadata": {"CLUSTER_ID": "east", "more": {"a": [1]}}}}
+        kit = Kit(config, cluster("a", pair_of()))
+        assert kit.one.given == {"metadata": {"CLUSTER_ID": "east", "more": {"a": [1]}}}
+
     def test_an_instance_of_the_bootstrap_answers_to_its_name(self):
         one, other = {"ca_certificate_file": "1"}, {"ca_certificate_file": "2"}
         kit = Kit(
@@ -464,6 +469,9 @@ class TestWho:
             "secret 'default' cannot be had: nobody gives an identity: neither [identity]"
         )
         assert kit.bench.merge.identities() == ()
+        [(source, state, error)] = kit.bench.changes
+        assert (source, state) == ("identity", "failed")
+        assert error.startswith("nobody gives an identity")
 
     @pytest.mark.parametrize(
         ("server", "node", "found"),
