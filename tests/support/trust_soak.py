@@ -13,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-from collections import Counter
+import time
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Self
@@ -127,6 +128,7 @@ class Load:
         self._over = threading.Event()
         self._threads: list[threading.Thread] = []
         self.done: Counter[str] = Counter()
+        self.took: defaultdict[str, list[float]] = defaultdict(list)
         self.failures: list[str] = []
 
     def threads(self, kind: str, count: int, pause: float, call: Callable[[], object]) -> None:
@@ -134,8 +136,9 @@ class Load:
 
         def work() -> None:
             while not self._over.is_set():
+                began = time.perf_counter()
                 try:
-                    self._note(kind, call())
+                    self._note(kind, call(), began)
                 except Exception as problem:  # noqa: BLE001 - whatever it is, it is a failed call
                     self._fail(kind, problem)
                 self.pace(pause)
@@ -147,8 +150,9 @@ class Load:
 
         async def work(kind: str, call: Callable[[], Awaitable[object]]) -> None:
             while not self._over.is_set():
+                began = time.perf_counter()
                 try:
-                    self._note(kind, await call())
+                    self._note(kind, await call(), began)
                 except Exception as problem:  # noqa: BLE001 - as above
                     self._fail(kind, problem)
                 await self.pace_async(pause)
@@ -179,10 +183,17 @@ class Load:
         for thread in threads:
             thread.start()
 
-    def _note(self, kind: str, answer: object) -> None:
+    def _note(self, kind: str, answer: object, began: float) -> None:
         assert answer == ANSWER, answer
         with self._lock:
             self.done[kind] += 1
+            self.took[kind].append(time.perf_counter() - began)
+
+    def milliseconds(self, kind: str) -> tuple[float, float]:
+        """Of the median call, and of the slowest of a hundred."""
+        found = sorted(self.took[kind])
+        median, slow = (found[int(share * (len(found) - 1))] * 1000 for share in (0.5, 0.99))
+        return round(median, 1), round(slow, 1)
 
     def _fail(self, kind: str, problem: Exception) -> None:
         with self._lock:
