@@ -191,10 +191,15 @@ class OutlierConfig(Section):
         "Ejects of whose calls in an interval this percentage failed.",
         None,
     )
+    latency: float | None = setting(
+        Number(1, above=True),
+        "Ejects whose answers in an interval took more than so many times as long as those of the others (the median of their means).",
+        None,
+    )
     minimum_calls: int | None = setting(
         Integer(1, U32),
-        "With fewer calls in an interval an endpoint is judged by neither of the two. Default: 100 for success_rate, 50 for"
-        " failure_percentage.",
+        "With fewer calls in an interval an endpoint is judged by none of the three. Default: 100 for success_rate, 50 for"
+        " failure_percentage, 20 for latency.",
         None,
     )
     interval: float = setting(

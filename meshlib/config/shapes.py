@@ -165,6 +165,7 @@ class OutlierDict(TypedDict, total=False):
     consecutive_gateway: int
     success_rate: bool
     failure_percentage: float | None
+    latency: float | None
     minimum_calls: int | None
     interval: float
     base_ejection: float

@@ -3,7 +3,7 @@
 Theory. Three detectors count failures in a row: any 5xx, gateway failures (502, 503, 504), and failures of local origin
 (no connection, a broken one, time over). Without ``split_local_origin`` the third kind counts as the 503 or 504 that
 Envoy would have answered, hence in the first two. A detector that reaches its number starts anew. Two more, success rate
-and failure percentage, judge the calls of an interval at its end (:mod:`meshlib.core.tallies`). A detector that found a
+and failure percentage, judge the calls of an interval at its end (:mod:`meshlib.core.tallies`), and so does one of ours, latency. A detector that found a
 host ejects it with its ``enforcing`` chance, if there is room:
 
     100 × (ejected + 1) / hosts ≤ max_ejection_percent, or nobody is ejected and ``always_eject_one``
@@ -108,13 +108,15 @@ class Ejections:
         if tallies is None or self._tallies is None:
             self._tallies = tallies
 
-    def hear(self, endpoint: LiveEndpoint, verdict: Verdict, hosts: int, now: float) -> Ejected | None:
-        """How an attempt on ``endpoint``, one of ``hosts``, went. Answers the ejection that follows, if any."""
+    def hear(
+        self, endpoint: LiveEndpoint, verdict: Verdict, hosts: int, now: float, seconds: float = 0.0
+    ) -> Ejected | None:
+        """How an attempt on ``endpoint``, one of ``hosts``, went, after so many ``seconds``. Answers the ejection that follows, if any."""
         if verdict.good is None or endpoint.gone:
             return None
         if self._tallies is not None:
             # Of a host that is out too: it may return at the end of the interval, and be judged.
-            self._tallies.count(endpoint, verdict)
+            self._tallies.count(endpoint, verdict, seconds)
         if endpoint.down & Down.EJECTED:
             return None
         record = endpoint.record
@@ -275,7 +277,8 @@ class Ejections:
 
 
 def _tallies(config: Outlier) -> Tallies | None:
-    return None if config.success_rate is None and config.failure_percentage is None else Tallies()
+    detectors = (config.success_rate, config.failure_percentage, config.latency)
+    return None if detectors == (None, None, None) else Tallies()
 
 
 def _interval(config: Outlier) -> float:

@@ -6,7 +6,9 @@ these counts are judged, and the next interval starts from nothing. An endpoint 
 
 - success rate finds whose share of good attempts is below ``mean - stdev_factor × stdev``: mean and standard deviation (the
   population's) of these shares, each endpoint counted once however many attempts it had;
-- failure percentage finds of whose attempts ``threshold`` percent failed.
+- failure percentage finds of whose attempts ``threshold`` percent failed;
+- latency, which is ours, finds whose answers took in the mean more than ``factor`` times as long as the others': as the median of the
+  means of all others that had enough.
 
 An attempt that was not answered failed. With ``split_local_origin`` there are two judgements instead of one: the answered
 attempts by themselves, and then all of them with only those that were not answered as failures. An attempt whose body
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
     from meshlib.core.classify import Verdict
     from meshlib.core.endpoint import LiveEndpoint
-    from meshlib.model.policy import FailurePercentage, Outlier, SuccessRate
+    from meshlib.model.policy import FailurePercentage, Outlier, SlowOutlier, SuccessRate
 
 __all__ = ["Origin", "Suspect", "Tallies"]
 
@@ -63,9 +65,10 @@ class _Share:
 
 
 class _Tally:
-    __slots__ = ("answered", "bad", "local")
+    __slots__ = ("answered", "bad", "local", "seconds")
 
     def __init__(self) -> None:
+        self.seconds = 0.0  # of the answered, together
         self.answered = 0
         self.bad = 0  # of the answered
         self.local = 0
@@ -81,8 +84,8 @@ class Tallies:
         self.grpc = False
         self._tallies: dict[LiveEndpoint, _Tally] = {}
 
-    def count(self, endpoint: LiveEndpoint, verdict: Verdict) -> None:
-        """``verdict`` says good or bad."""
+    def count(self, endpoint: LiveEndpoint, verdict: Verdict, seconds: float = 0.0) -> None:
+        """``verdict`` says good or bad, after so many ``seconds``."""
         tally = self._tallies.get(endpoint)
         if tally is None:
             tally = self._tallies[endpoint] = _Tally()
@@ -92,6 +95,7 @@ class Tallies:
             tally.local += 1
             return
         tally.answered += 1
+        tally.seconds += seconds
         if verdict.status != 200 if verdict.grpc else not verdict.good:
             tally.bad += 1
 
@@ -113,6 +117,28 @@ class Tallies:
             found += _by_success_rate(shares, config.success_rate, origin)
         if config.failure_percentage is not None:
             found += _by_failure_percentage(shares, config.failure_percentage, origin, above=self.grpc)
+        if config.latency is not None and origin is not Origin.LOCAL:
+            found += self._slow(config.latency)
+        return found
+
+    def _slow(self, config: SlowOutlier) -> list[Suspect]:
+        """The slowest first."""
+        means = [
+            (tally.seconds / tally.answered, endpoint)
+            for endpoint, tally in self._tallies.items()
+            if tally.answered >= max(1, config.request_volume) and not endpoint.ejected
+        ]
+        if len(means) < 2:
+            return []
+        means.sort(key=lambda item: -item[0])
+        values = [mean for mean, _ in means]
+        found = []
+        for index, (mean, endpoint) in enumerate(means):
+            usual = _median_without(values, index)
+            if not mean > config.factor * usual > 0.0:
+                break
+            words = f"latency: {mean:.3g} s in the mean, the others {usual:.3g} s"
+            found.append(Suspect(endpoint, "latency", words, 100))
         return found
 
     def _shares(self, origin: Origin) -> list[_Share]:
@@ -127,6 +153,13 @@ class Tallies:
                 shares.append(_Share(endpoint, attempts, failed))
         shares.sort(key=lambda share: (-share.failed / share.attempts, -share.attempts))
         return shares
+
+
+def _median_without(ordered: Sequence[float], index: int) -> float:
+    """The median of all but the one at ``index``, of two or more."""
+    count = len(ordered) - 1
+    low, high = (count - 1) // 2, count // 2
+    return (ordered[low + (low >= index)] + ordered[high + (high >= index)]) / 2.0
 
 
 def _by_success_rate(shares: Sequence[_Share], config: SuccessRate, origin: Origin) -> list[Suspect]:

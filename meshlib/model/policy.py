@@ -23,6 +23,7 @@ __all__ = [
     "Reports",
     "RetryBudget",
     "RetryPolicy",
+    "SlowOutlier",
     "SlowStart",
     "SuccessRate",
 ]
@@ -235,11 +236,21 @@ class FailurePercentage:
 
 
 @dataclass(frozen=True, slots=True)
+class SlowOutlier:
+    """A host whose answers in an interval took, in the mean, more than ``factor`` times the median of the others' means, where it and at
+    least one of them had ``request_volume`` answers.
+    """
+
+    factor: float
+    request_volume: int = 20
+
+
+@dataclass(frozen=True, slots=True)
 class Outlier:
     """Envoy ``OutlierDetection`` (OD-01, OD-06). ``enforcing_*`` in percent, times in seconds.
 
-    0 in ``consecutive_5xx`` or ``consecutive_gateway`` and None in ``success_rate`` or ``failure_percentage`` switch that
-    detector off. What stands by default is what an empty message means: consecutive 5xx and success rate (OD-02).
+    0 in ``consecutive_5xx`` or ``consecutive_gateway`` and None in ``success_rate``, ``failure_percentage`` or ``latency``, which no
+    Envoy has, switch that detector off. What stands by default is what an empty message means: consecutive 5xx and success rate (OD-02).
     """
 
     consecutive_5xx: int = 5
@@ -257,6 +268,7 @@ class Outlier:
     always_eject_one: bool = False
     success_rate: SuccessRate | None = SuccessRate()
     failure_percentage: FailurePercentage | None = None
+    latency: SlowOutlier | None = None
 
 
 class HashKind(Enum):

@@ -257,7 +257,7 @@ class LiveCluster:
         if self._ejections is not None:
             if now >= self._ejections.next_sweep:
                 self._sweep(now)
-            ejected = self._ejections.hear(endpoint, judged, len(self._roster.live), now)
+            ejected = self._ejections.hear(endpoint, judged, len(self._roster.live), now, outcome.seconds)
             if ejected is not None:
                 self._left_out(ejected)
             if self._ejections.spared:

@@ -18,6 +18,7 @@ from meshlib.model.policy import (
     Outlier,
     RetryBudget,
     RetryPolicy,
+    SlowOutlier,
     SlowStart,
     SuccessRate,
 )
@@ -94,6 +95,7 @@ def outlier(config: OutlierConfig) -> Outlier:
         failure_percentage=None
         if percent is None
         else FailurePercentage(percent, minimum_hosts=1, request_volume=calls or 50, enforcing=100),
+        latency=None if config.latency is None else SlowOutlier(config.latency, calls or 20),
     )
     longest = (
         max(made.max_ejection, made.base_ejection) if config.max_ejection is None else config.max_ejection

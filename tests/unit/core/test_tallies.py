@@ -1,6 +1,7 @@
 """OD-01 to OD-05: success rate and failure percentage, by Envoy's rule and by gRPC's, judged at sweeps."""
 
 import math
+import statistics
 from fractions import Fraction
 
 import pytest
@@ -9,9 +10,12 @@ from hypothesis import strategies as st
 
 from meshlib.core.classify import CANCELLED, Verdict, verdict
 from meshlib.core.outlier import Ejected, Ejections
+from meshlib.core.tallies import Origin, Tallies, _median_without
+from meshlib.core.upstream import PickContext
 from meshlib.model.call import Outcome, OutcomeKind
-from meshlib.model.policy import FailurePercentage, Outlier, SuccessRate
-from tests.support.live_kit import live_endpoint
+from meshlib.model.events import EndpointEjected
+from meshlib.model.policy import FailurePercentage, Outlier, SlowOutlier, SuccessRate
+from tests.support.live_kit import REFUSED, Watched, flat, live_endpoint
 
 GOOD, BAD, LOCAL = Verdict(True, 200), Verdict(False, 500), Verdict(False, 503, local=True)
 GRPC_GOOD, GRPC_BAD = Verdict(True, 200, grpc=True), Verdict(False, 503, grpc=True)
@@ -456,3 +460,78 @@ def _told(hosts, changes):
         else:
             told[hosts.hosts.index(change)].append("returned")
     return told
+
+
+# --- latency -----------------------------------------------------------------------------------------------------------
+
+
+def slow_ones(means, factor=3.0, answers=20, volume=20):
+    config = Outlier(success_rate=None, latency=SlowOutlier(factor, volume))
+    counted = Tallies()
+    endpoints = [live_endpoint(number) for number in range(len(means))]
+    for endpoint, mean in zip(endpoints, means, strict=True):
+        for number in range(answers):
+            # Around the mean, so that it is a mean that is judged.
+            counted.count(endpoint, GOOD, mean * (0.5 + number / (answers - 1)))
+    return [endpoints.index(found.endpoint) for found in counted.suspects(config, Origin.ANY)]
+
+
+@pytest.mark.parametrize(
+    ("means", "found"),
+    [
+        ([0.1, 0.1, 0.1, 0.31], [3]),
+        ([0.1, 0.1, 0.1, 0.29], []),
+        ([0.1, 0.5], [1]),
+        ([0.5], []),
+        ([0.1, 0.1, 0.1, 0.5, 0.9], [4, 3]),
+        ([0.1, 0.1, 0.9, 0.9], [2, 3]),  # of the others more are quick; how many may go is said elsewhere
+        ([0.0, 0.0, 0.5], []),  # of nothing there is no multiple
+    ],
+)
+def test_who_takes_far_longer_than_the_others(means, found):
+    assert slow_ones(means) == found
+
+
+def test_few_answers_say_nothing_of_latency():
+    assert slow_ones([0.1, 0.1, 9.0], answers=19) == []
+    assert slow_ones([0.1, 0.1, 9.0], answers=5, volume=5) == [2]
+
+
+@given(st.lists(st.floats(0.001, 10.0), min_size=2, max_size=9))
+def test_the_others_median_is_that_of_the_list_without_one(values):
+    ordered = sorted(values, reverse=True)
+    for index in range(len(ordered)):
+        expected = statistics.median(ordered[:index] + ordered[index + 1 :])
+        assert _median_without(ordered, index) == pytest.approx(expected)
+
+
+def test_what_was_not_answered_has_no_latency():
+    config = Outlier(success_rate=None, latency=SlowOutlier(2.0, 1))
+    counted = Tallies()
+    quick, broken = live_endpoint(0), live_endpoint(1)
+    counted.count(quick, GOOD, 0.1)
+    counted.count(broken, verdict(REFUSED), 30.0)
+    assert counted.suspects(config, Origin.ANY) == []
+    assert counted.suspects(config, Origin.LOCAL) == []
+
+
+def test_a_live_cluster_ejects_the_slow_one():
+    outlier = Outlier(
+        success_rate=None,
+        latency=SlowOutlier(3.0, 5),
+        interval=10.0,
+        always_eject_one=True,
+        max_ejection_percent=50.0,
+    )
+    watched = Watched(flat(3, outlier=outlier))
+    slow = watched.live.endpoints[1]
+    for _ in range(30):
+        pick = watched.live.pick(PickContext(), 1.0)
+        seconds = 2.0 if pick.endpoint is slow else 0.1
+        pick.report(Outcome(OutcomeKind.OK, status=200, sent=True, seconds=seconds), 1.0)
+        pick.release(1.0)
+    watched.live.pick(PickContext(), 11.0).release(11.0)
+    assert slow.ejected
+    [told] = [event for event in watched.events if isinstance(event, EndpointEjected)]
+    assert (told.method, told.endpoint) == ("latency", slow.name)
+    assert told.reason.startswith("latency: 2 s in the mean, the others 0.1 s")
