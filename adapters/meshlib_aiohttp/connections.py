@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from meshlib.pools import AsyncEndpointPool
     from meshlib.pools.bounds import Bounds
     from meshlib.runtime.clock import Clock
+    from meshlib.wire.stream_tls import Handshakes
 
 __all__ = ["AcquiredConnection", "PooledConnection", "Slots", "left_of"]
 
@@ -40,14 +41,26 @@ _BROKEN = "_meshlib_broken"
 
 class PooledConnection:
     """A connection as a pool sees it (:class:`meshlib.pools.Pooled`). ``used``: it has carried a request; ``key``: aiohttp's word for
-    where it goes.
+    where it goes; ``handshakes``: of the place, where its TLS is the mesh's.
     """
 
-    __slots__ = ("_alarm", "_bounds", "born", "carried", "idle", "key", "protocol", "rested", "used")
+    __slots__ = (
+        "_alarm",
+        "_bounds",
+        "_handshakes",
+        "born",
+        "carried",
+        "idle",
+        "key",
+        "protocol",
+        "rested",
+        "used",
+    )
 
     streams = 1
 
-    def __init__(self, protocol: Any, key: Any, clock: Clock) -> None:
+    def __init__(self, protocol: Any, key: Any, clock: Clock, handshakes: Handshakes | None = None) -> None:
+        self._handshakes = handshakes
         self._alarm = Alarm(clock, self._expire)
         self._bounds: Bounds | None = None
         self.protocol = protocol
@@ -89,6 +102,14 @@ class PooledConnection:
     def unbind(self) -> None:
         """Its request is over."""
         self._alarm.set(inf)
+
+    def remember(self) -> None:
+        """Once something was read, its session may be resumed by another."""
+        handshakes, self._handshakes = self._handshakes, None
+        transport = self.protocol.transport
+        secured = None if transport is None else transport.get_extra_info("ssl_object")
+        if handshakes is not None and secured is not None:
+            handshakes.remember(secured)
 
     def _expire(self) -> None:
         bounds, protocol = self._bounds, self.protocol
@@ -216,6 +237,8 @@ class AcquiredConnection(Connection):
         self._protocol = None
         pooled = self.pooled
         pooled.unbind()
+        if not pooled.used:
+            pooled.remember()
         pooled.used = pooled.idle = True
         self._pool.release(pooled)
         self._slots.release()

@@ -257,7 +257,8 @@ class AiohttpWire:
         self._keep(protocol)
         for trace in traces:
             await trace.send_connection_create_end()
-        return PooledConnection(protocol, request.connection_key, self._runtime.clock)
+        handshakes = request.ssl if isinstance(request.ssl, Handshakes) else None
+        return PooledConnection(protocol, request.connection_key, self._runtime.clock, handshakes)
 
     def _keep(self, protocol: Any) -> None:
         """Know it as long as it is open."""

@@ -116,14 +116,17 @@ def server_name(tls: Tls, endpoint: LiveEndpoint, host: str) -> str:
     Envoy would ask for none, the ``host`` of the call.
     """
     own = endpoint.hostname
-    return (own if tls.auto_host_sni else "") or tls.sni or own or host
+    if own and (tls.auto_host_sni or not tls.sni):
+        return host_of(own)
+    return tls.sni or host
 
 
 def host_of(authority: str) -> str:
-    """Without its port, and without the brackets of an address."""
+    """Without its port, the brackets of an address, and the root's dot, which no certificate has (RFC 6066, 3)."""
     if authority.startswith("["):
         return authority[1:].partition("]")[0]
-    return authority.partition(":")[0]
+    host, _, port = authority.partition(":")
+    return authority if ":" in port else host.removesuffix(".")
 
 
 def mesh_context(

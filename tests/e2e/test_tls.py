@@ -124,6 +124,13 @@ class TestEachLibrary:
                 status, body, _ = call("GET", "http://reviews/")
                 assert (status, body.split()[:2]) == (200, [name.encode(), b"reviews"])
 
+    def test_sessions_are_resumed(self, server: TlsServer, folder: Path, library: str) -> None:
+        config = {"services": {"reviews": service(server.address, folder, sans=[SPIFFE])}}
+        with meshlib.Mesh(config) as mesh, Caller(library, mesh) as call:
+            for _ in range(4):
+                assert call("GET", "http://reviews/", headers={"connection": "close"})[0] == 200
+        assert server.resumed == [False, True, True, True]
+
     def test_who_is_not_hears_nothing(self, folder: Path, library: str) -> None:
         with TlsServer(CA.issue("reviews").server(clients=CA)) as server:
             config = {"services": {"reviews": service(server.address, folder, sans=[SPIFFE])}}

@@ -37,6 +37,7 @@ class _Handler(BaseHTTPRequestHandler):
         names = (self.request.getpeercert() or {}).get("subjectAltName", ())
         self.who = names[0][1] if names else ""
         owner.note(lambda: owner.open.update([self.who]))
+        owner.resumed.append(self.request.session_reused)
         try:
             super().handle()
         except OSError as error:  # the client went away
@@ -84,6 +85,7 @@ class TlsServer:
         seen: Requests, by the caller's name and its ``x-caller``.
         open: Connections whose handshake is done, by the caller's name.
         refused: Errors of handshakes.
+        resumed: Of each connection, whether it took up the session of an earlier one.
     """
 
     def __init__(self, context: ssl.SSLContext) -> None:
@@ -92,6 +94,7 @@ class TlsServer:
         self.seen: Counter[tuple[str, str]] = Counter()
         self.open: Counter[str] = Counter()
         self.refused: list[OSError] = []
+        self.resumed: list[bool] = []
         self._changed = threading.Condition()
         self._server = _Http(("127.0.0.1", 0), _Handler)
         self._server.owner = self

@@ -54,6 +54,7 @@ KNOWN = {}
     [
         ({}, "", "url.example"),
         ({}, "own.example", "own.example"),
+        ({}, "own.example:80", "own.example"),
         ({"sni": "mesh.example"}, "own.example", "mesh.example"),
         ({"sni": "mesh.example", "auto_host_sni": True}, "own.example", "own.example"),
         ({"sni": "mesh.example", "auto_host_sni": True}, "", "mesh.example"),
@@ -70,6 +71,9 @@ def test_the_name_that_is_asked_for(fields, endpoint, sni):  # TL-05
         ("a.example:80", "a.example"),
         ("[::1]:80", "::1"),
         ("[::1]", "::1"),
+        ("::1", "::1"),
+        ("a.example.", "a.example"),
+        ("a.example.:80", "a.example"),
         ("", ""),
     ],
 )
