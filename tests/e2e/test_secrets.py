@@ -19,6 +19,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -432,8 +433,15 @@ def reachable(start: object) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    made = Stage(tmp_path_factory.mktemp("s"))
+def folder() -> Iterator[Path]:
+    """Short, since the path of a socket is."""
+    with tempfile.TemporaryDirectory(prefix="mesh-") as made:
+        yield Path(made)
+
+
+@pytest.fixture(scope="module")
+def stage(folder: Path) -> Iterator[Stage]:
+    made = Stage(folder)
     records, root = Records(), logging.getLogger()
     before = root.level
     root.addHandler(records)
