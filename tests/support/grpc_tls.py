@@ -53,7 +53,9 @@ def socket_of(
 
 
 class Mesh:
-    """A control plane that says where ``stock`` is, and what connections to it use."""
+    """A control plane that says where ``stock`` is, and what connections to it use, as to a sidecar: a client of gRPC's own takes
+    secrets of instances only.
+    """
 
     def __init__(self, plane: ControlPlane, authority: Authority) -> None:
         self.plane = plane
@@ -62,7 +64,7 @@ class Mesh:
 
     @property
     def config(self) -> dict[str, Any]:
-        return {"xds": {"server": self.plane.address}}
+        return {"xds": {"server": self.plane.address, "view": "sidecar"}}
 
     def server(self, *names: str, demands: bool = True) -> grpc.ServerCredentials:
         """Of a server, which ``demands`` a certificate of its clients."""
@@ -77,14 +79,16 @@ class Mesh:
         """``socket``: None: as servers by ``server`` want it."""
         if socket is None:
             socket = socket_of(self.authority.pem, ("URI", SERVER), shown=self.shown)
-        routes = build.route_config("r", build.virtual_host("v", build.route("/", cluster="c")))
+        routes = build.route_config(
+            "r", build.virtual_host("v", build.route("/", cluster="c"), domains=["stock", "stock:443"])
+        )
         options = {"explicit_http_config": {"http2_protocol_options": {}}}
         kind = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
         cluster.setdefault("typed_extension_protocol_options", {kind: build.any_of(kind, options)})
         cluster.setdefault("connect_timeout", "20s")
         sockets = {"transport_socket": socket} if socket else {}
         self.plane.set(
-            build.api_listener("stock", routes),
+            build.listener("l", routes, address="0.0.0.0:443"),
             build.cluster("c", list(addresses), **sockets, **cluster),
         )
 
