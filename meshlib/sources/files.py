@@ -1,7 +1,7 @@
 """Resources in files, served to the session as a stream would (``protocol = "files"``).
 
 Theory. A directory has ``lds`` and ``cds``, each with one of the suffixes that Envoy reads: the roots. Their resources
-name the files of routes and endpoints (``path_config_source``, ``path``). Each is a DiscoveryResponse. The session asks as
+name the files of routes, endpoints and secrets (``path_config_source``, ``path``). Each is a DiscoveryResponse. The session asks as
 it asks a server; what it asks for is read, and answered at once:
 
     every ``PERIOD``   each file that is needed is looked at ──changed──► read ──good──► answered
@@ -47,9 +47,9 @@ SUFFIXES = (".yaml", ".yml", ".json", ".pb")
 _LARGEST = 16 * 2**20
 _ROOTS = {"cluster": "cds", "listener": "lds"}
 #: Who is named comes before who names it.
-_ORDER = ("cluster", "endpoint", "listener", "route")
+_ORDER = ("cluster", "secret", "endpoint", "listener", "route")
 _NOT_FOUND = 5  # google.rpc.Code
-_WORDS = {"route": "route configuration", "endpoint": "load assignment"}
+_WORDS = {"route": "route configuration", "endpoint": "load assignment", "secret": "secret"}
 
 
 @dataclass(slots=True)
@@ -202,7 +202,7 @@ class FileStream:
         return content.paths.get((short, name)) if content is not None else None
 
     def _named(self) -> Iterator[str]:
-        for short in ("route", "endpoint"):
+        for short in _WORDS:
             for name in self._types[short].wanted or ():
                 path = self._path(short, name)
                 if path is not None:

@@ -36,7 +36,9 @@ _NAMES = {
     schema.ROUTE: "name",
     schema.CLUSTER: "name",
     schema.ENDPOINT: "cluster_name",
+    schema.SECRET: "name",
 }
+_TLS = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
 
 Taken = Callable[[str, str, WireMessage], bool]
 """Is asked of each ConfigSource, with the short name of the type and the name of what is to come from there: whether it
@@ -92,14 +94,41 @@ def _settle(resource: WireMessage, taken: Taken) -> bool:
         changed = inner.HasField("rds") and _replace(
             inner.rds.config_source, "route", str(inner.rds.route_config_name), taken
         )
-    elif kind == schema.type_name(schema.CLUSTER) and inner.HasField("eds_cluster_config"):
-        held = inner.eds_cluster_config
-        changed = _replace(held.eds_config, "endpoint", str(held.service_name or inner.name), taken)
+    elif kind == schema.type_name(schema.CLUSTER):
+        changed = _settle_cluster(inner, taken)
+    elif kind == _TLS:
+        settled = tuple(
+            _replace(each.sds_config, "secret", str(each.name), taken) for each in _secrets(inner)
+        )
+        changed = any(settled)
     else:
         return False
     if changed:
         resource.value = inner.SerializeToString(deterministic=True)
     return changed
+
+
+def _settle_cluster(cluster: WireMessage, taken: Taken) -> bool:
+    sockets = (cluster, *cluster.transport_socket_matches)
+    settled = [
+        _settle(each.transport_socket.typed_config, taken)
+        for each in sockets
+        if each.transport_socket.HasField("typed_config")
+    ]
+    if cluster.HasField("eds_cluster_config"):
+        held = cluster.eds_cluster_config
+        settled.append(_replace(held.eds_config, "endpoint", str(held.service_name or cluster.name), taken))
+    return any(settled)
+
+
+def _secrets(context: WireMessage) -> Iterator[WireMessage]:
+    """Each SdsSecretConfig of a client's TLS."""
+    common, field = context.common_tls_context, "validation_context_sds_secret_config"
+    yield from common.tls_certificate_sds_secret_configs
+    if common.HasField(field):
+        yield common.validation_context_sds_secret_config
+    if common.combined_validation_context.HasField(field):
+        yield common.combined_validation_context.validation_context_sds_secret_config
 
 
 def _managers(listener: WireMessage) -> Iterator[WireMessage]:

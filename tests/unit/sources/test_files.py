@@ -16,12 +16,17 @@ from meshlib.sources.last_good import SETTLE
 from meshlib.testing import build
 from meshlib.xds.bootstrap import Bootstrap, Node, Server
 from meshlib.xds.hosts import clusters_of
-from tests.support.envoy_dir import EnvoyDir, replaced
+from tests.support.envoy_dir import EnvoyDir, by_path, replaced
 from tests.support.sources_kit import Bench, XdsBench
 
 #: A text of some lines whose aliases mean more than a million values.
 BOMB = "\n".join(
     ["a0: &a0 [x]"] + [f"a{level + 1}: &a{level + 1} [{', '.join([f'*a{level}'] * 9)}]" for level in range(8)]
+)
+TLS = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+CERTIFICATE, KEY, OTHER_KEY = (
+    f"-----BEGIN {label}-----\n{body}\n-----END {label}-----\n"
+    for label, body in (("CERTIFICATE", "MAA="), ("PRIVATE KEY", "MAA="), ("PRIVATE KEY", "MAMCAQU="))
 )
 ADDRESS, OTHER = "127.0.0.1:1001", "127.0.0.1:1002"
 
@@ -212,6 +217,79 @@ class TestChanges:
         (found,) = plane.part.targets["reviews"].http.routes.virtual_hosts
         assert clusters_of(found) == {"c2"}
         assert plane.addresses("c2") == [OTHER]
+
+
+class TestSecrets:
+    """SD-01, SD-03: by ``path_config_source``, as Envoy reads them."""
+
+    def cluster(self, files, *names, field="path_config_source"):
+        source = (
+            by_path(files.path("sds")) if field == "path_config_source" else {"path": str(files.path("sds"))}
+        )
+        common = {
+            "tls_certificate_sds_secret_configs": [{"name": names[0], "sds_config": source}],
+            "validation_context": {"trusted_ca": {"inline_string": CERTIFICATE}},
+        }
+        if names[1:]:
+            del common["validation_context"]
+            common["combined_validation_context"] = {
+                "default_validation_context": {},
+                "validation_context_sds_secret_config": {"name": names[1], "sds_config": source},
+            }
+        typed = build.any_of(TLS, {"common_tls_context": common})
+        return build.cluster("c1", [ADDRESS], transport_socket={"name": "tls", "typed_config": typed})
+
+    def tls(self, plane):
+        return plane.part.clusters["c1"].tls
+
+    @pytest.mark.parametrize("field", ["path_config_source", "path"])
+    def test_a_pair_and_a_ca(self, files, field):
+        files.put("lds")
+        files.put("cds", self.cluster(files, "pair", "roots", field=field))
+        files.put(
+            "sds",
+            build.secret("pair", certificate=CERTIFICATE, key=KEY),
+            build.secret("roots", ca=CERTIFICATE),
+        )
+        plane = Plane(files.folder, "sidecar")
+        assert (self.tls(plane).closed, plane.status.state) == ("", "ready")
+        assert self.tls(plane).certificate.key.data.decode() == KEY
+        assert self.tls(plane).validation.roots.data.decode() == CERTIFICATE
+
+    def test_a_rotation_and_a_bad_one(self, files):
+        files.put("lds")
+        files.put("cds", self.cluster(files, "pair"))
+        files.put("sds", build.secret("pair", certificate=CERTIFICATE, key=KEY))
+        plane = Plane(files.folder, "sidecar")
+        files.put("sds", build.secret("pair", certificate=CERTIFICATE, key=OTHER_KEY))
+        plane.look()
+        assert self.tls(plane).certificate.key.data.decode() == OTHER_KEY
+        files.put("sds", build.secret("pair", certificate=CERTIFICATE, key="no PEM"))
+        plane.look()
+        assert self.tls(plane).certificate.key.data.decode() == OTHER_KEY
+        assert [each.resource for each in plane.status.rejected] == ["pair"]
+        replaced(files.path("sds"), "{")
+        plane.look()
+        assert self.tls(plane).certificate.key.data.decode() == OTHER_KEY
+        assert "sds" in plane.status.last_error
+
+    def test_of_endpoints_by_their_labels(self, files):
+        cluster = self.cluster(files, "pair")
+        socket = cluster.pop("transport_socket")
+        cluster["transport_socket_matches"] = [{"name": "m", "match": {}, "transport_socket": socket}]
+        files.put("lds")
+        files.put("cds", cluster)
+        files.put("sds", build.secret("pair", certificate=CERTIFICATE, key=KEY))
+        [match] = Plane(files.folder, "sidecar").part.clusters["c1"].tls_matches
+        assert match.tls.certificate.key.data.decode() == KEY
+
+    def test_one_that_no_file_has_closes_the_cluster_at_once(self, files):
+        files.put("lds")
+        files.put("cds", self.cluster(files, "pair"))
+        files.put("sds", build.secret("other", certificate=CERTIFICATE, key=KEY))
+        closed = self.tls(Plane(files.folder, "sidecar")).closed
+        assert closed.startswith("secret 'pair' ")
+        assert "has no secret 'pair'" in closed
 
 
 class TestWrongFiles:
