@@ -68,7 +68,7 @@ class XdsSink(Sink, Protocol):
 
 class XdsSource(Source):
     """The control plane of a mesh in one view. ``open_stream`` makes streams; default: over grpc. ``protocol``: of the
-    configuration. ``last_good``: what keeps the state on disk.
+    configuration. ``last_good``: what keeps the state on disk. ``envoy_tls``: Envoy's verdicts of TLS hold in the target view, too.
     """
 
     def __init__(
@@ -80,8 +80,10 @@ class XdsSource(Source):
         *,
         protocol: str = "auto",
         last_good: LastGood | None = None,
+        envoy_tls: bool = False,
     ) -> None:
         super().__init__("xds", "xds", sink)
+        self._envoy_tls = envoy_tls
         self._over_grpc = protocol in OVER_GRPC
         self._random = sink.runtime.random
         self._emit = sink.runtime.emit
@@ -274,6 +276,7 @@ class XdsSource(Source):
             give_way=self.sink.worker.give_way,
             load_reports=self._over_grpc,
             there=os.path.exists,
+            envoy_tls=self._envoy_tls,
         )
 
     def _refuses(self) -> str:

@@ -9,7 +9,8 @@ So each view has a stream of its own, on which it looks like the client that ser
                                                           ├─► one part, one status
     target view    opened when a name is first wanted     ─┘
 
-One server gives both, so a cluster of the same name in both is the same cluster; the target view's stands.
+One server gives both, so a cluster of the same name in both is the same cluster; the target view's stands. So of TLS Envoy's verdicts
+hold in both: what gRPC refuses of a newer version would leave an older one, which may be plain text, in force.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ class XdsPair(Source):
             XdsSource, bootstrap=bootstrap, open_stream=open_stream, protocol=protocol, last_good=last_good
         )
         self._sidecar = made(self._from_sidecar, view="sidecar")
-        self._target = made(self._from_target, view="target")
+        self._target = made(self._from_target, view="target", envoy_tls=True)
         self._both = (self._sidecar, self._target)
         self._started = False
         self._asked_by_name = False  # whether a name was ever wanted

@@ -54,7 +54,7 @@ class Session:
     answers a wildcard otherwise, it is "target". `protocol`: "sotw" or "delta". `bootstrap`: the servers and who is asked for
     what; None: one, and `features` are its own. `at` is everywhere the server that something is about: its place among
     `servers`. `give_way` is called at steps of long work. `load_reports`: clusters may ask for those.
-    `there`: whether something is at a path.
+    `there`: whether something is at a path; `envoy_tls`: see `decode.report.Report`.
     Raises ValueError for a wrong argument.
     """
 
@@ -71,6 +71,7 @@ class Session:
         give_way: Callable[[], object] = bool,
         load_reports: bool = False,
         there: Callable[[str], bool] = bool,
+        envoy_tls: bool = False,
     ) -> None:
         if view not in VIEWS:
             raise ValueError(f"view must be one of {', '.join(VIEWS)}, not {view!r}")
@@ -82,6 +83,7 @@ class Session:
         self._features = features
         self._bootstrap = bootstrap
         self._there = there
+        self._envoy_tls = envoy_tls
         # TL-02: where there is an identity, it answers for every instance.
         self._instances = (
             None if bootstrap is None or bootstrap.identified else frozenset(bootstrap.providers)
@@ -116,6 +118,7 @@ class Session:
             server=self._reported_to(number),
             elsewhere=elsewhere,
             instances=self._instances,
+            envoy_tls=self._envoy_tls,
         )
         return _MACHINES[protocol](self._node, kinds, self._jitter, features, cache)
 

@@ -108,7 +108,8 @@ class Report:
     ``trusted``: the bootstrap says so of the server (``trusted_xds_server``, gRFC A81). ``give_way`` is called at each element of
     a list that may be long, so that others may run meanwhile. ``server``: where load reports of what it has can go, "" where they cannot.
     ``elsewhere`` is told of sources when the resource is good. ``instances``: the certificate providers of the bootstrap, by name; None:
-    whether there is one is known elsewhere.
+    whether there is one is known elsewhere. ``envoy_tls``: of TLS Envoy's verdict holds in the target view, too, since a cluster is the
+    same in both; else ``grpc_tls``, gRPC's.
     """
 
     __slots__ = (
@@ -120,6 +121,7 @@ class Report:
         "closes",
         "elsewhere",
         "give_way",
+        "grpc_tls",
         "instances",
         "server",
         "target",
@@ -135,8 +137,10 @@ class Report:
         server: str = "",
         elsewhere: Elsewhere = NOWHERE,
         instances: frozenset[str] | None = None,
+        envoy_tls: bool = False,
     ) -> None:
         self.instances = instances
+        self.grpc_tls = target and not envoy_tls
         self.server = server
         self.elsewhere = elsewhere
         self._sources: list[tuple[str, str, WireMessage | None]] = []

@@ -94,8 +94,9 @@ def cluster(
     server: str = "",
     elsewhere: Elsewhere | None = None,
     instances: frozenset[str] | None = None,
+    envoy_tls: bool = False,
 ) -> Decoded[Cluster]:
-    """A Cluster. `server`, `elsewhere`, `instances`: see `Report`."""
+    """A Cluster. `server`, `elsewhere`, `instances`, `envoy_tls`: see `Report`."""
     return _decoded(
         _CLUSTER,
         raw,
@@ -105,6 +106,7 @@ def cluster(
         server=server,
         elsewhere=elsewhere,
         instances=instances,
+        envoy_tls=envoy_tls,
     )
 
 
@@ -120,7 +122,7 @@ def extension(raw: bytes, view: str = "auto", give_way: Callable[[], object] = b
 
 def secret(raw: bytes, view: str = "auto", give_way: Callable[[], object] = bool) -> Decoded[Secret]:
     """A Secret: a certificate with its key, or a CA."""
-    return _decoded(_SECRET, raw, _secret_value, view, give_way)
+    return _decoded(_SECRET, raw, _secret_value, view, give_way, envoy_tls=True)  # gRPC has none
 
 
 def types(
@@ -131,14 +133,17 @@ def types(
     server: str = "",
     elsewhere: Elsewhere | None = None,
     instances: frozenset[str] | None = None,
+    envoy_tls: bool = False,
 ) -> tuple[ResourceType, ...]:
     """The types in the order in which they are asked for, as a stream of that view reads them: in "target" gRPC's verdict
     holds, in "sidecar" and "auto" Envoy's. A listener says by itself which view it is of. `trusted`, `server`, `elsewhere`,
-    `instances`: see `Report`.
+    `instances`, `envoy_tls`: see `Report`.
     """
     make = partial(ResourceType, give_way=give_way)
     common = partial(partial, give_way=give_way)
-    of_clusters = common(cluster, view=view, server=server, elsewhere=elsewhere, instances=instances)
+    of_clusters = common(
+        cluster, view=view, server=server, elsewhere=elsewhere, instances=instances, envoy_tls=envoy_tls
+    )
     return (
         make("listener", schema.LISTENER, True, common(listener, trusted=trusted, elsewhere=elsewhere)),
         make("route", schema.ROUTE, False, common(route, view=view, trusted=trusted)),
@@ -163,6 +168,7 @@ def _decoded(
     server: str = "",
     elsewhere: Elsewhere | None = None,
     instances: frozenset[str] | None = None,
+    envoy_tls: bool = False,
 ) -> Decoded[T]:
     try:
         message = schema.message(name).FromString(raw)
@@ -176,6 +182,7 @@ def _decoded(
         server=server,
         elsewhere=others,
         instances=instances,
+        envoy_tls=envoy_tls,
     )
     return _judged(message, "", read, report)
 

@@ -86,8 +86,8 @@ def _files(text: str, kind: SecretKind, path: str, report: Report) -> Certificat
 def instance(held: WireMessage, path: str, kind: SecretKind, report: Report) -> SecretName:
     """An instance of a provider (TL-02): in the target view one of the bootstrap's."""
     name, here = str(held.instance_name), join(path, "instance_name")
-    if report.target and not name:
+    if report.grpc_tls and not name:
         report.problem(here, "must not be empty")
-    elif report.target and report.instances is not None and name not in report.instances:
+    elif report.grpc_tls and report.instances is not None and name not in report.instances:
         report.problem(here, f"{name[:100]!r} is no certificate provider of the bootstrap")
     return SecretName(name or "default", kind, SecretFrom.IDENTITY)

@@ -71,8 +71,8 @@ def transport_socket(owner: WireMessage, path: str, report: Report) -> Tls | Non
     except ValueError as error:
         report.problem(path, str(error))
         return None
-    if name not in (_TLS, _PROXIED):
-        report.stricter(path, f"{name[:100]} is no transport socket of gRPC", "")
+    if report.grpc_tls and name not in (_TLS, _PROXIED):
+        report.problem(path, f"{name[:100]} is no transport socket of gRPC")
     if name not in (_TLS, _RAW, _PROXIED):
         report.ignore(path, name)
         return Tls(unsupported=f"the transport socket {name[:100]} is not supported")
@@ -91,13 +91,13 @@ def check_socket(owner: WireMessage, path: str, report: Report) -> None:
     """
     socket = owner.transport_socket
     bare = owner.HasField("transport_socket") and not socket.HasField("typed_config")
-    if bare and (report.target or socket.name not in _RAW_NAMES):
+    if bare and (report.grpc_tls or socket.name not in _RAW_NAMES):
         report.problem(join(path, "transport_socket.typed_config"), "is missing")
 
 
 def tls_matches(owner: WireMessage, path: str, report: Report) -> tuple[TlsMatch, ...]:
     """`owner.transport_socket_matches`, in order: an endpoint takes the first whose metadata it has."""
-    if report.target and len(owner.transport_socket_matches):
+    if report.grpc_tls and len(owner.transport_socket_matches):
         report.problem(join(path, "transport_socket_matches"), "is not supported by gRPC")
         return ()
     found: list[TlsMatch] = []
@@ -122,7 +122,7 @@ def _context(message: WireMessage, path: str, report: Report) -> Tls:
         report.problem(join(path, "sni"), f"is longer than {_MAX_SNI} bytes")
     header_value(str(message.sni), join(path, "sni"), report)
     common, here = message.common_tls_context, join(path, "common_tls_context")
-    if report.target:
+    if report.grpc_tls:
         _judge_for_grpc(message, here, report)
     lacks = [words for field, words in _ELSEWHERE.items() if common.HasField(field)]
     shown = _shown(common, here, report, lacks)
@@ -142,7 +142,7 @@ def _context(message: WireMessage, path: str, report: Report) -> Tls:
         certificates=shown if isinstance(shown, SecretName) else None,
         validation=validation,
         roots=roots,
-        alpn=() if report.target else tuple(map(str, common.alpn_protocols)),
+        alpn=() if report.grpc_tls else tuple(map(str, common.alpn_protocols)),
         unsupported=f"TLS with {', '.join(dict.fromkeys(lacks))} is not supported" if lacks else "",
         **_limits(common.tls_params, join(here, "tls_params"), report),
     )
@@ -179,7 +179,7 @@ def _shown(
     ]
     if not given:
         return None
-    if report.target:
+    if report.grpc_tls:
         report.problem(given[0], "gRPC shows no certificate but that of a provider's instance")
         return None
     if len(given) > 1 and not common.HasField("custom_tls_certificate_selector"):
@@ -209,7 +209,7 @@ def _verified(
         found = None, instance(getattr(common, which), join(path, which), SecretKind.CA, report)
     elif which == "combined_validation_context":
         found = _combined(common.combined_validation_context, join(path, which), report, lacks)
-    if report.target and found[1] is None and not (found[0] is not None and found[0].system):
+    if report.grpc_tls and found[1] is None and not (found[0] is not None and found[0].system):
         report.problem(path, "gRPC needs a ca_certificate_provider_instance, or system_root_certs")
     return found
 
@@ -222,7 +222,7 @@ def _combined(
     own: tuple[Validation | None, SecretName | None] = None, None
     if held.HasField(default):
         own = _by_context(held.default_validation_context, join(path, default), report, lacks)
-    elif not report.target:
+    elif not report.grpc_tls:
         report.problem(join(path, default), "must be set")
     if own[1] is not None:
         return own
@@ -230,7 +230,7 @@ def _combined(
         return own[0], instance(getattr(held, field), join(path, field), SecretKind.CA, report)
     if held.HasField("validation_context_certificate_provider"):
         lacks.append(_ELSEWHERE["validation_context_certificate_provider"])
-    elif report.target:  # gRPC reads the context in it
+    elif report.grpc_tls:  # gRPC reads the context in it
         return own
     elif held.HasField(named):
         return _with_secret(own[0], getattr(held, named), join(path, named), report, lacks)
@@ -251,7 +251,7 @@ def _by_context(
 def _with_secret(
     own: Validation | None, held: WireMessage, path: str, report: Report, lacks: list[str]
 ) -> tuple[Validation | None, SecretName | None]:
-    if report.target:
+    if report.grpc_tls:
         report.problem(path, "gRPC takes no CA but that of a provider's instance, or the system's")
         return own, None
     made = sds_secret(held, path, SecretKind.CA, report, lacks)

@@ -88,7 +88,7 @@ def _names(owner: WireMessage, path: str, report: Report) -> Names:
     if not owner.HasField(field):
         return Names()
     held, path = owner.upstream_http_protocol_options, join(path, field)
-    if report.target:
+    if report.grpc_tls:
         report.ignore(path, "gRPC does not read it")
         return Names()
     header = str(held.override_auto_sni_header)

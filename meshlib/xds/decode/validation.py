@@ -50,7 +50,7 @@ _LEFT_BY_GRPC = (
 def validation_context(held: WireMessage, path: str, report: Report, lacks: list[str]) -> Validation:
     """What cannot be done of it goes to `lacks`. Whether the whole verifies anything `judge` says, when it is whole."""
     sans = _sans(held, path, report)
-    if report.target:
+    if report.grpc_tls:
         return _of_grpc(held, path, report, sans)
     if held.require_signed_certificate_timestamp.value:
         lacks.append("signed certificate timestamps")

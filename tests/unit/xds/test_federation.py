@@ -645,6 +645,54 @@ class TestElsewhere:
         planes.send(0, "cluster", {**self.cluster(), "connect_timeout": "-1s"})
         assert planes.open == {0}
 
+    def secret(self, name="s"):
+        """A cluster that names a secret of another server."""
+        held = {"google_grpc": {"target_uri": self.AT, "stat_prefix": "x"}}
+        config = {
+            "name": name,
+            "sds_config": {"api_config_source": {"api_type": "GRPC", "grpc_services": [held]}},
+        }
+        context = {"common_tls_context": {"tls_certificate_sds_secret_configs": [config]}}
+        kind = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+        socket = {"name": "tls", "typed_config": build.any_of(kind, context)}
+        return build.cluster("c", ["10.0.0.1:1"], transport_socket=socket)
+
+    def test_a_secret_comes_from_there(self):
+        """SD-01: it is asked for that alone, and the cluster waits for it as for one of the control plane's own."""
+        planes = self.planes(services=[self.AT], view="sidecar")
+        planes.up(0)
+        planes.send(0, "cluster", self.secret())
+        assert planes.open == {0, 1}
+        assert planes.session.part.awaited == {"c": "waits for the secret 's'"}
+        planes.up(1)
+        assert planes.asked[1, "secret"] == ["s"]
+        assert (0, "secret") not in planes.asked
+        text = "-----BEGIN {0}-----\nMAA=\n-----END {0}-----\n"
+        pair = build.secret("s", certificate=text.format("CERTIFICATE"), key=text.format("PRIVATE KEY"))
+        planes.send(1, "secret", pair)
+        assert planes.session.part.clusters["c"].tls.closed == ""
+        planes.send(0, "cluster", build.cluster("c", ["10.0.0.1:1"]))
+        assert planes.open == {0}
+
+    def test_one_that_never_comes_from_there(self):
+        """SD-02, EX-09."""
+        planes = self.planes(services=[self.AT], view="sidecar")
+        planes.up(0)
+        planes.send(0, "cluster", self.secret())
+        planes.up(1)
+        planes.wait(15.0)
+        assert planes.session.part.clusters["c"].tls.closed.startswith("secret 's' does not exist")
+
+    def test_a_secret_of_one_that_may_not_be_asked_refuses_the_cluster(self):
+        planes = self.planes(view="sidecar")
+        planes.up(0)
+        planes.send(0, "cluster", self.secret())
+        (refused,) = planes.session.status(0.0).rejected
+        assert (
+            "sds_config.api_config_source.grpc_services[0].google_grpc: 127.0.0.1:9 is not"
+            in refused.problems[0]
+        )
+
     def test_there_are_not_too_many(self):
         planes = self.planes(Feature.TRUSTED_XDS_SERVER, view="sidecar")
         planes.up(0)
