@@ -166,7 +166,7 @@ class TestAnswers:
 
 class TestWithout:
     def test_calls_wait_and_then_are_told_why(self, plane):
-        """SD-02, EX-01, EX-09: for 15 s; then the cluster is closed, and says of each of its secrets what is wrong."""
+        """SD-02, EX-01: for 15 s; then the cluster is closed, and says of each of its secrets what is wrong."""
         plane.send("cluster", demanding("c-n", of("s"), validation_context_sds_secret_config=of("t")))
         assert waits(plane, "c-n")
         assert plane.part.awaited["c-n"] == "waits for the secrets 's', 't'"

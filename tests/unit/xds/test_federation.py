@@ -675,7 +675,7 @@ class TestElsewhere:
         assert planes.open == {0}
 
     def test_one_that_never_comes_from_there(self):
-        """SD-02, EX-09."""
+        """SD-02."""
         planes = self.planes(services=[self.AT], view="sidecar")
         planes.up(0)
         planes.send(0, "cluster", self.secret())

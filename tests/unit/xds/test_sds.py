@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from meshlib.model.tls import Certificate, Pem, SanKind, Secret, SecretKind, SecretName, Validation
 from meshlib.testing import build
 from meshlib.xds import decode, schema
+from meshlib.xds.bootstrap import Bootstrap, CertificateProvider, Server
 from meshlib.xds.decode.pem import certificate_problem, key_problem
 from tests.support.mesh_tls import exactly
 from tests.support.xds_kit import Wire, raw
@@ -308,7 +309,7 @@ class TestGraph:
         assert wire.part.clusters["c"].tls.secrets == ()
 
     def test_one_that_never_comes(self):
-        """SD-02, EX-09: the cluster is in force after 15 s, and closed; one that comes late opens it."""
+        """SD-02: the cluster is in force after 15 s, and closed; one that comes late opens it."""
         wire = wire_of(cluster("c", "s"))
         wire.pass_time(14.9)
         assert waits(wire)
@@ -425,6 +426,25 @@ class TestGraph:
         )
         found = decode.cluster(raw(cluster("c", **roots_by("t"))), "target").problems
         assert any("validation_context_sds_secret_config: gRPC takes no CA" in text for text in found)
+
+    @pytest.mark.parametrize(("name", "identified"), [("x", False), ("y", False), ("y", True)])
+    def test_instances_of_the_bootstrap(self, name, identified):
+        """TL-02: one that it does not have refuses the cluster, unless the process has an identity that answers for all."""
+        providers = {"x": CertificateProvider("file_watcher")}
+        bootstrap = Bootstrap((Server("127.0.0.1:1"),), providers=providers)
+        wire = Wire("target", bootstrap=bootstrap, identified=identified)
+        wire.open()
+        wire.want("a")
+        wire.send("listener", build.api_listener("a", build.route_config("r", build.virtual_host("a", build.route(cluster="c")))))  # fmt: skip
+        context = {"ca_certificate_provider_instance": {"instance_name": name}}
+        typed = build.any_of(TLS, {"common_tls_context": {"validation_context": context}})
+        wire.send("cluster", build.cluster("c", transport_socket={"name": "tls", "typed_config": typed}))
+        wire.send("endpoint", build.endpoints("c", "10.0.0.1:80"))
+        if name == "x" or identified:
+            assert wire.part.identified == {"c"}
+        else:
+            [refused] = wire.session.status(0.0).rejected
+            assert "'y' is no certificate provider of the bootstrap" in refused.problems[0]
 
     def test_two_clusters_of_one_secret(self):
         wire = wire_of(cluster("c", "s"), cluster("d", "s"))
