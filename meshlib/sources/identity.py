@@ -196,11 +196,6 @@ class Identity(Source):
             return instances[name]
         return instances[CERTIFICATE] if name == ROOTS and CERTIFICATE in instances else self._found
 
-    @property
-    def general(self) -> bool:
-        """Whether somebody answers whatever instance is named."""
-        return self._found is not None
-
     # --- what is there ------------------------------------------------------------------------------------------
 
     def inherit(self, secrets: Mapping[SecretName, Secret]) -> None:

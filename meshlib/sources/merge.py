@@ -73,11 +73,6 @@ class Merge:
         return self._runtime
 
     @property
-    def identified(self) -> bool:
-        """Whether the process's identity answers whatever instance of a certificate provider is named."""
-        return self._identity is not None and self._identity.general
-
-    @property
     def worker(self) -> Worker:
         return self.runtime.worker
 

@@ -60,15 +60,10 @@ T = TypeVar("T")
 
 
 class XdsSink(Sink, Protocol):
-    """Where it publishes; ``runtime.random`` is what its backoff draws from; ``runtime.emit``: who is told of what comes;
-    ``identified``: whether the process's identity answers whatever instance of a certificate provider is named.
-    """
+    """Where it publishes; ``runtime.random`` is what its backoff draws from; ``runtime.emit``: who is told of what comes."""
 
     @property
     def runtime(self) -> Runtime: ...
-
-    @property
-    def identified(self) -> bool: ...
 
 
 class XdsSource(Source):
@@ -89,7 +84,6 @@ class XdsSource(Source):
     ) -> None:
         super().__init__("xds", "xds", sink)
         self._envoy_tls = envoy_tls
-        self._xds_sink = sink
         self._over_grpc = protocol in OVER_GRPC
         self._random = sink.runtime.random
         self._emit = sink.runtime.emit
@@ -282,7 +276,6 @@ class XdsSource(Source):
             give_way=self.sink.worker.give_way,
             load_reports=self._over_grpc,
             there=os.path.exists,
-            identified=self._xds_sink.identified,
             envoy_tls=self._envoy_tls,
         )
 

@@ -83,10 +83,6 @@ class _Side:
     def worker(self) -> Worker:
         return self._merge.worker
 
-    @property
-    def identified(self) -> bool:
-        return self._merge.identified
-
     def tell(self, event: Event) -> None:
         self._merge.tell(event)
 

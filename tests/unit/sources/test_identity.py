@@ -463,12 +463,6 @@ class TestWho:
             "secret 'default' cannot be had: identity.socket is not given, and SPIFFE_ENDPOINT_SOCKET is not set"
         )
 
-    def test_whether_every_instance_is_answered(self):
-        """TL-02: then none is refused because the bootstrap does not have it."""
-        instances = bootstrapped(mine=("file_watcher", {"ca_certificate_file": "x"}))
-        assert Kit({"identity": {"cert": "c", "key": "k", "ca": "r"}}).bench.merge.identified
-        assert not Kit({}, bootstrap=instances).bench.merge.identified
-
     def test_where_there_is_nobody_calls_fail_at_once_in_words(self):
         kit = Kit({}, cluster("a", pair_of()))
         assert kit.tls().lacking.startswith(

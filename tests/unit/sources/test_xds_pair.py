@@ -75,6 +75,45 @@ def test_both_make_one_part_and_one_status():
     assert status.versions["cluster"]
 
 
+TLS = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+CERTIFICATE = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n"
+
+
+@pytest.mark.parametrize(("view", "encrypted"), [("auto", True), ("target", False)])
+def test_tls_as_an_envoy_has_it_takes_the_place_of_plain_text(view, encrypted):
+    """TL-02: gRPC refuses it, and stays with what it had; in both views together it must not."""
+    plane = Plane(view=view)
+    plane.want("reviews")
+    for at in range(len(plane.streams)):
+        plane.up(at)
+    last = len(plane.streams) - 1
+    plane.answer("listener", build.api_listener("reviews", routes("c")), at=last)
+    plane.answer("cluster", build.cluster("c", ["10.0.0.1:80"]), at=last)
+    context = {"validation_context": {"trusted_ca": {"inline_string": CERTIFICATE}}}
+    socket = {"name": "tls", "typed_config": build.any_of(TLS, {"common_tls_context": context})}
+    for at in range(len(plane.streams)):
+        plane.answer("cluster", build.cluster("c", ["10.0.0.1:80"], transport_socket=socket), at=at)
+    assert (plane.part.clusters["c"].tls is not None) is encrypted
+    assert bool(plane.status.rejected) is not encrypted
+
+
+def test_an_identity_is_named_in_both():
+    plane = Plane()
+    plane.want("reviews")
+    plane.up(WILD)
+    plane.up(NAMED)
+    plane.answer("listener", build.api_listener("reviews", routes("named")), at=NAMED)
+    instance = {"validation_context": {"ca_certificate_provider_instance": {"instance_name": "x"}}}
+    socket = {"name": "tls", "typed_config": build.any_of(TLS, {"common_tls_context": instance})}
+    waits = {"validation_context_sds_secret_config": {"name": "s", "sds_config": {"ads": {}}}}
+    other = {"name": "tls", "typed_config": build.any_of(TLS, {"common_tls_context": waits})}
+    wild = build.cluster("wild", ["10.0.0.1:80"], transport_socket=socket)
+    plane.answer("cluster", wild, build.cluster("waits", ["10.0.0.1:80"], transport_socket=other), at=WILD)
+    plane.answer("cluster", build.cluster("named", ["10.0.0.1:80"], transport_socket=socket), at=NAMED)
+    assert plane.part.identified == {"wild", "named"}
+    assert plane.part.awaited == {"waits": "waits for the secret 's'"}
+
+
 def test_a_refused_resource_is_told_once_though_both_views_have_it():
     plane = Plane()
     plane.want("reviews")

@@ -431,8 +431,8 @@ class TestGraph:
     def test_instances_of_the_bootstrap(self, name, identified):
         """TL-02: one that it does not have refuses the cluster, unless the process has an identity that answers for all."""
         providers = {"x": CertificateProvider("file_watcher")}
-        bootstrap = Bootstrap((Server("127.0.0.1:1"),), providers=providers)
-        wire = Wire("target", bootstrap=bootstrap, identified=identified)
+        bootstrap = Bootstrap((Server("127.0.0.1:1"),), providers=providers, identified=identified)
+        wire = Wire("target", bootstrap=bootstrap)
         wire.open()
         wire.want("a")
         wire.send("listener", build.api_listener("a", build.route_config("r", build.virtual_host("a", build.route(cluster="c")))))  # fmt: skip
