@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,10 +11,11 @@ from typing import Any
 import grpc
 import grpc.experimental
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 import meshlib
 from meshlib.testing import build
-from tests.support.certificates import Authority
+from tests.support.certificates import Authority, Issued
 from tests.support.grpc_channels import FACES, Channel, Channels
 from tests.support.grpc_tls import CLIENT, SERVER, Listener, Mesh, Witness, socket_of, tunnels, world
 
@@ -66,14 +69,30 @@ REFUSALS = {
     "another name": "none of the names",
     "no names, but a common one": "none of the names",
     "expired": "certificate has expired",
+    "another key than the pinned": "pinned",
+    "another certificate than the pinned": "pinned",
+    "revoked": "certificate revoked",
 }
 
 
-def demanded(mesh: Mesh, refusal: str) -> dict[str, Any]:
-    """What the mesh demands of a server, and does not get where there is that ``refusal``."""
+def demanded(mesh: Mesh, refusal: str, held: Issued) -> dict[str, Any]:
+    """What the mesh demands of a server that shows ``held``, and does not get where there is that ``refusal``."""
     root = Authority("other").pem if refusal == "another root" else mesh.authority.pem
     sans = {"another name": ("URI", OTHER), "no names, but a common one": ("DNS", "stock")}
-    return socket_of(root, sans.get(refusal, ("URI", SERVER)), shown=mesh.shown)
+    other, more = mesh.authority.issue(SERVER), {}
+    if refusal in ("another key than the pinned", "no other than the pinned"):
+        pinned = other if refusal.startswith("another") else held
+        more["verify_certificate_spki"] = [base64.b64encode(spki(pinned)).decode()]
+    elif refusal == "another certificate than the pinned":
+        more["verify_certificate_hash"] = [hashlib.sha256(other.der).hexdigest()]
+    elif refusal == "revoked":
+        more["crl"] = {"inline_string": mesh.authority.revoking(held).decode()}
+    return socket_of(root, sans.get(refusal, ("URI", SERVER)), shown=mesh.shown, validation=more)
+
+
+def spki(held: Issued) -> bytes:
+    public = held.certificate.public_key()
+    return hashlib.sha256(public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).digest()
 
 
 @pytest.mark.parametrize(("refusal", "words"), REFUSALS.items(), ids=REFUSALS)
@@ -83,7 +102,7 @@ def test_who_is_not_who_it_must_be_gets_no_byte(channel: Any, mesh: Mesh, refusa
     held = mesh.authority.issue(*names, subject="stock", expired=refusal == "expired")
     with Listener(held) as server:
         address = server.address
-        mesh.say(address, socket=demanded(mesh, refusal))
+        mesh.say(address, socket=demanded(mesh, refusal, held))
         with pytest.raises(meshlib.ConnectFailed, match=words) as caught:
             channel().unary(timeout=20.0)
         server.ends.get(timeout=20)
@@ -92,6 +111,17 @@ def test_who_is_not_who_it_must_be_gets_no_byte(channel: Any, mesh: Mesh, refusa
     assert error.code() is Code.UNAVAILABLE
     assert re.search(words, error.details())
     assert address in error.details()
+
+
+@pytest.mark.parametrize("accepted", ["no other than the pinned", "what it must be"])
+def test_who_is_it_answers(channel: Any, mesh: Mesh, meshlib_grpc_upstream: Any, accepted: str) -> None:
+    held = mesh.authority.issue(SERVER)
+    demands = grpc.ssl_server_credentials(
+        [(held.key_pem, held.chain_pem)], mesh.authority.pem, require_client_auth=True
+    )
+    one = meshlib_grpc_upstream("v1", credentials=demands)
+    mesh.say(one.address, socket=demanded(mesh, accepted, held))
+    assert channel().who() == "v1"
 
 
 @pytest.mark.parametrize(
