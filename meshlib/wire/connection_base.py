@@ -7,6 +7,7 @@ signal, a killed greenlet or a cancelled task as well as an error: nobody knows 
 
 from __future__ import annotations
 
+import ssl
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from meshlib.wire.errors import WireError, WriteError, WriteTimeout
@@ -94,11 +95,18 @@ class Http1Connection(Generic[S]):
         self.cut = True
         if early is None:
             early = Early(self.machine)
-        if bounds.sent and not isinstance(error, WriteTimeout):  # else what there is answers nothing of ours
+        if not isinstance(error, WriteTimeout):
             try:
                 while early.head is None and (data := self.stream.read_now(READ)) is not None:
-                    early.hear(data)
-            except WireError:
+                    if not (bounds.sent or data):
+                        break
+                    if bounds.sent:  # else what there is answers nothing of ours
+                        early.hear(data)
+            except WireError as found:
+                if (
+                    type(found.__cause__) is ssl.SSLError
+                ):  # an alert: why a server of TLS 1.3 refuses our certificate
+                    raise WriteError(str(found)) from found.__cause__
                 raise error from None
         if early.head is None:
             raise error

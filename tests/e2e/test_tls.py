@@ -194,6 +194,20 @@ def test_a_thousand_calls_make_two_contexts_at_most(folder: Path, monkeypatch: p
     assert len(made) <= 2
 
 
+@pytest.mark.parametrize("library", ["httpx", "requests", "urllib3"])
+def test_why_the_server_refuses_is_told_whenever_it_says_so(
+    library: str, server: TlsServer, folder: Path
+) -> None:
+    """In TLS 1.3 it does after the handshake, as we see it: before, while or after the request is sent."""
+    shown = service(server.address, folder)
+    del shown["tls"]["cert"], shown["tls"]["key"]
+    with meshlib.Mesh({"services": {"reviews": shown}}) as mesh:
+        for _ in range(40):
+            with Caller(library, mesh) as call, pytest.raises(Exception, match="CERTIFICATE_REQUIRED"):
+                call("GET", "http://reviews/")
+    assert server.requests == 0
+
+
 def test_hosts_that_share_an_endpoint_ask_for_their_own_names(
     face: FaceFactory, server: TlsServer, folder: Path
 ) -> None:
