@@ -26,7 +26,7 @@ PYTEST_ARGS ?=
 LOCK_ARGS ?=
 GRPC_TESTS := $(filter-out %/test_fork_grpc.py,$(wildcard tests/e2e/*grpc*.py))
 # With real servers and processes, and of which two may run at once: nothing in them is bounded by a time that another's work could use up.
-ABREAST := $(GRPC_TESTS) tests/compat tests/e2e/oracle $(patsubst %,tests/e2e/test_%.py,\
+ABREAST := $(GRPC_TESTS) tests/compat tests/e2e/oracle tests/trust $(patsubst %,tests/e2e/test_%.py,\
 	adoption asgi bad_input celery cli connectrpc control_planes csds django docs envoy_file examples extensions fetch \
 	first_lines flask guards handoff hosts http2 httpx_options httpx_streams jobs kato last_good llm_clients \
 	load_reports mcp_client metrics multiprocessing out_of_band outages requests requests_options requests_paths \
@@ -96,6 +96,10 @@ soak-trust: $(VENV)/.stamp-dev ## ten minutes of calls over mTLS while certifica
 .PHONY: fleet
 fleet: $(VENV)/.stamp-dev ## REQUESTS requests through each web server and worker, three services deep, under restarts; each is started RUNS times
 	@MESHLIB_FLEET_REQUESTS=$(REQUESTS) MESHLIB_FLEET_RUNS=$(RUNS) $(PYTEST) tests/e2e -m fleet --timeout=900 -o faulthandler_timeout=0 $(PYTEST_ARGS)
+
+.PHONY: trust
+trust: $(VENV)/.stamp-dev ## the table: whom each client calls over TLS and whom it refuses, by material and by what is wrong
+	@$(PYTEST) tests/trust -s $(PYTEST_ARGS)
 
 .PHONY: interop
 interop: $(VENV)/.stamp-dev ## against go-control-plane, and as Kato has it in xDS v2 (needs Go)

@@ -260,10 +260,10 @@ class Plan:
         if isinstance(upstream, str):
             if not upstream and now < self._ready_by():
                 return Wait(self._ready_by())
-            if self.deadline is not None and now >= self.deadline:
-                return self._out_of_time(None)
             why = upstream or self._env.awaits(call.resolution.part, self.cluster)
             message = f"{match.name} names cluster {self.cluster!r}, which {why}"
+            if self.deadline is not None and now >= self.deadline:
+                return self._out_of_time(None, message)
             answer = self._told(Response(action.not_found_status), "NC")
             return Finish(None, NoHealthyEndpoint, f"route {message}", answer)
         self._upstream = upstream
@@ -426,11 +426,11 @@ class Plan:
         message = f"{self.cluster}: {failed(self._attempts[-1].why(), self._attempts[-1].told())}"
         return Finish(outcome, failure, message, self._told(response, flags))
 
-    def _out_of_time(self, outcome: Outcome | None) -> Effect:
+    def _out_of_time(self, outcome: Outcome | None, where: str = "") -> Effect:
         limit = None if outcome is None else outcome.limit
         response, flags = timed_out(limit or self._limit)
-        where = f" ({self._attempts[-1].attempt.endpoint.name})" if self._attempts else ""
-        message = f"{limit or self._limit_words()} is over{where}"
+        where = self._attempts[-1].attempt.endpoint.name if self._attempts else where
+        message = f"{limit or self._limit_words()} is over{where and f' ({where})'}"
         self._words.append(message)
         self.spent = self._policy is not None
         return Finish(outcome, DeadlineExceeded, message, self._told(response, flags))

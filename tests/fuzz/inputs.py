@@ -63,6 +63,8 @@ READ |= dict.fromkeys(
             "decode/match",
             "decode/outlier",
             "decode/pem",
+            "decode/sds",
+            "decode/validation",
             "decode/programs",
             "decode/replies",
             "decode/resource",

@@ -145,9 +145,12 @@ class Authority:
         expired: bool = False,
         seconds: float = 864_000.0,
         subject: str = "leaf",
+        key: Any = None,
     ) -> Issued:
-        """A leaf with these alternative names; none: without the extension. ``seconds``: for which it is valid from now on."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        """A leaf with these alternative names; none: without the extension. ``seconds``: for which it is valid from now on. ``key``: its
+        private key, a new one by default.
+        """
+        key = key or ec.generate_private_key(ec.SECP256R1())
         end = _now() - _DAY / 2 if expired else _now() + dt.timedelta(seconds=seconds)
         builder = (
             x509.CertificateBuilder()
