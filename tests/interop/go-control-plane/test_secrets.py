@@ -17,17 +17,24 @@ PEM, KEY = (
 
 
 def body(version, upstream, *names, secrets=()):
-    """A snapshot whose one cluster names these secrets."""
+    """A snapshot whose one cluster names these secrets: a certificate, and a CA."""
     made = snapshot("sidecar", NODE, version, reviews({"v1": 1}, v1=[upstream]))
     if names:
         configs = [{"name": name, "sds_config": {"ads": {}, "resource_api_version": "V3"}} for name in names]
-        context = build.any_of(TLS, {"common_tls_context": {"tls_certificate_sds_secret_configs": configs}})
+        common = {"tls_certificate_sds_secret_configs": configs[:1]}
+        if configs[1:]:
+            common["validation_context_sds_secret_config"] = configs[1]
+        context = build.any_of(TLS, {"common_tls_context": common})
         made["clusters"][0]["transport_socket"] = {"name": "tls", "typed_config": context}
     return made | {"secrets": [build.without_type(each) for each in secrets]}
 
 
 def pair(name, key=KEY):
     return build.secret(name, certificate=PEM, key=key)
+
+
+def roots(name, pem=PEM):
+    return build.secret(name, ca=pem)
 
 
 @pytest.mark.parametrize("protocol", ["delta", "sotw"])
@@ -37,7 +44,7 @@ def test_as_they_come_and_go(launch, options, protocol, streams, make_mesh, upst
     """SD-01, SD-03."""
     plane, v1 = launch(*options), upstream("v1")
     plane.protocol = protocol
-    plane.put(body("1", v1, "a", "b", secrets=[pair("a"), pair("b")]))
+    plane.put(body("1", v1, "a", "b", secrets=[pair("a"), roots("b")]))
     mesh = make_mesh(config(plane, "sidecar", streams=streams))
     watch = Watch(mesh)
 
@@ -50,9 +57,9 @@ def test_as_they_come_and_go(launch, options, protocol, streams, make_mesh, upst
         )
 
     watch.until(lambda: told() == (2, "1", []), PATIENCE)
-    plane.put(body("2", v1, "a", "b", secrets=[pair("a", KEY * 2), pair("b", "none")]))
+    plane.put(body("2", v1, "a", "b", secrets=[pair("a", KEY * 2), roots("b", "none")]))
     watch.until(lambda: told() == (2, "1", ["b"]), PATIENCE)  # the old one stays
-    plane.put(body("3", v1, "a", "b", secrets=[pair("a"), pair("b", KEY * 2)]))
+    plane.put(body("3", v1, "a", "b", secrets=[pair("a"), roots("b", PEM * 2)]))
     watch.until(lambda: told() == (2, "3", []), PATIENCE)
     plane.put(body("4", v1, "a", secrets=[pair("a")]))
     watch.until(lambda: told()[::2] == (1, []), PATIENCE)
