@@ -363,7 +363,7 @@ class Config(Section):
         SERVICES, "Services without a control plane, by name.", FrozenMap()
     )
     services_file: str | None = setting(
-        Filename(), "A file in Envoy's shape: listeners, clusters, routes, endpoints.", None
+        Filename(), "A file in Envoy's shape: listeners, clusters, routes, endpoints, secrets.", None
     )
     bypass: tuple[str, ...] = setting(
         ListOf(_PATTERN), "Hosts whose calls are plain, as if meshlib were not there.", ()

@@ -1,4 +1,4 @@
-"""A file in Envoy's shape: lists of listeners, clusters, routes and endpoints, or a whole bootstrap.
+"""A file in Envoy's shape: lists of listeners, clusters, routes, endpoints and secrets, or a whole bootstrap.
 
 The same decoders and the same graph as for a control plane; only that here everything is known at once, so that a name
 which nothing bears is a mistake in the file.
@@ -25,8 +25,14 @@ from meshlib.xds.roots import tcp_clusters
 __all__ = ["EnvoyFile", "read"]
 
 # Keys of a file → short name of the type in their lists.
-_LISTS = {"listeners": "listener", "clusters": "cluster", "routes": "route", "endpoints": "endpoint"}
-_STATIC_KEYS = {"listeners": "listener", "clusters": "cluster"}
+_LISTS = {
+    "listeners": "listener",
+    "clusters": "cluster",
+    "routes": "route",
+    "endpoints": "endpoint",
+    "secrets": "secret",
+}
+_STATIC_KEYS = {"listeners": "listener", "clusters": "cluster", "secrets": "secret"}
 _BOOTSTRAP = "envoy.config.bootstrap.v3.Bootstrap"
 # A file that Envoy watches (`path_config_source`) is a DiscoveryResponse: what stands in one beside the resources.
 _RESPONSE = "envoy.service.discovery.v3.DiscoveryResponse"
@@ -62,7 +68,7 @@ def read(data: object, source: str = "file") -> EnvoyFile:
 
 class _Reader:
     def __init__(self) -> None:
-        self.cache = Cache((*_LISTS.values(), "extension", "secret"), complete=True)
+        self.cache = Cache((*_LISTS.values(), "extension"), complete=True)
         self.problems: list[str] = []
         self.ignored: list[Ignored] = []
         self._places: dict[tuple[str, str], str] = {}
@@ -93,10 +99,8 @@ class _Reader:
         for key, held in value.items():
             if key in _STATIC_KEYS:
                 self._list(_STATIC_KEYS[key], held, f"{path}.{key}")
-            elif key == "secrets":
-                self._ignore(f"{path}.secrets", "secrets are not read")
             else:
-                self._unknown(f"{path}.{key}", (*_STATIC_KEYS, "secrets"))
+                self._unknown(f"{path}.{key}", tuple(_STATIC_KEYS))
 
     def _ignore(self, path: str, value: str) -> None:
         self.ignored.append(Ignored("", "bootstrap", path, value))
@@ -127,8 +131,6 @@ class _Reader:
             short = schema.SHORT_NAMES.get(given, "") if isinstance(given, str) else ""
             if short in _LISTS.values():
                 self._resource(short, item, f"{path}[{index}]")
-            elif short == "secret":
-                self._ignore(f"{path}[{index}]", "secrets are not read")
             else:
                 self.problems.append(
                     f"{path}[{index}].@type: must be one of {', '.join(schema.TYPE_URLS.values())}"

@@ -109,7 +109,7 @@ class Report:
     a list that may be long, so that others may run meanwhile. ``server``: where load reports of what it has can go, "" where they cannot.
     ``elsewhere`` is told of sources when the resource is good. ``instances``: the certificate providers of the bootstrap, by name; None:
     whether there is one is known elsewhere. ``envoy_tls``: of TLS Envoy's verdict holds in the target view, too, since a cluster is the
-    same in both; else ``grpc_tls``, gRPC's.
+    same in both; else ``grpc_tls``, gRPC's. ``statics``: secrets without a source are beside it, in the file that it comes from.
     """
 
     __slots__ = (
@@ -124,6 +124,7 @@ class Report:
         "grpc_tls",
         "instances",
         "server",
+        "statics",
         "target",
         "trusted",
     )
@@ -138,7 +139,9 @@ class Report:
         elsewhere: Elsewhere = NOWHERE,
         instances: frozenset[str] | None = None,
         envoy_tls: bool = False,
+        statics: bool = False,
     ) -> None:
+        self.statics = statics
         self.instances = instances
         self.grpc_tls = target and not envoy_tls
         self.server = server

@@ -191,7 +191,7 @@ def read(short: str, message: WireMessage, path: str = "") -> Decoded[Any]:
     """What comes of a message that is parsed already, of the type with that short name, in the view "auto"; `path` stands
     before every path. It comes from a file of the application's own, which it trusts.
     """
-    return _judged(message, path, _READERS[short], Report(trusted=True))
+    return _judged(message, path, _READERS[short], Report(trusted=True, statics=True))
 
 
 def _judged(

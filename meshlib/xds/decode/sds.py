@@ -1,17 +1,20 @@
 """SdsSecretConfig and instances of providers: who has a secret that is named.
 
-named with                                       is asked of
------------------------------------------------  -----------------------------------------------------------
-``ads``, ``self``, the cluster of an Envoy's     the control plane (SD-01)
-bootstrap
-another server that may be asked                 that server (gRFC A102)
-the cluster ``sds-grpc``, or a unix socket that  the process's own identity: what Istio's agent has beside an Envoy
-is not there; ``default`` and ``ROOTCA`` of any
-cluster or file
-an instance of a provider of certificates (A29)  the process's own identity
-a name ``file-cert:chain~key``, ``file-root:ca`` nobody: Istio's agent reads these files, and so does a handshake
-(``~crl``)
-nothing, or a file                               nobody: it is reported, and the endpoints are closed
+    named with                                       is asked of
+    -----------------------------------------------  -----------------------------------------------------------
+    ``ads``, ``self``, the cluster of an Envoy's     the control plane (SD-01)
+    bootstrap
+    another server that may be asked                 that server (gRFC A102)
+    the cluster ``sds-grpc``, or a unix socket that  the process's own identity: what Istio's agent has beside an Envoy
+    is not there; ``default`` and ``ROOTCA`` of any
+    cluster or file
+    an instance of a provider of certificates (A29)  the process's own identity
+    a name ``file-cert:chain~key``, ``file-root:ca`` nobody: Istio's agent reads these files, and so does a handshake
+    (``~crl``)
+    nothing, in a file of the application's own      that file: it is a static secret
+    nothing, or a file                               nobody: it is reported, and the endpoints are closed
+
+Where resources are read from files, whoever reads them has put ``self`` in the place of a file (`meshlib.xds.discovery`).
 """
 
 from __future__ import annotations
@@ -45,6 +48,8 @@ def sds_secret(
 
 def _source(held: WireMessage, name: str, path: str, report: Report, lacks: list[str]) -> SecretFrom | None:
     which = held.sds_config.WhichOneof("config_source_specifier")
+    if report.statics and not held.HasField("sds_config"):
+        return SecretFrom.CONTROL_PLANE
     if which is None:
         words = "no source" if held.HasField("sds_config") else "a static secret"
         report.ignore(path, f"{name!r} has no source: there are no static secrets")

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshlib.testing import build
-from meshlib.xds import schema
 from meshlib.xds.envoy_file import read
 
 ROUTES = build.route_config("r", build.virtual_host("v", build.route(cluster="c")))
@@ -51,7 +50,7 @@ def test_a_bootstrap():
     made = read(data)
     assert made.problems == ()
     assert [each.name for each in made.part.sidecar] == ["l"]
-    assert [each.field for each in made.ignored] == ["node", "admin", "static_resources.secrets"]
+    assert [each.field for each in made.ignored] == ["node", "admin"]
 
 
 def test_a_bootstrap_in_the_other_spelling():
@@ -103,12 +102,54 @@ def test_what_stands_beside_the_resources_of_a_response():
         "version_info": "7",
         "typeUrl": "x",
         "nonce": "n",
-        "resources": [build.cluster("c", ["10.0.0.1:80"]), {"@type": schema.SECRET, "name": "s"}],
+        "resources": [build.cluster("c", ["10.0.0.1:80"])],
     }
     made = read(data)
-    assert made.problems == ()
+    assert (made.problems, made.ignored) == ((), ())
     assert set(made.part.clusters) == {"c"}
-    assert [each.field for each in made.ignored] == ["resources[1]"]
+
+
+CERTIFICATE, KEY = (
+    f"-----BEGIN {label}-----\nMAA=\n-----END {label}-----\n" for label in ("CERTIFICATE", "PRIVATE KEY")
+)
+
+
+def demanding(*names, **source):
+    """A cluster whose TLS is made of these secrets: a certificate, and a CA."""
+    pair, roots = ({"name": name, **source} for name in names)
+    common = {"tls_certificate_sds_secret_configs": [pair], "validation_context_sds_secret_config": roots}
+    kind = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+    socket = {"name": "tls", "typed_config": build.any_of(kind, {"common_tls_context": common})}
+    return build.cluster("c", ["10.0.0.1:80"], transport_socket=socket)
+
+
+@pytest.mark.parametrize("source", [{}, {"sds_config": {"ads": {}}}], ids=["static", "ads"])
+@pytest.mark.parametrize("shape", ["lists", "static_resources", "resources"])
+def test_secrets_that_are_in_it(shape, source):
+    secrets = [build.secret("pair", certificate=CERTIFICATE, key=KEY), build.secret("roots", ca=CERTIFICATE)]
+    cluster = demanding("pair", "roots", **source)
+    lists = {"clusters": [cluster], "secrets": secrets}
+    shapes = {
+        "lists": lists,
+        "static_resources": {"static_resources": lists},
+        "resources": {"resources": [cluster, *secrets]},
+    }
+    made = read(shapes[shape])
+    assert (made.problems, made.ignored) == ((), ())
+    tls = made.part.clusters["c"].tls
+    assert (tls.closed, tls.certificate.key.data.decode()) == ("", KEY)
+    assert tls.validation.roots.data.decode() == CERTIFICATE
+
+
+def test_a_secret_that_is_not_in_it_closes_the_cluster():
+    made = read({"clusters": [demanding("pair", "roots")]})
+    assert made.problems == ()
+    assert made.part.clusters["c"].tls.closed == "secret 'pair' is not there; secret 'roots' is not there"
+
+
+def test_a_secret_that_is_none_is_told_with_its_place():
+    made = read({"secrets": [build.secret("s", certificate=CERTIFICATE, key="x")]})
+    assert made.problems == ("secrets[0].tls_certificate.private_key: has no private key in PEM",)
 
 
 def test_resources_that_say_their_type():
@@ -139,7 +180,7 @@ def test_what_is_not_honoured_is_told_with_its_place():
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        ([], "must be a mapping with listeners, clusters, routes, endpoints, not list"),
+        ([], "must be a mapping with listeners, clusters, routes, endpoints, secrets, not list"),
         ({"listenrs": []}, "listenrs: is not known; did you mean listeners?"),
         ({"clusters": {}}, "clusters[0].name: must not be empty"),
         ({"clusters": 7}, "clusters[0]: must be a mapping"),

@@ -406,7 +406,7 @@ CLUSTER = {
         variants={"sds_config": "sds"},
         notes={
             "name": "`file-cert:chain~key` and `file-root:ca` are files, as with Istio's agent",
-            "sds_config": "without it the secret would be a static one, of which there are none: it closes the endpoints",
+            "sds_config": "without it the secret is a static one: read from a file in Envoy's shape; from a control plane it closes the endpoints",
         },
     ),
     "envoy.config.core.v3.ConfigSource#sds": rules(

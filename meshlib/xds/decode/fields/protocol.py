@@ -27,9 +27,7 @@ PROTOCOL = {
             "tracing": "spans are made as OpenTelemetry is set up in this process",
         },
     ),
-    "envoy.config.bootstrap.v3.Bootstrap.StaticResources": rules(
-        honoured="listeners clusters", reported="secrets", reason="TLS by secrets is not there yet"
-    ),
+    "envoy.config.bootstrap.v3.Bootstrap.StaticResources": rules(honoured="listeners clusters secrets"),
     f"{_SERVICE}DiscoveryRequest": rules(
         honoured="version_info node resource_names type_url response_nonce error_detail",
         void="resource_locators",
