@@ -76,6 +76,10 @@ docs: $(VENV)/.stamp-dev ## the documentation, built into site/
 bench: $(VENV)/.stamp-dev ## one table: what meshlib costs beside the bare libraries and beside a sidecar
 	@$(PY) -m bench
 
+.PHONY: sim
+sim: $(VENV)/.stamp-dev ## balancers and policies in virtual time: a slow server, a retry storm, a cold server
+	@$(PY) -m bench.sim
+
 .PHONY: oracle
 oracle: $(VENV)/.stamp-dev ## meshlib against a real Envoy on SEEDS random route tables
 	@MESHLIB_ORACLE_SEEDS=$(SEEDS) $(PYTEST) tests/e2e/oracle --timeout=0 $(PYTEST_ARGS)
