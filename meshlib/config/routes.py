@@ -13,6 +13,7 @@ from meshlib.config.source import FrozenMap
 from meshlib.config.words import EDITED, HEADER, HOST, METHOD, PATH, PATH_ONLY, REGEX, SERVICE, U32
 
 __all__ = [
+    "FaultConfig",
     "HeaderEditsConfig",
     "HeaderMatchConfig",
     "MatchConfig",
@@ -179,6 +180,21 @@ class HeaderEditsConfig(Section):
 
 
 @dataclass(frozen=True, slots=True)
+class FaultConfig(Section):
+    """A delay, an answer, or both: the delay comes first. Each is drawn by itself."""
+
+    delay: float | None = setting(seconds(), "Seconds that a call waits before anything is done.", None)
+    abort: int | None = setting(
+        Integer(200, 599, what="a status"), "The call is answered with this status.", None
+    )
+    percent: float = setting(Number(0, 100), "So many of a hundred calls.", 100.0)
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        if self.delay is None and self.abort is None:
+            yield "", "must have delay or abort, or both"
+
+
+@dataclass(frozen=True, slots=True)
 class RouteConfig(Section):
     """A route: the first whose match holds is taken. Where it says nothing of a target, it is the service itself."""
 
@@ -201,6 +217,9 @@ class RouteConfig(Section):
     rewrite: RewriteConfig | None = setting(
         Table(RewriteConfig, shorthand="prefix"), "What arrives instead.", None
     )
+    fault: FaultConfig | None = setting(
+        Table(FaultConfig), "What is done to calls on purpose, to see how the application takes it.", None
+    )
     request_headers: HeaderEditsConfig = setting(
         Table(HeaderEditsConfig), "Changes of the request's headers.", HeaderEditsConfig()
     )
@@ -214,6 +233,6 @@ class RouteConfig(Section):
             yield "split", f"must have weights whose sum is 1 to {U32}"  # RA-01
         if self.redirect is None and self.response is None:
             return
-        for name in ("timeout", "retry", "rewrite"):
+        for name in ("timeout", "retry", "rewrite", "fault"):
             if getattr(self, name) is not None:
                 yield name, "is for calls that are sent on: this route answers by itself"

@@ -15,7 +15,7 @@ from meshlib.config.section import Section, Table, only_one, required, setting
 from meshlib.config.words import HEADER, SERVICE, U32
 from meshlib.model.address import Address
 
-__all__ = ["SERVICES", "EndpointConfig", "HashConfig", "ServiceConfig", "SlowStartConfig"]
+__all__ = ["SERVICES", "EndpointConfig", "HashConfig", "RateLimitConfig", "ServiceConfig", "SlowStartConfig"]
 
 
 def _cookie_name(text: str) -> str:
@@ -61,6 +61,17 @@ class SlowStartConfig(Section):
     window: float = required(seconds(), "Seconds until it has all of it.")
     aggression: float = setting(Number(0.01, 100.0), "1: evenly in that time; more: sooner.", 1.0)
     least: float = setting(Number(0.0, 1.0), "The part of its share that it has at once.", 0.1)
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimitConfig(Section):
+    """A token bucket."""
+
+    rate: float = required(Number(0, above=True), "So many calls.")
+    per: float = setting(seconds(), "In so many seconds.", 1.0)
+    burst: int | None = setting(
+        Integer(1), "So many of them at once. Default: as many as rate, at least 1.", None
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +123,11 @@ class ServiceConfig(Section):
     breaker: BreakerConfig | None = setting(Table(BreakerConfig), "When calls fail at once.", None)
     outlier: OutlierConfig | None = setting(Table(OutlierConfig), "When an endpoint is left out.", None)
     limits: LimitsConfig | None = setting(Table(LimitsConfig), "How much may be in flight.", None)
+    rate_limit: RateLimitConfig | None = setting(
+        Table(RateLimitConfig),
+        "How many calls this process makes to it in a time; more are answered 429.",
+        None,
+    )
     max_connection_age: float | None = setting(
         seconds(),
         "Seconds after which a connection is replaced, between two calls. Default: it lives as long as it is used.",

@@ -15,6 +15,7 @@ __all__ = [
     "ConfigDict",
     "DnsDict",
     "EndpointDict",
+    "FaultDict",
     "HashDict",
     "HeaderEditsDict",
     "HeaderMatchDict",
@@ -25,6 +26,7 @@ __all__ = [
     "NodeDict",
     "OutlierDict",
     "QueryMatchDict",
+    "RateLimitDict",
     "RedirectDict",
     "ResponseDict",
     "RetryDict",
@@ -182,6 +184,14 @@ class LimitsDict(TypedDict, total=False):
     max_retries: int | None
 
 
+class RateLimitDict(TypedDict, total=False):
+    """A token bucket."""
+
+    rate: Required[float]
+    per: float
+    burst: int | None
+
+
 class ServiceTlsDict(TypedDict, total=False):
     """TLS to the endpoints. An empty table: whom the system's roots know by the name."""
 
@@ -262,6 +272,14 @@ class RewriteDict(TypedDict, total=False):
     host: str | None
 
 
+class FaultDict(TypedDict, total=False):
+    """A delay, an answer, or both: the delay comes first. Each is drawn by itself."""
+
+    delay: float | None
+    abort: int | None
+    percent: float
+
+
 class HeaderEditsDict(TypedDict, total=False):
     """Changes of headers. Values are Envoy's format: %% is a percent sign."""
 
@@ -282,6 +300,7 @@ class RouteDict(TypedDict, total=False):
     timeout: float | None
     retry: RetryDict | None
     rewrite: str | RewriteDict | None
+    fault: FaultDict | None
     request_headers: HeaderEditsDict
     response_headers: HeaderEditsDict
 
@@ -302,6 +321,7 @@ class ServiceDict(TypedDict, total=False):
     breaker: BreakerDict | None
     outlier: OutlierDict | None
     limits: LimitsDict | None
+    rate_limit: RateLimitDict | None
     max_connection_age: float | None
     tls: ServiceTlsDict | None
     token: str | None

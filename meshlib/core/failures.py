@@ -40,6 +40,7 @@ __all__ = [
     "FAILURES",
     "REFUSALS",
     "SPENT",
+    "TEXT",
     "Words",
     "after_retries",
     "broken_handoff",
@@ -58,14 +59,14 @@ SPENT = ("x-should-retry", "false")
 #: Why a call went directly: in words, or what gives a trace's lines when they are asked for.
 Words = str | Callable[[], tuple[str, ...]]
 
-_TEXT = (("content-type", "text/plain"),)
-_OVERLOADED = (("x-envoy-overloaded", "true"), *_TEXT)
+TEXT = (("content-type", "text/plain"),)
+_OVERLOADED = (("x-envoy-overloaded", "true"), *TEXT)
 _RESET = b"upstream connect error or disconnect/reset before headers. reset reason: "
 
 #: No endpoint was given.
 REFUSALS: dict[RefusalKind, tuple[type[MeshError], Response, str]] = {
-    RefusalKind.NO_ENDPOINT: (NoHealthyEndpoint, Response(503, _TEXT, b"no healthy upstream"), "UH"),
-    RefusalKind.TLS: (NoHealthyEndpoint, Response(503, _TEXT, b"no healthy upstream"), "UH"),
+    RefusalKind.NO_ENDPOINT: (NoHealthyEndpoint, Response(503, TEXT, b"no healthy upstream"), "UH"),
+    RefusalKind.TLS: (NoHealthyEndpoint, Response(503, TEXT, b"no healthy upstream"), "UH"),
     RefusalKind.UNKNOWN_CLUSTER: (NoHealthyEndpoint, Response(503), "NC"),
     RefusalKind.DROPPED: (Overloaded, Response(503, _OVERLOADED, b"unconditional drop overload"), "DO"),
     RefusalKind.BREAKER: (CircuitOpen, Response(503, _OVERLOADED, _RESET + b"overflow"), "UO"),
@@ -74,15 +75,15 @@ REFUSALS: dict[RefusalKind, tuple[type[MeshError], Response, str]] = {
 
 #: An attempt was made and is the last.
 FAILURES: dict[OutcomeKind, tuple[type[MeshError], Response, str]] = {
-    OutcomeKind.CONNECT: (ConnectFailed, Response(503, _TEXT, _RESET + b"remote connection failure"), "UF"),
-    OutcomeKind.RESET: (TransportFailed, Response(503, _TEXT, _RESET + b"connection termination"), "UC"),
-    OutcomeKind.REFUSED: (TransportFailed, Response(503, _TEXT, _RESET + b"remote refused stream"), "UR"),
-    OutcomeKind.PROTOCOL: (ProtocolError, Response(502, _TEXT, _RESET + b"protocol error"), "UPE"),
-    OutcomeKind.TIMEOUT: (DeadlineExceeded, Response(504, _TEXT, b"upstream request timeout"), "UT"),
-    OutcomeKind.CANCELLED: (TransportFailed, Response(503, _TEXT, _RESET + b"local reset"), "LR"),
+    OutcomeKind.CONNECT: (ConnectFailed, Response(503, TEXT, _RESET + b"remote connection failure"), "UF"),
+    OutcomeKind.RESET: (TransportFailed, Response(503, TEXT, _RESET + b"connection termination"), "UC"),
+    OutcomeKind.REFUSED: (TransportFailed, Response(503, TEXT, _RESET + b"remote refused stream"), "UR"),
+    OutcomeKind.PROTOCOL: (ProtocolError, Response(502, TEXT, _RESET + b"protocol error"), "UPE"),
+    OutcomeKind.TIMEOUT: (DeadlineExceeded, Response(504, TEXT, b"upstream request timeout"), "UT"),
+    OutcomeKind.CANCELLED: (TransportFailed, Response(503, TEXT, _RESET + b"local reset"), "LR"),
     OutcomeKind.OVERFLOW: REFUSALS[RefusalKind.MAX_REQUESTS],
-    OutcomeKind.NO_TIME: (DeadlineExceeded, Response(504, _TEXT, b"upstream request timeout"), "UT"),
-    OutcomeKind.NO_TOKEN: (NoHealthyEndpoint, Response(503, _TEXT, _RESET + b"local reset"), "LR"),
+    OutcomeKind.NO_TIME: (DeadlineExceeded, Response(504, TEXT, b"upstream request timeout"), "UT"),
+    OutcomeKind.NO_TOKEN: (NoHealthyEndpoint, Response(503, TEXT, _RESET + b"local reset"), "LR"),
     # Of HTTP that is TLS of the mesh's that cannot be had; of gRPC the caller's own error, who is told it as it is.
     OutcomeKind.OWN: REFUSALS[RefusalKind.TLS],
 }
@@ -90,9 +91,9 @@ FAILURES: dict[OutcomeKind, tuple[type[MeshError], Response, str]] = {
 
 #: A limit of the stream is over; what Envoy answers then (measured, 1.40).
 _LIMITED: dict[str, tuple[Response, str]] = {
-    TimeLimit.IDLE: (Response(504, _TEXT, b"stream timeout"), "SI"),
-    TimeLimit.REQUEST: (Response(408, _TEXT, b"request timeout"), ""),
-    TimeLimit.DURATION: (Response(504, _TEXT, b"downstream duration timeout"), "DT"),
+    TimeLimit.IDLE: (Response(504, TEXT, b"stream timeout"), "SI"),
+    TimeLimit.REQUEST: (Response(408, TEXT, b"request timeout"), ""),
+    TimeLimit.DURATION: (Response(504, TEXT, b"downstream duration timeout"), "DT"),
 }
 
 
@@ -119,7 +120,7 @@ def not_made(resolution: Resolution, authority: str) -> tuple[Finish, CallInfo]:
     """The end of a call that its resolution does not let out: "failed", "refused" or "closed"."""
     if resolution.handed is not None:
         words = resolution.refusal(authority)
-        end = Finish(None, ConnectFailed, words, Response(503, _TEXT, b"sidecar unavailable"))
+        end = Finish(None, ConnectFailed, words, Response(503, TEXT, b"sidecar unavailable"))
         return end, CallInfo(via="sidecar", lines=resolution.words)
     if resolution.via == "failed":
         return not_ready(resolution, authority)
@@ -127,15 +128,13 @@ def not_made(resolution: Resolution, authority: str) -> tuple[Finish, CallInfo]:
         failure, response, _ = REFUSALS[RefusalKind.NO_ENDPOINT]
         end = Finish(None, failure, resolution.refusal(authority), response)
         return end, CallInfo(via="mesh", lines=resolution.words)
-    end = Finish(
-        None, UnknownService, resolution.refusal(authority), Response(503, _TEXT, b"unknown service")
-    )
+    end = Finish(None, UnknownService, resolution.refusal(authority), Response(503, TEXT, b"unknown service"))
     return end, CallInfo(via="direct", lines=resolution.words)
 
 
 def not_ready(resolution: Resolution, authority: str) -> tuple[Finish, CallInfo]:
     """The end of a call that may not be made as long as the control plane has not answered."""
-    end = Finish(None, NotReady, resolution.refusal(authority), Response(503, _TEXT, b"not ready"))
+    end = Finish(None, NotReady, resolution.refusal(authority), Response(503, TEXT, b"not ready"))
     return end, CallInfo(via="mesh", lines=resolution.words)
 
 

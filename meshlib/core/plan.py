@@ -17,9 +17,9 @@ beside it; the first whose outcome ends the call is the answer, and the others a
 The stages, in their order, and why each stands where it does:
 
 1. deadline    first, so that a call whose time is over costs nothing; asked again before each attempt.
-2. fault       (to come) above the route's work: an injected abort must not touch a breaker or a limit.
-3. rate limit  (to come) after faults, as in Envoy's filter order; before anything is counted.
-4. route       decides cluster, timeout, retries and the head; fixed for the whole call (RA-02).
+2. route       decides cluster, timeout, retries and the head; fixed for the whole call (RA-02).
+3. fault       a delay, then an answer: above the cluster's work, so that an injected one touches no breaker and no limit.
+4. rate limit  once a call, and not for its retries; before anything is counted.
 5. breaker and concurrency   inside ``Upstream.pick``, below the route because they belong to a cluster, above the
                choice of an endpoint so that a refused call disturbs no balancer.
 6. pick        an endpoint; those tried before are avoided. The pick holds counters until it is released.
@@ -32,110 +32,48 @@ The stages, in their order, and why each stands where it does:
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
-from meshlib.core.attempt import BLAMELESS, Record, record, tell
-from meshlib.core.effects import Call, Effect, Env, Finish, Pass, Reply, Send, Sleep, Wait
+from meshlib.core.attempt import BLAMELESS, record, tell
+from meshlib.core.effects import Effect, Finish, Pass, Reply, Send, Sleep, Wait
 from meshlib.core.endpoint import LiveEndpoint
-from meshlib.core.failures import FAILURES, REFUSALS, after_retries, mesh_info, timed_out, versions
+from meshlib.core.failures import FAILURES, REFUSALS, TEXT, after_retries, timed_out
 from meshlib.core.handoff import for_sidecar
+from meshlib.core.plan_state import PlanState
 from meshlib.core.retry import Retries, may_matter
-from meshlib.core.rewrite import ResponseContext
 from meshlib.core.stages import call_hash, retry_policy, route, time_limits
 from meshlib.core.trace import broken, failed
 from meshlib.core.upstream import PickContext, Refusal, RefusalKind, RetryPermit, Upstream
 from meshlib.errors import DeadlineExceeded, NoHealthyEndpoint
-from meshlib.model.call import OK, CallInfo, Head, Outcome, Response
+from meshlib.model.call import OK, Head, Outcome, Response
 from meshlib.model.cluster import Discovery
 from meshlib.model.events import CallEnded, RetryScheduled
 from meshlib.model.policy import RetryBudget, RetryPolicy
 from meshlib.model.route import Forward
 
 if TYPE_CHECKING:
-    from meshlib.core.hashing import Hashed
     from meshlib.core.match import Match
     from meshlib.core.retry import Deciding, RetryAfter
     from meshlib.core.stages import StreamLimits
     from meshlib.core.upstream import Pick
-    from meshlib.model.cluster import Cluster
-    from meshlib.model.headers import Headers
-    from meshlib.model.route import ClusterWeight
+    from meshlib.model.policy import Fault
 
 __all__ = ["Plan"]
 
 
-class Plan:
+class Plan(PlanState):
     """The plan of one call. Not thread-safe: a call is driven by one thread or task at a time; only :meth:`close` may
     come from another (a response that is collected).
-
-    Attributes:
-        deadline: When the call's time is over (absolute), as far as it is known yet.
-        spent: Another attempt was due, and none was left, or no time for it.
-        tried: Every endpoint that was picked, the last one last.
     """
 
-    __slots__ = (
-        "_answered",
-        "_attempts",
-        "_call",
-        "_env",
-        "_flight",
-        "_hash",
-        "_last",
-        "_limit",
-        "_limit_seconds",
-        "_limits",
-        "_match",
-        "_open",
-        "_per_try",
-        "_permit",
-        "_policy",
-        "_retries",
-        "_status",
-        "_upstream",
-        "_weight",
-        "_words",
-        "cluster",
-        "deadline",
-        "spent",
-        "started",
-        "tried",
-    )
-
-    def __init__(self, call: Call, env: Env) -> None:
-        self._call = call
-        self._env = env
-        self._attempts: list[Record] = []  # that are over, by their numbers' order
-        self._flight: dict[int, Send] = {}  # by number: of which nothing was heard yet
-        self._answered: Send | None = None  # whose response the caller reads
-        self.tried: tuple[LiveEndpoint, ...] = call.tried
-        self._match: Match | None = None
-        self._weight: ClusterWeight | None = None
-        self._upstream: Upstream | None = None
-        self._permit: RetryPermit | None = None
-        self._policy: RetryPolicy | None = None
-        self._retries: Deciding | None = None
-        self._per_try: float | None = None
-        self.deadline = call.deadline
-        self._limit = call.limit
-        self._limit_seconds: float | None = None
-        self._limits: StreamLimits | None = None
-        self._last: Outcome | None = None
-        self._hash: Hashed | None = None
-        self._words: list[str] = []
-        self._open = [None]  # emptied by whoever closes: taking the last item is atomic
-        self.cluster = ""
-        self.spent = False
-        self.started = 0.0
-        self._status = 0
+    __slots__ = ()
 
     # --- events ---------------------------------------------------------------------------------------------------
 
     def start(self, now: float) -> Effect:
         """The first effect. ``now`` is monotonic seconds, here and below."""
         self.started = now
-        if self.deadline is not None and now >= self.deadline:
+        if self._is_over(now):
             return self._out_of_time(None)
         call = self._call
         routed = route(call.resolution, call.head, self._env.random, grpc=call.grpc)
@@ -148,6 +86,10 @@ class Plan:
         action = match.route.action
         assert isinstance(action, Forward)
         self._time_limits(action, now)
+        if action.fault is not None:
+            effect = self._faulted(action.fault, now)
+            if effect is not None:
+                return effect
         return self._reach(match, now)
 
     def outcome(self, outcome: Outcome, now: float, number: int = 0) -> Effect:
@@ -188,6 +130,8 @@ class Plan:
         """A ``Sleep`` or ``Wait`` is over, or another attempt is to be made beside one in flight."""
         if self._attempts or self._flight:
             return self._send(now)
+        if self._abort:
+            return self._out_of_time(None) if self._is_over(now) else self._aborted()
         assert self._match is not None
         return self._reach(self._match, now)
 
@@ -262,11 +206,16 @@ class Plan:
                 return Wait(self._ready_by())
             why = upstream or self._env.awaits(call.resolution.part, self.cluster)
             message = f"{match.name} names cluster {self.cluster!r}, which {why}"
-            if self.deadline is not None and now >= self.deadline:
+            if self._is_over(now):
                 return self._out_of_time(None, message)
             answer = self._told(Response(action.not_found_status), "NC")
             return Finish(None, NoHealthyEndpoint, f"route {message}", answer)
-        self._upstream = upstream
+        begun, self._upstream = self._upstream is not None, upstream
+        if upstream.limiter is not None and not begun and not upstream.limiter.take(now):
+            limited = self._told(Response(429, TEXT, b"local_rate_limited"), "RL")
+            words = f"the rate limit of cluster {self.cluster!r} is reached: 429"
+            self._words.append(words)
+            return self._own_answer(limited, words)
         if upstream.cluster.discovery is Discovery.ORIGINAL_DST:
             return Pass(match.compiled.sent(self._made_head(match)), self.deadline)
         policy = self._retry_policy(match, action)
@@ -274,6 +223,24 @@ class Plan:
             self._policy = policy
             self._per_try = self._try_limit(policy)
         return self._send(now)
+
+    def _faulted(self, fault: Fault, now: float) -> Effect | None:
+        """What is done to the call on purpose, if it was drawn."""
+        random = self._env.random
+        if fault.abort and random() * 1_000_000 < fault.abort_per_million:
+            self._abort = fault.abort
+        if fault.delay and random() * 1_000_000 < fault.delay_per_million:
+            self._words.append(f"a fault delays the call by {fault.delay:g} s")
+            return Sleep(fault.delay if self.deadline is None else min(fault.delay, self.deadline - now))
+        return self._aborted() if self._abort else None
+
+    def _aborted(self) -> Effect:
+        words = f"a fault answers {self._abort}"
+        self._words.append(words)
+        return self._own_answer(self._told(Response(self._abort, TEXT, b"fault filter abort"), "FI"), words)
+
+    def _is_over(self, now: float) -> bool:
+        return self.deadline is not None and now >= self.deadline
 
     def _ready_by(self) -> float:
         """Until when the call may wait for its configuration; what it waited to be resolved counts."""
@@ -319,7 +286,7 @@ class Plan:
         upstream, match = self._upstream, self._match
         assert upstream is not None
         assert match is not None
-        if self.deadline is not None and now >= self.deadline:
+        if self._is_over(now):
             return self._out_of_time(None)
         number = len(self._attempts) + len(self._flight) + 1
         call = self._call
@@ -434,65 +401,6 @@ class Plan:
         self._words.append(message)
         self.spent = self._policy is not None
         return Finish(outcome, DeadlineExceeded, message, self._told(response, flags))
-
-    # --- facts ----------------------------------------------------------------------------------------------------
-
-    @property
-    def final(self) -> bool:
-        """Whether a library above must not make the call again: others make the retries, or it was sent and must not be twice."""
-        call = self._call
-        if self._policy is not None or call.retry is False or call.resolution.handed is not None:
-            return True
-        once = call.idempotent is False or not call.replayable
-        return once and any(record.outcome.sent for record in self._attempts)
-
-    @property
-    def route(self) -> str:
-        return self._match.name if self._match is not None else ""
-
-    def response_headers(self, headers: Headers) -> Headers | None:
-        """The response's header lines as the routes edit them, or None for no change."""
-        attempt, cookie = self._answered, "" if self._hash is None else self._hash.cookie
-        if self._match is None or not (self._match.compiled.edits_responses or cookie):
-            return None
-        context = ResponseContext(
-            attempt.head if attempt is not None else None,
-            status=self._status,
-            cluster=self.cluster,
-            endpoint=attempt.endpoint.name if attempt is not None else "",
-            attempts=len(self._attempts),
-            cookie=cookie,
-        )
-        return self._match.compiled.response_edits(self._weight, headers, context)
-
-    def info(self, now: float) -> CallInfo:
-        """What has been done so far."""
-        call, attempts = self._call, tuple(self._attempts)
-        # Holds what is told and not the plan: a response may be kept for long.
-        make = partial(
-            mesh_info,
-            call.resolution,
-            call.head,
-            self._match,
-            self.cluster,
-            self._weight,
-            self._settings(),
-            attempts,
-            self._words,
-            now - self.started,
-        )
-        # Few are asked for; but an error holds the frames that it went through.
-        return CallInfo.later(make) if len(attempts) == 1 and attempts[0].outcome.error is None else make()
-
-    def versions(self, settings: Cluster) -> dict[str, str]:
-        """As ``CallInfo.versions``, of an attempt that found the cluster so."""
-        return versions(self._call.resolution.listener, self._match, settings)
-
-    def _settings(self) -> Cluster | None:
-        """The cluster, as the last attempt found it."""
-        if self._attempts:
-            return self._attempts[-1].attempt.cluster
-        return self._upstream.cluster if self._upstream is not None else None
 
     def _landed(self, number: int) -> Send:
         """The attempt of that number, in flight no more."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Connections",
+    "Limiter",
     "Pick",
     "PickContext",
     "Refusal",
@@ -139,6 +140,14 @@ class Reports(Protocol):
         ...
 
 
+class Limiter(Protocol):
+    """A rate limit. Thread-safe."""
+
+    def take(self, now: float) -> bool:
+        """Whether a call may pass now; it counts then."""
+        ...
+
+
 class Upstream(Protocol):
     """A cluster as a plan sees it. Thread-safe; no method blocks."""
 
@@ -147,6 +156,11 @@ class Upstream(Protocol):
 
     @property
     def cluster(self) -> Cluster: ...
+
+    @property
+    def limiter(self) -> Limiter | None:
+        """The rate limit of calls to it; None: there is none."""
+        ...
 
     @property
     def consistent(self) -> bool:

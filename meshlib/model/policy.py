@@ -16,10 +16,12 @@ __all__ = [
     "Breaker",
     "BreakerMode",
     "FailurePercentage",
+    "Fault",
     "HashKind",
     "HashPolicy",
     "Limits",
     "Outlier",
+    "RateLimit",
     "Reports",
     "RetryBudget",
     "RetryPolicy",
@@ -40,6 +42,26 @@ class Balancer(Enum):
     PEAK_EWMA = "peak_ewma"
     PICK_FIRST = "pick_first"
     ORCA = "orca"
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """``rate`` calls a second, and ``burst`` of them at once."""
+
+    rate: float
+    burst: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is done to calls on purpose: of a million so many are delayed by ``delay`` seconds, and so many are answered with the status
+    ``abort``, after the delay where both hold. Each is drawn by itself (FI-01).
+    """
+
+    delay: float = 0.0
+    delay_per_million: int = 0
+    abort: int = 0
+    abort_per_million: int = 0
 
 
 @dataclass(frozen=True, slots=True)

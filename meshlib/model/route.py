@@ -11,7 +11,7 @@ from enum import Enum
 from meshlib.model.body import BodyFormat
 from meshlib.model.hidden import hidden
 from meshlib.model.match import RouteMatch
-from meshlib.model.policy import HashPolicy, RetryPolicy
+from meshlib.model.policy import Fault, HashPolicy, RetryPolicy
 
 __all__ = [
     "NO_EDITS",
@@ -153,6 +153,7 @@ class Forward:
     hash_policy: tuple[HashPolicy, ...] = ()
     mirrors: tuple[Mirror, ...] = ()
     not_found_status: int = 503
+    fault: Fault | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from meshlib.model.call import OK
 from meshlib.model.events import EndpointEjected, EndpointReturned, EndpointSpared
 from meshlib.model.policy import Balancer
 from meshlib.model.status import ClusterStatus
+from meshlib.runtime.limiter import Limiter
 from meshlib.runtime.live_breaker import LiveBreaker, permitted
 from meshlib.runtime.live_connections import LiveConnections
 from meshlib.runtime.live_loads import LiveLoads
@@ -96,6 +97,7 @@ class LiveCluster:
         "consistent",
         "ejected",
         "failures",
+        "limiter",
         "loads",
         "overflows",
         "pending",
@@ -114,6 +116,7 @@ class LiveCluster:
         give_way: Callable[[], object] = bool,
     ) -> None:
         self.cluster = cluster
+        self.limiter: Limiter | None = None
         self.consistent = self._ewma = self._looks = False  # what its balancer looks at
         self.active = 0
         self.retries = 0
@@ -378,6 +381,7 @@ class LiveCluster:
             self._looks = slow or self.consistent or self._ewma or balancing.kind is Balancer.ORCA
             self._put_outlier(now)
             self._put_breaker()
+            self._put_limiter(now)
             self.loads.put(cluster, now)
             if roster is not None:
                 if balancing.slow_start is not None:
@@ -449,6 +453,13 @@ class LiveCluster:
             elif endpoint.breaker is not None:
                 endpoint.breaker.configure(each)
         self._by_endpoint = each
+
+    def _put_limiter(self, now: float) -> None:
+        limit = self.cluster.rate_limit
+        if limit is None or self.limiter is None:
+            self.limiter = None if limit is None else Limiter(limit, now)
+        else:
+            self.limiter.configure(limit)
 
     def _made_breaker(self, config: Breaker, endpoint: str = "") -> LiveBreaker:
         return LiveBreaker(

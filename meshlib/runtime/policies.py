@@ -12,10 +12,12 @@ from meshlib.model.policy import (
     Breaker,
     BreakerMode,
     FailurePercentage,
+    Fault,
     HashKind,
     HashPolicy,
     Limits,
     Outlier,
+    RateLimit,
     RetryBudget,
     RetryPolicy,
     SlowOutlier,
@@ -25,9 +27,10 @@ from meshlib.model.policy import (
 
 if TYPE_CHECKING:
     from meshlib.config import BreakerConfig, LimitsConfig, OutlierConfig, RetryConfig
-    from meshlib.config.services import ServiceConfig
+    from meshlib.config.routes import FaultConfig
+    from meshlib.config.services import RateLimitConfig, ServiceConfig
 
-__all__ = ["balancing", "breaker", "limits", "outlier", "retry_policy"]
+__all__ = ["balancing", "breaker", "fault", "limits", "outlier", "rate_limit", "retry_policy"]
 
 #: Where an upstream says when it wants to be asked again, the more exact one first.
 _RETRY_AFTER = (("retry-after-ms", "milliseconds"), ("retry-after", "retry_after"))
@@ -114,6 +117,23 @@ def limits(config: LimitsConfig | None) -> Limits:
         max_pending=config.max_pending,
         max_retries=config.max_retries,
     )
+
+
+def rate_limit(config: RateLimitConfig | None) -> RateLimit | None:
+    """A burst that is not written is what the rate is."""
+    if config is None:
+        return None
+    return RateLimit(
+        config.rate / config.per, max(1.0, config.rate) if config.burst is None else config.burst
+    )
+
+
+def fault(config: FaultConfig | None) -> Fault | None:
+    """``percent`` holds for both, each drawn by itself."""
+    if config is None:
+        return None
+    of_a_million = round(config.percent * 10_000)
+    return Fault(config.delay or 0.0, of_a_million, config.abort or 0, of_a_million)
 
 
 def balancing(service: ServiceConfig) -> Balancing:

@@ -87,6 +87,7 @@ def _cluster(key: str, service: ServiceConfig, identity: IdentityConfig) -> Clus
         outlier=None if service.outlier is None else policies.outlier(service.outlier),
         breaker=None if service.breaker is None else policies.breaker(service.breaker),
         max_connection_age=service.max_connection_age,
+        rate_limit=policies.rate_limit(service.rate_limit),
         tls=None if service.tls is None else static_tls.build(service.tls, identity),
         token=service.token or "",
     )

@@ -128,3 +128,50 @@ def test_grpc_calls_have_the_same_balancers(meshlib_grpc_upstream: Any, balancer
         assert requests == [12, 0, 0]
     if balancer == "maglev":
         assert sum(bool(count) for count in requests) >= 2, "each call without a hash goes by chance"
+
+
+def test_over_the_rate_limit_calls_are_answered_429(face: FaceFactory, upstream: Any) -> None:
+    one = upstream()
+    client = face(service(one, rate_limit={"rate": 0.001, "burst": 3}))
+    responses = [client.get("http://reviews/") for _ in range(5)]
+    assert [response.status_code for response in responses] == [200, 200, 200, 429, 429]
+    assert responses[-1].text == "local_rate_limited"
+    assert one.requests_total == 3
+    info = meshlib.call_info(responses[-1])
+    assert info is not None
+    assert any("rate limit" in line for line in info.trace())
+
+
+def test_faults_delay_and_answer_before_anything_is_sent(face: FaceFactory, upstream: Any) -> None:
+    one = upstream()
+    routes = [
+        {"match": {"prefix": "/late"}, "fault": {"delay": 0.05}},
+        {"match": {"prefix": "/gone"}, "fault": {"abort": 503}},
+        {"match": {"prefix": "/over"}, "fault": {"delay": 30.0}, "timeout": 0.05},
+    ]
+    client = face(service(one, routes=routes, breaker={"consecutive_failures": 1}))
+    late = client.get("http://reviews/late")
+    info = meshlib.call_info(late)
+    assert info is not None
+    assert any("a fault delays the call by 0.05 s" in line for line in info.trace())
+    gone = client.get("http://reviews/gone")
+    assert (gone.status_code, gone.text) == (503, "fault filter abort")
+    with pytest.raises(meshlib.DeadlineExceeded):
+        client.get("http://reviews/over")
+    assert one.requests_total == 1
+    assert client.get("http://reviews/").status_code == 200, "a fault opens no breaker"
+
+
+def test_grpc_calls_have_faults_and_limits(meshlib_grpc_upstream: Any) -> None:
+    import grpc
+
+    one = meshlib_grpc_upstream("v1")
+    config = grpc_service(one, rate_limit={"rate": 0.001, "burst": 2})
+    with meshlib.Mesh(config) as mesh, Channel("sync", "stock", mesh) as here:
+        here.unary()
+        here.unary()
+        with pytest.raises(grpc.RpcError) as refused:
+            here.unary()
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert "rate limit" in refused.value.details()
+    assert one.requests_total == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -34,7 +35,7 @@ from meshlib.model.events import CallEnded, RetryScheduled
 from meshlib.model.headers import Headers
 from meshlib.model.listener import HttpManager, Listener
 from meshlib.model.match import PathKind, PathMatch, RouteMatch
-from meshlib.model.policy import RetryPolicy
+from meshlib.model.policy import Fault, RetryPolicy
 from meshlib.model.replies import LocalReplies
 from meshlib.model.route import (
     DirectResponse,
@@ -83,6 +84,7 @@ class FakeUpstream:
     def __init__(self, cluster: Cluster | None = None, *, retries: int = 99) -> None:
         self.cluster = cluster or Cluster("c", assignment=Assignment("c"))
         self.consistent = self.cluster.balancing.consistent
+        self.limiter = None
         self.picks: list[FakePick] = []
         self.contexts: list[tuple[LiveEndpoint, ...]] = []
         self.permits: list[FakePermit] = []
@@ -125,6 +127,7 @@ def make(
     waited: float = 0.0,
     replies: Replies = PLAIN,
     manager: HttpManager | None = None,
+    random: Callable[[], float] = lambda: 0.5,
     **call: object,
 ) -> tuple[Plan, FakeUpstream]:
     upstream = upstream or FakeUpstream()
@@ -147,7 +150,7 @@ def make(
 
     env = Env(
         upstream_of,
-        lambda: 0.5,
+        random,
         lambda: 1_000_000.0,
         events.append if events is not None else None,
     )
@@ -789,3 +792,86 @@ def test_the_attempts_of_an_answer_are_told() -> None:
     made = plan.response_headers(Headers.of(("x-up", "1")))
     assert made is not None
     assert list(made) == [("x-up", "1"), ("x-envoy-attempt-count", "1")]
+
+
+# --- faults and rate limits --------------------------------------------------------------------------------------------
+
+
+def faulted(fault, *, chance=0.0, upstream=None, **call):
+    return make(Forward(cluster="c", fault=fault), upstream, random=lambda: chance, **call)
+
+
+def test_a_fault_delays_and_then_the_call_goes_on() -> None:
+    """FI-01: before any traffic."""
+    plan, upstream = faulted(Fault(delay=0.5, delay_per_million=1_000_000))
+    effect = plan.start(10.0)
+    assert isinstance(effect, Sleep)
+    assert effect.seconds == 0.5
+    assert not upstream.picks
+    assert isinstance(plan.woke(10.5), Send)
+
+
+def test_a_fault_answers_and_touches_nothing() -> None:
+    plan, upstream = faulted(Fault(abort=418, abort_per_million=1_000_000))
+    effect = plan.start(0.0)
+    assert isinstance(effect, Reply)
+    assert (effect.response.status, effect.response.body) == (418, b"fault filter abort")
+    assert not upstream.contexts
+
+
+def test_a_delay_comes_before_the_answer() -> None:
+    plan, upstream = faulted(Fault(0.5, 1_000_000, 503, 1_000_000))
+    assert isinstance(plan.start(0.0), Sleep)
+    effect = plan.woke(0.5)
+    assert isinstance(effect, Reply)
+    assert effect.response.status == 503
+    assert not upstream.picks
+
+
+def test_each_is_drawn_by_itself_and_a_share_is_a_share() -> None:
+    draws = iter([0.2, 0.05])
+    plan, _ = make(
+        Forward(cluster="c", fault=Fault(0.5, 100_000, 503, 100_000)), random=lambda: next(draws, 0.5)
+    )
+    assert isinstance(plan.start(0.0), Sleep)
+    assert isinstance(plan.woke(0.5), Send), "the answer was not drawn"
+    plan, _ = faulted(Fault(0.5, 100_000, 503, 100_000), chance=0.5)
+    assert isinstance(plan.start(0.0), Send)
+
+
+@pytest.mark.parametrize("abort", [0, 503])
+def test_the_deadline_ends_a_delay(abort) -> None:
+    plan, upstream = faulted(Fault(5.0, 1_000_000, abort, 1_000_000), deadline=11.0)
+    effect = plan.start(10.0)
+    assert isinstance(effect, Sleep)
+    assert effect.seconds == 1.0
+    ended = plan.woke(11.0)
+    assert isinstance(ended, Finish)
+    assert ended.failure is DeadlineExceeded
+    assert not upstream.picks
+
+
+class Counted:
+    def __init__(self, tokens: int) -> None:
+        self.tokens, self.asked = tokens, 0
+
+    def take(self, now: float) -> bool:
+        self.asked += 1
+        self.tokens -= 1
+        return self.tokens >= 0
+
+
+def test_over_the_rate_limit_a_call_is_answered_429_and_a_retry_is_no_call() -> None:
+    upstream = FakeUpstream()
+    upstream.limiter = Counted(1)  # type: ignore[assignment]
+    retry = RetryPolicy(on=frozenset({"5xx"}))
+    plan, _ = make(Forward(cluster="c", retry=retry), upstream)
+    plan.start(0.0)
+    assert isinstance(plan.outcome(outcome(status=500), 0.0), Sleep)
+    assert isinstance(plan.woke(0.1), Send)
+    assert upstream.limiter.asked == 1
+    plan, _ = make(Forward(cluster="c", retry=retry), upstream)
+    effect = plan.start(0.0)
+    assert isinstance(effect, Reply)
+    assert (effect.response.status, effect.response.body) == (429, b"local_rate_limited")
+    assert len(upstream.picks) == 2

@@ -1,0 +1,153 @@
+"""What a plan knows of its call, and what it tells of it. What is done with it is the plan's (:mod:`meshlib.core.plan`)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from meshlib.core.failures import mesh_info, versions
+from meshlib.core.rewrite import ResponseContext
+from meshlib.model.call import CallInfo
+
+if TYPE_CHECKING:
+    from meshlib.core.attempt import Record, Send
+    from meshlib.core.effects import Call, Env
+    from meshlib.core.endpoint import LiveEndpoint
+    from meshlib.core.hashing import Hashed
+    from meshlib.core.match import Match
+    from meshlib.core.retry import Deciding
+    from meshlib.core.stages import StreamLimits
+    from meshlib.core.upstream import RetryPermit, Upstream
+    from meshlib.model.call import Outcome
+    from meshlib.model.cluster import Cluster
+    from meshlib.model.headers import Headers
+    from meshlib.model.policy import RetryPolicy
+    from meshlib.model.route import ClusterWeight
+
+__all__ = ["PlanState"]
+
+
+class PlanState:
+    """Of one call. Its attributes are the plan's to change.
+
+    Attributes:
+        cluster: Where the call goes, ``""`` while that is not known.
+        deadline: When the call's time is over (absolute), as far as it is known yet.
+        spent: Another attempt was due, and none was left, or no time for it.
+        started: When it began, monotonic seconds.
+        tried: Every endpoint that was picked, the last one last.
+    """
+
+    __slots__ = (
+        "_abort",
+        "_answered",
+        "_attempts",
+        "_call",
+        "_env",
+        "_flight",
+        "_hash",
+        "_last",
+        "_limit",
+        "_limit_seconds",
+        "_limits",
+        "_match",
+        "_open",
+        "_per_try",
+        "_permit",
+        "_policy",
+        "_retries",
+        "_status",
+        "_upstream",
+        "_weight",
+        "_words",
+        "cluster",
+        "deadline",
+        "spent",
+        "started",
+        "tried",
+    )
+
+    def __init__(self, call: Call, env: Env) -> None:
+        self._call = call
+        self._env = env
+        self._attempts: list[Record] = []  # that are over, by their numbers' order
+        self._flight: dict[int, Send] = {}  # by number: of which nothing was heard yet
+        self._answered: Send | None = None  # whose response the caller reads
+        self.tried: tuple[LiveEndpoint, ...] = call.tried
+        self._match: Match | None = None
+        self._weight: ClusterWeight | None = None
+        self._upstream: Upstream | None = None
+        self._permit: RetryPermit | None = None
+        self._policy: RetryPolicy | None = None
+        self._retries: Deciding | None = None
+        self._per_try: float | None = None
+        self.deadline = call.deadline
+        self._limit = call.limit
+        self._limit_seconds: float | None = None
+        self._limits: StreamLimits | None = None
+        self._last: Outcome | None = None
+        self._hash: Hashed | None = None
+        self._words: list[str] = []
+        self._open = [None]  # emptied by whoever closes: taking the last item is atomic
+        self.cluster = ""
+        self.spent = False
+        self.started = 0.0
+        self._status = 0
+        self._abort = 0  # what a fault answers, once its delay is over
+
+    @property
+    def final(self) -> bool:
+        """Whether a library above must not make the call again: others make the retries, or it was sent and must not be twice."""
+        call = self._call
+        if self._policy is not None or call.retry is False or call.resolution.handed is not None:
+            return True
+        once = call.idempotent is False or not call.replayable
+        return once and any(record.outcome.sent for record in self._attempts)
+
+    @property
+    def route(self) -> str:
+        return self._match.name if self._match is not None else ""
+
+    def response_headers(self, headers: Headers) -> Headers | None:
+        """The response's header lines as the routes edit them, or None for no change."""
+        attempt, cookie = self._answered, "" if self._hash is None else self._hash.cookie
+        if self._match is None or not (self._match.compiled.edits_responses or cookie):
+            return None
+        context = ResponseContext(
+            attempt.head if attempt is not None else None,
+            status=self._status,
+            cluster=self.cluster,
+            endpoint=attempt.endpoint.name if attempt is not None else "",
+            attempts=len(self._attempts),
+            cookie=cookie,
+        )
+        return self._match.compiled.response_edits(self._weight, headers, context)
+
+    def info(self, now: float) -> CallInfo:
+        """What has been done so far."""
+        call, attempts = self._call, tuple(self._attempts)
+        # Holds what is told and not the plan: a response may be kept for long.
+        make = partial(
+            mesh_info,
+            call.resolution,
+            call.head,
+            self._match,
+            self.cluster,
+            self._weight,
+            self._settings(),
+            attempts,
+            self._words,
+            now - self.started,
+        )
+        # Few are asked for; but an error holds the frames that it went through.
+        return CallInfo.later(make) if len(attempts) == 1 and attempts[0].outcome.error is None else make()
+
+    def versions(self, settings: Cluster) -> dict[str, str]:
+        """As ``CallInfo.versions``, of an attempt that found the cluster so."""
+        return versions(self._call.resolution.listener, self._match, settings)
+
+    def _settings(self) -> Cluster | None:
+        """The cluster, as the last attempt found it."""
+        if self._attempts:
+            return self._attempts[-1].attempt.cluster
+        return self._upstream.cluster if self._upstream is not None else None
