@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import ssl
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -1260,15 +1261,17 @@ def test_a_token_in_its_usual_place_is_looked_at(
     )
 
 
-def test_a_socket_that_others_have_rights_in(facts: Facts, tmp_path: Path) -> None:
-    told = plain(Config.from_mapping({"admin": {"csds": f"unix:{tmp_path}/csds.sock"}}))["config"]["files"]
-    assert [(file["key"], file["use"]) for file in told] == [("admin.csds", "socket")]
-    with socket.socket(socket.AF_UNIX) as served:
-        served.bind(f"{tmp_path}/csds.sock")
-        (tmp_path / "csds.sock").chmod(0o666)
-        seen = certificates.look_at(f"{tmp_path}/csds.sock", "socket")
+def test_a_socket_that_others_have_rights_in(facts: Facts) -> None:
+    # Not in pytest's folder, whose path may be longer than a socket's can be.
+    with tempfile.TemporaryDirectory(prefix="meshlib-") as folder, socket.socket(socket.AF_UNIX) as served:
+        path = f"{folder}/csds.sock"
+        told = plain(Config.from_mapping({"admin": {"csds": f"unix:{path}"}}))["config"]["files"]
+        assert [(file["key"], file["use"]) for file in told] == [("admin.csds", "socket")]
+        served.bind(path)
+        Path(path).chmod(0o666)
+        seen = certificates.look_at(path, "socket")
     facts["config"]["files"] = told
-    said = judged(facts, Seen(files={f"{tmp_path}/csds.sock": seen}))
+    said = judged(facts, Seen(files={path: seen}))
     assert "csds.sock can be changed by every user" in said["file-writable-by-others"]["summary"]
 
 
