@@ -15,6 +15,7 @@ import random
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
@@ -66,7 +67,11 @@ def run(of: str, options: argparse.Namespace, *, guided: bool) -> int:
     else:
         words = ("--alone", "--of", of, "--inputs", str(options.inputs), "--seed", str(options.seed))
         command, environment = [sys.executable, "-m", "tests.fuzz.run", *words], dict(os.environ)
-    done = subprocess.run(command, check=False, cwd=PROJECT, env=environment, capture_output=True, text=True)
+    with tempfile.TemporaryDirectory() as folder:  # libFuzzer ends without a word to Python
+        environment["TMPDIR"] = folder
+        done = subprocess.run(
+            command, check=False, cwd=PROJECT, env=environment, capture_output=True, text=True
+        )
     how = (
         "by atheris"
         if guided

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
@@ -40,9 +42,9 @@ def pieces(data: bytes, least: int) -> list[bytes]:
 @cache
 def _folder(process: int) -> Path:
     del process  # a fork's own
-    return Path(
-        tempfile.mkdtemp(prefix="meshlib-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
-    )
+    made = Path(tempfile.mkdtemp(prefix="meshlib-fuzz-"))
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return made
 
 
 def file_of(data: bytes, name: str) -> Path:
