@@ -13,12 +13,14 @@ say it may be silent: then the stream is good once it has stood for a moment.
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from meshlib.model.events import ControlPlaneLost, ResourcesReceived
 from meshlib.model.status import Ignored
 from meshlib.sources.base import Source, State
 from meshlib.sources.protocol import SILENT, note_without_delta
+from meshlib.sources.stream import GrpcStream
 
 if TYPE_CHECKING:
     from meshlib.model.events import Event
@@ -150,7 +152,10 @@ class XdsServer(Source):
         self._hindrance = ""
         session = self._owner.session
         session.speak(self._owner.spoken(self.server), self.at)
-        self.stream = self._open_stream(self.server, self, self._owner.worker.post, session.protocol(self.at))
+        open_stream, service = self._open_stream, session.method(self.at)
+        if service and open_stream is GrpcStream:
+            open_stream = partial(GrpcStream, method=service)
+        self.stream = open_stream(self.server, self, self._owner.worker.post, session.protocol(self.at))
 
     def on_ready(self, stream: AdsStream) -> None:
         if stream is self.stream:

@@ -201,6 +201,13 @@ class Federation:
             for place in range(fallback.opened)
         )
 
+    def only_secrets(self, number: int) -> bool:
+        """Whether nothing but secrets is asked of a server that a resource names."""
+        asked = (
+            self._wanted.get(key, ()) for key, numbers in self.directory.of.items() if numbers == (number,)
+        )
+        return {short for names in asked for short, _ in names} == {"secret"}
+
     # --- who is asked
 
     def _ask_the_one(self) -> None:
@@ -455,7 +462,7 @@ class Federation:
             lambda world, name: self._line_of(world, self.authority(name) if name else TOP).seen,
             self._outages(),
         )
-        self.choice = _with_what_was(made, self.choice)
+        self.choice = made.with_what_was(self.choice)
 
     def _line_of(self, world: World, authority: str) -> Line:
         assert isinstance(world.cache, Space)
@@ -485,13 +492,6 @@ def _knows(cache: Cache, short: str, name: str) -> bool:
         return short in cache.listed
     entry = cache.get(short, name)
     return entry is not None and entry.state is not State.REQUESTED
-
-
-def _with_what_was(made: Choice, before: Choice) -> Choice:
-    """The same parts as before where they are equal, so that nothing is compiled anew."""
-    known: dict[str, Part] = {part.source: part for part in before.parts}
-    parts = tuple(known[part.source] if known.get(part.source) == part else part for part in made.parts)
-    return Choice(parts, made.serves, made.sidecar)
 
 
 def _same(parts: tuple[Part, ...], others: tuple[Part, ...]) -> bool:

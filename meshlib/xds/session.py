@@ -35,6 +35,7 @@ from meshlib.xds.istio import wants_grpc
 from meshlib.xds.machine import Machine
 from meshlib.xds.names import TOP, canonical
 from meshlib.xds.schema import WireMessage
+from meshlib.xds.services import method
 from meshlib.xds.values import AdsStatus, Received, ServerFeatures
 from meshlib.xds.world import Space
 
@@ -222,6 +223,14 @@ class Session:
     def protocol(self, at: int = 0) -> str:
         """What its next stream speaks."""
         return self._line(at).protocol
+
+    def method(self, at: int) -> str:
+        """The method of its next stream, where that is not of aggregated discovery: a server that a resource names for secrets alone
+        may have no other service, as agents have.
+        """
+        if at < self._own or not self._federation.only_secrets(at):
+            return ""
+        return method("v3", "secret", "Delta" if self.protocol(at) == "delta" else "Stream")
 
     def stands(self, now: float = 0.0, at: int = 0) -> None:
         """The stream stood for a while without an answer, and none is awaited: it is as good as one that has one."""

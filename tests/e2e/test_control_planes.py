@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -47,9 +49,9 @@ def made() -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture
-def upstream() -> Iterator[Callable[[str], Upstream]]:
+def upstream() -> Iterator[Callable[..., Upstream]]:
     with ExitStack() as stack:
-        yield lambda name: stack.enter_context(Upstream(name))
+        yield lambda name, **options: stack.enter_context(Upstream(name, **options))
 
 
 def service(name: str, address: str) -> list[dict[str, Any]]:
@@ -273,6 +275,67 @@ def test_a_resource_that_says_where_what_it_names_comes_from(
         mesh._runtime().want("reviews", "reviews")
         assert "is not among the allowed_grpc_services" in str(top.wait_for_nack("cluster").error)
         assert other.opened == 0
+
+
+class SecretsAlone(grpc.GenericRpcHandler):
+    """An agent that has secrets, by state of the world; what they are a control plane of the kit says."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self._plane = plane
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
+        if not handler_call_details.method.endswith("SecretDiscoveryService/StreamSecrets"):
+            return None
+        return grpc.stream_stream_rpc_method_handler(
+            lambda incoming, context: self._plane._serve("sotw", incoming, context)
+        )
+
+
+def said(client: meshlib.Client) -> str:
+    """What a call says that fails to connect."""
+    try:
+        client.get("http://127.0.0.9:9080/")
+    except meshlib.ConnectFailed as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("protocol", ["auto", "sotw"])
+def test_secrets_of_a_server_that_has_nothing_else(
+    planes: Any, made: Any, upstream: Any, protocol: str
+) -> None:
+    """SD-01, SD-03: it has the service of secrets alone, and no delta."""
+    top, other = planes(2)
+    authority, later = trustme.CA(), trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("a.example").configure_cert(context)
+    a = upstream("a", tls=context)
+    agent = grpc.server(ThreadPoolExecutor(4), options=[("grpc.so_reuseport", 0)])
+    agent.add_generic_rpc_handlers((SecretsAlone(other),))
+    address = f"127.0.0.1:{agent.add_insecure_port('127.0.0.1:0')}"
+    service = {"google_grpc": {"target_uri": address, "stat_prefix": "sds"}}
+    source = {"api_config_source": {"api_type": "GRPC", "grpc_services": [service]}}
+    roots = {"validation_context_sds_secret_config": {"name": "roots", "sds_config": source}}
+    kind = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+    socket = {"name": "tls", "typed_config": build.any_of(kind, {"common_tls_context": roots})}
+    host = build.virtual_host("v", build.route("/", cluster="c"), domains=["*"])
+    top.set(
+        build.listener("l", build.route_config("r", host), address="127.0.0.9:9080"),
+        build.cluster("c", [a.address], transport_socket=socket),
+    )
+    other.set(build.secret("roots", ca=authority.cert_pem.bytes().decode()))
+    services = {address: {"channel_creds": [{"type": "insecure"}]}}
+    bootstrap = {**json.loads(federated(top)), "allowed_grpc_services": services}
+    agent.start()
+    mesh, client = made({"bootstrap_config": json.dumps(bootstrap), "protocol": protocol, "view": "sidecar"})
+    mesh.wait_ready(timeout=20)
+    assert names(client, "127.0.0.9:9080") == {a.name}
+    assert other.wait_for_request("secret").names == ("roots",)
+    seen = other.seen
+    other.set(build.secret("roots", ca=later.cert_pem.bytes().decode()))
+    other.wait_for_ack("secret", after=seen, timeout=20)
+    until(mesh, lambda: "unable to get local issuer certificate" in said(client))
+    agent.stop(None).wait()
 
 
 # --- credentials -------------------------------------------------------------------------------------------------------

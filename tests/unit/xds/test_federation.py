@@ -579,6 +579,7 @@ class TestElsewhere:
         planes.send(0, "cluster", self.cluster())
         assert planes.session.servers[1] == Server(self.AT)
         assert planes.open == {0, 1}
+        assert planes.session.method(1) == ""
         planes.up(1)
         assert planes.asked[1, "endpoint"] == ["c"]
         assert (0, "endpoint") not in planes.asked
@@ -664,6 +665,8 @@ class TestElsewhere:
         planes.send(0, "cluster", self.secret())
         assert planes.open == {0, 1}
         assert planes.session.part.awaited == {"c": "waits for the secret 's'"}
+        assert planes.session.method(1) == "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets"
+        assert planes.session.method(0) == ""
         planes.up(1)
         assert planes.asked[1, "secret"] == ["s"]
         assert (0, "secret") not in planes.asked
