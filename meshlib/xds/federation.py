@@ -356,7 +356,7 @@ class Federation:
                 self.lines[number] = Line(self._make(number, line.protocol, None), line.protocol)
 
     def _lacks(self, authority: str) -> bool:
-        """Whether anything that is wanted of an authority is known to none of its open servers (FB-01, FB-07). Nothing waits for a secret."""
+        """Whether anything that is wanted of an authority is known to none of its open servers (FB-01, FB-07); for a secret alone nobody else is asked."""
         return any(short != "secret" for short, _ in self.unknown(authority))
 
     def unknown(self, authority: str) -> Sequence[tuple[str, str]]:

@@ -337,7 +337,7 @@ class Session:
 
     @property
     def complete(self) -> bool:
-        """Whether everything that is wanted is there, or known not to come; secrets, for which nothing waits, aside."""
+        """Whether everything that is wanted is there, or known not to come; secrets, for which no start waits, aside."""
         wild = ("listener", "cluster") if self.view != "target" else ()
         listed = all(short in self._federation.choice.sidecar.cache.listed for short in wild)
         return self.seen and listed and not self.waiting() and not self.status(0.0).owes

@@ -90,5 +90,5 @@ class AdsStatus:
 
     @property
     def owes(self) -> bool:
-        """Whether anything has not come that others wait for. Nothing waits for a secret: calls that need it fail."""
+        """Whether anything has not come that a start waits for: not for secrets, for which the calls wait that need them."""
         return any(not each.startswith("secret ") for each in self.waiting)
