@@ -35,6 +35,7 @@ NOW = 100.0
     ],
 )  # fmt: skip
 def test_the_weight_of_a_report(metrics, reports, weight):
+    """LB-07; LB-08: metrics that are named come first."""
     assert weight_of(metrics, reports) == (None if weight is None else pytest.approx(weight))
 
 
