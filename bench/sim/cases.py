@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.sim.model import Server, Simulation, quantile
-from meshlib.model.policy import Balancer, Balancing, Limits, Outlier, RetryBudget, SlowOutlier, SlowStart
+from meshlib.model.policy import (
+    Adaptive,
+    Balancer,
+    Balancing,
+    Limits,
+    Outlier,
+    RetryBudget,
+    SlowOutlier,
+    SlowStart,
+)
 
 __all__ = ["CASES", "Curve", "Row"]
 
@@ -130,11 +139,39 @@ def cold_server(seconds: float = 60.0) -> Iterator[Row]:
         )
 
 
+def overload(seconds: float = 60.0) -> Iterator[Row]:
+    """Four servers that can serve 1,600 calls a second get 1,200, and from the 20th second on 3,000. A call is given up after 0.5 s.
+
+    Netflix's "Performance under load" (2018): without a limit each call waits behind those for which nobody waits any more, and none is
+    answered in time. A limit that follows latency refuses at once what is too much, and the others are served as if there were no more.
+    """
+    for name, adaptive in (("no limit", None), ("adaptive = { min = 4, max = 1000 }", Adaptive())):
+        servers = [Server(0.02, workers=8) for _ in range(4)]
+        made = Simulation(
+            servers,
+            lambda now: 3000.0 if now > 20.0 else 1200.0,
+            timeout=0.5,
+            **_free(balancing=Balancing(Balancer.LEAST_REQUEST), adaptive=adaptive),
+        ).run(seconds)
+        late = [took for when, took in made.latencies if when > 25.0]
+        before = [when for when in made.failures if when < 20.0]
+        yield Row(
+            name,
+            {
+                "good calls a second": f"{len(late) / (seconds - 25.0):.0f}",
+                "their p99": f"{quantile(late, 0.99) * 1000:.0f} ms" if late else "none",
+                "refused before": f"{len(before) / 24_000:.2%}",
+            },
+            Curve(name, _good_share(made)),
+        )
+
+
 #: By name: what makes the rows, and the axis of its curves.
 CASES: dict[str, tuple[Callable[..., Iterator[Row]], str]] = {
     "slow_server": (slow_server, "p99, seconds"),
     "retry_storm": (retry_storm, "good calls, share"),
     "cold_server": (cold_server, "p99, seconds"),
+    "overload": (overload, "good calls, share"),
 }
 
 

@@ -15,7 +15,15 @@ from meshlib.config.section import Section, Table, only_one, required, setting
 from meshlib.config.words import HEADER, SERVICE, U32
 from meshlib.model.address import Address
 
-__all__ = ["SERVICES", "EndpointConfig", "HashConfig", "RateLimitConfig", "ServiceConfig", "SlowStartConfig"]
+__all__ = [
+    "SERVICES",
+    "AdaptiveConfig",
+    "EndpointConfig",
+    "HashConfig",
+    "RateLimitConfig",
+    "ServiceConfig",
+    "SlowStartConfig",
+]
 
 
 def _cookie_name(text: str) -> str:
@@ -61,6 +69,18 @@ class SlowStartConfig(Section):
     window: float = required(seconds(), "Seconds until it has all of it.")
     aggression: float = setting(Number(0.01, 100.0), "1: evenly in that time; more: sooner.", 1.0)
     least: float = setting(Number(0.0, 1.0), "The part of its share that it has at once.", 0.1)
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptiveConfig(Section):
+    """A limit of calls in flight that follows latency."""
+
+    min: int = setting(Integer(1), "So many are always let through.", 4)
+    max: int = setting(Integer(1), "More never are.", 1000)
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        if self.min > self.max:
+            yield "min", f"must not be more than max ({self.max})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +147,9 @@ class ServiceConfig(Section):
         Table(RateLimitConfig),
         "How many calls this process makes to it in a time; more are answered 429.",
         None,
+    )
+    adaptive: AdaptiveConfig | None = setting(
+        Table(AdaptiveConfig), "How many calls are in flight follows latency; more fail at once.", None
     )
     max_connection_age: float | None = setting(
         seconds(),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Required, TypedDict
 
 __all__ = [
+    "AdaptiveDict",
     "AdminDict",
     "BreakerDict",
     "ConfigDict",
@@ -192,6 +193,13 @@ class RateLimitDict(TypedDict, total=False):
     burst: int | None
 
 
+class AdaptiveDict(TypedDict, total=False):
+    """A limit of calls in flight that follows latency."""
+
+    min: int
+    max: int
+
+
 class ServiceTlsDict(TypedDict, total=False):
     """TLS to the endpoints. An empty table: whom the system's roots know by the name."""
 
@@ -322,6 +330,7 @@ class ServiceDict(TypedDict, total=False):
     outlier: OutlierDict | None
     limits: LimitsDict | None
     rate_limit: RateLimitDict | None
+    adaptive: AdaptiveDict | None
     max_connection_age: float | None
     tls: ServiceTlsDict | None
     token: str | None

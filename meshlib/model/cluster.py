@@ -8,7 +8,7 @@ from enum import Enum
 
 from meshlib.model.address import Address
 from meshlib.model.endpoint import Assignment
-from meshlib.model.policy import Balancing, Breaker, Limits, Outlier, RateLimit
+from meshlib.model.policy import Adaptive, Balancing, Breaker, Limits, Outlier, RateLimit
 from meshlib.model.tls import Tls, TlsMatch
 
 __all__ = [
@@ -102,7 +102,7 @@ class Cluster:
     ``token``: the file with the token that calls carry, over TLS only, ``""`` for none.
     ``idle_timeout``: seconds after which an idle connection ends; ``max_connection_age``: after which one is replaced between two
     calls; ``max_requests_per_connection``: how many it carries at most.
-    ``rate_limit``: of calls to it by this process; over it they are answered 429. ``auto_sni``: the name that is asked for by TLS is the request's
+    ``rate_limit``: of calls to it by this process; over it they are answered 429. ``adaptive``: of those in flight. ``auto_sni``: the name that is asked for by TLS is the request's
     host, or the value of its header ``auto_sni_header``; ``auto_san``: that name must be in the certificate. ``version``: under which the control plane sent it, "" where nobody did.
     """
 
@@ -136,6 +136,7 @@ class Cluster:
     max_requests_per_connection: int | None = None
     connecting: Connecting = Connecting()
     rate_limit: RateLimit | None = None
+    adaptive: Adaptive | None = None
     load_report: LoadReport | None = None
     metadata: Mapping[str, Mapping[str, object]] = field(default_factory=dict, hash=False)
     version: str = field(default="", compare=False)

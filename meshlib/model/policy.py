@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from meshlib.model.match import HeaderMatch
 
 __all__ = [
+    "Adaptive",
     "Balancer",
     "Balancing",
     "Breaker",
@@ -50,6 +51,14 @@ class RateLimit:
 
     rate: float
     burst: float
+
+
+@dataclass(frozen=True, slots=True)
+class Adaptive:
+    """A limit of calls in flight that follows latency, from ``least`` to ``most``."""
+
+    least: int = 4
+    most: int = 1000
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,15 @@ from meshlib.core.bucket import Bucket
 if TYPE_CHECKING:
     from meshlib.model.policy import RateLimit
 
-__all__ = ["Limiter"]
+__all__ = ["Limiter", "limiter_of"]
+
+
+def limiter_of(limit: RateLimit | None, before: Limiter | None, now: float) -> Limiter | None:
+    """The limiter of a cluster whose configuration may be another than ``before``."""
+    if limit is None or before is None:
+        return None if limit is None else Limiter(limit, now)
+    before.configure(limit)
+    return before
 
 
 class Limiter:

@@ -11,6 +11,7 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING
 
+from meshlib.core.adaptive import AdaptiveLimit
 from meshlib.core.balance.consistent import Tables
 from meshlib.core.classify import verdict
 from meshlib.core.ewma import Ewma
@@ -25,8 +26,8 @@ from meshlib.model.call import OK
 from meshlib.model.events import EndpointEjected, EndpointReturned, EndpointSpared
 from meshlib.model.policy import Balancer
 from meshlib.model.status import ClusterStatus
-from meshlib.runtime.limiter import Limiter
-from meshlib.runtime.live_breaker import LiveBreaker, permitted
+from meshlib.runtime.limiter import Limiter, limiter_of
+from meshlib.runtime.live_breaker import LiveBreaker, configure_each, permitted
 from meshlib.runtime.live_connections import LiveConnections
 from meshlib.runtime.live_loads import LiveLoads
 from meshlib.runtime.live_pick import LivePick, LiveRetry
@@ -73,6 +74,7 @@ class LiveCluster:
 
     __slots__ = (
         "__weakref__",
+        "_adaptive",
         "_balance",
         "_breaker",
         "_by_endpoint",
@@ -117,6 +119,7 @@ class LiveCluster:
     ) -> None:
         self.cluster = cluster
         self.limiter: Limiter | None = None
+        self._adaptive: AdaptiveLimit | None = None
         self.consistent = self._ewma = self._looks = False  # what its balancer looks at
         self.active = 0
         self.retries = 0
@@ -201,10 +204,14 @@ class LiveCluster:
                 state = self._breaker.state.value.replace("_", " ")
                 return Refusal(RefusalKind.BREAKER, f"the breaker of cluster {cluster.name!r} is {state}")
         refusal: Refusal | None = None
-        limit = cluster.limits.max_requests
-        if limit is not None and self.active >= limit:
+        limit, adaptive = cluster.limits.max_requests, self._adaptive
+        if (limit is not None and self.active >= limit) or (
+            adaptive is not None and self.active >= adaptive.limit
+        ):
             self.overflows += 1
-            words = f"cluster {cluster.name!r} has {self.active} calls in flight, max_requests is {limit}"
+            held = adaptive is not None and self.active >= adaptive.limit
+            most = f"its latency allows {adaptive.limit}" if held and adaptive else f"max_requests is {limit}"
+            words = f"cluster {cluster.name!r} has {self.active} calls in flight, {most}"
             refusal = self.loads.refused(Refusal(RefusalKind.MAX_REQUESTS, words))
         else:
             if self._looks:
@@ -265,6 +272,8 @@ class LiveCluster:
                 self._left_out(ejected)
             if self._ejections.spared:
                 self._say_spared(self._ejections)
+        if self._adaptive is not None and judged.good is not None:
+            self._adaptive.hear(outcome.seconds, self.active, now, good=judged.good)
         breaker = pick.breaker
         if permit is not None and breaker is not None:
             breaker.settle(permit, judged.good, now, outcome, again=pick.settled)
@@ -277,8 +286,7 @@ class LiveCluster:
                 self._left_out(change)
             else:
                 self._returned(change)
-        if self._ejections.spared:
-            self._say_spared(self._ejections)
+        self._say_spared(self._ejections)
 
     def _say_spared(self, ejections: Ejections) -> None:
         for one in ejections.spared:
@@ -381,7 +389,8 @@ class LiveCluster:
             self._looks = slow or self.consistent or self._ewma or balancing.kind is Balancer.ORCA
             self._put_outlier(now)
             self._put_breaker()
-            self._put_limiter(now)
+            self._put_adaptive(now)
+            self.limiter = limiter_of(cluster.rate_limit, self.limiter, now)
             self.loads.put(cluster, now)
             if roster is not None:
                 if balancing.slow_start is not None:
@@ -445,21 +454,16 @@ class LiveCluster:
         else:
             breaker.configure(one)
         each = config if config is not None and config.by_endpoint else None
-        if each is None and self._by_endpoint is None:
-            return
-        for endpoint in self._roster.live.values():
-            if each is None:
-                endpoint.breaker = None
-            elif endpoint.breaker is not None:
-                endpoint.breaker.configure(each)
-        self._by_endpoint = each
+        if each is not self._by_endpoint:
+            self._by_endpoint = each
+            configure_each(self._roster.live.values(), each)
 
-    def _put_limiter(self, now: float) -> None:
-        limit = self.cluster.rate_limit
-        if limit is None or self.limiter is None:
-            self.limiter = None if limit is None else Limiter(limit, now)
+    def _put_adaptive(self, now: float) -> None:
+        config, before = self.cluster.adaptive, self._adaptive
+        if config is not None and before is not None:
+            before.configure(config)
         else:
-            self.limiter.configure(limit)
+            self._adaptive = None if config is None else AdaptiveLimit(config, now)
 
     def _made_breaker(self, config: Breaker, endpoint: str = "") -> LiveBreaker:
         return LiveBreaker(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from meshlib.model.policy import Breaker
     from meshlib.runtime.pybreaker_bridge import Bridge
 
-__all__ = ["LiveBreaker", "permitted"]
+__all__ = ["LiveBreaker", "configure_each", "permitted"]
 
 #: Endpoints that are picked for one whose own breaker is not open, before it is looked for.
 _MOST_PICKS = 4
@@ -129,6 +129,15 @@ class LiveBreaker:
         if self._bridge is not None:
             self._later(partial(self._bridge.state_change, old, new))
         self._say(BreakerChanged(self._name, old.value, new.value, self._endpoint))
+
+
+def configure_each(endpoints: Iterable[LiveEndpoint], config: Breaker | None) -> None:
+    """Other numbers of the endpoints' own breakers; None: they have none any more."""
+    for endpoint in endpoints:
+        if config is None:
+            endpoint.breaker = None
+        elif endpoint.breaker is not None:
+            endpoint.breaker.configure(config)
 
 
 def permitted(

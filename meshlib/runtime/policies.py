@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from meshlib.config.kinds import CallsOrSeconds
 from meshlib.model.policy import (
+    Adaptive,
     Balancer,
     Balancing,
     Breaker,
@@ -28,9 +29,9 @@ from meshlib.model.policy import (
 if TYPE_CHECKING:
     from meshlib.config import BreakerConfig, LimitsConfig, OutlierConfig, RetryConfig
     from meshlib.config.routes import FaultConfig
-    from meshlib.config.services import RateLimitConfig, ServiceConfig
+    from meshlib.config.services import AdaptiveConfig, RateLimitConfig, ServiceConfig
 
-__all__ = ["balancing", "breaker", "fault", "limits", "outlier", "rate_limit", "retry_policy"]
+__all__ = ["adaptive", "balancing", "breaker", "fault", "limits", "outlier", "rate_limit", "retry_policy"]
 
 #: Where an upstream says when it wants to be asked again, the more exact one first.
 _RETRY_AFTER = (("retry-after-ms", "milliseconds"), ("retry-after", "retry_after"))
@@ -126,6 +127,11 @@ def rate_limit(config: RateLimitConfig | None) -> RateLimit | None:
     return RateLimit(
         config.rate / config.per, max(1.0, config.rate) if config.burst is None else config.burst
     )
+
+
+def adaptive(config: AdaptiveConfig | None) -> Adaptive | None:
+    """The same fields."""
+    return None if config is None else Adaptive(config.min, config.max)
 
 
 def fault(config: FaultConfig | None) -> Fault | None:

@@ -88,6 +88,7 @@ def _cluster(key: str, service: ServiceConfig, identity: IdentityConfig) -> Clus
         breaker=None if service.breaker is None else policies.breaker(service.breaker),
         max_connection_age=service.max_connection_age,
         rate_limit=policies.rate_limit(service.rate_limit),
+        adaptive=policies.adaptive(service.adaptive),
         tls=None if service.tls is None else static_tls.build(service.tls, identity),
         token=service.token or "",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.sim.cases import CASES, cold_server, retry_storm, slow_server
+from bench.sim.cases import CASES, cold_server, overload, retry_storm, slow_server
 from bench.sim.model import Server, Simulation, quantile
 from meshlib.model.policy import Limits
 
@@ -30,6 +30,13 @@ def test_a_budget_ends_a_storm_of_retries():
 def test_a_cold_server_hurts_less_with_slow_start():
     without, with_it = cold_server(46.0)
     assert percent(with_it.values["failed"]) < 0.6 * percent(without.values["failed"])
+
+
+def test_a_limit_that_follows_latency_keeps_an_overrun_service_useful():
+    without, with_it = overload(40.0)
+    assert float(without.values["good calls a second"]) < 50
+    assert float(with_it.values["good calls a second"]) > 1400
+    assert percent(with_it.values["refused before"]) < 0.02
 
 
 def test_the_same_seed_says_the_same_and_a_queue_is_what_queueing_theory_says():
