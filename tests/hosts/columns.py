@@ -559,6 +559,12 @@ _ACTS: dict[str, type[Column]] = {
 COLUMNS: tuple[str, ...] = (*_KINDS, *_ACTS, *(f"{name} run" for name in _KINDS))
 
 
+#: Those whose calls run in an event loop.
+ASYNCHRONOUS: tuple[str, ...] = tuple(
+    name for name in COLUMNS if {**_KINDS, **_ACTS}[name.removesuffix(" run")].is_async
+)
+
+
 def column_of(name: str) -> Callable[[meshlib.Mesh, Options], Column]:
     """What makes a client of that column."""
     base = name.removesuffix(" run")

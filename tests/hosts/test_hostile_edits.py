@@ -15,7 +15,7 @@ import pytest
 
 from meshlib.model.headers import OF_THE_CONNECTION
 from meshlib.testing import ControlPlane, build
-from tests.hosts.columns import Ask, Column
+from tests.hosts.columns import COLUMNS, Ask, Column
 from tests.support.strict_server import StrictHttp2Server, StrictServer
 
 Open = Callable[..., Column]
@@ -111,11 +111,19 @@ WAYS: dict[str, Callable[[str], dict[str, Any]]] = {
 }
 
 
-@pytest.fixture(params=["HTTP/1.1", "HTTP/2"])
-def server(request: pytest.FixtureRequest, column: str) -> Iterator[StrictServer]:
+#: aiohttp has no HTTP/2, and others have the wire of these.
+HTTP2 = ("httpx", "httpx async", "requests")
+
+
+#: A library under `meshlib run` sends by the same code.
+PAIRS = [(column, "HTTP/1.1") for column in COLUMNS if not column.endswith(" run")]
+PAIRS += [(column, "HTTP/2") for column in HTTP2]
+on_every_wire = pytest.mark.parametrize(("column", "server"), PAIRS, indirect=True)
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest) -> Iterator[StrictServer]:
     """HTTP/2 where the mesh says so: our own wire, in each way in which it is driven."""
-    if request.param == "HTTP/2" and column not in ("httpx", "httpx async", "requests"):
-        pytest.skip("aiohttp has no HTTP/2, and others have the wire of these")
     with (StrictServer if request.param == "HTTP/1.1" else StrictHttp2Server)() as running:
         yield running
 
@@ -162,6 +170,7 @@ def check(server: StrictServer, made: int) -> None:
         assert b"x-admin" not in {name.lower() for name, _ in lines}
 
 
+@on_every_wire
 @pytest.mark.parametrize("way", WAYS)
 def test_words_do_not_end_a_line(
     open_client: Open, meshlib_control_plane: ControlPlane, server: StrictServer, way: str
@@ -190,6 +199,7 @@ def test_words_do_not_end_a_line(
     check(server, made + 1)
 
 
+@on_every_wire
 @pytest.mark.parametrize("name", sorted(OF_THE_CONNECTION))
 def test_a_message_is_framed_by_its_connection_alone(
     open_client: Open, meshlib_control_plane: ControlPlane, server: StrictServer, name: str

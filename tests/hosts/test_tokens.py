@@ -14,7 +14,7 @@ import trustme
 
 import meshlib
 from meshlib.testing import ControlPlane, build
-from tests.hosts.columns import Ask, Column
+from tests.hosts.columns import ASYNCHRONOUS, Ask, Column
 
 Open = Callable[..., Column]
 TLS = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
@@ -175,6 +175,7 @@ def test_an_asynchronous_source(open_client: Open, meshlib_upstream: Any, mesh: 
         client.call()
 
 
+@pytest.mark.parametrize("column", ASYNCHRONOUS, indirect=True)
 def test_one_that_blocks_holds_up_no_event_loop(open_client: Open, meshlib_upstream: Any, mesh: Any) -> None:
     one, two = meshlib_upstream("one", tls=context()), meshlib_upstream("two", tls=context())
     come = threading.Event()
@@ -185,9 +186,6 @@ def test_one_that_blocks_holds_up_no_event_loop(open_client: Open, meshlib_upstr
 
     made = mesh(secured("reviews", one.address), secured("ratings", two.address), tokens={"reviews": source})
     client = open_client(made)
-    if not client.is_async:
-        pytest.skip("of event loops")
-
     waiter = threading.Thread(target=lambda: (two.wait_for(lambda: two.requests, timeout=20), come.set()))
     waiter.start()  # the token comes when the other call has arrived
     first, other = client.together([Ask(), Ask(url="http://ratings/")])
@@ -197,6 +195,7 @@ def test_one_that_blocks_holds_up_no_event_loop(open_client: Open, meshlib_upstr
     assert (got(first), got(other)) == ([f"Bearer {TOKEN}"], [])
 
 
+@pytest.mark.parametrize("column", ASYNCHRONOUS, indirect=True)  # a blocking call calls it itself
 def test_a_source_that_does_not_come_back_is_not_waited_for(
     open_client: Open, meshlib_upstream: Any, mesh: Any
 ) -> None:
@@ -208,8 +207,6 @@ def test_a_source_that_does_not_come_back_is_not_waited_for(
         return TOKEN
 
     client = open_client(mesh(secured("reviews", one.address), tokens={"reviews": source}), connect=2.0)
-    if not client.is_async:
-        pytest.skip("a blocking call calls it itself")
     client.mesh.wait_ready(timeout=20)
     began = time.monotonic()
     try:
