@@ -50,11 +50,13 @@ story: $(VENV)/.stamp-dev ## an old Flask service joins the mesh, gets a sidecar
 
 .PHONY: test
 test: $(VENV)/.stamp-dev ## the tests: units, state machines, real processes on loopback, a real Envoy
-	@echo "1 of 3: units and state machines, some 9000 tests: four minutes or so on two cores"
-	@$(PYTEST) tests/unit tests/machine tests/hosts -n 2 $(PYTEST_ARGS)
-	@echo "2 of 3: gRPC, an Envoy, libraries and their clients, with real servers and processes, two at a time: seven minutes or so"
+	@echo "1 of 4: units and state machines, some 11,000 tests: four minutes or so on two cores"
+	@$(PYTEST) tests/unit tests/machine -n 2 $(PYTEST_ARGS)
+	@echo "2 of 4: every host library by one table, most of it waiting: two minutes or so"
+	@$(PYTEST) tests/hosts -n 4 $(PYTEST_ARGS)
+	@echo "3 of 4: gRPC, an Envoy, libraries and their clients, with real servers and processes, two at a time: seven minutes or so"
 	@$(PYTEST) $(ABREAST) -n 2 --dist loadfile -m "not storm and not fleet" $(PYTEST_ARGS)
-	@echo "3 of 3: more of these, one at a time: five minutes or so, most of them waiting; the percentage at the right counts tests"
+	@echo "4 of 4: more of these, one at a time: five minutes or so, most of them waiting; the percentage at the right counts tests"
 	@$(PYTEST) tests/e2e $(addprefix --ignore=,$(ABREAST)) -m "not storm and not fleet" $(PYTEST_ARGS)
 
 .PHONY: check
