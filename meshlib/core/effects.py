@@ -44,7 +44,7 @@ class Env:
     ``upstream(part, cluster)`` gives a live cluster, or why there is none, in words: ``""`` while it may come;
     ``random()`` a float in [0, 1); ``wall()`` seconds since the epoch, for headers that name a point in time (RT-07);
     ``emit`` is None where nobody listens; ``awaits``: as ``upstream``, what a cluster that may come waits for, in words that can follow
-    "which"; ``own``: what this process is to consistent hashing. Thread-safe as far as its members are.
+    "which"; ``own``: what this process is to consistent hashing; ``delayed``: an entry for each call that a fault delays now. Thread-safe as far as its members are.
     """
 
     upstream: Callable[[str, str], Upstream | str]
@@ -53,6 +53,7 @@ class Env:
     emit: Callable[[Event], None] | None = None
     awaits: Callable[[str, str], str] = lambda part, cluster: "has not come yet"  # noqa: ARG005 - nothing more is known
     own: int = 0
+    delayed: list[None] = field(default_factory=list)
 
 
 @dataclass(slots=True)

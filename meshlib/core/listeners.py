@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from meshlib.core.chains import Chains, Connection, connection
+from meshlib.core.faults import faults_of
 from meshlib.core.guards import guards_of
 from meshlib.core.normalize import Entrance, stripped
 from meshlib.core.replies import compile_replies
@@ -40,7 +41,7 @@ _ANY = {4: "0.0.0.0", 6: "::"}  # noqa: S104
 class Entry:
     """A listener with what is called through it; without ``routes`` they have not come yet."""
 
-    __slots__ = ("entrance", "guards", "listener", "manager", "part", "replies", "routes")
+    __slots__ = ("entrance", "faults", "guards", "listener", "manager", "part", "replies", "routes")
 
     def __init__(
         self,
@@ -57,6 +58,7 @@ class Entry:
         entrance = Entrance(manager, listener.addresses[0].port if listener.addresses else None, node)
         self.entrance = entrance if entrance.changes else None
         self.guards = guards_of(manager, routes.guarded if routes is not None else frozenset())
+        self.faults = faults_of(manager)
         self.replies = compile_replies(manager)
 
     def resolution(self, reason: str, name: str = "") -> Resolution:
@@ -70,6 +72,7 @@ class Entry:
             name=name,
             entrance=self.entrance,
             guards=self.guards,
+            faults=self.faults,
             replies=self.replies,
         )
 

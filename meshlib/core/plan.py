@@ -38,6 +38,7 @@ from meshlib.core.attempt import BLAMELESS, record, tell
 from meshlib.core.effects import Effect, Finish, Pass, Reply, Send, Sleep, Wait
 from meshlib.core.endpoint import LiveEndpoint
 from meshlib.core.failures import FAILURES, REFUSALS, TEXT, after_retries, timed_out
+from meshlib.core.faults import drawn, in_force
 from meshlib.core.handoff import for_sidecar
 from meshlib.core.plan_state import PlanState
 from meshlib.core.retry import Retries, may_matter
@@ -52,11 +53,11 @@ from meshlib.model.policy import RetryBudget, RetryPolicy
 from meshlib.model.route import Forward
 
 if TYPE_CHECKING:
+    from meshlib.core.faults import Injected
     from meshlib.core.match import Match
     from meshlib.core.retry import Deciding, RetryAfter
     from meshlib.core.stages import StreamLimits
     from meshlib.core.upstream import Pick
-    from meshlib.model.policy import Fault
 
 __all__ = ["Plan"]
 
@@ -86,8 +87,8 @@ class Plan(PlanState):
         action = match.route.action
         assert isinstance(action, Forward)
         self._time_limits(action, now)
-        if action.fault is not None:
-            effect = self._faulted(action.fault, now)
+        if action.fault is not None or call.resolution.faults:
+            effect = self._faulted(match, action, now)
             if effect is not None:
                 return effect
         return self._reach(match, now)
@@ -130,8 +131,11 @@ class Plan(PlanState):
         """A ``Sleep`` or ``Wait`` is over, or another attempt is to be made beside one in flight."""
         if self._attempts or self._flight:
             return self._send(now)
-        if self._abort:
-            return self._out_of_time(None) if self._is_over(now) else self._aborted()
+        fault = self._fault
+        if fault is not None:
+            self._undelay()
+            if fault.status:
+                return self._out_of_time(None) if self._is_over(now) else self._aborted(fault)
         assert self._match is not None
         return self._reach(self._match, now)
 
@@ -162,6 +166,7 @@ class Plan(PlanState):
             self._answered.release(now, failure)
         for attempt in self._flight.values():
             attempt.release(now)
+        self._undelay()
         if self._permit is not None:
             self._permit.release()
         return True
@@ -224,20 +229,29 @@ class Plan(PlanState):
             self._per_try = self._try_limit(policy)
         return self._send(now)
 
-    def _faulted(self, fault: Fault, now: float) -> Effect | None:
+    def _faulted(self, match: Match, action: Forward, now: float) -> Effect | None:
         """What is done to the call on purpose, if it was drawn."""
-        random = self._env.random
-        if fault.abort and random() * 1_000_000 < fault.abort_per_million:
-            self._abort = fault.abort
-        if fault.delay and random() * 1_000_000 < fault.delay_per_million:
-            self._words.append(f"a fault delays the call by {fault.delay:g} s")
-            return Sleep(fault.delay if self.deadline is None else min(fault.delay, self.deadline - now))
-        return self._aborted() if self._abort else None
+        call, env = self._call, self._env
+        fault = in_force(call.resolution.faults, match, self._weight, action)
+        found = None if fault is None else drawn(fault, call.head, self.cluster, env.random)
+        if fault is None or found is None:
+            return None
+        if found.delay and (fault.most is None or len(env.delayed) < fault.most):
+            self._words.append(f"a fault delays the call by {found.delay:g} s")
+            self._fault = found
+            env.delayed.append(None)
+            return Sleep(found.delay if self.deadline is None else min(found.delay, self.deadline - now))
+        return self._aborted(found) if found.status else None
 
-    def _aborted(self) -> Effect:
-        words = f"a fault answers {self._abort}"
+    def _undelay(self) -> None:
+        if self._fault is not None:
+            self._fault = None
+            self._env.delayed.pop()
+
+    def _aborted(self, fault: Injected) -> Effect:
+        words = f"a fault answers {fault.status if fault.code is None else f'gRPC code {fault.code}'}"
         self._words.append(words)
-        return self._own_answer(self._told(Response(self._abort, TEXT, b"fault filter abort"), "FI"), words)
+        return self._own_answer(self._told(Response(fault.status, TEXT, b"fault filter abort"), "FI"), words)
 
     def _is_over(self, now: float) -> bool:
         return self.deadline is not None and now >= self.deadline

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from meshlib.core.attempt import Record, tell
 from meshlib.core.effects import Finish, Wait
+from meshlib.core.faults import GRPC_CODES
 from meshlib.core.handoff import for_sidecar
 from meshlib.core.plan import Plan
 from meshlib.core.retry import RetryAfter
@@ -28,10 +29,13 @@ from meshlib.core.upstream import RefusalKind
 from meshlib.errors import NoHealthyEndpoint
 from meshlib.model.call import Outcome, OutcomeKind
 
+_UNKNOWN = 2
+
 if TYPE_CHECKING:
     from meshlib.core.attempt import Send
     from meshlib.core.effects import Effect
     from meshlib.core.endpoint import LiveEndpoint
+    from meshlib.core.faults import Injected
     from meshlib.core.match import Match
     from meshlib.core.retry import Deciding
     from meshlib.core.stages import StreamLimits
@@ -98,6 +102,13 @@ class GrpcPlan(Plan):
 
     def _own_answer(self, response: Response, words: str) -> Effect:  # noqa: ARG002 - gRPC has no such responses
         return Finish(None, NoHealthyEndpoint, f"{self._call.head.authority}: {words}")
+
+    def _aborted(self, fault: Injected) -> Effect:
+        """FI-02: a status is a code by gRPC's own table, and 200 none that it knows. A code of OK would be an answer without messages."""
+        code = GRPC_CODES.get(fault.status, _UNKNOWN) if fault.code is None else fault.code or _UNKNOWN
+        words = f"{self._call.head.authority}: fault filter abort"
+        self._words.append(f"a fault answers code {code}")
+        return Finish(Outcome(OutcomeKind.OK, code, grpc=True), NoHealthyEndpoint, words)
 
     def _made_head(self, match: Match) -> Head:  # noqa: ARG002 - a route edits nothing
         head, handed = self._call.head, self._call.resolution.handed

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from meshlib.core.attempt import Record, Send
     from meshlib.core.effects import Call, Env
     from meshlib.core.endpoint import LiveEndpoint
+    from meshlib.core.faults import Injected
     from meshlib.core.hashing import Hashed
     from meshlib.core.match import Match
     from meshlib.core.retry import Deciding
@@ -39,11 +40,11 @@ class PlanState:
     """
 
     __slots__ = (
-        "_abort",
         "_answered",
         "_attempts",
         "_call",
         "_env",
+        "_fault",
         "_flight",
         "_hash",
         "_last",
@@ -93,7 +94,7 @@ class PlanState:
         self.spent = False
         self.started = 0.0
         self._status = 0
-        self._abort = 0  # what a fault answers, once its delay is over
+        self._fault: Injected | None = None  # that delays the call now
 
     @property
     def final(self) -> bool:

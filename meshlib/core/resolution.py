@@ -24,7 +24,7 @@ Via = Literal["mesh", "direct", "refused", "failed", "wait", "sidecar", "closed"
 
 class Resolution:
     """What one URL means. Immutable. ``name``: the target resource that is wanted (rule 5), else ``""``; ``plain``: the
-    call is to be as if meshlib were not there (rule 1); ``guards``: filters that may cover the call (`core.guards`);
+    call is to be as if meshlib were not there (rule 1); ``guards``: filters that may cover the call (`core.guards`); ``faults``: those that may inject a fault (`core.faults`);
     ``entrance``: what the listener does first, None where that is nothing; ``replies``: what it makes of its own replies;
     ``meant``: gives the known host that is nearly this one, or ``""``. "failed" is a call that cannot be made before more
     is known; "closed" one whose connection its listener would not take.
@@ -40,6 +40,7 @@ class Resolution:
     __slots__ = (
         "_meant",
         "entrance",
+        "faults",
         "guards",
         "handed",
         "hopeless",
@@ -74,6 +75,7 @@ class Resolution:
         hopeless: bool = False,
         entrance: Entrance | None = None,
         guards: tuple[HttpFilter, ...] = (),
+        faults: tuple[HttpFilter, ...] = (),
         replies: Replies = PLAIN,
         unanswered: bool = False,
         handed: Sidecar | None = None,
@@ -94,6 +96,7 @@ class Resolution:
         self.name = name
         self.entrance = entrance
         self.guards = guards
+        self.faults = faults
         self.replies = replies
         self._meant = meant
 

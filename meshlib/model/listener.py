@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
 from meshlib.model.address import Address
+from meshlib.model.policy import Fault
 from meshlib.model.replies import LocalReplies
 from meshlib.model.route import RouteConfiguration
 
@@ -43,12 +44,13 @@ class Underscores(StrEnum):
 
 class FilterKind(StrEnum):
     """What a filter is to a client. GUARD: it decides who may pass, and it is not known how. NETWORK: a guard before the
-    connection manager, which no route switches. OTHER: not honoured; a route configuration may put a guard into it.
+    connection manager, which no route switches. FAULT: it injects faults. OTHER: not honoured; a route configuration may put a guard into it.
     """
 
     ROUTER = "router"
     GUARD = "guard"
     NETWORK = "network"
+    FAULT = "fault"
     OTHER = "other"
 
 
@@ -75,13 +77,14 @@ class Extension:
 @dataclass(frozen=True, slots=True)
 class HttpFilter:
     """A filter of an HTTP connection manager that matters here. ``disabled``: until a route configuration enables it.
-    ``discovered``: what it is may turn out to be something else.
+    ``discovered``: what it is may turn out to be something else. ``fault``: what a FAULT injects where no place says otherwise.
     """
 
     name: str
     kind: FilterKind
     disabled: bool = False
     discovered: Discovered | None = None
+    fault: Fault | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,13 +64,23 @@ class Adaptive:
 @dataclass(frozen=True, slots=True)
 class Fault:
     """What is done to calls on purpose: of a million so many are delayed by ``delay`` seconds, and so many are answered with the status
-    ``abort``, after the delay where both hold. Each is drawn by itself (FI-01).
+    ``abort`` (or, of gRPC, ``abort_code``), after the delay where both hold. Each is drawn by itself (FI-01). ``…_by_header``: the call
+    says it; its share is counted in ``…_unit`` of a million then. It is for calls to ``cluster``, ``""``: any, that have ``headers``;
+    ``most`` calls at most are delayed at a time.
     """
 
     delay: float = 0.0
     delay_per_million: int = 0
     abort: int = 0
     abort_per_million: int = 0
+    abort_code: int | None = None
+    delay_by_header: bool = False
+    abort_by_header: bool = False
+    delay_unit: int = 10_000
+    abort_unit: int = 10_000
+    cluster: str = ""
+    headers: tuple[HeaderMatch, ...] = ()
+    most: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

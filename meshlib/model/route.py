@@ -73,12 +73,13 @@ NO_EDITS = HeaderEdits()
 @dataclass(frozen=True, slots=True)
 class FilterSwitch:
     """One entry of ``typed_per_filter_config``: whether the filter of that name is in force here. ``guard``: what it is
-    configured with here decides who may pass.
+    configured with here decides who may pass; ``fault``: it injects this.
     """
 
     name: str
     on: bool
     guard: bool = False
+    fault: Fault | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from meshlib.model.listener import Discovered, FilterKind, HttpFilter
+from meshlib.model.policy import Fault
 from meshlib.model.route import RouteConfiguration
 from meshlib.xds import schema
 from meshlib.xds.decode.extension import kind_of
+from meshlib.xds.decode.faults import fault
 from meshlib.xds.decode.guards import FAULT, GUARDS_HERE, ROUTER, filter_type, is_guard
 from meshlib.xds.decode.report import Report, join, walk
 from meshlib.xds.schema import WireMessage
@@ -66,14 +68,15 @@ def http_filters(
         if _guarded(item, here, report, made, routes, target=target):
             continue
         if item.disabled:
-            made.found.append(HttpFilter(name, FilterKind.OTHER, True))
+            kind = FilterKind.FAULT if label(item) == FAULT else FilterKind.OTHER
+            made.found.append(HttpFilter(name, kind, True))
             continue
         router = _router(item, here, report)
-        made.found.append(HttpFilter(name, FilterKind.ROUTER if router else FilterKind.OTHER))
         if router:
+            made.found.append(HttpFilter(name, FilterKind.ROUTER))
             _behind_router(item, here, report, made, routes, target=target)
         else:
-            _other(item, here, report, target=target)
+            made.found.append(_other(item, here, report, target=target))
         if router != (index == last):
             words = "the router must be the last filter" if router else "the last filter must be the router"
             report.problem(here, words)
@@ -183,14 +186,28 @@ def _behind_router(
         _guarded(inner, f"{path}[{index}]", report, made, routes, target=target)
 
 
-def _other(item: WireMessage, path: str, report: Report, *, target: bool) -> None:
+def _other(item: WireMessage, path: str, report: Report, *, target: bool) -> HttpFilter:
     """A filter that is no router and guards nothing."""
-    which = item.WhichOneof("config_type")
+    which, name = item.WhichOneof("config_type"), str(item.name)
     if which == "typed_config" and filter_type(item.typed_config) == FAULT:
-        _walk(item, path, report, FAULT)
-    elif which is None and not item.is_optional:
+        return HttpFilter(name, FilterKind.FAULT, fault=_fault(item, join(path, "typed_config"), report))
+    if which is None and name in _FAULT_NAMES:
+        return HttpFilter(name, FilterKind.FAULT)
+    if which is None and not item.is_optional:
         report.problem(join(path, "typed_config"), "is missing")
     elif target and not item.is_optional and str(item.name) not in _FAULT_NAMES:
         report.problem(path, f"{label(item)} is not supported and not optional")
     else:
         report.ignore(path, label(item))
+    return HttpFilter(name, FilterKind.OTHER)
+
+
+def _fault(item: WireMessage, path: str, report: Report) -> Fault | None:
+    """What is inside a TypedStruct is not read."""
+    try:
+        if schema.type_name(item.typed_config.type_url) == FAULT:
+            return fault(schema.unpack(item.typed_config), path, report)
+        report.ignore(path, FAULT)
+    except (KeyError, ValueError, schema.DecodeError) as error:
+        report.problem(path, str(error) or "cannot be read")
+    return None

@@ -829,7 +829,7 @@ def test_a_delay_comes_before_the_answer() -> None:
 
 
 def test_each_is_drawn_by_itself_and_a_share_is_a_share() -> None:
-    draws = iter([0.2, 0.05])
+    draws = iter([0.05, 0.2])
     plan, _ = make(
         Forward(cluster="c", fault=Fault(0.5, 100_000, 503, 100_000)), random=lambda: next(draws, 0.5)
     )
@@ -849,6 +849,23 @@ def test_the_deadline_ends_a_delay(abort) -> None:
     assert isinstance(ended, Finish)
     assert ended.failure is DeadlineExceeded
     assert not upstream.picks
+
+
+def test_only_so_many_are_delayed_at_a_time_and_one_that_is_given_up_counts_no_more() -> None:
+    """FI-04."""
+    fault = Fault(0.5, 1_000_000, most=1)
+    first, _ = faulted(fault)
+    assert isinstance(first.start(0.0), Sleep)
+    second, _ = faulted(fault)
+    second._env.delayed = first._env.delayed
+    assert isinstance(second.start(0.0), Send)
+    first.close(0.1)
+    assert first._env.delayed == []
+    third, _ = faulted(fault)
+    assert isinstance(third.start(0.2), Sleep)
+    third.woke(0.7)
+    third.close(0.8)
+    assert third._env.delayed == []
 
 
 class Counted:

@@ -18,7 +18,7 @@ from meshlib.model.endpoint import Assignment, Endpoint, Locality
 from meshlib.model.headers import Headers
 from meshlib.model.listener import HttpManager, Listener
 from meshlib.model.match import PathKind, PathMatch, RouteMatch
-from meshlib.model.policy import RetryPolicy
+from meshlib.model.policy import Fault, RetryPolicy
 from meshlib.model.route import DirectResponse, Forward, Redirect, Route, RouteConfiguration, VirtualHost
 
 ENDPOINTS = [
@@ -229,3 +229,24 @@ def test_the_status_of_a_stream_comes_at_its_end() -> None:
     attempt = plan.info(3.0).attempts[0]
     assert (attempt.outcome, attempt.status, attempt.seconds) == ("status", 13, 2.0)
     assert upstream.picks[0].failure is not None
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (Fault(abort=503, abort_per_million=1_000_000), 14),
+        (Fault(abort=429, abort_per_million=1_000_000), 14),
+        (Fault(abort=404, abort_per_million=1_000_000), 12),
+        (Fault(abort=200, abort_per_million=1_000_000), 2),
+        (Fault(abort_code=8, abort_per_million=1_000_000), 8),
+        (Fault(abort_code=0, abort_per_million=1_000_000), 2),
+    ],
+)
+def test_fi_02_a_fault_ends_a_call_with_a_code(fault: Fault, code: int) -> None:
+    plan, upstream = make(Forward(cluster="c", fault=fault))
+    effect = plan.start(0.0)
+    assert isinstance(effect, Finish)
+    assert effect.failure is NoHealthyEndpoint
+    assert effect.outcome is not None
+    assert (effect.outcome.status, effect.outcome.grpc) == (code, True)
+    assert not upstream.picks

@@ -14,6 +14,8 @@ from meshlib.model.listener import (
     Source,
     Underscores,
 )
+from meshlib.model.match import HeaderMatch
+from meshlib.model.policy import Fault
 from meshlib.model.route import Forward
 from meshlib.model.tls import SecretFrom, SecretKind, SecretName
 from meshlib.testing import build
@@ -383,17 +385,63 @@ class TestFilters:
             )
         }
 
-    def test_faults_are_told_and_an_empty_one_is_none(self):
-        fault = typed(f"{HTTP}fault.v3.HTTPFault")
-        assert ignored(build.api_listener("l", "r", filters=[fault])) == {}
-        fault = typed(f"{HTTP}fault.v3.HTTPFault", abort={"http_status": 503})
-        [place] = ignored(build.api_listener("l", "r", filters=[fault]))
-        assert place == "api_listener.api_listener.http_filters[0].typed_config.abort"
+    @pytest.mark.parametrize(
+        ("fields", "fault"),
+        [
+            ({}, Fault()),
+            (
+                {
+                    "delay": {"fixed_delay": "0.5s", "percentage": {"numerator": 10}},
+                    "abort": {"http_status": 503, "percentage": {"numerator": 7, "denominator": "MILLION"}},
+                    "upstream_cluster": "c",
+                    "headers": [{"name": "X", "present_match": True}],
+                    "max_active_faults": 3,
+                },
+                Fault(
+                    0.5, 100_000, 503, 7, abort_unit=1, cluster="c", headers=(HeaderMatch("x", present=True),), most=3
+                ),
+            ),
+            ({"abort": {"grpc_status": 14, "percentage": {"numerator": 100}}}, Fault(abort_per_million=1_000_000, abort_code=14)),
+            (
+                {
+                    "delay": {"header_delay": {}, "percentage": {"numerator": 50, "denominator": "TEN_THOUSAND"}},
+                    "abort": {"header_abort": {}},
+                },
+                Fault(delay_per_million=5_000, delay_by_header=True, delay_unit=100, abort_by_header=True),
+            ),
+        ],
+    )  # fmt: skip
+    def test_faults(self, fields, fault):
+        """FI-01 to FI-04."""
+        resource = build.listener("l", ROUTES, filters=[typed(f"{HTTP}fault.v3.HTTPFault", **fields)])
+        found = good(resource).http.filters[0]
+        assert (found.kind, found.fault) == (FilterKind.FAULT, fault)
+        assert ignored(resource) == {}
+
+    @pytest.mark.parametrize(
+        ("fields", "words"),
+        [
+            ({"abort": {"http_status": 199}}, "abort.http_status: must be 200 to 599, not 199"),
+            ({"abort": {"grpc_status": 17}}, "abort.grpc_status: must be a code of gRPC, not 17"),
+            (
+                {"abort": {"percentage": {"numerator": 1}}},
+                "abort: one of http_status, grpc_status and header_abort",
+            ),
+            ({"delay": {"percentage": {"numerator": 1}}}, "delay: one of fixed_delay and header_delay"),
+        ],
+    )
+    def test_a_fault_that_is_none(self, fields, words):
+        fault = typed(f"{HTTP}fault.v3.HTTPFault", **fields)
+        [problem] = decode.listener(raw(build.listener("l", ROUTES, filters=[fault]))).problems
+        assert f"http_filters[0].typed_config.{words}" in problem
 
     def test_a_fault_that_cannot_be_read_is_told(self):
-        optional = {**named("envoy.filters.http.fault"), "is_optional": True}
-        for fault in (struct(f"{FILTERS}http.fault.v3.HTTPFault"), optional):
-            assert len(ignored(build.listener("l", ROUTES, filters=[fault]))) == 1
+        unread = build.listener("l", ROUTES, filters=[struct(f"{FILTERS}http.fault.v3.HTTPFault")])
+        assert len(ignored(unread)) == 1
+        empty = build.listener(
+            "l", ROUTES, filters=[{**named("envoy.filters.http.fault"), "is_optional": True}]
+        )
+        assert good(empty).http.filters[0] == HttpFilter("envoy.filters.http.fault", FilterKind.FAULT)
 
     @pytest.mark.parametrize(
         "guard",

@@ -11,6 +11,8 @@ __all__ = ["LISTENER"]
 _LISTENER = "envoy.config.listener.v3."
 _HCM = "envoy.extensions.filters.network.http_connection_manager.v3."
 _FAULT = "envoy.extensions.filters.http.fault.v3."
+_COMMON_FAULT = "envoy.extensions.filters.common.fault.v3."
+_RUNTIME = "there is no runtime configuration here"
 _GUARDS = "one that decides who may pass refuses what it covers: see [differences](../differences.md)"
 _PLACE = "only whether a filter that decides who may pass is in force here"
 _LOG = "envoy.config.accesslog.v3."
@@ -250,10 +252,22 @@ LISTENER = {
         void="dynamic_stats start_child_span upstream_log upstream_log_options suppress_grpc_request_failure_code_stats",
     ),
     f"{_FAULT}HTTPFault": rules(
-        reported="delay abort upstream_cluster headers downstream_nodes max_active_faults response_rate_limit"
+        honoured="delay abort upstream_cluster headers max_active_faults",
+        reported="downstream_nodes response_rate_limit"
         " delay_percent_runtime abort_percent_runtime delay_duration_runtime abort_http_status_runtime"
         " max_active_faults_runtime response_rate_limit_percent_runtime abort_grpc_status_runtime",
         void="disable_downstream_cluster_stats filter_metadata",
-        reason="faults are not injected yet",
+        notes={
+            "downstream_nodes": "calls come from this process",
+            "response_rate_limit": "bodies are not held up",
+            "delay_percent_runtime": _RUNTIME,
+            "abort_percent_runtime delay_duration_runtime abort_http_status_runtime": _RUNTIME,
+            "max_active_faults_runtime response_rate_limit_percent_runtime abort_grpc_status_runtime": _RUNTIME,
+            "max_active_faults": "of calls that are delayed, in this process (FI-04)",
+        },
     ),
+    f"{_FAULT}FaultAbort": rules(honoured="http_status grpc_status header_abort percentage"),
+    f"{_FAULT}FaultAbort.HeaderAbort": rules(),
+    f"{_COMMON_FAULT}FaultDelay": rules(honoured="fixed_delay header_delay percentage"),
+    f"{_COMMON_FAULT}FaultDelay.HeaderDelay": rules(),
 }

@@ -1,0 +1,63 @@
+"""Faults that a filter injects (FI-01 to FI-04)."""
+
+from __future__ import annotations
+
+from meshlib.model.policy import Fault
+from meshlib.xds.decode.report import Report, join, walk
+from meshlib.xds.decode.values import fraction, header_match, number, seconds
+from meshlib.xds.schema import WireMessage
+
+__all__ = ["fault"]
+
+_UNITS = {0: 10_000, 1: 100, 2: 1}  # of a million: HUNDRED, TEN_THOUSAND, MILLION
+_LARGEST_CODE = 16
+
+
+def fault(message: WireMessage, path: str, report: Report) -> Fault:
+    """An HTTPFault. Without a percentage nothing is injected, as in Envoy."""
+    walk(message, path, report)
+    delay, abort = message.delay, message.abort
+    here, there = join(path, "delay"), join(path, "abort")
+    status, code = _abort(message, there, report)
+    return Fault(
+        delay=(seconds(delay, "fixed_delay", here, report) or 0.0) if message.HasField("delay") else 0.0,
+        delay_per_million=_share(delay, here, report),
+        abort=status,
+        abort_per_million=_share(abort, there, report),
+        abort_code=code,
+        delay_by_header=delay.HasField("header_delay"),
+        abort_by_header=abort.HasField("header_abort"),
+        delay_unit=_UNITS.get(delay.percentage.denominator, 1),
+        abort_unit=_UNITS.get(abort.percentage.denominator, 1),
+        cluster=str(message.upstream_cluster),
+        headers=tuple(
+            header_match(item, f"{join(path, 'headers')}[{index}]", report)
+            for index, item in enumerate(message.headers)
+        ),
+        most=number(message, "max_active_faults"),
+    )
+
+
+def _abort(message: WireMessage, path: str, report: Report) -> tuple[int, int | None]:
+    held = message.abort
+    which = held.WhichOneof("error_type") if message.HasField("abort") else None
+    if message.HasField("abort") and which is None:
+        report.problem(path, "one of http_status, grpc_status and header_abort must be set")
+    if message.HasField("delay") and message.delay.WhichOneof("fault_delay_secifier") is None:
+        report.problem(
+            path.removesuffix("abort") + "delay", "one of fixed_delay and header_delay must be set"
+        )
+    if which == "http_status" and not 200 <= held.http_status < 600:
+        report.problem(join(path, which), f"must be 200 to 599, not {held.http_status}")
+    if which == "grpc_status" and held.grpc_status > _LARGEST_CODE:
+        report.problem(join(path, which), f"must be a code of gRPC, not {held.grpc_status}")
+    status = int(held.http_status) if which == "http_status" else 0
+    return status, int(held.grpc_status) if which == "grpc_status" else None
+
+
+def _share(message: WireMessage, path: str, report: Report) -> int:
+    return (
+        fraction(message.percentage, join(path, "percentage"), report)
+        if message.HasField("percentage")
+        else 0
+    )
