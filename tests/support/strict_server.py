@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
-import threading
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import h2.config
 import h2.connection
@@ -13,11 +10,16 @@ import h2.events
 import h2.exceptions
 import h11
 
+from tests.support.accepting import Accepting
+
+if TYPE_CHECKING:
+    import socket
+
 __all__ = ["StrictHttp2Server", "StrictServer"]
 
 
-class StrictServer:
-    """Listens on 127.0.0.1. Each request gets 200 and what is in ``answer``.
+class StrictServer(Accepting):
+    """Each request gets 200 and what is in ``answer``.
 
     Attributes:
         requests: Method, target, header lines and body of each, as they came.
@@ -25,58 +27,20 @@ class StrictServer:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.requests: list[tuple[bytes, bytes, list[tuple[bytes, bytes]], bytes]] = []
         self.wrong: list[str] = []
         self.answer: list[tuple[bytes, bytes]] = [(b"content-length", b"2")]
-        self._open: list[socket.socket] = []
-        self._threads: list[threading.Thread] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
 
-    @property
-    def address(self) -> str:
-        host, port = self._listener.getsockname()
-        return f"{host}:{port}"
-
-    def __enter__(self) -> Self:
-        self._start(self._accept)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._end(self._listener)
-        self._threads[0].join()  # after that nobody is accepted
-        for one in self._open:
-            self._end(one)
-        for thread in self._threads:
-            thread.join()
-
-    def _end(self, one: socket.socket) -> None:
-        with one, contextlib.suppress(OSError):  # the peer was first
-            one.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads
-
-    def _start(self, target: Any, *arguments: Any) -> None:
-        thread = threading.Thread(target=target, args=arguments, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:
-                return
-            self._open.append(sock)
-            self._start(self._serve, sock)
-
-    def _serve(self, sock: socket.socket) -> None:
+    def serve(self, sock: socket.socket) -> None:
         read = h11.Connection(h11.SERVER)
         try:
             while self._one(sock, read):
                 read.start_next_cycle()
         except h11.RemoteProtocolError as problem:
             self.wrong.append(str(problem))
-        except (OSError, h11.LocalProtocolError):  # it is over
+        except h11.LocalProtocolError:  # it is over
             pass
-        sock.close()
 
     def _one(self, sock: socket.socket, read: h11.Connection) -> bool:
         head, body = None, b""
@@ -102,7 +66,7 @@ class StrictServer:
 class StrictHttp2Server(StrictServer):
     """The same over HTTP/2 with prior knowledge, as h2 reads it."""
 
-    def _serve(self, sock: socket.socket) -> None:
+    def serve(self, sock: socket.socket) -> None:
         read = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding=None))
         read.initiate_connection()
         heads: dict[int, list[tuple[bytes, bytes]]] = {}
@@ -123,9 +87,6 @@ class StrictHttp2Server(StrictServer):
                         self._answer(read, event.stream_id, heads[event.stream_id], bodies[event.stream_id])
         except h2.exceptions.ProtocolError as problem:
             self.wrong.append(str(problem))
-        except OSError:  # it is over
-            pass
-        sock.close()
 
     def _answer(self, read: Any, number: int, head: list[tuple[bytes, bytes]], body: bytes) -> None:
         pseudo = {name: value for name, value in head if name.startswith(b":")}
