@@ -18,7 +18,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 from cryptography import x509
@@ -28,6 +28,9 @@ from meshlib.sources.identity_wire import CREATE_CERTIFICATE, message
 from meshlib.testing.authority import Authority, Pair
 from meshlib.testing.grpc_server import GrpcServer
 from meshlib.testing.journal import Journal
+
+if TYPE_CHECKING:
+    from meshlib.config.shapes import IdentityDict
 
 __all__ = ["CertificateRequest", "IstioCa"]
 
@@ -82,7 +85,7 @@ class IstioCa(GrpcServer):
         super().__init__("Istio's CA", port=port, credentials=credentials, workers=16)
 
     @property
-    def settings(self) -> dict[str, str]:
+    def settings(self) -> IdentityDict:
         """`[identity]` of a mesh that asks it, but for the provider's name."""
         return {"server": self.address, "token": str(self.token_file), "ca": str(self.roots_file)}
 
