@@ -226,7 +226,10 @@ def test_locks_that_other_threads_hold_at_the_fork(plane, tmp_path):
         sys.path.insert(0, sys.argv[2])
         import go
         from meshlib import patched
-        from meshlib.runtime import pybreaker_bridge, tls
+        from meshlib.hosts.tls import _here as demands
+        from meshlib.runtime import pybreaker_bridge
+        from meshlib.runtime.tls.contexts import _here as contexts
+        from meshlib.runtime.tls.watch import _here as watches
         call()
         runtime, caller = mesh._runtime(), client._transport._caller
         pools = caller._mine[1]._endpoints._pools
@@ -235,7 +238,8 @@ def test_locks_that_other_threads_hold_at_the_fork(plane, tmp_path):
         locks = [
             runtime._lock, runtime.interest._lock, runtime.store._lock, runtime.clusters._lock, runtime.worker._turn,
             runtime.clusters.get("xds", "c1")._lock, caller._making.get(), pools._lock, pools.all()[0]._lock,
-            patched._lock, pybreaker_bridge._memory.get(), tls._here.get().lock, meshlib.mesh._default_lock.get(),
+            patched._lock, pybreaker_bridge._memory.get(), meshlib.mesh._default_lock.get(),
+            *(each.get().lock for each in (demands, contexts, watches)),
             meshlib.mesh._workers._state.get().lock, handler.lock,
         ]
         held, over = threading.Barrier(len(locks) + 1), threading.Event()
