@@ -88,7 +88,7 @@ def test_a_name_that_goes_and_returns_loses_nothing_that_came(control):
     plane.asked()
     plane.streams[
         -1
-    ].ears._answering = True  # a response is being dealt with, and nothing is written before its answer
+    ].ears.answering = True  # a response is being dealt with, and nothing is written before its answer
     plane.bench.merge.forget("a")
     plane.want("a")
     plane.send("endpoint", needs("a")["endpoint"])
