@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from meshlib.errors import ConfigError
+from meshlib.runtime.files import regular
 from meshlib.sources.base import Source, State
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Watched:
     def _read(self) -> bytes:
         """A digest of the bytes; of a file that cannot be read, of the reason."""
         try:
-            with Path(self.path).open("rb") as file:
+            with open(self.path, "rb", opener=regular) as file:
                 return hashlib.blake2b(file.read(_LARGEST + 1), digest_size=16).digest()
         except OSError as problem:
             return str(problem.errno).encode()
@@ -140,7 +141,7 @@ class FileSource(Source):
     def look(self) -> None:
         """Take up what was edited."""
         if self._config is not None and self._config.edited():
-            self._errors["config"] = _problem(self._reload)
+            self._errors["config"] = _problem(self._config.path, self._reload)
         if self._services is not None and self._services.edited():
             self._look_at_services()
         self._tell()
@@ -168,7 +169,8 @@ class FileSource(Source):
             self._again()
 
     def _look_at_services(self) -> None:
-        self._errors["services"] = _problem(self._read_services)
+        assert self._services is not None
+        self._errors["services"] = _problem(self._services.path, self._read_services)
 
     def _read_services(self) -> None:
         from meshlib.config.files import read
@@ -196,8 +198,10 @@ class FileSource(Source):
             self.rest()
 
 
-def _problem(attempt: Callable[[], object]) -> str:
-    """What is wrong, or ``""``."""
+def _problem(path: str, attempt: Callable[[], object]) -> str:
+    """What is wrong, or ``""``. A pipe that took the place of the file is not waited for."""
+    if Path(path).is_fifo():
+        return f"{path}: cannot be read: it is a pipe"
     try:
         attempt()
     except ConfigError as problem:

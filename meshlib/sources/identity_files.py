@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from meshlib.model.tls import Certificate, Pem, Secret, SecretKind, SecretName, Validation
+from meshlib.runtime.files import regular
 from meshlib.sources.file import PERIOD, Watched
 from meshlib.sources.identity_base import ProviderStatus
 from meshlib.sources.identity_facts import check_pair, check_roots, domains
@@ -189,12 +189,12 @@ class FilesProvider:
 
 def _read(path: str) -> bytes:
     try:
-        with Path(path).open("rb") as file:
+        with open(path, "rb", opener=regular) as file:
             data = file.read(LARGEST + 1)
     except FileNotFoundError:
         raise _Missing(f"{path} is not there") from None
     except OSError as problem:
-        raise ValueError(f"{path} cannot be read: {problem.strerror}") from None
+        raise ValueError(f"{path} cannot be read: {problem.strerror or problem}") from None
     if len(data) > LARGEST:
         raise ValueError(f"{path} is larger than {LARGEST // 2**20} MiB")
     return data

@@ -19,12 +19,12 @@ import json
 import threading
 from base64 import urlsafe_b64decode
 from pathlib import Path
-from stat import S_ISREG
 from typing import TYPE_CHECKING, Any
 
 from meshlib.config.identity import TOKEN
 from meshlib.model.tls import Pem, Validation
 from meshlib.runtime import threads
+from meshlib.runtime.files import regular
 from meshlib.sources.channel import call_metadata, open_channel, refusal
 from meshlib.sources.identity_issued import Issued, Unusable, issued, of_pem, pem, request
 from meshlib.sources.identity_network import LARGEST, NetworkProvider
@@ -119,11 +119,9 @@ class IstioProvider(NetworkProvider):
         try:
             found = Path(self._ca).stat()
             stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
-            if stamp == self._stamp or not S_ISREG(
-                found.st_mode
-            ):  # to open a pipe would wait for whoever writes it
+            if stamp == self._stamp:
                 return
-            with Path(self._ca).open("rb") as file:
+            with open(self._ca, "rb", opener=regular) as file:
                 self._of_file = of_pem(file.read(LARGEST))
         except (OSError, Unusable):
             return  # what was in it serves; the next request says what is wrong

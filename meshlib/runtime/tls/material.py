@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from meshlib.errors import ConfigError
+from meshlib.runtime.files import regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,22 +72,13 @@ def _given(tls: Tls) -> Iterator[tuple[str, Pem]]:
 
 def _content(what: str, pem: Pem) -> bytes:
     try:
-        # Without waiting for who writes into a pipe.
-        with open(pem.file, "rb", opener=_open) as file:
+        with open(pem.file, "rb", opener=regular) as file:
             data = file.read(_MOST + 1)
     except (OSError, ValueError) as error:
         raise ConfigError(f"TLS: {where(what, pem)} cannot be read: {error}") from error
     if len(data) > _MOST:
         raise ConfigError(f"TLS: {where(what, pem)} cannot be read: it has more than {_MOST} bytes")
     return data
-
-
-def _open(path: str, flags: int) -> int:
-    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError("it is no file")
-    return descriptor
 
 
 def _stamp(path: str) -> tuple[object, ...]:

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 
 import pytest
 
 from meshlib.errors import ConfigError
 from meshlib.model.snapshot import Part
+from meshlib.sources import file as file_module
 from meshlib.sources.file import FileSource, Watched
 from meshlib.testing import build
 from tests.support.sources_kit import Bench
@@ -67,7 +67,7 @@ class TestWatched:
         settle(path)
         watched = Watched(str(path))
         watched.edited()
-        monkeypatch.setattr(Path, "open", lambda *_, **__: pytest.fail("read"))
+        monkeypatch.setattr(file_module, "open", lambda *_, **__: pytest.fail("read"), raising=False)
         assert not watched.edited()
 
     def test_replaced_by_rename(self, tmp_path):
@@ -91,6 +91,12 @@ class TestWatched:
         assert not watched.edited()
         path.write_text("one")
         assert watched.edited()
+
+    def test_a_pipe_is_not_waited_for(self, tmp_path):
+        os.mkfifo(tmp_path / "a")
+        watched = Watched(str(tmp_path / "a"))
+        assert watched.edited()
+        assert not watched.edited()
 
 
 class TestServices:
@@ -151,6 +157,16 @@ class TestServices:
         assert set(bench.parts["file"].clusters) == {"a"}
         assert bench.status("file").state == "stale"
         assert "cannot be read" in bench.status("file").last_error
+
+    def test_a_pipe_in_its_place_keeps_the_last_good_state_and_is_not_waited_for(self, tmp_path):
+        path = tmp_path / "envoy.json"
+        path.write_text(envoy("a"))
+        bench = self.make(path)
+        path.unlink()
+        os.mkfifo(path)
+        bench.step(1.0)
+        assert set(bench.parts["file"].clusters) == {"a"}
+        assert bench.status("file").last_error == f"{path}: cannot be read: it is a pipe"
 
     def test_a_first_file_that_is_wrong_is_an_error_with_every_problem(self, tmp_path):
         path = tmp_path / "envoy.json"
@@ -235,6 +251,15 @@ class TestConfiguration:
         path.write_text("good")
         bench.step(1.0)
         assert bench.status("file").state == "ready"
+
+    def test_a_pipe_in_its_place_is_not_read(self, tmp_path):
+        path = tmp_path / "mesh.toml"
+        path.write_text("seed = 1")
+        bench = TestServices().make("", lambda: pytest.fail("read"), config=str(path))
+        path.unlink()
+        os.mkfifo(path)
+        bench.step(1.0)
+        assert bench.status("file").last_error == f"{path}: cannot be read: it is a pipe"
 
     def test_both_files_have_their_say(self, tmp_path):
         config, services = tmp_path / "mesh.toml", tmp_path / "envoy.json"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import ssl
 import time
 
@@ -114,6 +115,17 @@ class TestFiles:
         kit.step()
         assert kit.pair().chain == Pem(other.chain_pem)
         assert kit.told == 2
+
+    @pytest.mark.parametrize("name", ["cert.pem", "key.pem", "ca.pem"])
+    def test_a_pipe_in_the_place_of_a_file_takes_nothing_away_and_is_not_waited_for(self, kit, leaf, name):
+        (kit.folder / name).unlink()
+        os.mkfifo(kit.folder / name)
+        kit.step(3)
+        assert kit.pair().chain == Pem(leaf.chain_pem)
+        assert (kit.status.state, kit.status.last_error) == (
+            "stale",
+            f"{kit.folder}/{name} cannot be read: it is no file",
+        )
 
     def test_half_of_a_new_pair_changes_nothing_until_the_other_is_there(self, kit, authority, leaf):
         """TL-06: certificate and key are one."""
