@@ -142,13 +142,14 @@ class Authority:
     def issue(
         self,
         *names: str | x509.GeneralName,
+        raw: bytes = b"",
         expired: bool = False,
         seconds: float = 864_000.0,
         subject: str = "leaf",
         key: Any = None,
     ) -> Issued:
-        """A leaf with these alternative names; none: without the extension. ``seconds``: for which it is valid from now on. ``key``: its
-        private key, a new one by default.
+        """A leaf with these alternative names; none: without the extension. ``raw``: the extension's bytes, in their place. ``seconds``:
+        for which it is valid from now on. ``key``: its private key, a new one by default.
         """
         key = key or ec.generate_private_key(ec.SECP256R1())
         end = _now() - _DAY / 2 if expired else _now() + dt.timedelta(seconds=seconds)
@@ -165,8 +166,10 @@ class Authority:
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False
             )
         )
-        if names:
-            found = x509.SubjectAlternativeName([general(name) for name in names])
+        if names or raw:
+            found: x509.ExtensionType = x509.SubjectAlternativeName([general(name) for name in names])
+            if raw:
+                found = x509.UnrecognizedExtension(found.oid, raw)
             builder = builder.add_extension(found, critical=False)
         return Issued(builder.sign(self.key, hashes.SHA256()), key, self._between())
 

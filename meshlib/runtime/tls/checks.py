@@ -215,16 +215,22 @@ def _certificate(connection: Any) -> Mapping[str, Any]:
 
 def _told(connection: Any, error: ssl.SSLCertVerificationError) -> ssl.SSLCertVerificationError:
     """What OpenSSL refused, with what is known of the certificate."""
-    words = error.verify_message
+    try:
+        known = _known(connection, error.verify_code)
+    except Exception as problem:  # noqa: BLE001 - asyncio would let it pass by, as in _checked
+        known = f"; the certificate cannot be read: {problem}"
+    return _refusal(error.verify_message + known, error.verify_code)
+
+
+def _known(connection: Any, code: int) -> str:
     chain = connection._sslobj.get_unverified_chain()
-    if chain:
-        found = chain[0].get_info()
-        words += (
-            f"; the certificate of {_listed(peer.names(found))}, signed by {peer.words(found.get('issuer'))}"
-        )
-        if error.verify_code in _OF_TIME:
-            words += f", holds from {found.get('notBefore')} to {found.get('notAfter')}"
-    return _refusal(words, error.verify_code)
+    if not chain:
+        return ""
+    found = chain[0].get_info()
+    words = f"; the certificate of {_listed(peer.names(found))}, signed by {peer.words(found.get('issuer'))}"
+    if code in _OF_TIME:
+        words += f", holds from {found.get('notBefore')} to {found.get('notAfter')}"
+    return words
 
 
 def _refusal(words: str, code: int = 0) -> ssl.SSLCertVerificationError:

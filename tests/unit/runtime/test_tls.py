@@ -233,6 +233,16 @@ class TestNames:
         tls = validating(sans=(San(SanKind.OTHER_NAME, StringMatch(StringKind.EXACT, "a"), "1.2.3"),))
         assert "the certificate cannot be read: what nobody thought of" in refused(tls)
 
+    @pytest.mark.parametrize("signed", [True, False])
+    def test_nor_is_it_where_its_own_names_are_no_text(self, signed):
+        """Whether OpenSSL refused it before or not: asyncio knows no other error of a handshake."""
+        broken = (CA if signed else ELSEWHERE).issue(
+            raw=b"\x30\x05\x82\x03a\xff."
+        )  # a DNS name that is not UTF-8
+        said = refused(demanded(CA.pem, "a"), broken)
+        assert "the certificate cannot be read: 'utf-8' codec can't decode" in said
+        assert ("unable to get local issuer certificate" in said) is not signed
+
     def test_a_certificate_without_names_has_none(self):
         assert "; it has none" in refused(demanded(CA.pem, "a"), CA.issue())
 
