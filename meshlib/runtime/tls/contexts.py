@@ -114,10 +114,10 @@ def context_for(tls: Tls, *, http2: bool = False, named: bool = False) -> MeshCo
 
     ``http2`` keeps those who offer HTTP/2 apart from those who do not, since a transport sets what it offers on the
     context. ``named``: the names to be checked come with each connection. Raises ConfigError that names the field and what is wrong
-    with it, also for what is not supported or not there.
+    with it, also for what is not supported or not there: without a secret that is to come it would verify nobody.
     """
-    if tls.sni or tls.auto_host_sni or tls.secrets:
-        tls = replace(tls, sni="", auto_host_sni=False, certificates=None, roots=None)
+    if tls.sni or tls.auto_host_sni:
+        tls = replace(tls, sni="", auto_host_sni=False)
     key = (tls, http2, named)
     kept = _here.get()
     with kept.lock:
@@ -133,7 +133,7 @@ class MeshContext(ssl.SSLContext):
     """Stands in for the context of the newest files. Thread-safe.
 
     Attributes:
-        tls: What is demanded, but for the names that are asked for and those of secrets.
+        tls: What is demanded, but for the names that are asked for.
         epoch: How often the material has changed.
         users: Who makes connections with it.
     """
@@ -153,8 +153,8 @@ class MeshContext(ssl.SSLContext):
     @classmethod
     def of(cls, tls: Tls, *, named: bool = False) -> MeshContext:
         """The context for ``tls``. Raises ConfigError."""
-        if tls.unsupported or tls.lacking:
-            raise ConfigError(tls.unsupported or tls.lacking)
+        if tls.closed:
+            raise ConfigError(tls.closed)
         made = cls(ssl.PROTOCOL_TLS_CLIENT)
         made.tls, made.epoch, made.users = tls, 0, Known()
         made._named, made._alpn, made._warned = named, None, ""

@@ -10,7 +10,7 @@ from meshlib.hosts.tls import Names, asked_of, host_of, is_rotated, mesh_context
 from meshlib.model.call import Head
 from meshlib.model.cluster import Cluster
 from meshlib.model.headers import Headers
-from meshlib.model.tls import Pem, Tls, Validation
+from meshlib.model.tls import Pem, SecretFrom, SecretKind, SecretName, Tls, Validation
 from meshlib.runtime.worker import Worker
 from meshlib.testing.clock import VirtualClock
 from meshlib.wire.errors import TlsUnusable
@@ -197,6 +197,16 @@ def test_the_last_material_that_was_good_stays_in_use(caplog):  # SD-03
     for of, tls in ((other, torn), (shop, replace(torn, sni="b"))):
         with pytest.raises(TlsUnusable, match="no pair"):
             mesh_context(worker, of, tls)
+
+
+def test_a_demand_whose_secret_is_to_come_is_met_by_nothing_of_before():
+    """A call that chose its endpoint comes here after the demand changed."""
+    worker, shop = Worker(VirtualClock()), upstream("shop")
+    for before in (Tls(), demanded(CA.pem)):
+        mesh_context(worker, shop, before)
+        waiting = replace(before, roots=SecretName("ROOTCA", SecretKind.CA, SecretFrom.IDENTITY))
+        with pytest.raises(TlsUnusable, match="cluster 'shop': secret 'ROOTCA' has not come yet"):
+            mesh_context(worker, shop, waiting)
 
 
 @pytest.mark.parametrize(

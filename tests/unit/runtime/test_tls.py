@@ -458,7 +458,6 @@ class TestOneContext:
     def test_whatever_name_is_asked_for(self):
         one = context_for(replace(MESH, sni="a.example"))
         assert one is context_for(replace(MESH, sni="b.example", auto_host_sni=True))
-        assert one is context_for(replace(MESH, roots=SecretName("ROOTCA", SecretKind.CA)))
         assert one is context_for(MESH)
         assert one is not context_for(replace(MESH, auto_sni_san=True))
 
@@ -668,6 +667,11 @@ class TestFiles:
         (Tls(certificate=Certificate(key=Pem(b"x"))), "a private key is given, and no certificate"),
         (Tls(unsupported="secrets by SDS are not supported"), "secrets by SDS are not supported"),
         (Tls(lacking="the secret 'x' is not there"), "the secret 'x' is not there"),
+        (Tls(roots=SecretName("ROOTCA", SecretKind.CA)), "secret 'ROOTCA' has not come yet"),
+        (
+            replace(MESH, certificates=SecretName("me", SecretKind.CERTIFICATE)),
+            "secret 'me' has not come yet",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(tls, words):
