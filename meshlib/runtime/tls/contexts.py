@@ -15,7 +15,7 @@ Connections of an older epoch are used no more: whoever holds them is told by ``
 has moved on.
 
 Locks: ``_Kept.lock`` guards the table of contexts; a context's ``_guard`` what it stands for. Files are read under the latter, and no other
-is taken there. A child makes all of it anew: a parent's locks may be held.
+is taken there; what is to be told is told after it. A child makes all of it anew: a parent's locks may be held.
 """
 
 from __future__ import annotations
@@ -192,12 +192,17 @@ class MeshContext(ssl.SSLContext):
             return
         with self._guard:
             before = self.epoch
-            self._take_in(found)
+            problem = self._take_in(found)
+            self._stamps = found
             changed = self.epoch != before
+        if problem:
+            # Who is told may make connections of this context.
+            _log.warning("meshlib: TLS files changed and cannot be used; the old stay in use: %s", problem)
         if changed:
             rotations.tell()
 
-    def _take_in(self, found: Stamps) -> None:
+    def _take_in(self, found: Stamps) -> str:
+        """Why they cannot be used, where that is not said yet."""
         try:
             material = read(self.tls)
             digest = material.digest
@@ -209,13 +214,11 @@ class MeshContext(ssl.SSLContext):
                 self.epoch += 1
         except ConfigError as error:
             self._settled = False
-            if self._warned != str(error):
-                self._warned = str(error)
-                _log.warning("meshlib: TLS files changed and cannot be used; the old stay in use: %s", error)
-        else:
-            self._settled = _is_settled(found)
-            self._warned = ""
-        self._stamps = found
+            said, self._warned = self._warned, str(error)
+            return "" if said == self._warned else self._warned
+        self._settled = _is_settled(found)
+        self._warned = ""
+        return ""
 
     def set_alpn_protocols(self, alpn_protocols: Iterable[str]) -> None:
         with self._guard:

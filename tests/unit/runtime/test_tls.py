@@ -619,6 +619,26 @@ class TestFiles:
         assert seen_by(tls) == (("DNS", "renewed"),)
         assert context_for(tls).epoch == 1
 
+    def test_who_is_told_that_they_cannot_be_used_may_make_connections(self, files):
+        """A handler of logging sends what it is told by HTTP, over this very context."""
+        tls, told = of_files(files), []
+
+        class Sending(logging.Handler):
+            def emit(self, record):
+                told.append(seen_by(tls))
+
+        context, handler = context_for(tls), Sending()
+        (files / "cert.pem").write_bytes(b"half a certif")
+        logging.getLogger("meshlib").addHandler(handler)
+        try:
+            thread = threading.Thread(target=context.look, daemon=True)
+            thread.start()
+            thread.join(10)
+            assert not thread.is_alive()
+        finally:
+            logging.getLogger("meshlib").removeHandler(handler)
+        assert told == [(("DNS", "client"),)]
+
     def test_by_a_link_to_a_folder_as_kubernetes_does_it(self, tmp_path):
         for number, name in enumerate(("old", "new")):
             (tmp_path / str(number)).mkdir()
