@@ -9,7 +9,8 @@ a way. Bytes are read into memory that all pipes of a thread share: they are cop
     grpc ends its side                  closed: it ends one only when no call is left, or all of them are lost
     the endpoint ends its side          ending: what is held goes to grpc, then grpc reads the end
     ending, and grpc ends its side      closed
-    an error of either side             as its end
+    the endpoint is lost                lost: it is sent no more, and polled no more; what came before is read as grpc takes it, to its end
+    an error of grpc's side             as its end
 
 All of it runs in the tunnel's thread.
 """
@@ -70,6 +71,7 @@ class Pipe:
         "_heard",
         "_inner",
         "_inner_waits",
+        "_lost",
         "_outer",
         "_outer_waits",
         "_poller",
@@ -100,6 +102,7 @@ class Pipe:
         self._down: bytes | None = None  # to grpc
         self._reads, self._writes = _IN, _OUT  # what OpenSSL waits for when it reads and writes
         self._ending = False
+        self._lost: str | None = None  # why
         self._inner_waits = self._outer_waits = _IN
 
     @property
@@ -135,6 +138,7 @@ class Pipe:
     def _from_grpc(self, events: int) -> None:
         if self._down is not None:
             self._give(memoryview(self._down))
+            self._read_rest()
         if self._up is not None:
             if events & _LOST:
                 self.close()
@@ -148,7 +152,7 @@ class Pipe:
         if self._down is None:
             self._read_endpoint()
         elif events & _LOST:
-            self._end("")
+            self._lose("")
         self._wait()
 
     def _wait(self) -> None:
@@ -159,7 +163,7 @@ class Pipe:
         if inner != self._inner_waits:
             self._inner_waits = inner
             self._poller.change(self._inner, inner)
-        if self._ending:
+        if self._ending or self._lost is not None:
             return
         outer = (self._reads if self._down is None else 0) | (self._writes if self._up is not None else 0)
         if outer != self._outer_waits:
@@ -178,21 +182,19 @@ class Pipe:
             count = 0
         if not count:
             self.close()
-        elif not self._ending:
+        elif not self._ending and self._lost is None:
             self._send(scratch[:count])
 
     def _send(self, data: memoryview) -> None:
+        self._writes = _OUT
         try:
             count = self._outer.write(data)
         except ssl.SSLWantReadError:
             count, self._writes = 0, _IN
         except (ssl.SSLWantWriteError, BlockingIOError):
-            count, self._writes = 0, _OUT
+            count = 0
         except OSError as error:
-            self._up = None
-            if self._down is None:
-                self._read_endpoint()  # what it said before, and why it left
-            self._end(str(error))
+            self._lose(str(error))
             return
         if count == len(data):
             self._up = None
@@ -220,11 +222,25 @@ class Pipe:
             self._reads = _OUT
         except OSError as error:
             ended, why = True, str(error)
+        if self._lost is not None and not size and not ended:
+            ended, why = True, self._lost
         if size:
             self._hear("")
             self._give(scratch[:size])
         if ended:
             self._end(why)
+
+    def _lose(self, why: str) -> None:
+        """The endpoint takes no more. A poll would tell that again and again, while grpc does not read."""
+        if self._lost is None and not self._ending:
+            self._lost, self._up = why, None
+            self._poller.leave(self._outer)
+            self._read_rest()
+
+    def _read_rest(self) -> None:
+        """What one that is lost said before, as far as grpc takes it."""
+        while self._lost is not None and self._down is None and not self._ending and self._closed is not None:
+            self._read_endpoint()
 
     def _hear(self, why: str) -> None:
         heard, self._heard = self._heard, None
@@ -249,7 +265,7 @@ class Pipe:
             self._down = bytes(data[count:])
 
     def _end(self, why: str) -> None:
-        """The endpoint ended its side, or was lost."""
+        """The endpoint ended its side, or all is read of one that is lost."""
         if self._ending or self._closed is None:
             return
         self._hear(why)

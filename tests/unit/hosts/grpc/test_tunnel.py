@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import resource
 import select
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -168,6 +171,38 @@ def test_what_the_endpoint_said_before_its_end_arrives(opened: Any, server: Serv
         assert inner.recv(1) == b""
         inner.send(b"nobody")  # as grpc may: it has not read the end yet
     assert tunnel.error == ""
+
+
+@pytest.mark.parametrize("sends", [False, True])
+def test_what_an_endpoint_said_that_is_lost_arrives(opened: Any, server: Server, sends: bool) -> None:
+    """grpc reads late, and sends meanwhile or does not: what came before the reset is its."""
+    tunnel = opened(place(server.listener), SECONDS)
+    with connected(tunnel) as inner:
+        said = b""
+        with server.accept() as outer:
+            while is_acknowledged(outer):  # until grpc's socket, the pipe and the system hold no more
+                more = os.urandom(32_768)
+                outer.sendall(more)
+                said += more
+            said = said[:-32_768]  # of the last, there may be a part
+            outer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        for _ in range(2):
+            if sends:
+                inner.send(b"to nobody")
+            seen = threading.Event()
+            tunnel._switch._wires.post(seen.set)
+            assert seen.wait(SECONDS)
+        assert whole(inner, len(said) + MEGABYTE).startswith(said)  # to the end
+    assert tunnel.error == ""
+
+
+def is_acknowledged(sock: socket.socket) -> bool:
+    """Whether all that was sent is with the other end's system, soon."""
+    until = time.monotonic() + 0.5
+    while waits := struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))[0]:
+        if time.monotonic() > until:
+            break
+    return not waits
 
 
 def test_the_endpoint_is_told_of_grpc_s_end(opened: Any, server: Server) -> None:
