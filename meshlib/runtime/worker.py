@@ -1,8 +1,9 @@
 """One thread that runs posted commands and timers, one after the other.
 
 Theory. Whatever writes configuration runs here, so that there is one writer and sources need no locks of their own.
-Commands run in the order in which they were posted; a timer that is due goes before them. Nothing that runs here may
-block on a network: whoever needs that (a stream, a DNS query) has a thread of its own and posts what came of it.
+Commands run in the order in which they were posted; a timer that is due goes before them, if it was set by the time the worker came to the
+next of them: one that is set again and again for at once holds nobody up. Nothing that runs here may block on a network: whoever needs
+that (a stream, a DNS query) has a thread of its own and posts what came of it.
 
 On a clock that somebody else moves the thread cannot sleep until a timer is due: it asks the clock for an alarm, and
 whoever moves the time waits there until everything that fell due has run, so that time never overtakes a timer.
@@ -49,18 +50,18 @@ class Timer:
     it ran; it does not stop a command that is already running.
     """
 
-    __slots__ = ("_order", "command", "when")
+    __slots__ = ("command", "order", "when")
 
     def __init__(self, when: float, order: int, command: Callable[[], object]) -> None:
         self.when = when
-        self._order = order
+        self.order = order
         self.command: Callable[[], object] | None = command
 
     def cancel(self) -> None:
         self.command = None
 
     def __lt__(self, other: Timer) -> bool:
-        return (self.when, self._order) < (other.when, other._order)
+        return (self.when, self.order) < (other.when, other.order)
 
 
 class Follower(Protocol):
@@ -89,6 +90,7 @@ class Worker:
         self._set: deque[Timer] = deque()  # timers that are not in the heap yet
         self._timers: list[Timer] = []
         self._order = itertools.count()
+        self._came: int | None = None  # the number of timers that were set when the worker came to the next of what is posted
         self._stopping = False
         self._thread: threading.Thread | None = None
         self._followers: Known[Follower] = Known()
@@ -212,22 +214,28 @@ class Worker:
 
     def _next(self) -> tuple[Callable[[], object] | None, float | None]:
         """The next command, or None and the seconds until there may be one. Under ``_turn``."""
-        timers = self._timers
+        timers, posted = self._timers, self._posted
+        if self._came is None:
+            self._came = next(self._order)
         while self._set:
             heapq.heappush(timers, self._set.popleft())
+        wait = None
         while timers:
             timer = timers[0]
             wait = timer.when - self.clock.now()
             if timer.command is None:
                 heapq.heappop(timers)
-            elif wait <= 0:
+                wait = None
+            elif wait <= 0 and not (posted and timer.order > self._came):
                 heapq.heappop(timers)
                 command, timer.command = timer.command, None
                 if command is not None:  # else it was cancelled between two lines
                     return command, None
+                wait = None
             else:
-                return (self._posted.popleft(), None) if self._posted else (None, wait)
-        return (self._posted.popleft(), None) if self._posted else (None, None)
+                break
+        self._came = None
+        return (posted.popleft(), None) if posted else (None, wait)
 
     @staticmethod
     def _guarded(command: Callable[[], object]) -> None:

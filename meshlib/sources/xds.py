@@ -365,10 +365,7 @@ class XdsSource(Source):
         written = [server.write() for server in self._servers]
         if self._tick is not None:
             self._tick.cancel()
-        # An acknowledgement that is due cannot be written while a server's `answering`: its timer would ring again and again, before
-        # the command that ends that. Whoever ends it flushes.
-        waits = not self.running or any(server.answering for server in self._servers)
-        due = None if waits else self.session.next_timer()
+        due = self.session.next_timer() if self.running else None
         self._tick = None if due is None else self.sink.worker.later(due - self._now, self._on_tick)
         return any(written)
 

@@ -93,7 +93,7 @@ class XdsServer(Source):
         self.stream: AdsStream | None = None
         self._retry: Timer | None = None
         self._rejected: dict[tuple[str, str], tuple[str, ...]] = {}
-        self.answering = False  # a response is to be acknowledged: nothing is written before that
+        self._answering = False  # a response is to be acknowledged: nothing is written before that
         self._connected: bool | None = None  # None: no stream was made yet
         self._hindrance = ""  # what a stream that lives says is wrong
         self.left_out: tuple[Ignored, ...] = ()  # what it has read and the session never saw
@@ -185,24 +185,22 @@ class XdsServer(Source):
         finally:
             # What is published is put into force by the worker's next commands, and is acknowledged after that: whoever hears of
             # it may count on it.
-            self.answering = True
+            self._answering = True
             self._owner.worker.post(lambda: self._answer(stream))
 
     def _answer(self, stream: AdsStream) -> None:
-        self.answering = False
+        self._answering = False
         try:
             if stream is self.stream:
                 self._owner.settle()
                 self._owner.keep()
-            else:
-                self._owner.flush()  # its timers waited for this
         finally:
             stream.consumed()
 
     def write(self) -> bool:
         """Write what the session has to say to it; whether anything was."""
         written = False
-        if self.stream is not None and not self.answering:
+        if self.stream is not None and not self._answering:
             for raw in self._owner.session.outgoing(self._now, self.at):
                 self.stream.send(raw)
                 written = True

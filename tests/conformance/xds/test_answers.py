@@ -327,6 +327,22 @@ class TestRepeated:
         assert [each.nonce for each in serving.asked("endpoint")] == [nonce]
         assert serving.target("shop") == "10.0.0.1:81"
 
+    def test_what_falls_due_while_a_response_is_dealt_with_is_sent_after_it(self, serving, monkeypatch):
+        """CP-07: nothing can be written before that; the worker does not spin over the timer until then."""
+        serving.send("endpoint", first(), version="4")
+        assert serving.asked("endpoint") == [], "what was answered already is held back"
+        stream, bench = serving.streams[-1], serving.bench
+        say = stream.answer
+
+        def late(raw):
+            say(raw)
+            bench.worker.post(lambda: bench.clock.advance(60.0))  # comes before the answer
+
+        monkeypatch.setattr(stream, "answer", late)
+        monkeypatch.setattr(bench, "step", bench.worker.run_due)
+        nonce = serving.send("endpoint", first(), version="4")
+        assert [(each.kind, each.nonce) for each in serving.asked("endpoint")] == [("ack", nonce)]
+
     def test_pushes_of_the_same_by_another_version_are_answered_at_once(self, serving):
         """A server whose versions count its pushes waits for the answer to each."""
         for _ in range(50):

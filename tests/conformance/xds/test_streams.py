@@ -181,7 +181,7 @@ class TestAnew:
         plane.asked()
         plane.streams[
             -1
-        ].ears.answering = True  # a response is being dealt with, and nothing is written before its answer
+        ].ears._answering = True  # a response is being dealt with, and nothing is written before its answer
         for name in ("b", "c", "d"):
             plane.want(name)
         plane.bench.merge.forget("c")

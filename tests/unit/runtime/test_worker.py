@@ -87,6 +87,28 @@ class TestOrder:
         worker.run_due()
         assert ran == ["timer", "posted"]
 
+    def test_a_timer_that_is_set_again_for_at_once_holds_up_nothing_that_was_posted(self, worker):
+        ran = []
+
+        def again():
+            ran.append("timer")
+            if len(ran) < 100:
+                worker.later(0.0, again)
+
+        worker.later(0.0, again)
+        for number in range(3):
+            worker.post(lambda number=number: ran.append(number))
+        worker.run_due()
+        assert ran[:7] == ["timer", 0, "timer", 1, "timer", 2, "timer"]
+        assert len(ran) == 100
+
+    def test_a_timer_that_a_command_sets_for_at_once_goes_before_the_next_command(self, worker):
+        ran = []
+        worker.post(lambda: worker.later(0.0, lambda: ran.append("timer")))
+        worker.post(lambda: ran.append("posted"))
+        worker.run_due()
+        assert ran == ["timer", "posted"]
+
     def test_a_cancelled_timer_does_not_run(self, worker, clock):
         ran = []
         timer = worker.later(1.0, lambda: ran.append(1))
