@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from meshlib.model.policy import Adaptive
 
-__all__ = ["BACKOFF", "DRIFT", "SAMPLES", "TOLERANCE", "WINDOW", "AdaptiveLimit"]
+__all__ = ["AdaptiveLimit"]
 
 #: Seconds, and good answers, of a window at least.
 WINDOW = 0.1

@@ -81,6 +81,7 @@ class CircuitBreaker:
 
     __slots__ = (
         "_closed",
+        "_moves",
         "_out",
         "config",
         "epoch",
@@ -106,6 +107,7 @@ class CircuitBreaker:
     def configure(self, config: Breaker) -> None:
         """Other numbers. What is known of calls stays."""
         self.config = config
+        self._moves = config.mode is BreakerMode.ON or config.mode is BreakerMode.OBSERVE
         if config.failure_rate is None and config.slow_rate is None:
             self.window = None
         elif self.window is None:
@@ -115,12 +117,11 @@ class CircuitBreaker:
 
     def ask(self, now: float) -> tuple[Permit | None, Change | None]:
         """A permit, or None: refused."""
-        mode = self.config.mode
-        if mode is not BreakerMode.ON and mode is not BreakerMode.OBSERVE:
-            return (_UNCOUNTED if mode is BreakerMode.OFF else None), None
+        if not self._moves:
+            return (_UNCOUNTED if self.config.mode is BreakerMode.OFF else None), None
         if self.state is BreakerState.CLOSED:
             return self._closed, None
-        refused = _UNCOUNTED if mode is BreakerMode.OBSERVE else None
+        refused = _UNCOUNTED if self.config.mode is BreakerMode.OBSERVE else None
         change = None
         if self.state is BreakerState.OPEN:
             if now < self.opened + self.config.open_for:

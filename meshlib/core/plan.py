@@ -74,7 +74,7 @@ class Plan(PlanState):
     def start(self, now: float) -> Effect:
         """The first effect. ``now`` is monotonic seconds, here and below."""
         self.started = now
-        if self._is_over(now):
+        if self.deadline is not None and now >= self.deadline:
             return self._out_of_time(None)
         call = self._call
         routed = route(call.resolution, call.head, self._env.random, grpc=call.grpc)
@@ -134,8 +134,10 @@ class Plan(PlanState):
         fault = self._fault
         if fault is not None:
             self._undelay()
+            if self.deadline is not None and now >= self.deadline:
+                return self._out_of_time(None)
             if fault.status:
-                return self._out_of_time(None) if self._is_over(now) else self._aborted(fault)
+                return self._aborted(fault)
         assert self._match is not None
         return self._reach(self._match, now)
 
@@ -166,7 +168,8 @@ class Plan(PlanState):
             self._answered.release(now, failure)
         for attempt in self._flight.values():
             attempt.release(now)
-        self._undelay()
+        if self._fault is not None:
+            self._undelay()
         if self._permit is not None:
             self._permit.release()
         return True
@@ -211,7 +214,7 @@ class Plan(PlanState):
                 return Wait(self._ready_by())
             why = upstream or self._env.awaits(call.resolution.part, self.cluster)
             message = f"{match.name} names cluster {self.cluster!r}, which {why}"
-            if self._is_over(now):
+            if self.deadline is not None and now >= self.deadline:
                 return self._out_of_time(None, message)
             answer = self._told(Response(action.not_found_status), "NC")
             return Finish(None, NoHealthyEndpoint, f"route {message}", answer)
@@ -244,17 +247,13 @@ class Plan(PlanState):
         return self._aborted(found) if found.status else None
 
     def _undelay(self) -> None:
-        if self._fault is not None:
-            self._fault = None
-            self._env.delayed.pop()
+        self._fault = None
+        self._env.delayed.pop()
 
     def _aborted(self, fault: Injected) -> Effect:
         words = f"a fault answers {fault.status if fault.code is None else f'gRPC code {fault.code}'}"
         self._words.append(words)
         return self._own_answer(self._told(Response(fault.status, TEXT, b"fault filter abort"), "FI"), words)
-
-    def _is_over(self, now: float) -> bool:
-        return self.deadline is not None and now >= self.deadline
 
     def _ready_by(self) -> float:
         """Until when the call may wait for its configuration; what it waited to be resolved counts."""
@@ -300,7 +299,7 @@ class Plan(PlanState):
         upstream, match = self._upstream, self._match
         assert upstream is not None
         assert match is not None
-        if self._is_over(now):
+        if self.deadline is not None and now >= self.deadline:
             return self._out_of_time(None)
         number = len(self._attempts) + len(self._flight) + 1
         call = self._call

@@ -43,7 +43,7 @@ def route(
     *,
     grpc: bool = False,
 ) -> tuple[Head, Match | None, str, ClusterWeight | None, tuple[Response, str] | None]:
-    """Stage 4: what :class:`Routed` is made of. ``lines`` gets each step in words."""
+    """Stage 2: what :class:`Routed` is made of. ``lines`` gets each step in words."""
     routes = resolution.routes
     if grpc:
         head, routes = asked, routes.grpc if routes is not None else None

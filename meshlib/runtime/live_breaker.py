@@ -113,13 +113,14 @@ class LiveBreaker:
     ) -> None:
         """What came of a call; ``good`` None: nothing that counts. ``again``: as of the machine."""
         machine, bridge = self._machine, self._bridge
-        counted = permit.epoch == machine.epoch
+        counted = bridge is not None and permit.epoch == machine.epoch
         seconds = 0.0 if outcome is None else outcome.seconds
         change = machine.settle(permit, good, now, seconds, again=again)
         if bridge is not None and good is not None and counted and outcome is not None:
             bridge.settled(good, change)
             self._later(partial(bridge.told, good, outcome))
-        self.changed(change)
+        if change is not None:
+            self.changed(change)
 
     def changed(self, change: Change | None) -> None:
         """Tell of it."""
