@@ -90,7 +90,7 @@ class Worker:
         self._set: deque[Timer] = deque()  # timers that are not in the heap yet
         self._timers: list[Timer] = []
         self._order = itertools.count()
-        self._came: int | None = None  # the number of timers that were set when the worker came to the next of what is posted
+        self._came: int | None = None  # how many timers were set when the worker came to the next posted one
         self._stopping = False
         self._thread: threading.Thread | None = None
         self._followers: Known[Follower] = Known()
