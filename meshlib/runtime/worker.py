@@ -219,21 +219,21 @@ class Worker:
             self._came = next(self._order)
         while self._set:
             heapq.heappush(timers, self._set.popleft())
-        wait = None
+        wait: float | None
         while timers:
             timer = timers[0]
             wait = timer.when - self.clock.now()
             if timer.command is None:
                 heapq.heappop(timers)
-                wait = None
             elif wait <= 0 and not (posted and timer.order > self._came):
                 heapq.heappop(timers)
                 command, timer.command = timer.command, None
                 if command is not None:  # else it was cancelled between two lines
                     return command, None
-                wait = None
             else:
                 break
+        else:
+            wait = None
         self._came = None
         return (posted.popleft(), None) if posted else (None, wait)
 
