@@ -201,10 +201,16 @@ class SidecarAddress(Text):
 
 
 class LocalAddress(Text):
-    """Where something is served to this machine only: an address of loopback, or a socket."""
+    """Where something is served to this machine only: an address of loopback, or a socket. ``otherwise``: what any other would mean;
+    ``longest``: bytes of a socket's path.
+    """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, otherwise: str = "whoever asks is told everything", longest: int = LONGEST_PATH
+    ) -> None:
         super().__init__('"unix:/path", "127.0.0.1:port" or "[::1]:port"')
+        self._otherwise = otherwise
+        self._longest = longest
 
     def parse(self, raw: object, at: Place) -> str:
         text = super().parse(raw, at)
@@ -213,16 +219,15 @@ class LocalAddress(Text):
         except ValueError as problem:
             raise at.refuse(f"must be {self.allowed}: {one_line(str(problem), 160)}") from None
         path = located(address.host, at) if address.unix else ""
-        if len(path.encode()) > LONGEST_PATH:
+        if len(path.encode()) > self._longest:
             raise at.refuse(
-                f"a socket's path has at most {LONGEST_PATH} bytes, this one {len(path.encode())}"
+                f"a socket's path has at most {self._longest} bytes, this one {len(path.encode())}"
             )
         return f"unix:{path}" if path else str(address)
 
-    @staticmethod
-    def _local(address: Address) -> Address:
+    def _local(self, address: Address) -> Address:
         if not address.unix and (address.host == "localhost" or not is_loopback(address.host)):
-            raise ValueError(f"{address.host} is no address of loopback, and whoever asks is told everything")
+            raise ValueError(f"{address.host} is no address of loopback, and {self._otherwise}")
         return address
 
 

@@ -6,11 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from meshlib.config.hosts import HostPort, check_address, check_host
-from meshlib.config.kinds import Choice, Filename, ListOf, Place, Text, located, one_line
+from meshlib.config.hosts import HostPort, LocalAddress, check_host
+from meshlib.config.kinds import Choice, Filename, ListOf, Place, Text
 from meshlib.config.section import Section, setting
 from meshlib.model.address import Address
-from meshlib.model.hosts import is_loopback
 
 __all__ = ["SOCKET", "TOKEN", "IdentityConfig", "ServiceTlsConfig", "WorkloadSocket"]
 
@@ -20,29 +19,21 @@ SOCKET = "SPIFFE_ENDPOINT_SOCKET"
 TOKEN = "/var/run/secrets/tokens/istio-token"
 """Where Istio's injection, or docs/tasks/identity.md, puts the token that istiod takes."""
 
+#: Bytes of the path of a socket that can be connected to: Linux's sun_path, without its end.
+_LONGEST_PATH = 107
+
 #: Whose keys are whose; ``ca`` is of two.
 _KEYS = {"files": ("cert", "key", "ca"), "istio": ("server", "token", "ca"), "spiffe": ("socket",)}
 
 
-class WorkloadSocket(Text):
+class WorkloadSocket(LocalAddress):
     """Where SPIFFE's Workload API is: as an address, or as the URI that ``SPIFFE_ENDPOINT_SOCKET`` is."""
 
     def __init__(self) -> None:
-        super().__init__('"unix:/path", or "127.0.0.1:port" or "[::1]:port"')
+        super().__init__("keys would come in plain text", _LONGEST_PATH)
 
     def parse(self, raw: object, at: Place) -> str:
-        text = super().parse(raw, at)
-        try:
-            address = self._local(check_address(text.removeprefix("tcp://")))
-        except ValueError as problem:
-            raise at.refuse(f"must be {self.allowed}: {one_line(str(problem), 160)}") from None
-        return f"unix:{located(address.host, at)}" if address.unix else str(address)
-
-    @staticmethod
-    def _local(address: Address) -> Address:
-        if not (address.unix or is_loopback(address.host)):
-            raise ValueError(f"{address.host} is no address of loopback, and keys would come in plain text")
-        return address
+        return super().parse(raw.removeprefix("tcp://") if isinstance(raw, str) else raw, at)
 
 
 @dataclass(frozen=True, slots=True)
