@@ -70,6 +70,7 @@ class SpiffeProvider(NetworkProvider):
         self._asked = Server(target(socket), metadata=header, options=options)
         self._stream: AdsStream | None = None
         self._named: Mapping[str, tuple[Secret, float]] = {}  # and until when
+        self._ends = inf  # when the first of them does
 
     def secret(self, name: SecretName) -> Secret | str | None:
         """By the SPIFFE ID of one of our identities or of a trust domain, too."""
@@ -97,6 +98,16 @@ class SpiffeProvider(NetworkProvider):
         self._stream = GrpcStream(
             self._asked, self, self.worker.post, "", method=FETCH_X509_SVID, announces=False, only=b""
         )
+
+    def _review(self) -> None:
+        """One that is asked for by its ID may end before the one that is shown."""
+        now = self.worker.clock.wall()
+        if self._ends <= now:
+            self._ends = self._end(now)
+            self.changed()
+
+    def _end(self, now: float) -> float:
+        return min((until for _, until in self._named.values() if until > now), default=inf)
 
     def _break(self) -> None:
         stream, self._stream = self._stream, None
@@ -158,6 +169,7 @@ class SpiffeProvider(NetworkProvider):
             named.setdefault(name, (secret, held.until))
         old = self._named
         self._named = {name: old[name] if old.get(name) == new else new for name, new in named.items()}
+        self._ends = self._end(now)
         self.trust(Validation(domains=domains))
         self.good(ours[0])
 

@@ -8,6 +8,7 @@ import threading
 import grpc
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from meshlib.model.tls import SecretKind, SecretName
 from meshlib.sources import stream
@@ -320,6 +321,28 @@ class TestOutages:
             bench.in_state("ready")
             bench.step(LIFE + 1)
             assert bench.provider.secret(name) == "has expired"
+
+    def test_that_one_which_is_not_the_first_ends_before_it_is_told(self, api):
+        name = SecretName("spiffe://example.org/other", SecretKind.CERTIFICATE)
+        with provided(api) as bench:
+            bench.in_state("ready")
+            pair = api.authority.issue(name.name, lifetime=LIFE / 2)
+            chain = pair.chain[0].public_bytes(Encoding.DER)
+            key = pair.key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+            changed(
+                api,
+                lambda made: made.svids.add(
+                    spiffe_id=name.name, x509_svid=chain, x509_svid_key=key, bundle=made.svids[0].bundle
+                ),
+            )
+            bench.until(lambda: not isinstance(bench.provider.secret(name), str))
+            told = bench.told
+            bench.step(LIFE / 2 - 10)
+            assert bench.told == told
+            bench.step(20)
+            assert bench.told == told + 1
+            assert bench.provider.secret(name) == "has expired"
+            assert bench.status.state == "ready"
 
     def test_it_goes_on_after_it_was_stopped(self, api):
         bench = provided(api)
