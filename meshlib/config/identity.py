@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from meshlib.config.hosts import HostPort, LocalAddress, check_host
 from meshlib.config.kinds import Choice, Filename, ListOf, Place, Text
-from meshlib.config.section import Section, setting
+from meshlib.config.section import Section, both, setting
 from meshlib.model.address import Address
 
 __all__ = ["SOCKET", "TOKEN", "IdentityConfig", "ServiceTlsConfig", "WorkloadSocket"]
@@ -86,9 +86,8 @@ class IdentityConfig(Section):
         yield from getattr(self, f"_check_{who}", tuple)()
 
     def _check_files(self) -> Iterator[tuple[str, str]]:
-        if (self.cert is None) != (self.key is None):
-            yield "cert" if self.cert is None else "key", "is missing: cert and key go together"
-        elif self.cert is None and self.ca is None:
+        yield from both(self, "cert", "key")
+        if self.cert is None and self.key is None and self.ca is None:
             yield "cert", 'is missing; provider = "files" needs cert and key, or ca, or all three'
 
     def _check_istio(self) -> Iterator[tuple[str, str]]:
@@ -156,5 +155,4 @@ class ServiceTlsConfig(Section):
     )
 
     def check(self) -> Iterator[tuple[str, str]]:
-        if (self.cert is None) != (self.key is None):
-            yield "cert" if self.cert is None else "key", "is missing: cert and key go together"
+        yield from both(self, "cert", "key")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from meshlib.config.kinds import Among, Boolean, Choice, Integer, ListOf, MapOf, Number, Text, seconds
 from meshlib.config.policies import RetryConfig
-from meshlib.config.section import Section, Table, only_one, required, setting
+from meshlib.config.section import Section, Table, both, only_one, required, setting
 from meshlib.config.source import FrozenMap
 from meshlib.config.words import EDITED, HEADER, HOST, METHOD, PATH, PATH_ONLY, REGEX, SERVICE, U32
 
@@ -131,8 +131,7 @@ class RewriteConfig(Section):
 
     def check(self) -> Iterator[tuple[str, str]]:
         yield from only_one(self, "prefix", "regex")
-        if (self.regex is None) != (self.substitution is None):
-            yield "substitution" if self.regex else "regex", "is missing: regex and substitution go together"
+        yield from both(self, "regex", "substitution")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar, overload
 from meshlib.config.kinds import Kind, ListOf, MapOf, Place, Refused, did_you_mean, shown
 from meshlib.config.source import Path
 
-__all__ = ["Key", "Section", "Table", "keys_of", "leaves", "only_one", "required", "setting"]
+__all__ = ["Key", "Section", "Table", "both", "keys_of", "leaves", "only_one", "required", "setting"]
 
 T = TypeVar("T")
 S = TypeVar("S", bound="Section")
@@ -185,3 +185,10 @@ def only_one(section: Section, *names: str) -> Iterator[tuple[str, str]]:
     given = [name for name in names if getattr(section, name) is not None]
     for name in given[1:]:
         yield name, f"cannot stand beside {given[0]}: one of {', '.join(names)}"
+
+
+def both(section: Section, one: str, other: str) -> Iterator[tuple[str, str]]:
+    """For ``check``: these keys are given together, or neither is."""
+    missing = [name for name in (one, other) if getattr(section, name) is None]
+    if len(missing) == 1:
+        yield missing[0], f"is missing: {one} and {other} go together"

@@ -25,7 +25,7 @@ from meshlib.config.kinds import (
     one_line,
     seconds,
 )
-from meshlib.config.section import Section, Table, setting
+from meshlib.config.section import Section, Table, both, setting
 from meshlib.config.services import SERVICES, ServiceConfig
 from meshlib.config.source import DEFAULT, FrozenMap, Path, Rank, Source, plain_text
 from meshlib.config.words import HEADER, SERVICE
@@ -84,8 +84,7 @@ class TlsConfig(Section):
     key: str | None = setting(Filename(), "PEM file of its private key.", None)
 
     def check(self) -> Iterator[tuple[str, str]]:
-        if (self.cert is None) != (self.key is None):
-            yield "cert" if self.cert is None else "key", "is missing: cert and key go together"
+        yield from both(self, "cert", "key")
 
 
 @dataclass(frozen=True, slots=True)
