@@ -9,7 +9,7 @@ import pytest
 
 from tests.interop.support import istio
 from tests.interop.support.meshes import READY
-from tests.interop.support.programs import Istiod
+from tests.interop.support.programs import IstioAuthority, Istiod
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,6 +35,15 @@ def istiod(
     binary: Path, security: tuple[tuple[str, ...], dict[str, str]], tmp_path: Path
 ) -> Iterator[Istiod]:
     program = Istiod(binary, tmp_path, *security[0])
+    program.start()
+    yield program
+    program.stop()
+
+
+@pytest.fixture
+def authority(binary: Path, tmp_path: Path) -> Iterator[IstioAuthority]:
+    """Istio's own CA, on a port of its own."""
+    program = IstioAuthority(binary, tmp_path)
     program.start()
     yield program
     program.stop()

@@ -8,19 +8,10 @@ from cryptography import x509
 from meshlib.sources import identity_istio
 from meshlib.sources.identity_istio import IstioProvider
 from tests.interop.support.identity import Identity
-from tests.interop.support.programs import IstioAuthority
 from tests.support.identity_kit import CERTIFICATE
 
 PATIENCE = 30.0
 ID = "spiffe://cluster.local/ns/default/sa/app"
-
-
-@pytest.fixture
-def authority(binary, tmp_path):
-    program = IstioAuthority(binary, tmp_path)
-    program.start()
-    yield program
-    program.stop()
 
 
 @pytest.fixture

@@ -18,20 +18,11 @@ from tests.interop.support.calling import PATIENCE, calling
 from tests.interop.support.identity import ends
 from tests.interop.support.istio import PORT
 from tests.interop.support.meshes import READY
-from tests.interop.support.programs import IstioAuthority
 from tests.support.tls_envoy import ANSWER, TlsEnvoy, file_secret, inline, write_secret
 from tests.support.watch import until
 
 URL = f"http://reviews:{PORT}/"
 APP, REVIEWS = (f"spiffe://cluster.local/ns/default/sa/{name}" for name in ("app", "reviews"))
-
-
-@pytest.fixture
-def authority(binary, tmp_path):
-    program = IstioAuthority(binary, tmp_path)
-    program.start()
-    yield program
-    program.stop()
 
 
 class Reviews:
