@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from meshlib.model.tls import Pem
-from meshlib.sources.identity_issued import of_der, of_pem, pem
+from meshlib.sources.identity_issued import of_der, of_pem, pem, public_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,33 +39,24 @@ class CertificateFacts:
 
 def facts_of(chain: bytes) -> CertificateFacts:
     """Of the leaf, which is the first of the chain. Raises ValueError for what is no chain."""
-    leaf = of_pem(chain)[0]
-    return CertificateFacts(
-        _name(leaf), leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
-    )
+    return _facts(of_pem(chain)[0])
 
 
 def check_pair(chain: bytes, key: bytes) -> CertificateFacts:
     """As ``facts_of``; raises ValueError for what is no pair, too."""
     from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.serialization import (
-        Encoding,
-        PublicFormat,
-        load_pem_private_key,
-    )
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     leaf = of_pem(chain)[0]
-    form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     try:
-        mine = load_pem_private_key(key, None).public_key().public_bytes(*form)
-        its = leaf.public_key().public_bytes(*form)
+        mine = load_pem_private_key(key, None).public_key()
     except TypeError:  # a password is needed
         raise ValueError("the private key is encrypted") from None
     except (ValueError, UnsupportedAlgorithm):
         raise ValueError("there is no private key in PEM that can be read") from None
-    if mine != its:
+    if mine != public_key(leaf):
         raise ValueError("certificate and private key are no pair")
-    return facts_of(chain)
+    return _facts(leaf)
 
 
 def check_roots(text: bytes) -> int:
@@ -117,6 +108,12 @@ def _root(name: str, key: Mapping[str, Any]) -> bytes:
     if len(found) != 1:
         raise ValueError(f"x5c of a key of the trust domain {name!r} must have one certificate")
     return pem(found)
+
+
+def _facts(leaf: Certificate) -> CertificateFacts:
+    return CertificateFacts(
+        _name(leaf), leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
+    )
 
 
 def _name(leaf: Certificate) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
     from cryptography.x509 import Certificate as Parsed
 
-__all__ = ["Issued", "Unusable", "issued", "of_der", "of_pem", "pem", "request"]
+__all__ = ["Issued", "Unusable", "issued", "of_der", "of_pem", "pem", "public_key", "request"]
 
 _SEQUENCE = 0x30  # the tag of a certificate in DER
 _LONG = 0x80  # its length stands in the bytes after this one, whose lower bits are their number
@@ -59,7 +59,7 @@ def issued(chain: Sequence[Parsed], key: PrivateKeyTypes, now: float) -> Issued:
     if not chain:
         raise Unusable("there is no certificate in it")
     leaf = chain[0]
-    if _public(leaf) != key.public_key():
+    if public_key(leaf) != key.public_key():
         raise Unusable("the certificate is not of the key that it came with")
     until = leaf.not_valid_after_utc
     if until.timestamp() <= now:
@@ -68,7 +68,8 @@ def issued(chain: Sequence[Parsed], key: PrivateKeyTypes, now: float) -> Issued:
     return Issued(Certificate(chain=Pem(pem(chain)), key=Pem(secret)), _uris(leaf), until.timestamp())
 
 
-def _public(leaf: Parsed) -> object:
+def public_key(leaf: Parsed) -> object:
+    """Of a certificate; two of them are equal where the keys are. Raises Unusable for one of a sort that is not known."""
     from cryptography.exceptions import UnsupportedAlgorithm
 
     try:

@@ -80,6 +80,14 @@ def kit(tmp_path, authority, leaf):
     return Kit(tmp_path).start()
 
 
+def of_another_sort(chain):
+    """The leaf with a key of a sort that nobody knows."""
+    known, unknown = (bytes.fromhex(f"2a8648ce3d02{last}") for last in ("01", "09"))
+    der = ssl.PEM_cert_to_DER_cert(chain.decode())
+    assert known in der
+    return ssl.DER_cert_to_PEM_cert(der.replace(known, unknown)).encode()
+
+
 class TestFiles:
     def test_nothing_is_read_before_it_starts(self, tmp_path):
         kit = Kit(tmp_path)
@@ -199,6 +207,7 @@ class TestFiles:
         ("name", "data", "words"),
         [
             ("cert.pem", b"nonsense", "it is no certificate in PEM: "),
+            ("cert.pem", "foreign", "the key in the certificate cannot be read: "),
             ("key.pem", b"nonsense", "there is no private key in PEM that can be read"),
             ("key.pem", "another", "certificate and private key are no pair"),
             ("key.pem", "encrypted", "the private key is encrypted"),
@@ -206,7 +215,11 @@ class TestFiles:
     )
     def test_one_that_cannot_be_used_is_told_of_at_once(self, tmp_path, authority, leaf, name, data, words):
         leaf.write(tmp_path)
-        made = {"another": authority.issue(MINE).key_pem, "encrypted": leaf.encrypted(b"word")}
+        made = {
+            "another": authority.issue(MINE).key_pem,
+            "encrypted": leaf.encrypted(b"word"),
+            "foreign": of_another_sort(leaf.chain_pem),
+        }
         (tmp_path / name).write_bytes(made.get(data, data))
         said = Kit(tmp_path).start().pair()
         assert said.startswith(f"cannot be used: {tmp_path}/cert.pem, {tmp_path}/key.pem: {words}")
