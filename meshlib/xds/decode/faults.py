@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from meshlib.model.policy import Fault
 from meshlib.xds.decode.report import Report, join, walk
-from meshlib.xds.decode.values import fraction, header_match, number, seconds
+from meshlib.xds.decode.values import fraction, header_match, number, seconds, typed
 from meshlib.xds.schema import WireMessage
 
-__all__ = ["fault"]
+__all__ = ["FAULT", "fault"]
 
+FAULT = "envoy.extensions.filters.http.fault.v3.HTTPFault"
 _UNITS = {0: 10_000, 1: 100, 2: 1}  # of a million: HUNDRED, TEN_THOUSAND, MILLION
 _LARGEST_CODE = 16
 
 
-def fault(message: WireMessage, path: str, report: Report) -> Fault:
-    """An HTTPFault. Without a percentage nothing is injected, as in Envoy."""
+def fault(outer: WireMessage, path: str, report: Report) -> Fault | None:
+    """What an Any that means an HTTPFault injects; None where it cannot be told. Without a percentage that is nothing, as in Envoy."""
+    message = typed(outer, path, report, FAULT)
+    if message is None:
+        return None
     walk(message, path, report)
     delay, abort = message.delay, message.abort
     here, there = join(path, "delay"), join(path, "abort")
+    if message.HasField("delay") and delay.WhichOneof("fault_delay_secifier") is None:
+        report.problem(here, "one of fixed_delay and header_delay must be set")
     status, code = _abort(message, there, report)
     return Fault(
         delay=(seconds(delay, "fixed_delay", here, report) or 0.0) if message.HasField("delay") else 0.0,
@@ -43,10 +49,6 @@ def _abort(message: WireMessage, path: str, report: Report) -> tuple[int, int | 
     which = held.WhichOneof("error_type") if message.HasField("abort") else None
     if message.HasField("abort") and which is None:
         report.problem(path, "one of http_status, grpc_status and header_abort must be set")
-    if message.HasField("delay") and message.delay.WhichOneof("fault_delay_secifier") is None:
-        report.problem(
-            path.removesuffix("abort") + "delay", "one of fixed_delay and header_delay must be set"
-        )
     if which == "http_status" and not 200 <= held.http_status < 600:
         report.problem(join(path, which), f"must be 200 to 599, not {held.http_status}")
     if which == "grpc_status" and held.grpc_status > _LARGEST_CODE:

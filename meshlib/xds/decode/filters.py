@@ -16,13 +16,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from meshlib.model.listener import Discovered, FilterKind, HttpFilter
-from meshlib.model.policy import Fault
 from meshlib.model.route import RouteConfiguration
 from meshlib.xds import schema
 from meshlib.xds.decode.extension import kind_of
-from meshlib.xds.decode.faults import fault
-from meshlib.xds.decode.guards import FAULT, GUARDS_HERE, ROUTER, filter_type, is_guard
+from meshlib.xds.decode.faults import FAULT, fault
+from meshlib.xds.decode.guards import GUARDS_HERE, ROUTER, filter_type, is_guard
 from meshlib.xds.decode.report import Report, join, walk
+from meshlib.xds.decode.values import typed
 from meshlib.xds.schema import WireMessage
 
 __all__ = ["GUARDS_HERE", "HttpFilters", "http_filters", "label"]
@@ -146,20 +146,11 @@ def _lifted(name: str, routes: RouteConfiguration) -> bool:
 def _router(item: WireMessage, path: str, report: Report) -> bool:
     if item.WhichOneof("config_type") != "typed_config" or filter_type(item.typed_config) != ROUTER:
         return False
-    _walk(item, path, report, ROUTER)
-    return True
-
-
-def _walk(item: WireMessage, path: str, report: Report, kind: str) -> None:
-    """What is inside a TypedStruct is not read."""
     path = join(path, "typed_config")
-    try:
-        if schema.type_name(item.typed_config.type_url) == kind:
-            walk(schema.unpack(item.typed_config), path, report)
-        else:
-            report.ignore(path, kind)
-    except (KeyError, ValueError, schema.DecodeError) as error:
-        report.problem(path, str(error) or "cannot be read")
+    inner = typed(item.typed_config, path, report, ROUTER)
+    if inner is not None:
+        walk(inner, path, report)
+    return True
 
 
 def _behind_router(
@@ -190,7 +181,9 @@ def _other(item: WireMessage, path: str, report: Report, *, target: bool) -> Htt
     """A filter that is no router and guards nothing."""
     which, name = item.WhichOneof("config_type"), str(item.name)
     if which == "typed_config" and filter_type(item.typed_config) == FAULT:
-        return HttpFilter(name, FilterKind.FAULT, fault=_fault(item, join(path, "typed_config"), report))
+        return HttpFilter(
+            name, FilterKind.FAULT, fault=fault(item.typed_config, join(path, "typed_config"), report)
+        )
     if which is None and name in _FAULT_NAMES:
         return HttpFilter(name, FilterKind.FAULT)
     if which is None and not item.is_optional:
@@ -200,14 +193,3 @@ def _other(item: WireMessage, path: str, report: Report, *, target: bool) -> Htt
     else:
         report.ignore(path, label(item))
     return HttpFilter(name, FilterKind.OTHER)
-
-
-def _fault(item: WireMessage, path: str, report: Report) -> Fault | None:
-    """What is inside a TypedStruct is not read."""
-    try:
-        if schema.type_name(item.typed_config.type_url) == FAULT:
-            return fault(schema.unpack(item.typed_config), path, report)
-        report.ignore(path, FAULT)
-    except (KeyError, ValueError, schema.DecodeError) as error:
-        report.problem(path, str(error) or "cannot be read")
-    return None

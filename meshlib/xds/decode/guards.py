@@ -14,19 +14,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from meshlib.model.policy import Fault
 from meshlib.model.route import FilterSwitch
 from meshlib.xds import schema
 from meshlib.xds.decode import programs
-from meshlib.xds.decode.faults import fault
+from meshlib.xds.decode.faults import FAULT, fault
 from meshlib.xds.decode.report import Report, join
 from meshlib.xds.schema import WireMessage
 
-__all__ = ["FAULT", "GUARDS_HERE", "ROUTER", "filter_type", "is_guard", "switches"]
+__all__ = ["GUARDS_HERE", "ROUTER", "filter_type", "is_guard", "switches"]
 
 #: Said of one in a report.
 GUARDS_HERE = "decides who may pass, and is not supported"
-FAULT = "envoy.extensions.filters.http.fault.v3.HTTPFault"
 ROUTER = "envoy.extensions.filters.http.router.v3.Router"
 _TYPED_STRUCTS = frozenset({"xds.type.v3.TypedStruct", "udpa.type.v1.TypedStruct"})
 #: A part of a type's name, of any version: `envoy.extensions.filters.http.rbac.v3.RBAC`, `…http.jwt_authn.v2alpha…`.
@@ -111,24 +109,13 @@ def _switch(name: str, outer: WireMessage, path: str, report: Report) -> FilterS
         inner = wrapped.config if wrapped.HasField("config") else None
         optional = bool(wrapped.is_optional)
     kind = filter_type(inner) if inner is not None else FAULT
-    injected = _fault(inner, path, report) if kind == FAULT and inner is not None else None
+    injected = fault(inner, path, report) if kind == FAULT and inner is not None else None
     made = FilterSwitch(name, not _lifts(inner), _guards(name, inner), injected)
     if report.target and not (optional or made.guard or kind in (FAULT, ROUTER)):
         report.problem(
             path, f"{kind[:100] or 'a type that cannot be read'} is not supported and not optional"
         )
     return made
-
-
-def _fault(outer: WireMessage, path: str, report: Report) -> Fault | None:
-    """What is inside a TypedStruct is not read."""
-    try:
-        if schema.type_name(outer.type_url) == FAULT:
-            return fault(schema.unpack(outer), path, report)
-        report.ignore(path, FAULT)
-    except (KeyError, ValueError, schema.DecodeError) as error:
-        report.problem(path, str(error) or "cannot be read")
-    return None
 
 
 def _lifts(outer: WireMessage | None) -> bool:

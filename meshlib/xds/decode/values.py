@@ -28,6 +28,7 @@ __all__ = [
     "seconds",
     "string_match",
     "struct",
+    "typed",
     "unpacked",
 ]
 
@@ -244,3 +245,13 @@ def unpacked(outer: WireMessage, path: str, report: Report, *names: str) -> Wire
     except (KeyError, ValueError, schema.DecodeError) as error:
         report.problem(path, str(error.args[0] if error.args else error) or "cannot be read")
         return None
+
+
+def typed(outer: WireMessage, path: str, report: Report, name: str) -> WireMessage | None:
+    """What an Any holds that is known to mean `name` (an upstream name): what is inside a TypedStruct is reported and not read;
+    what cannot be read is a problem.
+    """
+    if outer.type_url.rpartition("/")[2] != name:
+        report.ignore(path, name)
+        return None
+    return unpacked(outer, path, report, name)
