@@ -8,7 +8,7 @@ brings what they name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from meshlib.xds import schema
@@ -61,13 +61,13 @@ def read_response(value: object) -> tuple[WireMessage, tuple[tuple[str, str], ..
 
 
 def name_of(resource: WireMessage) -> str:
-    """The name under which a packed resource is asked for; ``""`` where it has none."""
+    """The name under which a packed resource is asked for; ``""`` where it has none. A wrapper is opened once, as it is on a stream."""
     inner = _opened(resource)
-    if inner is None:
-        return ""
-    if schema.full_name(inner) == _WRAPPER:
-        return str(inner.name) or name_of(inner.resource)
-    field = _NAMES.get(schema.type_url(inner))
+    if inner is not None and schema.full_name(inner) == _WRAPPER:
+        if inner.name:
+            return str(inner.name)
+        inner = _opened(inner.resource)
+    field = _NAMES.get(schema.type_url(inner)) if inner is not None else None
     return str(getattr(inner, field)) if field is not None else ""
 
 
@@ -77,41 +77,43 @@ def settle_sources(response: WireMessage, taken: Taken) -> None:
     """
     wrapped = schema.full_name(response) == DELTA_RESPONSE
     for each in response.resources:
-        _settle(each.resource if wrapped else each, taken)
+        _settle(each.resource if wrapped else each, taken, _IN_A_RESPONSE)
 
 
-def _settle(resource: WireMessage, taken: Taken) -> bool:
-    inner = _opened(resource)
-    if inner is None:
+# Of a message, what has sources in it: whether one was replaced.
+_Read = Callable[[WireMessage, Taken], bool]
+
+
+def _settle(packed: WireMessage, taken: Taken, kinds: Mapping[str, _Read]) -> bool:
+    """Settles what is packed if it is one of `kinds`: those that can stand there, so that nothing is opened deeper than it means."""
+    inner = _opened(packed)
+    read = None if inner is None else kinds.get(schema.full_name(inner))
+    if inner is None or read is None or not read(inner, taken):
         return False
-    kind = schema.full_name(inner)
-    if kind == _WRAPPER:
-        changed = _settle(inner.resource, taken)
-    elif kind == schema.type_name(schema.LISTENER):
-        settled = tuple(_settle(each, taken) for each in _managers(inner))
-        changed = any(settled)
-    elif kind == _HCM:
-        changed = inner.HasField("rds") and _replace(
-            inner.rds.config_source, "route", str(inner.rds.route_config_name), taken
-        )
-    elif kind == schema.type_name(schema.CLUSTER):
-        changed = _settle_cluster(inner, taken)
-    elif kind == _TLS:
-        settled = tuple(
-            _replace(each.sds_config, "secret", str(each.name), taken) for each in _secrets(inner)
-        )
-        changed = any(settled)
-    else:
-        return False
-    if changed:
-        resource.value = inner.SerializeToString(deterministic=True)
-    return changed
+    packed.value = inner.SerializeToString(deterministic=True)
+    return True
 
 
-def _settle_cluster(cluster: WireMessage, taken: Taken) -> bool:
+def _wrapper(wrapper: WireMessage, taken: Taken) -> bool:
+    return _settle(wrapper.resource, taken, _RESOURCES)
+
+
+def _listener(listener: WireMessage, taken: Taken) -> bool:
+    settled = [_settle(each, taken, {_HCM: _manager}) for each in _managers(listener)]
+    return any(settled)
+
+
+def _manager(manager: WireMessage, taken: Taken) -> bool:
+    held = manager.rds
+    return bool(
+        manager.HasField("rds") and _replace(held.config_source, "route", str(held.route_config_name), taken)
+    )
+
+
+def _cluster(cluster: WireMessage, taken: Taken) -> bool:
     sockets = (cluster, *cluster.transport_socket_matches)
     settled = [
-        _settle(each.transport_socket.typed_config, taken)
+        _settle(each.transport_socket.typed_config, taken, {_TLS: _context})
         for each in sockets
         if each.transport_socket.HasField("typed_config")
     ]
@@ -119,6 +121,15 @@ def _settle_cluster(cluster: WireMessage, taken: Taken) -> bool:
         held = cluster.eds_cluster_config
         settled.append(_replace(held.eds_config, "endpoint", str(held.service_name or cluster.name), taken))
     return any(settled)
+
+
+def _context(context: WireMessage, taken: Taken) -> bool:
+    settled = [_replace(each.sds_config, "secret", str(each.name), taken) for each in _secrets(context)]
+    return any(settled)
+
+
+_RESOURCES = {schema.type_name(schema.LISTENER): _listener, schema.type_name(schema.CLUSTER): _cluster}
+_IN_A_RESPONSE = {**_RESOURCES, _WRAPPER: _wrapper}
 
 
 def _secrets(context: WireMessage) -> Iterator[WireMessage]:

@@ -14,7 +14,9 @@ from meshlib.sources.control_plane import control_plane
 from meshlib.sources.file import PERIOD
 from meshlib.sources.last_good import SETTLE
 from meshlib.testing import build
+from meshlib.xds import schema
 from meshlib.xds.bootstrap import Bootstrap, Node, Server
+from meshlib.xds.discovery import RESPONSE
 from meshlib.xds.hosts import clusters_of
 from tests.support.envoy_dir import EnvoyDir, by_path, replaced
 from tests.support.sources_kit import Bench, XdsBench
@@ -334,6 +336,27 @@ class TestWrongFiles:
         plane.look()
         assert words in plane.status.last_error
         assert plane.addresses() == [ADDRESS]
+
+    def test_wrappers_in_wrappers_without_end(self, tmp_path, caplog):
+        """As on a stream one is opened, and what is in it has no name."""
+        files = EnvoyDir(tmp_path, "pb")
+        files.fill(ADDRESS)
+        plane = ready(files)
+        wrapper = build.any_of("envoy.service.discovery.v3.Resource", {})
+        packed = schema.from_json("google.protobuf.Any", wrapper)
+        for _ in range(3000):
+            outer = schema.message("envoy.service.discovery.v3.Resource")()
+            outer.resource.CopyFrom(packed)
+            packed.value = outer.SerializeToString()
+        response = schema.message(RESPONSE)(version_info="2")
+        response.resources.append(packed)
+        replaced(files.path("eds"), response.SerializeToString())
+        plane.look()
+        assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+        assert plane.addresses() == [ADDRESS]
+        files.put("eds", build.endpoints("c1", OTHER))
+        plane.look()
+        assert plane.addresses() == [OTHER]
 
     def test_json_that_is_nested_without_end(self, tmp_path):
         files = EnvoyDir(tmp_path, "json")
