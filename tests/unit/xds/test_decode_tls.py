@@ -160,7 +160,7 @@ class TestNames:
     """TL-05."""
 
     def test_at_most_255_bytes(self):
-        assert good(demanding({"validation_context": CA}, sni="é" * 127)).sni
+        assert good(demanding({"validation_context": CA}, sni="é" * 127 + "a")).sni
         for view in ("auto", "target"):
             assert any("sni: is longer than 255" in text for text in problems(demanding(sni="é" * 128), view))
 
@@ -289,6 +289,11 @@ class TestCertificates:
         assert problems(both) == (
             f"{HERE}.tls_certificate_sds_secret_configs[0]: a client has one certificate",
         )
+
+    @pytest.mark.parametrize("path", ["", "/ca\0.pem"])
+    def test_what_is_no_path_of_a_file(self, path):
+        words = "validation_context.trusted_ca.filename: must be the path of a file"
+        assert problems(validating(trusted_ca={"filename": path})) == (f"{HERE}.{words}",)
 
     def test_the_environment_is_not_read(self):
         [text] = problems(validating(trusted_ca={"environment_variable": "HOME"}))
@@ -481,6 +486,10 @@ class TestSpiffe:
             sans=(exactly("spiffe://a/x", SanKind.URI),),
         )
 
+    def test_a_ca_beside_them_does_not_count(self):
+        found = good(self.context({"name": "a", "trust_bundle": inline(CERT)}, **CA)).validation
+        assert found == Validation(domains={"a": Pem(CERT.encode())})
+
     def test_only_uris_count(self):
         typed = [{"san_type": "DNS", "matcher": {"exact": "a"}}]
         resource = self.context(
@@ -549,6 +558,7 @@ class TestSecrets:
             (named("s", **grpc(google_grpc={"target_uri": "unix:///gone", "stat_prefix": "x"})), SecretFrom.IDENTITY),
             (named("s", **grpc(google_grpc={"target_uri": "unix:/there", "stat_prefix": "x"})), SecretFrom.CONTROL_PLANE),
             (named("s", **grpc(google_grpc={"target_uri": "x:1", "stat_prefix": "x"})), SecretFrom.CONTROL_PLANE),
+            (named("s", **grpc(google_grpc={"target_uri": "dns:///gone", "stat_prefix": "x"})), SecretFrom.CONTROL_PLANE),
             (named("s", path="/gone"), SecretFrom.IDENTITY),
             (named("default", path_config_source={"path": "/there"}), SecretFrom.IDENTITY),
         ],
@@ -637,6 +647,18 @@ class TestInstances:
         if common is BEFORE:
             assert found.certificates == SecretName("x", SecretKind.CERTIFICATE, SecretFrom.IDENTITY)
             assert found.validation.sans == (exactly("spiffe://a"),)
+
+    @pytest.mark.parametrize(
+        "beside",
+        [
+            {"validation_context_sds_secret_config": named("r", ads={})},
+            {"validation_context_certificate_provider_instance": {"instance_name": "y"}},
+        ],
+    )
+    def test_that_of_the_context_goes_before_what_stands_beside_it(self, beside):
+        combined = {"default_validation_context": BY_INSTANCE, **beside}
+        found = good(demanding({"combined_validation_context": combined}))
+        assert found.roots == SecretName("x", SecretKind.CA, SecretFrom.IDENTITY)
 
     def test_now(self):
         found = good(demanding(NOW), "target")
