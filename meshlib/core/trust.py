@@ -24,7 +24,7 @@ from dataclasses import replace
 from meshlib.model.cluster import Cluster
 from meshlib.model.tls import SanKind, Secret, SecretFrom, SecretName, Tls, Validation
 
-__all__ = ["Find", "completed", "linked", "merged", "named", "unsound"]
+__all__ = ["Find", "alike", "completed", "linked", "merged", "named", "unsound"]
 
 Find = Callable[[SecretName], Secret | str | None]
 """Answers the secret; a str: why it will not come, in words that follow its name; None: it may yet come."""
@@ -40,6 +40,11 @@ def named(cluster: Cluster, source: SecretFrom) -> frozenset[SecretName]:
         for name in tls.secrets
         if name.source is source
     )
+
+
+def alike(one: Secret | str | None, other: Secret | str | None) -> bool:
+    """Whether what is known of a secret is what was known before: the same object, since a rotated one is another, or equal words."""
+    return one is other or (isinstance(one, str) and one == other)
 
 
 def completed(cluster: Cluster, find: Find, source: SecretFrom) -> Cluster | None:

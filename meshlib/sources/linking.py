@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from meshlib.core.trust import completed, named
+from meshlib.core.trust import alike, completed, named
 from meshlib.model.snapshot import Linkage
 from meshlib.model.tls import SecretFrom, SecretKind
 
@@ -129,11 +129,7 @@ class Linker:
 
 
 def _same(one: _Found, other: _Found) -> bool:
-    """Secrets by identity: a rotated one is another object; words by what they say."""
-    return one.keys() == other.keys() and all(
-        found is other[name] or (isinstance(found, str) and found == other[name])
-        for name, found in one.items()
-    )
+    return one.keys() == other.keys() and all(alike(found, other[name]) for name, found in one.items())
 
 
 def _demands_alike(one: Cluster, other: Cluster) -> bool:

@@ -27,11 +27,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 
+from meshlib.core.trust import alike
 from meshlib.core.trust import named as secrets_of
 from meshlib.model.cluster import Cluster, Discovery
 from meshlib.model.endpoint import Assignment
 from meshlib.model.snapshot import Part
-from meshlib.model.tls import SecretFrom
+from meshlib.model.tls import Secret, SecretFrom
 from meshlib.xds.cache import Resources
 from meshlib.xds.names import federated
 from meshlib.xds.sds import Secrets
@@ -39,7 +40,7 @@ from meshlib.xds.sds import Secrets
 __all__ = ["Links"]
 
 # Of what a linked cluster was made: the cluster as it was sent, its assignment, why there is nobody in it, and its secrets.
-_Parts = tuple[Cluster, Assignment | None, str, tuple[object, ...]]
+_Parts = tuple[Cluster, Assignment | None, str, tuple[Secret | str | None, ...]]
 
 
 class Links:
@@ -323,10 +324,7 @@ def _same(parts: _Parts, others: _Parts) -> bool:
         and parts[1] is others[1]
         and parts[2] == others[2]
         and len(parts[3]) == len(others[3])
-        and all(
-            one is other or (isinstance(one, str) and one == other)
-            for one, other in zip(parts[3], others[3], strict=True)
-        )
+        and all(map(alike, parts[3], others[3]))
     )
 
 
