@@ -53,10 +53,7 @@ class Verifier:
 
 def _held(cluster: Cluster, old: tuple[Cluster, Cluster] | None) -> Cluster:
     if old is not None and cluster.tls is old[0].tls and cluster.tls_matches is old[0].tls_matches:
-        tls, matches = (
-            old[1].tls,
-            old[1].tls_matches,
-        )  # the same objects: a pool is stale when they are others
+        tls, matches = old[1].tls, old[1].tls_matches  # a pool is stale when they are other objects
     else:
         tls = _strict(cluster.tls)
         strict = [_strict(each.tls) for each in cluster.tls_matches]

@@ -9,7 +9,7 @@ from meshlib.model.policy import Balancer, Balancing, Reports, SlowStart
 from meshlib.xds import schema
 from meshlib.xds.decode.report import Report, join, walk
 from meshlib.xds.decode.retry import hash_policies
-from meshlib.xds.decode.values import number, percent, seconds
+from meshlib.xds.decode.values import number, percent, seconds, unpacked
 from meshlib.xds.schema import WireMessage
 
 __all__ = ["balancing"]
@@ -282,10 +282,8 @@ def _policy_name(outer: WireMessage) -> str:
 
 
 def _policy(name: str, outer: WireMessage, path: str, report: Report, depth: int) -> Balancing:
-    try:
-        inner = schema.unpack(outer)
-    except (KeyError, ValueError, schema.DecodeError) as error:
-        report.problem(path, str(error.args[0] if error.args else error))
+    inner = unpacked(outer, path, report, name)
+    if inner is None:
         return Balancing()
     walk(inner, path, report)
     if name == _PICK_FIRST:
@@ -312,9 +310,11 @@ def _policy(name: str, outer: WireMessage, path: str, report: Report, depth: int
 
 
 def _hashing(name: str, message: WireMessage, path: str, report: Report) -> Balancing:
-    made = _consistent(
-        message.consistent_hashing_lb_config, join(path, "consistent_hashing_lb_config"), report
-    )
+    field = "consistent_hashing_lb_config"
+    if name == _RING and not message.HasField(field):  # the fields of before it
+        made = _consistent(message, path, report)
+    else:
+        made = _consistent(message.consistent_hashing_lb_config, join(path, field), report)
     made = replace(made, locality_weighted=message.HasField("locality_weighted_lb_config"))
     if name == _TABLE:
         if not report.target:
@@ -324,11 +324,4 @@ def _hashing(name: str, message: WireMessage, path: str, report: Report) -> Bala
         _check_grpc_ring(message, path, report, _MIN_RING, _XX_HASH | {1})
     else:
         _check_ring(message, path, report)
-    if not message.HasField("consistent_hashing_lb_config"):  # the fields of before it
-        factor = number(message, "hash_balance_factor") or 0
-        if 0 < factor < _LEAST_FACTOR:
-            report.problem(
-                join(path, "hash_balance_factor"), f"must be at least {_LEAST_FACTOR}, not {factor}"
-            )
-        made = replace(made, hash_hostname=bool(message.use_hostname_for_hashing), load_factor=factor)
     return _ring(message, made, _MURMUR_OF_POLICY)

@@ -77,9 +77,8 @@ def upstream_options(cluster: WireMessage, path: str, report: Report) -> Options
             _no_guards(inner, f"{here}[{key!r}]", report)
             http2 = _speaks_http2(inner, f"{here}[{key!r}]", report)
             common = _common(inner, f"{here}[{key!r}]", report).over(common)
-            names = _names(
-                inner, f"{here}[{key!r}]", report
-            )  # as in Envoy, all that it says counts, and all that it does not
+            # As in Envoy, all that it says counts, and all that it does not.
+            names = _names(inner, f"{here}[{key!r}]", report)
     return Options(http2, names, *common)
 
 

@@ -144,7 +144,9 @@ def _sans(held: WireMessage, path: str, report: Report) -> tuple[San, ...]:
         return tuple(dict.fromkeys(_san(item, f"{here}[{index}]", report) for index, item in items))
     matchers = enumerate(held.match_subject_alt_names)
     return tuple(
-        dict.fromkeys(San(SanKind.ANY, _matcher(item, f"{old}[{index}]", report)) for index, item in matchers)
+        dict.fromkeys(
+            San(SanKind.ANY, string_match(item, f"{old}[{index}]", report)) for index, item in matchers
+        )
     )
 
 
@@ -153,22 +155,16 @@ def _san(item: WireMessage, path: str, report: Report) -> San:
     if kind is None:
         words = f"{item.san_type} is not known" if item.san_type else "must be set"
         report.problem(join(path, "san_type"), words)
-    if not item.HasField("matcher"):
-        report.problem(join(path, "matcher"), "must be set")
+    match, here = StringMatch(StringKind.EXACT, ""), join(path, "matcher")
+    if item.HasField("matcher"):
+        match = string_match(item.matcher, here, report)
+    else:
+        report.problem(here, "must be set")
     oid = str(item.oid) if kind is SanKind.OTHER_NAME else ""
     if kind is SanKind.OTHER_NAME and not _is_oid(oid):
-        report.problem(
-            join(path, "oid"), "must be an object identifier in numbers, as 1.3.6.1.4.1.311.20.2.3"
-        )
-    matcher = _matcher(item.matcher, join(path, "matcher"), report) if item.HasField("matcher") else _NOTHING
-    return San(kind or SanKind.ANY, matcher, oid)
-
-
-_NOTHING = StringMatch(StringKind.EXACT, "")
-
-
-def _matcher(item: WireMessage, path: str, report: Report) -> StringMatch:
-    return string_match(item, path, report)
+        words = "must be an object identifier in numbers, as 1.3.6.1.4.1.311.20.2.3"
+        report.problem(join(path, "oid"), words)
+    return San(kind or SanKind.ANY, match, oid)
 
 
 def _is_oid(text: str) -> bool:
