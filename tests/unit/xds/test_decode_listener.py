@@ -409,6 +409,10 @@ class TestFilters:
                 },
                 Fault(delay_per_million=5_000, delay_by_header=True, delay_unit=100, abort_by_header=True),
             ),
+            ({"abort": {"http_status": 200}}, Fault(abort=200)),
+            ({"abort": {"http_status": 599}}, Fault(abort=599)),
+            ({"abort": {"grpc_status": 0}}, Fault(abort_code=0)),
+            ({"abort": {"grpc_status": 16}}, Fault(abort_code=16)),
         ],
     )  # fmt: skip
     def test_faults(self, fields, fault):
@@ -422,6 +426,7 @@ class TestFilters:
         ("fields", "words"),
         [
             ({"abort": {"http_status": 199}}, "abort.http_status: must be 200 to 599, not 199"),
+            ({"abort": {"http_status": 600}}, "abort.http_status: must be 200 to 599, not 600"),
             ({"abort": {"grpc_status": 17}}, "abort.grpc_status: must be a code of gRPC, not 17"),
             (
                 {"abort": {"percentage": {"numerator": 1}}},

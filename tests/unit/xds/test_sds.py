@@ -168,6 +168,23 @@ class TestDecoding:
         assert made.value.certificate.password == Pem(b"hunter2")
         assert (made.value.unsupported, made.ignored) == ("", ())
 
+    @pytest.mark.parametrize(
+        ("held", "kind", "words"),
+        [
+            ({"tls_certificate": {"private_key_provider": {}}}, SecretKind.CERTIFICATE, "a provider of private keys"),
+            (
+                {"validation_context": {"ca_certificate_provider_instance": {"instance_name": "x"}}},
+                SecretKind.CA,
+                "a CA from a provider",
+            ),
+        ],
+    )  # fmt: skip
+    def test_what_cannot_be_done_closes_who_names_it_and_is_told(self, held, kind, words):
+        """Else a CA that is not there would let everybody in."""
+        found = decode.secret(raw(build.secret("s", **held)))
+        assert (found.value.kind, found.value.unsupported) == (kind, words)
+        assert found.ignored[-1] == (next(iter(held)), words)
+
     @pytest.mark.parametrize("kind", ["session_ticket_keys", "generic_secret"])
     def test_of_another_type_it_is_reported(self, kind):
         made = schema.message(schema.type_name(schema.SECRET))(name="s")
