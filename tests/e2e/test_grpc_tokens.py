@@ -158,6 +158,26 @@ def test_one_that_does_not_come_back_is_not_waited_for(channel: Make, one: Any, 
     assert (error.code(), one.requests_total) == (Code.DEADLINE_EXCEEDED, 0)
 
 
+@pytest.mark.parametrize("way", ["future", "server stream", "both streams"])
+def test_one_that_does_not_come_in_the_time_of_an_attempt(channel: Make, one: Any, way: str) -> None:
+    end = threading.Event()
+
+    def source() -> str:
+        end.wait(20)
+        return TOKEN
+
+    here = channel(one, tokens={"stock": source}, retry={"attempts": 2, "per_try_timeout": 0.2})
+    try:
+        with pytest.raises(
+            meshlib.NoHealthyEndpoint, match="stock wants a token: it did not come in time"
+        ) as caught:
+            WAYS[way](here)
+    finally:
+        end.set()
+    error: Any = caught.value
+    assert (error.code(), one.requests_total) == (Code.UNAVAILABLE, 0)
+
+
 @every_way
 @pytest.mark.parametrize("whose", ["the application's TLS", "the mesh's TLS"])
 def test_that_of_the_file_is_read_at_each_use(

@@ -57,6 +57,15 @@ def test_what_the_mesh_decides_goes_out_of_a_service_config() -> None:
     assert (made["grpc.default_authority"], made["x"]) == ("stock", 1)
 
 
+def test_calls_that_a_tunnel_takes_are_of_https() -> None:
+    """grpc sees plain text to a Unix socket, and would say so to the server (RFC 9113, 8.3.1)."""
+    settings = Settings((), None, None)
+    made = [
+        dict(inner_options(settings, "a", _UNLIMITED, tunnelled=tunnelled)) for tunnelled in (True, False)
+    ]
+    assert [each.get("grpc.http2_scheme") for each in made] == ["https", None]
+
+
 @pytest.mark.parametrize("given", ["no json", "[]", '{"methodConfig": [1]}', b"\xff", 3])
 def test_a_service_config_that_is_none_is_for_grpc_to_refuse(given: object) -> None:
     options = (("grpc.service_config", given),)

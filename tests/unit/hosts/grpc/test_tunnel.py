@@ -27,7 +27,8 @@ import pytest
 from meshlib.errors import ConfigError
 from meshlib.hosts.grpc import private
 from meshlib.hosts.grpc.tunnel import Tunnel, _Wires, tunnel_to
-from meshlib.wire.dial import Place
+from meshlib.wire.dial import Place, open_stream
+from meshlib.wire.stream import Stream
 from tests.support.certificates import Authority, Issued
 from tests.support.grpc_tls import tunnels
 
@@ -278,6 +279,28 @@ def test_dialling_is_stopped_where_nobody_wants_it_any_more(server: Server) -> N
     inner.close()
     nothing_is_left()
     accepted.close()
+
+
+def test_what_was_dialled_once_nobody_wanted_it_is_closed(
+    monkeypatch: pytest.MonkeyPatch, server: Server
+) -> None:
+    go_on = threading.Event()
+
+    def late(*arguments: Any) -> Stream:
+        stream = open_stream(*arguments)
+        assert go_on.wait(SECONDS)
+        return stream
+
+    monkeypatch.setattr("meshlib.hosts.grpc.tunnel.open_stream", late)
+    tunnel = tunnel_to(place(server.listener), SECONDS)
+    with connected(tunnel) as inner, server.accept() as outer:
+        wires, gone = tunnel._switch._wires, threading.Event()
+        tunnel.close()
+        wires.post(gone.set)
+        assert gone.wait(SECONDS)
+        go_on.set()
+        assert (inner.recv(1), outer.recv(1)) == (b"", b"")
+        nothing_is_left()
 
 
 def test_handshakes_that_break_leave_nothing(server: Server) -> None:
