@@ -12,12 +12,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from meshlib.core.adaptive import AdaptiveLimit
-from meshlib.core.balance.consistent import Tables
 from meshlib.core.classify import verdict
 from meshlib.core.ewma import Ewma
 from meshlib.core.latency import Latency
 from meshlib.core.limits import may_retry
-from meshlib.core.locality import Balance, grpc_balance
 from meshlib.core.outlier import Ejected, Ejections
 from meshlib.core.refusals import dropped, nobody_usable
 from meshlib.core.roster import Roster, plan_roster
@@ -27,6 +25,7 @@ from meshlib.model.events import EndpointEjected, EndpointReturned, EndpointSpar
 from meshlib.model.policy import Balancer
 from meshlib.model.status import ClusterStatus
 from meshlib.runtime.limiter import Limiter, limiter_of
+from meshlib.runtime.live_balance import LiveBalances
 from meshlib.runtime.live_breaker import LiveBreaker, configure_each, permitted
 from meshlib.runtime.live_connections import LiveConnections
 from meshlib.runtime.live_loads import LiveLoads
@@ -46,8 +45,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LiveCluster"]
 
-#: How often the writer makes a balance that ejections have overtaken.
-_REBALANCES = 3
 #: Endpoints that are changed while the lock is held once: some ten microseconds.
 _STEP = 32
 
@@ -75,7 +72,7 @@ class LiveCluster:
     __slots__ = (
         "__weakref__",
         "_adaptive",
-        "_balance",
+        "_balances",
         "_breaker",
         "_by_endpoint",
         "_clock",
@@ -83,15 +80,10 @@ class LiveCluster:
         "_emit",
         "_ewma",
         "_give_way",
-        "_grpc_balance",
         "_lock",
         "_looks",
-        "_of_grpc",
-        "_own",
         "_random",
         "_roster",
-        "_shape",
-        "_tables",
         "_told",
         "active",
         "cluster",
@@ -133,17 +125,11 @@ class LiveCluster:
         self._lock = threading.Lock()
         self.loads = LiveLoads(self._lock)
         self._random = random
-        self._own = int(random() * (1 << 64)) if cluster.balancing.shuffled else 0
-        self._tables = Tables()
         self._emit = emit
         self._clock = clock
         self._give_way = give_way
         self._roster = Roster()
-        # None: somebody was ejected or returned since it was made; the next pick makes another.
-        self._balance: Balance | None = None
-        self._grpc_balance: Balance | None = None  # as ``_balance``; there is none before the first gRPC call
-        self._of_grpc = False  # gRPC calls come here
-        self._shape = 0  # grows whenever a balance made before would be wrong
+        self._balances = LiveBalances(self._roster, cluster.balancing, random, self._lock, give_way)
         self._ejections: Ejections | None = None
         self._breaker: LiveBreaker | None = None
         self._by_endpoint: Breaker | None = None  # each has one of its own
@@ -168,7 +154,7 @@ class LiveCluster:
         """What a pick now would give, were it not refused. Counts nothing and moves nothing on."""
         with self._lock:
             context.now, context.active = self._clock(), self.active
-            return self._balanced(context).peek(context)
+            return self._balances.of(context).peek(context)
 
     def begin_retry(self, budget: RetryBudget | None, *, limited: bool = True) -> LiveRetry | None:
         with self._lock:
@@ -183,8 +169,7 @@ class LiveCluster:
         """Channels that cannot connect to ``endpoint`` are ``by`` more, or less."""
         with self._lock:
             endpoint.unreached += by
-            self._grpc_balance = None
-            self._shape += 1
+            self._balances.reshape(grpc=True)
 
     def reached(self) -> bool:
         return any(not (item.down or item.unreached) for item in self._roster.live.values())
@@ -216,12 +201,13 @@ class LiveCluster:
         else:
             if self._looks:
                 context.now, context.active = now, self.active
-            balance = self._grpc_balance if context.grpc else self._balance
-            endpoint = (balance or self._balanced(context)).pick(context)
+            balances = self._balances
+            balance = balances.grpc if context.grpc else balances.plain
+            endpoint = (balance or balances.of(context)).pick(context)
             if self._by_endpoint is not None and endpoint is not None:
                 make = partial(self._made_breaker, self._by_endpoint)
                 endpoint, permit = permitted(
-                    endpoint, self._balanced(context), context, self.endpoints, now, make
+                    endpoint, balances.of(context), context, self.endpoints, now, make
                 )
                 if endpoint is None:
                     words = f"the breakers of all endpoints of cluster {cluster.name!r} are open"
@@ -295,12 +281,12 @@ class LiveCluster:
 
     def _left_out(self, ejected: Ejected) -> None:
         self.ejected += 1
-        self._reshape()
+        self._balances.reshape()
         name, endpoint = self.cluster.name, ejected.endpoint.name
         self._say(EndpointEjected(name, endpoint, ejected.reason, ejected.seconds, ejected.method))
 
     def _returned(self, endpoint: LiveEndpoint) -> None:
-        self._reshape()
+        self._balances.reshape()
         self._say(EndpointReturned(self.cluster.name, endpoint.name))
 
     def _apply(self, move: Callable[[], Change | None]) -> None:
@@ -326,33 +312,6 @@ class LiveCluster:
             self._told = []
         return told
 
-    def _reshape(self) -> None:
-        self._balance = self._grpc_balance = None
-        self._shape += 1
-
-    def _balanced(self, context: PickContext) -> Balance:
-        if not context.grpc:
-            if self._balance is None:
-                self._balance = self._made_balance(bool)
-            return self._balance
-        if self._grpc_balance is None:
-            self._of_grpc = True  # from now on the writer makes it, too
-            self._grpc_balance = self._made_grpc_balance()
-        return self._grpc_balance
-
-    def _made_grpc_balance(self) -> Balance:
-        return grpc_balance(
-            self._roster.groups, self.cluster.balancing, self._random, self._own, self._tables
-        )
-
-    def _made_balance(self, give_way: Callable[[], object]) -> Balance:
-        roster = self._roster
-        balancing = self.cluster.balancing
-        own, tables = self._own, self._tables
-        return Balance(
-            roster.groups, balancing, roster.factor, self._random, give_way, own=own, tables=tables
-        )
-
     # --- the writer's side ----------------------------------------------------------------------------------------
 
     def update(self, cluster: Cluster, now: float) -> None:
@@ -373,8 +332,8 @@ class LiveCluster:
         """It left the configuration: whoever still holds it is refused; calls in flight run on."""
         roster = Roster(gone=list(self._roster.live.values()))
         with self._lock:
-            self._roster = roster
-            self._reshape()
+            self._roster = self._balances.roster = roster
+            self._balances.reshape()
         self._apply_roster(roster)
 
     def _put(self, cluster: Cluster, roster: Roster | None, now: float, *, rebalance: bool) -> None:
@@ -395,32 +354,18 @@ class LiveCluster:
             if roster is not None:
                 if balancing.slow_start is not None:
                     roster.begin(self._roster, now)
-                self._roster = roster
+                self._roster = self._balances.roster = roster
+            self._balances.balancing = balancing
             if rebalance:
-                self._shape += 1
+                self._balances.outdate()
             told = self._to_tell()
         for tell in told:
             tell()
         self.loads.steer(cluster.balancing, self._clock)
         if roster is not None:
             self._apply_roster(roster)
-        if rebalance or self._balance is None:
-            self._rebalance()
-
-    def _rebalance(self) -> None:
-        """Make the balance of what was put, without the lock: meanwhile calls go by the one before, as they did a moment
-        ago. Where somebody was ejected or returned meanwhile it is made again; where that goes on, by the next pick.
-        """
-        for _ in range(_REBALANCES):
-            shape = self._shape
-            balance = self._made_balance(self._give_way)
-            of_grpc = self._made_grpc_balance() if self._of_grpc else None
-            with self._lock:
-                if shape == self._shape:
-                    self._balance, self._grpc_balance = balance, of_grpc
-                    return
-        with self._lock:
-            self._balance = self._grpc_balance = None
+        if rebalance or self._balances.plain is None:
+            self._balances.remake()
 
     def _apply_roster(self, roster: Roster) -> None:
         """A few endpoints at a time, so that no call waits for long."""
@@ -430,7 +375,7 @@ class LiveCluster:
                 for endpoint in roster.apply(_STEP):
                     if self._ejections is not None:
                         self._ejections.forget(endpoint)
-                self._shape += 1
+                self._balances.outdate()
 
     def _put_outlier(self, now: float) -> None:
         config, ejections = self.cluster.outlier, self._ejections

@@ -49,11 +49,11 @@ def test_the_same_object_is_not_touched():
     same, other = flat(3, name="same"), flat(3, name="other")
     clusters = made(("xds", same, other))
     live = clusters.get("xds", "same")
-    roster, balance = live._roster, live._balanced(PickContext())
+    roster, balance = live._roster, live._balances.of(PickContext())
     clusters.reconcile(snapshot(("xds", same, changed(other, locality(endpoint(8))))), 1.0)
     assert clusters.get("xds", "same") is live
     assert live._roster is roster
-    assert live._balance is balance
+    assert live._balances.plain is balance
     assert [item.name for item in clusters.get("xds", "other").endpoints] == ["10.0.0.8:80"]
 
 

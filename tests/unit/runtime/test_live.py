@@ -706,7 +706,7 @@ def built(monkeypatch):
             meanwhile.pop(0)()
         return Balance(*arguments, **options)
 
-    monkeypatch.setattr("meshlib.runtime.live.Balance", balance)
+    monkeypatch.setattr("meshlib.runtime.live_balance.Balance", balance)
     return made, watched, meanwhile
 
 
@@ -786,7 +786,7 @@ def test_where_ejections_never_end_the_next_pick_builds(built):
     meanwhile.extend([lambda: call(found, ERROR)] * 20)
     found.live.update(flat(31, outlier=outlier), 1.0)
     meanwhile.clear()
-    assert found.live._balance is None
+    assert found.live._balances.plain is None
     assert not call(found).ejected
 
 

@@ -79,8 +79,8 @@ def test_what_cannot_be_connected_to_is_passed_over_by_gRPC_alone() -> None:
 def test_after_an_update_the_writer_has_made_it() -> None:
     watched = Watched(cluster(locality(endpoint(0))))
     watched.live.update(cluster(locality(endpoint(1))), 0.0)
-    assert watched.live._grpc_balance is None, "no gRPC call came"
+    assert watched.live._balances.grpc is None, "no gRPC call came"
     shares(watched, 1)
     watched.live.update(cluster(locality(endpoint(0), endpoint(1))), 0.0)
-    assert watched.live._grpc_balance is not None
+    assert watched.live._balances.grpc is not None
     assert shares(watched) == {name(0): 200, name(1): 200}
