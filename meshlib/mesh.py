@@ -21,7 +21,7 @@ from meshlib.observe.lookout import Lookout
 from meshlib.runtime import uwsgi
 from meshlib.runtime.clock import MonotonicClock
 from meshlib.runtime.process import EXIT_SECONDS, Local, PerProcess, SharedWorker
-from meshlib.sources.rules import bootstrap_of, described, rules_of
+from meshlib.sources.rules import bootstrap_of, described, place_of, rules_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -271,6 +271,7 @@ class Mesh:
             observers=self._observers,
             watchers=(Log(feed.statuses),),
             tokens=self._tokens,
+            locality=place_of(config, bootstrap),
         )
         try:
             self._show(config)

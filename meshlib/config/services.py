@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from meshlib.config.hosts import HostPort, check_host
 from meshlib.config.identity import ServiceTlsConfig
-from meshlib.config.kinds import Choice, Filename, Integer, ListOf, MapOf, Number, Text, seconds
+from meshlib.config.kinds import Boolean, Choice, Filename, Integer, ListOf, MapOf, Number, Text, seconds
 from meshlib.config.policies import BreakerConfig, LimitsConfig, OutlierConfig, RetryConfig
 from meshlib.config.routes import RouteConfig
 from meshlib.config.section import Section, Table, only_one, required, setting
@@ -23,6 +23,7 @@ __all__ = [
     "RateLimitConfig",
     "ServiceConfig",
     "SlowStartConfig",
+    "ZoneAwareConfig",
 ]
 
 
@@ -69,6 +70,18 @@ class SlowStartConfig(Section):
     window: float = required(seconds(), "Seconds until it has all of it.")
     aggression: float = setting(Number(0.01, 100.0), "1: evenly in that time; more: sooner.", 1.0)
     least: float = setting(Number(0.0, 1.0), "The part of its share that it has at once.", 0.1)
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneAwareConfig(Section):
+    """Calls stay in our zone (`node.zone`, and region and sub_zone where they are told) as far as its endpoints can take them."""
+
+    minimum: int = setting(Integer(0), "With fewer usable endpoints in all zones no zone is preferred.", 1)
+    force: bool = setting(
+        Boolean(),
+        "All calls stay while our zone has anybody usable, however few; else only what is its endpoints' share.",
+        False,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +156,11 @@ class ServiceConfig(Section):
     breaker: BreakerConfig | None = setting(Table(BreakerConfig), "When calls fail at once.", None)
     outlier: OutlierConfig | None = setting(Table(OutlierConfig), "When an endpoint is left out.", None)
     limits: LimitsConfig | None = setting(Table(LimitsConfig), "How much may be in flight.", None)
+    zone_aware: ZoneAwareConfig | None = setting(
+        Table(ZoneAwareConfig),
+        "Calls stay in our zone as far as it can take them. Default: zones do not matter.",
+        None,
+    )
     rate_limit: RateLimitConfig | None = setting(
         Table(RateLimitConfig),
         "How many calls this process makes to it in a time; more are answered 429.",
@@ -179,6 +197,10 @@ class ServiceConfig(Section):
                 "slow_start",
                 f'is not for balancer = "{self.balancer}": what is alike goes to the same endpoint',
             )
+        if self.zone_aware is not None and self.balancer in ("ring_hash", "maglev", "pick_first"):
+            yield "zone_aware", f'is not for balancer = "{self.balancer}", which looks at no zones'
+        elif self.zone_aware is not None and not any(item.zone for item in self.endpoints or ()):
+            yield "zone_aware", "needs endpoints with a zone"
         if self.hash and self.balancer not in ("ring_hash", "maglev"):
             yield "hash", f'is for balancer = "ring_hash" and "maglev", not for "{self.balancer}"'
 

@@ -40,6 +40,7 @@ __all__ = [
     "TelemetryDict",
     "TlsDict",
     "XdsDict",
+    "ZoneAwareDict",
 ]
 
 
@@ -183,6 +184,13 @@ class LimitsDict(TypedDict, total=False):
     max_requests: int | None
     max_pending: int | None
     max_retries: int | None
+
+
+class ZoneAwareDict(TypedDict, total=False):
+    """Calls stay in our zone (`node.zone`, and region and sub_zone where they are told) as far as its endpoints can take them."""
+
+    minimum: int
+    force: bool
 
 
 class RateLimitDict(TypedDict, total=False):
@@ -329,6 +337,7 @@ class ServiceDict(TypedDict, total=False):
     breaker: BreakerDict | None
     outlier: OutlierDict | None
     limits: LimitsDict | None
+    zone_aware: ZoneAwareDict | None
     rate_limit: RateLimitDict | None
     adaptive: AdaptiveDict | None
     max_connection_age: float | None

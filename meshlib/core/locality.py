@@ -17,7 +17,8 @@ usable anywhere, all levels share by their size. A threshold of 0 switches panic
 whose TLS cannot be had is never called, panic or not.
 
 *Locality weights*: with ``locality_weighted`` a locality is drawn first, by its weight times its own health (same
-factor); one without a weight gets nothing (DV-15). In panic they do not count.
+factor); one without a weight gets nothing (DV-15). In panic they do not count. Without them calls may be kept in their own locality
+(`meshlib.core.zones`).
 
 Integer percent throughout, as in Envoy, so that both split alike.
 
@@ -43,8 +44,9 @@ from meshlib.core.balance.consistent import Consistent, Tables, hash_key
 from meshlib.core.balance.picker import make_picker, make_table
 from meshlib.core.balance.weights import normalized
 from meshlib.core.endpoint import Down
+from meshlib.core.zones import zones_of
 from meshlib.model.cluster import Discovery
-from meshlib.model.endpoint import Health
+from meshlib.model.endpoint import NOWHERE, Health, Locality
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from meshlib.core.balance.picker import Picker
     from meshlib.core.endpoint import LiveEndpoint
     from meshlib.core.upstream import PickContext
+    from meshlib.core.zones import Caller
     from meshlib.model.cluster import Cluster
     from meshlib.model.policy import Balancing
 
@@ -72,18 +75,23 @@ class Group:
     priority: int
     weight: int | None
     endpoints: list[LiveEndpoint] = field(default_factory=list)
+    locality: Locality = NOWHERE
 
 
 @dataclass(slots=True)
 class _Share:
     """What of a level may be called: its endpoints, by locality with the weight that each locality has now (``parts``), and with the
-    one that it was given (``given``). ``panic``: health does not count.
+    one that it was given (``given``), and with the part of the calls that is divided among localities without weights (``near``).
+    ``panic``: health does not count; ``closed``: nobody is called in its place. ``by_group``: whom each group has of them.
     """
 
     endpoints: list[LiveEndpoint]
     parts: list[tuple[float, list[LiveEndpoint]]] = field(default_factory=list)
     given: list[tuple[float, list[LiveEndpoint]]] = field(default_factory=list)
+    near: list[tuple[float, Sequence[LiveEndpoint]]] = field(default_factory=list)
     panic: bool = False
+    closed: bool = False
+    by_group: list[list[LiveEndpoint]] = field(default_factory=list)
 
 
 class _Level:
@@ -123,6 +131,25 @@ class _Level:
             given.append((float(group.weight or 0), members))
         return _Share([item for _, members in given for item in members], given=given)
 
+    def divide(self, balancing: Balancing, caller: Caller) -> None:
+        """Keep calls from ``caller`` near."""
+        usable = self._by_locality(self.healthy)
+        zones = zones_of(balancing.zones, caller, usable, balancing.panic_threshold)
+        if zones is None:
+            return
+        self.healthy.closed = self.degraded.closed = zones.closed
+        self.healthy.near = zones.parts(usable, self.healthy.endpoints)
+        if self.degraded.endpoints:
+            self.degraded.near = zones.parts(self._by_locality(self.degraded), self.degraded.endpoints)
+
+    def _by_locality(self, share: _Share) -> dict[Locality, list[LiveEndpoint]]:
+        """Of each locality that has endpoints those in ``share``."""
+        found: dict[Locality, list[LiveEndpoint]] = {}
+        for group, members in zip(self.groups, share.by_group, strict=True):
+            if group.endpoints:
+                found.setdefault(group.locality, []).extend(members)
+        return found
+
     def panics(self, threshold: float) -> bool:
         usable = len(self.healthy.endpoints) + len(self.degraded.endpoints)
         return threshold > 0 and (100.0 * usable / self.size if self.size else 0.0) < threshold
@@ -138,6 +165,7 @@ def _share(
 ) -> _Share:
     found: list[LiveEndpoint] = []
     parts: list[tuple[float, list[LiveEndpoint]]] = []
+    by_group: list[list[LiveEndpoint]] = []
     for group in groups:
         give_way()
         usable = [
@@ -148,10 +176,11 @@ def _share(
         if reached:
             usable = [item for item in usable if not item.unreached]
         found += usable
+        by_group.append(usable)
         if usable and group.weight:
             ratio = len(usable) / len(group.endpoints)
             parts.append((group.weight * min(1.0, factor / 100.0 * ratio), usable))
-    return _Share(found, parts)
+    return _Share(found, parts, by_group=by_group)
 
 
 class _Pool:
@@ -164,7 +193,7 @@ class _Pool:
     ) -> None:
         self.endpoints = share.endpoints
         self._random = random
-        parts = share.parts if balancing.locality_weighted else []
+        parts = (share.parts if balancing.locality_weighted else None) or share.near
         self._ends = list(accumulate(weight for weight, _ in parts))
         self._pickers: list[Picker]
         if balancing.consistent:
@@ -208,6 +237,7 @@ class Balance:
         own: Stands for this caller among others, where the order of endpoints is drawn.
         tables: Those of the balances before it.
         grpc: By gRPC's rules (see :func:`grpc_balance`): True passes endpoints over that cannot be connected to.
+        caller: This process as one; None: nobody knows where it is.
     """
 
     __slots__ = ("_consistent", "_ends", "_only", "_pools", "_random")
@@ -223,12 +253,15 @@ class Balance:
         grpc: bool | None = None,
         own: int = 0,
         tables: Tables | None = None,
+        caller: Caller | None = None,
     ) -> None:
         self._random = random
         self._consistent = balancing.consistent
-        self._pools: list[_Pool] = []
+        self._pools: list[_Pool | None] = []  # None: nobody is called
         loads: list[int] = []
         levels = _levels(groups, factor, give_way, grpc)
+        if not self._consistent:
+            _localize(levels, balancing, caller)
         split = _loads(levels, factor, balancing.panic_threshold)
         if self._consistent:
             split = _loads_by_hash(levels, split, reached=bool(grpc))
@@ -236,14 +269,17 @@ class Balance:
             give_way()
             if load and share.endpoints:
                 loads.append(load)
-                self._pools.append(_Pool(share, balancing, random, own, tables or Tables()))
+                closed = share.closed
+                self._pools.append(
+                    None if closed else _Pool(share, balancing, random, own, tables or Tables())
+                )
         self._ends = list(accumulate(loads))
         self._only = self._pools[0] if len(self._pools) == 1 else None
 
     @property
     def empty(self) -> bool:
         """Whether nobody may be called."""
-        return not self._pools
+        return not any(self._pools)
 
     def pick(self, context: PickContext) -> LiveEndpoint | None:
         """An endpoint, one not in ``context.tried`` while its level has one; None where nobody may be called."""
@@ -296,6 +332,7 @@ def grpc_balance(
     random: Callable[[], float],
     own: int = 0,
     tables: Tables | None = None,
+    caller: Caller | None = None,
 ) -> Balance:
     """The balance by gRPC's rules. The ring counts endpoint weights (LB-03), and is no larger than gRPC's own bound."""
     rules = replace(
@@ -306,10 +343,18 @@ def grpc_balance(
         most_places=min(balancing.most_places, _GRPC_PLACES),
         least_places=min(balancing.least_places, _GRPC_PLACES),
     )
-    balance = Balance(groups, rules, _WHOLE, random, grpc=True, own=own, tables=tables)
+    balance = Balance(groups, rules, _WHOLE, random, grpc=True, own=own, tables=tables, caller=caller)
     if not balance.empty:
         return balance
-    return Balance(groups, rules, _WHOLE, random, grpc=False, own=own, tables=tables)
+    return Balance(groups, rules, _WHOLE, random, grpc=False, own=own, tables=tables, caller=caller)
+
+
+def _localize(levels: Sequence[_Level], balancing: Balancing, caller: Caller | None) -> None:
+    if caller is not None and levels and levels[0].groups[0].priority == 0:
+        levels[0].divide(balancing, caller)
+    if balancing.zones is not None and balancing.zones.fail_on_panic:
+        for level in levels:
+            level.everybody.closed = True
 
 
 def _levels(

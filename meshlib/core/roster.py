@@ -120,7 +120,7 @@ def _add(
     part: LocalityEndpoints,
     give_way: Callable[[], object],
 ) -> None:
-    group = Group(part.priority, part.weight)
+    group = Group(part.priority, part.weight, locality=part.locality)
     for endpoint in part.endpoints:
         give_way()
         if endpoint.address in roster.live:

@@ -29,6 +29,7 @@ __all__ = [
     "SlowOutlier",
     "SlowStart",
     "SuccessRate",
+    "ZoneAware",
 ]
 
 
@@ -95,6 +96,20 @@ class SlowStart:
 
 
 @dataclass(frozen=True, slots=True)
+class ZoneAware:
+    """Calls stay in the caller's locality as far as that can take them (`meshlib.core.zones`): ``percent`` of them, where there are
+    ``minimum`` usable endpoints (Envoy: 100 and 6). ``force``: all stay while their locality has so many that are usable, 0: as it can
+    take. ``by_weight``: localities count by the weights of their endpoints. ``fail_on_panic``: in a panic nobody is called.
+    """
+
+    percent: int = 100
+    minimum: int = 6
+    force: int = 0
+    by_weight: bool = False
+    fail_on_panic: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Reports:
     """How endpoints' own reports of their load become weights (gRFC A58, ``ClientSideWeightedRoundRobin``). Times in seconds.
 
@@ -122,7 +137,8 @@ class Balancing:
     Of ring_hash ``least_places``, ``most_places``, and whether ``murmur`` is the hash of the places; of maglev ``table_size``; of both
     ``hash_hostname``: endpoints are known by their hostnames, ``load_factor``: percent of its part that an endpoint may have in
     flight, 0: any, and ``hash_policy``, which goes before the route's. ``shuffled``: pick_first's order is drawn. ``reports``: how
-    orca makes weights. ``slow_start``: of endpoints that are new, where nothing is hashed.
+    orca makes weights. ``slow_start``: of endpoints that are new, where nothing is hashed. ``zones``: what is said of zone-aware routing,
+    likewise.
     """
 
     kind: Balancer = Balancer.ROUND_ROBIN
@@ -142,6 +158,7 @@ class Balancing:
     shuffled: bool = False
     reports: Reports = Reports()
     slow_start: SlowStart | None = None
+    zones: ZoneAware | None = None
 
     @property
     def consistent(self) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from meshlib.model.cluster import Cluster
+from meshlib.model.endpoint import NOWHERE, Locality
 from meshlib.model.listener import Listener
 from meshlib.model.sidecar import Sidecar
 from meshlib.model.tls import Secret, SecretName
@@ -56,7 +57,8 @@ class Part:
     ``unreached``: why nothing more can be learned now, in words; then nobody waits.
     ``handoff``: the sidecar that this process has beside it, or waits for; ``services`` are then what is carried by it where it
     has listeners of its own for that, by upstream name, ``*`` for all.
-    ``linkage``: what it was before it was linked.
+    ``linkage``: what it was before it was linked. ``locality``: where this process is, as far as the source says; ``local_cluster``: the
+    cluster whose endpoints are the processes that call, this one among them (Envoy ``local_cluster_name``), ``""``: nobody says.
     Values that did not change are the same objects as before (``is``), so that what is compiled from them is kept.
     """
 
@@ -73,6 +75,8 @@ class Part:
     unreached: str = ""
     handoff: Sidecar | None = None
     linkage: Linkage | None = field(default=None, repr=False, compare=False)
+    locality: Locality = NOWHERE
+    local_cluster: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,8 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
+from meshlib.core.zones import Caller, fleet_of
+from meshlib.model.endpoint import NOWHERE, Locality
 from meshlib.model.snapshot import ANY_CLUSTER
 from meshlib.runtime.live import LiveCluster
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from meshlib.core.loads import Loads
     from meshlib.model.cluster import Cluster
     from meshlib.model.events import Event
-    from meshlib.model.snapshot import Snapshot
+    from meshlib.model.snapshot import Part, Snapshot
     from meshlib.model.status import ClusterStatus
     from meshlib.runtime.clock import Clock
 
@@ -35,12 +37,21 @@ class Clusters:
         clock: Monotonic time.
         random: Floats in [0, 1); thread-safe (a ``random.Random``'s method is).
         give_way: Called at each endpoint of a cluster that comes or changes.
+        locality: This process's, where its parts do not say another.
     """
 
     def __init__(
-        self, clock: Clock, random: Callable[[], float], give_way: Callable[[], object] = bool
+        self,
+        clock: Clock,
+        random: Callable[[], float],
+        give_way: Callable[[], object] = bool,
+        locality: Locality = NOWHERE,
     ) -> None:
         self._clock = clock
+        self._locality = locality
+        self._callers: dict[
+            str, tuple[Cluster | None, Caller | None]
+        ] = {}  # by source, with the local cluster
         self._give_way = give_way
         self._random = random
         self._parts: Mapping[str, Mapping[str, Cluster]] = {}  # what was reconciled last, by source
@@ -69,16 +80,17 @@ class Clusters:
         live = dict(self._known[0])
         parts = {part.source: part.clusters for part in snapshot.parts}
         left: list[LiveCluster] = []
-        for source, clusters in parts.items():
-            before = self._parts.get(source, {})
-            if clusters is before:
+        for part in snapshot.parts:
+            source, clusters, before = part.source, part.clusters, self._parts.get(part.source, {})
+            moved, caller = self._caller(part)
+            if clusters is before and not moved:
                 continue
-            for name in [name for name, cluster in clusters.items() if before.get(name) is not cluster]:
+            for name, cluster in clusters.items():
                 known = live.get((source, name))
                 if known is None:
-                    live[source, name] = self._made(clusters[name], now)
-                elif known.cluster is not clusters[name]:
-                    known.update(clusters[name], now)
+                    live[source, name] = self._made(cluster, now, caller)
+                elif moved or known.cluster is not cluster:
+                    known.update(cluster, now, caller)
         for source, clusters in self._parts.items():
             now_there = parts.get(source, {})
             if now_there is not clusters:
@@ -88,8 +100,22 @@ class Clusters:
         for gone in left:
             gone.retire()
 
-    def _made(self, cluster: Cluster, now: float) -> LiveCluster:
-        return LiveCluster(cluster, self._random, self._emit, self._clock.now, now, self._give_way)
+    def _caller(self, part: Part) -> tuple[bool, Caller | None]:
+        """This process as ``part`` tells of it, and whether that is another than before."""
+        known, before = self._callers.get(part.source, (None, None))
+        locality = self._locality if part.locality == NOWHERE else part.locality
+        local = part.clusters.get(part.local_cluster) if part.local_cluster else None
+        if locality == NOWHERE:
+            caller = None
+        elif before is not None and local is known and before.locality == locality:
+            caller = before
+        else:
+            caller = Caller(locality, None if local is None else fleet_of(local))
+        self._callers[part.source] = (local, caller)
+        return caller != before, caller
+
+    def _made(self, cluster: Cluster, now: float, caller: Caller | None) -> LiveCluster:
+        return LiveCluster(cluster, self._random, self._emit, self._clock.now, now, self._give_way, caller)
 
     def loads(self) -> list[Loads]:
         """What is counted for load reports, of the clusters that ask for some."""

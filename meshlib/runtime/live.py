@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from meshlib.core.breaker import Change
     from meshlib.core.endpoint import LiveEndpoint
     from meshlib.core.upstream import PickContext
+    from meshlib.core.zones import Caller
     from meshlib.model.call import Outcome
     from meshlib.model.cluster import Cluster
     from meshlib.model.events import Event
@@ -61,6 +62,7 @@ class LiveCluster:
         clock: Monotonic seconds, for what comes from outside a call.
         now: The same clock's, now.
         give_way: Called at steps of long work.
+        caller: This process as a caller; None: nobody knows where it is.
 
     Attributes:
         active: Picks not released. ``retries``, ``connections``, ``pending``: the like. Read them, no more.
@@ -108,6 +110,7 @@ class LiveCluster:
         clock: Callable[[], float],
         now: float,
         give_way: Callable[[], object] = bool,
+        caller: Caller | None = None,
     ) -> None:
         self.cluster = cluster
         self.limiter: Limiter | None = None
@@ -130,6 +133,7 @@ class LiveCluster:
         self._give_way = give_way
         self._roster = Roster()
         self._balances = LiveBalances(self._roster, cluster.balancing, random, self._lock, give_way)
+        self._balances.caller = caller
         self._ejections: Ejections | None = None
         self._breaker: LiveBreaker | None = None
         self._by_endpoint: Breaker | None = None  # each has one of its own
@@ -314,9 +318,10 @@ class LiveCluster:
 
     # --- the writer's side ----------------------------------------------------------------------------------------
 
-    def update(self, cluster: Cluster, now: float) -> None:
+    def update(self, cluster: Cluster, now: float, caller: Caller | None = None) -> None:
         """The cluster's next configuration. Endpoints that stay keep what is counted, and their turns if all stay as is."""
         old = self.cluster
+        moved, self._balances.caller = caller != self._balances.caller, caller
         roster = None
         if not (
             cluster.assignment is old.assignment
@@ -326,7 +331,8 @@ class LiveCluster:
             roster = plan_roster(self._roster.live, cluster, self._give_way)
             if roster.says_again(self._roster):
                 roster = None
-        self._put(cluster, roster, now, rebalance=bool(roster) or cluster.balancing != old.balancing)
+        anew = moved or cluster.balancing != old.balancing
+        self._put(cluster, roster, now, rebalance=bool(roster) or anew)
 
     def retire(self) -> None:
         """It left the configuration: whoever still holds it is refused; calls in flight run on."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from meshlib.core.roster import Roster
     from meshlib.core.upstream import PickContext
+    from meshlib.core.zones import Caller
     from meshlib.model.policy import Balancing
 
 __all__ = ["LiveBalances"]
@@ -31,7 +32,7 @@ class LiveBalances:
     Attributes:
         plain: None: somebody was ejected or returned since it was made; the next pick makes another.
         grpc: As ``plain``; there is none before the first gRPC call.
-        roster: Whom they are of; ``balancing``: how.
+        roster: Whom they are of; ``balancing``: how; ``caller``: this process as a caller, None where nobody knows where it is.
     """
 
     __slots__ = (
@@ -43,6 +44,7 @@ class LiveBalances:
         "_shape",
         "_tables",
         "balancing",
+        "caller",
         "grpc",
         "plain",
         "roster",
@@ -58,6 +60,7 @@ class LiveBalances:
     ) -> None:
         self.roster = roster
         self.balancing = balancing
+        self.caller: Caller | None = None
         self.plain: Balance | None = None
         self.grpc: Balance | None = None
         self._of_grpc = False  # gRPC calls come here
@@ -108,8 +111,17 @@ class LiveBalances:
     def _made(self, give_way: Callable[[], object]) -> Balance:
         roster, own, tables = self.roster, self._own, self._tables
         return Balance(
-            roster.groups, self.balancing, roster.factor, self._random, give_way, own=own, tables=tables
+            roster.groups,
+            self.balancing,
+            roster.factor,
+            self._random,
+            give_way,
+            own=own,
+            tables=tables,
+            caller=self.caller,
         )
 
     def _made_of_grpc(self) -> Balance:
-        return grpc_balance(self.roster.groups, self.balancing, self._random, self._own, self._tables)
+        return grpc_balance(
+            self.roster.groups, self.balancing, self._random, self._own, self._tables, self.caller
+        )

@@ -24,6 +24,7 @@ from meshlib.model.policy import (
     SlowOutlier,
     SlowStart,
     SuccessRate,
+    ZoneAware,
 )
 
 if TYPE_CHECKING:
@@ -154,9 +155,10 @@ def balancing(service: ServiceConfig) -> Balancing:
         )
         if name is not None
     ]
-    slow = service.slow_start
+    slow, near = service.slow_start, service.zone_aware
     return Balancing(
         Balancer(service.balancer),
         hash_policy=tuple(hashed),
         slow_start=None if slow is None else SlowStart(slow.window, slow.aggression, slow.least),
+        zones=None if near is None else ZoneAware(minimum=near.minimum, force=int(near.force)),
     )

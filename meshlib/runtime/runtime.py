@@ -18,6 +18,7 @@ from meshlib.core.effects import Env
 from meshlib.core.resolution import Resolution
 from meshlib.core.resolve import compile_view
 from meshlib.core.tokens import NO_TOKENS
+from meshlib.model.endpoint import NOWHERE, Locality
 from meshlib.model.events import ConfigurationChanged, SourceChanged, Unanswered
 from meshlib.model.hosts import is_ip
 from meshlib.model.snapshot import EMPTY, Part, Snapshot
@@ -161,13 +162,14 @@ class Runtime:
         observers: tuple[Callable[[Event], None], ...] = (),
         watchers: tuple[Callable[[Event], None], ...] = (),
         tokens: Tokens = NO_TOKENS,
+        locality: Locality = NOWHERE,
     ) -> None:
         self.config = config
         self.tokens = tokens
         self.clock = clock
         self.random: Callable[[], float] = random.Random(config.seed).random
         self._give_way = threads.GiveWay()
-        self.clusters = Clusters(clock, self.random, self._give_way)
+        self.clusters = Clusters(clock, self.random, self._give_way, locality)
         self.tallies = Tallies()
         self.observers: tuple[Callable[[Event], None], ...] = ()
         self._of_calls: tuple[Callable[[Event], None], ...] = ()

@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from meshlib.core.resolve import Rules
+    from meshlib.model.endpoint import Locality
     from meshlib.xds.bootstrap import Bootstrap
 
-__all__ = ["bootstrap_of", "described", "rules_of"]
+__all__ = ["bootstrap_of", "described", "place_of", "rules_of"]
 
 
 def bootstrap_of(config: Config) -> Bootstrap | None:
@@ -66,7 +67,6 @@ def rules_of(config: Config, bootstrap: Bootstrap | None) -> Rules:
 
 def described(config: Config) -> Mapping[str, object]:
     """The node as it is told to control planes; as far as the configuration tells it where a bootstrap cannot be read."""
-    from meshlib.model.endpoint import Locality
     from meshlib.sources.node import describe
     from meshlib.xds.bootstrap import Node
 
@@ -77,10 +77,19 @@ def described(config: Config) -> Mapping[str, object]:
     if bootstrap is not None:
         return describe(bootstrap.node)
     mine = config.node
-    place = Locality(mine.region or "", mine.zone or "", mine.sub_zone or "")
     metadata = mine.to_dict()["metadata"]
     assert isinstance(metadata, dict)
-    return describe(Node(mine.id or _host_name(), mine.cluster or "", place, metadata))
+    return describe(Node(mine.id or _host_name(), mine.cluster or "", place_of(config, None), metadata))
+
+
+def place_of(config: Config, bootstrap: Bootstrap | None) -> Locality:
+    """Where this process is."""
+    from meshlib.model.endpoint import Locality
+
+    if bootstrap is not None:
+        return bootstrap.node.locality
+    mine = config.node
+    return Locality(mine.region or "", mine.zone or "", mine.sub_zone or "")
 
 
 def _host_name() -> str:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from meshlib.model.cluster import Cluster
+from meshlib.model.endpoint import NOWHERE, Locality
 from meshlib.model.listener import Listener
 from meshlib.model.route import RouteConfiguration
 from meshlib.model.snapshot import Part
@@ -50,7 +51,8 @@ class EnvoyFile:
 def read(data: object, source: str = "file") -> EnvoyFile:
     """The part of the snapshot that `data` (as a YAML or JSON reader gives it) describes. Never raises.
 
-    Socket listeners become listeners of the sidecar view, api_listeners become targets under their names.
+    Socket listeners become listeners of the sidecar view, api_listeners become targets under their names. Of a bootstrap `node` says where
+    the process is, and `cluster_manager` who calls beside it.
     """
     reader = _Reader()
     if isinstance(data, Mapping):
@@ -63,7 +65,8 @@ def read(data: object, source: str = "file") -> EnvoyFile:
         if isinstance(entry.value, Listener) and entry.value.api:
             graph.want(entry.name)
     graph.update({short: set(reader.cache.names(short)) for short in _LISTS.values()})
-    return EnvoyFile(graph.part, tuple(reader.problems), tuple(reader.ignored))
+    part = replace(graph.part, locality=reader.locality, local_cluster=reader.local_cluster)
+    return EnvoyFile(part, tuple(reader.problems), tuple(reader.ignored))
 
 
 class _Reader:
@@ -71,6 +74,8 @@ class _Reader:
         self.cache = Cache((*_LISTS.values(), "extension"), complete=True)
         self.problems: list[str] = []
         self.ignored: list[Ignored] = []
+        self.locality = NOWHERE
+        self.local_cluster = ""
         self._places: dict[tuple[str, str], str] = {}
 
     def top(self, data: Mapping[Any, Any]) -> None:
@@ -84,6 +89,10 @@ class _Reader:
                 self._resources(value, str(key))
             elif field == "static_resources":
                 self._static(value, str(key))
+            elif field == "node":
+                self._node(value, str(key))
+            elif field == "cluster_manager":
+                self._manager(value, str(key))
             elif field is not None:
                 if value is not None:
                     self._ignore(str(key), type(value).__name__)
@@ -101,6 +110,30 @@ class _Reader:
                 self._list(_STATIC_KEYS[key], held, f"{path}.{key}")
             else:
                 self._unknown(f"{path}.{key}", tuple(_STATIC_KEYS))
+
+    def _node(self, value: object, path: str) -> None:
+        place = value.get("locality") if isinstance(value, Mapping) else None
+        if isinstance(place, Mapping):
+            names = (("region",), ("zone",), ("sub_zone", "subZone"))
+            self.locality = Locality(*(self._text(place, keys, f"{path}.locality") for keys in names))
+        if value is not None and (not isinstance(value, Mapping) or value.keys() - {"locality"}):
+            self._ignore(path, type(value).__name__)
+
+    def _manager(self, value: object, path: str) -> None:
+        keys = ("local_cluster_name", "localClusterName")
+        if isinstance(value, Mapping):
+            self.local_cluster = self._text(value, keys, path)
+        if value is not None and (not isinstance(value, Mapping) or value.keys() - {*keys}):
+            self._ignore(path, type(value).__name__)
+
+    def _text(self, held: Mapping[Any, Any], keys: tuple[str, ...], path: str) -> str:
+        for key in keys:
+            given = held.get(key)
+            if isinstance(given, str):
+                return given
+            if given is not None:
+                self.problems.append(f"{path}.{key}: must be text, not {type(given).__name__}")
+        return ""
 
     def _ignore(self, path: str, value: str) -> None:
         self.ignored.append(Ignored("", "bootstrap", path, value))
@@ -178,6 +211,8 @@ class _Reader:
 
     def check_names(self) -> None:
         """Everything that is named must be in the file."""
+        if self.local_cluster:
+            self._need("cluster", self.local_cluster, "cluster_manager.local_cluster_name")
         for entry in self.cache.entries("listener"):
             if isinstance(entry.value, Listener):
                 self._check_listener(entry.value, self._places["listener", entry.name])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from meshlib.model.policy import Balancer, Balancing, Reports, SlowStart
+from meshlib.model.policy import Balancer, Balancing, Reports, SlowStart, ZoneAware
 from meshlib.xds import schema
 from meshlib.xds.decode.report import Report, join, walk
 from meshlib.xds.decode.retry import hash_policies
@@ -37,6 +37,7 @@ _XX_HASH = frozenset({0})
 _LEAST_FACTOR = 100
 _LEAST_UPDATE = 0.1  # gRFC A58
 _FULL_SCAN = 1
+_BY_WEIGHT = 1
 #: Of ``common_lb_config``; a policy says such things itself.
 _OF_ENUM = ("zone_aware_lb_config", "locality_weighted_lb_config", "consistent_hashing_lb_config")
 #: Of an enum's two, which is MurmurHash2: in the cluster's own configuration of a ring, and in the policy.
@@ -63,9 +64,11 @@ def balancing(cluster: WireMessage, path: str, report: Report, *, provides: bool
     threshold = percent(common, "healthy_panic_threshold", here, report)
     if threshold is not None:
         made = replace(made, panic_threshold=threshold)
-    if common.HasField("locality_weighted_lb_config") and not cluster.HasField("load_balancing_policy"):
+    if cluster.HasField("load_balancing_policy"):
+        return made
+    if common.HasField("locality_weighted_lb_config"):
         made = replace(made, locality_weighted=True)
-    return made
+    return replace(made, zones=_zones(common, here, report))
 
 
 def _check_provided(cluster: WireMessage, path: str, report: Report, *, provides: bool) -> None:
@@ -208,6 +211,29 @@ def _slow(message: WireMessage, path: str, report: Report) -> SlowStart | None:
     return SlowStart(window, aggression, default.least if least is None else least / 100.0)
 
 
+def _zones(message: WireMessage, path: str, report: Report) -> ZoneAware | None:
+    """`message.zone_aware_lb_config`, of a cluster or of a policy."""
+    if not message.HasField("zone_aware_lb_config"):
+        return None
+    held, path = message.zone_aware_lb_config, join(path, "zone_aware_lb_config")
+    enabled = percent(held, "routing_enabled", path, report)
+    minimum, default = number(held, "min_cluster_size"), ZoneAware()
+    force, by_weight = 0, False
+    if hasattr(held, "locality_basis"):  # of a policy
+        by_weight = held.locality_basis == _BY_WEIGHT
+        if held.HasField("force_local_zone"):
+            force = max(1, 1 if (least := number(held.force_local_zone, "min_size")) is None else least)
+        elif held.force_locality_direct_routing:
+            force = 1
+    return ZoneAware(
+        default.percent if enabled is None else int(enabled),
+        default.minimum if minimum is None else minimum,
+        force,
+        by_weight,
+        bool(held.fail_traffic_on_panic),
+    )
+
+
 def _check_enum_sizes(cluster: WireMessage, path: str, report: Report) -> None:
     """The bounds hold for what is not used, too."""
     chosen = None if cluster.HasField("load_balancing_policy") else cluster.lb_policy
@@ -301,12 +327,15 @@ def _policy(name: str, outer: WireMessage, path: str, report: Report, depth: int
         if not report.target:
             report.problem(path, "is for clusters that bring a balancer of their own")
         return Balancing()
-    weighted = inner.locality_lb_config.HasField("locality_weighted_lb_config")
     if name == _LEAST_REQUEST:
-        return replace(_least_request(inner, path, report), locality_weighted=weighted)
-    if name == _RANDOM:
-        return Balancing(Balancer.RANDOM, locality_weighted=weighted)
-    return Balancing(locality_weighted=weighted, slow_start=_slow(inner, path, report))
+        made = _least_request(inner, path, report)
+    elif name == _RANDOM:
+        made = Balancing(Balancer.RANDOM)
+    else:
+        made = Balancing(slow_start=_slow(inner, path, report))
+    place = inner.locality_lb_config
+    zones = _zones(place, join(path, "locality_lb_config"), report)
+    return replace(made, locality_weighted=place.HasField("locality_weighted_lb_config"), zones=zones)
 
 
 def _hashing(name: str, message: WireMessage, path: str, report: Report) -> Balancing:

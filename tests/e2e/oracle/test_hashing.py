@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
@@ -15,6 +13,7 @@ import meshlib
 from meshlib.testing import build
 from meshlib.testing.control_plane import ControlPlane
 from tests.e2e.oracle.envoy_process import EnvoyProcess, Ports
+from tests.e2e.oracle.shares import answering
 
 pytestmark = [pytest.mark.oracle, pytest.mark.timeout(120)]
 
@@ -22,35 +21,10 @@ KEYS = 150
 LB = "envoy.extensions.load_balancing_policies"
 
 
-class _Answers(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    wbufsize = 65_536  # head and body at once
-
-    def do_GET(self) -> None:
-        text = str(self.server.server_address[1]).encode()
-        self.send_response(200)
-        self.send_header("content-length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
 def ports() -> Iterator[list[int]]:
-    """Of upstreams that say which one they are."""
-    servers = [ThreadingHTTPServer(("127.0.0.1", 0), _Answers) for _ in range(6)]
-    for server in servers:
-        server.daemon_threads = True
-    threads = [threading.Thread(target=server.serve_forever, args=(0.02,)) for server in servers]
-    for thread in threads:
-        thread.start()
-    yield [server.server_address[1] for server in servers]
-    for server, thread in zip(servers, threads, strict=True):
-        server.shutdown()
-        thread.join(20)
-        server.server_close()
+    with answering(6) as held:
+        yield held
 
 
 def policy(name: str, **fields: Any) -> dict[str, Any]:

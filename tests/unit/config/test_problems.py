@@ -107,6 +107,12 @@ ONE = [
         "services.reviews.slow_start",
         "is not for balancer",
     ),
+    (
+        service(balancer="maglev", zone_aware={}),
+        "services.reviews.zone_aware",
+        "looks at no zones",
+    ),
+    (service(zone_aware={}), "services.reviews.zone_aware", "needs endpoints with a zone"),
     (service(slow_start={"window": 0}), "services.reviews.slow_start.window", "greater than 0"),
     (service(limits={"max_requests": 0}), "services.reviews.limits.max_requests", "from 1"),
     (service(limits={"max_retries": 1.5}), "services.reviews.limits.max_retries", "whole number"),

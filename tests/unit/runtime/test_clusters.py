@@ -5,11 +5,12 @@ import random
 from dataclasses import replace
 
 from meshlib.core.upstream import PickContext, Refusal
+from meshlib.model.endpoint import Locality
 from meshlib.model.events import EndpointEjected
-from meshlib.model.policy import Outlier
+from meshlib.model.policy import Balancing, Outlier, ZoneAware
 from meshlib.model.snapshot import Part, Snapshot
 from meshlib.runtime.clusters import Clusters
-from tests.support.live_kit import ERROR, changed, endpoint, flat, locality
+from tests.support.live_kit import ERROR, changed, cluster, endpoint, flat, locality
 
 CONTEXT = PickContext()
 
@@ -55,6 +56,40 @@ def test_the_same_object_is_not_touched():
     assert live._roster is roster
     assert live._balances.plain is balance
     assert [item.name for item in clusters.get("xds", "other").endpoints] == ["10.0.0.8:80"]
+
+
+def test_calls_stay_near_as_the_local_cluster_says():
+    """The part's own word on where we are goes before the process's; other callers are another division."""
+    up = cluster(locality(endpoint(1), endpoint(2), zone="a"), locality(endpoint(3), zone="b"), name="up")
+    up = replace(up, balancing=Balancing(zones=ZoneAware(minimum=0)))
+
+    def fleet(*zones):
+        return cluster(
+            *(locality(endpoint(100 + number), zone=zone) for number, zone in enumerate(zones)), name="us"
+        )
+
+    def part(*items, **fields):
+        return Snapshot((Part("file", clusters={item.name: item for item in items}, **fields),))
+
+    def zones():
+        live = clusters.get("file", "up")
+        return {live.pick(CONTEXT, 0.0).endpoint.locality.zone for _ in range(80)}
+
+    clusters = Clusters(Now(), random.Random(1).random, locality=Locality("r", "a"))
+    us = fleet("a", "b")
+    clusters.reconcile(part(us, up, local_cluster="us"), 0.0)
+    assert zones() == {"a"}
+    live = clusters.get("file", "up")
+    before = live._balances.plain
+    clusters.reconcile(part(us, up, replace(fleet("c"), name="d"), local_cluster="us"), 0.0)
+    clusters.reconcile(part(us, up, local_cluster="us"), 0.0)
+    assert live._balances.plain is before, "it is the same fleet"
+    clusters.reconcile(part(us, up, local_cluster="us", locality=Locality("r", "b")), 0.0)
+    assert zones() == {"a", "b"}, "half of the callers, and a third of the endpoints"
+    clusters.reconcile(part(fleet("b", *"acde"), up, local_cluster="us", locality=Locality("r", "b")), 0.0)
+    assert zones() == {"b"}
+    clusters.reconcile(part(up, locality=Locality("r", "x")), 0.0)
+    assert zones() == {"a", "b"}
 
 
 def test_a_changed_cluster_is_the_same_live_one():

@@ -19,6 +19,7 @@ from meshlib.model.policy import (
     RetryBudget,
     SlowStart,
     SuccessRate,
+    ZoneAware,
 )
 from meshlib.testing import build
 from meshlib.xds import decode
@@ -513,8 +514,60 @@ class TestBalancing:
         )
         assert (found.balancing.panic_threshold, found.balancing.locality_weighted) == (0.0, True)
         assert good(made()).balancing.panic_threshold == 50.0
+        assert good(made()).balancing.zones is None
         [problem] = problems(made(common_lb_config={"healthy_panic_threshold": {"value": 101}}))
         assert problem.startswith("common_lb_config.healthy_panic_threshold: ")
+
+    @pytest.mark.parametrize(
+        ("written", "found"),
+        [
+            ({}, ZoneAware()),
+            (
+                {
+                    "routing_enabled": {"value": 12.9},
+                    "min_cluster_size": 0,
+                    "fail_traffic_on_panic": True,
+                },
+                ZoneAware(12, 0, fail_on_panic=True),
+            ),
+        ],
+    )
+    def test_zones(self, written, found):
+        resource = made(common_lb_config={"zone_aware_lb_config": written})
+        assert good(resource).balancing.zones == found
+        assert ignored(resource) == {}
+        for name in ("round_robin.v3.RoundRobin", "least_request.v3.LeastRequest", "random.v3.Random"):
+            policy = {"@type": f"{LB}{name}", "locality_lb_config": {"zone_aware_lb_config": written}}
+            resource = made(load_balancing_policy=self.policy(policy))
+            assert good(resource).balancing.zones == found
+            assert ignored(resource) == {}
+
+    @pytest.mark.parametrize(
+        ("written", "found"),
+        [
+            ({"force_local_zone": {}}, ZoneAware(force=1)),
+            (
+                {"force_local_zone": {"min_size": 3}, "force_locality_direct_routing": True},
+                ZoneAware(force=3),
+            ),
+            ({"force_locality_direct_routing": True}, ZoneAware(force=1)),
+            ({"locality_basis": "HEALTHY_HOSTS_WEIGHT"}, ZoneAware(by_weight=True)),
+        ],
+    )
+    def test_zones_of_a_policy(self, written, found):
+        policy = {
+            "@type": f"{LB}round_robin.v3.RoundRobin",
+            "locality_lb_config": {"zone_aware_lb_config": written},
+        }
+        resource = made(load_balancing_policy=self.policy(policy))
+        assert good(resource).balancing.zones == found
+        assert ignored(resource) == {}
+
+    def test_a_share_of_zones_that_is_none(self):
+        [problem] = problems(
+            made(common_lb_config={"zone_aware_lb_config": {"routing_enabled": {"value": 101}}})
+        )
+        assert problem.startswith("common_lb_config.zone_aware_lb_config.routing_enabled: must be 0 to 100")
 
 
 class TestPolicies:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshlib.model.endpoint import Locality
 from meshlib.testing import build
 from meshlib.xds.envoy_file import read
 
@@ -51,6 +52,43 @@ def test_a_bootstrap():
     assert made.problems == ()
     assert [each.name for each in made.part.sidecar] == ["l"]
     assert [each.field for each in made.ignored] == ["node", "admin"]
+
+
+@pytest.mark.parametrize("keys", [("local_cluster_name", "sub_zone"), ("localClusterName", "subZone")])
+def test_where_the_process_is_and_who_else_calls(keys):
+    cluster, sub_zone = keys
+    data = {
+        "node": {"locality": {"region": "r", "zone": "z", sub_zone: "s"}},
+        "cluster_manager": {cluster: "c"},
+        "static_resources": {"clusters": plain(build.cluster("c", ["10.0.0.1:80"]))},
+    }
+    made = read(data)
+    assert (made.problems, made.ignored) == ((), ())
+    assert (made.part.locality, made.part.local_cluster) == (Locality("r", "z", "s"), "c")
+
+
+@pytest.mark.parametrize(
+    ("told", "problem"),
+    [
+        (
+            {"cluster_manager": {"local_cluster_name": "d"}},
+            "cluster_manager.local_cluster_name: names the cluster 'd'",
+        ),
+        (
+            {"cluster_manager": {"local_cluster_name": 7}},
+            "cluster_manager.local_cluster_name: must be text, not int",
+        ),
+        ({"node": {"locality": {"zone": ["a"]}}}, "node.locality.zone: must be text, not list"),
+    ],
+)
+def test_a_local_cluster_that_is_none(told, problem):
+    made = read({"static_resources": {"clusters": plain(build.cluster("c", ["10.0.0.1:80"]))}, **told})
+    assert [each.startswith(problem) for each in made.problems] == [True]
+
+
+def test_what_else_a_cluster_manager_says_is_reported():
+    made = read({"cluster_manager": {"outlier_detection": {}}, "node": "me"})
+    assert [each.field for each in made.ignored] == ["cluster_manager", "node"]
 
 
 def test_a_bootstrap_in_the_other_spelling():

@@ -15,7 +15,9 @@ _TABLES = "a table has at most 1,048,573 slots"
 _RINGS = "a ring has at most 1,048,576 places, and 4,096 for gRPC calls (gRFC A42)"
 _SLOW = "since an endpoint came; there are no active health checks after which it would begin"
 _UNDONE = "what cannot be done yet closes the endpoints behind it: they are never called in plain text"
-_ZONES = "zone-aware routing is not there yet: localities count as their endpoints do"
+_ZONES = (
+    "where this process's locality is known; where no local cluster is told, as if callers were spread evenly"
+)
 
 
 CLUSTER = {
@@ -97,9 +99,10 @@ CLUSTER = {
         reason="a call goes to its URL, which is the original destination",
     ),
     f"{_CLUSTER}Cluster.CommonLbConfig": rules(
-        honoured="healthy_panic_threshold locality_weighted_lb_config consistent_hashing_lb_config",
-        reported="zone_aware_lb_config update_merge_window ignore_new_hosts_until_first_hc"
-        " close_connections_on_host_set_change override_host_status",
+        honoured="healthy_panic_threshold zone_aware_lb_config locality_weighted_lb_config"
+        " consistent_hashing_lb_config",
+        reported="update_merge_window ignore_new_hosts_until_first_hc close_connections_on_host_set_change"
+        " override_host_status",
         notes={
             "zone_aware_lb_config": _ZONES,
             "update_merge_window": "an update of endpoints is in force as soon as it is there",
@@ -109,7 +112,7 @@ CLUSTER = {
         },
     ),
     f"{_CLUSTER}Cluster.CommonLbConfig.ZoneAwareLbConfig": rules(
-        reported="routing_enabled min_cluster_size fail_traffic_on_panic", reason=_ZONES
+        honoured="routing_enabled min_cluster_size fail_traffic_on_panic"
     ),
     f"{_CLUSTER}Cluster.CommonLbConfig.LocalityWeightedLbConfig": rules(),
     f"{_CLUSTER}Cluster.CommonLbConfig.ConsistentHashingLbConfig": rules(
@@ -240,8 +243,13 @@ CLUSTER = {
         honoured="slow_start_window aggression min_weight_percent", notes={"slow_start_window": _SLOW}
     ),
     f"{_LB}common.v3.LocalityLbConfig": rules(
-        honoured="locality_weighted_lb_config", reported="zone_aware_lb_config", reason=_ZONES
+        honoured="zone_aware_lb_config locality_weighted_lb_config", notes={"zone_aware_lb_config": _ZONES}
     ),
+    f"{_LB}common.v3.LocalityLbConfig.ZoneAwareLbConfig": rules(
+        honoured="routing_enabled min_cluster_size fail_traffic_on_panic force_locality_direct_routing"
+        " force_local_zone locality_basis",
+    ),
+    f"{_LB}common.v3.LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone": rules(honoured="min_size"),
     f"{_LB}common.v3.LocalityLbConfig.LocalityWeightedLbConfig": rules(),
     f"{_LB}round_robin.v3.RoundRobin": rules(honoured="locality_lb_config slow_start_config"),
     f"{_LB}least_request.v3.LeastRequest": rules(

@@ -21,9 +21,12 @@ message LocalityLbConfig.ZoneAwareLbConfig
    2 min_cluster_size              pb.UInt64Value
    3 fail_traffic_on_panic         bool
    4 force_locality_direct_routing bool
-   5 force_local_zone              opaque
+   5 force_local_zone              .ForceLocalZone
    6 locality_basis                .LocalityBasis
   enum LocalityBasis HEALTHY_HOSTS_NUM=0 HEALTHY_HOSTS_WEIGHT=1
+
+message LocalityLbConfig.ZoneAwareLbConfig.ForceLocalZone
+   1 min_size pb.UInt32Value
 
 message LocalityLbConfig.LocalityWeightedLbConfig
 
