@@ -49,17 +49,20 @@ def of_config(config: Config) -> Iterator[Finding]:
 
 def _never_trips(key: str, service: ServiceConfig) -> Iterator[Finding]:
     """A service that fails a part of its calls is the everyday case, and seldom fails five times in a row."""
-    breaker, outlier = service.breaker, service.outlier
-    if breaker is None and outlier is None:
+    breakers = {"breaker": service.breaker, "endpoint_breaker": service.endpoint_breaker}
+    outlier = service.outlier
+    if outlier is None and not any(breakers.values()):
         return
-    by_share = breaker is not None and breaker.mode == "on" and breaker.failure_rate is not None
+    there = {name: breaker for name, breaker in breakers.items() if breaker is not None}
+    by_share = any(breaker.mode == "on" and breaker.failure_rate is not None for breaker in there.values())
     if outlier is not None:
         by_share = by_share or outlier.success_rate or outlier.failure_percentage is not None
     if by_share:
         return
     counts = []
-    if breaker is not None and breaker.consecutive_failures:
-        counts.append(f"breaker: {breaker.consecutive_failures} failures in a row")
+    for name, breaker in there.items():
+        if breaker.consecutive_failures:
+            counts.append(f"{name}: {breaker.consecutive_failures} failures in a row")
     if outlier is not None and outlier.consecutive_5xx:
         counts.append(f"outlier: {outlier.consecutive_5xx} failures in a row of one endpoint")
     yield Finding(

@@ -17,11 +17,19 @@ from meshlib.config.kinds import (
     Place,
     seconds,
 )
-from meshlib.config.section import Section, setting
+from meshlib.config.section import Section, required, setting
 from meshlib.config.source import Rank
 from meshlib.config.words import METHOD, U32
 
-__all__ = ["BreakerConfig", "LimitsConfig", "OutlierConfig", "RetryConfig", "Strategy"]
+__all__ = [
+    "BreakerConfig",
+    "LimitsConfig",
+    "OutlierConfig",
+    "RateLimitConfig",
+    "RetryConfig",
+    "RouteLimitsConfig",
+    "Strategy",
+]
 
 RETRY_ON = (
     "5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "refused-stream", "retriable-4xx",
@@ -238,3 +246,23 @@ class LimitsConfig(Section):
         None,
     )
     max_retries: int | None = setting(Integer(0, U32), "Retries in flight.", None)
+
+
+@dataclass(frozen=True, slots=True)
+class RouteLimitsConfig(Section):
+    """How much may be in flight by a route. What is not given has no limit."""
+
+    max_requests: int | None = setting(
+        Integer(1, U32), "Calls in flight, those that wait for their next attempt among them.", None
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimitConfig(Section):
+    """A token bucket."""
+
+    rate: float = required(Number(0, above=True), "So many calls.")
+    per: float = setting(seconds(), "In so many seconds.", 1.0)
+    burst: int | None = setting(
+        Integer(1), "So many of them at once. Default: as many as rate, at least 1.", None
+    )

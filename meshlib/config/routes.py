@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from meshlib.config.kinds import Among, Boolean, Choice, Integer, ListOf, MapOf, Number, Text, seconds
-from meshlib.config.policies import RetryConfig
+from meshlib.config.policies import BreakerConfig, RateLimitConfig, RetryConfig, RouteLimitsConfig
 from meshlib.config.section import Section, Table, both, only_one, required, setting
 from meshlib.config.source import FrozenMap
 from meshlib.config.words import EDITED, HEADER, HOST, METHOD, PATH, PATH_ONLY, REGEX, SERVICE, U32
@@ -213,6 +213,17 @@ class RouteConfig(Section):
         None,
     )
     retry: RetryConfig | None = setting(Table(RetryConfig), "Instead of the service's.", None)
+    breaker: BreakerConfig | None = setting(
+        Table(BreakerConfig), "When calls by this route fail at once, beside the service's own.", None
+    )
+    limits: RouteLimitsConfig | None = setting(
+        Table(RouteLimitsConfig), "How much may be in flight by this route, beside the service's own.", None
+    )
+    rate_limit: RateLimitConfig | None = setting(
+        Table(RateLimitConfig),
+        "How many calls this process makes by this route in a time; more are answered 429.",
+        None,
+    )
     rewrite: RewriteConfig | None = setting(
         Table(RewriteConfig, shorthand="prefix"), "What arrives instead.", None
     )
@@ -230,8 +241,10 @@ class RouteConfig(Section):
         yield from only_one(self, "service", "split", "redirect", "response")
         if self.split is not None and not 0 < sum(self.split.values()) <= U32:
             yield "split", f"must have weights whose sum is 1 to {U32}"  # RA-01
+        if self.breaker is not None and self.breaker.scope == "endpoint":
+            yield "breaker", 'cannot have scope = "endpoint": it is of this route'
         if self.redirect is None and self.response is None:
             return
-        for name in ("timeout", "retry", "rewrite", "fault"):
+        for name in ("timeout", "retry", "breaker", "limits", "rate_limit", "rewrite", "fault"):
             if getattr(self, name) is not None:
                 yield name, "is for calls that are sent on: this route answers by itself"

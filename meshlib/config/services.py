@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from meshlib.config.hosts import HostPort, check_host
 from meshlib.config.identity import ServiceTlsConfig
 from meshlib.config.kinds import Boolean, Choice, Filename, Integer, ListOf, MapOf, Number, Text, seconds
-from meshlib.config.policies import BreakerConfig, LimitsConfig, OutlierConfig, RetryConfig
+from meshlib.config.policies import BreakerConfig, LimitsConfig, OutlierConfig, RateLimitConfig, RetryConfig
 from meshlib.config.routes import RouteConfig
 from meshlib.config.section import Section, Table, only_one, required, setting
 from meshlib.config.words import HEADER, SERVICE, U32
@@ -20,7 +20,6 @@ __all__ = [
     "AdaptiveConfig",
     "EndpointConfig",
     "HashConfig",
-    "RateLimitConfig",
     "ServiceConfig",
     "SlowStartConfig",
     "ZoneAwareConfig",
@@ -97,17 +96,6 @@ class AdaptiveConfig(Section):
 
 
 @dataclass(frozen=True, slots=True)
-class RateLimitConfig(Section):
-    """A token bucket."""
-
-    rate: float = required(Number(0, above=True), "So many calls.")
-    per: float = setting(seconds(), "In so many seconds.", 1.0)
-    burst: int | None = setting(
-        Integer(1), "So many of them at once. Default: as many as rate, at least 1.", None
-    )
-
-
-@dataclass(frozen=True, slots=True)
 class ServiceConfig(Section):
     """A service without a control plane. Nothing but what is written here is done to its calls."""
 
@@ -154,6 +142,11 @@ class ServiceConfig(Section):
     )
     retry: RetryConfig | None = setting(Table(RetryConfig), "When a call is tried again.", None)
     breaker: BreakerConfig | None = setting(Table(BreakerConfig), "When calls fail at once.", None)
+    endpoint_breaker: BreakerConfig | None = setting(
+        Table(BreakerConfig),
+        "A breaker of each endpoint by itself, beside the service's own. Its numbers may be others.",
+        None,
+    )
     outlier: OutlierConfig | None = setting(Table(OutlierConfig), "When an endpoint is left out.", None)
     limits: LimitsConfig | None = setting(Table(LimitsConfig), "How much may be in flight.", None)
     zone_aware: ZoneAwareConfig | None = setting(
@@ -190,6 +183,14 @@ class ServiceConfig(Section):
 
     def check(self) -> Iterator[tuple[str, str]]:
         yield from only_one(self, "endpoints", "dns", "srv")
+        own = self.endpoint_breaker
+        if own is not None and (own.listeners or own.storage is not None):
+            yield "endpoint_breaker", "cannot have listeners or storage, which are of one breaker"
+        if own is not None and self.breaker is not None and self.breaker.scope == "endpoint":
+            yield (
+                "endpoint_breaker",
+                'cannot stand beside a breaker whose scope is "endpoint": each endpoint has one',
+            )
         if self.token is not None and self.tls is None:
             yield "token", "needs tls: without it everybody on the way could read it"
         if self.slow_start is not None and self.balancer in ("ring_hash", "maglev"):

@@ -33,6 +33,7 @@ __all__ = [
     "RetryDict",
     "RewriteDict",
     "RouteDict",
+    "RouteLimitsDict",
     "ServiceDict",
     "ServiceTlsDict",
     "SidecarDict",
@@ -279,6 +280,12 @@ class ResponseDict(TypedDict, total=False):
     content_type: str | None
 
 
+class RouteLimitsDict(TypedDict, total=False):
+    """How much may be in flight by a route. What is not given has no limit."""
+
+    max_requests: int | None
+
+
 class RewriteDict(TypedDict, total=False):
     """What arrives instead of what was asked. As text alone: its prefix."""
 
@@ -315,6 +322,9 @@ class RouteDict(TypedDict, total=False):
     response: ResponseDict | None
     timeout: float | None
     retry: RetryDict | None
+    breaker: BreakerDict | None
+    limits: RouteLimitsDict | None
+    rate_limit: RateLimitDict | None
     rewrite: str | RewriteDict | None
     fault: FaultDict | None
     request_headers: HeaderEditsDict
@@ -335,6 +345,7 @@ class ServiceDict(TypedDict, total=False):
     timeout: float | None
     retry: RetryDict | None
     breaker: BreakerDict | None
+    endpoint_breaker: BreakerDict | None
     outlier: OutlierDict | None
     limits: LimitsDict | None
     zone_aware: ZoneAwareDict | None

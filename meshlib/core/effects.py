@@ -10,14 +10,15 @@ from meshlib.core.attempt import Send
 
 if TYPE_CHECKING:
     from meshlib.core.endpoint import LiveEndpoint
+    from meshlib.core.match import Match
     from meshlib.core.resolution import Resolution
     from meshlib.core.resolve import View
     from meshlib.core.retry_grpc import Throttling
-    from meshlib.core.upstream import Upstream
+    from meshlib.core.upstream import CallLimits, Upstream
     from meshlib.errors import MeshError
     from meshlib.model.call import CallInfo, Head, Outcome, Response
     from meshlib.model.events import Event
-    from meshlib.model.policy import RetryPolicy
+    from meshlib.model.policy import RetryPolicy, RouteLimits
     from meshlib.model.sidecar import Sidecar
 
 __all__ = [
@@ -44,7 +45,7 @@ class Env:
     ``upstream(part, cluster)`` gives a live cluster, or why there is none, in words: ``""`` while it may come;
     ``random()`` a float in [0, 1); ``wall()`` seconds since the epoch, for headers that name a point in time (RT-07);
     ``emit`` is None where nobody listens; ``awaits``: as ``upstream``, what a cluster that may come waits for, in words that can follow
-    "which"; ``own``: what this process is to consistent hashing; ``delayed``: an entry for each call that a fault delays now. Thread-safe as far as its members are.
+    "which"; ``limits(part, match, policy, now)``: the live route of a match that has limits; ``own``: what this process is to consistent hashing; ``delayed``: an entry for each call that a fault delays now. Thread-safe as far as its members are.
     """
 
     upstream: Callable[[str, str], Upstream | str]
@@ -54,6 +55,7 @@ class Env:
     awaits: Callable[[str, str], str] = lambda part, cluster: "has not come yet"  # noqa: ARG005 - nothing more is known
     own: int = 0
     delayed: list[None] = field(default_factory=list)
+    limits: Callable[[str, Match, RouteLimits, float], CallLimits] | None = None
 
 
 @dataclass(slots=True)

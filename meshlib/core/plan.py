@@ -20,8 +20,8 @@ The stages, in their order, and why each stands where it does:
 2. route       decides cluster, timeout, retries and the head; fixed for the whole call (RA-02).
 3. fault       a delay, then an answer: above the cluster's work, so that an injected one touches no breaker and no limit.
 4. rate limit  once a call, and not for its retries; before anything is counted.
-5. breaker and concurrency   inside ``Upstream.pick``, below the route because they belong to a cluster, above the
-               choice of an endpoint so that a refused call disturbs no balancer.
+5. breaker and concurrency   the route's, which a call enters once and whose breaker hears of each attempt; then the cluster's, inside
+               ``Upstream.pick``, above the choice of an endpoint so that a refused call disturbs no balancer.
 6. pick        an endpoint; those tried before are avoided. The pick holds counters until it is released.
 7. attempt     the driver's part.
 8. classify    once; everything below reads only that (``core/classify.py``).
@@ -49,7 +49,7 @@ from meshlib.errors import DeadlineExceeded, NoHealthyEndpoint
 from meshlib.model.call import OK, Head, Outcome, Response
 from meshlib.model.cluster import Discovery
 from meshlib.model.events import CallEnded, RetryScheduled
-from meshlib.model.policy import RetryBudget, RetryPolicy
+from meshlib.model.policy import RetryBudget, RetryPolicy, RouteLimits
 from meshlib.model.route import Forward
 
 if TYPE_CHECKING:
@@ -172,6 +172,8 @@ class Plan(PlanState):
             self._undelay()
         if self._permit is not None:
             self._permit.release()
+        if self._by_route is not None:
+            self._by_route.leave()
         return True
 
     # --- what differs for gRPC (:class:`meshlib.core.plan_grpc.GrpcPlan`) ------------------------------------------------
@@ -219,11 +221,12 @@ class Plan(PlanState):
             answer = self._told(Response(action.not_found_status), "NC")
             return Finish(None, NoHealthyEndpoint, f"route {message}", answer)
         begun, self._upstream = self._upstream is not None, upstream
+        if action.limits is not None and not begun:
+            refused = self._enter(match, action.limits, now)
+            if refused is not None:
+                return refused
         if upstream.limiter is not None and not begun and not upstream.limiter.take(now):
-            limited = self._told(Response(429, TEXT, b"local_rate_limited"), "RL")
-            words = f"the rate limit of cluster {self.cluster!r} is reached: 429"
-            self._words.append(words)
-            return self._own_answer(limited, words)
+            return self._limited(f"the rate limit of cluster {self.cluster!r} is reached: 429")
         if upstream.cluster.discovery is Discovery.ORIGINAL_DST:
             return Pass(match.compiled.sent(self._made_head(match)), self.deadline)
         policy = self._retry_policy(match, action)
@@ -231,6 +234,23 @@ class Plan(PlanState):
             self._policy = policy
             self._per_try = self._try_limit(policy)
         return self._send(now)
+
+    def _enter(self, match: Match, policy: RouteLimits, now: float) -> Effect | None:
+        """What the route's own limits make of the call; None: it is counted in them until it closes."""
+        find = self._env.limits
+        assert find is not None
+        limits = find(self._call.resolution.part, match, policy, now)
+        if limits.limiter is not None and not limits.limiter.take(now):
+            return self._limited(f"the rate limit of route {match.name} is reached: 429")
+        refusal = limits.enter()
+        if refusal is not None:
+            return self._refused(refusal, now)
+        self._by_route = limits
+        return None
+
+    def _limited(self, words: str) -> Effect:
+        self._words.append(words)
+        return self._own_answer(self._told(Response(429, TEXT, b"local_rate_limited"), "RL"), words)
 
     def _faulted(self, match: Match, action: Forward, now: float) -> Effect | None:
         """What is done to the call on purpose, if it was drawn."""
@@ -307,7 +327,8 @@ class Plan(PlanState):
         if upstream.consistent:
             self._hash = self._hash or call_hash(match, upstream.cluster.balancing, call, self._env)
             key = self._hash.value  # of all attempts (HP-01)
-        picked = upstream.pick(PickContext(number, self.tried, key, call.head, grpc=call.grpc), now)
+        context, by_route = PickContext(number, self.tried, key, call.head, grpc=call.grpc), self._by_route
+        picked = upstream.pick(context, now) if by_route is None else by_route.pick(upstream, context, now)
         if isinstance(picked, Refusal):
             return self._refused(picked, now)
         endpoint = picked.endpoint

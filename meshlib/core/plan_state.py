@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from meshlib.core.match import Match
     from meshlib.core.retry import Deciding
     from meshlib.core.stages import StreamLimits
-    from meshlib.core.upstream import RetryPermit, Upstream
+    from meshlib.core.upstream import CallLimits, RetryPermit, Upstream
     from meshlib.model.call import Outcome
     from meshlib.model.cluster import Cluster
     from meshlib.model.headers import Headers
@@ -42,6 +42,7 @@ class PlanState:
     __slots__ = (
         "_answered",
         "_attempts",
+        "_by_route",
         "_call",
         "_env",
         "_fault",
@@ -95,6 +96,7 @@ class PlanState:
         self.started = 0.0
         self._status = 0
         self._fault: Injected | None = None  # that delays the call now
+        self._by_route: CallLimits | None = None  # what the call entered
 
     @property
     def final(self) -> bool:

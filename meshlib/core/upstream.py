@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from meshlib.model.policy import RetryBudget
 
 __all__ = [
+    "CallLimits",
     "Connections",
     "Limiter",
     "Pick",
@@ -145,6 +146,27 @@ class Limiter(Protocol):
 
     def take(self, now: float) -> bool:
         """Whether a call may pass now; it counts then."""
+        ...
+
+
+class CallLimits(Protocol):
+    """A route that has limits of its own, as a plan sees it. Thread-safe; no method blocks."""
+
+    @property
+    def limiter(self) -> Limiter | None:
+        """The rate limit of calls by it; None: there is none."""
+        ...
+
+    def enter(self) -> Refusal | None:
+        """A call begins by it, and counts until ``leave``; or why it may not."""
+        ...
+
+    def leave(self) -> None:
+        """A call that entered is over."""
+        ...
+
+    def pick(self, upstream: Upstream, context: PickContext, now: float) -> Pick | Refusal:
+        """As of ``upstream``, where the route's breaker lets the attempt through."""
         ...
 
 

@@ -102,6 +102,7 @@ class Cluster:
     ``token``: the file with the token that calls carry, over TLS only, ``""`` for none.
     ``idle_timeout``: seconds after which an idle connection ends; ``max_connection_age``: after which one is replaced between two
     calls; ``max_requests_per_connection``: how many it carries at most.
+    ``endpoint_breaker``: each endpoint has one of its own, beside the cluster's ``breaker``.
     ``rate_limit``: of calls to it by this process; over it they are answered 429. ``adaptive``: of those in flight. ``auto_sni``: the name that is asked for by TLS is the request's
     host, or the value of its header ``auto_sni_header``; ``auto_san``: that name must be in the certificate. ``version``: under which the control plane sent it, "" where nobody did.
     """
@@ -124,6 +125,7 @@ class Cluster:
     limits: Limits = field(default_factory=Limits)
     outlier: Outlier | None = None
     breaker: Breaker | None = None
+    endpoint_breaker: Breaker | None = None
     tls: Tls | None = None
     tls_matches: tuple[TlsMatch, ...] = ()
     token: str = ""

@@ -131,12 +131,13 @@ class EndpointReturned:
 
 @dataclass(frozen=True, slots=True)
 class BreakerChanged:
-    """``endpoint``: its name, where the breaker is of one."""
+    """``endpoint``: its name, where the breaker is of one; ``route``: likewise, and ``cluster`` is ``""`` then."""
 
     cluster: str
     old: str
     new: str
     endpoint: str = ""
+    route: str = ""
 
 
 @dataclass(frozen=True, slots=True)

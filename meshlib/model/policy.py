@@ -26,6 +26,7 @@ __all__ = [
     "Reports",
     "RetryBudget",
     "RetryPolicy",
+    "RouteLimits",
     "SlowOutlier",
     "SlowStart",
     "SuccessRate",
@@ -248,7 +249,7 @@ class Breaker:
     """Opens after ``consecutive_failures`` (0: never), or when of the calls in a window a share of ``failure_rate`` failed or one of
     ``slow_rate`` took longer than ``slow_call`` seconds, where there were ``minimum``. The window is the last ``window`` calls, or those
     of the last ``window_seconds``. It stays open ``open_for`` seconds, then lets ``half_open_permits`` calls
-    probe at a time; ``success_threshold`` successes close it. ``by_endpoint``: each endpoint has one of its own, and not the cluster.
+    probe at a time; ``success_threshold`` successes close it.
     ``listeners`` and ``storage`` are pybreaker's.
     """
 
@@ -264,8 +265,18 @@ class Breaker:
     window: int = 100
     window_seconds: float | None = None
     minimum: int = 20
-    by_endpoint: bool = False
     mode: BreakerMode = BreakerMode.ON
+
+
+@dataclass(frozen=True, slots=True)
+class RouteLimits:
+    """What holds for the calls of one route, beside the limits of their cluster. ``max_requests``: calls in flight, those that wait
+    for their next attempt among them. ``breaker`` hears of each attempt; over ``rate_limit`` a call is answered 429.
+    """
+
+    breaker: Breaker | None = None
+    max_requests: int | None = None
+    rate_limit: RateLimit | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from enum import Enum
 from meshlib.model.body import BodyFormat
 from meshlib.model.hidden import hidden
 from meshlib.model.match import RouteMatch
-from meshlib.model.policy import Fault, HashPolicy, RetryPolicy
+from meshlib.model.policy import Fault, HashPolicy, RetryPolicy, RouteLimits
 
 __all__ = [
     "NO_EDITS",
@@ -155,6 +155,7 @@ class Forward:
     mirrors: tuple[Mirror, ...] = ()
     not_found_status: int = 503
     fault: Fault | None = None
+    limits: RouteLimits | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,8 +154,8 @@ def _breaker(event: BreakerChanged) -> None:
     whose = f" of {event.endpoint}" if event.endpoint else ""
     _log.log(
         level,
-        "meshlib: cluster %s: the breaker%s was %s and is %s",
-        event.cluster,
+        "meshlib: %s: the breaker%s was %s and is %s",
+        f"route {event.route}" if event.route else f"cluster {event.cluster}",
         whose,
         event.old,
         event.new,

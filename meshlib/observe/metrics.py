@@ -79,7 +79,8 @@ class Instruments:
         self._ejections.add(1, {"meshlib.cluster": event.cluster, "meshlib.ejection.reason": reason})
 
     def breaker(self, event: BreakerChanged) -> None:
-        self._breakers.add(1, {"meshlib.cluster": event.cluster, "meshlib.breaker.state": event.new})
+        where = {"meshlib.route": event.route} if event.route else {"meshlib.cluster": event.cluster}
+        self._breakers.add(1, {**where, "meshlib.breaker.state": event.new})
 
     def sidecar(self, event: SidecarChanged) -> None:
         self._sidecar.add(1, {"meshlib.sidecar.kind": event.kind, "meshlib.sidecar.state": event.state})

@@ -115,7 +115,7 @@ class Clusters:
         return caller != before, caller
 
     def _made(self, cluster: Cluster, now: float, caller: Caller | None) -> LiveCluster:
-        return LiveCluster(cluster, self._random, self._emit, self._clock.now, now, self._give_way, caller)
+        return LiveCluster(cluster, self._random, self.tell, self._clock.now, now, self._give_way, caller)
 
     def loads(self) -> list[Loads]:
         """What is counted for load reports, of the clusters that ask for some."""
@@ -143,7 +143,8 @@ class Clusters:
 
         return cancel
 
-    def _emit(self, event: Event) -> None:
+    def tell(self, event: Event) -> None:
+        """Tell whoever observes. Never raises."""
         for observer in self._observers:
             try:
                 observer(event)

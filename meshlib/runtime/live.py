@@ -8,7 +8,6 @@ after. Decisions are core's; this file only keeps them together.
 from __future__ import annotations
 
 import threading
-from functools import partial
 from typing import TYPE_CHECKING
 
 from meshlib.core.adaptive import AdaptiveLimit
@@ -26,7 +25,7 @@ from meshlib.model.policy import Balancer
 from meshlib.model.status import ClusterStatus
 from meshlib.runtime.limiter import Limiter, limiter_of
 from meshlib.runtime.live_balance import LiveBalances
-from meshlib.runtime.live_breaker import LiveBreaker, configure_each, permitted
+from meshlib.runtime.live_breaker import Breakers, LiveBreaker
 from meshlib.runtime.live_connections import LiveConnections
 from meshlib.runtime.live_loads import LiveLoads
 from meshlib.runtime.live_pick import LivePick, LiveRetry
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
     from meshlib.model.cluster import Cluster
     from meshlib.model.events import Event
     from meshlib.model.policy import Breaker, RetryBudget
+    from meshlib.runtime.live_breaker import Held
 
 __all__ = ["LiveCluster"]
 
@@ -75,8 +75,7 @@ class LiveCluster:
         "__weakref__",
         "_adaptive",
         "_balances",
-        "_breaker",
-        "_by_endpoint",
+        "_breakers",
         "_clock",
         "_ejections",
         "_emit",
@@ -135,8 +134,7 @@ class LiveCluster:
         self._balances = LiveBalances(self._roster, cluster.balancing, random, self._lock, give_way)
         self._balances.caller = caller
         self._ejections: Ejections | None = None
-        self._breaker: LiveBreaker | None = None
-        self._by_endpoint: Breaker | None = None  # each has one of its own
+        self._breakers = Breakers(self._made_breaker)
         self._told: list[Callable[[], None]] = []
         self._put(cluster, plan_roster({}, cluster, give_way), now, rebalance=True)
 
@@ -186,12 +184,13 @@ class LiveCluster:
                 return self.loads.refused(refused)
         if self._ejections is not None and now >= self._ejections.next_sweep:
             self._sweep(now)
-        permit = None
-        if self._breaker is not None:
-            permit = self._breaker.ask(now)
+        one: Held | None = None
+        breaker = self._breakers.one
+        if breaker is not None:
+            permit = breaker.ask(now)
             if permit is None:
-                state = self._breaker.state.value.replace("_", " ")
-                return Refusal(RefusalKind.BREAKER, f"the breaker of cluster {cluster.name!r} is {state}")
+                return Refusal(RefusalKind.BREAKER, f"the breaker of cluster {cluster.name!r} is {breaker}")
+            one = breaker, permit
         refusal: Refusal | None = None
         limit, adaptive = cluster.limits.max_requests, self._adaptive
         if (limit is not None and self.active >= limit) or (
@@ -208,34 +207,33 @@ class LiveCluster:
             balances = self._balances
             balance = balances.grpc if context.grpc else balances.plain
             endpoint = (balance or balances.of(context)).pick(context)
-            if self._by_endpoint is not None and endpoint is not None:
-                make = partial(self._made_breaker, self._by_endpoint)
-                endpoint, permit = permitted(
-                    endpoint, balances.of(context), context, self.endpoints, now, make
-                )
+            own: Held | None = None
+            if self._breakers.each is not None and endpoint is not None:
+                balance = balances.of(context)
+                endpoint, own = self._breakers.permitted(endpoint, balance, context, self.endpoints, now)
                 if endpoint is None:
                     words = f"the breakers of all endpoints of cluster {cluster.name!r} are open"
-                    return Refusal(RefusalKind.BREAKER, words)
+                    refusal = Refusal(RefusalKind.BREAKER, words)
             if endpoint is not None:
                 endpoint.active += 1
                 endpoint.requests += 1
                 self.active += 1
                 self.requests += 1
-                if self._breaker is not None:
-                    self._breaker.before_call()
-                pick = LivePick(self, endpoint, permit, self._breaker or endpoint.breaker)
+                if breaker is not None:
+                    breaker.before_call()
+                pick = LivePick(self, endpoint, one, own)
                 if self.loads.on:
                     self.loads.begin(pick, grpc=context.grpc)
                 return pick
-            refusal = nobody_usable(cluster, self.endpoints)
-        if permit is not None and self._breaker is not None:
-            self._breaker.settle(permit, None, now)
+            refusal = refusal or nobody_usable(cluster, self.endpoints)
+        if one is not None:
+            one[0].settle(one[1], None, now)
         return refusal
 
     # --- what came of it (under the lock) -------------------------------------------------------------------------
 
     def _heard(self, pick: LivePick, outcome: Outcome, now: float) -> None:
-        endpoint, permit = pick.endpoint, pick._permit
+        endpoint = pick.endpoint
         judged = verdict(outcome)
         if pick.load is not None:
             pick.load.hear(judged)
@@ -264,10 +262,8 @@ class LiveCluster:
                 self._say_spared(self._ejections)
         if self._adaptive is not None and judged.good is not None:
             self._adaptive.hear(outcome.seconds, self.active, now, good=judged.good)
-        breaker = pick.breaker
-        if permit is not None and breaker is not None:
-            breaker.settle(permit, judged.good, now, outcome, again=pick.settled)
-            pick.settled = True
+        if pick.one is not None or pick.own is not None:
+            pick.settle(judged.good, now, outcome)
 
     def _sweep(self, now: float) -> None:
         assert self._ejections is not None
@@ -297,8 +293,8 @@ class LiveCluster:
         """Move the breaker from outside a call: a storage or a listener said so."""
         with self._lock:
             change = move()
-            if self._breaker is not None:
-                self._breaker.changed(change)
+            if self._breakers.one is not None:
+                self._breakers.one.changed(change)
             told = self._to_tell()
         for tell in told:
             tell()
@@ -353,7 +349,7 @@ class LiveCluster:
             slow = balancing.slow_start is not None
             self._looks = slow or self.consistent or self._ewma or balancing.kind is Balancer.ORCA
             self._put_outlier(now)
-            self._put_breaker()
+            self._breakers.put(cluster.breaker, cluster.endpoint_breaker, self._roster.live.values())
             self._put_adaptive(now)
             self.limiter = limiter_of(cluster.rate_limit, self.limiter, now)
             self.loads.put(cluster, now)
@@ -395,20 +391,6 @@ class LiveCluster:
         elif config != ejections.config:
             ejections.configure(config, now)
 
-    def _put_breaker(self) -> None:
-        config, breaker = self.cluster.breaker, self._breaker
-        one = None if config is None or config.by_endpoint else config
-        if one is None:
-            self._breaker = None
-        elif breaker is None:
-            self._breaker = self._made_breaker(one)
-        else:
-            breaker.configure(one)
-        each = config if config is not None and config.by_endpoint else None
-        if each is not self._by_endpoint:
-            self._by_endpoint = each
-            configure_each(self._roster.live.values(), each)
-
     def _put_adaptive(self, now: float) -> None:
         config, before = self.cluster.adaptive, self._adaptive
         if config is not None and before is not None:
@@ -416,7 +398,7 @@ class LiveCluster:
         else:
             self._adaptive = None if config is None else AdaptiveLimit(config, now)
 
-    def _made_breaker(self, config: Breaker, endpoint: str = "") -> LiveBreaker:
+    def _made_breaker(self, config: Breaker, endpoint: str) -> LiveBreaker:
         return LiveBreaker(
             self.cluster.name, config, self._later, self._say, self._apply, self._clock, endpoint
         )
@@ -437,7 +419,7 @@ class LiveCluster:
                 self._sweep(now)
             status = ClusterStatus(
                 tuple(endpoint_status(live, self._ejections, now) for live in self._roster.live.values()),
-                self._breaker.state.value if self._breaker is not None else "closed",
+                self._breakers.one.state.value if self._breakers.one is not None else "closed",
                 self.active,
                 self.requests,
                 self.failures,

@@ -1,4 +1,4 @@
-"""The breaker of a live cluster: the machine, and what of it is pybreaker's. All of it is under the lock of the cluster."""
+"""The breakers of a live cluster or of a live route: the machines, and what of them is pybreaker's. All of it is under its owner's lock."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from meshlib.core.breaker import BreakerState, Change, Permit
-    from meshlib.core.endpoint import LiveEndpoint
+    from meshlib.core.endpoint import EndpointBreaker, LiveEndpoint
     from meshlib.core.locality import Balance
     from meshlib.core.upstream import PickContext
     from meshlib.model.call import Outcome
@@ -20,26 +20,40 @@ if TYPE_CHECKING:
     from meshlib.model.policy import Breaker
     from meshlib.runtime.pybreaker_bridge import Bridge
 
-__all__ = ["LiveBreaker", "configure_each", "permitted"]
+__all__ = ["Breakers", "Held", "LiveBreaker"]
+
+#: Leave for one attempt, and whose it is.
+Held = tuple["EndpointBreaker", "Permit"]
 
 #: Endpoints that are picked for one whose own breaker is not open, before it is looked for.
 _MOST_PICKS = 4
 
 
 class LiveBreaker:
-    """Of one cluster, or of one of its endpoints.
+    """Of one cluster, of one of its endpoints, or of one route.
 
     Args:
-        name: The cluster's.
+        name: The cluster's or the route's.
         config: Its numbers.
         later: Has something done once the lock is free.
         say: Tells an event, likewise.
         apply: Runs a function on the machine under the lock, and tells of the change that it answers.
         clock: Monotonic seconds.
         endpoint: The endpoint's name, where it is of one.
+        of_route: ``name`` is a route's.
     """
 
-    __slots__ = ("_apply", "_bridge", "_clock", "_endpoint", "_later", "_machine", "_name", "_say")
+    __slots__ = (
+        "_apply",
+        "_bridge",
+        "_clock",
+        "_endpoint",
+        "_later",
+        "_machine",
+        "_name",
+        "_of_route",
+        "_say",
+    )
 
     def __init__(
         self,
@@ -50,8 +64,11 @@ class LiveBreaker:
         apply: Callable[[Callable[[], Change | None]], None],
         clock: Callable[[], float],
         endpoint: str = "",
+        *,
+        of_route: bool = False,
     ) -> None:
         self._name = name
+        self._of_route = of_route
         self._later = later
         self._say = say
         self._apply = apply
@@ -64,6 +81,9 @@ class LiveBreaker:
     @property
     def state(self) -> BreakerState:
         return self._machine.state
+
+    def __str__(self) -> str:
+        return self._machine.state.value.replace("_", " ")
 
     def configure(self, config: Breaker) -> None:
         """Other numbers."""
@@ -129,37 +149,65 @@ class LiveBreaker:
         old, new = change
         if self._bridge is not None:
             self._later(partial(self._bridge.state_change, old, new))
-        self._say(BreakerChanged(self._name, old.value, new.value, self._endpoint))
+        name, route = ("", self._name) if self._of_route else (self._name, "")
+        self._say(BreakerChanged(name, old.value, new.value, self._endpoint, route))
 
 
-def configure_each(endpoints: Iterable[LiveEndpoint], config: Breaker | None) -> None:
-    """Other numbers of the endpoints' own breakers; None: they have none any more."""
-    for endpoint in endpoints:
-        if config is None:
-            endpoint.breaker = None
-        elif endpoint.breaker is not None:
-            endpoint.breaker.configure(config)
+class Breakers:
+    """Those of one cluster: its own, and one of each endpoint, made when it is first picked.
 
+    Args:
+        make: Makes one of these numbers, of the endpoint of that name or, ``""``, of the cluster.
 
-def permitted(
-    picked: LiveEndpoint,
-    balance: Balance,
-    context: PickContext,
-    endpoints: Iterable[LiveEndpoint],
-    now: float,
-    make: Callable[[str], LiveBreaker],
-) -> tuple[LiveEndpoint | None, Permit | None]:
-    """An endpoint whose own breaker lets the call through: ``picked``, or another that ``balance`` picks, or whoever there is of
-    ``endpoints``. ``make`` gives one its breaker.
+    Attributes:
+        one: The cluster's own; None: it has none. ``each``: the numbers of its endpoints'; None: they have none.
     """
-    for endpoint in _in_turn(picked, balance, context, endpoints):
-        breaker = endpoint.breaker
-        if breaker is None:
-            breaker = endpoint.breaker = make(endpoint.name)
-        permit = breaker.ask(now)
-        if permit is not None:
-            return endpoint, permit
-    return None, None
+
+    __slots__ = ("_make", "each", "one")
+
+    def __init__(self, make: Callable[[Breaker, str], LiveBreaker]) -> None:
+        self._make = make
+        self.one: LiveBreaker | None = None
+        self.each: Breaker | None = None
+
+    def put(self, one: Breaker | None, each: Breaker | None, endpoints: Iterable[LiveEndpoint]) -> None:
+        """Other numbers. A breaker that is there keeps what it knows."""
+        if one is None:
+            self.one = None
+        elif self.one is None:
+            self.one = self._make(one, "")
+        else:
+            self.one.configure(one)
+        if each is self.each:
+            return
+        self.each = each
+        for endpoint in endpoints:
+            if each is None:
+                endpoint.breaker = None
+            elif endpoint.breaker is not None:
+                endpoint.breaker.configure(each)
+
+    def permitted(
+        self,
+        picked: LiveEndpoint,
+        balance: Balance,
+        context: PickContext,
+        endpoints: Iterable[LiveEndpoint],
+        now: float,
+    ) -> tuple[LiveEndpoint | None, Held | None]:
+        """An endpoint whose own breaker lets the call through: ``picked``, or another that ``balance`` picks, or whoever there is of
+        ``endpoints``; None: nobody's does.
+        """
+        each = self.each
+        assert each is not None
+        for endpoint in _in_turn(picked, balance, context, endpoints):
+            breaker = endpoint.breaker
+            if breaker is None:
+                breaker = endpoint.breaker = self._make(each, endpoint.name)
+            permit = breaker.ask(now)
+            if permit is not None:
+                return endpoint, (breaker, permit)
+        return None, None
 
 
 def _in_turn(

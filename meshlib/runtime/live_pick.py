@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
-    from meshlib.core.breaker import Permit
-    from meshlib.core.endpoint import EndpointBreaker, LiveEndpoint
+    from meshlib.core.endpoint import LiveEndpoint
     from meshlib.core.loads import Load, Metrics
     from meshlib.model.call import Outcome
+    from meshlib.runtime.live_breaker import Held
 
 __all__ = ["LivePick", "LiveRetry"]
 
@@ -41,20 +41,20 @@ class _Cluster(Protocol):
 
 
 class LivePick:
-    """An endpoint held for one attempt (:class:`meshlib.core.upstream.Pick`). ``load``: where it counts in a load report;
-    ``listens``: somebody wants to know what its endpoint says of its load.
+    """An endpoint held for one attempt (:class:`meshlib.core.upstream.Pick`), with the leave of the breakers that it passed, the
+    cluster's and the endpoint's own. ``load``: where it counts in a load report; ``listens``: somebody wants to know what its endpoint says of its load.
     """
 
     __slots__ = (
         "_cluster",
-        "_permit",
         "_released",
         "_reported",
-        "breaker",
         "endpoint",
         "failed",
         "listens",
         "load",
+        "one",
+        "own",
         "settled",
     )
 
@@ -62,14 +62,14 @@ class LivePick:
         self,
         cluster: _Cluster,
         endpoint: LiveEndpoint,
-        permit: Permit | None,
-        breaker: EndpointBreaker | None,
+        one: Held | None,
+        own: Held | None,
     ) -> None:
         self.endpoint = endpoint
-        self.breaker = breaker
-        self.settled = False  # the breaker heard of it
+        self.one = one
+        self.own = own
+        self.settled = False  # the breakers heard of it
         self._cluster = cluster
-        self._permit = permit
         self._reported = False
         self._released = False
         self.failed = False  # it is counted as a failure
@@ -91,6 +91,13 @@ class LivePick:
 
             self.measured(of_headers(outcome.headers))
 
+    def settle(self, good: bool | None, now: float, outcome: Outcome | None = None) -> None:
+        """Tell the breakers what came of it, under the lock; ``good`` None: nothing that counts."""
+        for held in (self.one, self.own):
+            if held is not None:
+                held[0].settle(held[1], good, now, outcome, again=self.settled)
+        self.settled = True
+
     def measured(self, metrics: Metrics | None) -> None:
         """What the endpoint said of its load; None: nothing that can be read."""
         if metrics is not None:
@@ -110,8 +117,8 @@ class LivePick:
             self._released = True
             if failure is not None and failure.kind is not OK:
                 cluster._heard(self, failure, now)
-            elif not self._reported and self._permit is not None and self.breaker is not None:
-                self.breaker.settle(self._permit, None, now)
+            elif not self._reported:
+                self.settle(None, now)
             if self.load is not None:
                 self.load.end()
             self.endpoint.active -= 1

@@ -21,6 +21,7 @@ from meshlib.model.policy import (
     RateLimit,
     RetryBudget,
     RetryPolicy,
+    RouteLimits,
     SlowOutlier,
     SlowStart,
     SuccessRate,
@@ -29,10 +30,22 @@ from meshlib.model.policy import (
 
 if TYPE_CHECKING:
     from meshlib.config import BreakerConfig, LimitsConfig, OutlierConfig, RetryConfig
-    from meshlib.config.routes import FaultConfig
-    from meshlib.config.services import AdaptiveConfig, RateLimitConfig, ServiceConfig
+    from meshlib.config.policies import RateLimitConfig
+    from meshlib.config.routes import FaultConfig, RouteConfig
+    from meshlib.config.services import AdaptiveConfig, ServiceConfig
 
-__all__ = ["adaptive", "balancing", "breaker", "fault", "limits", "outlier", "rate_limit", "retry_policy"]
+__all__ = [
+    "adaptive",
+    "balancing",
+    "breaker",
+    "breakers",
+    "fault",
+    "limits",
+    "outlier",
+    "rate_limit",
+    "retry_policy",
+    "route_limits",
+]
 
 #: Where an upstream says when it wants to be asked again, the more exact one first.
 _RETRY_AFTER = (("retry-after-ms", "milliseconds"), ("retry-after", "retry_after"))
@@ -77,8 +90,26 @@ def breaker(config: BreakerConfig) -> Breaker:
         window=window if isinstance(window, int) else 0,
         window_seconds=CallsOrSeconds.seconds(window) if isinstance(window, str) else None,
         minimum=config.minimum,
-        by_endpoint=config.scope == "endpoint",
         mode=BreakerMode(config.mode),
+    )
+
+
+def breakers(service: ServiceConfig) -> tuple[Breaker | None, Breaker | None]:
+    """The service's own, and that of each endpoint."""
+    own, each = service.breaker, service.endpoint_breaker
+    if own is not None and own.scope == "endpoint":
+        own, each = None, own
+    return None if own is None else breaker(own), None if each is None else breaker(each)
+
+
+def route_limits(config: RouteConfig) -> RouteLimits | None:
+    """None: it has none of its own."""
+    if config.breaker is None and config.limits is None and config.rate_limit is None:
+        return None
+    return RouteLimits(
+        None if config.breaker is None else breaker(config.breaker),
+        None if config.limits is None else config.limits.max_requests,
+        rate_limit(config.rate_limit),
     )
 
 

@@ -27,6 +27,7 @@ from meshlib.runtime.adoption import Tallies
 from meshlib.runtime.clusters import Clusters
 from meshlib.runtime.interest import Interest
 from meshlib.runtime.known import Known
+from meshlib.runtime.live_route import LiveRoutes
 from meshlib.runtime.store import Store
 
 if TYPE_CHECKING:
@@ -141,6 +142,7 @@ class Runtime:
         config: The configuration as it is now.
         store: Holds the view; ``store.on_change`` and ``store.wait`` tell of changes.
         clusters: The live clusters.
+        routes: The live routes: those that have limits of their own.
         clock: Monotonic time.
         random: Floats in [0, 1), seeded by ``config.seed``.
         env: What a plan asks of its surroundings.
@@ -177,7 +179,9 @@ class Runtime:
         # By it all processes of a node are alike, as calls that come from one address are.
         node = (config.node.id or socket.gethostname()).encode("utf-8", "surrogatepass")
         own = int.from_bytes(hashlib.blake2b(node, digest_size=8).digest())
+        self.routes = LiveRoutes(clock, self.clusters.tell)
         self.env = Env(self.clusters.upstream, self.random, clock.wall, awaits=feed.awaits, own=own)
+        self.env.limits = self.routes.of
         self.feed = feed
         self.interest: Interest = inherited.interest.copy(clock.now()) if inherited else Interest()
         self._rules = rules

@@ -75,6 +75,7 @@ def _listener(key: str, service: ServiceConfig) -> Listener:
 
 def _cluster(key: str, service: ServiceConfig, identity: IdentityConfig) -> Cluster:
     discovery, assignment, targets = _placed(key, service)
+    breaker, endpoint_breaker = policies.breakers(service)
     return Cluster(
         name=key,
         discovery=discovery,
@@ -85,7 +86,8 @@ def _cluster(key: str, service: ServiceConfig, identity: IdentityConfig) -> Clus
         connect_timeout=None,
         limits=policies.limits(service.limits),
         outlier=None if service.outlier is None else policies.outlier(service.outlier),
-        breaker=None if service.breaker is None else policies.breaker(service.breaker),
+        breaker=breaker,
+        endpoint_breaker=endpoint_breaker,
         max_connection_age=service.max_connection_age,
         rate_limit=policies.rate_limit(service.rate_limit),
         adaptive=policies.adaptive(service.adaptive),

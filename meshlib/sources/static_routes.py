@@ -118,6 +118,7 @@ def _forward(key: str, service: ServiceConfig, config: RouteConfig) -> Forward:
         timeout=service.timeout if config.timeout is None else config.timeout,
         retry=_service_retry(service) if config.retry is None else policies.retry_policy(config.retry),
         fault=policies.fault(config.fault),
+        limits=policies.route_limits(config),
     )
 
 

@@ -142,6 +142,30 @@ def test_over_the_rate_limit_calls_are_answered_429(face: FaceFactory, upstream:
     assert any("rate limit" in line for line in info.trace())
 
 
+def test_a_route_has_limits_of_its_own(face: FaceFactory, upstream: Any) -> None:
+    """Its breaker, its rate and what it may have in flight are no other route's, and hold beside the service's."""
+    one = upstream()
+    routes = [
+        {"name": "few", "match": {"prefix": "/few"}, "rate_limit": {"rate": 0.001, "burst": 1}},
+        {
+            "name": "fragile",
+            "match": {"prefix": "/fragile"},
+            "breaker": {"consecutive_failures": 2, "open_for": 60.0},
+            "retry": {"attempts": 2, "on": ["5xx"], "backoff_base": 0.001},
+        },
+    ]
+    client = face(service(one, routes=routes, breaker={"consecutive_failures": 4, "open_for": 60.0}))
+    assert [client.get("http://reviews/few").status_code for _ in range(2)] == [200, 429]
+    one.fail(500, times=4)
+    assert client.get("http://reviews/fragile").status_code == 500, "each attempt counts"
+    with pytest.raises(meshlib.CircuitOpen, match="the breaker of route fragile is open"):
+        client.get("http://reviews/fragile")
+    assert [client.get("http://reviews/").status_code for _ in range(2)] == [500, 500]
+    with pytest.raises(meshlib.CircuitOpen, match="the breaker of cluster 'reviews' is open"):
+        client.get("http://reviews/")
+    assert one.requests_total == 5
+
+
 def test_faults_delay_and_answer_before_anything_is_sent(face: FaceFactory, upstream: Any) -> None:
     one = upstream()
     routes = [

@@ -75,6 +75,24 @@ def overloaded(server: Upstream, make: Callable[..., Any]) -> Iterator[Any]:
     server.release()
 
 
+@contextmanager
+def route_overloaded(server: Upstream, make: Callable[..., Any]) -> Iterator[Any]:
+    server.order(hold="body", body="x" * 100)
+    client = make(service(server, routes=[{"limits": {"max_requests": 1}}]))
+    held = client.begin(Ask())
+    yield client
+    client.drop(held)
+    server.release()
+
+
+@contextmanager
+def routes_circuit_open(server: Upstream, make: Callable[..., Any]) -> Iterator[Any]:
+    server.fail(503)
+    client = make(service(server, routes=[{"breaker": {"consecutive_failures": 1, "open_for": 60.0}}]))
+    assert client.call().status == 503
+    yield client
+
+
 #: What happens, meshlib's class, the library's kind, the response instead, and whether a byte may have been sent.
 KINDS: dict[str, tuple[Any, type[meshlib.MeshError], str, int, bool]] = {
     "connection refused": (connection_refused, meshlib.errors.ConnectFailed, "connect", 503, False),
@@ -85,6 +103,8 @@ KINDS: dict[str, tuple[Any, type[meshlib.MeshError], str, int, bool]] = {
     "own read timeout": (own_read_timeout, meshlib.DeadlineExceeded, "read timeout", 504, True),
     "circuit open": (circuit_open, meshlib.CircuitOpen, "connect", 503, False),
     "overloaded": (overloaded, meshlib.Overloaded, "pool", 503, False),
+    "route's circuit open": (routes_circuit_open, meshlib.CircuitOpen, "connect", 503, False),
+    "route overloaded": (route_overloaded, meshlib.Overloaded, "pool", 503, False),
 }
 
 

@@ -291,7 +291,7 @@ def probe(argument: dict[str, Any]) -> Any:
                 number += 1
                 with contextlib.suppress(meshlib.MeshError):
                     way("http://reviews/", status=500)
-                while live(mesh)._breaker.would_permit(time.monotonic()) is False:
+                while live(mesh)._breakers.one.would_permit(time.monotonic()) is False:
                     gevent.sleep(0)
                 how, reached = ended_at(number, lambda way=way: way("http://reviews/"))
                 found[how] += 1

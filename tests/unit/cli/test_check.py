@@ -248,6 +248,38 @@ def test_a_post_that_may_be_sent_twice_is_worth_knowing(
     )
 
 
+TRIPS = '[services.a]\nendpoints = ["127.0.0.1:1"]\n'
+
+
+@pytest.mark.parametrize(
+    ("policies", "counts"),
+    [
+        ("", None),
+        ("breaker = {}", ["breaker: 5 failures in a row"]),
+        (
+            "breaker = {}\nendpoint_breaker = { consecutive_failures = 2 }",
+            ["breaker: 5", "endpoint_breaker: 2"],
+        ),
+        ("outlier = {}", ["outlier: 5 failures in a row of one endpoint"]),
+        ('breaker = { failure_rate = 0.5, mode = "observe" }', ["breaker: 5"]),
+        ("breaker = { failure_rate = 0.5 }", None),
+        ("breaker = {}\nendpoint_breaker = { failure_rate = 0.5 }", None),
+        ("outlier = { failure_percentage = 30 }", None),
+        ("breaker = {}\noutlier = { success_rate = true }", None),
+    ],
+)
+def test_it_says_where_nothing_trips_on_a_part_of_the_calls(
+    tmp_path: Path, policies: str, counts: list[str] | None
+) -> None:
+    report = inspect(write(tmp_path / "mesh.toml", TRIPS + policies + "\n"))
+    assert report.fine
+    found = [item for item in report.findings if item.id == "breaker.share"]
+    assert len(found) == (counts is not None)
+    for item in found:
+        assert item.summary.startswith("services.a: nothing trips")
+        assert all(line.startswith(count) for line, count in zip(item.evidence, counts or (), strict=True))
+
+
 def test_a_finding_says_where_and_what_to_do(tmp_path: Path) -> None:
     text = RETRY.format('attempts = 2, on = ["5xx"]') + (
         '[[services.a.routes]]\nmatch = { prefix = "/b" }\nretry = { attempts = 2, on = ["reset"] }\n'

@@ -100,6 +100,23 @@ ONE = [
         "services.reviews.breaker.scope",
         "cannot stand beside",
     ),
+    (
+        service(breaker={"scope": "endpoint"}, endpoint_breaker={}),
+        "services.reviews.endpoint_breaker",
+        "cannot stand beside",
+    ),
+    (
+        service(endpoint_breaker={"storage": pybreaker.CircuitMemoryStorage(pybreaker.STATE_CLOSED)}),
+        "services.reviews.endpoint_breaker",
+        "cannot have listeners or storage",
+    ),
+    (route(breaker={"scope": "endpoint"}), "services.reviews.routes[0].breaker", "it is of this route"),
+    (route(limits={"max_requests": 0}), "services.reviews.routes[0].limits.max_requests", "from 1"),
+    (
+        route(response={"status": 200}, limits={"max_requests": 5}),
+        "services.reviews.routes[0].limits",
+        "answers by itself",
+    ),
     (service(hash=[{"header": "x"}]), "services.reviews.hash", "is for balancer"),
     (service(balancer="maglev", hash=[{}]), "services.reviews.hash[0]", "must have one of"),
     (

@@ -35,7 +35,7 @@ from meshlib.model.events import CallEnded, RetryScheduled
 from meshlib.model.headers import Headers
 from meshlib.model.listener import HttpManager, Listener
 from meshlib.model.match import PathKind, PathMatch, RouteMatch
-from meshlib.model.policy import Fault, RetryPolicy
+from meshlib.model.policy import Fault, RetryPolicy, RouteLimits
 from meshlib.model.replies import LocalReplies
 from meshlib.model.route import (
     DirectResponse,
@@ -48,6 +48,7 @@ from meshlib.model.route import (
     RouteConfiguration,
     VirtualHost,
 )
+from meshlib.runtime.live_route import LiveRoute
 
 OK = OutcomeKind.OK
 ENDPOINTS = [
@@ -159,6 +160,32 @@ def make(
 
 
 RETRY = RetryPolicy(frozenset({"5xx", "connect-failure"}), retries=2)
+
+
+@pytest.mark.parametrize("ends", ["close", "cancel", "leave"])
+def test_a_call_enters_its_routes_limits_once_and_leaves_them_however_it_ends(ends: str) -> None:
+    limits = RouteLimits(max_requests=1)
+    live = LiveRoute("r", limits, [].append, lambda: 0.0, 0.0)
+    plan, upstream = make(Forward(cluster="c", limits=limits, retry=RETRY))
+    other, _ = make(Forward(cluster="c", limits=limits), upstream)
+    for each in (plan, other):
+        each._env.limits = lambda *_: live
+    assert isinstance(plan.start(0.0), Send)
+    assert isinstance(plan.outcome(outcome(status=500), 0.1), Sleep)
+    assert live.active == 1, "also while it waits for its next attempt"
+    refused = other.start(0.1)
+    assert isinstance(refused, Finish)
+    assert (refused.failure, refused.response.status) == (Overloaded, 503)
+    other.close(0.1)
+    assert live.active == 1
+    assert isinstance(plan.woke(0.2), Send)
+    if ends == "cancel":
+        plan.cancel(outcome(OutcomeKind.CANCELLED), 0.3)
+    elif ends == "leave":
+        plan.leave(0.3)
+    plan.close(0.3)
+    assert live.active == 0
+    assert len(upstream.picks) == 2
 
 
 def test_one_attempt_is_sent_and_its_answer_is_the_end() -> None:

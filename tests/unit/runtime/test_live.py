@@ -804,8 +804,8 @@ def failing(watched, endpoint, times, now=0.0):
 
 
 def by_endpoint(count, **fields):
-    fields = {"consecutive_failures": 3, "open_for": 10.0, "by_endpoint": True, **fields}
-    return Watched(flat(count, breaker=Breaker(**fields)))
+    fields = {"consecutive_failures": 3, "open_for": 10.0, **fields}
+    return Watched(flat(count, endpoint_breaker=Breaker(**fields)))
 
 
 def test_each_endpoint_has_a_breaker_of_its_own_and_calls_go_to_the_others():
@@ -842,14 +842,33 @@ def test_where_the_breakers_of_all_are_open_calls_are_refused_and_of_many_the_la
     assert "of all endpoints" in refused.detail
 
 
+def test_the_clusters_breaker_and_its_endpoints_hold_together():
+    one, each = Breaker(consecutive_failures=1, open_for=5.0), Breaker(consecutive_failures=1, open_for=10.0)
+    watched = Watched(flat(1, breaker=one, endpoint_breaker=each))
+    name = watched.live.endpoints[0].name
+    failing(watched, watched.live.endpoints[0], 1)
+    opened = [BreakerChanged("c", "closed", "open"), BreakerChanged("c", "closed", "open", name)]
+    assert watched.events == opened
+    assert refusal(watched.live.pick(CONTEXT, 1.0)).detail == "the breaker of cluster 'c' is open"
+    assert "of all endpoints" in refusal(watched.live.pick(CONTEXT, 5.0)).detail
+    pick = watched.live.pick(CONTEXT, 10.0)  # the cluster's probe came back though the endpoint's refused it
+    pick.report(OK, 10.0)
+    pick.release(10.0)
+    closed = [
+        BreakerChanged("c", "open", "half_open"),
+        BreakerChanged("c", "open", "half_open", name),
+        BreakerChanged("c", "half_open", "closed"),
+        BreakerChanged("c", "half_open", "closed", name),
+    ]
+    assert watched.events == [*opened, *closed]
+
+
 def test_scopes_change_and_an_endpoint_keeps_its_breaker_over_updates():
     watched = by_endpoint(2)
     bad = watched.live.endpoints[0]
     failing(watched, bad, 3)
     own = bad.breaker
-    watched.live.update(
-        flat(3, breaker=Breaker(consecutive_failures=3, open_for=99.0, by_endpoint=True)), 1.0
-    )
+    watched.live.update(flat(3, endpoint_breaker=Breaker(consecutive_failures=3, open_for=99.0)), 1.0)
     assert bad.breaker is own
     assert not own.would_permit(50.0)
     watched.live.update(flat(3, breaker=Breaker(consecutive_failures=3)), 2.0)

@@ -37,7 +37,7 @@ def state(cluster):
 
 
 def settle(cluster):
-    assert cluster.live._breaker._bridge.idle(10)
+    assert cluster.live._breakers.one._bridge.idle(10)
 
 
 class Listener(pybreaker.CircuitBreakerListener):
@@ -138,9 +138,9 @@ def test_a_listener_may_move_the_breaker_and_looks_at_it():
     assert state(cluster) == "open"
     assert moved == [(True, "closed", True), ("closed", "open")]
     assert not call(cluster, now=9.0)
-    cluster.live._breaker._bridge._face.close()
+    cluster.live._breakers.one._bridge._face.close()
     assert state(cluster) == "closed"
-    cluster.live._breaker._bridge._face.half_open()
+    cluster.live._breakers.one._bridge._face.half_open()
     assert state(cluster) == "half_open"
 
 
@@ -327,7 +327,7 @@ def test_what_waits_for_a_storage_is_bounded():
     storage.gate.clear()
     for _ in range(2000):
         call(cluster, ERROR)
-    assert len(cluster.live._breaker._bridge._work._jobs) <= 256
+    assert len(cluster.live._breakers.one._bridge._work._jobs) <= 256
     storage.gate.set()
     settle(cluster)
 
