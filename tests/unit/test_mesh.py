@@ -336,6 +336,6 @@ class TestTelemetry:
 def test_calls_stay_in_our_zone_where_a_service_says_so(told, zones):
     spots = [{"address": f"10.0.0.{number}:80", "zone": "ab"[number % 2]} for number in range(6)]
     service = {"endpoints": spots, "balancer": "random", **told}
-    with Mesh({"node": {"zone": "a"}, "services": {"s": service}}) as mesh:
+    with meshlib.Mesh({"node": {"zone": "a"}, "services": {"s": service}}) as mesh:
         zone_of = {spot["address"]: spot["zone"] for spot in spots}
         assert {zone_of[mesh.explain("GET", "http://s/").endpoint] for _ in range(60)} == zones
