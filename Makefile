@@ -32,7 +32,7 @@ ABREAST := $(GRPC_TESTS) tests/compat tests/e2e/oracle tests/trust $(patsubst %,
 	identity identity_forks identity_gevent jobs kato last_good llm_clients load_reports mcp_client metrics \
 	multiprocessing out_of_band outages requests requests_options requests_paths requests_rows run sds secrets \
 	secrets_identity separate sidecar_detection snippets sources sources_processes tcp_listeners testing_kit tls \
-	tls_and_proxies tls_envoy tls_envoy_validation tracing trust_soak use versions words wsgi_asgi_chain wsgi_tracing)
+	tls_and_proxies tls_through_proxies tls_envoy tls_envoy_validation tracing trust_soak use versions words wsgi_asgi_chain wsgi_tracing)
 SDIST_TESTS ?= tests/unit tests/machine
 
 # ---------------------------------------------------------------------------------------------- what one asks for

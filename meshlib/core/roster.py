@@ -7,7 +7,7 @@ endpoint, in any order). Of endpoints that share an address the first in order o
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from meshlib.core.endpoint import Down, LiveEndpoint
@@ -121,11 +121,12 @@ def _add(
     give_way: Callable[[], object],
 ) -> None:
     group = Group(part.priority, part.weight, locality=part.locality)
+    alike = not cluster.tls_matches and (cluster.tls is None or not cluster.tls.proxied)
     for endpoint in part.endpoints:
         give_way()
         if endpoint.address in roster.live:
             continue
-        tls = tls_of(cluster, endpoint, part.metadata) if cluster.tls_matches else cluster.tls
+        tls = cluster.tls if alike else tls_of(cluster, endpoint, part)
         live = old.get(endpoint.address) if old else None
         if live is None and endpoint.additional_addresses:
             live = _renamed(roster, old, endpoint)
@@ -167,14 +168,22 @@ def _down(endpoint: Endpoint, tls: Tls | None) -> int:
     return down | Down.TLS if tls is not None and tls.closed else down
 
 
-def tls_of(cluster: Cluster, endpoint: Endpoint, locality: Mapping[str, Mapping[str, object]]) -> Tls | None:
+def tls_of(cluster: Cluster, endpoint: Endpoint, locality: LocalityEndpoints) -> Tls | None:
     """What a connection to ``endpoint`` must use: the first of ``transport_socket_matches`` all of whose labels the
-    endpoint's metadata has (or, where that has none at all, its locality's), else the cluster's own.
+    endpoint's metadata has (or, where that has none at all, its locality's), else the cluster's own; through the endpoint's proxy, or
+    its locality's, where that goes through one (TL-07).
     """
     labels = endpoint.metadata.get(_SOCKET_MATCH)
     if labels is None:
-        labels = locality.get(_SOCKET_MATCH, {})
+        labels = locality.metadata.get(_SOCKET_MATCH, {})
+    tls = cluster.tls
     for entry in cluster.tls_matches:
         if all(name in labels and labels[name] == value for name, value in entry.match.items()):
-            return entry.tls
-    return cluster.tls
+            tls = entry.tls
+            break
+    if tls is None or not tls.proxied:
+        return tls
+    proxy = endpoint.proxy or locality.proxy or tls.proxy
+    if proxy is not None and endpoint.address.unix:
+        return replace(tls, unsupported=f"{endpoint.address} cannot be reached through a proxy")
+    return tls if proxy == tls.proxy else replace(tls, proxy=proxy)

@@ -142,7 +142,7 @@ class _Endpoints(Generic[P]):
 
     def _place(self, attempt: Send, key: _Key) -> Place:
         settings, cluster = self._settings, attempt.upstream.cluster
-        _, address, _, _, made, *_, names = key
+        _, address, _, tls, made, *_, names = key
         http2 = cluster.http2 or settings.http2
         if http2 and find_spec("h2") is None:
             text = f"cluster {cluster.name!r} wants HTTP/2, which needs h2: {INSTALL.format('http2')}"
@@ -157,6 +157,7 @@ class _Endpoints(Generic[P]):
             host="" if address.unix else address.host,
             port=address.port or (443 if context is not None else 80),
             uds=address.host if address.unix else None,
+            proxy=None if tls is None else tls.proxy,
             context=context,
             server_hostname=names.sni,
             names=names.sans,

@@ -143,6 +143,8 @@ def made_context(worker: Worker, upstream: Upstream, tls: Tls, *, http2: bool, n
     """The context for ``tls``, or for the material before it where this cannot be used (SD-03): a certificate and a key that are no
     pair are known for that only now. Its files are looked at from now on. Raises ConfigError.
     """
+    if tls.proxied:  # a context has nothing of it
+        tls = replace(tls, proxied=False, proxy=None)
     here, slot = _here.get(), (replace(tls, certificate=None, validation=None), http2, named)
     name = upstream.cluster.name
     try:

@@ -42,7 +42,9 @@ NOWHERE = Locality()
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """``hostname`` is what auto host rewrite and TLS names use; ``metadata`` is filter name → JSON-like mapping."""
+    """``hostname`` is what auto host rewrite and TLS names use; ``metadata`` is filter name → JSON-like mapping. ``proxy``: on the way
+    there, where its cluster's transport goes through one.
+    """
 
     address: Address
     weight: int = 1
@@ -50,17 +52,21 @@ class Endpoint:
     hostname: str = ""
     metadata: Mapping[str, Mapping[str, object]] = field(default_factory=dict, hash=False)
     additional_addresses: tuple[Address, ...] = ()
+    proxy: Address | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class LocalityEndpoints:
-    """``weight`` None: the locality was given none (it counts only under locality-weighted balancing, DV-15)."""
+    """``weight`` None: the locality was given none (it counts only under locality-weighted balancing, DV-15). ``proxy``: of its endpoints
+    that name none.
+    """
 
     locality: Locality
     endpoints: tuple[Endpoint, ...]
     weight: int | None = None
     priority: int = 0
     metadata: Mapping[str, Mapping[str, object]] = field(default_factory=dict, hash=False)
+    proxy: Address | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import NoReturn, Self
 
+from meshlib.model.address import Address
 from meshlib.model.match import StringMatch
 
 __all__ = [
@@ -169,6 +170,8 @@ class Tls:
         ciphers: OpenSSL's names of suites up to TLS 1.2; none: OpenSSL's own.
         curve: Of the key exchange; ``""``: OpenSSL's own.
         sessions: Of how many handshakes the sessions are kept, to be resumed.
+        proxied: Where a proxy is known, connections go through it, by CONNECT (Envoy ``Http11ProxyUpstreamTransport``). ``proxy``: that of
+            endpoints and localities that name none; of an endpoint's own demand, its proxy.
         unsupported: What cannot be done of it: an endpoint behind it is never called, neither so nor in plain text.
         lacking: Why a secret is not there, with the same effect.
     """
@@ -186,6 +189,8 @@ class Tls:
     ciphers: tuple[str, ...] = ()
     curve: str = ""
     sessions: int = 8
+    proxied: bool = False
+    proxy: Address | None = None
     unsupported: str = ""
     lacking: str = ""
 

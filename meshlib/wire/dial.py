@@ -15,7 +15,7 @@ import os
 import select
 import socket
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from meshlib.extras import needed
 from meshlib.wire.connection import Connection
 from meshlib.wire.errors import ConnectError, ConnectTimeout, UnsupportedProtocol
 from meshlib.wire.heads import SIZES, Sizes
+from meshlib.wire.proxied import ask
 from meshlib.wire.readable import waiting_poll
 from meshlib.wire.stream import Stream
 from meshlib.wire.stream_tls import Handshakes
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterable, Iterator
 
+    from meshlib.model.address import Address as MeshAddress
     from meshlib.model.cluster import Keepalive
     from meshlib.pools.bounds import Bounds
     from meshlib.wire.multiplexed import Multiplexed
@@ -64,6 +66,7 @@ class Place:
         host: A name or an IP address.
         port: Its port.
         uds: The path of a Unix socket, which goes before host and port.
+        proxy: Through whom connections to host and port go; None: nobody.
         context: TLS; None: plain text. It is changed for nobody else.
         server_hostname: The name that TLS asks for and checks; default: ``host``.
         names: Of which the certificate must have one, in the place of those of the mesh's context.
@@ -75,11 +78,13 @@ class Place:
         keepalive: What the system's probes are to be; None: there are none.
         sizes: How much of a response's head is read.
         handshakes: TLS sessions to be resumed, of this very place.
+        hop: Where sockets are connected to: it, or the place of its proxy.
     """
 
     host: str
     port: int
     uds: str | None = None
+    proxy: MeshAddress | None = None
     context: ssl.SSLContext | None = None
     server_hostname: str = ""
     names: tuple[str, ...] = ()
@@ -91,14 +96,37 @@ class Place:
     keepalive: Keepalive | None = None
     sizes: Sizes = SIZES
     handshakes: Handshakes | None = field(init=False, compare=False, repr=False, default=None)
+    hop: Place = field(init=False, compare=False, repr=False)
+    _beyond: str = field(init=False, compare=False, repr=False, default="")
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "hop", self if self.proxy is None else self._proxy(self.proxy))
         if self.context is not None:
             offers = ["h2"] * self.http2 + ["http/1.1"] * self.http1
             object.__setattr__(self, "handshakes", Handshakes.of(self.context, offers, self.names))
 
+    def _proxy(self, proxy: MeshAddress) -> Place:
+        """The place of the proxy: bytes in the clear, to that address."""
+        place = replace(
+            self,
+            host="" if proxy.unix else proxy.host,
+            port=proxy.port,
+            uds=proxy.host if proxy.unix else None,
+            proxy=None,
+            context=None,
+            names=(),
+        )
+        object.__setattr__(place, "_beyond", f" (the proxy to {self})")
+        return place
+
+    @property
+    def target(self) -> bytes:
+        """What a proxy is asked for."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}".encode("ascii")
+
     def __str__(self) -> str:
-        return self.uds or f"{self.host}:{self.port}"
+        return f"{self.uds or f'{self.host}:{self.port}'}{self._beyond}"
 
 
 def connect(
@@ -126,14 +154,19 @@ def open_stream(
     except TimeoutError as error:
         raise ConnectTimeout(f"{place}: {error}") from error
     until = None if seconds is None else monotonic() + seconds
+    hop = place.hop
     if trace is None:
-        stream = _open(place, bounds, until)
+        stream = _open(hop, bounds, until)
     else:
-        step, info = opened(place, seconds)
-        stream = traced(trace, step, info, _open, place, bounds, until)
-    if place.handshakes is None:
+        step, info = opened(hop, seconds)
+        stream = traced(trace, step, info, _open, hop, bounds, until)
+    if hop is place and place.handshakes is None:
         return stream
     try:
+        if hop is not place:
+            ask(stream, str(hop), place.target, bounds, until)
+            if place.handshakes is None:
+                return stream
         step, info = secured(place, seconds)
         name = info["server_hostname"]
         left = None if until is None else max(0.0, until - monotonic())

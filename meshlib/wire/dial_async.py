@@ -22,6 +22,7 @@ from meshlib.wire.dial import (
     unsupported_without_h2,
 )
 from meshlib.wire.errors import ConnectError, ConnectTimeout
+from meshlib.wire.proxied import ask_async
 from meshlib.wire.stream_async import AsyncioStream, limited
 from meshlib.wire.trace import traced_async
 
@@ -45,10 +46,13 @@ async def connect_async(
     except TimeoutError as error:
         raise ConnectTimeout(f"{place}: {error}") from error
     until = None if seconds is None else monotonic() + seconds
-    step, info = opened(place, seconds)
+    hop = place.hop
+    step, info = opened(hop, seconds)
     opening = import_module("meshlib.wire.dial_trio").open_trio if under_trio() else open_asyncio
-    stream: AsyncStream = await traced_async(trace, step, info, opening, place, bounds, seconds)
+    stream: AsyncStream = await traced_async(trace, step, info, opening, hop, bounds, seconds)
     try:
+        if hop is not place:
+            await ask_async(stream, str(hop), place.target, bounds, until)
         if place.handshakes is not None:
             step, info = secured(place, seconds)
             name = info["server_hostname"]

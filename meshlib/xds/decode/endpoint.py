@@ -17,7 +17,7 @@ from meshlib.model.address import Address
 from meshlib.model.endpoint import Assignment, Drop, Endpoint, Health, Locality, LocalityEndpoints
 from meshlib.xds.decode.address import numeric
 from meshlib.xds.decode.report import Report, join, walk
-from meshlib.xds.decode.values import fraction, metadata, number
+from meshlib.xds.decode.values import fraction, metadata, number, unpacked
 from meshlib.xds.schema import WireMessage
 
 __all__ = ["assignment", "load_assignment"]
@@ -34,6 +34,9 @@ _HEALTH = {
     5: Health.DEGRADED,
 }
 _MAX_PRIORITY = 128
+#: Where typed metadata has the proxy on the way to an endpoint, and as what (gRFC A86).
+_PROXY = "envoy.http11_proxy_transport_socket.proxy_address"
+_ADDRESS = "envoy.config.core.v3.Address"
 _PARTS = {0: 100, 1: 10_000, 2: 1_000_000}  # DenominatorType
 _MAX_PORT = 65535
 _OCTETS = frozenset(map(str, range(256)))
@@ -162,6 +165,7 @@ def _group(
         weight,
         priority,
         metadata(message),
+        _proxy(message, path, report),
     )
 
 
@@ -196,7 +200,27 @@ def _endpoint(message: WireMessage, path: str, report: Report, address: Resolve)
         _hostname(held, here, report),
         metadata(message),
         tuple(other for other in others if other is not None),
+        _proxy(message, path, report),
     )
+
+
+def _proxy(owner: WireMessage, path: str, report: Report) -> Address | None:
+    """TL-07. What is there of another type is somebody else's."""
+    held = owner.metadata.typed_filter_metadata
+    if (
+        not owner.HasField("metadata")
+        or _PROXY not in held
+        or not held[_PROXY].type_url.endswith(f"/{_ADDRESS}")
+    ):
+        return None
+    path = f"{join(path, 'metadata.typed_filter_metadata')}[{_PROXY!r}]"
+    message = unpacked(held[_PROXY], path, report, _ADDRESS)
+    if message is None:
+        return None
+    if report.target and message.WhichOneof("address") != "socket_address":
+        report.problem(join(path, "socket_address"), "is missing")
+        return None
+    return numeric(message, path, report, least_port=1)
 
 
 def _hostname(message: WireMessage, path: str, report: Report) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 from meshlib.core.trust import merged
 from meshlib.model.tls import Certificate, SecretKind, SecretName, Tls, TlsMatch, Validation
+from meshlib.xds.decode.address import numeric
 from meshlib.xds.decode.certificate import certificate
 from meshlib.xds.decode.report import Report, join, walk
 from meshlib.xds.decode.sds import instance, sds_secret
@@ -110,11 +111,16 @@ def tls_matches(owner: WireMessage, path: str, report: Report) -> tuple[TlsMatch
 
 
 def _proxied(message: WireMessage, path: str, report: Report) -> Tls:
-    """TL-07: TLS through a proxy that the endpoint's metadata names. No connection is made so yet."""
+    """TL-07: TLS through a proxy that the endpoint's metadata names, its locality's, or the transport itself."""
     inner = transport_socket(message, path, report)
-    words = "a proxy on the way to the endpoints"
-    report.ignore(path, f"{words} is not supported")
-    return replace(inner or Tls(), unsupported=f"{words} is not supported")
+    proxy = None
+    if message.HasField("default_proxy_address"):
+        proxy = numeric(message.default_proxy_address, join(path, "default_proxy_address"), report)
+    if inner is None:
+        words = "plain text through a proxy is not supported"
+        report.ignore(path, words)
+        inner = Tls(unsupported=words)
+    return replace(inner, proxied=True, proxy=proxy)
 
 
 def _context(message: WireMessage, path: str, report: Report) -> Tls:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from meshlib.core.endpoint import Down
 from meshlib.core.roster import plan_roster, tls_of
+from meshlib.model.address import Address
 from meshlib.model.cluster import Cluster
 from meshlib.model.endpoint import Health
 from meshlib.model.tls import Tls, TlsMatch
@@ -114,20 +115,20 @@ def matching(*entries):
 
 def test_the_clusters_tls_where_nothing_matches():
     config = matching(TlsMatch("m", {"tls": "on"}, MATCHED))
-    assert tls_of(config, labelled(), {}) is NEEDS
-    assert tls_of(config, labelled(tls="off"), {}) is NEEDS
-    assert tls_of(config, labelled(tls="on", more="x"), {}) is MATCHED
+    assert tls_of(config, labelled(), locality()) is NEEDS
+    assert tls_of(config, labelled(tls="off"), locality()) is NEEDS
+    assert tls_of(config, labelled(tls="on", more="x"), locality()) is MATCHED
 
 
 def test_the_first_match_counts_and_may_be_plain_text():
     config = matching(TlsMatch("raw", {"mode": "raw"}, PLAIN), TlsMatch("all", {}, MATCHED))
-    assert tls_of(config, labelled(mode="raw"), {}) is PLAIN
-    assert tls_of(config, labelled(mode="x"), {}) is MATCHED
+    assert tls_of(config, labelled(mode="raw"), locality()) is PLAIN
+    assert tls_of(config, labelled(mode="x"), locality()) is MATCHED
 
 
 def test_a_localitys_labels_hold_where_the_endpoint_has_none():
     config = matching(TlsMatch("m", {"tls": "on"}, MATCHED))
-    of_locality = {"envoy.transport_socket_match": {"tls": "on"}}
+    of_locality = replace(locality(), metadata={"envoy.transport_socket_match": {"tls": "on"}})
     assert tls_of(config, labelled(), of_locality) is MATCHED
     assert tls_of(config, labelled(tls="off"), of_locality) is NEEDS
 
@@ -139,6 +140,45 @@ def test_tls_that_cannot_be_had_marks_the_endpoint():
     assert live.down == Down.TLS
     planned(replace(flat(1), tls=NEEDS), first)
     assert (live.down, live.tls) == (0, NEEDS)
+
+
+ONE, TWO, THREE = address(91), address(92), address(93)
+PROXIED = Tls(sni="p", proxied=True)
+
+
+def through(config, own=None, of_locality=None):
+    """The proxy on the way to an endpoint."""
+    found = planned(cluster(replace(locality(replace(endpoint(0), proxy=own)), proxy=of_locality), **config))
+    (live,) = found.live.values()
+    return live.tls and live.tls.proxy
+
+
+def test_tl_07_an_endpoints_proxy_then_its_localitys_then_the_default():
+    default = {"tls": replace(PROXIED, proxy=THREE)}
+    assert through(default, ONE, TWO) == ONE
+    assert through(default, None, TWO) == TWO
+    assert through(default) == THREE
+    assert through({"tls": PROXIED}) is None
+    assert through({"tls": NEEDS}, ONE, TWO) is None, "where the transport does not go through one"
+    matches = (TlsMatch("plain", {"x": "y"}, PLAIN), TlsMatch("all", {}, PROXIED))
+    assert through({"tls_matches": matches}, ONE) == ONE
+    assert through({}, ONE, TWO) is None
+
+
+def test_tl_07_another_proxy_is_another_demand_and_a_socket_has_none():
+    first = planned(cluster(locality(replace(endpoint(0), proxy=ONE)), tls=PROXIED))
+    (live,) = first.live.values()
+    kept = live.tls
+    again = planned(cluster(locality(replace(endpoint(0, 9), proxy=ONE)), tls=PROXIED), first)
+    assert live.tls is kept
+    planned(cluster(locality(replace(endpoint(0), proxy=TWO)), tls=PROXIED), again)
+    assert live.tls == replace(PROXIED, proxy=TWO)
+    unix = replace(endpoint(0), address=Address("/run/s", 0, True), proxy=ONE)
+    (live,) = planned(cluster(locality(unix), tls=PROXIED)).live.values()
+    assert live.down == Down.TLS
+    assert live.tls.closed == "unix:/run/s cannot be reached through a proxy"
+    (live,) = planned(cluster(locality(replace(unix, proxy=None)), tls=PROXIED)).live.values()
+    assert not live.down
 
 
 def test_an_equal_tls_stays_the_same_object():

@@ -793,6 +793,40 @@ class TestEndpoints:
         assert found.value.localities[0].endpoints[0].hostname == ""
         assert [path for path, _ in found.ignored] == ["endpoints[0].lb_endpoints[0].endpoint.hostname"]
 
+    def proxied(self, kind="core.v3.Address", **address):
+        held = {
+            "envoy.http11_proxy_transport_socket.proxy_address": build.any_of(f"envoy.config.{kind}", address)
+        }
+        metadata = {"typed_filter_metadata": held}
+        return build.endpoints(
+            "c",
+            build.locality(build.endpoint("10.0.0.1:80", metadata=metadata), metadata=metadata),
+        )
+
+    @pytest.mark.parametrize("view", ["target", "sidecar"])
+    def test_tl_07_the_proxy_on_the_way(self, view):
+        address = {"socket_address": {"address": "10.9.9.9", "port_value": 3128}}
+        found = decode.endpoint(raw(self.proxied(**address)), view)
+        [group] = found.value.localities
+        assert group.proxy == group.endpoints[0].proxy == Address("10.9.9.9", 3128)
+        assert found.ignored == ()
+        other = decode.endpoint(raw(self.proxied("core.v3.Locality", zone="z")), view).value
+        assert other.localities[0].endpoints[0].proxy is None, "of another type it is somebody else's"
+
+    def test_tl_07_a_proxy_that_is_none(self):
+        path = "metadata.typed_filter_metadata['envoy.http11_proxy_transport_socket.proxy_address']"
+        for address, words in (
+            ({"socket_address": {"address": "proxy.name", "port_value": 1}}, ".socket_address.address: "),
+            ({"socket_address": {"address": "10.9.9.9", "port_value": 0}}, ".socket_address.port_value: "),
+            ({"pipe": {"path": "/p"}}, ".socket_address: is missing"),
+            ({}, ".socket_address: is missing"),
+        ):
+            of_locality, of_endpoint = sorted(self.problems(self.proxied(**address)), key=len)
+            assert of_endpoint.startswith(f"endpoints[0].lb_endpoints[0].{path}{words}")
+            assert of_locality.startswith(f"endpoints[0].{path}{words}")
+        [group] = self.good(self.proxied(pipe={"path": "/p"})).localities
+        assert group.proxy == Address("/p", 0, True)
+
     def test_dv_15_a_locality_without_weight_is_kept(self):
         found = self.good(build.endpoints("c", build.locality("10.0.0.1:80", weight=None)))
         assert found.localities[0].weight is None

@@ -7,6 +7,7 @@ import hashlib
 
 import pytest
 
+from meshlib.model.address import Address
 from meshlib.model.match import StringKind, StringMatch
 from meshlib.model.tls import (
     Certificate,
@@ -142,14 +143,24 @@ class TestSockets:
         assert problems(resource, "target") == ("transport_socket_matches: is not supported by gRPC",)
 
     def test_tl_07_through_a_proxy(self):
-        """What is inside is read, and no connection is made past the proxy."""
+        """What is inside holds, through the proxy. Plain text inside is called by nobody."""
         inner = _socket(TLS, sni="a", common_tls_context={"validation_context": CA})["transport_socket"]
-        proxied = {"name": "p", "typed_config": build.any_of(PROXIED, {"transport_socket": inner})}
-        found = good(build.cluster("c", ["10.0.0.1:80"], transport_socket=proxied))
-        assert (found.sni, found.unsupported) == ("a", "a proxy on the way to the endpoints is not supported")
-        assert found.validation.roots
-        bare = {"name": "p", "typed_config": build.any_of(PROXIED, {})}
-        assert good(build.cluster("c", ["10.0.0.1:80"], transport_socket=bare)).closed
+        default = {"socket_address": {"address": "10.9.9.9", "port_value": 3128}}
+        for fields, proxy in (({}, None), ({"default_proxy_address": default}, Address("10.9.9.9", 3128))):
+            proxied = _socket(PROXIED, transport_socket=inner, **fields)
+            found = good(build.cluster("c", ["10.0.0.1:80"], **proxied))
+            assert (found.sni, found.closed, found.proxied, found.proxy) == ("a", "", True, proxy)
+            assert found.validation.roots
+        for fields in ({}, _socket(RAW)):
+            result = decode.cluster(raw(build.cluster("c", ["10.0.0.1:80"], **_socket(PROXIED, **fields))))
+            assert result.value.tls.closed == "plain text through a proxy is not supported"
+            assert result.value.tls.closed in dict(result.ignored).values()
+        wrong = {"socket_address": {"address": "proxy.name", "port_value": 3128}}
+        proxied = _socket(PROXIED, transport_socket=inner, default_proxy_address=wrong)
+        [problem] = problems(build.cluster("c", ["10.0.0.1:80"], **proxied))
+        assert problem.startswith(
+            "transport_socket.typed_config.default_proxy_address.socket_address.address: "
+        )
 
 
 def _socket(kind, **fields):

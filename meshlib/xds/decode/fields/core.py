@@ -67,9 +67,11 @@ CORE = {
     f"{_CORE}CidrRange": rules(honoured="address_prefix prefix_len"),
     f"{_CORE}Locality": rules(honoured="region zone sub_zone"),
     f"{_CORE}Metadata": rules(
-        honoured="filter_metadata",
-        void="typed_filter_metadata",
-        notes={"typed_filter_metadata": "nothing in a client reads it"},
+        honoured="filter_metadata typed_filter_metadata",
+        notes={
+            "typed_filter_metadata": "of endpoints and localities the address of the proxy on the way"
+            " (`envoy.http11_proxy_transport_socket.proxy_address`); nothing else in a client reads it"
+        },
     ),
     f"{_CORE}HeaderValue": rules(
         honoured="key value",
