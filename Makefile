@@ -19,6 +19,7 @@ GENERATORS := $(wildcard scripts/config_reference.py scripts/config_schema.py sc
 SEEDS ?= 100
 RUNS ?= 3
 REQUESTS ?= 5000
+CALLS ?= 100000
 INPUTS ?= 1000000
 SUITES ?=
 JOBS ?= 2
@@ -82,6 +83,10 @@ bench: $(VENV)/.stamp-dev ## one table: what meshlib costs beside the bare libra
 .PHONY: sim
 sim: $(VENV)/.stamp-dev ## balancers and policies in virtual time: a slow server, a retry storm, a cold server
 	@$(PY) -m bench.sim
+
+.PHONY: chaos
+chaos: $(VENV)/.stamp-dev ## CALLS calls, of threads and of tasks, through a real Envoy and through meshlib, while everything around them breaks
+	@$(PY) -m bench.chaos --calls $(CALLS)
 
 .PHONY: oracle
 oracle: $(VENV)/.stamp-dev ## meshlib against a real Envoy on SEEDS random route tables

