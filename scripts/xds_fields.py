@@ -40,7 +40,7 @@ wire schema and from the table by which the decoders report. It has {counts}.
 | honoured | it does what its own documentation says; a note tells where it does less |
 | reported | it is not honoured: `Mesh.status()` and `meshlib check` list it under `ignored`, with its path and value, when it arrives |
 | rejected | a resource that sets it is refused, and the control plane is told so |
-| no meaning | it has none in a client: names of statistics, an Envoy's own sockets, logs and spans of an Envoy |
+| no meaning | it changes neither whom a client calls nor what is sent: names of statistics, an Envoy's own process and sockets, its logs and spans, what a browser is told, what Envoy itself does not act on |
 
 A field that is not on this page, because it is newer than the schema, is reported by its number. A value that an honoured field
 cannot have refuses the resource; the refusal names every problem with its path. Fields that are messages are

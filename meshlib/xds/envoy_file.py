@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from meshlib.model.cluster import Cluster
+from meshlib.model.cluster import Cluster, NameServers
 from meshlib.model.endpoint import NOWHERE, Locality
 from meshlib.model.listener import Listener
 from meshlib.model.route import RouteConfiguration
@@ -19,6 +19,9 @@ from meshlib.model.snapshot import Part
 from meshlib.model.status import Ignored
 from meshlib.xds import decode, schema
 from meshlib.xds.cache import Cache
+from meshlib.xds.decode.dns import name_servers
+from meshlib.xds.decode.fields import Kind, rule
+from meshlib.xds.decode.report import Report
 from meshlib.xds.graph import Graph
 from meshlib.xds.hosts import clusters_of
 from meshlib.xds.roots import tcp_clusters
@@ -35,6 +38,9 @@ _LISTS = {
 }
 _STATIC_KEYS = {"listeners": "listener", "clusters": "cluster", "secrets": "secret"}
 _BOOTSTRAP = "envoy.config.bootstrap.v3.Bootstrap"
+_CLUSTER = "envoy.config.cluster.v3.Cluster"
+#: Fields of a bootstrap that a cluster has, too.
+_RESOLVERS = frozenset({"use_tcp_for_dns_lookups", "dns_resolution_config", "typed_dns_resolver_config"})
 # A file that Envoy watches (`path_config_source`) is a DiscoveryResponse: what stands in one beside the resources.
 _RESPONSE = "envoy.service.discovery.v3.DiscoveryResponse"
 
@@ -77,9 +83,11 @@ class _Reader:
         self.locality = NOWHERE
         self.local_cluster = ""
         self._places: dict[tuple[str, str], str] = {}
+        self._name_servers: NameServers | None = None
 
     def top(self, data: Mapping[Any, Any]) -> None:
         bootstrap = schema.spelled(_BOOTSTRAP)
+        self._name_servers = self._resolvers(data)
         beside = schema.spelled(_RESPONSE) if "resources" in data else {}
         for key, value in data.items():
             field = bootstrap.get(key) if isinstance(key, str) else None
@@ -93,11 +101,27 @@ class _Reader:
                 self._node(value, str(key))
             elif field == "cluster_manager":
                 self._manager(value, str(key))
+            elif field in _RESOLVERS:
+                pass  # it has been read
             elif field is not None:
-                if value is not None:
+                if value is not None and rule(_BOOTSTRAP, field).kind is not Kind.VOID:
                     self._ignore(str(key), type(value).__name__)
             elif key not in beside:
                 self._unknown(str(key), (*_LISTS, "resources", *bootstrap))
+
+    def _resolvers(self, data: Mapping[Any, Any]) -> NameServers | None:
+        """Who resolves the names of clusters that do not say."""
+        spelled = schema.spelled(_BOOTSTRAP)
+        said = {key: value for key, value in data.items() if spelled.get(key) in _RESOLVERS}
+        report = Report()
+        try:
+            found = name_servers(schema.from_json(_CLUSTER, said), "", report)
+        except schema.JsonError as error:
+            self.problems.extend(error.problems)
+            return None
+        self.problems.extend(report.problems)
+        self.ignored.extend(Ignored("", "bootstrap", field, value) for field, value in report.ignored)
+        return found
 
     def _static(self, value: object, path: str) -> None:
         if value is None:
@@ -190,8 +214,11 @@ class _Reader:
             return
         self._places[short, name] = path
         self.ignored.extend(Ignored(name, short, field, value) for field, value in found.ignored)
-        if found.value is not None:
-            self.cache.accept(short, name, found.value, ignored=found.ignored)
+        made = found.value
+        if isinstance(made, Cluster) and made.dns and made.name_servers is None:
+            made = replace(made, name_servers=self._name_servers)
+        if made is not None:
+            self.cache.accept(short, name, made, ignored=found.ignored)
 
     def _double(self, short: str, name: str, path: str) -> None:
         """Of two listeners with one name Envoy has the first, and says nothing; of other things it refuses the file."""

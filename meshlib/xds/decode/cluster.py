@@ -17,8 +17,9 @@ from meshlib.xds.decode.dns import (
     CLUSTER_FAMILIES,
     DNS_FAMILIES,
     Resolving,
-    deprecated_servers,
+    name_servers,
     resolving,
+    typed_servers,
 )
 from meshlib.xds.decode.endpoint import assignment
 from meshlib.xds.decode.outlier import outlier
@@ -107,7 +108,7 @@ def _discovery(message: WireMessage, path: str, report: Report) -> _Discovery:
     if kind is None:
         report.problem(join(path, "type"), f"{message.type} is not known")
         return _Discovery(Discovery.STATIC)
-    servers = deprecated_servers(message, path, report)
+    servers = name_servers(message, path, report)
     found = resolving(message, path, report, CLUSTER_FAMILIES, servers)
     return _Discovery(kind, found, kind is Discovery.ORIGINAL_DST)
 
@@ -127,7 +128,7 @@ def _custom(message: WireMessage, path: str, report: Report) -> _Discovery:
         return nothing
     walk(inner, here, report)
     kind = Discovery.LOGICAL_DNS if inner.all_addresses_in_single_endpoint else Discovery.STRICT_DNS
-    return _Discovery(kind, resolving(inner, here, report, DNS_FAMILIES, None))
+    return _Discovery(kind, resolving(inner, here, report, DNS_FAMILIES, typed_servers(inner, here, report)))
 
 
 def _eds_name(message: WireMessage, path: str, report: Report) -> str:

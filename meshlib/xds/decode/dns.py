@@ -15,7 +15,7 @@ from meshlib.xds.schema import WireMessage, type_name
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["CLUSTER_FAMILIES", "DNS_FAMILIES", "Resolving", "deprecated_servers", "resolving"]
+__all__ = ["CLUSTER_FAMILIES", "DNS_FAMILIES", "Resolving", "name_servers", "resolving", "typed_servers"]
 
 _CARES = "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig"
 #: ``Cluster.DnsLookupFamily``, and the one that stands by itself.
@@ -42,7 +42,7 @@ class Resolving:
 def resolving(
     owner: WireMessage, path: str, report: Report, families: Mapping[int, str], servers: NameServers | None
 ) -> Resolving:
-    """Of a Cluster, or of a DnsCluster. ``servers``: who is asked where ``owner.typed_dns_resolver_config`` does not say."""
+    """Of a Cluster, or of a DnsCluster. ``servers``: who is asked."""
     family = families.get(owner.dns_lookup_family)
     if family is None:
         report.problem(join(path, "dns_lookup_family"), f"{owner.dns_lookup_family} is not known")
@@ -55,7 +55,7 @@ def resolving(
         family or "auto",
         _failure(owner, path, report),
         seconds(owner, "dns_jitter", path, report) or 0.0,
-        _typed(owner, path, report) if owner.HasField("typed_dns_resolver_config") else servers,
+        servers,
     )
 
 
@@ -74,8 +74,10 @@ def _failure(owner: WireMessage, path: str, report: Report) -> tuple[float, floa
     return base, 10 * base if most is None else most
 
 
-def deprecated_servers(cluster: WireMessage, path: str, report: Report) -> NameServers | None:
-    """What the fields say that ``typed_dns_resolver_config`` came in the place of."""
+def name_servers(cluster: WireMessage, path: str, report: Report) -> NameServers | None:
+    """Who is asked: ``typed_dns_resolver_config``, and where it is not set what it came in the place of; None: nothing is said."""
+    if cluster.HasField("typed_dns_resolver_config"):
+        return typed_servers(cluster, path, report)
     if cluster.HasField("dns_resolution_config"):
         held = cluster.dns_resolution_config
         return _servers(
@@ -87,7 +89,10 @@ def deprecated_servers(cluster: WireMessage, path: str, report: Report) -> NameS
     return NameServers(addresses, tcp=bool(cluster.use_tcp_for_dns_lookups))
 
 
-def _typed(owner: WireMessage, path: str, report: Report) -> NameServers | None:
+def typed_servers(owner: WireMessage, path: str, report: Report) -> NameServers | None:
+    """Of a Cluster or a DnsCluster, by ``typed_dns_resolver_config`` alone."""
+    if not owner.HasField("typed_dns_resolver_config"):
+        return None
     outer = owner.typed_dns_resolver_config.typed_config
     path = join(path, "typed_dns_resolver_config")
     try:

@@ -111,10 +111,13 @@ def _switch(name: str, outer: WireMessage, path: str, report: Report) -> FilterS
     kind = filter_type(inner) if inner is not None else FAULT
     injected = fault(inner, path, report) if kind == FAULT and inner is not None else None
     made = FilterSwitch(name, not _lifts(inner), _guards(name, inner), injected)
+    words = kind[:100] or "a type that cannot be read"
     if report.target and not (optional or made.guard or kind in (FAULT, ROUTER)):
-        report.problem(
-            path, f"{kind[:100] or 'a type that cannot be read'} is not supported and not optional"
-        )
+        report.problem(path, f"{words} is not supported and not optional")
+    elif made.guard and made.on:
+        report.ignore(path, f"{words}: what it covers is answered 403")
+    elif not made.guard and kind not in (FAULT, ROUTER):
+        report.ignore(path, words)
     return made
 
 

@@ -27,7 +27,6 @@ def secret(message: WireMessage, path: str, report: Report) -> Secret:
         return _certificate(name, message.tls_certificate, here, report)
     if which == "validation_context":
         return _ca(name, message.validation_context, here, report)
-    report.ignore(here, "it is no certificate and no CA")
     return Secret(name, SecretKind.OTHER)
 
 

@@ -93,7 +93,9 @@ class TestPlaces:
         wrapped = of("envoy.config.route.v3.FilterConfig", config=of("no.such.Type"), is_optional=True)
         plane.send("route", self.routes(**{place: {"other": wrapped}}))
         assert plane.asked("route")[0].kind == "ack"
-        assert {field for field, _ in told(plane)} == {"typed_per_filter_config"}
+        [(field, value)] = told(plane)
+        assert field.endswith("typed_per_filter_config[other]")
+        assert value == "no.such.Type"
         assert plane.target("a") == "10.0.0.1:80"
 
     def test_an_unknown_type_for_an_envoy(self, protocol):

@@ -83,7 +83,7 @@ def test_a_setting_of_envoys_that_is_not_honoured_is_listed_and_no_problem(tmp_p
     report = inspect(
         write(
             tmp_path / "envoy.json",
-            envoy(lrs_server={"self": {}}) | {"admin": {}},
+            envoy(lrs_server={"self": {}}) | {"admin": {}, "layered_runtime": {}},
         )
     )
     assert report.fine

@@ -273,10 +273,7 @@ class TestRoutes:
             ({"generate_request_id": False}, ""),
             ({"internal_address_config": {"unix_sockets": True}}, "internal_address_config"),
             ({"proxy_status_config": {}}, "proxy_status_config"),
-            (
-                {"scheme_header_transformation": {"match_upstream": True}},
-                "scheme_header_transformation.match_upstream",
-            ),
+            ({"scheme_header_transformation": {"match_upstream": True}}, ""),
         ],
     )
     def test_what_changes_a_call_and_is_not_honoured_is_told(self, options, field):

@@ -6,10 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshlib.model.address import Address
+from meshlib.model.cluster import NameServers
 from meshlib.model.endpoint import Locality
 from meshlib.testing import build
 from meshlib.xds.envoy_file import read
 
+DNS = {"socket_address": {"address": "10.0.0.53", "port_value": 53}}
+CARES = {
+    "name": "cares",
+    "typed_config": build.any_of(
+        "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig", {"resolvers": [DNS]}
+    ),
+}
 ROUTES = build.route_config("r", build.virtual_host("v", build.route(cluster="c")))
 
 
@@ -51,7 +60,7 @@ def test_a_bootstrap():
     made = read(data)
     assert made.problems == ()
     assert [each.name for each in made.part.sidecar] == ["l"]
-    assert [each.field for each in made.ignored] == ["node", "admin"]
+    assert [each.field for each in made.ignored] == ["node"]
 
 
 @pytest.mark.parametrize("keys", [("local_cluster_name", "sub_zone"), ("localClusterName", "subZone")])
@@ -105,8 +114,42 @@ def test_a_bootstrap_in_the_other_spelling():
     assert [each.field for each in made.ignored] == [
         "dynamicResources",
         "layeredRuntime",
-        "enableWorkerCpuAffinity",
     ]
+
+
+@pytest.mark.parametrize(
+    ("said", "servers"),
+    [
+        ({"use_tcp_for_dns_lookups": True}, NameServers(tcp=True)),
+        ({"dnsResolutionConfig": {"resolvers": [DNS]}}, NameServers((Address("10.0.0.53", 53),))),
+        (
+            {"use_tcp_for_dns_lookups": True, "typed_dns_resolver_config": CARES},
+            NameServers((Address("10.0.0.53", 53),)),
+        ),
+        ({"use_tcp_for_dns_lookups": None}, None),
+    ],
+)
+def test_who_resolves_the_names_of_clusters_that_do_not_say(said, servers):
+    own = {
+        "dns_resolution_config": {"resolvers": [], "dns_resolver_options": {"use_tcp_for_dns_lookups": True}}
+    }
+    clusters = [
+        build.cluster("c", ["a.example:80"], type="STRICT_DNS"),
+        build.cluster("own", ["a.example:80"], type="STRICT_DNS", **own),
+        build.cluster("plain", ["10.0.0.1:80"]),
+    ]
+    made = read(said | {"static_resources": {"clusters": plain(*clusters)}})
+    assert (made.problems, made.ignored) == ((), ())
+    found = {name: each.name_servers for name, each in made.part.clusters.items()}
+    assert found == {"c": servers, "own": NameServers(tcp=True), "plain": None}
+
+
+def test_a_resolver_of_a_bootstrap_that_is_wrong_or_not_known():
+    wrong = read({"dns_resolution_config": {"resolvers": [{"pipe": {"path": "/x"}}]}})
+    assert wrong.problems == ("dns_resolution_config.resolvers[0]: must be an IP address and a port",)
+    other = {"name": "x", "typed_config": {"@type": "type.googleapis.com/google.protobuf.Empty"}}
+    [told] = read({"typed_dns_resolver_config": other}).ignored
+    assert (told.type, told.field) == ("bootstrap", "typed_dns_resolver_config")
 
 
 def test_listeners_without_a_name_have_one_of_their_own():

@@ -29,12 +29,12 @@ CLUSTER = {
         " typed_dns_resolver_config upstream_bind_config upstream_connection_options max_requests_per_connection"
         " outlier_detection round_robin_lb_config least_request_lb_config ring_hash_lb_config maglev_lb_config common_lb_config transport_socket metadata load_balancing_policy"
         " lrs_server lrs_report_endpoint_metrics upstream_http_protocol_options",
-        reported="protocol_selection transport_socket_matcher health_checks per_connection_buffer_limit_bytes"
+        reported="protocol_selection transport_socket_matcher health_checks"
         " lb_subset_config original_dst_lb_config"
         " close_connections_on_host_health_failure ignore_health_on_host_removal"
-        " upstream_config preconnect_policy connection_pool_per_downstream_connection",
+        " upstream_config preconnect_policy",
         void="alt_stat_name filters wait_for_warm_on_init cleanup_interval"
-        " track_timeout_budgets track_cluster_stats",
+        " track_timeout_budgets track_cluster_stats per_connection_buffer_limit_bytes connection_pool_per_downstream_connection",
         variants={"common_http_protocol_options": "upstream", "lrs_server": "lrs"},
         notes={
             "transport_socket_matcher": "`transport_socket_matches` is honoured; a matching tree is not evaluated",
@@ -75,8 +75,8 @@ CLUSTER = {
     ),
     "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig": rules(
         honoured="resolvers use_resolvers_as_fallback dns_resolver_options rotate_nameservers",
-        reported="filter_unroutable_families query_timeout_seconds query_tries edns0_max_payload_size",
-        void="udp_max_queries max_udp_channel_duration reinit_channel_on_timeout",
+        reported="filter_unroutable_families query_timeout_seconds query_tries",
+        void="edns0_max_payload_size udp_max_queries max_udp_channel_duration reinit_channel_on_timeout",
         notes={
             "query_timeout_seconds query_tries": "a look-up takes 4 s at most, a try 1.5 s",
             "edns0_max_payload_size": "an answer that is too long comes over TCP",
@@ -101,11 +101,11 @@ CLUSTER = {
     f"{_CLUSTER}Cluster.CommonLbConfig": rules(
         honoured="healthy_panic_threshold zone_aware_lb_config locality_weighted_lb_config"
         " consistent_hashing_lb_config",
-        reported="update_merge_window ignore_new_hosts_until_first_hc close_connections_on_host_set_change"
-        " override_host_status",
+        reported="ignore_new_hosts_until_first_hc close_connections_on_host_set_change override_host_status",
+        void="update_merge_window",
         notes={
             "zone_aware_lb_config": _ZONES,
-            "update_merge_window": "an update of endpoints is in force as soon as it is there",
+            "update_merge_window": "how long an Envoy gathers updates of endpoints to save itself work; here each is in force as soon as it is there",
             "ignore_new_hosts_until_first_hc": "active health checks are not there yet",
             "close_connections_on_host_set_change": "connections to endpoints that remain are kept",
             "override_host_status": "session affinity is not there yet",
@@ -172,8 +172,8 @@ CLUSTER = {
     ),
     "envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate": rules(honoured="base_interval max_interval"),
     _HTTP: rules(
-        honoured="common_http_protocol_options explicit_http_config use_downstream_protocol_config upstream_http_protocol_options",
-        reported="auto_config http_filters outlier_detection request_mirror_policies"
+        honoured="common_http_protocol_options explicit_http_config use_downstream_protocol_config upstream_http_protocol_options auto_config",
+        reported="http_filters outlier_detection request_mirror_policies"
         " hash_policy retry_policy header_validation_config",
         variants={"common_http_protocol_options": "upstream"},
         notes={
@@ -184,7 +184,7 @@ CLUSTER = {
             "hash_policy": "for the consistent-hashing balancers, which are not there yet",
             "retry_policy": "the route's and the virtual host's hold",
             "header_validation_config": "the wire has its own checks",
-            "auto_config": "calls go as HTTP/1.1",
+            "auto_config": "HTTP/1.1 is offered and spoken; gRPC calls, whose protocol it is, speak HTTP/2",
             "upstream_http_protocol_options": "not read in the target view, as by gRPC",
         },
     ),
@@ -199,41 +199,46 @@ CLUSTER = {
         notes={"http2_protocol_options": "calls go as HTTP/1.1"},
     ),
     f"{_HTTP}.AutoHttpConfig": rules(
-        reported="http_protocol_options http2_protocol_options http3_protocol_options alternate_protocols_cache_options",
-        reason="calls go as HTTP/1.1",
+        honoured="http_protocol_options",
+        void="http2_protocol_options http3_protocol_options alternate_protocols_cache_options",
+        notes={
+            "http2_protocol_options": "calls go as HTTP/1.1",
+            "http3_protocol_options alternate_protocols_cache_options": "HTTP/3 is not spoken",
+        },
     ),
     "envoy.config.core.v3.HttpProtocolOptions#upstream": rules(
         honoured="idle_timeout max_connection_duration max_requests_per_connection max_headers_count max_response_headers_kb",
-        reported="max_stream_duration headers_with_underscores_action",
+        reported="max_stream_duration",
+        void="headers_with_underscores_action",
         notes={
             "max_headers_count": "not of connections of aiohttp's own, nor of grpc's",
             "max_response_headers_kb": "not of connections of aiohttp's own, nor of grpc's",
             "max_stream_duration": "the route's timeout bounds a call",
-            "headers_with_underscores_action": "a response's lines are passed on as they are",
+            "headers_with_underscores_action": "of a cluster Envoy does not read it either",
         },
     ),
     "envoy.config.core.v3.UpstreamHttpProtocolOptions": rules(
         honoured="auto_sni auto_san_validation override_auto_sni_header",
     ),
     "envoy.config.core.v3.Http1ProtocolOptions": rules(
-        reported="default_host_for_http_10 header_key_format send_fully_qualified_url",
+        reported="header_key_format send_fully_qualified_url",
         notes={
             "default_host_for_http_10": "a call always has a host",
             "header_key_format": "names of headers are as the application spells them",
             "send_fully_qualified_url": "requests are sent in origin form",
         },
-        void="allow_absolute_url accept_http_10 enable_trailers allow_chunked_length"
+        void="default_host_for_http_10 allow_absolute_url accept_http_10 enable_trailers allow_chunked_length"
         " override_stream_error_on_invalid_http_message use_balsa_parser allow_custom_methods ignore_http_11_upgrade",
     ),
     "envoy.config.core.v3.Http2ProtocolOptions": rules(
-        reported="max_concurrent_streams allow_connect custom_settings_parameters connection_keepalive",
+        reported="max_concurrent_streams custom_settings_parameters connection_keepalive",
         notes={
             "max_concurrent_streams": "the peer's own limit holds",
-            "allow_connect": "no tunnel is made over HTTP/2",
+            "allow_connect": "no call is a CONNECT",
             "custom_settings_parameters": "the settings are this library's own",
             "connection_keepalive": "no PING is sent; TCP keepalive can be",
         },
-        void="hpack_table_size initial_stream_window_size initial_connection_window_size allow_metadata"
+        void="allow_connect hpack_table_size initial_stream_window_size initial_connection_window_size allow_metadata"
         " max_outbound_frames max_outbound_control_frames max_consecutive_inbound_frames_with_empty_payload"
         " max_inbound_priority_frames_per_stream max_inbound_window_update_frames_per_data_frame_sent"
         " stream_error_on_invalid_http_messaging override_stream_error_on_invalid_http_message use_oghttp2_codec"
@@ -304,7 +309,7 @@ CLUSTER = {
             "leds_cluster_locality_config": "endpoints by LEDS would be missing",
             "proximity": "not implemented in Envoy either",
         },
-        reported="proximity",
+        void="proximity",
     ),
     f"{_ENDPOINT}LocalityLbEndpoints.LbEndpointList": rules(honoured="lb_endpoints"),
     f"{_ENDPOINT}LbEndpoint": rules(
@@ -430,9 +435,10 @@ CLUSTER = {
     ),
     f"{_TLS}Secret": rules(
         honoured="name tls_certificate validation_context",
-        reported="session_ticket_keys generic_secret",
-        reason="it is no certificate and no CA",
+        void="session_ticket_keys generic_secret",
         notes={
+            "session_ticket_keys": "they are a TLS server's",
+            "generic_secret": "it is for filters that are not run, and reported",
             "tls_certificate": "certificate and key that are inline must be PEM; whether they belong together a handshake finds out",
             "validation_context": "a CA that is inline must be PEM",
         },

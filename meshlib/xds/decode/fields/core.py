@@ -27,8 +27,8 @@ CORE = {
     f"{_CORE}SocketAddress": rules(
         honoured="protocol address port_value",
         rejected="named_port",
-        reported="resolver_name network_namespace_filepath",
-        void="ipv4_compat",
+        reported="network_namespace_filepath",
+        void="ipv4_compat resolver_name",
         notes={
             "protocol": "UDP is rejected in the target view, and reported in the other",
             "named_port": "ports are numbers",
@@ -75,7 +75,7 @@ CORE = {
     ),
     f"{_CORE}HeaderValue": rules(
         honoured="key value",
-        reported="raw_value",
+        void="raw_value",
         notes={
             "key": "`Host` and names that begin with `:` are rejected",
             "raw_value": "Envoy does not look at it in edits of routes either (measured, 1.40)",
@@ -86,9 +86,8 @@ CORE = {
         notes={"append": "deprecated: false means OVERWRITE_IF_EXISTS_OR_ADD"},
     ),
     f"{_CORE}DataSource": rules(
-        honoured="filename inline_bytes inline_string",
+        honoured="filename inline_bytes inline_string watched_directory",
         rejected="environment_variable",
-        reported="watched_directory",
         notes={
             "watched_directory": "files are looked at before each handshake, and read again when they changed",
             "filename": "in certificates only; a direct response's body must be inline",
@@ -107,9 +106,8 @@ CORE = {
     ),
     f"{_CORE}JsonFormatOptions": rules(void="sort_properties"),
     f"{_CORE}SchemeHeaderTransformation": rules(
-        honoured="scheme_to_overwrite",
-        reported="match_upstream",
-        notes={"match_upstream": "an endpoint sees the scheme of its own connection anyway"},
+        honoured="scheme_to_overwrite match_upstream",
+        notes={"match_upstream": "an endpoint sees the scheme of its own connection, with it and without"},
     ),
     f"{_CORE}RuntimeUInt32": rules(
         honoured="default_value",

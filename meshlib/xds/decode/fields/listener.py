@@ -12,15 +12,14 @@ _LISTENER = "envoy.config.listener.v3."
 _HCM = "envoy.extensions.filters.network.http_connection_manager.v3."
 _FAULT = "envoy.extensions.filters.http.fault.v3."
 _COMMON_FAULT = "envoy.extensions.filters.common.fault.v3."
-_RUNTIME = "there is no runtime configuration here"
+_RUNTIME = "there is no runtime: what the filter itself says holds"
 _GUARDS = "one that decides who may pass refuses what it covers: see [differences](../differences.md)"
 _PLACE = "only whether a filter that decides who may pass is in force here"
 _LOG = "envoy.config.accesslog.v3."
 
 _OF_CONNECTIONS = (
-    "on_demand max_connect_attempts backoff_options hash_policy idle_timeout upstream_idle_timeout"
-    " max_downstream_connection_duration max_downstream_connection_duration_jitter_percentage proxy_protocol_tlvs"
-    " upstream_connect_mode"
+    "idle_timeout upstream_idle_timeout max_downstream_connection_duration"
+    " max_downstream_connection_duration_jitter_percentage upstream_connect_mode"
 )
 _SANITIZE, _ALWAYS_FORWARD_ONLY = 0, 4
 
@@ -38,8 +37,8 @@ LISTENER = {
         " listener_filters_timeout continue_on_listener_filters_timeout transparent freebind"
         " socket_options tcp_fast_open_queue_length udp_listener_config connection_balance_config reuse_port"
         " enable_reuse_port access_log tcp_backlog_size max_connections_to_accept_per_socket_event"
-        " enable_mptcp ignore_global_conn_limit bypass_overload_manager",
-        reported="fcds_config filter_chain_matcher internal_listener",
+        " enable_mptcp ignore_global_conn_limit bypass_overload_manager internal_listener",
+        reported="fcds_config filter_chain_matcher",
         notes={
             "address": "in the target view it has no meaning beside api_listener",
             "traffic_direction": "INBOUND: kept without its filter chains, which no call of a client enters",
@@ -49,7 +48,7 @@ LISTENER = {
             " plain text; TLS is always looked into. Others have no meaning",
             "filter_chain_matcher": "which filter chain takes a call is not known then: a listener with several takes none",
             "fcds_config": "filter chains that come by themselves are chosen by a `filter_chain_matcher`, which is not evaluated: no call is taken",
-            "internal_listener": "a listener inside an Envoy cannot be called by another process",
+            "internal_listener": "nobody but the Envoy that it is in can call it",
             "access_log": "logs and spans are this library's own",
         },
     ),
@@ -98,18 +97,18 @@ LISTENER = {
     ),
     "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy": rules(
         honoured="cluster weighted_clusters",
-        reported="on_demand metadata_match max_connect_attempts backoff_options hash_policy tunneling_config"
-        " idle_timeout upstream_idle_timeout max_downstream_connection_duration"
-        " max_downstream_connection_duration_jitter_percentage proxy_protocol_tlvs upstream_connect_mode",
+        reported="on_demand metadata_match max_connect_attempts backoff_options hash_policy tunneling_config",
         void="stat_prefix downstream_idle_timeout access_log access_log_flush_interval flush_access_log_on_connected"
-        " access_log_options max_early_data_bytes",
+        " access_log_options max_early_data_bytes idle_timeout upstream_idle_timeout max_downstream_connection_duration"
+        " max_downstream_connection_duration_jitter_percentage proxy_protocol_tlvs upstream_connect_mode",
         notes={
             "cluster": "an HTTP call to the address of the listener goes there, without any policy but the cluster's",
             "metadata_match": "subsets are not supported yet",
             "tunneling_config": "no tunnel is made",
-            **dict.fromkeys(
-                _OF_CONNECTIONS.split(), "it is for connections through a proxy; calls have their own"
-            ),
+            "on_demand": "a cluster that is named is asked for anyway, but not by this source",
+            "max_connect_attempts backoff_options hash_policy": "it is for connections through a proxy; calls have their own",
+            _OF_CONNECTIONS: "it is for pairs of connections through a proxy; a call has one, of its cluster",
+            "proxy_protocol_tlvs": "of a transport socket that closes the endpoints",
         },
     ),
     "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster": rules(honoured="clusters"),
@@ -124,12 +123,11 @@ LISTENER = {
         " scheme_header_transformation add_user_agent append_x_forwarded_port server_name server_header_transformation"
         " local_reply_config request_timeout stream_idle_timeout max_request_headers_kb",
         rejected="scoped_routes",
-        reported="original_ip_detection_extensions xff_num_trusted_hops early_header_mutation_extensions"
-        " path_normalization_options typed_header_validation_config via"
+        reported="early_header_mutation_extensions typed_header_validation_config via"
         " always_set_request_id_in_response use_remote_address"
         " internal_address_config forward_client_cert_details forward_client_cert_matcher proxy_status_config"
-        " http_protocol_options generate_request_id",
-        void="codec_type stat_prefix tracing upgrade_configs request_headers_timeout request_id_extension http1_safe_max_connection_duration"
+        " generate_request_id",
+        void="original_ip_detection_extensions xff_num_trusted_hops path_normalization_options http_protocol_options codec_type stat_prefix tracing upgrade_configs request_headers_timeout request_id_extension http1_safe_max_connection_duration"
         " http2_protocol_options http3_protocol_options"
         " stream_flush_timeout drain_timeout delayed_close_timeout access_log access_log_flush_interval"
         " flush_access_log_on_new_request access_log_options skip_xff_append"
@@ -165,7 +163,7 @@ LISTENER = {
             "generate_request_id": "true is reported: an `x-request-id` is passed on, and none is made",
             "request_id_extension": "no `x-request-id` is made",
             "preserve_external_request_id": "one is always passed on",
-            "http_protocol_options": "lines of responses are as their endpoint writes them",
+            "http_protocol_options": "there is no downstream connection",
             "proxy_100_continue": "the application's own connection is the endpoint's",
             "upgrade_configs": "an upgrade that a call asks for is never refused",
             "append_local_overload": "nothing here is overloaded as an Envoy is",
@@ -174,8 +172,9 @@ LISTENER = {
             "server_header_transformation": "in replies of our own, where `server_name` is set",
             "add_user_agent": "the names are those of our node",
             "append_x_forwarded_port": "the port is the listener's",
-            "xff_num_trusted_hops": "rejected in an api_listener (gRFC A41)",
-            "original_ip_detection_extensions": "rejected in an api_listener (gRFC A41)",
+            "xff_num_trusted_hops": "nothing here asks for a caller's address; rejected in an api_listener (gRFC A41)",
+            "original_ip_detection_extensions": "nothing here asks for a caller's address; one that may refuse calls refuses what it covers; rejected in an"
+            " api_listener (gRFC A41)",
             "path_with_escaped_slashes_action": "IMPLEMENTATION_SPECIFIC_DEFAULT is KEEP_UNCHANGED",
         },
     ),
@@ -232,13 +231,13 @@ LISTENER = {
     ),
     "envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute": rules(
         honoured="disabled",
-        reported="check_settings",
-        notes={"disabled": _PLACE, "check_settings": "what is covered is refused, not asked for"},
+        void="check_settings",
+        notes={"disabled": _PLACE, "check_settings": "nobody is asked: what is covered is refused"},
     ),
     "envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig": rules(
         honoured="disabled",
-        reported="requirement_name",
-        notes={"disabled": _PLACE, "requirement_name": "what is covered is refused, not asked for"},
+        void="requirement_name",
+        notes={"disabled": _PLACE, "requirement_name": "nothing is looked for: what is covered is refused"},
     ),
     "envoy.extensions.filters.http.rbac.v3.RBACPerRoute": rules(honoured="rbac", notes={"rbac": _PLACE}),
     "envoy.extensions.filters.http.router.v3.Router": rules(
@@ -253,10 +252,10 @@ LISTENER = {
     ),
     f"{_FAULT}HTTPFault": rules(
         honoured="delay abort upstream_cluster headers max_active_faults",
-        reported="downstream_nodes response_rate_limit"
+        reported="downstream_nodes response_rate_limit",
+        void="disable_downstream_cluster_stats filter_metadata"
         " delay_percent_runtime abort_percent_runtime delay_duration_runtime abort_http_status_runtime"
         " max_active_faults_runtime response_rate_limit_percent_runtime abort_grpc_status_runtime",
-        void="disable_downstream_cluster_stats filter_metadata",
         notes={
             "downstream_nodes": "calls come from this process",
             "response_rate_limit": "bodies are not held up",

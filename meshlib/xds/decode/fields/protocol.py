@@ -10,21 +10,32 @@ _SERVICE = "envoy.service.discovery.v3."
 
 PROTOCOL = {
     "envoy.config.bootstrap.v3.Bootstrap": rules(
-        honoured="static_resources",
-        reported="node node_context_params dynamic_resources cluster_manager hds_config flags_path stats_sinks"
-        " deferred_stat_options stats_config stats_flush_interval stats_flush_on_admin stats_eviction_interval watchdog"
-        " watchdogs tracing layered_runtime admin overload_manager enable_dispatcher_stats header_prefix"
-        " stats_server_version_override use_tcp_for_dns_lookups dns_resolution_config typed_dns_resolver_config"
-        " bootstrap_extensions fatal_actions config_sources default_config_source default_socket_interface"
-        " certificate_provider_instances inline_headers perf_tracing_file_path default_regex_engine"
-        " xds_delegate_extension xds_config_tracker_extension listener_manager application_log_config"
+        honoured="static_resources node cluster_manager use_tcp_for_dns_lookups dns_resolution_config typed_dns_resolver_config",
+        reported="node_context_params dynamic_resources layered_runtime header_prefix"
+        " bootstrap_extensions config_sources default_config_source certificate_provider_instances xds_delegate_extension",
+        void="hds_config flags_path stats_sinks deferred_stat_options stats_config stats_flush_interval stats_flush_on_admin"
+        " stats_eviction_interval watchdog watchdogs tracing admin overload_manager enable_dispatcher_stats"
+        " stats_server_version_override fatal_actions default_socket_interface inline_headers perf_tracing_file_path"
+        " default_regex_engine xds_config_tracker_extension listener_manager application_log_config"
         " grpc_async_client_manager_config memory_allocator_manager enable_worker_cpu_affinity",
         reason="an Envoy's own process: this one is told by meshlib's configuration",
         notes={
             "static_resources": "read from a file in Envoy's shape",
-            "node": "`node` of the configuration says who we are",
-            "dynamic_resources": "`xds` of the configuration says where the control plane is",
+            "use_tcp_for_dns_lookups dns_resolution_config typed_dns_resolver_config": "of the file's clusters that say nothing of the kind",
+            "node": "its locality; the rest is reported: `node` of the configuration says who we are",
+            "node_context_params": "`node` of the configuration says who we are",
+            "dynamic_resources config_sources default_config_source": "`xds` of the configuration says where the control plane is",
+            "cluster_manager": "`local_cluster_name`; what else it says is reported",
+            "layered_runtime": "there is no runtime: the defaults of fields that have a runtime key hold",
+            "header_prefix": "headers of Envoy's keep the prefix `x-envoy`",
+            "bootstrap_extensions": "extensions of Envoy's are not run",
+            "certificate_provider_instances": "the providers are those of gRPC's bootstrap and of `identity`",
+            "xds_delegate_extension": "what serves while a control plane is away is `xds.last_good`",
+            "hds_config": "whom an Envoy probes on behalf of others",
             "tracing": "spans are made as OpenTelemetry is set up in this process",
+            "overload_manager": "what an Envoy does when its own memory, or its own connections, run out",
+            "default_regex_engine": "patterns are RE2's",
+            "default_socket_interface": "sockets are this process's",
         },
     ),
     "envoy.config.bootstrap.v3.Bootstrap.StaticResources": rules(honoured="listeners clusters secrets"),

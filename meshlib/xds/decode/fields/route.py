@@ -9,8 +9,8 @@ __all__ = ["ROUTE"]
 _ROUTE = "envoy.config.route.v3."
 _EDITS = "request_headers_to_add request_headers_to_remove response_headers_to_add response_headers_to_remove"
 _FILTERS = (
-    "settings of filters for this place: only whether one that decides who may pass is in force here;"
-    " then what is here is refused"
+    "of filters that are honoured, and of those that decide who may pass: where one is in force what is here is refused; others are"
+    " reported"
 )
 _NEVER = "the route is left out and reported: nothing in a client could make it match"
 _BUFFER = "per_request_buffer_limit_bytes request_body_buffer_limit"
@@ -20,11 +20,11 @@ _CORS = "the browser decides, and no browser calls"
 
 ROUTE = {
     f"{_ROUTE}RouteConfiguration": rules(
-        honoured=f"name virtual_hosts {_EDITS} most_specific_header_mutations_wins ignore_port_in_host_matching"
+        honoured=f"name virtual_hosts {_EDITS} typed_per_filter_config most_specific_header_mutations_wins ignore_port_in_host_matching"
         " ignore_path_parameters_in_path_matching validate_clusters max_direct_response_body_size_bytes",
         carried="request_mirror_policies",
         rejected="vhds vhost_header",
-        reported="internal_only_headers typed_per_filter_config",
+        reported="internal_only_headers",
         void="metadata cluster_specifier_plugins",
         notes={
             "request_mirror_policies": "calls are not mirrored yet",
@@ -39,12 +39,12 @@ ROUTE = {
     ),
     f"{_ROUTE}VirtualHost": rules(
         honoured=f"name domains routes require_tls {_EDITS} include_request_attempt_count include_attempt_count_in_response"
-        " retry_policy",
+        " retry_policy metadata typed_per_filter_config",
         rejected="matcher",
-        reported="rate_limits cors typed_per_filter_config retry_policy_typed_config hedge_policy"
+        reported="rate_limits retry_policy_typed_config hedge_policy"
         f" include_is_timeout_retry_header {_BUFFER}",
-        carried="request_mirror_policies metadata",
-        void="virtual_clusters",
+        carried="request_mirror_policies",
+        void="virtual_clusters cors",
         notes={
             "metadata": "`meshlib.adoption`: how far clients have joined",
             "request_mirror_policies": "calls are not mirrored yet",
@@ -59,9 +59,9 @@ ROUTE = {
         },
     ),
     f"{_ROUTE}Route": rules(
-        honoured=f"name match route redirect direct_response non_forwarding_action {_EDITS}",
+        honoured=f"name match route redirect direct_response non_forwarding_action typed_per_filter_config {_EDITS}",
         rejected="filter_action",
-        reported=f"typed_per_filter_config {_BUFFER}",
+        reported=_BUFFER,
         void="metadata decorator tracing stat_prefix",
         notes={
             "typed_per_filter_config": _FILTERS,
@@ -102,8 +102,8 @@ ROUTE = {
         },
     ),
     f"{_ROUTE}WeightedCluster.ClusterWeight": rules(
-        honoured=f"name cluster_header weight {_EDITS} host_rewrite_literal",
-        reported="metadata_match typed_per_filter_config",
+        honoured=f"name cluster_header weight {_EDITS} host_rewrite_literal typed_per_filter_config",
+        reported="metadata_match",
         notes={"metadata_match": "subsets are not supported yet", "typed_per_filter_config": _FILTERS},
     ),
     f"{_ROUTE}ClusterSpecifierPlugin": rules(honoured="is_optional", void="extension"),
@@ -113,11 +113,11 @@ ROUTE = {
         " timeout retry_policy idle_timeout max_stream_duration hash_policy",
         carried="request_mirror_policies",
         rejected="path_rewrite_policy path_rewrite host_rewrite",
-        reported="cluster_specifier_plugin inline_cluster_specifier_plugin metadata_match flush_timeout"
-        " early_data_policy retry_policy_typed_config priority rate_limits include_vh_rate_limits cors"
+        reported="cluster_specifier_plugin inline_cluster_specifier_plugin metadata_match"
+        " retry_policy_typed_config priority rate_limits include_vh_rate_limits"
         " internal_redirect_policy internal_redirect_action max_internal_redirects hedge_policy max_grpc_timeout"
         " grpc_timeout_offset",
-        void="upgrade_configs",
+        void="upgrade_configs cors flush_timeout early_data_policy",
         notes={
             "auto_host_rewrite": "for a gRPC call where the control plane is a trusted_xds_server (gRFC A81)",
             "timeout": "15 s where a control plane's route sets none, as in Envoy; 0 switches it off",
