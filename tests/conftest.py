@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import importlib.metadata
 import ipaddress
 import os
 import signal
 import socket
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +85,43 @@ def _refuse_skip(report: Any) -> Any:
         report.outcome = "failed"
         report.longrepr = f"{report.nodeid} did not run, and on CI everything runs: {reason}"
     return report
+
+
+# --------------------------------------------------------------------------- how a worker died, where its report says
+
+
+def _last_words(run: str, worker: str) -> Path:
+    """Where a worker of a run says what all its threads do when it crashes: its stderr is captured, and lost with it."""
+    return Path(tempfile.gettempdir(), f"meshlib-tests-{run}-{worker}")
+
+
+@pytest.hookimpl(trylast=True)  # pytest's own has them on stderr
+def pytest_configure(config: pytest.Config) -> None:
+    worker = getattr(config, "workerinput", None)
+    if worker is not None:
+        path = _last_words(worker["testrunuid"], worker["workerid"])
+        config.stash[_WORDS] = words = path.open("w")
+        faulthandler.enable(words)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    words = config.stash.get(_WORDS, None)
+    if words is not None:
+        faulthandler.disable()
+        words.close()
+        Path(words.name).unlink()
+
+
+_WORDS: pytest.StashKey[Any] = pytest.StashKey()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_handlecrashitem(report: Any) -> None:
+    node = report.node
+    path = _last_words(node.workerinput["testrunuid"], node.gateway.id)
+    with contextlib.suppress(OSError):
+        report.longrepr += f" (exit code {node.gateway._io.popen.wait(10)})\n{path.read_text()}"
+        path.unlink()
 
 
 # ------------------------------------------------------------------------------------------------- loopback, or fail

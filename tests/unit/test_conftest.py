@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 
@@ -20,10 +21,10 @@ def suite(tmp_path):
     settings = "addopts = -p no:cacheprovider\nasyncio_default_fixture_loop_scope = function\n"
     (tmp_path / "pytest.ini").write_text(f"[pytest]\n{settings}")
 
-    def run(code: str, **environment: str) -> tuple[int, str]:
+    def run(code: str, *options: str, **environment: str) -> tuple[int, str]:
         (tmp_path / "test_it.py").write_text(textwrap.dedent(code))
         env = {k: v for k, v in os.environ.items() if k != "CI"} | {"PYTHONPATH": str(ROOT)} | environment
-        command = [sys.executable, "-m", "pytest", "-ra", str(tmp_path)]
+        command = [sys.executable, "-m", "pytest", "-ra", *options, str(tmp_path)]
         done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
         return done.returncode, done.stdout + done.stderr
 
@@ -64,6 +65,28 @@ def test_a_skipped_module_fails_on_ci(suite):
     code, output = suite("import pytest\npytest.importorskip('no_such_module_at_all')", CI="true")
     assert code != 0
     assert "no_such_module_at_all" in output
+
+
+def test_a_worker_that_dies_says_how(suite, tmp_path):
+    before = set(Path(tempfile.gettempdir()).glob("meshlib-tests-*"))
+    code, output = suite(
+        """
+        import os
+
+        def test_it_dies():
+            os.abort()
+
+        def test_another():
+            pass
+        """,
+        "-n2",
+    )
+    assert code == 1
+    assert "1 failed, 1 passed" in output
+    assert "crashed while running 'test_it.py::test_it_dies' (exit code -6)" in output
+    assert "Fatal Python error: Aborted" in output
+    assert "in test_it_dies" in output
+    assert set(Path(tempfile.gettempdir()).glob("meshlib-tests-*")) <= before
 
 
 def test_reaching_outside_fails_also_when_the_error_is_swallowed(suite):
