@@ -131,7 +131,7 @@ class Mesh:
         runtime = self._runtime()
         resolution = runtime.view.resolve(*place)
         runtime.want(resolution.name, place[3])
-        return explain(resolution, head, runtime.env, runtime.view.rules.adoption)
+        return explain(resolution, head, runtime.env, runtime.view.rules.adoption, runtime.clock.now())
 
     def status(self) -> Status:
         """How things are now. Starts nothing."""

@@ -12,7 +12,7 @@ from meshlib.config.kinds import Boolean, Choice, Filename, Integer, ListOf, Map
 from meshlib.config.policies import BreakerConfig, LimitsConfig, OutlierConfig, RateLimitConfig, RetryConfig
 from meshlib.config.routes import RouteConfig
 from meshlib.config.section import Section, Table, only_one, required, setting
-from meshlib.config.words import HEADER, SERVICE, U32
+from meshlib.config.words import HEADER, PATH_ONLY, SERVICE, U32
 from meshlib.model.address import Address
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "EndpointConfig",
     "HashConfig",
     "ServiceConfig",
+    "SessionConfig",
     "SlowStartConfig",
     "ZoneAwareConfig",
 ]
@@ -96,6 +97,54 @@ class AdaptiveConfig(Section):
 
 
 @dataclass(frozen=True, slots=True)
+class SessionConfig(Section):
+    """Calls of a session stay with the endpoint that its first call went to."""
+
+    header: str | None = setting(
+        HEADER, "The header in which endpoints name a session, and calls say of which they are.", None
+    )
+    cookie: str | None = setting(
+        Text("the name of a cookie", _cookie_name),
+        "The cookie in which answers name the endpoint, in Envoy's form, and calls bring it back.",
+        None,
+    )
+    envelope: bool = setting(
+        Boolean(),
+        "The address goes with the header's value, as Envoy's envelope does it, so that any process knows it. Default: this process"
+        " remembers whose session it is, and the value is as the endpoint chose it.",
+        default=False,
+    )
+    strict: bool | None = setting(
+        Boolean(),
+        "A session whose endpoint is gone goes to no other. Default: true for header, false for cookie.",
+        None,
+    )
+    status: int = setting(
+        Integer(400, 599),
+        "What a call of such a session is answered. 404 has a client of MCP begin another.",
+        404,
+    )
+    ttl: float | None = setting(
+        seconds(),
+        "Seconds after its last call for which a session is remembered; of a cookie, until its end. Default: a day; as long as"
+        " the cookie's holder keeps it.",
+        None,
+    )
+    path: str | None = setting(PATH_ONLY, "The paths that the cookie is for. Default: all.", None)
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        yield from only_one(self, "header", "cookie")
+        if self.header is None and self.cookie is None:
+            yield "", "must have one of header, cookie"
+        if self.cookie is not None and self.envelope:
+            yield "envelope", "is for header"
+        if self.header is not None and self.path is not None:
+            yield "path", "is for cookie"
+        if self.envelope and self.ttl is not None:
+            yield "ttl", "is not for envelope: nothing is remembered"
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceConfig(Section):
     """A service without a control plane. Nothing but what is written here is done to its calls."""
 
@@ -129,6 +178,11 @@ class ServiceConfig(Section):
         ListOf(Table(HashConfig)),
         "What of a request ring_hash and maglev go by: the first that is there. Default: nothing, so that each call goes by lot.",
         (),
+    )
+    session: SessionConfig | None = setting(
+        Table(SessionConfig),
+        "Which calls stay with the endpoint that the first of them went to. Default: none.",
+        None,
     )
     slow_start: SlowStartConfig | None = setting(
         Table(SlowStartConfig),

@@ -36,6 +36,7 @@ __all__ = [
     "RouteLimitsDict",
     "ServiceDict",
     "ServiceTlsDict",
+    "SessionDict",
     "SidecarDict",
     "SlowStartDict",
     "TelemetryDict",
@@ -101,6 +102,18 @@ class HashDict(TypedDict, total=False):
     header: str | None
     cookie: str | None
     query: str | None
+
+
+class SessionDict(TypedDict, total=False):
+    """Calls of a session stay with the endpoint that its first call went to."""
+
+    header: str | None
+    cookie: str | None
+    envelope: bool
+    strict: bool | None
+    status: int
+    ttl: float | None
+    path: str | None
 
 
 class SlowStartDict(TypedDict, total=False):
@@ -341,6 +354,7 @@ class ServiceDict(TypedDict, total=False):
         "round_robin", "random", "least_request", "ring_hash", "maglev", "peak_ewma", "pick_first", "orca"
     ]
     hash: Sequence[HashDict]
+    session: SessionDict | None
     slow_start: SlowStartDict | None
     timeout: float | None
     retry: RetryDict | None

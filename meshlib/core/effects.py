@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from meshlib.core.resolution import Resolution
     from meshlib.core.resolve import View
     from meshlib.core.retry_grpc import Throttling
-    from meshlib.core.upstream import CallLimits, Upstream
+    from meshlib.core.upstream import CallLimits, Memory, Upstream
     from meshlib.errors import MeshError
     from meshlib.model.call import CallInfo, Head, Outcome, Response
     from meshlib.model.events import Event
@@ -45,7 +45,7 @@ class Env:
     ``upstream(part, cluster)`` gives a live cluster, or why there is none, in words: ``""`` while it may come;
     ``random()`` a float in [0, 1); ``wall()`` seconds since the epoch, for headers that name a point in time (RT-07);
     ``emit`` is None where nobody listens; ``awaits``: as ``upstream``, what a cluster that may come waits for, in words that can follow
-    "which"; ``limits(part, match, policy, now)``: the live route of a match that has limits; ``own``: what this process is to consistent hashing; ``delayed``: an entry for each call that a fault delays now. Thread-safe as far as its members are.
+    "which"; ``limits(part, match, policy, now)``: the live route of a match that has limits; ``own``: what this process is to consistent hashing; ``delayed``: an entry for each call that a fault delays now; ``sessions``: where they are that servers chose the names of, None: nothing is remembered. Thread-safe as far as its members are.
     """
 
     upstream: Callable[[str, str], Upstream | str]
@@ -56,6 +56,7 @@ class Env:
     own: int = 0
     delayed: list[None] = field(default_factory=list)
     limits: Callable[[str, Match, RouteLimits, float], CallLimits] | None = None
+    sessions: Memory | None = None
 
 
 @dataclass(slots=True)

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from meshlib.core.effects import Call
 from meshlib.core.endpoint import LiveEndpoint
 from meshlib.core.locality import without_answer
+from meshlib.core.override import Named
 from meshlib.core.resolve import source_words
+from meshlib.core.sessions import hold
 from meshlib.core.stages import Routed, call_hash, retry_policy, route, time_limits
 from meshlib.core.upstream import PickContext
 from meshlib.model.call import Decision, Head
@@ -65,7 +67,7 @@ class _Draft:
         )
 
 
-def explain(resolution: Resolution, head: Head, env: Env, adoption: Adoption) -> Decision:
+def explain(resolution: Resolution, head: Head, env: Env, adoption: Adoption, now: float = 0.0) -> Decision:
     """The Decision for ``head``. Counts nothing; a random split is drawn anew at each call.
 
     A resolution that is not of the mesh gives a Decision whose ``via`` is ``"direct"`` and whose trace says why; one that
@@ -95,16 +97,23 @@ def explain(resolution: Resolution, head: Head, env: Env, adoption: Adoption) ->
     draft.match, draft.cluster = routed.match, routed.cluster
     if routed.answer is None:
         assert routed.match is not None
-        _forward(draft, routed.match, routed.weight, env)
+        _forward(draft, routed.match, routed.weight, env, now)
         return draft.decision()
     draft.response, words = routed.answer
     draft.lines.append(words)
     return draft.decision()
 
 
-def _forward(draft: _Draft, match: Match, weight: ClusterWeight | None, env: Env) -> None:
+def _forward(draft: _Draft, match: Match, weight: ClusterWeight | None, env: Env, now: float) -> None:
     action = match.route.action
     assert isinstance(action, Forward)
+    held = None
+    if draft.resolution.sessions:
+        held = hold(draft.resolution, match, weight, draft.asked, env, now, grpc=False)
+    if held is not None:
+        draft.asked = held.head
+        draft.cluster, weight = held.place(match, draft.cluster, weight)
+        draft.lines.append(held.words())
     draft.lines.append(f"cluster {draft.cluster}")
     draft.timeout = time_limits(draft.resolution, action)[0]
     draft.retry = retry_policy(match, action)
@@ -125,9 +134,18 @@ def _forward(draft: _Draft, match: Match, weight: ClusterWeight | None, env: Env
     if upstream.consistent:
         call = Call(draft.resolution, draft.asked)
         key = call_hash(match, upstream.cluster.balancing, call, env).value
-    endpoint = upstream.peek(PickContext(hash=key, head=draft.asked))
+    context = PickContext(hash=key, head=draft.asked)
+    headers = upstream.cluster.balancing.override_headers
+    if held is not None or headers:
+        context.override = (held.override(1) if held is not None else None) or Named(headers, made).override(
+            1
+        )
+    endpoint = upstream.peek(context)
     if endpoint is None:
+        override = context.override
         reason = without_answer(upstream.cluster)
+        if override is not None and override.strict:
+            reason = f": the session is at {override.words()}"
         draft.lines.append(f"cluster {draft.cluster} has no endpoint that can be called now{reason}")
         return
     _endpoint(draft, match, action, endpoint)

@@ -67,6 +67,7 @@ _RESET = b"upstream connect error or disconnect/reset before headers. reset reas
 REFUSALS: dict[RefusalKind, tuple[type[MeshError], Response, str]] = {
     RefusalKind.NO_ENDPOINT: (NoHealthyEndpoint, Response(503, TEXT, b"no healthy upstream"), "UH"),
     RefusalKind.TLS: (NoHealthyEndpoint, Response(503, TEXT, b"no healthy upstream"), "UH"),
+    RefusalKind.SESSION: (NoHealthyEndpoint, Response(503, TEXT, b"no healthy upstream"), "UH"),
     RefusalKind.UNKNOWN_CLUSTER: (NoHealthyEndpoint, Response(503), "NC"),
     RefusalKind.DROPPED: (Overloaded, Response(503, _OVERLOADED, b"unconditional drop overload"), "DO"),
     RefusalKind.BREAKER: (CircuitOpen, Response(503, _OVERLOADED, _RESET + b"overflow"), "UO"),

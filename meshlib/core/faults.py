@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from meshlib.model.policy import Fault
     from meshlib.model.route import ClusterWeight, FilterSwitch, Forward
 
-__all__ = ["GRPC_CODES", "Injected", "drawn", "faults_of", "in_force"]
+__all__ = ["GRPC_CODES", "Injected", "drawn", "faults_of", "in_force", "switches_of"]
 
 _MILLION = 1_000_000
 _DELAY = "x-envoy-fault-delay-request"
@@ -58,7 +58,7 @@ def in_force(
 ) -> Fault | None:
     """The fault of this match and share; of several filters the first that has one."""
     for each in filters:
-        said = next(_switches(each.name, match, weight), None)
+        said = next(switches_of(each.name, match, weight), None)
         if said is not None:
             found = said.fault if said.on else None
         else:
@@ -68,7 +68,7 @@ def in_force(
     return action.fault
 
 
-def _switches(name: str, match: Match, weight: ClusterWeight | None) -> Iterator[FilterSwitch]:
+def switches_of(name: str, match: Match, weight: ClusterWeight | None) -> Iterator[FilterSwitch]:
     """What places say of the filter, the most specific first."""
     for place in (
         weight.filters if weight is not None else (),

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     from meshlib.model.call import Head
     from meshlib.model.policy import HashPolicy
+    from meshlib.model.session import Session
 
-__all__ = ["CHANNEL", "Hashed", "RouteHash", "combine", "drawn", "hash_bytes", "hash_text"]
+__all__ = ["CHANNEL", "Hashed", "RouteHash", "combine", "drawn", "hash_bytes", "hash_text", "set_cookie"]
 
 _MASK = (1 << 64) - 1
 #: gRPC's name for the channel of a call, as a key of the filter state (gRFC A42).
@@ -80,7 +81,7 @@ class RouteHash:
             value = method(head, own)
             if value is None and policy.kind is HashKind.COOKIE and policy.ttl is not None:
                 text = f"{drawn(random):016x}"
-                value, made = hash_text(text), _set_cookie(policy, text)
+                value, made = hash_text(text), set_cookie(policy, text)
             if value is not None:
                 found = combine(found, value)
             if policy.terminal and found is not None:
@@ -147,7 +148,7 @@ _METHODS = {
 }
 
 
-def _set_cookie(policy: HashPolicy, value: str) -> str:
+def set_cookie(policy: HashPolicy | Session, value: str) -> str:
     """As Envoy writes it; a ``ttl`` of 0 is a cookie of the session."""
     parts = [f'{wire(policy.name)}="{value}"']
     if policy.ttl:

@@ -26,6 +26,7 @@ from meshlib.core.guards import guards_of
 from meshlib.core.normalize import Entrance, stripped
 from meshlib.core.replies import compile_replies
 from meshlib.core.resolution import Resolution
+from meshlib.core.sessions import sessions_of
 from meshlib.model.hosts import canonical_host, ip_of
 
 if TYPE_CHECKING:
@@ -41,7 +42,17 @@ _ANY = {4: "0.0.0.0", 6: "::"}  # noqa: S104
 class Entry:
     """A listener with what is called through it; without ``routes`` they have not come yet."""
 
-    __slots__ = ("entrance", "faults", "guards", "listener", "manager", "part", "replies", "routes")
+    __slots__ = (
+        "entrance",
+        "faults",
+        "guards",
+        "listener",
+        "manager",
+        "part",
+        "replies",
+        "routes",
+        "sessions",
+    )
 
     def __init__(
         self,
@@ -59,6 +70,7 @@ class Entry:
         self.entrance = entrance if entrance.changes else None
         self.guards = guards_of(manager, routes.guarded if routes is not None else frozenset())
         self.faults = faults_of(manager)
+        self.sessions = sessions_of(manager)
         self.replies = compile_replies(manager)
 
     def resolution(self, reason: str, name: str = "") -> Resolution:
@@ -73,6 +85,7 @@ class Entry:
             entrance=self.entrance,
             guards=self.guards,
             faults=self.faults,
+            sessions=self.sessions,
             replies=self.replies,
         )
 

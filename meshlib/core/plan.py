@@ -32,6 +32,7 @@ The stages, in their order, and why each stands where it does:
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from meshlib.core.attempt import BLAMELESS, record, tell
@@ -40,8 +41,10 @@ from meshlib.core.endpoint import LiveEndpoint
 from meshlib.core.failures import FAILURES, REFUSALS, TEXT, after_retries, timed_out
 from meshlib.core.faults import drawn, in_force
 from meshlib.core.handoff import for_sidecar
+from meshlib.core.override import Named
 from meshlib.core.plan_state import PlanState
 from meshlib.core.retry import Retries, may_matter
+from meshlib.core.sessions import hold
 from meshlib.core.stages import call_hash, retry_policy, route, time_limits
 from meshlib.core.trace import broken, failed
 from meshlib.core.upstream import PickContext, Refusal, RefusalKind, RetryPermit, Upstream
@@ -84,6 +87,8 @@ class Plan(PlanState):
             self._words.append(answer[1])
             return self._own_answer(*answer)
         assert match is not None
+        if call.resolution.sessions:
+            self._hold_session(match, now)
         action = match.route.action
         assert isinstance(action, Forward)
         self._time_limits(action, now)
@@ -125,6 +130,8 @@ class Plan(PlanState):
         self._answered = attempt
         if late:
             return self._out_of_time(outcome)
+        if self._session is not None and outcome.kind is OK:
+            self._session.learn(outcome, attempt.endpoint, self.cluster, now)
         return self._finish(outcome)
 
     def woke(self, now: float) -> Effect:
@@ -227,6 +234,9 @@ class Plan(PlanState):
                 return refused
         if upstream.limiter is not None and not begun and not upstream.limiter.take(now):
             return self._limited(f"the rate limit of cluster {self.cluster!r} is reached: 429")
+        headers = upstream.cluster.balancing.override_headers
+        if headers and not begun:
+            self._overrides += (Named(headers, self._made_head(match)),)
         if upstream.cluster.discovery is Discovery.ORIGINAL_DST:
             return Pass(match.compiled.sent(self._made_head(match)), self.deadline)
         policy = self._retry_policy(match, action)
@@ -251,6 +261,18 @@ class Plan(PlanState):
     def _limited(self, words: str) -> Effect:
         self._words.append(words)
         return self._own_answer(self._told(Response(429, TEXT, b"local_rate_limited"), "RL"), words)
+
+    def _hold_session(self, match: Match, now: float) -> None:
+        """Of which session the call is: its cluster and its head may be others for that."""
+        call = self._call
+        self._session = held = hold(
+            call.resolution, match, self._weight, call.head, self._env, now, grpc=call.grpc
+        )
+        if held is not None:
+            call.head = held.head
+            self.cluster, self._weight = held.place(match, self.cluster, self._weight)
+            self._words.append(held.words())
+            self._overrides = (held,)
 
     def _faulted(self, match: Match, action: Forward, now: float) -> Effect | None:
         """What is done to the call on purpose, if it was drawn."""
@@ -328,10 +350,16 @@ class Plan(PlanState):
             self._hash = self._hash or call_hash(match, upstream.cluster.balancing, call, self._env)
             key = self._hash.value  # of all attempts (HP-01)
         context, by_route = PickContext(number, self.tried, key, call.head, grpc=call.grpc), self._by_route
+        if self._overrides:
+            made = (each.override(number) for each in self._overrides)
+            context.override = next((each for each in made if each is not None), None)
         picked = upstream.pick(context, now) if by_route is None else by_route.pick(upstream, context, now)
         if isinstance(picked, Refusal):
             return self._refused(picked, now)
         endpoint = picked.endpoint
+        if self._overrides:
+            for each in self._overrides:
+                each.picked(endpoint)
         if endpoint in self.tried:
             instead = self._tried_again(picked, now)
             if instead is not None:
@@ -391,6 +419,10 @@ class Plan(PlanState):
             # A retry that cannot be made is no news: how the last attempt failed is the answer.
             return self._finish(self._last)
         failure, response, flags = REFUSALS[refusal.kind]
+        if refusal.kind is RefusalKind.SESSION and self._session is not None and self._session.session.status:
+            # As Envoy where the endpoint is gone, and not where it may not be called now.
+            response = replace(response, status=self._session.session.status)
+            return self._own_answer(self._told(response, flags), refusal.detail)
         return Finish(None, failure, refusal.detail, self._told(response, flags))
 
     def _retry(self, attempt: Send, outcome: Outcome, decision: RetryAfter, now: float) -> Effect | None:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from meshlib.core.faults import Injected
     from meshlib.core.hashing import Hashed
     from meshlib.core.match import Match
+    from meshlib.core.override import Named
     from meshlib.core.retry import Deciding
+    from meshlib.core.sessions import Held
     from meshlib.core.stages import StreamLimits
     from meshlib.core.upstream import CallLimits, RetryPermit, Upstream
     from meshlib.model.call import Outcome
@@ -54,10 +56,12 @@ class PlanState:
         "_limits",
         "_match",
         "_open",
+        "_overrides",
         "_per_try",
         "_permit",
         "_policy",
         "_retries",
+        "_session",
         "_status",
         "_upstream",
         "_weight",
@@ -89,6 +93,8 @@ class PlanState:
         self._limits: StreamLimits | None = None
         self._last: Outcome | None = None
         self._hash: Hashed | None = None
+        self._session: Held | None = None
+        self._overrides: tuple[Held | Named, ...] = ()
         self._words: list[str] = []
         self._open = [None]  # emptied by whoever closes: taking the last item is atomic
         self.cluster = ""
@@ -114,8 +120,13 @@ class PlanState:
     def response_headers(self, headers: Headers) -> Headers | None:
         """The response's header lines as the routes edit them, or None for no change."""
         attempt, cookie = self._answered, "" if self._hash is None else self._hash.cookie
+        session = self._session
         if self._match is None or not (self._match.compiled.edits_responses or cookie):
-            return None
+            return (
+                None
+                if session is None or attempt is None
+                else session.edited(headers, attempt.endpoint, self.cluster)
+            )
         context = ResponseContext(
             attempt.head if attempt is not None else None,
             status=self._status,
@@ -124,7 +135,11 @@ class PlanState:
             attempts=len(self._attempts),
             cookie=cookie,
         )
-        return self._match.compiled.response_edits(self._weight, headers, context)
+        edited = self._match.compiled.response_edits(self._weight, headers, context)
+        if session is None or attempt is None:
+            return edited
+        # As Envoy: its filter comes after the router's edits.
+        return session.edited(edited or headers, attempt.endpoint, self.cluster) or edited
 
     def info(self, now: float) -> CallInfo:
         """What has been done so far."""

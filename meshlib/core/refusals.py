@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from meshlib.core.endpoint import LiveEndpoint
+    from meshlib.core.override import Override
     from meshlib.model.cluster import Cluster
 
 __all__ = ["dropped", "nobody_usable"]
@@ -26,8 +27,17 @@ def dropped(cluster: Cluster, random: Callable[[], float]) -> Refusal | None:
     return None
 
 
-def nobody_usable(cluster: Cluster, endpoints: Sequence[LiveEndpoint]) -> Refusal:
-    """None of ``endpoints``, all that the cluster has, may be called."""
+def nobody_usable(
+    cluster: Cluster, endpoints: Sequence[LiveEndpoint], override: Override | None = None
+) -> Refusal:
+    """None of ``endpoints``, all that the cluster has, may be called. ``override``: those that the call may go to."""
+    if override is not None and override.strict and cluster.assignment is not None:
+        there = any(override.names_it(endpoint) for endpoint in endpoints)
+        words = (
+            f"the session is at {override.words()}, which {'may not be called now' if there else 'is gone'}"
+        )
+        kind = RefusalKind.NO_ENDPOINT if there else RefusalKind.SESSION
+        return Refusal(kind, f"cluster {cluster.name!r}: {words}")
     words = f"cluster {cluster.name!r} {describe(endpoints)}{without_answer(cluster)}"
     if endpoints and all(endpoint.down & Down.TLS for endpoint in endpoints):
         tls = next(item.tls for item in endpoints if item.tls is not None)

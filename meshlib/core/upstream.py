@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from meshlib.core.endpoint import LiveEndpoint
     from meshlib.core.loads import Metrics
+    from meshlib.core.override import Override
     from meshlib.model.call import Head, Outcome
     from meshlib.model.cluster import Cluster
     from meshlib.model.policy import RetryBudget
@@ -23,6 +24,7 @@ __all__ = [
     "CallLimits",
     "Connections",
     "Limiter",
+    "Memory",
     "Pick",
     "PickContext",
     "Refusal",
@@ -41,6 +43,7 @@ class RefusalKind(Enum):
     MAX_REQUESTS = "max_requests"
     DROPPED = "dropped"
     UNKNOWN_CLUSTER = "unknown_cluster"
+    SESSION = "session"
     TLS = "tls"
 
 
@@ -56,11 +59,11 @@ class Refusal:
 class PickContext:
     """What a pick may look at. ``attempt`` counts from 1; ``tried``: endpoints of this call's earlier attempts, to be
     avoided while there is another; ``hash``: what consistent hashing uses, None for none; ``grpc``: the choice is made by
-    gRPC's rules. Whoever owns the endpoints sets what else its balancer looks at: ``now``, monotonic seconds, and ``active``, its
+    gRPC's rules; ``override``: endpoints that are named for the call, before the balancer is asked. Whoever owns the endpoints sets what else its balancer looks at: ``now``, monotonic seconds, and ``active``, its
     calls in flight.
     """
 
-    __slots__ = ("active", "attempt", "grpc", "hash", "head", "now", "tried")
+    __slots__ = ("active", "attempt", "grpc", "hash", "head", "now", "override", "tried")
 
     def __init__(
         self,
@@ -78,6 +81,7 @@ class PickContext:
         self.hash = hash
         self.head = head
         self.now = 0.0
+        self.override: Override | None = None
 
 
 class Pick(Protocol):
@@ -167,6 +171,18 @@ class CallLimits(Protocol):
 
     def pick(self, upstream: Upstream, context: PickContext, now: float) -> Pick | Refusal:
         """As of ``upstream``, where the route's breaker lets the attempt through."""
+        ...
+
+
+class Memory(Protocol):
+    """Which endpoint has a session (:class:`meshlib.runtime.sessions.Sessions`). Thread-safe."""
+
+    def find(self, scope: str, value: str, now: float) -> tuple[str, str] | None:
+        """The cluster and the address, as Envoy writes it; None: not known, or not any more."""
+        ...
+
+    def keep(self, scope: str, value: str, where: tuple[str, str], now: float, seconds: float) -> None:
+        """Remember it for so many seconds after it was asked for last."""
         ...
 
 

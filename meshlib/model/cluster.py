@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from meshlib.model.address import Address
-from meshlib.model.endpoint import Assignment
+from meshlib.model.endpoint import Assignment, Health
 from meshlib.model.policy import Adaptive, Balancing, Breaker, Limits, Outlier, RateLimit
 from meshlib.model.tls import Tls, TlsMatch
 
@@ -104,7 +104,8 @@ class Cluster:
     calls; ``max_requests_per_connection``: how many it carries at most.
     ``endpoint_breaker``: each endpoint has one of its own, beside the cluster's ``breaker``.
     ``rate_limit``: of calls to it by this process; over it they are answered 429. ``adaptive``: of those in flight. ``auto_sni``: the name that is asked for by TLS is the request's
-    host, or the value of its header ``auto_sni_header``; ``auto_san``: that name must be in the certificate. ``version``: under which the control plane sent it, "" where nobody did.
+    host, or the value of its header ``auto_sni_header``; ``auto_san``: that name must be in the certificate.
+    ``override_statuses``: the health that an endpoint may have that is named for a call; None: not said. ``version``: under which the control plane sent it, "" where nobody did.
     """
 
     name: str
@@ -140,5 +141,6 @@ class Cluster:
     rate_limit: RateLimit | None = None
     adaptive: Adaptive | None = None
     load_report: LoadReport | None = None
+    override_statuses: frozenset[Health] | None = None
     metadata: Mapping[str, Mapping[str, object]] = field(default_factory=dict, hash=False)
     version: str = field(default="", compare=False)

@@ -9,6 +9,7 @@ from meshlib.model.address import Address
 from meshlib.model.policy import Fault
 from meshlib.model.replies import LocalReplies
 from meshlib.model.route import RouteConfiguration
+from meshlib.model.session import Session
 
 __all__ = [
     "ChainMatch",
@@ -44,13 +45,15 @@ class Underscores(StrEnum):
 
 class FilterKind(StrEnum):
     """What a filter is to a client. GUARD: it decides who may pass, and it is not known how. NETWORK: a guard before the
-    connection manager, which no route switches. FAULT: it injects faults. OTHER: not honoured; a route configuration may put a guard into it.
+    connection manager, which no route switches. FAULT: it injects faults. SESSION: it keeps
+    sessions. OTHER: not honoured; a route configuration may put a guard into it.
     """
 
     ROUTER = "router"
     GUARD = "guard"
     NETWORK = "network"
     FAULT = "fault"
+    SESSION = "session"
     OTHER = "other"
 
 
@@ -77,7 +80,8 @@ class Extension:
 @dataclass(frozen=True, slots=True)
 class HttpFilter:
     """A filter of an HTTP connection manager that matters here. ``disabled``: until a route configuration enables it.
-    ``discovered``: what it is may turn out to be something else. ``fault``: what a FAULT injects where no place says otherwise.
+    ``discovered``: what it is may turn out to be something else. ``fault``: what a FAULT injects, ``session``: what a SESSION keeps
+    where no place says otherwise.
     """
 
     name: str
@@ -85,6 +89,7 @@ class HttpFilter:
     disabled: bool = False
     discovered: Discovered | None = None
     fault: Fault | None = None
+    session: Session | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,7 +139,7 @@ class Balancing:
     ``hash_hostname``: endpoints are known by their hostnames, ``load_factor``: percent of its part that an endpoint may have in
     flight, 0: any, and ``hash_policy``, which goes before the route's. ``shuffled``: pick_first's order is drawn. ``reports``: how
     orca makes weights. ``slow_start``: of endpoints that are new, where nothing is hashed. ``zones``: what is said of zone-aware routing,
-    likewise.
+    likewise. ``override_headers``: a request's headers that name endpoints which go before the balancer's choice, one after the other.
     """
 
     kind: Balancer = Balancer.ROUND_ROBIN
@@ -160,6 +160,7 @@ class Balancing:
     reports: Reports = Reports()
     slow_start: SlowStart | None = None
     zones: ZoneAware | None = None
+    override_headers: tuple[str, ...] = ()
 
     @property
     def consistent(self) -> bool:

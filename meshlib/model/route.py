@@ -12,6 +12,7 @@ from meshlib.model.body import BodyFormat
 from meshlib.model.hidden import hidden
 from meshlib.model.match import RouteMatch
 from meshlib.model.policy import Fault, HashPolicy, RetryPolicy, RouteLimits
+from meshlib.model.session import Session
 
 __all__ = [
     "NO_EDITS",
@@ -73,13 +74,16 @@ NO_EDITS = HeaderEdits()
 @dataclass(frozen=True, slots=True)
 class FilterSwitch:
     """One entry of ``typed_per_filter_config``: whether the filter of that name is in force here. ``guard``: what it is
-    configured with here decides who may pass; ``fault``: it injects this.
+    configured with here decides who may pass; ``fault``: it injects this; ``session``: it keeps this. ``plain``: here it is only
+    switched on, as it is.
     """
 
     name: str
     on: bool
     guard: bool = False
     fault: Fault | None = None
+    session: Session | None = None
+    plain: bool = False
 
 
 @dataclass(frozen=True, slots=True)

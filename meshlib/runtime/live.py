@@ -16,6 +16,7 @@ from meshlib.core.ewma import Ewma
 from meshlib.core.latency import Latency
 from meshlib.core.limits import may_retry
 from meshlib.core.outlier import Ejected, Ejections
+from meshlib.core.override import chosen, peeked
 from meshlib.core.refusals import dropped, nobody_usable
 from meshlib.core.roster import Roster, plan_roster
 from meshlib.core.upstream import Refusal, RefusalKind
@@ -115,15 +116,8 @@ class LiveCluster:
         self.limiter: Limiter | None = None
         self._adaptive: AdaptiveLimit | None = None
         self.consistent = self._ewma = self._looks = False  # what its balancer looks at
-        self.active = 0
-        self.retries = 0
-        self.connections = 0
-        self.pending = 0
-        self.requests = 0
-        self.failures = 0
-        self.retried = 0
-        self.overflows = 0
-        self.ejected = 0
+        self.active = self.retries = self.connections = self.pending = 0
+        self.requests = self.failures = self.retried = self.overflows = self.ejected = 0
         self._lock = threading.Lock()
         self.loads = LiveLoads(self._lock)
         self._random = random
@@ -156,7 +150,7 @@ class LiveCluster:
         """What a pick now would give, were it not refused. Counts nothing and moves nothing on."""
         with self._lock:
             context.now, context.active = self._clock(), self.active
-            return self._balances.of(context).peek(context)
+            return peeked(context, self._balances.of(context), self._roster.live, self.cluster)
 
     def begin_retry(self, budget: RetryBudget | None, *, limited: bool = True) -> LiveRetry | None:
         with self._lock:
@@ -206,7 +200,12 @@ class LiveCluster:
                 context.now, context.active = now, self.active
             balances = self._balances
             balance = balances.grpc if context.grpc else balances.plain
-            endpoint = (balance or balances.of(context)).pick(context)
+            balance = balance or balances.of(context)
+            endpoint = (
+                balance.pick(context)
+                if context.override is None
+                else chosen(context, balance, self._roster.live, cluster)
+            )
             own: Held | None = None
             if self._breakers.each is not None and endpoint is not None:
                 balance = balances.of(context)
@@ -225,7 +224,7 @@ class LiveCluster:
                 if self.loads.on:
                     self.loads.begin(pick, grpc=context.grpc)
                 return pick
-            refusal = refusal or nobody_usable(cluster, self.endpoints)
+            refusal = refusal or nobody_usable(cluster, self.endpoints, context.override)
         if one is not None:
             one[0].settle(one[1], None, now)
         return refusal

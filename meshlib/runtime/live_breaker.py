@@ -214,6 +214,8 @@ def _in_turn(
     picked: LiveEndpoint, balance: Balance, context: PickContext, endpoints: Iterable[LiveEndpoint]
 ) -> Iterator[LiveEndpoint]:
     yield picked
+    if context.override is not None and context.override.strict:
+        return
     tried, seen = context.tried, [picked]
     for _ in range(_MOST_PICKS):
         context.tried = (*tried, *seen)

@@ -27,12 +27,13 @@ from meshlib.model.policy import (
     SuccessRate,
     ZoneAware,
 )
+from meshlib.model.session import Session, SessionKind
 
 if TYPE_CHECKING:
     from meshlib.config import BreakerConfig, LimitsConfig, OutlierConfig, RetryConfig
     from meshlib.config.policies import RateLimitConfig
     from meshlib.config.routes import FaultConfig, RouteConfig
-    from meshlib.config.services import AdaptiveConfig, ServiceConfig
+    from meshlib.config.services import AdaptiveConfig, ServiceConfig, SessionConfig
 
 __all__ = [
     "adaptive",
@@ -45,10 +46,13 @@ __all__ = [
     "rate_limit",
     "retry_policy",
     "route_limits",
+    "session",
 ]
 
 #: Where an upstream says when it wants to be asked again, the more exact one first.
 _RETRY_AFTER = (("retry-after-ms", "milliseconds"), ("retry-after", "retry_after"))
+#: Seconds after its last call for which a session is remembered: how long one may rest overnight.
+_DAY = 86_400.0
 
 
 def retry_policy(config: RetryConfig) -> RetryPolicy:
@@ -193,3 +197,17 @@ def balancing(service: ServiceConfig) -> Balancing:
         slow_start=None if slow is None else SlowStart(slow.window, slow.aggression, slow.least),
         zones=None if near is None else ZoneAware(minimum=near.minimum, force=int(near.force)),
     )
+
+
+def session(config: SessionConfig | None) -> Session | None:
+    """Of a header whose value an endpoint chose it is remembered here where it is, or the value takes its address along."""
+    if config is None:
+        return None
+    if config.cookie is not None:
+        kept = Session(SessionKind.COOKIE, config.cookie, float(int(config.ttl or 0)), config.path or "")
+    else:
+        assert config.header is not None
+        kind = SessionKind.ENVELOPE if config.envelope else SessionKind.MEMORY
+        kept = Session(kind, config.header.lower(), config.ttl or _DAY)
+    strict = config.cookie is None if config.strict is None else config.strict
+    return replace(kept, strict=strict, status=config.status if strict else 0)

@@ -28,6 +28,7 @@ from meshlib.runtime.clusters import Clusters
 from meshlib.runtime.interest import Interest
 from meshlib.runtime.known import Known
 from meshlib.runtime.live_route import LiveRoutes
+from meshlib.runtime.sessions import Sessions
 from meshlib.runtime.store import Store
 
 if TYPE_CHECKING:
@@ -179,9 +180,10 @@ class Runtime:
         # By it all processes of a node are alike, as calls that come from one address are.
         node = (config.node.id or socket.gethostname()).encode("utf-8", "surrogatepass")
         own = int.from_bytes(hashlib.blake2b(node, digest_size=8).digest())
+        self.sessions: Sessions = Sessions(inherited.sessions if inherited else None)
         self.routes = LiveRoutes(clock, self.clusters.tell)
         self.env = Env(self.clusters.upstream, self.random, clock.wall, awaits=feed.awaits, own=own)
-        self.env.limits = self.routes.of
+        self.env.limits, self.env.sessions = self.routes.of, self.sessions
         self.feed = feed
         self.interest: Interest = inherited.interest.copy(clock.now()) if inherited else Interest()
         self._rules = rules
@@ -189,8 +191,7 @@ class Runtime:
         self._lock = threading.Lock()  # guards _timer, running, closed, and who observes
         self._timer: Timer | None = None
         self._began = clock.now()
-        self.running = False
-        self.closed = False
+        self.running = self.closed = False
         self._green = greenlets.patched("threading")
         self._told_late = False
         snapshot, previous = (inherited.store.snapshot, inherited.store.view) if inherited else (EMPTY, None)

@@ -12,7 +12,7 @@ from meshlib.config.identity import IdentityConfig
 from meshlib.core.trust import named
 from meshlib.model.cluster import Cluster, Discovery, DnsTarget
 from meshlib.model.endpoint import Assignment, Endpoint, Locality, LocalityEndpoints
-from meshlib.model.listener import FilterChain, HttpManager, Listener
+from meshlib.model.listener import FilterChain, FilterKind, HttpFilter, HttpManager, Listener
 from meshlib.model.snapshot import Part
 from meshlib.model.tls import SecretFrom
 from meshlib.runtime import policies
@@ -69,7 +69,9 @@ def _has_cluster(service: ServiceConfig) -> bool:
 
 def _listener(key: str, service: ServiceConfig) -> Listener:
     routes = static_routes.build(key, service, own_cluster=_has_cluster(service))
-    chain = FilterChain(name=key, http=HttpManager(routes=routes))
+    kept = policies.session(service.session)
+    filters = () if kept is None else (HttpFilter("session", FilterKind.SESSION, session=kept),)
+    chain = FilterChain(name=key, http=HttpManager(routes=routes, filters=filters))
     return Listener(name=key, chains=(chain,), from_file=True)
 
 

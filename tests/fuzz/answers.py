@@ -22,8 +22,17 @@ import dns.rrset
 
 from meshlib.cli.doctor.probes import _skew
 from meshlib.config import DnsConfig
+from meshlib.core.endpoint import LiveEndpoint
+from meshlib.core.sessions import Held
+from meshlib.model.address import Address
+from meshlib.model.call import Head, Outcome, OutcomeKind
+from meshlib.model.cluster import Cluster
+from meshlib.model.endpoint import Endpoint, Locality
+from meshlib.model.headers import Headers
+from meshlib.model.session import Session, SessionKind
 from meshlib.observe.admin import _Door
 from meshlib.observe.peer import NotReadable, _read
+from meshlib.runtime.sessions import Sessions
 from meshlib.sidecar.evidence import Probe
 from meshlib.sidecar.probe import _exchange
 from meshlib.sources.dns_query import Question, Resolver, Unanswered
@@ -240,7 +249,43 @@ _HTTP = (
 )
 _ANSWER = b'{"version_info":"1","resources":[{"@type":"type.googleapis.com/envoy.config.cluster.v3.Cluster","name":"c"}],"type_url":""}'
 
+# --- sessions ------------------------------------------------------------------------------------------------------------------------
+
+
+def _session(data: bytes) -> None:
+    """What a call brings of its session, and what an answer has in its place."""
+    brought, answered = (part.decode("latin-1") for part in pieces(data, 2)[:2])
+    endpoint = LiveEndpoint(Endpoint(Address("10.0.0.1", 80)), priority=0, locality=Locality())
+    env: Any = SimpleNamespace(sessions=Sessions(), wall=lambda: 1e9)
+    for kind in SessionKind:
+        name = "sid" if kind is SessionKind.COOKIE else "x-s"
+        said = ("cookie", f"sid={brought}") if kind is SessionKind.COOKIE else ("x-s", brought)
+        head = Head("GET", "http", "a", "/", Headers.of(said))
+        held = Held(Session(kind, name, 60.0, strict=True), head, env, "l", grpc=False)
+        held.read(0.0)
+        override = held.override(1)
+        for one in override.names if override is not None else ():
+            assert one.isascii()
+            assert one.isprintable()
+        if override is not None:
+            override.choose({endpoint.address: endpoint}, Cluster("c"), grpc=False)
+        inside = held.head.headers.get("x-s") or ""
+        assert held.head is head or (inside.isascii() and inside.isprintable())
+        answer = Headers.of(("x-s", answered))
+        edited = held.edited(answer, endpoint, "c") or answer
+        assert len(edited.raw) <= 2
+        held.learn(Outcome(OutcomeKind.OK, 200, answer), endpoint, "c", 0.0)
+
+
 TARGETS = (
+    Target(
+        "sessions", ("core/sessions.py",), _session,
+        (
+            b"Cg8xMjcuMC4wLjE6NDQyNDUQuNmy2AY=" + BETWEEN + b"abc", b"MTAuMC4wLjE6ODA=;UV:YWJj" + BETWEEN, b"MTAuMC4wLjE6ODAsMTAuMS4wLjE6ODA7Yw==",
+            b'"Cg8xMjcuMC4wLjE6NDQyNDU="', b"",
+        ),
+        (b"Cg", b"UV:", b";", b"=", b"MTAuMC4wLjE6ODA=", b"EP////8P", b"//////////8B", b'"', BETWEEN),
+    ),
     Target(
         "names", ("sources/dns_query.py",), _names,
         (

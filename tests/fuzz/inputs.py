@@ -71,6 +71,7 @@ READ |= dict.fromkeys(
             "decode/retry",
             "decode/route",
             "decode/secret",
+            "decode/sessions",
             "decode/tls",
             "decode/values",
             "schema/messages",

@@ -9,7 +9,7 @@ from meshlib.model.policy import Balancer, Balancing, Reports, SlowStart, ZoneAw
 from meshlib.xds import schema
 from meshlib.xds.decode.report import Report, join, walk
 from meshlib.xds.decode.retry import hash_policies
-from meshlib.xds.decode.values import number, percent, seconds, unpacked
+from meshlib.xds.decode.values import header_name, number, percent, seconds, unpacked
 from meshlib.xds.schema import WireMessage
 
 __all__ = ["balancing"]
@@ -24,7 +24,10 @@ _PICK_FIRST = f"{_LB}pick_first.v3.PickFirst"  # gRPC's; Envoy does not know it
 _RING = f"{_LB}ring_hash.v3.RingHash"
 _TABLE = f"{_LB}maglev.v3.Maglev"
 _ORCA = f"{_LB}client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin"
-_KNOWN = frozenset({_ROUND_ROBIN, _LEAST_REQUEST, _RANDOM, _LOCALITY, _PROVIDED, _RING, _TABLE, _ORCA})
+_OVERRIDE = f"{_LB}override_host.v3.OverrideHost"
+_KNOWN = frozenset(
+    {_ROUND_ROBIN, _LEAST_REQUEST, _RANDOM, _LOCALITY, _PROVIDED, _RING, _TABLE, _ORCA, _OVERRIDE}
+)
 _MAX_NESTING = 16
 _ENUM = {0: Balancer.ROUND_ROBIN, 1: Balancer.LEAST_REQUEST, 3: Balancer.RANDOM, 6: Balancer.ROUND_ROBIN}
 _CLUSTER_PROVIDED = 6
@@ -318,6 +321,8 @@ def _policy(name: str, outer: WireMessage, path: str, report: Report, depth: int
         return _orca(inner, path, report)
     if name in (_RING, _TABLE):
         return _hashing(name, inner, path, report)
+    if name == _OVERRIDE:
+        return _override(inner, path, report, depth)
     if name == _LOCALITY:
         child = _policies(
             inner.endpoint_picking_policy, join(path, "endpoint_picking_policy"), report, depth + 1
@@ -336,6 +341,23 @@ def _policy(name: str, outer: WireMessage, path: str, report: Report, depth: int
     place = inner.locality_lb_config
     zones = _zones(place, join(path, "locality_lb_config"), report)
     return replace(made, locality_weighted=place.HasField("locality_weighted_lb_config"), zones=zones)
+
+
+def _override(message: WireMessage, path: str, report: Report, depth: int) -> Balancing:
+    """The policy behind it, with the headers that name endpoints; of other sources there are none here."""
+    here, headers = join(path, "override_host_sources"), []
+    if not len(message.override_host_sources):
+        report.problem(here, "must not be empty")
+    for index, source in enumerate(message.override_host_sources):
+        if bool(source.header) == source.HasField("metadata"):
+            report.problem(f"{here}[{index}]", "exactly one of header and metadata must be set")
+        elif source.header:
+            headers.append(header_name(str(source.header), f"{here}[{index}].header", report))
+    if not message.HasField("fallback_policy"):
+        report.problem(join(path, "fallback_policy"), "is missing")
+        return Balancing()
+    child = _policies(message.fallback_policy, join(path, "fallback_policy"), report, depth + 1)
+    return replace(child, override_headers=tuple(headers))
 
 
 def _hashing(name: str, message: WireMessage, path: str, report: Report) -> Balancing:

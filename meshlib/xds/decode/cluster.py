@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from meshlib.core.loads import NAMED, UTILIZATIONS
 from meshlib.model.address import Address
 from meshlib.model.cluster import Cluster, Discovery, DnsTarget, LoadReport
-from meshlib.model.endpoint import Assignment, Endpoint, LocalityEndpoints
+from meshlib.model.endpoint import Assignment, Endpoint, Health, LocalityEndpoints
 from meshlib.model.policy import Limits, RetryBudget
 from meshlib.xds.decode.address import named
 from meshlib.xds.decode.balancing import balancing
@@ -21,7 +21,7 @@ from meshlib.xds.decode.dns import (
     resolving,
     typed_servers,
 )
-from meshlib.xds.decode.endpoint import assignment
+from meshlib.xds.decode.endpoint import HEALTH, assignment
 from meshlib.xds.decode.outlier import outlier
 from meshlib.xds.decode.report import Report, join, shown, walk
 from meshlib.xds.decode.source import config_source
@@ -90,6 +90,7 @@ def cluster(message: WireMessage, path: str, report: Report) -> Cluster:
             connecting(message, path, report), most_head=options.head, most_lines=options.lines
         ),
         load_report=_load_report(message, path, report),
+        override_statuses=_override_statuses(message),
         metadata=metadata(message),
     )
 
@@ -129,6 +130,14 @@ def _custom(message: WireMessage, path: str, report: Report) -> _Discovery:
     walk(inner, here, report)
     kind = Discovery.LOGICAL_DNS if inner.all_addresses_in_single_endpoint else Discovery.STRICT_DNS
     return _Discovery(kind, resolving(inner, here, report, DNS_FAMILIES, typed_servers(inner, here, report)))
+
+
+def _override_statuses(message: WireMessage) -> frozenset[Health] | None:
+    """LB-10. A set that is empty allows nobody."""
+    common = message.common_lb_config
+    if not common.HasField("override_host_status"):
+        return None
+    return frozenset(HEALTH[status] for status in common.override_host_status.statuses if status in HEALTH)
 
 
 def _eds_name(message: WireMessage, path: str, report: Report) -> str:

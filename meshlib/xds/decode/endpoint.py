@@ -25,7 +25,7 @@ __all__ = ["assignment", "load_assignment"]
 #: Of a host, with room for a port: RFC 1035 has 253 characters.
 _LONGEST_NAME = 260
 _MAX_UINT32 = 2**32 - 1
-_HEALTH = {
+HEALTH = {
     0: Health.UNKNOWN,
     1: Health.HEALTHY,
     2: Health.UNHEALTHY,
@@ -124,9 +124,9 @@ def _plain(message: WireMessage) -> Endpoint | None:
         rest -= 2 + 1 + _varint(weight)
     if health:
         rest -= 1 + _varint(health)
-    if rest or health not in _HEALTH:
+    if rest or health not in HEALTH:
         return None
-    return Endpoint(Address(host, port), weight or 1, _HEALTH[health], "", _NONE)
+    return Endpoint(Address(host, port), weight or 1, HEALTH[health], "", _NONE)
 
 
 def _varint(number: int) -> int:
@@ -178,7 +178,7 @@ def _endpoint(message: WireMessage, path: str, report: Report, address: Resolve)
     weight = number(message, "load_balancing_weight")
     if weight == 0:
         report.problem(join(path, "load_balancing_weight"), "must not be 0")
-    health = _HEALTH.get(message.health_status)
+    health = HEALTH.get(message.health_status)
     if health is None:  # to Envoy it is healthy, to gRPC no endpoint
         report.ignore(join(path, "health_status"), f"{message.health_status} is not known")
         health = Health.UNHEALTHY if report.target else Health.UNKNOWN

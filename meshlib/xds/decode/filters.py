@@ -22,11 +22,13 @@ from meshlib.xds.decode.extension import kind_of
 from meshlib.xds.decode.faults import FAULT, fault
 from meshlib.xds.decode.guards import GUARDS_HERE, ROUTER, filter_type, is_guard
 from meshlib.xds.decode.report import Report, join, walk
+from meshlib.xds.decode.sessions import SESSION, session
 from meshlib.xds.decode.values import typed
 from meshlib.xds.schema import WireMessage
 
 __all__ = ["GUARDS_HERE", "HttpFilters", "http_filters", "label"]
 
+_SWITCHED = {FAULT: FilterKind.FAULT, SESSION: FilterKind.SESSION}
 _FAULT_NAMES = frozenset({"envoy.filters.http.fault", "envoy.fault"})
 
 
@@ -68,8 +70,13 @@ def http_filters(
         if _guarded(item, here, report, made, routes, target=target):
             continue
         if item.disabled:
-            kind = FilterKind.FAULT if label(item) == FAULT else FilterKind.OTHER
-            made.found.append(HttpFilter(name, kind, True))
+            kind = _SWITCHED.get(label(item), FilterKind.OTHER)
+            kept = (
+                session(item.typed_config, join(here, "typed_config"), report)
+                if kind is FilterKind.SESSION
+                else None
+            )
+            made.found.append(HttpFilter(name, kind, True, session=kept))
             continue
         router = _router(item, here, report)
         if router:
@@ -184,6 +191,9 @@ def _other(item: WireMessage, path: str, report: Report, *, target: bool) -> Htt
         return HttpFilter(
             name, FilterKind.FAULT, fault=fault(item.typed_config, join(path, "typed_config"), report)
         )
+    if which == "typed_config" and filter_type(item.typed_config) == SESSION:
+        kept = session(item.typed_config, join(path, "typed_config"), report)
+        return HttpFilter(name, FilterKind.SESSION, session=kept)
     if which is None and name in _FAULT_NAMES:
         return HttpFilter(name, FilterKind.FAULT)
     if which is None and not item.is_optional:

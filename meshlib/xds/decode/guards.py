@@ -19,6 +19,7 @@ from meshlib.xds import schema
 from meshlib.xds.decode import programs
 from meshlib.xds.decode.faults import FAULT, fault
 from meshlib.xds.decode.report import Report, join
+from meshlib.xds.decode.sessions import SESSION_HERE, session_here
 from meshlib.xds.schema import WireMessage
 
 __all__ = ["GUARDS_HERE", "ROUTER", "filter_type", "is_guard", "switches"]
@@ -109,8 +110,11 @@ def _switch(name: str, outer: WireMessage, path: str, report: Report) -> FilterS
         inner = wrapped.config if wrapped.HasField("config") else None
         optional = bool(wrapped.is_optional)
     kind = filter_type(inner) if inner is not None else FAULT
+    if kind == SESSION_HERE and inner is not None:
+        keeps, kept = session_here(inner, path, report)
+        return FilterSwitch(name, keeps, session=kept)
     injected = fault(inner, path, report) if kind == FAULT and inner is not None else None
-    made = FilterSwitch(name, not _lifts(inner), _guards(name, inner), injected)
+    made = FilterSwitch(name, not _lifts(inner), _guards(name, inner), injected, plain=inner is None)
     words = kind[:100] or "a type that cannot be read"
     if report.target and not (optional or made.guard or kind in (FAULT, ROUTER)):
         report.problem(path, f"{words} is not supported and not optional")

@@ -100,15 +100,14 @@ CLUSTER = {
     ),
     f"{_CLUSTER}Cluster.CommonLbConfig": rules(
         honoured="healthy_panic_threshold zone_aware_lb_config locality_weighted_lb_config"
-        " consistent_hashing_lb_config",
-        reported="ignore_new_hosts_until_first_hc close_connections_on_host_set_change override_host_status",
+        " consistent_hashing_lb_config override_host_status",
+        reported="ignore_new_hosts_until_first_hc close_connections_on_host_set_change",
         void="update_merge_window",
         notes={
             "zone_aware_lb_config": _ZONES,
             "update_merge_window": "how long an Envoy gathers updates of endpoints to save itself work; here each is in force as soon as it is there",
             "ignore_new_hosts_until_first_hc": "active health checks are not there yet",
             "close_connections_on_host_set_change": "connections to endpoints that remain are kept",
-            "override_host_status": "session affinity is not there yet",
         },
     ),
     f"{_CLUSTER}Cluster.CommonLbConfig.ZoneAwareLbConfig": rules(
@@ -118,6 +117,7 @@ CLUSTER = {
     f"{_CLUSTER}Cluster.CommonLbConfig.ConsistentHashingLbConfig": rules(
         honoured="use_hostname_for_hashing hash_balance_factor"
     ),
+    "envoy.config.core.v3.HealthStatusSet": rules(honoured="statuses"),
     f"{_CLUSTER}LoadBalancingPolicy": rules(honoured="policies"),
     f"{_CLUSTER}LoadBalancingPolicy.Policy": rules(honoured="typed_extension_config"),
     f"{_CLUSTER}CircuitBreakers": rules(
@@ -272,6 +272,14 @@ CLUSTER = {
     f"{_LB}maglev.v3.Maglev": rules(
         honoured="table_size consistent_hashing_lb_config locality_weighted_lb_config",
         notes={"table_size": _TABLES},
+    ),
+    f"{_LB}override_host.v3.OverrideHost": rules(
+        honoured="override_host_sources fallback_policy",
+        reported="selected_host_key",
+        reason="calls have no dynamic metadata",
+    ),
+    f"{_LB}override_host.v3.OverrideHost.OverrideHostSource": rules(
+        honoured="header", reported="metadata", reason="calls have no dynamic metadata"
     ),
     f"{_LB}pick_first.v3.PickFirst": rules(
         honoured="shuffle_address_list", notes={"shuffle_address_list": "once, and not at each update"}

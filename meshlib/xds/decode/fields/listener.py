@@ -12,6 +12,8 @@ _LISTENER = "envoy.config.listener.v3."
 _HCM = "envoy.extensions.filters.network.http_connection_manager.v3."
 _FAULT = "envoy.extensions.filters.http.fault.v3."
 _COMMON_FAULT = "envoy.extensions.filters.common.fault.v3."
+_SESSION = "envoy.extensions.filters.http.stateful_session.v3."
+_STATE = "envoy.extensions.http.stateful_session."
 _RUNTIME = "there is no runtime: what the filter itself says holds"
 _GUARDS = "one that decides who may pass refuses what it covers: see [differences](../differences.md)"
 _PLACE = "only whether a filter that decides who may pass is in force here"
@@ -250,6 +252,21 @@ LISTENER = {
         },
         void="dynamic_stats start_child_span upstream_log upstream_log_options suppress_grpc_request_failure_code_stats",
     ),
+    f"{_SESSION}StatefulSession": rules(
+        honoured="session_state strict status_on_strict_destination_not_found",
+        void="stat_prefix",
+        notes={
+            "strict": "a call is tried again at its own endpoint only",
+            "session_state": "a cookie, a header or an envelope; of a gRPC target a cookie",
+        },
+    ),
+    f"{_SESSION}StatefulSessionPerRoute": rules(honoured="disabled stateful_session"),
+    f"{_STATE}cookie.v3.CookieBasedSessionState": rules(honoured="cookie"),
+    f"{_STATE}header.v3.HeaderBasedSessionState": rules(honoured="name"),
+    f"{_STATE}envelope.v3.EnvelopeSessionState": rules(honoured="header"),
+    f"{_STATE}envelope.v3.EnvelopeSessionState.Header": rules(honoured="name"),
+    "envoy.type.http.v3.Cookie": rules(honoured="name ttl path attributes"),
+    "envoy.type.http.v3.CookieAttribute": rules(honoured="name value"),
     f"{_FAULT}HTTPFault": rules(
         honoured="delay abort upstream_cluster headers max_active_faults",
         reported="downstream_nodes response_rate_limit",

@@ -86,6 +86,17 @@ message Maglev
    2 consistent_hashing_lb_config lb.ConsistentHashingLbConfig
    3 locality_weighted_lb_config  lb.LocalityLbConfig.LocalityWeightedLbConfig
 
+package envoy.extensions.load_balancing_policies.override_host.v3
+
+message OverrideHost
+   1 override_host_sources [.OverrideHostSource]
+   2 selected_host_key     opaque
+   3 fallback_policy       cluster.LoadBalancingPolicy
+
+message OverrideHost.OverrideHostSource
+   1 header   string
+   2 metadata opaque
+
 package envoy.extensions.load_balancing_policies.pick_first.v3
 
 message PickFirst

@@ -83,6 +83,48 @@ message Router
    7 suppress_grpc_request_failure_code_stats bool
    8 upstream_http_filters                    [hcm.HttpFilter]
 
+package envoy.extensions.filters.http.stateful_session.v3
+
+message StatefulSession
+   1 session_state                          core.TypedExtensionConfig
+   2 strict                                 bool
+   3 stat_prefix                            string
+   4 status_on_strict_destination_not_found uint32
+
+message StatefulSessionPerRoute
+   1 disabled         bool @override
+   2 stateful_session StatefulSession @override
+
+package envoy.extensions.http.stateful_session.cookie.v3
+
+message CookieBasedSessionState
+   1 cookie envoy.type.http.v3.Cookie
+
+package envoy.extensions.http.stateful_session.envelope.v3
+
+message EnvelopeSessionState
+   1 header .Header
+
+message EnvelopeSessionState.Header
+   1 name string
+
+package envoy.extensions.http.stateful_session.header.v3
+
+message HeaderBasedSessionState
+   1 name string
+
+package envoy.type.http.v3
+
+message Cookie
+   1 name       string
+   2 ttl        pb.Duration
+   3 path       string
+   4 attributes [CookieAttribute]
+
+message CookieAttribute
+   1 name  string
+   2 value string
+
 package envoy.extensions.http.original_ip_detection.custom_header.v3
 
 message CustomHeaderConfig
