@@ -10,12 +10,13 @@ from meshlib.core.locality import without_answer
 from meshlib.core.override import Named
 from meshlib.core.resolve import source_words
 from meshlib.core.sessions import hold
-from meshlib.core.stages import Routed, call_hash, retry_policy, route, time_limits
+from meshlib.core.stages import Routed, call_hash, call_labels, retry_policy, route, time_limits
 from meshlib.core.upstream import PickContext
 from meshlib.model.call import Decision, Head
 from meshlib.model.cluster import Discovery
 from meshlib.model.hidden import hidden
 from meshlib.model.route import Forward, HostRewriteKind
+from meshlib.model.subset import shown
 
 if TYPE_CHECKING:
     from meshlib.core.effects import Env
@@ -140,13 +141,18 @@ def _forward(draft: _Draft, match: Match, weight: ClusterWeight | None, env: Env
         context.override = (held.override(1) if held is not None else None) or Named(headers, made).override(
             1
         )
+    wanted = ""
+    if upstream.labelled:
+        context.labels = call_labels(match, weight)
+        wanted = f" with {shown(context.labels)}" if context.labels else ""
+        draft.lines.append(f"subset{wanted or ' of calls without labels'}")
     endpoint = upstream.peek(context)
     if endpoint is None:
         override = context.override
         reason = without_answer(upstream.cluster)
         if override is not None and override.strict:
             reason = f": the session is at {override.words()}"
-        draft.lines.append(f"cluster {draft.cluster} has no endpoint that can be called now{reason}")
+        draft.lines.append(f"cluster {draft.cluster} has no endpoint{wanted} that can be called now{reason}")
         return
     _endpoint(draft, match, action, endpoint)
 

@@ -45,7 +45,7 @@ from meshlib.core.override import Named
 from meshlib.core.plan_state import PlanState
 from meshlib.core.retry import Retries, may_matter
 from meshlib.core.sessions import hold
-from meshlib.core.stages import call_hash, retry_policy, route, time_limits
+from meshlib.core.stages import call_hash, call_labels, retry_policy, route, time_limits
 from meshlib.core.trace import broken, failed
 from meshlib.core.upstream import PickContext, Refusal, RefusalKind, RetryPermit, Upstream
 from meshlib.errors import DeadlineExceeded, NoHealthyEndpoint
@@ -353,6 +353,8 @@ class Plan(PlanState):
         if self._overrides:
             made = (each.override(number) for each in self._overrides)
             context.override = next((each for each in made if each is not None), None)
+        if upstream.labelled:
+            context.labels = call_labels(match, self._weight)
         picked = upstream.pick(context, now) if by_route is None else by_route.pick(upstream, context, now)
         if isinstance(picked, Refusal):
             return self._refused(picked, now)

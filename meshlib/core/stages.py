@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from meshlib.core.answers import own_answer
 from meshlib.core.hashing import Hashed, RouteHash, hash_text
 from meshlib.model.call import TimeLimit
+from meshlib.model.route import Forward
+from meshlib.model.subset import NO_LABELS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,9 +17,19 @@ if TYPE_CHECKING:
     from meshlib.core.resolution import Resolution
     from meshlib.model.call import Head, Response
     from meshlib.model.policy import Balancing, RetryPolicy
-    from meshlib.model.route import ClusterWeight, Forward
+    from meshlib.model.route import ClusterWeight
+    from meshlib.model.subset import Labels
 
-__all__ = ["Routed", "StreamLimits", "call_hash", "retry_policy", "route", "stream_limit", "time_limits"]
+__all__ = [
+    "Routed",
+    "StreamLimits",
+    "call_hash",
+    "call_labels",
+    "retry_policy",
+    "route",
+    "stream_limit",
+    "time_limits",
+]
 
 #: Envoy ``RouteAction.timeout`` (TO-02): what a control plane's route gets where it sets none. Seconds.
 DEFAULT_ROUTE_TIMEOUT = 15.0
@@ -124,6 +136,14 @@ def stream_limit(resolution: Resolution, action: Forward) -> float | None:
 def retry_policy(match: Match, action: Forward) -> RetryPolicy | None:
     """What the configuration orders: the route's policy replaces the virtual host's whole (RT-01)."""
     return action.retry if action.retry is not None else match.virtual_host.retry
+
+
+def call_labels(match: Match, weight: ClusterWeight | None) -> Labels:
+    """Of which subset of its cluster the call is."""
+    if weight is not None:
+        return weight.labels
+    action = match.route.action
+    return action.labels if isinstance(action, Forward) else NO_LABELS
 
 
 def call_hash(match: Match, balancing: Balancing, call: _Hashes, env: _Surroundings) -> Hashed:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from meshlib.model.call import Head, Outcome
     from meshlib.model.cluster import Cluster
     from meshlib.model.policy import RetryBudget
+    from meshlib.model.subset import Labels
 
 __all__ = [
     "CallLimits",
@@ -59,11 +60,14 @@ class Refusal:
 class PickContext:
     """What a pick may look at. ``attempt`` counts from 1; ``tried``: endpoints of this call's earlier attempts, to be
     avoided while there is another; ``hash``: what consistent hashing uses, None for none; ``grpc``: the choice is made by
-    gRPC's rules; ``override``: endpoints that are named for the call, before the balancer is asked. Whoever owns the endpoints sets what else its balancer looks at: ``now``, monotonic seconds, and ``active``, its
+    gRPC's rules; ``override``: endpoints that are named for the call, before the balancer is asked; ``labels``: what subset the call is
+    for; set and read only where the cluster has subsets. Whoever owns the endpoints sets what else its balancer looks at: ``now``, monotonic seconds, and ``active``, its
     calls in flight.
     """
 
-    __slots__ = ("active", "attempt", "grpc", "hash", "head", "now", "override", "tried")
+    __slots__ = ("active", "attempt", "grpc", "hash", "head", "labels", "now", "override", "tried")
+
+    labels: Labels
 
     def __init__(
         self,
@@ -203,6 +207,11 @@ class Upstream(Protocol):
     @property
     def consistent(self) -> bool:
         """Whether a request's hash decides who is picked."""
+        ...
+
+    @property
+    def labelled(self) -> bool:
+        """Whether a call's labels decide among whom is picked."""
         ...
 
     def pick(self, context: PickContext, now: float) -> Pick | Refusal:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from meshlib.model.subset import Subsets
+
 if TYPE_CHECKING:
     from meshlib.model.match import HeaderMatch
 
@@ -140,6 +142,7 @@ class Balancing:
     flight, 0: any, and ``hash_policy``, which goes before the route's. ``shuffled``: pick_first's order is drawn. ``reports``: how
     orca makes weights. ``slow_start``: of endpoints that are new, where nothing is hashed. ``zones``: what is said of zone-aware routing,
     likewise. ``override_headers``: a request's headers that name endpoints which go before the balancer's choice, one after the other.
+    ``subsets``: a call is for those of its labels; the rest holds in each.
     """
 
     kind: Balancer = Balancer.ROUND_ROBIN
@@ -161,6 +164,7 @@ class Balancing:
     slow_start: SlowStart | None = None
     zones: ZoneAware | None = None
     override_headers: tuple[str, ...] = ()
+    subsets: Subsets | None = None
 
     @property
     def consistent(self) -> bool:

@@ -13,6 +13,7 @@ from meshlib.model.hidden import hidden
 from meshlib.model.match import RouteMatch
 from meshlib.model.policy import Fault, HashPolicy, RetryPolicy, RouteLimits
 from meshlib.model.session import Session
+from meshlib.model.subset import NO_LABELS, Labels
 
 __all__ = [
     "NO_EDITS",
@@ -115,7 +116,7 @@ class HostRewrite:
 
 @dataclass(frozen=True, slots=True)
 class ClusterWeight:
-    """``cluster`` or, when empty, the cluster named by the request header ``cluster_header``."""
+    """``cluster`` or, when empty, the cluster named by the request header ``cluster_header``. ``labels``: the route's with its own."""
 
     cluster: str
     weight: int
@@ -123,6 +124,7 @@ class ClusterWeight:
     host_rewrite: HostRewrite | None = None
     cluster_header: str = ""
     filters: tuple[FilterSwitch, ...] = ()
+    labels: Labels = NO_LABELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,8 @@ class Forward:
     """``RouteAction``. Exactly one of ``cluster``, ``weighted`` and ``cluster_header`` is set.
 
     ``timeout`` in seconds: None where the configuration sets none (core applies the default of the view: 15 s for a
-    control plane's route, none for a configuration file's), 0 switches it off (TO-02).
+    control plane's route, none for a configuration file's), 0 switches it off (TO-02). ``labels``: for which subset of the cluster
+    calls are (``metadata_match``).
     """
 
     cluster: str = ""
@@ -159,6 +162,7 @@ class Forward:
     mirrors: tuple[Mirror, ...] = ()
     not_found_status: int = 503
     fault: Fault | None = None
+    labels: Labels = NO_LABELS
     limits: RouteLimits | None = None
 
 

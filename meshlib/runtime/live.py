@@ -68,7 +68,7 @@ class LiveCluster:
     Attributes:
         active: Picks not released. ``retries``, ``connections``, ``pending``: the like. Read them, no more.
         requests: Picks that were given, over all time; ``failures``, ``retried``, ``overflows``, ``ejected``: the like.
-        consistent: A request's hash decides.
+        consistent: A request's hash decides; ``labelled``: its labels do.
         loads: Who is told of its attempts, and of what its endpoints say of their load.
     """
 
@@ -93,6 +93,7 @@ class LiveCluster:
         "consistent",
         "ejected",
         "failures",
+        "labelled",
         "limiter",
         "loads",
         "overflows",
@@ -115,7 +116,7 @@ class LiveCluster:
         self.cluster = cluster
         self.limiter: Limiter | None = None
         self._adaptive: AdaptiveLimit | None = None
-        self.consistent = self._ewma = self._looks = False  # what its balancer looks at
+        self.consistent = self.labelled = self._ewma = self._looks = False  # what its balancer looks at
         self.active = self.retries = self.connections = self.pending = 0
         self.requests = self.failures = self.retried = self.overflows = self.ejected = 0
         self._lock = threading.Lock()
@@ -209,7 +210,8 @@ class LiveCluster:
             own: Held | None = None
             if self._breakers.each is not None and endpoint is not None:
                 balance = balances.of(context)
-                endpoint, own = self._breakers.permitted(endpoint, balance, context, self.endpoints, now)
+                others = () if self.labelled else self.endpoints
+                endpoint, own = self._breakers.permitted(endpoint, balance, context, others, now)
                 if endpoint is None:
                     words = f"the breakers of all endpoints of cluster {cluster.name!r} are open"
                     refusal = Refusal(RefusalKind.BREAKER, words)
@@ -224,7 +226,7 @@ class LiveCluster:
                 if self.loads.on:
                     self.loads.begin(pick, grpc=context.grpc)
                 return pick
-            refusal = refusal or nobody_usable(cluster, self.endpoints, context.override)
+            refusal = refusal or nobody_usable(cluster, self.endpoints, context)
         if one is not None:
             one[0].settle(one[1], None, now)
         return refusal
@@ -333,7 +335,8 @@ class LiveCluster:
         """It left the configuration: whoever still holds it is refused; calls in flight run on."""
         roster = Roster(gone=list(self._roster.live.values()))
         with self._lock:
-            self._roster = self._balances.roster = roster
+            self._roster = roster
+            self._balances.put(roster)
             self._balances.reshape()
         self._apply_roster(roster)
 
@@ -343,7 +346,7 @@ class LiveCluster:
                 # What was due before is judged by the settings and among the endpoints of then.
                 self._sweep(now)
             self.cluster, balancing = cluster, cluster.balancing
-            self.consistent = balancing.consistent
+            self.consistent, self.labelled = balancing.consistent, balancing.subsets is not None
             self._ewma = balancing.kind is Balancer.PEAK_EWMA
             slow = balancing.slow_start is not None
             self._looks = slow or self.consistent or self._ewma or balancing.kind is Balancer.ORCA
@@ -355,7 +358,8 @@ class LiveCluster:
             if roster is not None:
                 if balancing.slow_start is not None:
                     roster.begin(self._roster, now)
-                self._roster = self._balances.roster = roster
+                self._roster = roster
+                self._balances.put(roster)
             self._balances.balancing = balancing
             if rebalance:
                 self._balances.outdate()

@@ -6,21 +6,27 @@ writer of the configuration makes his own before they are in force (`remake`), s
 
 from __future__ import annotations
 
+import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 from meshlib.core.balance.consistent import Tables
 from meshlib.core.locality import Balance, grpc_balance
+from meshlib.core.subsets import MOST_SUBSETS, SubsetBalance, SubsetIndex
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from meshlib.core.locality import Group
     from meshlib.core.roster import Roster
     from meshlib.core.upstream import PickContext
     from meshlib.core.zones import Caller
     from meshlib.model.policy import Balancing
 
 __all__ = ["LiveBalances"]
+
+_log = logging.getLogger("meshlib")
 
 #: How often the writer makes a balance that ejections have overtaken.
 _REBALANCES = 3
@@ -37,12 +43,14 @@ class LiveBalances:
 
     __slots__ = (
         "_give_way",
+        "_index",
         "_lock",
         "_of_grpc",
         "_own",
         "_random",
         "_shape",
         "_tables",
+        "_told",
         "balancing",
         "caller",
         "grpc",
@@ -61,8 +69,8 @@ class LiveBalances:
         self.roster = roster
         self.balancing = balancing
         self.caller: Caller | None = None
-        self.plain: Balance | None = None
-        self.grpc: Balance | None = None
+        self.plain: Balance | SubsetBalance | None = None
+        self.grpc: Balance | SubsetBalance | None = None
         self._of_grpc = False  # gRPC calls come here
         self._shape = 0  # grows whenever a balance made before would be wrong
         self._random = random
@@ -70,16 +78,23 @@ class LiveBalances:
         self._tables = Tables()
         self._lock = lock
         self._give_way = give_way
+        self._index: SubsetIndex | None = None  # of ``roster``
+        self._told = False  # that there are too many subsets
 
-    def of(self, context: PickContext) -> Balance:
+    def put(self, roster: Roster) -> None:
+        """Others are there."""
+        self.roster = roster
+        self._index = None
+
+    def of(self, context: PickContext) -> Balance | SubsetBalance:
         """The one that a call goes by, made where there is none."""
         if not context.grpc:
             if self.plain is None:
-                self.plain = self._made(bool)
+                self.plain = self._made(self._indexed(), self._balanced)
             return self.plain
         if self.grpc is None:
             self._of_grpc = True  # from now on the writer makes it, too
-            self.grpc = self._made_of_grpc()
+            self.grpc = self._made(self._indexed(), self._balanced_for_grpc)
         return self.grpc
 
     def reshape(self, *, grpc: bool = False) -> None:
@@ -98,22 +113,52 @@ class LiveBalances:
         ago. Where somebody was ejected or returned meanwhile it is made again; where that goes on, by the next pick.
         """
         for _ in range(_REBALANCES):
-            shape = self._shape
-            plain = self._made(self._give_way)
-            grpc = self._made_of_grpc() if self._of_grpc else None
+            shape, rules = self._shape, self.balancing.subsets
+            index = None if rules is None else SubsetIndex(self.roster.groups, rules, self._give_way)
+            if index is not None and index.full and not self._told:
+                self._told = True
+                _log.warning(
+                    "meshlib: a cluster has more than %d subsets: those above are not there", MOST_SUBSETS
+                )
+            slowly = partial(self._balanced, give_way=self._give_way)
+            plain = self._made(index, slowly, self.plain)
+            grpc = self._made(index, self._balanced_for_grpc, self.grpc) if self._of_grpc else None
             with self._lock:
+                self._index = index
                 if shape == self._shape:
                     self.plain, self.grpc = plain, grpc
                     return
         with self._lock:
             self.plain = self.grpc = None
 
-    def _made(self, give_way: Callable[[], object]) -> Balance:
-        roster, own, tables = self.roster, self._own, self._tables
+    def _indexed(self) -> SubsetIndex | None:
+        rules, index = self.balancing.subsets, self._index
+        if rules is None:
+            return None
+        if index is None or index.rules is not rules:
+            index = self._index = SubsetIndex(self.roster.groups, rules)
+        return index
+
+    def _made(
+        self,
+        index: SubsetIndex | None,
+        make: Callable[[Sequence[Group]], Balance],
+        before: Balance | SubsetBalance | None = None,
+    ) -> Balance | SubsetBalance:
+        """Of the whole cluster, or of the subsets of ``index``, with what calls needed ``before``."""
+        if index is None:
+            return make(self.roster.groups)
+        made = SubsetBalance(index, make)
+        if isinstance(before, SubsetBalance):
+            made.prepare(before.used)
+        return made
+
+    def _balanced(self, groups: Sequence[Group], give_way: Callable[[], object] = bool) -> Balance:
+        own, tables = self._own, self._tables
         return Balance(
-            roster.groups,
+            groups,
             self.balancing,
-            roster.factor,
+            self.roster.factor,
             self._random,
             give_way,
             own=own,
@@ -121,7 +166,5 @@ class LiveBalances:
             caller=self.caller,
         )
 
-    def _made_of_grpc(self) -> Balance:
-        return grpc_balance(
-            self.roster.groups, self.balancing, self._random, self._own, self._tables, self.caller
-        )
+    def _balanced_for_grpc(self, groups: Sequence[Group]) -> Balance:
+        return grpc_balance(groups, self.balancing, self._random, self._own, self._tables, self.caller)

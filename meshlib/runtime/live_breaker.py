@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from meshlib.core.breaker import BreakerState, Change, Permit
     from meshlib.core.endpoint import EndpointBreaker, LiveEndpoint
     from meshlib.core.locality import Balance
+    from meshlib.core.subsets import SubsetBalance
     from meshlib.core.upstream import PickContext
     from meshlib.model.call import Outcome
     from meshlib.model.events import Event
@@ -190,7 +191,7 @@ class Breakers:
     def permitted(
         self,
         picked: LiveEndpoint,
-        balance: Balance,
+        balance: Balance | SubsetBalance,
         context: PickContext,
         endpoints: Iterable[LiveEndpoint],
         now: float,
@@ -211,7 +212,10 @@ class Breakers:
 
 
 def _in_turn(
-    picked: LiveEndpoint, balance: Balance, context: PickContext, endpoints: Iterable[LiveEndpoint]
+    picked: LiveEndpoint,
+    balance: Balance | SubsetBalance,
+    context: PickContext,
+    endpoints: Iterable[LiveEndpoint],
 ) -> Iterator[LiveEndpoint]:
     yield picked
     if context.override is not None and context.override.strict:

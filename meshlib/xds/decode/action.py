@@ -13,11 +13,13 @@ from meshlib.model.route import (
     NonForwarding,
     Redirect,
 )
+from meshlib.model.subset import Labels
 from meshlib.xds.decode.guards import switches
 from meshlib.xds.decode.headers import header_edits
 from meshlib.xds.decode.replies import body_format, inline_body
 from meshlib.xds.decode.report import Report, join
 from meshlib.xds.decode.retry import hash_policies, retry_policy
+from meshlib.xds.decode.subset import call_labels
 from meshlib.xds.decode.values import header_name, header_value, number, rewrite, runtime_fraction, seconds
 from meshlib.xds.names import canonical
 from meshlib.xds.schema import WireMessage
@@ -54,7 +56,8 @@ def _forward(message: WireMessage, path: str, report: Report) -> Forward | None:
     if which is None:
         report.problem(path, "one of cluster, cluster_header and weighted_clusters must be set")
         return None
-    cluster, weighted, header = _target(message, which, path, report)
+    labels = call_labels(message)
+    cluster, weighted, header = _target(message, which, path, report, labels)
     status = _NOT_FOUND.get(message.cluster_not_found_response_code)
     if status is None:
         report.problem(
@@ -83,12 +86,13 @@ def _forward(message: WireMessage, path: str, report: Report) -> Forward | None:
         hash_policy=hash_policies(message, path, report),
         mirrors=mirrors(message, path, report),
         not_found_status=status or 503,
+        labels=labels,
     )
     return made if cluster or weighted or header else None
 
 
 def _target(
-    message: WireMessage, which: str, path: str, report: Report
+    message: WireMessage, which: str, path: str, report: Report, labels: Labels
 ) -> tuple[str, tuple[ClusterWeight, ...], str]:
     if which == "cluster":
         if not message.cluster:
@@ -97,11 +101,11 @@ def _target(
     if which == "cluster_header":
         return "", (), header_name(message.cluster_header, join(path, which), report)
     if which == "weighted_clusters":
-        return "", _weighted(message.weighted_clusters, join(path, which), report), ""
+        return "", _weighted(message.weighted_clusters, join(path, which), report, labels), ""
     return "", (), ""  # a cluster specifier plugin: reported by the table
 
 
-def _weighted(message: WireMessage, path: str, report: Report) -> tuple[ClusterWeight, ...]:
+def _weighted(message: WireMessage, path: str, report: Report, labels: Labels) -> tuple[ClusterWeight, ...]:
     """RA-01: a weight each; those of 0 are dropped; one must be left."""
     kept: list[ClusterWeight] = []
     for index, item in enumerate(message.clusters):
@@ -121,7 +125,8 @@ def _weighted(message: WireMessage, path: str, report: Report) -> tuple[ClusterW
         edits = header_edits(item, here, report)
         if weight:
             filters = switches(item, here, report)
-            kept.append(ClusterWeight(canonical(str(item.name)), weight, edits, host, header, filters))
+            name, own = canonical(str(item.name)), call_labels(item, labels)
+            kept.append(ClusterWeight(name, weight, edits, host, header, filters, own))
     if not kept and not report.failed:
         report.problem(join(path, "clusters"), "the weights add up to 0")
     if sum(entry.weight for entry in kept) > _MAX_UINT32:

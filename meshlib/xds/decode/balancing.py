@@ -6,9 +6,11 @@ import math
 from dataclasses import replace
 
 from meshlib.model.policy import Balancer, Balancing, Reports, SlowStart, ZoneAware
+from meshlib.model.subset import Subsets
 from meshlib.xds import schema
 from meshlib.xds.decode.report import Report, join, walk
 from meshlib.xds.decode.retry import hash_policies
+from meshlib.xds.decode.subset import subsets
 from meshlib.xds.decode.values import header_name, number, percent, seconds, unpacked
 from meshlib.xds.schema import WireMessage
 
@@ -25,8 +27,9 @@ _RING = f"{_LB}ring_hash.v3.RingHash"
 _TABLE = f"{_LB}maglev.v3.Maglev"
 _ORCA = f"{_LB}client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin"
 _OVERRIDE = f"{_LB}override_host.v3.OverrideHost"
+_SUBSET = f"{_LB}subset.v3.Subset"
 _KNOWN = frozenset(
-    {_ROUND_ROBIN, _LEAST_REQUEST, _RANDOM, _LOCALITY, _PROVIDED, _RING, _TABLE, _ORCA, _OVERRIDE}
+    {_ROUND_ROBIN, _LEAST_REQUEST, _RANDOM, _LOCALITY, _PROVIDED, _RING, _TABLE, _ORCA, _OVERRIDE, _SUBSET}
 )
 _MAX_NESTING = 16
 _ENUM = {0: Balancer.ROUND_ROBIN, 1: Balancer.LEAST_REQUEST, 3: Balancer.RANDOM, 6: Balancer.ROUND_ROBIN}
@@ -71,7 +74,18 @@ def balancing(cluster: WireMessage, path: str, report: Report, *, provides: bool
         return made
     if common.HasField("locality_weighted_lb_config"):
         made = replace(made, locality_weighted=True)
+    if cluster.HasField("lb_subset_config"):
+        made = replace(made, subsets=_of_cluster(cluster, path, report))
     return replace(made, zones=_zones(common, here, report))
+
+
+def _of_cluster(cluster: WireMessage, path: str, report: Report) -> Subsets | None:
+    """Without a selector there are none, as in Envoy."""
+    path = join(path, "lb_subset_config")
+    if cluster.lb_policy == _CLUSTER_PROVIDED:
+        report.problem(path, "cannot stand beside lb_policy CLUSTER_PROVIDED")
+    found = subsets(cluster.lb_subset_config, path, report)
+    return found if found.selectors else None
 
 
 def _check_provided(cluster: WireMessage, path: str, report: Report, *, provides: bool) -> None:
@@ -88,6 +102,8 @@ def _check_provided(cluster: WireMessage, path: str, report: Report, *, provides
     if hashing.use_hostname_for_hashing and not held and cluster.type != _STRICT_DNS:
         place = join(path, "common_lb_config.consistent_hashing_lb_config.use_hostname_for_hashing")
         report.problem(place, "is for clusters of type STRICT_DNS")
+    if held and cluster.HasField("lb_subset_config"):
+        report.problem(join(path, "lb_subset_config"), "cannot stand beside load_balancing_policy")
     for field in _OF_ENUM if held else ():
         if cluster.common_lb_config.HasField(field):
             report.problem(
@@ -323,6 +339,11 @@ def _policy(name: str, outer: WireMessage, path: str, report: Report, depth: int
         return _hashing(name, inner, path, report)
     if name == _OVERRIDE:
         return _override(inner, path, report, depth)
+    if name == _SUBSET:
+        child = _policies(inner.subset_lb_policy, join(path, "subset_lb_policy"), report, depth + 1)
+        if child.subsets is not None:
+            report.problem(join(path, "subset_lb_policy"), "subsets of subsets are not supported")
+        return replace(child, subsets=subsets(inner, path, report))
     if name == _LOCALITY:
         child = _policies(
             inner.endpoint_picking_policy, join(path, "endpoint_picking_policy"), report, depth + 1

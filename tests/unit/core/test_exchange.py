@@ -50,6 +50,7 @@ class Pick:
 class Cluster1:
     def __init__(self, cluster: Cluster) -> None:
         self.consistent = False
+        self.labelled = False
         self.limiter = None
         self.cluster = cluster
         self.picks: list[Pick] = []

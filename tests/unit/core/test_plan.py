@@ -85,6 +85,7 @@ class FakeUpstream:
     def __init__(self, cluster: Cluster | None = None, *, retries: int = 99) -> None:
         self.cluster = cluster or Cluster("c", assignment=Assignment("c"))
         self.consistent = self.cluster.balancing.consistent
+        self.labelled = False
         self.limiter = None
         self.picks: list[FakePick] = []
         self.contexts: list[tuple[LiveEndpoint, ...]] = []

@@ -45,6 +45,7 @@ class FakeUpstream:
     def __init__(self) -> None:
         self.cluster = Cluster("c", assignment=Assignment("c"))
         self.consistent = self.cluster.balancing.consistent
+        self.labelled = False
         self.limiter = None
         self.picks: list[FakePick] = []
         self.contexts: list[object] = []

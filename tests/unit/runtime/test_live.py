@@ -16,7 +16,9 @@ from meshlib.model.cluster import Cluster
 from meshlib.model.endpoint import Assignment, Drop, Health
 from meshlib.model.events import BreakerChanged, EndpointEjected, EndpointReturned
 from meshlib.model.policy import Balancer, Balancing, Breaker, FailurePercentage, Limits, Outlier, RetryBudget
+from meshlib.model.subset import Selector, Subsets, labels_of
 from meshlib.model.tls import Tls
+from meshlib.runtime.live_pick import LivePick
 from tests.support.live_kit import (
     CANCELLED,
     ERROR,
@@ -876,3 +878,82 @@ def test_scopes_change_and_an_endpoint_keeps_its_breaker_over_updates():
     assert watched.live.pick(CONTEXT, 2.0).endpoint in watched.live.endpoints
     watched.live.update(flat(3), 3.0)
     assert watched.live.status(3.0).breaker == "closed"
+
+
+# --- subsets --------------------------------------------------------------------------------------------------------------
+
+
+def labelled(number, **labels):
+    return endpoint(number, metadata={"envoy.lb": labels})
+
+
+def subset_of(found, **labels):
+    context = PickContext()
+    context.labels = labels_of(labels)
+    picked = {found.live.pick(context, 0.0) for _ in range(20)}
+    return {pick.endpoint.name if isinstance(pick, LivePick) else pick.detail for pick in picked}
+
+
+def subsets_of(*endpoints, **fields):
+    fields.setdefault("balancing", Balancing(subsets=Subsets((Selector(("v",)),))))
+    return cluster(locality(*endpoints), **fields)
+
+
+def test_a_call_is_for_its_subset_and_follows_updates():
+    config = subsets_of(labelled(1, v="1"), labelled(2, v="2"), labelled(3, v="2"))
+    found = Watched(config)
+    assert subset_of(found, v="1") == {"10.0.0.1:80"}
+    assert subset_of(found, v="2") == {"10.0.0.2:80", "10.0.0.3:80"}
+    live = found.live.endpoints[0]
+    found.live.update(subsets_of(labelled(1, v="2"), labelled(3, v="1")), 1.0)
+    assert subset_of(found, v="1") == {"10.0.0.3:80"}
+    assert subset_of(found, v="2") == {"10.0.0.1:80"}
+    assert found.live.endpoints[0] is live, "only its labels are others"
+    found.live.update(replace(config, balancing=Balancing()), 2.0)
+    assert len(subset_of(found, v="1")) == 3
+    found.live.update(config, 3.0)
+    assert subset_of(found, v="1") == {"10.0.0.1:80"}
+    found.live.retire()
+    assert subset_of(found, v="1") == {"cluster 'c' has no endpoint"}
+
+
+@pytest.mark.parametrize("grpc", [False, True])
+def test_an_ejection_holds_in_subsets_and_does_not_sort_them_anew(grpc, monkeypatch):
+    outlier = Outlier(consecutive_5xx=1, max_ejection_percent=100)
+    found = Watched(subsets_of(labelled(1, v="1"), labelled(2, v="1"), labelled(3, v="2"), outlier=outlier))
+    monkeypatch.setattr("meshlib.runtime.live_balance.SubsetIndex", None)
+    context = PickContext(grpc=grpc)
+    context.labels = labels_of({"v": "1"})
+    ejected = found.live.pick(context, 0.0)
+    ejected.report(ERROR, 0.0)
+    assert ejected.endpoint.ejected
+    assert ejected.endpoint not in {found.live.pick(context, 0.0).endpoint for _ in range(20)}
+
+
+def test_the_writer_makes_what_calls_needed(monkeypatch):
+    found = Watched(subsets_of(labelled(1, v="1"), labelled(2, v="2")))
+    subset_of(found, v="1")
+    found.live.update(subsets_of(labelled(1, v="1"), labelled(2, v="2"), labelled(3, v="1")), 1.0)
+    monkeypatch.setattr("meshlib.runtime.live_balance.Balance", None)
+    assert subset_of(found, v="1") == {"10.0.0.1:80", "10.0.0.3:80"}
+
+
+def test_a_call_that_no_subset_is_for_is_told_so():
+    found = Watched(subsets_of(labelled(1, v="1")))
+    assert subset_of(found, v="9", on=True) == {
+        "cluster 'c' has no usable endpoint with on=true, v=9 among 1"
+    }
+    assert subset_of(found) == {
+        "cluster 'c' has no usable endpoint for a call without labels (metadata_match) among 1"
+    }
+    assert found.live.peek(PickContext()) is not None, "whoever asks whether it can be called"
+
+
+def test_a_breaker_of_its_own_sends_no_call_out_of_its_subset():
+    breaker = Breaker(consecutive_failures=1)
+    found = Watched(subsets_of(labelled(1, v="1"), labelled(2, v="2"), endpoint_breaker=breaker))
+    context = PickContext()
+    context.labels = labels_of({"v": "1"})
+    found.live.pick(context, 0.0).report(ERROR, 0.0)
+    assert subset_of(found, v="1") == {"the breakers of all endpoints of cluster 'c' are open"}
+    assert subset_of(found, v="2") == {"10.0.0.2:80"}

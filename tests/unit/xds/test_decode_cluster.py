@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from meshlib.model.address import Address
@@ -21,6 +23,7 @@ from meshlib.model.policy import (
     SuccessRate,
     ZoneAware,
 )
+from meshlib.model.subset import Selector, SubsetFallback, Subsets
 from meshlib.testing import build
 from meshlib.xds import decode
 from tests.support.xds_kit import raw
@@ -562,6 +565,103 @@ class TestBalancing:
         resource = made(load_balancing_policy=self.policy(policy))
         assert good(resource).balancing.zones == found
         assert ignored(resource) == {}
+
+    @pytest.mark.parametrize("field", ["lb_subset_config", "load_balancing_policy"])
+    def test_subsets(self, field):
+        written = {
+            "fallback_policy": "DEFAULT_SUBSET",
+            "default_subset": {"v": 1, "on": True},
+            "subset_selectors": [
+                {"keys": ["v", "a", "v"]},
+                {"keys": ["on"], "fallback_policy": "ANY_ENDPOINT", "single_host_per_subset": True},
+                {"keys": ["a", "b"], "fallback_policy": "KEYS_SUBSET", "fallback_keys_subset": ["b"]},
+            ],
+            "locality_weight_aware": True,
+            "scale_locality_weight": True,
+            "panic_mode_any": True,
+            "list_as_any": True,
+            "metadata_fallback_policy": "FALLBACK_LIST",
+        }
+        found = Subsets(
+            (
+                Selector(("a", "v")),
+                Selector(("on",), SubsetFallback.ANY, single=True),
+                Selector(("a", "b"), SubsetFallback.KEYS, ("b",)),
+            ),
+            SubsetFallback.DEFAULT,
+            (("on", (bool, True)), ("v", 1.0)),
+            weighted=True,
+            scaled=True,
+            any_in_panic=True,
+            any_of_list=True,
+            variants=True,
+        )
+        if field == "lb_subset_config":
+            resource = made(lb_policy="RANDOM", lb_subset_config=written)
+        else:
+            child = self.policy({"@type": f"{LB}random.v3.Random"})
+            outer = {"@type": f"{LB}subset.v3.Subset", **written, "subset_lb_policy": child}
+            resource = made(load_balancing_policy=self.policy({**outer, "allow_redundant_keys": True}))
+            found = replace(found, redundant=True)
+        assert good(resource).balancing == Balancing(Balancer.RANDOM, subsets=found)
+        assert ignored(resource) == {}
+
+    def test_without_a_selector_there_are_no_subsets(self):
+        assert good(made(lb_subset_config={"fallback_policy": "NO_FALLBACK"})).balancing.subsets is None
+
+    @pytest.mark.parametrize(
+        ("written", "problem"),
+        [
+            (
+                {"subset_selectors": [{"keys": ["a"], "fallback_keys_subset": ["a"]}]},
+                "subset_selectors[0].fallback_keys_subset: is for",
+            ),
+            (
+                {"subset_selectors": [{"keys": ["a"], "fallback_policy": "KEYS_SUBSET"}]},
+                "subset_selectors[0].fallback_keys_subset: must not be empty",
+            ),
+            (
+                {
+                    "subset_selectors": [
+                        {"keys": ["a"], "fallback_policy": "KEYS_SUBSET", "fallback_keys_subset": ["a"]}
+                    ]
+                },
+                "subset_selectors[0].fallback_keys_subset: must be some of keys",
+            ),
+            (
+                {
+                    "subset_selectors": [
+                        {"keys": ["a", "b"], "fallback_policy": "KEYS_SUBSET", "fallback_keys_subset": ["c"]}
+                    ]
+                },
+                "subset_selectors[0].fallback_keys_subset: must be some of keys",
+            ),
+            ({"fallback_policy": 7}, "fallback_policy: 7 is not known"),
+            ({"subset_selectors": [{"fallback_policy": 9}]}, "subset_selectors[0].fallback_policy: 9"),
+            ({"metadata_fallback_policy": 3}, "metadata_fallback_policy: 3 is not known"),
+            ({"subset_selectors": [{}] * 101}, "subset_selectors: there may be 100 at most"),
+            (
+                {"subset_selectors": [{"keys": [str(number) for number in range(21)]}]},
+                "subset_selectors[0].keys: there may be 20 at most",
+            ),
+        ],
+    )
+    def test_subsets_that_are_none(self, written, problem):
+        [found] = problems(made(lb_subset_config=written))
+        assert found.startswith(f"lb_subset_config.{problem}")
+
+    def test_subsets_beside_what_they_cannot_stand_beside(self):
+        child = self.policy({"@type": f"{LB}random.v3.Random"})
+        config = {"subset_selectors": [{"keys": ["a"]}]}
+        [problem] = problems_of_envoy(made(lb_subset_config=config, load_balancing_policy=child))
+        assert problem == "lb_subset_config: cannot stand beside load_balancing_policy"
+        assert "lb_subset_config: cannot stand beside lb_policy CLUSTER_PROVIDED" in problems(
+            made(lb_policy="CLUSTER_PROVIDED", lb_subset_config=config)
+        )
+        inner = {"@type": f"{LB}subset.v3.Subset", "subset_lb_policy": child}
+        outer = {"@type": f"{LB}subset.v3.Subset", "subset_lb_policy": self.policy(inner)}
+        [problem] = problems(made(load_balancing_policy=self.policy(outer)))
+        assert problem.endswith("subset_lb_policy: subsets of subsets are not supported")
 
     def test_a_share_of_zones_that_is_none(self):
         [problem] = problems(

@@ -301,6 +301,26 @@ class TestForward:
         assert isinstance(made[0], ClusterWeight)
         assert made[0].host_rewrite.value == "h"
 
+    def test_labels(self):
+        """Those of a share over the route's; only what is under `envoy.lb`."""
+
+        def match(**labels):
+            return {"metadata_match": {"filter_metadata": {"envoy.lb": labels, "other": {"x": "y"}}}}
+
+        shares = [
+            {"name": "a", "weight": 1, **match(v="2", on=True)},
+            {"name": "b", "weight": 1},
+        ]
+        action = route_of(
+            build.route(action={"weighted_clusters": {"clusters": shares}, **match(v="1", n=1)})
+        ).action
+        assert action.labels == (("n", 1.0), ("v", "1"))
+        assert [share.labels for share in action.weighted] == [
+            (("n", 1.0), ("on", (bool, True)), ("v", "2")),
+            action.labels,
+        ]
+        assert route_of(build.route(cluster="a")).action.labels == ()
+
     @pytest.mark.parametrize(
         ("clusters", "place"),
         [

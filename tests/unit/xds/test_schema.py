@@ -317,9 +317,9 @@ class TestJson:
         assert line.startswith("typed_config")
 
     def test_what_is_inside_an_opaque_field_is_not_read(self):
-        made = schema.from_json(CLUSTER, {"health_checks": [{"made": "up"}], "lb_subset_config": {"z": 1}})
+        made = schema.from_json(CLUSTER, {"health_checks": [{"made": "up"}], "preconnect_policy": {"z": 1}})
         assert len(made.health_checks) == 1
-        assert made.HasField("lb_subset_config")
+        assert made.HasField("preconnect_policy")
 
     def test_null_leaves_a_field_unset(self):
         assert schema.from_json(CLUSTER, {"name": None, "eds_cluster_config": None}).ListFields() == []

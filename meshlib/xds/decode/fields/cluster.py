@@ -15,6 +15,7 @@ _TABLES = "a table has at most 1,048,573 slots"
 _RINGS = "a ring has at most 1,048,576 places, and 4,096 for gRPC calls (gRFC A42)"
 _SLOW = "since an endpoint came; there are no active health checks after which it would begin"
 _UNDONE = "what cannot be done yet closes the endpoints behind it: they are never called in plain text"
+_SUBSETS = "100 of 20 keys at most, and 10,000 subsets"
 _ZONES = (
     "where this process's locality is known; where no local cluster is told, as if callers were spread evenly"
 )
@@ -27,10 +28,10 @@ CLUSTER = {
         " http_protocol_options http2_protocol_options typed_extension_protocol_options dns_refresh_rate respect_dns_ttl dns_lookup_family"
         " dns_failure_refresh_rate dns_jitter dns_resolvers use_tcp_for_dns_lookups dns_resolution_config"
         " typed_dns_resolver_config upstream_bind_config upstream_connection_options max_requests_per_connection"
-        " outlier_detection round_robin_lb_config least_request_lb_config ring_hash_lb_config maglev_lb_config common_lb_config transport_socket metadata load_balancing_policy"
+        " outlier_detection round_robin_lb_config least_request_lb_config ring_hash_lb_config maglev_lb_config lb_subset_config common_lb_config transport_socket metadata load_balancing_policy"
         " lrs_server lrs_report_endpoint_metrics upstream_http_protocol_options",
         reported="protocol_selection transport_socket_matcher health_checks"
-        " lb_subset_config original_dst_lb_config"
+        " original_dst_lb_config"
         " close_connections_on_host_health_failure ignore_health_on_host_removal"
         " upstream_config preconnect_policy",
         void="alt_stat_name filters wait_for_warm_on_init cleanup_interval"
@@ -39,7 +40,6 @@ CLUSTER = {
         notes={
             "transport_socket_matcher": "`transport_socket_matches` is honoured; a matching tree is not evaluated",
             "per_connection_buffer_limit_bytes": "bodies are passed on as they come, and not held",
-            "lb_subset_config": "subsets are not supported yet",
             "original_dst_lb_config": "a call goes to its URL, which is the original destination",
             "close_connections_on_host_health_failure ignore_health_on_host_removal": "active health checks are not there yet",
             "upstream_config": "connection pools are this library's own",
@@ -89,6 +89,14 @@ CLUSTER = {
     f"{_CLUSTER}Cluster.RoundRobinLbConfig": rules(honoured="slow_start_config"),
     f"{_CLUSTER}Cluster.LeastRequestLbConfig": rules(
         honoured="choice_count active_request_bias slow_start_config",
+    ),
+    f"{_CLUSTER}Cluster.LbSubsetConfig": rules(
+        honoured="fallback_policy default_subset subset_selectors locality_weight_aware scale_locality_weight panic_mode_any"
+        " list_as_any metadata_fallback_policy",
+        notes={"subset_selectors": _SUBSETS},
+    ),
+    f"{_CLUSTER}Cluster.LbSubsetConfig.LbSubsetSelector": rules(
+        honoured="keys single_host_per_subset fallback_policy fallback_keys_subset"
     ),
     f"{_CLUSTER}Cluster.RingHashLbConfig": rules(
         honoured="minimum_ring_size hash_function maximum_ring_size", notes={"maximum_ring_size": _RINGS}
@@ -296,6 +304,14 @@ CLUSTER = {
     f"{_LB}random.v3.Random": rules(honoured="locality_lb_config"),
     f"{_LB}wrr_locality.v3.WrrLocality": rules(honoured="endpoint_picking_policy"),
     f"{_LB}cluster_provided.v3.ClusterProvided": rules(),
+    f"{_LB}subset.v3.Subset": rules(
+        honoured="fallback_policy default_subset subset_selectors locality_weight_aware scale_locality_weight panic_mode_any"
+        " list_as_any metadata_fallback_policy subset_lb_policy allow_redundant_keys",
+        notes={"subset_selectors": _SUBSETS},
+    ),
+    f"{_LB}subset.v3.Subset.LbSubsetSelector": rules(
+        honoured="keys single_host_per_subset fallback_policy fallback_keys_subset"
+    ),
     f"{_ENDPOINT}ClusterLoadAssignment": rules(
         honoured="cluster_name endpoints policy",
         rejected="named_endpoints",

@@ -105,7 +105,7 @@ LISTENER = {
         " max_downstream_connection_duration_jitter_percentage proxy_protocol_tlvs upstream_connect_mode",
         notes={
             "cluster": "an HTTP call to the address of the listener goes there, without any policy but the cluster's",
-            "metadata_match": "subsets are not supported yet",
+            "metadata_match": "calls through a TCP proxy are for no subset of a cluster",
             "tunneling_config": "no tunnel is made",
             "on_demand": "a cluster that is named is asked for anyway, but not by this source",
             "max_connect_attempts backoff_options hash_policy": "it is for connections through a proxy; calls have their own",
@@ -117,7 +117,7 @@ LISTENER = {
     "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight": rules(
         honoured="name weight",
         reported="metadata_match",
-        reason="subsets are not supported yet",
+        reason="calls through a TCP proxy are for no subset of a cluster",
     ),
     f"{_HCM}HttpConnectionManager": rules(
         honoured="rds route_config http_filters common_http_protocol_options strip_matching_host_port"

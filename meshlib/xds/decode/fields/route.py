@@ -8,6 +8,7 @@ __all__ = ["ROUTE"]
 
 _ROUTE = "envoy.config.route.v3."
 _EDITS = "request_headers_to_add request_headers_to_remove response_headers_to_add response_headers_to_remove"
+_LABELS = "under `envoy.lb`"
 _FILTERS = (
     "of filters that are honoured, and of those that decide who may pass: where one is in force what is here is refused; others are"
     " reported"
@@ -102,18 +103,17 @@ ROUTE = {
         },
     ),
     f"{_ROUTE}WeightedCluster.ClusterWeight": rules(
-        honoured=f"name cluster_header weight {_EDITS} host_rewrite_literal typed_per_filter_config",
-        reported="metadata_match",
-        notes={"metadata_match": "subsets are not supported yet", "typed_per_filter_config": _FILTERS},
+        honoured=f"name cluster_header weight metadata_match {_EDITS} host_rewrite_literal typed_per_filter_config",
+        notes={"metadata_match": _LABELS, "typed_per_filter_config": _FILTERS},
     ),
     f"{_ROUTE}ClusterSpecifierPlugin": rules(honoured="is_optional", void="extension"),
     f"{_ROUTE}RouteAction": rules(
         honoured="cluster cluster_header weighted_clusters cluster_not_found_response_code prefix_rewrite regex_rewrite"
         " host_rewrite_literal auto_host_rewrite host_rewrite_header host_rewrite_path_regex append_x_forwarded_host"
-        " timeout retry_policy idle_timeout max_stream_duration hash_policy",
+        " timeout retry_policy idle_timeout max_stream_duration hash_policy metadata_match",
         carried="request_mirror_policies",
         rejected="path_rewrite_policy path_rewrite host_rewrite",
-        reported="cluster_specifier_plugin inline_cluster_specifier_plugin metadata_match"
+        reported="cluster_specifier_plugin inline_cluster_specifier_plugin"
         " retry_policy_typed_config priority rate_limits include_vh_rate_limits"
         " internal_redirect_policy internal_redirect_action max_internal_redirects hedge_policy max_grpc_timeout"
         " grpc_timeout_offset",
@@ -122,7 +122,7 @@ ROUTE = {
             "auto_host_rewrite": "for a gRPC call where the control plane is a trusted_xds_server (gRFC A81)",
             "timeout": "15 s where a control plane's route sets none, as in Envoy; 0 switches it off",
             "request_mirror_policies": "calls are not mirrored yet",
-            "metadata_match": "subsets are not supported yet",
+            "metadata_match": _LABELS,
             "flush_timeout": "what is written to a caller is in its own process",
             "early_data_policy": "no request is sent before a handshake is over",
             "retry_policy_typed_config": "extensions of Envoy's are not run",

@@ -115,6 +115,29 @@ message ClientSideWeightedRoundRobin
    8 slow_start_config                      lb.SlowStartConfig
    9 oob_reporting_config                   lb.OrcaOobReportingConfig
 
+package envoy.extensions.load_balancing_policies.subset.v3
+
+message Subset
+   1 fallback_policy          .LbSubsetFallbackPolicy
+   2 default_subset           pb.Struct
+   3 subset_selectors         [.LbSubsetSelector]
+   4 locality_weight_aware    bool
+   5 scale_locality_weight    bool
+   6 panic_mode_any           bool
+   7 list_as_any              bool
+   8 metadata_fallback_policy .LbSubsetMetadataFallbackPolicy
+   9 subset_lb_policy         cluster.LoadBalancingPolicy
+  10 allow_redundant_keys     bool
+  enum LbSubsetFallbackPolicy NO_FALLBACK=0 ANY_ENDPOINT=1 DEFAULT_SUBSET=2
+  enum LbSubsetMetadataFallbackPolicy METADATA_NO_FALLBACK=0 FALLBACK_LIST=1
+
+message Subset.LbSubsetSelector
+   1 keys                   [string]
+   4 single_host_per_subset bool
+   2 fallback_policy        .LbSubsetSelectorFallbackPolicy
+   3 fallback_keys_subset   [string]
+  enum LbSubsetSelectorFallbackPolicy NOT_DEFINED=0 NO_FALLBACK=1 ANY_ENDPOINT=2 DEFAULT_SUBSET=3 KEYS_SUBSET=4
+
 package envoy.extensions.load_balancing_policies.cluster_provided.v3
 
 message ClusterProvided

@@ -45,7 +45,7 @@ message Cluster
   19 outlier_detection                         OutlierDetection
   20 cleanup_interval                          pb.Duration
   21 upstream_bind_config                      core.BindConfig
-  22 lb_subset_config                          opaque
+  22 lb_subset_config                          .LbSubsetConfig
   23 ring_hash_lb_config                       .RingHashLbConfig @lb_config
   52 maglev_lb_config                          .MaglevLbConfig @lb_config
   34 original_dst_lb_config                    .OriginalDstLbConfig @lb_config
@@ -107,6 +107,25 @@ message Cluster.LeastRequestLbConfig
    1 choice_count        pb.UInt32Value
    2 active_request_bias core.RuntimeDouble
    3 slow_start_config   Cluster.SlowStartConfig
+
+message Cluster.LbSubsetConfig
+   1 fallback_policy          .LbSubsetFallbackPolicy
+   2 default_subset           pb.Struct
+   3 subset_selectors         [.LbSubsetSelector]
+   4 locality_weight_aware    bool
+   5 scale_locality_weight    bool
+   6 panic_mode_any           bool
+   7 list_as_any              bool
+   8 metadata_fallback_policy .LbSubsetMetadataFallbackPolicy
+  enum LbSubsetFallbackPolicy NO_FALLBACK=0 ANY_ENDPOINT=1 DEFAULT_SUBSET=2
+  enum LbSubsetMetadataFallbackPolicy METADATA_NO_FALLBACK=0 FALLBACK_LIST=1
+
+message Cluster.LbSubsetConfig.LbSubsetSelector
+   1 keys                   [string]
+   4 single_host_per_subset bool
+   2 fallback_policy        .LbSubsetSelectorFallbackPolicy
+   3 fallback_keys_subset   [string]
+  enum LbSubsetSelectorFallbackPolicy NOT_DEFINED=0 NO_FALLBACK=1 ANY_ENDPOINT=2 DEFAULT_SUBSET=3 KEYS_SUBSET=4
 
 message Cluster.RingHashLbConfig
    1 minimum_ring_size pb.UInt64Value
