@@ -79,6 +79,7 @@ NAPS = {
     "tests/support/handoff_program.py::call": "paces a load; nothing is waited for",
     "tests/support/handoff_program.py::acall": "paces a load; nothing is waited for",
     "tests/support/trust_soak.py::Load.pace_async": "paces a load; nothing is waited for",
+    "tests/unit/wire/test_dial.py::TestLateLoops.stand_still": "a loop that stands still on purpose",
     "tests/unit/test_house.py::test_a_sleeping_test_is_found": "what the rule must find",
 }
 

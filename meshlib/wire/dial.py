@@ -295,14 +295,21 @@ def _open(place: Place, bounds: Bounds, until: float | None) -> Stream:
         race.end()
 
 
-def _addresses(place: Place) -> list[Address]:
-    """One that is known is nobody's to resolve: gevent asks in one of a few threads, and grpc's calls may hold them all while they
-    wait for this connection. Raises OSError, UnicodeError.
+def numeric(place: Place) -> list[Address]:
+    """The address that the place is named by; empty where it has a name. An address is nobody's to resolve: event loops and gevent ask in
+    one of a few threads, and grpc's calls may hold them all while they wait for this connection.
     """
     for family, empty in ((socket.AF_INET, ()), (socket.AF_INET6, (0, 0))):
         with contextlib.suppress(OSError, ValueError):
             socket.inet_pton(family, place.host)
             return [(family, (place.host, place.port, *empty))]
+    return []
+
+
+def _addresses(place: Place) -> list[Address]:
+    """Raises OSError, UnicodeError."""
+    if known := numeric(place):
+        return known
     found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
     return interleave((family, address) for family, _, _, _, address in found)
 

@@ -15,6 +15,7 @@ from meshlib.wire.dial import (
     ATTEMPT_DELAY,
     failed,
     interleave,
+    numeric,
     opened,
     prepared,
     secured,
@@ -100,6 +101,8 @@ async def _connect(loop: asyncio.AbstractEventLoop, place: Place) -> socket.sock
 
 async def resolve(place: Place) -> list[Address]:
     """The addresses of a place's name, as they are tried."""
+    if known := numeric(place):
+        return known
     found = await asyncio.get_running_loop().getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
     return interleave((family, address) for family, _, _, _, address in found)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from meshlib.wire.dial import ATTEMPT_DELAY, failed, interleave, prepared
+from meshlib.wire.dial import ATTEMPT_DELAY, failed, interleave, numeric, prepared
 from meshlib.wire.errors import ConnectError, ConnectTimeout
 from meshlib.wire.stream import Stream
 from meshlib.wire.stream_trio import TrioStream, limited
@@ -46,6 +46,8 @@ async def open_trio(place: Place, bounds: Bounds, seconds: float | None) -> Trio
 
 async def resolve(place: Place) -> list[Address]:
     """The addresses of a place's name, as they are tried."""
+    if known := numeric(place):
+        return known
     found = await trio.socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
     return interleave((family, address) for family, _, _, _, address in found)
 

@@ -34,6 +34,8 @@ __all__ = ["AsyncStream", "AsyncioStream", "limited"]
 _MOST_HELD = 262_144
 #: Bytes given to the transport at once: it copies what the system does not take.
 _PART = 262_144
+#: Seconds by which a timer may ring too late on a loop that turns.
+_STOOD_STILL = 0.02
 
 
 class AsyncStream(Protocol):
@@ -425,10 +427,16 @@ class AsyncioStream(asyncio.Protocol):
 @contextlib.asynccontextmanager
 async def limited(bounds: Bounds, seconds: float | None) -> AsyncIterator[None]:
     """Raises TimeoutError inside once the seconds are over, or the deadline of ``bounds`` where its clock is virtual."""
+    if not bounds.alarmed:
+        async with asyncio.timeout(None) as timeout:
+            late = None if seconds is None else _Late(timeout, seconds)
+            try:
+                yield
+            finally:
+                if late is not None:
+                    late.end()
+        return
     async with asyncio.timeout(seconds) as timeout:
-        if not bounds.alarmed:
-            yield
-            return
         loop = asyncio.get_running_loop()
         over = False
 
@@ -441,6 +449,33 @@ async def limited(bounds: Bounds, seconds: float | None) -> AsyncIterator[None]:
                 yield
             finally:
                 over = True
+
+
+class _Late:
+    """Ends a timeout after ``seconds`` of a loop that turns. What a loop did not look at while it stood still, be it that a connection
+    was made, is no fault of the peer: so long as it was late, and once, it has the time to look.
+    """
+
+    __slots__ = ("_given", "_loop", "_timeout", "_timer", "_until")
+
+    def __init__(self, timeout: asyncio.Timeout, seconds: float) -> None:
+        self._timeout = timeout
+        self._loop = loop = asyncio.get_running_loop()
+        self._given = False
+        self._until = loop.time() + seconds
+        self._timer = loop.call_at(self._until, self._ring)
+
+    def end(self) -> None:
+        self._timer.cancel()
+
+    def _ring(self) -> None:
+        late = self._loop.time() - self._until
+        if late > _STOOD_STILL and not self._given:
+            self._given = True
+            self._until = self._loop.time() + late
+            self._timer = self._loop.call_at(self._until, self._ring)
+        else:
+            self._timeout.reschedule(self._loop.time())
 
 
 def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import ssl
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,7 +24,7 @@ from meshlib.runtime.signal import under_trio
 from meshlib.runtime.tls import context_for
 from meshlib.wire import dial
 from meshlib.wire.dial import Place, interleave
-from meshlib.wire.dial_async import open_asyncio
+from meshlib.wire.dial_async import open_asyncio, resolve
 from meshlib.wire.dial_trio import open_trio
 from meshlib.wire.errors import ConnectError, ConnectTimeout, ReadTimeout, UnsupportedProtocol, WireError
 from tests.support.mesh_tls import demanded
@@ -93,6 +95,46 @@ class TestSources:
             )
             assert tuple(found) == (3, 60, 7)
             connection.close()
+
+
+class TestLateLoops:
+    """What a loop did not look at while it stood still is not the peer's fault."""
+
+    @staticmethod
+    def stand_still() -> None:
+        time.sleep(0.5)
+
+    def test_a_connection_that_was_made_meanwhile_is_made(self) -> None:
+        async def main(place: Place) -> None:
+            asyncio.get_running_loop().call_soon(self.stand_still)
+            stream = await open_asyncio(place, bounds(connect=0.3), 0.3)
+            stream.close()
+
+        with Scripted(serve_ok) as server:
+            asyncio.run(main(Place("127.0.0.1", server.port)))
+
+    def test_a_peer_that_is_silent_gets_no_more_than_the_loop_stood_still(self) -> None:
+        async def main(place: Place) -> float:
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self.stand_still)
+            began = loop.time()
+            with pytest.raises(ConnectTimeout):
+                await open_asyncio(place, bounds(connect=0.3), 0.3)
+            return loop.time() - began
+
+        listener, waiting = deaf()
+        assert asyncio.run(main(Place("127.0.0.1", listener.getsockname()[1]))) > 0.65
+        for one in (listener, *waiting):
+            one.close()
+
+    def test_an_address_is_nobodys_to_resolve(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def asked(*_: object, **__: object) -> Any:
+            raise AssertionError("a resolver was asked")
+
+        monkeypatch.setattr(socket, "getaddrinfo", asked)
+        for host in ("127.0.0.1", "::1"):
+            [(_, address)] = asyncio.run(resolve(Place(host, 80)))
+            assert address[:2] == (host, 80)
 
 
 class TestSockets:
