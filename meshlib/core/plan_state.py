@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from meshlib.core.match import Match
     from meshlib.core.override import Named
     from meshlib.core.retry import Deciding
-    from meshlib.core.sessions import Held
+    from meshlib.core.sessions import Held, Metadata
     from meshlib.core.stages import StreamLimits
     from meshlib.core.upstream import CallLimits, RetryPermit, Upstream
     from meshlib.model.call import Outcome
@@ -140,6 +140,13 @@ class PlanState:
             return edited
         # As Envoy: its filter comes after the router's edits.
         return session.edited(edited or headers, attempt.endpoint, self.cluster) or edited
+
+    def metadata(self, found: Metadata, now: float) -> Metadata:
+        """As ``response_headers``, of an RPC: its initial metadata, which a session alone edits."""
+        session, attempt = self._session, self._answered
+        if session is None or attempt is None:
+            return found
+        return session.metadata(found, attempt.endpoint, self.cluster, now)
 
     def info(self, now: float) -> CallInfo:
         """What has been done so far."""

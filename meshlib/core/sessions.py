@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import binascii
 from base64 import b64decode, b64encode
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from meshlib.core.conditions import cookie
 from meshlib.core.faults import switches_of
@@ -46,13 +47,24 @@ if TYPE_CHECKING:
     from meshlib.model.route import ClusterWeight
     from meshlib.model.session import Session
 
-__all__ = ["Held", "hold", "sessions_of"]
+__all__ = ["Held", "Metadata", "hold", "sessions_of"]
 
 _VALUE = "UV:"
 #: A longer value is nobody's: neither read nor remembered. Envoy bounds heads only; ids and addresses are far shorter.
 _LONGEST = 4096
 _ADDRESS, _EXPIRES = 0x0A, 0x10  # tags of the message in a cookie: a string, a number
 _ERRORS = 400
+
+
+class Metadatum(NamedTuple):
+    """As gRPC has them."""
+
+    key: str
+    value: str | bytes
+
+
+#: Of an RPC: a name, in lower case, and its value.
+Metadata = Iterable[tuple[str, str | bytes]]
 
 
 class _Surroundings(Protocol):
@@ -221,20 +233,36 @@ class Held:
 
     def learn(self, outcome: Outcome, endpoint: LiveEndpoint, cluster: str, now: float) -> None:
         """An answer came from ``endpoint``. Errors tell of no session: an endpoint that does not know it answers so, too."""
-        if self.session.kind is not SessionKind.MEMORY or outcome.headers is None or self._memory is None:
+        if self.session.kind is not SessionKind.MEMORY or outcome.headers is None:
             return
-        if outcome.grpc or (outcome.status or _ERRORS) >= _ERRORS:
-            return
-        value = outcome.headers.get(self.session.name) or self._value
+        if not outcome.grpc and (outcome.status or _ERRORS) < _ERRORS:
+            self._keep(outcome.headers.get(self.session.name) or self._value, endpoint, cluster, now)
+
+    def _keep(self, value: str, endpoint: LiveEndpoint, cluster: str, now: float) -> None:
         name = spelled(endpoint.address)
         if not value or len(value) > _LONGEST or (value == self._value and name in self._names):
             return
-        self._memory.keep(self._scope, value, (cluster, name), now, self.session.ttl)
+        if self._memory is not None:
+            self._memory.keep(self._scope, value, (cluster, name), now, self.session.ttl)
 
     def edited(self, headers: Headers, endpoint: LiveEndpoint, cluster: str) -> Headers | None:
         """The lines of an answer with what the session has to say in them; None: nothing. ``headers`` stays as it is."""
         lines = list(headers.raw)
         return Headers(lines) if self.edit(lines, endpoint, cluster) else None
+
+    def metadata(self, found: Metadata, endpoint: LiveEndpoint, cluster: str, now: float) -> Metadata:
+        """The same of an RPC's initial metadata, which tell of a session that the endpoint named."""
+        session = self.session
+        own = [str(value) for name, value in found if name == session.name and isinstance(value, str)]
+        if session.kind is SessionKind.MEMORY:
+            self._keep(own[0] if own else "", endpoint, cluster, now)
+            return found
+        told = session.kind is SessionKind.COOKIE
+        lines = [] if told else [(session.name.encode(), value.encode("latin-1", "replace")) for value in own]
+        if not self.edit(lines, endpoint, cluster):
+            return found
+        kept = [pair for pair in found if told or pair[0] != session.name]
+        return (*kept, *(Metadatum(name.decode(), value.decode("latin-1")) for name, value in lines))
 
     def edit(self, lines: Lines, endpoint: LiveEndpoint, cluster: str) -> bool:
         """Write into the lines of an answer what they have to say; whether that is anything."""
@@ -252,7 +280,8 @@ class Held:
         if session.kind is SessionKind.HEADER:
             set_line(lines, key, b64encode(name.encode()))
             return True
-        text = set_cookie(session, self._cookie(endpoint, name, cluster))
+        made = _grpc_cookie if self.of_grpc else set_cookie
+        text = made(session, self._cookie(endpoint, name, cluster))
         lines.append((b"set-cookie", text.encode("latin-1", "replace")))
         return True
 
@@ -264,6 +293,16 @@ class Held:
         if self.session.ttl:
             data += bytes((_EXPIRES, *_varint(int(self._wall() + self.session.ttl))))
         return b64encode(data).decode()
+
+
+def _grpc_cookie(session: Session, value: str) -> str:
+    """As gRPC writes it (measured with grpcio 1.85): it reads none in quotation marks."""
+    parts = [f"{session.name}={value}", "HttpOnly"]
+    if session.path:
+        parts.append(f"Path={session.path}")
+    if session.ttl:
+        parts.append(f"Max-Age={int(session.ttl)}")
+    return "; ".join(parts)
 
 
 def _decoded(text: str) -> bytes:

@@ -11,6 +11,7 @@ from meshlib.model.call import OutcomeKind
 
 if TYPE_CHECKING:
     from meshlib.core.exchange import Exchange
+    from meshlib.core.sessions import Metadata
     from meshlib.hosts.errors import ErrorTable
     from meshlib.model.call import CallInfo
     from meshlib.pools.bounds import Bounds
@@ -46,6 +47,11 @@ class OpenCall:
         if self._info is None and self._exchange is not None:
             self._info = self._exchange.info(self._runtime.clock.now())
         return self._info
+
+    def metadata(self, found: Metadata) -> Metadata:
+        """An RPC's initial metadata for its caller: asked for before the call is ended."""
+        plan = None if self._exchange is None else self._exchange.plan
+        return found if plan is None else plan.metadata(found, self._runtime.clock.now())
 
     def end(self) -> None:
         """The body is read, or given up. From any thread."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from meshlib.core.effects import Step
     from meshlib.core.exchange import Exchange
+    from meshlib.core.sessions import Metadata
     from meshlib.core.tokens import Demand
     from meshlib.hosts.errors import ErrorTable
     from meshlib.model.call import CallInfo, Outcome
@@ -187,6 +188,11 @@ class LaterCall(Generic[I]):
         return True
 
     # --- facts ------------------------------------------------------------------------------------------------------------
+
+    def metadata(self, found: Metadata) -> Metadata:
+        """The initial metadata of the answer that the caller reads, for that."""
+        plan = self._exchange.plan
+        return found if plan is None else plan.metadata(found, self._now())
 
     @property
     def info(self) -> CallInfo | None:

@@ -190,13 +190,13 @@ class Call(grpc.Call, grpc.Future):  # grpc's own are both
                 return getattr(later.error, "_initial", ())
             found = attempt.initial_metadata()
             if later.committed:
-                return found
+                return later.metadata(found)
             if attempt.is_active():
                 later.commit(attempt)
-                return found
+                return later.metadata(found)
             later.ended(attempt)
             if attempt is later.attempt:
-                return found
+                return later.metadata(found)
 
     def trailing_metadata(self) -> Any:
         return self._end("trailing_metadata")

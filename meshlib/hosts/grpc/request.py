@@ -201,6 +201,9 @@ class GrpcHost:
         """An RPC that is over."""
         if response.error is not None or request.with_call:
             told(response, call.info)
+            state = getattr(response.call, "_state", None)
+            if state is not None and state.initial_metadata is not None:
+                state.initial_metadata = call.metadata(state.initial_metadata)
         call.end()
         return response
 

@@ -88,13 +88,17 @@ class AnyCall:
                 return getattr(later.error, "_initial_metadata", None) or Metadata()
             found = await attempt.initial_metadata()
             if later.committed:
-                return found
+                return self._edited(found)
             if not attempt.done():
                 later.commit(attempt)
-                return found
+                return self._edited(found)
             later.ended(attempt)
             if attempt is later.attempt:
-                return found
+                return self._edited(found)
+
+    def _edited(self, found: Any) -> Any:
+        told = self._later.metadata(found)
+        return found if told is found else Metadata.from_tuple(tuple(told))
 
     async def trailing_metadata(self) -> Any:
         return await self._end("trailing_metadata", Metadata())

@@ -40,6 +40,7 @@ class Answer:
     metadata: tuple[tuple[str, str], ...] = ()
     left: float | None = None  # seconds to the deadline, as the server saw it
     authority: str = ""
+    initial: tuple[tuple[str, str], ...] = ()  # the metadata of the answer that came before it
 
     @property
     def outcome(self) -> str:
@@ -51,13 +52,24 @@ class Answer:
         return [value for key, value in self.metadata if key == name]
 
 
-def _answer(code: grpc.StatusCode, details: str | None, data: bytes | None, seconds: float) -> Answer:
+def _answer(
+    code: grpc.StatusCode, details: str | None, data: bytes | None, seconds: float, initial: Any = ()
+) -> Answer:
     if code is not grpc.StatusCode.OK or data is None:
         return Answer(code, details or "", seconds)
     said = json.loads(data)
     metadata = tuple((key, value) for key, value in said["metadata"])
+    before = tuple((key, value) for key, value in initial or () if isinstance(value, str))
     return Answer(
-        code, details or "", seconds, said["who"], said["path"], metadata, said["left"], said["authority"]
+        code,
+        details or "",
+        seconds,
+        said["who"],
+        said["path"],
+        metadata,
+        said["left"],
+        said["authority"],
+        before,
     )
 
 
@@ -236,7 +248,8 @@ class _SyncPending:
         assert self._done.wait(seconds), f"a call has not come back within {seconds:g} s"
         code = self._future.code()
         data = self._future.result() if code is grpc.StatusCode.OK else None
-        return _answer(code, self._future.details(), data, self._ended - self._begun)
+        initial = self._future.initial_metadata()
+        return _answer(code, self._future.details(), data, self._ended - self._begun, initial)
 
     def cancel(self) -> None:
         self._future.cancel()
@@ -309,7 +322,8 @@ class AioCalls:
             data = await call
         except grpc.aio.AioRpcError as error:
             return _answer(error.code(), error.details(), None, time.monotonic() - begun)
-        return _answer(await call.code(), await call.details(), data, time.monotonic() - begun)
+        code, initial = await call.code(), await call.initial_metadata()
+        return _answer(code, await call.details(), data, time.monotonic() - begun, initial)
 
     def talk(self, path: str, **options: Any) -> Talk:
         return _AioTalk(self._loop, self._channel, path, options)
