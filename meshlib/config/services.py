@@ -18,6 +18,7 @@ from meshlib.model.address import Address
 __all__ = [
     "SERVICES",
     "AdaptiveConfig",
+    "ApertureConfig",
     "EndpointConfig",
     "HashConfig",
     "ServiceConfig",
@@ -82,6 +83,21 @@ class ZoneAwareConfig(Section):
         "All calls stay while our zone has anybody usable, however few; else only what is its endpoints' share.",
         False,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ApertureConfig(Section):
+    """Only some of a service's endpoints are called: which, each process draws by lot, or is told by its number among all."""
+
+    size: int = setting(Integer(1), "So many endpoints of each priority, at least.", 12)
+    caller: int | None = setting(Integer(0), "This process's number, from 0, each once.", None)
+    callers: int | None = setting(Integer(1), "How many processes there are.", None)
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        if (self.caller is None) is not (self.callers is None):
+            yield ("callers" if self.callers is None else "caller"), "is missing: both are given, or none"
+        elif self.caller is not None and self.callers is not None and self.caller >= self.callers:
+            yield "caller", f"must be less than callers ({self.callers})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +219,9 @@ class ServiceConfig(Section):
     )
     outlier: OutlierConfig | None = setting(Table(OutlierConfig), "When an endpoint is left out.", None)
     limits: LimitsConfig | None = setting(Table(LimitsConfig), "How much may be in flight.", None)
+    aperture: ApertureConfig | None = setting(
+        Table(ApertureConfig), "Only so many endpoints are called. Default: all.", None
+    )
     zone_aware: ZoneAwareConfig | None = setting(
         Table(ZoneAwareConfig),
         "Calls stay in our zone as far as it can take them. Default: zones do not matter.",

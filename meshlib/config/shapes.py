@@ -12,6 +12,7 @@ from typing import Literal, Required, TypedDict
 __all__ = [
     "AdaptiveDict",
     "AdminDict",
+    "ApertureDict",
     "BreakerDict",
     "ConfigDict",
     "DnsDict",
@@ -200,6 +201,14 @@ class LimitsDict(TypedDict, total=False):
     max_retries: int | None
 
 
+class ApertureDict(TypedDict, total=False):
+    """Only some of a service's endpoints are called: which, each process draws by lot, or is told by its number among all."""
+
+    size: int
+    caller: int | None
+    callers: int | None
+
+
 class ZoneAwareDict(TypedDict, total=False):
     """Calls stay in our zone (`node.zone`, and region and sub_zone where they are told) as far as its endpoints can take them."""
 
@@ -362,6 +371,7 @@ class ServiceDict(TypedDict, total=False):
     endpoint_breaker: BreakerDict | None
     outlier: OutlierDict | None
     limits: LimitsDict | None
+    aperture: ApertureDict | None
     zone_aware: ZoneAwareDict | None
     rate_limit: RateLimitDict | None
     adaptive: AdaptiveDict | None

@@ -40,6 +40,7 @@ from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from meshlib.core.balance.aperture import Partial
 from meshlib.core.balance.consistent import Consistent, Tables, hash_key
 from meshlib.core.balance.picker import make_picker, make_table
 from meshlib.core.balance.weights import normalized
@@ -49,7 +50,7 @@ from meshlib.model.cluster import Discovery
 from meshlib.model.endpoint import NOWHERE, Health, Locality
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from meshlib.core.balance.picker import Picker
     from meshlib.core.endpoint import LiveEndpoint
@@ -189,7 +190,13 @@ class _Pool:
     __slots__ = ("_ends", "_only", "_pickers", "_random", "endpoints")
 
     def __init__(
-        self, share: _Share, balancing: Balancing, random: Callable[[], float], own: int, tables: Tables
+        self,
+        share: _Share,
+        balancing: Balancing,
+        random: Callable[[], float],
+        own: int,
+        tables: Tables,
+        edges: Mapping[LiveEndpoint, float] | None,
     ) -> None:
         self.endpoints = share.endpoints
         self._random = random
@@ -201,6 +208,9 @@ class _Pool:
         else:
             members = [members for _, members in parts] or [share.endpoints]
             self._pickers = [make_picker(balancing, part, random, own) for part in members]
+            if edges:
+                made = zip(self._pickers, members, strict=True)
+                self._pickers = [Partial.over(picker, part, edges, random) for picker, part in made]
         self._only = self._pickers[0] if len(self._pickers) == 1 else None
 
     def picker(self) -> Picker:
@@ -238,6 +248,7 @@ class Balance:
         tables: Those of the balances before it.
         grpc: By gRPC's rules (see :func:`grpc_balance`): True passes endpoints over that cannot be connected to.
         caller: This process as one; None: nobody knows where it is.
+        edges: Endpoints that count only in part (`meshlib.core.narrowing`), where nothing is hashed.
     """
 
     __slots__ = ("_consistent", "_ends", "_only", "_pools", "_random")
@@ -254,6 +265,7 @@ class Balance:
         own: int = 0,
         tables: Tables | None = None,
         caller: Caller | None = None,
+        edges: Mapping[LiveEndpoint, float] | None = None,
     ) -> None:
         self._random = random
         self._consistent = balancing.consistent
@@ -271,7 +283,7 @@ class Balance:
                 loads.append(load)
                 closed = share.closed
                 self._pools.append(
-                    None if closed else _Pool(share, balancing, random, own, tables or Tables())
+                    None if closed else _Pool(share, balancing, random, own, tables or Tables(), edges)
                 )
         self._ends = list(accumulate(loads))
         self._only = self._pools[0] if len(self._pools) == 1 else None
@@ -333,6 +345,7 @@ def grpc_balance(
     own: int = 0,
     tables: Tables | None = None,
     caller: Caller | None = None,
+    edges: Mapping[LiveEndpoint, float] | None = None,
 ) -> Balance:
     """The balance by gRPC's rules. The ring counts endpoint weights (LB-03), and is no larger than gRPC's own bound."""
     rules = replace(
@@ -343,10 +356,9 @@ def grpc_balance(
         most_places=min(balancing.most_places, _GRPC_PLACES),
         least_places=min(balancing.least_places, _GRPC_PLACES),
     )
-    balance = Balance(groups, rules, _WHOLE, random, grpc=True, own=own, tables=tables, caller=caller)
-    if not balance.empty:
-        return balance
-    return Balance(groups, rules, _WHOLE, random, grpc=False, own=own, tables=tables, caller=caller)
+    make = partial(Balance, groups, rules, _WHOLE, random, own=own, tables=tables, caller=caller, edges=edges)
+    balance = make(grpc=True)
+    return make(grpc=False) if balance.empty else balance
 
 
 def _localize(levels: Sequence[_Level], balancing: Balancing, caller: Caller | None) -> None:

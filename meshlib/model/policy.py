@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Adaptive",
+    "Aperture",
     "Balancer",
     "Balancing",
     "Breaker",
@@ -99,6 +100,17 @@ class SlowStart:
 
 
 @dataclass(frozen=True, slots=True)
+class Aperture:
+    """Only some ``size`` of a priority's endpoints are called: of ``callers`` this one is the number ``caller``, from 0, and has its part of
+    a circle (`meshlib.core.balance.aperture`); ``callers`` 0: a random subset (`meshlib.core.balance.subset`).
+    """
+
+    size: int
+    caller: int = 0
+    callers: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ZoneAware:
     """Calls stay in the caller's locality as far as that can take them (`meshlib.core.zones`): ``percent`` of them, where there are
     ``minimum`` usable endpoints (Envoy: 100 and 6). ``force``: all stay while their locality has so many that are usable, 0: as it can
@@ -142,7 +154,7 @@ class Balancing:
     flight, 0: any, and ``hash_policy``, which goes before the route's. ``shuffled``: pick_first's order is drawn. ``reports``: how
     orca makes weights. ``slow_start``: of endpoints that are new, where nothing is hashed. ``zones``: what is said of zone-aware routing,
     likewise. ``override_headers``: a request's headers that name endpoints which go before the balancer's choice, one after the other.
-    ``subsets``: a call is for those of its labels; the rest holds in each.
+    ``subsets``: a call is for those of its labels; the rest holds in each. ``aperture``: so many endpoints are called at all.
     """
 
     kind: Balancer = Balancer.ROUND_ROBIN
@@ -165,6 +177,7 @@ class Balancing:
     zones: ZoneAware | None = None
     override_headers: tuple[str, ...] = ()
     subsets: Subsets | None = None
+    aperture: Aperture | None = None
 
     @property
     def consistent(self) -> bool:

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 
 from meshlib.core.balance.consistent import Tables
 from meshlib.core.locality import Balance, grpc_balance
+from meshlib.core.narrowing import narrowed
 from meshlib.core.subsets import MOST_SUBSETS, SubsetBalance, SubsetIndex
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from meshlib.core.endpoint import LiveEndpoint
     from meshlib.core.locality import Group
     from meshlib.core.roster import Roster
     from meshlib.core.upstream import PickContext
@@ -74,7 +76,7 @@ class LiveBalances:
         self._of_grpc = False  # gRPC calls come here
         self._shape = 0  # grows whenever a balance made before would be wrong
         self._random = random
-        self._own = int(random() * (1 << 64)) if balancing.shuffled else 0
+        self._own: int | None = None  # drawn when it is needed, and kept
         self._tables = Tables()
         self._lock = lock
         self._give_way = give_way
@@ -154,7 +156,8 @@ class LiveBalances:
         return made
 
     def _balanced(self, groups: Sequence[Group], give_way: Callable[[], object] = bool) -> Balance:
-        own, tables = self._own, self._tables
+        groups, own, edges = self._narrowed(groups)
+        tables = self._tables
         return Balance(
             groups,
             self.balancing,
@@ -164,7 +167,22 @@ class LiveBalances:
             own=own,
             tables=tables,
             caller=self.caller,
+            edges=edges,
         )
 
     def _balanced_for_grpc(self, groups: Sequence[Group]) -> Balance:
-        return grpc_balance(groups, self.balancing, self._random, self._own, self._tables, self.caller)
+        groups, own, edges = self._narrowed(groups)
+        return grpc_balance(groups, self.balancing, self._random, own, self._tables, self.caller, edges)
+
+    def _narrowed(
+        self, groups: Sequence[Group]
+    ) -> tuple[Sequence[Group], int, Mapping[LiveEndpoint, float] | None]:
+        """Those that are called at all, the number that stands for this process, and who counts only in part."""
+        balancing = self.balancing
+        if self._own is None and (balancing.shuffled or balancing.aperture is not None):
+            self._own = int(self._random() * (1 << 64))
+        own = self._own or 0
+        if balancing.aperture is None:
+            return groups, own, None
+        chosen, parts = narrowed(groups, balancing.aperture, own)
+        return chosen, own, parts

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from meshlib.config.kinds import CallsOrSeconds
 from meshlib.model.policy import (
     Adaptive,
+    Aperture,
     Balancer,
     Balancing,
     Breaker,
@@ -190,11 +191,12 @@ def balancing(service: ServiceConfig) -> Balancing:
         )
         if name is not None
     ]
-    slow, near = service.slow_start, service.zone_aware
+    slow, near, few = service.slow_start, service.zone_aware, service.aperture
     return Balancing(
         Balancer(service.balancer),
         hash_policy=tuple(hashed),
         slow_start=None if slow is None else SlowStart(slow.window, slow.aggression, slow.least),
+        aperture=None if few is None else Aperture(few.size, few.caller or 0, few.callers or 0),
         zones=None if near is None else ZoneAware(minimum=near.minimum, force=int(near.force)),
     )
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from meshlib.core.upstream import PickContext
     from meshlib.model.policy import SlowStart
 
-__all__ = ["Warming"]
+__all__ = ["AnyPicker", "Warming"]
 
 #: Picks that are made again at most.
 _MOST_PICKS = 16
@@ -27,7 +27,7 @@ _MOST_PICKS = 16
 _LEAST = 0.001
 
 
-class _Picker(Protocol):
+class AnyPicker(Protocol):
     """:class:`meshlib.core.balance.picker.Picker`."""
 
     def pick(self, context: PickContext) -> LiveEndpoint: ...
@@ -42,7 +42,7 @@ class Warming:
 
     def __init__(
         self,
-        inner: _Picker,
+        inner: AnyPicker,
         endpoints: Sequence[LiveEndpoint],
         slow: SlowStart,
         random: Callable[[], float],

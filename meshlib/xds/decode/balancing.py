@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from meshlib.model.policy import Balancer, Balancing, Reports, SlowStart, ZoneAware
+from meshlib.model.policy import Aperture, Balancer, Balancing, Reports, SlowStart, ZoneAware
 from meshlib.model.subset import Subsets
 from meshlib.xds import schema
 from meshlib.xds.decode.report import Report, join, walk
@@ -22,7 +22,10 @@ _LEAST_REQUEST = f"{_LB}least_request.v3.LeastRequest"
 _RANDOM = f"{_LB}random.v3.Random"
 _LOCALITY = f"{_LB}wrr_locality.v3.WrrLocality"
 _PROVIDED = f"{_LB}cluster_provided.v3.ClusterProvided"
-_PICK_FIRST = f"{_LB}pick_first.v3.PickFirst"  # gRPC's; Envoy does not know it
+# gRPC's; Envoy does not know them.
+_PICK_FIRST = f"{_LB}pick_first.v3.PickFirst"
+_SOME = f"{_LB}random_subsetting.v3.RandomSubsetting"
+_OF_GRPC = frozenset({_PICK_FIRST, _SOME})
 _RING = f"{_LB}ring_hash.v3.RingHash"
 _TABLE = f"{_LB}maglev.v3.Maglev"
 _ORCA = f"{_LB}client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin"
@@ -31,6 +34,13 @@ _SUBSET = f"{_LB}subset.v3.Subset"
 _KNOWN = frozenset(
     {_ROUND_ROBIN, _LEAST_REQUEST, _RANDOM, _LOCALITY, _PROVIDED, _RING, _TABLE, _ORCA, _OVERRIDE, _SUBSET}
 )
+#: The field in which a policy has another one.
+_CHILD = {
+    _LOCALITY: "endpoint_picking_policy",
+    _OVERRIDE: "fallback_policy",
+    _SUBSET: "subset_lb_policy",
+    _SOME: "child_policy",
+}
 _MAX_NESTING = 16
 _ENUM = {0: Balancer.ROUND_ROBIN, 1: Balancer.LEAST_REQUEST, 3: Balancer.RANDOM, 6: Balancer.ROUND_ROBIN}
 _CLUSTER_PROVIDED = 6
@@ -310,7 +320,7 @@ def _policies(message: WireMessage, path: str, report: Report, depth: int) -> Ba
         outer = entry.typed_extension_config.typed_config
         here = f"{join(path, 'policies')}[{index}].typed_extension_config.typed_config"
         name = _policy_name(outer)
-        if name in _KNOWN or (name == _PICK_FIRST and report.target):
+        if name in _KNOWN or (name in _OF_GRPC and report.target):
             return _policy(name, outer, here, report, depth)
         names.append(name)
     listed = ", ".join(name[:100] or "nothing" for name in names[:10]) or "it is empty"
@@ -337,18 +347,8 @@ def _policy(name: str, outer: WireMessage, path: str, report: Report, depth: int
         return _orca(inner, path, report)
     if name in (_RING, _TABLE):
         return _hashing(name, inner, path, report)
-    if name == _OVERRIDE:
-        return _override(inner, path, report, depth)
-    if name == _SUBSET:
-        child = _policies(inner.subset_lb_policy, join(path, "subset_lb_policy"), report, depth + 1)
-        if child.subsets is not None:
-            report.problem(join(path, "subset_lb_policy"), "subsets of subsets are not supported")
-        return replace(child, subsets=subsets(inner, path, report))
-    if name == _LOCALITY:
-        child = _policies(
-            inner.endpoint_picking_policy, join(path, "endpoint_picking_policy"), report, depth + 1
-        )
-        return replace(child, locality_weighted=True)
+    if name in _CHILD:
+        return _outer(name, inner, path, report, depth)
     if name == _PROVIDED:
         if not report.target:
             report.problem(path, "is for clusters that bring a balancer of their own")
@@ -362,6 +362,25 @@ def _policy(name: str, outer: WireMessage, path: str, report: Report, depth: int
     place = inner.locality_lb_config
     zones = _zones(place, join(path, "locality_lb_config"), report)
     return replace(made, locality_weighted=place.HasField("locality_weighted_lb_config"), zones=zones)
+
+
+def _outer(name: str, message: WireMessage, path: str, report: Report, depth: int) -> Balancing:
+    """A policy that has another one to choose for it."""
+    field = _CHILD[name]
+    here = join(path, field)
+    if name == _OVERRIDE:
+        return _override(message, path, report, depth)
+    child = _policies(getattr(message, field), here, report, depth + 1)
+    if name == _LOCALITY:
+        return replace(child, locality_weighted=True)
+    if name == _SUBSET:
+        if child.subsets is not None:
+            report.problem(here, "subsets of subsets are not supported")
+        return replace(child, subsets=subsets(message, path, report))
+    size = number(message, "subset_size")
+    if not size:
+        report.problem(join(path, "subset_size"), "must be set and more than 0")  # LB-12
+    return replace(child, aperture=Aperture(size or 1))
 
 
 def _override(message: WireMessage, path: str, report: Report, depth: int) -> Balancing:

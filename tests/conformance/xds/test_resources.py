@@ -154,16 +154,16 @@ class TestBalancing:
         assert (plane.asked("cluster")[-1].kind == "ack") is fits
         assert told(plane) == set()
 
-    def test_what_no_peer_takes_over_xds_is_passed_over(self, plane):
-        """LB-12, CD-05: alone in a list it refuses the cluster."""
-        subsets = "random_subsetting.v3.RandomSubsetting"
-        plane.send(
-            "cluster",
-            build.cluster("c-a", load_balancing_policy=policies(subsets, "round_robin.v3.RoundRobin")),
-        )
-        assert plane.asked("cluster")[0].kind == "ack"
-        plane.send("cluster", build.cluster("c-a", load_balancing_policy=policies(subsets)))
-        assert plane.asked("cluster")[0].kind == "nack"
+    @pytest.mark.parametrize(("size", "kind"), [(3, "ack"), (0, "nack"), (None, "nack")])
+    def test_random_subsets(self, size, kind, plane):
+        """LB-12: of nobody there is none."""
+        subsets = policies("random_subsetting.v3.RandomSubsetting")
+        config = subsets["policies"][0]["typed_extension_config"]["typed_config"]
+        config["child_policy"] = policies("round_robin.v3.RoundRobin")
+        if size is not None:
+            config["subset_size"] = size
+        plane.send("cluster", build.cluster("c-a", load_balancing_policy=subsets))
+        assert plane.asked("cluster")[0].kind == kind
 
 
 def policies(*kinds):

@@ -15,7 +15,16 @@ from meshlib.model.call import Outcome, OutcomeKind
 from meshlib.model.cluster import Cluster
 from meshlib.model.endpoint import Assignment, Drop, Health
 from meshlib.model.events import BreakerChanged, EndpointEjected, EndpointReturned
-from meshlib.model.policy import Balancer, Balancing, Breaker, FailurePercentage, Limits, Outlier, RetryBudget
+from meshlib.model.policy import (
+    Aperture,
+    Balancer,
+    Balancing,
+    Breaker,
+    FailurePercentage,
+    Limits,
+    Outlier,
+    RetryBudget,
+)
 from meshlib.model.subset import Selector, Subsets, labels_of
 from meshlib.model.tls import Tls
 from meshlib.runtime.live_pick import LivePick
@@ -957,3 +966,52 @@ def test_a_breaker_of_its_own_sends_no_call_out_of_its_subset():
     found.live.pick(context, 0.0).report(ERROR, 0.0)
     assert subset_of(found, v="1") == {"the breakers of all endpoints of cluster 'c' are open"}
     assert subset_of(found, v="2") == {"10.0.0.2:80"}
+
+
+# --- apertures ------------------------------------------------------------------------------------------------------------
+
+
+def called(found, grpc=False):
+    return {found.live.pick(PickContext(grpc=grpc), 0.0).endpoint.name for _ in range(200)}
+
+
+@pytest.mark.parametrize("grpc", [False, True])
+def test_lb_12_a_process_has_a_subset_of_its_own_and_keeps_it(grpc):
+    some = Balancing(aperture=Aperture(5))
+    one, other = (Watched(flat(60, balancing=some), seed=seed) for seed in (1, 2))
+    mine = called(one, grpc)
+    assert len(mine) == len(called(other, grpc)) == 5
+    assert mine != called(other, grpc)
+    one.live.update(flat(61, balancing=some), 1.0)
+    assert len(mine - called(one, grpc)) <= 1
+    one.live.update(flat(60), 2.0)
+    assert len(called(one, grpc)) == 60
+    one.live.update(flat(60, balancing=some), 3.0)
+    assert called(one, grpc) == mine
+
+
+def test_a_seed_is_drawn_though_an_update_asks_for_it_first():
+    """Else all processes whose balancer becomes pick_first at run time would go to the same endpoint."""
+    found = set()
+    for seed in range(12):
+        watched = Watched(flat(40), seed=seed)
+        watched.live.update(flat(40, balancing=Balancing(Balancer.PICK_FIRST, shuffled=True)), 1.0)
+        found |= called(watched)
+    assert len(found) > 3
+
+
+def test_an_ejection_leaves_the_others_of_a_subset():
+    some = Balancing(aperture=Aperture(5))
+    found = Watched(flat(60, balancing=some, outlier=Outlier(consecutive_5xx=1, max_ejection_percent=100)))
+    before = called(found)
+    pick = found.live.pick(CONTEXT, 0.0)
+    pick.report(ERROR, 0.0)
+    assert called(found) == before - {pick.endpoint.name}
+
+
+def test_subsets_are_narrowed_each():
+    balancing = Balancing(aperture=Aperture(2), subsets=Subsets((Selector(("v",)),)))
+    found = Watched(
+        subsets_of(*(labelled(number, v=number % 2) for number in range(30)), balancing=balancing)
+    )
+    assert len(subset_of(found, v=0)) == len(subset_of(found, v=1)) == 2

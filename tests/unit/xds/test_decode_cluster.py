@@ -10,6 +10,7 @@ from meshlib.model.address import Address
 from meshlib.model.cluster import Connecting, Discovery, DnsTarget, Keepalive, NameServers
 from meshlib.model.endpoint import Drop, Health, Locality
 from meshlib.model.policy import (
+    Aperture,
     Balancer,
     Balancing,
     FailurePercentage,
@@ -662,6 +663,28 @@ class TestBalancing:
         outer = {"@type": f"{LB}subset.v3.Subset", "subset_lb_policy": self.policy(inner)}
         [problem] = problems(made(load_balancing_policy=self.policy(outer)))
         assert problem.endswith("subset_lb_policy: subsets of subsets are not supported")
+
+    def test_lb_12_random_subsetting(self):
+        """gRPC's own: an Envoy goes on to the next policy."""
+        child = self.policy({"@type": f"{LB}least_request.v3.LeastRequest"})
+        some = {
+            "@type": f"{LB}random_subsetting.v3.RandomSubsetting",
+            "subset_size": 7,
+            "child_policy": child,
+        }
+        resource = made(load_balancing_policy=self.policy(some))
+        found = decode.cluster(raw(resource), "target")
+        assert found.value.balancing == Balancing(Balancer.LEAST_REQUEST, aperture=Aperture(7))
+        assert found.ignored == ()
+        both = self.policy(some, {"@type": f"{LB}round_robin.v3.RoundRobin"})
+        assert good(made(load_balancing_policy=both)).balancing.kind is Balancer.ROUND_ROBIN
+
+    @pytest.mark.parametrize("size", [{}, {"subset_size": 0}])
+    def test_lb_12_a_subset_of_nobody(self, size):
+        child = self.policy({"@type": f"{LB}round_robin.v3.RoundRobin"})
+        some = {"@type": f"{LB}random_subsetting.v3.RandomSubsetting", "child_policy": child, **size}
+        [problem] = problems(made(load_balancing_policy=self.policy(some)))
+        assert problem.endswith("subset_size: must be set and more than 0")
 
     def test_a_share_of_zones_that_is_none(self):
         [problem] = problems(

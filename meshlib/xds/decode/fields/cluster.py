@@ -304,6 +304,10 @@ CLUSTER = {
     f"{_LB}random.v3.Random": rules(honoured="locality_lb_config"),
     f"{_LB}wrr_locality.v3.WrrLocality": rules(honoured="endpoint_picking_policy"),
     f"{_LB}cluster_provided.v3.ClusterProvided": rules(),
+    f"{_LB}random_subsetting.v3.RandomSubsetting": rules(
+        honoured="subset_size child_policy",
+        notes={"subset_size": "in the target view: Envoy does not know the policy"},
+    ),
     f"{_LB}subset.v3.Subset": rules(
         honoured="fallback_policy default_subset subset_selectors locality_weight_aware scale_locality_weight panic_mode_any"
         " list_as_any metadata_fallback_policy subset_lb_policy allow_redundant_keys",

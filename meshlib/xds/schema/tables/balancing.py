@@ -138,6 +138,12 @@ message Subset.LbSubsetSelector
    3 fallback_keys_subset   [string]
   enum LbSubsetSelectorFallbackPolicy NOT_DEFINED=0 NO_FALLBACK=1 ANY_ENDPOINT=2 DEFAULT_SUBSET=3 KEYS_SUBSET=4
 
+package envoy.extensions.load_balancing_policies.random_subsetting.v3
+
+message RandomSubsetting
+   1 subset_size  pb.UInt32Value
+   2 child_policy cluster.LoadBalancingPolicy
+
 package envoy.extensions.load_balancing_policies.cluster_provided.v3
 
 message ClusterProvided
