@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from meshlib.model.snapshot import Snapshot
     from meshlib.model.status import SourceStatus, XdsClientStatus
     from meshlib.observe.facts import Facts
+    from meshlib.runtime.checks import Prober
     from meshlib.runtime.clock import Clock
     from meshlib.runtime.runtime import Runtime
     from meshlib.sources.base import Source
@@ -272,6 +273,7 @@ class Mesh:
             watchers=(Log(feed.statuses),),
             tokens=self._tokens,
             locality=place_of(config, bootstrap),
+            prober=_prober,
         )
         try:
             self._show(config)
@@ -281,6 +283,13 @@ class Mesh:
         if any(source.shown and source.kind != "static" for source in feed.sources):
             uwsgi.warn_threadless()
         return runtime
+
+
+def _prober(clock: Clock) -> Prober:
+    """Who asks for endpoints' health. Not every mesh has it done."""
+    from meshlib.hosts.health.prober import prober_of
+
+    return prober_of(clock)
 
 
 def _shown(mesh: Mesh | None, config: Config) -> None:

@@ -147,7 +147,10 @@ def _facts(status: dict[str, Any]) -> object:
 
 
 def _cluster_facts(cluster: dict[str, Any]) -> object:
-    return {**cluster, "endpoints": [{**each, "ejected_for": None} for each in cluster["endpoints"]]}
+    return {
+        **cluster,
+        "endpoints": [{**each, "ejected_for": None, "checks": 0} for each in cluster["endpoints"]],
+    }
 
 
 def _pause(changed: threading.Event) -> None:

@@ -19,7 +19,7 @@ from meshlib.config.layers import (
     resolve,
     strangers,
 )
-from meshlib.config.policies import BreakerConfig, LimitsConfig, OutlierConfig, RetryConfig
+from meshlib.config.policies import BreakerConfig, HealthCheckConfig, LimitsConfig, OutlierConfig, RetryConfig
 from meshlib.config.routes import (
     HeaderEditsConfig,
     HeaderMatchConfig,
@@ -57,6 +57,7 @@ __all__ = [
     "EndpointConfig",
     "HeaderEditsConfig",
     "HeaderMatchConfig",
+    "HealthCheckConfig",
     "HostPatterns",
     "IdentityConfig",
     "InboundConfig",

@@ -15,14 +15,16 @@ from meshlib.config.kinds import (
     ListOf,
     Number,
     Place,
+    Text,
     seconds,
 )
-from meshlib.config.section import Section, required, setting
+from meshlib.config.section import Section, only_one, required, setting
 from meshlib.config.source import Rank
 from meshlib.config.words import METHOD, U32
 
 __all__ = [
     "BreakerConfig",
+    "HealthCheckConfig",
     "LimitsConfig",
     "OutlierConfig",
     "RateLimitConfig",
@@ -70,6 +72,18 @@ class Strategy(Kind[Callable[..., object]]):
 
     def dump(self, value: object) -> object:
         return self._object.dump(value)
+
+
+def _path(text: str) -> str:
+    if not text.startswith("/") or not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError("no path of a URL")
+    return text
+
+
+def _grpc_service(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("no name of a service")
+    return text
 
 
 LISTENER = _Python("a pybreaker listener", ("before_call", "failure", "success", "state_change"))
@@ -230,6 +244,38 @@ class OutlierConfig(Section):
     def check(self) -> Iterator[tuple[str, str]]:
         if self.max_ejection is not None and self.max_ejection < self.base_ejection:
             yield "max_ejection", f"must not be less than base_ejection ({self.base_ejection:g})"
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCheckConfig(Section):
+    """Asks each endpoint again and again whether it can serve, while calls use the service. One of `path`, `grpc` and `tcp`."""
+
+    path: str | None = setting(
+        Text("a path, such as /healthz", _path),
+        "GET this path: a status of 2xx is good; any other fails it at once.",
+        None,
+    )
+    grpc: str | None = setting(
+        Text("the name of a gRPC service", _grpc_service, any_text=True),
+        'Ask `grpc.health.v1.Health` for this service; "" for the server as a whole. Needs `meshlib-client[http2]`.',
+        None,
+    )
+    tcp: bool = setting(Boolean(), "It is enough that a connection is made.", False)
+    interval: float = setting(seconds(), "Seconds from the end of a check to the next.", 5.0)
+    timeout: float = setting(seconds(), "Seconds for a check.", 1.0)
+    healthy: int = setting(
+        Integer(1, U32),
+        "So many good checks in a row bring an endpoint back; the first of all decides alone.",
+        2,
+    )
+    unhealthy: int = setting(Integer(1, U32), "So many checks in a row without an answer take it out.", 3)
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        yield from only_one(self, "path", "grpc")
+        if self.tcp and (self.path is not None or self.grpc is not None):
+            yield "tcp", "cannot stand beside path and grpc"
+        if not self.tcp and self.path is None and self.grpc is None:
+            yield "", "must have one of path, grpc, tcp"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from meshlib.config.hosts import HostPort, check_host
 from meshlib.config.identity import ServiceTlsConfig
 from meshlib.config.kinds import Boolean, Choice, Filename, Integer, ListOf, MapOf, Number, Text, seconds
-from meshlib.config.policies import BreakerConfig, LimitsConfig, OutlierConfig, RateLimitConfig, RetryConfig
+from meshlib.config.policies import (
+    BreakerConfig,
+    HealthCheckConfig,
+    LimitsConfig,
+    OutlierConfig,
+    RateLimitConfig,
+    RetryConfig,
+)
 from meshlib.config.routes import RouteConfig
 from meshlib.config.section import Section, Table, only_one, required, setting
 from meshlib.config.words import HEADER, PATH_ONLY, SERVICE, U32
@@ -218,6 +225,11 @@ class ServiceConfig(Section):
         None,
     )
     outlier: OutlierConfig | None = setting(Table(OutlierConfig), "When an endpoint is left out.", None)
+    health_check: HealthCheckConfig | None = setting(
+        Table(HealthCheckConfig),
+        "How endpoints are asked whether they can serve. Default: they are not.",
+        None,
+    )
     limits: LimitsConfig | None = setting(Table(LimitsConfig), "How much may be in flight.", None)
     aperture: ApertureConfig | None = setting(
         Table(ApertureConfig), "Only so many endpoints are called. Default: all.", None

@@ -21,6 +21,7 @@ __all__ = [
     "HashDict",
     "HeaderEditsDict",
     "HeaderMatchDict",
+    "HealthCheckDict",
     "IdentityDict",
     "InboundDict",
     "LimitsDict",
@@ -190,6 +191,18 @@ class OutlierDict(TypedDict, total=False):
     base_ejection: float
     max_ejection: float | None
     max_ejection_percent: float
+
+
+class HealthCheckDict(TypedDict, total=False):
+    """Asks each endpoint again and again whether it can serve, while calls use the service. One of `path`, `grpc` and `tcp`."""
+
+    path: str | None
+    grpc: str | None
+    tcp: bool
+    interval: float
+    timeout: float
+    healthy: int
+    unhealthy: int
 
 
 class LimitsDict(TypedDict, total=False):
@@ -370,6 +383,7 @@ class ServiceDict(TypedDict, total=False):
     breaker: BreakerDict | None
     endpoint_breaker: BreakerDict | None
     outlier: OutlierDict | None
+    health_check: HealthCheckDict | None
     limits: LimitsDict | None
     aperture: ApertureDict | None
     zone_aware: ZoneAwareDict | None

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Protocol
 
+from meshlib.model.endpoint import Health
+
 if TYPE_CHECKING:
     from meshlib.core.breaker import Permit
     from meshlib.core.ewma import Ewma
+    from meshlib.core.health import Check
     from meshlib.core.latency import Latency
     from meshlib.core.reported import ReportedWeight
     from meshlib.model.address import Address
@@ -28,6 +31,10 @@ class Down:
     CONTROL_PLANE = 1
     EJECTED = 2
     TLS = 4
+    #: A check of its health failed, or none has ended yet.
+    CHECK = 8
+    #: And it counts for nothing in what share of its priority may be called (Envoy's "excluded").
+    UNCOUNTED = 16
 
 
 class EndpointBreaker(Protocol):
@@ -78,6 +85,8 @@ class LiveEndpoint:
         generation: Which connections gRPC's channels make to it now, by number, and when the first of them was begun; None where
             they may grow as old as they like.
         down: Bits of :class:`Down`; 0: usable.
+        check: What the checks of its health say; None where it is not checked.
+        degraded: It is called where nobody else is usable: the control plane says so, or the endpoint itself to a check.
         record: What outlier detection remembers of it.
     """
 
@@ -86,7 +95,9 @@ class LiveEndpoint:
         "active",
         "address",
         "breaker",
+        "check",
         "connections",
+        "degraded",
         "down",
         "endpoint",
         "ewma",
@@ -133,12 +144,19 @@ class LiveEndpoint:
         self.unreached = 0
         self.generation: tuple[int, float] | None = None
         self.down = down
+        self.check: Check | None = None
+        self.degraded = endpoint.health is Health.DEGRADED
         self.record: Record | None = None
 
     @property
     def usable(self) -> bool:
         """Whether nobody says that it may not be called."""
         return not self.down
+
+    @property
+    def degraded_by_plan(self) -> bool:
+        """Whether the control plane says that it is degraded."""
+        return self.endpoint.health is Health.DEGRADED
 
     @property
     def ejected(self) -> bool:

@@ -47,7 +47,7 @@ from meshlib.core.balance.weights import normalized
 from meshlib.core.endpoint import Down
 from meshlib.core.zones import zones_of
 from meshlib.model.cluster import Discovery
-from meshlib.model.endpoint import NOWHERE, Health, Locality
+from meshlib.model.endpoint import NOWHERE, Locality
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -98,20 +98,27 @@ class _Share:
 class _Level:
     """One priority: how much of it is usable, and in which shares."""
 
-    __slots__ = ("degraded", "everybody", "groups", "healthy", "size")
+    __slots__ = ("blind", "degraded", "everybody", "groups", "healthy", "size", "total")
 
     def __init__(
-        self, groups: Sequence[Group], factor: int, give_way: Callable[[], object], grpc: bool | None
+        self,
+        groups: Sequence[Group],
+        factor: int,
+        give_way: Callable[[], object],
+        grpc: bool | None,
+        blind: int,
     ) -> None:
         self.groups = groups
-        self.size = sum(len(group.endpoints) for group in groups)
+        self.blind = blind
+        self.total = sum(len(group.endpoints) for group in groups)
+        self.size = sum(_counted(group) for group in groups)
         callable_ = [
             (float(group.weight or 0), [item for item in group.endpoints if not item.down & Down.TLS])
             for group in groups
         ]
         everybody = [item for _, members in callable_ for item in members]
         self.everybody = _Share(everybody, given=callable_, panic=True)
-        self.healthy = _share(groups, factor, give_way, degraded=False, reached=bool(grpc))
+        self.healthy = _share(groups, factor, give_way, degraded=False, reached=bool(grpc), blind=blind)
         self.degraded = _share(groups, factor, give_way, degraded=True) if grpc is None else _Share([])
 
     def health(self, share: _Share, factor: int) -> int:
@@ -126,8 +133,8 @@ class _Level:
             members = [
                 item
                 for item in group.endpoints
-                if not (item.down & ~Down.EJECTED or (reached and item.unreached))
-                and item.endpoint.health is not Health.DEGRADED
+                if not (item.down & ~(Down.EJECTED | self.blind) or (reached and item.unreached))
+                and not item.degraded
             ]
             given.append((float(group.weight or 0), members))
         return _Share([item for _, members in given for item in members], given=given)
@@ -163,25 +170,28 @@ def _share(
     *,
     degraded: bool,
     reached: bool = False,
+    blind: int = 0,
 ) -> _Share:
     found: list[LiveEndpoint] = []
     parts: list[tuple[float, list[LiveEndpoint]]] = []
     by_group: list[list[LiveEndpoint]] = []
+    seen = ~blind
     for group in groups:
         give_way()
-        usable = [
-            item
-            for item in group.endpoints
-            if not item.down and (item.endpoint.health is Health.DEGRADED) is degraded
-        ]
+        usable = [item for item in group.endpoints if not item.down & seen and item.degraded is degraded]
         if reached:
             usable = [item for item in usable if not item.unreached]
         found += usable
         by_group.append(usable)
         if usable and group.weight:
-            ratio = len(usable) / len(group.endpoints)
+            ratio = len(usable) / max(len(usable), _counted(group))
             parts.append((group.weight * min(1.0, factor / 100.0 * ratio), usable))
     return _Share(found, parts, by_group=by_group)
+
+
+def _counted(group: Group) -> int:
+    """How many of it its health is a share of."""
+    return len(group.endpoints) - sum(1 for item in group.endpoints if item.down & Down.UNCOUNTED)
 
 
 class _Pool:
@@ -249,6 +259,7 @@ class Balance:
         grpc: By gRPC's rules (see :func:`grpc_balance`): True passes endpoints over that cannot be connected to.
         caller: This process as one; None: nobody knows where it is.
         edges: Endpoints that count only in part (`meshlib.core.narrowing`), where nothing is hashed.
+        blind: Bits of :class:`meshlib.core.endpoint.Down` that do not count.
     """
 
     __slots__ = ("_consistent", "_ends", "_only", "_pools", "_random")
@@ -266,12 +277,13 @@ class Balance:
         tables: Tables | None = None,
         caller: Caller | None = None,
         edges: Mapping[LiveEndpoint, float] | None = None,
+        blind: int = 0,
     ) -> None:
         self._random = random
         self._consistent = balancing.consistent
         self._pools: list[_Pool | None] = []  # None: nobody is called
         loads: list[int] = []
-        levels = _levels(groups, factor, give_way, grpc)
+        levels = _levels(groups, factor, give_way, grpc, blind)
         if not self._consistent:
             _localize(levels, balancing, caller)
         split = _loads(levels, factor, balancing.panic_threshold)
@@ -346,6 +358,7 @@ def grpc_balance(
     tables: Tables | None = None,
     caller: Caller | None = None,
     edges: Mapping[LiveEndpoint, float] | None = None,
+    blind: int = 0,
 ) -> Balance:
     """The balance by gRPC's rules. The ring counts endpoint weights (LB-03), and is no larger than gRPC's own bound."""
     rules = replace(
@@ -357,8 +370,8 @@ def grpc_balance(
         least_places=min(balancing.least_places, _GRPC_PLACES),
     )
     make = partial(Balance, groups, rules, _WHOLE, random, own=own, tables=tables, caller=caller, edges=edges)
-    balance = make(grpc=True)
-    return make(grpc=False) if balance.empty else balance
+    balance = make(grpc=True, blind=blind)
+    return make(grpc=False, blind=blind) if balance.empty else balance
 
 
 def _localize(levels: Sequence[_Level], balancing: Balancing, caller: Caller | None) -> None:
@@ -370,12 +383,12 @@ def _localize(levels: Sequence[_Level], balancing: Balancing, caller: Caller | N
 
 
 def _levels(
-    groups: Sequence[Group], factor: int, give_way: Callable[[], object], grpc: bool | None
+    groups: Sequence[Group], factor: int, give_way: Callable[[], object], grpc: bool | None, blind: int
 ) -> list[_Level]:
     by_priority: dict[int, list[Group]] = {}
     for group in groups:
         by_priority.setdefault(group.priority, []).append(group)
-    return [_Level(by_priority[priority], factor, give_way, grpc) for priority in sorted(by_priority)]
+    return [_Level(by_priority[priority], factor, give_way, grpc, blind) for priority in sorted(by_priority)]
 
 
 def _loads(levels: Sequence[_Level], factor: int, threshold: float) -> list[tuple[int, _Share]]:
@@ -383,7 +396,9 @@ def _loads(levels: Sequence[_Level], factor: int, threshold: float) -> list[tupl
     degraded = [level.health(level.degraded, factor) for level in levels]
     total = min(100, sum(healthy) + sum(degraded))
     if total == 0:
-        return [(level.size, level.everybody) for level in levels] if threshold > 0 else _first_usable(levels)
+        if threshold > 0:
+            return [(level.total, level.everybody) for level in levels]
+        return _first_usable(levels)
     first, second = split_load(healthy, degraded)
     loads: list[tuple[int, _Share]] = []
     for index, level in enumerate(levels):
@@ -461,8 +476,15 @@ def describe(endpoints: Sequence[LiveEndpoint]) -> str:
         return "has no endpoint"
     counts = {
         "unhealthy": sum(bool(item.down & Down.CONTROL_PLANE) for item in endpoints),
-        "ejected": sum(item.down & (Down.CONTROL_PLANE | Down.EJECTED) == Down.EJECTED for item in endpoints),
+        "failing health checks": sum(_first_of(item, Down.CHECK) for item in endpoints),
+        "ejected": sum(_first_of(item, Down.EJECTED) for item in endpoints),
         "behind TLS that cannot be had": sum(item.down == Down.TLS for item in endpoints),
     }
     words = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
     return f"has no usable endpoint among {len(endpoints)}" + (f" ({words})" if words else "")
+
+
+def _first_of(endpoint: LiveEndpoint, reason: int) -> bool:
+    """Whether that is why it cannot be called, and nothing that is said before it."""
+    before = Down.CONTROL_PLANE if reason == Down.CHECK else Down.CONTROL_PLANE | Down.CHECK
+    return bool(endpoint.down & reason) and not endpoint.down & before

@@ -15,7 +15,7 @@ the host fail gRPC's rule holds (OD-04, DV-05), by which one may go at any perce
 
 An ejection lasts ``base_ejection`` times the host's multiplier, at most ``max_ejection``, plus jitter. The multiplier
 grows by one with each ejection and falls by one with each sweep that finds the host in service. Hosts return in the
-first sweep after their time is over.
+first sweep after their time is over, or at once where a check of their health passes (``successful_active_health_check_uneject_host``).
 
 A sweep lets hosts return, then judges, then lowers multipliers. Sweeps happen each ``interval``; nobody waits for them:
 the first call after one was due does it. All that were due since give the same result as if they had been done in time:
@@ -170,6 +170,14 @@ class Ejections:
         interval = _interval(self.config)
         sweeps = max(0, math.ceil((record.until - self.next_sweep) / interval))
         return max(0.0, self.next_sweep + sweeps * interval - now)
+
+    def pardon(self, endpoint: LiveEndpoint) -> bool:
+        """A check of its health passed: it returns before its time, where that is wanted; whether it did."""
+        record = endpoint.record
+        if record is None or not (endpoint.down & Down.EJECTED and self.config.uneject_by_check):
+            return False
+        self._return(endpoint, record)
+        return True
 
     def forget(self, endpoint: LiveEndpoint) -> None:
         """It left the cluster."""

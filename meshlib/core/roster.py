@@ -27,6 +27,9 @@ __all__ = ["Roster", "plan_roster", "tls_of"]
 #: Envoy: the endpoint metadata that ``transport_socket_matches`` is held against.
 _SOCKET_MATCH = "envoy.transport_socket_match"
 
+#: What the configuration does not say.
+_KEPT = Down.EJECTED | Down.CHECK | Down.UNCOUNTED
+
 _Entry = tuple["LiveEndpoint", "Endpoint", "Locality", int, "Tls | None"]
 
 
@@ -76,7 +79,8 @@ class Roster:
                 live.tls != tls
             ):  # an equal one stays the same object: whoever keeps connections to it compares those
                 live.tls = tls
-            live.down = (live.down & Down.EJECTED) | _down(endpoint, tls)
+            live.down = (live.down & _KEPT) | _down(endpoint, tls)
+            live.degraded = live.degraded_by_plan or (live.check is not None and live.check.degraded)
         marked = [self.gone.pop() for _ in range(min(most - count, len(self.gone)))]
         for live in marked:
             live.gone = True

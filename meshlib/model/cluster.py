@@ -8,6 +8,7 @@ from enum import Enum
 
 from meshlib.model.address import Address
 from meshlib.model.endpoint import Assignment, Health
+from meshlib.model.health import HealthCheck
 from meshlib.model.policy import Adaptive, Balancing, Breaker, Limits, Outlier, RateLimit
 from meshlib.model.tls import Tls, TlsMatch
 
@@ -103,7 +104,7 @@ class Cluster:
     ``idle_timeout``: seconds after which an idle connection ends; ``max_connection_age``: after which one is replaced between two
     calls; ``max_requests_per_connection``: how many it carries at most.
     ``endpoint_breaker``: each endpoint has one of its own, beside the cluster's ``breaker``.
-    ``rate_limit``: of calls to it by this process; over it they are answered 429. ``adaptive``: of those in flight. ``auto_sni``: the name that is asked for by TLS is the request's
+    ``rate_limit``: of calls to it by this process; over it they are answered 429. ``adaptive``: of those in flight. ``health_check``: how its endpoints are asked whether they can serve. ``auto_sni``: the name that is asked for by TLS is the request's
     host, or the value of its header ``auto_sni_header``; ``auto_san``: that name must be in the certificate.
     ``override_statuses``: the health that an endpoint may have that is named for a call; None: not said. ``version``: under which the control plane sent it, "" where nobody did.
     """
@@ -142,5 +143,6 @@ class Cluster:
     adaptive: Adaptive | None = None
     load_report: LoadReport | None = None
     override_statuses: frozenset[Health] | None = None
+    health_check: HealthCheck | None = None
     metadata: Mapping[str, Mapping[str, object]] = field(default_factory=dict, hash=False)
     version: str = field(default="", compare=False)

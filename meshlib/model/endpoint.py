@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from meshlib.model.address import Address
+from meshlib.model.health import CheckedAt
 
 __all__ = ["NOWHERE", "Assignment", "Drop", "Endpoint", "Health", "Locality", "LocalityEndpoints"]
 
@@ -43,7 +44,8 @@ NOWHERE = Locality()
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """``hostname`` is what auto host rewrite and TLS names use; ``metadata`` is filter name → JSON-like mapping. ``proxy``: on the way
-    there, where its cluster's transport goes through one.
+    there, where its cluster's transport goes through one. ``check``: how its health is asked for, where not as
+    that of others.
     """
 
     address: Address
@@ -53,6 +55,7 @@ class Endpoint:
     metadata: Mapping[str, Mapping[str, object]] = field(default_factory=dict, hash=False)
     additional_addresses: tuple[Address, ...] = ()
     proxy: Address | None = None
+    check: CheckedAt | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ __all__ = [
     "ConfigurationChanged",
     "ConnectionChanged",
     "ControlPlaneLost",
+    "EndpointChecked",
     "EndpointEjected",
     "EndpointReturned",
     "EndpointSpared",
@@ -130,6 +131,22 @@ class EndpointReturned:
 
 
 @dataclass(frozen=True, slots=True)
+class EndpointChecked:
+    """A check of an endpoint's health ended. ``health``: what it is held for now, "healthy", "degraded" or "unhealthy"; ``reason``: how
+    the check ended, in words. ``edge``: that changed, or is the ``first`` that is known; else it is told since the configuration
+    wants every failure or success told. ``passed``: the check's own result.
+    """
+
+    cluster: str
+    endpoint: str
+    health: str
+    reason: str
+    edge: bool = True
+    first: bool = False
+    passed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class BreakerChanged:
     """``endpoint``: its name, where the breaker is of one; ``route``: likewise, and ``cluster`` is ``""`` then."""
 
@@ -216,6 +233,7 @@ Event = (
     | EndpointEjected
     | EndpointReturned
     | EndpointSpared
+    | EndpointChecked
     | BreakerChanged
     | ConfigurationChanged
     | SidecarChanged

@@ -337,7 +337,7 @@ class Outlier:
     """Envoy ``OutlierDetection`` (OD-01, OD-06). ``enforcing_*`` in percent, times in seconds.
 
     0 in ``consecutive_5xx`` or ``consecutive_gateway`` and None in ``success_rate``, ``failure_percentage`` or ``latency``, which no
-    Envoy has, switch that detector off. What stands by default is what an empty message means: consecutive 5xx and success rate (OD-02).
+    Envoy has, switch that detector off. ``uneject_by_check``: a check of its health that passes ends an ejection. What stands by default is what an empty message means: consecutive 5xx and success rate (OD-02).
     """
 
     consecutive_5xx: int = 5
@@ -356,6 +356,7 @@ class Outlier:
     success_rate: SuccessRate | None = SuccessRate()
     failure_percentage: FailurePercentage | None = None
     latency: SlowOutlier | None = None
+    uneject_by_check: bool = True
 
 
 class HashKind(Enum):

@@ -99,6 +99,7 @@ class EndpointStatus(_Dict):
     What is counted is counted in this process since the endpoint is there: ``requests``, the attempts that were sent to it;
     ``failures``, those that ended without an answer or with a 5xx, and ``last_error``, how the last of them did. ``latency``
     is None where no answer came in the last minute; ``ejected_for``: seconds until it is back, None where it is not ejected.
+    ``check``: how the last check of its health ended, ``""`` where there was none; ``checks``: how many there were.
     """
 
     address: str
@@ -112,6 +113,8 @@ class EndpointStatus(_Dict):
     latency: LatencyStatus | None = None
     last_error: str = ""
     ejected_for: float | None = None
+    check: str = ""
+    checks: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """What is said to the log, once each. One logger, ``meshlib``, which is never configured here.
 
-WARNING: a source is away or back, a sidecar carries the calls or went away, an endpoint is ejected, a breaker opens, a setting is not honoured; the first call
+WARNING: a source is away or back, a sidecar carries the calls or went away, an endpoint is ejected or fails its health checks, a breaker opens, a setting is not honoured; the first call
 whose host the control plane has not told of.
-INFO: a source is ready, an endpoint returned, a breaker closes or tries again.
+INFO: a source is ready, an endpoint returned or passes its health checks again, a breaker closes or tries again.
 DEBUG: the other states of a source.
 (That a resource was refused is said by the source that refused it, at WARNING.)
 """
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from meshlib.model.events import (
     BreakerChanged,
     ConfigurationChanged,
+    EndpointChecked,
     EndpointEjected,
     EndpointReturned,
     SidecarChanged,
@@ -61,6 +62,7 @@ class Log:
             ConfigurationChanged: self._configuration,
             EndpointEjected: _ejected,
             EndpointReturned: _returned,
+            EndpointChecked: _checked,
             BreakerChanged: _breaker,
             Unanswered: self._call,
         }
@@ -147,6 +149,34 @@ def _ejected(event: EndpointEjected) -> None:
 
 def _returned(event: EndpointReturned) -> None:
     _log.info("meshlib: cluster %s: %s is back from its ejection", event.cluster, event.endpoint)
+
+
+def _checked(event: EndpointChecked) -> None:
+    """What changed, and what the configuration wants told of the rest. That an endpoint is well from the first is no news."""
+    level = logging.WARNING if not event.passed or event.health != "healthy" else logging.INFO
+    if not event.edge:
+        level = logging.INFO
+        words = "passed" if event.passed else "failed"
+        _log.log(
+            level,
+            "meshlib: cluster %s: a health check of %s %s: %s",
+            event.cluster,
+            event.endpoint,
+            words,
+            event.reason,
+        )
+        return
+    if event.first and event.health == "healthy":
+        level = logging.DEBUG
+    _log.log(
+        level,
+        "meshlib: cluster %s: %s is %s%s by its health check: %s",
+        event.cluster,
+        event.endpoint,
+        event.health,
+        "" if event.first else " now",
+        event.reason,
+    )
 
 
 def _breaker(event: BreakerChanged) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from meshlib.model.events import (
         BreakerChanged,
+        EndpointChecked,
         EndpointEjected,
         RetryScheduled,
         SidecarChanged,
@@ -48,6 +49,11 @@ class Instruments:
         self._ejections = meter.create_counter(
             "meshlib.ejections", "{ejection}", "Endpoints ejected as outliers."
         )
+        self._checks = meter.create_counter(
+            "meshlib.health.transitions",
+            "{transition}",
+            "Changes of what endpoints are held for by health checks.",
+        )
         self._breakers = meter.create_counter(
             "meshlib.breaker.transitions", "{transition}", "Changes of a circuit breaker's state."
         )
@@ -77,6 +83,10 @@ class Instruments:
         number, _, words = reason.partition(" ")
         reason = words if number.isdigit() else reason
         self._ejections.add(1, {"meshlib.cluster": event.cluster, "meshlib.ejection.reason": reason})
+
+    def checked(self, event: EndpointChecked) -> None:
+        if event.edge:
+            self._checks.add(1, {"meshlib.cluster": event.cluster, "meshlib.health": event.health})
 
     def breaker(self, event: BreakerChanged) -> None:
         where = {"meshlib.route": event.route} if event.route else {"meshlib.cluster": event.cluster}

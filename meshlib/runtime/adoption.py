@@ -9,16 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from meshlib.core.adoption import Places, compare, is_safe
+from meshlib.model.hosts import is_ip
 
 if TYPE_CHECKING:
     from meshlib.config import Config
     from meshlib.core.adoption import Difference
     from meshlib.core.effects import Env
+    from meshlib.core.exchange import Place
     from meshlib.core.joining import Joining
     from meshlib.core.resolution import Resolution
     from meshlib.model.call import Head, Outcome
 
-__all__ = ["Tallies", "adoption_status"]
+__all__ = ["Tallies", "adoption_status", "literal"]
 
 #: Services that are told apart; those of a default are as many as hosts that are called.
 _MOST = 1000
@@ -124,3 +126,9 @@ def adoption_status(config: Config, tallies: Tallies | None, *, off: bool) -> di
     }
     file = str(Path(config.file).absolute()) if config.file else ""
     return {"file": file, "default": default, "switched_off": off, "services": services}
+
+
+def literal(place: Place) -> str:
+    """``host:port``, where the URL itself has the address that is called; a library may not tell whom it called."""
+    _, host, port, _ = place
+    return f"{host}:{port}" if port is not None and is_ip(host.strip("[]")) else ""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from meshlib.model.snapshot import Part, Snapshot
     from meshlib.model.status import ClusterStatus
     from meshlib.runtime.clock import Clock
+    from meshlib.runtime.live_health import Asker
 
 __all__ = ["Clusters", "LiveCluster"]
 
@@ -38,6 +39,7 @@ class Clusters:
         random: Floats in [0, 1); thread-safe (a ``random.Random``'s method is).
         give_way: Called at each endpoint of a cluster that comes or changes.
         locality: This process's, where its parts do not say another.
+        checks: Who has endpoints' health asked for.
     """
 
     def __init__(
@@ -46,7 +48,9 @@ class Clusters:
         random: Callable[[], float],
         give_way: Callable[[], object] = bool,
         locality: Locality = NOWHERE,
+        checks: Asker | None = None,
     ) -> None:
+        self._checks = checks
         self._clock = clock
         self._locality = locality
         self._callers: dict[
@@ -115,7 +119,9 @@ class Clusters:
         return caller != before, caller
 
     def _made(self, cluster: Cluster, now: float, caller: Caller | None) -> LiveCluster:
-        return LiveCluster(cluster, self._random, self.tell, self._clock.now, now, self._give_way, caller)
+        return LiveCluster(
+            cluster, self._random, self.tell, self._clock.now, now, self._give_way, caller, self._checks
+        )
 
     def loads(self) -> list[Loads]:
         """What is counted for load reports, of the clusters that ask for some."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from meshlib.core.adaptive import AdaptiveLimit
 from meshlib.core.classify import verdict
+from meshlib.core.endpoint import Down
 from meshlib.core.ewma import Ewma
 from meshlib.core.latency import Latency
 from meshlib.core.limits import may_retry
@@ -23,14 +24,14 @@ from meshlib.core.upstream import Refusal, RefusalKind
 from meshlib.model.call import OK
 from meshlib.model.events import EndpointEjected, EndpointReturned, EndpointSpared
 from meshlib.model.policy import Balancer
-from meshlib.model.status import ClusterStatus
 from meshlib.runtime.limiter import Limiter, limiter_of
 from meshlib.runtime.live_balance import LiveBalances
 from meshlib.runtime.live_breaker import Breakers, LiveBreaker
 from meshlib.runtime.live_connections import LiveConnections
+from meshlib.runtime.live_health import Asker, LiveHealth
 from meshlib.runtime.live_loads import LiveLoads
 from meshlib.runtime.live_pick import LivePick, LiveRetry
-from meshlib.runtime.statuses import endpoint_status, failure_words
+from meshlib.runtime.statuses import cluster_status, failure_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from meshlib.model.cluster import Cluster
     from meshlib.model.events import Event
     from meshlib.model.policy import Breaker, RetryBudget
+    from meshlib.model.status import ClusterStatus
     from meshlib.runtime.live_breaker import Held
 
 __all__ = ["LiveCluster"]
@@ -64,12 +66,14 @@ class LiveCluster:
         now: The same clock's, now.
         give_way: Called at steps of long work.
         caller: This process as a caller; None: nobody knows where it is.
+        checks: Who has its endpoints' health asked for; None: nobody has.
 
     Attributes:
         active: Picks not released. ``retries``, ``connections``, ``pending``: the like. Read them, no more.
         requests: Picks that were given, over all time; ``failures``, ``retried``, ``overflows``, ``ejected``: the like.
         consistent: A request's hash decides; ``labelled``: its labels do.
         loads: Who is told of its attempts, and of what its endpoints say of their load.
+        health: The checks of its endpoints' health; None where it asks for none.
     """
 
     __slots__ = (
@@ -77,6 +81,7 @@ class LiveCluster:
         "_adaptive",
         "_balances",
         "_breakers",
+        "_checks",
         "_clock",
         "_ejections",
         "_emit",
@@ -93,6 +98,7 @@ class LiveCluster:
         "consistent",
         "ejected",
         "failures",
+        "health",
         "labelled",
         "limiter",
         "loads",
@@ -112,9 +118,12 @@ class LiveCluster:
         now: float,
         give_way: Callable[[], object] = bool,
         caller: Caller | None = None,
+        checks: Asker | None = None,
     ) -> None:
         self.cluster = cluster
         self.limiter: Limiter | None = None
+        self.health: LiveHealth | None = None
+        self._checks = checks
         self._adaptive: AdaptiveLimit | None = None
         self.consistent = self.labelled = self._ewma = self._looks = False  # what its balancer looks at
         self.active = self.retries = self.connections = self.pending = 0
@@ -169,7 +178,14 @@ class LiveCluster:
             self._balances.reshape(grpc=True)
 
     def reached(self) -> bool:
-        return any(not (item.down or item.unreached) for item in self._roster.live.values())
+        seen = ~self._blind
+        return any(not (item.down & seen or item.unreached) for item in self._roster.live.values())
+
+    @property
+    def _blind(self) -> int:
+        """What of :class:`meshlib.core.endpoint.Down` gRPC calls pass over: its own clients do not check health by xDS."""
+        check = self.cluster.health_check
+        return 0 if check is None or check.grpc else Down.CHECK
 
     def _pick(self, context: PickContext, now: float) -> LivePick | Refusal:
         cluster = self.cluster
@@ -198,7 +214,7 @@ class LiveCluster:
             refusal = self.loads.refused(Refusal(RefusalKind.MAX_REQUESTS, words))
         else:
             if self._looks:
-                context.now, context.active = now, self.active
+                self._attend(context, now)
             balances = self._balances
             balance = balances.grpc if context.grpc else balances.plain
             balance = balance or balances.of(context)
@@ -231,6 +247,11 @@ class LiveCluster:
             one[0].settle(one[1], None, now)
         return refusal
 
+    def _attend(self, context: PickContext, now: float) -> None:
+        context.now, context.active = now, self.active
+        if self.health is not None:
+            self.health.rouse(grpc=context.grpc)
+
     # --- what came of it (under the lock) -------------------------------------------------------------------------
 
     def _heard(self, pick: LivePick, outcome: Outcome, now: float) -> None:
@@ -261,6 +282,8 @@ class LiveCluster:
                 self._left_out(ejected)
             if self._ejections.spared:
                 self._say_spared(self._ejections)
+        if self.health is not None and outcome.headers is not None:
+            self.health.overhear(endpoint, outcome.headers, now)
         if self._adaptive is not None and judged.good is not None:
             self._adaptive.hear(outcome.seconds, self.active, now, good=judged.good)
         if pick.one is not None or pick.own is not None:
@@ -328,8 +351,8 @@ class LiveCluster:
             roster = plan_roster(self._roster.live, cluster, self._give_way)
             if roster.says_again(self._roster):
                 roster = None
-        anew = moved or cluster.balancing != old.balancing
-        self._put(cluster, roster, now, rebalance=bool(roster) or anew)
+        moved = moved or cluster.balancing != old.balancing or cluster.health_check != old.health_check
+        self._put(cluster, roster, now, rebalance=moved or roster is not None)
 
     def retire(self) -> None:
         """It left the configuration: whoever still holds it is refused; calls in flight run on."""
@@ -339,6 +362,8 @@ class LiveCluster:
             self._balances.put(roster)
             self._balances.reshape()
         self._apply_roster(roster)
+        if self.health is not None:
+            self.health.end()
 
     def _put(self, cluster: Cluster, roster: Roster | None, now: float, *, rebalance: bool) -> None:
         with self._lock:
@@ -348,9 +373,10 @@ class LiveCluster:
             self.cluster, balancing = cluster, cluster.balancing
             self.consistent, self.labelled = balancing.consistent, balancing.subsets is not None
             self._ewma = balancing.kind is Balancer.PEAK_EWMA
-            slow = balancing.slow_start is not None
-            self._looks = slow or self.consistent or self._ewma or balancing.kind is Balancer.ORCA
             self._put_outlier(now)
+            if cluster.health_check is not None and self._checks is not None and self.health is None:
+                self.health = LiveHealth(self, self._checks)
+            self.look()
             self._breakers.put(cluster.breaker, cluster.endpoint_breaker, self._roster.live.values())
             self._put_adaptive(now)
             self.limiter = limiter_of(cluster.rate_limit, self.limiter, now)
@@ -358,9 +384,11 @@ class LiveCluster:
             if roster is not None:
                 if balancing.slow_start is not None:
                     roster.begin(self._roster, now)
+                if self.health is not None:
+                    self.health.welcome(roster.live.values(), now)
                 self._roster = roster
                 self._balances.put(roster)
-            self._balances.balancing = balancing
+            self._balances.balancing, self._balances.blind = balancing, self._blind
             if rebalance:
                 self._balances.outdate()
             told = self._to_tell()
@@ -371,6 +399,14 @@ class LiveCluster:
             self._apply_roster(roster)
         if rebalance or self._balances.plain is None:
             self._balances.remake()
+        if self.health is not None:
+            self.health.follow()
+
+    def look(self) -> None:
+        """Note whether a pick has to look at more than the balance. Under the lock."""
+        balancing = self.cluster.balancing
+        timed = balancing.slow_start is not None or self._ewma or balancing.kind is Balancer.ORCA
+        self._looks = timed or self.consistent or (self.health is not None and self.health.sleeps)
 
     def _apply_roster(self, roster: Roster) -> None:
         """A few endpoints at a time, so that no call waits for long."""
@@ -420,16 +456,7 @@ class LiveCluster:
         with self._lock:
             if self._ejections is not None:
                 self._sweep(now)
-            status = ClusterStatus(
-                tuple(endpoint_status(live, self._ejections, now) for live in self._roster.live.values()),
-                self._breakers.one.state.value if self._breakers.one is not None else "closed",
-                self.active,
-                self.requests,
-                self.failures,
-                self.retried,
-                self.overflows,
-                self.ejected,
-            )
+            status = cluster_status(self, self._ejections, self._breakers.one, now)
             told = self._to_tell()
         for tell in told:
             tell()

@@ -41,6 +41,7 @@ class LiveBalances:
         plain: None: somebody was ejected or returned since it was made; the next pick makes another.
         grpc: As ``plain``; there is none before the first gRPC call.
         roster: Whom they are of; ``balancing``: how; ``caller``: this process as a caller, None where nobody knows where it is.
+        blind: What of :class:`meshlib.core.endpoint.Down` gRPC's rules pass over.
     """
 
     __slots__ = (
@@ -54,6 +55,7 @@ class LiveBalances:
         "_tables",
         "_told",
         "balancing",
+        "blind",
         "caller",
         "grpc",
         "plain",
@@ -71,6 +73,7 @@ class LiveBalances:
         self.roster = roster
         self.balancing = balancing
         self.caller: Caller | None = None
+        self.blind = 0
         self.plain: Balance | SubsetBalance | None = None
         self.grpc: Balance | SubsetBalance | None = None
         self._of_grpc = False  # gRPC calls come here
@@ -172,7 +175,9 @@ class LiveBalances:
 
     def _balanced_for_grpc(self, groups: Sequence[Group]) -> Balance:
         groups, own, edges = self._narrowed(groups)
-        return grpc_balance(groups, self.balancing, self._random, own, self._tables, self.caller, edges)
+        return grpc_balance(
+            groups, self.balancing, self._random, own, self._tables, self.caller, edges, self.blind
+        )
 
     def _narrowed(
         self, groups: Sequence[Group]

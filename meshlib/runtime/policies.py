@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from meshlib.config.kinds import CallsOrSeconds
+from meshlib.model.health import GrpcCheck, HealthCheck, HttpCheck, TcpCheck
 from meshlib.model.policy import (
     Adaptive,
     Aperture,
@@ -32,7 +33,7 @@ from meshlib.model.session import Session, SessionKind
 
 if TYPE_CHECKING:
     from meshlib.config import BreakerConfig, LimitsConfig, OutlierConfig, RetryConfig
-    from meshlib.config.policies import RateLimitConfig
+    from meshlib.config.policies import HealthCheckConfig, RateLimitConfig
     from meshlib.config.routes import FaultConfig, RouteConfig
     from meshlib.config.services import AdaptiveConfig, ServiceConfig, SessionConfig
 
@@ -42,6 +43,7 @@ __all__ = [
     "breaker",
     "breakers",
     "fault",
+    "health_check",
     "limits",
     "outlier",
     "rate_limit",
@@ -142,6 +144,20 @@ def outlier(config: OutlierConfig) -> Outlier:
         max(made.max_ejection, made.base_ejection) if config.max_ejection is None else config.max_ejection
     )
     return replace(made, max_ejection=longest)
+
+
+def health_check(config: HealthCheckConfig | None) -> HealthCheck | None:
+    """Checks of a service drift apart by up to a tenth of their interval, so that many processes do not ask at one moment."""
+    if config is None:
+        return None
+    how: HttpCheck | GrpcCheck | TcpCheck = TcpCheck()
+    if config.grpc is not None:
+        how = GrpcCheck(config.grpc)
+    elif config.path is not None:
+        how = HttpCheck(config.path, expected=((200, 300),))
+    return HealthCheck(
+        how, config.interval, config.timeout, config.healthy, config.unhealthy, jitter_percent=10
+    )
 
 
 def limits(config: LimitsConfig | None) -> Limits:

@@ -20,10 +20,10 @@ from meshlib.core.resolve import compile_view
 from meshlib.core.tokens import NO_TOKENS
 from meshlib.model.endpoint import NOWHERE, Locality
 from meshlib.model.events import ConfigurationChanged, SourceChanged, Unanswered
-from meshlib.model.hosts import is_ip
 from meshlib.model.snapshot import EMPTY, Part, Snapshot
 from meshlib.runtime import greenlets, threads, usage
-from meshlib.runtime.adoption import Tallies
+from meshlib.runtime.adoption import Tallies, literal
+from meshlib.runtime.checks import Checks, Prober
 from meshlib.runtime.clusters import Clusters
 from meshlib.runtime.interest import Interest
 from meshlib.runtime.known import Known
@@ -166,13 +166,15 @@ class Runtime:
         watchers: tuple[Callable[[Event], None], ...] = (),
         tokens: Tokens = NO_TOKENS,
         locality: Locality = NOWHERE,
+        prober: Callable[[Clock], Prober] | None = None,
     ) -> None:
         self.config = config
         self.tokens = tokens
         self.clock = clock
         self.random: Callable[[], float] = random.Random(config.seed).random
         self._give_way = threads.GiveWay()
-        self.clusters = Clusters(clock, self.random, self._give_way, locality)
+        self.checks = Checks(clock, prober)
+        self.clusters = Clusters(clock, self.random, self._give_way, locality, self.checks)
         self.tallies = Tallies()
         self.observers: tuple[Callable[[Event], None], ...] = ()
         self._of_calls: tuple[Callable[[Event], None], ...] = ()
@@ -320,7 +322,7 @@ class Runtime:
         resolution = self.store.view.resolve(*place)
         joining = resolution.joining
         if joining is not None:
-            self.tallies.add(joining, resolution, call.head, peer or _literal(place), outcome, self.env)
+            self.tallies.add(joining, resolution, call.head, peer or literal(place), outcome, self.env)
 
     # --- observers ----------------------------------------------------------------------------------------------
 
@@ -432,6 +434,7 @@ class Runtime:
         if not running:
             return
         try:
+            self.checks.stop(0.0)
             self.feed.stop()
         finally:
             self._workers.release(self.worker)
@@ -442,6 +445,7 @@ class Runtime:
         self.worker.post(self.feed.start)
         for wanted in self.interest.names():
             self.worker.post(lambda wanted=wanted: self.feed.want(wanted.name, wanted.authority))  # type: ignore[misc]
+        self.checks.start(self.worker)
         self._timer = self.worker.later(SWEEP, self._sweep)
 
     def _halt(self, timeout: float, *, for_now: bool = False) -> None:
@@ -454,8 +458,9 @@ class Runtime:
             timer.cancel()
         until = time.monotonic() + timeout
         try:
-            if not self.worker.call(self.feed.stop, timeout * 0.8):
-                _log.warning("meshlib: the sources did not stop within %.1f s", timeout * 0.8)
+            self.checks.stop(timeout * 0.2)
+            if not self.worker.call(self.feed.stop, timeout * 0.6):
+                _log.warning("meshlib: the sources did not stop in time (%.1f s)", timeout * 0.6)
         finally:
             self._workers.release(self.worker, max(0.05, until - time.monotonic()), for_now=for_now)
 
@@ -481,6 +486,7 @@ class Runtime:
         self._let_go(usage.unknown(self.interest, snapshot, now))
         self._let_go(usage.unused(self.interest, snapshot, self.clusters, held, now, waiting=waiting))
         self.store.sweep()
+        self.checks.sweep()
         with self._lock:
             if self.running:
                 self._timer = self.worker.later(SWEEP, self._sweep)
@@ -492,9 +498,3 @@ def _tell(observers: tuple[Callable[[Event], None], ...], event: Event) -> None:
             observer(event)
         except Exception:  # noqa: BLE001 - logged below
             _log.exception("meshlib: an observer failed")
-
-
-def _literal(place: Place) -> str:
-    """``host:port``, where the URL itself has the address that is called; a library may not tell whom it called."""
-    _, host, port, _ = place
-    return f"{host}:{port}" if port is not None and is_ip(host.strip("[]")) else ""

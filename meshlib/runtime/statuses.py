@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from meshlib.core.endpoint import Down
 from meshlib.model.call import OutcomeKind
 from meshlib.model.endpoint import Health
-from meshlib.model.status import EndpointStatus, LatencyStatus
+from meshlib.model.status import ClusterStatus, EndpointStatus, LatencyStatus
 
 if TYPE_CHECKING:
     from meshlib.core.endpoint import LiveEndpoint
     from meshlib.core.outlier import Ejections
     from meshlib.model.call import Outcome
+    from meshlib.runtime.live_breaker import LiveBreaker
 
-__all__ = ["endpoint_status", "failure_words"]
+__all__ = ["cluster_status", "endpoint_status", "failure_words"]
 
 _SHARES = (0.5, 0.99)
 
@@ -35,13 +36,52 @@ def endpoint_status(endpoint: LiveEndpoint, ejections: Ejections | None, now: fl
         LatencyStatus(*seconds) if seconds is not None else None,
         endpoint.last_error,
         ejections.left(endpoint, now) if ejections is not None else None,
+        *_checked(endpoint),
     )
+
+
+class _Counted(Protocol):
+    """What of :class:`meshlib.runtime.live.LiveCluster` is told."""
+
+    active: int
+    requests: int
+    failures: int
+    retried: int
+    overflows: int
+    ejected: int
+
+    @property
+    def endpoints(self) -> tuple[LiveEndpoint, ...]: ...
+
+
+def cluster_status(
+    live: _Counted, ejections: Ejections | None, breaker: LiveBreaker | None, now: float
+) -> ClusterStatus:
+    """Under the cluster's lock. ``ejections`` and ``breaker``: its own, where it has any."""
+    return ClusterStatus(
+        tuple(endpoint_status(endpoint, ejections, now) for endpoint in live.endpoints),
+        breaker.state.value if breaker is not None else "closed",
+        live.active,
+        live.requests,
+        live.failures,
+        live.retried,
+        live.overflows,
+        live.ejected,
+    )
+
+
+def _checked(endpoint: LiveEndpoint) -> tuple[str, int]:
+    check = endpoint.check
+    if check is None or check.answer is None:
+        return "", 0
+    held = "failing" if check.failed else "degraded" if check.degraded else "passing"
+    return f"{held}: {check.answer.words}", check.total
 
 
 def _health(endpoint: LiveEndpoint) -> str:
     if endpoint.endpoint.health is Health.DRAINING:
         return "draining"
-    if endpoint.down & ~Down.EJECTED:
+    if endpoint.down & ~(Down.EJECTED | Down.UNCOUNTED):
         return "unhealthy"
     return "ejected" if endpoint.down else "healthy"
 

@@ -90,6 +90,7 @@ def _cluster(key: str, service: ServiceConfig, identity: IdentityConfig) -> Clus
         outlier=None if service.outlier is None else policies.outlier(service.outlier),
         breaker=breaker,
         endpoint_breaker=endpoint_breaker,
+        health_check=policies.health_check(service.health_check),
         max_connection_age=service.max_connection_age,
         rate_limit=policies.rate_limit(service.rate_limit),
         adaptive=policies.adaptive(service.adaptive),
