@@ -91,6 +91,7 @@ class AiohttpHost:
             timeouts=timeouts,
             defaults=timeout is DEFAULT_TIMEOUT,
             replayable=is_replayable(request._body),
+            concurrent=request._body is None or isinstance(request._body, aiohttp.BytesPayload),
             default_retry=retry,
             url=lambda: str(request.url),
         )

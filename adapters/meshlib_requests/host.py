@@ -47,6 +47,7 @@ class UrllibHost:
             options=current_options(),
             timeouts=request.timeouts,
             replayable=request.replayable,
+            concurrent=request.body is None or isinstance(request.body, bytes | str),
             tried=request.tried,
             url=request.url,
         )

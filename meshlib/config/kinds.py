@@ -222,6 +222,32 @@ class CallsOrSeconds(Kind[int | str]):
         return float(f"{whole}.{part or 0}") or None
 
 
+class SecondsOrShare(Kind[float | str]):
+    """A time: so many seconds, or within which a share of calls was answered lately, written as text (``"p95"``)."""
+
+    allowed = 'seconds above 0, or a percentile as "p95"'
+
+    def parse(self, raw: object, at: Place) -> float | str:
+        if isinstance(raw, str):
+            if self.share(raw) is None:
+                raise self.wrong(raw, at)
+            return str(raw)
+        if isinstance(raw, bool) or not isinstance(raw, int | float) or not 0 < raw < math.inf:
+            raise self.wrong(raw, at)
+        return float(raw)
+
+    @staticmethod
+    def share(text: str) -> float | None:
+        """What ``text`` says, from 0 to 1; None: no percentile."""
+        whole, dot, part = text.removeprefix("p").partition(".")
+        digits = whole + part
+        right = whole and bool(dot) is bool(part) and digits.isascii() and digits.isdigit()
+        if not (text.startswith("p") and right and len(digits) <= 6):
+            return None
+        share = float(f"{whole}.{part or 0}") / 100.0
+        return share if 0.0 < share <= 0.999_9 else None
+
+
 class Among(Kind[int]):
     """One of some whole numbers."""
 

@@ -15,6 +15,7 @@ from meshlib.config.kinds import (
     ListOf,
     Number,
     Place,
+    SecondsOrShare,
     Text,
     seconds,
 )
@@ -25,6 +26,7 @@ from meshlib.config.words import METHOD, U32
 __all__ = [
     "BreakerConfig",
     "HealthCheckConfig",
+    "HedgeConfig",
     "LimitsConfig",
     "OutlierConfig",
     "RateLimitConfig",
@@ -143,6 +145,24 @@ class RetryConfig(Section):
             yield "backoff_max", f"must not be less than backoff_base ({self.backoff_base:g})"
         if "retriable-status-codes" in self.on and not self.statuses:
             yield "statuses", "is missing; retriable-status-codes in on needs it"
+
+
+@dataclass(frozen=True, slots=True)
+class HedgeConfig(Section):
+    """Another attempt beside one that is slow, at another endpoint: the first good answer is taken, the other attempt is given up. It
+    counts as a retry to budgets and limits; where there are none it has Envoy's budget: a fifth of the calls in flight, or 3.
+    """
+
+    after: float | str = required(
+        SecondsOrShare(),
+        'Seconds after which it is begun; "p95": as long as 95 of 100 first attempts took at most in the last minute.',
+    )
+    max: int = setting(Integer(2, 10), "Attempts in flight, the first included.", 2)
+    methods: tuple[str, ...] | None = setting(
+        ListOf(METHOD, least=1),
+        "Only calls of these methods. Default: those that may be sent twice (DELETE, GET, HEAD, OPTIONS, PUT, TRACE). Of gRPC all are.",
+        None,
+    )
 
 
 @dataclass(frozen=True, slots=True)

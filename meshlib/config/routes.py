@@ -7,7 +7,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from meshlib.config.kinds import Among, Boolean, Choice, Integer, ListOf, MapOf, Number, Text, seconds
-from meshlib.config.policies import BreakerConfig, RateLimitConfig, RetryConfig, RouteLimitsConfig
+from meshlib.config.policies import (
+    BreakerConfig,
+    HedgeConfig,
+    RateLimitConfig,
+    RetryConfig,
+    RouteLimitsConfig,
+)
 from meshlib.config.section import Section, Table, both, only_one, required, setting
 from meshlib.config.source import FrozenMap
 from meshlib.config.words import EDITED, HEADER, HOST, METHOD, PATH, PATH_ONLY, REGEX, SERVICE, U32
@@ -224,6 +230,7 @@ class RouteConfig(Section):
         "How many calls this process makes by this route in a time; more are answered 429.",
         None,
     )
+    hedge: HedgeConfig | None = setting(Table(HedgeConfig), "Instead of the service's.", None)
     rewrite: RewriteConfig | None = setting(
         Table(RewriteConfig, shorthand="prefix"), "What arrives instead.", None
     )
@@ -245,6 +252,6 @@ class RouteConfig(Section):
             yield "breaker", 'cannot have scope = "endpoint": it is of this route'
         if self.redirect is None and self.response is None:
             return
-        for name in ("timeout", "retry", "breaker", "limits", "rate_limit", "rewrite", "fault"):
+        for name in ("timeout", "retry", "hedge", "breaker", "limits", "rate_limit", "rewrite", "fault"):
             if getattr(self, name) is not None:
                 yield name, "is for calls that are sent on: this route answers by itself"

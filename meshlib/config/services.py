@@ -12,6 +12,7 @@ from meshlib.config.kinds import Boolean, Choice, Filename, Integer, ListOf, Map
 from meshlib.config.policies import (
     BreakerConfig,
     HealthCheckConfig,
+    HedgeConfig,
     LimitsConfig,
     OutlierConfig,
     RateLimitConfig,
@@ -218,6 +219,9 @@ class ServiceConfig(Section):
         None,
     )
     retry: RetryConfig | None = setting(Table(RetryConfig), "When a call is tried again.", None)
+    hedge: HedgeConfig | None = setting(
+        Table(HedgeConfig), "When a call is made a second time beside itself.", None
+    )
     breaker: BreakerConfig | None = setting(Table(BreakerConfig), "When calls fail at once.", None)
     endpoint_breaker: BreakerConfig | None = setting(
         Table(BreakerConfig),

@@ -22,6 +22,7 @@ __all__ = [
     "HeaderEditsDict",
     "HeaderMatchDict",
     "HealthCheckDict",
+    "HedgeDict",
     "IdentityDict",
     "InboundDict",
     "LimitsDict",
@@ -158,6 +159,14 @@ class RetryDict(TypedDict, total=False):
     retry_after: float | None
     stop: Callable[..., object] | None
     wait: Callable[..., object] | None
+
+
+class HedgeDict(TypedDict, total=False):
+    """Another attempt beside one that is slow, at another endpoint: the first good answer is taken, the other attempt is given up. It counts as a retry to budgets and limits; where there are none it has Envoy's budget: a fifth of the calls in flight, or 3."""
+
+    after: Required[object]
+    max: int
+    methods: list[str] | tuple[str, ...] | None
 
 
 class BreakerDict(TypedDict, total=False):
@@ -360,6 +369,7 @@ class RouteDict(TypedDict, total=False):
     breaker: BreakerDict | None
     limits: RouteLimitsDict | None
     rate_limit: RateLimitDict | None
+    hedge: HedgeDict | None
     rewrite: str | RewriteDict | None
     fault: FaultDict | None
     request_headers: HeaderEditsDict
@@ -380,6 +390,7 @@ class ServiceDict(TypedDict, total=False):
     slow_start: SlowStartDict | None
     timeout: float | None
     retry: RetryDict | None
+    hedge: HedgeDict | None
     breaker: BreakerDict | None
     endpoint_breaker: BreakerDict | None
     outlier: OutlierDict | None

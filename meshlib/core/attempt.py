@@ -38,7 +38,8 @@ class Send:
     ``number`` counts from 1. ``deadline`` is absolute: the attempt's response, body included, is there by then;
     ``cluster``: as it was then; ``connect_timeout``: seconds, the cluster's; ``began``: when it was decided; ``key`` pairs its events; ``handed``: to a sidecar,
     whose the retries are: what may have been sent is not sent again. ``limits``: of the stream, by its route;
-    ``try_idle``: seconds between two bytes of this attempt; ``token``: what it is to bring, and nobody but its receiver to see.
+    ``try_idle``: seconds between two bytes of this attempt; ``token``: what it is to bring, and nobody but its receiver to see;
+    ``hedge_at``: absolute, when another is to be begun beside it (``woke``) if nothing was heard of it.
     """
 
     __slots__ = (
@@ -50,6 +51,7 @@ class Send:
         "endpoint",
         "handed",
         "head",
+        "hedge_at",
         "key",
         "limits",
         "number",
@@ -86,6 +88,7 @@ class Send:
         self.limits: StreamLimits | None = None
         self.try_idle: float | None = None
         self.token: Demand | None = None
+        self.hedge_at: float | None = None
         self._bare: Head | None = None
 
     def release(self, now: float, failure: Outcome | None = None) -> None:
@@ -139,13 +142,15 @@ class Record(NamedTuple):
         return "" if self.outcome.status is not None else ending(self.outcome)
 
 
-def record(records: list[Record], attempt: Send, outcome: Outcome, *, retried: bool) -> None:
+def record(records: list[Record], attempt: Send, outcome: Outcome, *, retried: bool) -> Record:
     """Put an attempt that is over into its place: by its number."""
     # One that began later may be over earlier.
     place = len(records)
     while place and records[place - 1].attempt.number > attempt.number:
         place -= 1
-    records.insert(place, Record(attempt, outcome, retried))
+    made = Record(attempt, outcome, retried)
+    records.insert(place, made)
+    return made
 
 
 def tell(head: Head, seconds: float | None, number: int | None) -> None:

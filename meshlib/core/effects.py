@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from meshlib.core.resolution import Resolution
     from meshlib.core.resolve import View
     from meshlib.core.retry_grpc import Throttling
-    from meshlib.core.upstream import CallLimits, Memory, Upstream
+    from meshlib.core.upstream import CallLimits, Delays, Memory, Upstream
     from meshlib.errors import MeshError
     from meshlib.model.call import CallInfo, Head, Outcome, Response
     from meshlib.model.events import Event
@@ -31,6 +31,7 @@ __all__ = [
     "Finish",
     "Pass",
     "Reply",
+    "Rest",
     "Send",
     "Sleep",
     "Step",
@@ -45,7 +46,7 @@ class Env:
     ``upstream(part, cluster)`` gives a live cluster, or why there is none, in words: ``""`` while it may come;
     ``random()`` a float in [0, 1); ``wall()`` seconds since the epoch, for headers that name a point in time (RT-07);
     ``emit`` is None where nobody listens; ``awaits``: as ``upstream``, what a cluster that may come waits for, in words that can follow
-    "which"; ``limits(part, match, policy, now)``: the live route of a match that has limits; ``own``: what this process is to consistent hashing; ``delayed``: an entry for each call that a fault delays now; ``sessions``: where they are that servers chose the names of, None: nothing is remembered. Thread-safe as far as its members are.
+    "which"; ``limits(part, match, policy, now)``: the live route of a match that has limits; ``own``: what this process is to consistent hashing; ``delays``: how long attempts took lately, for hedges; ``delayed``: an entry for each call that a fault delays now; ``sessions``: where they are that servers chose the names of, None: nothing is remembered. Thread-safe as far as its members are.
     """
 
     upstream: Callable[[str, str], Upstream | str]
@@ -54,6 +55,7 @@ class Env:
     emit: Callable[[Event], None] | None = None
     awaits: Callable[[str, str], str] = lambda part, cluster: "has not come yet"  # noqa: ARG005 - nothing more is known
     own: int = 0
+    delays: Delays | None = None
     delayed: list[None] = field(default_factory=list)
     limits: Callable[[str, Match, RouteLimits, float], CallLimits] | None = None
     sessions: Memory | None = None
@@ -67,7 +69,7 @@ class Call:
     ``timeout``, ``retry``, ``idempotent``, ``hash_key`` are those of ``CallOptions``; ``own``: what stands for its channel in consistent
     hashing; ``default_retry``: the retries that hold
     where neither the call nor the mesh orders any, since the host library was told to make them; ``wait``: how many seconds the
-    call may wait for endpoints that are not known yet; ``replayable``: whether the body can be sent again; ``counted``:
+    call may wait for endpoints that are not known yet; ``replayable``: whether the body can be sent again, ``concurrent``: by several attempts at a time; ``counted``:
     each attempt says its number, also where the virtual host does not order that; ``tried``: endpoints that an earlier
     plan of the same call has tried, where the host library has retries of its own; ``url``: as the application wrote it, or
     what gives it, for observers; ``timeouts``: the host library's (see :class:`meshlib.pools.bounds.Bounds`), and whether they
@@ -90,6 +92,7 @@ class Call:
     hash_key: str | None = None
     own: int | None = None
     replayable: bool = True
+    concurrent: bool = False
     wait: float = 0.0
     counted: bool = False
     tried: tuple[LiveEndpoint, ...] = ()
@@ -126,6 +129,13 @@ class Wait:
 
 
 @dataclass(slots=True)
+class Rest:
+    """Wait for the attempts in flight; at the absolute time ``until``, if there is one, ``woke``."""
+
+    until: float | None
+
+
+@dataclass(slots=True)
 class Reply:
     """The configuration orders this response, or a failure is told as one."""
 
@@ -154,7 +164,7 @@ class Finish:
 
 
 #: What a plan asks for.
-Effect = Send | Sleep | Wait | Reply | Pass | Finish
+Effect = Send | Sleep | Wait | Rest | Reply | Pass | Finish
 
 
 class Direct:
@@ -207,4 +217,4 @@ class Fail:
 
 
 #: What an exchange asks of the loop.
-Step = Send | Direct | Sleep | Wait | Reply | Deliver | Fail
+Step = Send | Direct | Sleep | Wait | Rest | Reply | Deliver | Fail

@@ -15,7 +15,7 @@ not ask, who carries the call, and does for every carrier what is the same:
          └── a sidecar that cannot be connected to: nothing was sent ─► Wait, for what is then known of it ─► once more
 
 This is the only place where ``via`` is decided, and the only one that tells observers of attempts: each begins once and ends
-once, whoever carries it and however it ends. So does an RPC as a whole, by ``CallStarted`` and ``CallEnded``: it has an end of its
+once, whoever carries it and however it ends (those that a hedge overtook by the plan's word). So does an RPC as a whole, by ``CallStarted`` and ``CallEnded``: it has an end of its
 own, which comes after the head of its response, and with it ends the attempt that the caller reads.
 
 Pure: time is passed in, and what is asked of the process comes by ``Surroundings``.
@@ -234,17 +234,17 @@ class Exchange:
     def cancel(self, effect: Step | None, error: BaseException, sent: bool, now: float) -> None:
         """The caller gave up, or something broke that is not the upstream's, while ``effect`` was done."""
         outcome = Outcome(OutcomeKind.CANCELLED, sent=sent, error=error)
-        if isinstance(effect, Send | Direct):
-            outcome.seconds = now - effect.began
-            if self._emit is not None and effect.key:
-                self._emit(AttemptEnded(effect.key, effect.number, outcome))
-                effect.key = 0
-            if type(effect) is Direct:
-                self._ended = outcome
-            elif type(effect) is Send:
-                effect.withhold()
-        if self._plan is not None:
-            self._plan.cancel(outcome, now)
+        plan, direct = self._plan, isinstance(effect, Direct)
+        under_way: tuple[Any, ...] = (effect,) if direct else () if plan is None else plan.in_flight
+        for attempt in under_way:
+            outcome.seconds = now - attempt.began
+            if self._emit is not None and attempt.key:
+                self._emit(AttemptEnded(attempt.key, attempt.number, replace(outcome)))
+            if isinstance(attempt, Send):
+                attempt.withhold()
+        self._ended = outcome if direct else self._ended
+        if plan is not None:
+            plan.cancel(outcome, now)
         if self._begun:
             if isinstance(effect, Fail):  # it is what this raised
                 kind = OutcomeKind.REFUSED if effect.outcome is None else effect.outcome.kind

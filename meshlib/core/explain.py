@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from meshlib.core.effects import Call
 from meshlib.core.endpoint import LiveEndpoint
+from meshlib.core.hedging import told
 from meshlib.core.locality import without_answer
 from meshlib.core.override import Named
 from meshlib.core.resolve import source_words
@@ -118,6 +119,9 @@ def _forward(draft: _Draft, match: Match, weight: ClusterWeight | None, env: Env
     draft.lines.append(f"cluster {draft.cluster}")
     draft.timeout = time_limits(draft.resolution, action)[0]
     draft.retry = retry_policy(match, action)
+    if action.hedge is not None:
+        words = told(action.hedge, draft.retry)
+        draft.lines.append(f"another attempt is made beside it {words}")
     made = match.compiled.request_head(weight, draft.asked, cluster=draft.cluster)
     draft.head = match.compiled.sent(made)
     upstream = env.upstream(draft.resolution.part, draft.cluster)

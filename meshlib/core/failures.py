@@ -175,8 +175,11 @@ def mesh_info(
     records: Sequence[Record],
     words: Sequence[str],
     seconds: float,
+    endpoint: str,
 ) -> CallInfo:
-    """The CallInfo of a call that a plan made; ``settings``: the cluster, as the last attempt found it."""
+    """The CallInfo of a call that a plan made; ``settings``: the cluster, as the last attempt found it; ``endpoint``: who answered, or
+    failed last.
+    """
     attempts = tuple([record.told() for record in records])
     endings = [record.why() for record in records]
     listener = resolution.listener
@@ -185,7 +188,7 @@ def mesh_info(
         listener=listener.name if listener is not None else "",
         route=match.name if match is not None else "",
         cluster=cluster,
-        endpoint=attempts[-1].endpoint if attempts else "",
+        endpoint=endpoint,
         attempts=attempts,
         seconds=seconds,
         versions=versions(listener, match, settings),

@@ -41,6 +41,11 @@ class Latency:
         counts, bucket = self._counts, bisect(_BOUNDS, seconds)
         counts[bucket] = counts.get(bucket, 0) + 1
 
+    @property
+    def count(self) -> int:
+        """How many values a ``quantiles`` just now went by."""
+        return sum(sum(slice_.values()) for slice_ in (self._counts, *self._past))
+
     def quantiles(self, shares: tuple[float, ...], now: float) -> tuple[float, ...] | None:
         """The seconds within which these shares of what was added stayed; None where nothing was. ``shares`` ascend."""
         if now >= self._ends:

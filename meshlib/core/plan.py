@@ -10,9 +10,11 @@ and draws no randomness of its own, so that sync and async calls share it and a 
           ├─► Pass             the route goes to a pass-through cluster: the transport calls the URL as it is
           └─► Finish           an end: the last outcome, or a failure
     Sleep ──woke──► Send, Finish
+    Send that is hedged ──woke──► Send, Rest      another beside it (``core/hedging.py``)
+                        ──outcome──► Rest         others are in flight, and are waited for; at its time, ``woke``
 
 Attempts are kept by number, each with what it holds (``core/attempt.py``). ``woke`` while one is in flight begins another
-beside it; the first whose outcome ends the call is the answer, and the others are given up when the call closes.
+beside it; the first whose outcome ends the call is the answer, and the others are given up then.
 
 The stages, in their order, and why each stands where it does:
 
@@ -36,13 +38,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from meshlib.core.attempt import BLAMELESS, record, tell
-from meshlib.core.effects import Effect, Finish, Pass, Reply, Send, Sleep, Wait
+from meshlib.core.effects import Effect, Finish, Pass, Reply, Rest, Send, Sleep, Wait
 from meshlib.core.endpoint import LiveEndpoint
 from meshlib.core.failures import FAILURES, REFUSALS, TEXT, after_retries, timed_out
 from meshlib.core.faults import drawn, in_force
 from meshlib.core.handoff import for_sidecar
 from meshlib.core.override import Named
-from meshlib.core.plan_state import PlanState
+from meshlib.core.plan_hedges import HedgedPlan
 from meshlib.core.retry import Retries, may_matter
 from meshlib.core.sessions import hold
 from meshlib.core.stages import call_hash, call_labels, retry_policy, route, time_limits
@@ -60,12 +62,11 @@ if TYPE_CHECKING:
     from meshlib.core.match import Match
     from meshlib.core.retry import Deciding, RetryAfter
     from meshlib.core.stages import StreamLimits
-    from meshlib.core.upstream import Pick
 
 __all__ = ["Plan"]
 
 
-class Plan(PlanState):
+class Plan(HedgedPlan):
     """The plan of one call. Not thread-safe: a call is driven by one thread or task at a time; only :meth:`close` may
     come from another (a response that is collected).
     """
@@ -103,7 +104,7 @@ class Plan(PlanState):
         attempt = self._landed(number)
         retries = self._retries
         if retries is None and self._policy is not None and may_matter(self._policy, outcome):
-            retries = self._retries = self._retries_of(self._policy)
+            retries = self._deciding()
         late = blameless = False
         if outcome.kind is not OK:
             # The call's own time is over: that is the call's end, whatever the last read reported (RT-06).
@@ -112,7 +113,13 @@ class Plan(PlanState):
             blameless = outcome.kind in BLAMELESS
         attempt.pick.report(outcome, now)
         decision = None
-        if retries is not None and not late and not blameless:
+        hedging = self._hedging
+        if (
+            retries is not None
+            and not late
+            and not blameless
+            and not (hedging and hedging.is_hedged(attempt))
+        ):
             decision = retries.after(outcome, now, attempt.began)
         record(self._attempts, attempt, outcome, retried=decision is not None)
         attempt.end_retry()
@@ -124,18 +131,26 @@ class Plan(PlanState):
             effect = self._retry(attempt, outcome, decision, now)
             if effect is not None:
                 return effect
-        elif retries is not None and retries.why:
+        if hedging is not None:
+            self._measure(attempt, outcome, now)
+            if not late and self._others(hedging) and hedging.is_waited_on(outcome, retries):
+                attempt.release(now)
+                return Rest(hedging.at)
+        if decision is None and retries is not None and retries.why:
             self._words.append(f"no retry: {retries.why}")
             self.spent = retries.exhausted
         self._answered = attempt
-        if late:
-            return self._out_of_time(outcome)
-        if self._session is not None and outcome.kind is OK:
+        if self._session is not None and outcome.kind is OK and not late:
             self._session.learn(outcome, attempt.endpoint, self.cluster, now)
-        return self._finish(outcome)
+        end = self._out_of_time(outcome) if late else self._finish(outcome)
+        if hedging is not None:
+            self._overtake(now)
+        return end
 
     def woke(self, now: float) -> Effect:
         """A ``Sleep`` or ``Wait`` is over, or another attempt is to be made beside one in flight."""
+        if self._flight and self._hedging is not None:
+            return self._beside(self._hedging, now)
         if self._attempts or self._flight:
             return self._send(now)
         fault = self._fault
@@ -170,7 +185,7 @@ class Plan(PlanState):
         except IndexError:  # it is closed, or another thread closes it
             return False
         if failure is not None and self._attempts:
-            self._words.append(broken(failure, self._attempts[-1].attempt.endpoint.name))
+            self._words.append(broken(failure, self._told_of.attempt.endpoint.name))
         if self._answered is not None:
             self._answered.release(now, failure)
         for attempt in self._flight.values():
@@ -202,10 +217,6 @@ class Plan(PlanState):
 
     def _instead(self, attempt: Send, outcome: Outcome, now: float) -> Effect | None:  # noqa: ARG002 - as a rule nothing
         """What follows an attempt that failed, whatever the retries say."""
-        return None
-
-    def _tried_again(self, pick: Pick, now: float) -> Effect | None:  # noqa: ARG002 - as a rule nothing
-        """What follows where nobody is left that was not tried; else it is sent there again."""
         return None
 
     def _begin_retry(self, upstream: Upstream, budget: RetryBudget | None) -> RetryPermit | None:
@@ -243,6 +254,8 @@ class Plan(PlanState):
         if policy is not None:
             self._policy = policy
             self._per_try = self._try_limit(policy)
+        if action.hedge is not None and not begun:
+            self._begin_hedging(action.hedge, upstream, now)
         return self._send(now)
 
     def _enter(self, match: Match, policy: RouteLimits, now: float) -> Effect | None:
@@ -377,6 +390,8 @@ class Plan(PlanState):
         attempt.limits = self._limits
         attempt.try_idle = None if self._policy is None else self._policy.per_try_idle_timeout
         self._flight[number] = attempt
+        if self._hedging is not None:
+            self._hedging.begun(attempt, self._deciding(), now)
         return attempt
 
     def _head(
@@ -403,7 +418,7 @@ class Plan(PlanState):
             after_retries(response) if len(attempts) > 1 else response,
             self._call.resolution.replies,
             cluster=self.cluster if reached else "",
-            endpoint=attempts[-1].attempt.endpoint.name if attempts else "",
+            endpoint=self._told_of.attempt.endpoint.name if attempts else "",
             flags=flags,
             attempts=max(len(attempts), int(reached)),
         )
@@ -444,12 +459,16 @@ class Plan(PlanState):
             self.spent = True
             return None
         self._permit = permit
-        self._last = outcome
+        if not self._flight:
+            self._last = outcome
         attempt.release(now)
         if self._env.emit is not None:
             number = len(self._attempts) + len(self._flight) + 1
             self._env.emit(RetryScheduled(self.cluster, number, delay, reason, self._call.key))
-        return Sleep(delay)
+        if self._hedging is None:
+            return Sleep(delay)
+        self._hedging.retry_at(now + delay)
+        return Rest(now + delay) if self._flight else Sleep(delay)
 
     # --- ends -----------------------------------------------------------------------------------------------------
 
@@ -458,19 +477,15 @@ class Plan(PlanState):
             self._status = outcome.status or 0
             return Finish(outcome)
         failure, response, flags = FAILURES[outcome.kind]
-        message = f"{self.cluster}: {failed(self._attempts[-1].why(), self._attempts[-1].told())}"
+        last = self._told_of
+        message = f"{self.cluster}: {failed(last.why(), last.told())}"
         return Finish(outcome, failure, message, self._told(response, flags))
 
     def _out_of_time(self, outcome: Outcome | None, where: str = "") -> Effect:
         limit = None if outcome is None else outcome.limit
         response, flags = timed_out(limit or self._limit)
-        where = self._attempts[-1].attempt.endpoint.name if self._attempts else where
+        where = self._told_of.attempt.endpoint.name if self._attempts else where
         message = f"{limit or self._limit_words()} is over{where and f' ({where})'}"
         self._words.append(message)
         self.spent = self._policy is not None
         return Finish(outcome, DeadlineExceeded, message, self._told(response, flags))
-
-    def _landed(self, number: int) -> Send:
-        """The attempt of that number, in flight no more."""
-        flight = self._flight
-        return flight.pop(number) if number else flight.popitem()[1]

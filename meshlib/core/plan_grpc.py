@@ -62,6 +62,15 @@ class _Renewal:
     def after(self, outcome: Outcome, now: float, started: float) -> RetryAfter:  # noqa: ARG002 - as Deciding
         return RetryAfter(0.0, f"grpc-status {_UNAUTHENTICATED} (unauthenticated), with new credentials")
 
+    def holds(self, outcome: Outcome) -> bool:  # noqa: ARG002 - as Deciding
+        return True
+
+    def beside(self) -> None:
+        """There are none."""
+
+    def spend(self) -> None:
+        raise NotImplementedError
+
 
 _RENEWAL = _Renewal()
 
@@ -95,9 +104,9 @@ class GrpcPlan(Plan):
     def close(self, now: float, failure: Outcome | None = None) -> None:
         if failure is not None and self._attempts and self._open:
             # The status of a stream comes at its end.
-            last = self._attempts[-1].attempt
-            failure.seconds = now - last.began
-            self._attempts[-1] = Record(last, failure, retried=False)
+            told = self._told_of
+            failure.seconds = now - told.attempt.began
+            self._attempts[self._attempts.index(told)] = Record(told.attempt, failure, retried=False)
         super().close(now, failure)
 
     def _own_answer(self, response: Response, words: str) -> Effect:  # noqa: ARG002 - gRPC has no such responses
@@ -147,7 +156,7 @@ class GrpcPlan(Plan):
         return head
 
     def _instead(self, attempt: Send, outcome: Outcome, now: float) -> Effect | None:
-        if outcome.kind is not OutcomeKind.CONNECT:
+        if outcome.kind is not OutcomeKind.CONNECT or self._flight:
             return None
         attempt.release(now)
         self._last = outcome
@@ -155,8 +164,8 @@ class GrpcPlan(Plan):
 
     def _tried_again(self, pick: Pick, now: float) -> Effect | None:
         last = self._last
-        if last is None or last.kind is not OutcomeKind.CONNECT:
-            return None
+        if last is None or last.kind is not OutcomeKind.CONNECT or self._flight:
+            return super()._tried_again(pick, now)
         pick.release(now)
         upstream = self._upstream
         assert upstream is not None

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from meshlib.core.endpoint import LiveEndpoint
     from meshlib.core.faults import Injected
     from meshlib.core.hashing import Hashed
+    from meshlib.core.hedging import Hedging
     from meshlib.core.match import Match
     from meshlib.core.override import Named
     from meshlib.core.retry import Deciding
@@ -50,6 +51,7 @@ class PlanState:
         "_fault",
         "_flight",
         "_hash",
+        "_hedging",
         "_last",
         "_limit",
         "_limit_seconds",
@@ -95,6 +97,7 @@ class PlanState:
         self._hash: Hashed | None = None
         self._session: Held | None = None
         self._overrides: tuple[Held | Named, ...] = ()
+        self._hedging: Hedging | None = None
         self._words: list[str] = []
         self._open = [None]  # emptied by whoever closes: taking the last item is atomic
         self.cluster = ""
@@ -163,6 +166,7 @@ class PlanState:
             attempts,
             self._words,
             now - self.started,
+            self._told_of.attempt.endpoint.name if attempts else "",
         )
         # Few are asked for; but an error holds the frames that it went through.
         return CallInfo.later(make) if len(attempts) == 1 and attempts[0].outcome.error is None else make()
@@ -171,8 +175,21 @@ class PlanState:
         """As ``CallInfo.versions``, of an attempt that found the cluster so."""
         return versions(self._call.resolution.listener, self._match, settings)
 
+    @property
+    def in_flight(self) -> tuple[Send, ...]:
+        """The attempts of which nothing was heard yet."""
+        return tuple(self._flight.values())
+
+    @property
+    def _told_of(self) -> Record:
+        """The attempt that is the call's answer, or the last that is over."""
+        answered, attempts = self._answered, self._attempts
+        if self._hedging is None or answered is None:
+            return attempts[-1]
+        return next(each for each in attempts if each.attempt is answered)
+
     def _settings(self) -> Cluster | None:
         """The cluster, as the last attempt found it."""
         if self._attempts:
-            return self._attempts[-1].attempt.cluster
+            return self._told_of.attempt.cluster
         return self._upstream.cluster if self._upstream is not None else None

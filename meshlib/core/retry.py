@@ -38,12 +38,12 @@ from typing import TYPE_CHECKING, Protocol
 from meshlib.core.classify import GATEWAY_ERRORS
 from meshlib.core.conditions import compile_header, header_values_match
 from meshlib.errors import TransportFailed
-from meshlib.model.call import OK, OutcomeKind
+from meshlib.model.call import OK, Outcome, OutcomeKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from meshlib.model.call import Head, Outcome
+    from meshlib.model.call import Head
     from meshlib.model.headers import Headers
     from meshlib.model.policy import RetryPolicy
 
@@ -59,6 +59,8 @@ __all__ = [
     "reset_interval",
 ]
 
+#: Of an attempt of which nothing is known but that it was made.
+_SENT = Outcome(OutcomeKind.TIMEOUT, sent=True)
 _RESET_CONDITIONS = ("reset", "5xx", "gateway-error")
 _FAILURES = {
     OutcomeKind.CONNECT: ("not connected", ("connect-failure",)),
@@ -101,7 +103,21 @@ class Deciding(Protocol):
     exhausted: bool
     why: str
 
-    def after(self, outcome: Outcome, now: float, started: float) -> RetryAfter | None: ...
+    def after(self, outcome: Outcome, now: float, started: float) -> RetryAfter | None:
+        """The decision on an attempt; None: no retry. Once for each attempt that is not hedged."""
+        ...
+
+    def holds(self, outcome: Outcome) -> bool:
+        """Whether it is a reason to retry, were a retry left and allowed."""
+        ...
+
+    def beside(self) -> float | None:
+        """The back-off of a retry that is made beside its attempt; None: none is left."""
+        ...
+
+    def spend(self) -> None:
+        """Such a one is made."""
+        ...
 
 
 def may_matter(policy: RetryPolicy, outcome: Outcome) -> bool:
@@ -191,6 +207,17 @@ class Retries:
         if self.policy.stop is not None or self.policy.wait is not None:
             return self._calculated(outcome, told, reason, now, started)
         return RetryAfter(self._backoff() if told is None else told, reason, told is not None)
+
+    def holds(self, outcome: Outcome) -> bool:
+        return self._condition(outcome) is not None
+
+    def beside(self) -> float | None:
+        if self.attempts >= self.policy.retries or self._forbidden(_SENT):
+            return None
+        return self._random() * backoff_ceiling(self.policy, self.attempts + 1)
+
+    def spend(self) -> None:
+        self.attempts += 1
 
     # --- does a condition hold? -----------------------------------------------------------------------------------
 

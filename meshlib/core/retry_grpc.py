@@ -124,6 +124,17 @@ class GrpcRetries:
         reason = f"grpc-status {code} ({_NAMES.get(code, 'as the application says')})"
         return RetryAfter(self._backoff() if told is None else told, reason, told is not None)
 
+    def holds(self, outcome: Outcome) -> bool:
+        code = _UNAVAILABLE if outcome.status is None else outcome.status
+        return outcome.kind is not OutcomeKind.TIMEOUT and code in self._codes
+
+    def beside(self) -> float | None:
+        """Its time for an attempt is a configuration file's, and that has no such hedges."""
+        return None
+
+    def spend(self) -> None:
+        self.attempts += 1
+
     def _backoff(self) -> float:
         policy = self.policy
         doublings = min(self.attempts - 1, _MOST_DOUBLINGS)

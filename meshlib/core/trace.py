@@ -92,7 +92,7 @@ def ending(outcome: Outcome) -> str:
         case OutcomeKind.NO_TIME:
             return "no connection was free in time"
         case OutcomeKind.CANCELLED:
-            return "given up by the caller"
+            return outcome.detail or "given up by the caller"
         case OutcomeKind.NO_TOKEN:
             return outcome.detail
         case OutcomeKind.OWN:

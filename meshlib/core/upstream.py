@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CallLimits",
     "Connections",
+    "Delays",
     "Limiter",
     "Memory",
     "Pick",
@@ -187,6 +188,18 @@ class Memory(Protocol):
 
     def keep(self, scope: str, value: str, where: tuple[str, str], now: float, seconds: float) -> None:
         """Remember it for so many seconds after it was asked for last."""
+        ...
+
+
+class Delays(Protocol):
+    """How long first attempts took lately, by cluster. Thread-safe."""
+
+    def add(self, upstream: Upstream, quantile: float, seconds: float, now: float) -> None:
+        """One was answered, or given up, after so long."""
+        ...
+
+    def after(self, upstream: Upstream, quantile: float, now: float) -> float | None:
+        """Within how many seconds this share of them was answered; None: there were too few to tell."""
         ...
 
 

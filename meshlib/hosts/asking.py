@@ -35,6 +35,7 @@ def ask(
     timeouts: Mapping[str, float | None],
     defaults: bool = False,
     replayable: bool,
+    concurrent: bool = False,
     default_retry: RetryPolicy | None = None,
     tried: tuple[LiveEndpoint, ...] = (),
     url: str | Callable[[], str] = "",
@@ -42,7 +43,7 @@ def ask(
     """The call. Puts into ``head`` what it inherits from a request that is being served here.
 
     ``timeouts``: the library's, in seconds, by ``connect``, ``read``, ``write``, ``pool``; ``defaults``: nobody chose them, so
-    they give way to what the mesh orders; ``replayable``: whether the body can be sent again; ``default_retry``: the retries that
+    they give way to what the mesh orders; ``replayable``: whether the body can be sent again, ``concurrent``: by several attempts at a time; ``default_retry``: the retries that
     the library was told to make; ``tried``: endpoints of earlier plans of the same call. Raises ConfigError for options that
     are none.
     """
@@ -59,6 +60,7 @@ def ask(
         idempotent=options.idempotent,
         hash_key=options.hash_key,
         replayable=replayable,
+        concurrent=concurrent,
         wait=PATIENCE if connect is None else connect,
         counted=carry(head.headers),
         tried=tried,

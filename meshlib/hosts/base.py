@@ -84,7 +84,8 @@ class BaseHost:
             request.head,
             clock,
             timeouts=request.timeouts,
-            replayable=request.body is None or isinstance(request.body, bytes),
+            replayable=(whole := request.body is None or isinstance(request.body, bytes)),
+            concurrent=whole,
             default_retry=retry,
             url=request.url,
         )

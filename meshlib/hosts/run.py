@@ -14,6 +14,7 @@ from meshlib.core.attempt import Send
 from meshlib.core.effects import Deliver, Direct, Fail, Reply, Sleep, Wait
 from meshlib.hosts.body import OpenCall
 from meshlib.hosts.protocol import Q, R
+from meshlib.hosts.race import Race
 from meshlib.hosts.steps import BaseCaller, bounds_of, fail, failed
 from meshlib.hosts.tokens import bring
 from meshlib.runtime.process import Local
@@ -66,10 +67,18 @@ class Caller(BaseCaller[Q, R]):
         now = clock.now
         bounds: Bounds | None = None
         step: Step | None = None
+        race: Race[Q, R] | None = None
         try:
             step = exchange.start(now())
             while True:
-                if type(step) is Send or type(step) is Direct:
+                if type(step) is Send and step.hedge_at is not None:
+                    race = Race(host, wire, request, exchange, runtime)
+                    step, won = race.run(step)
+                    if won is not None:
+                        status, headers, _, _ = won.arrived
+                        call = OpenCall(exchange, errors, runtime, won.bounds, status)
+                        return host.deliver(request, won.response, exchange.response_headers(headers), call)
+                elif type(step) is Send or type(step) is Direct:
                     bounds = bounds_of(exchange, step, clock)
                     try:
                         if isinstance(step, Send):
@@ -105,7 +114,8 @@ class Caller(BaseCaller[Q, R]):
                     assert isinstance(step, Fail)
                     fail(exchange, errors, step, now())
         except BaseException as error:
-            exchange.cancel(step, error, bounds is not None and bounds.sent, now())
+            gone = (bounds is not None and bounds.sent) or (race is not None and race.sent)
+            exchange.cancel(step, error, gone, now())
             raise
 
     def wire(self, runtime: Runtime) -> Wire[Q, R]:

@@ -12,10 +12,10 @@ from meshlib.hosts.info import attach
 from meshlib.hosts.protocol import Q, R
 from meshlib.hosts.tokens import NoToken
 from meshlib.model.call import Outcome, OutcomeKind, TimeLimit
-from meshlib.pools.bounds import Bounds, StreamBounds
+from meshlib.pools.bounds import Bounds, HedgedBounds, StreamBounds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from meshlib.core.effects import Direct, Fail, Step
     from meshlib.hosts.errors import ErrorTable
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from meshlib.runtime.clock import Clock
     from meshlib.runtime.runtime import Runtime
 
-__all__ = ["BaseCaller", "bounds_of", "fail", "failed"]
+__all__ = ["BaseCaller", "bounds_of", "fail", "failed", "hedged_bounds_of"]
 
 
 class BaseCaller(Generic[Q, R]):
@@ -56,21 +56,31 @@ class BaseCaller(Generic[Q, R]):
 def bounds_of(exchange: Exchange, step: Send | Direct, clock: Clock) -> Bounds:
     """The bounds of an attempt. The host library's default timeouts give way to what the mesh orders."""
     if type(step) is Send:
-        call = exchange.call
-        timeouts = call.timeouts
-        if call.defaults:
-            kept = dict(timeouts)
-            if step.connect_timeout is not None:
-                kept["connect"] = None
-            if step.deadline is not None or (step.limits is not None and step.limits.idle is not None):
-                kept["read"] = kept["write"] = None
-            timeouts = kept
+        timeouts = _timeouts(exchange, step)
         if step.limits is not None or step.try_idle is not None:
             return StreamBounds(clock, step, timeouts)
         return Bounds(clock, step.deadline, timeouts, step.connect_timeout)
     if step.head is None:
         return Bounds(clock)
     return Bounds(clock, step.deadline, exchange.call.timeouts)
+
+
+def hedged_bounds_of(exchange: Exchange, step: Send, clock: Clock) -> HedgedBounds:
+    """The same of an attempt that another may overtake."""
+    return HedgedBounds(clock, step, _timeouts(exchange, step))
+
+
+def _timeouts(exchange: Exchange, step: Send) -> Mapping[str, float | None]:
+    call = exchange.call
+    timeouts = call.timeouts
+    if call.defaults:
+        kept = dict(timeouts)
+        if step.connect_timeout is not None:
+            kept["connect"] = None
+        if step.deadline is not None or (step.limits is not None and step.limits.idle is not None):
+            kept["read"] = kept["write"] = None
+        timeouts = kept
+    return timeouts
 
 
 def failed(

@@ -25,6 +25,7 @@ __all__ = [
     "EndpointReturned",
     "EndpointSpared",
     "Event",
+    "HedgeStarted",
     "ResourcesReceived",
     "RetryScheduled",
     "SidecarChanged",
@@ -87,6 +88,16 @@ class RetryScheduled:
     cluster: str
     number: int
     delay: float
+    reason: str
+    call: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HedgeStarted:
+    """An attempt is made beside one that is under way, ``number`` is its own; ``call`` as in :class:`AttemptStarted`."""
+
+    cluster: str
+    number: int
     reason: str
     call: int = 0
 
@@ -229,6 +240,7 @@ Event = (
     | AttemptStarted
     | AttemptEnded
     | RetryScheduled
+    | HedgeStarted
     | CallEnded
     | EndpointEjected
     | EndpointReturned

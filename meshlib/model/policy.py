@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from meshlib.model.match import HeaderMatch
 
 __all__ = [
+    "IDEMPOTENT",
     "Adaptive",
     "Aperture",
     "Balancer",
@@ -23,6 +24,7 @@ __all__ = [
     "Fault",
     "HashKind",
     "HashPolicy",
+    "Hedge",
     "Limits",
     "Outlier",
     "RateLimit",
@@ -228,6 +230,32 @@ class RetryPolicy:
     wait: Callable[..., float] | None = None
     codes: frozenset[int] = frozenset()
     multiplier: float = 2.0
+
+
+#: Methods that may be sent more than once (RFC 9110, 9.2.2).
+IDEMPOTENT = frozenset(("DELETE", "GET", "HEAD", "OPTIONS", "PUT", "TRACE"))
+
+
+@dataclass(frozen=True, slots=True)
+class Hedge:
+    """When another attempt is made beside one that is under way: the first good answer is the call's, and the others are given up.
+
+    One of them says when. ``after``: so many seconds later; ``quantile``: later than this share of the first attempts to the cluster took
+    lately; ``on_try_timeout`` (Envoy ``hedge_on_per_try_timeout``): when the retry policy's time for an attempt is over, which gives it
+    up no more: what is made then is a retry.
+
+    ``most``: attempts in flight, the first included; of ``on_try_timeout`` the retry policy's number holds. ``methods`` None: any. ``budget`` holds
+    where neither a retry policy nor the cluster has one. ``codes``: what a gRPC call's other attempts are waited for (gRFC A6,
+    ``nonFatalStatusCodes``); any other is the answer.
+    """
+
+    after: float | None = None
+    quantile: float | None = None
+    on_try_timeout: bool = False
+    most: int = 2
+    methods: frozenset[str] | None = IDEMPOTENT
+    budget: RetryBudget | None = RetryBudget()
+    codes: frozenset[int] = frozenset((14,))
 
 
 @dataclass(frozen=True, slots=True)

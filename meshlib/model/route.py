@@ -11,7 +11,7 @@ from enum import Enum
 from meshlib.model.body import BodyFormat
 from meshlib.model.hidden import hidden
 from meshlib.model.match import RouteMatch
-from meshlib.model.policy import Fault, HashPolicy, RetryPolicy, RouteLimits
+from meshlib.model.policy import Fault, HashPolicy, Hedge, RetryPolicy, RouteLimits
 from meshlib.model.session import Session
 from meshlib.model.subset import NO_LABELS, Labels
 
@@ -162,6 +162,7 @@ class Forward:
     mirrors: tuple[Mirror, ...] = ()
     not_found_status: int = 503
     fault: Fault | None = None
+    hedge: Hedge | None = None
     labels: Labels = NO_LABELS
     limits: RouteLimits | None = None
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         BreakerChanged,
         EndpointChecked,
         EndpointEjected,
+        HedgeStarted,
         RetryScheduled,
         SidecarChanged,
         Unanswered,
@@ -46,6 +47,9 @@ class Instruments:
             meter, "http.client.request.duration", "s", "Duration of HTTP client requests.", BUCKETS
         )
         self._retries = meter.create_counter("meshlib.retries", "{retry}", "Attempts after the first.")
+        self._hedges = meter.create_counter(
+            "meshlib.hedges", "{hedge}", "Attempts that were made beside another that was slow."
+        )
         self._ejections = meter.create_counter(
             "meshlib.ejections", "{ejection}", "Endpoints ejected as outliers."
         )
@@ -76,6 +80,9 @@ class Instruments:
 
     def retried(self, event: RetryScheduled) -> None:
         self._retries.add(1, {"meshlib.cluster": event.cluster})
+
+    def hedged(self, event: HedgeStarted) -> None:
+        self._hedges.add(1, {"meshlib.cluster": event.cluster})
 
     def ejected(self, event: EndpointEjected) -> None:
         # "5 gateway failures in a row", "success rate: 62.0%, …": the numbers would make a series of each.

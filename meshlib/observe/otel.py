@@ -33,6 +33,7 @@ from meshlib.model.events import (
     CallStarted,
     EndpointChecked,
     EndpointEjected,
+    HedgeStarted,
     RetryScheduled,
     SidecarChanged,
     Unanswered,
@@ -104,6 +105,7 @@ class Telemetry:
             AttemptStarted: self._started,
             AttemptEnded: self._ended,
             RetryScheduled: self._retried,
+            HedgeStarted: self._hedged,
             CallStarted: self._rpc.started,
             CallEnded: self._rpc.ended,
             EndpointEjected: self._instruments.ejected,
@@ -124,6 +126,11 @@ class Telemetry:
         self._instruments.retried(event)
         if event.call:
             self._rpc.retried(event)
+
+    def _hedged(self, event: HedgeStarted) -> None:
+        self._instruments.hedged(event)
+        if event.call:
+            self._rpc.hedged(event)
 
     def _started(self, event: AttemptStarted) -> None:
         if event.call:

@@ -41,7 +41,14 @@ if TYPE_CHECKING:
 
     from meshlib.model.call import Outcome
     from meshlib.model.endpoint import Locality
-    from meshlib.model.events import AttemptEnded, AttemptStarted, CallEnded, CallStarted, RetryScheduled
+    from meshlib.model.events import (
+        AttemptEnded,
+        AttemptStarted,
+        CallEnded,
+        CallStarted,
+        HedgeStarted,
+        RetryScheduled,
+    )
 
 __all__ = ["RpcTelemetry"]
 
@@ -142,6 +149,11 @@ class RpcTelemetry:
         if call is not None:
             call.due = True
             call.delay += event.delay
+
+    def hedged(self, event: HedgeStarted) -> None:
+        call = self._calls.get(event.call)
+        if call is not None:
+            call.due = True
 
     def ended(self, event: CallEnded) -> None:
         call = self._calls.pop(event.key, None)

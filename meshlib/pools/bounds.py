@@ -10,6 +10,7 @@ its own: so Envoy counts ``max_pending_requests`` (measured with 1.40).
 
 from __future__ import annotations
 
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from meshlib.core.upstream import Connections
     from meshlib.runtime.clock import Clock
 
-__all__ = ["Bounds", "StreamBounds"]
+__all__ = ["Bounds", "HedgedBounds", "StreamBounds"]
 
 _NO_TIMEOUTS: Mapping[str, float | None] = {}
 #: What is done to a connection that stands.
@@ -46,8 +47,8 @@ class Bounds:
     Attributes:
         sent: A byte of the request may have left.
         expired: After a timeout: it was the deadline's.
-        alarmed: On a virtual clock and with a deadline: no seconds stand for it, and whoever blocks does so within
-            :meth:`ringing`.
+        alarmed: On a virtual clock and with a deadline, for which no seconds stand; and while another attempt may be answered
+            first: whoever blocks does so within :meth:`ringing`.
     """
 
     __slots__ = (
@@ -132,6 +133,11 @@ class Bounds:
                 self.expired = True
                 raise TimeoutError("the deadline is over")
 
+    @property
+    def wakes(self) -> bool:
+        """Whether a wait on a connection that others share may have to end, and not the connection."""
+        return False
+
     def begin_pending(self, limits: Connections) -> None:
         """No connection is ready for it: it is counted until ``end_pending``, once. Raises Overloaded at the limit."""
         if self._pending is not None:
@@ -183,3 +189,69 @@ class StreamBounds(Bounds):
             if seconds <= 0:
                 raise TimeoutError("the request was not sent in time")
         return seconds
+
+
+class HedgedBounds(StreamBounds):
+    """The bounds of an attempt that another may overtake. ``stop``, from any thread, ends whatever it waits for, and all that it would
+    wait for then: as its deadline would.
+
+    Lock: guards what is to be stopped. It is held while that is stopped, so that a connection that the attempt has let go of is left alone.
+    """
+
+    __slots__ = ("_guard", "_stops", "_virtual", "stopped")
+
+    def __init__(
+        self, clock: Clock, attempt: Send, timeouts: Mapping[str, float | None] = _NO_TIMEOUTS
+    ) -> None:
+        super().__init__(clock, attempt, timeouts)
+        self._virtual = self.alarmed
+        self.alarmed = True
+        self._guard = threading.Lock()
+        self._stops: list[Callable[[], object]] = []
+        self.stopped = False
+
+    @property
+    def wakes(self) -> bool:
+        return self.alarmed
+
+    def left(self, name: str) -> float | None:
+        if self.stopped:
+            raise self._over()
+        seconds = super().left(name)
+        if self.deadline is None or self._virtual:
+            return seconds
+        left = max(0.0, self.deadline - self._now())
+        return left if seconds is None or left < seconds else seconds
+
+    @contextmanager
+    def ringing(self, stop: Callable[[], object]) -> Iterator[None]:
+        with self._guard:
+            if self.stopped:
+                raise self._over()
+            self._stops.append(stop)
+        try:
+            if self._virtual:
+                with super().ringing(stop):
+                    yield
+            else:
+                yield
+        finally:
+            with self._guard:
+                self._stops.remove(stop)
+            if self.stopped:
+                raise self._over()
+
+    def stop(self) -> None:
+        """Another attempt is the call's."""
+        with self._guard:
+            self.stopped = True
+            for stop in self._stops:
+                stop()
+
+    def win(self) -> None:
+        """This one is: nobody stops it any more."""
+        self.alarmed = self._virtual
+
+    def _over(self) -> TimeoutError:
+        self.expired = True  # it says nothing of the endpoint
+        return TimeoutError("another attempt was answered first")

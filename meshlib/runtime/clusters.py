@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from meshlib.core.zones import Caller, fleet_of
 from meshlib.model.endpoint import NOWHERE, Locality
 from meshlib.model.snapshot import ANY_CLUSTER
+from meshlib.runtime.delays import LiveDelays
 from meshlib.runtime.live import LiveCluster
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ class Clusters:
         give_way: Called at each endpoint of a cluster that comes or changes.
         locality: This process's, where its parts do not say another.
         checks: Who has endpoints' health asked for.
+
+    Attributes:
+        delays: How long attempts took lately, where calls are hedged by that.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class Clusters:
         self._parts: Mapping[str, Mapping[str, Cluster]] = {}  # what was reconciled last, by source
         # Those that are there, and why others of a part are not.
         self._known: tuple[Mapping[tuple[str, str], LiveCluster], Mapping[str, Mapping[str, str]]] = ({}, {})
+        self.delays = LiveDelays()
         self._lock = threading.Lock()  # guards who observes
         self._observers: tuple[Callable[[Event], None], ...] = ()
 

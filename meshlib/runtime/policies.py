@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from meshlib.config.kinds import CallsOrSeconds
+from meshlib.config.kinds import CallsOrSeconds, SecondsOrShare
 from meshlib.model.health import GrpcCheck, HealthCheck, HttpCheck, TcpCheck
 from meshlib.model.policy import (
+    IDEMPOTENT,
     Adaptive,
     Aperture,
     Balancer,
@@ -18,6 +19,7 @@ from meshlib.model.policy import (
     Fault,
     HashKind,
     HashPolicy,
+    Hedge,
     Limits,
     Outlier,
     RateLimit,
@@ -33,7 +35,7 @@ from meshlib.model.session import Session, SessionKind
 
 if TYPE_CHECKING:
     from meshlib.config import BreakerConfig, LimitsConfig, OutlierConfig, RetryConfig
-    from meshlib.config.policies import HealthCheckConfig, RateLimitConfig
+    from meshlib.config.policies import HealthCheckConfig, HedgeConfig, RateLimitConfig
     from meshlib.config.routes import FaultConfig, RouteConfig
     from meshlib.config.services import AdaptiveConfig, ServiceConfig, SessionConfig
 
@@ -44,6 +46,7 @@ __all__ = [
     "breakers",
     "fault",
     "health_check",
+    "hedge",
     "limits",
     "outlier",
     "rate_limit",
@@ -78,6 +81,18 @@ def retry_policy(config: RetryConfig) -> RetryPolicy:
         max_reset_interval=config.retry_after or 0.0,
         stop=config.stop,  # type: ignore[arg-type]  # a strategy of tenacity's: its answer is a truth value
         wait=config.wait,  # type: ignore[arg-type]  # likewise: seconds
+    )
+
+
+def hedge(config: HedgeConfig) -> Hedge:
+    """The same fields."""
+    after = config.after
+    methods = None if config.methods is None else frozenset(method.upper() for method in config.methods)
+    return Hedge(
+        after=None if isinstance(after, str) else after,
+        quantile=SecondsOrShare.share(after) if isinstance(after, str) else None,
+        most=config.max,
+        methods=IDEMPOTENT if methods is None else methods,
     )
 
 

@@ -184,8 +184,8 @@ class Runtime:
         own = int.from_bytes(hashlib.blake2b(node, digest_size=8).digest())
         self.sessions: Sessions = Sessions(inherited.sessions if inherited else None)
         self.routes = LiveRoutes(clock, self.clusters.tell)
-        self.env = Env(self.clusters.upstream, self.random, clock.wall, awaits=feed.awaits, own=own)
-        self.env.limits, self.env.sessions = self.routes.of, self.sessions
+        env = self.env = Env(self.clusters.upstream, self.random, clock.wall, awaits=feed.awaits, own=own)
+        env.limits, env.sessions, env.delays = self.routes.of, self.sessions, self.clusters.delays
         self.feed = feed
         self.interest: Interest = inherited.interest.copy(clock.now()) if inherited else Interest()
         self._rules = rules

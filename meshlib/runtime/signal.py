@@ -64,6 +64,10 @@ class Signal:
         except RuntimeError as error:  # trio's RunFinishedError is one, too
             _log.debug("meshlib: nobody waits any more: %s", error)
 
+    async def wait_long(self) -> None:
+        """Until it is set."""
+        await self._event.wait()
+
     async def wait(self, until: float, clock: Clock) -> bool:
         """Until it is set, at most until ``clock`` has come to ``until``; whether it is set. A virtual clock sets it then."""
         import anyio

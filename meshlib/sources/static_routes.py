@@ -39,7 +39,7 @@ if TYPE_CHECKING:
         RouteConfig,
         ServiceConfig,
     )
-    from meshlib.model.policy import RetryPolicy
+    from meshlib.model.policy import Hedge, RetryPolicy
     from meshlib.model.route import Action
 
 __all__ = ["build"]
@@ -63,13 +63,18 @@ def build(key: str, service: ServiceConfig, *, own_cluster: bool) -> RouteConfig
     """
     routes = [_route(key, service, item) for item in service.routes]
     if own_cluster:
-        rest = Forward(cluster=key, timeout=service.timeout, retry=_service_retry(service))
+        hedge = _hedge(service)
+        rest = Forward(cluster=key, timeout=service.timeout, retry=_service_retry(service), hedge=hedge)
         routes.append(Route(RouteMatch(ANY_PATH), rest, name=key))
     return RouteConfiguration(key, (VirtualHost(key, ("*",), tuple(routes)),))
 
 
 def _service_retry(service: ServiceConfig) -> RetryPolicy | None:
     return None if service.retry is None else policies.retry_policy(service.retry)
+
+
+def _hedge(config: ServiceConfig | RouteConfig) -> Hedge | None:
+    return None if config.hedge is None else policies.hedge(config.hedge)
 
 
 def _route(key: str, service: ServiceConfig, config: RouteConfig) -> Route:
@@ -117,6 +122,7 @@ def _forward(key: str, service: ServiceConfig, config: RouteConfig) -> Forward:
         host_rewrite=host,
         timeout=service.timeout if config.timeout is None else config.timeout,
         retry=_service_retry(service) if config.retry is None else policies.retry_policy(config.retry),
+        hedge=_hedge(service if config.hedge is None else config),
         fault=policies.fault(config.fault),
         limits=policies.route_limits(config),
     )

@@ -118,8 +118,11 @@ class Stream:
             self._check()
             left = bounds.left("read")
             least = seconds if left is None or seconds < left else left
-            with bounds.ringing(self._stop):
-                found = self._pending() or self._wait(select.POLLIN, least)
+            if bounds.wakes:
+                found = self._pending() or self._wait_woken(least, bounds)
+            else:
+                with bounds.ringing(self._stop):
+                    found = self._pending() or self._wait(select.POLLIN, least)
         except TimeoutError as error:
             raise self._read_timeout(bounds, error) from error
         except OSError as error:
@@ -328,6 +331,23 @@ class Stream:
             return 0
         came: int = found[0][1]
         return came if came & events else events
+
+    def _wait_woken(self, seconds: float, bounds: Bounds) -> int:
+        """``_wait`` for input, ended by ``bounds`` without harm to the connection."""
+        waking, woken = socket.socketpair()
+        with waking, woken:
+            poll = waiting_poll()
+            with self._lock:
+                if self.closed:
+                    raise OSError("the connection is closed")
+                poll.register(self._sock.fileno(), select.POLLIN)
+                poll.register(woken.fileno(), select.POLLIN)
+                self._waiting += 1
+            try:
+                with bounds.ringing(lambda: waking.send(b"\0")):
+                    return len(poll.poll(seconds * 1000.0))
+            finally:
+                self._waited()
 
     def _wait_until(self, events: int, until: float | None) -> None:
         if not self._wait(events, None if until is None else max(0.0, until - monotonic())):

@@ -179,6 +179,7 @@ class GrpcHost:
             grpc=True,
             patient=bool(request.wait_for_ready),
             strict=target.strict,
+            concurrent=request.messages is None,
             renews=request.renews,
             credentials=request.brings,
             throttle=None if request.own is None else request.own.throttle(target.text),

@@ -119,6 +119,7 @@ class HttpxHost:
             timeouts=timeouts,
             defaults=type(timeouts) is HostDefault,
             replayable=self._is_replayable(request.stream),
+            concurrent=isinstance(request.stream, self.whole),
             default_retry=retry,
             url=lambda: str(request.url),
         )

@@ -16,6 +16,7 @@ from meshlib.model.route import (
 from meshlib.model.subset import Labels
 from meshlib.xds.decode.guards import switches
 from meshlib.xds.decode.headers import header_edits
+from meshlib.xds.decode.hedge import hedge_policy
 from meshlib.xds.decode.replies import body_format, inline_body
 from meshlib.xds.decode.report import Report, join
 from meshlib.xds.decode.retry import hash_policies, retry_policy
@@ -83,6 +84,7 @@ def _forward(message: WireMessage, path: str, report: Report) -> Forward | None:
         max_stream_duration=limit,
         grpc_timeout_header_max=grpc_limit,
         retry=retry_policy(message, path, report),
+        hedge=hedge_policy(message, path, report),
         hash_policy=hash_policies(message, path, report),
         mirrors=mirrors(message, path, report),
         not_found_status=status or 503,

@@ -7,6 +7,7 @@ from meshlib.model.route import Route, RouteConfiguration, VirtualHost
 from meshlib.xds.decode.action import action, mirrors
 from meshlib.xds.decode.guards import switches
 from meshlib.xds.decode.headers import header_edits
+from meshlib.xds.decode.hedge import hedge_policy, with_hedge
 from meshlib.xds.decode.match import route_match
 from meshlib.xds.decode.report import Report, join
 from meshlib.xds.decode.retry import retry_policy
@@ -54,10 +55,11 @@ def _virtual_host(message: WireMessage, path: str, report: Report, longest: int)
         _route(item, f"{join(path, 'routes')}[{index}]", report, longest)
         for index, item in enumerate(message.routes)
     )
+    hedge = hedge_policy(message, path, report)
     return VirtualHost(
         name=str(message.name),
         domains=tuple(str(domain) for domain in message.domains),
-        routes=tuple(route for route in routes if route is not None),
+        routes=tuple(with_hedge(route, hedge) for route in routes if route is not None),
         edits=header_edits(message, path, report),
         retry=retry_policy(message, path, report),
         mirrors=mirrors(message, path, report),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 
 from meshlib.model.headers import OF_THE_CONNECTION
@@ -542,11 +544,11 @@ class TestReported:
                     action={"priority": "HIGH"},
                     typed_per_filter_config={"envoy.filters.http.fault": fault},
                 ),
-                host={"hedge_policy": {}},
+                host={"include_is_timeout_retry_header": True},
             )
         )
         assert found == {
-            "virtual_hosts[0].hedge_policy": "{}",
+            "virtual_hosts[0].include_is_timeout_retry_header": "True",
             "virtual_hosts[0].routes[0].route.priority": "HIGH",
             "virtual_hosts[0].routes[0].typed_per_filter_config[envoy.filters.http.fault]": "google.protobuf.Empty",
         }
@@ -616,3 +618,31 @@ class TestWordsOfALine:
             f"virtual_hosts[0].routes[0].{place}": f"{name} is for the connection to say"
             for place in ("request_headers_to_add[0].header.key", "response_headers_to_remove[0]")
         }
+
+
+class TestHedges:
+    """``hedge_on_per_try_timeout`` is what Envoy honours of a hedge policy."""
+
+    HEDGED: ClassVar = {"hedge_on_per_try_timeout": True}
+
+    def test_the_routes_takes_the_place_of_the_virtual_hosts(self):
+        made = good(
+            config(
+                build.route(cluster="a"),
+                build.route(cluster="a", action={"hedge_policy": {}}),
+                build.route(redirect={"path_redirect": "/"}),
+                host={"hedge_policy": self.HEDGED},
+            )
+        )
+        inherited, own, _ = [route.action for route in made.virtual_hosts[0].routes]
+        assert (inherited.hedge.on_try_timeout, inherited.hedge.methods) == (True, None)
+        assert own.hedge.on_try_timeout is False
+
+    def test_what_envoy_reads_and_does_nothing_by_is_no_news(self):
+        fields = {"initial_requests": 3, "additional_request_chance": {"numerator": 5}}
+        action = {"hedge_policy": {**self.HEDGED, **fields}}
+        assert ignored(config(build.route(cluster="a", action=action))) == {}
+
+    def test_no_request_at_first_is_refused(self):
+        problem = action_problem(hedge_policy={"initial_requests": 0})
+        assert problem == "hedge_policy.initial_requests: must not be 0"

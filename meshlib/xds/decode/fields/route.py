@@ -40,17 +40,16 @@ ROUTE = {
     ),
     f"{_ROUTE}VirtualHost": rules(
         honoured=f"name domains routes require_tls {_EDITS} include_request_attempt_count include_attempt_count_in_response"
-        " retry_policy metadata typed_per_filter_config",
+        " retry_policy hedge_policy metadata typed_per_filter_config",
         rejected="matcher",
-        reported="rate_limits retry_policy_typed_config hedge_policy"
-        f" include_is_timeout_retry_header {_BUFFER}",
+        reported=f"rate_limits retry_policy_typed_config include_is_timeout_retry_header {_BUFFER}",
         carried="request_mirror_policies",
         void="virtual_clusters cors",
         notes={
             "metadata": "`meshlib.adoption`: how far clients have joined",
             "request_mirror_policies": "calls are not mirrored yet",
             "retry_policy_typed_config": "extensions of Envoy's are not run",
-            "hedge_policy": "calls are not hedged yet",
+            "hedge_policy": "of HTTP calls; gRPC has none by xDS",
             "include_is_timeout_retry_header": "no `x-envoy-is-timeout-retry` is added",
             "rate_limits": _LIMITS,
             "cors": _CORS,
@@ -110,12 +109,12 @@ ROUTE = {
     f"{_ROUTE}RouteAction": rules(
         honoured="cluster cluster_header weighted_clusters cluster_not_found_response_code prefix_rewrite regex_rewrite"
         " host_rewrite_literal auto_host_rewrite host_rewrite_header host_rewrite_path_regex append_x_forwarded_host"
-        " timeout retry_policy idle_timeout max_stream_duration hash_policy metadata_match",
+        " timeout retry_policy hedge_policy idle_timeout max_stream_duration hash_policy metadata_match",
         carried="request_mirror_policies",
         rejected="path_rewrite_policy path_rewrite host_rewrite",
         reported="cluster_specifier_plugin inline_cluster_specifier_plugin"
         " retry_policy_typed_config priority rate_limits include_vh_rate_limits"
-        " internal_redirect_policy internal_redirect_action max_internal_redirects hedge_policy max_grpc_timeout"
+        " internal_redirect_policy internal_redirect_action max_internal_redirects max_grpc_timeout"
         " grpc_timeout_offset",
         void="upgrade_configs cors flush_timeout early_data_policy",
         notes={
@@ -127,7 +126,7 @@ ROUTE = {
             "early_data_policy": "no request is sent before a handshake is over",
             "retry_policy_typed_config": "extensions of Envoy's are not run",
             "priority": "the limits of priority DEFAULT hold for every call",
-            "hedge_policy": "calls are not hedged yet",
+            "hedge_policy": "of HTTP calls; gRPC has none by xDS",
             "internal_redirect_policy internal_redirect_action max_internal_redirects": "redirects are the host library's to follow",
             "grpc_timeout_offset": "deprecated, and of gRPC calls only",
             "rate_limits include_vh_rate_limits": _LIMITS,
@@ -194,8 +193,9 @@ ROUTE = {
     f"{_ROUTE}RetryPolicy.ResetHeader": rules(honoured="name format"),
     f"{_ROUTE}RetryPolicy.RateLimitedRetryBackOff": rules(honoured="reset_headers max_interval"),
     f"{_ROUTE}HedgePolicy": rules(
-        reason="calls are not hedged yet",
-        reported="initial_requests additional_request_chance hedge_on_per_try_timeout",
+        honoured="hedge_on_per_try_timeout",
+        void="initial_requests additional_request_chance",
+        notes={"initial_requests additional_request_chance": "Envoy reads them, and does nothing by them"},
     ),
     f"{_ROUTE}RedirectAction": rules(
         honoured="https_redirect scheme_redirect host_redirect port_redirect path_redirect prefix_rewrite regex_rewrite"
