@@ -138,6 +138,15 @@ def integer(text: str) -> int | None:
     return number if -_INT64 <= number < _INT64 else None
 
 
+def unsigned(text: str) -> int | None:
+    """The same without a sign but ``+``: up to 2⁶⁴ − 1."""
+    digits = text.strip(_SPACE).removeprefix("+")
+    if not (digits.isascii() and digits.isdigit()) or len(digits) > 64:
+        return None
+    number = int(digits)
+    return number if number < 2 * _INT64 else None
+
+
 def is_grpc(head: Head) -> bool:
     """RM-08: ``application/grpc`` or ``application/grpc+…``."""
     kind = head.headers.get("content-type")

@@ -231,7 +231,7 @@ def _of_head(head: Head, name: str) -> bytes | None:
     if name in (":authority", "host"):
         return head.authority.encode("latin-1", "replace")
     text = {":method": head.method, ":path": head.path, ":scheme": head.scheme}.get(name)
-    return None if text is None else text.encode("latin-1", "replace")
+    return None if not text else text.encode("latin-1", "replace")
 
 
 def _names(command: str, argument: str) -> list[str]:

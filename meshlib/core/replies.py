@@ -10,13 +10,22 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from meshlib.core.bodies import Body, compile_body
-from meshlib.core.conditions import compile_header, is_grpc
+from meshlib.core.conditions import compile_header, is_grpc, unsigned
 from meshlib.core.edits import ONE_LINE_RESPONSE, EditPlan
 from meshlib.core.formats import Values
 from meshlib.core.lines import set_line
 from meshlib.core.strings import wire
 from meshlib.model.call import Head, Response
-from meshlib.model.replies import AllOf, AnyOf, Anything, Comparison, FlagTest, HeaderTest, StatusTest
+from meshlib.model.replies import (
+    AllOf,
+    AnyOf,
+    Anything,
+    Comparison,
+    FlagTest,
+    GrpcStatusTest,
+    HeaderTest,
+    StatusTest,
+)
 from meshlib.model.route import Redirect
 
 if TYPE_CHECKING:
@@ -166,6 +175,9 @@ def _test(test: ReplyTest) -> Callable[[Reply], bool]:
     if isinstance(test, FlagTest):
         flags = frozenset(test.flags)
         return lambda reply: bool(reply.flags) and (not flags or not flags.isdisjoint(reply.flags.split(",")))
+    if isinstance(test, GrpcStatusTest):
+        codes, exclude = test.codes, test.exclude
+        return lambda reply: (_grpc_status(reply) in codes) is not exclude
     if isinstance(test, AllOf):
         every = tuple(map(_test, test.tests))
         return lambda reply: all(each(reply) for each in every)
@@ -175,6 +187,14 @@ def _test(test: ReplyTest) -> Callable[[Reply], bool]:
     assert isinstance(test, Anything)
     holds = test.holds
     return lambda _: holds
+
+
+def _grpc_status(reply: Reply) -> int | None:
+    """None: it says one that is none."""
+    said = reply.line(b"grpc-status")
+    if said is None:
+        return _GRPC_STATUS.get(reply.status, _GRPC_UNKNOWN)
+    return unsigned(said.decode("latin-1"))
 
 
 def _as_http(reply: Reply, *, overwrite: bool) -> None:

@@ -13,9 +13,10 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from meshlib.core.bodies import Body, compile_body
-from meshlib.core.conditions import header_value
+from meshlib.core.conditions import header_value, unsigned
 from meshlib.core.edits import EditPlan, EditSet, compile_edits
 from meshlib.core.formats import Values
+from meshlib.core.hashing import RouteHash
 from meshlib.core.lines import CONTROLS, Lines, add_line, first_value, set_line
 from meshlib.core.paths import path_only
 from meshlib.core.regex import Regex, compile_regex
@@ -111,6 +112,7 @@ class RouteRewrite:
         "_append_host",
         "_body",
         "_counts",
+        "_hash",
         "_host",
         "_host_regex",
         "_path",
@@ -118,6 +120,7 @@ class RouteRewrite:
         "_requests",
         "_responses",
         "_route",
+        "_says_share",
         "_sends_as_made",
         "_steps",
         "_virtual_host",
@@ -141,6 +144,8 @@ class RouteRewrite:
         )
         self._weights: dict[int, EditSet] = {}
         self._steps: tuple[int, ...] = ()
+        self._says_share = False
+        self._hash: RouteHash | None = None
         self._host: HostRewrite | None = None
         self._host_regex: Regex | None = None
         self._path: _PathRewrite | None = None
@@ -164,6 +169,9 @@ class RouteRewrite:
         if self._host is not None and self._host.regex is not None:
             self._host_regex = compile_regex(self._host.regex.pattern)
         self._steps = tuple(accumulate(weight.weight for weight in action.weighted))
+        by_hash = action.share_by_hash and bool(action.hash_policy)
+        self._says_share = by_hash or bool(action.share_header)
+        self._hash = RouteHash(action.hash_policy) if by_hash else None
         for weight in action.weighted:
             edits = compile_edits(weight.edits)
             if edits is not None:
@@ -181,7 +189,8 @@ class RouteRewrite:
         if action.weighted:
             steps = self._steps
             total = steps[-1]
-            drawn = int(random() * total)
+            said = self._said_share(head, random) if self._says_share else None
+            drawn = int(random() * total) if said is None else said % total
             weight = action.weighted[bisect_right(steps, drawn)]
             cluster = weight.cluster or _named_cluster(head, weight.cluster_header)
             if trace is not None:
@@ -193,6 +202,16 @@ class RouteRewrite:
         if trace is not None:
             trace.append(f"header {action.cluster_header} names cluster {cluster!r}")
         return cluster, None
+
+    def _said_share(self, head: Head, random: Callable[[], float]) -> int | None:
+        """The number that chooses a share, where the call has it: in its header, or as its hash."""
+        if self._hash is not None:
+            return self._hash.of(head, 0, random).value
+        action = self._route.action
+        assert isinstance(action, Forward)
+        text = header_value(head, action.share_header)
+        # Of several lines none counts, as in Envoy: joined they are no number.
+        return None if text is None else unsigned(text)
 
     def request_head(self, weight: ClusterWeight | None, head: Head, *, cluster: str) -> Head:
         """The head as the route sends it, a new one; the host of ``auto_host_rewrite`` comes with the endpoint

@@ -15,6 +15,7 @@ __all__ = [
     "Anything",
     "Comparison",
     "FlagTest",
+    "GrpcStatusTest",
     "HeaderTest",
     "LocalReplies",
     "ReplyMapper",
@@ -51,6 +52,14 @@ class FlagTest:
 
 
 @dataclass(frozen=True, slots=True)
+class GrpcStatusTest:
+    """The status that the reply is to a gRPC client, whoever asks; ``exclude``: none of these."""
+
+    codes: frozenset[int]
+    exclude: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Anything:
     """Every reply, or none."""
 
@@ -67,7 +76,7 @@ class AnyOf:
     tests: tuple[ReplyTest, ...]
 
 
-ReplyTest = StatusTest | HeaderTest | FlagTest | Anything | AllOf | AnyOf
+ReplyTest = StatusTest | HeaderTest | FlagTest | GrpcStatusTest | Anything | AllOf | AnyOf
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,6 +144,9 @@ class Forward:
     ``timeout`` in seconds: None where the configuration sets none (core applies the default of the view: 15 s for a
     control plane's route, none for a configuration file's), 0 switches it off (TO-02). ``labels``: for which subset of the cluster
     calls are (``metadata_match``).
+
+    Which of ``weighted`` a call goes to is drawn, or said: by the number in the header ``share_header``, or by the hash of
+    ``hash_policy`` (``share_by_hash``).
     """
 
     cluster: str = ""
@@ -161,6 +164,8 @@ class Forward:
     hash_policy: tuple[HashPolicy, ...] = ()
     mirrors: tuple[Mirror, ...] = ()
     not_found_status: int = 503
+    share_header: str = ""
+    share_by_hash: bool = False
     fault: Fault | None = None
     hedge: Hedge | None = None
     labels: Labels = NO_LABELS

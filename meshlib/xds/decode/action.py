@@ -71,6 +71,10 @@ def _forward(message: WireMessage, path: str, report: Report) -> Forward | None:
         if message.prefix_rewrite:
             report.problem(join(path, "prefix_rewrite"), "cannot stand beside regex_rewrite")
     limit, grpc_limit = _stream_limits(message, path, report)
+    split = message.weighted_clusters
+    number_from = str(split.header_name)
+    if number_from:
+        number_from = header_name(number_from, join(path, "weighted_clusters.header_name"), report)
     made = Forward(
         cluster=cluster,
         weighted=weighted,
@@ -88,6 +92,8 @@ def _forward(message: WireMessage, path: str, report: Report) -> Forward | None:
         hash_policy=hash_policies(message, path, report),
         mirrors=mirrors(message, path, report),
         not_found_status=status or 503,
+        share_header=number_from,
+        share_by_hash=bool(split.use_hash_policy.value),
         labels=labels,
     )
     return made if cluster or weighted or header else None

@@ -20,8 +20,8 @@ _ANYTHING = PathMatch(PathKind.PREFIX, "")
 def route_match(message: WireMessage, path: str, report: Report) -> RouteMatch | None:
     """The match, or None where nothing that a client does can fulfil it: then the route is left out.
 
-    CONNECT requests, dynamic metadata and filter state do not occur here, and a call comes without TLS; all but the
-    last are reported by the table.
+    CONNECT requests, dynamic metadata and filter state do not occur here, and a call comes without TLS: what keeps a route out is
+    reported.
     """
     where = _path_match(message, path, report)
     made = RouteMatch(
@@ -41,12 +41,21 @@ def route_match(message: WireMessage, path: str, report: Report) -> RouteMatch |
             for index, item in enumerate(message.cookies)
         ),
     )
-    if where is None or len(message.dynamic_metadata) or len(message.filter_state):
-        return None
-    if _wants_tls(message):
-        report.ignore(join(path, "tls_context"), message.tls_context)
-        return None
-    return made
+    never = _never(message)
+    if never:
+        report.ignore(join(path, never), getattr(message, never))
+    return None if where is None or never else made
+
+
+def _never(message: WireMessage) -> str:
+    """The field that nothing in a client fulfils; ``""`` where there is none."""
+    if message.WhichOneof("path_specifier") == "connect_matcher":
+        return "connect_matcher"
+    if any(not each.invert for each in message.dynamic_metadata):
+        return "dynamic_metadata"
+    if len(message.filter_state):
+        return "filter_state"
+    return "tls_context" if _wants_tls(message) else ""
 
 
 def _wants_tls(message: WireMessage) -> bool:
@@ -64,7 +73,7 @@ def _path_match(message: WireMessage, path: str, report: Report) -> PathMatch | 
     if which == "safe_regex":
         return PathMatch(PathKind.REGEX, regex(message.safe_regex, join(path, which), report), sensitive)
     kind = _PATHS.get(which)
-    if kind is None:  # connect_matcher is reported, path_match_policy refused: both by the table
+    if kind is None:  # connect_matcher, and path_match_policy, which the table refuses
         return None
     value = str(getattr(message, which))
     if kind is PathKind.SEPARATED_PREFIX and (

@@ -12,6 +12,7 @@ from meshlib.model.replies import (
     Anything,
     Comparison,
     FlagTest,
+    GrpcStatusTest,
     HeaderTest,
     LocalReplies,
     ReplyMapper,
@@ -20,13 +21,15 @@ from meshlib.model.replies import (
 )
 from meshlib.xds.decode.headers import added
 from meshlib.xds.decode.report import Report, join
-from meshlib.xds.decode.values import fraction, header_match, header_value, number, struct
+from meshlib.xds.decode.values import boolean, fraction, header_match, header_value, number, struct
 from meshlib.xds.schema import WireMessage
 
 __all__ = ["body_format", "inline_body", "local_replies"]
 
 _COMPARISONS = {0: Comparison.EQ, 1: Comparison.GE, 2: Comparison.LE, 3: Comparison.NE}
 _MILLION = 1_000_000
+#: ``AccessLogType`` of what is asked while a reply is made.
+_NOT_SET = 0
 _STATUSES = range(200, 600)
 #: Envoy's response flags, short.
 _FLAG_NAMES = """
@@ -41,7 +44,8 @@ def local_replies(owner: WireMessage, path: str, report: Report) -> LocalReplies
         return None
     held, path = owner.local_reply_config, join(path, "local_reply_config")
     mappers = (
-        _mapper(item, f"{join(path, 'mappers')}[{index}]", report) for index, item in enumerate(held.mappers)
+        _mapper(item, f"{join(path, 'mappers')}[{index}]", report, traced=owner.HasField("tracing"))
+        for index, item in enumerate(held.mappers)
     )
     return LocalReplies(
         tuple(mapper for mapper in mappers if mapper is not None),
@@ -49,10 +53,10 @@ def local_replies(owner: WireMessage, path: str, report: Report) -> LocalReplies
     )
 
 
-def _mapper(message: WireMessage, path: str, report: Report) -> ReplyMapper | None:
+def _mapper(message: WireMessage, path: str, report: Report, *, traced: bool) -> ReplyMapper | None:
     test = None
     if message.HasField("filter"):
-        test = _test(message.filter, join(path, "filter"), report)
+        test = _test(message.filter, join(path, "filter"), report, traced=traced)
     else:
         report.problem(join(path, "filter"), "is missing")
     status = number(message, "status_code")
@@ -68,7 +72,7 @@ def _mapper(message: WireMessage, path: str, report: Report) -> ReplyMapper | No
     return made if test is not None else None
 
 
-def _test(message: WireMessage, path: str, report: Report) -> ReplyTest | None:
+def _test(message: WireMessage, path: str, report: Report, *, traced: bool) -> ReplyTest | None:
     """An AccessLogFilter; None where what it asks for is not known here: then it is reported."""
     which = message.WhichOneof("filter_specifier")
     if which is None:
@@ -84,7 +88,15 @@ def _test(message: WireMessage, path: str, report: Report) -> ReplyTest | None:
     if which == "not_health_check_filter":
         return Anything()
     if which in ("and_filter", "or_filter"):
-        return _joined(held, here, report, AllOf if which == "and_filter" else AnyOf)
+        return _joined(held, here, report, AllOf if which == "and_filter" else AnyOf, traced=traced)
+    if which == "grpc_status_filter":
+        return GrpcStatusTest(frozenset(held.statuses), bool(held.exclude))
+    if which == "metadata_filter":
+        return Anything(boolean(held, "match_if_key_not_found", True))
+    if which == "log_type_filter":
+        return Anything((_NOT_SET in held.types) is not held.exclude)
+    if which == "traceable_filter" and not traced:
+        return Anything(False)
     if which == "runtime_filter":
         share = fraction(held.percent_sampled, join(here, "percent_sampled"), report)
         if share in (0, _MILLION):
@@ -111,11 +123,14 @@ def _flags(message: WireMessage, path: str, report: Report) -> FlagTest:
     return FlagTest(tuple(str(flag) for flag in message.flags))
 
 
-def _joined(message: WireMessage, path: str, report: Report, kind: type[AllOf | AnyOf]) -> ReplyTest | None:
+def _joined(
+    message: WireMessage, path: str, report: Report, kind: type[AllOf | AnyOf], *, traced: bool
+) -> ReplyTest | None:
     if len(message.filters) < 2:
         report.problem(join(path, "filters"), "must have two members at least")
     tests = [
-        _test(item, f"{join(path, 'filters')}[{index}]", report) for index, item in enumerate(message.filters)
+        _test(item, f"{join(path, 'filters')}[{index}]", report, traced=traced)
+        for index, item in enumerate(message.filters)
     ]
     known = tuple(test for test in tests if test is not None)
     return kind(known) if len(known) == len(tests) else None

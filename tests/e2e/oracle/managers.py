@@ -97,7 +97,7 @@ class _ManagerMaker(Maker):
         return made
 
     def local_replies(self) -> Json:
-        made: Json = {"mappers": [self.mapper() for _ in range(self.rng.randint(0, 3))]}
+        made: Json = {"mappers": [self.mapper() for _ in range(self.rng.randint(0, 4))]}
         if self.chance(0.6):
             made["body_format"] = self.rng.choice(BODY_FORMATS)
         return made
@@ -119,7 +119,10 @@ class _ManagerMaker(Maker):
         return made
 
     def filter(self, depth: int = 0) -> Json:
-        kinds = ["status", "status", "header", "flags", "health", "runtime"]
+        kinds = [
+            *("status", "status", "header", "flags", "flags", "health", "runtime"),
+            *("grpc", "metadata", "type", "traceable"),
+        ]
         kind = self.rng.choice([*kinds, "and", "or"] if depth < 2 else kinds)
         if kind == "status":
             value = {"default_value": self.rng.choice(_STATUSES), "runtime_key": "nobody.sets.it"}
@@ -129,6 +132,21 @@ class _ManagerMaker(Maker):
             return {"header_filter": {"header": self.header_match()}}
         if kind == "flags":
             return {"response_flag_filter": {"flags": self.some(["NR", "NC", "UH"], 2)}}
+        if kind == "grpc":
+            statuses = self.some(
+                ["UNKNOWN", "UNIMPLEMENTED", "UNAVAILABLE", "PERMISSION_DENIED", "INTERNAL"], 3
+            )
+            return {"grpc_status_filter": {"statuses": statuses, "exclude": self.chance(0.3)}}
+        if kind == "metadata":
+            made: Json = {"matcher": self.metadata_match()}
+            if self.chance(0.8):
+                made["match_if_key_not_found"] = self.chance(0.5)
+            return {"metadata_filter": made}
+        if kind == "type":
+            types = self.some(["NotSet", "DownstreamEnd"], 2)
+            return {"log_type_filter": {"types": types, "exclude": self.chance(0.3)}}
+        if kind == "traceable":
+            return {"traceable_filter": {}}
         if kind == "health":
             return {"not_health_check_filter": {}}
         if kind == "runtime":

@@ -282,8 +282,25 @@ class Maker:
             match["runtime_fraction"] = {"default_value": {"numerator": share, "denominator": self.unit}}
         if self.chance(0.08):
             match["grpc"] = {}
+        if self.chance(0.06):
+            match["dynamic_metadata"] = [self.metadata_match()]
+        if self.chance(0.02):
+            match["filter_state"] = [{"key": "nobody", "string_match": {"exact": "x"}}]
+        if self.chance(0.02):
+            del match[kind]
+            match["connect_matcher"] = {}
         if self.chance(0.08):
             match["cookies"] = [self.cookie_match() for _ in range(self.rng.choice((1, 1, 2)))]
+        return match
+
+    def metadata_match(self) -> Json:
+        """Nothing here sets any."""
+        value = self.rng.choice(
+            ({"present_match": True}, {"string_match": {"exact": "x"}}, {"null_match": {}})
+        )
+        match: Json = {"filter": "nobody", "path": [{"key": "k"}], "value": value}
+        if self.chance(0.7):
+            match["invert"] = True
         return match
 
     def cookie_match(self) -> Json:
@@ -421,7 +438,12 @@ class Maker:
             shares.append(share)
         if not any(share["weight"] for share in shares):
             shares[0]["weight"] = 7
-        return {"weighted_clusters": {"clusters": shares}}
+        made: Json = {"clusters": shares}
+        if self.chance(0.3):
+            made["header_name"] = self.rng.choice(("x-num", "X-Num", "x-user"))
+        elif self.chance(0.15):
+            made["use_hash_policy"] = self.chance(0.5)
+        return {"weighted_clusters": made}
 
     def redirect(self) -> Json:
         made: Json = {}

@@ -18,6 +18,7 @@ from meshlib.model.replies import (
     Anything,
     Comparison,
     FlagTest,
+    GrpcStatusTest,
     HeaderTest,
     LocalReplies,
     ReplyMapper,
@@ -111,6 +112,9 @@ class TestMappers:
             (FlagTest(("UF",)), {"flags": "NR"}, False),
             (FlagTest(), {"flags": "UF"}, True),
             (FlagTest(), {}, False),
+            (GrpcStatusTest(frozenset({12})), {}, True),  # 404 is UNIMPLEMENTED
+            (GrpcStatusTest(frozenset({14})), {}, False),
+            (GrpcStatusTest(frozenset({14}), exclude=True), {}, True),
             (HeaderTest(HeaderMatch("x-h", present=True)), {"asked": head(("x-h", "1"))}, True),
             (HeaderTest(HeaderMatch("x-h", present=True)), {}, False),
             (Anything(), {}, True),

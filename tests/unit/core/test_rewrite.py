@@ -10,6 +10,7 @@ from meshlib.core.rewrite import ResponseContext
 from meshlib.model.call import Head, Response
 from meshlib.model.headers import Headers
 from meshlib.model.match import PathKind, PathMatch, RouteMatch
+from meshlib.model.policy import HashKind, HashPolicy
 from meshlib.model.route import (
     ClusterWeight,
     DirectResponse,
@@ -69,6 +70,42 @@ class TestCluster:
         name, weight = match_of(action).compiled.choose_cluster(head(), lambda: drawn, told)
         assert (name, weight.cluster) == (cluster, cluster)
         assert f"cluster {cluster} has" in told[0]
+
+    @pytest.mark.parametrize(
+        ("lines", "cluster"),
+        [
+            (["0"], "a"),
+            ([" +11 "], "b"),
+            (["10"], "a"),
+            (["18446744073709551615"], "b"),  # 2⁶⁴ − 1, of 10
+            (["18446744073709551616"], "drawn"),
+            (["-1"], "drawn"),
+            (["1.0"], "drawn"),
+            ([""], "drawn"),
+            (["1", "1"], "drawn"),
+            ([], "drawn"),
+        ],
+    )
+    def test_the_number_that_chooses_is_in_a_header(self, lines, cluster):
+        shares = (ClusterWeight("a", 1), ClusterWeight("b", 8), ClusterWeight("drawn", 1))
+        match = match_of(Forward(weighted=shares, share_header="x-share"))
+        asked = head("/", *(("X-Share", line) for line in lines))
+        assert match.compiled.choose_cluster(asked, lambda: 0.99)[0] == cluster
+
+    def test_the_number_that_chooses_is_the_calls_hash(self):
+        shares = (ClusterWeight("a", 5), ClusterWeight("b", 5))
+        policy = (HashPolicy(HashKind.HEADER, "x-user"),)
+        match = match_of(Forward(weighted=shares, hash_policy=policy, share_by_hash=True))
+
+        def chosen(user, drawn):
+            return match.compiled.choose_cluster(head("/", ("x-user", user)), lambda: drawn)[0]
+
+        for user in map(str, range(20)):
+            assert chosen(user, 0.0) == chosen(user, 0.99)
+        assert {chosen(str(user), 0.0) for user in range(20)} == {"a", "b"}
+        other = match_of(Forward(weighted=shares, share_by_hash=True))  # nothing is hashed: it is drawn
+        assert other.compiled.choose_cluster(head(), lambda: 0.0)[0] == "a"
+        assert other.compiled.choose_cluster(head(), lambda: 0.99)[0] == "b"
 
     def test_named_by_the_first_line_of_a_header(self):
         match = match_of(Forward(cluster_header="X-Cluster"))

@@ -12,6 +12,7 @@ from meshlib.model.replies import (
     Anything,
     Comparison,
     FlagTest,
+    GrpcStatusTest,
     HeaderTest,
     LocalReplies,
     ReplyMapper,
@@ -100,6 +101,17 @@ def test_whole():
             {"or_filter": {"filters": [share(0), {"not_health_check_filter": {}}]}},
             AnyOf((Anything(False), Anything())),
         ),
+        (
+            {"grpc_status_filter": {"statuses": ["UNAVAILABLE", "OK"], "exclude": True}},
+            GrpcStatusTest(frozenset({0, 14}), exclude=True),
+        ),
+        ({"grpc_status_filter": {}}, GrpcStatusTest(frozenset())),
+        ({"metadata_filter": {}}, Anything()),
+        ({"metadata_filter": {"match_if_key_not_found": False}}, Anything(False)),
+        ({"log_type_filter": {"types": ["NotSet"]}}, Anything()),
+        ({"log_type_filter": {"types": ["NotSet"], "exclude": True}}, Anything(False)),
+        ({"log_type_filter": {"types": ["DownstreamEnd"]}}, Anything(False)),
+        ({"traceable_filter": {}}, Anything(False)),
     ],
 )
 def test_filters(given, test):
@@ -111,10 +123,6 @@ def test_filters(given, test):
     "given",
     [
         {"duration_filter": {"comparison": {"op": "GE", "value": {"default_value": 5, "runtime_key": "k"}}}},
-        {"traceable_filter": {}},
-        {"grpc_status_filter": {}},
-        {"metadata_filter": {}},
-        {"log_type_filter": {}},
         {"extension_filter": {}},
         share(50),
     ],
@@ -126,6 +134,22 @@ def test_a_mapper_whose_filter_cannot_be_asked_is_left_out_and_told(given, deep)
     assert found.problems == ()
     assert found.value.http.local_replies.mappers == (ReplyMapper(StatusTest(Comparison.EQ, 404)),)
     assert any(place.startswith(f"{HERE}.mappers[0].filter") for place, _ in found.ignored)
+
+
+def test_where_calls_are_traced_which_are_is_not_known():
+    resource = build.listener(
+        "l",
+        ROUTES,
+        manager={
+            "local_reply_config": {"mappers": [{"filter": {"traceable_filter": {}}}]},
+            "tracing": {},
+        },
+    )
+    found = decode.listener(raw(resource))
+    assert found.problems == ()
+    [chain] = found.value.chains
+    assert chain.http.local_replies.mappers == ()
+    assert [place for place, _ in found.ignored] == [f"{HERE}.mappers[0].filter.traceable_filter"]
 
 
 @pytest.mark.parametrize(

@@ -156,6 +156,7 @@ class TestMatch:
         [
             ({"connect_matcher": {}}, "connect_matcher"),
             ({"prefix": "/", "dynamic_metadata": [{}]}, "dynamic_metadata"),
+            ({"prefix": "/", "dynamic_metadata": [{"invert": True}, {}]}, "dynamic_metadata"),
             ({"prefix": "/", "filter_state": [{}]}, "filter_state"),
             ({"prefix": "/", "tls_context": {"presented": True}}, "tls_context"),
         ],
@@ -164,6 +165,11 @@ class TestMatch:
         both = config({"match": match, "route": {"cluster": "a"}}, build.route(cluster="b"))
         assert [route.action.cluster for route in good(both).virtual_hosts[0].routes] == ["b"]
         assert list(ignored(both)) == [f"virtual_hosts[0].routes[0].match.{field}"]
+
+    def test_a_route_for_calls_without_metadata_is_for_all(self):
+        route = build.route(cluster="a", match={"dynamic_metadata": [{"filter": "f", "invert": True}]})
+        assert route_of(route).match.path.value == "/"
+        assert ignored(config(route)) == {}
 
     def test_rm_08_calls_come_without_tls(self):
         made = route_of(build.route(cluster="a", match={"tls_context": {"presented": False}}))
@@ -267,6 +273,18 @@ class TestForward:
         assert made.append_forwarded_host
         assert (made.not_found_status, made.idle_timeout) == (404, 3.0)
         assert (made.max_stream_duration, made.grpc_timeout_header_max) == (4.0, 5.0)
+
+    def test_the_number_that_chooses_a_share(self):
+        def made(**more):
+            shares = {"clusters": [{"name": "a", "weight": 1}], **more}
+            return config({"match": {"prefix": "/"}, "route": {"weighted_clusters": shares}})
+
+        by_header = good(made(header_name="X-Share")).virtual_hosts[0].routes[0].action
+        assert (by_header.share_header, by_header.share_by_hash) == ("x-share", False)
+        by_hash = good(made(use_hash_policy=True)).virtual_hosts[0].routes[0].action
+        assert (by_hash.share_header, by_hash.share_by_hash) == ("", True)
+        [found] = problems(made(header_name="a b"))
+        assert found.startswith("virtual_hosts[0].routes[0].route.weighted_clusters.header_name: ")
 
     def test_to_02_no_timeout_is_not_zero(self):
         assert route_of(build.route(cluster="a")).action.timeout is None

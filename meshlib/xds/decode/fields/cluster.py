@@ -102,10 +102,6 @@ CLUSTER = {
         honoured="minimum_ring_size hash_function maximum_ring_size", notes={"maximum_ring_size": _RINGS}
     ),
     f"{_CLUSTER}Cluster.MaglevLbConfig": rules(honoured="table_size", notes={"table_size": _TABLES}),
-    f"{_CLUSTER}Cluster.OriginalDstLbConfig": rules(
-        reported="use_http_header http_header_name upstream_port_override metadata_key",
-        reason="a call goes to its URL, which is the original destination",
-    ),
     f"{_CLUSTER}Cluster.CommonLbConfig": rules(
         honoured="healthy_panic_threshold zone_aware_lb_config locality_weighted_lb_config"
         " consistent_hashing_lb_config override_host_status",

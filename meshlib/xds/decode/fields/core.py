@@ -189,6 +189,14 @@ CORE = {
         void="google_re2",
         notes={"regex": "RE2, a full match; what RE2 does not take is rejected"},
     ),
+    f"{_MATCHER}FilterStateMatcher": rules(
+        void="key string_match address_match", notes={"key": "a call has no filter state, of whatever name"}
+    ),
+    f"{_MATCHER}MetadataMatcher": rules(
+        honoured="invert",
+        void="filter path value",
+        notes={"filter path value": "a call has no dynamic metadata, of whatever name"},
+    ),
     f"{_MATCHER}RegexMatchAndSubstitute": rules(honoured="pattern substitution"),
     f"{_MATCHER}StringMatcher": rules(
         honoured="exact prefix suffix safe_regex contains ignore_case",

@@ -192,18 +192,25 @@ LISTENER = {
     ),
     f"{_LOG}AccessLogFilter": rules(
         honoured="status_code_filter not_health_check_filter runtime_filter and_filter or_filter header_filter"
-        " response_flag_filter",
-        reported="duration_filter traceable_filter grpc_status_filter extension_filter metadata_filter log_type_filter",
+        " response_flag_filter traceable_filter grpc_status_filter metadata_filter log_type_filter",
+        reported="duration_filter extension_filter",
         notes={
             "runtime_filter": "of 0 % and 100 %; others are reported",
-            "duration_filter traceable_filter grpc_status_filter extension_filter metadata_filter log_type_filter": "nothing of the"
-            " kind is known when a reply is made: a mapper with one is left out",
+            "traceable_filter": "without `tracing` no call is; with it, a mapper with one is left out and reported",
+            "metadata_filter": "a call has no dynamic metadata: `match_if_key_not_found` holds",
+            "duration_filter": "how long a call took is not known when a reply is made: a mapper with one is left out",
+            "extension_filter": "extensions of Envoy's are not run: a mapper with one is left out",
         },
     ),
     f"{_LOG}StatusCodeFilter": rules(honoured="comparison"),
-    f"{_LOG}DurationFilter": rules(reported="comparison", reason="of a filter that is not known"),
     f"{_LOG}ComparisonFilter": rules(honoured="op value"),
     f"{_LOG}NotHealthCheckFilter": rules(),
+    f"{_LOG}TraceableFilter": rules(),
+    f"{_LOG}GrpcStatusFilter": rules(honoured="statuses exclude"),
+    f"{_LOG}MetadataFilter": rules(honoured="match_if_key_not_found", void="matcher"),
+    f"{_LOG}LogTypeFilter": rules(
+        honoured="types exclude", notes={"types": "a reply is of the type `NotSet`, as in Envoy"}
+    ),
     f"{_LOG}RuntimeFilter": rules(
         honoured="percent_sampled",
         void="runtime_key use_independent_randomness",

@@ -13,7 +13,6 @@ _FILTERS = (
     "of filters that are honoured, and of those that decide who may pass: where one is in force what is here is refused; others are"
     " reported"
 )
-_NEVER = "the route is left out and reported: nothing in a client could make it match"
 _BUFFER = "per_request_buffer_limit_bytes request_body_buffer_limit"
 
 _LIMITS = "what a rate limit service would be asked"
@@ -71,13 +70,12 @@ ROUTE = {
     ),
     f"{_ROUTE}RouteMatch": rules(
         honoured="prefix path safe_regex path_separated_prefix case_sensitive runtime_fraction headers"
-        " query_parameters cookies grpc tls_context",
+        " query_parameters cookies grpc tls_context connect_matcher dynamic_metadata filter_state",
         rejected="path_match_policy",
-        reported="connect_matcher dynamic_metadata filter_state",
         notes={
-            "connect_matcher": _NEVER,
-            "dynamic_metadata": _NEVER,
-            "filter_state": _NEVER,
+            "connect_matcher": "no call is a CONNECT: the route is left out and reported",
+            "dynamic_metadata filter_state": "a call has none: a route that demands some is left out and reported; one that is for calls without"
+            " is for all",
             "tls_context": "calls come without TLS: a route for clients with a certificate is left out and reported",
             "path_match_policy": "URI templates are not supported, and without them the route would match otherwise",
         },
@@ -92,13 +90,11 @@ ROUTE = {
     f"{_ROUTE}QueryParameterMatcher": rules(honoured="name string_match present_match"),
     f"{_ROUTE}CookieMatcher": rules(honoured="name string_match invert_match"),
     f"{_ROUTE}WeightedCluster": rules(
-        honoured="clusters",
-        reported="header_name use_hash_policy",
+        honoured="clusters header_name use_hash_policy",
         void="total_weight runtime_key_prefix",
         notes={
             "total_weight": "deprecated; the sum of the weights holds",
-            "header_name": "the number that chooses is drawn, not told by a header",
-            "use_hash_policy": "the number that chooses is drawn",
+            "use_hash_policy": "what nothing in the call is hashed for is drawn",
         },
     ),
     f"{_ROUTE}WeightedCluster.ClusterWeight": rules(

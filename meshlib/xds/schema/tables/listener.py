@@ -198,18 +198,18 @@ package envoy.config.accesslog.v3
 
 message AccessLogFilter
    1 status_code_filter      StatusCodeFilter @filter_specifier
-   2 duration_filter         DurationFilter @filter_specifier
+   2 duration_filter         opaque @filter_specifier
    3 not_health_check_filter NotHealthCheckFilter @filter_specifier
-   4 traceable_filter        opaque @filter_specifier
+   4 traceable_filter        TraceableFilter @filter_specifier
    5 runtime_filter          RuntimeFilter @filter_specifier
    6 and_filter              AndFilter @filter_specifier
    7 or_filter               OrFilter @filter_specifier
    8 header_filter           HeaderFilter @filter_specifier
    9 response_flag_filter    ResponseFlagFilter @filter_specifier
-  10 grpc_status_filter      opaque @filter_specifier
+  10 grpc_status_filter      GrpcStatusFilter @filter_specifier
   11 extension_filter        opaque @filter_specifier
-  12 metadata_filter         opaque @filter_specifier
-  13 log_type_filter         opaque @filter_specifier
+  12 metadata_filter         MetadataFilter @filter_specifier
+  13 log_type_filter         LogTypeFilter @filter_specifier
 
 message ComparisonFilter
    1 op    .Op
@@ -219,10 +219,22 @@ message ComparisonFilter
 message StatusCodeFilter
    1 comparison ComparisonFilter
 
-message DurationFilter
-   1 comparison ComparisonFilter
-
 message NotHealthCheckFilter
+
+message TraceableFilter
+
+message GrpcStatusFilter
+   1 statuses [.Status]
+   2 exclude  bool
+  enum Status OK=0 CANCELED=1 UNKNOWN=2 INVALID_ARGUMENT=3 DEADLINE_EXCEEDED=4 NOT_FOUND=5 ALREADY_EXISTS=6 PERMISSION_DENIED=7 RESOURCE_EXHAUSTED=8 FAILED_PRECONDITION=9 ABORTED=10 OUT_OF_RANGE=11 UNIMPLEMENTED=12 INTERNAL=13 UNAVAILABLE=14 DATA_LOSS=15 UNAUTHENTICATED=16
+
+message MetadataFilter
+   1 matcher                matcher.MetadataMatcher
+   2 match_if_key_not_found pb.BoolValue
+
+message LogTypeFilter
+   1 types   [envoy.data.accesslog.v3.AccessLogType]
+   2 exclude bool
 
 message RuntimeFilter
    1 runtime_key                string
@@ -240,6 +252,10 @@ message HeaderFilter
 
 message ResponseFlagFilter
    1 flags [string]
+
+package envoy.data.accesslog.v3
+
+enum AccessLogType NotSet=0 TcpUpstreamConnected=1 TcpPeriodic=2 TcpConnectionEnd=3 DownstreamStart=4 DownstreamPeriodic=5 DownstreamEnd=6 UpstreamPoolReady=7 UpstreamPeriodic=8 UpstreamEnd=9 DownstreamTunnelSuccessfullyEstablished=10 UdpTunnelUpstreamConnected=11 UdpPeriodic=12 UdpSessionEnd=13
 
 package envoy.extensions.filters.network.tcp_proxy.v3
 

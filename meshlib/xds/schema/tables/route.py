@@ -87,8 +87,8 @@ message RouteMatch
    7 query_parameters      [QueryParameterMatcher]
    8 grpc                  .GrpcRouteMatchOptions
   11 tls_context           .TlsContextMatchOptions
-  13 dynamic_metadata      [opaque]
-  16 filter_state          [opaque]
+  13 dynamic_metadata      [matcher.MetadataMatcher]
+  16 filter_state          [matcher.FilterStateMatcher]
   17 cookies               [CookieMatcher]
 
 message RouteMatch.GrpcRouteMatchOptions

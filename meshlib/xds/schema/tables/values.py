@@ -31,6 +31,31 @@ message SemanticVersion
 
 package envoy.type.matcher.v3
 
+message MetadataMatcher
+   1 filter string
+   2 path   [.PathSegment]
+   3 value  ValueMatcher
+   4 invert bool
+
+message MetadataMatcher.PathSegment
+   1 key string @segment
+
+message ValueMatcher
+   1 null_match    .NullMatch @match_pattern
+   2 double_match  opaque @match_pattern
+   3 string_match  StringMatcher @match_pattern
+   4 bool_match    bool @match_pattern
+   5 present_match bool @match_pattern
+   6 list_match    opaque @match_pattern
+   7 or_match      opaque @match_pattern
+
+message ValueMatcher.NullMatch
+
+message FilterStateMatcher
+   1 key           string
+   2 string_match  StringMatcher @matcher
+   3 address_match opaque @matcher
+
 message RegexMatcher
    1 google_re2 .GoogleRE2 @engine_type
    2 regex      string
