@@ -26,6 +26,7 @@ from meshlib.sources.rules import bootstrap_of, described, place_of, rules_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from meshlib.core.exchange import Place
     from meshlib.core.tokens import TokenSource
     from meshlib.model.call import Decision
     from meshlib.model.events import Event
@@ -275,6 +276,7 @@ class Mesh:
             locality=place_of(config, bootstrap),
             prober=_prober,
         )
+        runtime.services.make = partial(_service, runtime)
         try:
             self._show(config)
         except BaseException:  # an interrupt, or a killed greenlet: the next use makes another
@@ -290,6 +292,13 @@ def _prober(clock: Clock) -> Prober:
     from meshlib.hosts.health.prober import prober_of
 
     return prober_of(clock)
+
+
+def _service(runtime: Runtime, place: Place) -> object:
+    """A channel by which the mesh asks one of its own clusters."""
+    from meshlib.hosts.grpc.channel import MeshChannel
+
+    return MeshChannel(f"dns:///{place[1]}", None, None, None, lambda: runtime, place)
 
 
 def _shown(mesh: Mesh | None, config: Config) -> None:

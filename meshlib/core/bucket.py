@@ -15,26 +15,28 @@ __all__ = ["Bucket"]
 
 
 class Bucket:
-    """Full at first. Not thread-safe. ``now`` is monotonic seconds and does not go back; ``at``: when it was last looked at."""
+    """Full at first. Not thread-safe. ``now`` is monotonic seconds and does not go back; ``at``: when it was last looked at; ``tokens``:
+    what was in it then.
+    """
 
-    __slots__ = ("_tokens", "at", "limit")
+    __slots__ = ("at", "limit", "tokens")
 
     def __init__(self, limit: RateLimit, now: float) -> None:
         self.limit = limit
-        self._tokens = float(limit.burst)
+        self.tokens = float(limit.burst)
         self.at = now
 
-    def take(self, now: float) -> bool:
-        """Whether a call may pass now."""
+    def take(self, now: float, hits: float = 1.0) -> bool:
+        """Whether a call may pass now, that counts as so many."""
         limit = self.limit
-        self._tokens = min(limit.burst, self._tokens + (now - self.at) * limit.rate)
+        self.tokens = min(limit.burst, self.tokens + (now - self.at) * limit.rate)
         self.at = now
-        if self._tokens < 1.0:
+        if self.tokens < hits:
             return False
-        self._tokens -= 1.0
+        self.tokens -= hits
         return True
 
     def configure(self, limit: RateLimit) -> None:
         """Other numbers; what is in it stays, as far as it fits."""
         self.limit = limit
-        self._tokens = min(self._tokens, limit.burst)
+        self.tokens = min(self.tokens, limit.burst)

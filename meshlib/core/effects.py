@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from meshlib.errors import MeshError
     from meshlib.model.call import CallInfo, Head, Outcome, Response
     from meshlib.model.events import Event
+    from meshlib.model.limits import Descriptor, LocalLimit, Verdict
     from meshlib.model.policy import RetryPolicy, RouteLimits
     from meshlib.model.sidecar import Sidecar
 
 __all__ = [
+    "Ask",
     "Call",
     "Deliver",
     "Direct",
@@ -46,7 +48,11 @@ class Env:
     ``upstream(part, cluster)`` gives a live cluster, or why there is none, in words: ``""`` while it may come;
     ``random()`` a float in [0, 1); ``wall()`` seconds since the epoch, for headers that name a point in time (RT-07);
     ``emit`` is None where nobody listens; ``awaits``: as ``upstream``, what a cluster that may come waits for, in words that can follow
-    "which"; ``limits(part, match, policy, now)``: the live route of a match that has limits; ``own``: what this process is to consistent hashing; ``delays``: how long attempts took lately, for hedges; ``delayed``: an entry for each call that a fault delays now; ``sessions``: where they are that servers chose the names of, None: nothing is remembered. Thread-safe as far as its members are.
+    "which"; ``limits(part, match, policy, now)``: the live route of a match that has limits; ``buckets(place, policy,
+    descriptors, now)``: whether a call passes a local rate limit that stands there, and the lines that say what is left; ``cluster``: that of this
+    process's node; ``own``: what this process is to consistent hashing; ``delays``: how long attempts took lately, for hedges; ``delayed``: an entry
+    for each call that a fault delays now; ``sessions``: where they are that servers chose the names of, None: nothing is remembered.
+    Thread-safe as far as its members are.
     """
 
     upstream: Callable[[str, str], Upstream | str]
@@ -59,6 +65,14 @@ class Env:
     delayed: list[None] = field(default_factory=list)
     limits: Callable[[str, Match, RouteLimits, float], CallLimits] | None = None
     sessions: Memory | None = None
+    buckets: (
+        Callable[
+            [tuple[str, ...], LocalLimit, tuple[Descriptor, ...], float],
+            tuple[bool, tuple[tuple[bytes, bytes], ...]],
+        ]
+        | None
+    ) = None
+    cluster: str = ""
 
 
 @dataclass(slots=True)
@@ -136,6 +150,23 @@ class Rest:
 
 
 @dataclass(slots=True)
+class Ask:
+    """Ask the rate limit service behind ``cluster`` about ``descriptors``, within so many ``seconds``; put what it says into
+    ``verdict`` (None: it does not answer), then ``woke``. ``authority`` (``""``: the cluster's name) and ``metadata`` are of the call to
+    it.
+    """
+
+    part: str
+    cluster: str
+    authority: str
+    metadata: tuple[tuple[str, str], ...]
+    seconds: float
+    domain: str
+    descriptors: tuple[Descriptor, ...]
+    verdict: Verdict | None = None
+
+
+@dataclass(slots=True)
 class Reply:
     """The configuration orders this response, or a failure is told as one."""
 
@@ -164,7 +195,7 @@ class Finish:
 
 
 #: What a plan asks for.
-Effect = Send | Sleep | Wait | Rest | Reply | Pass | Finish
+Effect = Send | Sleep | Wait | Rest | Ask | Reply | Pass | Finish
 
 
 class Direct:
@@ -217,4 +248,4 @@ class Fail:
 
 
 #: What an exchange asks of the loop.
-Step = Send | Direct | Sleep | Wait | Rest | Reply | Deliver | Fail
+Step = Send | Direct | Sleep | Wait | Rest | Ask | Reply | Deliver | Fail

@@ -28,6 +28,7 @@ from meshlib.core.replies import compile_replies
 from meshlib.core.resolution import Resolution
 from meshlib.core.sessions import sessions_of
 from meshlib.model.hosts import canonical_host, ip_of
+from meshlib.model.listener import FilterKind
 
 if TYPE_CHECKING:
     from meshlib.core.match import CompiledRoutes
@@ -46,6 +47,7 @@ class Entry:
         "entrance",
         "faults",
         "guards",
+        "limits",
         "listener",
         "manager",
         "part",
@@ -71,6 +73,7 @@ class Entry:
         self.guards = guards_of(manager, routes.guarded if routes is not None else frozenset())
         self.faults = faults_of(manager)
         self.sessions = sessions_of(manager)
+        self.limits = tuple(each for each in manager.filters if each.kind is FilterKind.RATE_LIMIT)
         self.replies = compile_replies(manager)
 
     def resolution(self, reason: str, name: str = "") -> Resolution:
@@ -86,6 +89,7 @@ class Entry:
             guards=self.guards,
             faults=self.faults,
             sessions=self.sessions,
+            limits=self.limits,
             replies=self.replies,
         )
 

@@ -5,6 +5,7 @@ tells what became of it, until the effect is an end. The plan never does anythin
 and draws no randomness of its own, so that sync and async calls share it and a test needs neither socket nor sleep.
 
     start ──► Send ──outcome──► Send, Sleep, Finish
+          ├─► Ask ──woke──────► (as start, from the rate limits on)
           ├─► Wait ──woke─────► (as start, from the cluster on)
           ├─► Reply            an answer that the configuration orders; nothing is sent
           ├─► Pass             the route goes to a pass-through cluster: the transport calls the URL as it is
@@ -21,7 +22,8 @@ The stages, in their order, and why each stands where it does:
 1. deadline    first, so that a call whose time is over costs nothing; asked again before each attempt.
 2. route       decides cluster, timeout, retries and the head; fixed for the whole call (RA-02).
 3. fault       a delay, then an answer: above the cluster's work, so that an injected one touches no breaker and no limit.
-4. rate limit  once a call, and not for its retries; before anything is counted.
+4. rate limit  once a call, and not for its retries; before anything is counted: of the listener's filters (``core/limiting.py``, which
+               may ask a service), of the route, of the cluster.
 5. breaker and concurrency   the route's, which a call enters once and whose breaker hears of each attempt; then the cluster's, inside
                ``Upstream.pick``, above the choice of an endpoint so that a refused call disturbs no balancer.
 6. pick        an endpoint; those tried before are avoided. The pick holds counters until it is released.
@@ -44,7 +46,7 @@ from meshlib.core.failures import FAILURES, REFUSALS, TEXT, after_retries, timed
 from meshlib.core.faults import drawn, in_force
 from meshlib.core.handoff import for_sidecar
 from meshlib.core.override import Named
-from meshlib.core.plan_hedges import HedgedPlan
+from meshlib.core.plan_limits import LimitedPlan
 from meshlib.core.retry import Retries, may_matter
 from meshlib.core.sessions import hold
 from meshlib.core.stages import call_hash, call_labels, retry_policy, route, time_limits
@@ -54,7 +56,7 @@ from meshlib.errors import DeadlineExceeded, NoHealthyEndpoint
 from meshlib.model.call import OK, Head, Outcome, Response
 from meshlib.model.cluster import Discovery
 from meshlib.model.events import CallEnded, RetryScheduled
-from meshlib.model.policy import RetryBudget, RetryPolicy, RouteLimits
+from meshlib.model.policy import RetryBudget, RetryPolicy
 from meshlib.model.route import Forward
 
 if TYPE_CHECKING:
@@ -66,7 +68,7 @@ if TYPE_CHECKING:
 __all__ = ["Plan"]
 
 
-class Plan(HedgedPlan):
+class Plan(LimitedPlan):
     """The plan of one call. Not thread-safe: a call is driven by one thread or task at a time; only :meth:`close` may
     come from another (a response that is collected).
     """
@@ -148,7 +150,7 @@ class Plan(HedgedPlan):
         return end
 
     def woke(self, now: float) -> Effect:
-        """A ``Sleep`` or ``Wait`` is over, or another attempt is to be made beside one in flight."""
+        """A ``Sleep``, a ``Wait`` or an ``Ask`` is over, or another attempt is to be made beside one in flight."""
         if self._flight and self._hedging is not None:
             return self._beside(self._hedging, now)
         if self._attempts or self._flight:
@@ -225,9 +227,13 @@ class Plan(HedgedPlan):
     # --- stages ---------------------------------------------------------------------------------------------------
 
     def _reach(self, match: Match, now: float) -> Effect:
-        """From the cluster on: again after each wait, since it may be there by then, or known not to come."""
+        """From the rate limits on: again after each wait, since the cluster may be there by then, or known not to come."""
         call, action = self._call, match.route.action
         assert isinstance(action, Forward)
+        if call.resolution.limits:
+            limited = self._limit_rates(match, now)
+            if limited is not None:
+                return limited
         upstream = self._env.upstream(call.resolution.part, self.cluster)
         if isinstance(upstream, str):
             if not upstream and now < self._ready_by():
@@ -257,23 +263,6 @@ class Plan(HedgedPlan):
         if action.hedge is not None and not begun:
             self._begin_hedging(action.hedge, upstream, now)
         return self._send(now)
-
-    def _enter(self, match: Match, policy: RouteLimits, now: float) -> Effect | None:
-        """What the route's own limits make of the call; None: it is counted in them until it closes."""
-        find = self._env.limits
-        assert find is not None
-        limits = find(self._call.resolution.part, match, policy, now)
-        if limits.limiter is not None and not limits.limiter.take(now):
-            return self._limited(f"the rate limit of route {match.name} is reached: 429")
-        refusal = limits.enter()
-        if refusal is not None:
-            return self._refused(refusal, now)
-        self._by_route = limits
-        return None
-
-    def _limited(self, words: str) -> Effect:
-        self._words.append(words)
-        return self._own_answer(self._told(Response(429, TEXT, b"local_rate_limited"), "RL"), words)
 
     def _hold_session(self, match: Match, now: float) -> None:
         """Of which session the call is: its cluster and its head may be others for that."""
@@ -310,11 +299,6 @@ class Plan(HedgedPlan):
         self._words.append(words)
         return self._own_answer(self._told(Response(fault.status, TEXT, b"fault filter abort"), "FI"), words)
 
-    def _ready_by(self) -> float:
-        """Until when the call may wait for its configuration; what it waited to be resolved counts."""
-        until = self.started + self._call.wait - self._call.resolution.waited
-        return until if self.deadline is None else min(until, self.deadline)
-
     def _retries_of(self, policy: RetryPolicy) -> Deciding:
         call = self._call
         return Retries(
@@ -335,11 +319,6 @@ class Plan(HedgedPlan):
             seconds, limit = call.timeout or None, "the call's timeout"
         if seconds is not None and (self.deadline is None or now + seconds < self.deadline):
             self.deadline, self._limit, self._limit_seconds = now + seconds, limit, seconds
-
-    def _limit_words(self) -> str:
-        """What bounds the call, in words."""
-        seconds = "" if self._limit_seconds is None else f" of {self._limit_seconds:g} s"
-        return f"{self._limit or 'the deadline'}{seconds}"
 
     def _retry_policy(self, match: Match, action: Forward) -> RetryPolicy | None:
         chosen = self._call.retry
@@ -384,6 +363,9 @@ class Plan(HedgedPlan):
         if self._per_try is not None and (deadline is None or now + self._per_try < deadline):
             deadline = now + self._per_try
         head = match.compiled.sent(self._head(match, number, endpoint, deadline, now))
+        if self._limiting is not None and self._limiting.request:
+            head = head.copy()
+            head.headers.raw.extend(self._limiting.request)
         permit, self._permit = self._permit, None
         attempt = Send(number, picked, head, deadline=deadline, upstream=upstream, permit=permit, began=now)
         attempt.handed = call.resolution.handed is not None

@@ -26,7 +26,7 @@ from meshlib.core.retry import RetryAfter
 from meshlib.core.retry_grpc import GrpcRetries, grpc_codes
 from meshlib.core.stages import stream_limit
 from meshlib.core.upstream import RefusalKind
-from meshlib.errors import NoHealthyEndpoint
+from meshlib.errors import NoHealthyEndpoint, Overloaded
 from meshlib.model.call import Outcome, OutcomeKind
 
 _UNKNOWN = 2
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from meshlib.core.effects import Effect
     from meshlib.core.endpoint import LiveEndpoint
     from meshlib.core.faults import Injected
+    from meshlib.core.limiting import Limited
     from meshlib.core.match import Match
     from meshlib.core.retry import Deciding
     from meshlib.core.stages import StreamLimits
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["GrpcPlan"]
 
 _PREVIOUS_ATTEMPTS = b"grpc-previous-rpc-attempts"  # gRFC A6
+_RESOURCE_EXHAUSTED = 8
 _UNAVAILABLE = 14
 _UNAUTHENTICATED = 16
 #: Seconds after which a call that waits for an endpoint looks again, whether it was woken or not.
@@ -111,6 +113,12 @@ class GrpcPlan(Plan):
 
     def _own_answer(self, response: Response, words: str) -> Effect:  # noqa: ARG002 - gRPC has no such responses
         return Finish(None, NoHealthyEndpoint, f"{self._call.head.authority}: {words}")
+
+    def _refused_by_filter(self, limited: Limited) -> Effect:
+        code = _RESOURCE_EXHAUSTED if limited.exhausted else GRPC_CODES.get(limited.response.status, _UNKNOWN)
+        failure = Overloaded if limited.exhausted else NoHealthyEndpoint
+        outcome = Outcome(OutcomeKind.OK, code, grpc=True)
+        return Finish(outcome, failure, f"{self._call.head.authority}: {limited.words}")
 
     def _aborted(self, fault: Injected) -> Effect:
         """FI-02: a status is a code by gRPC's own table, and 200 none that it knows. A code of OK would be an answer without messages."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from meshlib.core.faults import Injected
     from meshlib.core.hashing import Hashed
     from meshlib.core.hedging import Hedging
+    from meshlib.core.limiting import Limiting
     from meshlib.core.match import Match
     from meshlib.core.override import Named
     from meshlib.core.retry import Deciding
@@ -55,6 +56,7 @@ class PlanState:
         "_last",
         "_limit",
         "_limit_seconds",
+        "_limiting",
         "_limits",
         "_match",
         "_open",
@@ -105,6 +107,7 @@ class PlanState:
         self.started = 0.0
         self._status = 0
         self._fault: Injected | None = None  # that delays the call now
+        self._limiting: Limiting | None = None  # of filters
         self._by_route: CallLimits | None = None  # what the call entered
 
     @property
@@ -120,8 +123,26 @@ class PlanState:
     def route(self) -> str:
         return self._match.name if self._match is not None else ""
 
+    def _ready_by(self) -> float:
+        """Until when the call may wait for its configuration; what it waited to be resolved counts."""
+        until = self.started + self._call.wait - self._call.resolution.waited
+        return until if self.deadline is None else min(until, self.deadline)
+
+    def _limit_words(self) -> str:
+        """What bounds the call, in words."""
+        seconds = "" if self._limit_seconds is None else f" of {self._limit_seconds:g} s"
+        return f"{self._limit or 'the deadline'}{seconds}"
+
     def response_headers(self, headers: Headers) -> Headers | None:
         """The response's header lines as the routes edit them, or None for no change."""
+        more = self._limiting.response if self._limiting is not None else None
+        if not more:
+            return self._edited_response(headers)
+        added = headers.copy()
+        added.raw.extend(more)
+        return self._edited_response(added) or added
+
+    def _edited_response(self, headers: Headers) -> Headers | None:
         attempt, cookie = self._answered, "" if self._hash is None else self._hash.cookie
         session = self._session
         if self._match is None or not (self._match.compiled.edits_responses or cookie):

@@ -24,7 +24,8 @@ Via = Literal["mesh", "direct", "refused", "failed", "wait", "sidecar", "closed"
 
 class Resolution:
     """What one URL means. Immutable. ``name``: the target resource that is wanted (rule 5), else ``""``; ``plain``: the
-    call is to be as if meshlib were not there (rule 1); ``guards``: filters that may cover the call (`core.guards`); ``faults``: those that may inject a fault (`core.faults`); ``sessions``: those that keep sessions (`core.sessions`);
+    call is to be as if meshlib were not there (rule 1); ``guards``: filters that may cover the call (`core.guards`); ``faults``: those that may inject a fault (`core.faults`); ``limits``: those that limit rates (`core.limiting`);
+    ``sessions``: those that keep sessions (`core.sessions`);
     ``entrance``: what the listener does first, None where that is nothing; ``replies``: what it makes of its own replies;
     ``meant``: gives the known host that is nearly this one, or ``""``. "failed" is a call that cannot be made before more
     is known; "closed" one whose connection its listener would not take.
@@ -45,6 +46,7 @@ class Resolution:
         "handed",
         "hopeless",
         "joining",
+        "limits",
         "listener",
         "manager",
         "name",
@@ -78,6 +80,7 @@ class Resolution:
         guards: tuple[HttpFilter, ...] = (),
         faults: tuple[HttpFilter, ...] = (),
         sessions: tuple[HttpFilter, ...] = (),
+        limits: tuple[HttpFilter, ...] = (),
         replies: Replies = PLAIN,
         unanswered: bool = False,
         handed: Sidecar | None = None,
@@ -100,6 +103,7 @@ class Resolution:
         self.guards = guards
         self.faults = faults
         self.sessions = sessions
+        self.limits = limits
         self.replies = replies
         self._meant = meant
 

@@ -45,11 +45,12 @@ from meshlib.core.match import CompiledRoutes, compile_routes
 from meshlib.core.nearest import nearest
 from meshlib.core.resolution import Resolution
 from meshlib.model.hosts import canonical_host, is_ip
+from meshlib.model.match import PathKind, PathMatch, RouteMatch
+from meshlib.model.route import Forward, Route, RouteConfiguration, VirtualHost
 from meshlib.model.snapshot import Fate
 
 if TYPE_CHECKING:
     from meshlib.model.listener import HttpManager, Listener
-    from meshlib.model.route import RouteConfiguration
     from meshlib.model.snapshot import Absence, Part, Snapshot
 
 __all__ = ["Rules", "View", "compile_view", "source_words"]
@@ -57,6 +58,8 @@ __all__ = ["Rules", "View", "compile_view", "source_words"]
 #: Parts that a control plane speaks through; ``xds.view`` and ``xds.domains`` are about them.
 _XDS = "xds"
 FEDERATED = "xds://"
+#: Of a call that the mesh makes for itself to one of its clusters, with the source of the part that has it.
+OF_CLUSTER = "cluster://"
 """The scheme of a call to a target of an authority's, with the authority behind it; the calls are gRPC's."""
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443, "grpc": 443}
@@ -217,6 +220,8 @@ class View:
         return answer
 
     def _resolve(self, scheme: str, host: str, port: int | None, authority: str) -> Resolution:
+        if scheme.startswith(OF_CLUSTER):
+            return self._to_cluster(scheme.removeprefix(OF_CLUSTER), host)
         host = _canonical(host)
         number = port if port is not None else _DEFAULT_PORTS.get(scheme, 80)
         if self.rules.disabled:
@@ -294,6 +299,12 @@ class View:
         if absence.fate is Fate.UNUSABLE and not lacks:
             return end
         return Resolution("wait", lacks or absence.why, name=name, otherwise=end, hopeless=not lacks)
+
+    def _to_cluster(self, part: str, cluster: str) -> Resolution:
+        """A call of the mesh's own: no listener has it, and no policy but the cluster's is for it."""
+        route = Route(RouteMatch(PathMatch(PathKind.PREFIX, "")), Forward(cluster, timeout=0.0))
+        routes = self._compile(RouteConfiguration("", (VirtualHost("", ("*",), (route,)),)))
+        return Resolution("mesh", "the mesh asks for itself", part=part, routes=routes)
 
     def _federated(self, authority: str, host: str, port: int | None, number: int) -> Resolution:
         """By the listener that an authority of the bootstrap's has, and in no other way (BS-11)."""

@@ -11,7 +11,7 @@ from os import getpid
 from typing import TYPE_CHECKING
 
 from meshlib.core.attempt import Send
-from meshlib.core.effects import Deliver, Direct, Fail, Reply, Sleep, Wait
+from meshlib.core.effects import Ask, Deliver, Direct, Fail, Reply, Sleep, Wait
 from meshlib.hosts.body import OpenCall
 from meshlib.hosts.protocol import Q, R
 from meshlib.hosts.race import Race
@@ -102,11 +102,8 @@ class Caller(BaseCaller[Q, R]):
                         info = exchange.info(now())
                         exchange.close(now())
                         return host.direct(request, response, info)
-                elif isinstance(step, Sleep):
-                    clock.sleep(step.seconds)
-                    step = exchange.woke(now())
-                elif isinstance(step, Wait):
-                    runtime.store.wait(step.ready, step.until - now())
+                elif isinstance(step, Sleep | Wait | Ask):
+                    _wait(runtime, step)
                     step = exchange.woke(now())
                 elif isinstance(step, Reply):
                     return host.reply(request, step.response, step.info)
@@ -133,3 +130,15 @@ class Caller(BaseCaller[Q, R]):
         mine = self._mine
         if mine is not None and mine[2] == getpid():
             mine[1].close()
+
+
+def _wait(runtime: Runtime, step: Sleep | Wait | Ask) -> None:
+    """Until what the step waits for is there, or its time is over."""
+    if isinstance(step, Sleep):
+        runtime.clock.sleep(step.seconds)
+    elif isinstance(step, Wait):
+        runtime.store.wait(step.ready, step.until - runtime.clock.now())
+    else:
+        from meshlib.hosts.questions import ask
+
+        step.verdict = ask(runtime, step)

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from meshlib.core.attempt import Send
-from meshlib.core.effects import Deliver, Direct, Fail, Reply, Sleep, Wait
+from meshlib.core.effects import Ask, Deliver, Direct, Fail, Reply, Sleep, Wait
 from meshlib.hosts.body import OpenCall
 from meshlib.hosts.loops import PerLoop
 from meshlib.hosts.protocol import Q, R
@@ -88,11 +88,8 @@ class AsyncCaller(BaseCaller[Q, R]):
                         info = exchange.info(now())
                         exchange.close(now())
                         return host.direct(request, response, info)
-                elif isinstance(step, Sleep):
-                    await clock.sleep_async(step.seconds)
-                    step = exchange.woke(now())
-                elif isinstance(step, Wait):
-                    await _changed(runtime, step)
+                elif isinstance(step, Sleep | Wait | Ask):
+                    await _wait(runtime, step)
                     step = exchange.woke(now())
                 elif isinstance(step, Reply):
                     return host.reply(request, step.response, step.info)
@@ -152,3 +149,15 @@ async def _changed(runtime: Runtime, step: Wait) -> None:
             await signal.wait(step.until, clock)
     finally:
         cancel()
+
+
+async def _wait(runtime: Runtime, step: Sleep | Wait | Ask) -> None:
+    """Until what the step waits for is there, or its time is over."""
+    if isinstance(step, Sleep):
+        await runtime.clock.sleep_async(step.seconds)
+    elif isinstance(step, Wait):
+        await _changed(runtime, step)
+    else:
+        from meshlib.hosts.questions import ask_async
+
+        step.verdict = await ask_async(runtime, step)

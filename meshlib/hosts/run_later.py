@@ -19,7 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from meshlib.core.attempt import Send
-from meshlib.core.effects import Deliver, Direct, Fail, Sleep, Wait
+from meshlib.core.effects import Ask, Deliver, Direct, Fail, Sleep, Wait
 from meshlib.hosts.steps import bounds_of, fail, failed
 from meshlib.hosts.tokens import at_hand, bring, too_late
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from meshlib.hosts.errors import ErrorTable
     from meshlib.model.call import CallInfo, Outcome
     from meshlib.model.headers import Headers
+    from meshlib.model.limits import Verdict
     from meshlib.pools.bounds import Bounds
     from meshlib.runtime.runtime import Runtime
 
@@ -248,6 +249,8 @@ class LaterCall(Generic[I]):
             self._pending = self._after(step.seconds, partial(self._woke, step))
         elif isinstance(step, Wait):
             self._pending = self._wait(step)
+        elif isinstance(step, Ask):
+            self._pending = self._question(step)
         else:
             assert isinstance(step, Fail)
             fail(exchange, self._errors, step, clock.now())
@@ -284,6 +287,15 @@ class LaterCall(Generic[I]):
             except BaseException as error:  # noqa: BLE001 - the caller's, when it asks
                 self._fail(error)
         self._went_on(None)
+
+    def _question(self, step: Ask) -> Callable[[], object]:
+        from meshlib.hosts.questions import ask_later
+
+        def told(verdict: Verdict | None) -> None:
+            step.verdict = verdict
+            self._soon(partial(self._woke, step))
+
+        return ask_later(self._runtime, step, told)
 
     def _wait(self, step: Wait) -> Callable[[], object]:
         store = self._runtime.store

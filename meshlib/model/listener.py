@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
 from meshlib.model.address import Address
+from meshlib.model.limits import GlobalLimit, LocalLimit
 from meshlib.model.policy import Fault
 from meshlib.model.replies import LocalReplies
 from meshlib.model.route import RouteConfiguration
@@ -45,7 +46,7 @@ class Underscores(StrEnum):
 
 class FilterKind(StrEnum):
     """What a filter is to a client. GUARD: it decides who may pass, and it is not known how. NETWORK: a guard before the
-    connection manager, which no route switches. FAULT: it injects faults. SESSION: it keeps
+    connection manager, which no route switches. FAULT: it injects faults. RATE_LIMIT: it limits rates. SESSION: it keeps
     sessions. OTHER: not honoured; a route configuration may put a guard into it.
     """
 
@@ -54,6 +55,7 @@ class FilterKind(StrEnum):
     NETWORK = "network"
     FAULT = "fault"
     SESSION = "session"
+    RATE_LIMIT = "rate_limit"
     OTHER = "other"
 
 
@@ -80,8 +82,8 @@ class Extension:
 @dataclass(frozen=True, slots=True)
 class HttpFilter:
     """A filter of an HTTP connection manager that matters here. ``disabled``: until a route configuration enables it.
-    ``discovered``: what it is may turn out to be something else. ``fault``: what a FAULT injects, ``session``: what a SESSION keeps
-    where no place says otherwise.
+    ``discovered``: what it is may turn out to be something else. ``fault``: what a FAULT injects, ``session``: what a SESSION keeps,
+    ``limit``: that of a RATE_LIMIT, where no place says otherwise.
     """
 
     name: str
@@ -90,6 +92,7 @@ class HttpFilter:
     discovered: Discovered | None = None
     fault: Fault | None = None
     session: Session | None = None
+    limit: LocalLimit | GlobalLimit | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from meshlib.model.body import BodyFormat
-from meshlib.model.hidden import hidden
+from meshlib.model.edits import NO_EDITS, Edit, EditAction, HeaderEdits
+from meshlib.model.limits import DescriptorRule, LimitOverride, LocalLimit
 from meshlib.model.match import RouteMatch
 from meshlib.model.policy import Fault, HashPolicy, Hedge, RetryPolicy, RouteLimits
 from meshlib.model.session import Session
@@ -37,46 +38,11 @@ __all__ = [
 ]
 
 
-class EditAction(Enum):
-    """Envoy ``HeaderAppendAction``."""
-
-    APPEND = "append_if_exists_or_add"
-    ADD_IF_ABSENT = "add_if_absent"
-    OVERWRITE = "overwrite_if_exists_or_add"
-    OVERWRITE_IF_EXISTS = "overwrite_if_exists"
-
-
-@dataclass(frozen=True, slots=True)
-class Edit:
-    """One header to add. ``value`` is Envoy's format text: literal, ``%%``, ``%COMMAND(ARGS)%``; a credential's is not shown."""
-
-    name: str
-    value: str
-    action: EditAction = EditAction.APPEND
-    keep_empty: bool = False
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "value", hidden(self.name, self.value))
-
-
-@dataclass(frozen=True, slots=True)
-class HeaderEdits:
-    """Removals happen before additions of the same level, as in Envoy."""
-
-    request_add: tuple[Edit, ...] = ()
-    request_remove: tuple[str, ...] = ()
-    response_add: tuple[Edit, ...] = ()
-    response_remove: tuple[str, ...] = ()
-
-
-NO_EDITS = HeaderEdits()
-
-
 @dataclass(frozen=True, slots=True)
 class FilterSwitch:
     """One entry of ``typed_per_filter_config``: whether the filter of that name is in force here. ``guard``: what it is
-    configured with here decides who may pass; ``fault``: it injects this; ``session``: it keeps this. ``plain``: here it is only
-    switched on, as it is.
+    configured with here decides who may pass; ``fault``: it injects this; ``session``: it keeps this; ``limit``: it limits so.
+    ``plain``: here it is only switched on, as it is.
     """
 
     name: str
@@ -85,6 +51,7 @@ class FilterSwitch:
     fault: Fault | None = None
     session: Session | None = None
     plain: bool = False
+    limit: LocalLimit | LimitOverride | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +137,8 @@ class Forward:
     hedge: Hedge | None = None
     labels: Labels = NO_LABELS
     limits: RouteLimits | None = None
+    rate_limits: tuple[DescriptorRule, ...] = ()
+    include_host_limits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +205,7 @@ class VirtualHost:
     require_tls: str = ""
     adoption: str = ""
     filters: tuple[FilterSwitch, ...] = ()
+    rate_limits: tuple[DescriptorRule, ...] = ()
     version: str = field(default="", compare=False)
 
 

@@ -17,7 +17,7 @@ from meshlib.runtime.delays import LiveDelays
 from meshlib.runtime.live import LiveCluster
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from meshlib.core.loads import Loads
     from meshlib.model.cluster import Cluster
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from meshlib.runtime.clock import Clock
     from meshlib.runtime.live_health import Asker
 
-__all__ = ["Clusters", "LiveCluster"]
+__all__ = ["Clusters", "LiveCluster", "tell_all"]
 
 _log = logging.getLogger("meshlib")
 
@@ -156,8 +156,13 @@ class Clusters:
 
     def tell(self, event: Event) -> None:
         """Tell whoever observes. Never raises."""
-        for observer in self._observers:
-            try:
-                observer(event)
-            except Exception:  # noqa: BLE001 - an observer must not fail a call
-                _log.exception("meshlib: an observer failed")
+        tell_all(self._observers, event)
+
+
+def tell_all(observers: Iterable[Callable[[Event], None]], event: Event) -> None:
+    """Tell each of ``observers``; what one raises is logged."""
+    for observer in observers:
+        try:
+            observer(event)
+        except Exception:  # noqa: BLE001 - an observer must not fail a call
+            _log.exception("meshlib: an observer failed")

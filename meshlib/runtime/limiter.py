@@ -1,16 +1,23 @@
-"""The rate limit of a live cluster, with a lock of its own: who is refused disturbs no call."""
+"""Rate limits in use: of a live cluster or route, and of filters. Each has a lock of its own: who is refused disturbs no call."""
 
 from __future__ import annotations
 
 import threading
+from math import ceil
 from typing import TYPE_CHECKING
 
 from meshlib.core.bucket import Bucket
 
 if TYPE_CHECKING:
+    from meshlib.model.limits import Descriptor, LocalLimit
     from meshlib.model.policy import RateLimit
 
-__all__ = ["Limiter", "limiter_of"]
+__all__ = ["Limiter", "LocalLimits", "limiter_of"]
+
+#: Places with local limits of which something is known. Beyond it the first is forgotten: names come from the network.
+MOST = 10_000
+
+_Lines = tuple[tuple[bytes, bytes], ...]
 
 
 def limiter_of(limit: RateLimit | None, before: Limiter | None, now: float) -> Limiter | None:
@@ -39,3 +46,89 @@ class Limiter:
         """Other numbers."""
         with self._lock:
             self._bucket.configure(limit)
+
+
+class LocalLimits:
+    """Those of filters, by where they stand. Thread-safe; a look-up takes no lock."""
+
+    def __init__(self) -> None:
+        self._live: dict[tuple[str, ...], LocalLimiter] = {}
+        self._lock = threading.Lock()  # guards making and forgetting
+
+    def take(
+        self, place: tuple[str, ...], policy: LocalLimit, descriptors: tuple[Descriptor, ...], now: float
+    ) -> tuple[bool, _Lines]:
+        """Whether a call with these passes (:class:`meshlib.core.effects.Env`)."""
+        found = self._live.get(place)
+        if found is None:
+            with self._lock:
+                found = self._live.get(place)
+                if found is None:
+                    if len(self._live) >= MOST:
+                        del self._live[next(iter(self._live))]
+                    found = self._live[place] = LocalLimiter(policy, now)
+        return found.take(policy, descriptors, now)
+
+
+class LocalLimiter:
+    """One filter's, at one place: a bucket of all calls, and one of each descriptor that is named. ``_lock`` guards them."""
+
+    __slots__ = ("_all", "_by_entries", "_lock", "_policy")
+
+    def __init__(self, policy: LocalLimit, now: float) -> None:
+        self._lock = threading.Lock()
+        self._all: Bucket | None = None
+        self._by_entries: dict[tuple[tuple[str, str], ...], Bucket] = {}
+        self._put(policy, now)
+
+    def _put(self, policy: LocalLimit, now: float) -> None:
+        """Other numbers; a bucket that stays keeps what is in it."""
+        self._policy = policy
+        self._all = _bucket(policy.limit, self._all, now)
+        before, self._by_entries = self._by_entries, {}
+        for each in policy.limits:
+            made = _bucket(each.limit, before.get(each.entries), now)
+            if made is not None:
+                self._by_entries.setdefault(each.entries, made)
+
+    def take(
+        self, policy: LocalLimit, descriptors: tuple[Descriptor, ...], now: float
+    ) -> tuple[bool, _Lines]:
+        """Each bucket that the call is of gives what it counts for, the slowest first, up to the one that has too little; the bucket of
+        all too, unless a descriptor has one and ``always`` is False. The lines tell of that one, else of the slowest.
+        """
+        with self._lock:
+            if policy is not self._policy and policy != self._policy:
+                self._put(policy, now)
+            found = [
+                (bucket, each.hits)
+                for each in descriptors
+                if (bucket := self._by_entries.get(each.entries)) is not None
+            ]
+            found.sort(key=lambda pair: pair[0].limit.rate)
+            if self._all is not None and (policy.always or not found):
+                found.append((self._all, None))
+            for bucket, hits in found:
+                if not bucket.take(max(now, bucket.at), 1 if hits is None else hits):
+                    return False, _told(bucket)
+            return True, _told(found[0][0]) if found else ()
+
+
+def _bucket(limit: RateLimit | None, before: Bucket | None, now: float) -> Bucket | None:
+    if limit is None:
+        return None
+    if before is None:
+        return Bucket(limit, now)
+    before.configure(limit)
+    return before
+
+
+def _told(bucket: Bucket) -> _Lines:
+    """What is left of it, and in how many seconds it gets the next where nothing is (Envoy's draft 3)."""
+    left = int(bucket.tokens)
+    wait = 0 if left else ceil((1.0 - bucket.tokens) / bucket.limit.rate) if bucket.limit.rate else 0
+    return (
+        (b"x-ratelimit-limit", b"%d" % bucket.limit.burst),
+        (b"x-ratelimit-remaining", b"%d" % left),
+        (b"x-ratelimit-reset", b"%d" % wait),
+    )

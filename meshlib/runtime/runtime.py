@@ -24,10 +24,12 @@ from meshlib.model.snapshot import EMPTY, Part, Snapshot
 from meshlib.runtime import greenlets, threads, usage
 from meshlib.runtime.adoption import Tallies, literal
 from meshlib.runtime.checks import Checks, Prober
-from meshlib.runtime.clusters import Clusters
+from meshlib.runtime.clusters import Clusters, tell_all
 from meshlib.runtime.interest import Interest
 from meshlib.runtime.known import Known
+from meshlib.runtime.limiter import LocalLimits
 from meshlib.runtime.live_route import LiveRoutes
+from meshlib.runtime.services import Services
 from meshlib.runtime.sessions import Sessions
 from meshlib.runtime.store import Store
 
@@ -149,6 +151,7 @@ class Runtime:
         env: What a plan asks of its surroundings.
         worker: The thread that runs sources and timers.
         observers: Who is told of events.
+        services: Those of its clusters that it asks for itself.
         tallies: What calls of services that have not joined would have got.
         env.emit: None as long as nobody asked for the events of calls, so that a call pays nothing for them.
     """
@@ -186,10 +189,12 @@ class Runtime:
         self.routes = LiveRoutes(clock, self.clusters.tell)
         env = self.env = Env(self.clusters.upstream, self.random, clock.wall, awaits=feed.awaits, own=own)
         env.limits, env.sessions, env.delays = self.routes.of, self.sessions, self.clusters.delays
+        env.buckets, env.cluster = LocalLimits().take, config.node.cluster or ""
         self.feed = feed
         self.interest: Interest = inherited.interest.copy(clock.now()) if inherited else Interest()
         self._rules = rules
         self._workers = workers
+        self.services = Services()
         self._lock = threading.Lock()  # guards _timer, running, closed, and who observes
         self._timer: Timer | None = None
         self._began = clock.now()
@@ -349,10 +354,10 @@ class Runtime:
 
     def emit(self, event: Event) -> None:
         """Tell every observer."""
-        _tell(self.observers, event)
+        tell_all(self.observers, event)
 
     def _emit_of_call(self, event: Event) -> None:
-        _tell(self._of_calls, event)
+        tell_all(self._of_calls, event)
 
     def cluster_status(self) -> dict[str, ClusterStatus]:
         """Of the clusters in force; those that left and are kept for calls under way are not among them."""
@@ -418,6 +423,7 @@ class Runtime:
             self.closed = True
         self._halt(timeout)
         self.store.wake()
+        self.services.close()
 
     def abandon(self) -> None:
         """``close`` for a finalizer, which may run under ``_lock``: takes none, and waits for nobody."""
@@ -490,11 +496,3 @@ class Runtime:
         with self._lock:
             if self.running:
                 self._timer = self.worker.later(SWEEP, self._sweep)
-
-
-def _tell(observers: tuple[Callable[[Event], None], ...], event: Event) -> None:
-    for observer in observers:
-        try:
-            observer(event)
-        except Exception:  # noqa: BLE001 - logged below
-            _log.exception("meshlib: an observer failed")

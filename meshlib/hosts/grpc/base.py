@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     import grpc
 
+    from meshlib.core.exchange import Place
+
 __all__ = ["BaseChannel"]
 
 
@@ -34,7 +36,9 @@ def _factory(kind: str) -> Any:
 
 
 class BaseChannel:
-    """``callables``: what a factory gives, by its name: made of the channel and the method."""
+    """``callables``: what a factory gives, by its name: made of the channel and the method. ``place``: where calls go, where that is
+    not for ``target`` to say.
+    """
 
     callables: ClassVar[Mapping[str, Any]]
 
@@ -44,9 +48,11 @@ class BaseChannel:
         credentials: grpc.ChannelCredentials | None,
         options: Sequence[tuple[str, Any]] | None,
         compression: grpc.Compression | None,
+        place: Place | None = None,
     ) -> None:
         settings = self._settings = Settings(options or (), credentials, compression)
-        self._target = read_target(target, settings.options, secure=settings.given.secure)
+        read = read_target(target, settings.options, secure=settings.given.secure)
+        self._target = read if place is None else read._replace(place=place, strict=True, outside=False)
         sizes = (int(value) for name, value in reversed(settings.options) if name == LIMIT_OPTION)
         self._limit = next(sizes, LIMIT)
         self._closed = False

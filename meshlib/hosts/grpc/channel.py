@@ -20,6 +20,7 @@ from meshlib.interceptors import CallPath
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from meshlib.core.exchange import Place
     from meshlib.hosts.grpc.call import Call
     from meshlib.hosts.grpc.request import Answer, Method
     from meshlib.runtime.runtime import Runtime
@@ -37,6 +38,7 @@ class MeshChannel(BaseChannel, grpc.Channel):
         target: As grpc takes it.
         credentials, options, compression: As ``grpc.secure_channel`` takes them; ``credentials`` None: plain text.
         runtime: Gives this process's runtime of the mesh.
+        place: Where its calls go, where that is not for ``target`` to say.
     """
 
     def __init__(
@@ -46,8 +48,9 @@ class MeshChannel(BaseChannel, grpc.Channel):
         options: Sequence[tuple[str, Any]] | None,
         compression: grpc.Compression | None,
         runtime: Callable[[], Runtime],
+        place: Place | None = None,
     ) -> None:
-        super().__init__(target, credentials, options, compression)
+        super().__init__(target, credentials, options, compression, place)
         self._runtime = runtime
         wire: Any = partial(GrpcWire, self._target, self._settings)
         self._caller: Caller[Request, Answer] = Caller(_HOST, runtime, wire, CallPath())

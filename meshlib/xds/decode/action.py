@@ -17,11 +17,20 @@ from meshlib.model.subset import Labels
 from meshlib.xds.decode.guards import switches
 from meshlib.xds.decode.headers import header_edits
 from meshlib.xds.decode.hedge import hedge_policy
+from meshlib.xds.decode.limits import descriptor_rules
 from meshlib.xds.decode.replies import body_format, inline_body
 from meshlib.xds.decode.report import Report, join
 from meshlib.xds.decode.retry import hash_policies, retry_policy
 from meshlib.xds.decode.subset import call_labels
-from meshlib.xds.decode.values import header_name, header_value, number, rewrite, runtime_fraction, seconds
+from meshlib.xds.decode.values import (
+    boolean,
+    header_name,
+    header_value,
+    number,
+    rewrite,
+    runtime_fraction,
+    seconds,
+)
 from meshlib.xds.names import canonical
 from meshlib.xds.schema import WireMessage
 
@@ -95,6 +104,8 @@ def _forward(message: WireMessage, path: str, report: Report) -> Forward | None:
         share_header=number_from,
         share_by_hash=bool(split.use_hash_policy.value),
         labels=labels,
+        rate_limits=descriptor_rules(message, path, report),
+        include_host_limits=boolean(message, "include_vh_rate_limits", False),
     )
     return made if cluster or weighted or header else None
 

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from meshlib.model.limits import LimitOverride, LocalLimit
 from meshlib.model.route import FilterSwitch
 from meshlib.xds import schema
 from meshlib.xds.decode import programs
 from meshlib.xds.decode.faults import FAULT, fault
+from meshlib.xds.decode.limits import GLOBAL_HERE, LOCAL, local_limit, override
 from meshlib.xds.decode.report import Report, join
 from meshlib.xds.decode.sessions import SESSION_HERE, session_here
 from meshlib.xds.schema import WireMessage
@@ -114,15 +116,29 @@ def _switch(name: str, outer: WireMessage, path: str, report: Report) -> FilterS
         keeps, kept = session_here(inner, path, report)
         return FilterSwitch(name, keeps, session=kept)
     injected = fault(inner, path, report) if kind == FAULT and inner is not None else None
-    made = FilterSwitch(name, not _lifts(inner), _guards(name, inner), injected, plain=inner is None)
+    limit = _limit(kind, inner, path, report)
+    made = FilterSwitch(
+        name, not _lifts(inner), _guards(name, inner), injected, plain=inner is None, limit=limit
+    )
     words = kind[:100] or "a type that cannot be read"
     if report.target and not (optional or made.guard or kind in (FAULT, ROUTER)):
         report.problem(path, f"{words} is not supported and not optional")
     elif made.guard and made.on:
         report.ignore(path, f"{words}: what it covers is answered 403")
-    elif not made.guard and kind not in (FAULT, ROUTER):
+    elif not made.guard and kind not in (FAULT, ROUTER) and limit is None:
         report.ignore(path, words)
     return made
+
+
+def _limit(
+    kind: str, outer: WireMessage | None, path: str, report: Report
+) -> LocalLimit | LimitOverride | None:
+    """GRPC has no such filters."""
+    if outer is None or report.target:
+        return None
+    if kind == LOCAL:
+        return local_limit(outer, path, report, here=True)
+    return override(outer, path, report) if kind == GLOBAL_HERE else None
 
 
 def _lifts(outer: WireMessage | None) -> bool:

@@ -7,7 +7,7 @@ from meshlib.xds.decode.report import Report, join
 from meshlib.xds.decode.values import boolean, header_match, regex, runtime_fraction, string_match
 from meshlib.xds.schema import WireMessage
 
-__all__ = ["route_match"]
+__all__ = ["query_match", "route_match"]
 
 _PATHS = {
     "prefix": PathKind.PREFIX,
@@ -31,7 +31,7 @@ def route_match(message: WireMessage, path: str, report: Report) -> RouteMatch |
             for index, item in enumerate(message.headers)
         ),
         tuple(
-            _query_match(item, f"{join(path, 'query_parameters')}[{index}]", report)
+            query_match(item, f"{join(path, 'query_parameters')}[{index}]", report)
             for index, item in enumerate(message.query_parameters)
         ),
         runtime_fraction(message, "runtime_fraction", path, report),
@@ -85,7 +85,8 @@ def _path_match(message: WireMessage, path: str, report: Report) -> PathMatch | 
     return PathMatch(kind, value, sensitive)
 
 
-def _query_match(message: WireMessage, path: str, report: Report) -> QueryMatch:
+def query_match(message: WireMessage, path: str, report: Report) -> QueryMatch:
+    """A QueryParameterMatcher (RM-07)."""
     if not message.name:
         report.problem(join(path, "name"), "must not be empty")
     which = message.WhichOneof("query_parameter_match_specifier")

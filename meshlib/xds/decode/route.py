@@ -8,6 +8,7 @@ from meshlib.xds.decode.action import action, mirrors
 from meshlib.xds.decode.guards import switches
 from meshlib.xds.decode.headers import header_edits
 from meshlib.xds.decode.hedge import hedge_policy, with_hedge
+from meshlib.xds.decode.limits import descriptor_rules
 from meshlib.xds.decode.match import route_match
 from meshlib.xds.decode.report import Report, join
 from meshlib.xds.decode.retry import retry_policy
@@ -68,6 +69,7 @@ def _virtual_host(message: WireMessage, path: str, report: Report, longest: int)
         require_tls=_TLS.get(message.require_tls, ""),
         adoption=_adoption(message, path, report),
         filters=switches(message, path, report),
+        rate_limits=descriptor_rules(message, path, report),
     )
 
 

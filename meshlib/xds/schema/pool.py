@@ -45,6 +45,7 @@ ALIASES: Mapping[str, str] = {
     "fault": "envoy.extensions.filters.common.fault.v3",
     "hcm": "envoy.extensions.filters.network.http_connection_manager.v3",
     "lb": "envoy.extensions.load_balancing_policies.common.v3",
+    "limits": "envoy.extensions.common.ratelimit.v3",
     "listener": "envoy.config.listener.v3",
     "matcher": "envoy.type.matcher.v3",
     "pb": "google.protobuf",

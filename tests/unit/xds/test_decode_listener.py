@@ -61,7 +61,6 @@ NO_GUARDS = (
     "cors.v3.Cors",
     "gcp_authn.v3.GcpAuthnFilterConfig",
     "ip_tagging.v3.IPTagging",
-    "local_ratelimit.v3.LocalRateLimit",
     "lua.v3.Lua",
 )
 PROGRAMS = {

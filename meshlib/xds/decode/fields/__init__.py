@@ -19,6 +19,7 @@ from collections.abc import Mapping
 
 from meshlib.xds.decode.fields.cluster import CLUSTER
 from meshlib.xds.decode.fields.core import CORE
+from meshlib.xds.decode.fields.limits import LIMITS
 from meshlib.xds.decode.fields.listener import LISTENER
 from meshlib.xds.decode.fields.protocol import PROTOCOL
 from meshlib.xds.decode.fields.route import ROUTE
@@ -26,7 +27,7 @@ from meshlib.xds.decode.fields.rules import Kind, Rule, Rules
 
 __all__ = ["DEFAULT", "TABLE", "Kind", "Rule", "Rules", "rule"]
 
-TABLE: Mapping[str, Rules] = {**CORE, **LISTENER, **ROUTE, **CLUSTER, **PROTOCOL}
+TABLE: Mapping[str, Rules] = {**CORE, **LISTENER, **LIMITS, **ROUTE, **CLUSTER, **PROTOCOL}
 
 DEFAULT = Rule(Kind.REPORTED)
 

@@ -15,7 +15,7 @@ _FILTERS = (
 )
 _BUFFER = "per_request_buffer_limit_bytes request_body_buffer_limit"
 
-_LIMITS = "what a rate limit service would be asked"
+_LIMITS = "for the rate limit filters of the listener; gRPC's view has none"
 _CORS = "the browser decides, and no browser calls"
 
 ROUTE = {
@@ -39,9 +39,9 @@ ROUTE = {
     ),
     f"{_ROUTE}VirtualHost": rules(
         honoured=f"name domains routes require_tls {_EDITS} include_request_attempt_count include_attempt_count_in_response"
-        " retry_policy hedge_policy metadata typed_per_filter_config",
+        " retry_policy hedge_policy metadata typed_per_filter_config rate_limits",
         rejected="matcher",
-        reported=f"rate_limits retry_policy_typed_config include_is_timeout_retry_header {_BUFFER}",
+        reported=f"retry_policy_typed_config include_is_timeout_retry_header {_BUFFER}",
         carried="request_mirror_policies",
         void="virtual_clusters cors",
         notes={
@@ -105,11 +105,12 @@ ROUTE = {
     f"{_ROUTE}RouteAction": rules(
         honoured="cluster cluster_header weighted_clusters cluster_not_found_response_code prefix_rewrite regex_rewrite"
         " host_rewrite_literal auto_host_rewrite host_rewrite_header host_rewrite_path_regex append_x_forwarded_host"
-        " timeout retry_policy hedge_policy idle_timeout max_stream_duration hash_policy metadata_match",
+        " timeout retry_policy hedge_policy idle_timeout max_stream_duration hash_policy metadata_match rate_limits"
+        " include_vh_rate_limits",
         carried="request_mirror_policies",
         rejected="path_rewrite_policy path_rewrite host_rewrite",
         reported="cluster_specifier_plugin inline_cluster_specifier_plugin"
-        " retry_policy_typed_config priority rate_limits include_vh_rate_limits"
+        " retry_policy_typed_config priority"
         " internal_redirect_policy internal_redirect_action max_internal_redirects max_grpc_timeout"
         " grpc_timeout_offset",
         void="upgrade_configs cors flush_timeout early_data_policy",
@@ -125,7 +126,7 @@ ROUTE = {
             "hedge_policy": "of HTTP calls; gRPC has none by xDS",
             "internal_redirect_policy internal_redirect_action max_internal_redirects": "redirects are the host library's to follow",
             "grpc_timeout_offset": "deprecated, and of gRPC calls only",
-            "rate_limits include_vh_rate_limits": _LIMITS,
+            "rate_limits": _LIMITS,
             "cors": _CORS,
             "cluster_specifier_plugin": "the route is left out and reported",
             "inline_cluster_specifier_plugin": "the route is left out and reported",

@@ -7,6 +7,7 @@ from meshlib.xds.schema.tables.core import CORE
 from meshlib.xds.schema.tables.discovery import DISCOVERY
 from meshlib.xds.schema.tables.endpoint import ENDPOINT
 from meshlib.xds.schema.tables.filters import FILTERS
+from meshlib.xds.schema.tables.limits import LIMITS
 from meshlib.xds.schema.tables.listener import LISTENER
 from meshlib.xds.schema.tables.load_stats import LOAD_STATS
 from meshlib.xds.schema.tables.route import ROUTE
@@ -24,6 +25,7 @@ TABLES = (
     DISCOVERY,
     ENDPOINT,
     FILTERS,
+    LIMITS,
     LISTENER,
     LOAD_STATS,
     ROUTE,

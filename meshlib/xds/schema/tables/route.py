@@ -35,7 +35,7 @@ message VirtualHost
   21 matcher                           opaque
    4 require_tls                       .TlsRequirementType
    5 virtual_clusters                  [opaque]
-   6 rate_limits                       [opaque]
+   6 rate_limits                       [RateLimit]
    7 request_headers_to_add            [core.HeaderValueOption]
   13 request_headers_to_remove         [string]
   10 response_headers_to_add           [core.HeaderValueOption]
@@ -171,7 +171,7 @@ message RouteAction
   33 retry_policy_typed_config       pb.Any
   30 request_mirror_policies         [.RequestMirrorPolicy]
   11 priority                        core.RoutingPriority
-  13 rate_limits                     [opaque]
+  13 rate_limits                     [RateLimit]
   14 include_vh_rate_limits          pb.BoolValue
   15 hash_policy                     [.HashPolicy]
   17 cors                            opaque
