@@ -252,7 +252,9 @@ def _cluster_rows(
 ) -> None:
     first = (said(name, "bold"), state(cluster.get("breaker", "")))
     if not endpoints:
-        table.add_row(*first, Text("no endpoints", "yellow"))
+        leaves = cluster.get("leaves", ())
+        none = said(f"→ {', '.join(leaves)}") if leaves else Text("no endpoints", "yellow")
+        table.add_row(*first, none)
     for endpoint in endpoints:
         table.add_row(*first, *(cell(endpoint) for _, _, cell in _COLUMNS[2:]))
         first = (Text(), Text())

@@ -112,8 +112,9 @@ def _reached(
     upstream: Upstream, head: Head, peer: str, places: Places, *, grpc: bool
 ) -> Iterator[Difference]:
     """What differs in where the call would have gone."""
-    cluster = upstream.cluster
-    endpoint = upstream.peek(PickContext(head=head, grpc=grpc))
+    leaf, context, _ = upstream.chosen(PickContext(head=head, grpc=grpc))
+    cluster = upstream.cluster if leaf is None else leaf.cluster
+    endpoint = None if leaf is None else leaf.peek(context)
     if endpoint is None:
         yield Difference("no_endpoint", f"cluster {cluster.name} has no endpoint that can be called")
         return

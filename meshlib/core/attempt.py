@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from meshlib.core.endpoint import LiveEndpoint
     from meshlib.core.stages import StreamLimits
     from meshlib.core.tokens import Demand
-    from meshlib.core.upstream import Pick, RetryPermit, Upstream
+    from meshlib.core.upstream import Leaf, Pick, RetryPermit
     from meshlib.model.call import Head, Outcome
 
 __all__ = ["BLAMELESS", "Record", "Send", "record", "tell"]
@@ -35,7 +35,7 @@ BLAMELESS = frozenset(
 class Send:
     """The effect: send ``head`` to ``endpoint``; then tell the plan the outcome. Belongs to its plan.
 
-    ``number`` counts from 1. ``deadline`` is absolute: the attempt's response, body included, is there by then;
+    ``number`` counts from 1; ``upstream``: whose endpoint it is, of an aggregate the leaf. ``deadline`` is absolute: the attempt's response, body included, is there by then;
     ``cluster``: as it was then; ``connect_timeout``: seconds, the cluster's; ``began``: when it was decided; ``key`` pairs its events; ``handed``: to a sidecar,
     whose the retries are: what may have been sent is not sent again. ``limits``: of the stream, by its route;
     ``try_idle``: seconds between two bytes of this attempt; ``token``: what it is to bring, and nobody but its receiver to see;
@@ -69,7 +69,6 @@ class Send:
         head: Head,
         *,
         deadline: float | None,
-        upstream: Upstream,
         permit: RetryPermit | None,
         began: float,
     ) -> None:
@@ -79,8 +78,8 @@ class Send:
         self.endpoint: LiveEndpoint = pick.endpoint
         self.head = head
         self.deadline = deadline
-        self.upstream = upstream
-        self.cluster = cluster = upstream.cluster
+        self.upstream: Leaf = pick.upstream
+        self.cluster = cluster = self.upstream.cluster
         self.connect_timeout = cluster.connect_timeout
         self.permit = permit
         self.began = began

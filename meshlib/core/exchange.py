@@ -388,7 +388,7 @@ class Exchange:
                 effect.key = _next_key()
                 endpoint = effect.endpoint
                 via = "mesh" if self.call.resolution.handed is None else "sidecar"
-                place = (self._plan.cluster, self._plan.route, via, endpoint.locality)
+                place = (effect.cluster.name, self._plan.route, via, endpoint.locality)
                 self._tell(effect, endpoint.name, *place, self._plan.versions(effect.cluster))
             # Observers have seen its head: what is added now they do not.
             if effect.cluster.token or self._around.tokens.given:

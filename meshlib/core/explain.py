@@ -41,6 +41,7 @@ class _Draft:
         self.lines = [f"{head.method} {head.scheme}://{head.authority}{head.path}"]
         self.match: Match | None = None
         self.cluster = ""
+        self.leaf = ""  # of an aggregate
         self.endpoint = ""
         self.timeout: float | None = None
         self.retry: RetryPolicy | None = None
@@ -56,7 +57,7 @@ class _Draft:
             listener=listener.name if listener is not None else "",
             virtual_host=match.virtual_host.name if match is not None else "",
             route=match.name if match is not None else "",
-            cluster=self.cluster,
+            cluster=self.leaf or self.cluster,
             endpoint=self.endpoint,
             method=head.method,
             authority=head.authority,
@@ -150,14 +151,19 @@ def _forward(draft: _Draft, match: Match, weight: ClusterWeight | None, env: Env
         context.labels = call_labels(match, weight)
         wanted = f" with {shown(context.labels)}" if context.labels else ""
         draft.lines.append(f"subset{wanted or ' of calls without labels'}")
-    endpoint = upstream.peek(context)
+    leaf, context, why = upstream.chosen(context)
+    if why:
+        draft.lines.append(why)
+    cluster = upstream.cluster if leaf is None else leaf.cluster
+    endpoint = None if leaf is None else leaf.peek(context)
     if endpoint is None:
         override = context.override
-        reason = without_answer(upstream.cluster)
+        reason = without_answer(cluster)
         if override is not None and override.strict:
             reason = f": the session is at {override.words()}"
-        draft.lines.append(f"cluster {draft.cluster} has no endpoint{wanted} that can be called now{reason}")
+        draft.lines.append(f"cluster {cluster.name} has no endpoint{wanted} that can be called now{reason}")
         return
+    draft.leaf = why and cluster.name
     _endpoint(draft, match, action, endpoint)
 
 

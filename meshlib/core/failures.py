@@ -177,20 +177,21 @@ def mesh_info(
     seconds: float,
     endpoint: str,
 ) -> CallInfo:
-    """The CallInfo of a call that a plan made; ``settings``: the cluster, as the last attempt found it; ``endpoint``: who answered, or
-    failed last.
+    """The CallInfo of a call that a plan made; ``settings``: the cluster, of an aggregate the leaf, as the last attempt found it;
+    ``endpoint``: who answered, or failed last.
     """
     attempts = tuple([record.told() for record in records])
     endings = [record.why() for record in records]
+    leaves = tuple(dict.fromkeys(record.attempt.cluster.name for record in records))
     listener = resolution.listener
     return CallInfo(
         via="mesh" if resolution.handed is None else "sidecar",
         listener=listener.name if listener is not None else "",
         route=match.name if match is not None else "",
-        cluster=cluster,
+        cluster=settings.name if settings is not None and records else cluster,
         endpoint=endpoint,
         attempts=attempts,
         seconds=seconds,
         versions=versions(listener, match, settings),
-        lines=partial(render, resolution, head, match, cluster, weight, attempts, endings, words),
+        lines=partial(render, resolution, head, match, (cluster, leaves), weight, attempts, endings, words),
     )

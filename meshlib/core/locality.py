@@ -12,8 +12,8 @@ take only what the usable ones of all levels leave.
     50 %                 70 / 30
 
 *Panic*: where all levels together have less than 100 % and fewer than ``panic_threshold`` percent of a level are usable,
-its load goes to all of its endpoints, since what is said of health is then more likely wrong than right. If nobody is
-usable anywhere, all levels share by their size. A threshold of 0 switches panic off: then nobody is called. An endpoint
+its load goes to all of its endpoints, since what is said of health is then more likely wrong than right. If that holds for
+all levels, they share by their size. A threshold of 0 switches panic off: then nobody is called who is not usable. An endpoint
 whose TLS cannot be had is never called, panic or not.
 
 *Locality weights*: with ``locality_weighted`` a locality is drawn first, by its weight times its own health (same
@@ -45,6 +45,7 @@ from meshlib.core.balance.consistent import Consistent, Tables, hash_key
 from meshlib.core.balance.picker import make_picker, make_table
 from meshlib.core.balance.weights import normalized
 from meshlib.core.endpoint import Down
+from meshlib.core.levels import ALL, LevelHealth, level_loads
 from meshlib.core.zones import zones_of
 from meshlib.model.cluster import Discovery
 from meshlib.model.endpoint import NOWHERE, Locality
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
     from meshlib.model.cluster import Cluster
     from meshlib.model.policy import Balancing
 
-__all__ = ["Balance", "Group", "describe", "grpc_balance", "split_load", "without_answer"]
+__all__ = ["Balance", "Group", "describe", "grpc_balance", "without_answer"]
 
 #: Picks that may fall on an endpoint already tried before one is looked for.
 _REPICKS = 3
@@ -121,8 +122,14 @@ class _Level:
         self.healthy = _share(groups, factor, give_way, degraded=False, reached=bool(grpc), blind=blind)
         self.degraded = _share(groups, factor, give_way, degraded=True) if grpc is None else _Share([])
 
-    def health(self, share: _Share, factor: int) -> int:
-        return min(100, factor * len(share.endpoints) // self.size) if self.size else 0
+    @property
+    def priority(self) -> int:
+        return self.groups[0].priority
+
+    def told(self, factor: int) -> LevelHealth:
+        usable = len(self.healthy.endpoints), len(self.degraded.endpoints)
+        worth = (min(100, factor * count // self.size) if self.size else 0 for count in usable)
+        return LevelHealth(self.priority, self.total, self.size, sum(usable), *worth)
 
     def hashed(self, *, reached: bool) -> _Share:
         """What a table is made of: who is healthy, or is ejected and may return."""
@@ -157,10 +164,6 @@ class _Level:
             if group.endpoints:
                 found.setdefault(group.locality, []).extend(members)
         return found
-
-    def panics(self, threshold: float) -> bool:
-        usable = len(self.healthy.endpoints) + len(self.degraded.endpoints)
-        return threshold > 0 and (100.0 * usable / self.size if self.size else 0.0) < threshold
 
 
 def _share(
@@ -260,9 +263,13 @@ class Balance:
         caller: This process as one; None: nobody knows where it is.
         edges: Endpoints that count only in part (`meshlib.core.narrowing`), where nothing is hashed.
         blind: Bits of :class:`meshlib.core.endpoint.Down` that do not count.
+
+    Attributes:
+        levels: The levels in numbers, in order of priority.
+        reached: Of gRPC's: it has nobody who cannot be connected to.
     """
 
-    __slots__ = ("_consistent", "_ends", "_only", "_pools", "_random")
+    __slots__ = ("_at", "_consistent", "_ends", "_only", "_pools", "_random", "levels", "reached")
 
     def __init__(
         self,
@@ -286,17 +293,21 @@ class Balance:
         levels = _levels(groups, factor, give_way, grpc, blind)
         if not self._consistent:
             _localize(levels, balancing, caller)
-        split = _loads(levels, factor, balancing.panic_threshold)
+        self.levels = tuple(level.told(factor) for level in levels)
+        self.reached = bool(grpc)
+        split = _loads(levels, self.levels, balancing.panic_threshold)
         if self._consistent:
             split = _loads_by_hash(levels, split, reached=bool(grpc))
+        made: dict[int, _Pool | None] = {}
         for load, share in split:
             give_way()
             if load and share.endpoints:
                 loads.append(load)
-                closed = share.closed
-                self._pools.append(
-                    None if closed else _Pool(share, balancing, random, own, tables or Tables(), edges)
+                made[id(share)] = (
+                    None if share.closed else _Pool(share, balancing, random, own, tables or Tables(), edges)
                 )
+                self._pools.append(made[id(share)])
+        self._at = {} if self._consistent or len(self._pools) == 1 else _pools_at(levels, made)
         self._ends = list(accumulate(loads))
         self._only = self._pools[0] if len(self._pools) == 1 else None
 
@@ -333,9 +344,9 @@ class Balance:
     def _drawn(self, context: PickContext) -> _Pool | None:
         if not self._pools:
             return None
-        if (
-            self._consistent and context.hash is not None
-        ):  # loads are percent, or sizes where nobody is usable
+        if context.level is not None and context.level in self._at:
+            return self._at[context.level]
+        if self._consistent and context.hash is not None:
             return self._pools[bisect_right(self._ends, context.hash % self._ends[-1])]
         return self._pools[bisect_right(self._ends, int(self._random() * self._ends[-1]))]
 
@@ -391,21 +402,32 @@ def _levels(
     return [_Level(by_priority[priority], factor, give_way, grpc, blind) for priority in sorted(by_priority)]
 
 
-def _loads(levels: Sequence[_Level], factor: int, threshold: float) -> list[tuple[int, _Share]]:
-    healthy = [level.health(level.healthy, factor) for level in levels]
-    degraded = [level.health(level.degraded, factor) for level in levels]
-    total = min(100, sum(healthy) + sum(degraded))
-    if total == 0:
-        if threshold > 0:
-            return [(level.total, level.everybody) for level in levels]
+def _pools_at(
+    levels: Sequence[_Level], made: Mapping[int, _Pool | None]
+) -> dict[tuple[int, bool], _Pool | None]:
+    """The pool of each level's usable endpoints, and of its degraded ones: the same where health does not count. ``made``: by the share's id."""
+    found: dict[tuple[int, bool], _Pool | None] = {}
+    for level in levels:
+        for degraded, share in ((False, level.healthy), (True, level.degraded)):
+            one = next((each for each in (level.everybody, share) if id(each) in made), None)
+            if one is not None:
+                found[level.priority, degraded] = made[id(one)]
+    return found
+
+
+def _loads(
+    levels: Sequence[_Level], told: Sequence[LevelHealth], threshold: float
+) -> list[tuple[int, _Share]]:
+    first, second = level_loads(told, threshold)
+    if not any(first) and not any(second):
         return _first_usable(levels)
-    first, second = split_load(healthy, degraded)
+    enough = sum(health.healthy + health.degraded for health in told) >= ALL
     loads: list[tuple[int, _Share]] = []
-    for index, level in enumerate(levels):
-        if total < 100 and level.panics(threshold):
-            loads.append((first[index] + second[index], level.everybody))
+    for level, health, load, more in zip(levels, told, first, second, strict=True):
+        if not enough and health.panics(threshold):
+            loads.append((load + more, level.everybody))
         else:
-            loads += [(first[index], level.healthy), (second[index], level.degraded)]
+            loads += [(load, level.healthy), (more, level.degraded)]
     return loads
 
 
@@ -432,29 +454,6 @@ def _first_usable(levels: Sequence[_Level]) -> list[tuple[int, _Share]]:
     """Without panic: few usable endpoints whose health rounds to nothing are still the ones to call."""
     shares = [level.healthy for level in levels] + [level.degraded for level in levels]
     return next(([(100, share)] for share in shares if share.endpoints), [])
-
-
-def split_load(healthy: Sequence[int], degraded: Sequence[int]) -> tuple[list[int], list[int]]:
-    """How 100 percent of the load fall on the levels: on their usable endpoints, and on their degraded ones.
-
-    The arguments are each level's health in percent, not all 0. What integer division leaves over goes to the first
-    level that has anything.
-    """
-    total = min(100, sum(healthy) + sum(degraded))
-    left = 100
-    split: list[list[int]] = []
-    for healths in (healthy, degraded):
-        loads = []
-        for health in healths:
-            load = min(left, health * 100 // total)
-            loads.append(load)
-            left -= load
-        split.append(loads)
-    if left:
-        kind = 0 if any(healthy) else 1
-        source = (healthy, degraded)[kind]
-        split[kind][next(index for index, health in enumerate(source) if health)] += left
-    return split[0], split[1]
 
 
 def without_answer(cluster: Cluster) -> str:

@@ -77,6 +77,12 @@ class Override:
                 return found
         return None
 
+    def among(self, live: Mapping[Address, LiveEndpoint], cluster: Cluster, *, grpc: bool, may: bool) -> bool:
+        """Whether one that is named is there; ``may``: and may be taken."""
+        if may:
+            return self.choose(live, cluster, grpc=grpc) is not None
+        return any(_address(name) in live for name in self.names)
+
     def names_it(self, endpoint: LiveEndpoint) -> bool:
         """Whether it is one of those that are named."""
         return any(_address(name) == endpoint.address for name in self.names)

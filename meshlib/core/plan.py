@@ -367,7 +367,7 @@ class Plan(LimitedPlan):
             head = head.copy()
             head.headers.raw.extend(self._limiting.request)
         permit, self._permit = self._permit, None
-        attempt = Send(number, picked, head, deadline=deadline, upstream=upstream, permit=permit, began=now)
+        attempt = Send(number, picked, head, deadline=deadline, permit=permit, began=now)
         attempt.handed = call.resolution.handed is not None
         attempt.limits = self._limits
         attempt.try_idle = None if self._policy is None else self._policy.per_try_idle_timeout

@@ -149,16 +149,31 @@ def _combinations(held: Mapping[str, object], selector: Selector, *, any_of_list
 
 class SubsetBalance:
     """A choice among the subsets of ``index`` by a call's labels, each balanced by what ``make`` makes. As
-    :class:`~meshlib.core.locality.Balance`. Not thread-safe. Whoever peeks without labels asks whether there is anybody.
+    :class:`~meshlib.core.locality.Balance`. Not thread-safe. Whoever peeks without labels asks whether there is anybody. ``groups``: of
+    the whole cluster.
     """
 
-    __slots__ = ("_balances", "_index", "_make", "_ways")
+    __slots__ = ("_balances", "_groups", "_index", "_make", "_ways", "_whole")
 
-    def __init__(self, index: SubsetIndex, make: Callable[[Sequence[Group]], Balance]) -> None:
+    def __init__(
+        self,
+        index: SubsetIndex,
+        make: Callable[[Sequence[Group]], Balance],
+        groups: Sequence[Group] = (),
+    ) -> None:
+        self._groups = groups
+        self._whole: Balance | None = None
         self._index = index
         self._make = make
         self._balances: dict[Hashable, Balance | _One] = {}
         self._ways: dict[Labels, tuple[Balance | _One, ...]] = {}
+
+    @property
+    def whole(self) -> Balance:
+        """Of the whole cluster: an aggregate shares its load by that, whatever subset a call is for, as in Envoy."""
+        if self._whole is None:
+            self._whole = self._make(self._groups)
+        return self._whole
 
     @property
     def used(self) -> tuple[Labels, ...]:

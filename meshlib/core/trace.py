@@ -40,13 +40,15 @@ def render(
     resolution: Resolution,
     head: Head,
     match: Match | None,
-    cluster: str,
+    cluster: tuple[str, Sequence[str]],
     weight: ClusterWeight | None,
     attempts: Sequence[Attempt],
     endings: Sequence[str],
     words: Sequence[str],
 ) -> tuple[str, ...]:
-    """The lines of ``CallInfo.trace()``: what was asked, who knew the host, route, cluster, each attempt, the end."""
+    """The lines of ``CallInfo.trace()``: what was asked, who knew the host, route, cluster, each attempt, the end. ``cluster``: the route's,
+    and those that the attempts were sent to, which are others where it is an aggregate.
+    """
     lines = [f"{head.method} {head.scheme}://{head.authority}{head.path}"]
     if resolution.reason:
         lines.append(resolution.reason)
@@ -54,9 +56,11 @@ def render(
         lines.append(f"listener {resolution.listener.name} of {source_words(resolution.part)}")
     if match is not None:
         lines.append(f"virtual host {match.virtual_host.name}, route {match.name}")
-    if cluster:
+    name, used = cluster
+    if name:
         share = f" (weight {weight.weight} of its route's split)" if weight is not None else ""
-        lines.append(f"cluster {cluster}{share}")
+        leaves = ", then ".join(used)
+        lines.append(f"cluster {name}{share}{f': its leaf {leaves}' if leaves not in ('', name) else ''}")
     lines.extend(attempt_line(attempt, why) for attempt, why in zip(attempts, endings, strict=True))
     lines.extend(words)
     return tuple(lines)

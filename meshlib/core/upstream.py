@@ -25,6 +25,7 @@ __all__ = [
     "CallLimits",
     "Connections",
     "Delays",
+    "Leaf",
     "Limiter",
     "Memory",
     "Pick",
@@ -66,6 +67,8 @@ class PickContext:
     calls in flight.
     """
 
+    #: Where an aggregate sends the call: a priority of its leaf, to the degraded ones there or not; None: the cluster chooses.
+    level: tuple[int, bool] | None = None
     __slots__ = ("active", "attempt", "grpc", "hash", "head", "labels", "now", "override", "tried")
 
     labels: Labels
@@ -94,6 +97,11 @@ class Pick(Protocol):
 
     @property
     def endpoint(self) -> LiveEndpoint: ...
+
+    @property
+    def upstream(self) -> Leaf:
+        """The cluster that it is of: of an aggregate the leaf."""
+        ...
 
     @property
     def listens(self) -> bool:
@@ -204,10 +212,7 @@ class Delays(Protocol):
 
 
 class Upstream(Protocol):
-    """A cluster as a plan sees it. Thread-safe; no method blocks."""
-
-    @property
-    def loads(self) -> Reports: ...
+    """A cluster as a plan sees it: one with endpoints, or an aggregate of such. Thread-safe; no method blocks."""
 
     @property
     def cluster(self) -> Cluster: ...
@@ -238,16 +243,29 @@ class Upstream(Protocol):
         """
         ...
 
-    def mark_reached(self, endpoint: LiveEndpoint, by: int) -> None:
-        """GRPC channels that cannot connect to ``endpoint`` are ``by`` more, or less."""
-        ...
-
     def reached(self) -> bool:
         """Whether there is an endpoint that may be called and of which nobody knows that it cannot be connected to."""
         ...
 
     def peek(self, context: PickContext) -> LiveEndpoint | None:
         """What a pick now would give. Counts nothing and moves nothing on."""
+        ...
+
+    def chosen(self, context: PickContext) -> tuple[Leaf | None, PickContext, str]:
+        """The cluster that a pick now would be of, what it would be picked by there, and why, in words, ``""`` where that is no
+        question. None: an aggregate has nobody to call.
+        """
+        ...
+
+
+class Leaf(Upstream, Protocol):
+    """A cluster with endpoints, as those see it who connect to them. Thread-safe; no method blocks."""
+
+    @property
+    def loads(self) -> Reports: ...
+
+    def mark_reached(self, endpoint: LiveEndpoint, by: int) -> None:
+        """GRPC channels that cannot connect to ``endpoint`` are ``by`` more, or less."""
         ...
 
     def connections_to(self, endpoint: LiveEndpoint) -> Connections:

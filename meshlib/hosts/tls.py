@@ -17,7 +17,7 @@ from meshlib.wire.errors import TlsUnusable
 if TYPE_CHECKING:
     from meshlib.core.attempt import Send
     from meshlib.core.endpoint import LiveEndpoint
-    from meshlib.core.upstream import Upstream
+    from meshlib.core.upstream import Leaf
     from meshlib.model.cluster import Cluster
     from meshlib.model.tls import Tls
     from meshlib.runtime.worker import Worker
@@ -70,7 +70,7 @@ class _Here:
     def __init__(self) -> None:
         self.warned: set[tuple[str, str]] = set()
         self.lock = threading.Lock()
-        self.good: weakref.WeakKeyDictionary[Upstream, dict[_Slot, MeshContext]] = weakref.WeakKeyDictionary()
+        self.good: weakref.WeakKeyDictionary[Leaf, dict[_Slot, MeshContext]] = weakref.WeakKeyDictionary()
 
 
 _here = Local(_Here)
@@ -130,7 +130,7 @@ def host_of(authority: str) -> str:
 
 
 def mesh_context(
-    worker: Worker, upstream: Upstream, tls: Tls, *, http2: bool = False, named: bool = False
+    worker: Worker, upstream: Leaf, tls: Tls, *, http2: bool = False, named: bool = False
 ) -> Made:
     """As ``made_context``. Raises TlsUnusable that names the cluster."""
     try:
@@ -139,7 +139,7 @@ def mesh_context(
         raise TlsUnusable(f"cluster {upstream.cluster.name!r}: {error}") from error
 
 
-def made_context(worker: Worker, upstream: Upstream, tls: Tls, *, http2: bool, named: bool) -> Made:
+def made_context(worker: Worker, upstream: Leaf, tls: Tls, *, http2: bool, named: bool) -> Made:
     """The context for ``tls``, or for the material before it where this cannot be used (SD-03): a certificate and a key that are no
     pair are known for that only now. Its files are looked at from now on. Raises ConfigError.
     """

@@ -32,6 +32,7 @@ class Discovery(Enum):
     LOGICAL_DNS = "logical_dns"
     SRV = "srv"
     ORIGINAL_DST = "original_dst"
+    AGGREGATE = "aggregate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,8 @@ class Cluster:
     For the DNS kinds the localities of ``assignment`` are the groups that ``dns`` fills. ``connect_timeout`` in
     seconds (Envoy default 5). ``dns_failure_refresh``: the first pause after a failure and the longest; ``dns_jitter``: at most so much
     is added to each pause; ``name_servers``: who is asked. ``unresolved``: what the resolver said of its names that have no address;
-    ``unassigned``: why the control plane gave it nobody. ``http2``: talk HTTP/2 (prior knowledge in plain text).
+    ``unassigned``: why the control plane gave it nobody. ``children``: the clusters that an aggregate names; ``leaves``: those of them,
+    and of the aggregates among them, that are no aggregates, in order, whether they are there or not. ``http2``: talk HTTP/2 (prior knowledge in plain text).
     ``token``: the file with the token that calls carry, over TLS only, ``""`` for none.
     ``idle_timeout``: seconds after which an idle connection ends; ``max_connection_age``: after which one is replaced between two
     calls; ``max_requests_per_connection``: how many it carries at most.
@@ -122,6 +124,8 @@ class Cluster:
     name_servers: NameServers | None = None
     unresolved: str = ""
     unassigned: str = ""
+    children: tuple[str, ...] = ()
+    leaves: tuple[str, ...] = ()
     balancing: Balancing = field(default_factory=Balancing)
     connect_timeout: float | None = 5.0
     limits: Limits = field(default_factory=Limits)

@@ -123,7 +123,8 @@ class ClusterStatus(_Dict):
 
     Counted in this process since the cluster is there, endpoints that left included: ``requests``, the attempts that were
     sent, of which ``failures`` were not good and ``retries`` were no call's first; ``overflows``, what a limit refused (calls by
-    ``max_requests`` and ``max_pending``, retries by ``max_retries`` and budgets); ``ejections``.
+    ``max_requests`` and ``max_pending``, retries by ``max_retries`` and budgets); ``ejections``. ``leaves``: of an aggregate, the
+    clusters that its calls go to; what is counted of them, but for ``active`` and retries, stands there.
     """
 
     endpoints: tuple[EndpointStatus, ...] = ()
@@ -134,6 +135,7 @@ class ClusterStatus(_Dict):
     retries: int = 0
     overflows: int = 0
     ejections: int = 0
+    leaves: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import logging
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 from meshlib.core.zones import Caller, fleet_of
+from meshlib.model.cluster import Discovery
 from meshlib.model.endpoint import NOWHERE, Locality
 from meshlib.model.snapshot import ANY_CLUSTER
+from meshlib.runtime.aggregate import LiveAggregate
 from meshlib.runtime.delays import LiveDelays
 from meshlib.runtime.live import LiveCluster
 
@@ -64,16 +67,19 @@ class Clusters:
         self._random = random
         self._parts: Mapping[str, Mapping[str, Cluster]] = {}  # what was reconciled last, by source
         # Those that are there, and why others of a part are not.
-        self._known: tuple[Mapping[tuple[str, str], LiveCluster], Mapping[str, Mapping[str, str]]] = ({}, {})
+        self._known: tuple[
+            Mapping[tuple[str, str], LiveCluster | LiveAggregate], Mapping[str, Mapping[str, str]]
+        ] = ({}, {})
+        self._aggregates: dict[tuple[str, str], LiveAggregate] = {}  # of those that are there; the writer's
         self.delays = LiveDelays()
         self._lock = threading.Lock()  # guards who observes
         self._observers: tuple[Callable[[Event], None], ...] = ()
 
-    def get(self, part: str, cluster: str) -> LiveCluster | None:
+    def get(self, part: str, cluster: str) -> LiveCluster | LiveAggregate | None:
         """The cluster of that name in that part."""
         return self._known[0].get((part, cluster))
 
-    def upstream(self, part: str, cluster: str) -> LiveCluster | str:
+    def upstream(self, part: str, cluster: str) -> LiveCluster | LiveAggregate | str:
         """The cluster, or why it is not there, in words; ``""`` while it may come."""
         live, lacking = self._known
         found = live.get((part, cluster))
@@ -88,7 +94,7 @@ class Clusters:
         """
         live = dict(self._known[0])
         parts = {part.source: part.clusters for part in snapshot.parts}
-        left: list[LiveCluster] = []
+        left: list[LiveCluster | LiveAggregate] = []
         for part in snapshot.parts:
             source, clusters, before = part.source, part.clusters, self._parts.get(part.source, {})
             moved, caller = self._caller(part)
@@ -96,15 +102,26 @@ class Clusters:
                 continue
             for name, cluster in clusters.items():
                 known = live.get((source, name))
+                if known is not None and _is_aggregate(cluster) is not isinstance(known, LiveAggregate):
+                    left.append(known)
+                    self._aggregates.pop((source, name), None)
+                    known = None
                 if known is None:
-                    live[source, name] = self._made(cluster, now, caller)
+                    live[source, name] = self._made((source, name), cluster, now, caller)
+                elif isinstance(known, LiveAggregate):
+                    known.update(cluster)
                 elif moved or known.cluster is not cluster:
                     known.update(cluster, now, caller)
         for source, clusters in self._parts.items():
             now_there = parts.get(source, {})
             if now_there is not clusters:
-                left.extend(live.pop((source, name)) for name in clusters.keys() - now_there.keys())
-        self._known = (live, {part.source: part.lacking for part in snapshot.parts if part.lacking})
+                for name in clusters.keys() - now_there.keys():
+                    left.append(live.pop((source, name)))
+                    self._aggregates.pop((source, name), None)
+        lacking = {part.source: part.lacking for part in snapshot.parts if part.lacking}
+        for (source, _), aggregate in self._aggregates.items():
+            aggregate.bind(partial(_leaf, live, source), lacking.get(source, {}))
+        self._known = (live, lacking)
         self._parts = parts
         for gone in left:
             gone.retire()
@@ -123,14 +140,19 @@ class Clusters:
         self._callers[part.source] = (local, caller)
         return caller != before, caller
 
-    def _made(self, cluster: Cluster, now: float, caller: Caller | None) -> LiveCluster:
+    def _made(
+        self, key: tuple[str, str], cluster: Cluster, now: float, caller: Caller | None
+    ) -> LiveCluster | LiveAggregate:
+        if _is_aggregate(cluster):
+            made = self._aggregates[key] = LiveAggregate(cluster, self._random, self._clock.now)
+            return made
         return LiveCluster(
             cluster, self._random, self.tell, self._clock.now, now, self._give_way, caller, self._checks
         )
 
     def loads(self) -> list[Loads]:
         """What is counted for load reports, of the clusters that ask for some."""
-        found = (live.loads.loads for live in self._known[0].values())
+        found = (live.loads.loads for live in self._known[0].values() if isinstance(live, LiveCluster))
         return [loads for loads in found if loads is not None]
 
     def status(self) -> dict[str, ClusterStatus]:
@@ -166,3 +188,14 @@ def tell_all(observers: Iterable[Callable[[Event], None]], event: Event) -> None
             observer(event)
         except Exception:  # noqa: BLE001 - an observer must not fail a call
             _log.exception("meshlib: an observer failed")
+
+
+def _is_aggregate(cluster: Cluster) -> bool:
+    return cluster.discovery is Discovery.AGGREGATE
+
+
+def _leaf(
+    live: Mapping[tuple[str, str], LiveCluster | LiveAggregate], source: str, name: str
+) -> LiveCluster | None:
+    found = live.get((source, name))
+    return found if isinstance(found, LiveCluster) else None

@@ -162,6 +162,9 @@ class LiveCluster:
             context.now, context.active = self._clock(), self.active
             return peeked(context, self._balances.of(context), self._roster.live, self.cluster)
 
+    def chosen(self, context: PickContext) -> tuple[LiveCluster, PickContext, str]:
+        return self, context, ""
+
     def begin_retry(self, budget: RetryBudget | None, *, limited: bool = True) -> LiveRetry | None:
         with self._lock:
             if limited and not may_retry(self.cluster.limits, budget, self.retries, self.active):

@@ -153,7 +153,7 @@ class LiveBalances:
         """Of the whole cluster, or of the subsets of ``index``, with what calls needed ``before``."""
         if index is None:
             return make(self.roster.groups)
-        made = SubsetBalance(index, make)
+        made = SubsetBalance(index, make, self.roster.groups)
         if isinstance(before, SubsetBalance):
             made.prepare(before.used)
         return made

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from meshlib.core.endpoint import Down
 from meshlib.core.health import Answer, Check
-from meshlib.core.upstream import Upstream
+from meshlib.core.upstream import Leaf
 from meshlib.model.events import EndpointChecked
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Asker(Protocol):
     def end(self, health: LiveHealth) -> None: ...
 
 
-class Asked(Upstream, Protocol):
+class Asked(Leaf, Protocol):
     """What of :class:`meshlib.runtime.live.LiveCluster` is asked and marked."""
 
     active: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from meshlib.core.upstream import Leaf, Reports
 from meshlib.model.call import OK
 
 if TYPE_CHECKING:
@@ -18,17 +19,16 @@ if TYPE_CHECKING:
 __all__ = ["LivePick", "LiveRetry"]
 
 
-class _Loads(Protocol):
+class _Loads(Reports, Protocol):
     """What of :class:`meshlib.runtime.live_loads.LiveLoads` they are made for."""
 
     def measured(self, pick: LivePick, metrics: Metrics) -> None: ...
 
 
-class _Cluster(Protocol):
+class _Cluster(Leaf, Protocol):
     """What of :class:`meshlib.runtime.live.LiveCluster` they are made for."""
 
     active: int
-    retries: int
     _lock: threading.Lock
     _told: list[Callable[[], None]]
 
@@ -40,13 +40,19 @@ class _Cluster(Protocol):
     def _to_tell(self) -> list[Callable[[], None]]: ...
 
 
+class _Retries(Protocol):
+    """Where retries are counted: a live cluster, or an aggregate."""
+
+    retries: int
+    _lock: threading.Lock
+
+
 class LivePick:
     """An endpoint held for one attempt (:class:`meshlib.core.upstream.Pick`), with the leave of the breakers that it passed, the
     cluster's and the endpoint's own. ``load``: where it counts in a load report; ``listens``: somebody wants to know what its endpoint says of its load.
     """
 
     __slots__ = (
-        "_cluster",
         "_released",
         "_reported",
         "endpoint",
@@ -56,6 +62,7 @@ class LivePick:
         "one",
         "own",
         "settled",
+        "upstream",
     )
 
     def __init__(
@@ -69,7 +76,7 @@ class LivePick:
         self.one = one
         self.own = own
         self.settled = False  # the breakers heard of it
-        self._cluster = cluster
+        self.upstream = cluster
         self._reported = False
         self._released = False
         self.failed = False  # it is counted as a failure
@@ -77,7 +84,7 @@ class LivePick:
         self.listens = False
 
     def report(self, outcome: Outcome, now: float) -> None:
-        cluster = self._cluster
+        cluster = self.upstream
         with cluster._lock:
             if self._reported or self._released:
                 return
@@ -101,16 +108,16 @@ class LivePick:
     def measured(self, metrics: Metrics | None) -> None:
         """What the endpoint said of its load; None: nothing that can be read."""
         if metrics is not None:
-            self._cluster.loads.measured(self, metrics)
+            self.upstream.loads.measured(self, metrics)
 
     def give_up(self) -> None:
         """The caller of an RPC gave the answer up that it was reading."""
-        with self._cluster._lock:
+        with self.upstream._lock:
             if self.load is not None:
                 self.load.give_up()
 
     def release(self, now: float, failure: Outcome | None = None) -> None:
-        cluster = self._cluster
+        cluster = self.upstream
         with cluster._lock:
             if self._released:
                 return
@@ -133,8 +140,8 @@ class LiveRetry:
 
     __slots__ = ("_cluster",)
 
-    def __init__(self, cluster: _Cluster) -> None:
-        self._cluster: _Cluster | None = cluster
+    def __init__(self, cluster: _Retries) -> None:
+        self._cluster: _Retries | None = cluster
 
     def release(self) -> None:
         cluster = self._cluster

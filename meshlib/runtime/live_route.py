@@ -219,10 +219,11 @@ class LiveRoute:
 class _RoutePick:
     """A pick that the route's breaker hears of, too (:class:`meshlib.core.upstream.Pick`)."""
 
-    __slots__ = ("_held", "_pick", "_reported", "_route", "endpoint")
+    __slots__ = ("_held", "_pick", "_reported", "_route", "endpoint", "upstream")
 
     def __init__(self, route: LiveRoute, pick: Pick, held: Held) -> None:
         self.endpoint = pick.endpoint
+        self.upstream = pick.upstream
         self._pick = pick
         self._route = route
         self._held: Held | None = held

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from meshlib.core.resolution import Resolution
+    from meshlib.core.upstream import Upstream
     from meshlib.model.cluster import Cluster
     from meshlib.model.route import VirtualHost
-    from meshlib.runtime.clusters import LiveCluster
     from meshlib.runtime.runtime import Runtime
 
 __all__ = ["Missing", "Target", "lacks", "parse", "wait"]
@@ -156,7 +156,7 @@ def _clusters(runtime: Runtime, target: Target, resolution: Resolution) -> Missi
     return Missing("no healthy endpoint in cluster " + _reasons(known, known))
 
 
-def _reasons(known: Mapping[str, LiveCluster], names: Iterable[str]) -> str:
+def _reasons(known: Mapping[str, Upstream], names: Iterable[str]) -> str:
     """Clusters by name, each with what is known of why it has nobody."""
     return ", ".join(f"{name!r}{without_answer(known[name].cluster)}" for name in names)
 
@@ -175,7 +175,7 @@ def _unanswered(cluster: Cluster) -> bool:
     return cluster.assignment is None and cluster.discovery is not Discovery.ORIGINAL_DST
 
 
-def _callable(live: LiveCluster) -> bool:
+def _callable(live: Upstream) -> bool:
     if live.cluster.discovery is Discovery.ORIGINAL_DST:
         return True
     from meshlib.core.upstream import PickContext

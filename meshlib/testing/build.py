@@ -19,6 +19,7 @@ __all__ = [
     "HTTP_CONNECTION_MANAGER",
     "ROUTER",
     "Json",
+    "aggregate",
     "any_of",
     "api_listener",
     "cluster",
@@ -44,6 +45,7 @@ _TYPES = "type.googleapis.com/"
 _LISTENER = "envoy.config.listener.v3.Listener"
 _ROUTE = "envoy.config.route.v3.RouteConfiguration"
 _CLUSTER = "envoy.config.cluster.v3.Cluster"
+_AGGREGATE = "envoy.extensions.clusters.aggregate.v3.ClusterConfig"
 _ENDPOINT = "envoy.config.endpoint.v3.ClusterLoadAssignment"
 _SECRET = "envoy.extensions.transport_sockets.tls.v3.Secret"
 _TCP_PROXY = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
@@ -261,6 +263,14 @@ def cluster(
         made["eds_cluster_config"] = {"eds_config": dict(ADS)}
         if service_name:
             made["eds_cluster_config"]["service_name"] = service_name
+    return any_of(_CLUSTER, made | fields)
+
+
+def aggregate(name: str, *clusters: str, **fields: Any) -> Json:
+    """A Cluster that is an aggregate of `clusters`: calls go to the first of them that can be called."""
+    inner = any_of(_AGGREGATE, {"clusters": list(clusters)})
+    kind = {"name": "envoy.clusters.aggregate", "typed_config": inner}
+    made: Json = {"name": name, "lb_policy": "CLUSTER_PROVIDED", "cluster_type": kind}
     return any_of(_CLUSTER, made | fields)
 
 

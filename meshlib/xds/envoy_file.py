@@ -253,6 +253,11 @@ class _Reader:
                     entry.value.eds_name,
                     f"{self._places['cluster', entry.name]}.eds_cluster_config",
                 )
+            for name in entry.value.children if isinstance(entry.value, Cluster) else ():
+                if ("cluster", name) not in self._places:  # Envoy goes on without it
+                    self.ignored.append(
+                        Ignored(entry.name, "cluster", _CHILDREN, f"{name} is not in the file")
+                    )
 
     def _check_listener(self, listener: Listener, path: str) -> None:
         for name in sorted(tcp_clusters(listener)):
@@ -275,6 +280,7 @@ class _Reader:
             self.problems.append(f"{path}: names {_WORDS[short]} {name!r}, which is not in the file")
 
 
+_CHILDREN = "cluster_type.typed_config.clusters"
 _WORDS = {"cluster": "the cluster", "route": "the route configuration", "endpoint": "the load assignment"}
 
 

@@ -15,14 +15,14 @@ What replaces something comes into force only where all that it names is there (
                      and each filter's configuration (`extensions`)
 
 "Ready" includes "known not to come": what a server deleted, refused to send or did not send in time holds nobody up.
-What something in force names stays subscribed, and it is kept though the server deleted it as long as only versions
-name it that newer ones, which wait, replace; then with the endpoints that it had, which are not asked for any more. What was deleted and is named by the newest has ``UPDATE`` seconds for its
-replacement to be named, since a server sends the parts of an update one by one; then calls fail as in Envoy.
+What something in force names stays subscribed, and it is kept though the server deleted it as long as only versions name it that
+newer ones, which wait, replace; then with the endpoints that it had, which are not asked for any more. What was deleted and is
+named by the newest has ``UPDATE`` seconds for its replacement to be named, since a server sends the parts of an update one by one; then
+calls fail as in Envoy. An aggregate names clusters, too (`aggregates`).
 
-In the sidecar view clusters come by wildcard; one that a route names and the wildcard has not brought is absent as far
-as calls are concerned, and has as long to come as a resource asked for by name before an update does without it. A
-change costs what hangs on it: indexes lead from a load assignment to its clusters, from a cluster to the route
-configurations that name it, from those to their listeners.
+In the sidecar view clusters come by wildcard; one that a route names and the wildcard has not brought is absent as far as calls are
+concerned, and has as long to come as a resource asked for by name before an update does without it. A change costs what hangs on
+it: indexes lead from a load assignment to its clusters, from a cluster to the route configurations that name it, from those to their listeners.
 
 Not thread-safe: it belongs to the thread of the stream. The parts it gives are immutable.
 """
@@ -36,6 +36,7 @@ from dataclasses import replace
 from meshlib.model.listener import FilterChain, Listener
 from meshlib.model.route import RouteConfiguration
 from meshlib.model.snapshot import ANY_CLUSTER, Absence, Fate, Part
+from meshlib.xds.aggregates import Parent
 from meshlib.xds.cache import Resources, State
 from meshlib.xds.extensions import Extensions
 from meshlib.xds.hosts import best_host, clusters_of, merge, named
@@ -183,7 +184,7 @@ class Graph:
             self._stale_clusters |= links.refresh(name)[0]
         if self._sidecar and not self._listed and "cluster" in self._cache.listed:
             self._listed = self._stale_clusters = True
-            for name in tuple(links.missing):
+            for name in (*links.missing, *links.above(links.missing)):
                 links.refresh(name)
 
     def _superseded(self, name: str) -> bool:
@@ -191,6 +192,8 @@ class Graph:
         return not any(self._names(user, name) for user in self._links.users(name))
 
     def _names(self, user: object, name: str) -> bool:
+        if isinstance(user, Parent):
+            return self._links.leads(user, name)
         if isinstance(user, Root):
             return name in tcp_clusters(user.latest)
         config = self._configs[user]  # type: ignore[index]
@@ -405,7 +408,7 @@ class Graph:
 
     def _serves(self, config: Config, authority: str) -> bool:
         """Whether the newest version has all that `authority` needs."""
-        found = best_host(config.latest, authority) if config.latest is not None else None
+        found = None if config.latest is None else best_host(config.latest, authority)
         return found is not None and all(map(self._links.ready, clusters_of(found[0])))
 
     # --- the part

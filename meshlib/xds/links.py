@@ -14,6 +14,7 @@
     that newer replace
     deleted just now      as it was: what replaces it may be on its way   yes    go
     no endpoints exist    the newest, with nobody in it                   yes    fail
+    an aggregate          see `aggregates`
 
 "Ready" is about updates: whether a route that names the cluster may come into force. What the answer to a wildcard does
 not have is not ready as long as it may still come with a later one (it has 15 s), but calls need not wait for it.
@@ -23,7 +24,7 @@ Not thread-safe.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 
@@ -33,6 +34,7 @@ from meshlib.model.cluster import Cluster, Discovery
 from meshlib.model.endpoint import Assignment
 from meshlib.model.snapshot import Part
 from meshlib.model.tls import Secret, SecretFrom
+from meshlib.xds.aggregates import Aggregates, Parent, reach
 from meshlib.xds.cache import Resources
 from meshlib.xds.names import federated
 from meshlib.xds.sds import Secrets
@@ -55,11 +57,13 @@ class Links:
     """
 
     __slots__ = (
+        "_aggregates",
         "_all",
         "_cache",
         "_deleted",
         "_eds",
         "_follows",
+        "_looking",
         "_made",
         "_ready",
         "_secrets",
@@ -88,6 +92,8 @@ class Links:
         self._all = all_of_them
         self._superseded = superseded
         self._users: dict[str, set[object]] = {}
+        self._aggregates = Aggregates()
+        self._looking: set[str] = set()  # aggregates whose clusters are being taken or let go
         self._eds: dict[str, set[str]] = {}
         self._follows: dict[str, frozenset[str]] = {}
         self._secrets = Secrets(cache)
@@ -129,6 +135,8 @@ class Links:
             self.refresh(name)
         else:
             users.add(user)
+            if self._aggregates.known(name):
+                self.refresh(name)
 
     def release(self, name: str, user: object) -> None:
         """`user` does not name the cluster any more."""
@@ -140,6 +148,8 @@ class Links:
                 del self._users[name]
                 self.generation += 1
                 self.refresh(name)
+            elif self._aggregates.known(name):
+                self.refresh(name)
 
     def users(self, name: str) -> frozenset[object]:
         """Who names the cluster."""
@@ -150,18 +160,30 @@ class Links:
         """Names of the secrets that are wanted."""
         return self._secrets.names
 
-    def touched(self, changed: Mapping[str, set[str]]) -> set[str]:
-        """Clusters that have something of what changed (names by type)."""
+    def touched(self, changed: Mapping[str, set[str]]) -> list[str]:
+        """Clusters that have something of what changed (names by type), in the order in which they are to be looked at."""
         found = set(changed.get("cluster", ()))
         found.update(*(self._eds.get(name, ()) for name in changed.get("endpoint", ())))
-        return found.union(*map(self._secrets.users, changed.get("secret", ())))
+        found.update(*map(self._secrets.users, changed.get("secret", ())))
+        return [*found, *self.above(found)]
+
+    def above(self, names: Iterable[str]) -> set[str]:
+        """The aggregates that lead to any of ``names``."""
+        return self._aggregates.above(names)
+
+    def leads(self, parent: Parent, name: str) -> bool:
+        """Whether the newest version of an aggregate leads to the cluster."""
+        return self._aggregates.leads(parent.name, name)
 
     # --- how it stands
 
     def ready(self, name: str) -> bool:
         """Whether a route that names it may come into force."""
         self.give_way()
-        return name in self.clusters or bool(self._cache.failed("cluster", name))
+        made = self.clusters.get(name)
+        if made is None:
+            return bool(self._cache.failed("cluster", name))
+        return all(map(self.ready, made.leaves))
 
     def lacks(self, name: str) -> str:
         """What keeps calls from the cluster, in words; "" if nothing does."""
@@ -173,6 +195,8 @@ class Links:
         latest = self._cache.value("cluster", name)
         if not isinstance(latest, Cluster):
             return f"cluster {name!r} has not come yet"
+        if latest.discovery is Discovery.AGGREGATE:
+            return next(map(self.lacks, self._awaited(latest)), "")
         if latest.discovery is Discovery.EDS and self._assignment(latest.eds_name)[0] is None:
             return f"the endpoints {latest.eds_name!r} of cluster {name!r} have not come yet"
         return f"cluster {name!r} {self._awaits_secrets(latest)}"
@@ -200,10 +224,12 @@ class Links:
 
     def refresh(self, name: str) -> tuple[bool, bool]:
         """Looks at the cluster again: (its linked value or what calls to it meet changed, it became ready or unready)."""
+        if name in self._looking:  # two aggregates that name each other
+            return False, False
         self.give_way()
-        found = self._cache.value("cluster", name)
-        latest = found if isinstance(found, Cluster) else None
+        latest = self._sent(name)
         wanted = self._all or name in self._users
+        others = self._hold(name, latest if wanted else None)
         before = (self.clusters.get(name), self.lacking.get(name), self.awaited.get(name, ""))
         last = self._deleted.pop(name, None)
         made = (
@@ -220,6 +246,7 @@ class Links:
             elif name not in self.leaving and not self._superseded(name):
                 made = None
         self._keep(name, made)
+        others |= self._let_go(name, made)
         self._follow(name, (latest, self._base(name, made)) if wanted and latest is not None else ())
         named = name in self._users
         if made is None and wanted and (named or latest is not None):
@@ -239,7 +266,48 @@ class Links:
         changed = ready != (name in self._ready)
         if changed:
             (self._ready.add if ready else self._ready.discard)(name)
-        return before[0] is not made or before[1:] != (self.lacking.get(name), words), changed
+        return others or before[0] is not made or before[1:] != (self.lacking.get(name), words), changed
+
+    def _sent(self, name: str) -> Cluster | None:
+        """As the control plane sent it last."""
+        found = self._cache.value("cluster", name)
+        return found if isinstance(found, Cluster) else None
+
+    def _hold(self, name: str, latest: Cluster | None) -> bool:
+        """Keeps wanted what an aggregate leads to, in its newest version and in the one in force. True if that is more than before."""
+        made = reach(latest, self._sent) if latest is not None and latest.children else None
+        old = self.clusters.get(name)
+        if made is None and not self._aggregates.known(name) and (old is None or not old.leaves):
+            return False
+        self._aggregates.follow(name, made)
+        by_others = any(not isinstance(user, Parent) for user in self._users.get(name, ()))
+        names: frozenset[str] = frozenset()
+        if by_others or (self._all and latest is not None):
+            names = frozenset((*(made.names if made else ()), *(old.leaves if old else ()))) - {name}
+        return self._holds(name, names)
+
+    def _let_go(self, name: str, made: Cluster | None) -> bool:
+        """The same once it is linked: what the version that was in force led to is not kept any more."""
+        held = self._aggregates.held(name)
+        if not held:
+            return False
+        newest = self._aggregates.reach(name)
+        kept = (*(newest.names if newest else ()), *(made.leaves if made else ()))
+        return self._holds(name, held.intersection(kept))
+
+    def _holds(self, name: str, names: frozenset[str]) -> bool:
+        come, gone = self._aggregates.hold(name, names)
+        self._looking.add(name)
+        for each in come:
+            self.use(each, Parent(name))
+        for each in gone:
+            self.release(each, Parent(name))
+        self._looking.discard(name)
+        return bool(come or gone)
+
+    def _awaited(self, latest: Cluster) -> list[str]:
+        """Of the leaves of an aggregate those that may come."""
+        return [leaf for leaf in reach(latest, self._sent).leaves if self.lacking.get(leaf) == ""]
 
     def _keep(self, name: str, made: Cluster | None) -> None:
         if made is not None:
@@ -266,6 +334,8 @@ class Links:
 
     def _complete(self, name: str, base: Cluster, old: Cluster | None) -> Cluster | None:
         """`base` with its load assignment and its secrets: `old` itself if it is that already, None if one of them lacks."""
+        if base.discovery is Discovery.AGGREGATE:
+            return self._aggregate(name, base, old)
         linked, why, assignment = base, "", base.assignment
         if base.discovery is Discovery.EDS:
             assignment, why = self._assignment(base.eds_name)
@@ -283,6 +353,17 @@ class Links:
         elif made is not None:
             self._made[name] = parts
         return made
+
+    def _aggregate(self, name: str, base: Cluster, old: Cluster | None) -> Cluster | None:
+        """`base` with its leaves: `old` itself if it is that already, None while it is not to be in force."""
+        found = reach(base, self._sent)
+        if (old is None and self._awaited(base)) or (
+            old is not None and not all(map(self.ready, found.leaves))
+        ):
+            return None
+        self._made.pop(name, None)
+        made = replace(base, leaves=found.leaves, unassigned=found.trouble)
+        return old if old == made and old.version == made.version else made
 
     def _base(self, name: str, made: Cluster | None) -> Cluster | None:
         """What is in force as it was sent."""

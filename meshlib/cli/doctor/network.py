@@ -191,7 +191,11 @@ def endpoints(case: Case) -> Iterator[Finding]:
                 less=gone < len(cluster["endpoints"]),
                 where=_where(case, cluster),
             )
-        elsewhere = cluster["unresolved"] or cluster["resolving"] or cluster["discovery"] == "original_dst"
+        elsewhere = (
+            cluster["unresolved"]
+            or cluster["resolving"]
+            or cluster["discovery"] in ("original_dst", "aggregate")
+        )
         if not cluster["endpoints"] and not elsewhere:
             # A control plane has clusters for services without a backend, and one that is a black hole.
             less = not _of_file(case, cluster)

@@ -81,10 +81,11 @@ def _connect(
         if isinstance(upstream, str):
             yield 3 if upstream else 1
             continue
-        endpoint = upstream.peek(PickContext(grpc=True))
-        if endpoint is not None:
+        leaf, there, _ = upstream.chosen(PickContext(grpc=True))
+        endpoint = None if leaf is None else leaf.peek(there)
+        if leaf is not None and endpoint is not None:
             try:
-                subchannels.connect(endpoint, upstream, authority)
+                subchannels.connect(endpoint, leaf, authority)
             except NoHealthyEndpoint:
                 yield 3
             else:

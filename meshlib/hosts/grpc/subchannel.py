@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from meshlib.core.endpoint import LiveEndpoint
-    from meshlib.core.upstream import Upstream
+    from meshlib.core.upstream import Leaf
     from meshlib.hosts.grpc.out_of_band import LoadStream
     from meshlib.hosts.grpc.request import Method
     from meshlib.hosts.grpc.tunnel import Tunnel
@@ -26,7 +26,7 @@ __all__ = ["Subchannel", "limits_of"]
 C = TypeVar("C")
 
 
-def limits_of(upstream: Upstream) -> tuple[int | None, int]:
+def limits_of(upstream: Leaf) -> tuple[int | None, int]:
     """Of connections to an endpoint, as far as grpc is told of them."""
     limits = upstream.cluster.limits
     return limits.max_connections_per_endpoint, limits.grpc_connections
@@ -63,7 +63,7 @@ class Subchannel(Generic[C]):
         self,
         channel: C,
         endpoint: LiveEndpoint | None,
-        upstream: Upstream | None,
+        upstream: Leaf | None,
         began: float = 0.0,
         *,
         tls: Tls | None = None,

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from meshlib.core.attempt import Send
     from meshlib.core.endpoint import LiveEndpoint
-    from meshlib.core.upstream import Upstream
+    from meshlib.core.upstream import Leaf
     from meshlib.hosts.grpc.out_of_band import Begin
     from meshlib.hosts.grpc.settings import Settings
     from meshlib.hosts.grpc.target import Target
@@ -80,7 +80,7 @@ def _generation(endpoint: LiveEndpoint, age: float | None, now: float) -> tuple[
     return current
 
 
-def _no_tls(upstream: Upstream, error: ConfigError) -> NoHealthyEndpoint:
+def _no_tls(upstream: Leaf, error: ConfigError) -> NoHealthyEndpoint:
     return NoHealthyEndpoint(f"cluster {upstream.cluster.name!r} demands TLS, which cannot be had: {error}")
 
 
@@ -228,7 +228,7 @@ class Subchannels(Generic[C]):
         """Of all to endpoints that there are."""
         return [self._state(sub.channel, False) for _, sub in list(self._found.values())]
 
-    def connect(self, endpoint: LiveEndpoint, upstream: Upstream, authority: str) -> None:
+    def connect(self, endpoint: LiveEndpoint, upstream: Leaf, authority: str) -> None:
         """Begin to connect to ``endpoint``, if that was not begun. Raises NoHealthyEndpoint as ``get``."""
         found = self._found.get((endpoint, authority))
         sub = found[1] if found is not None else self._put(endpoint, upstream, authority)
@@ -279,7 +279,7 @@ class Subchannels(Generic[C]):
 
     # --- making and leaving -----------------------------------------------------------------------------------------------
 
-    def _put(self, endpoint: LiveEndpoint, upstream: Upstream, authority: str) -> Subchannel[C]:
+    def _put(self, endpoint: LiveEndpoint, upstream: Leaf, authority: str) -> Subchannel[C]:
         config, tls, now = endpoint.endpoint, self._demanded(endpoint), self._runtime.clock.now()
         way = self._way(tls, endpoint, upstream, authority)
         with self._lock:
@@ -302,7 +302,7 @@ class Subchannels(Generic[C]):
         """The mesh's TLS, where that is to be made; None: it demands none, or the application's holds."""
         return None if self._secure else endpoint.tls
 
-    def _way(self, tls: Tls | None, endpoint: LiveEndpoint, upstream: Upstream, authority: str) -> Way | None:
+    def _way(self, tls: Tls | None, endpoint: LiveEndpoint, upstream: Leaf, authority: str) -> Way | None:
         if tls is None:
             return None
         from meshlib.hosts.grpc.way import way_to  # not every mesh has TLS
@@ -315,7 +315,7 @@ class Subchannels(Generic[C]):
     def _made(
         self,
         endpoint: LiveEndpoint,
-        upstream: Upstream,
+        upstream: Leaf,
         authority: str,
         tls: Tls | None,
         way: Way | None,

@@ -11,7 +11,7 @@ from meshlib.wire.dial import Place
 
 if TYPE_CHECKING:
     from meshlib.core.endpoint import LiveEndpoint
-    from meshlib.core.upstream import Upstream
+    from meshlib.core.upstream import Leaf
     from meshlib.model.tls import Tls
     from meshlib.runtime.tls import MeshContext
     from meshlib.runtime.worker import Worker
@@ -37,7 +37,7 @@ class Way(NamedTuple):
         return self.context.epoch != self.epoch
 
 
-def way_to(tls: Tls, endpoint: LiveEndpoint, upstream: Upstream, authority: str, worker: Worker) -> Way:
+def way_to(tls: Tls, endpoint: LiveEndpoint, upstream: Leaf, authority: str, worker: Worker) -> Way:
     """To ``endpoint``, for channels whose calls have ``authority``. Raises ConfigError."""
     address, cluster = endpoint.address, upstream.cluster
     connecting = cluster.connecting

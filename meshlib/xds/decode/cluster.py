@@ -10,6 +10,7 @@ from meshlib.model.address import Address
 from meshlib.model.cluster import Cluster, Discovery, DnsTarget, LoadReport
 from meshlib.model.endpoint import Assignment, Endpoint, Health, LocalityEndpoints
 from meshlib.model.policy import Limits, RetryBudget
+from meshlib.xds.aggregates import MOST
 from meshlib.xds.decode.address import named
 from meshlib.xds.decode.balancing import balancing
 from meshlib.xds.decode.connecting import connecting
@@ -46,6 +47,16 @@ _KINDS = {
     4: Discovery.ORIGINAL_DST,
 }
 _NO_LIMIT = 2**32 - 1
+#: What of an aggregate does nothing, in Envoy and gRPC either.
+_OF_LEAVES = (
+    "load_assignment",
+    "lrs_server",
+    "outlier_detection",
+    "transport_socket",
+    "upstream_bind_config",
+    "upstream_connection_options",
+)
+_THEIRS = "the clusters that it names have their own"
 # Envoy's default, in seconds.
 _CONNECT_TIMEOUT = 5.0
 
@@ -61,9 +72,10 @@ def cluster(message: WireMessage, path: str, report: Report) -> Cluster:
     timeout = seconds(message, "connect_timeout", path, report)
     if timeout == 0:
         report.problem(join(path, "connect_timeout"), "must be more than 0")
-    return Cluster(
+    made = Cluster(
         name=name,
         discovery=found.kind,
+        children=found.children,
         assignment=groups,
         eds_name=_eds_name(message, path, report) if found.kind is Discovery.EDS else "",
         dns=targets,
@@ -93,6 +105,7 @@ def cluster(message: WireMessage, path: str, report: Report) -> Cluster:
         override_statuses=_override_statuses(message),
         metadata=metadata(message),
     )
+    return _without_endpoints(message, made, path, report) if found.kind is Discovery.AGGREGATE else made
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +113,7 @@ class _Discovery:
     kind: Discovery
     dns: Resolving = field(default_factory=Resolving)
     provides: bool = False  # a balancer of its own
+    children: tuple[str, ...] = ()
 
 
 def _discovery(message: WireMessage, path: str, report: Report) -> _Discovery:
@@ -117,17 +131,12 @@ def _discovery(message: WireMessage, path: str, report: Report) -> _Discovery:
 def _custom(message: WireMessage, path: str, report: Report) -> _Discovery:
     here = join(path, "typed_config")
     nothing = _Discovery(Discovery.STATIC)
-    try:
-        held = type_name(message.typed_config.type_url)
-    except ValueError:
-        held = ""
-    if held == _AGGREGATE:
-        report.problem(here, "aggregate clusters are not supported")
-        return _Discovery(Discovery.STATIC, provides=True)
-    inner = unpacked(message.typed_config, here, report, _DNS_CLUSTER)
+    inner = unpacked(message.typed_config, here, report, _DNS_CLUSTER, _AGGREGATE)
     if inner is None:
         return nothing
     walk(inner, here, report)
+    if type_name(message.typed_config.type_url) == _AGGREGATE:
+        return _aggregate(inner, here, report)
     kind = Discovery.LOGICAL_DNS if inner.all_addresses_in_single_endpoint else Discovery.STRICT_DNS
     return _Discovery(kind, resolving(inner, here, report, DNS_FAMILIES, typed_servers(inner, here, report)))
 
@@ -138,6 +147,38 @@ def _override_statuses(message: WireMessage) -> frozenset[Health] | None:
     if not common.HasField("override_host_status"):
         return None
     return frozenset(HEALTH[status] for status in common.override_host_status.statuses if status in HEALTH)
+
+
+def _aggregate(message: WireMessage, path: str, report: Report) -> _Discovery:
+    """CD-04."""
+    here = join(path, "clusters")
+    if not len(message.clusters):
+        report.problem(here, "must not be empty")
+    if len(message.clusters) > MOST:
+        report.problem(here, f"are {len(message.clusters)}; the most are {MOST}")
+    names: dict[str, None] = {}
+    for index, each in enumerate(message.clusters[:MOST]):
+        name = canonical(str(each))
+        if not name or name in names:
+            report.ignore(f"{here}[{index}]", "is named before" if name else "is empty")
+        else:
+            names[name] = None
+    return _Discovery(Discovery.AGGREGATE, provides=True, children=tuple(names))
+
+
+def _without_endpoints(message: WireMessage, made: Cluster, path: str, report: Report) -> Cluster:
+    """An aggregate: what is about endpoints is its leaves', as in Envoy and by gRFC A75; about retries its own, as in Envoy."""
+    for each in _OF_LEAVES:
+        if message.HasField(each):
+            report.ignore(join(path, each), _THEIRS)
+    if len(message.transport_socket_matches):
+        report.ignore(join(path, "transport_socket_matches"), _THEIRS)
+    for index, item in enumerate(message.circuit_breakers.thresholds):
+        for each in ("max_connections", "max_pending_requests", "max_requests"):
+            if item.HasField(each):
+                report.ignore(f"{join(path, 'circuit_breakers.thresholds')}[{index}].{each}", _THEIRS)
+    limits = Limits(max_retries=made.limits.max_retries, budget=made.limits.budget)
+    return replace(made, limits=limits, outlier=None, tls=None, tls_matches=(), load_report=None)
 
 
 def _eds_name(message: WireMessage, path: str, report: Report) -> str:
@@ -179,6 +220,8 @@ def _members(
     if kind is Discovery.EDS:
         if given:
             report.ignore(here, "the endpoints come from EDS")
+        return None, ()
+    if kind is Discovery.AGGREGATE:
         return None, ()
     if kind is Discovery.ORIGINAL_DST:
         if given and len(message.load_assignment.endpoints):

@@ -34,7 +34,8 @@ ENDPOINT = LiveEndpoint(Endpoint(Address("10.0.0.1", 80)), priority=0, locality=
 class Pick:
     endpoint = ENDPOINT
 
-    def __init__(self) -> None:
+    def __init__(self, upstream: Any) -> None:
+        self.upstream = upstream
         self.reports: list[Outcome] = []
         self.released = 0
 
@@ -56,7 +57,7 @@ class Cluster1:
         self.picks: list[Pick] = []
 
     def pick(self, context: PickContext, now: float) -> Pick:
-        self.picks.append(Pick())
+        self.picks.append(Pick(self))
         return self.picks[-1]
 
     def begin_retry(self, budget: object) -> Any:

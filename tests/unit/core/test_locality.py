@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshlib.core.endpoint import Down
-from meshlib.core.locality import Balance, Group, describe, split_load
+from meshlib.core.levels import split_load
+from meshlib.core.locality import Balance, Group, describe
 from meshlib.core.upstream import PickContext
 from meshlib.model.endpoint import Health
 from meshlib.model.policy import Balancer, Balancing

@@ -29,7 +29,8 @@ RETRY = RetryPolicy(frozenset({"unavailable"}), retries=2, base_interval=0.1)
 
 
 class FakePick:
-    def __init__(self, endpoint: LiveEndpoint) -> None:
+    def __init__(self, upstream: FakeUpstream, endpoint: LiveEndpoint) -> None:
+        self.upstream = upstream
         self.endpoint = endpoint
         self.released = 0
         self.failure: Outcome | None = None
@@ -58,7 +59,7 @@ class FakeUpstream:
         if self.refusal is not None:
             return self.refusal
         untried = [endpoint for endpoint in ENDPOINTS if endpoint not in context.tried]
-        self.picks.append(FakePick((untried or ENDPOINTS)[0]))
+        self.picks.append(FakePick(self, (untried or ENDPOINTS)[0]))
         return self.picks[-1]
 
     def begin_retry(self, budget, *, limited=True):  # type: ignore[no-untyped-def]

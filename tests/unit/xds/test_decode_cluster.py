@@ -294,14 +294,51 @@ class TestDiscovery:
         found = good(build.cluster("c", type="ORIGINAL_DST", lb_policy="CLUSTER_PROVIDED"))
         assert found.discovery is Discovery.ORIGINAL_DST
 
-    def test_cd_04_aggregate_is_refused_in_words(self):
-        kind = {
-            "@type": "type.googleapis.com/envoy.extensions.clusters.aggregate.v3.ClusterConfig",
-            "clusters": ["a"],
+    @pytest.mark.parametrize("target", [False, True])
+    def test_cd_04_an_aggregate_has_its_names_in_order(self, target):
+        resource = build.aggregate(
+            "c", "b", "a", "b", "", "xdstp://x/envoy.config.cluster.v3.Cluster/n?b=2&a=1"
+        )
+        found = decode.cluster(raw(resource), "target" if target else "sidecar")
+        assert found.problems == ()
+        assert found.value.discovery is Discovery.AGGREGATE
+        assert found.value.children == ("b", "a", "xdstp://x/envoy.config.cluster.v3.Cluster/n?a=1&b=2")
+        path = "cluster_type.typed_config.clusters"
+        assert dict(found.ignored) == {f"{path}[2]": "is named before", f"{path}[3]": "is empty"}
+
+    def test_cd_04_an_aggregate_names_somebody(self):
+        [found] = problems(build.aggregate("c"))
+        assert found == "cluster_type.typed_config.clusters: must not be empty"
+        [found] = problems(build.aggregate("c", *(f"n{number}" for number in range(1001))))
+        assert found == "cluster_type.typed_config.clusters: are 1001; the most are 1000"
+
+    def test_an_aggregate_says_that_its_balancer_is_its_own(self):
+        [found] = problems_of_envoy(build.aggregate("c", "a", lb_policy="ROUND_ROBIN"))
+        assert found.startswith("lb_policy: must be CLUSTER_PROVIDED")
+
+    def test_what_an_aggregate_says_of_endpoints_is_reported(self):
+        """Of its limits those of retries hold (as Envoy's), and the others are its leaves'."""
+        thresholds = {"max_requests": 7, "max_retries": 5, "retry_budget": {"min_retry_concurrency": 2}}
+        resource = build.aggregate(
+            "c",
+            "a",
+            outlier_detection={},
+            circuit_breakers={"thresholds": [thresholds]},
+            common_lb_config={"healthy_panic_threshold": {"value": 20}},
+            load_assignment={"cluster_name": "c"},
+        )
+        found = decode.cluster(raw(resource))
+        assert found.problems == ()
+        words = "the clusters that it names have their own"
+        assert {path: why for path, why in found.ignored if why == words} == {
+            "outlier_detection": words,
+            "load_assignment": words,
+            "circuit_breakers.thresholds[0].max_requests": words,
         }
-        resource = build.cluster("c", cluster_type={"name": "aggregate", "typed_config": kind})
-        del resource["type"], resource["eds_cluster_config"]
-        assert problems(resource) == ("cluster_type.typed_config: aggregate clusters are not supported",)
+        cluster = found.value
+        assert (cluster.limits.max_retries, cluster.limits.budget.min_concurrency) == (5, 2)
+        assert cluster.outlier is None
+        assert cluster.balancing.panic_threshold == 20
 
     def test_an_unknown_kind(self):
         kind = {"@type": "type.googleapis.com/google.protobuf.Empty"}

@@ -19,6 +19,7 @@ _SUBSETS = "100 of 20 keys at most, and 10,000 subsets"
 _ZONES = (
     "where this process's locality is known; where no local cluster is told, as if callers were spread evenly"
 )
+_AGGREGATES = "aggregates among them are followed, 16 deep; of an aggregate's own settings hold its panic threshold, `max_retries` and `retry_budget`"
 
 
 CLUSTER = {
@@ -46,7 +47,7 @@ CLUSTER = {
             "preconnect_policy": "connections are made when they are needed",
             "connection_pool_per_downstream_connection": "there is no downstream connection",
             "type": "EDS, STATIC, STRICT_DNS, LOGICAL_DNS, ORIGINAL_DST",
-            "cluster_type": "`envoy.clusters.dns` is honoured; others, aggregate among them, are rejected",
+            "cluster_type": "`envoy.clusters.dns` and `envoy.clusters.aggregate` are honoured; others are rejected",
             "load_balancing_policy": "the first entry that is known holds",
             "transport_socket": _UNDONE,
             "health_checks": "active health checks are not there yet",
@@ -168,7 +169,7 @@ CLUSTER = {
         },
     ),
     "envoy.extensions.clusters.aggregate.v3.ClusterConfig": rules(
-        rejected="clusters", reason="aggregate clusters are not there yet"
+        honoured="clusters", notes={"clusters": _AGGREGATES}
     ),
     "envoy.extensions.clusters.dns.v3.DnsCluster": rules(
         honoured="dns_refresh_rate respect_dns_ttl dns_lookup_family all_addresses_in_single_endpoint"
