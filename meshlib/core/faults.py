@@ -34,6 +34,8 @@ _ABORT = "x-envoy-fault-abort-request"
 _ABORT_GRPC = "x-envoy-fault-abort-grpc-request"
 #: What an HTTP status is to a gRPC client (grpc: doc/http-grpc-status-mapping.md); any other is UNKNOWN (2).
 GRPC_CODES = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
+#: Who calls, where the call says so.
+_NODE = "x-envoy-downstream-service-node"
 _LARGEST_CODE = 16
 
 
@@ -82,6 +84,8 @@ def switches_of(name: str, match: Match, weight: ClusterWeight | None) -> Iterat
 def drawn(fault: Fault, head: Head, cluster: str, random: Callable[[], float]) -> Injected | None:
     """What happens to this call; None: nothing does."""
     if fault.cluster and fault.cluster != cluster:
+        return None
+    if fault.nodes and head.headers.get(_NODE) not in fault.nodes:
         return None
     if fault.headers and not all(test(head) for test in _tests(fault.headers)):
         return None

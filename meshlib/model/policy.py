@@ -72,7 +72,7 @@ class Adaptive:
 class Fault:
     """What is done to calls on purpose: of a million so many are delayed by ``delay`` seconds, and so many are answered with the status
     ``abort`` (or, of gRPC, ``abort_code``), after the delay where both hold. Each is drawn by itself (FI-01). ``…_by_header``: the call
-    says it; its share is counted in ``…_unit`` of a million then. It is for calls to ``cluster``, ``""``: any, that have ``headers``;
+    says it; its share is counted in ``…_unit`` of a million then. It is for calls to ``cluster``, ``""``: any, that have ``headers`` and come from one of ``nodes``, if there are any;
     ``most`` calls at most are delayed at a time.
     """
 
@@ -87,6 +87,7 @@ class Fault:
     abort_unit: int = 10_000
     cluster: str = ""
     headers: tuple[HeaderMatch, ...] = ()
+    nodes: frozenset[str] = frozenset()
     most: int | None = None
 
 

@@ -173,7 +173,10 @@ def _host_rewrite(message: WireMessage, path: str, report: Report) -> HostRewrit
 
 def _stream_limits(message: WireMessage, path: str, report: Report) -> tuple[float | None, float | None]:
     if not message.HasField("max_stream_duration"):
-        return None, None
+        # Deprecated, and read by Envoy alone (gRFC A31).
+        return None, None if report.target else seconds(message, "max_grpc_timeout", path, report)
+    if message.HasField("max_grpc_timeout") and not report.target:
+        report.ignore(join(path, "max_grpc_timeout"), "max_stream_duration is set")
     held, path = message.max_stream_duration, join(path, "max_stream_duration")
     return (
         seconds(held, "max_stream_duration", path, report),

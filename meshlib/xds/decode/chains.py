@@ -10,11 +10,12 @@ from itertools import product
 
 from meshlib.model.listener import ChainMatch, HttpManager, Source
 from meshlib.model.match import PathKind, PathMatch, RouteMatch
+from meshlib.model.policy import HashKind, HashPolicy, RetryPolicy
 from meshlib.model.route import ClusterWeight, Forward, Route, RouteConfiguration, VirtualHost
 from meshlib.xds.decode.address import cidr
 from meshlib.xds.decode.guards import filter_type
 from meshlib.xds.decode.report import Report, join
-from meshlib.xds.decode.values import number
+from meshlib.xds.decode.values import number, seconds
 from meshlib.xds.names import canonical
 from meshlib.xds.schema import WireMessage
 
@@ -30,6 +31,8 @@ _ORIGINAL_DST = (f"{_FILTERS}original_dst.v3.OriginalDst", "original_dst")
 _NAME_STARTS = ("envoy.filters.listener.", "envoy.listener.")
 #: The name of the route and of the virtual host that stand for a TCP proxy.
 _TCP = "tcp_proxy"
+#: Envoy's longest pause where none is said, in shortest ones.
+_MOST_BASES = 10
 
 
 def chain_match(message: WireMessage, path: str, report: Report) -> ChainMatch:
@@ -176,10 +179,11 @@ def tcp_proxy(message: WireMessage, path: str, report: Report) -> HttpManager:
 
 def _forward(message: WireMessage, path: str, report: Report) -> Forward:
     which = message.WhichOneof("cluster_specifier")
+    retry, hashed = _connecting(message, path, report), _hash_policies(message)
     if which == "cluster":
         if not message.cluster:
             report.ignore(join(path, which), "it is empty: connections lead nowhere")
-        return Forward(cluster=canonical(str(message.cluster)), timeout=0.0)
+        return Forward(cluster=canonical(str(message.cluster)), timeout=0.0, retry=retry, hash_policy=hashed)
     entries = message.weighted_clusters.clusters
     if not len(entries):
         report.problem(path, "one of cluster and weighted_clusters must be set")
@@ -190,4 +194,39 @@ def _forward(message: WireMessage, path: str, report: Report) -> Forward:
         if not entry.weight:
             report.problem(join(here, "weight"), "must be at least 1")
     shares = tuple(ClusterWeight(str(entry.name), int(entry.weight)) for entry in entries)
-    return Forward(weighted=shares, timeout=0.0)
+    return Forward(weighted=shares, timeout=0.0, retry=retry, hash_policy=hashed)
+
+
+def _connecting(message: WireMessage, path: str, report: Report) -> RetryPolicy | None:
+    """How often a connection is tried to be made: of whom no byte was sent to another may be asked. An Envoy waits between two tries
+    only where it is told to.
+    """
+    attempts = number(message, "max_connect_attempts")
+    if attempts == 0:
+        report.problem(join(path, "max_connect_attempts"), "must be at least 1")
+    base = most = 0.0
+    if message.HasField("backoff_options"):
+        here = join(path, "backoff_options")
+        base = seconds(message.backoff_options, "base_interval", here, report) or 0.0
+        said = seconds(message.backoff_options, "max_interval", here, report)
+        most = _MOST_BASES * base if said is None else said
+        if base <= 0.0 or most < base:
+            report.problem(here, "needs a base_interval above 0, and none of max_interval below it")
+    if attempts is None or attempts < 2:
+        return None
+    return RetryPolicy(
+        frozenset({"connect-failure"}),
+        attempts - 1,
+        base_interval=base,
+        max_interval=most,
+        avoid_previous=False,
+    )
+
+
+def _hash_policies(message: WireMessage) -> tuple[HashPolicy, ...]:
+    kinds = {"source_ip": HashKind.SOURCE_IP, "filter_state": HashKind.FILTER_STATE}
+    return tuple(
+        HashPolicy(kinds[which])
+        for which in (item.WhichOneof("policy_specifier") for item in message.hash_policy)
+        if which in kinds
+    )

@@ -23,6 +23,7 @@ from meshlib.xds.decode.dns import (
     typed_servers,
 )
 from meshlib.xds.decode.endpoint import HEALTH, assignment
+from meshlib.xds.decode.guards import filter_type
 from meshlib.xds.decode.outlier import outlier
 from meshlib.xds.decode.report import Report, join, shown, walk
 from meshlib.xds.decode.source import config_source
@@ -38,6 +39,13 @@ if TYPE_CHECKING:
 __all__ = ["cluster"]
 
 _DNS_CLUSTER = "envoy.extensions.clusters.dns.v3.DnsCluster"
+#: Factories of connections for requests of HTTP; the generic one makes these for all calls but CONNECT.
+_HTTP_POOLS = frozenset(
+    {
+        "envoy.extensions.upstreams.http.generic.v3.GenericConnectionPoolProto",
+        "envoy.extensions.upstreams.http.http.v3.HttpConnectionPoolProto",
+    }
+)
 _AGGREGATE = "envoy.extensions.clusters.aggregate.v3.ClusterConfig"
 _KINDS = {
     0: Discovery.STATIC,
@@ -69,6 +77,7 @@ def cluster(message: WireMessage, path: str, report: Report) -> Cluster:
     found = _discovery(message, path, report)
     groups, targets = _members(message, found.kind, path, report)
     options = upstream_options(message, path, report)
+    _judge_pool(message, path, report)
     timeout = seconds(message, "connect_timeout", path, report)
     if timeout == 0:
         report.problem(join(path, "connect_timeout"), "must be more than 0")
@@ -210,6 +219,13 @@ def _load_report(message: WireMessage, path: str, report: Report) -> LoadReport 
         else:
             report.ignore(f"{join(path, 'lrs_report_endpoint_metrics')}[{index}]", str(name))
     return LoadReport(report.server, frozenset(names))
+
+
+def _judge_pool(message: WireMessage, path: str, report: Report) -> None:
+    """What a cluster's connections are to carry; other things than requests of HTTP they cannot."""
+    kind = filter_type(message.upstream_config.typed_config)
+    if message.HasField("upstream_config") and kind not in _HTTP_POOLS:
+        report.ignore(join(path, "upstream_config"), kind or "a type that cannot be read")
 
 
 def _members(

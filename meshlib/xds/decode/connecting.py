@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from meshlib.model.cluster import Connecting, Keepalive
 from meshlib.xds.decode.address import numeric
+from meshlib.xds.decode.guards import filter_type
 from meshlib.xds.decode.report import Report, join
 from meshlib.xds.decode.values import number
 from meshlib.xds.schema import WireMessage, message
@@ -17,6 +18,8 @@ from meshlib.xds.schema import WireMessage, message
 __all__ = ["connecting"]
 
 _SOCKET, _IP, _TCP, _IPV6 = 1, 0, 6, 41
+_FREEBIND = 15
+_SELECTOR = "envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector"
 #: ``setsockopt`` of Linux: level, and the names that are taken there.
 _TAKEN = {
     _SOCKET: frozenset({7, 8, 9, 12}),  # SO_SNDBUF, SO_RCVBUF, SO_KEEPALIVE, SO_PRIORITY
@@ -60,10 +63,21 @@ def _bound(config: WireMessage, path: str, report: Report) -> Connecting:
         _option(item, f"{join(path, 'socket_options')}[{index}]", report)
         for index, item in enumerate(config.socket_options)
     ]
+    if config.freebind.value:
+        options.append((_IP, _FREEBIND, 1))
+    if config.HasField("local_address_selector"):
+        _judge_selector(config.local_address_selector, join(path, "local_address_selector"), report)
     return Connecting(
         sources=tuple(source for source in sources if source),
         socket_options=tuple(option for option in options if option is not None),
     )
+
+
+def _judge_selector(held: WireMessage, path: str, report: Report) -> None:
+    """The first address of a family is a connection's: Envoy's default."""
+    kind = filter_type(held.typed_config)
+    if kind != _SELECTOR:
+        report.ignore(path, kind[:100] or "a type that cannot be read")
 
 
 def _source(held: WireMessage, path: str, report: Report) -> str:

@@ -40,6 +40,7 @@ def fault(outer: WireMessage, path: str, report: Report) -> Fault | None:
             header_match(item, f"{join(path, 'headers')}[{index}]", report)
             for index, item in enumerate(message.headers)
         ),
+        nodes=frozenset(map(str, message.downstream_nodes)),
         most=number(message, "max_active_faults"),
     )
 

@@ -27,9 +27,11 @@ from meshlib.xds.decode.sessions import SESSION, session
 from meshlib.xds.decode.values import typed
 from meshlib.xds.schema import WireMessage
 
-__all__ = ["GUARDS_HERE", "HttpFilters", "http_filters", "label"]
+__all__ = ["GUARDS_HERE", "UPSTREAM_CODEC", "HttpFilters", "http_filters", "label"]
 
 _SWITCHED = {FAULT: FilterKind.FAULT, SESSION: FilterKind.SESSION}
+#: What ends a chain of filters on the way to an endpoint: it sends the request.
+UPSTREAM_CODEC = "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec"
 _FAULT_NAMES = frozenset({"envoy.filters.http.fault", "envoy.fault"})
 
 
@@ -185,7 +187,9 @@ def _behind_router(
         return  # told already
     path = join(path, "typed_config.upstream_http_filters")
     for index, inner in enumerate(router.upstream_http_filters):
-        _guarded(inner, f"{path}[{index}]", report, made, routes, target=target)
+        here = f"{path}[{index}]"
+        if not _guarded(inner, here, report, made, routes, target=target) and label(inner) != UPSTREAM_CODEC:
+            report.ignore(here, label(inner))
 
 
 def _other(item: WireMessage, path: str, report: Report, *, target: bool) -> HttpFilter:

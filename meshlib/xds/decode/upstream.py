@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from meshlib.xds.decode.filters import GUARDS_HERE, label
+from meshlib.xds.decode.filters import GUARDS_HERE, UPSTREAM_CODEC, label
 from meshlib.xds.decode.guards import is_guard
 from meshlib.xds.decode.report import Report, join, walk
 from meshlib.xds.decode.values import header_name, number, seconds, unpacked
@@ -14,6 +14,7 @@ __all__ = ["Options", "upstream_options"]
 
 #: Envoy's bound.
 _MOST_KB = 8192
+_DOWNSTREAM = 1
 _KEY = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
@@ -63,7 +64,8 @@ class Options(NamedTuple):
 def upstream_options(cluster: WireMessage, path: str, report: Report) -> Options:
     """The extension wins over the deprecated fields."""
     common = _common(cluster, path, report)
-    http2 = cluster.HasField("http2_protocol_options")
+    # As the caller speaks: to us that is HTTP/1.1, as by `use_downstream_protocol_config`.
+    http2 = cluster.HasField("http2_protocol_options") and cluster.protocol_selection != _DOWNSTREAM
     common = common._replace(requests=number(cluster, "max_requests_per_connection") or common.requests)
     names = _names(cluster, path, report)
     here = join(path, "typed_extension_protocol_options")
@@ -112,10 +114,12 @@ def _speaks_http2(message: WireMessage, path: str, report: Report) -> bool:
 
 
 def _no_guards(message: WireMessage, path: str, report: Report) -> None:
-    """A guard on the way to the endpoints covers the cluster whole, also one that only some routes enable."""
+    """A guard on the way to the endpoints covers the cluster whole, also one that only some routes enable; other filters are not run."""
     for index, item in enumerate(message.http_filters):
         if is_guard(item):
             report.problem(f"{join(path, 'http_filters')}[{index}]", f"{label(item)} {GUARDS_HERE}")
+        elif label(item) != UPSTREAM_CODEC:
+            report.ignore(f"{join(path, 'http_filters')}[{index}]", label(item))
 
 
 def _common(owner: WireMessage, path: str, report: Report) -> _Common:

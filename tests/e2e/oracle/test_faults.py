@@ -51,6 +51,17 @@ CASES: dict[str, tuple[dict[str, Any] | None, dict[str, Any], dict[str, str]]] =
         {"x-user": "me"},
     ),
     "calls without it": ({**abort(503), "headers": [{"name": "x-user", "present_match": True}]}, {}, {}),
+    "calls of a node": (
+        {**abort(503), "downstream_nodes": ["n0", "n1"]},
+        {},
+        {"x-envoy-downstream-service-node": "n1"},
+    ),
+    "calls of another node": (
+        {**abort(503), "downstream_nodes": ["n0", "n1"]},
+        {},
+        {"x-envoy-downstream-service-node": "n2"},
+    ),
+    "calls of no node": ({**abort(503), "downstream_nodes": ["n0"]}, {}, {}),
     "a code": ({"abort": {"grpc_status": 14, "percentage": ALWAYS}}, {}, {}),
     "a delay": ({"delay": {"fixed_delay": "0.01s", "percentage": ALWAYS}}, {}, {}),
     "a delay and an answer": (

@@ -41,6 +41,7 @@ EXEMPT = {
         "of time and size: test_stream_limits.py compares them",
     ),
     (f"{_ROUTE}RouteAction.MaxStreamDuration", "grpc_timeout_header_max"): "of gRPC calls",
+    (f"{_ROUTE}RouteAction", "max_grpc_timeout"): "of gRPC calls",
     (f"{_ROUTE}RouteAction", "hash_policy"): "which endpoint is chosen: test_hashing.py compares that",
     (
         f"{_HCM}HttpFilter",

@@ -619,9 +619,9 @@ class TestBackoff:
 def test_status_tells_what_is_ignored():
     ads = machine()
     opened(ads, cluster=WILD)
-    ads.received(response("cluster", build.cluster("a", protocol_selection="USE_DOWNSTREAM_PROTOCOL")), 0)
+    ads.received(response("cluster", build.cluster("a", transport_socket_matcher={})), 0)
     assert [(each.resource, each.type, each.field, each.value) for each in ads.status(0).ignored] == [
-        ("a", "cluster", "protocol_selection", "USE_DOWNSTREAM_PROTOCOL")
+        ("a", "cluster", "transport_socket_matcher", "{}")
     ]
 
 

@@ -83,6 +83,20 @@ class TestConnecting:
         extra = [{"address": {"address": "10.0.0.7", "port_value": 0}}] * 2
         assert problems(self.bound(extra_source_addresses=extra))
 
+    def test_addresses_that_the_machine_does_not_have(self):
+        source = {"address": "10.0.0.7", "port_value": 0}
+        assert good(self.bound(source_address=source, freebind=True)).connecting.socket_options == (
+            (0, 15, 1),
+        )
+        assert good(self.bound(source_address=source, freebind=False)).connecting.socket_options == ()
+
+    @pytest.mark.parametrize(("kind", "told"), [("DefaultLocalAddressSelector", False), ("Another", True)])
+    def test_who_chooses_among_addresses(self, kind, told):
+        url = f"type.googleapis.com/envoy.config.upstream.local_address_selector.v3.{kind}"
+        typed = {"name": "x", "typed_config": build.any_of("xds.type.v3.TypedStruct", {"type_url": url})}
+        found = ignored(self.bound(local_address_selector=typed))
+        assert list(found) == (["upstream_bind_config.local_address_selector"] if told else [])
+
     def test_options_that_shape_a_connection(self):
         taken = [{"level": 6, "name": 4, "int_value": 30}, {"level": 0, "name": 1, "int_value": 8}]
         mark, buffer = (
@@ -859,6 +873,38 @@ class TestPolicies:
         found = good(made(typed_extension_protocol_options={HTTP: held}))
         assert (found.http2, found.idle_timeout, found.max_requests_per_connection) == (http2, 9.0, 7)
         assert found.max_connection_age == 70.0
+
+    def test_the_callers_protocol_is_http1(self):
+        assert good(made(http2_protocol_options={})).http2
+        found = made(http2_protocol_options={}, protocol_selection="USE_DOWNSTREAM_PROTOCOL")
+        assert not good(found).http2
+        assert ignored(found) == {}
+
+    @pytest.mark.parametrize(
+        ("kind", "told"),
+        [
+            ("envoy.extensions.upstreams.http.generic.v3.GenericConnectionPoolProto", False),
+            ("envoy.extensions.upstreams.http.http.v3.HttpConnectionPoolProto", False),
+            ("envoy.extensions.upstreams.http.tcp.v3.TcpConnectionPoolProto", True),
+        ],
+    )
+    def test_pools(self, kind, told):
+        typed = build.any_of("xds.type.v3.TypedStruct", {"type_url": f"type.googleapis.com/{kind}"})
+        found = ignored(made(upstream_config={"name": "x", "typed_config": typed}))
+        assert found == ({"upstream_config": kind} if told else {})
+
+    def test_filters_on_the_way_that_guard_nothing(self):
+        kinds = [
+            f"envoy.extensions.filters.http.{kind}"
+            for kind in ("upstream_codec.v3.UpstreamCodec", "header_mutation.v3.HeaderMutation")
+        ]
+        filters = [
+            {"name": "x", "typed_config": build.any_of("xds.type.v3.TypedStruct", {"type_url": f"t/{kind}"})}
+            for kind in kinds
+        ]
+        held = {"@type": f"type.googleapis.com/{HTTP}", "explicit_http_config": {"http_protocol_options": {}}}
+        resource = made(typed_extension_protocol_options={HTTP: {**held, "http_filters": filters}})
+        assert list(ignored(resource).values()) == [kinds[1]]
 
     def test_http3_is_refused(self):
         held = {

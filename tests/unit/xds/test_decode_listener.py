@@ -15,7 +15,7 @@ from meshlib.model.listener import (
     Underscores,
 )
 from meshlib.model.match import HeaderMatch
-from meshlib.model.policy import Fault
+from meshlib.model.policy import Fault, HashKind
 from meshlib.model.route import Forward
 from meshlib.model.tls import SecretFrom, SecretKind, SecretName
 from meshlib.testing import build
@@ -583,6 +583,20 @@ class TestFilters:
         assert "upstream_http_filters[0]: envoy" in problems(resource())[0]
         assert good(resource(disabled=True)).http.filters[1] == HttpFilter("g", FilterKind.GUARD, True)
 
+    def test_filters_behind_the_router_that_guard_nothing(self):
+        router = dict(build.ROUTER)
+        kinds = (
+            f"{FILTERS}http.upstream_codec.v3.UpstreamCodec",
+            f"{FILTERS}http.header_mutation.v3.HeaderMutation",
+        )
+        inner = [
+            {"name": "x", "typed_config": build.any_of("xds.type.v3.TypedStruct", {"type_url": f"t/{kind}"})}
+            for kind in kinds
+        ]
+        router["typed_config"] = {**router["typed_config"], "upstream_http_filters": inner}
+        found = ignored(build.listener("l", ROUTES, manager={"http_filters": [router]}))
+        assert list(found.values()) == [kinds[1]]
+
     @pytest.mark.parametrize(
         "guard",
         [
@@ -694,6 +708,57 @@ class TestChains:
         resource["filter_chains"] = [{"filters": [self.tcp(weighted_clusters=clusters)]}]
         shares = forward(good(resource).chains[0].tcp).weighted
         assert [(share.cluster, share.weight) for share in shares] == [("a", 1), ("b", 2)]
+        assert not ignored(resource)
+
+    @pytest.mark.parametrize(
+        ("said", "retry"),
+        [
+            ({}, None),
+            ({"max_connect_attempts": 1}, None),
+            ({"backoff_options": {"base_interval": "1s"}}, None),
+            ({"max_connect_attempts": 3}, (2, 0.0, 0.0)),
+            ({"max_connect_attempts": 2, "backoff_options": {"base_interval": "0.5s"}}, (1, 0.5, 5.0)),
+            (
+                {
+                    "max_connect_attempts": 2,
+                    "backoff_options": {"base_interval": "0.5s", "max_interval": "1s"},
+                },
+                (1, 0.5, 1.0),
+            ),
+        ],
+    )
+    def test_attempts_of_tcp(self, said, retry):
+        resource = build.listener("l", "r")
+        resource["filter_chains"] = [{"filters": [self.tcp(cluster="c", **said)]}]
+        found = forward(good(resource).chains[0].tcp).retry
+        if retry is None:
+            assert found is None
+        else:
+            assert (found.retries, found.base_interval, found.max_interval) == retry
+            assert found.on == {"connect-failure"}
+            assert not found.avoid_previous
+        assert not ignored(resource)
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            {"max_connect_attempts": 0},
+            {"backoff_options": {}},
+            {"backoff_options": {"base_interval": "2s", "max_interval": "1s"}},
+        ],
+    )
+    def test_attempts_of_tcp_that_are_none(self, said):
+        resource = build.listener("l", "r")
+        resource["filter_chains"] = [{"filters": [self.tcp(cluster="c", **said)]}]
+        [found] = problems(resource)
+        assert found.startswith(f"filter_chains[0].filters[0].typed_config.{next(iter(said))}: ")
+
+    def test_what_a_connection_of_tcp_is_hashed_by(self):
+        resource = build.listener("l", "r")
+        hashed = [{"source_ip": {}}, {"filter_state": {"key": "k"}}]
+        resource["filter_chains"] = [{"filters": [self.tcp(cluster="c", hash_policy=hashed)]}]
+        kinds = [each.kind for each in forward(good(resource).chains[0].tcp).hash_policy]
+        assert kinds == [HashKind.SOURCE_IP, HashKind.FILTER_STATE]
         assert not ignored(resource)
 
     def test_a_guard_covers_a_chain_of_tcp(self):

@@ -274,6 +274,21 @@ class TestForward:
         assert (made.not_found_status, made.idle_timeout) == (404, 3.0)
         assert (made.max_stream_duration, made.grpc_timeout_header_max) == (4.0, 5.0)
 
+    def test_a_limit_of_grpc_calls_that_envoy_alone_reads(self):
+        def limit(**action):
+            return route_of(build.route(cluster="a", action=action)).action.grpc_timeout_header_max
+
+        assert limit(max_grpc_timeout="0s") == 0.0
+        assert limit(max_grpc_timeout="3s") == 3.0
+        beside = {"max_grpc_timeout": "3s", "max_stream_duration": {"max_stream_duration": "9s"}}
+        assert limit(**beside) is None
+        told = ignored(config(build.route(cluster="a", action=beside)))
+        assert list(told) == ["virtual_hosts[0].routes[0].route.max_grpc_timeout"]
+        found = decode.route(
+            raw(config(build.route(cluster="a", action={"max_grpc_timeout": "3s"}))), view="target"
+        )
+        assert found.value.virtual_hosts[0].routes[0].action.grpc_timeout_header_max is None
+
     def test_the_number_that_chooses_a_share(self):
         def made(**more):
             shares = {"clusters": [{"name": "a", "weight": 1}], **more}

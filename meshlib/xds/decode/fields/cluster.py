@@ -30,11 +30,11 @@ CLUSTER = {
         " dns_failure_refresh_rate dns_jitter dns_resolvers use_tcp_for_dns_lookups dns_resolution_config"
         " typed_dns_resolver_config upstream_bind_config upstream_connection_options max_requests_per_connection"
         " outlier_detection round_robin_lb_config least_request_lb_config ring_hash_lb_config maglev_lb_config lb_subset_config common_lb_config transport_socket metadata load_balancing_policy"
-        " lrs_server lrs_report_endpoint_metrics upstream_http_protocol_options",
-        reported="protocol_selection transport_socket_matcher health_checks"
+        " lrs_server lrs_report_endpoint_metrics upstream_http_protocol_options protocol_selection upstream_config",
+        reported="transport_socket_matcher health_checks"
         " original_dst_lb_config"
         " close_connections_on_host_health_failure ignore_health_on_host_removal"
-        " upstream_config preconnect_policy",
+        " preconnect_policy",
         void="alt_stat_name filters wait_for_warm_on_init cleanup_interval"
         " track_timeout_budgets track_cluster_stats per_connection_buffer_limit_bytes connection_pool_per_downstream_connection",
         variants={"common_http_protocol_options": "upstream", "lrs_server": "lrs"},
@@ -43,7 +43,7 @@ CLUSTER = {
             "per_connection_buffer_limit_bytes": "bodies are passed on as they come, and not held",
             "original_dst_lb_config": "a call goes to its URL, which is the original destination",
             "close_connections_on_host_health_failure ignore_health_on_host_removal": "active health checks are not there yet",
-            "upstream_config": "connection pools are this library's own",
+            "upstream_config": "pools of HTTP; others are reported",
             "preconnect_policy": "connections are made when they are needed",
             "connection_pool_per_downstream_connection": "there is no downstream connection",
             "type": "EDS, STATIC, STRICT_DNS, LOGICAL_DNS, ORIGINAL_DST",
@@ -56,7 +56,7 @@ CLUSTER = {
             " `named_metrics.*`",
             "filters": "network filters of an Envoy's own connection; none that Envoy has changes a call",
             "upstream_http_protocol_options": "not read in the target view, as by gRPC",
-            "protocol_selection": "calls go as the cluster's options say, whatever the caller speaks",
+            "protocol_selection": "USE_DOWNSTREAM_PROTOCOL means HTTP/1.1",
             "dns_jitter": "beside the tenth by which every refresh may come early",
             "typed_dns_resolver_config": "`CaresDnsResolverConfig` is honoured; others are reported",
             "upstream_bind_config": "connections of aiohttp's own and of grpc's come from where they do",
@@ -177,13 +177,13 @@ CLUSTER = {
     ),
     "envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate": rules(honoured="base_interval max_interval"),
     _HTTP: rules(
-        honoured="common_http_protocol_options explicit_http_config use_downstream_protocol_config upstream_http_protocol_options auto_config",
-        reported="http_filters outlier_detection request_mirror_policies"
+        honoured="common_http_protocol_options explicit_http_config use_downstream_protocol_config upstream_http_protocol_options auto_config http_filters",
+        reported="outlier_detection request_mirror_policies"
         " hash_policy retry_policy header_validation_config",
         variants={"common_http_protocol_options": "upstream"},
         notes={
             "use_downstream_protocol_config": "means HTTP/1.1",
-            "http_filters": "filters of Envoy's are not run; one that decides who may pass refuses the cluster",
+            "http_filters": "the codec; others are reported, and one that decides who may pass refuses the cluster",
             "outlier_detection": "which responses count as errors cannot be told apart by a matcher",
             "request_mirror_policies": "calls are not mirrored yet",
             "hash_policy": "for the consistent-hashing balancers, which are not there yet",

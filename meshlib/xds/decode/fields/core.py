@@ -38,12 +38,11 @@ CORE = {
     ),
     f"{_CORE}TcpKeepalive": rules(honoured="keepalive_probes keepalive_time keepalive_interval"),
     f"{_CORE}BindConfig": rules(
-        honoured="source_address socket_options extra_source_addresses additional_source_addresses",
-        reported="freebind local_address_selector",
+        honoured="source_address socket_options extra_source_addresses additional_source_addresses freebind local_address_selector",
         notes={
             "source_address": "the application's own `local_address` goes before",
-            "freebind": "an address that this machine does not have cannot be answered",
-            "local_address_selector": "the first address of a family is a connection's",
+            "freebind": "on Linux",
+            "local_address_selector": "the default, by which the first address of a family is a connection's; others are reported",
         },
     ),
     f"{_CORE}ExtraSourceAddress": rules(

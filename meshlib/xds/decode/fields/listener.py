@@ -98,8 +98,8 @@ LISTENER = {
         notes={"typed_config": _GUARDS, "config_discovery": _GUARDS},
     ),
     "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy": rules(
-        honoured="cluster weighted_clusters",
-        reported="on_demand metadata_match max_connect_attempts backoff_options hash_policy tunneling_config",
+        honoured="cluster weighted_clusters max_connect_attempts backoff_options hash_policy",
+        reported="on_demand metadata_match tunneling_config",
         void="stat_prefix downstream_idle_timeout access_log access_log_flush_interval flush_access_log_on_connected"
         " access_log_options max_early_data_bytes idle_timeout upstream_idle_timeout max_downstream_connection_duration"
         " max_downstream_connection_duration_jitter_percentage proxy_protocol_tlvs upstream_connect_mode",
@@ -108,12 +108,18 @@ LISTENER = {
             "metadata_match": "calls through a TCP proxy are for no subset of a cluster",
             "tunneling_config": "no tunnel is made",
             "on_demand": "a cluster that is named is asked for anyway, but not by this source",
-            "max_connect_attempts backoff_options hash_policy": "it is for connections through a proxy; calls have their own",
+            "max_connect_attempts backoff_options": "attempts of a call that no connection was made for",
             _OF_CONNECTIONS: "it is for pairs of connections through a proxy; a call has one, of its cluster",
             "proxy_protocol_tlvs": "of a transport socket that closes the endpoints",
         },
     ),
     "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster": rules(honoured="clusters"),
+    "envoy.config.core.v3.BackoffStrategy": rules(honoured="base_interval max_interval"),
+    "envoy.type.v3.HashPolicy": rules(honoured="source_ip filter_state"),
+    "envoy.type.v3.HashPolicy.SourceIp": rules(),
+    "envoy.type.v3.HashPolicy.FilterState": rules(
+        honoured="key", notes={"key": "there is no filter state here: nothing is hashed"}
+    ),
     "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight": rules(
         honoured="name weight",
         reported="metadata_match",
@@ -250,10 +256,11 @@ LISTENER = {
     ),
     "envoy.extensions.filters.http.rbac.v3.RBACPerRoute": rules(honoured="rbac", notes={"rbac": _PLACE}),
     "envoy.extensions.filters.http.router.v3.Router": rules(
-        reported="strict_check_headers upstream_http_filters suppress_envoy_headers respect_expected_rq_timeout",
+        honoured="upstream_http_filters",
+        reported="strict_check_headers suppress_envoy_headers respect_expected_rq_timeout",
         notes={
             "strict_check_headers": "`x-envoy-…` lines of a request are not obeyed",
-            "upstream_http_filters": f"filters of Envoy's are not run; {_GUARDS}",
+            "upstream_http_filters": f"the codec; others are reported, and {_GUARDS}",
             "suppress_envoy_headers": "`x-envoy-expected-rq-timeout-ms` is sent wherever a call has a deadline",
             "respect_expected_rq_timeout": "`x-envoy-…` lines of a request are not obeyed",
         },
@@ -275,13 +282,13 @@ LISTENER = {
     "envoy.type.http.v3.Cookie": rules(honoured="name ttl path attributes"),
     "envoy.type.http.v3.CookieAttribute": rules(honoured="name value"),
     f"{_FAULT}HTTPFault": rules(
-        honoured="delay abort upstream_cluster headers max_active_faults",
-        reported="downstream_nodes response_rate_limit",
+        honoured="delay abort upstream_cluster headers downstream_nodes max_active_faults",
+        reported="response_rate_limit",
         void="disable_downstream_cluster_stats filter_metadata"
         " delay_percent_runtime abort_percent_runtime delay_duration_runtime abort_http_status_runtime"
         " max_active_faults_runtime response_rate_limit_percent_runtime abort_grpc_status_runtime",
         notes={
-            "downstream_nodes": "calls come from this process",
+            "downstream_nodes": "calls that say so (`x-envoy-downstream-service-node`), as all do with `add_user_agent`",
             "response_rate_limit": "bodies are not held up",
             "delay_percent_runtime": _RUNTIME,
             "abort_percent_runtime delay_duration_runtime abort_http_status_runtime": _RUNTIME,

@@ -105,14 +105,13 @@ ROUTE = {
     f"{_ROUTE}RouteAction": rules(
         honoured="cluster cluster_header weighted_clusters cluster_not_found_response_code prefix_rewrite regex_rewrite"
         " host_rewrite_literal auto_host_rewrite host_rewrite_header host_rewrite_path_regex append_x_forwarded_host"
-        " timeout retry_policy hedge_policy idle_timeout max_stream_duration hash_policy metadata_match rate_limits"
+        " timeout retry_policy hedge_policy idle_timeout max_stream_duration max_grpc_timeout hash_policy metadata_match rate_limits"
         " include_vh_rate_limits",
         carried="request_mirror_policies",
         rejected="path_rewrite_policy path_rewrite host_rewrite",
         reported="cluster_specifier_plugin inline_cluster_specifier_plugin"
         " retry_policy_typed_config priority"
-        " internal_redirect_policy internal_redirect_action max_internal_redirects max_grpc_timeout"
-        " grpc_timeout_offset",
+        " internal_redirect_policy internal_redirect_action max_internal_redirects grpc_timeout_offset",
         void="upgrade_configs cors flush_timeout early_data_policy",
         notes={
             "auto_host_rewrite": "for a gRPC call where the control plane is a trusted_xds_server (gRFC A81)",
@@ -134,7 +133,7 @@ ROUTE = {
             "path_rewrite": "format text in a path is not supported",
             "host_rewrite": "format text in a host is not supported",
             "upgrade_configs": "an upgrade that a call asks for is never refused",
-            "max_grpc_timeout": "deprecated, and of gRPC calls only",
+            "max_grpc_timeout": "of gRPC calls, where max_stream_duration is not set; not in the target view (gRFC A31)",
             "idle_timeout": "not of aiohttp's own connections, nor of gRPC calls",
         },
     ),

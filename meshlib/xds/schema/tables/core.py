@@ -252,6 +252,10 @@ message SubstitutionFormatString
 message JsonFormatOptions
    1 sort_properties bool
 
+message BackoffStrategy
+   1 base_interval pb.Duration
+   2 max_interval  pb.Duration
+
 message SchemeHeaderTransformation
    1 scheme_to_overwrite string @transformation
    2 match_upstream      bool

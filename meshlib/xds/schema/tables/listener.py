@@ -270,8 +270,8 @@ message TcpProxy
    4 upstream_idle_timeout                                pb.Duration
    5 access_log                                           [opaque]
    7 max_connect_attempts                                 pb.UInt32Value
-  18 backoff_options                                      opaque
-  11 hash_policy                                          [opaque]
+  18 backoff_options                                      core.BackoffStrategy
+  11 hash_policy                                          [type.HashPolicy]
   12 tunneling_config                                     opaque
   13 max_downstream_connection_duration                   pb.Duration
   20 max_downstream_connection_duration_jitter_percentage type.Percent

@@ -24,6 +24,15 @@ message Int64Range
    1 start int64
    2 end   int64
 
+message HashPolicy
+   1 source_ip    .SourceIp @policy_specifier
+   2 filter_state .FilterState @policy_specifier
+
+message HashPolicy.SourceIp
+
+message HashPolicy.FilterState
+   1 key string
+
 message SemanticVersion
    1 major_number uint32
    2 minor_number uint32
