@@ -65,6 +65,18 @@ EXEMPT = {
         ),
         "which endpoint is chosen: test_subsets.py compares that",
     ),
+    **dict.fromkeys(
+        ((f"{_ROUTE}RouteAction", "hedge_policy"), (f"{_ROUTE}VirtualHost", "hedge_policy")),
+        "which attempts are made: test_hedges.py compares them",
+    ),
+    **dict.fromkeys(
+        (
+            (f"{_ROUTE}RouteAction", "rate_limits"),
+            (f"{_ROUTE}RouteAction", "include_vh_rate_limits"),
+            (f"{_ROUTE}VirtualHost", "rate_limits"),
+        ),
+        "what a service is asked: test_rate_limits.py compares it",
+    ),
     (f"{_ROUTE}VirtualHost", "metadata"): "what is ours in it is no Envoy's",
     (f"{_CORE}ConfigSource", "api_config_source"): "the tables come from one control plane",
 }
@@ -72,7 +84,7 @@ EXEMPT = {
 _EXEMPT_INSIDE = tuple(
     f"{_CORE}{name}" for name in ("ApiConfigSource", "GrpcService", "ExtensionConfigSource", "Metadata")
 )
-_EXEMPT_INSIDE += (f"{_ROUTE}RouteAction.HashPolicy",)
+_EXEMPT_INSIDE += tuple(f"{_ROUTE}{name}" for name in ("RouteAction.HashPolicy", "HedgePolicy", "RateLimit"))
 
 
 def honoured(entry: str, seen: set[str] | None = None) -> Iterator[tuple[str, str]]:
