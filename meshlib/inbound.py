@@ -31,6 +31,7 @@ __all__ = [
     "carry",
     "current",
     "enter",
+    "is_retry",
     "leave",
     "of_metadata",
     "of_scope",
@@ -66,6 +67,7 @@ _NAMES = (
     "baggage",
     "x-request-id",
     "x-envoy-attempt-count",
+    "grpc-previous-rpc-attempts",
     *_FORWARDED,
 )
 _WANTED = frozenset(name.encode("ascii") for name in _NAMES)
@@ -86,7 +88,7 @@ class Inbound:
     Attributes:
         deadline: When the caller stops waiting, in ``time.monotonic()`` seconds.
         traceparent, tracestate, baggage, request_id: Handed on to the calls made for it.
-        attempt: Which attempt of its caller this is (``x-envoy-attempt-count``).
+        attempt: Which attempt of its caller this is (``x-envoy-attempt-count``, ``grpc-previous-rpc-attempts``).
         forwarded: ``x-forwarded-*`` and their like as they came, by lower-case name; for the application to read. Who
             may be believed is the application's to know.
         mesh: Whose rules hold for calls that name no mesh; None: the process's. Only handed on here, to
@@ -173,6 +175,12 @@ def carry(headers: Headers) -> bool:
     return True
 
 
+def is_retry() -> bool:
+    """Whether the request that is being served, and is not answered yet, is one that its caller made again."""
+    request = _current.get()
+    return request is not None and not request.answered and (request.attempt or 1) > 1
+
+
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
@@ -242,7 +250,7 @@ _SAID = frozenset({"attempt", "baggage", "deadline", "forwarded", "request_id", 
 def _said(
     get: Callable[[str], str | None], now: float, names: tuple[str, ...], left: float | None
 ) -> dict[str, Any]:
-    expected, grpc, parent, state, baggage, request_id, attempt, *forwarded = map(get, names)
+    expected, grpc, parent, state, baggage, request_id, attempt, previous, *forwarded = map(get, names)
     traceparent = parent.strip() if parent is not None and _is_traceparent(parent.strip()) else ""
     pairs = zip(_FORWARDED, (_text(value or "", _MAX_FORWARDED) for value in forwarded), strict=True)
     return {
@@ -251,7 +259,7 @@ def _said(
         "tracestate": _listed(state or "", "tracestate", _MAX_TRACESTATE) if traceparent else "",
         "baggage": _listed(baggage or "", "baggage", _MAX_BAGGAGE),
         "request_id": _text(request_id or "", _MAX_REQUEST_ID),
-        "attempt": _count((attempt or "").strip()),
+        "attempt": _attempt(attempt, previous),
         "forwarded": {name: value for name, value in pairs if value},
     }
 
@@ -274,6 +282,15 @@ def _grpc_seconds(text: str | None) -> float | None:
     text = (text or "").strip()
     digits, unit = text[:-1], text[-1:]
     return int(digits) * _UNITS[unit] if unit in _UNITS and _is_number(digits, 8) else None
+
+
+def _attempt(attempt: str | None, previous: str | None) -> int | None:
+    """The higher of what Envoy's header and gRPC's say; that one counts those before it (gRFC A6)."""
+    before = _count((previous or "").strip())
+    told = [
+        each for each in (_count((attempt or "").strip()), None if before is None else before + 1) if each
+    ]
+    return max(told, default=None)
 
 
 def _count(text: str) -> int | None:

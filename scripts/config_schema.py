@@ -29,6 +29,7 @@ from meshlib.config.kinds import (
     ListOf,
     MapOf,
     Number,
+    SecondsOrShare,
     Text,
 )
 from meshlib.config.policies import Strategy
@@ -96,6 +97,14 @@ def _or_null(key: Key, said: Mapping[str, Any]) -> dict[str, Any]:
     return dict(said) if key.required else {"anyOf": [said, {"type": "null"}]}
 
 
+def _number_or_text(kind: CallsOrSeconds | SecondsOrShare) -> list[dict[str, Any]]:
+    if isinstance(kind, SecondsOrShare):
+        share = "^p(?=.*[1-9])[0-9]{1,2}([.][0-9]+)?$"
+        return [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": share}]
+    calls = {"type": "integer", "minimum": 1, "maximum": kind.most_calls}
+    return [calls, {"type": "string", "pattern": "^(?=.*[1-9])[0-9]+([.][0-9]+)?s$"}]
+
+
 def _schema_of(kind: Kind[Any]) -> dict[str, Any]:
     """What of ``kind`` a JSON Schema can say."""
     match kind:
@@ -107,9 +116,8 @@ def _schema_of(kind: Kind[Any]) -> dict[str, Any]:
         case Integer():
             high = {} if kind.high is None else {"maximum": kind.high}
             return {"type": "integer", "minimum": kind.low, **high}
-        case CallsOrSeconds():
-            calls = {"type": "integer", "minimum": 1, "maximum": kind.most_calls}
-            return {"anyOf": [calls, {"type": "string", "pattern": "^(?=.*[1-9])[0-9]+([.][0-9]+)?s$"}]}
+        case CallsOrSeconds() | SecondsOrShare():
+            return {"anyOf": _number_or_text(kind)}
         case Among():
             return {"enum": list(kind.numbers)}
         case Choice():
@@ -192,6 +200,8 @@ def _annotation(kind: Kind[Any]) -> str:  # noqa: C901 - a case for each kind
             return "int"
         case CallsOrSeconds():
             return "int | str"
+        case SecondsOrShare():
+            return "float | str"
         case Among():
             return f"Literal[{', '.join(map(str, kind.numbers))}]"
         case Choice():

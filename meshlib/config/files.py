@@ -109,6 +109,7 @@ _OURS = frozenset(
         "unknown_hosts",
         "failures",
         "spent_retries",
+        "retry_chains",
         "disabled",
         "seed",
         "dns",

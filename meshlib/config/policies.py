@@ -130,7 +130,8 @@ class RetryConfig(Section):
     backoff_max: float | None = setting(seconds(), "The longest interval. Default: 10 times the first.", None)
     retry_after: float | None = setting(
         seconds(),
-        "Waits as the answer's `retry-after` (or `retry-after-ms`) says, if that is so many seconds at most; else the backoff holds.",
+        "Waits as the answer's `retry-after` (or `retry-after-ms`, `x-ratelimit-reset`) says, if that is so many seconds at most; else the backoff"
+        " holds.",
         None,
     )
     stop: Callable[..., object] | None = setting(
@@ -138,6 +139,12 @@ class RetryConfig(Section):
     )
     wait: Callable[..., object] | None = setting(
         Strategy("wait"), "Says how long to wait, instead of the backoff. From Python only.", None
+    )
+
+    retry: Callable[..., object] | None = setting(
+        Strategy("retry"),
+        "Says whether an attempt of an HTTP call is made again, in the place of `on`. From Python only.",
+        None,
     )
 
     def check(self) -> Iterator[tuple[str, str]]:

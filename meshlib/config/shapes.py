@@ -159,12 +159,13 @@ class RetryDict(TypedDict, total=False):
     retry_after: float | None
     stop: Callable[..., object] | None
     wait: Callable[..., object] | None
+    retry: Callable[..., object] | None
 
 
 class HedgeDict(TypedDict, total=False):
     """Another attempt beside one that is slow, at another endpoint: the first good answer is taken, the other attempt is given up. It counts as a retry to budgets and limits; where there are none it has Envoy's budget: a fifth of the calls in flight, or 3."""
 
-    after: Required[object]
+    after: Required[float | str]
     max: int
     methods: list[str] | tuple[str, ...] | None
 
@@ -479,6 +480,7 @@ class ConfigDict(TypedDict, total=False):
     unknown_hosts: Literal["direct", "refuse"]
     failures: Literal["raise", "respond"]
     spent_retries: Literal["silent", "tell"]
+    retry_chains: Literal["stop", "go_on"]
     disabled: bool
     seed: int | None
     dns: DnsDict

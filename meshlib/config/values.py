@@ -380,6 +380,12 @@ class Config(Section):
         "An answer that would be tried again if an attempt were left says `x-should-retry: false`, or nothing.",
         "silent",
     )
+    retry_chains: str = setting(
+        Choice("stop", "go_on"),
+        "A call that is made for a request which is a retry itself is not retried once it may have been sent, or is as any other. Which those"
+        " are the middlewares read.",
+        "stop",
+    )
     disabled: bool = setting(Boolean(), "Every call is plain, as if meshlib were not there.", default=False)
     seed: int | None = setting(
         Integer(0, 2**64 - 1), "Makes what is drawn by lot repeatable, for tests.", None

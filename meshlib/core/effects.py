@@ -84,7 +84,7 @@ class Call:
     hashing; ``default_retry``: the retries that hold
     where neither the call nor the mesh orders any, since the host library was told to make them; ``wait``: how many seconds the
     call may wait for endpoints that are not known yet; ``replayable``: whether the body can be sent again, ``concurrent``: by several attempts at a time; ``counted``:
-    each attempt says its number, also where the virtual host does not order that; ``tried``: endpoints that an earlier
+    each attempt says its number, also where the virtual host does not order that; ``chained``: it is made for a request that is somebody's retry, so that it is not retried once it may have been sent; ``tried``: endpoints that an earlier
     plan of the same call has tried, where the host library has retries of its own; ``url``: as the application wrote it, or
     what gives it, for observers; ``timeouts``: the host library's (see :class:`meshlib.pools.bounds.Bounds`), and whether they
     are only its ``defaults``, which give way to what the mesh orders.
@@ -109,6 +109,7 @@ class Call:
     concurrent: bool = False
     wait: float = 0.0
     counted: bool = False
+    chained: bool = False
     tried: tuple[LiveEndpoint, ...] = ()
     url: str | Callable[[], str] = ""
     timeouts: Mapping[str, float | None] = field(default_factory=dict)

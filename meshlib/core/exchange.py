@@ -240,6 +240,7 @@ class Exchange:
             outcome.seconds = now - attempt.began
             if self._emit is not None and attempt.key:
                 self._emit(AttemptEnded(attempt.key, attempt.number, replace(outcome)))
+                attempt.key = 0
             if isinstance(attempt, Send):
                 attempt.withhold()
         self._ended = outcome if direct else self._ended
@@ -317,6 +318,7 @@ class Exchange:
 
     def _asked(self, resolution: Resolution) -> Call:
         call = self._call = self._read(resolution)
+        call.chained = call.chained and self._around.config.retry_chains == "stop"
         if self._emit is not None and call.grpc:
             call.key = _next_key()
             self._begun = [None]
@@ -462,23 +464,8 @@ class Exchange:
         assert self._emit is not None
         assert effect.head is not None
         url = call.url() if callable(call.url) else call.url
-        self._emit(
-            AttemptStarted(
-                effect.key,
-                effect.number,
-                effect.head,
-                place[3],
-                place[0],
-                url,
-                endpoint,
-                cluster,
-                route,
-                via,
-                call.key,
-                locality,
-                versions,
-            )
-        )
+        where = (endpoint, cluster, route, via, call.key, locality, versions)
+        self._emit(AttemptStarted(effect.key, effect.number, effect.head, place[3], place[0], url, *where))
 
     def _tell_beside(self, outcome: Outcome, peer: str) -> None:
         """A direct call ended: where the service has not joined, what of it the mesh would have made otherwise is reported."""

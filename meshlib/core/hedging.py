@@ -164,6 +164,7 @@ def hedging_of(
     """
     if (
         not call.concurrent
+        or call.chained
         or call.idempotent is False
         or call.retry is False
         or call.resolution.handed is not None

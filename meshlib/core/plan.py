@@ -428,6 +428,10 @@ class Plan(LimitedPlan):
         upstream, policy = self._upstream, self._policy
         delay, reason = decision.delay, decision.reason
         assert upstream is not None
+        if self._call.chained and (outcome.sent or outcome.status is not None):
+            self._words.append(f"no retry ({reason}): it is made for a request that is a retry itself")
+            self.spent = True
+            return None
         if self.deadline is not None and now + delay >= self.deadline:
             self._words.append(f"no retry ({reason}): {self._limit_words()} leaves no time")
             # Whoever has more time may come back when the upstream says.

@@ -23,9 +23,12 @@ The condition table (Envoy ``retry_on``; RT-06):
     reset, no response,
     attempt's time over          reset, 5xx, gateway-error; reset-before-request if nothing was sent
     stream refused               refused-stream, and those of a reset
+    503 with finagle-http-nack   refused-stream, and those of its status: nothing was done, so that any method may be sent again
+    503 with finagle-http-nonretryable-nack   none
     cancelled                    none
 
-The call's own timeout is not here: it ends a call, nobody asks (the plan's part).
+Where the policy has a ``retry`` strategy, it is asked in the place of the table. The call's own timeout is not here: it ends a call,
+nobody asks (the plan's part).
 """
 
 from __future__ import annotations
@@ -81,7 +84,11 @@ _BY_HEADERS = frozenset(
     (*_GRPC_CONDITIONS.values(), "envoy-ratelimited", "retriable-headers", "retriable-status-codes")
 )
 _RATE_LIMITED = "x-envoy-ratelimited"
+#: Finagle ``HttpNackFilter``: the server did not take the request, and another may, or none will.
+_NACK, _FINAL_NACK = "finagle-http-nack", "finagle-http-nonretryable-nack"
 _HTTP_DATE_LENGTH = 29
+#: So many seconds are no interval: it is the year 2001.
+_OF_THE_EPOCH = 1e9
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _EARLY_DATA = "early-data"
 #: Beyond this doubling every ceiling is ``max_interval`` (and a float would overflow later).
@@ -124,6 +131,8 @@ def may_matter(policy: RetryPolicy, outcome: Outcome) -> bool:
     """Whether ``policy`` has to be asked of this outcome at all: a call that went well, the usual one, pays nothing."""
     if outcome.grpc:
         return outcome.kind is not OK or outcome.status != 0
+    if policy.retry is not None:
+        return True
     good = outcome.kind is OK and (outcome.status or 0) < 400
     return not good or not policy.on.isdisjoint(_BY_HEADERS)
 
@@ -193,7 +202,7 @@ class Retries:
         """
         self.attempts += 1
         self.why = ""
-        reason = self._condition(outcome)
+        reason = self._condition(outcome) if self.policy.retry is None else self._asked(outcome, now, started)
         if reason is None:
             return None
         self.why = self._forbidden(outcome)
@@ -209,6 +218,8 @@ class Retries:
         return RetryAfter(self._backoff() if told is None else told, reason, told is not None)
 
     def holds(self, outcome: Outcome) -> bool:
+        if self.policy.retry is not None and self._state is not None:
+            return self._asked(outcome, self._state.start_time, self._state.start_time) is not None
         return self._condition(outcome) is not None
 
     def beside(self) -> float | None:
@@ -239,6 +250,11 @@ class Retries:
 
     def _answered(self, status: int, headers: Headers | None) -> str | None:
         on = self._on
+        if status == 503 and headers is not None:
+            if _FINAL_NACK in headers:
+                return None
+            if _NACK in headers and "refused-stream" in on:
+                return f"the request was not taken ({_NACK})"
         if headers is not None and _RATE_LIMITED in headers:
             return "rate limited (envoy-ratelimited)" if "envoy-ratelimited" in on else None
         if "5xx" in on and 500 <= status <= 599:
@@ -273,6 +289,9 @@ class Retries:
     def _forbidden(self, outcome: Outcome) -> str:
         # An answer proves that the request went out, whatever the transport could say of it.
         sent = outcome.sent or outcome.status is not None
+        if outcome.status == 503 and outcome.headers is not None and _NACK in outcome.headers:
+            # Nothing was done with it: whatever its method is, that it was sent does no harm.
+            return "" if self._replayable else "its body cannot be sent again"
         if sent and self._idempotent is False:
             return "the caller forbids it once anything may have been sent"
         if sent and not self._replayable:
@@ -295,6 +314,20 @@ class Retries:
         return None if interval is None else interval * (1.0 + 0.5 * self._random())
 
     # --- tenacity's strategies ------------------------------------------------------------------------------------
+
+    def _asked(self, outcome: Outcome, now: float, started: float) -> str | None:
+        """What the ``retry`` strategy says."""
+        assert self.policy.retry is not None
+        state = self._state
+        if state is None:
+            state = self._state = RetryState(started)
+        state.ended(self.attempts, outcome, now)
+        try:
+            again = bool(self.policy.retry(state))
+        except Exception as error:  # noqa: BLE001 - as retry.wait
+            self.why = f"retry.retry failed: {error!r}"
+            return None
+        return "retry.retry says so" if again else None
 
     def _calculated(
         self, outcome: Outcome, told: float | None, reason: str, now: float, started: float
@@ -369,6 +402,8 @@ def reset_interval(policy: RetryPolicy, headers: Headers, wall: Callable[[], flo
             seconds -= wall()
         elif form == "milliseconds":
             seconds /= 1000.0
+        elif form == "seconds_or_unix_timestamp" and seconds >= _OF_THE_EPOCH:
+            seconds -= wall()
         if seconds is not None and 0.0 < seconds <= policy.max_reset_interval:
             return seconds
     return None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from meshlib.core.effects import Call
 from meshlib.deadlines import current_deadline
-from meshlib.inbound import carry
+from meshlib.inbound import carry, is_retry
 from meshlib.model.call import CallOptions
 from meshlib.model.policy import RetryPolicy
 
@@ -62,7 +62,8 @@ def ask(
         replayable=replayable,
         concurrent=concurrent,
         wait=PATIENCE if connect is None else connect,
-        counted=carry(head.headers),
+        counted=(inside := carry(head.headers)),
+        chained=inside and is_retry(),
         tried=tried,
         url=url,
         timeouts=timeouts,

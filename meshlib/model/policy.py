@@ -207,8 +207,8 @@ class RetryPolicy:
     ``envoy-ratelimited``, …), lower case. ``retries``: further attempts after the first (Envoy ``num_retries``,
     default 1). Intervals and timeouts in seconds; backoff is full jitter from ``base_interval`` (25 ms) to
     ``max_interval`` (10 × base), RT-04. ``methods`` None: every method. ``budget`` is the policy's own, beside the
-    cluster's limits. ``stop`` and ``wait`` are tenacity strategies, used as calculators only: they are given a
-    retry state and answer a truth value or seconds. ``avoid_previous``: another host first. Of a gRPC application's own policy:
+    cluster's limits. ``stop``, ``wait`` and ``retry`` are tenacity strategies, used as calculators only: they are given a
+    retry state and answer a truth value or seconds; ``retry`` takes the place of ``on``. ``avoid_previous``: another host first. Of a gRPC application's own policy:
     ``codes`` that are retried; ``multiplier``, by which its waits grow.
     """
 
@@ -224,11 +224,12 @@ class RetryPolicy:
     methods: frozenset[str] | None = None
     budget: RetryBudget | None = None
     avoid_previous: bool = True
-    # (name, "seconds" | "unix_timestamp" | "milliseconds" | "retry_after"): RT-07; the last as RFC 9110, 10.2.3 has it
+    # (name, "seconds" | "unix_timestamp" | "seconds_or_unix_timestamp" | "milliseconds" | "retry_after"): RT-07; the last as RFC 9110, 10.2.3 has it
     reset_headers: tuple[tuple[str, str], ...] = ()
     max_reset_interval: float = 300.0
     stop: Callable[..., bool] | None = None
     wait: Callable[..., float] | None = None
+    retry: Callable[..., bool] | None = None
     codes: frozenset[int] = frozenset()
     multiplier: float = 2.0
 

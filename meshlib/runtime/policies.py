@@ -56,7 +56,11 @@ __all__ = [
 ]
 
 #: Where an upstream says when it wants to be asked again, the more exact one first.
-_RETRY_AFTER = (("retry-after-ms", "milliseconds"), ("retry-after", "retry_after"))
+_RETRY_AFTER = (
+    ("retry-after-ms", "milliseconds"),
+    ("retry-after", "retry_after"),
+    ("x-ratelimit-reset", "seconds_or_unix_timestamp"),
+)
 #: Seconds after its last call for which a session is remembered: how long one may rest overnight.
 _DAY = 86_400.0
 
@@ -81,6 +85,7 @@ def retry_policy(config: RetryConfig) -> RetryPolicy:
         max_reset_interval=config.retry_after or 0.0,
         stop=config.stop,  # type: ignore[arg-type]  # a strategy of tenacity's: its answer is a truth value
         wait=config.wait,  # type: ignore[arg-type]  # likewise: seconds
+        retry=config.retry,  # type: ignore[arg-type]  # likewise: a truth value
     )
 
 

@@ -10,7 +10,7 @@ from meshlib.deadlines import current_deadline
 from meshlib.hosts.grpc.replay import as_is
 from meshlib.hosts.info import attach
 from meshlib.hosts.protocol import Arrived
-from meshlib.inbound import carry
+from meshlib.inbound import carry, is_retry
 from meshlib.model.call import Head
 from meshlib.model.headers import Headers
 
@@ -173,7 +173,8 @@ class GrpcHost:
             limit="the deadline" if deadline is not None else "",
             default_retry=retry if request.own is None else request.own.policy(path),
             wait=PATIENCE,
-            counted=carry(head.headers),
+            counted=(inside := carry(head.headers)),
+            chained=inside and is_retry(),
             url=target.url + path,
             timeouts=_NO_TIMEOUTS,
             grpc=True,

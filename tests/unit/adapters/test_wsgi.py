@@ -111,9 +111,52 @@ class TestServing:
         ):
             get(
                 meshlib_wsgi.Middleware(plain(lambda: client.get("http://stock/").text)),
-                x_envoy_attempt_count="9",
+                x_envoy_attempt_count="1",
             )
         assert [received.header("x-envoy-attempt-count") for received in server.requests] == ["1", "2", "3"]
+
+    @pytest.mark.parametrize(
+        ("said", "chains", "attempts"),
+        [
+            ({}, {}, 3),
+            ({"x_envoy_attempt_count": "1"}, {}, 3),
+            ({"x_envoy_attempt_count": "2"}, {}, 1),
+            ({"grpc_previous_rpc_attempts": "1"}, {}, 1),
+            ({"grpc_previous_rpc_attempts": "0"}, {}, 3),
+            ({"x_envoy_attempt_count": "2"}, {"retry_chains": "go_on"}, 3),
+        ],
+    )
+    def test_what_is_called_for_a_retry_is_not_retried(self, upstream, said, chains, attempts):
+        server = upstream("stock")
+        server.fail(503)
+        service = {"endpoints": [server.address], "retry": {"attempts": 3, "on": ["5xx"]}}
+        infos = []
+
+        def work():
+            infos.append(meshlib.call_info(client.get("http://stock/")))
+
+        with (
+            meshlib.Mesh({"services": {"stock": service}, **chains}) as mesh,
+            meshlib.Client(mesh=mesh) as client,
+        ):
+            get(meshlib_wsgi.Middleware(plain(work)), **said)
+            work()
+        inside, outside = infos
+        assert (len(inside.attempts), len(outside.attempts)) == (attempts, 3)
+        assert any("is a retry itself" in line for line in inside.trace()) is (attempts == 1)
+
+    def test_what_was_not_sent_is_tried_elsewhere_also_for_a_retry(self, upstream):
+        """It adds nothing to what a service has to bear."""
+        gone, server = upstream("gone"), upstream("stock")
+        gone.kill()
+        retry = {"attempts": 2, "on": ["connect-failure"]}
+        service = {"endpoints": [gone.address, server.address], "retry": retry}
+        with (
+            meshlib.Mesh({"services": {"stock": service}}) as mesh,
+            meshlib.Client(mesh=mesh) as client,
+        ):
+            app = meshlib_wsgi.Middleware(plain(lambda: client.get("http://stock/").status_code))
+            assert {get(app, x_envoy_attempt_count="2").body for _ in range(4)} == {b"200"}
 
     def test_a_call_ends_with_the_deadline_of_the_request(self, upstream):
         server = upstream("stock")

@@ -131,6 +131,30 @@ def test_a_425_goes_back_to_who_sent_early_data():
     assert decide(policy, status(425), head=early) is None
 
 
+NACK, FINAL = ("finagle-http-nack", "true"), ("finagle-http-nonretryable-nack", "true")
+
+
+@pytest.mark.parametrize(
+    ("policy", "outcome", "fields", "retried"),
+    [
+        (on("refused-stream"), status(503, NACK), {}, True),
+        (on("refused-stream"), status(503, NACK), {"method": "POST", "idempotent": False}, True),
+        (on("refused-stream", methods=frozenset({"GET"})), status(503, NACK), {"method": "POST"}, True),
+        (on("refused-stream"), status(503, NACK), {"replayable": False}, False),
+        (on("refused-stream"), status(503), {}, False),
+        (on("refused-stream"), status(200, NACK), {}, False),
+        (on("connect-failure"), status(503, NACK), {}, False),
+        (on("5xx"), status(503, NACK), {"method": "POST", "idempotent": False}, True),
+        (on("5xx"), status(503), {"method": "POST", "idempotent": False}, False),
+        (on("5xx", "gateway-error", "refused-stream"), status(503, FINAL), {}, False),
+        (on("5xx"), status(500, FINAL), {}, True),
+    ],
+)
+def test_finagles_nacks(policy, outcome, fields, retried):
+    """What a Finagle server did not take may be sent again, whatever it is; or may not, whatever the policy says."""
+    assert (decide(policy, outcome, **fields) is not None) is retried
+
+
 def test_response_headers():
     match = HeaderMatch("x-again", string=StringMatch(StringKind.PREFIX, "please"))
     policy = on("retriable-headers", headers=(match,))
@@ -251,6 +275,23 @@ def test_what_a_file_orders_by_retry_after(headers, delay):
     decision = decide(policy, status(503, *headers.items()), rand=lambda: 0.0)
     assert decision.told is (delay is not None)
     assert decision.delay == (0.0 if delay is None else delay)
+
+
+@pytest.mark.parametrize(
+    ("headers", "delay"),
+    [
+        ({"x-ratelimit-reset": "7"}, 7.0),
+        ({"x-ratelimit-reset": "1700000030"}, 30.0),
+        ({"x-ratelimit-reset": "1700000000"}, None),
+        ({"x-ratelimit-reset": "1700000301"}, None),
+        ({"retry-after": "5", "x-ratelimit-reset": "7"}, 5.0),
+        ({"x-ratelimit-reset": "2023-11-14T22:13:50Z"}, None),
+    ],
+)
+def test_what_a_rate_limit_says_of_its_reset_is_seconds_or_a_point_in_time(headers, delay):
+    policy = retry_policy(RetryConfig(on=("retriable-status-codes",), statuses=(429,), retry_after=300.0))
+    decision = decide(policy, status(429, *headers.items()), rand=lambda: 0.0, wall=lambda: 1_700_000_000.0)
+    assert (decision.delay if decision.told else None) == delay
 
 
 @given(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 
 import pytest
 import tenacity
 
-from meshlib.core.retry import Retries
+from meshlib.core.retry import Retries, may_matter
 from meshlib.model.call import Outcome, OutcomeKind
 from meshlib.model.policy import RetryPolicy
 
@@ -103,6 +104,94 @@ def test_the_plan_waits_and_stops_as_tenacitys_loop(stop, wait, monkeypatch):
     assert found == pytest.approx(expected)
 
 
+class Odd(Exception):
+    """Of its own kind."""
+
+
+def caused(error):
+    error.__cause__ = Odd("below")
+    return error
+
+
+def answered(status):
+    return Outcome(OutcomeKind.OK, status=status, sent=True)
+
+
+def is_busy(outcome):
+    return isinstance(outcome, Outcome) and outcome.status == 503
+
+
+RETRIES = {
+    "retry_if_exception": lambda: tenacity.retry_if_exception(lambda error: "1" in str(error)),
+    "retry_if_exception_type": lambda: tenacity.retry_if_exception_type(ConnectionError),
+    "retry_if_exception_message": lambda: tenacity.retry_if_exception_message(match="again.*"),
+    "retry_if_exception_cause_type": lambda: tenacity.retry_if_exception_cause_type(Odd),
+    "retry_if_not_exception_type": lambda: tenacity.retry_if_not_exception_type(Odd),
+    "retry_if_not_exception_message": lambda: tenacity.retry_if_not_exception_message(message="stop"),
+    "retry_if_result": lambda: tenacity.retry_if_result(is_busy),
+    "retry_if_not_result": lambda: tenacity.retry_if_not_result(lambda outcome: not is_busy(outcome)),
+    "retry_unless_exception_type": lambda: tenacity.retry_unless_exception_type(Odd),
+    "retry_always": lambda: tenacity.retry_always,
+    "retry_never": lambda: tenacity.retry_never,
+    "retry_any": lambda: tenacity.retry_if_exception_type(Odd) | tenacity.retry_if_result(is_busy),
+    "retry_all": lambda: (
+        tenacity.retry_if_exception_type(ConnectionError)
+        & tenacity.retry_if_exception_message(match="again.*")
+    ),
+}
+RETRIES = {name: make for name, make in RETRIES.items() if hasattr(tenacity, name)}
+#: What becomes of the attempts, one after the other.
+ENDS = [
+    [ConnectionError("again 1"), ConnectionError("stop"), answered(200)],
+    [Odd("again 1"), ConnectionError("again"), answered(503), answered(200)],
+    [answered(503), answered(503), Odd("x")],
+    [caused(ConnectionError("1")), answered(404), answered(200)],
+    [answered(200)],
+]
+
+
+def attempts_of_theirs(retry, ends):
+    left, made = list(ends), []
+
+    def attempt():
+        made.append(left.pop(0))
+        if isinstance(made[-1], Exception):
+            raise made[-1]
+        return made[-1]
+
+    with contextlib.suppress(tenacity.RetryError, Exception):
+        tenacity.Retrying(stop=tenacity.stop_after_attempt(len(ends)), retry=retry, sleep=lambda _: None)(
+            attempt
+        )
+    return len(made)
+
+
+def attempts_of_ours(retry, ends):
+    policy = RetryPolicy(retries=len(ends) - 1, retry=retry)
+    retries = Retries(policy, lambda: 0.5, method="GET", wall=lambda: 0.0)
+    for number, end in enumerate(ends, 1):
+        outcome = Outcome(OutcomeKind.RESET, error=end) if isinstance(end, Exception) else end
+        assert may_matter(policy, outcome), "a good answer may be one to retry, too"
+        if retries.after(outcome, float(number), number - 0.5) is None:
+            return number
+    raise AssertionError("more than there may be")
+
+
+@pytest.mark.parametrize("ends", ENDS, ids=lambda ends: str(len(ends)))
+@pytest.mark.parametrize("retry", RETRIES)
+def test_the_plan_retries_what_tenacitys_loop_does(retry, ends):
+    assert attempts_of_ours(RETRIES[retry](), ends) == attempts_of_theirs(RETRIES[retry](), ends)
+
+
+def test_a_retry_strategy_that_raises_ends_the_retries():
+    retries = Retries(
+        RetryPolicy(retries=2, retry=lambda _: 1 / 0), lambda: 0.5, method="GET", wall=lambda: 0.0
+    )
+    assert retries.after(answered(503), 1.0, 0.0) is None
+    assert "ZeroDivisionError" in retries.why
+
+
 def test_every_strategy_of_tenacitys_is_in_the_tables():
-    names = {name for name in dir(tenacity) if name.startswith(("stop_", "wait_"))}
-    assert names == STOPS.keys() | WAITS.keys()
+    prefixes = ("stop_", "wait_", "retry_a", "retry_i", "retry_u", "retry_n")
+    names = {name for name in dir(tenacity) if name.startswith(prefixes)}
+    assert names == STOPS.keys() | WAITS.keys() | RETRIES.keys()
