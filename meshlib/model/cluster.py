@@ -8,7 +8,7 @@ from enum import Enum
 
 from meshlib.model.address import Address
 from meshlib.model.endpoint import Assignment, Health
-from meshlib.model.health import HealthCheck
+from meshlib.model.health import CheckedAt, HealthCheck
 from meshlib.model.policy import Adaptive, Balancing, Breaker, Limits, Outlier, RateLimit
 from meshlib.model.tls import Tls, TlsMatch
 
@@ -39,7 +39,7 @@ class Discovery(Enum):
 class DnsTarget:
     """A name to resolve. ``port`` is 0 for SRV. ``group``: index of the assignment's locality that the answers fill;
     ``weight`` is what each answer gets there. ``refresh`` in seconds (Envoy ``dns_refresh_rate``, 5 s) is used where
-    the answer's TTL is not to be respected.
+    the answer's TTL is not to be respected. ``check``: how the health of what it leads to is asked for.
     """
 
     name: str
@@ -47,6 +47,7 @@ class DnsTarget:
     group: int = 0
     weight: int = 1
     hostname: str = ""
+    check: CheckedAt | None = None
 
 
 @dataclass(frozen=True, slots=True)

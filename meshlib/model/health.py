@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from meshlib.model.match import StringMatch
 from meshlib.model.route import NO_EDITS, HeaderEdits
@@ -81,7 +81,7 @@ class HealthCheck:
     jitter_percent: int = 0
     reuse: bool = True
     alpn: tuple[str, ...] = ()
-    labels: tuple[tuple[str, object], ...] = ()
+    labels: tuple[tuple[str, object], ...] = field(default=(), hash=False)
     new_count_not: bool = False
     grpc: bool = True
     log_failures: bool = False

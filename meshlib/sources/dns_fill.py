@@ -44,7 +44,10 @@ def fill(cluster: Cluster, answers: Sequence[tuple[Found, ...]], before: Assignm
 
 def _each(target: DnsTarget, found: tuple[Found, ...]) -> list[Endpoint]:
     hostname = target.hostname or target.name
-    return [Endpoint(Address(item.address, target.port), target.weight, hostname=hostname) for item in found]
+    return [
+        Endpoint(Address(item.address, target.port), target.weight, hostname=hostname, check=target.check)
+        for item in found
+    ]
 
 
 def _one(target: DnsTarget, found: tuple[Found, ...], before: Assignment | None) -> list[Endpoint]:
@@ -58,7 +61,13 @@ def _one(target: DnsTarget, found: tuple[Found, ...], before: Assignment | None)
         return []
     hostname = target.hostname or target.name
     return [
-        Endpoint(addresses[0], target.weight, hostname=hostname, additional_addresses=tuple(addresses[1:]))
+        Endpoint(
+            addresses[0],
+            target.weight,
+            hostname=hostname,
+            additional_addresses=tuple(addresses[1:]),
+            check=target.check,
+        )
     ]
 
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -363,3 +364,24 @@ def test_without_it_a_call_fails_at_once_with_the_remedy_and_others_work(
         assert program.ask("state") == "failed"
         program.ask("close")
         assert "init_gevent" in program.end()
+
+
+def test_health_checks_are_a_greenlet_that_holds_up_nobody(addresses: list[str]) -> None:
+    silent = socket.create_server(("127.0.0.1", 0))
+    with Upstream("dead") as dead, silent:
+        dead.kill()
+        port = addresses[0].rpartition(":")[2]
+        endpoints = [
+            f"localhost:{port}",
+            addresses[1],
+            dead.address,
+            f"127.0.0.1:{silent.getsockname()[1]}",
+        ]
+        expected = ["healthy", "healthy", "unhealthy", "unhealthy"]
+        argument = {"endpoints": endpoints, "expected": expected}
+        found, err = run("checks", argument, module="gevent_health")
+    assert found["found"] == found["again"] == expected
+    assert (found["first"], found["statuses"]) == (200, [200])
+    assert (found["threads"], found["left"], found["child"]) == (["meshlib-health"], [], 0)
+    assert found["worst"] < 1.0
+    assert "Traceback" not in err

@@ -339,9 +339,8 @@ class ServerCases:
         (cluster,) = Fetched(client).clusters.values()
         assert cluster.HasField("http2_protocol_options")
         (check,) = cluster.health_checks
-        held = unknown(check)
-        assert held[11] == b"\x0a\x09shop.Cart"
-        assert (held[4], held[5]) == (b"\x08\x02", b"\x08\x01")
+        assert check.grpc_health_check.service_name == "shop.Cart"
+        assert (check.unhealthy_threshold.value, check.healthy_threshold.value) == (2, 1)
 
     def test_a_component_of_somebody_elses(self, kato, client):
         kato.serve_service(Service("gr4", 8080, domain="https://api.example.com"))

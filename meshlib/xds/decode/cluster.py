@@ -24,6 +24,7 @@ from meshlib.xds.decode.dns import (
 )
 from meshlib.xds.decode.endpoint import HEALTH, assignment
 from meshlib.xds.decode.guards import filter_type
+from meshlib.xds.decode.health import health_check
 from meshlib.xds.decode.outlier import outlier
 from meshlib.xds.decode.report import Report, join, shown, walk
 from meshlib.xds.decode.source import config_source
@@ -111,6 +112,7 @@ def cluster(message: WireMessage, path: str, report: Report) -> Cluster:
             connecting(message, path, report), most_head=options.head, most_lines=options.lines
         ),
         load_report=_load_report(message, path, report),
+        health_check=health_check(message, path, report),
         override_statuses=_override_statuses(message),
         metadata=metadata(message),
     )
@@ -294,7 +296,7 @@ def _dns(given: Assignment) -> tuple[Assignment, tuple[DnsTarget, ...]]:
 
 
 def _target(endpoint: Endpoint, address: Address, group: int) -> DnsTarget:
-    return DnsTarget(address.host, address.port, group, endpoint.weight, endpoint.hostname)
+    return DnsTarget(address.host, address.port, group, endpoint.weight, endpoint.hostname, endpoint.check)
 
 
 def _limits(message: WireMessage, path: str, report: Report) -> Limits:

@@ -16,6 +16,7 @@ from dataclasses import replace
 from meshlib.model.address import Address
 from meshlib.model.endpoint import Assignment, Drop, Endpoint, Health, Locality, LocalityEndpoints
 from meshlib.xds.decode.address import numeric
+from meshlib.xds.decode.health import checked_at
 from meshlib.xds.decode.report import Report, join, walk
 from meshlib.xds.decode.values import fraction, metadata, number, unpacked
 from meshlib.xds.schema import WireMessage
@@ -201,6 +202,7 @@ def _endpoint(message: WireMessage, path: str, report: Report, address: Resolve)
         metadata(message),
         tuple(other for other in others if other is not None),
         _proxy(message, path, report),
+        checked_at(held, here, report, address),
     )
 
 

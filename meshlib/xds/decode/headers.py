@@ -9,7 +9,7 @@ from meshlib.xds.decode.report import Report, join
 from meshlib.xds.decode.values import header_name, header_value, is_header_name
 from meshlib.xds.schema import WireMessage
 
-__all__ = ["added", "header_edits"]
+__all__ = ["added", "header_edits", "removed"]
 
 _ACTIONS = {
     0: EditAction.APPEND,
@@ -32,9 +32,9 @@ def header_edits(owner: WireMessage, path: str, report: Report) -> HeaderEdits:
     request_add, request_remove, response_add, response_remove = _FIELDS
     return HeaderEdits(
         added(owner, request_add, path, report),
-        _removed(owner, request_remove, path, report),
+        removed(owner, request_remove, path, report),
         added(owner, response_add, path, report),
-        _removed(owner, response_remove, path, report),
+        removed(owner, response_remove, path, report),
     )
 
 
@@ -74,7 +74,8 @@ def _value(header: WireMessage, path: str, report: Report) -> str:
     return value
 
 
-def _removed(owner: WireMessage, field: str, path: str, report: Report) -> tuple[str, ...]:
+def removed(owner: WireMessage, field: str, path: str, report: Report) -> tuple[str, ...]:
+    """The names in `field`."""
     return tuple(
         _editable(name, f"{join(path, field)}[{index}]", report)
         for index, name in enumerate(getattr(owner, field))

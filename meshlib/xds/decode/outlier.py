@@ -37,6 +37,7 @@ def outlier(owner: WireMessage, path: str, report: Report) -> Outlier | None:
         always_eject_one=boolean(held, "always_eject_one_host", False),
         success_rate=_success_rate(held, path, report),
         failure_percentage=_failure_percentage(held, path, report),
+        uneject_by_check=boolean(held, "successful_active_health_check_uneject_host", True),
     )
 
 

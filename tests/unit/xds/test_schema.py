@@ -86,11 +86,11 @@ class TestMessages:
         assert cluster.WhichOneof("cluster_discovery_type") == "type"
 
     def test_opaque_fields_keep_their_bytes(self):
-        # health_checks = 8, with a timeout (1) of 1 s inside, which the schema does not read.
-        data = b"\x42\x04\x0a\x02\x08\x01"
+        # filters = 40, with something inside, which the schema does not read.
+        data = b"\xc2\x02\x04\x0a\x02\x08\x01"
         cluster = schema.message(CLUSTER).FromString(data)
         (field, value), *_ = cluster.ListFields()
-        assert field.name == "health_checks"
+        assert field.name == "filters"
         assert schema.is_opaque(field)
         assert len(value) == 1
         assert cluster.SerializeToString() == data
@@ -317,8 +317,8 @@ class TestJson:
         assert line.startswith("typed_config")
 
     def test_what_is_inside_an_opaque_field_is_not_read(self):
-        made = schema.from_json(CLUSTER, {"health_checks": [{"made": "up"}], "preconnect_policy": {"z": 1}})
-        assert len(made.health_checks) == 1
+        made = schema.from_json(CLUSTER, {"filters": [{"made": "up"}], "preconnect_policy": {"z": 1}})
+        assert len(made.filters) == 1
         assert made.HasField("preconnect_policy")
 
     def test_null_leaves_a_field_unset(self):

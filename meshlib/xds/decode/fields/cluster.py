@@ -13,7 +13,7 @@ _TLS = "envoy.extensions.transport_sockets.tls.v3."
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _TABLES = "a table has at most 1,048,573 slots"
 _RINGS = "a ring has at most 1,048,576 places, and 4,096 for gRPC calls (gRFC A42)"
-_SLOW = "since an endpoint came; there are no active health checks after which it would begin"
+_SLOW = "since an endpoint came, or since its health checks pass again"
 _UNDONE = "what cannot be done yet closes the endpoints behind it: they are never called in plain text"
 _SUBSETS = "100 of 20 keys at most, and 10,000 subsets"
 _ZONES = (
@@ -30,10 +30,9 @@ CLUSTER = {
         " dns_failure_refresh_rate dns_jitter dns_resolvers use_tcp_for_dns_lookups dns_resolution_config"
         " typed_dns_resolver_config upstream_bind_config upstream_connection_options max_requests_per_connection"
         " outlier_detection round_robin_lb_config least_request_lb_config ring_hash_lb_config maglev_lb_config lb_subset_config common_lb_config transport_socket metadata load_balancing_policy"
-        " lrs_server lrs_report_endpoint_metrics upstream_http_protocol_options protocol_selection upstream_config",
-        reported="transport_socket_matcher health_checks"
-        " original_dst_lb_config"
-        " close_connections_on_host_health_failure ignore_health_on_host_removal"
+        " lrs_server lrs_report_endpoint_metrics upstream_http_protocol_options protocol_selection upstream_config"
+        " health_checks ignore_health_on_host_removal",
+        reported="transport_socket_matcher original_dst_lb_config close_connections_on_host_health_failure"
         " preconnect_policy",
         void="alt_stat_name filters wait_for_warm_on_init cleanup_interval"
         " track_timeout_budgets track_cluster_stats per_connection_buffer_limit_bytes connection_pool_per_downstream_connection",
@@ -42,7 +41,9 @@ CLUSTER = {
             "transport_socket_matcher": "`transport_socket_matches` is honoured; a matching tree is not evaluated",
             "per_connection_buffer_limit_bytes": "bodies are passed on as they come, and not held",
             "original_dst_lb_config": "a call goes to its URL, which is the original destination",
-            "close_connections_on_host_health_failure ignore_health_on_host_removal": "active health checks are not there yet",
+            "close_connections_on_host_health_failure": "calls under way end by themselves, and no other one goes there",
+            "ignore_health_on_host_removal": "an endpoint that the control plane does not name any more is gone, as in an Envoy with this;"
+            " without it, Envoy calls one whose checks pass on",
             "upstream_config": "pools of HTTP; others are reported",
             "preconnect_policy": "connections are made when they are needed",
             "connection_pool_per_downstream_connection": "there is no downstream connection",
@@ -50,7 +51,7 @@ CLUSTER = {
             "cluster_type": "`envoy.clusters.dns` and `envoy.clusters.aggregate` are honoured; others are rejected",
             "load_balancing_policy": "the first entry that is known holds",
             "transport_socket": _UNDONE,
-            "health_checks": "active health checks are not there yet",
+            "health_checks": "while calls use the cluster; gRPC calls of the target view pass over them, as gRPC's clients do",
             "lrs_server": "`self` is honoured, where the control plane is asked over gRPC; the target view refuses others",
             "lrs_report_endpoint_metrics": "`cpu_utilization`, `mem_utilization`, `application_utilization`, `named_metrics.X` and"
             " `named_metrics.*`",
@@ -105,13 +106,12 @@ CLUSTER = {
     f"{_CLUSTER}Cluster.MaglevLbConfig": rules(honoured="table_size", notes={"table_size": _TABLES}),
     f"{_CLUSTER}Cluster.CommonLbConfig": rules(
         honoured="healthy_panic_threshold zone_aware_lb_config locality_weighted_lb_config"
-        " consistent_hashing_lb_config override_host_status",
-        reported="ignore_new_hosts_until_first_hc close_connections_on_host_set_change",
+        " consistent_hashing_lb_config override_host_status ignore_new_hosts_until_first_hc",
+        reported="close_connections_on_host_set_change",
         void="update_merge_window",
         notes={
             "zone_aware_lb_config": _ZONES,
             "update_merge_window": "how long an Envoy gathers updates of endpoints to save itself work; here each is in force as soon as it is there",
-            "ignore_new_hosts_until_first_hc": "active health checks are not there yet",
             "close_connections_on_host_set_change": "connections to endpoints that remain are kept",
         },
     ),
@@ -159,9 +159,9 @@ CLUSTER = {
         " max_ejection_time_jitter always_eject_one_host enforcing_success_rate success_rate_minimum_hosts"
         " success_rate_request_volume success_rate_stdev_factor enforcing_local_origin_success_rate"
         " failure_percentage_threshold enforcing_failure_percentage enforcing_failure_percentage_local_origin"
-        " failure_percentage_minimum_hosts failure_percentage_request_volume",
+        " failure_percentage_minimum_hosts failure_percentage_request_volume"
+        " successful_active_health_check_uneject_host",
         reported="monitors",
-        void="successful_active_health_check_uneject_host",
         notes={
             "monitors": "extensions of Envoy's are not run",
             "enforcing_local_origin_success_rate": "with split_external_local_origin_errors, as for Envoy",
@@ -343,14 +343,10 @@ CLUSTER = {
         reason="endpoints by name would be missing",
     ),
     f"{_ENDPOINT}Endpoint": rules(
-        honoured="address hostname additional_addresses",
-        void="health_check_config",
-        notes={
-            "health_check_config": "active health checks are not there yet, and the cluster's are reported"
-        },
+        honoured="address hostname additional_addresses health_check_config",
     ),
     f"{_ENDPOINT}Endpoint.HealthCheckConfig": rules(
-        void="port_value hostname address disable_active_health_check"
+        honoured="port_value hostname address disable_active_health_check"
     ),
     f"{_ENDPOINT}Endpoint.AdditionalAddress": rules(honoured="address"),
     f"{_TLS}UpstreamTlsContext": rules(

@@ -36,6 +36,41 @@ CORE = {
             "network_namespace_filepath": "a process may not enter another name space",
         },
     ),
+    f"{_CORE}HealthCheck": rules(
+        honoured="timeout interval initial_jitter interval_jitter interval_jitter_percent unhealthy_threshold"
+        " healthy_threshold reuse_connection http_health_check tcp_health_check grpc_health_check"
+        " no_traffic_interval no_traffic_healthy_interval unhealthy_interval unhealthy_edge_interval"
+        " healthy_edge_interval always_log_health_check_failures always_log_health_check_success tls_options"
+        " transport_socket_match_criteria",
+        reported="custom_health_check event_log_path event_logger event_service",
+        void="alt_port",
+        notes={
+            "interval": "50 ms at least; where no jitter is written up to 5 % longer, by chance",
+            "no_traffic_interval no_traffic_healthy_interval": "of a cluster that calls used and use no more; where they are not"
+            " written nobody is asked then",
+            "custom_health_check": "extensions of Envoy's are not run: endpoints are not asked",
+            "event_log_path event_logger event_service": "changes are in this library's log, events and metrics",
+            "alt_port": "not implemented in Envoy either",
+            "reuse_connection": "128 connections of a process are kept",
+        },
+    ),
+    f"{_CORE}HealthCheck.Payload": rules(honoured="text binary"),
+    f"{_CORE}HealthCheck.HttpHealthCheck": rules(
+        honoured="host path send receive response_buffer_size request_headers_to_add request_headers_to_remove"
+        " expected_statuses retriable_statuses codec_client_type service_name_matcher method",
+        notes={
+            "codec_client_type": "HTTP/1.1 and HTTP/2; of HTTP/3 endpoints are not asked, which is reported",
+            "response_buffer_size": "a mebibyte at most",
+        },
+    ),
+    f"{_CORE}HealthCheck.TcpHealthCheck": rules(
+        honoured="send receive",
+        reported="proxy_protocol_config",
+        notes={"proxy_protocol_config": "the PROXY protocol is not spoken"},
+    ),
+    f"{_CORE}HealthCheck.GrpcHealthCheck": rules(honoured="service_name authority initial_metadata"),
+    f"{_CORE}HealthCheck.CustomHealthCheck": rules(void="name typed_config"),
+    f"{_CORE}HealthCheck.TlsOptions": rules(honoured="alpn_protocols"),
     f"{_CORE}TcpKeepalive": rules(honoured="keepalive_probes keepalive_time keepalive_interval"),
     f"{_CORE}BindConfig": rules(
         honoured="source_address socket_options extra_source_addresses additional_source_addresses freebind local_address_selector",

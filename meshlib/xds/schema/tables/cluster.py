@@ -24,7 +24,7 @@ message Cluster
    5 per_connection_buffer_limit_bytes         pb.UInt32Value
    6 lb_policy                                 .LbPolicy
   33 load_assignment                           endpoint.ClusterLoadAssignment
-   8 health_checks                             [opaque]
+   8 health_checks                             [core.HealthCheck]
    9 max_requests_per_connection               pb.UInt32Value
   10 circuit_breakers                          CircuitBreakers
   46 upstream_http_protocol_options            core.UpstreamHttpProtocolOptions

@@ -14,6 +14,8 @@ enum HealthStatus UNKNOWN=0 HEALTHY=1 UNHEALTHY=2 DRAINING=3 TIMEOUT=4 DEGRADED=
 
 enum RoutingPriority DEFAULT=0 HIGH=1
 
+enum RequestMethod METHOD_UNSPECIFIED=0 GET=1 HEAD=2 POST=3 PUT=4 DELETE=5 CONNECT=6 OPTIONS=7 TRACE=8 PATCH=9
+
 enum TrafficDirection UNSPECIFIED=0 INBOUND=1 OUTBOUND=2
 
 message BuildVersion
@@ -110,6 +112,68 @@ message TypedExtensionConfig
 
 message HealthStatusSet
    1 statuses [HealthStatus]
+
+message HealthCheck
+   1 timeout                          pb.Duration
+   2 interval                         pb.Duration
+  20 initial_jitter                   pb.Duration
+   3 interval_jitter                  pb.Duration
+  18 interval_jitter_percent          uint32
+   4 unhealthy_threshold              pb.UInt32Value
+   5 healthy_threshold                pb.UInt32Value
+   6 alt_port                         pb.UInt32Value
+   7 reuse_connection                 pb.BoolValue
+   8 http_health_check                .HttpHealthCheck @health_checker
+   9 tcp_health_check                 .TcpHealthCheck @health_checker
+  11 grpc_health_check                .GrpcHealthCheck @health_checker
+  13 custom_health_check              .CustomHealthCheck @health_checker
+  12 no_traffic_interval              pb.Duration
+  24 no_traffic_healthy_interval      pb.Duration
+  14 unhealthy_interval               pb.Duration
+  15 unhealthy_edge_interval          pb.Duration
+  16 healthy_edge_interval            pb.Duration
+  17 event_log_path                   string
+  25 event_logger                     [TypedExtensionConfig]
+  22 event_service                    opaque
+  19 always_log_health_check_failures bool
+  26 always_log_health_check_success  bool
+  21 tls_options                      .TlsOptions
+  23 transport_socket_match_criteria  pb.Struct
+
+message HealthCheck.Payload
+   1 text   string @payload
+   2 binary bytes @payload
+
+message HealthCheck.HttpHealthCheck
+   1 host                      string
+   2 path                      string
+   3 send                      HealthCheck.Payload
+   4 receive                   [HealthCheck.Payload]
+  14 response_buffer_size      pb.UInt64Value
+   6 request_headers_to_add    [HeaderValueOption]
+   8 request_headers_to_remove [string]
+   9 expected_statuses         [type.Int64Range]
+  12 retriable_statuses        [type.Int64Range]
+  10 codec_client_type         type.CodecClientType
+  11 service_name_matcher      matcher.StringMatcher
+  13 method                    RequestMethod
+
+message HealthCheck.TcpHealthCheck
+   1 send                  HealthCheck.Payload
+   2 receive               [HealthCheck.Payload]
+   3 proxy_protocol_config opaque
+
+message HealthCheck.GrpcHealthCheck
+   1 service_name     string
+   2 authority        string
+   3 initial_metadata [HeaderValueOption]
+
+message HealthCheck.CustomHealthCheck
+   1 name         string
+   3 typed_config pb.Any @config_type
+
+message HealthCheck.TlsOptions
+   1 alpn_protocols [string]
 
 message Pipe
    1 path string

@@ -8,6 +8,8 @@ __all__ = ["VALUES"]
 VALUES = """
 package envoy.type.v3
 
+enum CodecClientType HTTP1=0 HTTP2=1 HTTP3=2
+
 message Percent
    1 value double
 
