@@ -49,7 +49,7 @@ from meshlib.core.override import Named
 from meshlib.core.plan_limits import LimitedPlan
 from meshlib.core.retry import Retries, may_matter
 from meshlib.core.sessions import hold
-from meshlib.core.stages import call_hash, call_labels, retry_policy, route, time_limits
+from meshlib.core.stages import call_hash, call_labels, is_too_long, retry_policy, route, time_limits
 from meshlib.core.trace import broken, failed
 from meshlib.core.upstream import PickContext, Refusal, RefusalKind, RetryPermit, Upstream
 from meshlib.errors import DeadlineExceeded, NoHealthyEndpoint
@@ -305,7 +305,7 @@ class Plan(LimitedPlan):
             policy,
             self._env.random,
             method=call.head.method,
-            replayable=call.replayable,
+            replayable=call.replayable and not is_too_long(self._match, call.head),
             idempotent=call.idempotent,
             head=call.head,
             wall=self._env.wall,

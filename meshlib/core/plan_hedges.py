@@ -8,6 +8,7 @@ from meshlib.core.attempt import record
 from meshlib.core.effects import Effect, Rest, Send
 from meshlib.core.hedging import OVERTAKEN, hedging_of
 from meshlib.core.plan_state import PlanState
+from meshlib.core.stages import is_too_long
 from meshlib.model.call import OK, Outcome, OutcomeKind
 from meshlib.model.events import AttemptEnded, HedgeStarted
 
@@ -44,6 +45,8 @@ class HedgedPlan(PlanState):
         return Rest(None)
 
     def _begin_hedging(self, hedge: Hedge, upstream: Upstream, now: float) -> None:
+        if is_too_long(self._match, self._call.head):
+            return
         self._hedging = hedging_of(hedge, self._call, self._policy, upstream, self._env.delays, now)
         if hedge.on_try_timeout and self._hedging is not None:
             self._per_try = None  # it gives nothing up

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from meshlib.core.answers import own_answer
+from meshlib.core.conditions import unsigned
 from meshlib.core.hashing import Hashed, RouteHash, hash_text
 from meshlib.model.call import TimeLimit
 from meshlib.model.route import Forward
@@ -25,6 +26,7 @@ __all__ = [
     "StreamLimits",
     "call_hash",
     "call_labels",
+    "is_too_long",
     "retry_policy",
     "route",
     "stream_limit",
@@ -131,6 +133,19 @@ def stream_limit(resolution: Resolution, action: Forward) -> float | None:
     if limit is None and manager is not None:
         limit = manager.max_stream_duration
     return limit or None
+
+
+def is_too_long(match: Match | None, head: Head) -> bool:
+    """Whether the call's body is longer than what its route has sent again."""
+    if match is None:
+        return False
+    limit = match.route.body_limit
+    if limit is None:
+        limit = match.virtual_host.body_limit
+    if limit is None:
+        return False
+    length = unsigned(head.headers.get("content-length") or "")
+    return length is not None and length > limit
 
 
 def retry_policy(match: Match, action: Forward) -> RetryPolicy | None:

@@ -53,13 +53,16 @@ class DnsTarget:
 @dataclass(frozen=True, slots=True)
 class NameServers:
     """Who is asked for the names of a cluster, and how: ``addresses``, by default whom the process asks; over ``tcp`` only; with the
-    system's list for ``search``; one after the other (``rotate``), and not always the first.
+    system's list for ``search``; one after the other (``rotate``), and not always the first. A try takes at most ``timeout`` seconds, a
+    look-up ``lifetime``; None: our own.
     """
 
     addresses: tuple[Address, ...] = ()
     tcp: bool = False
     search: bool = True
     rotate: bool = False
+    timeout: float | None = None
+    lifetime: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,11 +174,14 @@ Action = Forward | Redirect | DirectResponse | NonForwarding
 
 @dataclass(frozen=True, slots=True)
 class Route:
+    """``body_limit``: a call whose body has more bytes is not made again; None: the virtual host's holds."""
+
     match: RouteMatch
     action: Action
     name: str = ""
     edits: HeaderEdits = NO_EDITS
     filters: tuple[FilterSwitch, ...] = ()
+    body_limit: int | None = None
 
     @property
     def shares(self) -> tuple[ClusterWeight, ...]:
@@ -190,7 +193,7 @@ class Route:
 class VirtualHost:
     """``require_tls``: ``""``, ``"external"`` or ``"all"``. ``retry`` holds where the route has none (RT-01). ``adoption``: how far
     its services have joined, ``""`` where it does not say. ``version``: of the route configuration that it came with, where it is
-    kept in a newer one.
+    kept in a newer one. ``body_limit``: of routes that have none.
     """
 
     name: str
@@ -206,6 +209,7 @@ class VirtualHost:
     adoption: str = ""
     filters: tuple[FilterSwitch, ...] = ()
     rate_limits: tuple[DescriptorRule, ...] = ()
+    body_limit: int | None = None
     version: str = field(default="", compare=False)
 
 

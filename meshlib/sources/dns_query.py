@@ -247,6 +247,7 @@ class Resolver:
         import dns.resolver
 
         resolver = None
+        lifetime = LIFETIME if servers is None or servers.lifetime is None else servers.lifetime
         try:
             resolver = self._dnspython(servers)
             answer = resolver.resolve(
@@ -255,14 +256,14 @@ class Resolver:
                 tcp=servers is not None and servers.tcp,
                 raise_on_no_answer=False,
                 search=not self._nameservers if servers is None else servers.search,
-                lifetime=LIFETIME,
+                lifetime=lifetime,
             )
         except dns.resolver.NXDOMAIN as problem:
             return [], None, f"NXDOMAIN from {_asked(resolver)}{_searched(name, problem)}"
         except dns.resolver.NoNameservers as problem:
             raise Unanswered(_failures(problem) or f"no answer of use from {_asked(resolver)}") from problem
         except dns.exception.Timeout as problem:
-            raise Unanswered(f"no answer within {LIFETIME:g} s from {_asked(resolver)}") from problem
+            raise Unanswered(f"no answer within {lifetime:g} s from {_asked(resolver)}") from problem
         except (dns.exception.DNSException, OSError, ValueError) as problem:
             raise Unanswered(str(problem) or type(problem).__name__) from problem
         if answer.rrset is None:
@@ -284,7 +285,7 @@ class Resolver:
         elif self._nameservers:
             resolver.nameservers = list(self._nameservers)
             resolver.port = self._port
-        resolver.timeout = TRY
+        resolver.timeout = TRY if servers is None or servers.timeout is None else servers.timeout
         resolver.lifetime = LIFETIME
         return resolver
 

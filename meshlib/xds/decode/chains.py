@@ -15,6 +15,7 @@ from meshlib.model.route import ClusterWeight, Forward, Route, RouteConfiguratio
 from meshlib.xds.decode.address import cidr
 from meshlib.xds.decode.guards import filter_type
 from meshlib.xds.decode.report import Report, join
+from meshlib.xds.decode.subset import call_labels
 from meshlib.xds.decode.values import number, seconds
 from meshlib.xds.names import canonical
 from meshlib.xds.schema import WireMessage
@@ -179,11 +180,12 @@ def tcp_proxy(message: WireMessage, path: str, report: Report) -> HttpManager:
 
 def _forward(message: WireMessage, path: str, report: Report) -> Forward:
     which = message.WhichOneof("cluster_specifier")
-    retry, hashed = _connecting(message, path, report), _hash_policies(message)
+    retry, hashed, labels = _connecting(message, path, report), _hash_policies(message), call_labels(message)
     if which == "cluster":
         if not message.cluster:
             report.ignore(join(path, which), "it is empty: connections lead nowhere")
-        return Forward(cluster=canonical(str(message.cluster)), timeout=0.0, retry=retry, hash_policy=hashed)
+        name = canonical(str(message.cluster))
+        return Forward(cluster=name, timeout=0.0, retry=retry, hash_policy=hashed, labels=labels)
     entries = message.weighted_clusters.clusters
     if not len(entries):
         report.problem(path, "one of cluster and weighted_clusters must be set")
@@ -193,8 +195,11 @@ def _forward(message: WireMessage, path: str, report: Report) -> Forward:
             report.problem(join(here, "name"), "must not be empty")
         if not entry.weight:
             report.problem(join(here, "weight"), "must be at least 1")
-    shares = tuple(ClusterWeight(str(entry.name), int(entry.weight)) for entry in entries)
-    return Forward(weighted=shares, timeout=0.0, retry=retry, hash_policy=hashed)
+    shares = tuple(
+        ClusterWeight(str(entry.name), int(entry.weight), labels=call_labels(entry, labels))
+        for entry in entries
+    )
+    return Forward(weighted=shares, timeout=0.0, retry=retry, hash_policy=hashed, labels=labels)
 
 
 def _connecting(message: WireMessage, path: str, report: Report) -> RetryPolicy | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from meshlib.model.address import Address
 from meshlib.model.cluster import NameServers
 from meshlib.xds.decode.address import numeric
 from meshlib.xds.decode.report import Report, join, walk
-from meshlib.xds.decode.values import seconds, unpacked
+from meshlib.xds.decode.values import number, seconds, unpacked
 from meshlib.xds.schema import WireMessage, type_name
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ DNS_FAMILIES = {0: "auto", 1: "auto", 2: "v4_only", 3: "v6_only", 4: "v4_preferr
 _REFRESH = 5.0
 _LEAST = 0.001
 _DNS_PORT = 53
+#: c-ares' where only the other is said: seconds of a try, and how many there are.
+_TIMEOUT, _TRIES = 5, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +114,20 @@ def typed_servers(owner: WireMessage, path: str, report: Report) -> NameServers 
     made = _servers(held.resolvers, options, path, report, rotate=bool(held.rotate_nameservers))
     if held.use_resolvers_as_fallback:
         # The system always has one, if only this machine itself.
-        return NameServers(tcp=made.tcp, search=made.search, rotate=made.rotate)
-    return made
+        made = replace(made, addresses=())
+    return _patient(made, held, path, report)
+
+
+def _patient(made: NameServers, held: WireMessage, path: str, report: Report) -> NameServers:
+    """With the times that it says, in c-ares' terms."""
+    timeout, tries = number(held, "query_timeout_seconds"), number(held, "query_tries")
+    for field, value in (("query_timeout_seconds", timeout), ("query_tries", tries)):
+        if value == 0:
+            report.problem(join(path, field), "must be at least 1")
+    if not timeout and not tries:
+        return made
+    one = float(timeout or _TIMEOUT)
+    return replace(made, timeout=one, lifetime=one * (tries or _TRIES))
 
 
 def _servers(

@@ -70,6 +70,7 @@ def _virtual_host(message: WireMessage, path: str, report: Report, longest: int)
         adoption=_adoption(message, path, report),
         filters=switches(message, path, report),
         rate_limits=descriptor_rules(message, path, report),
+        body_limit=_body_limit(message),
     )
 
 
@@ -111,4 +112,17 @@ def _route(message: WireMessage, path: str, report: Report, longest: int) -> Rou
     edits = header_edits(message, path, report)
     if match is None or does is None:
         return None
-    return Route(match, does, str(message.name), edits, switches(message, path, report))
+    return Route(
+        match,
+        does,
+        str(message.name),
+        edits,
+        switches(message, path, report),
+        body_limit=_body_limit(message),
+    )
+
+
+def _body_limit(owner: WireMessage) -> int | None:
+    """How many bytes of a request's body an Envoy holds to send them again; the newer of its two fields goes before."""
+    newer = number(owner, "request_body_buffer_limit")
+    return number(owner, "per_request_buffer_limit_bytes") if newer is None else newer

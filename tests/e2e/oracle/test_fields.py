@@ -77,6 +77,14 @@ EXEMPT = {
         ),
         "what a service is asked: test_rate_limits.py compares it",
     ),
+    **dict.fromkeys(
+        (
+            (f"{_ROUTE}{owner}", field)
+            for owner in ("Route", "VirtualHost")
+            for field in ("per_request_buffer_limit_bytes", "request_body_buffer_limit")
+        ),
+        "which attempts are made: test_body_limits.py compares them",
+    ),
     (f"{_ROUTE}VirtualHost", "metadata"): "what is ours in it is no Envoy's",
     (f"{_CORE}ConfigSource", "api_config_source"): "the tables come from one control plane",
 }

@@ -17,6 +17,7 @@ from meshlib.model.listener import (
 from meshlib.model.match import HeaderMatch
 from meshlib.model.policy import Fault, HashKind
 from meshlib.model.route import Forward
+from meshlib.model.subset import labels_of
 from meshlib.model.tls import SecretFrom, SecretKind, SecretName
 from meshlib.testing import build
 from meshlib.xds import decode, schema
@@ -752,6 +753,23 @@ class TestChains:
         resource["filter_chains"] = [{"filters": [self.tcp(cluster="c", **said)]}]
         [found] = problems(resource)
         assert found.startswith(f"filter_chains[0].filters[0].typed_config.{next(iter(said))}: ")
+
+    def test_for_which_endpoints_a_connection_of_tcp_is(self):
+        def labels(**said):
+            return {"metadata_match": {"filter_metadata": {"envoy.lb": said}}}
+
+        resource = build.listener("l", "r")
+        clusters = {"clusters": [{"name": "a", "weight": 1, **labels(stage="b")}, {"name": "b", "weight": 2}]}
+        resource["filter_chains"] = [
+            {"filters": [self.tcp(weighted_clusters=clusters, **labels(stage="a", v="1"))]}
+        ]
+        found = forward(good(resource).chains[0].tcp)
+        assert found.labels == labels_of({"stage": "a", "v": "1"})
+        assert [each.labels for each in found.weighted] == [
+            labels_of({"stage": "b", "v": "1"}),
+            labels_of({"stage": "a", "v": "1"}),
+        ]
+        assert not ignored(resource)
 
     def test_what_a_connection_of_tcp_is_hashed_by(self):
         resource = build.listener("l", "r")

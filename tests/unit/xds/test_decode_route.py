@@ -289,6 +289,21 @@ class TestForward:
         )
         assert found.value.virtual_hosts[0].routes[0].action.grpc_timeout_header_max is None
 
+    @pytest.mark.parametrize(
+        ("said", "limit"),
+        [
+            ({}, None),
+            ({"per_request_buffer_limit_bytes": 5}, 5),
+            ({"request_body_buffer_limit": 0}, 0),
+            ({"per_request_buffer_limit_bytes": 5, "request_body_buffer_limit": 7}, 7),
+        ],
+    )
+    def test_how_long_a_body_may_be_that_is_sent_again(self, said, limit):
+        resource = config(build.route(cluster="a", **said), host=said)
+        [host] = good(resource).virtual_hosts
+        assert (host.body_limit, host.routes[0].body_limit) == (limit, limit)
+        assert ignored(resource) == {}
+
     def test_the_number_that_chooses_a_share(self):
         def made(**more):
             shares = {"clusters": [{"name": "a", "weight": 1}], **more}

@@ -76,11 +76,11 @@ CLUSTER = {
         notes={"happy_eyeballs_config": "families take turns, IPv6 or IPv4 first as the resolver has them"},
     ),
     "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig": rules(
-        honoured="resolvers use_resolvers_as_fallback dns_resolver_options rotate_nameservers",
-        reported="filter_unroutable_families query_timeout_seconds query_tries",
+        honoured="resolvers use_resolvers_as_fallback dns_resolver_options rotate_nameservers query_timeout_seconds query_tries",
+        reported="filter_unroutable_families",
         void="edns0_max_payload_size udp_max_queries max_udp_channel_duration reinit_channel_on_timeout",
         notes={
-            "query_timeout_seconds query_tries": "a look-up takes 4 s at most, a try 1.5 s",
+            "query_timeout_seconds query_tries": "where neither is set a look-up takes 4 s at most, a try 1.5 s",
             "edns0_max_payload_size": "an answer that is too long comes over TCP",
             "filter_unroutable_families": "an address that cannot be reached is passed over when it is connected to",
         },
@@ -144,10 +144,12 @@ CLUSTER = {
     ),
     f"{_CLUSTER}CircuitBreakers.Thresholds#per_host": rules(
         honoured="priority max_connections",
-        reported="max_pending_requests max_requests max_retries retry_budget max_connection_pools",
-        void="track_remaining",
-        reason="not implemented in Envoy either: of an endpoint only connections are counted",
-        notes={"max_connections": "over all clients of the process; for gRPC of each channel, 10 at most"},
+        void="track_remaining max_pending_requests max_requests max_retries retry_budget max_connection_pools",
+        notes={
+            "max_pending_requests max_requests max_retries retry_budget max_connection_pools": "not implemented in Envoy either: of an"
+            " endpoint only connections are counted",
+            "max_connections": "over all clients of the process; for gRPC of each channel, 10 at most",
+        },
     ),
     f"{_CLUSTER}CircuitBreakers.Thresholds.RetryBudget": rules(
         honoured="budget_percent min_retry_concurrency"

@@ -93,19 +93,20 @@ LISTENER = {
         },
     ),
     f"{_LISTENER}Filter": rules(
-        honoured="name typed_config",
-        reported="config_discovery",
-        notes={"typed_config": _GUARDS, "config_discovery": _GUARDS},
+        honoured="name typed_config config_discovery",
+        notes={
+            "typed_config": _GUARDS,
+            "config_discovery": f"the filter is reported, whatever may come; {_GUARDS}",
+        },
     ),
     "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy": rules(
-        honoured="cluster weighted_clusters max_connect_attempts backoff_options hash_policy",
-        reported="on_demand metadata_match tunneling_config",
+        honoured="cluster weighted_clusters max_connect_attempts backoff_options hash_policy metadata_match",
+        reported="on_demand tunneling_config",
         void="stat_prefix downstream_idle_timeout access_log access_log_flush_interval flush_access_log_on_connected"
         " access_log_options max_early_data_bytes idle_timeout upstream_idle_timeout max_downstream_connection_duration"
         " max_downstream_connection_duration_jitter_percentage proxy_protocol_tlvs upstream_connect_mode",
         notes={
             "cluster": "an HTTP call to the address of the listener goes there, without any policy but the cluster's",
-            "metadata_match": "calls through a TCP proxy are for no subset of a cluster",
             "tunneling_config": "no tunnel is made",
             "on_demand": "a cluster that is named is asked for anyway, but not by this source",
             "max_connect_attempts backoff_options": "attempts of a call that no connection was made for",
@@ -121,9 +122,7 @@ LISTENER = {
         honoured="key", notes={"key": "there is no filter state here: nothing is hashed"}
     ),
     "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight": rules(
-        honoured="name weight",
-        reported="metadata_match",
-        reason="calls through a TCP proxy are for no subset of a cluster",
+        honoured="name weight metadata_match",
     ),
     f"{_HCM}HttpConnectionManager": rules(
         honoured="rds route_config http_filters common_http_protocol_options strip_matching_host_port"

@@ -38,10 +38,10 @@ ROUTE = {
         },
     ),
     f"{_ROUTE}VirtualHost": rules(
-        honoured=f"name domains routes require_tls {_EDITS} include_request_attempt_count include_attempt_count_in_response"
+        honoured=f"{_BUFFER} name domains routes require_tls {_EDITS} include_request_attempt_count include_attempt_count_in_response"
         " retry_policy hedge_policy metadata typed_per_filter_config rate_limits",
         rejected="matcher",
-        reported=f"retry_policy_typed_config include_is_timeout_retry_header {_BUFFER}",
+        reported="retry_policy_typed_config include_is_timeout_retry_header",
         carried="request_mirror_policies",
         void="virtual_clusters cors",
         notes={
@@ -52,20 +52,19 @@ ROUTE = {
             "include_is_timeout_retry_header": "no `x-envoy-is-timeout-retry` is added",
             "rate_limits": _LIMITS,
             "cors": _CORS,
-            _BUFFER: "a body is the application's, and is not held",
+            _BUFFER: "a call with a longer body is not retried; bodies are not held",
             "matcher": "matching trees are not supported, and without them the host would have other routes",
             "typed_per_filter_config": _FILTERS,
         },
     ),
     f"{_ROUTE}Route": rules(
-        honoured=f"name match route redirect direct_response non_forwarding_action typed_per_filter_config {_EDITS}",
+        honoured=f"name match route redirect direct_response non_forwarding_action typed_per_filter_config {_EDITS} {_BUFFER}",
         rejected="filter_action",
-        reported=_BUFFER,
         void="metadata decorator tracing stat_prefix",
         notes={
             "typed_per_filter_config": _FILTERS,
             "filter_action": "an action that only a filter gives",
-            _BUFFER: "a body is the application's, and is not held",
+            _BUFFER: "a call with a longer body is not retried; bodies are not held",
         },
     ),
     f"{_ROUTE}RouteMatch": rules(
