@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from meshlib.core.effects import Call
 from meshlib.core.endpoint import LiveEndpoint
 from meshlib.core.hedging import told
-from meshlib.core.locality import without_answer
 from meshlib.core.override import Named
+from meshlib.core.refusals import without_answer
 from meshlib.core.resolve import source_words
 from meshlib.core.sessions import hold
 from meshlib.core.stages import Routed, call_hash, call_labels, retry_policy, route, time_limits

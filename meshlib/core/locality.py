@@ -40,30 +40,27 @@ from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from meshlib.core.balance.aperture import Partial
-from meshlib.core.balance.consistent import Consistent, Tables, hash_key
-from meshlib.core.balance.picker import make_picker, make_table
-from meshlib.core.balance.weights import normalized
+from meshlib.core.balance.consistent import Tables
 from meshlib.core.endpoint import Down
 from meshlib.core.levels import ALL, LevelHealth, level_loads
+from meshlib.core.share import Pool, Share
+from meshlib.core.spill import Others
 from meshlib.core.zones import zones_of
-from meshlib.model.cluster import Discovery
 from meshlib.model.endpoint import NOWHERE, Locality
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from meshlib.core.balance.picker import Picker
     from meshlib.core.endpoint import LiveEndpoint
     from meshlib.core.upstream import PickContext
     from meshlib.core.zones import Caller
-    from meshlib.model.cluster import Cluster
-    from meshlib.model.policy import Balancing
+    from meshlib.model.policy import Balancing, Elsewhere
 
-__all__ = ["Balance", "Group", "describe", "grpc_balance", "without_answer"]
+__all__ = ["Balance", "Group", "grpc_balance"]
 
-#: Picks that may fall on an endpoint already tried before one is looked for.
+#: Picks that may fall on an endpoint already tried before one is looked for, and steps of that where some are omitted.
 _REPICKS = 3
+_MOST_STEPS = 64
 #: A factor by which a level or a locality with anybody usable is as good as whole.
 _WHOLE = 10**9
 #: gRFC A42: ``grpc.lb.ring_hash.ring_size_cap``, by default.
@@ -78,22 +75,6 @@ class Group:
     weight: int | None
     endpoints: list[LiveEndpoint] = field(default_factory=list)
     locality: Locality = NOWHERE
-
-
-@dataclass(slots=True)
-class _Share:
-    """What of a level may be called: its endpoints, by locality with the weight that each locality has now (``parts``), and with the
-    one that it was given (``given``), and with the part of the calls that is divided among localities without weights (``near``).
-    ``panic``: health does not count; ``closed``: nobody is called in its place. ``by_group``: whom each group has of them.
-    """
-
-    endpoints: list[LiveEndpoint]
-    parts: list[tuple[float, list[LiveEndpoint]]] = field(default_factory=list)
-    given: list[tuple[float, list[LiveEndpoint]]] = field(default_factory=list)
-    near: list[tuple[float, Sequence[LiveEndpoint]]] = field(default_factory=list)
-    panic: bool = False
-    closed: bool = False
-    by_group: list[list[LiveEndpoint]] = field(default_factory=list)
 
 
 class _Level:
@@ -118,9 +99,9 @@ class _Level:
             for group in groups
         ]
         everybody = [item for _, members in callable_ for item in members]
-        self.everybody = _Share(everybody, given=callable_, panic=True)
+        self.everybody = Share(everybody, given=callable_, panic=True)
         self.healthy = _share(groups, factor, give_way, degraded=False, reached=bool(grpc), blind=blind)
-        self.degraded = _share(groups, factor, give_way, degraded=True) if grpc is None else _Share([])
+        self.degraded = _share(groups, factor, give_way, degraded=True) if grpc is None else Share([])
 
     @property
     def priority(self) -> int:
@@ -131,7 +112,7 @@ class _Level:
         worth = (min(100, factor * count // self.size) if self.size else 0 for count in usable)
         return LevelHealth(self.priority, self.total, self.size, sum(usable), *worth)
 
-    def hashed(self, *, reached: bool) -> _Share:
+    def hashed(self, *, reached: bool) -> Share:
         """What a table is made of: who is healthy, or is ejected and may return."""
         if not self.healthy.endpoints:
             return self.degraded
@@ -144,7 +125,7 @@ class _Level:
                 and not item.degraded
             ]
             given.append((float(group.weight or 0), members))
-        return _Share([item for _, members in given for item in members], given=given)
+        return Share([item for _, members in given for item in members], given=given)
 
     def divide(self, balancing: Balancing, caller: Caller) -> None:
         """Keep calls from ``caller`` near."""
@@ -157,7 +138,7 @@ class _Level:
         if self.degraded.endpoints:
             self.degraded.near = zones.parts(self._by_locality(self.degraded), self.degraded.endpoints)
 
-    def _by_locality(self, share: _Share) -> dict[Locality, list[LiveEndpoint]]:
+    def _by_locality(self, share: Share) -> dict[Locality, list[LiveEndpoint]]:
         """Of each locality that has endpoints those in ``share``."""
         found: dict[Locality, list[LiveEndpoint]] = {}
         for group, members in zip(self.groups, share.by_group, strict=True):
@@ -174,7 +155,7 @@ def _share(
     degraded: bool,
     reached: bool = False,
     blind: int = 0,
-) -> _Share:
+) -> Share:
     found: list[LiveEndpoint] = []
     parts: list[tuple[float, list[LiveEndpoint]]] = []
     by_group: list[list[LiveEndpoint]] = []
@@ -189,60 +170,12 @@ def _share(
         if usable and group.weight:
             ratio = len(usable) / max(len(usable), _counted(group))
             parts.append((group.weight * min(1.0, factor / 100.0 * ratio), usable))
-    return _Share(found, parts, by_group=by_group)
+    return Share(found, parts, by_group=by_group)
 
 
 def _counted(group: Group) -> int:
     """How many of it its health is a share of."""
     return len(group.endpoints) - sum(1 for item in group.endpoints if item.down & Down.UNCOUNTED)
-
-
-class _Pool:
-    """Pickers over one share."""
-
-    __slots__ = ("_ends", "_only", "_pickers", "_random", "endpoints")
-
-    def __init__(
-        self,
-        share: _Share,
-        balancing: Balancing,
-        random: Callable[[], float],
-        own: int,
-        tables: Tables,
-        edges: Mapping[LiveEndpoint, float] | None,
-    ) -> None:
-        self.endpoints = share.endpoints
-        self._random = random
-        parts = (share.parts if balancing.locality_weighted else None) or share.near
-        self._ends = list(accumulate(weight for weight, _ in parts))
-        self._pickers: list[Picker]
-        if balancing.consistent:
-            self._pickers = [_consistent(share, balancing, random, tables)]
-        else:
-            members = [members for _, members in parts] or [share.endpoints]
-            self._pickers = [make_picker(balancing, part, random, own) for part in members]
-            if edges:
-                made = zip(self._pickers, members, strict=True)
-                self._pickers = [Partial.over(picker, part, edges, random) for picker, part in made]
-        self._only = self._pickers[0] if len(self._pickers) == 1 else None
-
-    def picker(self) -> Picker:
-        if self._only is not None:
-            return self._only
-        pickers = self._pickers
-        index = bisect_right(self._ends, self._random() * self._ends[-1])
-        return pickers[min(index, len(pickers) - 1)]
-
-
-def _consistent(
-    share: _Share, balancing: Balancing, random: Callable[[], float], tables: Tables
-) -> Consistent:
-    weighted = normalized(share.given) if balancing.locality_weighted else []
-    weighted = weighted or normalized([(1.0, share.endpoints)])
-    keys = [hash_key(endpoint, hostname=balancing.hash_hostname) for endpoint, _ in weighted]
-    table = tables.get((balancing, *weighted, *keys), partial(make_table, balancing, weighted))
-    members = [endpoint for endpoint, _ in weighted]
-    return Consistent(table, members, random, all_of_them=share.panic)
 
 
 class Balance:
@@ -269,7 +202,17 @@ class Balance:
         reached: Of gRPC's: it has nobody who cannot be connected to.
     """
 
-    __slots__ = ("_at", "_consistent", "_ends", "_only", "_pools", "_random", "levels", "reached")
+    __slots__ = (
+        "_at",
+        "_consistent",
+        "_ends",
+        "_only",
+        "_others",
+        "_pools",
+        "_random",
+        "levels",
+        "reached",
+    )
 
     def __init__(
         self,
@@ -288,7 +231,7 @@ class Balance:
     ) -> None:
         self._random = random
         self._consistent = balancing.consistent
-        self._pools: list[_Pool | None] = []  # None: nobody is called
+        self._pools: list[Pool | None] = []  # None: nobody is called
         loads: list[int] = []
         levels = _levels(groups, factor, give_way, grpc, blind)
         if not self._consistent:
@@ -298,16 +241,24 @@ class Balance:
         split = _loads(levels, self.levels, balancing.panic_threshold)
         if self._consistent:
             split = _loads_by_hash(levels, split, reached=bool(grpc))
-        made: dict[int, _Pool | None] = {}
+        made: dict[int, Pool | None] = {}
+        kept = tables or Tables()
+
+        def pool(share: Share) -> Pool | None:
+            if id(share) not in made:
+                usable = share.endpoints and not share.closed
+                made[id(share)] = Pool(share, balancing, random, own, kept, edges) if usable else None
+            return made[id(share)]
+
         for load, share in split:
             give_way()
             if load and share.endpoints:
                 loads.append(load)
-                made[id(share)] = (
-                    None if share.closed else _Pool(share, balancing, random, own, tables or Tables(), edges)
-                )
-                self._pools.append(made[id(share)])
+                self._pools.append(pool(share))
         self._at = {} if self._consistent or len(self._pools) == 1 else _pools_at(levels, made)
+        self._others: Others[Share, Pool | None] | None = None
+        if len(levels) > 1 and grpc is None:
+            self._others = Others(self.levels, _shares(levels, self.levels, balancing), pool)
         self._ends = list(accumulate(loads))
         self._only = self._pools[0] if len(self._pools) == 1 else None
 
@@ -318,18 +269,44 @@ class Balance:
 
     def pick(self, context: PickContext) -> LiveEndpoint | None:
         """An endpoint, one not in ``context.tried`` while its level has one; None where nobody may be called."""
+        tried = context.tried
+        if tried and (elsewhere := getattr(context, "elsewhere", None)) is not None:
+            return self._pick_elsewhere(context, elsewhere)
         pool = self._only or self._drawn(context)
         if pool is None:
             return None
         endpoint = pool.picker().pick(context)
-        tried = context.tried
         if not tried or endpoint not in tried:
             return endpoint
-        for _ in range(_REPICKS):
+        for _ in range(_repicks(pool, tried)):
             other = pool.picker().pick(context)
             if other not in tried:
                 return other
         return self._untried(pool, tried) or endpoint
+
+    def _pick_elsewhere(self, context: PickContext, elsewhere: Elsewhere) -> LiveEndpoint | None:
+        """Of another attempt, whose retry policy says more of where it may go than that it takes another endpoint."""
+        pool, tried = None, context.tried
+        if self._others is not None and elsewhere.every and context.level is None:
+            priorities = [endpoint.priority for endpoint in tried]
+            pool = self._others.pool(priorities, elsewhere.every, partial(self._number, context))
+        pool = pool or self._only or self._drawn(context)
+        if pool is None:
+            return None
+        endpoint = other = pool.picker().pick(context)
+        repicks = _repicks(pool, tried)
+        while other in tried or elsewhere.omits(other.endpoint.metadata):
+            if not repicks:
+                found = self._untried(pool, tried, elsewhere) or self._untried(pool, (), elsewhere)
+                return found or self._untried(pool, tried) or endpoint
+            repicks -= 1
+            other = pool.picker().pick(context)
+        return other
+
+    def _number(self, context: PickContext, below: int) -> int:
+        if self._consistent and context.hash is not None:
+            return context.hash % below
+        return int(self._random() * below)
 
     def peek(self, context: PickContext) -> LiveEndpoint | None:
         """What ``pick`` would give, or might where chance decides; moves nothing on."""
@@ -341,24 +318,32 @@ class Balance:
             return self._untried(pool, context.tried) or endpoint
         return endpoint
 
-    def _drawn(self, context: PickContext) -> _Pool | None:
+    def _drawn(self, context: PickContext) -> Pool | None:
         if not self._pools:
             return None
         if context.level is not None and context.level in self._at:
             return self._at[context.level]
-        if self._consistent and context.hash is not None:
-            return self._pools[bisect_right(self._ends, context.hash % self._ends[-1])]
-        return self._pools[bisect_right(self._ends, int(self._random() * self._ends[-1]))]
+        # Loads are percent, or sizes where nobody is usable.
+        return self._pools[bisect_right(self._ends, self._number(context, self._ends[-1]))]
 
-    def _untried(self, pool: _Pool, tried: tuple[LiveEndpoint, ...]) -> LiveEndpoint | None:
-        """One that was not tried, looked for from a random place; ends after as many steps as were tried, plus one."""
+    def _untried(
+        self, pool: Pool, tried: tuple[LiveEndpoint, ...], elsewhere: Elsewhere | None = None
+    ) -> LiveEndpoint | None:
+        """One that was not tried, and that ``elsewhere`` does not omit, looked for from a random place; ends after as many steps as were
+        tried, plus one, or after some where many are omitted.
+        """
         endpoints = pool.endpoints
         start = int(self._random() * len(endpoints))
-        for step in range(len(endpoints)):
+        for step in range(len(endpoints) if elsewhere is None else min(len(endpoints), _MOST_STEPS)):
             endpoint = endpoints[start + step - len(endpoints)]
-            if endpoint not in tried:
+            if endpoint not in tried and not (elsewhere and elsewhere.omits(endpoint.endpoint.metadata)):
                 return endpoint
         return None
+
+
+def _repicks(pool: Pool, tried: tuple[LiveEndpoint, ...]) -> int:
+    """None where all may have been tried: turns that are passed over would be taken from whoever's they are, always the same ones'."""
+    return _REPICKS if len(tried) < len(pool.endpoints) else 0
 
 
 def grpc_balance(
@@ -403,10 +388,10 @@ def _levels(
 
 
 def _pools_at(
-    levels: Sequence[_Level], made: Mapping[int, _Pool | None]
-) -> dict[tuple[int, bool], _Pool | None]:
+    levels: Sequence[_Level], made: Mapping[int, Pool | None]
+) -> dict[tuple[int, bool], Pool | None]:
     """The pool of each level's usable endpoints, and of its degraded ones: the same where health does not count. ``made``: by the share's id."""
-    found: dict[tuple[int, bool], _Pool | None] = {}
+    found: dict[tuple[int, bool], Pool | None] = {}
     for level in levels:
         for degraded, share in ((False, level.healthy), (True, level.degraded)):
             one = next((each for each in (level.everybody, share) if id(each) in made), None)
@@ -417,12 +402,12 @@ def _pools_at(
 
 def _loads(
     levels: Sequence[_Level], told: Sequence[LevelHealth], threshold: float
-) -> list[tuple[int, _Share]]:
+) -> list[tuple[int, Share]]:
     first, second = level_loads(told, threshold)
     if not any(first) and not any(second):
         return _first_usable(levels)
     enough = sum(health.healthy + health.degraded for health in told) >= ALL
-    loads: list[tuple[int, _Share]] = []
+    loads: list[tuple[int, Share]] = []
     for level, health, load, more in zip(levels, told, first, second, strict=True):
         if not enough and health.panics(threshold):
             loads.append((load + more, level.everybody))
@@ -431,14 +416,29 @@ def _loads(
     return loads
 
 
+def _shares(
+    levels: Sequence[_Level], told: Sequence[LevelHealth], balancing: Balancing
+) -> list[tuple[Share, Share]]:
+    """Who is called of each level, were the load on it: of its usable endpoints, and of its degraded ones."""
+    enough = sum(health.healthy + health.degraded for health in told) >= ALL
+    found: list[tuple[Share, Share]] = []
+    for level, health in zip(levels, told, strict=True):
+        if not enough and health.panics(balancing.panic_threshold):
+            found.append((level.everybody, level.everybody))
+        else:
+            first = level.hashed(reached=False) if balancing.consistent else level.healthy
+            found.append((first, level.degraded))
+    return found
+
+
 def _loads_by_hash(
-    levels: Sequence[_Level], split: Sequence[tuple[int, _Share]], *, reached: bool
-) -> list[tuple[int, _Share]]:
+    levels: Sequence[_Level], split: Sequence[tuple[int, Share]], *, reached: bool
+) -> list[tuple[int, Share]]:
     """The same loads in the order in which a hash looks at them: of the healthy of all levels, then of the degraded, which are the
     healthy's to serve where there are any.
     """
-    first: list[tuple[int, _Share]] = []
-    then: list[tuple[int, _Share]] = []
+    first: list[tuple[int, Share]] = []
+    then: list[tuple[int, Share]] = []
     for load, share in split:
         level = next(
             item
@@ -450,40 +450,7 @@ def _loads_by_hash(
     return first + then
 
 
-def _first_usable(levels: Sequence[_Level]) -> list[tuple[int, _Share]]:
+def _first_usable(levels: Sequence[_Level]) -> list[tuple[int, Share]]:
     """Without panic: few usable endpoints whose health rounds to nothing are still the ones to call."""
     shares = [level.healthy for level in levels] + [level.degraded for level in levels]
     return next(([(100, share)] for share in shares if share.endpoints), [])
-
-
-def without_answer(cluster: Cluster) -> str:
-    """What ends a sentence on a cluster that has nobody to call: what the resolver or the control plane said, or that nothing
-    came yet.
-    """
-    if cluster.unresolved or cluster.unassigned:
-        return f": {cluster.unresolved or cluster.unassigned}"
-    if cluster.assignment is not None:
-        return ""
-    if cluster.dns:
-        return f": no answer yet for {', '.join(target.name for target in cluster.dns)}"
-    return ": its endpoints have not come yet" if cluster.discovery is Discovery.EDS else ""
-
-
-def describe(endpoints: Sequence[LiveEndpoint]) -> str:
-    """Why nobody among ``endpoints`` can be called, in words."""
-    if not endpoints:
-        return "has no endpoint"
-    counts = {
-        "unhealthy": sum(bool(item.down & Down.CONTROL_PLANE) for item in endpoints),
-        "failing health checks": sum(_first_of(item, Down.CHECK) for item in endpoints),
-        "ejected": sum(_first_of(item, Down.EJECTED) for item in endpoints),
-        "behind TLS that cannot be had": sum(item.down == Down.TLS for item in endpoints),
-    }
-    words = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
-    return f"has no usable endpoint among {len(endpoints)}" + (f" ({words})" if words else "")
-
-
-def _first_of(endpoint: LiveEndpoint, reason: int) -> bool:
-    """Whether that is why it cannot be called, and nothing that is said before it."""
-    before = Down.CONTROL_PLANE if reason == Down.CHECK else Down.CONTROL_PLANE | Down.CHECK
-    return bool(endpoint.down & reason) and not endpoint.down & before

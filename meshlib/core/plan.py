@@ -347,6 +347,8 @@ class Plan(LimitedPlan):
             context.override = next((each for each in made if each is not None), None)
         if upstream.labelled:
             context.labels = call_labels(match, self._weight)
+        if self.tried and self._policy is not None and self._policy.elsewhere is not None:
+            context.elsewhere = self._policy.elsewhere
         picked = upstream.pick(context, now) if by_route is None else by_route.pick(upstream, context, now)
         if isinstance(picked, Refusal):
             return self._refused(picked, now)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from meshlib.core.endpoint import Down
-from meshlib.core.locality import describe, without_answer
 from meshlib.core.upstream import Refusal, RefusalKind
+from meshlib.model.cluster import Discovery
 from meshlib.model.subset import NO_LABELS, shown
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from meshlib.core.upstream import PickContext
     from meshlib.model.cluster import Cluster
 
-__all__ = ["dropped", "nobody_usable"]
+__all__ = ["describe", "dropped", "nobody_usable", "without_answer"]
 
 
 def dropped(cluster: Cluster, random: Callable[[], float]) -> Refusal | None:
@@ -49,3 +49,36 @@ def nobody_usable(
         tls = next(item.tls for item in endpoints if item.tls is not None)
         return Refusal(RefusalKind.TLS, f"{words}: {tls.closed}")
     return Refusal(RefusalKind.NO_ENDPOINT, words)
+
+
+def without_answer(cluster: Cluster) -> str:
+    """What ends a sentence on a cluster that has nobody to call: what the resolver or the control plane said, or that nothing
+    came yet.
+    """
+    if cluster.unresolved or cluster.unassigned:
+        return f": {cluster.unresolved or cluster.unassigned}"
+    if cluster.assignment is not None:
+        return ""
+    if cluster.dns:
+        return f": no answer yet for {', '.join(target.name for target in cluster.dns)}"
+    return ": its endpoints have not come yet" if cluster.discovery is Discovery.EDS else ""
+
+
+def describe(endpoints: Sequence[LiveEndpoint]) -> str:
+    """Why nobody among ``endpoints`` can be called, in words."""
+    if not endpoints:
+        return "has no endpoint"
+    counts = {
+        "unhealthy": sum(bool(item.down & Down.CONTROL_PLANE) for item in endpoints),
+        "failing health checks": sum(_first_of(item, Down.CHECK) for item in endpoints),
+        "ejected": sum(_first_of(item, Down.EJECTED) for item in endpoints),
+        "behind TLS that cannot be had": sum(item.down == Down.TLS for item in endpoints),
+    }
+    words = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    return f"has no usable endpoint among {len(endpoints)}" + (f" ({words})" if words else "")
+
+
+def _first_of(endpoint: LiveEndpoint, reason: int) -> bool:
+    """Whether that is why it cannot be called, and nothing that is said before it."""
+    before = Down.CONTROL_PLANE if reason == Down.CHECK else Down.CONTROL_PLANE | Down.CHECK
+    return bool(endpoint.down & reason) and not endpoint.down & before

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from meshlib.core.endpoint import Down
 from meshlib.core.locality import Group
-from meshlib.model.subset import NO_LABELS, SubsetFallback, value_of
+from meshlib.model.subset import LB_SCOPE, NO_LABELS, SubsetFallback, has_labels, value_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -29,31 +29,16 @@ if TYPE_CHECKING:
     from meshlib.core.upstream import PickContext
     from meshlib.model.subset import Labels, Selector, Subsets
 
-__all__ = ["MOST_SUBSETS", "SubsetBalance", "SubsetIndex", "has_labels", "merged"]
+__all__ = ["MOST_SUBSETS", "SubsetBalance", "SubsetIndex", "merged"]
 
 MOST_SUBSETS = 10_000
 #: Values that an endpoint may have of one selector's keys, where lists stand for their items.
 _MOST_VALUES = 100
 #: Labels of calls whose way is remembered: routes have few, and a configuration that changes does not fill the memory.
 _MOST_WAYS = 4096
-_SCOPE = "envoy.lb"
 _VARIANTS = "fallback_list"
 #: Stand for subsets that no labels name.
 _ANY, _DEFAULT = ("any",), ("default",)
-
-
-def has_labels(endpoint: LiveEndpoint, labels: Labels, *, any_of_list: bool) -> bool:
-    """Whether the metadata of ``endpoint`` have all of ``labels``."""
-    held = endpoint.endpoint.metadata.get(_SCOPE, {})
-    for name, wanted in labels:
-        if name not in held:
-            return False
-        value = held[name]
-        if value_of(value) == wanted:
-            continue
-        if not (any_of_list and isinstance(value, list | tuple) and wanted in map(value_of, value)):
-            return False
-    return True
 
 
 class SubsetIndex:
@@ -97,10 +82,9 @@ class SubsetIndex:
     def _place(
         self, endpoint: LiveEndpoint, index: int, found: dict[Hashable, dict[int, list[LiveEndpoint]]]
     ) -> None:
-        rules = self.rules
-        if _DEFAULT in found and has_labels(endpoint, rules.default, any_of_list=rules.any_of_list):
+        rules, held = self.rules, endpoint.endpoint.metadata.get(LB_SCOPE, {})
+        if _DEFAULT in found and has_labels(held, rules.default, any_of_list=rules.any_of_list):
             found[_DEFAULT].setdefault(index, []).append(endpoint)
-        held = endpoint.endpoint.metadata.get(_SCOPE)
         if not held:
             return
         for selector in rules.selectors:

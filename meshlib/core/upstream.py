@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from meshlib.core.override import Override
     from meshlib.model.call import Head, Outcome
     from meshlib.model.cluster import Cluster
-    from meshlib.model.policy import RetryBudget
+    from meshlib.model.policy import Elsewhere, RetryBudget
     from meshlib.model.subset import Labels
 
 __all__ = [
@@ -63,15 +63,27 @@ class PickContext:
     """What a pick may look at. ``attempt`` counts from 1; ``tried``: endpoints of this call's earlier attempts, to be
     avoided while there is another; ``hash``: what consistent hashing uses, None for none; ``grpc``: the choice is made by
     gRPC's rules; ``override``: endpoints that are named for the call, before the balancer is asked; ``labels``: what subset the call is
-    for; set and read only where the cluster has subsets. Whoever owns the endpoints sets what else its balancer looks at: ``now``, monotonic seconds, and ``active``, its
+    for; set only where the cluster has subsets; ``elsewhere``: where another attempt goes, set only where that is told. Whoever owns the endpoints sets what else its balancer looks at: ``now``, monotonic seconds, and ``active``, its
     calls in flight.
     """
 
     #: Where an aggregate sends the call: a priority of its leaf, to the degraded ones there or not; None: the cluster chooses.
     level: tuple[int, bool] | None = None
-    __slots__ = ("active", "attempt", "grpc", "hash", "head", "labels", "now", "override", "tried")
+    __slots__ = (
+        "active",
+        "attempt",
+        "elsewhere",
+        "grpc",
+        "hash",
+        "head",
+        "labels",
+        "now",
+        "override",
+        "tried",
+    )
 
     labels: Labels
+    elsewhere: Elsewhere
 
     def __init__(
         self,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from meshlib.model.subset import Subsets
+from meshlib.model.subset import LB_SCOPE, Labels, Subsets, has_labels
 
 if TYPE_CHECKING:
     from meshlib.model.match import HeaderMatch
@@ -20,6 +20,7 @@ __all__ = [
     "Balancing",
     "Breaker",
     "BreakerMode",
+    "Elsewhere",
     "FailurePercentage",
     "Fault",
     "HashKind",
@@ -199,6 +200,24 @@ class RetryBudget:
 
 
 @dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Where another attempt goes, beside that it takes an endpoint that was not tried: after each ``every`` attempts to other priorities, 0:
+    wherever; to no canary (``canary`` under ``envoy.lb``); to none that has all of one of ``labels``.
+    """
+
+    every: int = 0
+    canaries: bool = True
+    labels: tuple[Labels, ...] = ()
+
+    def omits(self, metadata: Mapping[str, Mapping[str, object]]) -> bool:
+        """Whether an endpoint with these is not to be called, while there is another."""
+        held = metadata.get(LB_SCOPE, {})
+        if not self.canaries and held.get("canary") is True:
+            return True
+        return any(has_labels(held, labels, any_of_list=True) for labels in self.labels)
+
+
+@dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """When and how an attempt is made again.
 
@@ -208,7 +227,7 @@ class RetryPolicy:
     default 1). Intervals and timeouts in seconds; backoff is full jitter from ``base_interval`` (25 ms) to
     ``max_interval`` (10 × base), RT-04. ``methods`` None: every method. ``budget`` is the policy's own, beside the
     cluster's limits. ``stop``, ``wait`` and ``retry`` are tenacity strategies, used as calculators only: they are given a
-    retry state and answer a truth value or seconds; ``retry`` takes the place of ``on``. ``avoid_previous``: another host first. Of a gRPC application's own policy:
+    retry state and answer a truth value or seconds; ``retry`` takes the place of ``on``. ``avoid_previous``: another host first; ``elsewhere``: more of where it goes. Of a gRPC application's own policy:
     ``codes`` that are retried; ``multiplier``, by which its waits grow.
     """
 
@@ -224,6 +243,7 @@ class RetryPolicy:
     methods: frozenset[str] | None = None
     budget: RetryBudget | None = None
     avoid_previous: bool = True
+    elsewhere: Elsewhere | None = None
     # (name, "seconds" | "unix_timestamp" | "seconds_or_unix_timestamp" | "milliseconds" | "retry_after"): RT-07; the last as RFC 9110, 10.2.3 has it
     reset_headers: tuple[tuple[str, str], ...] = ()
     max_reset_interval: float = 300.0

@@ -6,12 +6,26 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-__all__ = ["NO_LABELS", "Labels", "Selector", "SubsetFallback", "Subsets", "labels_of", "shown", "value_of"]
+__all__ = [
+    "LB_SCOPE",
+    "NO_LABELS",
+    "Labels",
+    "Selector",
+    "SubsetFallback",
+    "Subsets",
+    "has_labels",
+    "labels_of",
+    "shown",
+    "value_of",
+]
 
 #: Names with what they stand for, in order of the names.
 Labels = tuple[tuple[str, Hashable], ...]
 
 NO_LABELS: Labels = ()
+
+#: Where in an endpoint's metadata, and in a route's ``metadata_match``, labels are.
+LB_SCOPE = "envoy.lb"
 
 
 class SubsetFallback(Enum):
@@ -57,6 +71,19 @@ class Subsets:
 def labels_of(held: Mapping[str, object]) -> Labels:
     """What a JSON-like mapping says, as labels."""
     return tuple((name, value_of(held[name])) for name in sorted(held))
+
+
+def has_labels(held: Mapping[str, object], labels: Labels, *, any_of_list: bool) -> bool:
+    """Whether what is ``held`` of an endpoint, under ``envoy.lb``, has all of ``labels``."""
+    for name, wanted in labels:
+        if name not in held:
+            return False
+        value = held[name]
+        if value_of(value) == wanted:
+            continue
+        if not (any_of_list and isinstance(value, list | tuple) and wanted in map(value_of, value)):
+            return False
+    return True
 
 
 def value_of(value: object) -> Hashable:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from meshlib.core.aggregate import first_reached, split
 from meshlib.core.limits import may_retry
-from meshlib.core.locality import Balance, describe, without_answer
+from meshlib.core.locality import Balance
+from meshlib.core.refusals import describe, without_answer
 from meshlib.core.upstream import PickContext, Refusal, RefusalKind
 from meshlib.model.endpoint import Assignment
 from meshlib.model.status import ClusterStatus
@@ -58,6 +59,8 @@ class _LeafContext(PickContext):
         self.override = context.override
         if hasattr(context, "labels"):
             self.labels = context.labels
+        if hasattr(context, "elsewhere"):
+            self.elsewhere = context.elsewhere
         self.level = level
 
 

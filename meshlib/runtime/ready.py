@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from meshlib.core.locality import without_answer
+from meshlib.core.refusals import without_answer
 from meshlib.errors import NotReady
 from meshlib.model.address import Address
 from meshlib.model.cluster import Discovery

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from meshlib.model.match import HeaderMatch
-from meshlib.model.policy import HashKind, HashPolicy, RetryPolicy
-from meshlib.xds.decode.report import Report, join
-from meshlib.xds.decode.values import header_match, header_name, number, rewrite, seconds
+from meshlib.model.policy import Elsewhere, HashKind, HashPolicy, RetryPolicy
+from meshlib.xds.decode.report import Report, join, walk
+from meshlib.xds.decode.subset import call_labels
+from meshlib.xds.decode.values import header_match, header_name, number, rewrite, seconds, unpacked
 from meshlib.xds.schema import WireMessage, type_name
 
 __all__ = ["hash_policies", "retry_policy"]
@@ -32,6 +36,14 @@ CONDITIONS = frozenset(
     )
 )
 _PREVIOUS_HOSTS = "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+_OMIT_CANARIES = "envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate"
+_OMIT_METADATA = "envoy.extensions.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig"
+_PREVIOUS_PRIORITIES = "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig"
+#: What needs no configuration, by the extension's name.
+_PREDICATES = {
+    "envoy.retry_host_predicates.previous_hosts": _PREVIOUS_HOSTS,
+    "envoy.retry_host_predicates.omit_canary_hosts": _OMIT_CANARIES,
+}
 # RT-04, RT-07, in seconds.
 _BASE = 0.025
 _LEAST_BASE = 0.001
@@ -49,7 +61,6 @@ def retry_policy(owner: WireMessage, path: str, report: Report) -> RetryPolicy |
         report.problem(join(path, "num_retries"), "must not be 0")  # RT-03
     base, most = _backoff(message, path, report)
     reset, reset_max = _rate_limited(message, path, report)
-    _predicates(message, path, report)
     return RetryPolicy(
         on=_conditions(message.retry_on, path, report),
         retries=1 if retries is None else retries,
@@ -62,6 +73,7 @@ def retry_policy(owner: WireMessage, path: str, report: Report) -> RetryPolicy |
         request_headers=_headers(message, "retriable_request_headers", path, report),
         reset_headers=reset,
         max_reset_interval=reset_max,
+        elsewhere=_elsewhere(message, path, report),
     )
 
 
@@ -116,18 +128,50 @@ def _rate_limited(
     return tuple(found), _RESET_MAX if most is None else most
 
 
-def _predicates(message: WireMessage, path: str, report: Report) -> None:
-    """Another host first is the rule here whatever is said; anything else than that is reported."""
+def _elsewhere(message: WireMessage, path: str, report: Report) -> Elsewhere | None:
+    """Another host first is the rule here whatever is said; what else is known is kept, the rest is reported."""
+    made = Elsewhere(_update_frequency(message, path, report))
     for index, predicate in enumerate(message.retry_host_predicate):
-        if predicate.HasField("typed_config"):
-            try:
-                known = type_name(predicate.typed_config.type_url) == _PREVIOUS_HOSTS
-            except ValueError:
-                known = False
-        else:
-            known = predicate.name == "envoy.retry_host_predicates.previous_hosts"
-        if not known:
-            report.ignore(f"{join(path, 'retry_host_predicate')}[{index}]", predicate)
+        here = f"{join(path, 'retry_host_predicate')}[{index}]"
+        name = _extension(predicate, _PREDICATES)
+        if name == _OMIT_CANARIES:
+            made = replace(made, canaries=False)
+        elif name == _OMIT_METADATA:
+            held = unpacked(predicate.typed_config, f"{here}.typed_config", report, name)
+            if held is not None:
+                walk(held, f"{here}.typed_config", report)
+                labels = call_labels(held)
+                made = replace(made, labels=(*made.labels, labels)) if labels else made
+        elif name != _PREVIOUS_HOSTS:
+            report.ignore(here, predicate)
+    return made if made != Elsewhere() else None
+
+
+def _update_frequency(message: WireMessage, path: str, report: Report) -> int:
+    if not message.HasField("retry_priority"):
+        return 0
+    held, path = message.retry_priority, join(path, "retry_priority")
+    if _extension(held, {}) != _PREVIOUS_PRIORITIES or not held.HasField("typed_config"):
+        report.ignore(path, held)
+        return 0
+    path = join(path, "typed_config")
+    config = unpacked(held.typed_config, path, report, _PREVIOUS_PRIORITIES)
+    if config is None:
+        return 0
+    walk(config, path, report)
+    if config.update_frequency <= 0:
+        report.problem(join(path, "update_frequency"), f"must be more than 0, not {config.update_frequency}")
+    return max(0, int(config.update_frequency))
+
+
+def _extension(message: WireMessage, names: Mapping[str, str]) -> str:
+    """The type that is meant, by its configuration, or by one of the ``names`` where there is none."""
+    if not message.HasField("typed_config"):
+        return names.get(str(message.name), "")
+    try:
+        return type_name(message.typed_config.type_url)
+    except ValueError:
+        return ""
 
 
 def hash_policies(owner: WireMessage, path: str, report: Report) -> tuple[HashPolicy, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from meshlib.core.subsets import merged
-from meshlib.model.subset import NO_LABELS, Labels, Selector, SubsetFallback, Subsets, labels_of
+from meshlib.model.subset import LB_SCOPE, NO_LABELS, Labels, Selector, SubsetFallback, Subsets, labels_of
 from meshlib.xds.decode.report import Report, join
 from meshlib.xds.decode.values import metadata, struct
 from meshlib.xds.schema import WireMessage
@@ -15,7 +15,6 @@ __all__ = ["call_labels", "subsets"]
 
 T = TypeVar("T")
 
-_SCOPE = "envoy.lb"
 _FALLBACKS = {0: SubsetFallback.NONE, 1: SubsetFallback.ANY, 2: SubsetFallback.DEFAULT}
 _OF_SELECTOR = {
     0: None,
@@ -78,4 +77,4 @@ def _selector(message: WireMessage, path: str, report: Report) -> Selector:
 
 def call_labels(owner: WireMessage, route: Labels = NO_LABELS) -> Labels:
     """`owner.metadata_match`, over what its `route` says."""
-    return merged(route, labels_of(metadata(owner, "metadata_match").get(_SCOPE, {})))
+    return merged(route, labels_of(metadata(owner, "metadata_match").get(LB_SCOPE, {})))

@@ -24,12 +24,15 @@ _SIGMAS = 4.0
 
 
 class _Answers(BaseHTTPRequestHandler):
+    server: _Server
     protocol_version = "HTTP/1.1"
     wbufsize = 65_536  # head and body at once
 
     def do_GET(self) -> None:
         text = str(self.server.server_address[1]).encode()
-        self.send_response(503 if self.path == "/fail" else 200)
+        if self.server.hits is not None:
+            self.server.hits[text.decode()] += 1
+        self.send_response(503 if self.path.endswith("/fail") else 200)
         self.send_header("content-length", str(len(text)))
         self.end_headers()
         self.wfile.write(text)
@@ -38,12 +41,19 @@ class _Answers(BaseHTTPRequestHandler):
         pass
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    hits: Counter[str] | None = None
+
+
 @contextmanager
-def answering(count: int) -> Iterator[list[int]]:
-    """The ports of so many upstreams that say which one they are."""
-    servers = [ThreadingHTTPServer(("127.0.0.1", 0), _Answers) for _ in range(count)]
+def answering(count: int, hits: Counter[str] | None = None) -> Iterator[list[int]]:
+    """The ports of so many upstreams that say which one they are, and fail on paths that end in ``/fail``. ``hits`` counts their
+    requests, by their ports.
+    """
+    servers = [_Server(("127.0.0.1", 0), _Answers) for _ in range(count)]
     for server in servers:
-        server.daemon_threads = True
+        server.hits = hits
     threads = [threading.Thread(target=server.serve_forever, args=(0.02,)) for server in servers]
     for thread in threads:
         thread.start()
@@ -75,6 +85,12 @@ class Sides:
 
     def close(self) -> None:
         self._stack.close()
+
+    def calls(self, url: str, calls: int, *, ours: bool) -> None:
+        """Make so many, whatever the answers."""
+        client = self._ours if ours else self._theirs
+        for _ in range(calls):
+            client.get(url)
 
     def counts(
         self, url: str, calls: int, headers: Mapping[str, str] | None = None

@@ -7,13 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshlib.core.endpoint import Down
+from meshlib.core.endpoint import Down, LiveEndpoint
 from meshlib.core.levels import split_load
-from meshlib.core.locality import Balance, Group, describe
+from meshlib.core.locality import Balance, Group
+from meshlib.core.refusals import describe
+from meshlib.core.spill import left_out
 from meshlib.core.upstream import PickContext
-from meshlib.model.endpoint import Health
-from meshlib.model.policy import Balancer, Balancing
-from tests.support.live_kit import live_endpoint
+from meshlib.model.endpoint import Health, Locality
+from meshlib.model.policy import Balancer, Balancing, Elsewhere
+from meshlib.model.subset import labels_of
+from tests.support.live_kit import endpoint, live_endpoint
 
 CONTEXT = PickContext()
 
@@ -204,3 +207,94 @@ def test_why_nobody_can_be_called():
     )
     words = "has no usable endpoint among 4 (2 unhealthy, 1 ejected, 1 behind TLS that cannot be had)"
     assert found == words
+
+
+# --- where other attempts go ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("attempts", [3, 4, 5])
+def test_attempts_beyond_all_endpoints_fall_on_each_alike(attempts):
+    """With two endpoints and three attempts one of them had two of each call's."""
+    group = level(2, 2)
+    made, counts = balance(group), Counter()
+    for _ in range(600):
+        tried = ()
+        for number in range(attempts):
+            tried = (*tried, made.pick(PickContext(number + 1, tried)))
+        counts.update(tried)
+    assert [counts[item] for item in group.endpoints] == pytest.approx([300 * attempts] * 2, abs=2)
+
+
+@given(st.lists(st.integers(0, 3), max_size=9), st.integers(1, 4), st.sets(st.integers(0, 3)))
+def test_what_is_left_out_is_never_everybody(tried, every, well):
+    found = left_out(tried, every, well)
+    if len(tried) < every or not well:
+        assert found is None
+    if found is not None:
+        assert not found.issuperset(well)
+        assert found <= set(tried)
+
+
+def test_the_priorities_of_those_before_are_left():
+    assert left_out([], 1, {0, 1}) is None
+    assert left_out([0], 1, {0, 1, 2}) == {0}
+    assert left_out([0, 1], 1, {0, 1, 2}) == {0, 1}
+    assert left_out([0, 1, 2], 1, {0, 1, 2}) == set(), "from the start"
+    assert left_out([0, 1, 2, 0], 1, {0, 1, 2}) == {0}
+    assert left_out([0], 2, {0, 1}) is None
+    assert left_out([0, 0, 1], 2, {0, 1}) == {0}
+    assert left_out([0, 0, 1, 1], 2, {0, 1}) == set()
+    assert left_out([0, 0, 1, 1, 0], 2, {0, 1}) is None
+
+
+def again(every=1, tried=(), value=None, **fields):
+    context = PickContext(len(tried) + 1, tuple(tried), value)
+    context.elsewhere = Elsewhere(every, **fields)
+    return context
+
+
+@pytest.mark.parametrize("kind", [Balancer.ROUND_ROBIN, Balancer.LEAST_REQUEST, Balancer.MAGLEV])
+def test_another_attempt_goes_to_another_priority(kind):
+    groups = [level(2, 2), level(2, 2, priority=1, start=10), level(2, 2, priority=2, start=20)]
+    for number, group in enumerate(groups):
+        for item in group.endpoints:
+            item.priority = number
+    made = balance(*groups, kind=kind, table_size=251)
+    for value in range(20):
+        tried = []
+        for number in range(3):
+            tried.append(made.pick(again(1, tried, value if kind is Balancer.MAGLEV else None)))
+            assert tried[-1] in groups[number].endpoints
+        assert made.pick(again(1, tried, value)) in groups[0].endpoints
+
+
+def test_the_others_have_their_healths_worth():
+    groups = [level(2, 2), level(1, 4, priority=1, start=10), level(4, 4, priority=2, start=20)]
+    for number, group in enumerate(groups):
+        for item in group.endpoints:
+            item.priority = number
+    made, tried = balance(*groups), [groups[0].endpoints[0]]
+    counts = Counter(made.pick(again(1, tried)).priority for _ in range(3000))
+    assert counts[1] / 3000 == pytest.approx(0.35, abs=0.03)
+    assert counts[2] / 3000 == pytest.approx(0.65, abs=0.03)
+
+
+def test_who_is_omitted_is_called_only_where_there_is_nobody_else():
+    canary = {"envoy.lb": {"canary": True, "v": "2"}}
+    members = [
+        LiveEndpoint(
+            endpoint(number, metadata=canary if number in (1, 2) else {}), priority=0, locality=Locality()
+        )
+        for number in range(4)
+    ]
+    made = balance(Group(0, None, members))
+    for fields in ({"canaries": False}, {"labels": (labels_of({"v": "2"}),)}):
+        for _ in range(50):
+            assert made.pick(again(0, [members[0]], **fields)) is members[3]
+        assert made.pick(again(0, [members[0], members[3]], **fields)) in (members[0], members[3])
+        only = balance(Group(0, None, members[1:3]))
+        assert only.pick(again(0, [members[1]], **fields)) is members[2]
+        assert {made.pick(PickContext()) for _ in range(8)} == set(members), "a first attempt omits nobody"
+    told = {"envoy.lb": {"canary": "true"}}
+    assert not Elsewhere(canaries=False).omits(told), "it is no truth value"
+    assert not Elsewhere(canaries=False).omits({})

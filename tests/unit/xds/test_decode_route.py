@@ -8,7 +8,7 @@ import pytest
 
 from meshlib.model.headers import OF_THE_CONNECTION
 from meshlib.model.match import HeaderMatch, PathKind, StringKind, StringMatch
-from meshlib.model.policy import HashKind, RetryPolicy
+from meshlib.model.policy import Elsewhere, HashKind, RetryPolicy
 from meshlib.model.route import (
     ClusterWeight,
     DirectResponse,
@@ -23,6 +23,8 @@ from meshlib.model.route import (
 from meshlib.testing import build
 from meshlib.xds import decode
 from tests.support.xds_kit import message, raw
+
+RETRY = "type.googleapis.com/envoy.extensions.retry."
 
 
 def config(*routes, host=None, **fields):
@@ -516,6 +518,59 @@ class TestRetry:
 
 
 class TestOtherActions:
+    def test_where_retries_go(self):
+        """RT-07: another host first is the rule whatever is said."""
+
+        def of(kind, **fields):
+            return {"name": "x", "typed_config": {"@type": f"{RETRY}{kind}", **fields}}
+
+        def labels(**held):
+            matched = {"filter_metadata": {"envoy.lb": held}}
+            return of("host.omit_host_metadata.v3.OmitHostMetadataConfig", metadata_match=matched)
+
+        def elsewhere(**retry):
+            made = config(build.route(cluster="a", retry=retry))
+            assert ignored(made) == {}
+            return route_of(build.route(cluster="a", retry=retry)).action.retry.elsewhere
+
+        previous = of("priority.previous_priorities.v3.PreviousPrioritiesConfig", update_frequency=2)
+        canaries = of("host.omit_canary_hosts.v3.OmitCanaryHostsPredicate")
+        assert elsewhere() is None
+        assert elsewhere(retry_host_predicate=[of("host.previous_hosts.v3.PreviousHostsPredicate")]) is None
+        assert elsewhere(retry_priority=previous) == Elsewhere(2)
+        assert elsewhere(retry_host_predicate=[canaries]) == Elsewhere(canaries=False)
+        named = {"name": "envoy.retry_host_predicates.omit_canary_hosts"}
+        assert elsewhere(retry_host_predicate=[named]) == Elsewhere(canaries=False)
+        two = [labels(v="1", on=True), labels(), labels(v="2"), canaries]
+        assert elsewhere(retry_host_predicate=two, retry_priority=previous) == Elsewhere(
+            2, False, ((("on", (bool, True)), ("v", "1")), (("v", "2"),))
+        )
+
+    @pytest.mark.parametrize(
+        ("retry", "path"),
+        [
+            ({"retry_priority": {"name": "other"}}, "retry_priority"),
+            ({"retry_priority": {"name": "envoy.retry_priorities.previous_priorities"}}, "retry_priority"),
+            (
+                {"retry_host_predicate": [{"name": "envoy.retry_host_predicates.omit_host_metadata"}]},
+                "retry_host_predicate[0]",
+            ),
+        ],
+    )
+    def test_where_retries_go_by_what_is_not_known(self, retry, path):
+        found = ignored(config(build.route(cluster="a", retry=retry)))
+        assert list(found) == [f"virtual_hosts[0].routes[0].route.retry_policy.{path}"]
+
+    @pytest.mark.parametrize("every", [0, -1])
+    def test_priorities_that_are_left_after_no_attempts(self, every):
+        typed = {
+            "@type": f"{RETRY}priority.previous_priorities.v3.PreviousPrioritiesConfig",
+            "update_frequency": every,
+        }
+        retry = {"retry_priority": {"name": "x", "typed_config": typed}}
+        [found] = problems(config(build.route(cluster="a", retry=retry)))
+        assert found.endswith(f"typed_config.update_frequency: must be more than 0, not {every}")
+
     def test_ra_04_redirect(self):
         made = route_of(
             build.route(

@@ -81,4 +81,11 @@ PROTOCOL = {
         honoured="type_url", void="value", notes={"value": "a filter's settings"}
     ),
     "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate": rules(),
+    "envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate": rules(),
+    "envoy.extensions.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig": rules(
+        honoured="metadata_match", notes={"metadata_match": "under `envoy.lb`"}
+    ),
+    "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig": rules(
+        honoured="update_frequency"
+    ),
 }

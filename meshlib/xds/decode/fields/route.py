@@ -167,22 +167,19 @@ ROUTE = {
         },
     ),
     f"{_ROUTE}RetryPolicy": rules(
-        honoured="retry_on num_retries per_try_timeout retry_host_predicate"
+        honoured="retry_on num_retries per_try_timeout retry_priority retry_host_predicate"
         " retriable_status_codes retry_back_off rate_limited_retry_back_off retriable_headers"
         " retriable_request_headers per_try_idle_timeout",
-        reported="retry_priority retry_options_predicates",
+        reported="retry_options_predicates",
         void="host_selection_retry_max_attempts",
         notes={
-            "retry_priority": "a retry takes an endpoint that was not tried, by the priorities as they stand",
+            "retry_priority": "`previous_priorities`, for HTTP calls; others are reported",
             "retry_options_predicates": "extensions of Envoy's are not run",
             "retry_on": "a condition that is not known is reported, the others hold",
-            "retry_host_predicate": "another host first is always the rule; other predicates are reported",
+            "retry_host_predicate": "another host first is always the rule; `omit_canary_hosts`, `omit_host_metadata`; others are reported",
         },
     ),
-    f"{_ROUTE}RetryPolicy.RetryPriority": rules(
-        reported="name typed_config",
-        reason="a retry takes an endpoint that was not tried, by the priorities as they stand",
-    ),
+    f"{_ROUTE}RetryPolicy.RetryPriority": rules(honoured="name typed_config"),
     f"{_ROUTE}RetryPolicy.RetryHostPredicate": rules(honoured="name typed_config"),
     f"{_ROUTE}RetryPolicy.RetryBackOff": rules(honoured="base_interval max_interval"),
     f"{_ROUTE}RetryPolicy.ResetHeader": rules(honoured="name format"),

@@ -135,4 +135,18 @@ message CustomHeaderConfig
 package envoy.extensions.retry.host.previous_hosts.v3
 
 message PreviousHostsPredicate
+
+package envoy.extensions.retry.host.omit_canary_hosts.v3
+
+message OmitCanaryHostsPredicate
+
+package envoy.extensions.retry.host.omit_host_metadata.v3
+
+message OmitHostMetadataConfig
+   1 metadata_match core.Metadata
+
+package envoy.extensions.retry.priority.previous_priorities.v3
+
+message PreviousPrioritiesConfig
+   1 update_frequency int32
 """
