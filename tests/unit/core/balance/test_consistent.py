@@ -224,7 +224,7 @@ def test_tables_are_made_once_and_the_last_are_kept():
 @KINDS
 def test_an_ejection_makes_no_other_table(kind, monkeypatch):
     """It happens under the lock of the cluster, and a table takes long to make."""
-    from meshlib.core import locality as module
+    from meshlib.core import share as module
     from meshlib.model.policy import Outlier
     from tests.support.live_kit import REFUSED, Watched, flat
 
