@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     _Source = tuple[Callable[[str], str | None], float, tuple[str, ...], float | None]
 
 __all__ = [
+    "DEADLINES",
     "ENVIRON",
     "MAX_SECONDS",
     "Inbound",
@@ -41,6 +42,9 @@ __all__ = [
 
 #: A deadline further away than this is none: nothing waits a day for a call, and sockets cannot.
 MAX_SECONDS = 86_400.0
+
+#: Headers of one form: when it was said and until when, in nanoseconds since the epoch (Finagle ``HttpContext``, linkerd 1 ``LinkerdHeaders``).
+DEADLINES = {"finagle": b"finagle-ctx-com.twitter.finagle.deadline", "linkerd": b"l5d-ctx-deadline"}
 
 #: Characters. W3C Trace Context names 512 that must be handed on, W3C Baggage 8192; the others are ours.
 _MAX_TRACESTATE = 2048
@@ -62,6 +66,7 @@ _FORWARDED = (
 _NAMES = (
     "x-envoy-expected-rq-timeout-ms",
     "grpc-timeout",
+    *(name.decode("ascii") for name in DEADLINES.values()),
     "traceparent",
     "tracestate",
     "baggage",
@@ -250,11 +255,22 @@ _SAID = frozenset({"attempt", "baggage", "deadline", "forwarded", "request_id", 
 def _said(
     get: Callable[[str], str | None], now: float, names: tuple[str, ...], left: float | None
 ) -> dict[str, Any]:
-    expected, grpc, parent, state, baggage, request_id, attempt, previous, *forwarded = map(get, names)
+    expected, grpc, finagle, linkerd, parent, state, baggage, request_id, attempt, previous, *forwarded = map(
+        get, names
+    )
     traceparent = parent.strip() if parent is not None and _is_traceparent(parent.strip()) else ""
     pairs = zip(_FORWARDED, (_text(value or "", _MAX_FORWARDED) for value in forwarded), strict=True)
     return {
-        "deadline": _deadline(expected, grpc, left, now),
+        "deadline": _deadline(
+            (
+                _milliseconds(expected),
+                _grpc_seconds(grpc),
+                _context_seconds(finagle),
+                _context_seconds(linkerd),
+                left,
+            ),
+            now,
+        ),
         "traceparent": traceparent,
         "tracestate": _listed(state or "", "tracestate", _MAX_TRACESTATE) if traceparent else "",
         "baggage": _listed(baggage or "", "baggage", _MAX_BAGGAGE),
@@ -264,10 +280,9 @@ def _said(
     }
 
 
-def _deadline(expected: str | None, grpc: str | None, left: float | None, now: float) -> float | None:
-    """The nearest of the three."""
-    told = [each for each in (_milliseconds(expected), _grpc_seconds(grpc), left) if each is not None]
-    seconds = min(told, default=None)
+def _deadline(left: tuple[float | None, ...], now: float) -> float | None:
+    """The nearest of them."""
+    seconds = min((each for each in left if each is not None), default=None)
     return None if seconds is None or seconds > MAX_SECONDS else now + seconds
 
 
@@ -282,6 +297,14 @@ def _grpc_seconds(text: str | None) -> float | None:
     text = (text or "").strip()
     digits, unit = text[:-1], text[-1:]
     return int(digits) * _UNITS[unit] if unit in _UNITS and _is_number(digits, 8) else None
+
+
+def _context_seconds(text: str | None) -> float | None:
+    """Finagle's form in seconds: how much time there was when it was said. The peer's clock need not be ours."""
+    said, _, until = (text or "").strip().partition(" ")
+    if not (_is_number(said, 20) and _is_number(until, 20)):
+        return None
+    return max(0, int(until) - int(said)) / 1_000_000_000
 
 
 def _attempt(attempt: str | None, previous: str | None) -> int | None:

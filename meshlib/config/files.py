@@ -110,6 +110,7 @@ _OURS = frozenset(
         "failures",
         "spent_retries",
         "retry_chains",
+        "deadline_headers",
         "disabled",
         "seed",
         "dns",

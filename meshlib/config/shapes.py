@@ -481,6 +481,7 @@ class ConfigDict(TypedDict, total=False):
     failures: Literal["raise", "respond"]
     spent_retries: Literal["silent", "tell"]
     retry_chains: Literal["stop", "go_on"]
+    deadline_headers: Sequence[Literal["finagle", "linkerd"]]
     disabled: bool
     seed: int | None
     dns: DnsDict

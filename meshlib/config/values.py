@@ -386,6 +386,12 @@ class Config(Section):
         " are the middlewares read.",
         "stop",
     )
+    deadline_headers: tuple[str, ...] = setting(
+        ListOf(Choice("finagle", "linkerd")),
+        "What a call has left is told in these headers, too: `finagle-ctx-com.twitter.finagle.deadline`, `l5d-ctx-deadline`. The middlewares read them"
+        " in any case.",
+        (),
+    )
     disabled: bool = setting(Boolean(), "Every call is plain, as if meshlib were not there.", default=False)
     seed: int | None = setting(
         Integer(0, 2**64 - 1), "Makes what is drawn by lot repeatable, for tests.", None

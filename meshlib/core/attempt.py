@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from meshlib.core.upstream import Leaf, Pick, RetryPermit
     from meshlib.model.call import Head, Outcome
 
-__all__ = ["BLAMELESS", "Record", "Send", "record", "tell"]
+__all__ = ["BLAMELESS", "Record", "Send", "record", "tell", "tell_deadline"]
 
 _EXPECTED_TIMEOUT = b"x-envoy-expected-rq-timeout-ms"
 _ATTEMPT_COUNT = b"x-envoy-attempt-count"
@@ -150,6 +150,14 @@ def record(records: list[Record], attempt: Send, outcome: Outcome, *, retried: b
     made = Record(attempt, outcome, retried)
     records.insert(place, made)
     return made
+
+
+def tell_deadline(head: Head, seconds: float, wall: float, names: tuple[bytes, ...]) -> None:
+    """The same in Finagle's form, which linkerd has, too: when it was said, and until when, in nanoseconds since the epoch. ``wall``: now."""
+    said = int(wall * 1_000_000_000)
+    text = b"%d %d" % (said, said + max(0, int(seconds * 1_000_000_000)))
+    for name in names:
+        head.headers.put(name, text)
 
 
 def tell(head: Head, seconds: float | None, number: int | None) -> None:

@@ -50,7 +50,7 @@ class Env:
     ``emit`` is None where nobody listens; ``awaits``: as ``upstream``, what a cluster that may come waits for, in words that can follow
     "which"; ``limits(part, match, policy, now)``: the live route of a match that has limits; ``buckets(place, policy,
     descriptors, now)``: whether a call passes a local rate limit that stands there, and the lines that say what is left; ``cluster``: that of this
-    process's node; ``own``: what this process is to consistent hashing; ``delays``: how long attempts took lately, for hedges; ``delayed``: an entry
+    process's node; ``own``: what this process is to consistent hashing; ``delays``: how long attempts took lately, for hedges; ``deadlines``: headers that say a deadline in Finagle's form; ``delayed``: an entry
     for each call that a fault delays now; ``sessions``: where they are that servers chose the names of, None: nothing is remembered.
     Thread-safe as far as its members are.
     """
@@ -62,6 +62,7 @@ class Env:
     awaits: Callable[[str, str], str] = lambda part, cluster: "has not come yet"  # noqa: ARG005 - nothing more is known
     own: int = 0
     delays: Delays | None = None
+    deadlines: tuple[bytes, ...] = ()
     delayed: list[None] = field(default_factory=list)
     limits: Callable[[str, Match, RouteLimits, float], CallLimits] | None = None
     sessions: Memory | None = None

@@ -39,7 +39,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from meshlib.core.attempt import BLAMELESS, record, tell
+from meshlib.core.attempt import BLAMELESS, record, tell, tell_deadline
 from meshlib.core.effects import Effect, Finish, Pass, Reply, Rest, Send, Sleep, Wait
 from meshlib.core.endpoint import LiveEndpoint
 from meshlib.core.failures import FAILURES, REFUSALS, TEXT, after_retries, timed_out
@@ -387,6 +387,8 @@ class Plan(LimitedPlan):
             call.counted and call.resolution.handed is None
         )
         tell(head, None if deadline is None else deadline - now, number if counted else None)
+        if self._env.deadlines and deadline is not None:
+            tell_deadline(head, deadline - now, self._env.wall(), self._env.deadlines)
         return head
 
     def _told(self, response: Response, flags: str) -> Response:

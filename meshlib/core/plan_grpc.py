@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meshlib.core.attempt import Record, tell
+from meshlib.core.attempt import Record, tell, tell_deadline
 from meshlib.core.effects import Finish, Wait
 from meshlib.core.faults import GRPC_CODES
 from meshlib.core.handoff import for_sidecar
@@ -151,8 +151,8 @@ class GrpcPlan(Plan):
         match: Match,
         number: int,
         endpoint: LiveEndpoint,
-        deadline: float | None,  # noqa: ARG002
-        now: float,  # noqa: ARG002
+        deadline: float | None,
+        now: float,
     ) -> Head:
         head = match.compiled.auto_host(self._made_head(match), endpoint.hostname)  # RW-03
         if number > 1:
@@ -161,6 +161,8 @@ class GrpcPlan(Plan):
         call = self._call
         # The time left is in gRPC's own header, which its channels write.
         tell(head, None, number if call.counted and call.resolution.handed is None else None)
+        if self._env.deadlines and deadline is not None:
+            tell_deadline(head, deadline - now, self._env.wall(), self._env.deadlines)
         return head
 
     def _instead(self, attempt: Send, outcome: Outcome, now: float) -> Effect | None:

@@ -18,6 +18,7 @@ from meshlib.core.effects import Env
 from meshlib.core.resolution import Resolution
 from meshlib.core.resolve import compile_view
 from meshlib.core.tokens import NO_TOKENS
+from meshlib.inbound import DEADLINES
 from meshlib.model.endpoint import NOWHERE, Locality
 from meshlib.model.events import ConfigurationChanged, SourceChanged, Unanswered
 from meshlib.model.snapshot import EMPTY, Part, Snapshot
@@ -189,6 +190,7 @@ class Runtime:
         self.routes = LiveRoutes(clock, self.clusters.tell)
         env = self.env = Env(self.clusters.upstream, self.random, clock.wall, awaits=feed.awaits, own=own)
         env.limits, env.sessions, env.delays = self.routes.of, self.sessions, self.clusters.delays
+        env.deadlines = tuple(DEADLINES[name] for name in config.deadline_headers)
         env.buckets, env.cluster = LocalLimits().take, config.node.cluster or ""
         self.feed = feed
         self.interest: Interest = inherited.interest.copy(clock.now()) if inherited else Interest()

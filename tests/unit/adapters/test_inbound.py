@@ -305,3 +305,23 @@ def test_a_mesh_given_to_the_middleware_is_the_default_while_it_serves():
         finally:
             leave(token)
         assert meshlib.default() is not mesh
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1000000000 3500000000", 2.5),
+        (" 1000000000 1000000000 ", 0.0),
+        ("2000000000 1000000000", 0.0),  # over when it was said
+        ("0 9223372036854775807", None),  # Finagle's Time.Top: none
+        ("-5 10", None),
+        ("1000000000", None),
+        ("1 2 3", None),
+        ("1,5 2", None),
+        ("9" * 21 + " 1", None),
+    ],
+)
+@pytest.mark.parametrize("name", ["finagle_ctx_com.twitter.finagle.deadline", "l5d_ctx_deadline"])
+def test_a_deadline_in_finagles_form(name, text, seconds):
+    found = of(**{name: text}).deadline
+    assert found is None if seconds is None else found == pytest.approx(100.0 + seconds)

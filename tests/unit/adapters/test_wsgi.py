@@ -4,6 +4,7 @@ import gc
 import json
 import logging
 import threading
+import time
 from wsgiref.util import FileWrapper, setup_testing_defaults
 from wsgiref.validate import validator
 
@@ -114,6 +115,28 @@ class TestServing:
                 x_envoy_attempt_count="1",
             )
         assert [received.header("x-envoy-attempt-count") for received in server.requests] == ["1", "2", "3"]
+
+    @pytest.mark.parametrize("style", ["finagle", "linkerd"])
+    def test_finagles_and_linkerds_deadlines_are_read_and_where_ordered_sent_on(self, upstream, style):
+        name = {"finagle": "finagle-ctx-com.twitter.finagle.deadline", "linkerd": "l5d-ctx-deadline"}[style]
+        server = upstream("stock")
+        service = {"endpoints": [server.address], "timeout": 60.0}
+        for ordered in ([], [style]):
+            with (
+                meshlib.Mesh({"services": {"stock": service}, "deadline_headers": ordered}) as mesh,
+                meshlib.Client(mesh=mesh) as client,
+            ):
+                app = meshlib_wsgi.Middleware(plain(lambda client=client: client.get("http://stock/").text))
+                # Said long ago, by a clock that is not ours: 5 s were left then.
+                get(app, **{name.replace("-", "_"): "1000000000 6000000000"})
+            received = server.requests[-1]
+            assert 1 <= int(received.header("x-envoy-expected-rq-timeout-ms")) <= 5000
+            if not ordered:
+                assert received.header(name) is None
+                continue
+            said, until = map(int, received.header(name).split(" "))
+            assert abs(said / 1e9 - time.time()) < 60.0
+            assert 0 < until - said <= 5_000_000_000
 
     @pytest.mark.parametrize(
         ("said", "chains", "attempts"),

@@ -135,3 +135,38 @@ def test_a_quantile_is_known_to_a_tenth_once_there_are_enough(share: float, seed
     low, high = around[0][0], (around[1] or [values[-1]])[0]
     assert low / 1.1 <= found <= high * 1.1
     assert sketch.value(100.0) is None, "a minute later nothing is known"
+
+
+@given(
+    st.floats(0.0, 3.0),
+    st.lists(
+        st.tuples(st.floats(0.0, 1.0), st.sampled_from(["woke", "bad", "good", "reset", "refused"])),
+        max_size=12,
+    ),
+    st.sampled_from([None, RETRY, RetryPolicy(frozenset({"5xx", "reset"}), retries=9, per_try_timeout=0.2)]),
+    st.sampled_from([None, HEDGE, Hedge(on_try_timeout=True, methods=None)]),
+)
+def test_nothing_leaves_once_the_deadline_is_over(deadline, steps, retry, hedge) -> None:
+    """Whatever happens to a call, and whenever: no attempt is begun at its deadline or later, and none has more time than is left."""
+    plan, _ = make(
+        Forward(cluster="c", retry=retry, hedge=hedge, timeout=0.0), concurrent=True, deadline=deadline
+    )
+    now, flight = 0.0, []
+    effect = plan.start(now)
+    for seconds, what in steps:
+        if isinstance(effect, Send):
+            assert now < deadline
+            assert effect.deadline is not None
+            assert effect.deadline <= deadline
+            told = int(effect.head.headers.get("x-envoy-expected-rq-timeout-ms"))
+            assert told <= max(1, (deadline - now) * 1000)
+            flight.append(effect.number)
+        elif isinstance(effect, Finish):
+            return
+        now += seconds
+        if what == "woke" or not flight:
+            effect = plan.woke(now)
+            continue
+        kinds = {"reset": OutcomeKind.RESET, "refused": OutcomeKind.CONNECT}
+        ended = outcome(kinds[what]) if what in kinds else outcome(status=200 if what == "good" else 503)
+        effect = plan.outcome(ended, now, flight.pop())

@@ -104,6 +104,14 @@ def test_how_long_a_stream_may_take(action: dict, manager: HttpManager | None, l
     assert effect.head.headers.raw == [], "the deadline is in gRPC's own header"
 
 
+def test_where_it_is_ordered_the_deadline_is_told_in_finagles_form_too() -> None:
+    plan, _ = make(deadline=12.5)
+    plan._env.deadlines, plan._env.wall = (b"l5d-ctx-deadline",), lambda: 3.0
+    effect = plan.start(10.0)
+    assert isinstance(effect, Send)
+    assert effect.head.headers.raw == [(b"l5d-ctx-deadline", b"3000000000 5500000000")]
+
+
 def test_a_services_timeout_in_the_file_holds_for_its_calls_of_both_kinds() -> None:
     plan, _ = make(Forward(cluster="c", timeout=2.0), from_file=True)
     effect = plan.start(10.0)
