@@ -270,6 +270,9 @@ def _notes(name: str, cluster: Mapping[str, Any], endpoints: Sequence[Mapping[st
     if counts:
         yield marked("·", "dim", f"{name}: {', '.join(counts)}")
     for endpoint in endpoints:
+        held, _, words = endpoint.get("check", "").partition(": ")
+        if held == "failing":
+            yield marked("!", "yellow", f"{name}: {endpoint['address']} fails its health checks: {words}")
         if endpoint.get("last_error"):
             yield marked(
                 "!", "yellow", f"{name}: {endpoint['address']} failed last: {endpoint['last_error']}"

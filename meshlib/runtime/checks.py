@@ -83,6 +83,9 @@ class Checks:
         """A call uses its cluster."""
         with self._lock:
             self._awake[health] = None
+        if not health.awake:  # its cluster left meanwhile
+            self.end(health)
+            return
         worker = self._worker
         if worker is not None:
             worker.post(partial(self._begin, health, worker))

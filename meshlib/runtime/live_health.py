@@ -86,6 +86,7 @@ class LiveHealth:
         "_requests",
         "_settled",
         "_unknown",
+        "_untold",
         "_used_at",
         "awake",
         "upstream",
@@ -98,6 +99,7 @@ class LiveHealth:
         self._settled = False  # the first round is over
         self._unknown = 0  # endpoints that have not answered yet
         self._dirty = False  # who may be called has changed since the balance was made
+        self._untold: list[EndpointChecked] = []
         self._requests = 0
         self._used_at = 0.0
 
@@ -131,7 +133,7 @@ class LiveHealth:
             return
         check.fail_now(f"a call was answered with {_AT_ONCE}", now)
         self._mark(endpoint, check)
-        self._tell(endpoint, check, first=False)
+        self.upstream._say(self._event(endpoint, check, first=False))
         self.upstream._balances.reshape()
         self._dirty = False
 
@@ -237,27 +239,33 @@ class LiveHealth:
                 self._dirty = True
             config, edge = check.config, first or before != _word(check)
             if edge or (config.log_successes if answer.good else config.log_failures):
-                self._tell(endpoint, check, first=first, edge=edge)
+                self._untold.append(self._event(endpoint, check, first=first, edge=edge))
             if (
                 heard.edge
                 and not (check.failed or first)
                 and upstream.cluster.balancing.slow_start is not None
             ):
                 endpoint.since = now  # as Envoy: from when it passes
-            told = upstream._to_tell()
-        for tell in told:
-            tell()
         return wait
 
     def settle(self) -> None:
-        """Put into force what was heard: the next pick need not make a balance."""
+        """Put into force what was heard, and tell of it: who is told finds that calls go by it. The next pick need not make a balance."""
         upstream = self.upstream
         with upstream._lock:
             dirty, self._dirty = self._dirty, False
+            events, self._untold = self._untold, []
             if dirty:
                 upstream._balances.outdate()
         if dirty:
             upstream._balances.remake()
+        if not (events or dirty):
+            return
+        with upstream._lock:
+            for event in events:
+                upstream._say(event)
+            told = upstream._to_tell()
+        for tell in told:
+            tell()
 
     # --- under the lock -------------------------------------------------------------------------------------------------
 
@@ -274,12 +282,12 @@ class LiveHealth:
             endpoint.degraded = degraded
             self._dirty = True
 
-    def _tell(self, endpoint: LiveEndpoint, check: Check, *, first: bool, edge: bool = True) -> None:
+    def _event(
+        self, endpoint: LiveEndpoint, check: Check, *, first: bool, edge: bool = True
+    ) -> EndpointChecked:
         assert check.answer is not None
         name, answer, health = self.upstream.cluster.name, check.answer, _word(check)
-        self.upstream._say(
-            EndpointChecked(name, endpoint.name, health, answer.words, edge, first, answer.good)
-        )
+        return EndpointChecked(name, endpoint.name, health, answer.words, edge, first, answer.good)
 
 
 def _word(check: Check) -> str:

@@ -22,6 +22,7 @@ import meshlib
 from meshlib.config import Config
 from meshlib.core.upstream import PickContext, Refusal
 from meshlib.hosts.health import prober
+from meshlib.model.events import EndpointChecked
 from meshlib.runtime.live_health import LiveHealth
 from meshlib.sources.static import build
 from meshlib.testing import Upstream
@@ -295,6 +296,40 @@ def test_grpc_health(service) -> None:
         eventually(lambda: "grpc-status 5" in other.endpoints()[address].check)
         whole = service([f"127.0.0.1:{port}"], {"grpc": ""}).wake()
         eventually(lambda: whole.endpoints()[address].check == "passing: SERVING")
+    finally:
+        server.stop(None).wait(5)
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_grpc_health_over_connections_that_the_server_ends(service, tmp_path: Path, secure: bool) -> None:
+    """A GOAWAY between two checks, or in the middle of one, is nobody's failure."""
+    servicer = health.HealthServicer()
+    options = (("grpc.max_connection_age_ms", 300), ("grpc.max_connection_age_grace_ms", 1000))
+    server = grpc.server(futures.ThreadPoolExecutor(4), options=options)
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    tls: dict[str, Any] = {}
+    if secure:
+        authority = Authority()
+        issued = authority.issue("reviews")
+        (tmp_path / "ca.pem").write_bytes(authority.pem)
+        tls = {"tls": {"ca": str(tmp_path / "ca.pem"), "sni": "reviews"}}
+        given = grpc.ssl_server_credentials([(issued.key_pem, issued.chain_pem)])
+        port = server.add_secure_port("127.0.0.1:0", given)
+    else:
+        port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        here = service([f"127.0.0.1:{port}"], {"grpc": "", "unhealthy": 1, "timeout": 5.0}, **tls).rouse()
+        events: list[EndpointChecked] = []
+        here.mesh._runtime().observe(
+            lambda event: events.append(event) if isinstance(event, EndpointChecked) else None, calls=False
+        )
+        eventually(
+            lambda: here.health() == ["healthy"] and all(each.checks for each in here.endpoints().values())
+        )
+        here.checked(20)
+        assert [event for event in events if not event.passed] == []
+        assert here.health() == ["healthy"]
     finally:
         server.stop(None).wait(5)
 

@@ -85,10 +85,11 @@ def _offering(context: ssl.SSLContext, alpn: tuple[str, ...], names: tuple[str, 
 
 
 def _host(check: HealthCheck, endpoint: LiveEndpoint, cluster: Cluster) -> str:
-    """Envoy's order: the endpoint's own for checks, the check's, the cluster's name."""
+    """Envoy's order: the endpoint's own for checks, the check's, the cluster's name; that of a wildcard in the file is nobody's."""
     at, how = endpoint.endpoint.check, check.how
     said = how.host if isinstance(how, HttpCheck) else how.authority if isinstance(how, GrpcCheck) else ""
-    return (at.hostname if at is not None else "") or said or cluster.name
+    own = endpoint.hostname or endpoint.name if "*" in cluster.name else cluster.name
+    return (at.hostname if at is not None else "") or said or own
 
 
 def _http2(check: HealthCheck, cluster: Cluster) -> bool:

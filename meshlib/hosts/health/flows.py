@@ -148,11 +148,13 @@ def _is_stale(line: Line) -> bool:
     if line._http2 is None:
         return line.stream.readable()
     machine = line.http2
-    data = line.stream.read_now(_READ)
-    while data:
+    try:
+        data = line.stream.read_now(_READ)
+    except WireError:
+        return True
+    if data is not None:
         machine.feed(data)
-        data = line.stream.read_now(_READ) if len(data) == _READ else None
-    return data == b"" or not machine.room
+    return not machine.room
 
 
 # --- a connection ----------------------------------------------------------------------------------------------------------
