@@ -246,10 +246,12 @@ class LiveAggregate:
 
 
 def _balance(leaf: LiveCluster, context: PickContext, now: float) -> Balance:
-    """The balance of a leaf as it stands now. One whose endpoints are all ejected is not picked from, so that who may return is
-    looked for here.
+    """The balance of a leaf as it stands now. One whose endpoints are all ejected, or fail their checks, is not picked from, so that who
+    may return is looked for here.
     """
     with leaf._lock:
+        if leaf.health is not None:
+            leaf.health.look_on(grpc=context.grpc)
         if leaf._ejections is not None and now >= leaf._ejections.next_sweep:
             leaf._sweep(now)
         found = leaf._balances.of(context)

@@ -126,6 +126,11 @@ class LiveHealth:
             self.upstream.look()
             self.upstream._later(self.begin)
 
+    def look_on(self, *, grpc: bool) -> None:
+        """A call looks at who is well here, and may go elsewhere for that (an aggregate's): that is use, too."""
+        self.rouse(grpc=grpc)
+        self._requests = -1  # the next sweep sees another number
+
     def overhear(self, endpoint: LiveEndpoint, headers: Headers, now: float) -> None:
         """The head of a call's answer: it may say that its endpoint wants no more."""
         check = endpoint.check

@@ -9,15 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshlib.core.aggregate import split
+from meshlib.core.health import Answer
 from meshlib.core.override import Override, spelled
 from meshlib.core.upstream import PickContext, Refusal, RefusalKind
 from meshlib.model.cluster import Cluster, Discovery
 from meshlib.model.endpoint import Health
+from meshlib.model.health import HealthCheck, HttpCheck
 from meshlib.model.policy import Balancer, Balancing, Limits, Outlier, RetryBudget
 from meshlib.model.snapshot import Part, Snapshot
 from meshlib.model.subset import Selector, SubsetFallback, Subsets, value_of
 from meshlib.runtime.aggregate import LiveAggregate
+from meshlib.runtime.checks import Checks
 from meshlib.runtime.clusters import Clusters
+from meshlib.testing import VirtualClock
 from tests.support.live_kit import ERROR, changed, cluster, endpoint, flat, locality
 
 WELL, ILL = Health.HEALTHY, Health.UNHEALTHY
@@ -387,3 +391,40 @@ def test_labels_choose_within_the_leaf():
         picked.release(0.0)
     assert set(found) == {"10.0.0.1:80", "10.0.0.8:80"}
     assert abs(found["10.0.0.1:80"] / 600 - 0.7) < 0.08
+
+
+@pytest.mark.parametrize("grpc", [False, True])
+def test_checks_go_on_of_a_leaf_that_no_call_goes_to(grpc):
+    """Its endpoints are down by their checks: it is not used any more, and must be asked whether it can be."""
+    clock = VirtualClock()
+    checks = Checks(clock)
+    clusters = Clusters(clock, random.Random(1).random, checks=checks)
+    check = HealthCheck(HttpCheck("/"), healthy=1)
+    first = flat(1, name="a", health_check=check)
+    second = levels("b", [WELL], base=8, health_check=check)
+    whole = Cluster("all", Discovery.AGGREGATE, leaves=("a", "b"))
+    part = Part("xds", clusters={item.name: item for item in (first, second, whole)})
+    clusters.reconcile(Snapshot((part,)), clock.now())
+    everything, one, two = (clusters.get("xds", name) for name in ("all", "a", "b"))
+
+    def chosen():
+        picked = everything.pick(PickContext(grpc=grpc), clock.now())
+        picked.release(clock.now())
+        return picked.upstream.cluster.name
+
+    def say(*, good):
+        [(live, _)] = one.health.members(clock.now())
+        one.health.hear(live, Answer(good, "a test"), clock.now())
+        one.health.settle()
+
+    assert chosen() == "a"
+    assert one.health.awake
+    assert two.health.awake, "who is to take over is asked before it is needed"
+    say(good=False)
+    for _ in range(20):
+        assert chosen() == "b"
+        clock.advance(15.0)
+        checks.sweep()
+    assert one.health.awake
+    say(good=True)
+    assert chosen() == "a"

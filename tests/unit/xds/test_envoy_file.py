@@ -249,12 +249,12 @@ def test_what_is_not_honoured_is_told_with_its_place():
     made = read(
         {
             "clusters": plain(
-                build.cluster("c", ["10.0.0.1:80"], lb_subset_config={"fallback_policy": "ANY_ENDPOINT"})
+                build.cluster("c", ["10.0.0.1:80"], close_connections_on_host_health_failure=True)
             )
         }
     )
     assert [(each.resource, each.type, each.field) for each in made.ignored] == [
-        ("c", "cluster", "clusters[0].lb_subset_config")
+        ("c", "cluster", "clusters[0].close_connections_on_host_health_failure")
     ]
 
 
