@@ -135,6 +135,20 @@ class Mesh:
         runtime.want(resolution.name, place[3])
         return explain(resolution, head, runtime.env, runtime.view.rules.adoption, runtime.clock.now())
 
+    def breakers(self) -> dict[str, object]:
+        """What this process's breakers know: a JSON-ready value for ``restore_breakers`` of another. Thread-safe."""
+        from meshlib.runtime.breakers_saved import saved
+
+        return saved(self._runtime())
+
+    def restore_breakers(self, value: object) -> None:
+        """Have breakers go on from what ``breakers()`` gave, where they have not heard of calls yet: of services and routes that are not
+        there yet, once they are. Raises ValueError for what is no such value. Thread-safe.
+        """
+        from meshlib.runtime.breakers_saved import restore
+
+        restore(self._runtime(), value)
+
     def status(self) -> Status:
         """How things are now. Starts nothing."""
         from meshlib.runtime.adoption import adoption_status

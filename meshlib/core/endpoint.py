@@ -10,6 +10,7 @@ from meshlib.model.endpoint import Health
 
 if TYPE_CHECKING:
     from meshlib.core.breaker import Permit
+    from meshlib.core.breaker_saved import Saved
     from meshlib.core.ewma import Ewma
     from meshlib.core.health import Check
     from meshlib.core.latency import Latency
@@ -45,6 +46,10 @@ class EndpointBreaker(Protocol):
     def would_permit(self, now: float) -> bool: ...
 
     def configure(self, config: Breaker) -> None: ...
+
+    def saved(self, now: float) -> dict[str, object] | None: ...
+
+    def restore(self, saved: Saved) -> None: ...
 
     def settle(
         self,

@@ -9,11 +9,22 @@ Not thread-safe.
 from __future__ import annotations
 
 from collections import deque
+from typing import NamedTuple
 
-__all__ = ["SLICES", "Window"]
+__all__ = ["SLICES", "Kept", "Window"]
 
 SLICES = 10
 _FAILED, _SLOW = 1, 2
+
+
+class Kept(NamedTuple):
+    """What a window knew: ``calls``, a digit each, the oldest first; or, of a window of seconds, its ``slices`` (calls, failures, slow
+    ones), the newest of which ``ends`` then.
+    """
+
+    calls: str
+    slices: tuple[tuple[int, int, int], ...]
+    ends: float
 
 
 class Window:
@@ -80,6 +91,32 @@ class Window:
             made.failed = sum(bool(item & _FAILED) for item in bits)
             made.slow = sum(bool(item & _SLOW) for item in bits)
         return made
+
+    def kept(self, now: float) -> Kept | None:
+        """All that it knows; None: nothing."""
+        self.turn(now)
+        if not self.total:
+            return None
+        if self.seconds is None:
+            return Kept("".join(str(item) for item in self._kept), (), 0.0)
+        slices = tuple((item[0], item[1], item[2]) for item in self._kept if isinstance(item, list))
+        return Kept("", slices, max(0.0, self._ends - now))
+
+    def take_on(self, kept: Kept) -> None:
+        """Know that instead, as far as it fits: a window of calls is no window of seconds."""
+        if bool(kept.calls) is not (self.seconds is None):
+            return
+        self.clear()
+        if self.seconds is None:
+            self._kept.extend(int(digit) for digit in kept.calls[-self.calls :])
+            found = [(1, item & _FAILED, item >> 1) for item in self._kept if isinstance(item, int)]
+        else:
+            self._kept.extend(list(each) for each in kept.slices)
+            self._ends = kept.ends
+            found = list(kept.slices)
+        self.total = sum(calls for calls, _, _ in found)
+        self.failed = sum(failed for _, failed, _ in found)
+        self.slow = sum(slow for _, _, slow in found)
 
     def clear(self) -> None:
         """Nothing is known any more."""

@@ -22,6 +22,7 @@ from meshlib.runtime.live import LiveCluster
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from meshlib.core.breaker_saved import Saved
     from meshlib.core.loads import Loads
     from meshlib.model.cluster import Cluster
     from meshlib.model.events import Event
@@ -71,6 +72,8 @@ class Clusters:
             Mapping[tuple[str, str], LiveCluster | LiveAggregate], Mapping[str, Mapping[str, str]]
         ] = ({}, {})
         self._aggregates: dict[tuple[str, str], LiveAggregate] = {}  # of those that are there; the writer's
+        # Breakers of those that are not there yet.
+        self._restored: dict[tuple[str, str], Mapping[str, Saved]] = {}
         self.delays = LiveDelays()
         self._lock = threading.Lock()  # guards who observes
         self._observers: tuple[Callable[[Event], None], ...] = ()
@@ -107,7 +110,9 @@ class Clusters:
                     self._aggregates.pop((source, name), None)
                     known = None
                 if known is None:
-                    live[source, name] = self._made((source, name), cluster, now, caller)
+                    live[source, name] = made = self._made((source, name), cluster, now, caller)
+                    if (source, name) in self._restored and isinstance(made, LiveCluster):
+                        made.restore(self._restored.pop((source, name)))
                 elif isinstance(known, LiveAggregate):
                     known.update(cluster)
                 elif moved or known.cluster is not cluster:
@@ -149,6 +154,20 @@ class Clusters:
         return LiveCluster(
             cluster, self._random, self.tell, self._clock.now, now, self._give_way, caller, self._checks
         )
+
+    def saved(self) -> dict[tuple[str, str], dict[str, dict[str, object]]]:
+        """What breakers know, of the clusters whose breakers know something."""
+        now = self._clock.now()
+        known = self._known[0].items()
+        found = {key: live.saved(now) for key, live in known if isinstance(live, LiveCluster)}
+        return {key: saved for key, saved in found.items() if saved}
+
+    def restore(self, saved: Mapping[tuple[str, str], Mapping[str, Saved]]) -> None:
+        """Have breakers go on from there; those of clusters that are not there yet, once they are."""
+        self._restored = dict(saved)
+        for key, live in self._known[0].items():
+            if key in self._restored and isinstance(live, LiveCluster):
+                live.restore(self._restored.pop(key))
 
     def loads(self) -> list[Loads]:
         """What is counted for load reports, of the clusters that ask for some."""

@@ -34,9 +34,10 @@ from meshlib.runtime.live_pick import LivePick, LiveRetry
 from meshlib.runtime.statuses import cluster_status, failure_words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from meshlib.core.breaker import Change
+    from meshlib.core.breaker_saved import Saved
     from meshlib.core.endpoint import LiveEndpoint
     from meshlib.core.upstream import PickContext
     from meshlib.core.zones import Caller
@@ -444,6 +445,19 @@ class LiveCluster:
         return LiveBreaker(
             self.cluster.name, config, self._later, self._say, self._apply, self._clock, endpoint
         )
+
+    def saved(self, now: float) -> dict[str, dict[str, object]]:
+        """What its breakers know (:meth:`meshlib.runtime.live_breaker.Breakers.saved`)."""
+        with self._lock:
+            return self._breakers.saved(self._roster.live.values(), now)
+
+    def restore(self, saved: Mapping[str, Saved]) -> None:
+        """Have its breakers go on from there."""
+        with self._lock:
+            self._breakers.restore(saved, self._roster.live.values())
+            told = self._to_tell()
+        for tell in told:
+            tell()
 
     def connections_to(self, endpoint: LiveEndpoint) -> LiveConnections:
         return LiveConnections(self, endpoint)

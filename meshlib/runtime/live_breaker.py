@@ -6,12 +6,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from meshlib.core.breaker import CircuitBreaker
+from meshlib.core.breaker_saved import put, take
 from meshlib.model.events import BreakerChanged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from meshlib.core.breaker import BreakerState, Change, Permit
+    from meshlib.core.breaker_saved import Saved
     from meshlib.core.endpoint import EndpointBreaker, LiveEndpoint
     from meshlib.core.locality import Balance
     from meshlib.core.subsets import SubsetBalance
@@ -118,6 +120,19 @@ class LiveBreaker:
         """Whether ``ask`` would give one."""
         return self._machine.would_permit(now)
 
+    def saved(self, now: float) -> dict[str, object] | None:
+        """What it knows, as a value (:mod:`meshlib.core.breaker_saved`); None: nothing, or a storage keeps it."""
+        return take(self._machine, now) if self._machine.config.storage is None else None
+
+    def restore(self, saved: Saved) -> None:
+        """Go on from there, unless it has heard of calls already, or a storage says."""
+        machine = self._machine
+        if machine.config.storage is None and not machine.epoch and not machine.failures:
+            old = machine.state
+            put(machine, saved)
+            if machine.state is not old:
+                self.changed((old, machine.state))
+
     def before_call(self) -> None:
         """A call is about to be sent."""
         if self._bridge is not None:
@@ -164,10 +179,11 @@ class Breakers:
         one: The cluster's own; None: it has none. ``each``: the numbers of its endpoints'; None: they have none.
     """
 
-    __slots__ = ("_make", "each", "one")
+    __slots__ = ("_make", "_restored", "each", "one")
 
     def __init__(self, make: Callable[[Breaker, str], LiveBreaker]) -> None:
         self._make = make
+        self._restored: dict[str, Saved] = {}  # for those that are not there yet, by endpoint
         self.one: LiveBreaker | None = None
         self.each: Breaker | None = None
 
@@ -176,7 +192,7 @@ class Breakers:
         if one is None:
             self.one = None
         elif self.one is None:
-            self.one = self._make(one, "")
+            self.one = self._new(one, "")
         else:
             self.one.configure(one)
         if each is self.each:
@@ -187,6 +203,30 @@ class Breakers:
                 endpoint.breaker = None
             elif endpoint.breaker is not None:
                 endpoint.breaker.configure(each)
+
+    def _new(self, config: Breaker, endpoint: str) -> LiveBreaker:
+        made = self._make(config, endpoint)
+        saved = self._restored.pop(endpoint, None) if self._restored else None
+        if saved is not None:
+            made.restore(saved)
+        return made
+
+    def saved(self, endpoints: Iterable[LiveEndpoint], now: float) -> dict[str, dict[str, object]]:
+        """What those know that know something, by endpoint; ``""``: the cluster's own."""
+        found = {"": None if self.one is None else self.one.saved(now)}
+        for endpoint in endpoints:
+            if endpoint.breaker is not None:
+                found[endpoint.name] = endpoint.breaker.saved(now)
+        return {name: saved for name, saved in found.items() if saved is not None}
+
+    def restore(self, saved: Mapping[str, Saved], endpoints: Iterable[LiveEndpoint]) -> None:
+        """Have each go on from there; those that are not there yet, once they are made."""
+        self._restored = dict(saved)
+        there: list[tuple[str, EndpointBreaker | None]] = [("", self.one)]
+        there.extend((endpoint.name, endpoint.breaker) for endpoint in endpoints)
+        for name, breaker in there:
+            if breaker is not None and name in self._restored:
+                breaker.restore(self._restored.pop(name))
 
     def permitted(
         self,
@@ -204,7 +244,7 @@ class Breakers:
         for endpoint in _in_turn(picked, balance, context, endpoints):
             breaker = endpoint.breaker
             if breaker is None:
-                breaker = endpoint.breaker = self._make(each, endpoint.name)
+                breaker = endpoint.breaker = self._new(each, endpoint.name)
             permit = breaker.ask(now)
             if permit is not None:
                 return endpoint, (breaker, permit)

@@ -18,9 +18,10 @@ from meshlib.runtime.limiter import Limiter, limiter_of
 from meshlib.runtime.live_breaker import LiveBreaker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from meshlib.core.breaker import Change
+    from meshlib.core.breaker_saved import Saved
     from meshlib.core.loads import Metrics
     from meshlib.core.match import Match
     from meshlib.core.upstream import Pick, PickContext, Upstream
@@ -51,6 +52,7 @@ class LiveRoutes:
         self._clock = clock
         self._emit = emit
         self._live: dict[Key, LiveRoute] = {}
+        self._restored: dict[Key, Saved] = {}  # breakers of those that are not there yet
         self._lock = threading.Lock()  # guards making and forgetting
 
     def of(self, part: str, match: Match, limits: RouteLimits, now: float) -> LiveRoute:
@@ -71,8 +73,26 @@ class LiveRoutes:
                     idle = next((key for key, live in self._live.items() if not live.active), None)
                     if idle is not None:
                         del self._live[idle]
-                found = self._live[key] = LiveRoute(key[3], limits, self._emit, self._clock.now, now)
+                found = LiveRoute(key[3], limits, self._emit, self._clock.now, now)
+                saved = self._restored.pop(key, None)
+                if saved is not None:
+                    found.restore(saved)
+                self._live[key] = found
             return found
+
+    def saved(self) -> dict[Key, dict[str, object]]:
+        """What breakers know, of the routes whose breaker knows something."""
+        now = self._clock.now()
+        found = {key: live.saved(now) for key, live in list(self._live.items())}
+        return {key: saved for key, saved in found.items() if saved is not None}
+
+    def restore(self, saved: Mapping[Key, Saved]) -> None:
+        """Have breakers go on from there; those of routes that no call came by yet, with their first."""
+        with self._lock:
+            self._restored = dict(saved)
+            there = [(live, self._restored.pop(key)) for key, live in self._live.items() if key in saved]
+        for live, one in there:
+            live.restore(one)
 
 
 class LiveRoute:
@@ -130,6 +150,19 @@ class LiveRoute:
             else:
                 self._breaker.configure(config)
             self.limiter = limiter_of(limits.rate_limit, self.limiter, now)
+
+    def saved(self, now: float) -> dict[str, object] | None:
+        """What its breaker knows."""
+        with self._lock:
+            return None if self._breaker is None else self._breaker.saved(now)
+
+    def restore(self, saved: Saved) -> None:
+        """Have its breaker go on from there."""
+        with self._lock:
+            if self._breaker is not None:
+                self._breaker.restore(saved)
+            told = self._to_tell()
+        _tell(told)
 
     # --- a call's side --------------------------------------------------------------------------------------------
 
