@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 
-from bench.chaos.stage import ENDPOINTS, Side, run
+from bench.chaos.stage import ENDPOINTS, PAIRS, Side, run
 from bench.table import machine
 
 _HEAD = ("", "through", "calls", "failed", "share", "p50", "p99", "p99.9", "longest", "retries")
@@ -70,6 +70,7 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=150.0, help="calls a second of each side (150)")
     parser.add_argument("--callers", type=int, default=48, help="threads, or tasks, of each side (48)")
     parser.add_argument("--seed", type=int, default=1, help="of what breaks and when (1)")
+    parser.add_argument("--only", choices=PAIRS, help="one pair")
     parser.add_argument("--quiet", action="store_true", help="only the table")
     asked = parser.parse_args()
     print(f"{machine()}; {ENDPOINTS} endpoints, {asked.rate:g} calls a second a side, seed {asked.seed}\n")
@@ -78,6 +79,7 @@ def main() -> int:
         rate=asked.rate,
         callers=asked.callers,
         seed=asked.seed,
+        pairs=(asked.only,) if asked.only else PAIRS,
         told=bool if asked.quiet else partial(print, flush=True),
     )
     print(f"\n{table(sides)}")

