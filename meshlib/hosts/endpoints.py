@@ -182,10 +182,12 @@ def socket_options(connecting: Connecting, address: Address) -> tuple[tuple[int,
 
 
 def _sizes(connecting: Connecting) -> Sizes:
-    head, lines = connecting.most_head, connecting.most_lines
-    if head is None and lines is None:
+    head, lines, streams = connecting.most_head, connecting.most_lines, connecting.most_streams
+    if head is None and lines is None and streams is None:
         return SIZES
-    return replace(SIZES, head=head or SIZES.head, lines=lines or SIZES.lines)
+    # Fewer streams than ours are what is asked for; more would take longer each.
+    most = min(streams or SIZES.streams, SIZES.streams)
+    return replace(SIZES, head=head or SIZES.head, lines=lines or SIZES.lines, streams=most)
 
 
 class Endpoints(_Endpoints[EndpointPool[Any]]):

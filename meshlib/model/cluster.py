@@ -78,7 +78,7 @@ class Keepalive:
 class Connecting:
     """How connections are made, and how much of a response's head they read. ``sources``: addresses that they come from; the first of
     a family holds for that. ``socket_options``: level, name and value, in the numbers of Linux. ``most_head``: bytes, ``most_lines``;
-    None: our own bounds (60 KiB, 100), which are Envoy's.
+    None: our own bounds (60 KiB, 100), which are Envoy's. ``most_streams``: of HTTP/2, at once on a connection; None: 1,024.
     """
 
     sources: tuple[str, ...] = ()
@@ -86,6 +86,7 @@ class Connecting:
     socket_options: tuple[tuple[int, int, int], ...] = ()
     most_head: int | None = None
     most_lines: int | None = None
+    most_streams: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

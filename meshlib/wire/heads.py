@@ -35,12 +35,15 @@ class Sizes:
         extensions: Bytes of all chunk extensions of one body. Node.js' bound (since CVE-2024-22019).
         interim: Responses of 1xx before the final one. Go's client allowed 5, which was too few for servers that tell of their
             progress (102); these are passed over and cost no memory.
+        streams: Of HTTP/2, open at once on a connection, where the peer takes more. Envoy's default for ``max_concurrent_streams``; h2
+            takes the longer to open one, the more there are.
     """
 
     head: int = 60 * 1024
     lines: int = 100
     extensions: int = 16 * 1024
     interim: int = 100
+    streams: int = 1024
 
 
 SIZES = Sizes()

@@ -76,12 +76,10 @@ if TYPE_CHECKING:
 
     from meshlib.wire.message import Lines, Outgoing
 
-__all__ = ["CONNECTION_WINDOW", "FIRST_STREAMS", "MOST_STREAMS", "STREAM_WINDOW", "Http2"]
+__all__ = ["CONNECTION_WINDOW", "FIRST_STREAMS", "STREAM_WINDOW", "Http2"]
 
 #: Streams at once before the peer says how many: RFC 9113 (6.5.2) recommends to allow no fewer, and nghttp2 and Go assume it.
 FIRST_STREAMS = 100
-#: And at most: Envoy's default for ``max_concurrent_streams``. h2 takes the longer to open a stream, the more there are.
-MOST_STREAMS = 1024
 #: What is sent of a body at once at most, so that other streams come in between.
 _MOST_SENT = 262_144
 #: Noise that ends a connection: as many control frames as Go's server lets wait.
@@ -146,10 +144,10 @@ class Http2:
 
     @property
     def limit(self) -> int:
-        """Streams at once that the peer takes."""
+        """Streams at once that the peer takes, and that are to be."""
         if not self._frames.greeted:
-            return FIRST_STREAMS
-        return min(self._h2.remote_settings.max_concurrent_streams, MOST_STREAMS)
+            return min(FIRST_STREAMS, self._sizes.streams)
+        return min(self._h2.remote_settings.max_concurrent_streams, self._sizes.streams)
 
     @property
     def room(self) -> int:

@@ -109,7 +109,10 @@ def cluster(message: WireMessage, path: str, report: Report) -> Cluster:
         max_connection_age=options.age,
         max_requests_per_connection=options.requests,
         connecting=replace(
-            connecting(message, path, report), most_head=options.head, most_lines=options.lines
+            connecting(message, path, report),
+            most_head=options.head,
+            most_lines=options.lines,
+            most_streams=options.streams,
         ),
         load_report=_load_report(message, path, report),
         health_check=health_check(message, path, report),

@@ -18,7 +18,7 @@ from meshlib.xds.schema import WireMessage, message
 __all__ = ["connecting"]
 
 _SOCKET, _IP, _TCP, _IPV6 = 1, 0, 6, 41
-_FREEBIND = 15
+_FREEBIND, _FREEBIND6 = 15, 78
 _SELECTOR = "envoy.config.upstream.local_address_selector.v3.DefaultLocalAddressSelector"
 #: ``setsockopt`` of Linux: level, and the names that are taken there.
 _TAKEN = {
@@ -64,7 +64,7 @@ def _bound(config: WireMessage, path: str, report: Report) -> Connecting:
         for index, item in enumerate(config.socket_options)
     ]
     if config.freebind.value:
-        options.append((_IP, _FREEBIND, 1))
+        options += [(_IP, _FREEBIND, 1), (_IPV6, _FREEBIND6, 1)]
     if config.HasField("local_address_selector"):
         _judge_selector(config.local_address_selector, join(path, "local_address_selector"), report)
     return Connecting(

@@ -14,6 +14,8 @@ __all__ = ["Options", "upstream_options"]
 
 #: Envoy's bound.
 _MOST_KB = 8192
+#: The same, of streams at once.
+_MOST_STREAMS = 2**31 - 1
 _DOWNSTREAM = 1
 _KEY = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
@@ -48,7 +50,7 @@ class Names(NamedTuple):
 
 class Options(NamedTuple):
     """``http2``: what connections speak; ``idle``: seconds after which an idle one ends, ``age``: after which any is replaced;
-    ``requests``: how many one carries at most; ``head``, ``lines``: the bytes and lines of a response's head that are read at most;
+    ``requests``: how many one carries at most; ``head``, ``lines``: the bytes and lines of a response's head that are read at most; ``streams``: of HTTP/2, at once on one;
     ``names``: those of TLS.
     """
 
@@ -59,6 +61,7 @@ class Options(NamedTuple):
     requests: int | None
     head: int | None
     lines: int | None
+    streams: int | None
 
 
 def upstream_options(cluster: WireMessage, path: str, report: Report) -> Options:
@@ -68,6 +71,7 @@ def upstream_options(cluster: WireMessage, path: str, report: Report) -> Options
     http2 = cluster.HasField("http2_protocol_options") and cluster.protocol_selection != _DOWNSTREAM
     common = common._replace(requests=number(cluster, "max_requests_per_connection") or common.requests)
     names = _names(cluster, path, report)
+    streams = _streams(cluster, path, report)
     here = join(path, "typed_extension_protocol_options")
     for key in sorted(cluster.typed_extension_protocol_options):
         if key != _KEY:
@@ -78,10 +82,11 @@ def upstream_options(cluster: WireMessage, path: str, report: Report) -> Options
             walk(inner, f"{here}[{key!r}]", report)
             _no_guards(inner, f"{here}[{key!r}]", report)
             http2 = _speaks_http2(inner, f"{here}[{key!r}]", report)
+            streams = _streams(inner.explicit_http_config, f"{here}[{key!r}].explicit_http_config", report)
             common = _common(inner, f"{here}[{key!r}]", report).over(common)
             # As in Envoy, all that it says counts, and all that it does not.
             names = _names(inner, f"{here}[{key!r}]", report)
-    return Options(http2, names, *common)
+    return Options(http2, names, *common, streams)
 
 
 def _names(owner: WireMessage, path: str, report: Report) -> Names:
@@ -111,6 +116,15 @@ def _speaks_http2(message: WireMessage, path: str, report: Report) -> bool:
             report.problem(join(path, which), "a protocol must be set")
         http2 = chosen == "http2_protocol_options"
     return http2
+
+
+def _streams(owner: WireMessage, path: str, report: Report) -> int | None:
+    """How many at once `owner.http2_protocol_options` allows."""
+    most = number(owner.http2_protocol_options, "max_concurrent_streams")
+    if most is not None and not 1 <= most <= _MOST_STREAMS:
+        place = join(path, "http2_protocol_options.max_concurrent_streams")
+        report.problem(place, f"must be 1 to {_MOST_STREAMS}, not {most}")
+    return most
 
 
 def _no_guards(message: WireMessage, path: str, report: Report) -> None:

@@ -17,7 +17,8 @@ from meshlib.wire.errors import (
     StreamRefused,
     UnsupportedProtocol,
 )
-from meshlib.wire.http2 import CONNECTION_WINDOW, FIRST_STREAMS, MOST_STREAMS, STREAM_WINDOW, Http2
+from meshlib.wire.heads import SIZES, Sizes
+from meshlib.wire.http2 import CONNECTION_WINDOW, FIRST_STREAMS, STREAM_WINDOW, Http2
 from tests.support.http2_frames import ACK, END_HEADERS, Peer, frame, request
 from tests.unit.wire.http2_cases import BODY_ERRORS, CLOSED, CONNECTION_ERRORS, PROTOCOL, STREAM_ERRORS
 
@@ -444,11 +445,25 @@ def test_how_many_streams_a_peer_takes_may_change():
     machine.feed(peer.settings(max_concurrent_streams=0))
     assert machine.room == 0
     machine.feed(peer.settings(max_concurrent_streams=2**32 - 1))
-    assert machine.room == MOST_STREAMS - 1
+    assert machine.room == SIZES.streams - 1
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_no_more_streams_than_are_to_be(most):
+    machine, peer = Http2(Sizes(streams=most)), Peer()
+    assert machine.limit == most  # before the peer has said how many it takes
+    machine.feed(peer.settings(max_concurrent_streams=100))
+    for _ in range(most):
+        machine.open(request())
+    assert machine.room == 0
+    with pytest.raises(StreamRefused):
+        machine.open(request())
+    machine.feed(peer.head(1, end=True))
+    assert machine.room == 1
 
 
 def test_a_peer_that_names_no_number_takes_many(pair):
-    assert pair.machine.limit == MOST_STREAMS
+    assert pair.machine.limit == SIZES.streams
 
 
 def test_a_connection_whose_identifiers_are_used_up_takes_no_more(pair):

@@ -87,6 +87,7 @@ class TestConnecting:
         source = {"address": "10.0.0.7", "port_value": 0}
         assert good(self.bound(source_address=source, freebind=True)).connecting.socket_options == (
             (0, 15, 1),
+            (41, 78, 1),
         )
         assert good(self.bound(source_address=source, freebind=False)).connecting.socket_options == ()
 
@@ -894,6 +895,25 @@ class TestPolicies:
         found = good(made(typed_extension_protocol_options={HTTP: held}))
         assert (found.http2, found.idle_timeout, found.max_requests_per_connection) == (http2, 9.0, 7)
         assert found.max_connection_age == 70.0
+
+    @pytest.mark.parametrize("wrong", [None, 0, 2**31])
+    def test_streams_at_once(self, wrong):
+        said = {"max_concurrent_streams": 7 if wrong is None else wrong}
+        held = {
+            "@type": f"type.googleapis.com/{HTTP}",
+            "explicit_http_config": {"http2_protocol_options": said},
+        }
+        both = (
+            made(http2_protocol_options=said),
+            made(http2_protocol_options={}, typed_extension_protocol_options={HTTP: held}),
+        )
+        for resource in both:
+            if wrong is None:
+                assert good(resource).connecting.most_streams == 7
+                assert ignored(resource) == {}
+            else:
+                [found] = problems(resource)
+                assert "max_concurrent_streams: must be 1 to" in found
 
     def test_the_callers_protocol_is_http1(self):
         assert good(made(http2_protocol_options={})).http2

@@ -238,9 +238,10 @@ CLUSTER = {
         " override_stream_error_on_invalid_http_message use_balsa_parser allow_custom_methods ignore_http_11_upgrade",
     ),
     "envoy.config.core.v3.Http2ProtocolOptions": rules(
-        reported="max_concurrent_streams custom_settings_parameters connection_keepalive",
+        honoured="max_concurrent_streams",
+        reported="custom_settings_parameters connection_keepalive",
         notes={
-            "max_concurrent_streams": "the peer's own limit holds",
+            "max_concurrent_streams": "1,024 at most; not of gRPC channels, which grpc keeps",
             "allow_connect": "no call is a CONNECT",
             "custom_settings_parameters": "the settings are this library's own",
             "connection_keepalive": "no PING is sent; TCP keepalive can be",
