@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 from weakref import ref
 
 from meshlib import patched
@@ -26,6 +26,7 @@ from meshlib.sources.rules import bootstrap_of, described, place_of, rules_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from meshlib.core.attempt import Shadow
     from meshlib.core.exchange import Place
     from meshlib.core.tokens import TokenSource
     from meshlib.model.call import Decision
@@ -291,6 +292,7 @@ class Mesh:
             prober=_prober,
         )
         runtime.services.make = partial(_service, runtime)
+        runtime.mirror = partial(_mirror, runtime)
         try:
             self._show(config)
         except BaseException:  # an interrupt, or a killed greenlet: the next use makes another
@@ -313,6 +315,14 @@ def _service(runtime: Runtime, place: Place) -> object:
     from meshlib.hosts.grpc.channel import MeshChannel
 
     return MeshChannel(f"dns:///{place[1]}", None, None, None, lambda: runtime, place)
+
+
+def _mirror(runtime: Runtime, shadows: tuple[Shadow, ...], read: Any) -> None:
+    """``read``: :meth:`meshlib.hosts.protocol.Host.read`, of the request that is to go elsewhere, too."""
+    from meshlib.hosts.mirrors import mirrors_of
+
+    body = read.func.__self__.content(read.args[0])
+    mirrors_of(runtime).add(shadows, body)
 
 
 def _shown(mesh: Mesh | None, config: Config) -> None:

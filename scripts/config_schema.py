@@ -11,6 +11,7 @@ import argparse
 import json
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,7 +166,12 @@ def shapes() -> str:
     """The module of TypedDicts, as the formatter leaves it."""
     classes = [cls for cls in _sections(Config) if not _has_rest(cls)]
     names = sorted(_name(cls) for cls in classes)
-    text = _HEAD + f"__all__ = {names!r}\n" + "".join(map(_typed, classes))
+    # Several a line: the module is long as it is.
+    listed = textwrap.fill(
+        ", ".join(f'"{name}"' for name in names), 100, initial_indent="    ", subsequent_indent="    "
+    )
+    listed = f"__all__ = [\n{listed},\n]  # fmt: skip\n"
+    text = _HEAD + listed + "".join(map(_typed, classes))
     ruff = Path(sys.executable).parent / "ruff"
     done = subprocess.run(
         [str(ruff), "format", "--stdin-filename", str(SHAPES), "-"],

@@ -15,7 +15,7 @@ from meshlib.hosts.runtime import later
 from meshlib.model.headers import Headers
 from meshlib_aiohttp.connections import AcquiredConnection
 from meshlib_aiohttp.errors import AiohttpErrors
-from meshlib_aiohttp.messages import edit, head_of, is_replayable, place_of, reply_of
+from meshlib_aiohttp.messages import content_of, edit, head_of, is_replayable, place_of, reply_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -97,6 +97,9 @@ class AiohttpHost:
         )
         asked.wait = _patience(timeout)
         return asked
+
+    def content(self, call: Asked) -> bytes | None:
+        return content_of(call.request._body)
 
     def arrived(self, response: Any) -> Arrived:
         return Arrived(response.status, Headers(response.raw_headers), "1.1", _peer(response.connection))

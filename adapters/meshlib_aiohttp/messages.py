@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "apply",
     "attempt_of",
+    "content_of",
     "edit",
     "head_of",
     "is_head_alone",
@@ -97,6 +98,14 @@ def apply(request: Any, call: Direct) -> None:
         request.headers.popall(_text(name), None)
     for name, value in changed:
         request.headers[_text(name)] = _text(value)
+
+
+def content_of(body: Any) -> bytes | None:
+    """The whole of a request's body; None: it is not at hand."""
+    if body is None:
+        return b""
+    value = body._value if isinstance(body, payload.BytesPayload) else body
+    return bytes(value) if isinstance(value, bytes | bytearray | memoryview) else None
 
 
 def is_replayable(body: Any) -> bool:

@@ -55,6 +55,12 @@ class UrllibHost:
             call.deadline, call.limit = request.deadline, "the deadline"
         return call
 
+    def content(self, request: Request) -> bytes | None:
+        body = request.body
+        if isinstance(body, str):
+            return body.encode()
+        return b"" if body is None else body if isinstance(body, bytes) else None
+
     def arrived(self, response: Any) -> Arrived:
         version = response.version
         if not isinstance(version, bytes):  # urllib3's own, or of a tool that stands in its place

@@ -23,6 +23,7 @@ __all__ = [
     "HeaderEditsConfig",
     "HeaderMatchConfig",
     "MatchConfig",
+    "MirrorConfig",
     "QueryMatchConfig",
     "RedirectConfig",
     "ResponseConfig",
@@ -200,6 +201,14 @@ class FaultConfig(Section):
 
 
 @dataclass(frozen=True, slots=True)
+class MirrorConfig(Section):
+    """A service that gets calls, too. As text alone: the service, and all of them."""
+
+    service: str = required(SERVICE, "The service.")
+    percent: float = setting(Number(0, 100), "So many of a hundred calls.", 100.0)
+
+
+@dataclass(frozen=True, slots=True)
 class RouteConfig(Section):
     """A route: the first whose match holds is taken. Where it says nothing of a target, it is the service itself."""
 
@@ -234,6 +243,9 @@ class RouteConfig(Section):
     rewrite: RewriteConfig | None = setting(
         Table(RewriteConfig, shorthand="prefix"), "What arrives instead.", None
     )
+    mirror: MirrorConfig | None = setting(
+        Table(MirrorConfig, shorthand="service"), "Where calls go, too; nobody waits for the answer.", None
+    )
     fault: FaultConfig | None = setting(
         Table(FaultConfig), "What is done to calls on purpose, to see how the application takes it.", None
     )
@@ -252,6 +264,17 @@ class RouteConfig(Section):
             yield "breaker", 'cannot have scope = "endpoint": it is of this route'
         if self.redirect is None and self.response is None:
             return
-        for name in ("timeout", "retry", "hedge", "breaker", "limits", "rate_limit", "rewrite", "fault"):
+        of_calls = (
+            "timeout",
+            "retry",
+            "hedge",
+            "breaker",
+            "limits",
+            "rate_limit",
+            "rewrite",
+            "mirror",
+            "fault",
+        )
+        for name in of_calls:
             if getattr(self, name) is not None:
                 yield name, "is for calls that are sent on: this route answers by itself"

@@ -10,43 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Required, TypedDict
 
 __all__ = [
-    "AdaptiveDict",
-    "AdminDict",
-    "ApertureDict",
-    "BreakerDict",
-    "ConfigDict",
-    "DnsDict",
-    "EndpointDict",
-    "FaultDict",
-    "HashDict",
-    "HeaderEditsDict",
-    "HeaderMatchDict",
-    "HealthCheckDict",
-    "HedgeDict",
-    "IdentityDict",
-    "InboundDict",
-    "LimitsDict",
-    "MatchDict",
-    "NodeDict",
-    "OutlierDict",
-    "QueryMatchDict",
-    "RateLimitDict",
-    "RedirectDict",
-    "ResponseDict",
-    "RetryDict",
-    "RewriteDict",
-    "RouteDict",
-    "RouteLimitsDict",
-    "ServiceDict",
-    "ServiceTlsDict",
-    "SessionDict",
-    "SidecarDict",
-    "SlowStartDict",
-    "TelemetryDict",
-    "TlsDict",
-    "XdsDict",
-    "ZoneAwareDict",
-]
+    "AdaptiveDict", "AdminDict", "ApertureDict", "BreakerDict", "ConfigDict", "DnsDict",
+    "EndpointDict", "FaultDict", "HashDict", "HeaderEditsDict", "HeaderMatchDict",
+    "HealthCheckDict", "HedgeDict", "IdentityDict", "InboundDict", "LimitsDict", "MatchDict",
+    "MirrorDict", "NodeDict", "OutlierDict", "QueryMatchDict", "RateLimitDict", "RedirectDict",
+    "ResponseDict", "RetryDict", "RewriteDict", "RouteDict", "RouteLimitsDict", "ServiceDict",
+    "ServiceTlsDict", "SessionDict", "SidecarDict", "SlowStartDict", "TelemetryDict", "TlsDict",
+    "XdsDict", "ZoneAwareDict",
+]  # fmt: skip
 
 
 class NodeDict(TypedDict, total=False):
@@ -340,6 +311,13 @@ class RewriteDict(TypedDict, total=False):
     host: str | None
 
 
+class MirrorDict(TypedDict, total=False):
+    """A service that gets calls, too. As text alone: the service, and all of them."""
+
+    service: Required[str]
+    percent: float
+
+
 class FaultDict(TypedDict, total=False):
     """A delay, an answer, or both: the delay comes first. Each is drawn by itself."""
 
@@ -372,6 +350,7 @@ class RouteDict(TypedDict, total=False):
     rate_limit: RateLimitDict | None
     hedge: HedgeDict | None
     rewrite: str | RewriteDict | None
+    mirror: str | MirrorDict | None
     fault: FaultDict | None
     request_headers: HeaderEditsDict
     response_headers: HeaderEditsDict

@@ -37,6 +37,9 @@ def _odd(config: Config) -> Iterator[tuple[str, str]]:
             for target in _targets(route):
                 if target and target not in config.services and not elsewhere:
                     yield f"{key}.routes[{index}]", f'goes to "{target}", which no service is'
+            mirror = route.mirror
+            if mirror is not None and mirror.service not in config.services and not elsewhere:
+                yield f"{key}.routes[{index}].mirror", f'goes to "{mirror.service}", which no service is'
 
 
 def _unplaced(config: Config) -> Iterator[tuple[str, str]]:

@@ -6,6 +6,7 @@ permit; both are given back once, by whoever ends it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from meshlib.core.trace import ending
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from meshlib.core.upstream import Leaf, Pick, RetryPermit
     from meshlib.model.call import Head, Outcome
 
-__all__ = ["BLAMELESS", "Record", "Send", "record", "tell", "tell_deadline"]
+__all__ = ["BLAMELESS", "Record", "Send", "Shadow", "record", "tell", "tell_deadline"]
 
 _EXPECTED_TIMEOUT = b"x-envoy-expected-rq-timeout-ms"
 _ATTEMPT_COUNT = b"x-envoy-attempt-count"
@@ -32,13 +33,26 @@ BLAMELESS = frozenset(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """What is to be mirrored: ``head`` goes to ``cluster`` of ``part``, within ``seconds``."""
+
+    part: str
+    cluster: str
+    head: Head
+    seconds: float
+
+    def words(self) -> str:
+        return f"mirrored to cluster {self.cluster!r}"
+
+
 class Send:
     """The effect: send ``head`` to ``endpoint``; then tell the plan the outcome. Belongs to its plan.
 
     ``number`` counts from 1; ``upstream``: whose endpoint it is, of an aggregate the leaf. ``deadline`` is absolute: the attempt's response, body included, is there by then;
     ``cluster``: as it was then; ``connect_timeout``: seconds, the cluster's; ``began``: when it was decided; ``key`` pairs its events; ``handed``: to a sidecar,
     whose the retries are: what may have been sent is not sent again. ``limits``: of the stream, by its route;
-    ``try_idle``: seconds between two bytes of this attempt; ``token``: what it is to bring, and nobody but its receiver to see;
+    ``mirrors``: what is to be sent elsewhere, too; ``try_idle``: seconds between two bytes of this attempt; ``token``: what it is to bring, and nobody but its receiver to see;
     ``hedge_at``: absolute, when another is to be begun beside it (``woke``) if nothing was heard of it.
     """
 
@@ -54,6 +68,7 @@ class Send:
         "hedge_at",
         "key",
         "limits",
+        "mirrors",
         "number",
         "permit",
         "pick",
@@ -89,6 +104,7 @@ class Send:
         self.token: Demand | None = None
         self.hedge_at: float | None = None
         self._bare: Head | None = None
+        self.mirrors: tuple[Shadow, ...] = ()
 
     def release(self, now: float, failure: Outcome | None = None) -> None:
         """It is over, its body read or given up: its pick and its permit go back. Effective once; from any thread."""

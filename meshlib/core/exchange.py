@@ -39,6 +39,7 @@ from meshlib.model.events import AttemptEnded, AttemptStarted, CallEnded, CallSt
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from meshlib.core.attempt import Shadow
     from meshlib.core.effects import Call, Effect, Env, Step
     from meshlib.core.resolution import Resolution
     from meshlib.core.resolve import View
@@ -90,6 +91,10 @@ class Surroundings(Protocol):
 
     def suspect(self) -> None:
         """A call could not be handed to the sidecar, or broke there."""
+        ...
+
+    def mirror(self, shadows: tuple[Shadow, ...], read: Any) -> object:
+        """A call is to go elsewhere, too. ``read``: what reads its request, a partial of a host's method."""
         ...
 
     def compare(self, place: Place, call: Call, peer: str, outcome: Outcome) -> None:
@@ -392,6 +397,8 @@ class Exchange:
                 via = "mesh" if self.call.resolution.handed is None else "sidecar"
                 place = (effect.cluster.name, self._plan.route, via, endpoint.locality)
                 self._tell(effect, endpoint.name, *place, self._plan.versions(effect.cluster))
+            if effect.mirrors:
+                self._around.mirror(effect.mirrors, self._read)
             # Observers have seen its head: what is added now they do not.
             if effect.cluster.token or self._around.tokens.given:
                 self._want_token(effect)

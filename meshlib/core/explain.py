@@ -170,6 +170,9 @@ def _forward(draft: _Draft, match: Match, weight: ClusterWeight | None, env: Env
 def _endpoint(draft: _Draft, match: Match, action: Forward, endpoint: LiveEndpoint) -> None:
     draft.endpoint = endpoint.name
     draft.lines.append(f"endpoint {endpoint.name} (weight {endpoint.weight}, priority {endpoint.priority})")
+    for mirror in match.compiled.mirrors:
+        share = "" if mirror.per_million is None else f", {mirror.per_million / 10_000:g} % of the calls"
+        draft.lines.append(f"mirrored to cluster {mirror.cluster or mirror.cluster_header}{share}")
     rewrite = action.host_rewrite
     if rewrite is not None and rewrite.kind is HostRewriteKind.AUTO:
         draft.head = match.compiled.sent(match.compiled.auto_host(draft.head, endpoint.hostname))

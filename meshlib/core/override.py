@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from meshlib.model.call import Head
     from meshlib.model.cluster import Cluster
 
-__all__ = ["Named", "Override", "chosen", "peeked", "spelled"]
+__all__ = ["Named", "Override", "chosen", "named_by", "peeked", "spelled", "tell_picked"]
 
 #: So many names of one header are read.
 _MOST = 64
@@ -113,6 +113,26 @@ class Named:
         """An attempt goes there."""
         places = [index for index, name in enumerate(self._left) if _address(name) == endpoint.address]
         self._left = self._left[places[0] + 1 :] if places else ()
+
+
+class _Naming(Protocol):
+    """Who names endpoints for a call: its session, its balancer's policy."""
+
+    def override(self, number: int) -> Override | None: ...
+
+    def picked(self, endpoint: LiveEndpoint) -> None: ...
+
+
+def named_by(naming: Iterable[_Naming], number: int) -> Override | None:
+    """What the first of them that names anybody for the attempt of that number says."""
+    made = (each.override(number) for each in naming)
+    return next((each for each in made if each is not None), None)
+
+
+def tell_picked(naming: Iterable[_Naming], endpoint: LiveEndpoint) -> None:
+    """An attempt goes to ``endpoint``."""
+    for each in naming:
+        each.picked(endpoint)
 
 
 def chosen(

@@ -37,6 +37,7 @@ The stages, in their order, and why each stands where it does:
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from meshlib.core.attempt import BLAMELESS, record, tell, tell_deadline
@@ -45,7 +46,8 @@ from meshlib.core.endpoint import LiveEndpoint
 from meshlib.core.failures import FAILURES, REFUSALS, TEXT, after_retries, timed_out
 from meshlib.core.faults import drawn, in_force
 from meshlib.core.handoff import for_sidecar
-from meshlib.core.override import Named
+from meshlib.core.mirrors import shadows
+from meshlib.core.override import Named, named_by, tell_picked
 from meshlib.core.plan_limits import LimitedPlan
 from meshlib.core.retry import Retries, may_matter
 from meshlib.core.sessions import hold
@@ -343,8 +345,7 @@ class Plan(LimitedPlan):
             key = self._hash.value  # of all attempts (HP-01)
         context, by_route = PickContext(number, self.tried, key, call.head, grpc=call.grpc), self._by_route
         if self._overrides:
-            made = (each.override(number) for each in self._overrides)
-            context.override = next((each for each in made if each is not None), None)
+            context.override = named_by(self._overrides, number)
         if upstream.labelled:
             context.labels = call_labels(match, self._weight)
         if self.tried and self._policy is not None and self._policy.elsewhere is not None:
@@ -354,8 +355,7 @@ class Plan(LimitedPlan):
             return self._refused(picked, now)
         endpoint = picked.endpoint
         if self._overrides:
-            for each in self._overrides:
-                each.picked(endpoint)
+            tell_picked(self._overrides, endpoint)
         if endpoint in self.tried:
             instead = self._tried_again(picked, now)
             if instead is not None:
@@ -376,6 +376,10 @@ class Plan(LimitedPlan):
         self._flight[number] = attempt
         if self._hedging is not None:
             self._hedging.begun(attempt, self._deciding(), now)
+        if match.compiled.mirrors and number == 1:
+            of = partial(self._made_head, match)
+            attempt.mirrors = shadows(match, call, of, self.deadline, now, self._env.random)
+            self._words.extend(each.words() for each in attempt.mirrors)
         return attempt
 
     def _head(

@@ -36,9 +36,9 @@ from meshlib.model.route import (
 )
 
 if TYPE_CHECKING:
-    from meshlib.model.route import ClusterWeight, RouteConfiguration, VirtualHost
+    from meshlib.model.route import ClusterWeight, Mirror, RouteConfiguration, VirtualHost
 
-__all__ = ["ResponseContext", "RouteRewrite", "compile_edits", "compile_rewrite"]
+__all__ = ["ResponseContext", "RouteRewrite", "compile_edits", "compile_rewrite", "named_cluster"]
 
 _ORIGINAL_PATH = b"x-envoy-original-path"
 _ORIGINAL_HOST = b"x-envoy-original-host"
@@ -126,12 +126,14 @@ class RouteRewrite:
         "_virtual_host",
         "_weights",
         "edits_responses",
+        "mirrors",
     )
 
     def __init__(self, route: Route, host: VirtualHost, levels: tuple[EditSet | None, ...]) -> None:
         """``levels`` in the order in which they are applied."""
         action = route.action
         self._route = route
+        self.mirrors: tuple[Mirror, ...] = ()
         self._virtual_host = host.name
         self._append_host = isinstance(action, Forward) and action.append_forwarded_host
         self._counts = host.attempt_count_in_response
@@ -192,13 +194,13 @@ class RouteRewrite:
             said = self._said_share(head, random) if self._says_share else None
             drawn = int(random() * total) if said is None else said % total
             weight = action.weighted[bisect_right(steps, drawn)]
-            cluster = weight.cluster or _named_cluster(head, weight.cluster_header)
+            cluster = weight.cluster or named_cluster(head, weight.cluster_header)
             if trace is not None:
                 trace.append(f"drew {drawn} of {total}: cluster {cluster} has {weight.weight}")
             return cluster, weight
         if action.cluster:
             return action.cluster, None
-        cluster = _named_cluster(head, action.cluster_header)
+        cluster = named_cluster(head, action.cluster_header)
         if trace is not None:
             trace.append(f"header {action.cluster_header} names cluster {cluster!r}")
         return cluster, None
@@ -387,7 +389,10 @@ def compile_rewrite(
 ) -> RouteRewrite:
     """``outer``: the compiled edits of virtual host and route configuration."""
     levels = (compile_edits(route.edits), *outer)
-    return RouteRewrite(route, host, levels[::-1] if config.most_specific_wins else levels)
+    made = RouteRewrite(route, host, levels[::-1] if config.most_specific_wins else levels)
+    if isinstance(route.action, Forward):  # the most specific list that is not empty (RW-04)
+        made.mirrors = route.action.mirrors or host.mirrors or config.mirrors
+    return made
 
 
 def _host(text: str) -> str:
@@ -416,7 +421,7 @@ def _trim(lines: Lines) -> None:
             lines[at] = (name, value.strip())
 
 
-def _named_cluster(head: Head, header: str) -> str:
+def named_cluster(head: Head, header: str) -> str:
     """The header's first line only: nobody else vouches for it."""
     name = fold(wire(header))
     if name.startswith(":") or name == "host":

@@ -90,6 +90,10 @@ class BaseHost:
             url=request.url,
         )
 
+    def content(self, request: Asked) -> bytes | None:
+        body = request.body
+        return b"" if body is None else body if isinstance(body, bytes) else None
+
     def arrived(self, response: Any) -> Arrived:
         if not hasattr(type(response), "awaited"):  # none of the wire's
             return self.arrived_directly(response)

@@ -60,6 +60,10 @@ class Host(Protocol[Q_contra, R]):
         """
         ...
 
+    def content(self, request: Q_contra) -> bytes | None:
+        """The body of the request, b"" for none; None: it is not at hand whole. Reads nothing, never raises."""
+        ...
+
     def arrived(self, response: R) -> Arrived:
         """The head of a response."""
         ...

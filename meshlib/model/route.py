@@ -96,12 +96,15 @@ class ClusterWeight:
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """RW-04; carried in the model."""
+    """Of a million calls so many (None: all) go to another cluster, too: ``cluster``, or the one that the header names (RW-04). Their host
+    is ``host``, or the call's, with ``-shadow`` behind its name where that is to be.
+    """
 
     cluster: str
     per_million: int | None = None
     cluster_header: str = ""
     append_shadow: bool = True
+    host: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,6 +175,11 @@ class LiveCluster:
             self.retried += 1
         return LiveRetry(self)
 
+    def overflow(self) -> None:
+        """A call that was to go there was dropped before it was one."""
+        with self._lock:
+            self.overflows += 1
+
     def mark_reached(self, endpoint: LiveEndpoint, by: int) -> None:
         """Channels that cannot connect to ``endpoint`` are ``by`` more, or less."""
         with self._lock:

@@ -192,6 +192,7 @@ class Runtime:
         env.limits, env.sessions, env.delays = self.routes.of, self.sessions, self.clusters.delays
         env.deadlines = tuple(DEADLINES[name] for name in config.deadline_headers)
         env.buckets, env.cluster = LocalLimits().take, config.node.cluster or ""
+        self.mirror: Callable[..., object] = lambda *_: None  # has a call sent elsewhere, too
         self.feed = feed
         self.interest: Interest = inherited.interest.copy(clock.now()) if inherited else Interest()
         self._rules = rules
@@ -200,9 +201,8 @@ class Runtime:
         self._lock = threading.Lock()  # guards _timer, running, closed, and who observes
         self._timer: Timer | None = None
         self._began = clock.now()
-        self.running = self.closed = False
+        self.running = self.closed = self._told_late = False
         self._green = greenlets.patched("threading")
-        self._told_late = False
         snapshot, previous = (inherited.store.snapshot, inherited.store.view) if inherited else (EMPTY, None)
         self.store: Store = Store(self._compile, self.clusters.reconcile, clock, snapshot, previous)
         for watcher in watchers:

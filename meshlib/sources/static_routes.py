@@ -22,6 +22,7 @@ from meshlib.model.route import (
     HeaderEdits,
     HostRewrite,
     HostRewriteKind,
+    Mirror,
     Redirect,
     RegexRewrite,
     Route,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         RouteConfig,
         ServiceConfig,
     )
+    from meshlib.config.routes import MirrorConfig
     from meshlib.model.policy import Hedge, RetryPolicy
     from meshlib.model.route import Action
 
@@ -123,9 +125,16 @@ def _forward(key: str, service: ServiceConfig, config: RouteConfig) -> Forward:
         timeout=service.timeout if config.timeout is None else config.timeout,
         retry=_service_retry(service) if config.retry is None else policies.retry_policy(config.retry),
         hedge=_hedge(service if config.hedge is None else config),
+        mirrors=_mirrors(config.mirror),
         fault=policies.fault(config.fault),
         limits=policies.route_limits(config),
     )
+
+
+def _mirrors(config: MirrorConfig | None) -> tuple[Mirror, ...]:
+    if config is None:
+        return ()
+    return (Mirror(config.service, None if config.percent >= 100 else round(config.percent * 10_000)),)
 
 
 def _added(config: HeaderEditsConfig) -> tuple[Edit, ...]:

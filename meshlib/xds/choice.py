@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from meshlib.model.listener import Listener
 from meshlib.model.snapshot import Absence, Part
-from meshlib.xds.hosts import clusters_of
+from meshlib.xds.hosts import clusters_of, mirrored
 from meshlib.xds.roots import tcp_clusters
 from meshlib.xds.world import World
 
@@ -121,6 +121,6 @@ def _other(world: World, level: int, serves: Mapping[str, World], sidecar: World
 
 def _used(listener: Listener) -> frozenset[str]:
     """The clusters that its chains name."""
-    routes = (chain.http.routes for chain in listener.chains if chain.http is not None)
+    routes = [chain.http.routes for chain in listener.chains if chain.http is not None]
     hosts = (host for config in routes if config is not None for host in config.virtual_hosts)
-    return tcp_clusters(listener).union(*map(clusters_of, hosts))
+    return tcp_clusters(listener).union(*map(mirrored, routes), *map(clusters_of, hosts))

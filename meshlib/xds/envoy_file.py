@@ -23,7 +23,7 @@ from meshlib.xds.decode.dns import name_servers
 from meshlib.xds.decode.fields import Kind, rule
 from meshlib.xds.decode.report import Report
 from meshlib.xds.graph import Graph
-from meshlib.xds.hosts import clusters_of
+from meshlib.xds.hosts import clusters_of, mirrored
 from meshlib.xds.roots import tcp_clusters
 
 __all__ = ["EnvoyFile", "read"]
@@ -287,3 +287,4 @@ _WORDS = {"cluster": "the cluster", "route": "the route configuration", "endpoin
 def _clusters(routes: RouteConfiguration) -> Iterator[str]:
     for host in routes.virtual_hosts:
         yield from clusters_of(host)
+    yield from mirrored(routes)

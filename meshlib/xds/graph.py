@@ -39,7 +39,7 @@ from meshlib.model.snapshot import ANY_CLUSTER, Absence, Fate, Part
 from meshlib.xds.aggregates import Parent
 from meshlib.xds.cache import Resources, State
 from meshlib.xds.extensions import Extensions
-from meshlib.xds.hosts import best_host, clusters_of, merge, named
+from meshlib.xds.hosts import best_host, clusters_of, merge, mirrored, named
 from meshlib.xds.links import Links
 from meshlib.xds.roots import (
     Config,
@@ -315,11 +315,10 @@ class Graph:
             config.in_force = names
         elif config.current is not None:
             known = {id(item.host): item.clusters for item in config.hosts}
-            hosts = config.current.virtual_hosts
-            config.in_force = frozenset[str]().union(
-                *(known.get(id(host)) or clusters_of(host) for host in hosts)
-            )
+            served = (known.get(id(host)) or clusters_of(host) for host in config.current.virtual_hosts)
+            config.in_force = frozenset[str]().union(*served)
             names |= config.in_force
+        names |= mirrored(config.latest) | mirrored(config.current)
         for name in names - config.clusters:
             self._links.use(name, config.key)
             self._stale_clusters = True

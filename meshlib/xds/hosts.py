@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from meshlib.core.domains import DomainIndex
 from meshlib.model.route import Forward, RouteConfiguration, VirtualHost
 
-__all__ = ["Named", "best_host", "clusters_of", "merge", "named"]
+__all__ = ["Named", "best_host", "clusters_of", "merge", "mirrored", "named"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Named:
 
 
 def clusters_of(host: VirtualHost) -> frozenset[str]:
-    """Every cluster that a route of `host` may send a call to. Mirrors are not waited for: no answer depends on one."""
+    """Every cluster that a route of `host` may send a call to. Mirrors are not among them: no answer depends on one."""
     found: set[str] = set()
     for route in host.routes:
         action = route.action
@@ -33,6 +33,19 @@ def clusters_of(host: VirtualHost) -> frozenset[str]:
             found.update(entry.cluster for entry in action.weighted)
     found.discard("")
     return frozenset(found)
+
+
+def mirrored(config: RouteConfiguration | None) -> frozenset[str]:
+    """The clusters that calls by `config` are mirrored to. They are asked for, and not waited for."""
+    if config is None:
+        return frozenset()
+    found = {mirror.cluster for mirror in config.mirrors}
+    for host in config.virtual_hosts:
+        found.update(mirror.cluster for mirror in host.mirrors)
+        for route in host.routes:
+            if isinstance(route.action, Forward) and route.action.mirrors:
+                found.update(mirror.cluster for mirror in route.action.mirrors)
+    return frozenset(found - {""})
 
 
 def named(

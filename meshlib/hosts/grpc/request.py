@@ -196,6 +196,9 @@ class GrpcHost:
                 call.deadline, call.limit = until, f"the call's timeout of {request.timeout:g} s"
         return call
 
+    def content(self, request: Request) -> bytes | None:  # noqa: ARG002 - no RPC is mirrored
+        return None
+
     def arrived(self, response: Answer) -> Arrived:
         return _FINE if response.status == 0 else Arrived(response.status, response.headers, GRPC)
 

@@ -151,6 +151,10 @@ class HttpxHost:
             return False
         return all(_seekable(getattr(field, "file", b"")) for field in fields)
 
+    def content(self, request: Any) -> bytes | None:
+        stream = request.stream
+        return stream._stream if isinstance(stream, self.whole) else None  # type: ignore[attr-defined]
+
     def arrived(self, response: Any) -> Arrived:
         if isinstance(response, self._response):  # of the library's own transport
             return Arrived(

@@ -196,7 +196,13 @@ def mirrors(owner: WireMessage, path: str, report: Report) -> tuple[Mirror, ...]
         )
         share = runtime_fraction(item, "runtime_fraction", here, report)
         found.append(
-            Mirror(canonical(str(item.cluster)), share, header, not item.disable_shadow_host_suffix_append)
+            Mirror(
+                canonical(str(item.cluster)),
+                share,
+                header,
+                not item.disable_shadow_host_suffix_append,
+                header_value(str(item.host_rewrite_literal), join(here, "host_rewrite_literal"), report),
+            )
         )
     return tuple(found)
 

@@ -21,13 +21,12 @@ _CORS = "the browser decides, and no browser calls"
 ROUTE = {
     f"{_ROUTE}RouteConfiguration": rules(
         honoured=f"name virtual_hosts {_EDITS} typed_per_filter_config most_specific_header_mutations_wins ignore_port_in_host_matching"
-        " ignore_path_parameters_in_path_matching validate_clusters max_direct_response_body_size_bytes",
-        carried="request_mirror_policies",
+        " ignore_path_parameters_in_path_matching validate_clusters max_direct_response_body_size_bytes request_mirror_policies",
         rejected="vhds vhost_header",
         reported="internal_only_headers",
         void="metadata cluster_specifier_plugins",
         notes={
-            "request_mirror_policies": "calls are not mirrored yet",
+            "request_mirror_policies": "of HTTP calls whose body is at hand whole (RW-04)",
             "internal_only_headers": "a header that came from outside is the application's matter",
             "validate_clusters": "of a file: whether a cluster that it names must be in it",
             "vhds": "virtual hosts are not asked for on demand",
@@ -39,14 +38,13 @@ ROUTE = {
     ),
     f"{_ROUTE}VirtualHost": rules(
         honoured=f"{_BUFFER} name domains routes require_tls {_EDITS} include_request_attempt_count include_attempt_count_in_response"
-        " retry_policy hedge_policy metadata typed_per_filter_config rate_limits",
+        " retry_policy hedge_policy metadata typed_per_filter_config rate_limits request_mirror_policies",
         rejected="matcher",
         reported="retry_policy_typed_config include_is_timeout_retry_header",
-        carried="request_mirror_policies",
         void="virtual_clusters cors",
         notes={
             "metadata": "`meshlib.adoption`: how far clients have joined",
-            "request_mirror_policies": "calls are not mirrored yet",
+            "request_mirror_policies": "of HTTP calls whose body is at hand whole (RW-04)",
             "retry_policy_typed_config": "extensions of Envoy's are not run",
             "hedge_policy": "of HTTP calls; gRPC has none by xDS",
             "include_is_timeout_retry_header": "no `x-envoy-is-timeout-retry` is added",
@@ -105,8 +103,7 @@ ROUTE = {
         honoured="cluster cluster_header weighted_clusters cluster_not_found_response_code prefix_rewrite regex_rewrite"
         " host_rewrite_literal auto_host_rewrite host_rewrite_header host_rewrite_path_regex append_x_forwarded_host"
         " timeout retry_policy hedge_policy idle_timeout max_stream_duration max_grpc_timeout hash_policy metadata_match rate_limits"
-        " include_vh_rate_limits",
-        carried="request_mirror_policies",
+        " include_vh_rate_limits request_mirror_policies",
         rejected="path_rewrite_policy path_rewrite host_rewrite",
         reported="cluster_specifier_plugin inline_cluster_specifier_plugin"
         " retry_policy_typed_config priority"
@@ -115,7 +112,7 @@ ROUTE = {
         notes={
             "auto_host_rewrite": "for a gRPC call where the control plane is a trusted_xds_server (gRFC A81)",
             "timeout": "15 s where a control plane's route sets none, as in Envoy; 0 switches it off",
-            "request_mirror_policies": "calls are not mirrored yet",
+            "request_mirror_policies": "of HTTP calls whose body is at hand whole (RW-04)",
             "metadata_match": _LABELS,
             "flush_timeout": "what is written to a caller is in its own process",
             "early_data_policy": "no request is sent before a handshake is over",
@@ -137,9 +134,9 @@ ROUTE = {
         },
     ),
     f"{_ROUTE}RouteAction.RequestMirrorPolicy": rules(
-        honoured="cluster cluster_header runtime_fraction disable_shadow_host_suffix_append",
-        reported="request_headers_mutations host_rewrite_literal",
-        reason="calls are not mirrored yet",
+        honoured="cluster cluster_header runtime_fraction disable_shadow_host_suffix_append host_rewrite_literal",
+        reported="request_headers_mutations",
+        reason="what is mirrored has the lines of the call",
         void="trace_sampled",
     ),
     f"{_ROUTE}RouteAction.HashPolicy": rules(
