@@ -250,7 +250,7 @@ def test_a_call_may_be_told_that_its_endpoint_goes(service, upstream) -> None:
 
 
 def test_a_check_that_passes_ends_an_ejection(service, upstream) -> None:
-    """OD-03's time is not waited for: `successful_active_health_check_uneject_host`."""
+    """Its time is not waited for: `successful_active_health_check_uneject_host`."""
     good, bad = upstream("good"), upstream("bad")
     here = service(
         [good.address, bad.address],

@@ -115,7 +115,7 @@ def cluster(message: WireMessage, path: str, report: Report) -> Cluster:
             most_streams=options.streams,
         ),
         load_report=_load_report(message, path, report),
-        health_check=health_check(message, path, report),
+        health_check=health_check(message, path, report, http2=options.http2),
         override_statuses=_override_statuses(message),
         metadata=metadata(message),
     )

@@ -36,14 +36,14 @@ _MOST_PAYLOAD = 1 << 16
 _MOST_PORT = 65_535
 
 
-def health_check(cluster: WireMessage, path: str, report: Report) -> HealthCheck | None:
-    """The one of a Cluster; None: its endpoints are not asked."""
+def health_check(cluster: WireMessage, path: str, report: Report, *, http2: bool) -> HealthCheck | None:
+    """The one of a Cluster; None: its endpoints are not asked. ``http2``: its calls speak that."""
     if not len(cluster.health_checks):
         return None
     if not report.target:
-        return _one(cluster, path, report)
+        return _one(cluster, path, report, http2=http2)
     inner = Report(trusted=report.trusted, give_way=report.give_way)
-    made = _one(cluster, path, inner)
+    made = _one(cluster, path, inner, http2=http2)
     for place, value in inner.ignored:
         report.ignore(place, value)
     if inner.failed:
@@ -52,13 +52,15 @@ def health_check(cluster: WireMessage, path: str, report: Report) -> HealthCheck
     return None if made is None else replace(made, grpc=False)
 
 
-def _one(cluster: WireMessage, path: str, report: Report) -> HealthCheck | None:
+def _one(cluster: WireMessage, path: str, report: Report, *, http2: bool) -> HealthCheck | None:
     here = join(path, "health_checks")
     if len(cluster.health_checks) > 1:
         report.problem(here, "more than one is not supported, as in Envoy")
         return None
     held, here = cluster.health_checks[0], f"{here}[0]"
     how = _how(held, here, report)
+    if isinstance(how, GrpcCheck) and not http2:
+        report.problem(join(here, "grpc_health_check"), "needs a cluster of HTTP/2, as in Envoy")
     made = HealthCheck(
         TcpCheck() if how is None else how,
         interval=_positive(held, "interval", here, report, needed=True) or 1.0,

@@ -10,11 +10,14 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
+from grpc_health.v1 import health_pb2
 
 import meshlib
 from meshlib.testing import build
@@ -59,18 +62,14 @@ SCRIPTS: dict[str, tuple[dict[str, Any], list[Any]]] = {
 }  # fmt: skip
 
 
-class Server:
-    """Answers checks by ``script``, each once it is let through, and calls at once."""
+class Gate:
+    """Lets checks through one by one, and says by what each is to be answered."""
 
     def __init__(self, script: list[Any]) -> None:
         self._script = script
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._changed = threading.Condition()
         self._arrived = self._let = 0
         self._ended = False
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
 
     def wait_for(self, number: int) -> None:
         """Until the check of that number, from 1 on, is here."""
@@ -85,10 +84,33 @@ class Server:
             self._let += 1
             self._changed.notify_all()
 
-    def close(self) -> None:
+    def enter(self) -> Any:
+        """A check is here; how it is answered, once it is let through; None: not at all."""
+        with self._changed:
+            self._arrived += 1
+            number = self._arrived
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._let >= number or self._ended)
+        return None if self._ended or number > len(self._script) else self._script[number - 1]
+
+    def end(self) -> None:
         with self._changed:
             self._ended = True
             self._changed.notify_all()
+
+
+class Server(Gate):
+    """Of HTTP/1.1: answers checks by ``script``, and calls at once."""
+
+    def __init__(self, script: list[Any]) -> None:
+        super().__init__(script)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def close(self) -> None:
+        self.end()
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for thread in self._threads:
@@ -119,14 +141,9 @@ class Server:
                     return
 
     def _answer(self, sock: socket.socket) -> bool:
-        with self._changed:
-            self._arrived += 1
-            number = self._arrived
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: self._let >= number or self._ended)
-        if self._ended or number > len(self._script):
+        what = self.enter()
+        if what is None:
             return False
-        what = self._script[number - 1]
         if what == "reset":
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             return False
@@ -148,7 +165,80 @@ class Server:
         return True
 
 
-def resources(server: Server, port: int, config: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+class TcpServer(Server):
+    """Answers ``ping``."""
+
+    def _serve(self, sock: socket.socket) -> None:
+        sock.settimeout(0.2)
+        with sock, suppress(OSError):
+            while not self._ended:
+                try:
+                    if not sock.recv(65536).startswith(b"ping"):
+                        return
+                except TimeoutError:
+                    continue
+                what = self.enter()
+                if what in (None, "close"):
+                    return
+                sock.sendall(what.encode())
+
+
+class GrpcServer(Gate):
+    """Answers ``grpc.health.v1.Health/Check`` with bytes, or with a code."""
+
+    def __init__(self, script: list[Any]) -> None:
+        super().__init__(script)
+        self._server = grpc.server(futures.ThreadPoolExecutor(4))
+        handler = grpc.unary_unary_rpc_method_handler(self._check)
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": handler}),)
+        )
+        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self._server.start()
+
+    def close(self) -> None:
+        self.end()
+        self._server.stop(None).wait(20)
+
+    def _check(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        assert health_pb2.HealthCheckRequest.FromString(request).service == "shop.Cart"
+        what = self.enter()
+        if isinstance(what, bytes):
+            return what
+        context.abort(what or grpc.StatusCode.CANCELLED, "by the script")
+        raise AssertionError("abort raises")
+
+
+def _said(status: int) -> bytes:
+    made: bytes = health_pb2.HealthCheckResponse(status=status).SerializeToString()
+    return made
+
+
+SERVING, NOT_SERVING, UNKNOWN = map(_said, (1, 2, 0))
+#: The same of other protocols.
+OTHERS: dict[str, tuple[type[Server | GrpcServer], dict[str, Any], list[Any]]] = {
+    "grpc": (
+        GrpcServer,
+        {"grpc_health_check": {"service_name": "shop.Cart"}, "unhealthy_threshold": 3, "healthy_threshold": 2},
+        [
+            SERVING, NOT_SERVING, SERVING, SERVING, grpc.StatusCode.UNAVAILABLE, SERVING, SERVING,
+            grpc.StatusCode.UNIMPLEMENTED, SERVING, UNKNOWN, SERVING, SERVING, b"\xff\xff", SERVING, SERVING, _said(3),
+        ],
+    ),
+    "tcp": (
+        TcpServer,
+        {
+            "tcp_health_check": {"send": {"text": b"ping".hex()}, "receive": [{"text": b"po".hex()}, {"text": b"g".hex()}]},
+            "unhealthy_threshold": 2,
+            "healthy_threshold": 2,
+            "timeout": "0.6s",
+        },
+        ["pong", "close", "pong", "close", "close", "pong", "poing", "pon", "pong", "pon", "pin", "pong", "pong"],
+    ),
+}  # fmt: skip
+
+
+def resources(server: Server | GrpcServer, port: int, config: dict[str, Any]) -> tuple[dict[str, Any], ...]:
     to_c = build.route_config("r", build.virtual_host("v", build.route(cluster="c"), domains=["*"]))
     config = dict(config)
     request = {"path": "/healthz"}
@@ -157,15 +247,17 @@ def resources(server: Server, port: int, config: dict[str, Any]) -> tuple[dict[s
             request[name] = config.pop(field)
     if "receive" in config:
         request["receive"] = config.pop("receive")
-    check = {
-        "timeout": "5s",
-        "interval": "0.05s",
-        "no_traffic_interval": "0.05s",
-        "http_health_check": request,
-    }
+    check: dict[str, Any] = {"timeout": "5s", "interval": "0.05s", "no_traffic_interval": "0.05s"}
+    if not {"grpc_health_check", "tcp_health_check"} & set(config):
+        check["http_health_check"] = request
     return (
         build.listener("l", to_c, address=f"127.0.0.1:{port}"),
-        build.cluster("c", [server.address], health_checks=[check | config]),
+        build.cluster(
+            "c",
+            [server.address],
+            health_checks=[check | config],
+            **({"http2_protocol_options": {}} if "grpc_health_check" in config else {}),
+        ),
     )
 
 
@@ -173,7 +265,9 @@ def resources(server: Server, port: int, config: dict[str, Any]) -> tuple[dict[s
 Held = tuple[bool, bool]
 
 
-def by_envoy(server: Server, config: dict[str, Any], folder: Path, stack: ExitStack) -> Callable[[], Held]:
+def by_envoy(
+    server: Server | GrpcServer, config: dict[str, Any], folder: Path, stack: ExitStack
+) -> Callable[[], Held]:
     held = Ports(1)
     stack.callback(held.close)
     control_plane = stack.enter_context(ControlPlane(*resources(server, held.numbers[0], config)))
@@ -189,7 +283,9 @@ def by_envoy(server: Server, config: dict[str, Any], folder: Path, stack: ExitSt
     return state
 
 
-def by_meshlib(server: Server, config: dict[str, Any], _folder: Path, stack: ExitStack) -> Callable[[], Held]:
+def by_meshlib(
+    server: Server | GrpcServer, config: dict[str, Any], _folder: Path, stack: ExitStack
+) -> Callable[[], Held]:
     held = Ports(1)
     stack.callback(held.close)
     port = held.numbers[0]
@@ -197,7 +293,8 @@ def by_meshlib(server: Server, config: dict[str, Any], _folder: Path, stack: Exi
     mesh = stack.enter_context(meshlib.Mesh({"xds": {"server": control_plane.address, "view": "sidecar"}}))
     mesh.wait_ready(f"127.0.0.1:{port}", timeout=20)
     client = stack.enter_context(meshlib.Client(mesh=mesh, timeout=20))
-    assert client.get(f"http://127.0.0.1:{port}/").status_code == 200
+    with suppress(meshlib.MeshError):  # a call wakes it, whatever its server makes of that
+        client.get(f"http://127.0.0.1:{port}/", timeout=1.0)
 
     def state() -> Held:
         runtime = mesh._runtime()
@@ -220,11 +317,21 @@ def stack() -> Iterator[ExitStack]:
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_each_check_makes_of_an_endpoint_what_it_makes_of_envoys(name, stack, tmp_path, capsys) -> None:
     config, script = SCRIPTS[name]
+    compare(name, Server, config, script, stack, tmp_path, capsys)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_each_check_of_another_protocol_does(name, stack, tmp_path, capsys) -> None:
+    kind, config, script = OTHERS[name]
+    compare(name, kind, config, script, stack, tmp_path, capsys)
+
+
+def compare(name, kind, config, script, stack, folder, capsys) -> None:
     found: dict[str, list[Held]] = {}
     for side, begin in (("envoy", by_envoy), ("meshlib", by_meshlib)):
-        server = Server(script)
+        server = kind(script)
         stack.callback(server.close)
-        state = begin(server, config, tmp_path, stack)
+        state = begin(server, config, folder, stack)
         states = found[side] = []
         for number in range(1, len(script) + 1):
             server.wait_for(number)
@@ -232,9 +339,9 @@ def test_each_check_makes_of_an_endpoint_what_it_makes_of_envoys(name, stack, tm
             server.wait_for(number + 1)  # so the one before has been heard of
             states.append(state())
     with capsys.disabled():
-        print(f"\n{name}\n  {'check':>10}  envoy     meshlib")
+        print(f"\n{name}\n  {'check':>28}  envoy     meshlib")
         for what, one, other in zip(script, found["envoy"], found["meshlib"], strict=True):
-            print(f"  {what!s:>10}  {_words(one):<8}  {_words(other)}")
+            print(f"  {what!s:>28}  {_words(one):<8}  {_words(other)}")
     assert found["meshlib"] == found["envoy"]
     assert len(set(found["envoy"])) > 1  # there were edges
 

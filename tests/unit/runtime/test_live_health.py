@@ -92,7 +92,7 @@ def test_a_call_wakes_it_and_goes_by_it(grpc):
 
 
 def test_grpc_calls_pass_over_those_that_gRPC_does_not_know():
-    """CD-01: of the target view, gRPC's clients do not read `health_checks`."""
+    """Of the target view: gRPC's clients do not read `health_checks`."""
     one = Asked(flat(2, health_check=replace(CHECK, grpc=False)), wake=False)
     assert one.pick(grpc=True) is not None
     assert not one.live.health.awake

@@ -31,7 +31,7 @@ def read(*checks, view="sidecar", **fields):
 
 def problems(*checks):
     found = decode.cluster(made(*checks), "sidecar")
-    # gRPC's clients do not read them, so that nothing of this refuses a cluster in the target view (CD-01).
+    # gRPC's clients do not read them, so that nothing of this refuses a cluster in the target view.
     target = decode.cluster(made(*checks), "target")
     assert target.problems == ()
     assert target.value.health_check is None
@@ -138,7 +138,8 @@ def test_grpc_and_tcp():
     metadata = [{"header": {"key": "x-a", "value": "1"}}]
     grpc = {"service_name": "s", "authority": "a.test", "initial_metadata": metadata}
     edits = HeaderEdits((Edit("x-a", "1", EditAction.APPEND),))
-    assert read({**BASE, "grpc_health_check": grpc}).how == GrpcCheck("s", "a.test", edits)
+    found = read({**BASE, "grpc_health_check": grpc}, http2_protocol_options={})
+    assert found.how == GrpcCheck("s", "a.test", edits)
     tcp = {"send": {"text": "00ff"}, "receive": [{"text": "01"}]}
     assert read({**BASE, "tcp_health_check": tcp}).how == TcpCheck(b"\x00\xff", (b"\x01",))
     assert read({**BASE, "tcp_health_check": {}}).how == TcpCheck()
@@ -148,6 +149,7 @@ def test_grpc_and_tcp():
     ("check", "path"),
     [
         ({}, "health_checks[0]"),
+        ({**BASE, "grpc_health_check": {}}, "health_checks[0].grpc_health_check"),
         ({**http(), "timeout": "0s"}, "health_checks[0].timeout"),
         ({**http(), "timeout": None}, "health_checks[0].timeout"),
         ({**http(), "interval": None}, "health_checks[0].interval"),
