@@ -19,14 +19,18 @@ from collections.abc import Iterator
 
 from bench.table import machine
 from meshlib.core.upstream import PickContext, Refusal
+from meshlib.core.zones import Caller
 from meshlib.model.address import Address
 from meshlib.model.call import Outcome, OutcomeKind
 from meshlib.model.cluster import Cluster
 from meshlib.model.endpoint import Assignment, Endpoint, Locality, LocalityEndpoints
-from meshlib.model.policy import Balancer, Balancing, SlowStart
+from meshlib.model.policy import Aperture, Balancer, Balancing, SlowStart, ZoneAware
+from meshlib.model.subset import LB_SCOPE, Selector, Subsets, labels_of
 from meshlib.runtime.live import LiveCluster
 
 SIZES = (10, 1_000, 100_000)
+#: Where the caller is.
+HERE = Locality(zone="here")
 #: Of a table of Maglev for the most endpoints: it needs a place for each.
 _LARGE_TABLE = 655_373
 #: How many seconds a sample takes, about, and how many picks it has at least.
@@ -51,22 +55,34 @@ def balancers() -> dict[str, tuple[Balancing, bool]]:
         "ring_hash, bounded": (Balancing(kinds.RING_HASH, load_factor=150), False),
         "maglev": (Balancing(kinds.MAGLEV), False),
         "least_request, slow start": (Balancing(kinds.LEAST_REQUEST, slow_start=SlowStart(30.0)), False),
+        "round_robin, zones": (Balancing(zones=ZoneAware(minimum=0)), False),
+        "round_robin, subsets": (Balancing(subsets=Subsets((Selector(("version",)),))), False),
+        "round_robin, random subset": (Balancing(aperture=Aperture(9)), False),
+        "round_robin, aperture": (Balancing(aperture=Aperture(9, 3, 7)), False),
     }
 
 
 def cluster(balancing: Balancing, size: int, *, weights: bool) -> Cluster:
-    """``size`` endpoints of one locality."""
+    """``size`` endpoints: of one locality, or, where zones matter, most of them in another than the caller's; of ten versions, where
+    there are subsets.
+    """
     if balancing.kind is Balancer.MAGLEV and size > balancing.table_size:
         balancing = Balancing(Balancer.MAGLEV, table_size=_LARGE_TABLE)
     endpoints = tuple(
         Endpoint(
             Address(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 8080),
             weight=1 + number % 3 if weights else 1,
+            metadata={} if balancing.subsets is None else {LB_SCOPE: {"version": str(number % 10)}},
         )
         for number in range(size)
     )
-    group = LocalityEndpoints(Locality(), endpoints, 1)
-    return Cluster("reviews", assignment=Assignment("reviews", (group,)), balancing=balancing)
+    near = size // 3 if balancing.zones is not None else size
+    groups = [
+        LocalityEndpoints(Locality(zone=zone), held, 1)
+        for zone, held in ((HERE.zone, endpoints[:near]), ("there", endpoints[near:]))
+        if held
+    ]
+    return Cluster("reviews", assignment=Assignment("reviews", tuple(groups)), balancing=balancing)
 
 
 class Chosen:
@@ -77,8 +93,15 @@ class Chosen:
         order = cluster(balancing, size, weights=weights)
         begun = time.perf_counter()
         self._live = LiveCluster(
-            order, drawn.random, lambda _: None, time.monotonic, time.monotonic(), lambda: False
+            order,
+            drawn.random,
+            lambda _: None,
+            time.monotonic,
+            time.monotonic(),
+            lambda: False,
+            Caller(HERE),
         )
+        self._labels = labels_of({"version": "2"})
         self._hashes = [drawn.getrandbits(64) for _ in range(1024)]
         self._calls(1)
         self.made = time.perf_counter() - begun
@@ -99,12 +122,15 @@ class Chosen:
 
     def _calls(self, count: int) -> float:
         """How long so many take, in seconds."""
-        live, hashes = self._live, self._hashes
+        live, hashes, labels = self._live, self._hashes, self._labels
         outcome = Outcome(OutcomeKind.OK, 200, None, True, 0.01)
         begun = time.perf_counter()
         for number in range(count):
             now = time.monotonic()
-            picked = live.pick(PickContext(hash=hashes[number & 1023]), now)
+            context = PickContext(hash=hashes[number & 1023])
+            if live.labelled:
+                context.labels = labels
+            picked = live.pick(context, now)
             assert not isinstance(picked, Refusal)
             picked.report(outcome, now)
             picked.release(now)
