@@ -43,8 +43,32 @@ def of_config(config: Config) -> Iterator[Finding]:
     for name, service in config.services.items():
         yield from _retry_config(f"services.{name}.retry", service.retry)
         yield from _never_trips(f"services.{name}", service)
+        yield from _nobody_near(f"services.{name}", service, config)
         for index, route in enumerate(service.routes):
             yield from _retry_config(f"services.{name}.routes[{index}].retry", route.retry)
+
+
+def _nobody_near(key: str, service: ServiceConfig, config: Config) -> Iterator[Finding]:
+    """Zone-aware routing does nothing where no endpoint is where we are, to the letter of region, zone and sub-zone."""
+    if service.zone_aware is None:
+        return
+    node = config.node
+    here = (node.region or "", node.zone or "", node.sub_zone or "")
+    there = {(item.region or "", item.zone or "", item.sub_zone or "") for item in service.endpoints or ()}
+    if any(here) and here in there:
+        return
+    we = "/".join(part for part in here if part)
+    yield Finding(
+        "zones.nobody",
+        "warning",
+        f"{key}.zone_aware: {f'no endpoint is in {we}, where we are' if we else 'our zone is not known'}: zones do not matter",
+        "node.zone, or MESHLIB_ZONE, and node.region and node.sub_zone where endpoints have them",
+        tuple(
+            f"endpoints in {'/'.join(part for part in place if part)}"
+            for place in sorted(there)
+            if any(place)
+        ),
+    )
 
 
 def _never_trips(key: str, service: ServiceConfig) -> Iterator[Finding]:

@@ -332,3 +332,27 @@ def test_a_directory_of_the_control_plane(tmp_path: Path) -> None:
     assert [line for line in report.problems if "cluster c1: lb_policy" in line]
     assert [line for line in report.problems if f"{files.path('rds')}: cannot be read" in line]
     assert len(report.problems) == 2
+
+
+@pytest.mark.parametrize(
+    ("node", "summary"),
+    [
+        ('zone = "z1"\nregion = "r"', None),
+        ('zone = "z1"', "no endpoint is in z1, where we are"),
+        ('id = "me"', "our zone is not known"),
+    ],
+)
+def test_it_says_where_zone_aware_routing_does_nothing(
+    tmp_path: Path, node: str, summary: str | None
+) -> None:
+    text = (
+        f"[node]\n{node}\n[services.a]\nzone_aware = {{}}\n"
+        'endpoints = [{ address = "10.0.0.1:80", zone = "z1", region = "r" }]\n'
+    )
+    found = [
+        item for item in inspect(write(tmp_path / "mesh.toml", text)).findings if item.id == "zones.nobody"
+    ]
+    assert [item.summary for item in found] == (
+        [f"services.a.zone_aware: {summary}: zones do not matter"] if summary else []
+    )
+    assert all(item.evidence == ("endpoints in r/z1",) for item in found)
