@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.sim.cases import CASES, cold_server, overload, retry_storm, slow_server
+from bench.sim.cases import CASES, cold_server, hedge, overload, retry_storm, slow_server
 from bench.sim.model import Server, Simulation, quantile
 from meshlib.model.policy import Limits
 
@@ -37,6 +37,15 @@ def test_a_limit_that_follows_latency_keeps_an_overrun_service_useful():
     assert float(without.values["good calls a second"]) < 50
     assert float(with_it.values["good calls a second"]) > 1400
     assert percent(with_it.values["refused before"]) < 0.02
+
+
+def test_hedges_at_a_percentile_take_the_tail_away_for_as_many_more_calls():
+    without, at_p95, _ = hedge(12.0)
+    assert float(at_p95.values["p99"].removesuffix(" ms")) < 0.3 * float(
+        without.values["p99"].removesuffix(" ms")
+    )
+    assert percent(without.values["more calls"]) < 0.01
+    assert percent(at_p95.values["more calls"]) == pytest.approx(0.05, abs=0.01)
 
 
 def test_the_same_seed_says_the_same_and_a_queue_is_what_queueing_theory_says():
