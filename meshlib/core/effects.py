@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from meshlib.core.resolution import Resolution
     from meshlib.core.resolve import View
     from meshlib.core.retry_grpc import Throttling
-    from meshlib.core.upstream import CallLimits, Delays, Memory, Upstream
+    from meshlib.core.upstream import Buckets, CallLimits, Delays, Memory, Upstream
     from meshlib.errors import MeshError
     from meshlib.model.call import CallInfo, Head, Outcome, Response
     from meshlib.model.events import Event
-    from meshlib.model.limits import Descriptor, LocalLimit, Verdict
+    from meshlib.model.limits import Descriptor, Verdict
     from meshlib.model.policy import RetryPolicy, RouteLimits
     from meshlib.model.sidecar import Sidecar
 
@@ -48,8 +48,8 @@ class Env:
     ``upstream(part, cluster)`` gives a live cluster, or why there is none, in words: ``""`` while it may come;
     ``random()`` a float in [0, 1); ``wall()`` seconds since the epoch, for headers that name a point in time (RT-07);
     ``emit`` is None where nobody listens; ``awaits``: as ``upstream``, what a cluster that may come waits for, in words that can follow
-    "which"; ``limits(part, match, policy, now)``: the live route of a match that has limits; ``buckets(place, policy,
-    descriptors, now)``: whether a call passes a local rate limit that stands there, and the lines that say what is left; ``cluster``: that of this
+    "which"; ``limits(part, match, policy, now)``: the live route of a match that has limits; ``buckets``: those of
+    the rate limits of filters; ``cluster``: that of this
     process's node; ``own``: what this process is to consistent hashing; ``delays``: how long attempts took lately, for hedges; ``deadlines``: headers that say a deadline in Finagle's form; ``delayed``: an entry
     for each call that a fault delays now; ``sessions``: where they are that servers chose the names of, None: nothing is remembered.
     Thread-safe as far as its members are.
@@ -66,13 +66,7 @@ class Env:
     delayed: list[None] = field(default_factory=list)
     limits: Callable[[str, Match, RouteLimits, float], CallLimits] | None = None
     sessions: Memory | None = None
-    buckets: (
-        Callable[
-            [tuple[str, ...], LocalLimit, tuple[Descriptor, ...], float],
-            tuple[bool, tuple[tuple[bytes, bytes], ...]],
-        ]
-        | None
-    ) = None
+    buckets: Buckets | None = None
     cluster: str = ""
 
 

@@ -5,6 +5,7 @@ nothing. A *local* limit has buckets in this process: one for all its calls, and
 service about the descriptors; without one nobody is asked. The filters are asked in their order, each once a call, and before its attempts:
 
     filter    calls counted   over the limit                    the service does not answer
+    admission (`core.admission`: none is counted before it is over, and a share of them is refused)
     local     ``enabled``     of them ``enforced`` are refused  (nobody is asked)
     global    ``enabled``     of them ``enforced`` are refused  the call goes on, or (``deny``) is refused
     a call that is refused ends there; one that is counted and not refused goes on to the next
@@ -27,6 +28,7 @@ from meshlib.core.formats import Values
 from meshlib.model.call import Response
 from meshlib.model.limits import (
     ActionKind,
+    Admission,
     Descriptor,
     GlobalLimit,
     HostRules,
@@ -41,7 +43,8 @@ if TYPE_CHECKING:
     from meshlib.core.effects import Call, Env
     from meshlib.core.lines import Lines
     from meshlib.core.match import Match
-    from meshlib.model.call import Head
+    from meshlib.core.upstream import LiveAdmission
+    from meshlib.model.call import Head, Outcome
     from meshlib.model.limits import Action, DescriptorRule, Verdict
     from meshlib.model.listener import HttpFilter
     from meshlib.model.route import ClusterWeight, Edit, FilterSwitch
@@ -72,6 +75,7 @@ class Limiting:
     """
 
     __slots__ = (
+        "_admissions",
         "_call",
         "_cluster",
         "_env",
@@ -94,6 +98,7 @@ class Limiting:
         self._cluster = cluster
         self._left: Iterator[HttpFilter] = iter(call.resolution.limits)
         self._policy: GlobalLimit | None = None  # of what is asked
+        self._admissions: list[LiveAdmission] = []  # that hear how the call ends
         self.asked: Ask | None = None
         self.request: Lines = []
         self.response: Lines = []
@@ -105,6 +110,11 @@ class Limiting:
         for each in self._left:
             policy, override, place = self._in_force(each)
             if policy is None or not self._drawn(policy.enabled):
+                continue
+            if isinstance(policy, Admission):
+                refused = self._admitted(policy, place, now)
+                if refused is not None:
+                    return refused
                 continue
             made = self._descriptors(policy, override)
             if isinstance(policy, LocalLimit):
@@ -144,18 +154,33 @@ class Limiting:
         self.response.extend(lines)
         return self.go(now)
 
+    def end(self, outcome: Outcome, now: float) -> None:
+        """The call is over, and ended so."""
+        for admission in self._admissions:
+            admission.hear(outcome, now)
+
+    def _admitted(self, policy: Admission, place: Place, now: float) -> Limited | None:
+        buckets = self._env.buckets
+        assert buckets is not None
+        admission = buckets.admission((self._call.resolution.part, *place), policy)
+        if self._env.random() < admission.probability(now):
+            words = f"listener {place[0]} lets fewer calls through, since too many fail: 503"
+            return Limited(Response(503), words, exhausted=False, flags="")
+        self._admissions.append(admission)
+        return None
+
     # --- what is in force ---------------------------------------------------------------------------------------------
 
     def _in_force(
         self, each: HttpFilter
-    ) -> tuple[LocalLimit | GlobalLimit | None, LimitOverride | None, Place]:
+    ) -> tuple[LocalLimit | GlobalLimit | Admission | None, LimitOverride | None, Place]:
         listener = self._call.resolution.listener
         place: Place = (listener.name if listener is not None else "", each.name)
         own = each.limit
         for said, where in self._switches(each.name):
             if not said.on:
                 return None, None, place
-            if isinstance(said.limit, LocalLimit):
+            if isinstance(said.limit, LocalLimit | Admission):
                 return said.limit, None, (*place, *where)
             return own, said.limit, place
         return (None if each.disabled else own), None, place
@@ -201,7 +226,7 @@ class Limiting:
     ) -> Limited | None:
         buckets = self._env.buckets
         assert buckets is not None
-        passes, told = buckets((self._call.resolution.part, *place), policy, made, now)
+        passes, told = buckets.take((self._call.resolution.part, *place), policy, made, now)
         if policy.headers:
             self.response.extend(told)
         if passes:

@@ -200,6 +200,8 @@ class Plan(LimitedPlan):
             self._permit.release()
         if self._by_route is not None:
             self._by_route.leave()
+        if self._limiting is not None and self._attempts:
+            self._limiting.end(failure or self._attempts[-1].outcome, now)
         return True
 
     # --- what differs for gRPC (:class:`meshlib.core.plan_grpc.GrpcPlan`) ------------------------------------------------

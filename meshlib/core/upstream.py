@@ -18,15 +18,18 @@ if TYPE_CHECKING:
     from meshlib.core.override import Override
     from meshlib.model.call import Head, Outcome
     from meshlib.model.cluster import Cluster
+    from meshlib.model.limits import Admission, Descriptor, LocalLimit
     from meshlib.model.policy import Elsewhere, RetryBudget
     from meshlib.model.subset import Labels
 
 __all__ = [
+    "Buckets",
     "CallLimits",
     "Connections",
     "Delays",
     "Leaf",
     "Limiter",
+    "LiveAdmission",
     "Memory",
     "Pick",
     "PickContext",
@@ -175,6 +178,32 @@ class Limiter(Protocol):
 
     def take(self, now: float) -> bool:
         """Whether a call may pass now; it counts then."""
+        ...
+
+
+class LiveAdmission(Protocol):
+    """Admission control at one place. Thread-safe."""
+
+    def probability(self, now: float) -> float:
+        """That a call now is refused."""
+        ...
+
+    def hear(self, outcome: Outcome, now: float) -> None:
+        """A call that was let through ended so."""
+        ...
+
+
+class Buckets(Protocol):
+    """What rate limits of filters have counted, by where they stand. Thread-safe."""
+
+    def take(
+        self, place: tuple[str, ...], policy: LocalLimit, descriptors: tuple[Descriptor, ...], now: float
+    ) -> tuple[bool, tuple[tuple[bytes, bytes], ...]]:
+        """Whether a call passes the local limit that stands there, and the lines that say what is left."""
+        ...
+
+    def admission(self, place: tuple[str, ...], policy: Admission) -> LiveAdmission:
+        """The admission control that stands there."""
         ...
 
 

@@ -13,6 +13,7 @@ from meshlib.model.policy import RateLimit
 __all__ = [
     "Action",
     "ActionKind",
+    "Admission",
     "Descriptor",
     "DescriptorLimit",
     "DescriptorRule",
@@ -147,6 +148,28 @@ class LimitOverride:
     host_rules: HostRules = HostRules.OVERRIDE
     domain: str = ""
     rules: tuple[DescriptorRule, ...] = ()
+
+
+#: gRPC's codes that fewer calls would not change (Envoy ``GrpcCriteria``).
+_CODES = frozenset((0, 1, 2, 3, 5, 6, 7, 9, 11, 12, 16))
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Envoy ``AdmissionControl``: where less than ``threshold`` of the calls in the last ``window`` seconds were good, a share of them is
+    refused, up to ``most``: the more, the greater ``aggression`` (1: evenly). With fewer than ``least_rate`` calls a second none is.
+    Good are HTTP statuses from the first of a pair of ``statuses`` up to, not including, the second, and gRPC's ``codes``. ``enabled``: of
+    a million calls.
+    """
+
+    window: float = 30.0
+    threshold: float = 0.95
+    aggression: float = 1.0
+    least_rate: float = 0.0
+    most: float = 0.8
+    statuses: tuple[tuple[int, int], ...] = ((100, 500),)
+    codes: frozenset[int] = _CODES
+    enabled: int = 1_000_000
 
 
 class Verdict(NamedTuple):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
 from meshlib.model.address import Address
-from meshlib.model.limits import GlobalLimit, LocalLimit
+from meshlib.model.limits import Admission, GlobalLimit, LocalLimit
 from meshlib.model.policy import Fault
 from meshlib.model.replies import LocalReplies
 from meshlib.model.route import RouteConfiguration
@@ -92,7 +92,7 @@ class HttpFilter:
     discovered: Discovered | None = None
     fault: Fault | None = None
     session: Session | None = None
-    limit: LocalLimit | GlobalLimit | None = None
+    limit: LocalLimit | GlobalLimit | Admission | None = None
 
 
 @dataclass(frozen=True, slots=True)

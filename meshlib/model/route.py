@@ -10,7 +10,7 @@ from enum import Enum
 
 from meshlib.model.body import BodyFormat
 from meshlib.model.edits import NO_EDITS, Edit, EditAction, HeaderEdits
-from meshlib.model.limits import DescriptorRule, LimitOverride, LocalLimit
+from meshlib.model.limits import Admission, DescriptorRule, LimitOverride, LocalLimit
 from meshlib.model.match import RouteMatch
 from meshlib.model.policy import Fault, HashPolicy, Hedge, RetryPolicy, RouteLimits
 from meshlib.model.session import Session
@@ -51,7 +51,7 @@ class FilterSwitch:
     fault: Fault | None = None
     session: Session | None = None
     plain: bool = False
-    limit: LocalLimit | LimitOverride | None = None
+    limit: LocalLimit | LimitOverride | Admission | None = None
 
 
 @dataclass(frozen=True, slots=True)

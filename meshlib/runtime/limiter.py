@@ -6,10 +6,12 @@ import threading
 from math import ceil
 from typing import TYPE_CHECKING
 
+from meshlib.core.admission import AdmissionControl, good
 from meshlib.core.bucket import Bucket
 
 if TYPE_CHECKING:
-    from meshlib.model.limits import Descriptor, LocalLimit
+    from meshlib.model.call import Outcome
+    from meshlib.model.limits import Admission, Descriptor, LocalLimit
     from meshlib.model.policy import RateLimit
 
 __all__ = ["Limiter", "LocalLimits", "limiter_of"]
@@ -53,6 +55,7 @@ class LocalLimits:
 
     def __init__(self) -> None:
         self._live: dict[tuple[str, ...], LocalLimiter] = {}
+        self._admissions: dict[tuple[str, ...], LiveAdmission] = {}
         self._lock = threading.Lock()  # guards making and forgetting
 
     def take(
@@ -68,6 +71,45 @@ class LocalLimits:
                         del self._live[next(iter(self._live))]
                     found = self._live[place] = LocalLimiter(policy, now)
         return found.take(policy, descriptors, now)
+
+    def admission(self, place: tuple[str, ...], policy: Admission) -> LiveAdmission:
+        """The admission control that stands there."""
+        found = self._admissions.get(place)
+        if found is None:
+            with self._lock:
+                found = self._admissions.get(place)
+                if found is None:
+                    if len(self._admissions) >= MOST:
+                        del self._admissions[next(iter(self._admissions))]
+                    found = self._admissions[place] = LiveAdmission(policy)
+        found.put(policy)
+        return found
+
+
+class LiveAdmission:
+    """Admission control at one place (:class:`meshlib.core.upstream.LiveAdmission`). ``_lock`` guards what is counted."""
+
+    __slots__ = ("_control", "_lock")
+
+    def __init__(self, policy: Admission) -> None:
+        self._lock = threading.Lock()
+        self._control = AdmissionControl(policy)
+
+    def put(self, policy: Admission) -> None:
+        """Other numbers, if they are."""
+        if policy is not self._control.policy:
+            with self._lock:
+                self._control.configure(policy)
+
+    def probability(self, now: float) -> float:
+        with self._lock:
+            return self._control.probability(now)
+
+    def hear(self, outcome: Outcome, now: float) -> None:
+        judged = good(self._control.policy, outcome)
+        if judged is not None:
+            with self._lock:
+                self._control.add(now, failed=not judged)
 
 
 class LocalLimiter:

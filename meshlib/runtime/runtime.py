@@ -191,7 +191,7 @@ class Runtime:
         env = self.env = Env(self.clusters.upstream, self.random, clock.wall, awaits=feed.awaits, own=own)
         env.limits, env.sessions, env.delays = self.routes.of, self.sessions, self.clusters.delays
         env.deadlines = tuple(DEADLINES[name] for name in config.deadline_headers)
-        env.buckets, env.cluster = LocalLimits().take, config.node.cluster or ""
+        env.buckets, env.cluster = LocalLimits(), config.node.cluster or ""
         self.mirror: Callable[..., object] = lambda *_: None  # has a call sent elsewhere, too
         self.feed = feed
         self.interest: Interest = inherited.interest.copy(clock.now()) if inherited else Interest()

@@ -21,7 +21,7 @@ from meshlib.xds import schema
 from meshlib.xds.decode.extension import kind_of
 from meshlib.xds.decode.faults import FAULT, fault
 from meshlib.xds.decode.guards import GUARDS_HERE, ROUTER, filter_type, is_guard
-from meshlib.xds.decode.limits import GLOBAL, LOCAL, global_limit, local_limit
+from meshlib.xds.decode.limits import LIMITS
 from meshlib.xds.decode.report import Report, join, walk
 from meshlib.xds.decode.sessions import SESSION, session
 from meshlib.xds.decode.values import typed
@@ -73,7 +73,7 @@ def http_filters(
         if _guarded(item, here, report, made, routes, target=target):
             continue
         if item.disabled:
-            if label(item) in (LOCAL, GLOBAL) and not target:
+            if label(item) in LIMITS and not target:
                 made.found.append(replace(_other(item, here, report, target=target), disabled=True))
                 continue
             kind = _SWITCHED.get(label(item), FilterKind.OTHER)
@@ -202,9 +202,8 @@ def _other(item: WireMessage, path: str, report: Report, *, target: bool) -> Htt
     if which == "typed_config" and filter_type(item.typed_config) == SESSION:
         kept = session(item.typed_config, join(path, "typed_config"), report)
         return HttpFilter(name, FilterKind.SESSION, session=kept)
-    if which == "typed_config" and not target and filter_type(item.typed_config) in (LOCAL, GLOBAL):
-        limits = local_limit if filter_type(item.typed_config) == LOCAL else global_limit
-        limit = limits(item.typed_config, join(path, "typed_config"), report)
+    if which == "typed_config" and not target and filter_type(item.typed_config) in LIMITS:
+        limit = LIMITS[filter_type(item.typed_config)](item.typed_config, join(path, "typed_config"), report)
         return HttpFilter(name, FilterKind.RATE_LIMIT, limit=limit)
     if which is None and name in _FAULT_NAMES:
         return HttpFilter(name, FilterKind.FAULT)

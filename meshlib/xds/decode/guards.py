@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from meshlib.model.limits import LimitOverride, LocalLimit
+from meshlib.model.limits import Admission, LimitOverride, LocalLimit
 from meshlib.model.route import FilterSwitch
 from meshlib.xds import schema
 from meshlib.xds.decode import programs
 from meshlib.xds.decode.faults import FAULT, fault
-from meshlib.xds.decode.limits import GLOBAL_HERE, LOCAL, local_limit, override
+from meshlib.xds.decode.limits import ADMISSION, GLOBAL_HERE, LOCAL, admission, local_limit, override
 from meshlib.xds.decode.report import Report, join
 from meshlib.xds.decode.sessions import SESSION_HERE, session_here
 from meshlib.xds.schema import WireMessage
@@ -132,12 +132,14 @@ def _switch(name: str, outer: WireMessage, path: str, report: Report) -> FilterS
 
 def _limit(
     kind: str, outer: WireMessage | None, path: str, report: Report
-) -> LocalLimit | LimitOverride | None:
+) -> LocalLimit | LimitOverride | Admission | None:
     """GRPC has no such filters."""
     if outer is None or report.target:
         return None
     if kind == LOCAL:
         return local_limit(outer, path, report, here=True)
+    if kind == ADMISSION:
+        return admission(outer, path, report)
     return override(outer, path, report) if kind == GLOBAL_HERE else None
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable, Mapping
 
 from meshlib.model.limits import (
     Action,
     ActionKind,
+    Admission,
     DescriptorLimit,
     DescriptorRule,
     GlobalLimit,
@@ -25,6 +27,7 @@ from meshlib.xds.decode.values import (
     header_name,
     header_value,
     number,
+    percent,
     runtime_fraction,
     seconds,
     typed,
@@ -32,8 +35,20 @@ from meshlib.xds.decode.values import (
 from meshlib.xds.names import canonical
 from meshlib.xds.schema import WireMessage
 
-__all__ = ["GLOBAL", "GLOBAL_HERE", "LOCAL", "descriptor_rules", "global_limit", "local_limit", "override"]
+__all__ = [
+    "ADMISSION",
+    "GLOBAL",
+    "GLOBAL_HERE",
+    "LIMITS",
+    "LOCAL",
+    "admission",
+    "descriptor_rules",
+    "global_limit",
+    "local_limit",
+    "override",
+]
 
+ADMISSION = "envoy.extensions.filters.http.admission_control.v3.AdmissionControl"
 LOCAL = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
 GLOBAL = "envoy.extensions.filters.http.ratelimit.v3.RateLimit"
 #: What the latter's configuration is at one place.
@@ -196,6 +211,57 @@ def local_limit(outer: WireMessage, path: str, report: Report, *, here: bool = F
     )
 
 
+def admission(outer: WireMessage, path: str, report: Report) -> Admission | None:
+    """What an Any that means an AdmissionControl says, of a listener's filter or at one place."""
+    message = _read(outer, path, report, ADMISSION)
+    if message is None:
+        return None
+    walk(message, path, report)
+    if message.WhichOneof("evaluation_criteria") is None:
+        report.problem(join(path, "success_criteria"), "is missing")
+    window = seconds(message, "sampling_window", path, report)
+    if window is not None and window < 1.0:
+        report.problem(join(path, "sampling_window"), "must be at least 1 s")
+    http, grpc = message.success_criteria.http_criteria, message.success_criteria.grpc_criteria
+    here = join(path, "success_criteria.http_criteria")
+    if message.success_criteria.HasField("http_criteria") and not len(http.http_success_status):
+        report.problem(join(here, "http_success_status"), "must not be empty")
+    for index, item in enumerate(http.http_success_status):
+        if not 100 <= item.start <= item.end <= 600:
+            report.problem(
+                f"{join(here, 'http_success_status')}[{index}]", "must be statuses from 100 to 600"
+            )
+    codes = frozenset(int(code) for code in grpc.grpc_success_status)
+    if any(code > 16 for code in codes):
+        report.problem(
+            join(path, "success_criteria.grpc_criteria.grpc_success_status"), "must be codes of gRPC"
+        )
+    off = message.HasField("enabled") and not boolean(message.enabled, "default_value", True)
+    plain = Admission()
+    return Admission(
+        round(window) if window is not None else plain.window,
+        _share(message, "sr_threshold", plain.threshold, path, report),
+        max(1.0, message.aggression.default_value) if message.HasField("aggression") else plain.aggression,
+        float(message.rps_threshold.default_value),
+        _share(message, "max_rejection_probability", plain.most, path, report, zero=True),
+        tuple((int(item.start), int(item.end)) for item in http.http_success_status) or plain.statuses,
+        codes or plain.codes,
+        0 if off else _MILLION,
+    )
+
+
+def _share(
+    owner: WireMessage, field: str, default: float, path: str, report: Report, *, zero: bool = False
+) -> float:
+    if not owner.HasField(field):
+        return default
+    found = percent(getattr(owner, field), "default_value", join(path, field), report)
+    share = (100.0 if found is None else found) / 100.0
+    if not share and not zero:
+        report.problem(join(path, field), "must be more than 0")
+    return share or (0.0 if zero else 1.0)
+
+
 def global_limit(outer: WireMessage, path: str, report: Report) -> GlobalLimit | None:
     """What an Any that means a RateLimit says; None where it cannot be told, or cannot be done here: that is reported."""
     message = _read(outer, path, report, GLOBAL)
@@ -316,3 +382,11 @@ def _metadata(message: WireMessage, path: str, report: Report) -> tuple[tuple[st
         )
         for index, item in enumerate(message.initial_metadata)
     )
+
+
+#: Filters that limit rates, by the types of their configurations.
+LIMITS: Mapping[str, Callable[[WireMessage, str, Report], LocalLimit | GlobalLimit | Admission | None]] = {
+    LOCAL: local_limit,
+    GLOBAL: global_limit,
+    ADMISSION: admission,
+}

@@ -154,6 +154,8 @@ CORE = {
         notes={"runtime_key": "there is no runtime: the default holds"},
     ),
     f"{_CORE}RuntimeDouble": rules(honoured="default_value", void="runtime_key"),
+    f"{_CORE}RuntimePercent": rules(honoured="default_value", void="runtime_key"),
+    f"{_CORE}RuntimeFeatureFlag": rules(honoured="default_value", void="runtime_key"),
     f"{_CORE}TransportSocket": rules(honoured="name typed_config"),
     f"{_CORE}TypedExtensionConfig": rules(honoured="name typed_config"),
     f"{_CORE}ConfigSource": rules(

@@ -8,6 +8,7 @@ __all__ = ["LIMITS"]
 
 _LOCAL = "envoy.extensions.filters.http.local_ratelimit.v3."
 _GLOBAL = "envoy.extensions.filters.http.ratelimit.v3."
+_ADMISSION = "envoy.extensions.filters.http.admission_control.v3."
 _COMMON = "envoy.extensions.common.ratelimit.v3."
 _RULE = "envoy.config.route.v3.RateLimit"
 _NO_METADATA = "no filter of a client sets metadata: the default holds"
@@ -84,6 +85,13 @@ LIMITS = {
             "token_bucket": "of this process",
         },
     ),
+    f"{_ADMISSION}AdmissionControl": rules(
+        honoured="enabled success_criteria sampling_window aggression sr_threshold rps_threshold max_rejection_probability",
+        notes={"sampling_window": "of this process, in tenths"},
+    ),
+    f"{_ADMISSION}AdmissionControl.SuccessCriteria": rules(honoured="http_criteria grpc_criteria"),
+    f"{_ADMISSION}AdmissionControl.SuccessCriteria.HttpCriteria": rules(honoured="http_success_status"),
+    f"{_ADMISSION}AdmissionControl.SuccessCriteria.GrpcCriteria": rules(honoured="grpc_success_status"),
     "envoy.config.ratelimit.v3.RateLimitServiceConfig": rules(
         honoured="grpc_service", void="transport_api_version"
     ),

@@ -110,6 +110,27 @@ message LocalRateLimitDescriptor
 
 message LocalClusterRateLimit
 
+package envoy.extensions.filters.http.admission_control.v3
+
+message AdmissionControl
+   1 enabled                   core.RuntimeFeatureFlag
+   2 success_criteria          .SuccessCriteria @evaluation_criteria
+   3 sampling_window           pb.Duration
+   4 aggression                core.RuntimeDouble
+   5 sr_threshold              core.RuntimePercent
+   6 rps_threshold             core.RuntimeUInt32
+   7 max_rejection_probability core.RuntimePercent
+
+message AdmissionControl.SuccessCriteria
+   1 http_criteria .HttpCriteria
+   2 grpc_criteria .GrpcCriteria
+
+message AdmissionControl.SuccessCriteria.HttpCriteria
+   1 http_success_status [type.Int32Range]
+
+message AdmissionControl.SuccessCriteria.GrpcCriteria
+   1 grpc_success_status [uint32]
+
 package envoy.extensions.filters.http.local_ratelimit.v3
 
 message LocalRateLimit
