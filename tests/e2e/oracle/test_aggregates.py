@@ -1,18 +1,14 @@
 """Where calls to an aggregate go: meshlib and a real Envoy on one control plane, with the same endpoints (CD-04, DV-11).
 
 ``pytest -m oracle tests/e2e/oracle/test_aggregates.py -s`` prints the table: a row for each case, with the calls out of ``CALLS`` that each
-cluster had. Both draw, so that two counts of a cluster with the share p may differ by chance: the allowed difference is five of its
-standard deviations, sqrt(2 p (1 - p) CALLS); where p is 0 or 1 there is none.
+cluster had. Both draw, so that two counts may differ by chance, as `allowed` says.
 """
 
 from __future__ import annotations
 
 import collections
-import math
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
@@ -21,6 +17,7 @@ import pytest
 import meshlib
 from meshlib.testing import build
 from meshlib.testing.control_plane import ControlPlane
+from tests.e2e.oracle.answering import Answering, allowed, serving
 from tests.e2e.oracle.envoy_process import EnvoyProcess, Ports
 
 pytestmark = [pytest.mark.oracle, pytest.mark.timeout(180)]
@@ -80,52 +77,25 @@ RETRIES: dict[str, tuple[list[str], dict[str, Any]]] = {
 }
 
 
-class _Answers(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    wbufsize = 65_536  # head and body at once
-
-    def do_GET(self) -> None:
-        self.server.seen[self.headers.get("x-case", "")] += 1  # type: ignore[attr-defined]
-        text = self.server.name.encode()  # type: ignore[attr-defined]
-        self.send_response(503 if self.path == "/fail" else 200)
-        self.send_header("content-length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
-def servers() -> Iterator[dict[str, list[ThreadingHTTPServer]]]:
-    """For each cluster one for each endpoint, which say whose they are."""
-    made: dict[str, list[ThreadingHTTPServer]] = {}
-    for name, (levels, _) in CLUSTERS.items():
-        made[name] = [ThreadingHTTPServer(("127.0.0.1", 0), _Answers) for level in levels for _ in level]
-        for number, server in enumerate(made[name]):
-            server.daemon_threads = True
-            server.name = f"{name}/{number}"  # type: ignore[attr-defined]
-            server.seen = collections.Counter()  # type: ignore[attr-defined]
-    everybody = [server for each in made.values() for server in each]
-    threads = [threading.Thread(target=server.serve_forever, args=(0.02,)) for server in everybody]
-    for thread in threads:
-        thread.start()
-    yield made
-    for server, thread in zip(everybody, threads, strict=True):
-        server.shutdown()
-        thread.join(20)
-        server.server_close()
+def servers() -> Iterator[dict[str, Answering]]:
+    """One for each endpoint of each cluster."""
+    with serving(spot for name in CLUSTERS for spot in spots(name)) as made:
+        yield made
 
 
-def leaf(name: str, servers: dict[str, list[ThreadingHTTPServer]]) -> list[dict[str, Any]]:
+def spots(name: str) -> list[str]:
+    """What the endpoints of a cluster are called."""
+    levels, _ = CLUSTERS[name]
+    return [f"{name}/{number}" for number in range(sum(map(len, levels)))]
+
+
+def leaf(name: str, servers: dict[str, Answering]) -> list[dict[str, Any]]:
     levels, said = CLUSTERS[name]
-    spots = iter(servers[name])
+    left = iter(spots(name))
     groups = [
         build.locality(
-            *(
-                build.endpoint(f"127.0.0.1:{next(spots).server_address[1]}", health=health)
-                for health in level
-            ),
+            *(build.endpoint(servers[next(left)].address, health=health) for health in level),
             zone=f"z{priority}",
             priority=priority,
         )
@@ -206,9 +176,7 @@ def test_each_cluster_and_endpoint_has_the_share_that_envoy_gives_it(case, both)
         print(f"  {name:<14} meshlib {rows[0][0][name]:>4}  envoy {rows[0][1][name]:>4}")
     for mine, others in rows:
         for name in mine:
-            share = (mine[name] + others[name]) / (2 * CALLS)
-            allowed = 5 * math.sqrt(2 * share * (1 - share) * CALLS)
-            assert abs(mine[name] - others[name]) <= allowed, name
+            assert abs(mine[name] - others[name]) <= allowed(mine[name], others[name], CALLS), name
 
 
 @pytest.mark.parametrize(("case", "requests"), [("its own max_retries", 1), ("its cluster's max_retries", 3)])
@@ -216,5 +184,5 @@ def test_retries_are_limited_by_the_aggregate(case, requests, both, servers):
     """CB-03: which cluster a retry goes to is not known when it is decided."""
     both(case, 20, "/fail")
     for who in ("ours", "theirs"):
-        seen = sum(server.seen[f"{case}, {who}"] for each in servers.values() for server in each)
+        seen = sum(server.seen[f"{case}, {who}"] for server in servers.values())
         assert seen == 20 * requests, who
