@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from meshlib.core.conditions import cookie
 from meshlib.core.faults import switches_of
 from meshlib.core.hashing import set_cookie
-from meshlib.core.lines import set_line
+from meshlib.core.lines import first_value, set_line
 from meshlib.core.override import Override, spelled
 from meshlib.model.headers import Headers
 from meshlib.model.listener import FilterKind
@@ -163,7 +163,8 @@ class Held:
         if session.kind is SessionKind.COOKIE:
             self._of_cookie(_decoded(cookie(head, session.name) or ""))
             return
-        said = next((value for name, value in head.headers if name.lower() == session.name), "")
+        line = first_value(head.headers.raw, session.name.encode("latin-1", "replace")) or b""
+        said = line.decode("latin-1")
         if not said or len(said) > _LONGEST:
             return
         if session.kind is SessionKind.HEADER:
@@ -247,6 +248,8 @@ class Held:
 
     def edited(self, headers: Headers, endpoint: LiveEndpoint, cluster: str) -> Headers | None:
         """The lines of an answer with what the session has to say in them; None: nothing. ``headers`` stays as it is."""
+        if self.session.kind is SessionKind.MEMORY:
+            return None
         lines = list(headers.raw)
         return Headers(lines) if self.edit(lines, endpoint, cluster) else None
 

@@ -214,3 +214,22 @@ def test_nor_by_an_envelope(replicas: list[Replica]) -> None:
             return answer.status_code, answer.text, answer.headers.get(HEADER, "")
 
         run(coming, get)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_child_goes_on_with_its_parents_sessions(replicas: list[Replica], tmp_path: Path) -> None:
+    file = tmp_path / "mesh.json"
+    file.write_text(service(replicas, {0, 1, 2}))
+    with meshlib.Mesh(file) as mesh, meshlib.Client(mesh=mesh, timeout=30) as client:
+        begun = [client.get("http://tools/") for _ in range(6)]
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                again = [client.get("http://tools/", headers={HEADER: one.headers[HEADER]}) for one in begun]
+                code = 0 if [one.text for one in again] == [one.text for one in begun] else 2
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+    assert [replica.wrong for replica in replicas] == [[], [], []]
