@@ -2,7 +2,7 @@
 
 Envoy's ``HttpConnectionManager`` settings, in its order: ``max_request_headers_kb``, ``max_headers_count``; ``headers_with_underscores_action``; ``path_with_escaped_slashes_action``, ``normalize_path``,
 ``merge_slashes``; ``strip_trailing_host_dot``, ``strip_any_host_port``, ``strip_matching_host_port``;
-``scheme_header_transformation``, ``add_user_agent``, ``append_x_forwarded_port``. What is changed here is also what goes out.
+``scheme_header_transformation``, ``add_user_agent``, ``append_x_forwarded_port``; ``generate_request_id``. What is changed here is also what goes out.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from meshlib.model.headers import Headers
 from meshlib.model.listener import EscapedSlashes, Underscores
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from meshlib.core.lines import Lines
     from meshlib.model.listener import HttpManager
 
@@ -27,6 +29,11 @@ __all__ = ["Entrance", "merged_slashes", "normal_path", "stripped"]
 _SLASHES = {"%2F": "/", "%2f": "/", "%5C": "\\", "%5c": "\\"}
 
 _HEX = frozenset("0123456789abcdefABCDEF")
+_REQUEST_ID = "x-request-id"
+_HALF = 1 << 64
+#: The bits of a UUID that say which it is, and what they are (RFC 9562, 5.4).
+_FIXED = (0xF << 76) | (0x3 << 62)
+_VERSION_4 = (0x4 << 76) | (0x2 << 62)
 #: What an escape need not hide (RFC 3986, section 2.3).
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _ESCAPED = frozenset(' "<>^`{|}')
@@ -37,7 +44,7 @@ class Entrance:
     of whose calls they are. Immutable; safe to share between threads.
     """
 
-    __slots__ = ("_identity", "_manager", "_port", "changes")
+    __slots__ = ("_identity", "_manager", "_port", "changes", "names_calls")
 
     def __init__(
         self, manager: HttpManager, port: int | None = None, node: tuple[str, str] = ("", "")
@@ -47,9 +54,12 @@ class Entrance:
         names = (b"x-envoy-downstream-service-cluster", b"x-envoy-downstream-service-node")
         given = (name.strip().encode() for name in node) if manager.user_agent else ()
         self._identity = tuple((name, value) for name, value in zip(names, given, strict=False) if value)
+        #: Whether a call without an ``x-request-id`` gets one (:meth:`named`).
+        self.names_calls = manager.request_ids
         #: Whether it may change a head at all.
         self.changes = (
-            _changes_authority(manager)
+            manager.request_ids
+            or _changes_authority(manager)
             or _changes_path(manager)
             or manager.underscores is not Underscores.ALLOW
             or manager.most_head is not None
@@ -74,6 +84,17 @@ class Entrance:
         new.path, new.authority, new.scheme = path, authority, scheme
         if lines is not None:
             new.headers = Headers(lines)
+        return new
+
+    def named(self, head: Head, asked: Head, random: Callable[[], float]) -> Head:
+        """With a request's id, a UUID of version 4, if it has none: the same for all attempts. ``random`` gives floats in [0, 1)."""
+        if head.headers.get(_REQUEST_ID) is not None:
+            return head
+        number = (int(random() * _HALF) << 64) | int(random() * _HALF)
+        digits = f"{number & ~_FIXED | _VERSION_4:032x}"
+        parts = (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])
+        new = head.copy() if head is asked else head
+        new.headers.append(_REQUEST_ID, "-".join(parts))
         return new
 
     def answer(self, asked: Head, seen: Head) -> tuple[Reply, str] | None:

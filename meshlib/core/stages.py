@@ -63,6 +63,8 @@ def route(
         head, routes = asked, routes.grpc if routes is not None else None
     else:
         head = resolution.seen(asked)
+        if resolution.entrance is not None and resolution.entrance.names_calls:
+            head = resolution.entrance.named(head, asked, random)
     match = routes.match(head, random, lines) if routes is not None else None
     cluster, weight = "", None
     if match is not None:

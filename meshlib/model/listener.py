@@ -102,7 +102,7 @@ class HttpManager:
 
     ``most_head``: the bytes, ``most_lines``: the lines that the head of a request has at most.
     ``scheme``: every call counts as one of it. ``server_name``: what replies of the listener's own say in ``server``;
-    ``keeps_server``: unless they say something already. ``user_agent``: calls say whose they are (``add_user_agent``).
+    ``keeps_server``: unless they say something already. ``user_agent``: calls say whose they are (``add_user_agent``). ``request_ids``: a call without an ``x-request-id`` gets one.
     """
 
     route_name: str = ""
@@ -122,6 +122,7 @@ class HttpManager:
     strip_trailing_dot: bool = False
     scheme: str = ""
     user_agent: bool = False
+    request_ids: bool = False
     forwarded_port: bool = False
     server_name: str = ""
     keeps_server: bool = False

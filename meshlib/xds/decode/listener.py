@@ -258,6 +258,7 @@ def _manager(
         strip_trailing_dot=bool(message.strip_trailing_host_dot),
         scheme=_scheme(message, path, report),
         user_agent=boolean(message, "add_user_agent", False),
+        request_ids=boolean(message, "generate_request_id", False),
         forwarded_port=bool(message.append_x_forwarded_port),
         server_name=_server_name(message, path, report),
         keeps_server=bool(message.server_header_transformation),

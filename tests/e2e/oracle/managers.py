@@ -82,6 +82,8 @@ class _ManagerMaker(Maker):
             made["add_user_agent"] = True
         if self.chance(0.15):
             made["append_x_forwarded_port"] = True
+        if self.chance(0.15):
+            made["generate_request_id"] = True
         if self.chance(0.3):
             made["server_name"] = self.rng.choice(("edge", " edge of it "))
             made["server_header_transformation"] = self.rng.choice(
@@ -144,7 +146,7 @@ class _ManagerMaker(Maker):
             return {"metadata_filter": made}
         if kind == "type":
             types = self.some(["NotSet", "DownstreamEnd"], 2)
-            return {"log_type_filter": {"types": types, "exclude": self.chance(0.3)}}
+            return {"log_type_filter": {"types": types, "exclude": self.chance(0.6)}}
         if kind == "traceable":
             return {"traceable_filter": {}}
         if kind == "health":

@@ -85,6 +85,7 @@ EXEMPT = {
         ),
         "which attempts are made: test_body_limits.py compares them",
     ),
+    (f"{_ROUTE}RetryPolicy", "retry_priority"): "which endpoint is tried: test_retry_hosts.py compares that",
     (f"{_ROUTE}VirtualHost", "metadata"): "what is ours in it is no Envoy's",
     (f"{_CORE}ConfigSource", "api_config_source"): "the tables come from one control plane",
 }
@@ -92,7 +93,10 @@ EXEMPT = {
 _EXEMPT_INSIDE = tuple(
     f"{_CORE}{name}" for name in ("ApiConfigSource", "GrpcService", "ExtensionConfigSource", "Metadata")
 )
-_EXEMPT_INSIDE += tuple(f"{_ROUTE}{name}" for name in ("RouteAction.HashPolicy", "HedgePolicy", "RateLimit"))
+_EXEMPT_INSIDE += tuple(
+    f"{_ROUTE}{name}"
+    for name in ("RouteAction.HashPolicy", "HedgePolicy", "RateLimit", "RetryPolicy.RetryPriority")
+)
 
 
 def honoured(entry: str, seen: set[str] | None = None) -> Iterator[tuple[str, str]]:

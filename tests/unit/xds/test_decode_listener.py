@@ -269,7 +269,7 @@ class TestRoutes:
             ({"use_remote_address": False}, ""),
             ({"forward_client_cert_details": "APPEND_FORWARD"}, "forward_client_cert_details"),
             ({"forward_client_cert_details": "ALWAYS_FORWARD_ONLY"}, ""),
-            ({"generate_request_id": True}, "generate_request_id"),
+            ({"generate_request_id": True}, ""),
             ({"generate_request_id": False}, ""),
             ({"internal_address_config": {"unix_sockets": True}}, "internal_address_config"),
             ({"proxy_status_config": {}}, "proxy_status_config"),

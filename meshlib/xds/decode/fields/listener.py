@@ -128,12 +128,11 @@ LISTENER = {
         honoured="rds route_config http_filters common_http_protocol_options strip_matching_host_port"
         " strip_any_host_port strip_trailing_host_dot merge_slashes normalize_path path_with_escaped_slashes_action"
         " scheme_header_transformation add_user_agent append_x_forwarded_port server_name server_header_transformation"
-        " local_reply_config request_timeout stream_idle_timeout max_request_headers_kb",
+        " local_reply_config request_timeout stream_idle_timeout max_request_headers_kb generate_request_id",
         rejected="scoped_routes",
         reported="early_header_mutation_extensions typed_header_validation_config via"
         " always_set_request_id_in_response use_remote_address"
-        " internal_address_config forward_client_cert_details forward_client_cert_matcher proxy_status_config"
-        " generate_request_id",
+        " internal_address_config forward_client_cert_details forward_client_cert_matcher proxy_status_config",
         void="original_ip_detection_extensions xff_num_trusted_hops path_normalization_options http_protocol_options codec_type stat_prefix tracing upgrade_configs request_headers_timeout request_id_extension http1_safe_max_connection_duration"
         " http2_protocol_options http3_protocol_options"
         " stream_flush_timeout drain_timeout delayed_close_timeout access_log access_log_flush_interval"
@@ -146,7 +145,6 @@ LISTENER = {
         when={
             "use_remote_address": lambda message: bool(message.use_remote_address.value),
             "forward_client_cert_details": _changes_certificates,
-            "generate_request_id": lambda message: bool(message.generate_request_id.value),
         },
         notes={
             "request_timeout": "the answer to a call whose request is not sent in time is 408; not of aiohttp's own connections",
@@ -167,8 +165,8 @@ LISTENER = {
             "forward_client_cert_details": "an `x-forwarded-client-cert` of the application's own is passed on, as by"
             " ALWAYS_FORWARD_ONLY; other values than this and the default are reported",
             "set_current_client_cert_details": "there is no downstream certificate",
-            "generate_request_id": "true is reported: an `x-request-id` is passed on, and none is made",
-            "request_id_extension": "no `x-request-id` is made",
+            "generate_request_id": "where it is set: true is Envoy's default, and none is ours; not of gRPC calls",
+            "request_id_extension": "an id is a UUID, in which nothing is packed",
             "preserve_external_request_id": "one is always passed on",
             "http_protocol_options": "there is no downstream connection",
             "proxy_100_continue": "the application's own connection is the endpoint's",
