@@ -107,12 +107,11 @@ CLUSTER = {
     f"{_CLUSTER}Cluster.CommonLbConfig": rules(
         honoured="healthy_panic_threshold zone_aware_lb_config locality_weighted_lb_config"
         " consistent_hashing_lb_config override_host_status ignore_new_hosts_until_first_hc",
-        reported="close_connections_on_host_set_change",
-        void="update_merge_window",
+        void="close_connections_on_host_set_change update_merge_window",
         notes={
             "zone_aware_lb_config": _ZONES,
             "update_merge_window": "how long an Envoy gathers updates of endpoints to save itself work; here each is in force as soon as it is there",
-            "close_connections_on_host_set_change": "connections to endpoints that remain are kept",
+            "close_connections_on_host_set_change": "each call chooses its endpoint anew, whatever connections there are",
         },
     ),
     f"{_CLUSTER}Cluster.CommonLbConfig.ZoneAwareLbConfig": rules(

@@ -108,7 +108,7 @@ LIMITS = {
     ),
     f"{_GLOBAL}RateLimitPerRoute": rules(
         honoured="vh_rate_limits rate_limits domain",
-        reported="override_option",
+        void="override_option",
         notes={"override_option": "Envoy does nothing with it either"},
     ),
 }
