@@ -24,6 +24,7 @@ from meshlib.cli.doctor.probes import _skew
 from meshlib.config import DnsConfig
 from meshlib.core.endpoint import LiveEndpoint
 from meshlib.core.sessions import Held
+from meshlib.hosts.health.flows import _grpc_answer, _serving_status
 from meshlib.model.address import Address
 from meshlib.model.call import Head, Outcome, OutcomeKind
 from meshlib.model.cluster import Cluster
@@ -277,6 +278,17 @@ def _session(data: bytes) -> None:
         held.learn(Outcome(OutcomeKind.OK, 200, answer), endpoint, "c", 0.0)
 
 
+def _serving(data: bytes) -> None:
+    """What a gRPC server says of its health: a status or nothing, and good is one of them only."""
+    head = {"content-type": "application/grpc", "grpc-status": "0"}
+    for body in (data, b"\0" + len(data).to_bytes(4, "big") + data):
+        status = _serving_status(body)
+        assert status is None or 0 <= status < 1 << 70, status
+        answer = _grpc_answer(200, head, body)
+        assert answer.good == (status == 1), answer
+        assert len(answer.words) < 1000, answer
+
+
 TARGETS = (
     Target(
         "sessions", ("core/sessions.py",), _session,
@@ -316,6 +328,11 @@ TARGETS = (
             b"HTTP/1.0 200 OK\r\nDate: x\r\n\r\n",
         ),
         (*_HTTP, b"Sun, 06 Nov 1994 08:49:37", b"+9999", b"-0000", b"99999999"), share=2,
+    ),
+    Target(
+        "serving", ("hosts/health/flows.py",), _serving,
+        (b"\0\0\0\0\2\x08\1", b"\0\0\0\0\0", b"\0\0\0\0\x06\x7a\2ab\x08\2", b"\1\0\0\0\2\x08\1"),
+        (b"\x08\1", b"\x0a\xff\xff\xff\xff\x0f", b"\xff" * 11, b"\0\0\0\0"), share=1,
     ),
     Target("asked", ("observe/admin.py",), _asked, (b"status\n", b"facts", b"x" * 500, b"\xff\n", b"process\nstatus\n"), (b"\n", b"status", b"\0"), share=1),
     Target(

@@ -59,6 +59,7 @@ READ |= dict.fromkeys(
             "decode/endpoint",
             "decode/filters",
             "decode/guards",
+            "decode/health",
             "decode/listener",
             "decode/match",
             "decode/outlier",
