@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 import textwrap
 from pathlib import Path
 
@@ -69,7 +68,6 @@ def test_a_skipped_module_fails_on_ci(suite):
 
 @pytest.mark.timeout(240)  # three interpreters, one after the other, on a machine that is busy
 def test_a_worker_that_dies_says_how(suite, tmp_path):
-    before = set(Path(tempfile.gettempdir()).glob("meshlib-tests-*"))
     code, output = suite(
         """
         import os
@@ -81,13 +79,14 @@ def test_a_worker_that_dies_says_how(suite, tmp_path):
             pass
         """,
         "-n1",
+        TMPDIR=str(tmp_path),
     )
     assert code == 1
     assert "1 failed, 1 passed" in output
     assert "crashed while running 'test_it.py::test_it_dies' (exit code -6)" in output
     assert "Fatal Python error: Aborted" in output
     assert "in test_it_dies" in output
-    assert set(Path(tempfile.gettempdir()).glob("meshlib-tests-*")) <= before
+    assert not list(tmp_path.glob("meshlib-tests-*"))
 
 
 def test_reaching_outside_fails_also_when_the_error_is_swallowed(suite):
