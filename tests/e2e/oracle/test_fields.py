@@ -86,6 +86,13 @@ EXEMPT = {
         "which attempts are made: test_body_limits.py compares them",
     ),
     (f"{_ROUTE}RetryPolicy", "retry_priority"): "which endpoint is tried: test_retry_hosts.py compares that",
+    **dict.fromkeys(
+        (
+            (f"{_ROUTE}{owner}", "request_mirror_policies")
+            for owner in ("RouteConfiguration", "VirtualHost", "RouteAction")
+        ),
+        "what is sent beside a call: test_mirrors.py compares that",
+    ),
     (f"{_ROUTE}VirtualHost", "metadata"): "what is ours in it is no Envoy's",
     (f"{_CORE}ConfigSource", "api_config_source"): "the tables come from one control plane",
 }
@@ -95,7 +102,13 @@ _EXEMPT_INSIDE = tuple(
 )
 _EXEMPT_INSIDE += tuple(
     f"{_ROUTE}{name}"
-    for name in ("RouteAction.HashPolicy", "HedgePolicy", "RateLimit", "RetryPolicy.RetryPriority")
+    for name in (
+        "RouteAction.HashPolicy",
+        "HedgePolicy",
+        "RateLimit",
+        "RetryPolicy.RetryPriority",
+        "RouteAction.RequestMirrorPolicy",
+    )
 )
 
 
