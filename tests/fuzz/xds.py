@@ -24,13 +24,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from google.protobuf import any_pb2
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from meshlib.errors import ConfigError
-from meshlib.xds import csds, decode, last_good, orca, schema, v2
+from meshlib.xds import csds, decode, last_good, orca, rls, schema, v2
 from meshlib.xds.bootstrap import parse_bootstrap
 from meshlib.xds.cache import Cache
+from meshlib.xds.decode.limits import LIMITS
+from meshlib.xds.decode.report import Report
 from meshlib.xds.discovery import settle_sources
 from meshlib.xds.envoy_file import read
 from meshlib.xds.lrs import LoadMachine
@@ -363,6 +366,19 @@ def _load(chance: random.Random) -> None:
     assert due is None or 1.0 <= due < math.inf, due
 
 
+def _limited(chance: random.Random) -> None:
+    """What a rate limit service says, and the filters by which it is asked."""
+    answer = bytes(made(chance, "envoy.service.ratelimit.v3.RateLimitResponse").SerializeToString())
+    verdict = rls.verdict(mutated(chance, answer) if chance.random() < 0.5 else answer)
+    if verdict is not None:
+        lines = (*verdict.request, *verdict.response, *verdict.limits)
+        assert not any({13, 10} & {*name, *value} for name, value in lines), lines
+    kind = chance.choice(sorted(LIMITS))
+    held = bytes(made(chance, kind).SerializeToString())
+    outer = any_pb2.Any(type_url=f"type.googleapis.com/{kind}", value=held)
+    LIMITS[kind](outer, "f", Report(target=False))
+
+
 CHECKS: tuple[tuple[Callable[[random.Random], None], int], ...] = (
     (_resource, 70),
     (_stream, 8),
@@ -371,6 +387,7 @@ CHECKS: tuple[tuple[Callable[[random.Random], None], int], ...] = (
     (_bootstrap, 3),
     (_kept, 2),
     (_load, 2),
+    (_limited, 2),
     (_name, 1),
     (_state, 1),
 )
