@@ -28,11 +28,11 @@ LOCK_ARGS ?=
 GRPC_TESTS := $(filter-out %/test_fork_grpc.py,$(wildcard tests/e2e/*grpc*.py))
 # With real servers and processes, and of which two may run at once: nothing in them is bounded by a time that another's work could use up.
 ABREAST := $(GRPC_TESTS) tests/compat tests/e2e/oracle tests/trust $(patsubst %,tests/e2e/test_%.py,\
-	adoption asgi bad_input balancers broken_handshakes celery cli connectrpc control_planes csds django docs \
+	adoption aggregates asgi bad_input balancers broken_handshakes celery cli connectrpc control_planes csds django docs \
 	envoy_file examples extensions fetch first_lines flask guards handoff hosts http2 httpx_options httpx_streams \
-	identity identity_forks identity_gevent jobs kato last_good llm_clients load_reports mcp_client metrics \
-	multiprocessing out_of_band outages requests requests_options requests_paths requests_rows run sds secrets \
-	secrets_identity separate sidecar_detection snippets sources sources_processes tcp_listeners testing_kit tls \
+	identity identity_forks identity_gevent jobs kato last_good llm_clients load_reports mcp_client mcp_sessions metrics \
+	multiprocessing out_of_band outages rate_limits requests requests_options requests_paths requests_rows run saved_breakers sds secrets \
+	secrets_identity separate sessions sidecar_detection snippets sources sources_processes tcp_listeners testing_kit tls \
 	tls_and_proxies tls_through_proxies tls_envoy tls_envoy_validation tracing trust_soak use versions words wsgi_asgi_chain wsgi_tracing)
 SDIST_TESTS ?= tests/unit tests/machine
 
