@@ -21,8 +21,9 @@ METHOD = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit"
 _OVER = 2
 #: Seconds of the units of a limit.
 _UNITS = {1: 1, 2: 60, 3: 3600, 4: 86400, 5: 2_592_000, 6: 31_536_000, 7: 604_800}
-#: Lines that a service may add each way, and bytes of a body: no buffer is without a bound.
+#: Lines that a service may add each way, limits that are told, and bytes of a name and of a body: no buffer is without a bound.
 _MOST_LINES = 100
+_LONGEST_NAME = 200
 _LONGEST_BODY = 64 * 1024
 _BAD = frozenset("\r\n\0")
 
@@ -67,7 +68,7 @@ def _lines(headers: Iterable[WireMessage]) -> tuple[tuple[bytes, bytes], ...]:
 
 def _limits(statuses: Iterable[WireMessage]) -> tuple[tuple[bytes, bytes], ...]:
     """``x-ratelimit-…`` (draft 3): of the status that is nearest to its limit, with the quotas of all."""
-    with_limit = [status for status in statuses if status.HasField("current_limit")]
+    with_limit = [status for status in statuses if status.HasField("current_limit")][:_MOST_LINES]
     if not with_limit:
         return ()
     nearest = min(with_limit, key=lambda status: int(status.limit_remaining))
@@ -77,7 +78,7 @@ def _limits(statuses: Iterable[WireMessage]) -> tuple[tuple[bytes, bytes], ...]:
         window = _UNITS.get(limit.unit, 0)
         if not window:
             continue
-        name = str(limit.name)
+        name = str(limit.name)[:_LONGEST_NAME]
         named = (
             f';name="{name}"' if name and name.isprintable() and name.isascii() and '"' not in name else ""
         )

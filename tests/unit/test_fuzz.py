@@ -149,7 +149,7 @@ def test_the_decoders_reach_what_they_are_for():
 
     modules = {name for name, names in READ.items() if names == ("xds",)}
     assert (
-        sorted(modules - reached(lambda: [xds.one_input(random.Random(each)) for each in range(1500)])) == []
+        sorted(modules - reached(lambda: [xds.one_input(random.Random(each)) for each in range(3000)])) == []
     )
 
 
