@@ -227,6 +227,11 @@ class RouteConfig(Section):
         "Seconds for the whole call with its retries; 0: none. Default: the service's.",
         None,
     )
+    idle_timeout: float | None = setting(
+        seconds(zero=True),
+        "Seconds in which a call must have read or written something; 0: none. Over it the call fails, as over its timeout.",
+        None,
+    )
     retry: RetryConfig | None = setting(Table(RetryConfig), "Instead of the service's.", None)
     breaker: BreakerConfig | None = setting(
         Table(BreakerConfig), "When calls by this route fail at once, beside the service's own.", None
@@ -266,6 +271,7 @@ class RouteConfig(Section):
             return
         of_calls = (
             "timeout",
+            "idle_timeout",
             "retry",
             "hedge",
             "breaker",

@@ -344,6 +344,7 @@ class RouteDict(TypedDict, total=False):
     redirect: RedirectDict | None
     response: ResponseDict | None
     timeout: float | None
+    idle_timeout: float | None
     retry: RetryDict | None
     breaker: BreakerDict | None
     limits: RouteLimitsDict | None

@@ -123,6 +123,7 @@ def _forward(key: str, service: ServiceConfig, config: RouteConfig) -> Forward:
         regex_rewrite=regex,
         host_rewrite=host,
         timeout=service.timeout if config.timeout is None else config.timeout,
+        idle_timeout=config.idle_timeout,
         retry=_service_retry(service) if config.retry is None else policies.retry_policy(config.retry),
         hedge=_hedge(service if config.hedge is None else config),
         mirrors=_mirrors(config.mirror),

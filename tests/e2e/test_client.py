@@ -28,6 +28,17 @@ def active(client: Face) -> int:
     return sum(cluster.active for cluster in client.mesh.status().clusters.values())  # type: ignore[attr-defined]
 
 
+def test_a_route_that_may_not_be_silent_for_long(face: FaceFactory, upstream: UpstreamFactory) -> None:
+    """Bytes that come in time end nothing, however long the whole takes."""
+    one = upstream("v1")
+    client = face(service(one, routes=[{"match": {"prefix": "/api"}, "idle_timeout": 0.4}]))
+    one.order(hold="head", times=1)
+    with pytest.raises(meshlib.DeadlineExceeded, match="idle"):
+        client.get("http://reviews/api/1")
+    one.order(body="x" * 1000, chunks=10, chunk_delay=0.1)
+    assert len(client.get("http://reviews/api/1").content) == 1000
+
+
 def test_a_call_reaches_an_endpoint_with_the_host_that_was_asked(
     face: FaceFactory, upstream: UpstreamFactory
 ) -> None:

@@ -174,6 +174,11 @@ class TestPolicies:
         )
         assert [forward(made, "reviews", index).timeout for index in range(3)] == [0, 2.0, 2.0]
 
+    def test_idle_timeout_of_a_route(self):
+        routes = [{"match": {"prefix": "/slow"}, "idle_timeout": 10}, {"match": {"prefix": "/a"}}]
+        made = part(reviews={"endpoints": [], "routes": routes})
+        assert [forward(made, "reviews", index).idle_timeout for index in range(3)] == [10.0, None, None]
+
 
 class TestRoutes:
     def test_what_no_route_is_for_goes_to_the_endpoints(self):
