@@ -282,11 +282,6 @@ class ServiceConfig(Section):
             )
         if self.token is not None and self.tls is None:
             yield "token", "needs tls: without it everybody on the way could read it"
-        if self.slow_start is not None and self.balancer in ("ring_hash", "maglev"):
-            yield (
-                "slow_start",
-                f'is not for balancer = "{self.balancer}": what is alike goes to the same endpoint',
-            )
         if self.zone_aware is not None and self.balancer in ("ring_hash", "maglev", "pick_first"):
             yield "zone_aware", f'is not for balancer = "{self.balancer}", which looks at no zones'
         elif self.zone_aware is not None and not any(item.zone for item in self.endpoints or ()):

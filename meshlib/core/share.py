@@ -84,4 +84,4 @@ def _consistent(
     keys = [hash_key(endpoint, hostname=balancing.hash_hostname) for endpoint, _ in weighted]
     table = tables.get((balancing, *weighted, *keys), partial(make_table, balancing, weighted))
     members = [endpoint for endpoint, _ in weighted]
-    return Consistent(table, members, random, all_of_them=share.panic)
+    return Consistent(table, members, random, all_of_them=share.panic, slow=balancing.slow_start)

@@ -156,7 +156,7 @@ class Balancing:
     Of ring_hash ``least_places``, ``most_places``, and whether ``murmur`` is the hash of the places; of maglev ``table_size``; of both
     ``hash_hostname``: endpoints are known by their hostnames, ``load_factor``: percent of its part that an endpoint may have in
     flight, 0: any, and ``hash_policy``, which goes before the route's. ``shuffled``: pick_first's order is drawn. ``reports``: how
-    orca makes weights. ``slow_start``: of endpoints that are new, where nothing is hashed. ``zones``: what is said of zone-aware routing,
+    orca makes weights. ``slow_start``: of endpoints that are new. ``zones``: what is said of zone-aware routing,
     likewise. ``override_headers``: a request's headers that name endpoints which go before the balancer's choice, one after the other.
     ``subsets``: a call is for those of its labels; the rest holds in each. ``aperture``: so many endpoints are called at all.
     """

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from meshlib.core.balance.warming import part_of, warm_at
 from meshlib.core.hashing import drawn
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from meshlib.core.endpoint import LiveEndpoint
     from meshlib.core.upstream import PickContext
+    from meshlib.model.policy import SlowStart
 
 __all__ = ["Consistent", "Table", "Tables", "hash_key"]
 
@@ -27,6 +29,9 @@ __all__ = ["Consistent", "Table", "Tables", "hash_key"]
 _STEPS = 8
 #: Tables that a cluster keeps: of its levels, with and without panic, for HTTP and for gRPC.
 _MOST_TABLES = 8
+#: 2^64 by the golden ratio (Knuth, "The art of computer programming", 6.4): spreads hashes that are near each other.
+_SPREAD = 0x9E3779B97F4A7C15
+_WHOLE = 1 << 64
 
 
 class Table(Protocol):
@@ -38,9 +43,11 @@ class Table(Protocol):
 
 
 class Consistent:
-    """Picks by ``table``, which is of ``endpoints``. ``all_of_them``: those that are down are called, too (panic)."""
+    """Picks by ``table``, which is of ``endpoints``. ``all_of_them``: those that are down are called, too (panic). ``slow``: those that are
+    new get their keys one after the other (`warming`).
+    """
 
-    __slots__ = ("_all", "_endpoints", "_random", "_table")
+    __slots__ = ("_all", "_endpoints", "_random", "_slow", "_table", "_warm_at")
 
     def __init__(
         self,
@@ -49,20 +56,23 @@ class Consistent:
         random: Callable[[], float],
         *,
         all_of_them: bool = False,
+        slow: SlowStart | None = None,
     ) -> None:
         self._table = table
         self._endpoints = endpoints
         self._random = random
         self._all = all_of_them
+        self._slow = slow
+        self._warm_at = 0.0 if slow is None else warm_at(endpoints, slow)
 
     def pick(self, context: PickContext) -> LiveEndpoint:
         value = drawn(self._random) if context.hash is None else context.hash
         first = self._table.at(value, 0, context.active)
-        if self._wanted(first, context):
+        if self._wanted(first, value, context):
             return first
         for attempt in range(1, _STEPS):
             other = self._table.at(value, attempt, context.active)
-            if self._wanted(other, context):
+            if self._wanted(other, value, context):
                 return other
         up = [endpoint for endpoint in self._endpoints if self._all or not endpoint.down]
         left = [endpoint for endpoint in up if endpoint not in context.tried]
@@ -71,8 +81,12 @@ class Consistent:
 
     peek = pick
 
-    def _wanted(self, endpoint: LiveEndpoint, context: PickContext) -> bool:
-        return (self._all or not endpoint.down) and endpoint not in context.tried
+    def _wanted(self, endpoint: LiveEndpoint, value: int, context: PickContext) -> bool:
+        if (endpoint.down and not self._all) or endpoint in context.tried:
+            return False
+        if self._slow is None or context.now >= self._warm_at:
+            return True
+        return value * _SPREAD % _WHOLE < part_of(endpoint, self._slow, context.now) * _WHOLE
 
 
 class Tables:

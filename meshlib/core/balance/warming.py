@@ -5,6 +5,9 @@ to the power of 1 / ``aggression``, at least ``least``. Whatever the picker is, 
 accepted with that probability, else made again: so shares are as if the weights were less, of schedules as of draws. Once nobody is new
 a pick costs one comparison more.
 
+With consistent hashing (`consistent`) the choice is not chance's but the hash's: a new endpoint has the keys whose own number is below its
+part, so that each key moves there once, and those of nobody else move.
+
 Where all are new, as when the cluster itself is, they share as always.
 """
 
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
     from meshlib.core.upstream import PickContext
     from meshlib.model.policy import SlowStart
 
-__all__ = ["AnyPicker", "Warming"]
+__all__ = ["AnyPicker", "Warming", "part_of", "warm_at"]
 
 #: Picks that are made again at most.
 _MOST_PICKS = 16
@@ -50,15 +53,14 @@ class Warming:
         self._inner = inner
         self._slow = slow
         self._random = random
-        came = [endpoint.since for endpoint in endpoints]
-        self._until = max(came) + slow.window if len(set(came)) > 1 else 0.0
+        self._until = warm_at(endpoints, slow)
 
     def pick(self, context: PickContext) -> LiveEndpoint:
         picked = self._inner.pick(context)
         if context.now >= self._until:
             return picked
         for _ in range(_MOST_PICKS):
-            part = self._part(picked, context.now)
+            part = part_of(picked, self._slow, context.now)
             if part >= 1.0 or self._random() < part:
                 break
             picked = self._inner.pick(context)
@@ -67,12 +69,19 @@ class Warming:
     def peek(self, context: PickContext) -> LiveEndpoint:
         return self._inner.peek(context)
 
-    def _part(self, endpoint: LiveEndpoint, now: float) -> float:
-        """Of its weight."""
-        slow, age = self._slow, now - endpoint.since
-        if age >= slow.window:
-            return 1.0
-        part = max(age, _LEAST) / slow.window
-        if slow.aggression != 1.0:
-            part **= 1.0 / slow.aggression
-        return max(part, slow.least)
+
+def warm_at(endpoints: Sequence[LiveEndpoint], slow: SlowStart) -> float:
+    """When none of them is new any more; 0: none is now."""
+    came = [endpoint.since for endpoint in endpoints]
+    return max(came) + slow.window if len(set(came)) > 1 else 0.0
+
+
+def part_of(endpoint: LiveEndpoint, slow: SlowStart, now: float) -> float:
+    """What ``endpoint`` counts of its weight."""
+    age = now - endpoint.since
+    if age >= slow.window:
+        return 1.0
+    part = max(age, _LEAST) / slow.window
+    if slow.aggression != 1.0:
+        part **= 1.0 / slow.aggression
+    return max(part, slow.least)

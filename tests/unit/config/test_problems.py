@@ -120,11 +120,6 @@ ONE = [
     (service(hash=[{"header": "x"}]), "services.reviews.hash", "is for balancer"),
     (service(balancer="maglev", hash=[{}]), "services.reviews.hash[0]", "must have one of"),
     (
-        service(balancer="maglev", slow_start={"window": 3.0}),
-        "services.reviews.slow_start",
-        "is not for balancer",
-    ),
-    (
         service(balancer="maglev", zone_aware={}),
         "services.reviews.zone_aware",
         "looks at no zones",

@@ -18,8 +18,8 @@ from meshlib.core.hashing import hash_text
 from meshlib.core.upstream import PickContext
 from meshlib.model.address import Address
 from meshlib.model.endpoint import Endpoint, Locality
-from meshlib.model.policy import Balancer, Balancing
-from tests.support.live_kit import live_endpoint
+from meshlib.model.policy import Balancer, Balancing, SlowStart
+from tests.support.live_kit import Watched, flat, live_endpoint
 
 KINDS = pytest.mark.parametrize("kind", [Balancer.RING_HASH, Balancer.MAGLEV])
 KEYS = [hash_text(f"key {number}") for number in range(4000)]
@@ -242,3 +242,77 @@ def test_an_ejection_makes_no_other_table(kind, monkeypatch):
     assert watched.live.pick(PickContext(hash=key), 1.0).endpoint is not first
     assert watched.live.pick(PickContext(hash=key), 60.0).endpoint is first
     assert len(tables) == 1
+
+
+class TestSlowStart:
+    SLOW = SlowStart(10.0)
+
+    def warming(self, kind, since=100.0, count=10):
+        endpoints = [live_endpoint(number) for number in range(count)]
+        endpoints[-1].since = since
+        balancing = Balancing(kind, table_size=4099)
+        return (
+            consistent(balancing, endpoints, slow=self.SLOW),
+            consistent(balancing, endpoints),
+            endpoints[-1],
+        )
+
+    def at(self, picker, key, now):
+        context = PickContext(hash=key)
+        context.now = now
+        return picker.pick(context)
+
+    @KINDS
+    def test_a_new_endpoint_gets_its_keys_one_after_the_other_and_keeps_them(self, kind):
+        picker, whole, new = self.warming(kind)
+        own = {key for key in KEYS if chosen(whole, key) is new}
+        had: set[int] = set()
+        for age, part in ((0.0, 0.1), (2.5, 0.25), (5.0, 0.5), (7.5, 0.75), (9.9, 0.99)):
+            has = {key for key in KEYS if self.at(picker, key, 100.0 + age) is new}
+            assert had <= has <= own
+            assert len(has) / len(own) == pytest.approx(part, abs=0.07)
+            had = has
+        assert {key for key in KEYS if self.at(picker, key, 110.0) is new} == own
+
+    @KINDS
+    def test_nobody_elses_keys_move_and_each_of_its_own_has_one_place_before(self, kind):
+        picker, whole, new = self.warming(kind)
+        for key in KEYS[:1000]:
+            places = [self.at(picker, key, 100.0 + age) for age in (0.0, 1.0, 3.0, 6.0, 9.0, 10.0)]
+            last = chosen(whole, key)
+            assert places[-1] is last
+            if last is not new:
+                assert set(places) == {last}
+            else:
+                assert len(set(places) - {new}) <= 1
+
+    @KINDS
+    def test_alone_it_has_all_of_them(self, kind):
+        endpoints = [live_endpoint(0)]
+        endpoints[0].since = 100.0
+        picker = consistent(Balancing(kind, table_size=4099), endpoints, slow=self.SLOW)
+        assert self.at(picker, KEYS[0], 100.0) is endpoints[0]
+
+    def test_the_other_one_is_down(self):
+        endpoints = [live_endpoint(0), live_endpoint(1)]
+        endpoints[1].since = 100.0
+        endpoints[0].down = Down.EJECTED
+        picker = consistent(Balancing(Balancer.RING_HASH), endpoints, slow=self.SLOW)
+        assert {self.at(picker, key, 100.0) for key in KEYS[:200]} == {endpoints[1]}
+
+    def test_in_a_live_cluster(self):
+        slow = Balancing(Balancer.RING_HASH, slow_start=self.SLOW)
+        watched = Watched(flat(4, balancing=slow), now=100.0)
+        live = watched.live
+        live.update(flat(5, balancing=slow), 200.0)
+        new = live.endpoints[4]
+
+        def part(now):
+            picks = [live.pick(PickContext(hash=key), now) for key in KEYS]
+            for pick in picks:
+                pick.release(now)
+            return sum(pick.endpoint is new for pick in picks) / len(KEYS)
+
+        whole = part(210.0)
+        assert part(200.0) == pytest.approx(whole / 10, abs=0.02)
+        assert part(205.0) == pytest.approx(whole / 2, abs=0.03)
