@@ -244,3 +244,10 @@ def test_importing_meshlib_loads_nothing_heavy():
     code = f"import json, sys; import meshlib; assert meshlib.__file__; print(json.dumps([m for m in {HEAVY!r} if m in sys.modules]))"
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert json.loads(out.stdout) == []
+
+
+def test_shell_scripts_run_nothing_by_backticks():
+    """They run what they hold also in a comment within a string, and nobody sees that; `$(…)` is seen."""
+    scripts = [path for path in (ROOT / ".ci" / "run", *ROOT.glob("scripts/*.sh")) if path.exists()]
+    assert scripts
+    assert [path.name for path in scripts if "`" in path.read_text()] == []
