@@ -105,6 +105,8 @@ class Clusters:
                 continue
             for name, cluster in clusters.items():
                 known = live.get((source, name))
+                if isinstance(known, LiveCluster) and known.cluster is cluster and not moved:
+                    continue
                 if known is not None and _is_aggregate(cluster) is not isinstance(known, LiveAggregate):
                     left.append(known)
                     self._aggregates.pop((source, name), None)
@@ -115,7 +117,7 @@ class Clusters:
                         made.restore(self._restored.pop((source, name)))
                 elif isinstance(known, LiveAggregate):
                     known.update(cluster)
-                elif moved or known.cluster is not cluster:
+                else:
                     known.update(cluster, now, caller)
         for source, clusters in self._parts.items():
             now_there = parts.get(source, {})

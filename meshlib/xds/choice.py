@@ -121,6 +121,7 @@ def _other(world: World, level: int, serves: Mapping[str, World], sidecar: World
 
 def _used(listener: Listener) -> frozenset[str]:
     """The clusters that its chains name."""
-    routes = [chain.http.routes for chain in listener.chains if chain.http is not None]
-    hosts = (host for config in routes if config is not None for host in config.virtual_hosts)
+    found = [chain.http.routes for chain in listener.chains if chain.http is not None]
+    routes = [config for config in found if config is not None]
+    hosts = (host for config in routes for host in config.virtual_hosts)
     return tcp_clusters(listener).union(*map(mirrored, routes), *map(clusters_of, hosts))

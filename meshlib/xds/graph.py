@@ -39,7 +39,7 @@ from meshlib.model.snapshot import ANY_CLUSTER, Absence, Fate, Part
 from meshlib.xds.aggregates import Parent
 from meshlib.xds.cache import Resources, State
 from meshlib.xds.extensions import Extensions
-from meshlib.xds.hosts import best_host, clusters_of, merge, mirrored, named
+from meshlib.xds.hosts import best_host, clusters_of, merge, mirrored, named, read
 from meshlib.xds.links import Links
 from meshlib.xds.roots import (
     Config,
@@ -314,11 +314,12 @@ class Graph:
         if config.current is not None and config.current is config.latest:
             config.in_force = names
         elif config.current is not None:
-            known = {id(item.host): item.clusters for item in config.hosts}
-            served = (known.get(id(host)) or clusters_of(host) for host in config.current.virtual_hosts)
-            config.in_force = frozenset[str]().union(*served)
-            names |= config.in_force
-        names |= mirrored(config.latest) | mirrored(config.current)
+            known = {id(item.host): item for item in config.hosts}
+            served = [known.get(id(host)) or read(host) for host in config.current.virtual_hosts]
+            config.in_force = frozenset[str]().union(*[item.clusters for item in served])
+            names |= config.in_force | mirrored(config.current, served)
+        if config.latest is not None:
+            names |= mirrored(config.latest, config.hosts)
         for name in names - config.clusters:
             self._links.use(name, config.key)
             self._stale_clusters = True

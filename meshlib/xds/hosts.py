@@ -17,10 +17,11 @@ __all__ = ["Named", "best_host", "clusters_of", "merge", "mirrored", "named"]
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A virtual host and the clusters that its routes name."""
+    """A virtual host, the clusters that its routes name, and those that its calls are mirrored to, which are asked for and not waited for."""
 
     host: VirtualHost
     clusters: frozenset[str]
+    mirrors: frozenset[str] = frozenset()
 
 
 def clusters_of(host: VirtualHost) -> frozenset[str]:
@@ -35,17 +36,20 @@ def clusters_of(host: VirtualHost) -> frozenset[str]:
     return frozenset(found)
 
 
-def mirrored(config: RouteConfiguration | None) -> frozenset[str]:
-    """The clusters that calls by `config` are mirrored to. They are asked for, and not waited for."""
-    if config is None:
-        return frozenset()
-    found = {mirror.cluster for mirror in config.mirrors}
-    for host in config.virtual_hosts:
-        found.update(mirror.cluster for mirror in host.mirrors)
-        for route in host.routes:
-            if isinstance(route.action, Forward) and route.action.mirrors:
-                found.update(mirror.cluster for mirror in route.action.mirrors)
-    return frozenset(found - {""})
+def read(host: VirtualHost) -> Named:
+    """`host`, with what it names."""
+    found = [mirror.cluster for mirror in host.mirrors]
+    for route in host.routes:
+        if isinstance(route.action, Forward) and route.action.mirrors:
+            found += [mirror.cluster for mirror in route.action.mirrors]
+    return Named(host, clusters_of(host), frozenset(filter(None, found)))
+
+
+def mirrored(config: RouteConfiguration, hosts: Iterable[Named] | None = None) -> frozenset[str]:
+    """The clusters that calls by `config` are mirrored to. `hosts`: its virtual hosts, where they were read."""
+    hosts = map(read, config.virtual_hosts) if hosts is None else hosts
+    own = [mirror.cluster for mirror in config.mirrors if mirror.cluster]
+    return frozenset(own).union(*[item.mirrors for item in hosts if item.mirrors])
 
 
 def named(
@@ -60,7 +64,7 @@ def named(
         item = known.get(id(host))
         if item is None:
             give_way()
-            item = Named(host, clusters_of(host))
+            item = read(host)
         found.append(item)
     return tuple(found)
 

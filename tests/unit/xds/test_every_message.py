@@ -34,7 +34,6 @@ NOWHERE = {
         f"envoy.config.core.v3.{name}"
         for name in ("Node", "BuildVersion", "Extension", "ControlPlane", "QueryParameter")
     ),
-    *(f"envoy.config.core.v3.Runtime{name}" for name in ("FeatureFlag", "Percent")),
     "envoy.type.v3.SemanticVersion",
     *(
         f"envoy.config.endpoint.v3.{name}"

@@ -103,6 +103,8 @@ class TestMessages:
             for field in schema.descriptor(name).fields
             if schema.is_opaque(field) or _opaque_map(field)
         }
+        newer = Path(__file__).parents[2].joinpath("compat/drift/newer.txt").read_text().splitlines()
+        opaque -= {f"{line.partition(': ')[0]} opaque" for line in newer}
         assert {line for line in listed if line.endswith(" opaque")} == opaque
 
 
