@@ -36,11 +36,7 @@ def told(plane):
 class TestFilters:
     @pytest.mark.parametrize(
         "kind",
-        [
-            "composite.v3.Composite",
-            "gcp_authn.v3.GcpAuthnFilterConfig",
-            "stateful_session.v3.StatefulSession",
-        ],
+        ["composite.v3.Composite", "gcp_authn.v3.GcpAuthnFilterConfig"],
     )
     def test_one_that_is_not_there_is_an_unknown_one(self, plane, kind):
         """CF-01, LD-04."""
