@@ -124,7 +124,7 @@ def _action(message: WireMessage, path: str, report: Report) -> Action | None:
         key = _needed(held, "descriptor_key", here, report)
         skips = which == "metadata" and bool(held.skip_if_absent)
         return Action(ActionKind.ABSENT, key, value=str(held.default_value), skip=skips)
-    return None  # an extension: the table has reported it
+    return None  # what is not done: the table has reported it
 
 
 def _copied(which: str, held: WireMessage, path: str, report: Report) -> Action:

@@ -30,8 +30,9 @@ LIMITS = {
     f"{_RULE}.Action": rules(
         honoured="source_cluster destination_cluster request_headers query_parameters remote_address generic_key"
         " header_value_match masked_remote_address query_parameter_value_match metadata dynamic_metadata",
-        reported="extension",
+        reported="extension remote_address_match",
         notes={
+            "remote_address_match": "the rule makes no descriptor",
             "source_cluster": "the node's cluster",
             "remote_address": "the loopback address: what a sidecar sees of an application beside it",
             "masked_remote_address": "the loopback address's network",

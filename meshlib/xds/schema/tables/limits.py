@@ -39,6 +39,7 @@ message RateLimit.Action
    9 extension                   core.TypedExtensionConfig @action_specifier
   10 masked_remote_address       .MaskedRemoteAddress @action_specifier
   11 query_parameter_value_match .QueryParameterValueMatch @action_specifier
+  13 remote_address_match        opaque @action_specifier
 
 message RateLimit.Action.SourceCluster
 
