@@ -85,7 +85,7 @@ def knows(name: str) -> bool:
 def names() -> tuple[str, ...]:
     """The upstream names of all messages of the schema, sorted; without protobuf's own."""
     found: list[str] = []
-    _collect(POOL.FindFileByName("meshlib/wire.proto").message_types_by_name.values(), found)
+    _collect(POOL.FindFileByName(_pool.FILE).message_types_by_name.values(), found)
     return tuple(sorted(found))
 
 

@@ -19,6 +19,7 @@ messages in one file: that keeps the upstream name readable after the root, and 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from google.protobuf import (
     any_pb2,
@@ -26,6 +27,7 @@ from google.protobuf import (
     descriptor_pool,
     duration_pb2,
     empty_pb2,
+    message_factory,
     struct_pb2,
     timestamp_pb2,
     wrappers_pb2,
@@ -34,6 +36,7 @@ from google.protobuf import (
 __all__ = ["ALIASES", "OPAQUE", "ROOT", "build"]
 
 ROOT = "meshlib.wire"
+FILE = "meshlib/wire.proto"
 OPAQUE = f"{ROOT}.Opaque"
 
 ALIASES: Mapping[str, str] = {
@@ -81,16 +84,28 @@ def build(tables: Iterable[str]) -> descriptor_pool.DescriptorPool:
     for module in _WELL_KNOWN:
         pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
     pool.AddSerializedFile(_Builder(tables).file.SerializeToString())
+    for name in (FILE, *(module.DESCRIPTOR.name for module in _WELL_KNOWN)):
+        _kept.extend(_classes(pool.FindFileByName(name).message_types_by_name.values()))
     return pool
+
+
+#: The class of every message of every pool, for the life of the process. protobuf makes the class of a nested message when one is first
+#: read, and holds it weakly: class and descriptor are a cycle, so Python's collector frees a class that nobody holds. A thread
+#: that reads such a message meanwhile gets the half-freed class, and the process dies of a segmentation fault.
+_kept: list[type] = []
+
+
+def _classes(descriptors: Iterable[Any]) -> Iterator[type]:
+    for descriptor in descriptors:
+        yield message_factory.GetMessageClass(descriptor)
+        yield from _classes(descriptor.nested_types)
 
 
 class _Builder:
     """One pass over the lines; enums are collected first, because a field must know which kind its type is."""
 
     def __init__(self, tables: Iterable[str]) -> None:
-        self.file = descriptor_pb2.FileDescriptorProto(
-            name="meshlib/wire.proto", package=ROOT, syntax="proto3"
-        )
+        self.file = descriptor_pb2.FileDescriptorProto(name=FILE, package=ROOT, syntax="proto3")
         self.file.dependency.extend(module.DESCRIPTOR.name for module in _WELL_KNOWN)
         self.file.message_type.add(name="Opaque")
         self._messages: dict[str, descriptor_pb2.DescriptorProto] = {}

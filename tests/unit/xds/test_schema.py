@@ -49,6 +49,29 @@ class TestMessages:
             thread.join(10)
         assert len(seen) == len(schema.names())
 
+    def test_the_collector_frees_none(self):
+        """A thread that reads a nested message while its class is being freed takes the process down."""
+        program = (
+            "import gc, weakref\n"
+            "from google.protobuf import message_factory\n"
+            "from meshlib.sources import identity_wire\n"
+            "from meshlib.xds import schema\n"
+            "def of(descriptors):\n"
+            "    for descriptor in descriptors:\n"
+            "        yield weakref.ref(message_factory.GetMessageClass(descriptor))\n"
+            "        yield from of(descriptor.nested_types)\n"
+            "kept = [\n"
+            "    made\n"
+            "    for a_pool in (schema.POOL, identity_wire._POOL)\n"
+            "    for file in ('meshlib/wire.proto', 'google/protobuf/struct.proto')\n"
+            "    for made in of(a_pool.FindFileByName(file).message_types_by_name.values())\n"
+            "]\n"
+            "gc.collect()\n"
+            "assert len(kept) > 400\n"
+            "assert all(made() is not None for made in kept)\n"
+        )
+        subprocess.run([sys.executable, "-c", program], check=True)
+
     @pytest.mark.parametrize(
         "name",
         ["envoy", "envoy.config.core.v3", "envoy.config.core.v3.Nothing", "", "meshlib.wire.Opaque", "."],
