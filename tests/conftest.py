@@ -115,32 +115,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 _WORDS: pytest.StashKey[Any] = pytest.StashKey()
 
 
-#: Tests whose worker died of a segmentation fault, and what it said. Python's collector meets an object of a C library that is broken, some
-#: once in ten thousand tests with a gRPC server in their process; which library's is not known. Such a test is run once more, at
-#: most `_MOST_AGAIN` are, and the end of the run shows each.
-_again: dict[str, str] = {}
-_MOST_AGAIN = 2
-
-
 @pytest.hookimpl(optionalhook=True)
-def pytest_handlecrashitem(crashitem: str, report: Any, sched: Any) -> None:
-    node, code = report.node, None
+def pytest_handlecrashitem(report: Any) -> None:
+    node = report.node
     path = _last_words(node.workerinput["testrunuid"], node.gateway.id)
     with contextlib.suppress(OSError):
         code = node.gateway._io.popen.wait(10)
         report.longrepr += f" (exit code {code})\n{path.read_text()}"
         path.unlink()
-    collecting = "Garbage-collecting" in report.longrepr
-    if code == -signal.SIGSEGV and collecting and crashitem not in _again and len(_again) < _MOST_AGAIN:
-        _again[crashitem] = report.longrepr
-        sched.mark_test_pending(crashitem)
-        report.outcome = "crashed and run again"
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    for words in _again.values():
-        terminalreporter.section("a worker crashed, and its test was run again")
-        terminalreporter.line(words)
 
 
 # ------------------------------------------------------------------------------------------------- loopback, or fail

@@ -89,35 +89,6 @@ def test_a_worker_that_dies_says_how(suite, tmp_path):
     assert not list(tmp_path.glob("meshlib-tests-*"))
 
 
-DIES = """
-    import gc, os, signal
-
-    class Broken:
-        def __del__(self):
-            {how}
-
-    def test_it():
-        one = Broken()
-        one.itself = one
-        del one
-        gc.collect()
-"""
-
-
-@pytest.mark.timeout(240)
-def test_one_that_dies_in_the_collector_is_run_once_more_and_told(suite, tmp_path):
-    fault = "os.kill(os.getpid(), signal.SIGSEGV)"
-    once = f"os.path.exists('died') or (open('died', 'w').close(), {fault})"
-    code, output = suite(DIES.format(how=once), "-n1", TMPDIR=str(tmp_path))
-    assert code == 0, output
-    assert "1 passed, 1 crashed and run again" in output or "1 crashed and run again, 1 passed" in output
-    assert "a worker crashed, and its test was run again" in output
-    assert "Garbage-collecting" in output
-    code, output = suite(DIES.format(how=fault), "-n1", TMPDIR=str(tmp_path))
-    assert code == 1, output
-    assert "1 failed" in output
-
-
 def test_reaching_outside_fails_also_when_the_error_is_swallowed(suite):
     code, output = suite("""
         import socket, pytest

@@ -114,7 +114,7 @@ class _ManagerMaker(Maker):
             )
         if self.chance(0.3):
             made["body_format_override"] = self.rng.choice(BODY_FORMATS)
-        if self.chance(0.4):
+        if self.chance(0.6):
             name = self.rng.choice(("x-added", "x-mapped", "content-type", "location"))
             text = self.rng.choice(_REPLY_FORMATS)
             made["headers_to_add"] = [build.header(name, text, action=self.rng.choice(ACTIONS))]
