@@ -214,12 +214,7 @@ class CallsOrSeconds(Kind[int | str]):
     @staticmethod
     def seconds(text: str) -> float | None:
         """What ``text`` says; None: no seconds."""
-        whole, dot, part = text.removesuffix("s").partition(".")
-        digits = whole + part
-        right = whole and bool(dot) is bool(part) and digits.isascii() and digits.isdigit()
-        if not (text.endswith("s") and right and len(digits) <= 12):
-            return None
-        return float(f"{whole}.{part or 0}") or None
+        return (_decimal(text.removesuffix("s"), 12) or None) if text.endswith("s") else None
 
 
 class SecondsOrShare(Kind[float | str]):
@@ -239,13 +234,16 @@ class SecondsOrShare(Kind[float | str]):
     @staticmethod
     def share(text: str) -> float | None:
         """What ``text`` says, from 0 to 1; None: no percentile."""
-        whole, dot, part = text.removeprefix("p").partition(".")
-        digits = whole + part
-        right = whole and bool(dot) is bool(part) and digits.isascii() and digits.isdigit()
-        if not (text.startswith("p") and right and len(digits) <= 6):
-            return None
-        share = float(f"{whole}.{part or 0}") / 100.0
-        return share if 0.0 < share <= 0.999_9 else None
+        found = _decimal(text.removeprefix("p"), 6) if text.startswith("p") else None
+        return found / 100.0 if found is not None and 0.0 < found <= 99.99 else None
+
+
+def _decimal(text: str, most: int) -> float | None:
+    """The number that ``text`` is, in digits and with a point at most; None: it is none, or has more than ``most`` digits."""
+    whole, dot, part = text.partition(".")
+    digits = whole + part
+    right = whole and bool(dot) is bool(part) and digits.isascii() and digits.isdigit()
+    return float(f"{whole}.{part or 0}") if right and len(digits) <= most else None
 
 
 class Among(Kind[int]):

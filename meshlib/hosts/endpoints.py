@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from meshlib.pools.bounds import Bounds
     from meshlib.runtime.runtime import Runtime
 
-__all__ = ["AsyncEndpoints", "Endpoints", "WireSettings", "socket_options"]
+__all__ = ["AsyncEndpoints", "Endpoints", "WireSettings", "place_to"]
 
 P = TypeVar("P", EndpointPool[Any], AsyncEndpointPool[Any])
 #: What connections depend on: the endpoint, where it is, what the mesh demands there and the material for it, and the names that are
@@ -152,26 +152,42 @@ class _Endpoints(Generic[P]):
             context = made[0]
         elif names.sni:
             context = settings.ssl(http2)
-        options = socket_options(cluster.connecting, address)
-        return Place(
-            host="" if address.unix else address.host,
-            port=address.port or (443 if context is not None else 80),
-            uds=address.host if address.unix else None,
-            proxy=None if tls is None else tls.proxy,
-            context=context,
-            server_hostname=names.sni,
-            names=names.sans,
-            http1=not cluster.http2 and settings.http1,
-            http2=http2,
-            local_address=settings.local_address,
-            sources=cluster.connecting.sources,
-            socket_options=options + settings.socket_options,  # the application's own come last, and hold
-            keepalive=cluster.connecting.keepalive,
-            sizes=_sizes(cluster.connecting),
-        )
+        http1 = not cluster.http2 and settings.http1
+        return place_to(address, cluster.connecting, tls, context, names, http1, http2, settings)
 
 
-def socket_options(connecting: Connecting, address: Address) -> tuple[tuple[int, int, int], ...]:
+def place_to(
+    address: Address,
+    connecting: Connecting,
+    tls: Tls | None,
+    context: ssl.SSLContext | None,
+    names: Names,
+    http1: bool,
+    http2: bool,
+    settings: WireSettings | None = None,
+) -> Place:
+    """Where connections to ``address`` go and how, as the mesh has it, and the application's ``settings``."""
+    options = _socket_options(connecting, address)
+    return Place(
+        host="" if address.unix else address.host,
+        port=address.port or (443 if context is not None else 80),
+        uds=address.host if address.unix else None,
+        proxy=None if tls is None else tls.proxy,
+        context=context,
+        server_hostname=names.sni,
+        names=names.sans,
+        http1=http1,
+        http2=http2,
+        local_address=None if settings is None else settings.local_address,
+        sources=connecting.sources,
+        # The application's own come last, and hold.
+        socket_options=options if settings is None else options + settings.socket_options,
+        keepalive=connecting.keepalive,
+        sizes=_sizes(connecting),
+    )
+
+
+def _socket_options(connecting: Connecting, address: Address) -> tuple[tuple[int, int, int], ...]:
     """What a socket to this address can be told. The numbers are those of Linux."""
     if not connecting.socket_options or not sys.platform.startswith("linux"):
         return ()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from meshlib.wire.stream import Stream
     from meshlib.wire.stream_async import AsyncStream
 
-__all__ = ["ask", "ask_async"]
+__all__ = ["ask", "ask_async", "judge"]
 
 
 class _Asking(Bounds):
@@ -49,7 +49,7 @@ def ask(stream: Stream, proxy: str, target: bytes, bounds: Bounds, until: float 
     with _told(proxy, bounds, asking):
         connection = Connection(stream)
         answer = connection.send(Outgoing(b"CONNECT", target, [(b"Host", target)]), asking)
-        _judge(answer.status, connection.machine.leftover)
+        judge(proxy, answer.status, connection.machine.leftover)
 
 
 async def ask_async(
@@ -60,14 +60,15 @@ async def ask_async(
     with _told(proxy, bounds, asking):
         connection = AsyncConnection(stream)
         answer = await connection.send(Outgoing(b"CONNECT", target, [(b"Host", target)]), asking)
-        _judge(answer.status, connection.machine.leftover)
+        judge(proxy, answer.status, connection.machine.leftover)
 
 
-def _judge(status: int, more: bytes) -> None:
+def judge(proxy: str, status: int, more: bytes) -> None:
+    """Whether the answer of ``proxy`` to CONNECT, with ``more`` behind it, opens the way. Raises ConnectError where it does not."""
     if not 200 <= status < 300:
-        raise ConnectError(f"it answers CONNECT with {status}")
+        raise ConnectError(f"{proxy}: it answers CONNECT with {status}")
     if more:
-        raise ConnectError("there is something behind its answer, before anybody was asked")
+        raise ConnectError(f"{proxy}: there is something behind its answer, before anybody was asked")
 
 
 @contextlib.contextmanager
@@ -78,5 +79,7 @@ def _told(proxy: str, bounds: Bounds, asking: Bounds) -> Iterator[None]:
     except (ReadTimeout, WriteTimeout) as error:
         bounds.expired = bounds.expired or asking.expired
         raise ConnectTimeout(f"{proxy}: {error}") from error
+    except ConnectError:
+        raise
     except WireError as error:
         raise ConnectError(f"{proxy}: {error}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from meshlib.hosts.endpoints import socket_options
+from meshlib.hosts.endpoints import place_to
 from meshlib.hosts.grpc.tunnel import Tunnel, tunnel_to
 from meshlib.hosts.tls import made_context, names_for
 from meshlib.wire.dial import Place
@@ -39,23 +39,9 @@ class Way(NamedTuple):
 
 def way_to(tls: Tls, endpoint: LiveEndpoint, upstream: Leaf, authority: str, worker: Worker) -> Way:
     """To ``endpoint``, for channels whose calls have ``authority``. Raises ConfigError."""
-    address, cluster = endpoint.address, upstream.cluster
-    connecting = cluster.connecting
+    cluster = upstream.cluster
     names = names_for(tls, endpoint, cluster, "", authority)
     # The epoch is that of before the first handshake: files that change in it are of the next.
     context, epoch = made_context(worker, upstream, tls, http2=True, named=bool(names.sans))
-    place = Place(
-        host="" if address.unix else address.host,
-        port=address.port or 443,
-        uds=address.host if address.unix else None,
-        proxy=tls.proxy,
-        context=context,
-        server_hostname=names.sni,
-        names=names.sans,
-        http1=False,
-        http2=True,
-        sources=connecting.sources,
-        socket_options=socket_options(connecting, address),
-        keepalive=connecting.keepalive,
-    )
+    place = place_to(endpoint.address, cluster.connecting, tls, context, names, http1=False, http2=True)
     return Way(place, cluster.connect_timeout, epoch, context)

@@ -10,7 +10,7 @@ from meshlib.core.edits import compile_edits
 from meshlib.core.formats import Values
 from meshlib.core.roster import tls_of
 from meshlib.extras import INSTALL
-from meshlib.hosts.endpoints import socket_options
+from meshlib.hosts.endpoints import place_to
 from meshlib.hosts.health.flows import Asking
 from meshlib.hosts.tls import NONE, made_context, names_for
 from meshlib.model.address import Address
@@ -18,7 +18,6 @@ from meshlib.model.call import Head
 from meshlib.model.endpoint import LocalityEndpoints
 from meshlib.model.headers import Headers
 from meshlib.model.health import GrpcCheck, HttpCheck, TcpCheck
-from meshlib.wire.dial import Place
 from meshlib.wire.stream_tls import Handshakes
 
 if TYPE_CHECKING:
@@ -61,20 +60,7 @@ def asking(upstream: Asked, endpoint: LiveEndpoint, check: HealthCheck, worker: 
     if tls is not None:
         names = names_for(tls, endpoint, cluster, "", host)
         context, _ = made_context(worker, upstream, tls, http2=http2, named=bool(names.sans))
-    place = Place(
-        host="" if address.unix else address.host,
-        port=address.port or (443 if context is not None else 80),
-        uds=address.host if address.unix else None,
-        proxy=None if tls is None else tls.proxy,
-        context=context,
-        server_hostname=names.sni,
-        names=names.sans,
-        http1=not http2,
-        http2=http2,
-        sources=cluster.connecting.sources,
-        socket_options=socket_options(cluster.connecting, address),
-        keepalive=cluster.connecting.keepalive,
-    )
+    place = place_to(address, cluster.connecting, tls, context, names, http1=not http2, http2=http2)
     if context is not None and (check.alpn or isinstance(check.how, TcpCheck)):
         object.__setattr__(place, "handshakes", _offering(context, check.alpn, names.sans))
     return Asking(check.how, place, _lines(check, host, cluster, endpoint), check.reuse)

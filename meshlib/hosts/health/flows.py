@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 from meshlib.core.health import Answer, holds, judged
 from meshlib.extras import needed
 from meshlib.model.health import GrpcCheck, HttpCheck, TcpCheck
-from meshlib.wire.dial import failed, prepared, speaks_http2
+from meshlib.wire.dial import failed, numeric, prepared, speaks_http2
 from meshlib.wire.errors import WireError
 from meshlib.wire.http1 import END, Http1
 from meshlib.wire.message import Head, Lines, Outgoing
+from meshlib.wire.proxied import judge
 from meshlib.wire.stream import Stream
 
 if TYPE_CHECKING:
@@ -166,8 +167,8 @@ def _connected(place: Place) -> _Doing:
     if hop.uds is not None:
         addresses: Any = [(socket.AF_UNIX, hop.uds)]
     else:
-        addresses = _literal(hop)
-        if addresses is None:
+        addresses = numeric(hop)
+        if not addresses:
             addresses = yield Names(hop.host, hop.port)
             if isinstance(addresses, OSError):
                 raise addresses
@@ -192,21 +193,10 @@ def _passed(place: Place, stream: Stream) -> _Doing:
         while not isinstance(head := machine.next(), Head):
             if head is None:
                 machine.feed((yield from _read(stream)))
-        if not 200 <= head.status < 300 or machine.leftover:
-            raise OSError(f"{place.hop}: it answers CONNECT with {head.status}")  # noqa: TRY301
+        judge(str(place.hop), head.status, machine.leftover)
     except BaseException:
         stream.close()
         raise
-
-
-def _literal(place: Place) -> list[tuple[int, Any]] | None:
-    for family, empty in ((socket.AF_INET, ()), (socket.AF_INET6, (0, 0))):
-        try:
-            socket.inet_pton(family, place.host)
-        except (OSError, ValueError):
-            continue
-        return [(family, (place.host, place.port, *empty))]
-    return None
 
 
 def _dialled(place: Place, family: int, address: Any) -> _Doing:
