@@ -143,7 +143,7 @@ class RetryConfig(Section):
 
     retry: Callable[..., object] | None = setting(
         Strategy("retry"),
-        "Says whether an attempt of an HTTP call is made again, in the place of `on`. From Python only.",
+        "Says whether an attempt is made again, in the place of `on`. From Python only.",
         None,
     )
 

@@ -53,7 +53,7 @@ class Send:
     ``cluster``: as it was then; ``connect_timeout``: seconds, the cluster's; ``began``: when it was decided; ``key`` pairs its events; ``handed``: to a sidecar,
     whose the retries are: what may have been sent is not sent again. ``limits``: of the stream, by its route;
     ``mirrors``: what is to be sent elsewhere, too; ``try_idle``: seconds between two bytes of this attempt; ``token``: what it is to bring, and nobody but its receiver to see;
-    ``hedge_at``: absolute, when another is to be begun beside it (``woke``) if nothing was heard of it.
+    ``error``: what the library raises for the status of an RPC, where its retries are to look at that; ``hedge_at``: absolute, when another is to be begun beside it (``woke``) if nothing was heard of it.
     """
 
     __slots__ = (
@@ -63,6 +63,7 @@ class Send:
         "connect_timeout",
         "deadline",
         "endpoint",
+        "error",
         "handed",
         "head",
         "hedge_at",
@@ -103,6 +104,7 @@ class Send:
         self.try_idle: float | None = None
         self.token: Demand | None = None
         self.hedge_at: float | None = None
+        self.error: BaseException | None = None
         self._bare: Head | None = None
         self.mirrors: tuple[Shadow, ...] = ()
 

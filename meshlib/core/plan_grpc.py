@@ -91,12 +91,19 @@ class GrpcPlan(Plan):
         call, by_policy = self._call, self._retries
         if call.throttle is not None and outcome.status == 0 and self._policy is not None:
             call.throttle.succeeded()
+        if outcome.status and self.shows_errors:
+            outcome.error = (self._flight[number] if number else self._flight[max(self._flight)]).error
         if outcome.status != _UNAUTHENTICATED or not (call.renews and call.replayable):
             return super().outcome(outcome, now, number)
         call.renews, self._retries = False, _RENEWAL
         effect = super().outcome(outcome, now, number)
         self._retries = by_policy
         return effect
+
+    @property
+    def shows_errors(self) -> bool:
+        """Whether the retries look at what the library raises (``Send.error``)."""
+        return self._policy is not None and self._policy.retry is not None
 
     def cancel(self, outcome: Outcome, now: float) -> None:
         if self._answered is not None:

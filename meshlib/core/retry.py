@@ -33,14 +33,13 @@ nobody asks (the plan's part).
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
 from meshlib.core.classify import GATEWAY_ERRORS
 from meshlib.core.conditions import compile_header, header_values_match
-from meshlib.errors import TransportFailed
+from meshlib.core.strategies import strategies_of
 from meshlib.model.call import OK, Outcome, OutcomeKind
 
 if TYPE_CHECKING:
@@ -54,8 +53,6 @@ __all__ = [
     "Deciding",
     "Retries",
     "RetryAfter",
-    "RetryState",
-    "StateOutcome",
     "backoff_ceiling",
     "http_date",
     "may_matter",
@@ -158,7 +155,7 @@ class Retries:
         "_on",
         "_random",
         "_replayable",
-        "_state",
+        "_strategies",
         "_wall",
         "attempts",
         "exhausted",
@@ -190,7 +187,7 @@ class Retries:
         self._idempotent = idempotent
         self._head = head
         self._wall = wall
-        self._state: RetryState | None = None
+        self._strategies = strategies_of(policy)
         self._on = policy.on
         if policy.request_headers and not _asks(policy, head):
             self._on = frozenset()
@@ -213,13 +210,19 @@ class Retries:
             self.exhausted = True
             return None
         told = self._told(outcome)
-        if self.policy.stop is not None or self.policy.wait is not None:
-            return self._calculated(outcome, told, reason, now, started)
-        return RetryAfter(self._backoff() if told is None else told, reason, told is not None)
+        strategies = self._strategies
+        if strategies is None:
+            return RetryAfter(self._backoff() if told is None else told, reason, told is not None)
+        delay = strategies.delay(self.attempts, outcome, now, started, told, self._backoff)
+        if delay is None:
+            self.why, self.exhausted = strategies.why, strategies.stopped
+            return None
+        return RetryAfter(delay, reason, told is not None)
 
     def holds(self, outcome: Outcome) -> bool:
-        if self.policy.retry is not None and self._state is not None:
-            return self._asked(outcome, self._state.start_time, self._state.start_time) is not None
+        strategies = self._strategies
+        if self.policy.retry is not None and strategies is not None and strategies.began is not None:
+            return self._asked(outcome, strategies.began, strategies.began) is not None
         return self._condition(outcome) is not None
 
     def beside(self) -> float | None:
@@ -231,6 +234,13 @@ class Retries:
         self.attempts += 1
 
     # --- does a condition hold? -----------------------------------------------------------------------------------
+
+    def _asked(self, outcome: Outcome, now: float, started: float) -> str | None:
+        assert self._strategies is not None
+        reason = self._strategies.again(self.attempts, outcome, now, started)
+        if reason is None:
+            self.why = self._strategies.why
+        return reason
 
     def _condition(self, outcome: Outcome) -> str | None:
         if not self._on:
@@ -313,64 +323,6 @@ class Retries:
         interval = reset_interval(self.policy, outcome.headers, self._wall)
         return None if interval is None else interval * (1.0 + 0.5 * self._random())
 
-    # --- tenacity's strategies ------------------------------------------------------------------------------------
-
-    def _asked(self, outcome: Outcome, now: float, started: float) -> str | None:
-        """What the ``retry`` strategy says."""
-        assert self.policy.retry is not None
-        state = self._state
-        if state is None:
-            state = self._state = RetryState(started)
-        state.ended(self.attempts, outcome, now)
-        try:
-            again = bool(self.policy.retry(state))
-        except Exception as error:  # noqa: BLE001 - as retry.wait
-            self.why = f"retry.retry failed: {error!r}"
-            return None
-        return "retry.retry says so" if again else None
-
-    def _calculated(
-        self, outcome: Outcome, told: float | None, reason: str, now: float, started: float
-    ) -> RetryAfter | None:
-        state = self._state
-        if state is None:
-            state = self._state = RetryState(started)
-        state.ended(self.attempts, outcome, now)
-        delay = told
-        if told is None:
-            delay = self._backoff() if self.policy.wait is None else self._ask_wait(state)
-        if delay is None:
-            return None
-        state.upcoming_sleep = delay
-        if self.policy.stop is not None and self._ask_stop(state):
-            self.exhausted = True
-            return None
-        state.idle_for += delay
-        return RetryAfter(delay, reason, told is not None)
-
-    def _ask_wait(self, state: RetryState) -> float | None:
-        assert self.policy.wait is not None
-        try:
-            delay = float(self.policy.wait(state))
-        except Exception as error:  # noqa: BLE001 - the user's object: its failure must not break the call's cleaning up
-            self.why = f"retry.wait failed: {error!r}"
-            return None
-        if not math.isfinite(delay):
-            self.why = f"retry.wait gave {delay}"
-            return None
-        return max(0.0, delay)
-
-    def _ask_stop(self, state: RetryState) -> bool:
-        assert self.policy.stop is not None
-        try:
-            stopped = bool(self.policy.stop(state))
-        except Exception as error:  # noqa: BLE001 - as retry.wait
-            self.why = f"retry.stop failed: {error!r}"
-            return True
-        if stopped:
-            self.why = "retry.stop says so"
-        return stopped
-
 
 def _asks(policy: RetryPolicy, head: Head | None) -> bool:
     """Envoy ``retriable_request_headers``: one of them must match for any retry at all."""
@@ -429,65 +381,3 @@ def http_date(text: str) -> float | None:
     except ValueError:
         return None
     return at.timestamp()
-
-
-class StateOutcome:
-    """What tenacity calls an outcome: a finished future of one attempt."""
-
-    __slots__ = ("_error", "_value", "attempt_number")
-
-    def __init__(self, number: int, value: Outcome) -> None:
-        self.attempt_number = number
-        self._value = value
-        answered = value.kind in (OutcomeKind.OK, OutcomeKind.STATUS)
-        self._error: BaseException | None = None
-        if not answered:
-            self._error = value.error or TransportFailed(value.detail or value.kind.value, sent=value.sent)
-
-    @property
-    def failed(self) -> bool:
-        return self._error is not None
-
-    def done(self) -> bool:
-        return True
-
-    def cancelled(self) -> bool:
-        return False
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:  # noqa: ARG002 - a future's signature
-        return self._error
-
-    def result(self, timeout: float | None = None) -> Outcome:  # noqa: ARG002 - a future's signature
-        if self._error is not None:
-            raise self._error
-        return self._value
-
-
-class RetryState:
-    """What tenacity's strategies read (its ``RetryCallState``), on the plan's clock. One per call, so that a strategy
-    object may be shared by all of them.
-    """
-
-    def __init__(self, started: float) -> None:
-        self.start_time = started
-        self.attempt_number = 1
-        self.outcome: StateOutcome | None = None
-        self.outcome_timestamp: float | None = None
-        self.idle_for = 0.0
-        self.upcoming_sleep = 0.0
-        self.next_action: object | None = None
-        self.retry_object: object | None = None
-        self.fn: Callable[..., object] | None = None
-        self.args: tuple[object, ...] = ()
-        self.kwargs: dict[str, object] = {}
-
-    @property
-    def seconds_since_start(self) -> float | None:
-        return None if self.outcome_timestamp is None else self.outcome_timestamp - self.start_time
-
-    def ended(self, number: int, outcome: Outcome, now: float) -> None:
-        """Attempt ``number`` ended so."""
-        self.attempt_number = number
-        self.outcome = StateOutcome(number, outcome)
-        self.outcome_timestamp = now
-        self.upcoming_sleep = 0.0

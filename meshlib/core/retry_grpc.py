@@ -13,6 +13,9 @@ attempts are made. Waits double from ``base_interval`` to ``max_interval``, give
 ``grpc-retry-pushback-ms`` how long to wait, or, by a value that is no such number, not to come back.
 
 Where the mesh orders no retries the application's own policy holds, whose codes may be any; its throttle holds for either.
+
+A policy of the configuration file may have tenacity's objects (:mod:`meshlib.core.strategies`): ``retry`` is asked in the place of the codes, of attempts that failed;
+``wait`` in the place of the back-off, unless the server says when; ``stop`` beside the number of attempts.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from meshlib.core.retry import RetryAfter
+from meshlib.core.strategies import strategies_of
 from meshlib.model.call import OutcomeKind
 
 if TYPE_CHECKING:
@@ -81,7 +85,17 @@ class GrpcRetries:
         throttle: The server's, if the application orders one.
     """
 
-    __slots__ = ("_codes", "_random", "_replayable", "_throttle", "attempts", "exhausted", "policy", "why")
+    __slots__ = (
+        "_codes",
+        "_random",
+        "_replayable",
+        "_strategies",
+        "_throttle",
+        "attempts",
+        "exhausted",
+        "policy",
+        "why",
+    )
 
     def __init__(
         self,
@@ -99,13 +113,14 @@ class GrpcRetries:
         self._random = random
         self._replayable = replayable
         self._throttle = throttle
+        self._strategies = strategies_of(policy)
 
-    def after(self, outcome: Outcome, now: float, started: float) -> RetryAfter | None:  # noqa: ARG002 - as Retries
+    def after(self, outcome: Outcome, now: float, started: float) -> RetryAfter | None:
         """The decision on an attempt; None: no retry. Call it once for each attempt."""
         self.attempts += 1
         self.why = ""
-        code = _UNAVAILABLE if outcome.status is None else outcome.status
-        if outcome.kind is OutcomeKind.TIMEOUT or code not in self._codes:
+        reason = self._reason(outcome, now, started)
+        if reason is None:
             return None
         if outcome.sent and self._throttle is not None and not self._throttle.failed():
             self.why = "too many calls to the server fail (retryThrottling)"
@@ -121,12 +136,22 @@ class GrpcRetries:
         if told is not None and told < 0:
             self.why = f"the server says not to ({PUSHBACK})"
             return None
-        reason = f"grpc-status {code} ({_NAMES.get(code, 'as the application says')})"
-        return RetryAfter(self._backoff() if told is None else told, reason, told is not None)
+        strategies = self._strategies
+        if strategies is None:
+            return RetryAfter(self._backoff() if told is None else told, reason, told is not None)
+        delay = strategies.delay(self.attempts, outcome, now, started, told, self._backoff)
+        if delay is None:
+            self.why, self.exhausted = strategies.why, strategies.stopped
+            return None
+        return RetryAfter(delay, reason, told is not None)
 
     def holds(self, outcome: Outcome) -> bool:
-        code = _UNAVAILABLE if outcome.status is None else outcome.status
-        return outcome.kind is not OutcomeKind.TIMEOUT and code in self._codes
+        if outcome.kind is OutcomeKind.TIMEOUT:
+            return False
+        strategies = self._strategies
+        if self.policy.retry is not None and strategies is not None and strategies.began is not None:
+            return strategies.again(self.attempts, outcome, strategies.began, strategies.began) is not None
+        return _code(outcome) in self._codes
 
     def beside(self) -> float | None:
         """Its time for an attempt is a configuration file's, and that has no such hedges."""
@@ -134,6 +159,20 @@ class GrpcRetries:
 
     def spend(self) -> None:
         self.attempts += 1
+
+    def _reason(self, outcome: Outcome, now: float, started: float) -> str | None:
+        """Why it is a reason to retry, in words; None: it is none."""
+        if outcome.kind is OutcomeKind.TIMEOUT:
+            return None
+        if self.policy.retry is not None and self._strategies is not None:
+            reason = self._strategies.again(self.attempts, outcome, now, started)
+            if reason is None:
+                self.why = self._strategies.why
+            return reason
+        code = _code(outcome)
+        if code not in self._codes:
+            return None
+        return f"grpc-status {code} ({_NAMES.get(code, 'as the application says')})"
 
     def _backoff(self) -> float:
         policy = self.policy
@@ -143,6 +182,11 @@ class GrpcRetries:
         except OverflowError:
             wait = policy.max_interval
         return wait * (1.0 + _SPREAD * (2.0 * self._random() - 1.0))
+
+
+def _code(outcome: Outcome) -> int:
+    """A connection that broke is UNAVAILABLE."""
+    return _UNAVAILABLE if outcome.status is None else outcome.status
 
 
 def _pushback(headers: Headers | None) -> float | None:

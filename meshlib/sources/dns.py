@@ -27,7 +27,7 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
-from meshlib.core.retry import RetryState
+from meshlib.core.strategies import RetryState
 from meshlib.model.cluster import Discovery
 from meshlib.runtime import threads
 from meshlib.sources import dns_fill

@@ -17,7 +17,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
-from meshlib.core.retry import RetryState
+from meshlib.core.strategies import RetryState
 from meshlib.model.tls import Secret, SecretKind
 from meshlib.sources.identity_base import CERTIFICATE, ROOTS, ProviderStatus
 

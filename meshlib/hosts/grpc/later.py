@@ -11,6 +11,7 @@ import grpc
 
 from meshlib.core.attempt import Send
 from meshlib.core.exchange import GRPC
+from meshlib.core.plan_grpc import GrpcPlan
 from meshlib.errors import DeadlineExceeded
 from meshlib.hosts.grpc.errors import LATE, Ended, local_end, number
 from meshlib.hosts.grpc.request import measure, metadata_of, trailers
@@ -166,6 +167,13 @@ class GrpcLater(LaterCall[Any]):
         if initial:
             self._bind()
         if kind is None or initial:
+            step = self._step
+            if (
+                isinstance(step, Send)
+                and isinstance(plan := self._exchange.plan, GrpcPlan)
+                and plan.shows_errors
+            ):
+                step.error = self._error(attempt)
             self.arrived(attempt, number(code), trailers(trailing), GRPC)
         else:
             words = ""

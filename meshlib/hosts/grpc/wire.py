@@ -110,6 +110,7 @@ class GrpcWire:
                 measure(attempt.pick, error.trailing_metadata())
             if error.initial_metadata() and request.call is not None:
                 request.call.replayable = False  # its headers came before its status: RT-05
+            attempt.error = error
             return self.refused(request, error, sub)
         finally:
             del sub.users[request]

@@ -10,10 +10,14 @@ import pytest
 import tenacity
 
 from meshlib.core.retry import Retries, may_matter
+from meshlib.core.retry_grpc import PUSHBACK, GrpcRetries
 from meshlib.model.call import Outcome, OutcomeKind
+from meshlib.model.headers import Headers
 from meshlib.model.policy import RetryPolicy
 
 MOST = 12
+#: A gRPC call has no more attempts (gRFC A6).
+MOST_RPC = 5
 #: Seconds that each attempt takes.
 TOOK = 0.25
 
@@ -61,7 +65,7 @@ def error_of(number):
     return ConnectionError("x" * number)
 
 
-def theirs(stop, wait, monkeypatch):
+def theirs(stop, wait, monkeypatch, most=MOST):
     """The waits of tenacity's own loop, on a clock that only attempts and waits move."""
     now, waits = [100.0], []
     monkeypatch.setattr(tenacity.time, "monotonic", lambda: now[0])
@@ -75,18 +79,20 @@ def theirs(stop, wait, monkeypatch):
         raise error_of(len(waits) + 1)
 
     with pytest.raises(tenacity.RetryError):
-        tenacity.Retrying(stop=stop | tenacity.stop_after_attempt(MOST), wait=wait, sleep=sleep)(attempt)
+        tenacity.Retrying(stop=stop | tenacity.stop_after_attempt(most), wait=wait, sleep=sleep)(attempt)
     return waits
 
 
-def ours(stop, wait):
+def ours(stop, wait, *, grpc=False):
     """The waits of a plan, on its own clock."""
     policy = RetryPolicy(on=frozenset({"reset"}), retries=MOST - 1, stop=stop, wait=wait)
     retries, now, waits = Retries(policy, lambda: 0.5, method="GET", wall=lambda: 0.0), 100.0, []
+    if grpc:
+        retries = GrpcRetries(policy, frozenset({14}), lambda: 0.5, lambda: True)
     while True:
         began = now
         now += TOOK
-        outcome = Outcome(OutcomeKind.RESET, error=error_of(len(waits) + 1))
+        outcome = Outcome(OutcomeKind.RESET, error=error_of(len(waits) + 1), grpc=grpc)
         retry = retries.after(outcome, now, began)
         if retry is None:
             return waits
@@ -102,6 +108,15 @@ def test_the_plan_waits_and_stops_as_tenacitys_loop(stop, wait, monkeypatch):
     random.seed(7)
     found = ours(STOPS[stop](), WAITS[wait]())
     assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("wait", WAITS)
+@pytest.mark.parametrize("stop", STOPS)
+def test_so_does_that_of_a_grpc_call_within_its_five_attempts(stop, wait, monkeypatch):
+    random.seed(7)
+    expected = theirs(STOPS[stop](), WAITS[wait](), monkeypatch, MOST_RPC)
+    random.seed(7)
+    assert ours(STOPS[stop](), WAITS[wait](), grpc=True) == pytest.approx(expected)
 
 
 class Odd(Exception):
@@ -166,11 +181,13 @@ def attempts_of_theirs(retry, ends):
     return len(made)
 
 
-def attempts_of_ours(retry, ends):
+def attempts_of_ours(retry, ends, *, grpc=False):
     policy = RetryPolicy(retries=len(ends) - 1, retry=retry)
     retries = Retries(policy, lambda: 0.5, method="GET", wall=lambda: 0.0)
+    if grpc:
+        retries = GrpcRetries(policy, frozenset(), lambda: 0.5, lambda: True)
     for number, end in enumerate(ends, 1):
-        outcome = Outcome(OutcomeKind.RESET, error=end) if isinstance(end, Exception) else end
+        outcome = Outcome(OutcomeKind.RESET, error=end, grpc=grpc) if isinstance(end, Exception) else end
         assert may_matter(policy, outcome), "a good answer may be one to retry, too"
         if retries.after(outcome, float(number), number - 0.5) is None:
             return number
@@ -181,6 +198,39 @@ def attempts_of_ours(retry, ends):
 @pytest.mark.parametrize("retry", RETRIES)
 def test_the_plan_retries_what_tenacitys_loop_does(retry, ends):
     assert attempts_of_ours(RETRIES[retry](), ends) == attempts_of_theirs(RETRIES[retry](), ends)
+
+
+@pytest.mark.parametrize("ends", [ENDS[3][:1], [Odd("again 1"), ConnectionError("again"), Odd("stop")]])
+@pytest.mark.parametrize("retry", RETRIES)
+def test_of_an_rpc_what_failed_is_an_exception(retry, ends):
+    assert attempts_of_ours(RETRIES[retry](), ends, grpc=True) == attempts_of_theirs(RETRIES[retry](), ends)
+
+
+def test_of_an_rpc_a_status_is_the_librarys_error_and_the_server_says_when():
+    error, asked = Odd("NOT_FOUND"), []
+    told = Headers.of((PUSHBACK, "250"))
+    policy = RetryPolicy(
+        retries=3,
+        retry=lambda state: asked.append(state.outcome.exception()) or len(asked) < 2,
+        wait=tenacity.wait_fixed(7.0),
+    )
+    retries = GrpcRetries(policy, frozenset(), lambda: 0.5, lambda: True)
+    found = retries.after(Outcome(OutcomeKind.OK, 5, told, sent=True, error=error, grpc=True), 1.0, 0.0)
+    assert found is not None
+    assert (found.delay, found.told) == (0.25, True)
+    assert retries.after(Outcome(OutcomeKind.OK, 5, sent=True, error=error, grpc=True), 2.0, 1.0) is None
+    assert asked == [error, error]
+    late = Outcome(OutcomeKind.TIMEOUT, sent=True, grpc=True)
+    assert retries.after(late, 3.0, 2.0) is None
+    assert len(asked) == 2, "time that is over is never retried"
+
+
+def test_of_an_rpc_strategies_that_raise_end_the_retries():
+    for name in ("retry", "wait", "stop"):
+        policy = RetryPolicy(frozenset({"unavailable"}), retries=2, **{name: lambda _: 1 / 0})
+        retries = GrpcRetries(policy, frozenset({14}), lambda: 0.5, lambda: True)
+        assert retries.after(Outcome(OutcomeKind.OK, 14, sent=True, grpc=True), 1.0, 0.0) is None
+        assert f"retry.{name} failed: ZeroDivisionError" in retries.why
 
 
 def test_a_retry_strategy_that_raises_ends_the_retries():
