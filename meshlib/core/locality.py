@@ -49,7 +49,7 @@ from meshlib.core.zones import zones_of
 from meshlib.model.endpoint import NOWHERE, Locality
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from meshlib.core.endpoint import LiveEndpoint
     from meshlib.core.upstream import PickContext
@@ -107,9 +107,14 @@ class _Level:
     def priority(self) -> int:
         return self.groups[0].priority
 
-    def told(self, factor: int) -> LevelHealth:
+    def told(self, factor: int, *, weighted: bool = False) -> LevelHealth:
         usable = len(self.healthy.endpoints), len(self.degraded.endpoints)
-        worth = (min(100, factor * count // self.size) if self.size else 0 for count in usable)
+        parts, whole = usable, self.size
+        if weighted:
+            parts = _weight(self.healthy.endpoints), _weight(self.degraded.endpoints)
+            counted = (item for group in self.groups for item in group.endpoints)
+            whole = _weight(item for item in counted if not item.down & Down.UNCOUNTED)
+        worth = (min(100, factor * part // whole) if whole else 0 for part in parts)
         return LevelHealth(self.priority, self.total, self.size, sum(usable), *worth)
 
     def hashed(self, *, reached: bool) -> Share:
@@ -178,6 +183,10 @@ def _counted(group: Group) -> int:
     return len(group.endpoints) - sum(1 for item in group.endpoints if item.down & Down.UNCOUNTED)
 
 
+def _weight(endpoints: Iterable[LiveEndpoint]) -> int:
+    return sum(item.weight for item in endpoints)
+
+
 class Balance:
     """A choice among all endpoints of a cluster as they are now. Not thread-safe; O(1) or O(log n) a pick.
 
@@ -196,6 +205,7 @@ class Balance:
         caller: This process as one; None: nobody knows where it is.
         edges: Endpoints that count only in part (`meshlib.core.narrowing`), where nothing is hashed.
         blind: Bits of :class:`meshlib.core.endpoint.Down` that do not count.
+        weighted: A level's health is the usable share of its weights (Envoy ``weighted_priority_health``).
 
     Attributes:
         levels: The levels in numbers, in order of priority.
@@ -228,6 +238,7 @@ class Balance:
         caller: Caller | None = None,
         edges: Mapping[LiveEndpoint, float] | None = None,
         blind: int = 0,
+        weighted: bool = False,
     ) -> None:
         self._random = random
         self._consistent = balancing.consistent
@@ -236,7 +247,7 @@ class Balance:
         levels = _levels(groups, factor, give_way, grpc, blind)
         if not self._consistent:
             _localize(levels, balancing, caller)
-        self.levels = tuple(level.told(factor) for level in levels)
+        self.levels = tuple(level.told(factor, weighted=weighted) for level in levels)
         self.reached = bool(grpc)
         split = _loads(levels, self.levels, balancing.panic_threshold)
         if self._consistent:

@@ -35,13 +35,14 @@ _Entry = tuple["LiveEndpoint", "Endpoint", "Locality", int, "Tls | None"]
 
 @dataclass(slots=True)
 class Roster:
-    """A cluster's endpoints, by address and by locality, with its overprovisioning factor in percent. ``apply`` puts a
-    planned one into force.
+    """A cluster's endpoints, by address and by locality, with its overprovisioning factor in percent and whether weights are its
+    levels' health. ``apply`` puts a planned one into force.
     """
 
     live: dict[Address, LiveEndpoint] = field(default_factory=dict)
     groups: list[Group] = field(default_factory=list)
     factor: int = 140
+    weighted: bool = False
     gone: list[LiveEndpoint] = field(default_factory=list)
     changed: list[_Entry] = field(default_factory=list)
 
@@ -52,7 +53,8 @@ class Roster:
 
     def says_again(self, other: Roster) -> bool:
         """Whether a balance made of ``other``, which is in force, is right for this one."""
-        return self.applied and self.groups == other.groups and self.factor == other.factor
+        alike = self.factor == other.factor and self.weighted is other.weighted
+        return self.applied and alike and self.groups == other.groups
 
     def begin(self, old: Roster, now: float) -> None:
         """Say of those that are not in ``old`` that they came now."""
@@ -96,6 +98,7 @@ def plan_roster(
     roster = Roster()
     if cluster.assignment is not None:
         roster.factor = cluster.assignment.overprovisioning_factor
+        roster.weighted = cluster.assignment.weighted_health
         for part in sorted(cluster.assignment.localities, key=lambda item: item.priority):
             _add(roster, old, cluster, part, give_way)
     if old:

@@ -82,7 +82,8 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """All endpoints of one cluster. ``overprovisioning_factor`` is in percent (Envoy: 140). ``version``: under which the control
+    """All endpoints of one cluster. ``overprovisioning_factor`` is in percent (Envoy: 140). ``weighted_health``: the health of a priority
+    is the usable share of its endpoints' weights, and not of their number. ``version``: under which the control
     plane sent it, "" where it came with its cluster, or from elsewhere.
     """
 
@@ -90,6 +91,7 @@ class Assignment:
     localities: tuple[LocalityEndpoints, ...] = ()
     drops: tuple[Drop, ...] = ()
     overprovisioning_factor: int = 140
+    weighted_health: bool = False
     version: str = field(default="", compare=False)
 
     @property

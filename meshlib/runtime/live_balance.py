@@ -171,6 +171,7 @@ class LiveBalances:
             tables=tables,
             caller=self.caller,
             edges=edges,
+            weighted=self.roster.weighted,
         )
 
     def _balanced_for_grpc(self, groups: Sequence[Group]) -> Balance:

@@ -294,8 +294,7 @@ def _dns(given: Assignment) -> tuple[Assignment, tuple[DnsTarget, ...]]:
         groups.append(
             LocalityEndpoints(group.locality, tuple(ready), group.weight, group.priority, group.metadata)
         )
-    made = Assignment(given.name, tuple(groups), given.drops, given.overprovisioning_factor)
-    return made, tuple(targets)
+    return replace(given, localities=tuple(groups)), tuple(targets)
 
 
 def _target(endpoint: Endpoint, address: Address, group: int) -> DnsTarget:

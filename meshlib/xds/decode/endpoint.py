@@ -94,7 +94,7 @@ def _made(
     else:
         groups = _joined(groups)
     drops, factor = _policy(message, path, report)
-    return Assignment(name, groups, drops, factor)
+    return Assignment(name, groups, drops, factor, bool(message.policy.weighted_priority_health))
 
 
 def _plain_endpoints(message: WireMessage, report: Report) -> tuple[Endpoint, ...] | None:

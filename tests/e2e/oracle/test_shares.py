@@ -66,9 +66,12 @@ class Shape:
         if common:
             self.said["common_lb_config"] = common
         self.factor = rng.choice((None, 100, 200))
+        self.weighted = rng.random() < 0.4
         self.told = f"{self.said['lb_policy']}, panic {threshold}, factor {self.factor}, " + (
             "locality weights" if "locality_weighted_lb_config" in common else "no locality weights"
         )
+        if self.weighted:
+            self.told += ", health by weights"
 
     def resources(self, servers: dict[str, Answering]) -> list[dict[str, Any]]:
         groups = [
@@ -83,7 +86,10 @@ class Shape:
             )
             for priority, zone, given, members in self.groups
         ]
-        more = {} if self.factor is None else {"policy": {"overprovisioning_factor": self.factor}}
+        policy: dict[str, Any] = {} if self.factor is None else {"overprovisioning_factor": self.factor}
+        if self.weighted:
+            policy["weighted_priority_health"] = True
+        more = {"policy": policy} if policy else {}
         return [build.cluster(self.name, **self.said), build.endpoints(self.name, *groups, **more)]
 
 

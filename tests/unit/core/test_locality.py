@@ -195,6 +195,20 @@ def test_the_other_host_is_found_where_picks_never_fall_on_it():
     assert made.pick(PickContext(2, (group.endpoints[0],))) is group.endpoints[1]
 
 
+def test_ed_07_the_usable_share_of_weights_is_a_levels_health_where_that_is_asked_for():
+    """Of weight 10 one is left, of three endpoints two: health is 14 % by weights, and 93 % by their number."""
+    first = Group(
+        0, None, [live_endpoint(0, 8, Down.CONTROL_PLANE), live_endpoint(1), live_endpoint(2, 1)]
+    )
+    first.endpoints[2].down = Down.EJECTED | Down.UNCOUNTED
+    second = level(2, 2, priority=1, start=5)
+    by_number = Balance([first, second], Balancing(panic_threshold=0), 140, random.random)
+    by_weight = Balance([first, second], Balancing(panic_threshold=0), 140, random.random, weighted=True)
+    assert [item.healthy for item in by_number.levels] == [70, 100]
+    assert [item.healthy for item in by_weight.levels] == [140 * 1 // 9, 100]
+    assert shares(by_weight, [first, second]) == pytest.approx([0.15, 0.85], abs=0.03)
+
+
 def test_why_nobody_can_be_called():
     assert describe([]) == "has no endpoint"
     found = describe(

@@ -42,6 +42,15 @@ def test_the_same_address_is_the_same_object():
     assert not second.live[address(7)].gone
 
 
+def test_whether_weights_are_health_is_a_change_that_needs_another_balance():
+    first = planned(flat(3))
+    config = flat(3)
+    again = planned(config, first)
+    weighted = replace(config, assignment=replace(config.assignment, weighted_health=True))
+    assert again.says_again(first)
+    assert not planned(weighted, first).says_again(first)
+
+
 @given(st.lists(st.sets(st.integers(0, 8)), min_size=1, max_size=6))
 def test_over_any_row_of_updates(rounds):
     roster = planned(flat(0))

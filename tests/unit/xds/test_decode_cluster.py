@@ -1088,10 +1088,12 @@ class TestEndpoints:
                 {"category": "b", "drop_percentage": {"numerator": 200}},
             ],
             "overprovisioning_factor": 100,
+            "weighted_priority_health": True,
         }
         found = decode.endpoint(raw(build.endpoints("c", policy=policy)), "target").value
         assert found.drops == (Drop("a", 50_000), Drop("b", 1_000_000))
         assert found.overprovisioning_factor == 100
+        assert found.weighted_health
 
     @pytest.mark.parametrize(
         ("resource", "place"),

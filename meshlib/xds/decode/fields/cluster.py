@@ -321,11 +321,11 @@ CLUSTER = {
         reason="endpoints by name would be missing",
     ),
     f"{_ENDPOINT}ClusterLoadAssignment.Policy": rules(
-        honoured="drop_overloads overprovisioning_factor",
-        reported="endpoint_stale_after weighted_priority_health",
+        honoured="drop_overloads overprovisioning_factor weighted_priority_health",
+        reported="endpoint_stale_after",
         notes={
             "endpoint_stale_after": "what a control plane said last serves while it is away",
-            "weighted_priority_health": "health is the share of endpoints, not of their weights",
+            "weighted_priority_health": "gRPC calls have no overprovisioning (gRFC A27), and no health in parts",
         },
     ),
     f"{_ENDPOINT}ClusterLoadAssignment.Policy.DropOverload": rules(honoured="category drop_percentage"),
