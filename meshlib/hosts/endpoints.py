@@ -18,7 +18,7 @@ from meshlib.extras import INSTALL
 from meshlib.hosts.tls import NONE, Made, Names, asked_of, is_rotated, mesh_context, names_of
 from meshlib.pools import AsyncEndpointPool, EndpointPool, Pools, PoolSettings, is_usable
 from meshlib.runtime.tls import rotations
-from meshlib.wire.dial import Place, connect
+from meshlib.wire.dial import Place, connect, source_of
 from meshlib.wire.dial_async import connect_async
 from meshlib.wire.errors import LocalProtocolError, ReadTimeout, UnsupportedProtocol, WireError, WriteTimeout
 from meshlib.wire.heads import SIZES, Sizes
@@ -26,7 +26,7 @@ from meshlib.wire.message import Outgoing
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Sequence
 
     from meshlib.core.attempt import Send
     from meshlib.core.endpoint import LiveEndpoint
@@ -153,7 +153,8 @@ class _Endpoints(Generic[P]):
         elif names.sni:
             context = settings.ssl(http2)
         http1 = not cluster.http2 and settings.http1
-        return place_to(address, cluster.connecting, tls, context, names, http1, http2, settings)
+        others = partial(_others_of, attempt.endpoint)
+        return place_to(address, cluster.connecting, tls, context, names, http1, http2, settings, others)
 
 
 def place_to(
@@ -165,9 +166,12 @@ def place_to(
     http1: bool,
     http2: bool,
     settings: WireSettings | None = None,
+    others: Callable[[], Sequence[Address]] | None = None,
 ) -> Place:
-    """Where connections to ``address`` go and how, as the mesh has it, and the application's ``settings``."""
-    options = _socket_options(connecting, address)
+    """Where connections to ``address``, or to ``others`` of the same peer, go and how, as the mesh has it, and the application's
+    ``settings``.
+    """
+    local = None if settings is None else settings.local_address
     return Place(
         host="" if address.unix else address.host,
         port=address.port or (443 if context is not None else 80),
@@ -178,23 +182,43 @@ def place_to(
         names=names.sans,
         http1=http1,
         http2=http2,
-        local_address=None if settings is None else settings.local_address,
+        local_address=local,
         sources=connecting.sources,
-        # The application's own come last, and hold.
-        socket_options=options if settings is None else options + settings.socket_options,
+        others=others,
+        orders=_orders(connecting, bound=local is not None),
+        socket_options=() if settings is None else settings.socket_options,
+        eyeballs=connecting.eyeballs,
         keepalive=connecting.keepalive,
         sizes=_sizes(connecting),
     )
 
 
-def _socket_options(connecting: Connecting, address: Address) -> tuple[tuple[int, int, int], ...]:
-    """What a socket to this address can be told. The numbers are those of Linux."""
-    if not connecting.socket_options or not sys.platform.startswith("linux"):
-        return ()
-    levels = {socket.SOL_SOCKET}
-    if not address.unix:
-        levels |= {socket.IPPROTO_TCP, socket.IPPROTO_IPV6 if ":" in address.host else socket.IPPROTO_IP}
-    return tuple(option for option in connecting.socket_options if option[0] in levels)
+#: Levels of options that a socket of a family has, beside its own.
+_LEVELS = {
+    socket.AF_UNIX: (),
+    socket.AF_INET: (socket.IPPROTO_TCP, socket.IPPROTO_IP),
+    socket.AF_INET6: (socket.IPPROTO_TCP, socket.IPPROTO_IPV6),
+}
+
+
+def _orders(connecting: Connecting, *, bound: bool) -> dict[int, tuple[tuple[int, int, int], ...]]:
+    """By family what a socket is told. The numbers are those of Linux. ``bound``: it comes from an address of the application's."""
+    if not (connecting.socket_options or connecting.source_options) or not sys.platform.startswith("linux"):
+        return {}
+    orders: dict[int, tuple[tuple[int, int, int], ...]] = {}
+    for family, levels in _LEVELS.items():
+        options = connecting.socket_options
+        source = None if bound or family == socket.AF_UNIX else source_of(connecting.sources, family)
+        if source is not None and connecting.source_options:
+            own = connecting.source_options[connecting.sources.index(source)]
+            options = options if own is None else own
+        orders[family] = tuple(one for one in options if one[0] == socket.SOL_SOCKET or one[0] in levels)
+    return orders
+
+
+def _others_of(endpoint: LiveEndpoint) -> tuple[Address, ...]:
+    """Its further addresses, as they are when a connection is made: DNS may tell others any time."""
+    return endpoint.endpoint.additional_addresses
 
 
 def _sizes(connecting: Connecting) -> Sizes:

@@ -13,10 +13,12 @@ from meshlib.model.policy import Adaptive, Balancing, Breaker, Limits, Outlier, 
 from meshlib.model.tls import Tls, TlsMatch
 
 __all__ = [
+    "EYEBALLS",
     "Cluster",
     "Connecting",
     "Discovery",
     "DnsTarget",
+    "Eyeballs",
     "Keepalive",
     "LoadReport",
     "NameServers",
@@ -54,7 +56,7 @@ class DnsTarget:
 class NameServers:
     """Who is asked for the names of a cluster, and how: ``addresses``, by default whom the process asks; over ``tcp`` only; with the
     system's list for ``search``; one after the other (``rotate``), and not always the first. A try takes at most ``timeout`` seconds, a
-    look-up ``lifetime``; None: our own.
+    look-up ``lifetime``; None: our own. ``routable``: addresses of a family are left out of which no interface of this machine has one.
     """
 
     addresses: tuple[Address, ...] = ()
@@ -63,6 +65,7 @@ class NameServers:
     rotate: bool = False
     timeout: float | None = None
     lifetime: float | None = None
+    routable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +78,32 @@ class Keepalive:
 
 
 @dataclass(frozen=True, slots=True)
+class Eyeballs:
+    """The order in which an endpoint's addresses are tried (Envoy ``HappyEyeballsConfig``): ``count`` of a family, and one of the other
+    between them. It begins with ``first``, ``"v4"`` or ``"v6"``; ``""``: with the family of the first address.
+    """
+
+    first: str = ""
+    count: int = 1
+
+
+#: Envoy's default.
+EYEBALLS = Eyeballs()
+
+
+@dataclass(frozen=True, slots=True)
 class Connecting:
     """How connections are made, and how much of a response's head they read. ``sources``: addresses that they come from; the first of
-    a family holds for that. ``socket_options``: level, name and value, in the numbers of Linux. ``most_head``: bytes, ``most_lines``;
+    a family holds for that. ``socket_options``: level, name and value, in the numbers of Linux; ``source_options``: of each source those
+    that take their place, None where it has none. ``eyeballs``: as said there. ``most_head``: bytes, ``most_lines``;
     None: our own bounds (60 KiB, 100), which are Envoy's. ``most_streams``: of HTTP/2, at once on a connection; None: 1,024.
     """
 
     sources: tuple[str, ...] = ()
     keepalive: Keepalive | None = None
     socket_options: tuple[tuple[int, int, int], ...] = ()
+    source_options: tuple[tuple[tuple[int, int, int], ...] | None, ...] = ()
+    eyeballs: Eyeballs = EYEBALLS
     most_head: int | None = None
     most_lines: int | None = None
     most_streams: int | None = None

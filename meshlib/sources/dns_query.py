@@ -6,8 +6,10 @@ configuration (its search list too) unless name servers are configured.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +27,9 @@ TRY = 1.5
 
 #: Seconds for which an entry of the file of hosts is taken to hold.
 _HOSTS_TTL = 30.0
+
+#: Linux: asks for an interface's address (netdevice(7)), whose first byte is this for loopback; and how /proc/net/if_inet6 has ::1.
+_SIOCGIFADDR, _LOOPBACK, _LOOPBACK6 = 0x8915, 127, "0" * 31 + "1"
 
 #: The types asked for, for each ``Cluster.dns_family``: each row is asked until one has an answer (Envoy
 #: ``DnsLookupFamily``: ``AUTO`` asks IPv6 first).
@@ -111,9 +116,13 @@ class Resolver:
     Args:
         config: Name servers and their port.
         hosts: The file of hosts.
+        routed: The record types whose addresses can be reached from here.
     """
 
-    def __init__(self, config: DnsConfig, hosts: str = "/etc/hosts") -> None:
+    def __init__(
+        self, config: DnsConfig, hosts: str = "/etc/hosts", routed: Callable[[], frozenset[str]] | None = None
+    ) -> None:
+        self._routed = routed or routed_types
         self._nameservers = list(config.nameservers)
         self._port = config.port
         self._hosts = Path(hosts)
@@ -160,9 +169,12 @@ class Resolver:
             made.found.append(literal)
             return made
         local = self._from_hosts(name)
+        routed = self._routed() if question.servers is not None and question.servers.routable else None
         for row in _ROWS.get(question.family, _ROWS["all"]):
             for kind in row:
-                if local is None:
+                if routed is not None and kind not in routed:
+                    made.nothing[kind] = "no interface of this machine has an address of its kind"
+                elif local is None:
                     self._records(made, name, kind, question.servers)
                 else:
                     self._local(made, [each for each in local if type_of(each) == kind], kind)
@@ -288,6 +300,31 @@ class Resolver:
         resolver.timeout = TRY if servers is None or servers.timeout is None else servers.timeout
         resolver.lifetime = LIFETIME
         return resolver
+
+
+def routed_types() -> frozenset[str]:
+    """Of A and AAAA those of whose kind an interface of this machine has an address that is no loopback: both, where the system does not
+    tell.
+    """
+    if not sys.platform.startswith("linux"):
+        return frozenset(("A", "AAAA"))
+    import fcntl
+    import socket
+
+    found = set()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        for _, name in socket.if_nameindex():
+            with contextlib.suppress(OSError):  # it has none
+                held = fcntl.ioctl(asked, _SIOCGIFADDR, name.encode()[:15].ljust(256, b"\0"))
+                if held[20] != _LOOPBACK:
+                    found.add("A")
+    try:
+        lines = Path("/proc/net/if_inet6").read_text("ascii").splitlines()
+    except OSError:  # a system without IPv6
+        lines = []
+    if any(line.split()[0] != _LOOPBACK6 for line in lines):
+        found.add("AAAA")
+    return frozenset(found)
 
 
 def _endpoints(rows: list[tuple[Any, list[str]]]) -> tuple[Found, ...]:

@@ -20,6 +20,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from meshlib.extras import needed
+from meshlib.model.cluster import EYEBALLS, Eyeballs
 from meshlib.wire.connection import Connection
 from meshlib.wire.errors import ConnectError, ConnectTimeout, UnsupportedProtocol
 from meshlib.wire.heads import SIZES, Sizes
@@ -31,7 +32,7 @@ from meshlib.wire.trace import traced
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from meshlib.model.address import Address as MeshAddress
     from meshlib.model.cluster import Keepalive
@@ -48,6 +49,7 @@ __all__ = [
     "opened",
     "prepared",
     "secured",
+    "source_of",
     "speaks_http2",
     "unsupported_without_h2",
 ]
@@ -56,6 +58,9 @@ __all__ = [
 ATTEMPT_DELAY = 0.25
 
 Address = tuple[int, Any]
+
+#: As `Eyeballs` names them.
+_FAMILIES = {"v4": int(socket.AF_INET), "v6": int(socket.AF_INET6)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,8 @@ class Place:
         host: A name or an IP address.
         port: Its port.
         uds: The path of a Unix socket, which goes before host and port.
+        others: Gives further addresses of the same peer, where ``host`` is one.
+        eyeballs: The order in which those are tried.
         proxy: Through whom connections to host and port go; None: nobody.
         context: TLS; None: plain text. It is changed for nobody else.
         server_hostname: The name that TLS asks for and checks; default: ``host``.
@@ -74,7 +81,8 @@ class Place:
         http2: HTTP/2 may be. With both, ALPN decides, and in plain text it is HTTP/1.1; alone it is spoken by prior knowledge.
         local_address: The address that connections come from.
         sources: Where that is not said: addresses, of which the first of its family is a connection's; none of it: the first of all.
-        socket_options: Arguments of ``setsockopt``, set before the socket connects.
+        orders: Arguments of ``setsockopt`` by the family of a socket, set before it connects.
+        socket_options: Further ones, for sockets of any family, which come after those.
         keepalive: What the system's probes are to be; None: there are none.
         sizes: How much of a response's head is read.
         handshakes: TLS sessions to be resumed, of this very place.
@@ -92,7 +100,10 @@ class Place:
     http2: bool = False
     local_address: str | None = None
     sources: tuple[str, ...] = ()
+    orders: Mapping[int, tuple[tuple[int, int, int], ...]] = field(default_factory=dict, compare=False)
     socket_options: tuple[Any, ...] = ()
+    others: Callable[[], Sequence[MeshAddress]] | None = field(default=None, compare=False)
+    eyeballs: Eyeballs = EYEBALLS
     keepalive: Keepalive | None = None
     sizes: Sizes = SIZES
     handshakes: Handshakes | None = field(init=False, compare=False, repr=False, default=None)
@@ -112,6 +123,7 @@ class Place:
             host="" if proxy.unix else proxy.host,
             port=proxy.port,
             uds=proxy.host if proxy.unix else None,
+            others=None,
             proxy=None,
             context=None,
             names=(),
@@ -206,18 +218,26 @@ def unsupported_without_h2() -> Iterator[None]:
         raise UnsupportedProtocol(str(error)) from error
 
 
-def interleave(addresses: Iterable[Address]) -> list[Address]:
-    """The addresses of a name as they are tried: in the resolver's order, but that families take turns (RFC 8305, 4)."""
+def interleave(addresses: Iterable[Address], eyeballs: Eyeballs = EYEBALLS) -> list[Address]:
+    """The addresses of a name as they are tried: in the resolver's order, but that families take turns (RFC 8305, 4), as ``eyeballs``
+    says.
+    """
     families: dict[int, deque[Address]] = {}
+    first = _FAMILIES.get(eyeballs.first)
+    if first is not None:
+        families[first] = deque()
     for family, address in addresses:
         queue = families.setdefault(family, deque())
         if (family, address) not in queue:
             queue.append((family, address))
     ordered: list[Address] = []
+    first = next(iter(families), None)
     while families:
         for family in list(families):
-            ordered.append(families[family].popleft())
-            if not families[family]:
+            queue = families[family]
+            count = eyeballs.count if family == first else 1
+            ordered += [queue.popleft() for _ in range(min(len(queue), count))]
+            if not queue:
                 del families[family]
     return ordered
 
@@ -230,6 +250,8 @@ def prepared(place: Place, family: int) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if place.keepalive is not None:
                 _keep_alive(sock, place.keepalive)
+        for option in place.orders.get(family, ()):
+            sock.setsockopt(*option)
         for option in place.socket_options:
             sock.setsockopt(*option)
         source = _source(place, family)
@@ -248,8 +270,14 @@ def _source(place: Place, family: int) -> str | None:
         return None
     if place.local_address is not None or not place.sources:
         return place.local_address
+    return source_of(place.sources, family)
+
+
+def source_of(sources: Sequence[str], family: int) -> str | None:
+    """Of the addresses that connections come from, that of a connection of this family; None: none is said."""
     six = family == socket.AF_INET6
-    return next((source for source in place.sources if (":" in source) is six), place.sources[0])
+    first = sources[0] if sources else None
+    return next((source for source in sources if (":" in source) is six), first)
 
 
 def _keep_alive(sock: socket.socket, keepalive: Keepalive) -> None:
@@ -296,14 +324,24 @@ def _open(place: Place, bounds: Bounds, until: float | None) -> Stream:
 
 
 def numeric(place: Place) -> list[Address]:
-    """The address that the place is named by; empty where it has a name. An address is nobody's to resolve: event loops and gevent ask in
-    one of a few threads, and grpc's calls may hold them all while they wait for this connection.
+    """The address that the place is named by, and its peer's others, as they are tried; empty where it has a name. An address is nobody's
+    to resolve: event loops and gevent ask in one of a few threads, and grpc's calls may hold them all while they wait for this connection.
     """
     for family, empty in ((socket.AF_INET, ()), (socket.AF_INET6, (0, 0))):
         with contextlib.suppress(OSError, ValueError):
             socket.inet_pton(family, place.host)
-            return [(family, (place.host, place.port, *empty))]
+            first = (family, (place.host, place.port, *empty))
+            others = () if place.others is None else place.others()
+            return [first] if not others else interleave((first, *map(_numeric, others)), place.eyeballs)
     return []
+
+
+def _numeric(address: MeshAddress) -> Address:
+    if address.unix:
+        return socket.AF_UNIX, address.host
+    six = ":" in address.host
+    where = (address.host, address.port, 0, 0) if six else (address.host, address.port)
+    return (socket.AF_INET6 if six else socket.AF_INET), where
 
 
 def _addresses(place: Place) -> list[Address]:

@@ -7,13 +7,17 @@ process; what could lead it past a firewall, into another routing table or name 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from meshlib.model.cluster import Connecting, Keepalive
+from meshlib.model.cluster import Connecting, Eyeballs, Keepalive
 from meshlib.xds.decode.address import numeric
 from meshlib.xds.decode.guards import filter_type
 from meshlib.xds.decode.report import Report, join
 from meshlib.xds.decode.values import number
 from meshlib.xds.schema import WireMessage, message
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["connecting"]
 
@@ -30,6 +34,10 @@ _TAKEN = {
 _INTEGER = (-(2**31), 2**31 - 1)
 #: What Linux takes for TCP_KEEPCNT, and for TCP_KEEPIDLE and TCP_KEEPINTVL in seconds.
 _MOST_PROBES, _MOST_SECONDS = 127, 32767
+#: ``UpstreamConnectionOptions.FirstAddressFamilyVersion``.
+_FAMILIES = {0: "", 1: "v4", 2: "v6"}
+
+_Options = tuple[tuple[int, int, int], ...]
 
 
 def connecting(cluster: WireMessage, path: str, report: Report) -> Connecting:
@@ -41,16 +49,36 @@ def connecting(cluster: WireMessage, path: str, report: Report) -> Connecting:
         here = join(path, "upstream_connection_options.tcp_keepalive")
         held = cluster.upstream_connection_options.tcp_keepalive
         made = replace(made, keepalive=_keepalive(held, here, report))
+    if cluster.upstream_connection_options.HasField("happy_eyeballs_config"):
+        here = join(path, "upstream_connection_options.happy_eyeballs_config")
+        held = cluster.upstream_connection_options.happy_eyeballs_config
+        made = replace(made, eyeballs=_eyeballs(held, here, report))
     return made
+
+
+def _eyeballs(held: WireMessage, path: str, report: Report) -> Eyeballs:
+    first = _FAMILIES.get(held.first_address_family_version)
+    if first is None:
+        place = join(path, "first_address_family_version")
+        report.problem(place, f"{held.first_address_family_version} is not known")
+    count = number(held, "first_address_family_count")
+    if count == 0:
+        report.problem(join(path, "first_address_family_count"), "must be at least 1")
+    return Eyeballs(first or "", count or 1)
 
 
 def _bound(config: WireMessage, path: str, report: Report) -> Connecting:
     given = [(config.source_address, "source_address")] if config.HasField("source_address") else []
+    own: list[_Options | None] = [None] * len(given)
+    always: _Options = ((_IP, _FREEBIND, 1), (_IPV6, _FREEBIND6, 1)) if config.freebind.value else ()
     if len(config.extra_source_addresses):
-        given += [
-            (item.address, f"extra_source_addresses[{index}].address")
-            for index, item in enumerate(config.extra_source_addresses)
-        ]
+        for index, item in enumerate(config.extra_source_addresses):
+            place = f"extra_source_addresses[{index}]"
+            given.append((item.address, f"{place}.address"))
+            own.append(None)
+            if item.HasField("socket_options"):
+                held = item.socket_options.socket_options
+                own[-1] = _options(held, join(path, f"{place}.socket_options.socket_options"), report)
     else:
         given += [
             (item, f"additional_source_addresses[{index}]")
@@ -58,19 +86,24 @@ def _bound(config: WireMessage, path: str, report: Report) -> Connecting:
         ]
     if len(given) > 1 and not config.HasField("source_address"):
         report.problem(join(path, "source_address"), "is missing, where there are further ones")
-    sources = [_source(item, join(path, place), report) for item, place in given]
-    options = [
-        _option(item, f"{join(path, 'socket_options')}[{index}]", report)
-        for index, item in enumerate(config.socket_options)
+    own += [None] * (len(given) - len(own))
+    sources = [
+        (_source(item, join(path, place), report), None if options is None else options + always)
+        for (item, place), options in zip(given, own, strict=True)
     ]
-    if config.freebind.value:
-        options += [(_IP, _FREEBIND, 1), (_IPV6, _FREEBIND6, 1)]
     if config.HasField("local_address_selector"):
         _judge_selector(config.local_address_selector, join(path, "local_address_selector"), report)
+    kept = [(source, options) for source, options in sources if source]
     return Connecting(
-        sources=tuple(source for source in sources if source),
-        socket_options=tuple(option for option in options if option is not None),
+        sources=tuple(source for source, _ in kept),
+        socket_options=_options(config.socket_options, join(path, "socket_options"), report) + always,
+        source_options=tuple(options for _, options in kept) if any(each is not None for each in own) else (),
     )
+
+
+def _options(items: Sequence[WireMessage], path: str, report: Report) -> _Options:
+    found = [_option(item, f"{path}[{index}]", report) for index, item in enumerate(items)]
+    return tuple(option for option in found if option is not None)
 
 
 def _judge_selector(held: WireMessage, path: str, report: Report) -> None:

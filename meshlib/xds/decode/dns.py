@@ -112,6 +112,7 @@ def typed_servers(owner: WireMessage, path: str, report: Report) -> NameServers 
     walk(held, path, report)
     options = held.dns_resolver_options
     made = _servers(held.resolvers, options, path, report, rotate=bool(held.rotate_nameservers))
+    made = replace(made, routable=bool(held.filter_unroutable_families))
     if held.use_resolvers_as_fallback:
         # The system always has one, if only this machine itself.
         made = replace(made, addresses=())

@@ -91,6 +91,20 @@ def test_more_than_by_default(statuses: Statuses, server: RawServer) -> None:
     assert statuses(1, common_http_protocol_options=common) == [200]
 
 
+@WITHOUT_AIOHTTP
+def test_an_endpoints_other_addresses(statuses: Statuses, server: RawServer) -> None:
+    """Where nobody listens at the first, or IPv6 goes first and only IPv4 is there."""
+    host, _, port = server.address.rpartition(":")
+    first = {"socket_address": {"address": "::1", "port_value": int(port)}}
+    other = {"address": {"socket_address": {"address": host, "port_value": int(port)}}}
+    endpoint = {"endpoint": {"address": first, "additional_addresses": [other]}}
+    groups = {"cluster_name": "c", "endpoints": [{"lb_endpoints": [endpoint]}]}
+    eyeballs = {"first_address_family_version": "V6", "first_address_family_count": 2}
+    options = {"happy_eyeballs_config": eyeballs}
+    assert statuses(2, load_assignment=groups, upstream_connection_options=options) == [200, 200]
+    assert len(server.peers) == 1
+
+
 @pytest.mark.parametrize(("most", "connections"), [(1, 6), (2, 3), (None, 1)])
 def test_requests_of_a_connection(
     statuses: Statuses, server: RawServer, most: int | None, connections: int

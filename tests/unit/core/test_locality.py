@@ -197,9 +197,7 @@ def test_the_other_host_is_found_where_picks_never_fall_on_it():
 
 def test_ed_07_the_usable_share_of_weights_is_a_levels_health_where_that_is_asked_for():
     """Of weight 10 one is left, of three endpoints two: health is 14 % by weights, and 93 % by their number."""
-    first = Group(
-        0, None, [live_endpoint(0, 8, Down.CONTROL_PLANE), live_endpoint(1), live_endpoint(2, 1)]
-    )
+    first = Group(0, None, [live_endpoint(0, 8, Down.CONTROL_PLANE), live_endpoint(1), live_endpoint(2, 1)])
     first.endpoints[2].down = Down.EJECTED | Down.UNCOUNTED
     second = level(2, 2, priority=1, start=5)
     by_number = Balance([first, second], Balancing(panic_threshold=0), 140, random.random)

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import itertools
+import sys
+from pathlib import Path
+
 import pytest
 
 from meshlib.config import DnsConfig
@@ -53,6 +57,31 @@ class TestServersOfACluster:
             with pytest.raises(Unanswered, match=f"REFUSED from 127.0.0.1:{other.port}"):
                 resolver.ask(question)
         assert server.questions == []
+
+    @pytest.mark.parametrize("family", ["all", "auto", "v4_only"])
+    def test_families_that_no_interface_has(self, server, hosts, family):
+        """Envoy ``filter_unroutable_families``: who has only IPv6 is not told of IPv4, wherever it would come from."""
+        server.records = {("a.test", "A"): ["10.0.0.1"], ("a.test", "AAAA"): ["fd00::1"]}
+        hosts.write_text("10.0.0.2 b.test")
+        config = DnsConfig(nameservers=("127.0.0.1",), port=server.port)
+        resolver = Resolver(config, str(hosts), lambda: frozenset({"AAAA"}))
+        found = resolver.ask(Question("addresses", "a.test", family, NameServers(routable=True)))
+        assert [item.address for item in found.found] == ([] if family == "v4_only" else ["fd00::1"])
+        assert ("a.test", "A") not in server.questions
+        found = resolver.ask(Question("addresses", "b.test", family, NameServers(routable=True)))
+        assert found.found == ()
+        assert "no interface of this machine" in found.nothing
+        found = resolver.ask(Question("addresses", "b.test", family, NameServers()))
+        assert [item.address for item in found.found] == ["10.0.0.2"]
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="the system does not tell")
+    def test_what_this_machine_has(self):
+        """As the kernel's table of routes says, whose leaves are ``|-- 192.0.2.2`` above ``/32 host LOCAL``."""
+        lines = Path("/proc/net/fib_trie").read_text().splitlines()
+        own = {
+            above.split()[-1] for above, line in itertools.pairwise(lines) if line.strip() == "/32 host LOCAL"
+        }
+        assert ("A" in dns_query.routed_types()) is any(not each.startswith("127.") for each in own)
 
     def test_only_how_they_are_asked(self, server, resolver):
         """Over TCP, which the server does not speak."""

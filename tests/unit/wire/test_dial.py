@@ -17,7 +17,10 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import DataReceived, RequestReceived, StreamEnded
 
-from meshlib.model.cluster import Keepalive
+from meshlib.hosts.endpoints import place_to
+from meshlib.hosts.tls import NONE
+from meshlib.model.address import Address
+from meshlib.model.cluster import Connecting, Eyeballs, Keepalive
 from meshlib.pools.bounds import Bounds
 from meshlib.runtime.clock import MonotonicClock
 from meshlib.runtime.signal import under_trio
@@ -82,6 +85,25 @@ class TestSources:
         with Scripted(serve_ok) as server, pytest.raises(ConnectError):
             driver.connect(Place("127.0.0.1", server.port, sources=("::1",)))
 
+    @pytest.mark.skipif(sys.platform != "linux", reason="numbers of the options are Linux'")
+    @pytest.mark.parametrize(
+        ("own", "idle", "tos"), [(None, 33, 0), (((6, 4, 44), (0, 1, 16)), 44, 16), ((), 7200, 0)]
+    )
+    def test_options_of_one_source_take_the_place_of_all(
+        self, driver: Driver, own: tuple[tuple[int, int, int], ...] | None, idle: int, tos: int
+    ) -> None:
+        """TCP_KEEPIDLE and IP_TOS; what is for IPv6 alone is passed over."""
+        given = ((6, 4, 33), (41, 67, 8))
+        connecting = Connecting(("::1", "127.0.0.3"), socket_options=given, source_options=(None, own))
+        with Scripted(serve_ok) as server:
+            address = Address("127.0.0.1", server.port)
+            place = place_to(address, connecting, None, None, NONE, True, False)
+            connection = driver.connect(place)
+            sock = connection.stream.get_extra_info("socket")
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == idle
+            assert sock.getsockopt(socket.IPPROTO_IP, socket.IP_TOS) == tos
+            connection.close()
+
     @pytest.mark.skipif(sys.platform != "linux", reason="names of the options are Linux'")
     def test_keepalive(self, driver: Driver) -> None:
         with Scripted(serve_ok) as server:
@@ -95,6 +117,49 @@ class TestSources:
             )
             assert tuple(found) == (3, 60, 7)
             connection.close()
+
+
+class TestOtherAddresses:
+    """Of one peer: Envoy's order (`HappyEyeballsConfig`), and the first that answers."""
+
+    FOUR = tuple(Address(f"127.0.0.{number}", 80) for number in range(1, 5))
+    SIX = tuple(Address(f"ff02::{number}", 80) for number in range(1, 5))
+
+    @pytest.mark.parametrize(
+        ("eyeballs", "given", "order"),
+        [
+            (Eyeballs(), "6a 6b 4a 4b", "6a 4a 6b 4b"),
+            (Eyeballs("v4", 2), "4a 4b 4c 4d", "4a 4b 4c 4d"),
+            (Eyeballs("v4", 2), "6a 6b 6c 6d", "6a 6b 6c 6d"),
+            (Eyeballs("v4", 2), "6a 4a 6b 4b", "4a 4b 6a 6b"),
+            (Eyeballs("v4", 2), "6a 6b 6c 4a", "4a 6a 6b 6c"),
+            (Eyeballs("v4", 2), "6a 6b 6c 4a 4b 4c 4d 6d", "4a 4b 6a 4c 4d 6b 6c 6d"),
+            (Eyeballs("", 2), "6a 4a 6b 4b", "6a 6b 4a 4b"),
+            (Eyeballs("v4"), "6a 4a 6b 4b", "4a 6a 4b 6b"),
+        ],
+    )
+    def test_in_envoys_order(self, eyeballs: Eyeballs, given: str, order: str) -> None:
+        """The rows are those of Envoy's own test of it."""
+
+        def address(name: str) -> Address:
+            return (self.FOUR if name[0] == "4" else self.SIX)["abcd".index(name[1])]
+
+        first, *others = map(address, given.split())
+        place = Place(first.host, 80, others=lambda: others, eyeballs=eyeballs)
+        assert [where[0] for _, where in dial.numeric(place)] == [
+            address(name).host for name in order.split()
+        ]
+
+    def test_the_next_where_nobody_is_at_the_first(self, driver: Driver) -> None:
+        with Scripted(serve_ok) as server, socket.socket() as nobody:
+            nobody.bind(("127.0.0.1", 0))
+            others = [Address("127.0.0.1", server.port)]
+            connection = driver.connect(Place(*nobody.getsockname(), others=lambda: others))
+            assert connection.stream.get_extra_info("server_addr") == ("127.0.0.1", server.port)
+            connection.close()
+            others.clear()
+            with pytest.raises(ConnectError):
+                driver.connect(Place(*nobody.getsockname(), others=lambda: others))
 
 
 class TestLateLoops:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from meshlib.model.address import Address
-from meshlib.model.cluster import Connecting, Discovery, DnsTarget, Keepalive, NameServers
+from meshlib.model.cluster import Connecting, Discovery, DnsTarget, Eyeballs, Keepalive, NameServers
 from meshlib.model.endpoint import Drop, Health, Locality
 from meshlib.model.policy import (
     Aperture,
@@ -112,6 +112,36 @@ class TestConnecting:
         }
         [found] = problems(self.bound(socket_options=[{"level": 6, "name": 4}]))
         assert found.startswith("upstream_bind_config.socket_options[0]: ")
+
+    def test_options_of_one_source(self):
+        source, option = {"address": "10.0.0.7", "port_value": 0}, {"level": 6, "name": 4, "int_value": 30}
+        extra = [
+            {
+                "address": {"address": "10.0.0.8", "port_value": 0},
+                "socket_options": {"socket_options": [option]},
+            },
+            {"address": {"address": "10.0.0.9", "port_value": 0}, "socket_options": {}},
+            {"address": {"address": "::1", "port_value": 0}},
+        ]
+        resource = self.bound(source_address=source, extra_source_addresses=extra)
+        assert ignored(resource) == {}
+        found = good(resource).connecting
+        assert found.sources == ("10.0.0.7", "10.0.0.8", "10.0.0.9", "::1")
+        assert found.source_options == (None, ((6, 4, 30),), (), None)
+        free = self.bound(source_address=source, extra_source_addresses=extra[:1], freebind=True)
+        assert good(free).connecting.source_options == (None, ((6, 4, 30), (0, 15, 1), (41, 78, 1)))
+        extra[0]["socket_options"]["socket_options"] = [{"level": 1, "name": 36, "int_value": 1}]
+        [(where, _)] = ignored(self.bound(source_address=source, extra_source_addresses=extra[:1])).items()
+        assert where == "upstream_bind_config.extra_source_addresses[0].socket_options.socket_options[0]"
+
+    def test_which_address_first(self):
+        held = {"first_address_family_version": "V4", "first_address_family_count": 3}
+        found = made(upstream_connection_options={"happy_eyeballs_config": held})
+        assert good(found).connecting.eyeballs == Eyeballs("v4", 3)
+        assert ignored(found) == {}
+        held = {"first_address_family_count": 0}
+        [problem] = problems(made(upstream_connection_options={"happy_eyeballs_config": held}))
+        assert problem.endswith("happy_eyeballs_config.first_address_family_count: must be at least 1")
 
     def test_keepalive(self):
         held = {"keepalive_probes": 3, "keepalive_time": 60, "keepalive_interval": 40000}
@@ -238,6 +268,7 @@ class TestDiscovery:
                 "resolvers": [{"socket_address": {"address": "10.0.0.53", "port_value": 0}}],
                 "dns_resolver_options": {"use_tcp_for_dns_lookups": True, "no_default_search_domain": True},
                 "rotate_nameservers": True,
+                "filter_unroutable_families": True,
             },
         )
         fields = {
@@ -255,7 +286,7 @@ class TestDiscovery:
         assert ignored(resource) == {}
         assert (found.dns_jitter, found.dns_failure_refresh) == (0.5, (2.0, 20.0))
         servers = (Address("10.0.0.53", 53),)
-        assert found.name_servers == NameServers(servers, tcp=True, search=False, rotate=True)
+        assert found.name_servers == NameServers(servers, tcp=True, search=False, rotate=True, routable=True)
 
     @pytest.mark.parametrize(
         ("fields", "servers"),

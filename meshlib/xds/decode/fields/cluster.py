@@ -70,19 +70,23 @@ CLUSTER = {
     f"{_CLUSTER}Cluster.EdsClusterConfig": rules(honoured="eds_config service_name"),
     f"{_CLUSTER}Cluster.RefreshRate": rules(honoured="base_interval max_interval"),
     f"{_CLUSTER}UpstreamConnectionOptions": rules(
-        honoured="tcp_keepalive",
-        reported="happy_eyeballs_config",
+        honoured="tcp_keepalive happy_eyeballs_config",
         void="set_local_interface_name_on_upstream_connections",
-        notes={"happy_eyeballs_config": "families take turns, IPv6 or IPv4 first as the resolver has them"},
+        notes={
+            "happy_eyeballs_config": "not of connections of aiohttp's own, nor of grpc's, which go to an endpoint's first address"
+        },
+    ),
+    f"{_CLUSTER}UpstreamConnectionOptions.HappyEyeballsConfig": rules(
+        honoured="first_address_family_version first_address_family_count"
     ),
     "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig": rules(
-        honoured="resolvers use_resolvers_as_fallback dns_resolver_options rotate_nameservers query_timeout_seconds query_tries",
-        reported="filter_unroutable_families",
+        honoured="resolvers use_resolvers_as_fallback dns_resolver_options rotate_nameservers query_timeout_seconds query_tries"
+        " filter_unroutable_families",
         void="edns0_max_payload_size udp_max_queries max_udp_channel_duration reinit_channel_on_timeout",
         notes={
             "query_timeout_seconds query_tries": "where neither is set a look-up takes 4 s at most, a try 1.5 s",
             "edns0_max_payload_size": "an answer that is too long comes over TCP",
-            "filter_unroutable_families": "an address that cannot be reached is passed over when it is connected to",
+            "filter_unroutable_families": "where the system tells of its interfaces: on Linux",
         },
     ),
     f"{_CLUSTER}Cluster.SlowStartConfig": rules(

@@ -81,10 +81,9 @@ CORE = {
         },
     ),
     f"{_CORE}ExtraSourceAddress": rules(
-        honoured="address",
-        reported="socket_options",
-        notes={"socket_options": "those of the whole configuration hold"},
+        honoured="address socket_options",
     ),
+    f"{_CORE}SocketOptionsOverride": rules(honoured="socket_options"),
     f"{_CORE}SocketOption": rules(
         honoured="level name int_value",
         reported="buf_value",

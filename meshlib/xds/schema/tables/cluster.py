@@ -76,7 +76,12 @@ message Cluster
 message UpstreamConnectionOptions
    1 tcp_keepalive                                   core.TcpKeepalive
    2 set_local_interface_name_on_upstream_connections bool
-   3 happy_eyeballs_config                           opaque
+   3 happy_eyeballs_config                           UpstreamConnectionOptions.HappyEyeballsConfig
+  enum FirstAddressFamilyVersion DEFAULT=0 V4=1 V6=2
+
+message UpstreamConnectionOptions.HappyEyeballsConfig
+   1 first_address_family_version UpstreamConnectionOptions.FirstAddressFamilyVersion
+   2 first_address_family_count   pb.UInt32Value
 
 message Cluster.TransportSocketMatch
    1 name             string
