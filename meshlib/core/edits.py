@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from meshlib.core.formats import Values, compile_format
 from meshlib.core.lines import (
@@ -19,14 +20,20 @@ from meshlib.core.lines import (
     add_line,
     set_line,
 )
-from meshlib.core.strings import fold, wire
+from meshlib.core.strings import compile_string, fold, wire
 from meshlib.model.route import NO_EDITS, Edit, EditAction, HeaderEdits
+
+if TYPE_CHECKING:
+    from meshlib.model.call import Head
+    from meshlib.model.edits import Mutation
+    from meshlib.model.match import StringMatch
 
 __all__ = [
     "ONE_LINE_REQUEST",
     "ONE_LINE_RESPONSE",
     "EditPlan",
     "EditSet",
+    "Mutations",
     "add_line",
     "compile_edits",
     "set_line",
@@ -93,6 +100,45 @@ class EditPlan:
         for name, value in append:
             add_line(lines, name, value, self._one_line)
         return lines
+
+
+class _Removing:
+    """Every header whose name is matched, but what only the connection says."""
+
+    __slots__ = ("_test",)
+
+    def __init__(self, matching: StringMatch) -> None:
+        self._test = compile_string(matching)
+
+    def apply(self, lines: Lines, values: Values) -> Lines:
+        del values
+        lines[:] = [line for line in lines if not self._goes(line[0].lower())]
+        return lines
+
+    def _goes(self, key: bytes) -> bool:
+        return key not in OF_THE_CONNECTION and key != b"host" and self._test(key.decode("latin-1"))
+
+
+class Mutations:
+    """Edits of a request one after the other, of which each sees what those before it made. Immutable; safe to share."""
+
+    __slots__ = ("_steps",)
+
+    def __init__(self, mutations: Sequence[Mutation]) -> None:
+        self._steps = tuple(map(_step, mutations))
+
+    def apply(self, head: Head, values: Values) -> None:
+        """Edit the lines of ``head``. ``values`` must be made of it."""
+        for step in self._steps:
+            step.apply(head.headers.raw, values)
+
+
+def _step(mutation: Mutation) -> EditPlan | _Removing:
+    if isinstance(mutation, Edit):
+        return EditPlan((mutation,), (), ONE_LINE_REQUEST)
+    if mutation.matching is not None:
+        return _Removing(mutation.matching)
+    return EditPlan((), (mutation.name,), ONE_LINE_REQUEST)
 
 
 class EditSet:

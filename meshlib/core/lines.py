@@ -11,6 +11,7 @@ __all__ = [
     "ONE_LINE_RESPONSE",
     "Lines",
     "add_line",
+    "add_via",
     "first_value",
     "set_line",
 ]
@@ -68,6 +69,12 @@ def add_line(lines: Lines, name: bytes, value: bytes, one_line: frozenset[bytes]
                 lines[number] = (key, present + b"," + value if present and value else present or value)
                 return
     lines.append((name, value))
+
+
+def add_via(lines: Lines, name: bytes) -> None:
+    """One more that a message came by: all of them stand in one line, as Envoy writes it."""
+    present = b",".join(value for key, value in lines if key.lower() == b"via" and value)
+    set_line(lines, b"via", present + b", " + name if present else name)
 
 
 def first_value(lines: Lines, name: bytes) -> bytes | None:

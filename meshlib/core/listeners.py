@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from meshlib.core.chains import Chains, Connection, connection
+from meshlib.core.departure import compile_departure
 from meshlib.core.faults import faults_of
 from meshlib.core.guards import guards_of
 from meshlib.core.normalize import Entrance, stripped
@@ -44,6 +45,7 @@ class Entry:
     """A listener with what is called through it; without ``routes`` they have not come yet."""
 
     __slots__ = (
+        "departure",
         "entrance",
         "faults",
         "guards",
@@ -74,7 +76,8 @@ class Entry:
         self.faults = faults_of(manager)
         self.sessions = sessions_of(manager)
         self.limits = tuple(each for each in manager.filters if each.kind is FilterKind.RATE_LIMIT)
-        self.replies = compile_replies(manager)
+        self.replies = compile_replies(manager, node[1])
+        self.departure = compile_departure(manager)
 
     def resolution(self, reason: str, name: str = "") -> Resolution:
         return Resolution(
@@ -91,6 +94,7 @@ class Entry:
             sessions=self.sessions,
             limits=self.limits,
             replies=self.replies,
+            departure=self.departure,
         )
 
     def knows(self, authority: str, port: int) -> bool:

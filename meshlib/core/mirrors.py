@@ -7,9 +7,12 @@ nothing that becomes of it reaches the call.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 from meshlib.core.attempt import Shadow, tell
+from meshlib.core.edits import Mutations
+from meshlib.core.formats import Values
 from meshlib.core.rewrite import named_cluster
 
 if TYPE_CHECKING:
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from meshlib.core.match import Match
     from meshlib.core.resolution import Resolution
     from meshlib.model.call import Head
+    from meshlib.model.edits import Mutation
     from meshlib.model.route import Mirror
 
 __all__ = ["MOST_SECONDS", "is_drawn", "shadow_host", "shadows"]
@@ -54,10 +58,19 @@ def shadows(
             continue
         if match.virtual_host.include_attempt_count or call.counted:
             tell(head, None, 1)
+        if mirror.mutations:
+            name, host = match.route.name, match.virtual_host.name
+            values = Values(head, cluster=cluster, route=name, virtual_host=host)
+            _compiled(mirror.mutations).apply(head, values)
         head.authority = shadow_host(mirror, head.authority)
         left = MOST_SECONDS if deadline is None else deadline - now
         found.append(Shadow(call.resolution.part, cluster, head, left))
     return tuple(found)
+
+
+@lru_cache(maxsize=256)
+def _compiled(mutations: tuple[Mutation, ...]) -> Mutations:
+    return Mutations(mutations)
 
 
 def is_drawn(mirror: Mirror, random: Callable[[], float]) -> bool:

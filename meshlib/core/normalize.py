@@ -1,8 +1,8 @@
 """What a listener does to a head before its routes see it.
 
 Envoy's ``HttpConnectionManager`` settings, in its order: ``max_request_headers_kb``, ``max_headers_count``; ``headers_with_underscores_action``; ``path_with_escaped_slashes_action``, ``normalize_path``,
-``merge_slashes``; ``strip_trailing_host_dot``, ``strip_any_host_port``, ``strip_matching_host_port``;
-``scheme_header_transformation``, ``add_user_agent``, ``append_x_forwarded_port``; ``generate_request_id``. What is changed here is also what goes out.
+``merge_slashes``; ``strip_trailing_host_dot``, ``strip_any_host_port``, ``strip_matching_host_port``; ``early_header_mutation_extensions``;
+``scheme_header_transformation``, ``add_user_agent``, ``append_x_forwarded_port``, ``via``; ``generate_request_id``. What is changed here is also what goes out.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING
 
 from meshlib.core.conditions import is_grpc
 from meshlib.core.domains import without_port
-from meshlib.core.lines import first_value, set_line
+from meshlib.core.edits import Mutations
+from meshlib.core.formats import Values
+from meshlib.core.lines import add_via, first_value, set_line
 from meshlib.core.paths import path_only
 from meshlib.core.replies import Reply
+from meshlib.core.strings import wire
 from meshlib.model.call import Head, Response
 from meshlib.model.headers import Headers
 from meshlib.model.listener import EscapedSlashes, Underscores
@@ -44,7 +47,7 @@ class Entrance:
     of whose calls they are. Immutable; safe to share between threads.
     """
 
-    __slots__ = ("_identity", "_manager", "_port", "changes", "names_calls")
+    __slots__ = ("_identity", "_manager", "_mutations", "_port", "_via", "changes", "names_calls")
 
     def __init__(
         self, manager: HttpManager, port: int | None = None, node: tuple[str, str] = ("", "")
@@ -54,6 +57,8 @@ class Entrance:
         names = (b"x-envoy-downstream-service-cluster", b"x-envoy-downstream-service-node")
         given = (name.strip().encode() for name in node) if manager.user_agent else ()
         self._identity = tuple((name, value) for name, value in zip(names, given, strict=False) if value)
+        self._mutations = Mutations(manager.mutations) if manager.mutations else None
+        self._via = wire(manager.via).strip().encode("latin-1")
         #: Whether a call without an ``x-request-id`` gets one (:meth:`named`).
         self.names_calls = manager.request_ids
         #: Whether it may change a head at all.
@@ -65,18 +70,20 @@ class Entrance:
             or manager.most_head is not None
             or manager.most_lines is not None
             or bool(manager.scheme or self._identity or (manager.forwarded_port and port))
+            or bool(manager.mutations or self._via)
         )
 
     def seen(self, head: Head) -> Head:
         """The head as the routes see it: itself where nothing is to be done."""
         manager = self._manager
-        authority, path, lines = head.authority, head.path, self._lines(head)
+        authority, path = head.authority, head.path
         if _changes_authority(manager):
             authority = stripped(authority, manager, self._port)
         if _changes_path(manager):
             only = path_only(path)
             changed = _changed_path(only, manager)
             path = path if changed == only else changed + path[len(only) :]
+        lines = self._lines(head, path, authority)
         scheme = manager.scheme or head.scheme
         if lines is None and (path, authority, scheme) == (head.path, head.authority, head.scheme):
             return head
@@ -115,13 +122,20 @@ class Entrance:
             return Reply(seen, Response(400)), "the path has an escaped slash"
         return Reply(seen, Response(307, (("location", seen.path),))), "the path has an escaped slash"
 
-    def _lines(self, head: Head) -> Lines | None:
-        """The header lines with what is to be added and without what is to be dropped, or None for no change."""
+    def _lines(self, head: Head, path: str, authority: str) -> Lines | None:
+        """The header lines with what is to be added and without what is to be dropped, or None for no change. ``path``,
+        ``authority``: as they are now.
+        """
         manager = self._manager
         drops = manager.underscores is Underscores.DROP and _has_underscore(head)
-        if not (drops or manager.scheme or self._identity or manager.forwarded_port):
+        adds = manager.scheme or self._identity or manager.forwarded_port or self._via
+        if not (drops or adds or self._mutations):
             return None
         lines = [line for line in head.headers.raw if not drops or b"_" not in line[0]]
+        if self._mutations is not None:
+            new = Head(head.method, head.scheme, authority, path, Headers(lines))
+            self._mutations.apply(new, Values(new, cluster="", route="", virtual_host=""))
+            lines = new.headers.raw
         for name, value in self._identity:
             set_line(lines, name, value)
         if self._identity and not first_value(lines, b"user-agent"):
@@ -130,6 +144,8 @@ class Entrance:
             set_line(lines, b"x-forwarded-proto", manager.scheme.encode())
         if manager.forwarded_port and self._port and first_value(lines, b"x-forwarded-port") is None:
             lines.append((b"x-forwarded-port", str(self._port).encode()))
+        if self._via:
+            add_via(lines, self._via)
         return lines
 
 

@@ -134,7 +134,15 @@ class PlanState:
         return f"{self._limit or 'the deadline'}{seconds}"
 
     def response_headers(self, headers: Headers) -> Headers | None:
-        """The response's header lines as the routes edit them, or None for no change."""
+        """The response's header lines as the routes and their listener edit them, or None for no change."""
+        departure = self._call.resolution.departure
+        if departure is None:
+            return self._limited_response(headers)
+        edited = self._limited_response(headers) or headers.copy()
+        departure.mark(edited.raw, self._answered.head if self._answered is not None else None)
+        return edited
+
+    def _limited_response(self, headers: Headers) -> Headers | None:
         more = self._limiting.response if self._limiting is not None else None
         if not more:
             return self._edited_response(headers)

@@ -1,7 +1,7 @@
 """Replies made locally: nobody sent them, and they look as Envoy's do.
 
 Envoy's order: the route's edits (`core.rewrite`); the first mapper of the listener whose test holds; the format of the
-body; what HTTP or gRPC needs around it; the name of the server.
+body; what HTTP or gRPC needs around it; the name of the server; what every response gets; what failed.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 from meshlib.core.bodies import Body, compile_body
 from meshlib.core.conditions import compile_header, is_grpc, unsigned
+from meshlib.core.departure import compile_departure
 from meshlib.core.edits import ONE_LINE_RESPONSE, EditPlan
 from meshlib.core.formats import Values
 from meshlib.core.lines import set_line
+from meshlib.core.proxy_status import compile_status_line
 from meshlib.core.strings import wire
 from meshlib.model.call import Head, Response
 from meshlib.model.replies import (
@@ -113,9 +115,11 @@ class _Mapper:
 class Replies:
     """What a listener makes of replies, compiled. Immutable; safe to share between threads."""
 
-    __slots__ = ("_format", "_mappers", "_server", "_server_only_if_absent")
+    __slots__ = ("_departure", "_format", "_mappers", "_server", "_server_only_if_absent", "_status_line")
 
-    def __init__(self, manager: HttpManager | None = None) -> None:
+    def __init__(self, manager: HttpManager | None = None, node: str = "") -> None:
+        self._departure = compile_departure(manager) if manager is not None else None
+        self._status_line = compile_status_line(manager, node) if manager is not None else None
         local = manager.local_replies if manager is not None else None
         self._mappers = tuple(_Mapper(each) for each in local.mappers) if local is not None else ()
         self._format: Body | None = compile_body(local.format) if local is not None else None
@@ -136,6 +140,10 @@ class Replies:
         if self._server and not (self._server_only_if_absent and reply.line(b"server") is not None):
             reply.drop(b"server")
             reply.lines.append((b"server", self._server))
+        if self._departure is not None:
+            self._departure.mark(reply.lines, reply.head)
+        if self._status_line is not None:
+            reply.status = self._status_line.mark(reply.lines, reply.flags) or reply.status
         lines = tuple(
             (name.decode("latin-1"), value.strip().decode("latin-1")) for name, value in reply.lines
         )
@@ -155,9 +163,16 @@ class Replies:
 PLAIN = Replies()
 
 
-def compile_replies(manager: HttpManager) -> Replies:
-    """Its values are already checked."""
-    return Replies(manager) if manager.local_replies is not None or manager.server_name else PLAIN
+def compile_replies(manager: HttpManager, node: str = "") -> Replies:
+    """Its values are already checked. ``node``: the id of this process's."""
+    orders = (
+        manager.local_replies is not None,
+        manager.server_name,
+        manager.via,
+        manager.tells_request_id,
+        manager.proxy_status is not None,
+    )
+    return Replies(manager, node) if any(orders) else PLAIN
 
 
 def local_reply(head: Head, response: Response, content_type: str = "") -> Response:

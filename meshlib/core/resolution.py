@@ -10,6 +10,7 @@ from meshlib.core.replies import PLAIN, Replies
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from meshlib.core.departure import Departure
     from meshlib.core.joining import Joining
     from meshlib.core.match import CompiledRoutes
     from meshlib.core.normalize import Entrance
@@ -26,7 +27,8 @@ class Resolution:
     """What one URL means. Immutable. ``name``: the target resource that is wanted (rule 5), else ``""``; ``plain``: the
     call is to be as if meshlib were not there (rule 1); ``guards``: filters that may cover the call (`core.guards`); ``faults``: those that may inject a fault (`core.faults`); ``limits``: those that limit rates (`core.limiting`);
     ``sessions``: those that keep sessions (`core.sessions`);
-    ``entrance``: what the listener does first, None where that is nothing; ``replies``: what it makes of its own replies;
+    ``entrance``: what the listener does first, None where that is nothing, ``departure``: what it does to responses last;
+    ``replies``: what it makes of its own replies;
     ``meant``: gives the known host that is nearly this one, or ``""``. "failed" is a call that cannot be made before more
     is known; "closed" one whose connection its listener would not take.
 
@@ -40,6 +42,7 @@ class Resolution:
 
     __slots__ = (
         "_meant",
+        "departure",
         "entrance",
         "faults",
         "guards",
@@ -82,6 +85,7 @@ class Resolution:
         sessions: tuple[HttpFilter, ...] = (),
         limits: tuple[HttpFilter, ...] = (),
         replies: Replies = PLAIN,
+        departure: Departure | None = None,
         unanswered: bool = False,
         handed: Sidecar | None = None,
     ) -> None:
@@ -105,6 +109,7 @@ class Resolution:
         self.sessions = sessions
         self.limits = limits
         self.replies = replies
+        self.departure = departure
         self._meant = meant
 
     def words(self) -> tuple[str, ...]:

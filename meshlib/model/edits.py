@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from enum import Enum
 
 from meshlib.model.hidden import hidden
+from meshlib.model.match import StringMatch
 
-__all__ = ["NO_EDITS", "Edit", "EditAction", "HeaderEdits"]
+__all__ = ["NO_EDITS", "Edit", "EditAction", "HeaderEdits", "Mutation", "Removal"]
 
 
 class EditAction(Enum):
@@ -30,6 +31,18 @@ class Edit:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "value", hidden(self.name, self.value))
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """The header ``name``, or where that is empty every one whose name in lower case is ``matching``."""
+
+    name: str = ""
+    matching: StringMatch | None = None
+
+
+#: Envoy ``HeaderMutation``: one edit of several, of which each sees what those before it made.
+Mutation = Edit | Removal
 
 
 @dataclass(frozen=True, slots=True)

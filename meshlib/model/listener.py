@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
 from meshlib.model.address import Address
+from meshlib.model.edits import Mutation
 from meshlib.model.limits import Admission, GlobalLimit, LocalLimit
 from meshlib.model.policy import Fault
 from meshlib.model.replies import LocalReplies
@@ -22,6 +23,7 @@ __all__ = [
     "HttpFilter",
     "HttpManager",
     "Listener",
+    "ProxyStatus",
     "Source",
     "Underscores",
 ]
@@ -96,13 +98,28 @@ class HttpFilter:
 
 
 @dataclass(frozen=True, slots=True)
+class ProxyStatus:
+    """Envoy ``ProxyStatusConfig``: replies that tell of a failure say which in ``proxy-status`` (RFC 9209), and who says so: ``name``, the
+    node's id, or else the listener's ``server_name``. ``details`` and ``flags``: what more they say; ``recommended``: their status is the RFC's.
+    """
+
+    name: str = ""
+    node_id: bool = False
+    details: bool = True
+    flags: bool = True
+    recommended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class HttpManager:
     """``HttpConnectionManager``: ``routes`` inline, or the route configuration named ``route_name`` (linked into
     ``routes`` once it is known). Times in seconds; None: not set.
 
     ``most_head``: the bytes, ``most_lines``: the lines that the head of a request has at most.
     ``scheme``: every call counts as one of it. ``server_name``: what replies of the listener's own say in ``server``;
-    ``keeps_server``: unless they say something already. ``user_agent``: calls say whose they are (``add_user_agent``). ``request_ids``: a call without an ``x-request-id`` gets one.
+    ``keeps_server``: unless they say something already. ``user_agent``: calls say whose they are (``add_user_agent``). ``request_ids``: a call without an ``x-request-id`` gets one;
+    ``tells_request_id``: responses have that of their call. ``via``: what is added to ``via`` of requests and responses; ``mutations``: of a request, before all
+    else.
     """
 
     route_name: str = ""
@@ -127,6 +144,10 @@ class HttpManager:
     server_name: str = ""
     keeps_server: bool = False
     local_replies: LocalReplies | None = None
+    via: str = ""
+    tells_request_id: bool = False
+    proxy_status: ProxyStatus | None = None
+    mutations: tuple[Mutation, ...] = ()
 
 
 class Source(Enum):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from meshlib.model.body import BodyFormat
-from meshlib.model.edits import NO_EDITS, Edit, EditAction, HeaderEdits
+from meshlib.model.edits import NO_EDITS, Edit, EditAction, HeaderEdits, Mutation
 from meshlib.model.limits import Admission, DescriptorRule, LimitOverride, LocalLimit
 from meshlib.model.match import RouteMatch
 from meshlib.model.policy import Fault, HashPolicy, Hedge, RetryPolicy, RouteLimits
@@ -97,7 +97,7 @@ class ClusterWeight:
 @dataclass(frozen=True, slots=True)
 class Mirror:
     """Of a million calls so many (None: all) go to another cluster, too: ``cluster``, or the one that the header names (RW-04). Their host
-    is ``host``, or the call's, with ``-shadow`` behind its name where that is to be.
+    is ``host``, or the call's, with ``-shadow`` behind its name where that is to be. ``mutations``: of its headers alone.
     """
 
     cluster: str
@@ -105,6 +105,7 @@ class Mirror:
     cluster_header: str = ""
     append_shadow: bool = True
     host: str = ""
+    mutations: tuple[Mutation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from meshlib.model.route import (
 )
 from meshlib.model.subset import Labels
 from meshlib.xds.decode.guards import switches
-from meshlib.xds.decode.headers import header_edits
+from meshlib.xds.decode.headers import header_edits, mutations
 from meshlib.xds.decode.hedge import hedge_policy
 from meshlib.xds.decode.limits import descriptor_rules
 from meshlib.xds.decode.replies import body_format, inline_body
@@ -202,6 +202,7 @@ def mirrors(owner: WireMessage, path: str, report: Report) -> tuple[Mirror, ...]
                 header,
                 not item.disable_shadow_host_suffix_append,
                 header_value(str(item.host_rewrite_literal), join(here, "host_rewrite_literal"), report),
+                mutations(item, "request_headers_mutations", here, report),
             )
         )
     return tuple(found)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from meshlib.core.formats import check_format, compile_format
+from meshlib.model.edits import Mutation, Removal
 from meshlib.model.headers import OF_THE_CONNECTION
 from meshlib.model.route import NO_EDITS, Edit, EditAction, HeaderEdits
 from meshlib.xds.decode.report import Report, join
-from meshlib.xds.decode.values import header_name, header_value, is_header_name
+from meshlib.xds.decode.values import header_name, header_value, is_header_name, string_match
 from meshlib.xds.schema import WireMessage
 
-__all__ = ["added", "header_edits", "removed"]
+__all__ = ["added", "header_edits", "mutations", "removed"]
 
 _ACTIONS = {
     0: EditAction.APPEND,
@@ -45,6 +46,32 @@ def added(owner: WireMessage, field: str, path: str, report: Report) -> tuple[Ed
         for index, option in enumerate(getattr(owner, field))
     )
     return tuple(edit for edit in made if is_header_name(edit.name))  # Envoy's others have been reported
+
+
+def mutations(owner: WireMessage, field: str, path: str, report: Report) -> tuple[Mutation, ...]:
+    """The HeaderMutations in `field`."""
+    made = (
+        _mutation(item, f"{join(path, field)}[{index}]", report)
+        for index, item in enumerate(getattr(owner, field))
+    )
+    return tuple(each for each in made if each is not None)
+
+
+def _mutation(message: WireMessage, path: str, report: Report) -> Mutation | None:
+    which = message.WhichOneof("action")
+    if which == "remove":
+        return Removal(_editable(message.remove, join(path, which), report))
+    if which == "append":
+        edit = _edit(message.append, join(path, which), report)
+        return edit if is_header_name(edit.name) else None
+    if which == "remove_on_match":
+        place = join(path, f"{which}.key_matcher")
+        if not message.remove_on_match.HasField("key_matcher"):
+            report.problem(place, "is missing")
+            return None
+        return Removal(matching=string_match(message.remove_on_match.key_matcher, place, report))
+    report.problem(path, "one of remove, append and remove_on_match must be set")
+    return None
 
 
 def _edit(option: WireMessage, path: str, report: Report) -> Edit:

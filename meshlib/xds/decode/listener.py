@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from meshlib.model.address import Address
+from meshlib.model.edits import Mutation
 from meshlib.model.listener import (
     EscapedSlashes,
     FilterChain,
@@ -21,6 +22,7 @@ from meshlib.model.listener import (
     HttpFilter,
     HttpManager,
     Listener,
+    ProxyStatus,
     Underscores,
 )
 from meshlib.model.route import RouteConfiguration
@@ -35,12 +37,13 @@ from meshlib.xds.decode.chains import (
 )
 from meshlib.xds.decode.filters import GUARDS_HERE, http_filters, label
 from meshlib.xds.decode.guards import filter_type, is_guard
+from meshlib.xds.decode.headers import mutations
 from meshlib.xds.decode.replies import local_replies
 from meshlib.xds.decode.report import Report, join, walk
 from meshlib.xds.decode.route import route_configuration
 from meshlib.xds.decode.source import config_source
 from meshlib.xds.decode.tls import check_socket
-from meshlib.xds.decode.values import boolean, header_value, number, seconds, unpacked
+from meshlib.xds.decode.values import boolean, header_value, number, seconds, typed, unpacked
 from meshlib.xds.names import canonical
 from meshlib.xds.schema import WireMessage
 
@@ -50,6 +53,7 @@ VIEWS = ("auto", "sidecar", "target")
 _HCM = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _TCP = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
 _CUSTOM_HEADER = "envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig"
+_EARLY = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
 _INBOUND = 1
 #: Envoy's bound.
 _MOST_KB = 8192
@@ -263,6 +267,10 @@ def _manager(
         server_name=_server_name(message, path, report),
         keeps_server=bool(message.server_header_transformation),
         local_replies=local_replies(message, path, report),
+        via=header_value(str(message.via), join(path, "via"), report),
+        tells_request_id=bool(message.always_set_request_id_in_response),
+        proxy_status=_proxy_status(message, path, report),
+        mutations=_early_mutations(message, path, report),
     )
     return manager, filters.covering
 
@@ -296,6 +304,36 @@ def _server_name(message: WireMessage, path: str, report: Report) -> str:
     if message.server_header_transformation == _PASS_THROUGH:
         return ""
     return header_value(str(message.server_name), join(path, "server_name"), report)
+
+
+def _proxy_status(message: WireMessage, path: str, report: Report) -> ProxyStatus | None:
+    if not message.HasField("proxy_status_config"):
+        return None
+    held = message.proxy_status_config
+    place = join(path, "proxy_status_config.literal_proxy_name")
+    return ProxyStatus(
+        header_value(str(held.literal_proxy_name), place, report),
+        bool(held.use_node_id),
+        not held.remove_details,
+        not held.remove_response_flags,
+        bool(held.set_recommended_response_code),
+    )
+
+
+def _early_mutations(message: WireMessage, path: str, report: Report) -> tuple[Mutation, ...]:
+    """Other extensions than Envoy's own are not run."""
+    made: list[Mutation] = []
+    for index, item in enumerate(message.early_header_mutation_extensions):
+        here = f"{join(path, 'early_header_mutation_extensions')}[{index}]"
+        kind = filter_type(item.typed_config)
+        if kind != _EARLY:
+            report.ignore(here, kind or str(item.name))
+            continue
+        held = typed(item.typed_config, join(here, "typed_config"), report, _EARLY)
+        if held is not None:
+            walk(held, join(here, "typed_config"), report)
+            made += mutations(held, "mutations", join(here, "typed_config"), report)
+    return tuple(made)
 
 
 def _routes(message: WireMessage, path: str, report: Report) -> tuple[RouteConfiguration | None, str]:

@@ -12,9 +12,10 @@ from meshlib.core.plan import Plan
 from meshlib.core.resolution import Resolution
 from meshlib.core.upstream import Refusal, RefusalKind
 from meshlib.model.call import Head
+from meshlib.model.edits import Removal
 from meshlib.model.headers import Headers
 from meshlib.model.listener import Listener
-from meshlib.model.match import PathKind, PathMatch, RouteMatch
+from meshlib.model.match import PathKind, PathMatch, RouteMatch, StringKind, StringMatch
 from meshlib.model.policy import RetryPolicy
 from meshlib.model.route import (
     Edit,
@@ -142,3 +143,20 @@ def test_hosts(authority: str, found: str) -> None:
     assert shadow_host(Mirror("s"), authority) == found
     assert shadow_host(Mirror("s", append_shadow=False), authority) == authority
     assert shadow_host(Mirror("s", host="lit"), authority) == "lit"
+
+
+def test_headers_of_what_is_mirrored_alone_are_edited():
+    mutations = (
+        Edit("x-new", "%REQ(x-added)%|%REQ(:authority)%"),
+        Removal("x-added"),
+        Removal(matching=StringMatch(StringKind.PREFIX, "x-c")),
+    )
+    sent = plan_of(route=[Mirror("s", mutations=mutations)]).start(0.0)
+    assert isinstance(sent, Send)
+    [shadow] = sent.mirrors
+    lines = dict(shadow.head.headers)
+    assert (lines["x-new"], shadow.head.authority) == ("1|reviews:80", "reviews-shadow:80")
+    assert lines.keys().isdisjoint({"x-added", "x-c"})
+    kept = dict(sent.head.headers)
+    assert (kept["x-added"], kept["x-c"]) == ("1", "named")
+    assert "x-new" not in kept

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from meshlib.core.normalize import Entrance, merged_slashes, normal_path, stripped
 from meshlib.model.call import Head
+from meshlib.model.edits import Edit, Removal
 from meshlib.model.headers import Headers
 from meshlib.model.listener import EscapedSlashes, HttpManager, Underscores
+from meshlib.model.match import StringKind, StringMatch
 
 
 @pytest.mark.parametrize(
@@ -214,3 +216,26 @@ def test_the_port_of_the_listener():
         asked = head("/", ("x-forwarded-port", given_port))
         assert list(entrance.seen(asked).headers) == [("x-forwarded-port", given_port)]
     assert not Entrance(HttpManager(forwarded_port=True)).changes
+
+
+def test_headers_are_edited_before_the_listener_adds_its_own():
+    manager = HttpManager(
+        via="mesh",
+        user_agent=True,
+        normalize_path=True,
+        mutations=(Removal("x-gone"), Edit("x-path", "%REQ(:path)%|%REQ(x-gone)%"), Edit("via", "early")),
+    )
+    entrance = Entrance(manager, node=("shop", ""))
+    head = Head("GET", "http", "h", "/a/./b", Headers.of(("x-gone", "1"), ("connection", "close")))
+    seen = dict(entrance.seen(head).headers)
+    assert entrance.changes
+    assert (seen["via"], seen["x-path"], seen["user-agent"]) == ("early, mesh", "/a/b|", "shop")
+    assert "x-gone" not in seen
+    assert dict(head.headers)["x-gone"] == "1"
+
+
+def test_what_is_removed_by_a_match_is_none_of_the_connection():
+    every = Removal(matching=StringMatch(StringKind.PREFIX, ""))
+    head = Head("GET", "http", "h", "/", Headers.of(("X-A", "1"), ("Host", "h"), ("Connection", "close")))
+    seen = Entrance(HttpManager(mutations=(every,))).seen(head)
+    assert list(seen.headers) == [("Host", "h"), ("Connection", "close")]

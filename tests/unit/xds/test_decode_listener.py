@@ -5,16 +5,18 @@ from __future__ import annotations
 import pytest
 
 from meshlib.model.address import Address
+from meshlib.model.edits import Edit, EditAction, Removal
 from meshlib.model.listener import (
     ChainMatch,
     Discovered,
     EscapedSlashes,
     FilterKind,
     HttpFilter,
+    ProxyStatus,
     Source,
     Underscores,
 )
-from meshlib.model.match import HeaderMatch
+from meshlib.model.match import HeaderMatch, StringKind, StringMatch
 from meshlib.model.policy import Fault, HashKind
 from meshlib.model.route import Forward
 from meshlib.model.subset import labels_of
@@ -272,7 +274,7 @@ class TestRoutes:
             ({"generate_request_id": True}, ""),
             ({"generate_request_id": False}, ""),
             ({"internal_address_config": {"unix_sockets": True}}, "internal_address_config"),
-            ({"proxy_status_config": {}}, "proxy_status_config"),
+            ({"proxy_status_config": {}}, ""),
             ({"scheme_header_transformation": {"match_upstream": True}}, ""),
         ],
     )
@@ -965,3 +967,68 @@ class TestIstio:
             SecretName("default", SecretKind.CA, SecretFrom.IDENTITY),
         )
         assert cluster.tls.closed
+
+
+class TestLinesOfAManager:
+    EARLY = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
+
+    def decoded(self, **manager):
+        return decode.listener(raw(build.listener("l", ROUTES, manager=manager)))
+
+    def early(self, *mutations, kind=EARLY):
+        extension = {"name": "e", "typed_config": build.any_of(kind, {"mutations": list(mutations)})}
+        return self.decoded(early_header_mutation_extensions=[extension])
+
+    def test_what_they_say(self):
+        found = self.decoded(
+            via="mesh",
+            always_set_request_id_in_response=True,
+            proxy_status_config={"remove_details": True, "use_node_id": True},
+        )
+        made = found.value.http
+        assert (made.via, made.tells_request_id) == ("mesh", True)
+        assert made.proxy_status == ProxyStatus(details=False, node_id=True)
+        assert found.ignored == ()
+
+    def test_edits_before_all_else(self):
+        found = self.early(
+            {"remove": "X-A"},
+            {"append": build.header("X-B", "%REQ(x-c)%", action="ADD_IF_ABSENT")},
+            {"remove_on_match": {"key_matcher": {"prefix": "x-d"}}},
+        )
+        assert found.value.http.mutations == (
+            Removal("x-a"),
+            Edit("x-b", "%REQ(x-c)%", EditAction.ADD_IF_ABSENT),
+            Removal(matching=StringMatch(StringKind.PREFIX, "x-d")),
+        )
+        assert found.ignored == ()
+
+    def test_other_extensions_are_reported_by_name(self):
+        found = self.decoded(
+            early_header_mutation_extensions=[
+                typed("type.googleapis.com/envoy.config.core.v3.Locality", zone="z")
+            ]
+        )
+        assert found.value.http.mutations == ()
+        assert [value for path, value in found.ignored if "early_header" in path] == [
+            "envoy.config.core.v3.Locality"
+        ]
+
+    @pytest.mark.parametrize(
+        ("mutation", "place", "words"),
+        [
+            ({"remove": ":path"}, ".remove", "cannot be edited, as in Envoy"),
+            (
+                {"append": build.header("x-a", "%NOPE%")},
+                ".append.header.value",
+                "NOPE",
+            ),
+            ({"remove_on_match": {}}, ".remove_on_match.key_matcher", "is missing"),
+            ({}, "", "one of remove, append and remove_on_match must be set"),
+        ],
+    )
+    def test_what_cannot_be_done_refuses_the_listener(self, mutation, place, words):
+        found = self.early(mutation)
+        [problem] = found.problems
+        assert f"early_header_mutation_extensions[0].typed_config.mutations[0]{place}: " in problem
+        assert words in problem

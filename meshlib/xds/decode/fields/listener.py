@@ -128,11 +128,11 @@ LISTENER = {
         honoured="rds route_config http_filters common_http_protocol_options strip_matching_host_port"
         " strip_any_host_port strip_trailing_host_dot merge_slashes normalize_path path_with_escaped_slashes_action"
         " scheme_header_transformation add_user_agent append_x_forwarded_port server_name server_header_transformation"
-        " local_reply_config request_timeout stream_idle_timeout max_request_headers_kb generate_request_id",
+        " local_reply_config request_timeout stream_idle_timeout max_request_headers_kb generate_request_id via"
+        " always_set_request_id_in_response proxy_status_config early_header_mutation_extensions",
         rejected="scoped_routes",
-        reported="early_header_mutation_extensions typed_header_validation_config via"
-        " always_set_request_id_in_response use_remote_address"
-        " internal_address_config forward_client_cert_details forward_client_cert_matcher proxy_status_config",
+        reported="typed_header_validation_config use_remote_address"
+        " internal_address_config forward_client_cert_details forward_client_cert_matcher",
         void="original_ip_detection_extensions xff_num_trusted_hops path_normalization_options http_protocol_options codec_type stat_prefix tracing upgrade_configs request_headers_timeout request_id_extension http1_safe_max_connection_duration"
         " http2_protocol_options http3_protocol_options"
         " stream_flush_timeout drain_timeout delayed_close_timeout access_log access_log_flush_interval"
@@ -151,10 +151,11 @@ LISTENER = {
             "stream_idle_timeout": "where it is set: 5 min are Envoy's default, and none is ours; not of aiohttp's own connections",
             "request_headers_timeout": "a head is sent at once",
             "max_request_headers_kb": "where it is set: 60 is Envoy's default, and none is ours",
-            "early_header_mutation_extensions": "extensions of Envoy's are not run",
+            "early_header_mutation_extensions": "`header_mutation`; others are reported; not of gRPC calls",
             "path_normalization_options": "not implemented in Envoy either",
             "typed_header_validation_config": "the host library checks what it builds",
-            "via always_set_request_id_in_response proxy_status_config": "lines by which a proxy tells of itself",
+            "via always_set_request_id_in_response": "not of gRPC calls",
+            "proxy_status_config": "of replies of our own",
             "forward_client_cert_matcher": "there is no downstream certificate",
             "rds": "`config_source` must be `ads` or `self`",
             "scoped_routes": "routes chosen by a scope are not supported",
@@ -183,6 +184,16 @@ LISTENER = {
             "path_with_escaped_slashes_action": "IMPLEMENTATION_SPECIFIC_DEFAULT is KEEP_UNCHANGED",
         },
     ),
+    f"{_HCM}HttpConnectionManager.ProxyStatusConfig": rules(
+        honoured="remove_details remove_response_flags set_recommended_response_code use_node_id literal_proxy_name",
+        void="remove_connection_termination_details",
+        notes={"remove_connection_termination_details": "nothing is said of how a connection ended"},
+    ),
+    "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation": rules(
+        honoured="mutations"
+    ),
+    "envoy.config.common.mutation_rules.v3.HeaderMutation": rules(honoured="remove append remove_on_match"),
+    "envoy.config.common.mutation_rules.v3.HeaderMutation.RemoveOnMatch": rules(honoured="key_matcher"),
     f"{_HCM}LocalReplyConfig": rules(
         honoured="mappers body_format",
         notes={

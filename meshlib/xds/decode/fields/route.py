@@ -134,9 +134,8 @@ ROUTE = {
         },
     ),
     f"{_ROUTE}RouteAction.RequestMirrorPolicy": rules(
-        honoured="cluster cluster_header runtime_fraction disable_shadow_host_suffix_append host_rewrite_literal",
-        reported="request_headers_mutations",
-        reason="what is mirrored has the lines of the call",
+        honoured="cluster cluster_header runtime_fraction disable_shadow_host_suffix_append host_rewrite_literal"
+        " request_headers_mutations",
         void="trace_sampled",
     ),
     f"{_ROUTE}RouteAction.HashPolicy": rules(

@@ -155,7 +155,7 @@ message HttpConnectionManager
   40 stream_error_on_invalid_http_message              pb.BoolValue
   43 path_normalization_options                        opaque
   47 strip_trailing_host_dot                           bool
-  49 proxy_status_config                               opaque
+  49 proxy_status_config                               .ProxyStatusConfig
   50 typed_header_validation_config                    core.TypedExtensionConfig
   51 append_x_forwarded_port                           bool
   57 append_local_overload                             bool
@@ -171,6 +171,14 @@ message HttpConnectionManager.UpgradeConfig
    1 upgrade_type string
    2 filters      [HttpFilter]
    3 enabled      pb.BoolValue
+
+message HttpConnectionManager.ProxyStatusConfig
+   1 remove_details                        bool
+   2 remove_connection_termination_details bool
+   3 remove_response_flags                 bool
+   4 set_recommended_response_code         bool
+   5 use_node_id                           bool @proxy_name
+   6 literal_proxy_name                    string @proxy_name
 
 message LocalReplyConfig
    1 mappers     [ResponseMapper]
@@ -193,6 +201,21 @@ message HttpFilter
    5 config_discovery core.ExtensionConfigSource @config_type
    6 is_optional      bool
    7 disabled         bool
+
+package envoy.extensions.http.early_header_mutation.header_mutation.v3
+
+message HeaderMutation
+   1 mutations [envoy.config.common.mutation_rules.v3.HeaderMutation]
+
+package envoy.config.common.mutation_rules.v3
+
+message HeaderMutation
+   1 remove          string @action
+   2 append          core.HeaderValueOption @action
+   3 remove_on_match .RemoveOnMatch @action
+
+message HeaderMutation.RemoveOnMatch
+   1 key_matcher matcher.StringMatcher
 
 package envoy.config.accesslog.v3
 

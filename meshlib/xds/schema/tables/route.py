@@ -192,7 +192,7 @@ message RouteAction.RequestMirrorPolicy
    3 runtime_fraction                  core.RuntimeFractionalPercent
    4 trace_sampled                     pb.BoolValue
    6 disable_shadow_host_suffix_append bool
-   7 request_headers_mutations         [opaque]
+   7 request_headers_mutations         [envoy.config.common.mutation_rules.v3.HeaderMutation]
    8 host_rewrite_literal              string
 
 message RouteAction.HashPolicy
