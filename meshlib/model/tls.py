@@ -170,6 +170,8 @@ class Tls:
         ciphers: OpenSSL's names of suites up to TLS 1.2; none: OpenSSL's own.
         curve: Of the key exchange; ``""``: OpenSSL's own.
         sessions: Of how many handshakes the sessions are kept, to be resumed.
+        renegotiates: The server may begin another handshake on a connection that stands (TLS 1.2).
+        usage: What a certificate says its key is for must be what the handshake uses it for.
         proxied: Where a proxy is known, connections go through it, by CONNECT (Envoy ``Http11ProxyUpstreamTransport``). ``proxy``: that of
             endpoints and localities that name none; of an endpoint's own demand, its proxy.
         unsupported: What cannot be done of it: an endpoint behind it is never called, neither so nor in plain text.
@@ -189,6 +191,8 @@ class Tls:
     ciphers: tuple[str, ...] = ()
     curve: str = ""
     sessions: int = 8
+    renegotiates: bool = False
+    usage: bool = True
     proxied: bool = False
     proxy: Address | None = None
     unsupported: str = ""

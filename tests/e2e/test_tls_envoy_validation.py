@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from meshlib.core.sans import compile_sans
 from meshlib.model.match import StringKind, StringMatch
 from meshlib.model.tls import Pem, San, SanKind, Tls, Validation
 from meshlib.runtime.tls import context_for, peer
-from tests.support.certificates import Authority, Issued, handshake
+from tests.support.certificates import Authority, Issued, handshake, key_usage
 from tests.support.envoy_validation import accepted_by_envoy
 from tests.support.tls_server import TlsServer
 
@@ -297,3 +298,54 @@ def test_the_same_peers_are_accepted(tmp_path: Path) -> None:
         assert (own.pop(key), theirs.pop(key)) == (False, True)
     assert own == theirs
     assert 20 < sum(own.values()) < len(own) - 20
+
+
+# --- what a certificate's key is for ------------------------------------------------------------------------------------
+
+#: Suites as OpenSSL and Envoy call them; the second has the server decipher with its key, and not sign.
+SIGNING, DECIPHERING = "ECDHE-RSA-AES128-GCM-SHA256", "AES128-GCM-SHA256"
+USAGES = {
+    "nothing said": None,
+    "signatures": key_usage(digital_signature=True),
+    "encipherment": key_usage(key_encipherment=True),
+    "both": key_usage(digital_signature=True, key_encipherment=True),
+    "certificates": key_usage(signs=True),
+}
+
+
+def spoken(issued: Issued, suite: str) -> ssl.SSLContext:
+    """A server of TLS 1.3, or of 1.2 with this suite."""
+    context = issued.server()
+    if not suite:
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+    else:
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(suite)
+    return context
+
+
+def test_keys_are_used_for_what_they_are_for(tmp_path: Path) -> None:
+    """Envoy ``enforce_rsa_key_usage``, which Envoy 1.40 does whatever is said."""
+    key = rsa.generate_private_key(65537, 2048)
+    issued = {usage: CA.issue("a.example", key=key, usage=held) for usage, held in USAGES.items()}
+    keys = [(usage, suite) for usage in USAGES for suite in ("", SIGNING, DECIPHERING)]
+    with ExitStack() as stack:
+        cases, more = [], []
+        for usage, suite in keys:
+            server = stack.enter_context(TlsServer(spoken(issued[usage], suite)))
+            cases.append((server.address, {"trusted_ca": {"inline_string": CA.pem.decode()}}))
+            params = {"tls_maximum_protocol_version": "TLSv1_3", "cipher_suites": [suite or SIGNING]}
+            more.append({"enforce_rsa_key_usage": True, "tls_params": params})
+        theirs = dict(zip(keys, accepted_by_envoy(tmp_path, cases, more), strict=True))
+
+    def ours(usage: str, suite: str, *, enforced: bool) -> bool:
+        tls = Tls(validation=Validation(pem(CA)), ciphers=(suite,) if suite else (), usage=enforced)
+        try:
+            handshake(context_for(tls), spoken(issued[usage], suite))
+        except ssl.SSLCertVerificationError:
+            return False
+        return True
+
+    assert {key: ours(*key, enforced=True) for key in keys} == theirs
+    assert sum(theirs.values()) == 9
+    assert sum(ours(*key, enforced=False) for key in keys) == 12

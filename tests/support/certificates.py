@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-__all__ = ["Authority", "Issued", "handshake"]
+__all__ = ["Authority", "Issued", "handshake", "key_usage"]
 
 _DAY = dt.timedelta(days=1)
 
@@ -147,9 +147,11 @@ class Authority:
         seconds: float = 864_000.0,
         subject: str = "leaf",
         key: Any = None,
+        usage: x509.KeyUsage | None = None,
     ) -> Issued:
         """A leaf with these alternative names; none: without the extension. ``raw``: the extension's bytes, in their place. ``seconds``:
-        for which it is valid from now on. ``key``: its private key, a new one by default.
+        for which it is valid from now on. ``key``: its private key, a new one by default; ``usage``: what that is for,
+        None: it does not say.
         """
         key = key or ec.generate_private_key(ec.SECP256R1())
         end = _now() - _DAY / 2 if expired else _now() + dt.timedelta(seconds=seconds)
@@ -166,6 +168,8 @@ class Authority:
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False
             )
         )
+        if usage is not None:
+            builder = builder.add_extension(usage, critical=True)
         if names or raw:
             found: x509.ExtensionType = x509.SubjectAlternativeName([general(name) for name in names])
             if raw:
@@ -196,10 +200,16 @@ class Authority:
 
 
 def _usage(*, signs: bool) -> x509.KeyUsage:
+    return key_usage(digital_signature=True, signs=signs)
+
+
+def key_usage(
+    *, digital_signature: bool = False, key_encipherment: bool = False, signs: bool = False
+) -> x509.KeyUsage:
     return x509.KeyUsage(
-        digital_signature=True,
+        digital_signature=digital_signature,
         content_commitment=False,
-        key_encipherment=False,
+        key_encipherment=key_encipherment,
         data_encipherment=False,
         key_agreement=False,
         key_cert_sign=signs,

@@ -13,11 +13,15 @@ from tests.e2e.oracle.envoy_process import EnvoyProcess, Ports
 __all__ = ["accepted_by_envoy"]
 
 
-def accepted_by_envoy(folder: Path, cases: Sequence[tuple[str, dict[str, Any]]]) -> list[bool]:
-    """Whether it calls each server by its ``CertificateValidationContext``. ``folder`` takes its files."""
+def accepted_by_envoy(
+    folder: Path, cases: Sequence[tuple[str, dict[str, Any]]], more: Sequence[dict[str, Any]] = ()
+) -> list[bool]:
+    """Whether it calls each server by its ``CertificateValidationContext``. ``folder`` takes its files; ``more``: further fields of each
+    one's ``UpstreamTlsContext``, ``tls_params`` among them.
+    """
     ports = Ports(1)
     found = []
-    with EnvoyProcess(_bootstrap(ports.numbers[0], cases), folder) as envoy:
+    with EnvoyProcess(_bootstrap(ports.numbers[0], cases, more), folder) as envoy:
         envoy.wait_for_listeners(1)
         with closing(http.client.HTTPConnection("127.0.0.1", ports.numbers[0], timeout=20)) as connection:
             for index in range(len(cases)):
@@ -30,7 +34,9 @@ def accepted_by_envoy(folder: Path, cases: Sequence[tuple[str, dict[str, Any]]])
     return found
 
 
-def _bootstrap(port: int, cases: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+def _bootstrap(
+    port: int, cases: Sequence[tuple[str, dict[str, Any]]], more: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
     kind = "type.googleapis.com/envoy.extensions."
     clusters, routes = [], []
     for index, (server, validation) in enumerate(cases):
@@ -40,6 +46,10 @@ def _bootstrap(port: int, cases: Sequence[tuple[str, dict[str, Any]]]) -> dict[s
             "@type": f"{kind}transport_sockets.tls.v3.UpstreamTlsContext",
             "common_tls_context": {"validation_context": validation},
         }
+        further = dict(more[index]) if more else {}
+        if "tls_params" in further:
+            tls["common_tls_context"]["tls_params"] = further.pop("tls_params")
+        tls |= further
         clusters.append(
             {
                 "name": str(index),

@@ -37,6 +37,8 @@ _HTTP = frozenset({"h3", "h2", "http/1.1", "http/1.0"})
 #: Names of a certificate that an error tells, and characters of each: a certificate may have thousands.
 _MOST_TOLD = 8
 _MOST_OF_ONE = 200
+#: How OpenSSL names suites in which the certificate's key signs; in the others it deciphers.
+_SIGNED = ("ECDHE-", "DHE-", "TLS_")
 #: OpenSSL's X509_V_ERR_CERT_HAS_EXPIRED, X509_V_ERR_CERT_NOT_YET_VALID (x509_vfy.h).
 _OF_TIME = (10, 9)
 
@@ -75,11 +77,12 @@ class Checks:
 
 
 class CheckedContext(ssl.SSLContext):
-    """A context whose connections check more than OpenSSL does. ``checks``: None where nobody is verified; ``alpn``: what the mesh
-    orders to be offered.
+    """A context whose connections check more than OpenSSL does. ``checks``: None where nobody is verified; ``usage``: what the
+    certificate says of its key must fit the handshake; ``alpn``: what the mesh orders to be offered.
     """
 
     checks: Checks | None = None
+    usage: bool = False
     alpn: tuple[str, ...] = ()
 
     @classmethod
@@ -117,9 +120,12 @@ def _checked(connection: Any, shake_hands: Callable[[], None]) -> None:
         shake_hands()
     except ssl.SSLCertVerificationError as error:
         raise _told(connection, error) from None
-    if isinstance(context, CheckedContext) and context.checks is not None:
+    if isinstance(context, CheckedContext) and (context.usage or context.checks is not None):
         try:
-            _check(connection, context.checks)
+            if context.usage and not connection.session_reused:
+                _check_usage(connection)
+            if context.checks is not None:
+                _check(connection, context.checks)
         except ssl.SSLError:
             raise
         except Exception as error:
@@ -144,6 +150,21 @@ def _check(connection: Any, checks: Checks) -> None:
         if between > checks.depth:
             words = f"{between} certificates are between the peer's and the one that is trusted; {checks.depth} may be"
             raise _refusal(words)
+
+
+def _check_usage(connection: Any) -> None:
+    """As BoringSSL: a key that signed the handshake is one for signatures, one that secrets were encrypted to is one for that. OpenSSL
+    asks for one of both. A certificate that says nothing is for anything.
+    """
+    leaf, cipher = connection.getpeercert(True), connection.cipher()
+    if leaf is None or cipher is None:
+        return
+    usage = peer.key_usage(leaf)
+    signed = cipher[0].startswith(_SIGNED)
+    if usage is None or usage & (peer.SIGNATURE if signed else peer.ENCIPHERMENT):
+        return
+    words = "digital signatures" if signed else "the encipherment of keys"
+    raise _refusal(f"the certificate's key is not for {words}, which {cipher[0]} needs")
 
 
 def _check_names(connection: Any, checks: Checks, leaf: bytes) -> None:

@@ -37,6 +37,9 @@ def make(tls: Tls, material: Material, *, named: bool = False) -> CheckedContext
     is wrong with which part.
     """
     context = CheckedContext.of()
+    context.usage = tls.usage
+    if not tls.renegotiates:
+        context.options |= ssl.OP_NO_RENEGOTIATION
     _limit(context, tls)
     if tls.alpn:
         context.alpn = tls.alpn

@@ -8,9 +8,21 @@ from meshlib.core.sans import PeerName, canonical
 from meshlib.model.tls import SanKind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
-__all__ = ["is_address", "names", "other_names", "public_key", "words"]
+__all__ = [
+    "ENCIPHERMENT",
+    "SIGNATURE",
+    "is_address",
+    "key_usage",
+    "names",
+    "other_names",
+    "public_key",
+    "words",
+]
+
+#: Bits of the first byte of ``KeyUsage`` (RFC 5280, 4.2.1.3).
+SIGNATURE, ENCIPHERMENT = 0x80, 0x20
 
 #: As ``ssl`` calls the kinds that a matcher may have.
 _KINDS = {"DNS": SanKind.DNS, "URI": SanKind.URI, "email": SanKind.EMAIL, "IP Address": SanKind.IP}
@@ -18,6 +30,8 @@ _KINDS = {"DNS": SanKind.DNS, "URI": SanKind.URI, "email": SanKind.EMAIL, "IP Ad
 _TEXTS = {0x1E: "utf-16-be", 0x1C: "utf-32-be"}
 _BOOLEAN, _INTEGER, _BIT_STRING, _NULL, _OBJECT, _ENUMERATED = 0x01, 0x02, 0x03, 0x05, 0x06, 0x0A
 _LONG, _MOST_LENGTH = 0x80, 4
+#: Of a certificate: where its extensions are, and the one that says what its key is for, 2.5.29.15.
+_EXTENSIONS, _KEY_USAGE = 0xA3, bytes.fromhex("551d0f")
 
 
 def names(certificate: Mapping[str, Any]) -> list[PeerName]:
@@ -50,6 +64,23 @@ def public_key(der: bytes) -> bytes:
 
     key: bytes = _loaded(der).public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return key
+
+
+def key_usage(der: bytes) -> int | None:
+    """What its key is for, the first byte of bits; None: it does not say. Raises ValueError for what cannot be read. What else is in it
+    is not looked at: who verifies it has read that.
+    """
+    _, certificate = _value(der)
+    _, body = _value(certificate)
+    for kind, part in _parts(body):
+        if kind != _EXTENSIONS:
+            continue
+        for _, extension in _parts(_value(part)[1]):
+            fields = [value for _, value in _parts(extension)]
+            if fields and fields[0] == _KEY_USAGE:
+                bits = _value(fields[-1])[1]
+                return bits[1] if len(bits) > 1 else 0
+    return None
 
 
 def is_address(name: str) -> bool:
@@ -92,18 +123,29 @@ def _text(der: bytes) -> str:
 
 def _value(der: bytes) -> tuple[int, bytes]:
     """The type and the content of a value in DER. Raises ValueError."""
-    if len(der) < 2:
-        raise ValueError("a name of another type has no value")
-    length, begin = der[1], 2
-    if length & _LONG:
-        count = length & ~_LONG
-        if not 0 < count <= _MOST_LENGTH:
-            raise ValueError("a name of another type has no length")
-        begin = 2 + count
-        length = int.from_bytes(der[2:begin], "big")
-    if len(der) - begin < length:
-        raise ValueError("a name of another type is cut off")
-    return der[0], der[begin : begin + length]
+    found = next(_parts(der), None)
+    if found is None:
+        raise ValueError("a value of ASN.1 is not there")
+    return found
+
+
+def _parts(der: bytes) -> Iterator[tuple[int, bytes]]:
+    """The types and contents of values that stand one after the other in DER. Raises ValueError."""
+    at = 0
+    while at < len(der):
+        if len(der) - at < 2:
+            raise ValueError("a value of ASN.1 has no length")
+        length, begin = der[at + 1], at + 2
+        if length & _LONG:
+            count = length & ~_LONG
+            if not 0 < count <= _MOST_LENGTH:
+                raise ValueError("a value of ASN.1 has no length")
+            begin += count
+            length = int.from_bytes(der[at + 2 : begin], "big")
+        if len(der) - begin < length:
+            raise ValueError("a value of ASN.1 is cut off")
+        yield der[at], der[begin : begin + length]
+        at = begin + length
 
 
 def _dotted(body: bytes) -> str:

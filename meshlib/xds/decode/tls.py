@@ -149,6 +149,8 @@ def _context(message: WireMessage, path: str, report: Report) -> Tls:
         validation=validation,
         roots=roots,
         alpn=() if report.grpc_tls else tuple(map(str, common.alpn_protocols)),
+        renegotiates=bool(message.allow_renegotiation),
+        usage=message.enforce_rsa_key_usage.value or not message.HasField("enforce_rsa_key_usage"),
         unsupported=f"TLS with {', '.join(dict.fromkeys(lacks))} is not supported" if lacks else "",
         **_limits(common.tls_params, join(here, "tls_params"), report),
     )

@@ -11,12 +11,15 @@ import ssl
 import threading
 import weakref
 from base64 import b64encode
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import given
+from hypothesis import strategies as st
 
 from meshlib.core.sans import PeerName
 from meshlib.errors import ConfigError
@@ -284,6 +287,36 @@ class TestNames:
         assert not thread.is_alive()
         assert not [one for one in came if isinstance(one, bytes) and one]
         theirs.close()
+
+
+class TestKeyUsage:
+    @given(st.lists(st.booleans(), min_size=7, max_size=7).filter(any))
+    def test_as_cryptography_reads_it(self, bits):
+        names = [
+            "digital_signature",
+            "content_commitment",
+            "key_encipherment",
+            "data_encipherment",
+            "key_agreement",
+            "key_cert_sign",
+            "crl_sign",
+        ]
+        usage = x509.KeyUsage(**dict(zip(names, bits, strict=True)), encipher_only=False, decipher_only=False)
+        found = peer.key_usage(CA.issue("a.example", usage=usage, key=SERVER.key).der)
+        assert found == sum(128 >> index for index, bit in enumerate(bits) if bit)
+        assert (bool(found & peer.SIGNATURE), bool(found & peer.ENCIPHERMENT)) == (bits[0], bits[2])
+
+    def test_who_does_not_say(self):
+        assert peer.key_usage(SERVER.der) is None
+
+    @given(st.integers(0, len(SERVER.der) - 1), st.integers(0, 255), st.integers(0, len(SERVER.der)))
+    def test_what_cannot_be_read_is_a_value_error(self, at, byte, end):
+        der = bytearray(CA.certificate.public_bytes(Encoding.DER))
+        der[at % len(der)] = byte
+        for data in (bytes(der), bytes(der[:end])):
+            with suppress(ValueError):
+                found = peer.key_usage(data)
+                assert found is None or 0 <= found <= 255
 
 
 class TestPins:

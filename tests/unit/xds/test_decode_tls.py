@@ -85,7 +85,13 @@ def test_all_of_it():
         "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
     }
     resource = demanding(
-        common, sni="s.example", auto_host_sni=True, auto_sni_san_validation=True, max_session_keys=0
+        common,
+        sni="s.example",
+        auto_host_sni=True,
+        auto_sni_san_validation=True,
+        max_session_keys=0,
+        allow_renegotiation=True,
+        enforce_rsa_key_usage=False,
     )
     assert good(resource) == Tls(
         sni="s.example",
@@ -97,6 +103,8 @@ def test_all_of_it():
         oldest="TLSv1.2",
         newest="TLSv1.3",
         sessions=0,
+        renegotiates=True,
+        usage=False,
     )
     assert ignored(resource) == {}
 

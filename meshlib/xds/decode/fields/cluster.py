@@ -356,11 +356,11 @@ CLUSTER = {
     ),
     f"{_ENDPOINT}Endpoint.AdditionalAddress": rules(honoured="address"),
     f"{_TLS}UpstreamTlsContext": rules(
-        honoured="common_tls_context sni auto_host_sni auto_sni_san_validation max_session_keys",
-        reported="allow_renegotiation enforce_rsa_key_usage",
+        honoured="common_tls_context sni auto_host_sni auto_sni_san_validation max_session_keys"
+        " allow_renegotiation enforce_rsa_key_usage",
         notes={
-            "allow_renegotiation": "Python's TLS renegotiates as OpenSSL does by default",
-            "enforce_rsa_key_usage": "OpenSSL checks the use of keys itself",
+            "allow_renegotiation": "of TLS 1.2; 1.3 has none",
+            "enforce_rsa_key_usage": "keys of any kind, unless it is false; Envoy 1.40 does so whatever it is",
             "max_session_keys": "8 where it is not set; Envoy keeps 1",
         },
     ),
