@@ -32,7 +32,7 @@ ABREAST := $(GRPC_TESTS) tests/compat tests/e2e/oracle tests/trust $(patsubst %,
 	envoy_file examples extensions fetch first_lines flask guards handoff hosts http2 httpx_options httpx_streams \
 	identity identity_forks identity_gevent jobs kato last_good llm_clients load_reports mcp_client mcp_sessions metrics \
 	multiprocessing out_of_band outages rate_limits requests requests_options requests_paths requests_rows run saved_breakers sds secrets \
-	secrets_identity separate sessions sidecar_detection snippets sources sources_processes tcp_listeners testing_kit tls \
+	secrets_identity separate sessions shared_limits sidecar_detection snippets sources sources_processes tcp_listeners testing_kit tls \
 	tls_and_proxies tls_through_proxies tls_envoy tls_envoy_validation tracing trust_soak use versions words wsgi_asgi_chain wsgi_tracing)
 SDIST_TESTS ?= tests/unit tests/machine
 

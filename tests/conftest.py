@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import gc
 import importlib.metadata
 import ipaddress
 import os
@@ -37,6 +38,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 hypothesis.settings.register_profile("dev", deadline=None, print_blob=True)
 hypothesis.settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True)
 hypothesis.settings.load_profile("ci" if CI else "dev")
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays to the end: no collection need look at it again, and tests have many."""
+    gc.collect()
+    gc.freeze()
 
 
 # ------------------------------------------------------------------------------ the test kit's fixtures, by short names

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 
 from meshlib.config.kinds import (
     Boolean,
@@ -93,6 +94,19 @@ STORAGE = _Python(
     "a pybreaker storage",
     ("increment_counter", "reset_counter", "increment_success_counter", "reset_success_counter"),
 )
+
+
+class _Client(_Python):
+    """A client of Redis that blocks: it is used by a thread."""
+
+    def __init__(self) -> None:
+        super().__init__("a client of Redis (redis.Redis, not redis.asyncio)", ("pipeline",))
+
+    def parse(self, raw: object, at: Place) -> object:
+        made = super().parse(raw, at)
+        if iscoroutinefunction(getattr(raw, "execute_command", None)):
+            raise self.wrong(raw, at)
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,4 +352,9 @@ class RateLimitConfig(Section):
     per: float = setting(seconds(), "In so many seconds.", 1.0)
     burst: int | None = setting(
         Integer(1), "So many of them at once. Default: as many as rate, at least 1.", None
+    )
+    storage: object | None = setting(
+        _Client(),
+        "A client of Redis: all processes that have it share the limit. While it does not answer, each has its own. From Python only.",
+        None,
     )

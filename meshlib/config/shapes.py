@@ -216,6 +216,7 @@ class RateLimitDict(TypedDict, total=False):
     rate: Required[float]
     per: float
     burst: int | None
+    storage: object | None
 
 
 class AdaptiveDict(TypedDict, total=False):

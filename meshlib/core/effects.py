@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from meshlib.core.resolution import Resolution
     from meshlib.core.resolve import View
     from meshlib.core.retry_grpc import Throttling
-    from meshlib.core.upstream import Buckets, CallLimits, Delays, Memory, Upstream
+    from meshlib.core.upstream import Buckets, CallLimits, Delays, Limiter, Memory, Upstream
     from meshlib.errors import MeshError
     from meshlib.model.call import CallInfo, Head, Outcome, Response
     from meshlib.model.events import Event
@@ -37,6 +37,7 @@ __all__ = [
     "Send",
     "Sleep",
     "Step",
+    "Take",
     "Wait",
 ]
 
@@ -163,6 +164,17 @@ class Ask:
 
 
 @dataclass(slots=True)
+class Take:
+    """Have the storage of ``limiter`` decide whether the call may pass, within so many ``seconds``; put what it says into ``verdict``
+    (None: it does not answer), then ``woke``.
+    """
+
+    limiter: Limiter
+    seconds: float
+    verdict: bool | None = None
+
+
+@dataclass(slots=True)
 class Reply:
     """The configuration orders this response, or a failure is told as one."""
 
@@ -191,7 +203,7 @@ class Finish:
 
 
 #: What a plan asks for.
-Effect = Send | Sleep | Wait | Rest | Ask | Reply | Pass | Finish
+Effect = Send | Sleep | Wait | Rest | Ask | Take | Reply | Pass | Finish
 
 
 class Direct:
@@ -244,4 +256,4 @@ class Fail:
 
 
 #: What an exchange asks of the loop.
-Step = Send | Direct | Sleep | Wait | Rest | Ask | Reply | Deliver | Fail
+Step = Send | Direct | Sleep | Wait | Rest | Ask | Take | Reply | Deliver | Fail

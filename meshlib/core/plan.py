@@ -248,13 +248,11 @@ class Plan(LimitedPlan):
                 return self._out_of_time(None, message)
             answer = self._told(Response(action.not_found_status), "NC")
             return Finish(None, NoHealthyEndpoint, f"route {message}", answer)
-        begun, self._upstream = self._upstream is not None, upstream
-        if action.limits is not None and not begun:
-            refused = self._enter(match, action.limits, now)
+        begun, self._upstream = self._upstream is not None and self._taken is None, upstream
+        if (action.limits is not None or upstream.limiter is not None) and not begun:
+            refused = self._enter(match, action.limits, upstream, now)
             if refused is not None:
                 return refused
-        if upstream.limiter is not None and not begun and not upstream.limiter.take(now):
-            return self._limited(f"the rate limit of cluster {self.cluster!r} is reached: 429")
         headers = upstream.cluster.balancing.override_headers
         if headers and not begun:
             self._overrides += (Named(headers, self._made_head(match)),)

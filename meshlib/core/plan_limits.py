@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from meshlib.core.effects import Ask, Effect, Reply
+from meshlib.core.effects import Ask, Effect, Reply, Take
 from meshlib.core.failures import TEXT
 from meshlib.core.limiting import Limiting
 from meshlib.core.plan_hedges import HedgedPlan
@@ -13,11 +13,14 @@ from meshlib.model.call import Response
 if TYPE_CHECKING:
     from meshlib.core.limiting import Limited
     from meshlib.core.match import Match
-    from meshlib.core.upstream import Refusal
+    from meshlib.core.upstream import Limiter, Refusal, Upstream
     from meshlib.model.call import Outcome
     from meshlib.model.policy import RouteLimits
 
 __all__ = ["LimitedPlan"]
+
+#: How long a call waits for the storage of a rate limit.
+SECONDS = 0.25
 
 
 class LimitedPlan(HedgedPlan):
@@ -40,18 +43,42 @@ class LimitedPlan(HedgedPlan):
     def _refused_by_filter(self, limited: Limited) -> Effect:
         return Reply(self._told(limited.response, limited.flags))
 
-    def _enter(self, match: Match, policy: RouteLimits, now: float) -> Effect | None:
-        """What the route's own limits make of the call; None: it is counted in them until it closes."""
-        find = self._env.limits
-        assert find is not None
-        limits = find(self._call.resolution.part, match, policy, now)
-        if limits.limiter is not None and not limits.limiter.take(now):
-            return self._limited(f"the rate limit of route {match.name} is reached: 429")
-        refusal = limits.enter()
-        if refusal is not None:
-            return self._refused(refusal, now)
-        self._by_route = limits
+    def _enter(
+        self, match: Match, policy: RouteLimits | None, upstream: Upstream, now: float
+    ) -> Effect | None:
+        """What the limits of the route and the rate limit of the cluster make of the call; None: it is counted, by the route until it
+        closes. Called again when a storage has decided.
+        """
+        taken, self._taken = self._taken, None
+        if policy is not None and self._by_route is None:
+            find = self._env.limits
+            assert find is not None
+            limits = find(self._call.resolution.part, match, policy, now)
+            if limits.limiter is not None:
+                limited = self._take(limits.limiter, taken, f"route {match.name}", now)
+                if limited is not None:
+                    return limited
+            refusal = limits.enter()
+            if refusal is not None:
+                return self._refused(refusal, now)
+            self._by_route = limits
+        if upstream.limiter is not None:
+            return self._take(upstream.limiter, taken, f"cluster {self.cluster!r}", now)
         return None
+
+    def _take(self, limiter: Limiter, taken: Take | None, whose: str, now: float) -> Effect | None:
+        """What a rate limit makes of the call; ``taken``: what its storage said of it, if that was asked. Without an answer this process
+        decides for itself.
+        """
+        if taken is not None and taken.limiter is limiter:
+            granted = limiter.take(now) if taken.verdict is None else taken.verdict
+        elif limiter.shared:
+            left = SECONDS if self.deadline is None else self.deadline - now
+            self._taken = Take(limiter, max(0.0, min(SECONDS, left)))
+            return self._taken
+        else:
+            granted = limiter.take(now)
+        return None if granted else self._limited(f"the rate limit of {whose} is reached: 429")
 
     def _limit_rates(self, match: Match, now: float) -> Effect | None:
         """What the listener's filters make of the call; None: it may pass."""

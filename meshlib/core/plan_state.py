@@ -11,7 +11,7 @@ from meshlib.model.call import CallInfo
 
 if TYPE_CHECKING:
     from meshlib.core.attempt import Record, Send
-    from meshlib.core.effects import Call, Env
+    from meshlib.core.effects import Call, Env, Take
     from meshlib.core.endpoint import LiveEndpoint
     from meshlib.core.faults import Injected
     from meshlib.core.hashing import Hashed
@@ -67,6 +67,7 @@ class PlanState:
         "_retries",
         "_session",
         "_status",
+        "_taken",
         "_upstream",
         "_weight",
         "_words",
@@ -108,6 +109,7 @@ class PlanState:
         self._status = 0
         self._fault: Injected | None = None  # that delays the call now
         self._limiting: Limiting | None = None  # of filters
+        self._taken: Take | None = None  # that a storage decides now
         self._by_route: CallLimits | None = None  # what the call entered
 
     @property

@@ -176,8 +176,17 @@ class Reports(Protocol):
 class Limiter(Protocol):
     """A rate limit. Thread-safe."""
 
+    @property
+    def shared(self) -> bool:
+        """Whether a storage decides: it is asked by :class:`meshlib.core.effects.Take`."""
+        ...
+
     def take(self, now: float) -> bool:
-        """Whether a call may pass now; it counts then."""
+        """Whether a call may pass now, as far as this process knows; it counts then."""
+        ...
+
+    def ask(self, then: Callable[[bool | None], object]) -> None:
+        """Ask the storage whether a call may pass now; ``then`` gets that, once, in any thread. None: it does not answer."""
         ...
 
 

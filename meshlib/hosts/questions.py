@@ -1,8 +1,9 @@
-"""How a rate limit service is asked (:class:`meshlib.core.effects.Ask`), by those who wait for its answer in each way.
+"""How a rate limit service (:class:`meshlib.core.effects.Ask`) and a storage (:class:`meshlib.core.effects.Take`) are asked, by those who
+wait for the answer in each way.
 
-A question is an RPC over a channel of ours to the service's cluster, so that it is balanced, goes over the cluster's TLS and survives
-a fork as any other; nothing of it blocks an event loop. There is one channel a cluster, made on first use and kept as long as the
-runtime. Whatever goes wrong is no answer: what follows then is the plan's.
+A question to a service is an RPC over a channel of ours to the service's cluster, so that it is balanced, goes over the cluster's TLS and survives
+a fork as any other. There is one channel a cluster, made on first use and kept as long as the runtime. A storage is asked by a thread of its
+own (:mod:`meshlib.runtime.shared`). Nothing of either blocks an event loop. Whatever goes wrong is no answer: what follows then is the plan's.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
+from meshlib.core.effects import Ask, Take
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from meshlib.core.effects import Ask
     from meshlib.model.limits import Verdict
     from meshlib.runtime.runtime import Runtime
 
@@ -26,10 +28,12 @@ _log = logging.getLogger("meshlib")
 _GRACE = 1.0
 
 
-def ask_later(
-    runtime: Runtime, question: Ask, then: Callable[[Verdict | None], object]
-) -> Callable[[], object]:
-    """Ask; ``then`` gets the answer, once, in whatever thread it comes, or None. Gives what ends it."""
+def ask_later(runtime: Runtime, question: Ask | Take, then: Callable[[Any], object]) -> Callable[[], object]:
+    """Ask; ``then`` gets the answer, once, in whatever thread it comes, or None. Gives what ends it. A storage may answer too late."""
+    if isinstance(question, Take):
+        question.limiter.ask(then)
+        return bool
+
     from meshlib.xds import rls
 
     def told(call: Any) -> None:
@@ -53,39 +57,44 @@ def ask_later(
     return end
 
 
-def ask(runtime: Runtime, question: Ask) -> Verdict | None:
+def ask(runtime: Runtime, question: Ask | Take) -> Any:
     """Ask, and wait for the answer."""
     done = threading.Event()
-    found: list[Verdict | None] = []
+    found: list[Verdict | bool | None] = []
 
-    def told(answer: Verdict | None) -> None:
+    def told(answer: Verdict | bool | None) -> None:
         found.append(answer)
         done.set()
 
     end = ask_later(runtime, question, told)
     try:
-        done.wait(None if runtime.clock.virtual else question.seconds + _GRACE)
+        done.wait(None if runtime.clock.virtual else _patience(question))
     finally:
         if not found:
             end()
     return found[0] if found else None
 
 
-async def ask_async(runtime: Runtime, question: Ask) -> Verdict | None:
+async def ask_async(runtime: Runtime, question: Ask | Take) -> Any:
     """The same for a task."""
     from meshlib.runtime.signal import Signal
 
     signal = Signal()
-    found: list[Verdict | None] = []
+    found: list[Verdict | bool | None] = []
 
-    def told(answer: Verdict | None) -> None:
+    def told(answer: Verdict | bool | None) -> None:
         found.append(answer)
         signal.set()
 
     end = ask_later(runtime, question, told)
     try:
-        await signal.wait(runtime.clock.now() + question.seconds + _GRACE, runtime.clock)
+        await signal.wait(runtime.clock.now() + _patience(question), runtime.clock)
     finally:
         if not found:
             end()
     return found[0] if found else None
+
+
+def _patience(question: Ask | Take) -> float:
+    """The channel keeps the time of an RPC; nobody does for a storage."""
+    return question.seconds + (_GRACE if isinstance(question, Ask) else 0.0)

@@ -11,7 +11,7 @@ from os import getpid
 from typing import TYPE_CHECKING
 
 from meshlib.core.attempt import Send
-from meshlib.core.effects import Ask, Deliver, Direct, Fail, Reply, Sleep, Wait
+from meshlib.core.effects import Ask, Deliver, Direct, Fail, Reply, Sleep, Take, Wait
 from meshlib.hosts.body import OpenCall
 from meshlib.hosts.protocol import Q, R
 from meshlib.hosts.race import Race
@@ -102,7 +102,7 @@ class Caller(BaseCaller[Q, R]):
                         info = exchange.info(now())
                         exchange.close(now())
                         return host.direct(request, response, info)
-                elif isinstance(step, Sleep | Wait | Ask):
+                elif isinstance(step, Sleep | Wait | Ask | Take):
                     _wait(runtime, step)
                     step = exchange.woke(now())
                 elif isinstance(step, Reply):
@@ -132,7 +132,7 @@ class Caller(BaseCaller[Q, R]):
             mine[1].close()
 
 
-def _wait(runtime: Runtime, step: Sleep | Wait | Ask) -> None:
+def _wait(runtime: Runtime, step: Sleep | Wait | Ask | Take) -> None:
     """Until what the step waits for is there, or its time is over."""
     if isinstance(step, Sleep):
         runtime.clock.sleep(step.seconds)

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from meshlib.core.attempt import Send
-from meshlib.core.effects import Ask, Deliver, Direct, Fail, Reply, Sleep, Wait
+from meshlib.core.effects import Ask, Deliver, Direct, Fail, Reply, Sleep, Take, Wait
 from meshlib.hosts.body import OpenCall
 from meshlib.hosts.loops import PerLoop
 from meshlib.hosts.protocol import Q, R
@@ -88,7 +88,7 @@ class AsyncCaller(BaseCaller[Q, R]):
                         info = exchange.info(now())
                         exchange.close(now())
                         return host.direct(request, response, info)
-                elif isinstance(step, Sleep | Wait | Ask):
+                elif isinstance(step, Sleep | Wait | Ask | Take):
                     await _wait(runtime, step)
                     step = exchange.woke(now())
                 elif isinstance(step, Reply):
@@ -151,7 +151,7 @@ async def _changed(runtime: Runtime, step: Wait) -> None:
         cancel()
 
 
-async def _wait(runtime: Runtime, step: Sleep | Wait | Ask) -> None:
+async def _wait(runtime: Runtime, step: Sleep | Wait | Ask | Take) -> None:
     """Until what the step waits for is there, or its time is over."""
     if isinstance(step, Sleep):
         await runtime.clock.sleep_async(step.seconds)

@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from meshlib.core.attempt import Send
-from meshlib.core.effects import Ask, Deliver, Direct, Fail, Sleep, Wait
+from meshlib.core.effects import Ask, Deliver, Direct, Fail, Sleep, Take, Wait
 from meshlib.hosts.steps import bounds_of, fail, failed
 from meshlib.hosts.tokens import at_hand, bring, too_late
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from meshlib.hosts.errors import ErrorTable
     from meshlib.model.call import CallInfo, Outcome
     from meshlib.model.headers import Headers
-    from meshlib.model.limits import Verdict
     from meshlib.pools.bounds import Bounds
     from meshlib.runtime.runtime import Runtime
 
@@ -249,7 +248,7 @@ class LaterCall(Generic[I]):
             self._pending = self._after(step.seconds, partial(self._woke, step))
         elif isinstance(step, Wait):
             self._pending = self._wait(step)
-        elif isinstance(step, Ask):
+        elif isinstance(step, Ask | Take):
             self._pending = self._question(step)
         else:
             assert isinstance(step, Fail)
@@ -288,14 +287,15 @@ class LaterCall(Generic[I]):
                 self._fail(error)
         self._went_on(None)
 
-    def _question(self, step: Ask) -> Callable[[], object]:
+    def _question(self, step: Ask | Take) -> Callable[[], object]:
         from meshlib.hosts.questions import ask_later
 
-        def told(verdict: Verdict | None) -> None:
+        def told(verdict: Any) -> None:
             step.verdict = verdict
             self._soon(partial(self._woke, step))
 
-        return ask_later(self._runtime, step, told)
+        end = ask_later(self._runtime, step, told)
+        return end if isinstance(step, Ask) else self._after(step.seconds, partial(self._woke, step))
 
     def _wait(self, step: Wait) -> Callable[[], object]:
         store = self._runtime.store

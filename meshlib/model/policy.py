@@ -55,10 +55,13 @@ class Balancer(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """``rate`` calls a second, and ``burst`` of them at once."""
+    """``rate`` calls a second, and ``burst`` of them at once; where there is a ``storage`` (a client of Redis), by all processes that have
+    it together.
+    """
 
     rate: float
     burst: float
+    storage: object | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,12 @@ from meshlib.core.admission import AdmissionControl, good
 from meshlib.core.bucket import Bucket
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from meshlib.model.call import Outcome
     from meshlib.model.limits import Admission, Descriptor, LocalLimit
     from meshlib.model.policy import RateLimit
+    from meshlib.runtime.shared import Storage
 
 __all__ = ["Limiter", "LocalLimits", "limiter_of"]
 
@@ -22,10 +25,10 @@ MOST = 10_000
 _Lines = tuple[tuple[bytes, bytes], ...]
 
 
-def limiter_of(limit: RateLimit | None, before: Limiter | None, now: float) -> Limiter | None:
-    """The limiter of a cluster whose configuration may be another than ``before``."""
+def limiter_of(limit: RateLimit | None, before: Limiter | None, name: str, now: float) -> Limiter | None:
+    """The limiter of a cluster or route, ``name`` in a storage, whose configuration may be another than ``before``."""
     if limit is None or before is None:
-        return None if limit is None else Limiter(limit, now)
+        return None if limit is None else Limiter(limit, name, now)
     before.configure(limit)
     return before
 
@@ -33,11 +36,25 @@ def limiter_of(limit: RateLimit | None, before: Limiter | None, now: float) -> L
 class Limiter:
     """Thread-safe. ``_lock`` guards the bucket."""
 
-    __slots__ = ("_bucket", "_lock")
+    __slots__ = ("_bucket", "_lock", "_name", "_storage")
 
-    def __init__(self, limit: RateLimit, now: float) -> None:
+    def __init__(self, limit: RateLimit, name: str, now: float) -> None:
+        self._name = name
         self._bucket = Bucket(limit, now)
         self._lock = threading.Lock()
+        self._storage = _storage(limit)
+
+    @property
+    def shared(self) -> bool:
+        return self._storage is not None
+
+    def ask(self, then: Callable[[bool | None], object]) -> None:
+        """Ask the storage (:class:`meshlib.core.upstream.Limiter`)."""
+        storage = self._storage
+        if storage is None:  # it was taken away meanwhile
+            then(None)
+        else:
+            storage.take(self._name, self._bucket.limit, then)
 
     def take(self, now: float) -> bool:
         """Whether a call may pass now. Threads that come at once may be a little out of order."""
@@ -45,9 +62,18 @@ class Limiter:
             return self._bucket.take(max(now, self._bucket.at))
 
     def configure(self, limit: RateLimit) -> None:
-        """Other numbers."""
+        """Other numbers, another storage."""
         with self._lock:
             self._bucket.configure(limit)
+            self._storage = _storage(limit)
+
+
+def _storage(limit: RateLimit) -> Storage | None:
+    if limit.storage is None:
+        return None
+    from meshlib.runtime.shared import storage_of
+
+    return storage_of(limit.storage)
 
 
 class LocalLimits:

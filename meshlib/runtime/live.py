@@ -388,7 +388,7 @@ class LiveCluster:
             self.look()
             self._breakers.put(cluster.breaker, cluster.endpoint_breaker, self._roster.live.values())
             self._put_adaptive(now)
-            self.limiter = limiter_of(cluster.rate_limit, self.limiter, now)
+            self.limiter = limiter_of(cluster.rate_limit, self.limiter, cluster.name, now)
             self.loads.put(cluster, now)
             if roster is not None:
                 if balancing.slow_start is not None:

@@ -73,7 +73,7 @@ class LiveRoutes:
                     idle = next((key for key, live in self._live.items() if not live.active), None)
                     if idle is not None:
                         del self._live[idle]
-                found = LiveRoute(key[3], limits, self._emit, self._clock.now, now)
+                found = LiveRoute(key[3], limits, self._emit, self._clock.now, now, "/".join(key))
                 saved = self._restored.pop(key, None)
                 if saved is not None:
                     found.restore(saved)
@@ -96,7 +96,7 @@ class LiveRoutes:
 
 
 class LiveRoute:
-    """One route (:class:`meshlib.core.upstream.CallLimits`). Thread-safe; no method blocks.
+    """One route (:class:`meshlib.core.upstream.CallLimits`), which a storage knows by its ``place``. Thread-safe; no method blocks.
 
     Attributes:
         limits: Its numbers.
@@ -109,6 +109,7 @@ class LiveRoute:
         "_clock",
         "_emit",
         "_lock",
+        "_place",
         "_told",
         "active",
         "limiter",
@@ -124,6 +125,7 @@ class LiveRoute:
         emit: Callable[[Event], None],
         clock: Callable[[], float],
         now: float,
+        place: str = "",
     ) -> None:
         self.name = name
         self.active = 0
@@ -134,6 +136,7 @@ class LiveRoute:
         self._lock = threading.Lock()
         self._told: list[Callable[[], None]] = []
         self._breaker: LiveBreaker | None = None
+        self._place = place
         self.put(limits, now)
 
     def put(self, limits: RouteLimits, now: float) -> None:
@@ -149,7 +152,7 @@ class LiveRoute:
                 )
             else:
                 self._breaker.configure(config)
-            self.limiter = limiter_of(limits.rate_limit, self.limiter, now)
+            self.limiter = limiter_of(limits.rate_limit, self.limiter, self._place, now)
 
     def saved(self, now: float) -> dict[str, object] | None:
         """What its breaker knows."""

@@ -197,9 +197,8 @@ def rate_limit(config: RateLimitConfig | None) -> RateLimit | None:
     """A burst that is not written is what the rate is."""
     if config is None:
         return None
-    return RateLimit(
-        config.rate / config.per, max(1.0, config.rate) if config.burst is None else config.burst
-    )
+    burst = max(1.0, config.rate) if config.burst is None else config.burst
+    return RateLimit(config.rate / config.per, burst, config.storage)
 
 
 def adaptive(config: AdaptiveConfig | None) -> Adaptive | None:

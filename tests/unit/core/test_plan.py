@@ -10,10 +10,11 @@ from dataclasses import replace
 import pytest
 
 from meshlib.core.classify import CANCELLED, verdict
-from meshlib.core.effects import Call, Env, Finish, Pass, Reply, Send, Sleep, Wait
+from meshlib.core.effects import Call, Env, Finish, Pass, Reply, Send, Sleep, Take, Wait
 from meshlib.core.endpoint import LiveEndpoint
 from meshlib.core.match import compile_routes
 from meshlib.core.plan import Plan
+from meshlib.core.plan_limits import SECONDS
 from meshlib.core.replies import PLAIN, Replies
 from meshlib.core.resolution import Resolution
 from meshlib.core.stages import DEFAULT_ROUTE_TIMEOUT
@@ -897,8 +898,8 @@ def test_only_so_many_are_delayed_at_a_time_and_one_that_is_given_up_counts_no_m
 
 
 class Counted:
-    def __init__(self, tokens: int) -> None:
-        self.tokens, self.asked = tokens, 0
+    def __init__(self, tokens: int, *, shared: bool = False) -> None:
+        self.tokens, self.asked, self.shared = tokens, 0, shared
 
     def take(self, now: float) -> bool:
         self.asked += 1
@@ -920,3 +921,44 @@ def test_over_the_rate_limit_a_call_is_answered_429_and_a_retry_is_no_call() -> 
     assert isinstance(effect, Reply)
     assert (effect.response.status, effect.response.body) == (429, b"local_rate_limited")
     assert len(upstream.picks) == 2
+
+
+@pytest.mark.parametrize("route", [True, False, None])
+@pytest.mark.parametrize("cluster", [True, False, None])
+def test_storages_decide_of_the_route_first_and_each_once(route: bool | None, cluster: bool | None) -> None:
+    """None: it does not answer, and what is known here decides: that one more may pass."""
+    upstream = FakeUpstream()
+    upstream.limiter = Counted(1, shared=True)  # type: ignore[assignment]
+    live = LiveRoute("r", RouteLimits(), [].append, lambda: 0.0, 0.0)
+    live.limiter = Counted(1, shared=True)  # type: ignore[assignment]
+    plan, _ = make(Forward(cluster="c", limits=RouteLimits(), retry=RETRY), upstream)
+    plan._env.limits = lambda *_: live
+    effect = plan.start(0.0)
+    for says, limiter in ((route, live.limiter), (cluster, upstream.limiter)):
+        assert isinstance(effect, Take)
+        assert effect.limiter is limiter
+        assert effect.seconds == SECONDS
+        effect.verdict = says
+        effect = plan.woke(0.0)
+        assert limiter.asked == (says is None)  # type: ignore[union-attr]
+        if says is False:
+            break
+    if False in (route, cluster):
+        assert isinstance(effect, Reply)
+        assert effect.response.status == 429
+    else:
+        assert isinstance(effect, Send)
+        assert live.active == 1
+        assert isinstance(plan.outcome(outcome(status=500), 0.0), Sleep)
+        assert isinstance(plan.woke(0.1), Send), "a retry is no call"
+    plan.close(0.2)
+    assert live.active == 0
+
+
+def test_a_storage_is_waited_for_until_the_deadline_at_most() -> None:
+    upstream = FakeUpstream()
+    upstream.limiter = Counted(0, shared=True)  # type: ignore[assignment]
+    plan, _ = make(Forward(cluster="c"), upstream, deadline=0.1)
+    effect = plan.start(0.0)
+    assert isinstance(effect, Take)
+    assert effect.seconds == pytest.approx(0.1)
