@@ -140,6 +140,6 @@ def _policies(
         )
         if again is not None:
             yield Difference("retry", again.reason)
-    limit = time_limits(resolution, action)[0]
+    limit = time_limits(resolution, action, head=head)[0]
     if limit is not None and outcome.kind is OK and outcome.seconds > limit:
         yield Difference("timeout", f"the route's timeout is {limit:g} s")

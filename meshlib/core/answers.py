@@ -35,7 +35,10 @@ def own_answer(
         return replies.give(Reply(head, Response(404), flags="NR")), "no route matches: 404"
     action = match.route.action
     if isinstance(action, Forward):
-        return None
+        if resolution.router is None or (unread := resolution.router.refusal(head)) is None:
+            return None
+        words = f"{unread.body.decode('latin-1')}: 400"
+        return replies.give(unread), words
     if isinstance(action, DirectResponse):
         response = match.compiled.direct_response(head, replies)
         return response, f"the configuration answers {response.status}"

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from meshlib.core.upstream import Leaf, Pick, RetryPermit
     from meshlib.model.call import Head, Outcome
 
-__all__ = ["BLAMELESS", "Record", "Send", "Shadow", "record", "tell", "tell_deadline"]
+__all__ = ["BLAMELESS", "Record", "Send", "Shadow", "record", "tell", "tell_deadline", "tell_timeout_retry"]
 
 _EXPECTED_TIMEOUT = b"x-envoy-expected-rq-timeout-ms"
 _ATTEMPT_COUNT = b"x-envoy-attempt-count"
+_TIMEOUT_RETRY = b"x-envoy-is-timeout-retry"
 
 _OK, _STATUS = OutcomeKind.OK.value, OutcomeKind.STATUS.value
 
@@ -185,3 +186,8 @@ def tell(head: Head, seconds: float | None, number: int | None) -> None:
         head.headers.put(_EXPECTED_TIMEOUT, b"%d" % max(1, int(seconds * 1000)))
     if number is not None:
         head.headers.put(_ATTEMPT_COUNT, b"%d" % number)
+
+
+def tell_timeout_retry(head: Head, *, after: bool) -> None:
+    """Write into the ``head`` of a retry whether it follows an attempt that took too long."""
+    head.headers.put(_TIMEOUT_RETRY, b"true" if after else b"false")

@@ -118,7 +118,7 @@ def _forward(draft: _Draft, match: Match, weight: ClusterWeight | None, env: Env
         draft.cluster, weight = held.place(match, draft.cluster, weight)
         draft.lines.append(held.words())
     draft.lines.append(f"cluster {draft.cluster}")
-    draft.timeout = time_limits(draft.resolution, action)[0]
+    draft.timeout = time_limits(draft.resolution, action, head=draft.asked)[0]
     draft.retry = retry_policy(match, action)
     if action.hedge is not None:
         words = told(action.hedge, draft.retry)

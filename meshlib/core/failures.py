@@ -47,6 +47,7 @@ __all__ = [
     "direct_info",
     "mesh_info",
     "not_made",
+    "not_overloaded",
     "not_ready",
     "say_spent",
     "timed_out",
@@ -109,6 +110,12 @@ def after_retries(response: Response) -> Response:
         return response
     words = response.body.replace(b"reset reason", b"retried and the latest reset reason", 1)
     return replace(response, body=words)
+
+
+def not_overloaded(response: Response) -> Response:
+    """The response without the line by which Envoy says that it is overloaded."""
+    lines = tuple(line for line in response.headers if line not in _OVERLOADED[:1])
+    return response if len(lines) == len(response.headers) else replace(response, headers=lines)
 
 
 def say_spent(response: Response) -> Response:

@@ -27,6 +27,7 @@ from meshlib.core.guards import guards_of
 from meshlib.core.normalize import Entrance, stripped
 from meshlib.core.replies import compile_replies
 from meshlib.core.resolution import Resolution
+from meshlib.core.router import compile_router
 from meshlib.core.sessions import sessions_of
 from meshlib.model.hosts import canonical_host, ip_of
 from meshlib.model.listener import FilterKind
@@ -54,6 +55,7 @@ class Entry:
         "manager",
         "part",
         "replies",
+        "router",
         "routes",
         "sessions",
     )
@@ -78,6 +80,7 @@ class Entry:
         self.limits = tuple(each for each in manager.filters if each.kind is FilterKind.RATE_LIMIT)
         self.replies = compile_replies(manager, node[1])
         self.departure = compile_departure(manager)
+        self.router = compile_router(manager)
 
     def resolution(self, reason: str, name: str = "") -> Resolution:
         return Resolution(
@@ -95,6 +98,7 @@ class Entry:
             limits=self.limits,
             replies=self.replies,
             departure=self.departure,
+            router=self.router,
         )
 
     def knows(self, authority: str, port: int) -> bool:

@@ -13,8 +13,10 @@ from meshlib.core.conditions import Condition, compile_conditions
 from meshlib.core.domains import DomainIndex, without_port
 from meshlib.core.grpc_routes import for_grpc
 from meshlib.core.hashing import RouteHash
+from meshlib.core.lines import OF_THE_CONNECTION
 from meshlib.core.paths import PathIndex, path_only, path_test, without_parameters
 from meshlib.core.rewrite import RouteRewrite, compile_edits, compile_rewrite
+from meshlib.core.strings import fold, wire
 from meshlib.model.match import PathKind, PathMatch, RouteMatch
 from meshlib.model.route import Redirect, Route
 
@@ -149,10 +151,11 @@ class CompiledHost:
 class CompiledRoutes:
     """A route configuration, ready to be asked. Immutable; safe to share between threads.
 
-    ``guarded``: names of filters that some place makes into one that decides who may pass.
+    ``guarded``: names of filters that some place makes into one that decides who may pass. ``internal_only``: names of headers that calls
+    lose which are not internal.
     """
 
-    __slots__ = ("_domains", "_grpc", "config", "guarded")
+    __slots__ = ("_domains", "_grpc", "config", "guarded", "internal_only")
 
     def __init__(self, config: RouteConfiguration, give_way: Callable[[], object] = bool) -> None:
         self.config = config
@@ -164,6 +167,8 @@ class CompiledRoutes:
             for host, written in zip(hosts, _each(config, give_way), strict=True)
             for domain in written.domains
         )
+        names = frozenset(fold(wire(name)).encode("latin-1") for name in config.internal_only_headers)
+        self.internal_only = names - OF_THE_CONNECTION - {b"host"}
         switches = _switches(config, give_way)
         self.guarded = frozenset(each.name for each in switches if each.on and each.guard)
 

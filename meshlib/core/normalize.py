@@ -2,7 +2,7 @@
 
 Envoy's ``HttpConnectionManager`` settings, in its order: ``max_request_headers_kb``, ``max_headers_count``; ``headers_with_underscores_action``; ``path_with_escaped_slashes_action``, ``normalize_path``,
 ``merge_slashes``; ``strip_trailing_host_dot``, ``strip_any_host_port``, ``strip_matching_host_port``; ``early_header_mutation_extensions``;
-``scheme_header_transformation``, ``add_user_agent``, ``append_x_forwarded_port``, ``via``; ``generate_request_id``. What is changed here is also what goes out.
+``scheme_header_transformation``, ``add_user_agent``, ``append_x_forwarded_port``, ``internal_address_config``, ``via``; ``generate_request_id``. What is changed here is also what goes out.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from meshlib.core.formats import Values
 from meshlib.core.lines import add_via, first_value, set_line
 from meshlib.core.paths import path_only
 from meshlib.core.replies import Reply
+from meshlib.core.router import Internal
 from meshlib.core.strings import wire
 from meshlib.model.call import Head, Response
 from meshlib.model.headers import Headers
@@ -47,7 +48,16 @@ class Entrance:
     of whose calls they are. Immutable; safe to share between threads.
     """
 
-    __slots__ = ("_identity", "_manager", "_mutations", "_port", "_via", "changes", "names_calls")
+    __slots__ = (
+        "_identity",
+        "_internal",
+        "_manager",
+        "_mutations",
+        "_port",
+        "_via",
+        "changes",
+        "names_calls",
+    )
 
     def __init__(
         self, manager: HttpManager, port: int | None = None, node: tuple[str, str] = ("", "")
@@ -58,6 +68,7 @@ class Entrance:
         given = (name.strip().encode() for name in node) if manager.user_agent else ()
         self._identity = tuple((name, value) for name, value in zip(names, given, strict=False) if value)
         self._mutations = Mutations(manager.mutations) if manager.mutations else None
+        self._internal = Internal(manager.internal) if manager.internal else None
         self._via = wire(manager.via).strip().encode("latin-1")
         #: Whether a call without an ``x-request-id`` gets one (:meth:`named`).
         self.names_calls = manager.request_ids
@@ -70,7 +81,7 @@ class Entrance:
             or manager.most_head is not None
             or manager.most_lines is not None
             or bool(manager.scheme or self._identity or (manager.forwarded_port and port))
-            or bool(manager.mutations or self._via)
+            or bool(manager.mutations or self._via or manager.internal)
         )
 
     def seen(self, head: Head) -> Head:
@@ -92,6 +103,10 @@ class Entrance:
         if lines is not None:
             new.headers = Headers(lines)
         return new
+
+    def is_internal(self, head: Head) -> bool:
+        """Whether the call came from an address that the listener counts as internal."""
+        return self._internal is not None and self._internal.has(head)
 
     def named(self, head: Head, asked: Head, random: Callable[[], float]) -> Head:
         """With a request's id, a UUID of version 4, if it has none: the same for all attempts. ``random`` gives floats in [0, 1)."""
@@ -129,13 +144,16 @@ class Entrance:
         manager = self._manager
         drops = manager.underscores is Underscores.DROP and _has_underscore(head)
         adds = manager.scheme or self._identity or manager.forwarded_port or self._via
-        if not (drops or adds or self._mutations):
+        internal = self.is_internal(head)
+        if not (drops or adds or internal or self._mutations):
             return None
         lines = [line for line in head.headers.raw if not drops or b"_" not in line[0]]
         if self._mutations is not None:
             new = Head(head.method, head.scheme, authority, path, Headers(lines))
             self._mutations.apply(new, Values(new, cluster="", route="", virtual_host=""))
             lines = new.headers.raw
+        if internal:
+            set_line(lines, b"x-envoy-internal", b"true")
         for name, value in self._identity:
             set_line(lines, name, value)
         if self._identity and not first_value(lines, b"user-agent"):

@@ -40,12 +40,10 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from meshlib.core.attempt import BLAMELESS, record, tell, tell_deadline
+from meshlib.core.attempt import BLAMELESS, record
 from meshlib.core.effects import Effect, Finish, Pass, Reply, Rest, Send, Sleep, Wait
-from meshlib.core.endpoint import LiveEndpoint
-from meshlib.core.failures import FAILURES, REFUSALS, TEXT, after_retries, timed_out
+from meshlib.core.failures import FAILURES, REFUSALS, TEXT, after_retries, not_overloaded, timed_out
 from meshlib.core.faults import drawn, in_force
-from meshlib.core.handoff import for_sidecar
 from meshlib.core.mirrors import shadows
 from meshlib.core.override import Named, named_by, tell_picked
 from meshlib.core.plan_limits import LimitedPlan
@@ -55,7 +53,7 @@ from meshlib.core.stages import call_hash, call_labels, is_too_long, retry_polic
 from meshlib.core.trace import broken, failed
 from meshlib.core.upstream import PickContext, Refusal, RefusalKind, RetryPermit, Upstream
 from meshlib.errors import DeadlineExceeded, NoHealthyEndpoint
-from meshlib.model.call import OK, Head, Outcome, Response
+from meshlib.model.call import OK, Outcome, Response
 from meshlib.model.cluster import Discovery
 from meshlib.model.events import CallEnded, RetryScheduled
 from meshlib.model.policy import RetryBudget, RetryPolicy
@@ -209,14 +207,8 @@ class Plan(LimitedPlan):
     def _own_answer(self, response: Response, words: str) -> Effect:  # noqa: ARG002 - for a protocol without responses
         return Reply(response)
 
-    def _made_head(self, match: Match) -> Head:
-        """The head as the route sends it, before an endpoint is chosen. Each attempt's is its own: observers add lines to it."""
-        head = match.compiled.request_head(self._weight, self._call.head, cluster=self.cluster)
-        handed = self._call.resolution.handed
-        return head if handed is None else for_sidecar(handed, head, grpc=False)
-
     def _route_limit(self, action: Forward) -> tuple[float | None, str, StreamLimits | None]:
-        return time_limits(self._call.resolution, action, self.started)
+        return time_limits(self._call.resolution, action, self.started, self._call.head)
 
     def _try_limit(self, policy: RetryPolicy) -> float | None:
         return policy.per_try_timeout or None
@@ -382,24 +374,14 @@ class Plan(LimitedPlan):
             self._words.extend(each.words() for each in attempt.mirrors)
         return attempt
 
-    def _head(
-        self, match: Match, number: int, endpoint: LiveEndpoint, deadline: float | None, now: float
-    ) -> Head:
-        head = match.compiled.auto_host(self._made_head(match), endpoint.hostname)
-        call = self._call
-        counted = match.virtual_host.include_attempt_count or (
-            call.counted and call.resolution.handed is None
-        )
-        tell(head, None if deadline is None else deadline - now, number if counted else None)
-        if self._env.deadlines and deadline is not None:
-            tell_deadline(head, deadline - now, self._env.wall(), self._env.deadlines)
-        return head
-
     def _told(self, response: Response, flags: str) -> Response:
         """A failure as the response that a sidecar gives, with the route's response edits."""
         match, attempts, reached = self._match, self._attempts, self._upstream is not None
         if match is None:
             return response
+        router = self._call.resolution.router
+        if router is not None and router.suppresses:
+            response = not_overloaded(response)
         if self._retries is not None and self._retries.exhausted:
             flags = f"URX,{flags}"
         return match.compiled.failure_reply(

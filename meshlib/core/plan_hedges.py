@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from meshlib.core.attempt import record
 from meshlib.core.effects import Effect, Rest, Send
 from meshlib.core.hedging import OVERTAKEN, hedging_of
-from meshlib.core.plan_state import PlanState
+from meshlib.core.plan_heads import HeadsPlan
 from meshlib.core.stages import is_too_long
 from meshlib.model.call import OK, Outcome, OutcomeKind
 from meshlib.model.events import AttemptEnded, HedgeStarted
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["HedgedPlan"]
 
 
-class HedgedPlan(PlanState):
+class HedgedPlan(HeadsPlan):
     """The part of :class:`meshlib.core.plan.Plan` that only calls with hedges come to."""
 
     __slots__ = ()

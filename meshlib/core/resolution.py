@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from meshlib.core.joining import Joining
     from meshlib.core.match import CompiledRoutes
     from meshlib.core.normalize import Entrance
+    from meshlib.core.router import Router
     from meshlib.model.call import Head
     from meshlib.model.listener import HttpFilter, HttpManager, Listener
     from meshlib.model.sidecar import Sidecar
@@ -28,7 +29,7 @@ class Resolution:
     call is to be as if meshlib were not there (rule 1); ``guards``: filters that may cover the call (`core.guards`); ``faults``: those that may inject a fault (`core.faults`); ``limits``: those that limit rates (`core.limiting`);
     ``sessions``: those that keep sessions (`core.sessions`);
     ``entrance``: what the listener does first, None where that is nothing, ``departure``: what it does to responses last;
-    ``replies``: what it makes of its own replies;
+    ``replies``: what it makes of its own replies; ``router``: what its router is told, None as a rule;
     ``meant``: gives the known host that is nearly this one, or ``""``. "failed" is a call that cannot be made before more
     is known; "closed" one whose connection its listener would not take.
 
@@ -58,6 +59,7 @@ class Resolution:
         "plain",
         "reason",
         "replies",
+        "router",
         "routes",
         "sessions",
         "unanswered",
@@ -86,6 +88,7 @@ class Resolution:
         limits: tuple[HttpFilter, ...] = (),
         replies: Replies = PLAIN,
         departure: Departure | None = None,
+        router: Router | None = None,
         unanswered: bool = False,
         handed: Sidecar | None = None,
     ) -> None:
@@ -110,6 +113,7 @@ class Resolution:
         self.limits = limits
         self.replies = replies
         self.departure = departure
+        self.router = router
         self._meant = meant
 
     def words(self) -> tuple[str, ...]:
@@ -134,6 +138,10 @@ class Resolution:
         made = copy(self)
         made.waited = seconds
         return made
+
+    def is_internal(self, head: Head) -> bool:
+        """Whether the call came from an address that the listener counts as internal: none, as a rule."""
+        return self.entrance is not None and self.entrance.is_internal(head)
 
     def seen(self, head: Head) -> Head:
         """The head as the routes see it, after the listener: itself, as a rule."""

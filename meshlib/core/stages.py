@@ -8,6 +8,7 @@ from meshlib.core.answers import own_answer
 from meshlib.core.conditions import unsigned
 from meshlib.core.hashing import Hashed, RouteHash, hash_text
 from meshlib.model.call import TimeLimit
+from meshlib.model.headers import Headers
 from meshlib.model.route import Forward
 from meshlib.model.subset import NO_LABELS
 
@@ -65,11 +66,19 @@ def route(
         head = resolution.seen(asked)
         if resolution.entrance is not None and resolution.entrance.names_calls:
             head = resolution.entrance.named(head, asked, random)
+        if routes is not None and routes.internal_only and not resolution.is_internal(asked):
+            head = _without(head, routes.internal_only)
     match = routes.match(head, random, lines) if routes is not None else None
     cluster, weight = "", None
     if match is not None:
         cluster, weight = match.compiled.choose_cluster(head, random, lines)
     return head, match, cluster, weight, own_answer(resolution, asked, head, match, weight)
+
+
+def _without(head: Head, names: frozenset[bytes]) -> Head:
+    new = head.copy()
+    new.headers = Headers([line for line in head.headers.raw if line[0].lower() not in names])
+    return new
 
 
 class _Hashes(Protocol):
@@ -97,12 +106,15 @@ class StreamLimits(NamedTuple):
 
 
 def time_limits(
-    resolution: Resolution, action: Forward, started: float = 0.0
+    resolution: Resolution, action: Forward, started: float = 0.0, head: Head | None = None
 ) -> tuple[float | None, str, StreamLimits | None]:
     """How long an HTTP call that began then may take by its route, in seconds (None: as long as it likes), which limit that is, and
-    what else bounds its stream (LD-08, TO-02). 0 is no limit.
+    what else bounds its stream (LD-08, TO-02). 0 is no limit. ``head``: it may say so itself, where the listener's router lets it.
     """
     seconds = action.timeout
+    if resolution.router is not None and head is not None:
+        said = resolution.router.timeout(head)
+        seconds = seconds if said is None else said
     if seconds is None:
         listener = resolution.listener
         seconds = None if listener is not None and listener.from_file else DEFAULT_ROUTE_TIMEOUT

@@ -119,7 +119,8 @@ class HttpManager:
     ``scheme``: every call counts as one of it. ``server_name``: what replies of the listener's own say in ``server``;
     ``keeps_server``: unless they say something already. ``user_agent``: calls say whose they are (``add_user_agent``). ``request_ids``: a call without an ``x-request-id`` gets one;
     ``tells_request_id``: responses have that of their call. ``via``: what is added to ``via`` of requests and responses; ``mutations``: of a request, before all
-    else.
+    else. ``internal``: networks as ``10.0.0.0/8``, calls from which are internal. Of its router: ``suppress_envoy_headers``: it adds none; of internal
+    calls, ``strict_headers`` must be such as can be read, and ``respect_timeout``: ``x-envoy-expected-rq-timeout-ms`` takes the place of the route's timeout.
     """
 
     route_name: str = ""
@@ -148,6 +149,10 @@ class HttpManager:
     tells_request_id: bool = False
     proxy_status: ProxyStatus | None = None
     mutations: tuple[Mutation, ...] = ()
+    internal: tuple[str, ...] = ()
+    suppress_envoy_headers: bool = False
+    strict_headers: tuple[str, ...] = ()
+    respect_timeout: bool = False
 
 
 class Source(Enum):

@@ -197,7 +197,8 @@ class Route:
 class VirtualHost:
     """``require_tls``: ``""``, ``"external"`` or ``"all"``. ``retry`` holds where the route has none (RT-01). ``adoption``: how far
     its services have joined, ``""`` where it does not say. ``version``: of the route configuration that it came with, where it is
-    kept in a newer one. ``body_limit``: of routes that have none.
+    kept in a newer one. ``body_limit``: of routes that have none. ``tells_timeout_retries``: a retry says whether the attempt before took too long
+    (``x-envoy-is-timeout-retry``).
     """
 
     name: str
@@ -209,6 +210,7 @@ class VirtualHost:
     mirrors: tuple[Mirror, ...] = ()
     include_attempt_count: bool = False
     attempt_count_in_response: bool = False
+    tells_timeout_retries: bool = False
     require_tls: str = ""
     adoption: str = ""
     filters: tuple[FilterSwitch, ...] = ()
@@ -220,7 +222,7 @@ class VirtualHost:
 @dataclass(frozen=True, slots=True)
 class RouteConfiguration:
     """``validate_clusters`` False: routes may name clusters that are not there. ``version``: under which the control plane sent it,
-    "" where it came inside a listener, or from elsewhere.
+    "" where it came inside a listener, or from elsewhere. ``internal_only_headers``: what calls lose that are not internal.
     """
 
     name: str
@@ -232,4 +234,5 @@ class RouteConfiguration:
     ignore_path_parameters: bool = False
     filters: tuple[FilterSwitch, ...] = ()
     validate_clusters: bool = True
+    internal_only_headers: tuple[str, ...] = ()
     version: str = field(default="", compare=False)

@@ -32,14 +32,27 @@ __all__ = ["GUARDS_HERE", "UPSTREAM_CODEC", "HttpFilters", "http_filters", "labe
 _SWITCHED = {FAULT: FilterKind.FAULT, SESSION: FilterKind.SESSION}
 #: What ends a chain of filters on the way to an endpoint: it sends the request.
 UPSTREAM_CODEC = "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec"
+_STRICT = frozenset(
+    f"x-envoy-{name}"
+    for name in (
+        "upstream-rq-timeout-ms",
+        "upstream-rq-per-try-timeout-ms",
+        "max-retries",
+        "retry-grpc-on",
+        "retry-on",
+    )
+)
 _FAULT_NAMES = frozenset({"envoy.filters.http.fault", "envoy.fault"})
 
 
 @dataclass(slots=True)
 class HttpFilters:
-    """The filters that matter, and of the guards in force the place and the words of each that covers everything."""
+    """The filters that matter, and of the guards in force the place and the words of each that covers everything. ``router``: the
+    Router, if it could be read.
+    """
 
     found: list[HttpFilter] = field(default_factory=list)
+    router: WireMessage | None = None
     covering: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -84,7 +97,7 @@ def http_filters(
             )
             made.found.append(HttpFilter(name, kind, True, session=kept))
             continue
-        router = _router(item, here, report)
+        router = _router(item, here, report, made)
         if router:
             made.found.append(HttpFilter(name, FilterKind.ROUTER))
             _behind_router(item, here, report, made, routes, target=target)
@@ -156,13 +169,18 @@ def _lifted(name: str, routes: RouteConfiguration) -> bool:
     return any(each.name == name and not each.on for place in places for each in place)
 
 
-def _router(item: WireMessage, path: str, report: Report) -> bool:
+def _router(item: WireMessage, path: str, report: Report, made: HttpFilters) -> bool:
     if item.WhichOneof("config_type") != "typed_config" or filter_type(item.typed_config) != ROUTER:
         return False
     path = join(path, "typed_config")
     inner = typed(item.typed_config, path, report, ROUTER)
     if inner is not None:
         walk(inner, path, report)
+        made.router = inner
+        for index, name in enumerate(inner.strict_check_headers):
+            if name not in _STRICT:
+                place = f"{join(path, 'strict_check_headers')}[{index}]"
+                report.problem(place, f"must be one of {', '.join(sorted(_STRICT))}")
     return True
 
 

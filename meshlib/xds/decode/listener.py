@@ -26,7 +26,7 @@ from meshlib.model.listener import (
     Underscores,
 )
 from meshlib.model.route import RouteConfiguration
-from meshlib.xds.decode.address import UDP, numeric
+from meshlib.xds.decode.address import UDP, cidr, numeric
 from meshlib.xds.decode.chains import (
     chain_match,
     inspects,
@@ -244,6 +244,11 @@ def _manager(
         report.problem(place, f"{message.path_with_escaped_slashes_action} is not known")
     common = message.common_http_protocol_options
     here = join(path, "common_http_protocol_options")
+    router, ranges = filters.router, message.internal_address_config.cidr_ranges
+    place = join(path, "internal_address_config.cidr_ranges")
+    networks = [cidr(item, f"{place}[{index}]", report) for index, item in enumerate(ranges)]
+    # As in Envoy, which of its hops a request came through then decides.
+    by_address = message.xff_num_trusted_hops or message.use_remote_address.value
     manager = HttpManager(
         route_name=route_name,
         routes=routes,
@@ -271,6 +276,10 @@ def _manager(
         tells_request_id=bool(message.always_set_request_id_in_response),
         proxy_status=_proxy_status(message, path, report),
         mutations=_early_mutations(message, path, report),
+        internal=() if by_address else tuple(network for network in networks if network),
+        suppress_envoy_headers=router is not None and bool(router.suppress_envoy_headers),
+        strict_headers=() if router is None else tuple(map(str, router.strict_check_headers)),
+        respect_timeout=router is not None and bool(router.respect_expected_rq_timeout),
     )
     return manager, filters.covering
 

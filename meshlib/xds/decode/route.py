@@ -12,7 +12,7 @@ from meshlib.xds.decode.limits import descriptor_rules
 from meshlib.xds.decode.match import route_match
 from meshlib.xds.decode.report import Report, join
 from meshlib.xds.decode.retry import retry_policy
-from meshlib.xds.decode.values import boolean, header_value, metadata, number
+from meshlib.xds.decode.values import boolean, header_name, header_value, metadata, number
 from meshlib.xds.schema import WireMessage
 
 __all__ = ["route_configuration"]
@@ -41,6 +41,10 @@ def route_configuration(message: WireMessage, path: str, report: Report) -> Rout
         ignore_path_parameters=bool(message.ignore_path_parameters_in_path_matching),
         filters=switches(message, path, report),
         validate_clusters=boolean(message, "validate_clusters", True),
+        internal_only_headers=tuple(
+            header_name(name, f"{join(path, 'internal_only_headers')}[{index}]", report)
+            for index, name in enumerate(message.internal_only_headers)
+        ),
     )
 
 
@@ -66,6 +70,7 @@ def _virtual_host(message: WireMessage, path: str, report: Report, longest: int)
         mirrors=mirrors(message, path, report),
         include_attempt_count=bool(message.include_request_attempt_count),
         attempt_count_in_response=bool(message.include_attempt_count_in_response),
+        tells_timeout_retries=bool(message.include_is_timeout_retry_header),
         require_tls=_TLS.get(message.require_tls, ""),
         adoption=_adoption(message, path, report),
         filters=switches(message, path, report),

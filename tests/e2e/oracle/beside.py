@@ -40,7 +40,8 @@ class Got(NamedTuple):
 
 class Beside:
     """``listeners``: by name, the virtual hosts' routes and further fields of :func:`build.listener`. Cluster ``c`` is ``upstream``;
-    ``clusters``: others. ``bootstrap``: fields of Envoy's, and ``config``: of meshlib's.
+    ``clusters``: others; ``hosts``, ``cluster``, ``table``: more fields of each virtual host, of ``c`` and of each route configuration; ``config``: of
+    meshlib's.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Beside:
         config: Json | None = None,
         hosts: Json | None = None,
         cluster: Json | None = None,
+        table: Json | None = None,
     ) -> None:
         self._folder = folder
         self._listeners = listeners
@@ -58,6 +60,7 @@ class Beside:
         self._config = config or {}
         self._hosts = hosts or {}
         self._cluster = cluster or {}
+        self._table = {"validate_clusters": False} | (table or {})
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -72,7 +75,7 @@ class Beside:
                     build.route_config(
                         f"routes-{name}",
                         build.virtual_host("v", *routes, domains=["*"], **self._hosts),
-                        validate_clusters=False,
+                        **self._table,
                     ),
                     address=f"127.0.0.1:{self.ports[name]}",
                     **fields,
@@ -100,13 +103,11 @@ class Beside:
 
     def ask(self, name: str, path: str = "/", method: str = "GET", **request: Any) -> tuple[Got, Got]:
         """What meshlib has, and what Envoy has."""
-        url = f"http://127.0.0.1:{self.ports[name]}{path}"
-        return (
-            self._got(self._ours, method, url, request),
-            self._got(self._plain, method, url, request),
-        )
+        return self.one(0, name, path, method, **request), self.one(1, name, path, method, **request)
 
-    def _got(self, client: httpx.Client, method: str, url: str, request: Json) -> Got:
+    def one(self, which: int, name: str, path: str = "/", method: str = "GET", **request: Any) -> Got:
+        """What one of them has: 0 is meshlib, 1 Envoy."""
+        client, url = (self._ours, self._plain)[which], f"http://127.0.0.1:{self.ports[name]}{path}"
         before = self.upstream.requests_total
         answer = client.request(method, url, **request)
         arrived = [

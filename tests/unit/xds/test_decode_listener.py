@@ -273,7 +273,7 @@ class TestRoutes:
             ({"forward_client_cert_details": "ALWAYS_FORWARD_ONLY"}, ""),
             ({"generate_request_id": True}, ""),
             ({"generate_request_id": False}, ""),
-            ({"internal_address_config": {"unix_sockets": True}}, "internal_address_config"),
+            ({"internal_address_config": {"unix_sockets": True}}, ""),
             ({"proxy_status_config": {}}, ""),
             ({"scheme_header_transformation": {"match_upstream": True}}, ""),
         ],
@@ -1032,3 +1032,31 @@ class TestLinesOfAManager:
         [problem] = found.problems
         assert f"early_header_mutation_extensions[0].typed_config.mutations[0]{place}: " in problem
         assert words in problem
+
+    def test_whose_calls_are_internal(self):
+        ranges = {"cidr_ranges": [{"address_prefix": "10.1.2.3", "prefix_len": 8}]}
+        assert self.decoded(internal_address_config=ranges).value.http.internal == ("10.0.0.0/8",)
+        for more in ({"xff_num_trusted_hops": 1}, {"use_remote_address": True}):
+            assert self.decoded(internal_address_config=ranges, **more).value.http.internal == ()
+        ranges = {"cidr_ranges": [{"address_prefix": "nowhere", "prefix_len": 8}]}
+        [problem] = self.decoded(internal_address_config=ranges).problems
+        assert "internal_address_config.cidr_ranges[0]: " in problem
+
+    def router(self, **fields):
+        router = {"name": "router", "typed_config": build.any_of(ROUTER, fields)}
+        return self.decoded(http_filters=[router])
+
+    def test_what_the_router_is_told(self):
+        found = self.router(
+            suppress_envoy_headers=True,
+            strict_check_headers=["x-envoy-max-retries"],
+            respect_expected_rq_timeout=True,
+        )
+        made = found.value.http
+        assert (made.suppress_envoy_headers, made.respect_timeout) == (True, True)
+        assert made.strict_headers == ("x-envoy-max-retries",)
+        assert found.ignored == ()
+
+    def test_a_line_that_no_router_checks(self):
+        [problem] = self.router(strict_check_headers=["x-envoy-max-retries", "x-user"]).problems
+        assert "strict_check_headers[1]: must be one of x-envoy-max-retries, " in problem

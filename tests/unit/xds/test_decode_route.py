@@ -651,7 +651,6 @@ class TestReported:
             )
         )
         assert found == {
-            "virtual_hosts[0].include_is_timeout_retry_header": "True",
             "virtual_hosts[0].routes[0].route.priority": "HIGH",
             "virtual_hosts[0].routes[0].typed_per_filter_config[envoy.filters.http.fault]": "google.protobuf.Empty",
         }

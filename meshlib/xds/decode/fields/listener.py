@@ -129,10 +129,10 @@ LISTENER = {
         " strip_any_host_port strip_trailing_host_dot merge_slashes normalize_path path_with_escaped_slashes_action"
         " scheme_header_transformation add_user_agent append_x_forwarded_port server_name server_header_transformation"
         " local_reply_config request_timeout stream_idle_timeout max_request_headers_kb generate_request_id via"
-        " always_set_request_id_in_response proxy_status_config early_header_mutation_extensions",
+        " always_set_request_id_in_response proxy_status_config early_header_mutation_extensions internal_address_config",
         rejected="scoped_routes",
-        reported="typed_header_validation_config use_remote_address"
-        " internal_address_config forward_client_cert_details forward_client_cert_matcher",
+        reported="typed_header_validation_config use_remote_address forward_client_cert_details"
+        " forward_client_cert_matcher",
         void="original_ip_detection_extensions xff_num_trusted_hops path_normalization_options http_protocol_options codec_type stat_prefix tracing upgrade_configs request_headers_timeout request_id_extension http1_safe_max_connection_duration"
         " http2_protocol_options http3_protocol_options"
         " stream_flush_timeout drain_timeout delayed_close_timeout access_log access_log_flush_interval"
@@ -161,7 +161,7 @@ LISTENER = {
             "scoped_routes": "routes chosen by a scope are not supported",
             "tracing": "spans are made as OpenTelemetry is set up in this process",
             "use_remote_address": "true is reported: no `x-forwarded-for`, no `x-envoy-external-address` is added",
-            "internal_address_config": "no `x-envoy-internal` is added",
+            "internal_address_config": "as `x-forwarded-for` of the call says; no address counts as internal by itself",
             "skip_xff_append": "no `x-forwarded-for` is added anyway",
             "forward_client_cert_details": "an `x-forwarded-client-cert` of the application's own is passed on, as by"
             " ALWAYS_FORWARD_ONLY; other values than this and the default are reported",
@@ -183,6 +183,11 @@ LISTENER = {
             " api_listener (gRFC A41)",
             "path_with_escaped_slashes_action": "IMPLEMENTATION_SPECIFIC_DEFAULT is KEEP_UNCHANGED",
         },
+    ),
+    f"{_HCM}HttpConnectionManager.InternalAddressConfig": rules(
+        honoured="cidr_ranges",
+        void="unix_sockets",
+        notes={"unix_sockets": "there is no downstream connection"},
     ),
     f"{_HCM}HttpConnectionManager.ProxyStatusConfig": rules(
         honoured="remove_details remove_response_flags set_recommended_response_code use_node_id literal_proxy_name",
@@ -264,13 +269,12 @@ LISTENER = {
     ),
     "envoy.extensions.filters.http.rbac.v3.RBACPerRoute": rules(honoured="rbac", notes={"rbac": _PLACE}),
     "envoy.extensions.filters.http.router.v3.Router": rules(
-        honoured="upstream_http_filters",
-        reported="strict_check_headers suppress_envoy_headers respect_expected_rq_timeout",
+        honoured="upstream_http_filters strict_check_headers suppress_envoy_headers respect_expected_rq_timeout",
         notes={
-            "strict_check_headers": "`x-envoy-…` lines of a request are not obeyed",
+            "strict_check_headers": "of internal calls; what else such lines say is not obeyed",
             "upstream_http_filters": f"the codec; others are reported, and {_GUARDS}",
-            "suppress_envoy_headers": "`x-envoy-expected-rq-timeout-ms` is sent wherever a call has a deadline",
-            "respect_expected_rq_timeout": "`x-envoy-…` lines of a request are not obeyed",
+            "suppress_envoy_headers": "not of gRPC calls",
+            "respect_expected_rq_timeout": "of internal calls",
         },
         void="dynamic_stats start_child_span upstream_log upstream_log_options suppress_grpc_request_failure_code_stats",
     ),

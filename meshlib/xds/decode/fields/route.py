@@ -21,13 +21,13 @@ _CORS = "the browser decides, and no browser calls"
 ROUTE = {
     f"{_ROUTE}RouteConfiguration": rules(
         honoured=f"name virtual_hosts {_EDITS} typed_per_filter_config most_specific_header_mutations_wins ignore_port_in_host_matching"
-        " ignore_path_parameters_in_path_matching validate_clusters max_direct_response_body_size_bytes request_mirror_policies",
+        " ignore_path_parameters_in_path_matching validate_clusters max_direct_response_body_size_bytes request_mirror_policies"
+        " internal_only_headers",
         rejected="vhds vhost_header",
-        reported="internal_only_headers",
         void="metadata cluster_specifier_plugins",
         notes={
             "request_mirror_policies": "of HTTP calls whose body is at hand whole (RW-04)",
-            "internal_only_headers": "a header that came from outside is the application's matter",
+            "internal_only_headers": "of HTTP calls; internal are those of the listener's `internal_address_config`",
             "validate_clusters": "of a file: whether a cluster that it names must be in it",
             "vhds": "virtual hosts are not asked for on demand",
             "vhost_header": "virtual hosts chosen by another header than the host",
@@ -38,16 +38,17 @@ ROUTE = {
     ),
     f"{_ROUTE}VirtualHost": rules(
         honoured=f"{_BUFFER} name domains routes require_tls {_EDITS} include_request_attempt_count include_attempt_count_in_response"
-        " retry_policy hedge_policy metadata typed_per_filter_config rate_limits request_mirror_policies",
+        " retry_policy hedge_policy metadata typed_per_filter_config rate_limits request_mirror_policies"
+        " include_is_timeout_retry_header",
         rejected="matcher",
-        reported="retry_policy_typed_config include_is_timeout_retry_header",
+        reported="retry_policy_typed_config",
         void="virtual_clusters cors",
         notes={
             "metadata": "`meshlib.adoption`: how far clients have joined",
             "request_mirror_policies": "of HTTP calls whose body is at hand whole (RW-04)",
             "retry_policy_typed_config": "extensions of Envoy's are not run",
             "hedge_policy": "of HTTP calls; gRPC has none by xDS",
-            "include_is_timeout_retry_header": "no `x-envoy-is-timeout-retry` is added",
+            "include_is_timeout_retry_header": "of HTTP calls",
             "rate_limits": _LIMITS,
             "cors": _CORS,
             _BUFFER: "a call with a longer body is not retried; bodies are not held",

@@ -133,7 +133,7 @@ message HttpConnectionManager
   19 xff_num_trusted_hops                              uint32
   46 original_ip_detection_extensions                  [core.TypedExtensionConfig]
   52 early_header_mutation_extensions                  [core.TypedExtensionConfig]
-  25 internal_address_config                           opaque
+  25 internal_address_config                           .InternalAddressConfig
   21 skip_xff_append                                   bool
   22 via                                               string
   15 generate_request_id                               pb.BoolValue
@@ -171,6 +171,10 @@ message HttpConnectionManager.UpgradeConfig
    1 upgrade_type string
    2 filters      [HttpFilter]
    3 enabled      pb.BoolValue
+
+message HttpConnectionManager.InternalAddressConfig
+   1 unix_sockets bool
+   2 cidr_ranges  [core.CidrRange]
 
 message HttpConnectionManager.ProxyStatusConfig
    1 remove_details                        bool
