@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from meshlib.core.breaker import BreakerState
 from meshlib.errors import MeshError
 from meshlib.runtime import threads
 from meshlib.runtime.process import Local
+from meshlib.runtime.pybreaker_storage import Kept, Said, talk_to
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,8 +87,8 @@ class Bridge:
         self._apply = apply
         self._now = now
         self._wall = wall
-        self._storage = storage
         self._memory = type(storage) is pybreaker.CircuitMemoryStorage
+        self._talk = None if storage is None else talk_to(storage)
         self._listeners = machine.config.listeners
         self._face = _Face(name, self)
         self._asked = float("-inf")
@@ -97,50 +99,41 @@ class Bridge:
 
     def look(self, now: float) -> Change | None:
         """A call is about to ask: learn what others did."""
-        storage = self._storage
-        if storage is None:
+        talk = self._talk
+        if talk is None:
             return None
         if self._memory:
             with _memory.get():
-                return self._adopt(storage.state, storage.opened_at, storage.counter)
+                return self._adopt(talk(Said()))
         if now - self._asked >= POLL:
             self._asked = now
-            self._read(storage)
+            self._say(Said(), learn=True)
         return None
 
     def settled(self, good: bool, change: Change | None) -> None:
-        """A call was counted, and the machine moved or not. What it moved to is written first, so that a look at the
-        storage that is asked for here sees it.
-        """
-        if change is not None:
-            self.changed(change[1])
-        storage, machine = self._storage, self._machine
-        if storage is None:
-            return
+        """A call was counted, and the machine moved or not."""
+        said = Said() if change is None else self._moved(change[1])
         if not good:
             self._shared_failures = True
-            self._write(storage.increment_counter)
-            if not self._memory:
-                self._read(storage)
-            return
-        if self._shared_failures:
+            said = replace(said, failed=True)
+        elif self._shared_failures:
             self._shared_failures = False
-            self._write(storage.reset_counter)
-        if machine.state is BreakerState.HALF_OPEN:
-            self._write(storage.increment_success_counter)
+            said = replace(said, healed=True)
+        if good and self._machine.state is BreakerState.HALF_OPEN:
+            said = replace(said, succeeded=True)
+        if said != Said():
+            self._say(said, learn=not good)
 
     def changed(self, new: BreakerState) -> None:
         """The machine moved by itself."""
-        storage = self._storage
-        if storage is None:
-            return
-        if new is BreakerState.OPEN:
-            self._write(lambda: setattr(storage, "opened_at", self._wall()))
-        self._write(storage.reset_success_counter)
-        if new is BreakerState.CLOSED:
+        self._say(self._moved(new))
+
+    def _moved(self, new: BreakerState) -> Said:
+        closed = new is BreakerState.CLOSED
+        if closed:
             self._shared_failures = False
-            self._write(storage.reset_counter)
-        self._write(lambda: setattr(storage, "state", _NAMES[new]))
+        opened = self._wall() if new is BreakerState.OPEN else None
+        return Said(opened, fresh=True, healed=closed, state=_NAMES[new])
 
     # --- without it -----------------------------------------------------------------------------------------------
 
@@ -182,47 +175,46 @@ class Bridge:
 
     # --- the storage ----------------------------------------------------------------------------------------------
 
-    def _write(self, write: Callable[[], object]) -> None:
+    def _say(self, said: Said, *, learn: bool = False) -> None:
+        """Tell the storage: one of memory now, another later and elsewhere. ``learn``: adopt what that says if nothing has happened
+        here since.
+        """
+        talk = self._talk
+        if talk is None:
+            return
         if self._memory:
             with _memory.get():
-                write()
-        else:
-            self._work.add(write)
-
-    def _read(self, storage: pybreaker.CircuitBreakerStorage) -> None:
-        """Ask the storage, later and elsewhere, and adopt what it says if nothing has happened here since."""
+                talk(said)
+            return
         machine, epoch = self._machine, self._machine.epoch
 
-        def read() -> None:
-            state, opened_at, counter = storage.state, storage.opened_at, storage.counter
+        def work() -> None:
+            kept = talk(said)
             self._work.failing = False
-            self._apply(lambda: self._adopt(state, opened_at, counter) if machine.epoch == epoch else None)
+            if learn:
+                self._apply(lambda: self._adopt(kept) if machine.epoch == epoch else None)
 
-        self._work.add(read)
+        self._work.add(work)
 
-    def _adopt(self, name: str, opened_at: datetime | None, counter: int) -> Change | None:
+    def _adopt(self, kept: Kept) -> Change | None:
+        """Go by what the storage says. The lock of memory storages is held where it is one."""
         machine = self._machine
-        state = _STATES.get(name)
-        self._shared_failures = self._shared_failures or counter > 0
+        state = _STATES.get(kept.state)
+        self._shared_failures = self._shared_failures or kept.failures > 0
         if state is BreakerState.CLOSED and machine.state is BreakerState.CLOSED:
             most = machine.config.consecutive_failures
-            if not most or counter < most:
+            if not most or kept.failures < most:
                 return None
             change = machine.force(BreakerState.OPEN, self._now())
-            self.changed_outside_memory(BreakerState.OPEN)
+            said = self._moved(BreakerState.OPEN)
+            if self._memory and self._talk is not None:
+                self._talk(said)
+            else:
+                self._say(said)
             return change
         if state is None or state is machine.state:
             return None
-        return machine.force(state, self._now() - self._age(opened_at))
-
-    def changed_outside_memory(self, new: BreakerState) -> None:
-        """As ``changed``, where the memory storages' lock may be held already."""
-        storage = self._storage
-        assert storage is not None
-        if self._memory:
-            storage.opened_at, storage.state = self._wall(), _NAMES[new]
-        else:
-            self.changed(new)
+        return machine.force(state, self._now() - self._age(kept.opened_at))
 
     def _age(self, opened_at: datetime | None) -> float:
         """How long ago the breaker opened, as far as the storage's clock can be believed."""

@@ -13,6 +13,7 @@ import pytest
 import redis
 
 import meshlib
+from meshlib.runtime.pybreaker_bridge import POLL
 from tests.support.celery_kit import MISSING, SERVER, Redis
 
 ROUTES = [
@@ -131,3 +132,101 @@ def test_two_meshes_share_breakers_by_a_real_redis_and_its_end_fails_no_call(
             client.get("http://reviews/")
         with pytest.raises(meshlib.CircuitOpen):
             client.get("http://reviews/")
+
+
+def shared(upstream: Any, server: Redis, **breaker: Any) -> dict[str, Any]:
+    kept = {"open_for": 60.0, "storage": storage(server, "shared"), **breaker}
+    return config(upstream, breaker=kept)
+
+
+def settled(mesh: meshlib.Mesh) -> None:
+    live = mesh._runtime().clusters.get("static", "reviews")
+    assert live._breakers.one._bridge.idle(20)
+
+
+def test_a_decision_is_one_script_and_pybreaker_sees_it(server: Redis, upstream: Any) -> None:
+    one = upstream()
+    with (
+        meshlib.Mesh(shared(one, server, consecutive_failures=6)) as mesh,
+        meshlib.Client(mesh=mesh) as client,
+        redis.Redis.from_url(server.url) as asking,
+    ):
+        client.get("http://reviews/")
+        settled(mesh)
+        asking.config_resetstat()
+        one.fail(500, times=6)
+        for _ in range(6):
+            client.get("http://reviews/")
+        settled(mesh)
+        told = asking.info("commandstats")
+        assert told["cmdstat_evalsha"]["calls"] == 6
+        within = {"get", "set", "incr", "mget"}
+        assert {name.removeprefix("cmdstat_") for name in told} <= {
+            "evalsha",
+            "info",
+            "config|resetstat",
+            *within,
+        }
+        theirs = pybreaker.CircuitBreaker(
+            fail_max=6, reset_timeout=60, state_storage=storage(server, "shared")
+        )
+        with pytest.raises(pybreaker.CircuitBreakerError):
+            theirs.call(bool)
+        assert theirs.fail_counter == 6
+
+
+def test_failures_of_all_count_together_exactly(server: Redis, upstream: Any) -> None:
+    one = upstream()
+    one.fail(500, times=100)
+    limit = shared(one, server, consecutive_failures=9)
+    with (
+        meshlib.Mesh(limit) as mesh,
+        meshlib.Mesh(shared(one, server, consecutive_failures=9)) as other,
+        meshlib.Client(mesh=mesh) as client,
+        meshlib.Client(mesh=other) as neighbour,
+    ):
+        for _ in range(4):
+            for each, caller in ((mesh, client), (other, neighbour)):
+                caller.get("http://reviews/")
+                settled(each)
+        assert {each.status().clusters["reviews"].breaker for each in (mesh, other)} == {"closed"}
+        client.get("http://reviews/")
+        settled(mesh)
+        with pytest.raises(meshlib.CircuitOpen):
+            client.get("http://reviews/")
+
+
+def test_a_redis_that_goes_away_closes_no_breaker(server: Redis, upstream: Any) -> None:
+    """pybreaker says "closed" where it cannot ask."""
+    one = upstream()
+    with (
+        meshlib.Mesh(shared(one, server, consecutive_failures=2)) as mesh,
+        meshlib.Client(mesh=mesh) as client,
+    ):
+        one.fail(500, times=2)
+        for _ in range(2):
+            client.get("http://reviews/")
+        settled(mesh)
+        assert server._process is not None
+        server._process.kill()
+        server._process.wait(10)
+        until = time.monotonic() + 3 * POLL
+        while time.monotonic() < until:
+            with pytest.raises(meshlib.CircuitOpen):
+                client.get("http://reviews/")
+        settled(mesh)
+        with pytest.raises(meshlib.CircuitOpen):
+            client.get("http://reviews/")
+
+
+@pytest.mark.parametrize("kept", [b"\xff\xfe", b"ajar", b""])
+def test_whatever_another_keeps_there_a_call_goes_on(server: Redis, upstream: Any, kept: bytes) -> None:
+    one = upstream()
+    with redis.Redis.from_url(server.url) as asking:
+        made = shared(one, server, consecutive_failures=3)
+        for name in ("state", "opened_at", "fail_counter"):
+            asking.set(f"shared:pybreaker:{name}", kept)
+        with meshlib.Mesh(made) as mesh, meshlib.Client(mesh=mesh) as client:
+            for _ in range(3):
+                assert client.get("http://reviews/").status_code == 200
+                settled(mesh)

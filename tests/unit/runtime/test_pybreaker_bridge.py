@@ -2,7 +2,6 @@
 
 import logging
 import threading
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pybreaker
@@ -330,69 +329,6 @@ def test_what_waits_for_a_storage_is_bounded():
     assert len(cluster.live._breakers.one._bridge._work._jobs) <= 256
     storage.gate.set()
     settle(cluster)
-
-
-def test_redis_of_pybreaker_behind_our_permits():
-    """pybreaker's own Redis storage, on a Redis that answers from a dictionary."""
-    with redis_support():
-        server = FakeRedis()
-        one = watched(
-            storage=pybreaker.CircuitRedisStorage(pybreaker.STATE_CLOSED, server, namespace="reviews")
-        )
-        other = watched(
-            storage=pybreaker.CircuitRedisStorage(pybreaker.STATE_CLOSED, server, namespace="reviews")
-        )
-        call(one, ERROR)
-        call(one, ERROR)
-        settle(one)
-        assert server.held["reviews:pybreaker:state"] == b"open"
-        call(other)
-        settle(other)
-        assert not call(other)
-        # A process that starts later does not reset what the others know.
-        late = watched(
-            storage=pybreaker.CircuitRedisStorage(pybreaker.STATE_CLOSED, server, namespace="reviews")
-        )
-        call(late)
-        settle(late)
-        assert not call(late)
-
-
-class FakeRedis:
-    def __init__(self):
-        self.held = {}
-
-    def get(self, key):
-        return self.held.get(key)
-
-    def set(self, key, value):
-        self.held[key] = str(value).encode()
-
-    def setnx(self, key, value):
-        self.held.setdefault(key, str(value).encode())
-
-    def incr(self, key):
-        self.set(key, int(self.held.get(key, b"0")) + 1)
-
-    def transaction(self, work, key):
-        work(self)
-
-    def multi(self):
-        """Everything is one transaction here."""
-
-
-@contextmanager
-def redis_support():
-    """As if the redis package were installed: pybreaker only asks for its exception."""
-    missing = not pybreaker.HAS_REDIS_SUPPORT
-    if missing:
-        pybreaker.HAS_REDIS_SUPPORT, pybreaker.RedisError = True, OSError
-    try:
-        yield
-    finally:
-        if missing:
-            pybreaker.HAS_REDIS_SUPPORT = False
-            del pybreaker.RedisError
 
 
 def test_what_is_no_storage_is_not_used(caplog):
