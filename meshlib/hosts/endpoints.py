@@ -23,6 +23,7 @@ from meshlib.wire.dial_async import connect_async
 from meshlib.wire.errors import LocalProtocolError, ReadTimeout, UnsupportedProtocol, WireError, WriteTimeout
 from meshlib.wire.heads import SIZES, Sizes
 from meshlib.wire.message import Outgoing
+from meshlib.wire.spelled import Spelling
 
 if TYPE_CHECKING:
     import ssl
@@ -190,7 +191,14 @@ def place_to(
         eyeballs=connecting.eyeballs,
         keepalive=connecting.keepalive,
         sizes=_sizes(connecting),
+        spelling=Spelling(connecting.proper_case, connecting.whole_urls) if _is_spelled(connecting) else None,
+        settings=connecting.settings,
+        pings=connecting.pings,
     )
+
+
+def _is_spelled(connecting: Connecting) -> bool:
+    return connecting.proper_case or connecting.whole_urls
 
 
 #: Levels of options that a socket of a family has, beside its own.

@@ -22,6 +22,7 @@ __all__ = [
     "Keepalive",
     "LoadReport",
     "NameServers",
+    "Pings",
 ]
 
 
@@ -92,11 +93,27 @@ EYEBALLS = Eyeballs()
 
 
 @dataclass(frozen=True, slots=True)
+class Pings:
+    """When a connection of HTTP/2 is asked whether its peer is there (Envoy ``KeepaliveSettings``). Times in seconds.
+
+    Every ``interval``, None: never, to which a part up to ``jitter`` of it is added; and before a request, where the connection has
+    carried none for ``idle``, None: not. It ends where nothing came for ``timeout``.
+    """
+
+    timeout: float
+    interval: float | None = None
+    jitter: float = 0.15
+    idle: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Connecting:
     """How connections are made, and how much of a response's head they read. ``sources``: addresses that they come from; the first of
     a family holds for that. ``socket_options``: level, name and value, in the numbers of Linux; ``source_options``: of each source those
     that take their place, None where it has none. ``eyeballs``: as said there. ``most_head``: bytes, ``most_lines``;
     None: our own bounds (60 KiB, 100), which are Envoy's. ``most_streams``: of HTTP/2, at once on a connection; None: 1,024.
+    ``settings``: what is told of it beside our own, each a number and its value; ``pings``: how it is kept alive. Of HTTP/1.1
+    ``proper_case``: each word of a header's name begins with a capital; ``whole_urls``: the target is the URL.
     """
 
     sources: tuple[str, ...] = ()
@@ -107,6 +124,10 @@ class Connecting:
     most_head: int | None = None
     most_lines: int | None = None
     most_streams: int | None = None
+    settings: tuple[tuple[int, int], ...] = ()
+    pings: Pings | None = None
+    proper_case: bool = False
+    whole_urls: bool = False
 
 
 @dataclass(frozen=True, slots=True)

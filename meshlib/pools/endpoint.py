@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, TypeVar
 from meshlib.errors import Overloaded
 from meshlib.pools.reaper import reaper_of
 from meshlib.pools.state import Counted, Pooled, PoolSettings, PoolState, Waiter, is_usable
+from meshlib.pools.tending import Tended
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,6 +112,7 @@ class EndpointPool(Counted[P]):
         self._pid = getpid()
         self._watched = False  # the reaper will come; False may be late, and then it comes twice
         self._abandoned: deque[P] = deque()
+        self._tended: Tended[P] | None = None  # once a connection is to be tended
         self.used = self._now()
 
     def acquire(self, bounds: Bounds) -> P:
@@ -129,6 +131,8 @@ class EndpointPool(Counted[P]):
                 if connection is None:
                     return self._acquire_next(bounds)
                 if connection.free():
+                    if self._tended is not None:
+                        self._ask(connection)
                     return connection
                 self._refuse(connection)
         finally:
@@ -200,8 +204,9 @@ class EndpointPool(Counted[P]):
 
     def reap(self) -> float:
         """Close what has been idle for too long; when there will be something to do next (``inf``: when somebody releases)."""
+        tended = inf if self._tended is None else self._tended.look(self._now())
         with self._lock:
-            due = self._state.expire(self._now())
+            due = min(self._state.expire(self._now()), tended)
             self._watched = due != inf
         self._close_ended()
         return due
@@ -271,6 +276,11 @@ class EndpointPool(Counted[P]):
             connection = self._dial(bounds)
             with self._lock:
                 state.dialed(connection, self._now())
+                pings = getattr(connection, "pings", None)
+                if pings is not None and self._tended is None:
+                    self._tended = Tended()
+            if pings is not None:
+                self._tend(connection)
             return connection
         except BaseException as error:
             # Interrupted, killed or out of its own time it says nothing of the endpoint.
@@ -280,6 +290,23 @@ class EndpointPool(Counted[P]):
             with self._lock:
                 state.not_dialed(self._now(), failed=failed)
             raise
+
+    def _ask(self, connection: P) -> None:
+        """It was idle, perhaps for so long that its peer may be gone."""
+        tended = self._tended
+        if tended is not None and tended.ask(connection, self._now()):
+            self._tend(connection)
+
+    def _tend(self, connection: P) -> None:
+        """See that somebody looks after it at its time."""
+        if self._reaper is None or self._tended is None or self._reaper.worker.stopped:
+            return
+        self._tended.add(connection, self._now())
+        with self._lock:
+            due = min(self._state.due(), self._tended.due)
+            self._watched = due != inf
+        if due != inf:
+            self._reaper.watch(self, due)
 
     def _is_tended(self) -> bool:
         return self._reaper is not None and not self._reaper.worker.stopped
@@ -291,6 +318,8 @@ class EndpointPool(Counted[P]):
             return
         with self._lock:
             due = self._state.due()
+            if self._tended is not None:
+                due = min(due, self._tended.due)
             watch, self._watched = not self._watched and due != inf, True
         if watch:
             reaper.watch(self, due)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from meshlib.pools.endpoint import time_left
 from meshlib.pools.reaper import reaper_of
 from meshlib.pools.state import Counted, Pooled, PoolSettings, PoolState, Waiter, is_usable
+from meshlib.pools.tending import Tended
 from meshlib.runtime.signal import loop_key
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ class AsyncEndpointPool(Counted[P]):
         self._reaper = None if worker is None or self._call_later is not None else reaper_of(worker)
         self._timer: asyncio.TimerHandle | None = None
         self._watched = False
+        self._tended: Tended[P] | None = None
         self._pid = getpid()
         self.used = self._now()
 
@@ -124,6 +126,8 @@ class AsyncEndpointPool(Counted[P]):
                 if connection is None:
                     return await self._acquire_next(bounds)
                 if connection.free():
+                    if self._tended is not None and self._tended.ask(connection, self._now()):
+                        self._tend(connection)
                     return connection
                 state.refuse(connection, self._now())
         finally:
@@ -215,7 +219,16 @@ class AsyncEndpointPool(Counted[P]):
             self._state.not_dialed(self._now(), failed=failed)
             raise
         self._state.dialed(connection, self._now())
+        if getattr(connection, "pings", None) is not None:
+            self._tended = self._tended or Tended()
+            self._tend(connection)
         return connection
+
+    def _tend(self, connection: P) -> None:
+        """See that it is looked after at its time."""
+        if self._tended is not None:
+            self._tended.add(connection, self._now())
+            self._watch()
 
     def _take_in(self, connection: P) -> None:
         try:
@@ -226,6 +239,8 @@ class AsyncEndpointPool(Counted[P]):
 
     def _reap(self) -> None:
         self._state.expire(self._now())
+        if self._tended is not None:
+            self._tended.look(self._now())
         self._watched = False
         self._close_ended()
         self._watch()
@@ -248,6 +263,8 @@ class AsyncEndpointPool(Counted[P]):
     def _watch(self) -> None:
         """See that ``_reap`` is called when the first of the idle ones is to end."""
         due = self._state.due()
+        if self._tended is not None:
+            due = min(due, self._tended.due)
         if due == inf:
             return
         self._watched = True

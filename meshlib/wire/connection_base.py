@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from meshlib.pools.bounds import Bounds
     from meshlib.wire.http1 import Event
     from meshlib.wire.message import Head, Lines, Outgoing
+    from meshlib.wire.spelled import Spelling
 
 __all__ = ["Http1Connection", "Http1Incoming"]
 
@@ -54,10 +55,11 @@ class Http1Connection(Generic[S]):
     __slots__ = ("born", "carried", "cut", "idle", "machine", "rested", "stream", "used")
 
     streams = 1
+    pings = None
     version = b"HTTP/1.1"
 
-    def __init__(self, stream: S, sizes: Sizes = SIZES) -> None:
-        self.machine = Http1(sizes)
+    def __init__(self, stream: S, sizes: Sizes = SIZES, spelling: Spelling | None = None) -> None:
+        self.machine = Http1(sizes, spelling=spelling)
         self.stream = stream
         self.idle = True
         self.cut = self.used = False

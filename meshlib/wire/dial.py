@@ -35,9 +35,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from meshlib.model.address import Address as MeshAddress
-    from meshlib.model.cluster import Keepalive
+    from meshlib.model.cluster import Keepalive, Pings
     from meshlib.pools.bounds import Bounds
     from meshlib.wire.multiplexed import Multiplexed
+    from meshlib.wire.spelled import Spelling
 
 __all__ = [
     "ATTEMPT_DELAY",
@@ -85,6 +86,8 @@ class Place:
         socket_options: Further ones, for sockets of any family, which come after those.
         keepalive: What the system's probes are to be; None: there are none.
         sizes: How much of a response's head is read.
+        spelling: Of requests of HTTP/1.1; None: as they are.
+        settings: What HTTP/2 tells the peer beside our own; ``pings``: how its connections are kept alive.
         handshakes: TLS sessions to be resumed, of this very place.
         hop: Where sockets are connected to: it, or the place of its proxy.
     """
@@ -106,6 +109,9 @@ class Place:
     eyeballs: Eyeballs = EYEBALLS
     keepalive: Keepalive | None = None
     sizes: Sizes = SIZES
+    spelling: Spelling | None = None
+    settings: tuple[tuple[int, int], ...] = ()
+    pings: Pings | None = None
     handshakes: Handshakes | None = field(init=False, compare=False, repr=False, default=None)
     hop: Place = field(init=False, compare=False, repr=False)
     _beyond: str = field(init=False, compare=False, repr=False, default="")
@@ -148,10 +154,10 @@ def connect(
     stream = open_stream(place, bounds, trace)
     try:
         if not speaks_http2(place, stream.protocol):
-            return Connection(stream, place.sizes)
+            return Connection(stream, place.sizes, place.spelling)
         with unsupported_without_h2():
             from meshlib.wire.multiplexed import Multiplexed
-        return Multiplexed(stream, place.sizes)
+        return Multiplexed(stream, place.sizes, place.settings, place.pings)
     except BaseException:
         stream.close()
         raise

@@ -61,10 +61,10 @@ async def connect_async(
             shake_hands = stream.start_tls
             stream = await traced_async(trace, step, info, shake_hands, place.handshakes, name, bounds, left)
         if not speaks_http2(place, stream.protocol):
-            return AsyncConnection(stream, place.sizes)
+            return AsyncConnection(stream, place.sizes, place.spelling)
         with unsupported_without_h2():
             from meshlib.wire.multiplexed_async import AsyncMultiplexed
-        return AsyncMultiplexed(stream, place.sizes)
+        return AsyncMultiplexed(stream, place.sizes, place.settings, place.pings)
     except BaseException:
         stream.close()
         raise

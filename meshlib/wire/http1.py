@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from meshlib.wire.chunks import Chunks, write_chunk
 from meshlib.wire.errors import Disconnected, LocalProtocolError, RemoteProtocolError
@@ -36,6 +36,9 @@ from meshlib.wire.heads import (
     read_trailers,
 )
 from meshlib.wire.message import Head, Lines
+
+if TYPE_CHECKING:
+    from meshlib.wire.spelled import Spelling
 
 __all__ = ["END", "SIZES", "End", "Event", "Http1", "Interim", "Sizes"]
 
@@ -75,6 +78,7 @@ class Http1:
         parse: Takes heads apart.
 
     Attributes:
+        spelling: Of requests; None: as they are.
         trailers: Of the last response, after its END.
         expects_continue: The body waits for an :class:`Interim` of 100 or for the final head; the driver says how long.
         upgraded: Another protocol goes on behind the last response; :attr:`leftover` are its first bytes.
@@ -97,12 +101,16 @@ class Http1:
         "_sizes",
         "_unsent",
         "expects_continue",
+        "spelling",
         "trailers",
         "upgraded",
     )
 
-    def __init__(self, sizes: Sizes = SIZES, parse: ParseHead = parse_head) -> None:
+    def __init__(
+        self, sizes: Sizes = SIZES, parse: ParseHead = parse_head, spelling: Spelling | None = None
+    ) -> None:
         self._sizes = sizes
+        self.spelling = spelling
         self._parse = parse
         # The request: bytes of its body that were not sent, or CHUNKED.
         self._method = b""

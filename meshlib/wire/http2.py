@@ -72,7 +72,7 @@ except ModuleNotFoundError as missing:
     raise UnsupportedProtocol(str(missing)) from None
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from meshlib.wire.message import Lines, Outgoing
 
@@ -113,11 +113,11 @@ class Http2:
         streams: Those that are open, by number.
     """
 
-    def __init__(self, sizes: Sizes = SIZES) -> None:
+    def __init__(self, sizes: Sizes = SIZES, settings: Sequence[tuple[int, int]] = ()) -> None:
         self._sizes = sizes
         header_list = sizes.head + 32 * sizes.lines  # as it is counted (RFC 9113, 6.5.2)
-        self._h2 = Library(header_list)
-        self._out: list[bytes] = []
+        self._h2 = Library(header_list, settings)
+        self._out: list[bytes] = [self._h2.greeting] if settings else []
         self._frames = Frames(header_list)
         self._handlers: dict[int, Callable[[bytes, int, int], None]] = {
             DATA: self._on_data,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Any
 
 from h2.config import H2Configuration
@@ -16,6 +17,8 @@ from hyperframe.exceptions import HyperframeError
 from meshlib.wire.http2_frames import Violation
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from h2.events import Event
 
     from meshlib.wire.message import Lines
@@ -26,6 +29,10 @@ __all__ = ["CONNECTION_WINDOW", "STREAM_WINDOW", "Library"]
 STREAM_WINDOW = 1 << 20
 #: And of all responses of a connection. Envoy's client has 24 MiB.
 CONNECTION_WINDOW = 1 << 24
+
+
+#: Bytes of what comes before a client's first frame, and of a frame's head (RFC 9113, 3.4 and 4.1).
+_PREFACE, _FRAME_HEAD = 24, 9
 
 
 class _Decoder(Decoder):
@@ -43,12 +50,30 @@ class _Decoder(Decoder):
         return [(b":status", b"100" if interim else b"200")]
 
 
+def _with(settings: Sequence[tuple[int, int]], greeting: bytes) -> bytes:
+    """The greeting with more in its first frame. hyperframe writes the last byte of a setting's number alone."""
+    size = int.from_bytes(greeting[_PREFACE : _PREFACE + 3])
+    more = b"".join(struct.pack(">HL", number, value) for number, value in settings)
+    body = _PREFACE + _FRAME_HEAD
+    return b"".join(
+        (
+            greeting[:_PREFACE],
+            (size + len(more)).to_bytes(3),
+            greeting[_PREFACE + 3 : body + size],
+            more,
+            greeting[body + size :],
+        )
+    )
+
+
 class Library(H2Connection):
-    """One connection's, with the greeting of a client in it. ``header_list``: bytes of the largest header block."""
+    """One connection's, with the greeting of a client in it. ``header_list``: bytes of the largest header block; ``settings``: what the
+    greeting tells beside what h2 knows; ``greeting``: it, where there are any, to be sent before all else.
+    """
 
     decoder: _Decoder
 
-    def __init__(self, header_list: int) -> None:
+    def __init__(self, header_list: int, settings: Sequence[tuple[int, int]] = ()) -> None:
         # Fields are checked by us, both ways.
         super().__init__(
             H2Configuration(
@@ -71,6 +96,7 @@ class Library(H2Connection):
         self.decoder = _Decoder(header_list)
         self.initiate_connection()
         self.increment_flow_control_window(CONNECTION_WINDOW - self.inbound_flow_control_window)
+        self.greeting = _with(settings, self.data_to_send()) if settings else b""
 
     def take(self, frame: bytes) -> list[Event]:
         """A whole frame of the peer. Raises Violation. What was to be sent before must have been taken."""

@@ -32,6 +32,9 @@ from meshlib.wire.trace import traced
 from meshlib.wire.upload import CONTINUE_SECONDS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from meshlib.model.cluster import Pings
     from meshlib.pools.bounds import Bounds
     from meshlib.wire.http2_stream import Http2Stream
     from meshlib.wire.message import Outgoing
@@ -43,8 +46,14 @@ __all__ = ["Multiplexed"]
 class Multiplexed(MultiplexedConnection["Stream"]):
     """One connection. Thread-safe."""
 
-    def __init__(self, stream: Stream, sizes: Sizes = SIZES) -> None:
-        super().__init__(stream, sizes)
+    def __init__(
+        self,
+        stream: Stream,
+        sizes: Sizes = SIZES,
+        settings: Sequence[tuple[int, int]] = (),
+        pings: Pings | None = None,
+    ) -> None:
+        super().__init__(stream, sizes, settings, pings)
         self._lock = threading.RLock()
         self._whole = _Whole(self)
         self._queue: deque[bytes | memoryview] = deque()
@@ -59,6 +68,14 @@ class Multiplexed(MultiplexedConnection["Stream"]):
             if self._reader is None:
                 self._read_now()
             return self._machine.room > 0 and not self.stream.closed
+
+    def tend(self, now: float) -> float:
+        with self._lock, self._whole:
+            return super().tend(now)
+
+    def ask(self, now: float) -> None:
+        with self._lock, self._whole:
+            super().ask(now)
 
     def close(self) -> None:
         """End it, from any thread; requests on it fail. Twice is no error."""

@@ -23,6 +23,9 @@ from meshlib.wire.trace import traced_async
 from meshlib.wire.upload import CONTINUE_SECONDS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from meshlib.model.cluster import Pings
     from meshlib.pools.bounds import Bounds
     from meshlib.wire.http2_stream import Http2Stream
     from meshlib.wire.message import Outgoing
@@ -34,8 +37,14 @@ __all__ = ["AsyncMultiplexed"]
 class AsyncMultiplexed(MultiplexedConnection["AsyncStream"]):
     """One connection."""
 
-    def __init__(self, stream: AsyncStream, sizes: Sizes = SIZES) -> None:
-        super().__init__(stream, sizes)
+    def __init__(
+        self,
+        stream: AsyncStream,
+        sizes: Sizes = SIZES,
+        settings: Sequence[tuple[int, int]] = (),
+        pings: Pings | None = None,
+    ) -> None:
+        super().__init__(stream, sizes, settings, pings)
         self._writers: dict[Http2Stream, None] = {}  # whose tasks wait until more is taken
         self._told = stream.listen(self._on_stream)
 

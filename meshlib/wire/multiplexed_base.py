@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
+from math import inf
+from random import random
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from meshlib.wire.errors import ReadError, WriteError
 from meshlib.wire.heads import SIZES, Sizes
 from meshlib.wire.http2 import Http2
+from meshlib.wire.http2_pings import Pinged
 from meshlib.wire.upload import READ
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from meshlib.model.cluster import Pings
     from meshlib.pools.bounds import Bounds
     from meshlib.wire.http2_stream import Http2Stream
 
@@ -45,16 +51,24 @@ class MultiplexedConnection(Generic[S]):
         born: When it was made, on the pool's clock.
         rested: Since when it is idle, on that clock.
         carried: How many requests it has carried, where the pool counts them.
+        pings: How its peer is asked whether it is there; None: it is not. Who says how is to call ``tend``.
     """
 
     version = b"HTTP/2"
 
-    def __init__(self, stream: S, sizes: Sizes = SIZES) -> None:
+    def __init__(
+        self,
+        stream: S,
+        sizes: Sizes = SIZES,
+        settings: Sequence[tuple[int, int]] = (),
+        pings: Pings | None = None,
+    ) -> None:
         self.stream = stream
+        self.pings = pings
         self.used = False
         self.born = self.rested = 0.0
         self.carried = 0
-        self._machine = Http2(sizes)
+        self._machine = Http2(sizes, settings) if pings is None else Pinged(sizes, settings, pings, random)
         self._queued = self._sent = 0  # bytes, ever
         self._reader: Http2Stream | None = None  # whose caller reads for all
         self._readers: dict[Http2Stream, None] = {}  # whose callers wait to be woken, or to read
@@ -76,6 +90,27 @@ class MultiplexedConnection(Generic[S]):
     def closed(self) -> bool:
         """It is of no use any more."""
         return self._machine.failure is not None or self.stream.closed
+
+    def tend(self, now: float) -> float:
+        """See to it that a peer that is gone is known, at the time that the last call named; when to come again, ``inf``: never. ``now``:
+        on the pool's clock.
+        """
+        machine = self._machine
+        if not isinstance(machine, Pinged) or self.closed:
+            return inf
+        if self._reader is None:
+            self._read_now()
+        due = machine.tend(now)
+        if machine.gone:
+            self._break("the peer did not answer a PING in time")
+        else:
+            self._flush_now()
+        return due
+
+    def ask(self, now: float) -> None:
+        """Ask whether the peer is there before the next request, which goes out behind that."""
+        if isinstance(self._machine, Pinged):
+            self._machine.ask(now)
 
     def lose(self, stream: Http2Stream) -> None:
         """``give_up`` for the collector, at any time and in any thread: the next call does it."""

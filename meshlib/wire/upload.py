@@ -39,15 +39,17 @@ _MOST_EARLY = 1_048_576
 
 def begin(machine: Http1, request: Outgoing) -> tuple[bytes, bool]:
     """The bytes to send first; whether they are all of the request. Raises LocalProtocolError, and nothing has changed then."""
-    body = request.body
+    body, target, headers = request.body, request.target, request.headers
+    if machine.spelling is not None:
+        target, headers = machine.spelling.of(request)
     if body is None:
-        return machine.request(request.method, request.target, request.headers, b""), True
+        return machine.request(request.method, target, headers, b""), True
     whole = (
         isinstance(body, bytes)
         and len(body) <= _TOGETHER
         and not any(name.lower() == b"expect" for name, _ in request.headers)
     )
-    return machine.request(request.method, request.target, request.headers, body if whole else None), whole
+    return machine.request(request.method, target, headers, body if whole else None), whole
 
 
 class Early:

@@ -72,8 +72,8 @@ def go_server(**flags: int) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def nghttpd(folder: Path, *options: str) -> Iterator[int]:
-    """The port of nghttp2's, in plain text, with the files of ``folder``."""
+def nghttpd(folder: Path, *options: str, told: list[subprocess.Popen[bytes]] | None = None) -> Iterator[int]:
+    """The port of nghttp2's, in plain text, with the files of ``folder``. ``told``: is given its process."""
     program = shutil.which("nghttpd")
     if program is None:
         pytest.skip("nghttpd is not here: apt-get install -y nghttp2-server")
@@ -82,6 +82,8 @@ def nghttpd(folder: Path, *options: str) -> Iterator[int]:
     ports.close()
     command = [program, "--no-tls", "-a", "127.0.0.1", "-d", str(folder), *options, str(port)]
     with _running(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        if told is not None:
+            told.append(process)
         _up(process, lambda: _is_open(port))
         yield port
 

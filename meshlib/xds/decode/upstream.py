@@ -7,6 +7,7 @@ from typing import NamedTuple
 from meshlib.xds.decode.filters import GUARDS_HERE, UPSTREAM_CODEC, label
 from meshlib.xds.decode.guards import is_guard
 from meshlib.xds.decode.report import Report, join, walk
+from meshlib.xds.decode.spoken import Spoken, spoken_http1, spoken_http2
 from meshlib.xds.decode.values import header_name, number, seconds, unpacked
 from meshlib.xds.schema import WireMessage
 
@@ -14,8 +15,6 @@ __all__ = ["Options", "upstream_options"]
 
 #: Envoy's bound.
 _MOST_KB = 8192
-#: The same, of streams at once.
-_MOST_STREAMS = 2**31 - 1
 _DOWNSTREAM = 1
 _KEY = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
@@ -50,8 +49,8 @@ class Names(NamedTuple):
 
 class Options(NamedTuple):
     """``http2``: what connections speak; ``idle``: seconds after which an idle one ends, ``age``: after which any is replaced;
-    ``requests``: how many one carries at most; ``head``, ``lines``: the bytes and lines of a response's head that are read at most; ``streams``: of HTTP/2, at once on one;
-    ``names``: those of TLS.
+    ``requests``: how many one carries at most; ``head``, ``lines``: the bytes and lines of a response's head that are read at most; ``spoken``: what
+    it says of the protocol itself; ``names``: those of TLS.
     """
 
     http2: bool
@@ -61,7 +60,7 @@ class Options(NamedTuple):
     requests: int | None
     head: int | None
     lines: int | None
-    streams: int | None
+    spoken: Spoken
 
 
 def upstream_options(cluster: WireMessage, path: str, report: Report) -> Options:
@@ -71,7 +70,7 @@ def upstream_options(cluster: WireMessage, path: str, report: Report) -> Options
     http2 = cluster.HasField("http2_protocol_options") and cluster.protocol_selection != _DOWNSTREAM
     common = common._replace(requests=number(cluster, "max_requests_per_connection") or common.requests)
     names = _names(cluster, path, report)
-    streams = _streams(cluster, path, report)
+    spoken = _spoken(cluster, path, report)
     here = join(path, "typed_extension_protocol_options")
     for key in sorted(cluster.typed_extension_protocol_options):
         if key != _KEY:
@@ -82,11 +81,13 @@ def upstream_options(cluster: WireMessage, path: str, report: Report) -> Options
             walk(inner, f"{here}[{key!r}]", report)
             _no_guards(inner, f"{here}[{key!r}]", report)
             http2 = _speaks_http2(inner, f"{here}[{key!r}]", report)
-            streams = _streams(inner.explicit_http_config, f"{here}[{key!r}].explicit_http_config", report)
+            which = inner.WhichOneof("upstream_protocol_options")
+            if which is not None:
+                spoken = _spoken(getattr(inner, which), f"{here}[{key!r}].{which}", report)
             common = _common(inner, f"{here}[{key!r}]", report).over(common)
             # As in Envoy, all that it says counts, and all that it does not.
             names = _names(inner, f"{here}[{key!r}]", report)
-    return Options(http2, names, *common, streams)
+    return Options(http2, names, *common, spoken)
 
 
 def _names(owner: WireMessage, path: str, report: Report) -> Names:
@@ -118,13 +119,10 @@ def _speaks_http2(message: WireMessage, path: str, report: Report) -> bool:
     return http2
 
 
-def _streams(owner: WireMessage, path: str, report: Report) -> int | None:
-    """How many at once `owner.http2_protocol_options` allows."""
-    most = number(owner.http2_protocol_options, "max_concurrent_streams")
-    if most is not None and not 1 <= most <= _MOST_STREAMS:
-        place = join(path, "http2_protocol_options.max_concurrent_streams")
-        report.problem(place, f"must be 1 to {_MOST_STREAMS}, not {most}")
-    return most
+def _spoken(owner: WireMessage, path: str, report: Report) -> Spoken:
+    """Of both protocols, of which one is spoken. Where the caller's is, HTTP/2 has no meaning."""
+    first, second = spoken_http1(owner, path, report), spoken_http2(owner, path, report)
+    return first._replace(streams=second.streams, settings=second.settings, pings=second.pings)
 
 
 def _no_guards(message: WireMessage, path: str, report: Report) -> None:

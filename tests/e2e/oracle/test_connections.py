@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.oracle, pytest.mark.timeout(120)]
 #: aiohttp parses what comes over its own connections, and opens them.
 OF_AIOHTTP = ("aiohttp", "aiohttp-connector")
 HOSTS = ("envoy", *LIBRARIES)
+HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 WITHOUT_AIOHTTP = pytest.mark.parametrize(
     "statuses", [host for host in HOSTS if host not in OF_AIOHTTP], indirect=True
 )
@@ -112,6 +113,27 @@ def test_requests_of_a_connection(
     common = {} if most is None else {"max_requests_per_connection": most}
     assert statuses(6, common_http_protocol_options=common) == [200] * 6
     assert len(server.peers) == connections
+
+
+def spelled(head: bytes) -> tuple[bytes, set[bytes]]:
+    """Its target, and the names of its lines that all hosts send."""
+    first, *lines = head.split(b"\r\n")
+    names = {line.partition(b":")[0] for line in lines}
+    return first.split(b" ")[1], {name for name in names if name.lower() in (b"host", b"accept-encoding")}
+
+
+@WITHOUT_AIOHTTP
+@pytest.mark.parametrize("whole", [False, True])
+def test_how_requests_are_spelled(statuses: Statuses, server: RawServer, whole: bool) -> None:
+    """Of Envoy names are small letters otherwise, and here as the library has them."""
+    options = {"header_key_format": {"proper_case_words": {}}, "send_fully_qualified_url": whole}
+    url = build.any_of(HTTP_OPTIONS, {"explicit_http_config": {"http_protocol_options": options}})
+    assert statuses(1, typed_extension_protocol_options={HTTP_OPTIONS: url}) == [200]
+    [head] = server.heads
+    target, names = spelled(head)
+    assert names == {b"Host", b"Accept-Encoding"}
+    host = next(line for line in head.split(b"\r\n") if line.startswith(b"Host: ")).removeprefix(b"Host: ")
+    assert target == (b"http://" + host + b"/" if whole else b"/")
 
 
 @WITHOUT_AIOHTTP

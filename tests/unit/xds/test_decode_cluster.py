@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from meshlib.model.address import Address
-from meshlib.model.cluster import Connecting, Discovery, DnsTarget, Eyeballs, Keepalive, NameServers
+from meshlib.model.cluster import Connecting, Discovery, DnsTarget, Eyeballs, Keepalive, NameServers, Pings
 from meshlib.model.endpoint import Drop, Health, Locality
 from meshlib.model.policy import (
     Aperture,
@@ -58,6 +58,12 @@ def ignored(resource):
 
 def made(**fields):
     return build.cluster("c", ["10.0.0.1:80"], **fields)
+
+
+def http(**fields):
+    """The same by the extension."""
+    inner = {"@type": f"type.googleapis.com/{HTTP}", "explicit_http_config": fields}
+    return made(typed_extension_protocol_options={HTTP: inner})
 
 
 class TestConnecting:
@@ -133,6 +139,87 @@ class TestConnecting:
         extra[0]["socket_options"]["socket_options"] = [{"level": 1, "name": 36, "int_value": 1}]
         [(where, _)] = ignored(self.bound(source_address=source, extra_source_addresses=extra[:1])).items()
         assert where == "upstream_bind_config.extra_source_addresses[0].socket_options.socket_options[0]"
+
+    def test_http1_as_the_mesh_spells_it(self):
+        options = {"header_key_format": {"proper_case_words": {}}, "send_fully_qualified_url": True}
+        for resource in (made(http_protocol_options=options), http(http_protocol_options=options)):
+            found = good(resource).connecting
+            assert (found.proper_case, found.whole_urls) == (True, True)
+            assert ignored(resource) == {}
+        found = good(made())
+        assert (found.connecting.proper_case, found.connecting.whole_urls) == (False, False)
+
+    @pytest.mark.parametrize(
+        ("kind", "fields", "told"),
+        [
+            ("preserve_case.v3.PreserveCaseFormatterConfig", {"forward_reason_phrase": True}, ""),
+            (
+                "preserve_case.v3.PreserveCaseFormatterConfig",
+                {"formatter_type_on_envoy_headers": "PROPER_CASE"},
+                ".typed_config.formatter_type_on_envoy_headers",
+            ),
+        ],
+    )
+    def test_names_as_they_are(self, kind, fields, told):
+        typed = build.any_of(f"envoy.extensions.http.header_formatters.{kind}", fields)
+        held = {"stateful_formatter": {"name": "x", "typed_config": typed}}
+        resource = made(http_protocol_options={"header_key_format": held})
+        assert not good(resource).connecting.proper_case
+        path = "http_protocol_options.header_key_format.stateful_formatter"
+        assert list(ignored(resource)) == ([path + told] if told else [])
+
+    def test_another_way_of_names(self):
+        typed = build.any_of("xds.type.v3.TypedStruct", {"type_url": "type.googleapis.com/a.b.Mine"})
+        held = {"stateful_formatter": {"name": "x", "typed_config": typed}}
+        resource = made(http_protocol_options={"header_key_format": held})
+        assert list(ignored(resource)) == ["http_protocol_options.header_key_format.stateful_formatter"]
+        assert problems(made(http_protocol_options={"header_key_format": {}}))
+
+    def test_http2_settings_and_pings(self):
+        keepalive = {"interval": "30s", "timeout": "5s", "interval_jitter": {"value": 10}}
+        custom = [
+            {"identifier": number, "value": value} for number, value in ((9, 1), (0x1234, 7), (3, 5), (2, 0))
+        ]
+        options = {"connection_keepalive": keepalive, "custom_settings_parameters": custom}
+        for resource in (made(http2_protocol_options=options), http(http2_protocol_options=options)):
+            found = good(resource).connecting
+            assert found.settings == ((9, 1), (0x1234, 7))
+            assert found.pings == Pings(5.0, 30.0, 0.1)
+            assert ignored(resource) == {}
+        idle = {"connection_keepalive": {"timeout": "5s", "connection_idle_interval": "60s"}}
+        assert good(made(http2_protocol_options=idle)).connecting.pings == Pings(5.0, None, 0.15, 60.0)
+        never = {"connection_keepalive": {"timeout": "5s"}}
+        assert good(made(http2_protocol_options=never)).connecting.pings is None
+
+    @pytest.mark.parametrize(
+        ("options", "place"),
+        [
+            ({"connection_keepalive": {"interval": "1s"}}, "connection_keepalive.timeout: must be set"),
+            ({"connection_keepalive": {"timeout": "0s"}}, "connection_keepalive.timeout: must be at least"),
+            ({"custom_settings_parameters": [{"identifier": 9}]}, "custom_settings_parameters[0].value"),
+            (
+                {"custom_settings_parameters": [{"identifier": 65536, "value": 1}]},
+                "custom_settings_parameters[0].identifier: must be at most",
+            ),
+            (
+                {"custom_settings_parameters": [{"identifier": 9, "value": number} for number in (1, 1, 2)]},
+                "custom_settings_parameters[2]: 9 has another value",
+            ),
+            (
+                {"custom_settings_parameters": [{"identifier": 2, "value": 1}]},
+                "custom_settings_parameters[0]: pushes",
+            ),
+        ],
+    )
+    def test_http2_that_cannot_be(self, options, place):
+        [found] = problems(made(http2_protocol_options=options))
+        assert found.startswith(f"http2_protocol_options.{place}")
+
+    def test_sizes_of_http2_are_our_own(self):
+        options = {"custom_settings_parameters": [{"identifier": 5, "value": 99999}]}
+        resource = made(http2_protocol_options=options)
+        assert good(resource).connecting.settings == ()
+        assert list(ignored(resource)) == ["http2_protocol_options.custom_settings_parameters[0]"]
 
     def test_which_address_first(self):
         held = {"first_address_family_version": "V4", "first_address_family_count": 3}

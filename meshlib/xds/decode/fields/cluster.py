@@ -231,29 +231,49 @@ CLUSTER = {
         honoured="auto_sni auto_san_validation override_auto_sni_header",
     ),
     "envoy.config.core.v3.Http1ProtocolOptions": rules(
-        reported="header_key_format send_fully_qualified_url",
+        honoured="header_key_format send_fully_qualified_url",
         notes={
             "default_host_for_http_10": "a call always has a host",
-            "header_key_format": "names of headers are as the application spells them",
-            "send_fully_qualified_url": "requests are sent in origin form",
+            "header_key_format": "without it names are as the application spells them; not on connections of aiohttp's own",
+            "send_fully_qualified_url": "not on connections of aiohttp's own",
         },
         void="default_host_for_http_10 allow_absolute_url accept_http_10 enable_trailers allow_chunked_length"
         " override_stream_error_on_invalid_http_message use_balsa_parser allow_custom_methods ignore_http_11_upgrade",
     ),
+    "envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat": rules(
+        honoured="proper_case_words stateful_formatter",
+        notes={
+            "stateful_formatter": "`preserve_case`, which is how names are sent anyway; others are reported"
+        },
+    ),
+    "envoy.config.core.v3.Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords": rules(),
+    "envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig": rules(
+        reported="formatter_type_on_envoy_headers",
+        void="forward_reason_phrase",
+        notes={
+            "forward_reason_phrase": "an answer's reason is the application's to read",
+            "formatter_type_on_envoy_headers": "names of lines that are added are as the configuration spells them",
+        },
+    ),
     "envoy.config.core.v3.Http2ProtocolOptions": rules(
-        honoured="max_concurrent_streams",
-        reported="custom_settings_parameters connection_keepalive",
+        honoured="max_concurrent_streams custom_settings_parameters connection_keepalive",
         notes={
             "max_concurrent_streams": "1,024 at most; not of gRPC channels, which grpc keeps",
             "allow_connect": "no call is a CONNECT",
-            "custom_settings_parameters": "the settings are this library's own",
-            "connection_keepalive": "no PING is sent; TCP keepalive can be",
+            "custom_settings_parameters": "those that are told of no named field; the sizes of frames and heads are this library's own,"
+            " and reported; not of gRPC channels, which grpc keeps",
+            "connection_keepalive": "not of gRPC channels, whose keepalive is the application's to order",
         },
         void="allow_connect hpack_table_size initial_stream_window_size initial_connection_window_size allow_metadata"
         " max_outbound_frames max_outbound_control_frames max_consecutive_inbound_frames_with_empty_payload"
         " max_inbound_priority_frames_per_stream max_inbound_window_update_frames_per_data_frame_sent"
         " stream_error_on_invalid_http_messaging override_stream_error_on_invalid_http_message use_oghttp2_codec"
         " max_metadata_size",
+    ),
+    "envoy.config.core.v3.Http2ProtocolOptions.SettingsParameter": rules(honoured="identifier value"),
+    "envoy.config.core.v3.KeepaliveSettings": rules(
+        honoured="interval timeout interval_jitter connection_idle_interval",
+        notes={"connection_idle_interval": "since the last request ended"},
     ),
     f"{_LB}common.v3.SlowStartConfig": rules(
         honoured="slow_start_window aggression min_weight_percent", notes={"slow_start_window": _SLOW}

@@ -338,7 +338,7 @@ message Http1ProtocolOptions
    1 allow_absolute_url                            pb.BoolValue
    2 accept_http_10                                bool
    3 default_host_for_http_10                      string
-   4 header_key_format                             opaque
+   4 header_key_format                             Http1ProtocolOptions.HeaderKeyFormat
    5 enable_trailers                               bool
    6 allow_chunked_length                          bool
    7 override_stream_error_on_invalid_http_message pb.BoolValue
@@ -346,6 +346,12 @@ message Http1ProtocolOptions
    9 use_balsa_parser                              pb.BoolValue
   10 allow_custom_methods                          bool
   11 ignore_http_11_upgrade                        [matcher.StringMatcher]
+
+message Http1ProtocolOptions.HeaderKeyFormat
+   1 proper_case_words  .ProperCaseWords     @header_format
+   8 stateful_formatter TypedExtensionConfig @header_format
+
+message Http1ProtocolOptions.HeaderKeyFormat.ProperCaseWords
 
 message Http2ProtocolOptions
    1 hpack_table_size                                     pb.UInt32Value
@@ -361,10 +367,20 @@ message Http2ProtocolOptions
   11 max_inbound_window_update_frames_per_data_frame_sent pb.UInt32Value
   12 stream_error_on_invalid_http_messaging               bool
   14 override_stream_error_on_invalid_http_message        pb.BoolValue
-  13 custom_settings_parameters                           [opaque]
-  15 connection_keepalive                                 opaque
+  13 custom_settings_parameters                           [Http2ProtocolOptions.SettingsParameter]
+  15 connection_keepalive                                 KeepaliveSettings
   16 use_oghttp2_codec                                    pb.BoolValue
   17 max_metadata_size                                    pb.UInt64Value
+
+message Http2ProtocolOptions.SettingsParameter
+   1 identifier pb.UInt32Value
+   2 value      pb.UInt32Value
+
+message KeepaliveSettings
+   1 interval                 pb.Duration
+   2 timeout                  pb.Duration
+   3 interval_jitter          type.Percent
+   4 connection_idle_interval pb.Duration
 
 message UpstreamHttpProtocolOptions
    1 auto_sni                 bool

@@ -125,6 +125,13 @@ message CookieAttribute
    1 name  string
    2 value string
 
+package envoy.extensions.http.header_formatters.preserve_case.v3
+
+message PreserveCaseFormatterConfig
+   1 forward_reason_phrase            bool
+   2 formatter_type_on_envoy_headers  .FormatterTypeOnEnvoyHeaders
+  enum FormatterTypeOnEnvoyHeaders DEFAULT=0 PROPER_CASE=1
+
 package envoy.extensions.http.original_ip_detection.custom_header.v3
 
 message CustomHeaderConfig
