@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from meshlib.core.effects import Env
-    from meshlib.core.match import Match
     from meshlib.core.resolution import Resolution
     from meshlib.core.upstream import Upstream
     from meshlib.model.call import Head, Outcome
     from meshlib.model.cluster import Cluster
+    from meshlib.model.policy import RetryPolicy
 
 __all__ = ["Difference", "Places", "compare", "is_safe"]
 
@@ -104,7 +104,8 @@ def compare(
     if upstream.cluster.discovery is Discovery.ORIGINAL_DST:
         return []
     found = list(_reached(upstream, head, peer, places, grpc=outcome.grpc))
-    found.extend(_policies(resolution, match, action, head, outcome, env))
+    policy = retry_policy(match, action, upstream.cluster)
+    found.extend(_policies(resolution, policy, action, head, outcome, env))
     return found
 
 
@@ -130,10 +131,14 @@ def _reached(
 
 
 def _policies(
-    resolution: Resolution, match: Match, action: Forward, head: Head, outcome: Outcome, env: Env
+    resolution: Resolution,
+    policy: RetryPolicy | None,
+    action: Forward,
+    head: Head,
+    outcome: Outcome,
+    env: Env,
 ) -> Iterator[Difference]:
     """What differs in how long it may take and what is tried again."""
-    policy = retry_policy(match, action)
     if policy is not None and not outcome.grpc and may_matter(policy, outcome):
         again = Retries(policy, env.random, method=head.method, head=head, wall=env.wall).after(
             outcome, outcome.seconds, 0.0

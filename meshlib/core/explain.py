@@ -11,7 +11,7 @@ from meshlib.core.override import Named
 from meshlib.core.refusals import without_answer
 from meshlib.core.resolve import source_words
 from meshlib.core.sessions import hold
-from meshlib.core.stages import Routed, call_hash, call_labels, retry_policy, route, time_limits
+from meshlib.core.stages import Routed, call_hash, call_labels, mirrors_of, retry_policy, route, time_limits
 from meshlib.core.upstream import PickContext
 from meshlib.model.call import Decision, Head
 from meshlib.model.cluster import Discovery
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from meshlib.core.resolution import Resolution
     from meshlib.model.call import Response
     from meshlib.model.policy import RetryPolicy
-    from meshlib.model.route import ClusterWeight
+    from meshlib.model.route import ClusterWeight, Mirror
 
 __all__ = ["explain"]
 
@@ -140,6 +140,7 @@ def _forward(draft: _Draft, match: Match, weight: ClusterWeight | None, env: Env
     if upstream.consistent:
         call = Call(draft.resolution, draft.asked)
         key = call_hash(match, upstream.cluster.balancing, call, env).value
+    draft.retry = retry_policy(match, action, upstream.cluster)
     context = PickContext(hash=key, head=draft.asked)
     headers = upstream.cluster.balancing.override_headers
     if held is not None or headers:
@@ -164,13 +165,15 @@ def _forward(draft: _Draft, match: Match, weight: ClusterWeight | None, env: Env
         draft.lines.append(f"cluster {cluster.name} has no endpoint{wanted} that can be called now{reason}")
         return
     draft.leaf = why and cluster.name
-    _endpoint(draft, match, action, endpoint)
+    _endpoint(draft, match, action, endpoint, mirrors_of(match, upstream.cluster))
 
 
-def _endpoint(draft: _Draft, match: Match, action: Forward, endpoint: LiveEndpoint) -> None:
+def _endpoint(
+    draft: _Draft, match: Match, action: Forward, endpoint: LiveEndpoint, mirrors: tuple[Mirror, ...]
+) -> None:
     draft.endpoint = endpoint.name
     draft.lines.append(f"endpoint {endpoint.name} (weight {endpoint.weight}, priority {endpoint.priority})")
-    for mirror in match.compiled.mirrors:
+    for mirror in mirrors:
         share = "" if mirror.per_million is None else f", {mirror.per_million / 10_000:g} % of the calls"
         draft.lines.append(f"mirrored to cluster {mirror.cluster or mirror.cluster_header}{share}")
     rewrite = action.host_rewrite

@@ -1,6 +1,6 @@
 """Calls that go to another cluster, too, whose answer nobody reads (RW-04; Envoy's ``request_mirror_policies``).
 
-A call is mirrored once, with the head of its first attempt, by the mirrors of the most specific of route, virtual host and route
+A call is mirrored once, with the head of its first attempt, by the mirrors of its cluster, or else of the most specific of route, virtual host and route
 configuration that has any; each draws by itself. What is mirrored is a call of its own, without retries, within the route's timeout:
 nothing that becomes of it reaches the call.
 """
@@ -40,6 +40,7 @@ class _Call(Protocol):
 
 
 def shadows(
+    mirrors: tuple[Mirror, ...],
     match: Match,
     call: _Call,
     made: Callable[[], Head],
@@ -49,7 +50,7 @@ def shadows(
 ) -> tuple[Shadow, ...]:
     """What of a call goes elsewhere, too. ``made`` gives its head as the route sends it, a new one; ``deadline`` is the call's."""
     found = []
-    for mirror in match.compiled.mirrors:
+    for mirror in mirrors:
         if not is_drawn(mirror, random):
             continue
         head = match.compiled.sent(made())

@@ -49,7 +49,15 @@ from meshlib.core.override import Named, named_by, tell_picked
 from meshlib.core.plan_limits import LimitedPlan
 from meshlib.core.retry import Retries, may_matter
 from meshlib.core.sessions import hold
-from meshlib.core.stages import call_hash, call_labels, is_too_long, retry_policy, route, time_limits
+from meshlib.core.stages import (
+    call_hash,
+    call_labels,
+    is_too_long,
+    mirrors_of,
+    retry_policy,
+    route,
+    time_limits,
+)
 from meshlib.core.trace import broken, failed
 from meshlib.core.upstream import PickContext, Refusal, RefusalKind, RetryPermit, Upstream
 from meshlib.errors import DeadlineExceeded, NoHealthyEndpoint
@@ -320,7 +328,9 @@ class Plan(LimitedPlan):
             return chosen
         if chosen is False or self._call.resolution.handed is not None:  # a sidecar's are the retries
             return None
-        ordered = retry_policy(match, action)
+        upstream = self._upstream
+        cluster = None if upstream is None or self._call.grpc else upstream.cluster
+        ordered = retry_policy(match, action, cluster)
         return ordered if ordered is not None else self._call.default_retry
 
     def _send(self, now: float) -> Effect:
@@ -368,9 +378,9 @@ class Plan(LimitedPlan):
         self._flight[number] = attempt
         if self._hedging is not None:
             self._hedging.begun(attempt, self._deciding(), now)
-        if match.compiled.mirrors and number == 1:
+        if number == 1 and (mirrors := mirrors_of(match, upstream.cluster)) and not call.grpc:
             of = partial(self._made_head, match)
-            attempt.mirrors = shadows(match, call, of, self.deadline, now, self._env.random)
+            attempt.mirrors = shadows(mirrors, match, call, of, self.deadline, now, self._env.random)
             self._words.extend(each.words() for each in attempt.mirrors)
         return attempt
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from meshlib.core.answers import own_answer
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     from meshlib.core.match import Match
     from meshlib.core.resolution import Resolution
     from meshlib.model.call import Head, Response
-    from meshlib.model.policy import Balancing, RetryPolicy
-    from meshlib.model.route import ClusterWeight
+    from meshlib.model.cluster import Cluster
+    from meshlib.model.policy import Balancing, HashPolicy, RetryPolicy
+    from meshlib.model.route import ClusterWeight, Mirror
     from meshlib.model.subset import Labels
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "call_hash",
     "call_labels",
     "is_too_long",
+    "mirrors_of",
     "retry_policy",
     "route",
     "stream_limit",
@@ -162,9 +165,17 @@ def is_too_long(match: Match | None, head: Head) -> bool:
     return length is not None and length > limit
 
 
-def retry_policy(match: Match, action: Forward) -> RetryPolicy | None:
-    """What the configuration orders: the route's policy replaces the virtual host's whole (RT-01)."""
+def retry_policy(match: Match, action: Forward, cluster: Cluster | None = None) -> RetryPolicy | None:
+    """What the configuration orders: the route's policy replaces the virtual host's whole (RT-01), and that of the ``cluster`` both."""
+    if cluster is not None and cluster.calls is not None and cluster.calls.retry is not None:
+        return cluster.calls.retry
     return action.retry if action.retry is not None else match.virtual_host.retry
+
+
+def mirrors_of(match: Match, cluster: Cluster) -> tuple[Mirror, ...]:
+    """Where else the call goes, too: by its cluster's word, and else by its route's."""
+    own = cluster.calls
+    return own.mirrors if own is not None and own.mirrors else match.compiled.mirrors
 
 
 def call_labels(match: Match, weight: ClusterWeight | None) -> Labels:
@@ -179,5 +190,10 @@ def call_hash(match: Match, balancing: Balancing, call: _Hashes, env: _Surroundi
     """What consistent hashing goes by: the application's own key, else the balancer's policies, else the route's."""
     if call.hash_key is not None:
         return Hashed(hash_text(call.hash_key))
-    policies = RouteHash(balancing.hash_policy) if balancing.hash_policy else match.hash
+    policies = _of_cluster(balancing.hash_policy) if balancing.hash_policy else match.hash
     return policies.of(call.head, env.own if call.own is None else call.own, env.random)
+
+
+@lru_cache(maxsize=256)
+def _of_cluster(policies: tuple[HashPolicy, ...]) -> RouteHash:
+    return RouteHash(policies)

@@ -9,11 +9,22 @@ from enum import Enum
 from meshlib.model.address import Address
 from meshlib.model.endpoint import Assignment, Health
 from meshlib.model.health import CheckedAt, HealthCheck
-from meshlib.model.policy import Adaptive, Balancing, Breaker, Limits, Outlier, RateLimit
+from meshlib.model.policy import (
+    Adaptive,
+    Balancing,
+    Breaker,
+    Limits,
+    Outlier,
+    RateLimit,
+    ResponseMatch,
+    RetryPolicy,
+)
+from meshlib.model.route import Mirror
 from meshlib.model.tls import Tls, TlsMatch
 
 __all__ = [
     "EYEBALLS",
+    "CallPolicies",
     "Cluster",
     "Connecting",
     "Discovery",
@@ -141,6 +152,17 @@ class LoadReport:
 
 
 @dataclass(frozen=True, slots=True)
+class CallPolicies:
+    """What a cluster orders of the HTTP calls to it: it goes before what their routes and virtual hosts order. None, ``()``: theirs holds.
+    ``errors``: the responses that count as errors of an endpoint, None: by their status.
+    """
+
+    retry: RetryPolicy | None = None
+    mirrors: tuple[Mirror, ...] = ()
+    errors: ResponseMatch | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Cluster:
     """``assignment`` holds the endpoints: inline for STATIC, from EDS, or as DNS answered; None while nothing is known.
     For the DNS kinds the localities of ``assignment`` are the groups that ``dns`` fills. ``connect_timeout`` in
@@ -152,7 +174,7 @@ class Cluster:
     ``idle_timeout``: seconds after which an idle connection ends; ``max_connection_age``: after which one is replaced between two
     calls; ``max_requests_per_connection``: how many it carries at most.
     ``endpoint_breaker``: each endpoint has one of its own, beside the cluster's ``breaker``.
-    ``rate_limit``: of calls to it by this process; over it they are answered 429. ``adaptive``: of those in flight. ``health_check``: how its endpoints are asked whether they can serve. ``auto_sni``: the name that is asked for by TLS is the request's
+    ``rate_limit``: of calls to it by this process; over it they are answered 429. ``adaptive``: of those in flight. ``calls``: what it orders of calls beside. ``health_check``: how its endpoints are asked whether they can serve. ``auto_sni``: the name that is asked for by TLS is the request's
     host, or the value of its header ``auto_sni_header``; ``auto_san``: that name must be in the certificate.
     ``override_statuses``: the health that an endpoint may have that is named for a call; None: not said. ``version``: under which the control plane sent it, "" where nobody did.
     """
@@ -191,6 +213,7 @@ class Cluster:
     connecting: Connecting = Connecting()
     rate_limit: RateLimit | None = None
     adaptive: Adaptive | None = None
+    calls: CallPolicies | None = None
     load_report: LoadReport | None = None
     override_statuses: frozenset[Health] | None = None
     health_check: HealthCheck | None = None

@@ -27,9 +27,11 @@ __all__ = [
     "HashPolicy",
     "Hedge",
     "Limits",
+    "MatchKind",
     "Outlier",
     "RateLimit",
     "Reports",
+    "ResponseMatch",
     "RetryBudget",
     "RetryPolicy",
     "RouteLimits",
@@ -432,3 +434,22 @@ class HashPolicy:
     ttl: float | None = None
     path: str = ""
     attributes: tuple[tuple[str, str], ...] = ()
+
+
+class MatchKind(Enum):
+    """Of a :class:`ResponseMatch`: what of it counts."""
+
+    EVERYTHING = "any_match"
+    HEADERS = "http_response_headers_match"
+    NOT = "not_match"
+    ALL = "and_match"
+    ANY = "or_match"
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseMatch:
+    """Envoy ``MatchPredicate``, of responses: ``headers`` of them must all hold, or what ``inner`` ones say; ``:status`` is a header."""
+
+    kind: MatchKind
+    inner: tuple[ResponseMatch, ...] = ()
+    headers: tuple[HeaderMatch, ...] = ()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from meshlib.core.adaptive import AdaptiveLimit
 from meshlib.core.classify import verdict
 from meshlib.core.endpoint import Down
+from meshlib.core.error_match import ErrorMatch
 from meshlib.core.ewma import Ewma
 from meshlib.core.latency import Latency
 from meshlib.core.limits import may_retry
@@ -86,6 +87,7 @@ class LiveCluster:
         "_clock",
         "_ejections",
         "_emit",
+        "_errors",
         "_ewma",
         "_give_way",
         "_lock",
@@ -139,6 +141,7 @@ class LiveCluster:
         self._balances = LiveBalances(self._roster, cluster.balancing, random, self._lock, give_way)
         self._balances.caller = caller
         self._ejections: Ejections | None = None
+        self._errors: ErrorMatch | None = None
         self._breakers = Breakers(self._made_breaker)
         self._told: list[Callable[[], None]] = []
         self._put(cluster, plan_roster({}, cluster, give_way), now, rebalance=True)
@@ -265,7 +268,7 @@ class LiveCluster:
 
     def _heard(self, pick: LivePick, outcome: Outcome, now: float) -> None:
         endpoint = pick.endpoint
-        judged = verdict(outcome)
+        judged = verdict(outcome) if self._errors is None else self._errors.verdict(outcome)
         if pick.load is not None:
             pick.load.hear(judged)
         if judged.good is False and not pick.failed:
@@ -382,6 +385,8 @@ class LiveCluster:
             self.cluster, balancing = cluster, cluster.balancing
             self.consistent, self.labelled = balancing.consistent, balancing.subsets is not None
             self._ewma = balancing.kind is Balancer.PEAK_EWMA
+            errors = cluster.calls.errors if cluster.calls is not None else None
+            self._errors = None if errors is None else ErrorMatch(errors)
             self._put_outlier(now)
             if cluster.health_check is not None and self._checks is not None and self.health is None:
                 self.health = LiveHealth(self, self._checks)

@@ -9,10 +9,11 @@ from meshlib.core.loads import NAMED, UTILIZATIONS
 from meshlib.model.address import Address
 from meshlib.model.cluster import Cluster, Discovery, DnsTarget, LoadReport
 from meshlib.model.endpoint import Assignment, Endpoint, Health, LocalityEndpoints
-from meshlib.model.policy import Limits, RetryBudget
+from meshlib.model.policy import Balancing, HashPolicy, Limits, RetryBudget
 from meshlib.xds.aggregates import MOST
 from meshlib.xds.decode.address import named
 from meshlib.xds.decode.balancing import balancing
+from meshlib.xds.decode.calls import call_policies
 from meshlib.xds.decode.connecting import connecting
 from meshlib.xds.decode.dns import (
     CLUSTER_FAMILIES,
@@ -82,6 +83,7 @@ def cluster(message: WireMessage, path: str, report: Report) -> Cluster:
     timeout = seconds(message, "connect_timeout", path, report)
     if timeout == 0:
         report.problem(join(path, "connect_timeout"), "must be more than 0")
+    calls, hashed = call_policies(message, path, report)
     made = Cluster(
         name=name,
         discovery=found.kind,
@@ -95,7 +97,8 @@ def cluster(message: WireMessage, path: str, report: Report) -> Cluster:
         dns_failure_refresh=found.dns.failure,
         dns_jitter=found.dns.jitter,
         name_servers=found.dns.servers,
-        balancing=balancing(message, path, report, provides=found.provides),
+        balancing=_hashed(balancing(message, path, report, provides=found.provides), hashed),
+        calls=calls,
         connect_timeout=_CONNECT_TIMEOUT if timeout is None else timeout,
         limits=_limits(message, path, report),
         outlier=outlier(message, path, report),
@@ -124,6 +127,11 @@ def cluster(message: WireMessage, path: str, report: Report) -> Cluster:
         metadata=metadata(message),
     )
     return _without_endpoints(message, made, path, report) if found.kind is Discovery.AGGREGATE else made
+
+
+def _hashed(made: Balancing, own: tuple[HashPolicy, ...]) -> Balancing:
+    """With the cluster's ``own`` hash policies, unless its balancer has some."""
+    return made if made.hash_policy or not own else replace(made, hash_policy=own)
 
 
 @dataclass(frozen=True, slots=True)

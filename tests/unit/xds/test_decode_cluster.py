@@ -9,6 +9,7 @@ import pytest
 from meshlib.model.address import Address
 from meshlib.model.cluster import Connecting, Discovery, DnsTarget, Eyeballs, Keepalive, NameServers, Pings
 from meshlib.model.endpoint import Drop, Health, Locality
+from meshlib.model.match import HeaderMatch
 from meshlib.model.policy import (
     Aperture,
     Balancer,
@@ -17,19 +18,23 @@ from meshlib.model.policy import (
     HashKind,
     HashPolicy,
     Limits,
+    MatchKind,
     Outlier,
     Reports,
+    ResponseMatch,
     RetryBudget,
     SlowStart,
     SuccessRate,
     ZoneAware,
 )
+from meshlib.model.route import Mirror
 from meshlib.model.subset import Selector, SubsetFallback, Subsets
 from meshlib.testing import build
 from meshlib.xds import decode
 from tests.support.xds_kit import raw
 
 LB = "type.googleapis.com/envoy.extensions.load_balancing_policies."
+RETRY = {"retry_on": "5xx", "num_retries": 3}
 HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
@@ -1265,3 +1270,62 @@ class TestEndpoints:
         member = build.endpoint("10.0.0.1:80")
         member["endpoint"]["address"]["socket_address"]["protocol"] = "UDP"
         assert "UDP is not supported" in self.problems(build.endpoints("c", member))[0]
+
+
+class TestPoliciesOfCalls:
+    def decoded(self, view="auto", **fields):
+        options = {
+            HTTP: build.any_of(HTTP, {"explicit_http_config": {"http_protocol_options": {}}, **fields})
+        }
+        made = build.cluster("c", ["127.0.0.1:1"], typed_extension_protocol_options=options)
+        return decode.cluster(raw(made), view)
+
+    def matcher(self, **rule):
+        return self.decoded(outlier_detection={"error_matcher": rule})
+
+    def test_as_a_rule_there_are_none(self):
+        assert self.decoded().value.calls is None
+
+    def test_what_it_orders(self):
+        found = self.decoded(
+            retry_policy=RETRY,
+            hash_policy=[{"header": {"header_name": "x-user"}}],
+            request_mirror_policies=[{"cluster": "s"}],
+        )
+        made = found.value
+        assert (made.calls.retry.retries, made.calls.mirrors) == (3, (Mirror("s"),))
+        assert made.balancing.hash_policy == (HashPolicy(HashKind.HEADER, "x-user"),)
+        assert found.ignored == ()
+
+    def test_which_responses_are_errors(self):
+        bad = {"http_response_headers_match": {"headers": [{"name": "x-bad", "present_match": True}]}}
+        body = {"http_response_generic_body_match": {}}
+        found = self.matcher(or_match={"rules": [{"not_match": bad}, {"any_match": True}, body]})
+        headers = ResponseMatch(MatchKind.HEADERS, headers=(HeaderMatch("x-bad", present=True),))
+        everything = ResponseMatch(MatchKind.EVERYTHING)
+        never = ResponseMatch(MatchKind.NOT, (everything,))
+        inner = (ResponseMatch(MatchKind.NOT, (headers,)), everything, never)
+        assert found.value.calls.errors == ResponseMatch(MatchKind.ANY, inner)
+        assert found.ignored == ()
+
+    @pytest.mark.parametrize(
+        ("rule", "problem"),
+        [
+            ({}, "outlier_detection.error_matcher: one of its rules must be set"),
+            (
+                {"or_match": {"rules": [{"any_match": True}]}},
+                "or_match.rules: must have two members at least",
+            ),
+            ({"not_match": {}}, "error_matcher.not_match: one of its rules must be set"),
+        ],
+    )
+    def test_a_matcher_that_says_nothing(self, rule, problem):
+        assert self.matcher(**rule).problems[0].endswith(problem)
+
+    def test_in_the_target_view_they_are_reported_as_by_grpc(self):
+        found = self.decoded("target", retry_policy=RETRY, request_mirror_policies=[{"cluster": "s"}])
+        assert found.value.calls is None
+        assert [path.rpartition(".")[2] for path, _ in found.ignored] == [
+            "retry_policy",
+            "request_mirror_policies",
+        ]

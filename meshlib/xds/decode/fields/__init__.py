@@ -24,10 +24,11 @@ from meshlib.xds.decode.fields.listener import LISTENER
 from meshlib.xds.decode.fields.protocol import PROTOCOL
 from meshlib.xds.decode.fields.route import ROUTE
 from meshlib.xds.decode.fields.rules import Kind, Rule, Rules
+from meshlib.xds.decode.fields.upstream import UPSTREAM
 
 __all__ = ["DEFAULT", "TABLE", "Kind", "Rule", "Rules", "rule"]
 
-TABLE: Mapping[str, Rules] = {**CORE, **LISTENER, **LIMITS, **ROUTE, **CLUSTER, **PROTOCOL}
+TABLE: Mapping[str, Rules] = {**CORE, **LISTENER, **LIMITS, **ROUTE, **CLUSTER, **PROTOCOL, **UPSTREAM}
 
 DEFAULT = Rule(Kind.REPORTED)
 

@@ -10,7 +10,6 @@ _CLUSTER = "envoy.config.cluster.v3."
 _ENDPOINT = "envoy.config.endpoint.v3."
 _LB = "envoy.extensions.load_balancing_policies."
 _TLS = "envoy.extensions.transport_sockets.tls.v3."
-_HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _TABLES = "a table has at most 1,048,573 slots"
 _RINGS = "a ring has at most 1,048,576 places, and 4,096 for gRPC calls (gRFC A42)"
 _SLOW = "since an endpoint came, or since its health checks pass again"
@@ -181,41 +180,6 @@ CLUSTER = {
         " dns_failure_refresh_rate dns_jitter typed_dns_resolver_config",
     ),
     "envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate": rules(honoured="base_interval max_interval"),
-    _HTTP: rules(
-        honoured="common_http_protocol_options explicit_http_config use_downstream_protocol_config upstream_http_protocol_options auto_config http_filters",
-        reported="outlier_detection request_mirror_policies"
-        " hash_policy retry_policy header_validation_config",
-        variants={"common_http_protocol_options": "upstream"},
-        notes={
-            "use_downstream_protocol_config": "means HTTP/1.1",
-            "http_filters": "the codec; others are reported, and one that decides who may pass refuses the cluster",
-            "outlier_detection": "which responses count as errors cannot be told apart by a matcher",
-            "request_mirror_policies": "calls are not mirrored yet",
-            "hash_policy": "for the consistent-hashing balancers, which are not there yet",
-            "retry_policy": "the route's and the virtual host's hold",
-            "header_validation_config": "the wire has its own checks",
-            "auto_config": "HTTP/1.1 is offered and spoken; gRPC calls, whose protocol it is, speak HTTP/2",
-            "upstream_http_protocol_options": "not read in the target view, as by gRPC",
-        },
-    ),
-    f"{_HTTP}.ExplicitHttpConfig": rules(
-        honoured="http_protocol_options http2_protocol_options",
-        rejected="http3_protocol_options",
-        reason="HTTP/3 is not spoken",
-    ),
-    f"{_HTTP}.UseDownstreamHttpConfig": rules(
-        honoured="http_protocol_options",
-        void="http2_protocol_options http3_protocol_options",
-        notes={"http2_protocol_options": "calls go as HTTP/1.1"},
-    ),
-    f"{_HTTP}.AutoHttpConfig": rules(
-        honoured="http_protocol_options",
-        void="http2_protocol_options http3_protocol_options alternate_protocols_cache_options",
-        notes={
-            "http2_protocol_options": "calls go as HTTP/1.1",
-            "http3_protocol_options alternate_protocols_cache_options": "HTTP/3 is not spoken",
-        },
-    ),
     "envoy.config.core.v3.HttpProtocolOptions#upstream": rules(
         honoured="idle_timeout max_connection_duration max_requests_per_connection max_headers_count max_response_headers_kb",
         reported="max_stream_duration",

@@ -258,10 +258,13 @@ message HttpProtocolOptions
    5 auto_config                    .AutoHttpConfig @upstream_protocol_options
    6 http_filters                   [hcm.HttpFilter]
    7 header_validation_config       core.TypedExtensionConfig
-   8 outlier_detection              opaque
+   8 outlier_detection              .OutlierDetection
    9 request_mirror_policies        [route.RouteAction.RequestMirrorPolicy]
   10 hash_policy                    [route.RouteAction.HashPolicy]
   11 retry_policy                   route.RetryPolicy
+
+message HttpProtocolOptions.OutlierDetection
+   1 error_matcher envoy.config.common.matcher.v3.MatchPredicate
 
 message HttpProtocolOptions.ExplicitHttpConfig
    1 http_protocol_options  core.Http1ProtocolOptions @protocol_config
@@ -278,4 +281,24 @@ message HttpProtocolOptions.AutoHttpConfig
    2 http2_protocol_options            core.Http2ProtocolOptions
    3 http3_protocol_options            opaque
    4 alternate_protocols_cache_options opaque
+
+package envoy.config.common.matcher.v3
+
+message MatchPredicate
+   1 or_match                         .MatchSet @rule
+   2 and_match                        .MatchSet @rule
+   3 not_match                        MatchPredicate @rule
+   4 any_match                        bool @rule
+   5 http_request_headers_match       opaque @rule
+   6 http_request_trailers_match      opaque @rule
+   7 http_response_headers_match      HttpHeadersMatch @rule
+   8 http_response_trailers_match     opaque @rule
+   9 http_request_generic_body_match  opaque @rule
+  10 http_response_generic_body_match opaque @rule
+
+message MatchPredicate.MatchSet
+   1 rules [MatchPredicate]
+
+message HttpHeadersMatch
+   1 headers [route.HeaderMatcher]
 """
