@@ -43,7 +43,8 @@ _SPOKEN = ("http/1.1",)
 _Pool = AsyncEndpointPool[PooledConnection]
 #: Endpoint, where it is, what the mesh demands of connections to it and the material for that, the TLS context, the name to ask for
 #: (None: no TLS).
-_Key = tuple["LiveEndpoint", "Address", "Tls | None", "Made | None", Any, str | None, tuple[str, ...]]
+#: The last: calls of priority HIGH, whose limits are their own.
+_Key = tuple["LiveEndpoint", "Address", "Tls | None", "Made | None", Any, str | None, tuple[str, ...], bool]
 
 #: Whoever acquires a connection: its session's traces. A dial is made in the task whose turn it is.
 _traces: ContextVar[Any] = ContextVar("meshlib_aiohttp_traces", default=())
@@ -180,7 +181,7 @@ class AiohttpWire:
         sans: tuple[str, ...] = ()
         asked: Any = None
         if tls is not None:
-            asked = asked_of(tls, attempt, request.url.raw_host)
+            asked = asked_of(tls, attempt, request.url.raw_host), cluster.high
             found = self._found.get((endpoint, asked))
             if (
                 found is not None
@@ -193,7 +194,7 @@ class AiohttpWire:
             made = mesh_context(self._runtime.worker, attempt.upstream, tls, named=bool(sans))
         elif request.is_ssl():
             context, name = request.ssl, request.server_hostname or request.url.raw_host
-        key = (endpoint, endpoint.address, tls, made, context, name, sans)
+        key = (endpoint, endpoint.address, tls, made, context, name, sans, cluster.high)
         pool = self._pools.get(key)
         if pool is None:
             pool = self._pools.put(key, partial(self._make, attempt, key))
@@ -208,7 +209,7 @@ class AiohttpWire:
         return pool
 
     def _make(self, attempt: Send, key: _Key) -> _Pool:
-        _, address, _, made, context, name, sans = key
+        _, address, _, made, context, name, sans, _ = key
         if made is not None:
             context = Handshakes.of(made[0], _SPOKEN, sans)
         url = URL.build(

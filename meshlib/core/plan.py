@@ -248,6 +248,8 @@ class Plan(LimitedPlan):
                 return self._out_of_time(None, message)
             answer = self._told(Response(action.not_found_status), "NC")
             return Finish(None, NoHealthyEndpoint, f"route {message}", answer)
+        if action.high:
+            upstream = upstream.high
         begun, self._upstream = self._upstream is not None and self._taken is None, upstream
         if (action.limits is not None or upstream.limiter is not None) and not begun:
             refused = self._enter(match, action.limits, upstream, now)

@@ -268,6 +268,11 @@ class Upstream(Protocol):
     def cluster(self) -> Cluster: ...
 
     @property
+    def high(self) -> Upstream:
+        """It, as calls of priority HIGH see it: with limits and counters of their own."""
+        ...
+
+    @property
     def limiter(self) -> Limiter | None:
         """The rate limit of calls to it; None: there is none."""
         ...

@@ -42,8 +42,8 @@ __all__ = ["AsyncEndpoints", "Endpoints", "WireSettings", "place_to"]
 
 P = TypeVar("P", EndpointPool[Any], AsyncEndpointPool[Any])
 #: What connections depend on: the endpoint, where it is, what the mesh demands there and the material for it, and the names that are
-#: asked for.
-_Key = tuple["LiveEndpoint", "Address", str, "Tls | None", "Made | None", bool, "Connecting", Names]
+#: asked for. Those of priority HIGH are kept apart, as their limits are.
+_Key = tuple["LiveEndpoint", "Address", str, "Tls | None", "Made | None", bool, "Connecting", bool, Names]
 
 
 #: Endpoints and names that are remembered, before all are looked for anew.
@@ -90,7 +90,9 @@ class _Endpoints(Generic[P]):
             self._found.clear()
         endpoint, cluster = attempt.endpoint, attempt.upstream.cluster
         tls = endpoint.tls
-        asked = host if tls is None else asked_of(tls, attempt, host)
+        asked: Hashable = host if tls is None else asked_of(tls, attempt, host)
+        if cluster.high:
+            asked = asked, True
         found = self._found.get((endpoint, asked))
         if (
             found is not None
@@ -115,6 +117,7 @@ class _Endpoints(Generic[P]):
             made,
             cluster.http2,
             cluster.connecting,
+            cluster.high,
             names,
         )
         pool = self._pools.get(key)

@@ -176,6 +176,7 @@ class Cluster:
     ``endpoint_breaker``: each endpoint has one of its own, beside the cluster's ``breaker``.
     ``rate_limit``: of calls to it by this process; over it they are answered 429. ``adaptive``: of those in flight. ``calls``: what it orders of calls beside. ``health_check``: how its endpoints are asked whether they can serve. ``auto_sni``: the name that is asked for by TLS is the request's
     host, or the value of its header ``auto_sni_header``; ``auto_san``: that name must be in the certificate.
+    ``high_limits``: of calls of priority HIGH; ``high``: it is the cluster as those see it.
     ``override_statuses``: the health that an endpoint may have that is named for a call; None: not said. ``version``: under which the control plane sent it, "" where nobody did.
     """
 
@@ -197,6 +198,8 @@ class Cluster:
     balancing: Balancing = field(default_factory=Balancing)
     connect_timeout: float | None = 5.0
     limits: Limits = field(default_factory=Limits)
+    high_limits: Limits = field(default_factory=Limits)
+    high: bool = False
     outlier: Outlier | None = None
     breaker: Breaker | None = None
     endpoint_breaker: Breaker | None = None

@@ -117,7 +117,7 @@ class Forward:
     calls are (``metadata_match``).
 
     Which of ``weighted`` a call goes to is drawn, or said: by the number in the header ``share_header``, or by the hash of
-    ``hash_policy`` (``share_by_hash``).
+    ``hash_policy`` (``share_by_hash``). ``high``: the limits of priority HIGH hold for its calls.
     """
 
     cluster: str = ""
@@ -143,6 +143,7 @@ class Forward:
     limits: RouteLimits | None = None
     rate_limits: tuple[DescriptorRule, ...] = ()
     include_host_limits: bool = False
+    high: bool = False
 
 
 @dataclass(frozen=True, slots=True)

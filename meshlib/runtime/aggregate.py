@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from meshlib.model.cluster import Cluster
     from meshlib.model.policy import RetryBudget
     from meshlib.runtime.live import LiveCluster
+    from meshlib.runtime.live_high import LiveHigh
     from meshlib.runtime.live_pick import LivePick
 
 __all__ = ["LiveAggregate"]
@@ -86,6 +87,7 @@ class LiveAggregate:
         "__weakref__",
         "_bound",
         "_clock",
+        "_high",
         "_lock",
         "_random",
         "_standing",
@@ -111,6 +113,7 @@ class LiveAggregate:
         self._lock = threading.Lock()
         self._bound = _Bound((), ())
         self._standing: _Standing | None = None
+        self._high: HighAggregate | None = None
 
     # --- a call's side --------------------------------------------------------------------------------------------
 
@@ -118,6 +121,15 @@ class LiveAggregate:
         """An endpoint of the leaf that is chosen now, or why there is none. What the leaf refuses is refused, as in Envoy and gRPC."""
         leaf, there, _ = self._chosen(context, now)
         return self._nobody() if leaf is None else leaf.pick(there, now)
+
+    @property
+    def high(self) -> HighAggregate:
+        """It, as calls of priority HIGH see it."""
+        high = self._high
+        if high is None:
+            with self._lock:
+                high = self._high = self._high or HighAggregate(self)
+        return high
 
     def peek(self, context: PickContext) -> LiveEndpoint | None:
         leaf, there, _ = self._chosen(context, self._clock())
@@ -243,6 +255,62 @@ class LiveAggregate:
         return ClusterStatus(
             active=self.active, retries=self.retried, overflows=self.overflows, leaves=leaves
         )
+
+
+class HighAggregate:
+    """An aggregate as calls of priority HIGH see it: its leaves as these see them, and retries counted by themselves. The aggregate's lock
+    guards these.
+    """
+
+    __slots__ = ("__weakref__", "_lock", "_of", "retries")
+
+    limiter = None
+
+    def __init__(self, of: LiveAggregate) -> None:
+        self._of = of
+        self._lock = of._lock
+        self.retries = 0
+
+    @property
+    def high(self) -> HighAggregate:
+        return self
+
+    @property
+    def cluster(self) -> Cluster:
+        return self._of.cluster
+
+    @property
+    def consistent(self) -> bool:
+        return self._of.consistent
+
+    @property
+    def labelled(self) -> bool:
+        return self._of.labelled
+
+    def pick(self, context: PickContext, now: float) -> LivePick | Refusal:
+        leaf, there, _ = self._of._chosen(context, now)
+        return self._of._nobody() if leaf is None else leaf.high.pick(there, now)
+
+    def peek(self, context: PickContext) -> LiveEndpoint | None:
+        return self._of.peek(context)
+
+    def chosen(self, context: PickContext) -> tuple[LiveHigh | None, PickContext, str]:
+        leaf, there, words = self._of.chosen(context)
+        return (None if leaf is None else leaf.high), there, words
+
+    def begin_retry(self, budget: RetryBudget | None, *, limited: bool = True) -> LiveRetry | None:
+        of = self._of
+        with of._lock:
+            active = sum(leaf.high.active for leaf in of._bound.leaves)
+            if limited and not may_retry(of.given.high_limits, budget, self.retries, active):
+                of.overflows += 1
+                return None
+            self.retries += 1
+            of.retried += 1
+        return LiveRetry(self)
+
+    def reached(self) -> bool:
+        return self._of.reached()
 
 
 def _balance(leaf: LiveCluster, context: PickContext, now: float) -> Balance:

@@ -30,6 +30,7 @@ from meshlib.runtime.live_balance import LiveBalances
 from meshlib.runtime.live_breaker import Breakers, LiveBreaker
 from meshlib.runtime.live_connections import LiveConnections
 from meshlib.runtime.live_health import Asker, LiveHealth
+from meshlib.runtime.live_high import LiveHigh
 from meshlib.runtime.live_loads import LiveLoads
 from meshlib.runtime.live_pick import LivePick, LiveRetry
 from meshlib.runtime.statuses import cluster_status, failure_words
@@ -90,6 +91,7 @@ class LiveCluster:
         "_errors",
         "_ewma",
         "_give_way",
+        "_high",
         "_lock",
         "_looks",
         "_random",
@@ -144,14 +146,28 @@ class LiveCluster:
         self._errors: ErrorMatch | None = None
         self._breakers = Breakers(self._made_breaker)
         self._told: list[Callable[[], None]] = []
+        self._high: LiveHigh | None = None  # once a call of that priority comes
         self._put(cluster, plan_roster({}, cluster, give_way), now, rebalance=True)
 
     # --- a call's side --------------------------------------------------------------------------------------------
 
-    def pick(self, context: PickContext, now: float) -> LivePick | Refusal:
-        """An endpoint for one attempt, or why there is none: dropped, breaker, max_requests, nobody usable."""
+    @property
+    def high(self) -> LiveHigh:
+        """It, as calls of priority HIGH see it."""
+        high = self._high
+        if high is None:
+            with self._lock:
+                high = self._high = self._high or LiveHigh(self)
+        return high
+
+    def pick(
+        self, context: PickContext, now: float, counted: LiveCluster | LiveHigh | None = None
+    ) -> LivePick | Refusal:
+        """An endpoint for one attempt, or why there is none: dropped, breaker, max_requests, nobody usable. ``counted``: whose limits
+        hold, where not its own.
+        """
         with self._lock:
-            picked = self._pick(context, now)
+            picked = self._pick(context, now, counted or self)
             told = self._told
             if told:
                 self._told = []
@@ -199,7 +215,7 @@ class LiveCluster:
         check = self.cluster.health_check
         return 0 if check is None or check.grpc else Down.CHECK
 
-    def _pick(self, context: PickContext, now: float) -> LivePick | Refusal:
+    def _pick(self, context: PickContext, now: float, counted: LiveCluster | LiveHigh) -> LivePick | Refusal:
         cluster = self.cluster
         if cluster.assignment is not None and cluster.assignment.drops:
             refused = dropped(cluster, self._random)
@@ -215,14 +231,12 @@ class LiveCluster:
                 return Refusal(RefusalKind.BREAKER, f"the breaker of cluster {cluster.name!r} is {breaker}")
             one = breaker, permit
         refusal: Refusal | None = None
-        limit, adaptive = cluster.limits.max_requests, self._adaptive
-        if (limit is not None and self.active >= limit) or (
-            adaptive is not None and self.active >= adaptive.limit
-        ):
+        limit, adaptive, active = counted.cluster.limits.max_requests, self._adaptive, counted.active
+        if (limit is not None and active >= limit) or (adaptive is not None and active >= adaptive.limit):
             self.overflows += 1
-            held = adaptive is not None and self.active >= adaptive.limit
+            held = adaptive is not None and active >= adaptive.limit
             most = f"its latency allows {adaptive.limit}" if held and adaptive else f"max_requests is {limit}"
-            words = f"cluster {cluster.name!r} has {self.active} calls in flight, {most}"
+            words = f"cluster {cluster.name!r} has {active} calls in flight, {most}"
             refusal = self.loads.refused(Refusal(RefusalKind.MAX_REQUESTS, words))
         else:
             if self._looks:
@@ -246,11 +260,11 @@ class LiveCluster:
             if endpoint is not None:
                 endpoint.active += 1
                 endpoint.requests += 1
-                self.active += 1
+                counted.active += 1
                 self.requests += 1
                 if breaker is not None:
                     breaker.before_call()
-                pick = LivePick(self, endpoint, one, own)
+                pick = LivePick(counted, endpoint, one, own)
                 if self.loads.on:
                     self.loads.begin(pick, grpc=context.grpc)
                 return pick
@@ -483,7 +497,8 @@ class LiveCluster:
         with self._lock:
             if self._ejections is not None:
                 self._sweep(now)
-            status = cluster_status(self, self._ejections, self._breakers.one, now)
+            high = 0 if self._high is None else self._high.active
+            status = cluster_status(self, self._ejections, self._breakers.one, now, high)
             told = self._to_tell()
         for tell in told:
             tell()

@@ -18,11 +18,13 @@ __all__ = ["LiveConnections"]
 class _Cluster(Protocol):
     """What of :class:`meshlib.runtime.live.LiveCluster` they are made for."""
 
-    cluster: Cluster
     connections: int
     pending: int
     overflows: int
     _lock: threading.Lock
+
+    @property
+    def cluster(self) -> Cluster: ...
 
 
 class LiveConnections:

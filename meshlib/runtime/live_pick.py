@@ -30,8 +30,9 @@ class _Cluster(Leaf, Protocol):
 
     active: int
     _lock: threading.Lock
-    _told: list[Callable[[], None]]
 
+    @property
+    def _told(self) -> list[Callable[[], None]]: ...
     @property
     def loads(self) -> _Loads: ...
 

@@ -55,13 +55,15 @@ class _Counted(Protocol):
 
 
 def cluster_status(
-    live: _Counted, ejections: Ejections | None, breaker: LiveBreaker | None, now: float
+    live: _Counted, ejections: Ejections | None, breaker: LiveBreaker | None, now: float, high: int = 0
 ) -> ClusterStatus:
-    """Under the cluster's lock. ``ejections`` and ``breaker``: its own, where it has any."""
+    """Under the cluster's lock. ``ejections`` and ``breaker``: its own, where it has any; ``high``: how many calls of that priority it
+    has.
+    """
     return ClusterStatus(
         tuple(endpoint_status(endpoint, ejections, now) for endpoint in live.endpoints),
         breaker.state.value if breaker is not None else "closed",
-        live.active,
+        live.active + high,
         live.requests,
         live.failures,
         live.retried,

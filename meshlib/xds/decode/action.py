@@ -106,8 +106,17 @@ def _forward(message: WireMessage, path: str, report: Report) -> Forward | None:
         labels=labels,
         rate_limits=descriptor_rules(message, path, report),
         include_host_limits=boolean(message, "include_vh_rate_limits", False),
+        high=_is_high(message, path, report),
     )
     return made if cluster or weighted or header else None
+
+
+def _is_high(message: WireMessage, path: str, report: Report) -> bool:
+    if message.priority not in (0, 1):
+        report.problem(join(path, "priority"), f"{message.priority} is not known")
+    if message.priority and report.target:
+        report.ignore(join(path, "priority"), "gRPC does not read it")
+    return message.priority == 1 and not report.target
 
 
 def _target(

@@ -57,6 +57,9 @@ _KINDS = {
     4: Discovery.ORIGINAL_DST,
 }
 _NO_LIMIT = 2**32 - 1
+#: ``RoutingPriority``.
+_DEFAULT, _HIGH = 0, 1
+_Place = tuple[WireMessage, str]
 #: What of an aggregate does nothing, in Envoy and gRPC either.
 _OF_LEAVES = (
     "load_assignment",
@@ -80,6 +83,7 @@ def cluster(message: WireMessage, path: str, report: Report) -> Cluster:
     groups, targets = _members(message, found.kind, path, report)
     options = upstream_options(message, path, report)
     _judge_pool(message, path, report)
+    limits, high_limits = _limits(message, path, report)
     timeout = seconds(message, "connect_timeout", path, report)
     if timeout == 0:
         report.problem(join(path, "connect_timeout"), "must be more than 0")
@@ -100,7 +104,8 @@ def cluster(message: WireMessage, path: str, report: Report) -> Cluster:
         balancing=_hashed(balancing(message, path, report, provides=found.provides), hashed),
         calls=calls,
         connect_timeout=_CONNECT_TIMEOUT if timeout is None else timeout,
-        limits=_limits(message, path, report),
+        limits=limits,
+        high_limits=high_limits,
         outlier=outlier(message, path, report),
         tls=transport_socket(message, path, report),
         tls_matches=tls_matches(message, path, report),
@@ -203,8 +208,12 @@ def _without_endpoints(message: WireMessage, made: Cluster, path: str, report: R
         for each in ("max_connections", "max_pending_requests", "max_requests"):
             if item.HasField(each):
                 report.ignore(f"{join(path, 'circuit_breakers.thresholds')}[{index}].{each}", _THEIRS)
-    limits = Limits(max_retries=made.limits.max_retries, budget=made.limits.budget)
-    return replace(made, limits=limits, outlier=None, tls=None, tls_matches=(), load_report=None)
+    limits, high = (
+        Limits(max_retries=each.max_retries, budget=each.budget) for each in (made.limits, made.high_limits)
+    )
+    return replace(
+        made, limits=limits, high_limits=high, outlier=None, tls=None, tls_matches=(), load_report=None
+    )
 
 
 def _eds_name(message: WireMessage, path: str, report: Report) -> str:
@@ -313,21 +322,29 @@ def _target(endpoint: Endpoint, address: Address, group: int) -> DnsTarget:
     return DnsTarget(address.host, address.port, group, endpoint.weight, endpoint.hostname, endpoint.check)
 
 
-def _limits(message: WireMessage, path: str, report: Report) -> Limits:
-    """CB-01, CB-03: the first thresholds of priority DEFAULT. 4294967295 is how "no limit" is written. A gRPC client has one
-    connection to an endpoint unless it is told (A105); an Envoy, as many as their streams need.
+def _limits(message: WireMessage, path: str, report: Report) -> tuple[Limits, Limits]:
+    """CB-01, CB-03: the first thresholds of priority DEFAULT, and of HIGH. 4294967295 is how "no limit" is written. A gRPC client has
+    one connection to an endpoint unless it is told (A105); an Envoy, as many as their streams need.
     """
     path = join(path, "circuit_breakers")
-    item, here = _default(message.circuit_breakers.thresholds, join(path, "thresholds"), report)
-    single, there = _default(
-        message.circuit_breakers.per_host_thresholds, join(path, "per_host_thresholds"), report
+    rows = message.circuit_breakers.thresholds
+    item, high = _first(rows, join(path, "thresholds"), report, (_DEFAULT, _HIGH))
+    single, _ = _first(
+        message.circuit_breakers.per_host_thresholds,
+        join(path, "per_host_thresholds"),
+        report,
+        (_DEFAULT,),
     )
-    of_one = None if single is None else _limit(single, "max_connections", None)
-    if of_one == 0 and report.target:
-        report.problem(join(there, "max_connections"), "must not be 0")
+    of_one = None if single is None else _limit(single[0], "max_connections", None)
+    if of_one == 0 and report.target and single is not None:
+        report.problem(join(single[1], "max_connections"), "must not be 0")
     made = Limits(max_connections_per_endpoint=of_one, grpc_connections=1 if report.target else 10)
-    if item is None:
-        return made
+    first, second = (made if each is None else _of(made, *each, report) for each in (item, high))
+    return first, second
+
+
+def _of(made: Limits, item: WireMessage, here: str, report: Report) -> Limits:
+    """``made``, within thresholds."""
     return replace(
         made,
         max_connections=_limit(item, "max_connections", 1024),
@@ -338,15 +355,17 @@ def _limits(message: WireMessage, path: str, report: Report) -> Limits:
     )
 
 
-def _default(items: Sequence[WireMessage], path: str, report: Report) -> tuple[WireMessage | None, str]:
-    """The first of priority DEFAULT, and where it stands."""
-    chosen: tuple[WireMessage | None, str] = None, path
+def _first(
+    items: Sequence[WireMessage], path: str, report: Report, priorities: tuple[int, ...]
+) -> tuple[_Place | None, _Place | None]:
+    """The first of priority DEFAULT and of HIGH, each with where it stands, as far as ``priorities`` has them."""
+    chosen: dict[int, _Place] = {}
     for index, item in enumerate(items):
-        if item.priority == 0 and chosen[0] is None:
-            chosen = item, f"{path}[{index}]"
+        if item.priority in priorities and item.priority not in chosen:
+            chosen[item.priority] = item, f"{path}[{index}]"
         else:
             report.ignore(f"{path}[{index}]", item)
-    return chosen
+    return chosen.get(_DEFAULT), chosen.get(_HIGH)
 
 
 def _limit(message: WireMessage, field: str, default: int | None) -> int | None:

@@ -24,7 +24,7 @@ from tests.e2e.oracle.envoy_process import EnvoyProcess, Ports
 
 pytestmark = [pytest.mark.oracle, pytest.mark.timeout(120)]
 
-Submit = Callable[[], "Future[int]"]
+Submit = Callable[..., "Future[int]"]
 HOSTS = ("envoy", "httpx", "httpx-async", "requests", "aiohttp")
 
 
@@ -108,19 +108,25 @@ def upstream() -> Iterator[Upstream]:
 
 @pytest.fixture(params=HOSTS)
 def host(request, tmp_path, upstream) -> Iterator[Callable[..., Submit]]:
-    """A function from limits to what begins a call under them, in each host in turn; a call gives its status."""
+    """A function from limits to what begins a call under them, in each host in turn; a call gives its status. Calls to ``high`` have
+    that priority, and its limits.
+    """
     with ExitStack() as stack:
 
-        def make(*, per_host: int | None = None, **limits: int) -> Submit:
+        def make(*, per_host: int | None = None, high: dict[str, int] | None = None, **limits: int) -> Submit:
             thresholds: dict[str, Any] = {"thresholds": [{"priority": "DEFAULT", **limits}]}
+            if high is not None:
+                thresholds["thresholds"].append({"priority": "HIGH", **high})
             if per_host is not None:
                 thresholds["per_host_thresholds"] = [{"max_connections": per_host}]
             held = Ports(1)
             stack.callback(held.close)
             port = held.numbers[0]
-            to_c = build.route_config(
-                "r", build.virtual_host("v", build.route(cluster="c", timeout=20), domains=["*"])
-            )
+            routes = [
+                build.route("/high", cluster="c", timeout=20, action={"priority": "HIGH"}),
+                build.route(cluster="c", timeout=20),
+            ]
+            to_c = build.route_config("r", build.virtual_host("v", *routes, domains=["*"]))
             control_plane = stack.enter_context(
                 ControlPlane(
                     build.listener("l", to_c, address=f"127.0.0.1:{port}"),
@@ -134,7 +140,7 @@ def host(request, tmp_path, upstream) -> Iterator[Callable[..., Submit]]:
                 client = stack.enter_context(
                     httpx.Client(timeout=30, limits=httpx.Limits(max_connections=99))
                 )
-                return stack.enter_context(in_threads(lambda: client.get(url).status_code))
+                return stack.enter_context(in_threads(lambda path: client.get(url + path).status_code))
             config = {"xds": {"server": control_plane.address, "view": "sidecar"}, "failures": "respond"}
             mesh = stack.enter_context(meshlib.Mesh(config))
             mesh.wait_ready(f"127.0.0.1:{port}", timeout=20)
@@ -144,13 +150,13 @@ def host(request, tmp_path, upstream) -> Iterator[Callable[..., Submit]]:
 
 
 @contextmanager
-def in_threads(call: Callable[[], int]) -> Iterator[Submit]:
+def in_threads(call: Callable[[str], int]) -> Iterator[Submit]:
     with ThreadPoolExecutor(8) as pool:
-        yield lambda: pool.submit(call)
+        yield lambda path="": pool.submit(call, path)
 
 
 @contextmanager
-def in_a_loop(make: Callable[[], object], call: Callable[[object], object]) -> Iterator[Submit]:
+def in_a_loop(make: Callable[[], object], call: Callable[[object, str], object]) -> Iterator[Submit]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -163,7 +169,7 @@ def in_a_loop(make: Callable[[], object], call: Callable[[object], object]) -> I
 
     client = run(enter()).result(20)
     try:
-        yield lambda: run(call(client))
+        yield lambda path="": run(call(client, path))
     finally:
         run(client.__aexit__(None, None, None)).result(20)
         loop.call_soon_threadsafe(loop.stop)
@@ -175,24 +181,24 @@ def in_a_loop(make: Callable[[], object], call: Callable[[object], object]) -> I
 def httpx_calls(mesh, url) -> Iterator[Submit]:
     with (
         meshlib.Client(mesh=mesh, timeout=30) as client,
-        in_threads(lambda: client.get(url).status_code) as submit,
+        in_threads(lambda path: client.get(url + path).status_code) as submit,
     ):
         yield submit
 
 
 def async_httpx_calls(mesh, url):
-    async def call(client) -> int:
-        return (await client.get(url)).status_code
+    async def call(client, path) -> int:
+        return (await client.get(url + path)).status_code
 
     return in_a_loop(lambda: meshlib.AsyncClient(mesh=mesh, timeout=30), call)
 
 
 @contextmanager
 def requests_calls(mesh, url) -> Iterator[Submit]:
-    def call() -> int:
+    def call(path) -> int:
         with requests.Session() as session:
             session.mount("http://", adapter)
-            return session.get(url, timeout=30).status_code
+            return session.get(url + path, timeout=30).status_code
 
     adapter = meshlib_requests.MeshAdapter(mesh=mesh)
     with in_threads(call) as submit:
@@ -200,8 +206,8 @@ def requests_calls(mesh, url) -> Iterator[Submit]:
 
 
 def aiohttp_calls(mesh, url):
-    async def call(session) -> int:
-        async with session.get(url) as response:
+    async def call(session, path) -> int:
+        async with session.get(url + path) as response:
             return response.status
 
     timeout = aiohttp.ClientTimeout(total=30)
@@ -253,3 +259,34 @@ def test_a_call_that_is_connected_is_pending_no_more(host, upstream, limits):
     assert [call.result() for call in refused] == [503]
     upstream.answer()
     assert [call.result(20) for call in (first, second, *waiting)] == [200, 200, 200]
+
+
+def test_calls_of_a_priority_have_limits_of_their_own(host, upstream):
+    """CB-01: whatever fills the limits of the one leaves the other's."""
+    upstream.accept()
+    submit = host(max_requests=1, high={"max_requests": 2})
+    held = [submit()]
+    upstream.wait_held(1)
+    assert submit().result(20) == 503
+    for count in (2, 3):
+        held.append(submit("high"))
+        upstream.wait_held(count)
+    assert submit("high").result(20) == 503
+    assert submit().result(20) == 503
+    upstream.answer()
+    assert [call.result(20) for call in held] == [200, 200, 200]
+
+
+def test_connections_of_a_priority_are_its_own(host, upstream):
+    """One that is filled with calls that wait for their turn does not hold up the other."""
+    upstream.accept()
+    submit = host(max_connections=1, max_pending_requests=1, high={"max_connections": 1})
+    held = [submit()]
+    upstream.wait_held(1)
+    others = {submit(), submit()}
+    refused, waiting = wait(others, timeout=20, return_when=FIRST_COMPLETED)
+    assert [call.result() for call in refused] == [503]
+    held.append(submit("high"))
+    upstream.wait_held(2)
+    upstream.answer()
+    assert [call.result(20) for call in (*held, *waiting)] == [200, 200, 200]

@@ -249,6 +249,26 @@ def test_a_budget_counts_the_calls_of_all_leaves():
         pick.release(0.0)
 
 
+def test_calls_of_priority_high_are_counted_by_themselves():
+    """CB-01: requests at the leaves, retries at the aggregate."""
+    leaf = flat(1, name="a", limits=Limits(max_requests=1), high_limits=Limits(max_requests=1))
+    world = World(leaf, limits=Limits(max_retries=0), high_limits=Limits(budget=RetryBudget(50.0, 1)))
+    high = world.all.high
+    assert high is world.all.high
+    held = [world.pick(), high.pick(PickContext(), 0.0)]
+    assert [item.upstream.cluster.high for item in held] == [False, True]
+    assert isinstance(world.pick(), Refusal)
+    assert isinstance(high.pick(PickContext(), 0.0), Refusal)
+    assert world.all.begin_retry(None) is None
+    permit = high.begin_retry(None)
+    assert permit is not None
+    assert high.begin_retry(None) is None
+    permit.release()
+    for pick in held:
+        pick.release(0.0)
+    assert (world.leaf("a").active, world.leaf("a").high.active, high.retries) == (0, 0, 0)
+
+
 def test_a_leaf_that_hashes_has_the_key():
     """LB-03: the leaf is drawn, and the key chooses there."""
     hashing = Balancing(Balancer.MAGLEV)

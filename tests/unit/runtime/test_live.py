@@ -567,6 +567,48 @@ def test_fifty_threads_leave_nothing_behind():
     assert live.status(now + 3).breaker == "closed"
 
 
+def test_calls_of_priority_high_are_counted_by_themselves():
+    """CB-01, Envoy ``RoutingPriority``: requests, retries and their budget, connections and who waits for them."""
+    config = flat(
+        2,
+        limits=Limits(1, 1, 1, 0),
+        high_limits=Limits(2, 2, 2, 3, RetryBudget(50.0, 1)),
+    )
+    live = Watched(config).live
+    high = live.high
+    assert high is live.high
+    first = live.pick(CONTEXT, 0.0)
+    assert live.pick(CONTEXT, 0.0).kind is RefusalKind.MAX_REQUESTS
+    others = [high.pick(CONTEXT, 0.0) for _ in range(2)]
+    refused = high.pick(CONTEXT, 0.0)
+    assert refused.detail == "cluster 'c' has 2 calls in flight, max_requests is 2"
+    assert (live.active, high.active, live.status(0.0).active) == (1, 2, 3)
+    assert live.begin_retry(None) is None
+    permit = high.begin_retry(None)
+    assert permit is not None
+    assert high.begin_retry(None) is None, "half of two calls"
+    to, own = live.connections_to(live.endpoints[0]), high.connections_to(live.endpoints[0])
+    assert [to.open_connection() for _ in range(2)] == [True, False]
+    assert [own.open_connection() for _ in range(3)] == [True, True, False]
+    assert [to.begin_pending() for _ in range(2)] == [True, False]
+    assert [own.begin_pending() for _ in range(3)] == [True, True, False]
+    permit.release()
+    for pick in (first, *others):
+        pick.report(OK, 0.0)
+        pick.release(0.0)
+    assert (live.active, high.active, live.retries, high.retries) == (0, 0, 0, 0)
+    assert live.requests == 3
+
+
+def test_limits_of_priority_high_follow_an_update():
+    watched = Watched(flat(1, high_limits=Limits(max_requests=0)))
+    high = watched.live.high
+    assert isinstance(high.pick(CONTEXT, 0.0), Refusal)
+    watched.live.update(replace(watched.live.cluster, high_limits=Limits(max_requests=1)), 0.0)
+    assert not isinstance(high.pick(CONTEXT, 0.0), Refusal)
+    assert high.cluster is high.cluster
+
+
 @pytest.mark.usefixtures("restless")
 def test_no_limit_is_passed_by_threads_at_once():
     limits = Limits(max_requests=5, max_retries=3, max_connections=4, max_pending=2)

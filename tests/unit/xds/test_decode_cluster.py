@@ -898,8 +898,9 @@ class TestPolicies:
         ]
         resource = made(circuit_breakers={"thresholds": thresholds})
         assert good(resource).limits == Limits(1024, 1024, 5, None, RetryBudget(10.0, 3))
-        assert list(ignored(resource)) == ["circuit_breakers.thresholds[0]", "circuit_breakers.thresholds[2]"]
-        assert good(made()).limits == Limits()
+        assert good(resource).high_limits == Limits(max_requests=1)
+        assert list(ignored(resource)) == ["circuit_breakers.thresholds[2]"]
+        assert (good(made()).limits, good(made()).high_limits) == (Limits(), Limits())
 
     @pytest.mark.parametrize(("written", "limit"), [(3, 3), (100, 100), (4294967295, None), (None, None)])
     def test_cb_03_connections_of_an_endpoint(self, written, limit):
@@ -910,6 +911,7 @@ class TestPolicies:
         ]
         resource = made(circuit_breakers={"per_host_thresholds": thresholds})
         assert good(resource).limits == Limits(max_connections_per_endpoint=limit)
+        assert good(resource).high_limits == good(resource).limits
         at = "circuit_breakers.per_host_thresholds"
         assert set(ignored(resource)) == {f"{at}[0]", f"{at}[2]"}
 

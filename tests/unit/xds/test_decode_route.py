@@ -644,16 +644,24 @@ class TestReported:
             config(
                 build.route(
                     cluster="a",
-                    action={"priority": "HIGH"},
+                    action={"grpc_timeout_offset": "1s"},
                     typed_per_filter_config={"envoy.filters.http.fault": fault},
                 ),
                 host={"include_is_timeout_retry_header": True},
             )
         )
         assert found == {
-            "virtual_hosts[0].routes[0].route.priority": "HIGH",
+            "virtual_hosts[0].routes[0].route.grpc_timeout_offset": '"1s"',
             "virtual_hosts[0].routes[0].typed_per_filter_config[envoy.filters.http.fault]": "google.protobuf.Empty",
         }
+
+    def test_a_priority_is_envoys_alone(self):
+        resource = config(build.route(cluster="a", action={"priority": "HIGH"}))
+        assert good(resource).virtual_hosts[0].routes[0].action.high
+        assert ignored(resource) == {}
+        found = decode.route(raw(resource), "target")
+        assert not found.value.virtual_hosts[0].routes[0].action.high
+        assert dict(found.ignored)["virtual_hosts[0].routes[0].route.priority"] == "gRPC does not read it"
 
     def test_what_says_no_more_than_silence_is_not_reported(self):
         route = build.route(

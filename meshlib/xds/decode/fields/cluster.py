@@ -131,8 +131,8 @@ CLUSTER = {
         honoured="thresholds per_host_thresholds",
         variants={"per_host_thresholds": "per_host"},
         notes={
-            "thresholds": "the first of priority DEFAULT; those of HIGH are reported",
-            "per_host_thresholds": "the same",
+            "thresholds": "the first of each priority; those of HIGH not in the target view, as by gRPC",
+            "per_host_thresholds": "the first of priority DEFAULT; those of HIGH, which Envoy does not read, are reported",
         },
     ),
     f"{_CLUSTER}CircuitBreakers.Thresholds": rules(

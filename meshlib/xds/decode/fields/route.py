@@ -104,10 +104,10 @@ ROUTE = {
         honoured="cluster cluster_header weighted_clusters cluster_not_found_response_code prefix_rewrite regex_rewrite"
         " host_rewrite_literal auto_host_rewrite host_rewrite_header host_rewrite_path_regex append_x_forwarded_host"
         " timeout retry_policy hedge_policy idle_timeout max_stream_duration max_grpc_timeout hash_policy metadata_match rate_limits"
-        " include_vh_rate_limits request_mirror_policies",
+        " include_vh_rate_limits request_mirror_policies priority",
         rejected="path_rewrite_policy path_rewrite host_rewrite",
         reported="cluster_specifier_plugin inline_cluster_specifier_plugin"
-        " retry_policy_typed_config priority"
+        " retry_policy_typed_config"
         " internal_redirect_policy internal_redirect_action max_internal_redirects grpc_timeout_offset",
         void="upgrade_configs cors flush_timeout early_data_policy",
         notes={
@@ -118,7 +118,7 @@ ROUTE = {
             "flush_timeout": "what is written to a caller is in its own process",
             "early_data_policy": "no request is sent before a handshake is over",
             "retry_policy_typed_config": "extensions of Envoy's are not run",
-            "priority": "the limits of priority DEFAULT hold for every call",
+            "priority": "not in the target view, as by gRPC",
             "hedge_policy": "of HTTP calls; gRPC has none by xDS",
             "internal_redirect_policy internal_redirect_action max_internal_redirects": "redirects are the host library's to follow",
             "grpc_timeout_offset": "deprecated, and of gRPC calls only",
