@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from meshlib.core.upstream import PickContext
     from meshlib.model.cluster import Cluster
 
-__all__ = ["describe", "dropped", "nobody_usable", "without_answer"]
+__all__ = ["describe", "dropped", "nobody_usable", "too_many", "without_answer"]
 
 
 def dropped(cluster: Cluster, random: Callable[[], float]) -> Refusal | None:
@@ -26,6 +26,13 @@ def dropped(cluster: Cluster, random: Callable[[], float]) -> Refusal | None:
             words = f"cluster {cluster.name!r} drops calls ({drop.category or 'no category'})"
             return Refusal(RefusalKind.DROPPED, words, drop.category)
     return None
+
+
+def too_many(name: str, active: int, limit: int | None, adaptive: int | None) -> Refusal:
+    """``active`` calls are in flight: as many as ``limit`` or the latency (``adaptive``) allow."""
+    held = adaptive is not None and active >= adaptive
+    most = f"its latency allows {adaptive}" if held else f"max_requests is {limit}"
+    return Refusal(RefusalKind.MAX_REQUESTS, f"cluster {name!r} has {active} calls in flight, {most}")
 
 
 def nobody_usable(

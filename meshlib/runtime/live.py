@@ -19,7 +19,7 @@ from meshlib.core.latency import Latency
 from meshlib.core.limits import may_retry
 from meshlib.core.outlier import Ejected, Ejections
 from meshlib.core.override import chosen, peeked
-from meshlib.core.refusals import dropped, nobody_usable
+from meshlib.core.refusals import dropped, nobody_usable, too_many
 from meshlib.core.roster import Roster, plan_roster
 from meshlib.core.upstream import Refusal, RefusalKind
 from meshlib.model.call import OK
@@ -160,14 +160,10 @@ class LiveCluster:
                 high = self._high = self._high or LiveHigh(self)
         return high
 
-    def pick(
-        self, context: PickContext, now: float, counted: LiveCluster | LiveHigh | None = None
-    ) -> LivePick | Refusal:
-        """An endpoint for one attempt, or why there is none: dropped, breaker, max_requests, nobody usable. ``counted``: whose limits
-        hold, where not its own.
-        """
+    def pick(self, context: PickContext, now: float, high: LiveHigh | None = None) -> LivePick | Refusal:
+        """An endpoint for one attempt, or why there is none: dropped, breaker, max_requests (of ``high``), nobody usable."""
         with self._lock:
-            picked = self._pick(context, now, counted or self)
+            picked = self._pick(context, now, high or self)
             told = self._told
             if told:
                 self._told = []
@@ -234,10 +230,8 @@ class LiveCluster:
         limit, adaptive, active = counted.cluster.limits.max_requests, self._adaptive, counted.active
         if (limit is not None and active >= limit) or (adaptive is not None and active >= adaptive.limit):
             self.overflows += 1
-            held = adaptive is not None and active >= adaptive.limit
-            most = f"its latency allows {adaptive.limit}" if held and adaptive else f"max_requests is {limit}"
-            words = f"cluster {cluster.name!r} has {active} calls in flight, {most}"
-            refusal = self.loads.refused(Refusal(RefusalKind.MAX_REQUESTS, words))
+            most = None if adaptive is None else adaptive.limit
+            refusal = self.loads.refused(too_many(cluster.name, active, limit, most))
         else:
             if self._looks:
                 self._attend(context, now)
