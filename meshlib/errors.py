@@ -70,8 +70,16 @@ class ConfigError(MeshError):
 
     default_phase = "config"
 
-    def __init__(self, message: str = "", *, problems: Sequence[str] = ()) -> None:
-        super().__init__(message or "\n".join(problems))
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        problems: Sequence[str] = (),
+        info: CallInfo | None = None,
+        phase: str | None = None,
+        sent: bool = False,
+    ) -> None:
+        super().__init__(message or "\n".join(problems), info=info, phase=phase, sent=sent)
         self.problems = tuple(problems) or (message,)
 
 

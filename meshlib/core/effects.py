@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from meshlib.model.call import CallInfo, Head, Outcome, Response
     from meshlib.model.events import Event
     from meshlib.model.limits import Descriptor, Verdict
-    from meshlib.model.policy import RetryPolicy, RouteLimits
+    from meshlib.model.policy import Hedge, RetryPolicy, RouteLimits
     from meshlib.model.sidecar import Sidecar
 
 __all__ = [
@@ -78,7 +78,7 @@ class Call:
     ``deadline`` (absolute, the plan's clock) is the nearest of the application's own and ``limit`` names it in words.
     ``timeout``, ``retry``, ``idempotent``, ``hash_key`` are those of ``CallOptions``; ``own``: what stands for its channel in consistent
     hashing; ``default_retry``: the retries that hold
-    where neither the call nor the mesh orders any, since the host library was told to make them; ``wait``: how many seconds the
+    where neither the call nor the mesh orders any, since the host library was told to make them, ``default_hedge`` so of hedges; ``wait``: how many seconds the
     call may wait for endpoints that are not known yet; ``replayable``: whether the body can be sent again, ``concurrent``: by several attempts at a time; ``counted``:
     each attempt says its number, also where the virtual host does not order that; ``chained``: it is made for a request that is somebody's retry, so that it is not retried once it may have been sent; ``tried``: endpoints that an earlier
     plan of the same call has tried, where the host library has retries of its own; ``url``: as the application wrote it, or
@@ -98,6 +98,7 @@ class Call:
     timeout: float | None = None
     retry: RetryPolicy | bool | None = None
     default_retry: RetryPolicy | None = None
+    default_hedge: Hedge | None = None
     idempotent: bool | None = None
     hash_key: str | None = None
     own: int | None = None

@@ -10,6 +10,13 @@ another one answers at once. So the plan makes a second attempt beside a slow on
 An attempt that has a hedge is not made again by the retry policy when it fails: its hedge is that. One that has none is, also while
 older ones are in flight. A hedge is paid from the retry budget: where that is used up none is made, and the call goes on as it is.
 
+Of a gRPC call the server has a say (gRFC A6, "Pushback"): by ``grpc-retry-pushback-ms`` it says when the next hedge may be made, or that none may be. By an application's own
+policy (``Hedge.own``) a failure that is not fatal has the next one made at once, also where nothing else is in flight:
+
+    a hedge is left, others in flight ──► it is due now, or when the server says
+    a hedge is left, nothing in flight ──► as a retry, which the plan makes
+    none is left ──► the others are waited for; the last one to fail is the answer
+
 With ``on_try_timeout`` a hedge is a retry of Envoy's, by its rules: it counts among the policy's retries, is made whatever ``retry_on`` has, after
 a back-off, to any endpoint; the slow one is reported to the outlier detection as timed out; and what is no reason to retry is an answer, also a 500.
 """
@@ -30,10 +37,12 @@ if TYPE_CHECKING:
     from meshlib.core.upstream import Delays, Upstream
     from meshlib.model.policy import Hedge, RetryBudget, RetryPolicy
 
-__all__ = ["OVERTAKEN", "Hedging", "Quantile", "hedging_of", "told"]
+__all__ = ["OVERTAKEN", "UNAVAILABLE", "Hedging", "Quantile", "hedging_of", "told"]
 
 #: Said of an attempt that was given up for another's answer.
 OVERTAKEN = "hedged away: another attempt was answered first"
+#: What a connection that broke is to gRPC.
+UNAVAILABLE = 14
 _TIMED_OUT = "the attempt's time was over, and another was made beside it"
 
 #: Seconds for which a quantile that was read holds.
@@ -119,13 +128,32 @@ class Hedging:
 
     def none_left(self) -> None:
         """No other hedge is made."""
-        self._delay, self.at = None, None
+        self._delay = None
+        if not self.retry:
+            self.at = None
+
+    @property
+    def is_left(self) -> bool:
+        """Whether another may be made."""
+        return self._delay is not None and self._made < self.hedge.most - 1
+
+    def put_off(self, when: float) -> None:
+        """The next one, if there is one, is due then."""
+        if self.is_left and not self.retry:
+            self.at = when
+
+    def spend(self) -> None:
+        """One is made in the place of an attempt that failed."""
+        self._made += 1
 
     def retry_at(self, when: float) -> None:
         self.at, self.retry = when, True
 
     def is_waited_on(self, outcome: Outcome, retries: Deciding | None) -> bool:
         """Whether others are waited for after such an answer."""
+        if self.hedge.own:
+            code = UNAVAILABLE if outcome.status is None else outcome.status
+            return outcome.kind is OutcomeKind.CONNECT or code in self.hedge.codes
         if outcome.kind is not OK:
             return True
         if retries is not None and retries.holds(outcome):

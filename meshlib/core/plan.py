@@ -131,6 +131,8 @@ class Plan(LimitedPlan):
             and not (hedging and hedging.is_hedged(attempt))
         ):
             decision = retries.after(outcome, now, attempt.began)
+        if hedging is not None and decision is None and not late and not blameless:
+            decision = self._hedge_on(hedging, outcome, now, counted=retries is not None)
         record(self._attempts, attempt, outcome, retried=decision is not None)
         attempt.end_retry()
         if outcome.kind is not OK and not late:
@@ -143,7 +145,7 @@ class Plan(LimitedPlan):
                 return effect
         if hedging is not None:
             self._measure(attempt, outcome, now)
-            if not late and self._others(hedging) and hedging.is_waited_on(outcome, retries):
+            if not late and self._others(hedging) and not self._answers(hedging, outcome):
                 attempt.release(now)
                 return Rest(hedging.at)
         if decision is None and retries is not None and retries.why:
@@ -264,8 +266,9 @@ class Plan(LimitedPlan):
         if policy is not None:
             self._policy = policy
             self._per_try = self._try_limit(policy)
-        if action.hedge is not None and not begun:
-            self._begin_hedging(action.hedge, upstream, now)
+        hedge = action.hedge or (call.default_hedge if policy is None else None)
+        if hedge is not None and not begun:
+            self._begin_hedging(hedge, upstream, now)
         return self._send(now)
 
     def _hold_session(self, match: Match, now: float) -> None:

@@ -21,13 +21,14 @@ from meshlib.core.attempt import Record, tell, tell_deadline
 from meshlib.core.effects import Finish, Wait
 from meshlib.core.faults import GRPC_CODES
 from meshlib.core.handoff import for_sidecar
+from meshlib.core.hedging import UNAVAILABLE
 from meshlib.core.plan import Plan
 from meshlib.core.retry import RetryAfter
-from meshlib.core.retry_grpc import GrpcRetries, grpc_codes
+from meshlib.core.retry_grpc import PUSHBACK, GrpcRetries, grpc_codes, pushback
 from meshlib.core.stages import stream_limit
 from meshlib.core.upstream import RefusalKind
 from meshlib.errors import NoHealthyEndpoint, Overloaded
-from meshlib.model.call import Outcome, OutcomeKind
+from meshlib.model.call import OK, Outcome, OutcomeKind
 
 _UNKNOWN = 2
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from meshlib.core.effects import Effect
     from meshlib.core.endpoint import LiveEndpoint
     from meshlib.core.faults import Injected
+    from meshlib.core.hedging import Hedging
     from meshlib.core.limiting import Limited
     from meshlib.core.match import Match
     from meshlib.core.retry import Deciding
@@ -49,8 +51,8 @@ __all__ = ["GrpcPlan"]
 
 _PREVIOUS_ATTEMPTS = b"grpc-previous-rpc-attempts"  # gRFC A6
 _RESOURCE_EXHAUSTED = 8
-_UNAVAILABLE = 14
 _UNAUTHENTICATED = 16
+_THROTTLED = "too many calls to the server fail (retryThrottling)"
 #: Seconds after which a call that waits for an endpoint looks again, whether it was woken or not.
 _LOOK = 60.0
 
@@ -89,7 +91,11 @@ class GrpcPlan(Plan):
 
     def outcome(self, outcome: Outcome, now: float, number: int = 0) -> Effect:
         call, by_policy = self._call, self._retries
-        if call.throttle is not None and outcome.status == 0 and self._policy is not None:
+        if (
+            call.throttle is not None
+            and outcome.status == 0
+            and (self._policy is not None or self._hedging is not None)
+        ):
             call.throttle.succeeded()
         if outcome.status and self.shows_errors:
             outcome.error = (self._flight[number] if number else self._flight[max(self._flight)]).error
@@ -99,11 +105,6 @@ class GrpcPlan(Plan):
         effect = super().outcome(outcome, now, number)
         self._retries = by_policy
         return effect
-
-    @property
-    def shows_errors(self) -> bool:
-        """Whether the retries look at what the library raises (``Send.error``)."""
-        return self._policy is not None and self._policy.retry is not None
 
     def cancel(self, outcome: Outcome, now: float) -> None:
         if self._answered is not None:
@@ -172,6 +173,48 @@ class GrpcPlan(Plan):
             tell_deadline(head, deadline - now, self._env.wall(), self._env.deadlines)
         return head
 
+    def _no_hedge(self) -> str:
+        call = self._call
+        if not call.replayable:
+            return "its messages cannot be sent again"
+        if call.throttle is not None and not call.throttle.allows():
+            return _THROTTLED
+        return ""
+
+    def _hedge_on(
+        self, hedging: Hedging, outcome: Outcome, now: float, *, counted: bool
+    ) -> RetryAfter | None:
+        call = self._call
+        if outcome.kind is OK and outcome.status == 0:
+            return None
+        told = pushback(outcome.headers)
+        fatal, refused = not hedging.is_waited_on(outcome, self._retries), told is not None and told < 0
+        if call.throttle is not None and outcome.sent and not counted and (refused or not fatal):
+            call.throttle.failed()
+        if refused and not fatal:
+            self._words.append(f"no other hedge: the server says not to ({PUSHBACK})")
+            hedging.none_left()
+        if fatal or refused or not call.replayable:
+            return None
+        due = hedging.is_left and hedging.hedge.own
+        if told is not None:
+            hedging.put_off(now + told)
+        elif due:
+            hedging.put_off(now)
+        if not due or self._others(hedging):
+            return None
+        why = self._no_hedge()
+        if why:
+            self._words.append(f"no hedge: {why}")
+            return None
+        hedging.spend()
+        code = UNAVAILABLE if outcome.status is None else outcome.status
+        return RetryAfter(told or 0.0, f"grpc-status {code} (not fatal): the next hedge", told is not None)
+
+    def _answers(self, hedging: Hedging, outcome: Outcome) -> bool:
+        # What came behind the server's metadata is the answer (gRFC A6).
+        return not self._call.replayable or super()._answers(hedging, outcome)
+
     def _instead(self, attempt: Send, outcome: Outcome, now: float) -> Effect | None:
         if outcome.kind is not OutcomeKind.CONNECT or self._flight:
             return None
@@ -195,7 +238,7 @@ class GrpcPlan(Plan):
         effect = super()._refused(refusal, now)
         if isinstance(effect, Finish) and effect.outcome is None and not self._from_file:
             # Calls that a control plane's thresholds or drops refuse are UNAVAILABLE (A27, A32).
-            effect.outcome = Outcome(OutcomeKind.OVERFLOW, _UNAVAILABLE, grpc=True)
+            effect.outcome = Outcome(OutcomeKind.OVERFLOW, UNAVAILABLE, grpc=True)
         return effect
 
     def _wait_reached(self, upstream: Upstream, now: float) -> Effect:

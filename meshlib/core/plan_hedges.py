@@ -14,7 +14,7 @@ from meshlib.model.events import AttemptEnded, HedgeStarted
 
 if TYPE_CHECKING:
     from meshlib.core.hedging import Hedging
-    from meshlib.core.retry import Deciding
+    from meshlib.core.retry import Deciding, RetryAfter
     from meshlib.core.upstream import Pick, RetryPermit, Upstream
     from meshlib.model.policy import Hedge, RetryBudget, RetryPolicy
 
@@ -38,7 +38,9 @@ class HedgedPlan(HeadsPlan):
     def _tried_again(self, pick: Pick, now: float) -> Effect | None:
         """What follows where nobody is left that was not tried; else it is sent there again."""
         hedging = self._hedging
-        if hedging is None or hedging.retry or not self._flight or hedging.hedge.on_try_timeout:
+        if hedging is None or hedging.retry or not self._flight:
+            return None
+        if hedging.hedge.on_try_timeout or hedging.hedge.own:
             return None
         self._words.append(f"no hedge: {pick.endpoint.name} was tried, and there is no other endpoint")
         pick.release(now)
@@ -59,6 +61,11 @@ class HedgedPlan(HeadsPlan):
             return Rest(None)
         reason, slow = "", self._flight[max(self._flight)]
         if not hedging.retry:
+            why = self._no_hedge()
+            if why:
+                self._words.append(f"no hedge: {why}")
+                hedging.none_left()
+                return Rest(None)
             self._permit = self._begin_retry(upstream, hedging.budget)
             if self._permit is None:
                 self._words.append(
@@ -70,8 +77,8 @@ class HedgedPlan(HeadsPlan):
         effect, spent = self._send(now), self.spent
         if not isinstance(effect, Send):  # nobody is left for it: those in flight are still under way
             self.spent = spent
-            hedging.none_left()
             hedging.retry = False
+            hedging.none_left()
             self._end_permit()
             return Rest(None)
         if reason:
@@ -81,13 +88,43 @@ class HedgedPlan(HeadsPlan):
                 self._env.emit(HedgeStarted(self.cluster, effect.number, reason, self._call.key))
         return effect
 
+    def _no_hedge(self) -> str:
+        """Why no hedge may be made now, in words; ``""``: one may."""
+        return ""
+
+    def _hedge_on(
+        self,
+        hedging: Hedging,  # noqa: ARG002 - as a rule nothing
+        outcome: Outcome,  # noqa: ARG002
+        now: float,  # noqa: ARG002
+        *,
+        counted: bool,  # noqa: ARG002
+    ) -> RetryAfter | None:
+        """An attempt of a call with hedges ended, and the retry policy orders nothing: what the hedges order in its place. ``counted``:
+        that policy was asked.
+        """
+        return None
+
+    def _answers(self, hedging: Hedging, outcome: Outcome) -> bool:
+        """Whether it is the call's answer though others may still come."""
+        return not hedging.is_waited_on(outcome, self._retries)
+
+    def keep(self, number: int, now: float) -> None:
+        """Nothing can be sent again any more: this attempt goes on alone."""
+        if self._hedging is not None:
+            self._hedging.retry = False
+            self._hedging.none_left()
+            self._overtake(now, but=number)
+
     def _others(self, hedging: Hedging) -> bool:
         """Whether something other than what just ended may still answer."""
         return bool(self._flight) or hedging.retry
 
-    def _overtake(self, now: float) -> None:
-        """The call has its answer: the other attempts are given up."""
+    def _overtake(self, now: float, but: int = 0) -> None:
+        """The call has its answer, or goes on with one attempt (``but``): the other attempts are given up."""
         for number in tuple(self._flight):
+            if number == but:
+                continue
             attempt = self._landed(number)
             lost = Outcome(OutcomeKind.CANCELLED, sent=True, seconds=now - attempt.began, detail=OVERTAKEN)
             attempt.pick.report(lost, now)

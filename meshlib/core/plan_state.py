@@ -122,6 +122,11 @@ class PlanState:
         return once and any(record.outcome.sent for record in self._attempts)
 
     @property
+    def shows_errors(self) -> bool:
+        """Whether the retries look at what the library raises (``Send.error``)."""
+        return self._policy is not None and self._policy.retry is not None
+
+    @property
     def route(self) -> str:
         return self._match.name if self._match is not None else ""
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from meshlib.model.headers import Headers
     from meshlib.model.policy import RetryPolicy
 
-__all__ = ["PUSHBACK", "GrpcRetries", "Throttling", "grpc_codes"]
+__all__ = ["PUSHBACK", "GrpcRetries", "Throttling", "grpc_codes", "pushback"]
 
 PUSHBACK = "grpc-retry-pushback-ms"
 
@@ -67,6 +67,10 @@ class Throttling(Protocol):
 
     def failed(self) -> bool:
         """An attempt failed that the policy would retry; whether it may be."""
+        ...
+
+    def allows(self) -> bool:
+        """Whether enough is left for an attempt that no failure is the reason of."""
         ...
 
     def succeeded(self) -> None:
@@ -132,7 +136,7 @@ class GrpcRetries:
             self.why = f"all {self.attempts} attempts are used"
             self.exhausted = True
             return None
-        told = _pushback(outcome.headers)
+        told = pushback(outcome.headers)
         if told is not None and told < 0:
             self.why = f"the server says not to ({PUSHBACK})"
             return None
@@ -189,7 +193,7 @@ def _code(outcome: Outcome) -> int:
     return _UNAVAILABLE if outcome.status is None else outcome.status
 
 
-def _pushback(headers: Headers | None) -> float | None:
+def pushback(headers: Headers | None) -> float | None:
     """Seconds that the server asks for; below 0: not to come back; None: it says nothing."""
     text = headers.get(PUSHBACK) if headers is not None else None
     if text is None:

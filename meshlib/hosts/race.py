@@ -35,12 +35,17 @@ if TYPE_CHECKING:
     from meshlib.runtime.runtime import Runtime
     from meshlib.runtime.worker import Timer
 
-__all__ = ["Race", "Won"]
+__all__ = ["Race", "Won", "hedge_slots"]
 
 #: Threads of attempts beside others in this process; where so many run no other is begun.
 MOST_THREADS = 256
 
 _threads: Local[threading.Semaphore] = Local(lambda: threading.Semaphore(MOST_THREADS))
+
+
+def hedge_slots() -> threading.Semaphore:
+    """Of this process: whoever begins a thread for a hedge acquires one, and does without where there is none."""
+    return _threads.get()
 
 
 class Won(NamedTuple, Generic[R]):

@@ -273,7 +273,8 @@ class Hedge:
 
     ``most``: attempts in flight, the first included; of ``on_try_timeout`` the retry policy's number holds. ``methods`` None: any. ``budget`` holds
     where neither a retry policy nor the cluster has one. ``codes``: what a gRPC call's other attempts are waited for (gRFC A6,
-    ``nonFatalStatusCodes``); any other is the answer.
+    ``nonFatalStatusCodes``); any other is the answer. ``own``: it is a gRPC application's own (``hedgingPolicy``), by A6 alone: such a code has the next
+    attempt begun at once, and that may go where one was made.
     """
 
     after: float | None = None
@@ -283,6 +284,7 @@ class Hedge:
     methods: frozenset[str] | None = IDEMPOTENT
     budget: RetryBudget | None = RetryBudget()
     codes: frozenset[int] = frozenset((14,))
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True)

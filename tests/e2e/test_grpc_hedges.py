@@ -1,72 +1,284 @@
-"""Hedges of blocking gRPC calls with one message each way; and that calls of other kinds, which get none, go on as they did."""
+"""Hedges of gRPC calls of every kind, over real servers: blocking, futures, streams, asyncio."""
 
 from __future__ import annotations
 
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
+import pytest
 
 import meshlib
 from tests.support.asking import asked
-from tests.support.grpc_channels import FACES, Channel, service
+from tests.support.grpc_channels import FACES, SERVICE, Channel, service
 
 Code = grpc.StatusCode
 HEDGE = {"hedge": {"after": 0.05}}
+METHODS = {
+    "unary": "Get",
+    "server stream": "UnaryStream",
+    "client stream": "StreamUnary",
+    "both streams": "StreamStream",
+}
+CASES = [(face, kind) for face in FACES for kind in METHODS]
+every = pytest.mark.parametrize(("face", "kind"), CASES)
 
 
 def active(mesh: Any) -> int:
     return sum(cluster.active for cluster in mesh.status().clusters.values())
 
 
-def channel(kind: str, mesh: meshlib.Mesh) -> Channel:
-    return Channel(kind, "stock", mesh)
+def channel(kind: str, mesh: meshlib.Mesh, **options: Any) -> Channel:
+    return Channel(kind, "stock", mesh, **options)
 
 
-def test_a_slow_endpoint_is_not_waited_for_and_its_call_is_cancelled(meshlib_grpc_upstream: Any) -> None:
+def begin(here: Channel, kind: str, messages: Any = (b"a", b"b"), **options: Any) -> Any:
+    """A call under way: of a blocking channel a future or a stream."""
+    factory = "stream_" if kind in ("client stream", "both streams") else "unary_"
+    factory += "stream" if kind in ("server stream", "both streams") else "unary"
+    made = getattr(here.channel, factory)(SERVICE + METHODS[kind])
+    message = messages if factory.startswith("stream") else b""
+    options.setdefault("timeout", 20.0)
+    if here.kind == "aio":
+        return here.do(lambda: made(message, **options))
+    if factory.endswith("stream"):
+        return made(iter(message) if factory.startswith("stream") else message, **options)
+    return made.future(iter(message) if factory.startswith("stream") else message, **options)
+
+
+def finish(here: Channel, kind: str, call: Any) -> list[bytes]:
+    """All that it answers; raises what it raises."""
+    many = kind in ("server stream", "both streams")
+    if here.kind == "sync":
+        return list(call) if many else [call.result()]
+
+    async def there() -> list[bytes]:
+        return [message async for message in call] if many else [await call]
+
+    return here.do(there)
+
+
+def fact(here: Channel, call: Any, name: str) -> Any:
+    return here.do(getattr(call, name))
+
+
+def info_of(call: Any) -> meshlib.CallInfo:
+    found = meshlib.call_info(call)
+    assert found is not None
+    return found
+
+
+def hedged(here: Channel, kind: str, slow: Any) -> tuple[list[bytes], Any]:
+    """A call whose first attempt went to ``slow``."""
+    for _ in range(2):
+        call = begin(here, kind)
+        answers = finish(here, kind, call)
+        if info_of(call).attempts[0].endpoint == slow.address:
+            return answers, call
+    raise AssertionError("round robin comes to each")
+
+
+@every
+def test_a_slow_endpoint_is_not_waited_for_and_its_call_is_cancelled(
+    meshlib_grpc_upstream: Any, face: str, kind: str
+) -> None:
+    """The loser is cancelled and counted, nobody is blamed, and all that the caller sees is the winner's."""
     slow, fast = meshlib_grpc_upstream("slow"), meshlib_grpc_upstream("fast")
     slow.hang()
-    with meshlib.Mesh(service(slow, fast, **HEDGE)) as mesh, channel(FACES[0], mesh) as here:
-        calls = [here.call(timeout=20.0)[1] for _ in range(4)]
-        hedged = [info for call in calls if len((info := meshlib.call_info(call)).attempts) == 2]
-        assert hedged
-        for info in hedged:
-            assert [attempt.outcome for attempt in info.attempts] == ["cancelled", "ok"]
-            assert info.endpoint == fast.address
+    fast.order(trailers=(("by", "fast"),), metadata=(("head", "fast"),))
+    with meshlib.Mesh(service(slow, fast, **HEDGE)) as mesh, channel(face, mesh) as here:
+        answers, call = hedged(here, kind, slow)
+        info = info_of(call)
+        assert [attempt.outcome for attempt in info.attempts] == ["cancelled", "ok"]
+        assert info.endpoint == fast.address
+        assert {json.loads(answer)["name"] for answer in answers} == {"fast"}
+        assert fact(here, call, "code") is Code.OK
+        assert ("by", "fast") in list(fact(here, call, "trailing_metadata"))
+        assert ("head", "fast") in list(fact(here, call, "initial_metadata"))
         assert asked(lambda: slow.calls_open == 0), "the server is told that nobody waits any more"
         (cluster,) = mesh.status().clusters.values()
-        assert (active(mesh), cluster.failures, cluster.retries) == (0, 0, len(hedged))
+        assert (active(mesh), cluster.failures, cluster.retries) == (0, 0, 1)
+        assert any("hedged away" in line for line in info.trace())
 
 
-def test_unavailable_is_waited_over_and_another_code_is_the_answer(meshlib_grpc_upstream: Any) -> None:
-    """gRFC A6: a code that is not fatal leaves the other attempts under way; one that is ends the call."""
+@every
+def test_unavailable_is_waited_over_and_another_code_is_the_answer(
+    meshlib_grpc_upstream: Any, face: str, kind: str
+) -> None:
+    """gRFC A6: a code that is not fatal leaves the other attempts under way; one that is ends the call, with its trailing metadata."""
     slow, bad = meshlib_grpc_upstream("slow"), meshlib_grpc_upstream("bad")
-    for code, ends in ((Code.UNAVAILABLE, "ok"), (Code.NOT_FOUND, "status")):
+    for code, outcome in ((Code.UNAVAILABLE, "ok"), (Code.NOT_FOUND, "status")):
         slow.behave()
         bad.behave()
         slow.order(delay=0.4)
-        bad.fail(code)
-        with meshlib.Mesh(service(slow, bad, **HEDGE)) as mesh, channel(FACES[0], mesh) as here:
-            found = []
+        bad.order(code=code, trailers=(("by", "bad"),))
+        with meshlib.Mesh(service(slow, bad, **HEDGE)) as mesh, channel(face, mesh) as here:
             for _ in range(2):
+                call, caught = begin(here, kind), None
                 try:
-                    found.append(meshlib.call_info(here.call(timeout=20.0)[1]))
+                    finish(here, kind, call)
                 except grpc.RpcError as error:
-                    found.append(meshlib.call_info(error))
-            first = next(info for info in found if info.attempts[0].endpoint == slow.address)
-            assert len(first.attempts) == 2
-            answered = next(attempt for attempt in first.attempts if attempt.endpoint == first.endpoint)
-            assert answered.outcome == ends
-            assert active(mesh) == 0
+                    caught = error
+                info = info_of(call)
+                if info.attempts[0].endpoint != slow.address:
+                    continue
+                assert len(info.attempts) == 2
+                answered = next(each for each in info.attempts if each.endpoint == info.endpoint)
+                assert answered.outcome == outcome
+                assert (caught is None) is (outcome == "ok")
+                if caught is not None:
+                    assert fact(here, call, "code") is Code.NOT_FOUND
+                    assert ("by", "bad") in list(fact(here, call, "trailing_metadata"))
+            assert asked(lambda: active(mesh) == 0)
+            assert asked(lambda: slow.calls_open == 0)
 
 
-def test_calls_of_other_kinds_are_not_hedged_and_go_on(meshlib_grpc_upstream: Any) -> None:
+@every
+def test_who_cancels_the_call_cancels_all_of_its_attempts(
+    meshlib_grpc_upstream: Any, face: str, kind: str
+) -> None:
+    servers = [meshlib_grpc_upstream(f"v{number}") for number in range(3)]
+    for server in servers:
+        server.hang()
+    hedge = {"hedge": {"after": 0.02, "max": 3}, "breaker": {"consecutive_failures": 1}}
+    with meshlib.Mesh(service(*servers, **hedge)) as mesh, channel(face, mesh) as here:
+        call = begin(here, kind)
+        assert asked(lambda: [server.calls_open for server in servers] == [1, 1, 1])
+        assert active(mesh) == 3
+        assert here.do(call.cancel)
+        assert asked(lambda: [server.calls_open for server in servers] == [0, 0, 0])
+        assert asked(lambda: active(mesh) == 0)
+        (cluster,) = mesh.status().clusters.values()
+        assert (cluster.failures, cluster.breaker) == (0, "closed")
+        assert [attempt.outcome for attempt in info_of(call).attempts] == ["cancelled"] * 3
+        for server in servers:
+            server.behave()
+        assert finish(here, kind, begin(here, kind)), "no permit is held"
+
+
+@every
+def test_the_deadline_is_that_of_the_call_with_all_of_its_attempts(
+    meshlib_grpc_upstream: Any, face: str, kind: str
+) -> None:
     servers = [meshlib_grpc_upstream(f"v{number}") for number in range(2)]
-    servers[0].order(delay=0.2)
-    for kind in FACES:
-        with meshlib.Mesh(service(*servers, **HEDGE)) as mesh, channel(kind, mesh) as here:
-            assert [len(here.server_stream(timeout=20.0)) > 0 for _ in range(2)] == [True, True]
-            assert here.client_stream([b"a", b"b"], timeout=20.0)
-            if kind == "aio":
-                calls = [here.call(timeout=20.0)[1] for _ in range(2)]
-                assert [len(meshlib.call_info(call).attempts) for call in calls] == [1, 1]
-            assert active(mesh) == 0
+    for server in servers:
+        server.hang()
+    with meshlib.Mesh(service(*servers, **HEDGE)) as mesh, channel(face, mesh) as here:
+        began = time.monotonic()
+        call = begin(here, kind, timeout=0.4)
+        with pytest.raises(grpc.RpcError):
+            finish(here, kind, call)
+        assert 0.35 < time.monotonic() - began < 5.0
+        assert fact(here, call, "code") is Code.DEADLINE_EXCEEDED
+        assert len(info_of(call).attempts) == 2
+        assert asked(lambda: active(mesh) == 0)
+        assert asked(lambda: [server.calls_open for server in servers] == [0, 0])
+        (cluster,) = mesh.status().clusters.values()
+        assert cluster.retries == 1
+
+
+@pytest.mark.parametrize("face", FACES)
+@pytest.mark.parametrize("kind", ["client stream", "both streams"])
+def test_a_stream_that_is_not_kept_any_more_goes_on_alone_and_whole(
+    meshlib_grpc_upstream: Any, face: str, kind: str
+) -> None:
+    """gRFC A6, "Memory Management": the attempt that came furthest goes on, the others are cancelled; none ends as if it were whole."""
+    servers = [meshlib_grpc_upstream(f"v{number}") for number in range(2)]
+    for server in servers:
+        server.order(echo=True, delay=1.0)
+    go = threading.Event()
+
+    def messages() -> Iterator[bytes]:
+        yield b"a" * 10
+        assert go.wait(20.0)
+        for _ in range(40):
+            yield b"b" * 10
+
+    async def these() -> Any:
+        yield b"a" * 10
+        assert await run_in_thread(go.wait, 20.0)
+        for _ in range(40):
+            yield b"b" * 10
+
+    size = [("grpc.per_rpc_retry_buffer_size", 100)]
+    with meshlib.Mesh(service(*servers, **HEDGE)) as mesh, channel(face, mesh, options=size) as here:
+        call = begin(here, kind, these() if face == "aio" else list_once(messages))
+        assert asked(lambda: [server.calls_open for server in servers] == [1, 1])
+        go.set()
+        answers = finish(here, kind, call)
+        assert b"".join(answers) == b"a" * 10 + b"b" * 400
+        outcomes = sorted(attempt.outcome for attempt in info_of(call).attempts)
+        assert outcomes == ["cancelled", "ok"]
+        assert asked(lambda: all(server.calls_open == 0 for server in servers))
+        answered = [received.answered for server in servers for received in server.requests]
+        assert sorted(answered) == [False, True]
+        assert active(mesh) == 0
+
+
+async def run_in_thread(work: Callable[..., Any], *arguments: Any) -> Any:
+    import asyncio
+
+    return await asyncio.to_thread(work, *arguments)
+
+
+class list_once:  # noqa: N801 - a function, to those who call it
+    """What is iterated over by whoever begins."""
+
+    def __init__(self, make: Callable[[], Iterator[bytes]]) -> None:
+        self._make = make
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._make()
+
+
+@pytest.mark.parametrize("face", FACES)
+def test_a_stream_that_has_begun_is_not_hedged_though_nobody_reads_it(
+    meshlib_grpc_upstream: Any, face: str
+) -> None:
+    servers = [meshlib_grpc_upstream(f"v{number}") for number in range(2)]
+    for server in servers:
+        server.order(messages=3)
+    with meshlib.Mesh(service(*servers, hedge={"after": 0.3})) as mesh, channel(face, mesh) as here:
+        call = begin(here, "server stream")
+        assert asked(lambda: sum(server.requests_total for server in servers) == 1)
+        assert not asked(lambda: sum(server.requests_total for server in servers) > 1, 0.6)
+        assert len(finish(here, "server stream", call)) == 3
+        assert sum(server.requests_total for server in servers) == 1
+        assert [attempt.outcome for attempt in info_of(call).attempts] == ["ok"]
+
+
+@pytest.mark.parametrize("face", FACES)
+@pytest.mark.parametrize("kind", ["server stream", "both streams"])
+def test_a_stream_is_committed_with_its_first_message(
+    meshlib_grpc_upstream: Any, face: str, kind: str
+) -> None:
+    """What fails behind it is the caller's, whatever the code is, and no other attempt is begun."""
+    servers = [meshlib_grpc_upstream(f"v{number}") for number in range(2)]
+    servers[0].hang()
+    servers[1].order(messages=2, message_delay=0.3, code=Code.UNAVAILABLE)
+    with (
+        meshlib.Mesh(service(*servers, hedge={"after": 0.05, "max": 3})) as mesh,
+        channel(face, mesh) as here,
+    ):
+        for _ in range(2):
+            call = begin(here, kind)
+            with pytest.raises(grpc.RpcError):
+                finish(here, kind, call)
+            info = info_of(call)
+            assert fact(here, call, "code") is Code.UNAVAILABLE
+            assert info.endpoint == servers[1].address
+        assert asked(lambda: active(mesh) == 0)
+        assert asked(lambda: servers[0].calls_open == 0)
+
+
+def test_a_blocking_call_whose_messages_are_a_stream_is_not_hedged(meshlib_grpc_upstream: Any) -> None:
+    servers = [meshlib_grpc_upstream(f"v{number}") for number in range(2)]
+    for server in servers:
+        server.order(delay=0.2)
+    with meshlib.Mesh(service(*servers, **HEDGE)) as mesh, channel("sync", mesh) as here:
+        assert here.client_stream([b"a", b"b"], timeout=20.0)
+        assert sum(server.requests_total for server in servers) == 1
+        assert active(mesh) == 0

@@ -47,8 +47,8 @@ BOUNDS: dict[str, tuple[dict[str, Any], bool, dict[str, Any]]] = {
 def make(request: pytest.FixtureRequest, meshlib_mesh: Any, meshlib_clock: VirtualClock) -> Iterator[Any]:
     """A function that makes a channel of each kind, to ``stock``, whose mesh is on the clock."""
 
-    def channel(upstream: Any, **policies: Any) -> Channel:
-        return channels.make(meshlib_mesh(service(upstream, **policies), clock=meshlib_clock))
+    def channel(*upstreams: Any, **policies: Any) -> Channel:
+        return channels.make(meshlib_mesh(service(*upstreams, **policies), clock=meshlib_clock))
 
     with Channels(request.param) as channels:
         yield channel
@@ -194,3 +194,27 @@ def test_a_call_that_is_answered_in_time_leaves_no_alarm(
     assert not [
         timer for timer in meshlib_clock.timers if timer.when > 5e4 and timer._call != worker._catch_up
     ]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_hedge_is_begun_when_its_time_is_there_and_ends_with_the_call(
+    make: Any, meshlib_grpc_upstream: Any, meshlib_clock: VirtualClock, way: str
+) -> None:
+    one, other = meshlib_grpc_upstream("v1"), meshlib_grpc_upstream("v2")
+    here = make(one, other, hedge={"after": 60.0})
+    if here.kind == "sync" and way == "client stream":
+        pytest.skip("it is not hedged")
+    for server in (one, other):
+        server.hang()
+    future = begun(lambda: WAYS[way](here, timeout=120.0))
+    one.wait_for(lambda: one.held + other.held == 1)
+    meshlib_clock.advance(59.0)
+    assert one.held + other.held == 1
+    meshlib_clock.advance(2.0)
+    one.wait_for(lambda: one.held == 1)
+    other.wait_for(lambda: other.held == 1)
+    error = ended_by_time(meshlib_clock, future, 58.0)
+    assert error.code() is Code.DEADLINE_EXCEEDED
+    one.wait_for(lambda: one.calls_open == 0)
+    other.wait_for(lambda: other.calls_open == 0)
+    assert at_rest(here.mesh)

@@ -11,6 +11,7 @@ import grpc
 from meshlib.hosts.grpc.errors import CANCELLED_WORDS, CODES, ERRORS, MeshRpcError
 from meshlib.hosts.grpc.later import GrpcLater
 from meshlib.hosts.info import attach
+from meshlib.hosts.race import hedge_slots
 from meshlib.hosts.tokens import given_later
 from meshlib.runtime import threads
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from meshlib.hosts.grpc.request import Request
     from meshlib.hosts.grpc.subchannel import Subchannel
     from meshlib.hosts.grpc.wire import GrpcWire
+    from meshlib.hosts.legs import Leg
     from meshlib.model.call import CallInfo
     from meshlib.runtime.runtime import Runtime
 
@@ -32,7 +34,7 @@ __all__ = ["Call", "make_call"]
 class _Later(GrpcLater):
     """Of a blocking channel. ``unary``: its answer is one message, and is there when it is over."""
 
-    __slots__ = ("changed", "unary")
+    __slots__ = ("_rooms", "changed", "unary")
 
     def __init__(
         self, exchange: Exchange, runtime: Runtime, wire: GrpcWire, request: Request, *, unary: bool
@@ -40,11 +42,14 @@ class _Later(GrpcLater):
         super().__init__(exchange, ERRORS, runtime, wire.subchannels, request, request.messages)
         self.unary = unary
         self.changed = threading.Condition()  # told of each new attempt and of the end; guards ``told``
+        self._rooms: list[threading.Semaphore] = []  # for threads that wait for the head of an answer
 
-    def _begin(self, sub: Subchannel[Any], seconds: float | None, metadata: Any, wait: bool | None) -> Any:
+    def _begin(
+        self, leg: Leg[Any], sub: Subchannel[Any], seconds: float | None, metadata: Any, wait: bool | None
+    ) -> Any:
         request, made = self._request, sub.callable(self._request.method)
         begin, credentials = made.future if self.unary else made, sub.credentials(request.credentials)
-        return begin(request.sending(), seconds, metadata, credentials, wait, request.compression)
+        return begin(request.sending(leg), seconds, metadata, credentials, wait, request.compression)
 
     def _code(self, attempt: Any) -> grpc.StatusCode:
         code: grpc.StatusCode = attempt.code()
@@ -60,6 +65,78 @@ class _Later(GrpcLater):
     def _watch(self, attempt: Any) -> None:
         if not attempt.add_callback(partial(self._ended, attempt)):
             self.ended(attempt)
+        if self._rooms:
+            self._watch_all()
+
+    # Of an answer that is a stream nobody is told that it begins. Who reads it finds out; where attempts run beside each other, a thread
+    # reads the first message of each that nobody reads yet.
+
+    def _headed(self) -> Any:
+        if self.unary:
+            return None
+        attempts = (leg.attempt for leg in self.legs)
+        return next((each for each in attempts if each is not None and _is_headed(each)), None)
+
+    def _room(self) -> bool:
+        legs = self.legs
+        if self.unary or not legs:
+            return True
+        slots = hedge_slots()
+        for _ in range(1 + sum(not leg.watched for leg in legs)):
+            if not slots.acquire(blocking=False):
+                self._leave_rooms()
+                return False
+            self._rooms.append(slots)
+        return True
+
+    def _watch_all(self) -> None:
+        with self._lock:
+            for leg in self.legs:
+                if self._rooms and leg.attempt is not None and self._claim(leg):
+                    read = partial(self._read_first, leg, self._rooms.pop())
+                    threads.start(threading.Thread(target=read, name="meshlib-hedge", daemon=True))
+            self._leave_rooms()
+
+    def _claim(self, leg: Leg[Any]) -> bool:
+        """Read its first message; False: somebody else does. Under the lock."""
+        if leg.watched:
+            return False
+        leg.watched = True
+        return True
+
+    def _read_first(self, leg: Leg[Any], slots: threading.Semaphore) -> None:
+        attempt = leg.attempt
+        try:
+            message = next(attempt)
+        except (StopIteration, grpc.RpcError):
+            self.ended(attempt)
+        else:
+            leg.first = (message,)
+            self.commit(attempt)
+        finally:
+            slots.release()
+
+    def first(self, attempt: Any) -> Any:
+        """Its first message, read now or by a thread, and that the call is its; None: it is not. Raises as ``next``."""
+        with self._lock:
+            leg = self.leg_of(attempt)
+            mine = leg is None or self._claim(leg)
+        if not mine:
+            assert leg is not None
+            with self.changed:
+                while attempt is self.attempt and not (self.over or (self.committed and leg.first)):
+                    self.changed.wait()
+            if attempt is not self.attempt:
+                return None
+            if leg.first:
+                return leg.first
+        message = next(attempt)  # one that is over raises
+        self.commit(attempt)
+        return (message,) if attempt is self.attempt else None
+
+    def _leave_rooms(self) -> None:
+        while self._rooms:
+            self._rooms.pop().release()
 
     def _ended(self, attempt: Any) -> None:
         """By grpc's thread, which may have the server's metadata still to bring: nobody may wait for those in it."""
@@ -99,6 +176,11 @@ class _Later(GrpcLater):
         """Wait for the end, at most ``timeout`` seconds; whether it came."""
         with self.changed:
             return self.changed.wait_for(lambda: self.over, timeout)
+
+
+def _is_headed(attempt: Any) -> bool:
+    state = getattr(attempt, "_state", None)  # grpc's own words for it are those that wait
+    return state is not None and state.initial_metadata is not None and state.code is None
 
 
 def _guarded(callback: Callable[[], object]) -> None:
@@ -159,18 +241,19 @@ class Call(grpc.Call, grpc.Future):  # grpc's own are both
                 assert later.error is not None
                 raise later.error
             try:
-                message = next(attempt)
+                first = later.first(attempt)
             except StopIteration:
                 later.ended(attempt)
-                raise
+                if attempt is later.attempt:
+                    raise
             except grpc.RpcError as error:
                 later.ended(attempt)
                 if attempt is later.attempt:
                     self._raise(error)
-                continue
-            later.commit(attempt)
-            self._reading = attempt
-            return message
+            else:
+                if first is not None:  # else another attempt was sooner
+                    self._reading = attempt
+                    return first[0]
 
     def _raise(self, error: grpc.RpcError) -> None:
         """Raise what the attempt that the caller reads ended by."""
@@ -189,12 +272,10 @@ class Call(grpc.Call, grpc.Future):  # grpc's own are both
             if attempt is None:
                 return getattr(later.error, "_initial", ())
             found = attempt.initial_metadata()
-            if later.committed:
-                return later.metadata(found)
-            if attempt.is_active():
+            if not later.committed and attempt.is_active():
                 later.commit(attempt)
-                return later.metadata(found)
-            later.ended(attempt)
+            elif not later.committed:
+                later.ended(attempt)
             if attempt is later.attempt:
                 return later.metadata(found)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import grpc
 
 from meshlib.errors import (
+    ConfigError,
     ConnectFailed,
     DeadlineExceeded,
     MeshError,
@@ -243,6 +244,8 @@ class GrpcErrors:
 def _code(failure: type[MeshError], cause: Outcome | None) -> grpc.StatusCode:
     if failure is DeadlineExceeded:
         return grpc.StatusCode.DEADLINE_EXCEEDED
+    if failure is ConfigError:  # as grpc's core says it of a service config
+        return grpc.StatusCode.INVALID_ARGUMENT
     if cause is not None and cause.grpc and cause.status:
         return CODES.get(cause.status, grpc.StatusCode.UNKNOWN)
     if failure is Overloaded:

@@ -5,6 +5,9 @@ by whichever attempt comes to it; grpc's own thread of an attempt that is over m
 next attempt's. That one sends what is kept meanwhile: the application may wait for an answer to it. They are serialized here, so that
 what is kept can be counted: beyond ``limit`` nothing is kept any more, and the call cannot be made again.
 
+Attempts may be under way beside each other (hedges), as long as all is kept. When that ends, one of them goes on alone, the one that
+came furthest, and the others are given up *before* (``alone``): a stream of theirs that just ended would be a whole one to its server.
+
 But for a call that was not sent: an attempt that cannot connect takes a message, and another before it learns that it is over, since
 grpc gives up the first before it tells why. So the last two stay. Where more was taken, no attempt is made (``whole``).
 """
@@ -67,6 +70,7 @@ class Messages:
     Attributes:
         kept: Whether all that will be given can be given again.
         call: Is told when it cannot.
+        alone: Has one of several readers go on alone, if it can that one; gives which.
     """
 
     __slots__ = (
@@ -79,7 +83,9 @@ class Messages:
         "_source",
         "_there",
         "_turn",
+        "_turns",
         "_waiting",
+        "alone",
         "call",
         "kept",
         "limit",
@@ -94,6 +100,7 @@ class Messages:
         self._there = threading.Condition()
         self._asking = False  # somebody asks the source
         self._turn = 0  # whose messages these are: the last attempt's
+        self._turns: dict[Any, int] = {}  # of who reads
         self._waiting: list[Any] = []  # from number _base on
         self._base = 0
         self._size = 0
@@ -101,6 +108,7 @@ class Messages:
         self._end: BaseException | None = None
         self.kept = True
         self.call: Call | None = None
+        self.alone: Callable[[Any], Any] | None = None
         self.limit = limit
 
     @property
@@ -108,16 +116,25 @@ class Messages:
         """Whether all that was given so far can be given again."""
         return self._base == 0
 
-    def commit(self) -> None:
-        """No other attempt will be made."""
-        self._committed, self.kept = True, False
+    def commit(self, reader: Any = None) -> None:
+        """No other attempt will be made: the messages are those of ``reader``."""
+        with self._there:
+            self._turn = self._turns.get(reader, self._turn)
+            self._committed, self.kept = True, False
+            self._there.notify_all()
 
-    def read(self) -> Iterator[Any]:
-        """All messages, for one more attempt. Once nothing is kept they are the last attempt's alone."""
+    def read(self, reader: Any = None) -> Iterator[Any]:
+        """All messages, for one more attempt. Once nothing is kept they are the last attempt's alone, or as ``alone`` says."""
         with self._there:
             self._turn += 1
+            if reader is not None:
+                self._turns[reader] = self._turn
             self._there.notify_all()
             return self._read(self._turn)
+
+    def drop(self, reader: Any) -> None:
+        """It reads no more."""
+        self._turns.pop(reader, None)
 
     def _read(self, turn: int) -> Iterator[Any]:
         number = 0
@@ -156,9 +173,9 @@ class Messages:
                     self._there.wait()
                     continue
                 self._asking = True
-            self._ask()
+            self._ask(turn)
 
-    def _ask(self) -> None:
+    def _ask(self, turn: int) -> None:
         message, end = None, None
         try:
             message = serialize(next(self._source), self._serializer)
@@ -166,14 +183,28 @@ class Messages:
             end = error
         with self._there:
             self._asking, self._end = False, end
-            if end is None:
-                self._keep(message)
+            full = end is None and self._keep(message)
             self._there.notify_all()
+        if full:
+            self._fill(turn)
 
-    def _keep(self, message: Any) -> None:
+    def _keep(self, message: Any) -> bool:
+        """Whether no more is kept from now on."""
         self._waiting.append(message)
-        if self.kept:
-            self._size += len(message) if isinstance(message, bytes) else 0
-            self.kept = self._size <= self.limit
-            if not self.kept and self.call is not None:
-                self.call.replayable = False
+        if not self.kept:
+            return False
+        self._size += len(message) if isinstance(message, bytes) else 0
+        return self._size > self.limit
+
+    def _fill(self, turn: int) -> None:
+        """``turn`` came to what is not kept any more."""
+        if self.call is not None:
+            self.call.replayable = False
+        alone, goes_on = self.alone, None
+        if alone is not None:
+            goes_on = alone(next((reader for reader, its in list(self._turns.items()) if its == turn), None))
+        with self._there:
+            if not self._committed:
+                self._turn = self._turns.get(goes_on, self._turn)
+            self.kept = False
+            self._there.notify_all()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from meshlib.core.effects import Call
 from meshlib.core.exchange import GRPC
 from meshlib.deadlines import current_deadline
+from meshlib.errors import ConfigError
 from meshlib.hosts.grpc.replay import as_is
 from meshlib.hosts.info import attach
 from meshlib.hosts.protocol import Arrived
@@ -61,7 +62,7 @@ class Method:
 
 class Request:
     """One RPC. ``message``: what is sent; ``messages``, where it is a stream; ``call``: as the plan reads it, once it did;
-    ``brings``: it has credentials of its own.
+    ``brings``: it has credentials of its own; ``waits_for_nobody``: no thread does for it (``hosts/run_later.py``).
     """
 
     __slots__ = (
@@ -79,6 +80,7 @@ class Request:
         "target",
         "timeout",
         "wait_for_ready",
+        "waits_for_nobody",
         "with_call",
     )
 
@@ -112,12 +114,13 @@ class Request:
         self.renews = renews
         self.brings = brings
         self.own = own
+        self.waits_for_nobody = False
         self.call: Call | None = None
         self.binary: list[tuple[str, str | bytes]] = []
 
-    def sending(self) -> Any:
+    def sending(self, attempt: Any = None) -> Any:
         """What one attempt sends."""
-        return self.message if self.messages is None else self.messages.read()
+        return self.message if self.messages is None else self.messages.read(attempt)
 
 
 class Answer:
@@ -165,13 +168,16 @@ class GrpcHost:
                 lines.append((key.encode(), value.encode()))
         authority, path = target.place[3], request.method.path
         head = Head("POST", target.scheme, authority, path, Headers(lines))
-        deadline = current_deadline(clock)
+        deadline, own = current_deadline(clock), request.own
+        if own is not None and own.refused and resolution.via == "mesh":
+            raise self.errors.made(ConfigError, f"{target.text}: {own.refused}", info=None)
         call = request.call = Call(
             resolution,
             head,
             deadline=deadline,
             limit="the deadline" if deadline is not None else "",
-            default_retry=retry if request.own is None else request.own.policy(path),
+            default_retry=retry if own is None else own.policy(path),
+            default_hedge=None if own is None else own.hedge(path),
             wait=PATIENCE,
             counted=(inside := carry(head.headers)),
             chained=inside and is_retry(),
@@ -180,10 +186,10 @@ class GrpcHost:
             grpc=True,
             patient=bool(request.wait_for_ready),
             strict=target.strict,
-            concurrent=request.messages is None,
+            concurrent=request.messages is None or request.waits_for_nobody,
             renews=request.renews,
             credentials=request.brings,
-            throttle=None if request.own is None else request.own.throttle(target.text),
+            throttle=None if own is None else own.throttle(target.text),
             target=target.uri,
             own=target.own,
             registered=request.method.registered,

@@ -27,15 +27,11 @@ _HALF_CLOSED = 'RPC is half closed after calling "done_writing".'
 _STYLES = "The iterator and read/write APIs may not be mixed on a single RPC."
 
 
-def _itself(attempt: Any) -> Any:
-    return attempt
-
-
 def _read(attempt: Any) -> Any:
     return attempt.read()
 
 
-async def _first(attempt: Any) -> Any:
+async def _iterated(attempt: Any) -> Any:
     return await anext(attempt.__aiter__(), EOF)
 
 
@@ -87,12 +83,10 @@ class AnyCall:
             if attempt is None:
                 return getattr(later.error, "_initial_metadata", None) or Metadata()
             found = await attempt.initial_metadata()
-            if later.committed:
-                return self._edited(found)
-            if not attempt.done():
+            if not later.committed and not attempt.done():
                 later.commit(attempt)
-                return self._edited(found)
-            later.ended(attempt)
+            elif not later.committed:
+                later.ended(attempt)
             if attempt is later.attempt:
                 return self._edited(found)
 
@@ -122,11 +116,11 @@ class AnyCall:
 
     async def wait_for_connection(self) -> None:
         """Until an attempt is under way. Raises what the call failed by."""
-        await self._of_attempt(lambda attempt: attempt.wait_for_connection())
+        await self._of_attempt(lambda attempt: attempt.wait_for_connection(), settles=False)
 
-    async def _of_attempt(self, ask: Callable[[Any], Any]) -> tuple[Any, Any]:
-        """An attempt, and what ``ask`` gives of it, awaited: the next one's where it fails and is made again. Raises what the
-        call failed by.
+    async def _of_attempt(self, ask: Callable[[Any], Any], *, settles: bool = True) -> tuple[Any, Any]:
+        """An attempt, and what ``ask`` gives of it, awaited: the next one's where it fails and is made again, or (``settles``: the call is then that attempt's) another was
+        sooner. Raises what the call failed by.
         """
         later = self._later
         attempt = None
@@ -135,7 +129,7 @@ class AnyCall:
             if attempt is None:
                 raise self._raised()
             try:
-                return attempt, await ask(attempt)
+                found = await ask(attempt)
             except asyncio.CancelledError:
                 if not self._given_up(attempt):
                     raise
@@ -143,6 +137,9 @@ class AnyCall:
                 later.ended(attempt)
                 if attempt is later.attempt:
                     raise self._told(error) from None
+            else:
+                if not settles or attempt is later.attempt:
+                    return attempt, found
 
     def _given_up(self, attempt: Any) -> bool:
         """Whether a cancellation came since the mesh gave ``attempt`` up, and not to the task or by the application."""
@@ -172,16 +169,21 @@ class _OneAnswer(AnyCall):
 
     async def _answer(self) -> Any:
         try:
-            attempt, value = await self._of_attempt(_itself)
+            _, value = await self._of_attempt(self._value)
         except asyncio.CancelledError:
             self.cancel()
             raise
+        return value
+
+    async def _value(self, attempt: Any) -> Any:
+        value = await attempt
         self._later.ended(attempt)
         return value
 
 
 class _Answers(AnyCall):
     _iterator: AsyncIterator[Any] | None = None
+    _reading: Any = None  # the attempt whose messages ``read`` gives, once one came
     _style = ""
 
     def __aiter__(self) -> AsyncIterator[Any]:
@@ -194,13 +196,16 @@ class _Answers(AnyCall):
         later = self._later
         reading = None
         try:
-            attempt, message = await self._of_attempt(_first)
+            attempt, message = await self._of_attempt(lambda attempt: later.first(attempt, _iterated))
             if message is not EOF:
-                later.commit(attempt)
                 reading = attempt
                 yield message
-                async for message in attempt.__aiter__():
-                    yield message
+                if later.reads(attempt):
+                    while (message := await attempt.read()) is not EOF:
+                        yield message
+                else:
+                    async for message in attempt.__aiter__():
+                        yield message
             later.ended(attempt)
         except AioRpcError as error:
             if later.committed:
@@ -215,15 +220,17 @@ class _Answers(AnyCall):
 
     async def read(self) -> Any:
         self._use("reader")
+        later, reading = self._later, self._reading
         try:
-            attempt, message = await self._of_attempt(_read)
+            if reading is None:
+                self._reading, message = await self._of_attempt(lambda attempt: later.first(attempt, _read))
+                return message
+            _, message = await self._of_attempt(_read)
         except asyncio.CancelledError:
             self.cancel()
             raise
         if message is EOF:
-            self._later.ended(attempt)
-        else:
-            self._later.commit(attempt)
+            later.ended(reading)
         return message
 
     def _use(self, style: str) -> None:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from grpc.aio import AioRpcError, Metadata
+from grpc.aio import EOF, AioRpcError, Metadata
 
 from meshlib.hosts.grpc.later import GrpcLater
 from meshlib.hosts.grpc_aio.errors import ERRORS
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from meshlib.hosts.grpc.subchannel import Subchannel
     from meshlib.hosts.grpc_aio.outgoing import Outgoing
     from meshlib.hosts.grpc_aio.wire import AioGrpcWire
+    from meshlib.hosts.legs import Leg
     from meshlib.runtime.runtime import Runtime
 
 __all__ = ["AioLater", "at_once"]
@@ -44,7 +45,7 @@ def at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:
 class AioLater(GrpcLater):
     """Belongs to its loop. ``outgoing``: its messages, where they are a stream; ``under_way``: it is in there until it is over."""
 
-    __slots__ = ("_unary", "_under_way", "_waiters", "loop")
+    __slots__ = ("_answers", "_unary", "_under_way", "_waiters", "loop")
 
     def __init__(
         self,
@@ -60,9 +61,12 @@ class AioLater(GrpcLater):
         self._under_way = under_way
         under_way.add(self)
         self._unary = request.method.kind == "unary_unary"
+        self._answers = request.method.kind.endswith("stream")
         self._waiters: list[asyncio.Future[None]] = []
 
-    def _begin(self, sub: Subchannel[Any], seconds: float | None, metadata: Any, wait: bool | None) -> Any:
+    def _begin(
+        self, leg: Leg[Any], sub: Subchannel[Any], seconds: float | None, metadata: Any, wait: bool | None
+    ) -> Any:
         request, method = self._request, self._request.method
         credentials = sub.credentials(request.credentials)
         if self._unary and request.compression is None:
@@ -82,7 +86,7 @@ class AioLater(GrpcLater):
         if self.messages is None:
             return made(request.message)
         attempt = made()
-        self.messages.feed(attempt)
+        self.messages.feed(leg, attempt)
         return attempt
 
     def _code(self, attempt: Any) -> grpc.StatusCode:
@@ -99,6 +103,52 @@ class AioLater(GrpcLater):
 
     def _watch(self, attempt: Any) -> None:
         attempt.add_done_callback(self.ended)
+        if self._beside and self._answers:
+            for leg in self.legs:
+                if leg.attempt is not None and leg.watched is None:
+                    task = leg.watched = self.loop.create_task(self._read_first(leg))
+                    task.add_done_callback(_looked_at)
+
+    async def _read_first(self, leg: Leg[Any]) -> Any:
+        """The first message of an answer that nobody reads yet, where attempts run beside each other; or EOF."""
+        attempt = leg.attempt
+        try:
+            message = await attempt.read()
+        except AioRpcError:
+            self.ended(attempt)
+            raise
+        if message is EOF:
+            self.ended(attempt)
+        else:
+            self.commit(attempt)
+        return message
+
+    async def first(self, attempt: Any, read: Callable[[Any], Any]) -> Any:
+        """The same, by ``read``, or by whoever began to. Raises as that."""
+        leg = self.leg_of(attempt)
+        task = leg.watched if leg is not None else None
+        if isinstance(task, asyncio.Task):
+            return await asyncio.shield(task)
+        if leg is not None:
+            leg.watched = True
+        message = await read(attempt)
+        if message is EOF:
+            self.ended(attempt)
+        else:
+            self.commit(attempt)
+        return message
+
+    def reads(self, attempt: Any) -> bool:
+        """Whether its messages are to be had by ``read``, since that began so."""
+        leg = self.leg_of(attempt)
+        return leg is not None and isinstance(leg.watched, asyncio.Task)
+
+    def _headed(self) -> Any:
+        if not self._answers:
+            return None
+        return next(
+            (leg.attempt for leg in self.legs if leg.attempt is not None and _is_headed(leg.attempt)), None
+        )
 
     def _fetch(self, demand: Demand, then: Callable[[str | BaseException], object]) -> Callable[[], object]:
         async def ask() -> None:
@@ -144,6 +194,22 @@ class AioLater(GrpcLater):
         waiter: asyncio.Future[None] = self.loop.create_future()
         self._waiters.append(waiter)
         await waiter
+
+
+def _looked_at(task: asyncio.Task[Any]) -> None:
+    """What it raised is the attempt's end, which is told."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _is_headed(attempt: Any) -> bool:
+    if attempt.done():
+        return False
+    try:
+        at_once(attempt.initial_metadata())
+    except RuntimeError:
+        return False
+    return True
 
 
 def error_of(attempt: Any, code: grpc.StatusCode, details: str | None) -> AioRpcError:

@@ -24,8 +24,20 @@ if TYPE_CHECKING:
 __all__ = ["Outgoing"]
 
 
+class _Feeder:
+    """Of one attempt. ``sent``: so many messages, those that are not kept any more among them; ``direct``: it takes messages itself."""
+
+    __slots__ = ("attempt", "direct", "sent", "task")
+
+    def __init__(self, attempt: Any, sent: int) -> None:
+        self.attempt = attempt
+        self.sent = sent
+        self.direct = False
+        self.task: asyncio.Task[None] | None = None
+
+
 class Outgoing:
-    """Belongs to one call and its loop."""
+    """Belongs to one call and its loop. ``alone``: has one of several attempts go on alone, and gives which."""
 
     def __init__(
         self, request: Request, serializer: Callable[[Any], bytes] | None, limit: int = LIMIT
@@ -36,14 +48,12 @@ class Outgoing:
         self._kept: list[Any] = []  # from number _base on
         self._base = 0
         self._size = 0
-        self._sent = 0  # by the attempt under way
         self._committed = False
         self._half_closed = False
         self._ended = False
-        self._attempt: Any = None
-        self._feeder: asyncio.Task[None] | None = None
+        self._feeders: dict[Any, _Feeder] = {}  # of each attempt under way; at most one once nothing is kept
         self._waiters: list[asyncio.Future[None]] = []
-        self._direct = False  # its attempt takes messages itself
+        self.alone: Callable[[Any], Any] | None = None
 
     @property
     def half_closed(self) -> bool:
@@ -54,14 +64,18 @@ class Outgoing:
         """Whether all that was taken to be sent can be sent again."""
         return self._base == 0
 
-    def feed(self, attempt: Any) -> None:
+    def feed(self, reader: Any, attempt: Any) -> None:
         """Another attempt is under way: it is sent all there is."""
-        if self._feeder is not None:
-            self._feeder.cancel()
-        self._attempt, self._sent, self._direct = attempt, self._base, False
-        self._feeder = asyncio.get_running_loop().create_task(self._feed(attempt))
+        feeder = self._feeders[reader] = _Feeder(attempt, self._base)
+        feeder.task = asyncio.get_running_loop().create_task(self._feed(feeder))
 
-    def commit(self) -> None:
+    def drop(self, reader: Any) -> None:
+        """It is over, or given up."""
+        feeder = self._feeders.pop(reader, None)
+        if feeder is not None and feeder.task is not None:
+            feeder.task.cancel()
+
+    def commit(self, reader: Any = None) -> None:  # noqa: ARG002 - the others were dropped
         """No other attempt will be made."""
         self._committed = True
         self._wake()
@@ -72,30 +86,43 @@ class Outgoing:
         self._wake()
 
     async def write(self, message: Any) -> None:
-        """Send ``message``; until the attempt under way has taken it, or the call is over."""
+        """Send ``message``; until an attempt under way has taken it, or the call is over."""
         data = serialize(message, self._serializer)
-        if self._direct:
-            await _send(self._attempt, data)
+        direct = next((feeder.attempt for feeder in self._feeders.values() if feeder.direct), None)
+        if direct is not None:
+            await _send(direct, data)
             return
         number = self._base + len(self._kept)
         self._kept.append(data)
         if not self._committed:
             self._size += len(data) if isinstance(data, bytes) else 0
             if self._size > self._limit:
-                self._committed = True  # nothing is kept any more
-                if self._request.call is not None:
-                    self._request.call.replayable = False
+                self._fill()
         self._wake()
         while self._sent <= number and not self._ended:
             await self._change()
+
+    def _fill(self) -> None:
+        """Nothing is kept any more: the attempt that came furthest goes on, and no other is made."""
+        if self._request.call is not None:
+            self._request.call.replayable = False
+        if self.alone is not None:
+            feeders = self._feeders
+            self.alone(max(feeders, key=lambda reader: feeders[reader].sent, default=None))
+        self._committed = True
+
+    @property
+    def _sent(self) -> int:
+        return max((feeder.sent for feeder in self._feeders.values()), default=self._base)
 
     async def close(self) -> None:
         """Nothing more comes."""
         if self._half_closed:
             return
         self._half_closed = True
-        if self._direct:
-            await _half_close(self._attempt)
+        for feeder in tuple(self._feeders.values()):
+            if feeder.direct:
+                await _half_close(feeder.attempt)
         self._wake()
 
     async def consume(self, source: Any) -> bool:
@@ -123,22 +150,23 @@ class Outgoing:
             return False
         return True
 
-    async def _feed(self, attempt: Any) -> None:
+    async def _feed(self, feeder: _Feeder) -> None:
+        attempt = feeder.attempt
         with contextlib.suppress(AioRpcError, asyncio.InvalidStateError):
             while not self._ended:
-                while self._sent < self._base + len(self._kept):
-                    if not await _send(attempt, self._kept[self._sent - self._base]):
+                while feeder.sent < self._base + len(self._kept):
+                    if not await _send(attempt, self._kept[feeder.sent - self._base]):
                         return
-                    self._sent += 1
+                    feeder.sent += 1
                     if self._committed:
-                        del self._kept[: self._sent - self._base]
-                        self._base = self._sent
+                        del self._kept[: feeder.sent - self._base]
+                        self._base = feeder.sent
                     self._wake()
                 if self._half_closed:
                     await _half_close(attempt)
                     return
                 if self._committed:
-                    self._direct = True
+                    feeder.direct = True
                     return
                 await self._change()
 

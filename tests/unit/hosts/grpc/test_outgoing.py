@@ -57,16 +57,17 @@ def _outgoing() -> Outgoing:
 def test_a_message_that_is_not_taken_is_sent_by_the_next_attempt() -> None:
     async def main() -> None:
         outgoing, first = _outgoing(), _Attempt(1)
-        outgoing.feed(first)
+        outgoing.feed(1, first)
         await outgoing.write(b"one")
         writing = asyncio.ensure_future(outgoing.write(b"two"))
-        feeder = outgoing._feeder
+        feeder = outgoing._feeders[1].task
         assert feeder is not None
         first.status.set_result("UNAVAILABLE")
         await feeder
         assert not writing.done()
         second = _Attempt(9)
-        outgoing.feed(second)
+        outgoing.drop(1)
+        outgoing.feed(2, second)
         await writing
         assert (first._cython_call.took, second._cython_call.took) == ([b"one"], [b"one", b"two"])
 
@@ -76,11 +77,11 @@ def test_a_message_that_is_not_taken_is_sent_by_the_next_attempt() -> None:
 def test_a_writer_waits_for_the_status_of_a_committed_rpc() -> None:
     async def main() -> None:
         outgoing, attempt = _outgoing(), _Attempt(1)
-        outgoing.feed(attempt)
+        outgoing.feed(1, attempt)
         await outgoing.write(b"one")
         outgoing.commit()
-        assert outgoing._feeder is not None
-        await outgoing._feeder
+        assert outgoing._feeders[1].task is not None
+        await outgoing._feeders[1].task
         writing = asyncio.ensure_future(outgoing.write(b"two"))
         done, _ = await asyncio.wait([writing], timeout=0)
         assert not done
@@ -94,10 +95,10 @@ def test_a_writer_waits_for_the_status_of_a_committed_rpc() -> None:
 def test_an_rpc_that_is_over_needs_no_half_close() -> None:
     async def main() -> None:
         outgoing, attempt = _outgoing(), _Attempt(0)
-        outgoing.feed(attempt)
+        outgoing.feed(1, attempt)
         await outgoing.close()
-        assert outgoing._feeder is not None
-        await outgoing._feeder
+        assert outgoing._feeders[1].task is not None
+        await outgoing._feeders[1].task
         assert attempt.half_closed == 1
 
     asyncio.run(main())

@@ -106,3 +106,71 @@ def test_channels_to_one_server_share_it() -> None:
     one = config(retryThrottling={"maxTokens": 10, "tokenRatio": 0.1}).throttle("stock")
     assert one is mine
     assert config({"name": [{}], "retryPolicy": POLICY}).throttle("stock") is None
+
+
+HEDGES: dict[str, Any] = {
+    "maxAttempts": 4,
+    "hedgingDelay": "0.5s",
+    "nonFatalStatusCodes": ["UNAVAILABLE", "internal", 10],
+}
+
+
+def hedges(policy: Any, **method: Any) -> OwnRetries:
+    return config({"name": [{}], "hedgingPolicy": policy, **method})
+
+
+def test_hedges_are_read() -> None:
+    made = config(
+        {"name": [{"service": "s"}], "hedgingPolicy": HEDGES}, {"name": [{}], "retryPolicy": POLICY}
+    )
+    hedge = made.hedge("/s/m")
+    assert hedge is not None
+    assert (hedge.after, hedge.most, hedge.codes, hedge.own) == (0.5, 4, {14, 13, 10}, True)
+    assert (hedge.methods, hedge.budget) == (None, None)
+    assert made.policy("/s/m") is None
+    assert made.hedge("/t/m") is None
+    assert made.policy("/t/m") is not None
+    assert made.refused == ""
+    assert hedges(HEDGES)
+
+
+def test_what_may_be_missing_of_hedges_is_and_more_than_five_attempts_are_five() -> None:
+    hedge = hedges({"maxAttempts": 9}).hedge("/s/m")
+    assert hedge is not None
+    assert (hedge.after, hedge.most, hedge.codes) == (0.0, 5, frozenset())
+    answered = hedges({"maxAttempts": 2, "nonFatalStatusCodes": ["OK"]}).hedge("/s/m")
+    assert answered is not None
+    assert answered.codes == frozenset(), "an answer is none that others are waited for"
+
+
+@pytest.mark.parametrize(
+    ("policy", "where"),
+    [
+        ([], ""),
+        ({}, ".maxAttempts"),
+        ({**HEDGES, "maxAttempts": 1}, ".maxAttempts"),
+        ({**HEDGES, "maxAttempts": "3"}, ".maxAttempts"),
+        ({**HEDGES, "maxAttempts": 2.5}, ".maxAttempts"),
+        ({**HEDGES, "maxAttempts": True}, ".maxAttempts"),
+        ({**HEDGES, "hedgingDelay": 1}, ".hedgingDelay"),
+        ({**HEDGES, "hedgingDelay": "-1s"}, ".hedgingDelay"),
+        ({**HEDGES, "hedgingDelay": "1"}, ".hedgingDelay"),
+        ({**HEDGES, "nonFatalStatusCodes": "UNAVAILABLE"}, ".nonFatalStatusCodes"),
+        ({**HEDGES, "nonFatalStatusCodes": ["UNAVAILABLE", "NONE"]}, ".nonFatalStatusCodes[1]"),
+        ({**HEDGES, "nonFatalStatusCodes": [17]}, ".nonFatalStatusCodes[0]"),
+        ({**HEDGES, "nonFatalStatusCodes": [True]}, ".nonFatalStatusCodes[0]"),
+        ({**HEDGES, "nonFatalStatusCodes": [[]]}, ".nonFatalStatusCodes[0]"),
+    ],
+)
+def test_hedges_that_a6_refuses_are_told_with_their_place(policy: Any, where: str) -> None:
+    made = hedges(policy)
+    assert f"field:methodConfig[0].hedgingPolicy{where} error:" in made.refused
+    assert made, "its calls must hear of it"
+    assert made.hedge("/s/m") is None
+
+
+def test_a_method_has_retries_or_hedges_and_all_that_is_wrong_is_told() -> None:
+    both = hedges({"hedgingDelay": 1}, retryPolicy=POLICY).refused
+    assert "methodConfig[0].hedgingPolicy error:retryPolicy is set too" in both
+    assert ".maxAttempts error:field not present" in both
+    assert ".hedgingDelay error:" in both

@@ -195,3 +195,43 @@ def test_whatever_the_order_each_reader_sees_the_same(
         messages.commit()
     assert list(last) == sent
     assert all(part == sent[: len(part)] for part in seen)
+
+
+def test_of_two_readers_one_goes_on_alone_and_the_other_ends_only_then() -> None:
+    """gRFC A6: of hedges the one that came furthest. A stream that ends before its attempt is given up would be a whole one to its server."""
+    call = Call(Resolution("mesh", ""), Head("POST", "http", "a", "/s/m"))
+    messages = Messages([b"x" * 6, b"y" * 6, b"z", b"w"], None, limit=10)
+    messages.call = call
+    asked: list[object] = []
+
+    def alone(reader: object) -> object:
+        assert messages.kept, "who reads meanwhile gets what is kept"
+        assert not call.replayable
+        asked.append(reader)
+        return reader
+
+    messages.alone = alone
+    first, second = messages.read("first"), messages.read("second")
+    assert [next(first), next(second)] == [b"x" * 6, b"x" * 6]
+    assert next(first) == b"y" * 6
+    assert asked == ["first"], "and not the last one to begin"
+    assert list(second) == [], "it was given up"
+    assert list(first) == [b"z", b"w"]
+    assert asked == ["first"]
+
+
+def test_where_who_came_to_the_limit_is_over_another_goes_on_with_all() -> None:
+    messages = Messages([b"x" * 6, b"y" * 6, b"z"], None, limit=10)
+    messages.alone = lambda _: "second"
+    first, second = messages.read("first"), messages.read("second")
+    assert list(first) == [b"x" * 6]
+    assert list(second) == [b"x" * 6, b"y" * 6, b"z"]
+
+
+def test_once_one_is_the_calls_the_messages_are_its_alone() -> None:
+    messages = Messages([b"a", b"b", b"c"], None)
+    first, second = messages.read("first"), messages.read("second")
+    assert [next(first), next(second), next(second)] == [b"a", b"a", b"b"]
+    messages.commit("first")
+    assert list(second) == []
+    assert list(first) == [b"b", b"c"]
