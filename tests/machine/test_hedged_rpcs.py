@@ -177,7 +177,8 @@ class HedgedRpcs(RuleBasedStateMachine):
                 assert not call.stopped, "a server said not to"
                 assert now >= call.not_before, "a server said when"
                 assert not call.kept
-                if self.throttle is not None:
+                # One that follows a failure was decided with it, as a retry is.
+                if self.throttle is not None and call.flight:
                     assert self.throttle.allows()
             call.flight[effect.number] = effect
             call.until = effect.hedge_at
