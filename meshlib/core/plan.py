@@ -10,6 +10,7 @@ and draws no randomness of its own, so that sync and async calls share it and a 
           ├─► Reply            an answer that the configuration orders; nothing is sent
           ├─► Pass             the route goes to a pass-through cluster: the transport calls the URL as it is
           └─► Finish           an end: the last outcome, or a failure
+          (a response of 301 to 308 that its route has followed, ``core/redirects.py``: a Sleep, then as woke from the cluster on)
     Sleep ──woke──► Send, Finish
     Send that is hedged ──woke──► Send, Rest      another beside it (``core/hedging.py``)
                         ──outcome──► Rest         others are in flight, and are waited for; at its time, ``woke``
@@ -46,7 +47,7 @@ from meshlib.core.failures import FAILURES, REFUSALS, TEXT, after_retries, not_o
 from meshlib.core.faults import drawn, in_force
 from meshlib.core.mirrors import shadows
 from meshlib.core.override import Named, named_by, tell_picked
-from meshlib.core.plan_limits import LimitedPlan
+from meshlib.core.plan_redirects import RedirectedPlan
 from meshlib.core.retry import Retries, may_matter
 from meshlib.core.sessions import hold
 from meshlib.core.stages import (
@@ -76,7 +77,7 @@ if TYPE_CHECKING:
 __all__ = ["Plan"]
 
 
-class Plan(LimitedPlan):
+class Plan(RedirectedPlan):
     """The plan of one call. Not thread-safe: a call is driven by one thread or task at a time; only :meth:`close` may
     come from another (a response that is collected).
     """
@@ -135,7 +136,7 @@ class Plan(LimitedPlan):
             decision = self._hedge_on(hedging, outcome, now, counted=retries is not None)
         record(self._attempts, attempt, outcome, retried=decision is not None)
         attempt.end_retry()
-        if outcome.kind is not OK and not late:
+        if not late and (outcome.kind is not OK or (decision is None and 300 < (outcome.status or 0) < 309)):
             instead = self._instead(attempt, outcome, now)
             if instead is not None:
                 return instead
@@ -163,7 +164,7 @@ class Plan(LimitedPlan):
         """A ``Sleep``, a ``Wait`` or an ``Ask`` is over, or another attempt is to be made beside one in flight."""
         if self._flight and self._hedging is not None:
             return self._beside(self._hedging, now)
-        if self._attempts or self._flight:
+        if (self._attempts or self._flight) and self._upstream is not None and self._taken is None:
             return self._send(now)
         fault = self._fault
         if fault is not None:
@@ -223,9 +224,9 @@ class Plan(LimitedPlan):
     def _try_limit(self, policy: RetryPolicy) -> float | None:
         return policy.per_try_timeout or None
 
-    def _instead(self, attempt: Send, outcome: Outcome, now: float) -> Effect | None:  # noqa: ARG002 - as a rule nothing
-        """What follows an attempt that failed, whatever the retries say."""
-        return None
+    def _instead(self, attempt: Send, outcome: Outcome, now: float) -> Effect | None:
+        """What follows an attempt that failed, whatever the retries say, or a redirect; None: as a rule nothing."""
+        return self._led(attempt, outcome, now) if outcome.kind is OK else None
 
     def _begin_retry(self, upstream: Upstream, budget: RetryBudget | None) -> RetryPermit | None:
         return upstream.begin_retry(budget)
@@ -236,7 +237,7 @@ class Plan(LimitedPlan):
         """From the rate limits on: again after each wait, since the cluster may be there by then, or known not to come."""
         call, action = self._call, match.route.action
         assert isinstance(action, Forward)
-        if call.resolution.limits:
+        if call.resolution.limits and self._followed is None:
             limited = self._limit_rates(match, now)
             if limited is not None:
                 return limited

@@ -39,6 +39,8 @@ class HeadsPlan(PlanState):
         if router is not None and router.suppresses:
             router.unmark(head.headers.raw, call.head.headers.raw)
             left = None
+        if self._followed is not None:  # as a call of its own
+            number -= self._followed.attempts
         counted = host.include_attempt_count or (call.counted and call.resolution.handed is None)
         tell(head, left, number if counted else None)
         if number > 1 and host.tells_timeout_retries:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from meshlib.core.limiting import Limiting
     from meshlib.core.match import Match
     from meshlib.core.override import Named
+    from meshlib.core.redirects import Followed
     from meshlib.core.retry import Deciding
     from meshlib.core.sessions import Held, Metadata
     from meshlib.core.stages import StreamLimits
@@ -51,6 +52,7 @@ class PlanState:
         "_env",
         "_fault",
         "_flight",
+        "_followed",
         "_hash",
         "_hedging",
         "_last",
@@ -108,6 +110,7 @@ class PlanState:
         self.started = 0.0
         self._status = 0
         self._fault: Injected | None = None  # that delays the call now
+        self._followed: Followed | None = None  # redirects
         self._limiting: Limiting | None = None  # of filters
         self._taken: Take | None = None  # that a storage decides now
         self._by_route: CallLimits | None = None  # what the call entered
@@ -171,7 +174,7 @@ class PlanState:
             status=self._status,
             cluster=self.cluster,
             endpoint=attempt.endpoint.name if attempt is not None else "",
-            attempts=len(self._attempts),
+            attempts=len(self._attempts) - (self._followed.attempts if self._followed is not None else 0),
             cookie=cookie,
         )
         edited = self._match.compiled.response_edits(self._weight, headers, context)

@@ -26,10 +26,13 @@ __all__ = [
     "HashKind",
     "HashPolicy",
     "Hedge",
+    "InternalRedirects",
     "Limits",
     "MatchKind",
     "Outlier",
+    "PredicateKind",
     "RateLimit",
+    "RedirectPredicate",
     "Reports",
     "ResponseMatch",
     "RetryBudget",
@@ -455,3 +458,34 @@ class ResponseMatch:
     kind: MatchKind
     inner: tuple[ResponseMatch, ...] = ()
     headers: tuple[HeaderMatch, ...] = ()
+
+
+class PredicateKind(Enum):
+    """Of an internal redirect. PREVIOUS_ROUTES: a route leads to another once; SAFE_CROSS_SCHEME: never from TLS' absence into TLS;
+    ALLOWED_ROUTES: to these alone.
+    """
+
+    PREVIOUS_ROUTES = "previous_routes"
+    SAFE_CROSS_SCHEME = "safe_cross_scheme"
+    ALLOWED_ROUTES = "allow_listed_routes"
+
+
+@dataclass(frozen=True, slots=True)
+class RedirectPredicate:
+    """``routes``: the names that are allowed."""
+
+    kind: PredicateKind
+    routes: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class InternalRedirects:
+    """Envoy ``InternalRedirectPolicy``: a call follows as many responses as ``most`` of these ``statuses`` where every one of ``predicates``
+    takes it, with the lines that responses have of the names ``copied``; ``cross_scheme``: also from http to https and back.
+    """
+
+    most: int = 1
+    statuses: frozenset[int] = frozenset({302})
+    predicates: tuple[RedirectPredicate, ...] = ()
+    cross_scheme: bool = False
+    copied: tuple[str, ...] = ()

@@ -12,7 +12,7 @@ from meshlib.model.body import BodyFormat
 from meshlib.model.edits import NO_EDITS, Edit, EditAction, HeaderEdits, Mutation
 from meshlib.model.limits import Admission, DescriptorRule, LimitOverride, LocalLimit
 from meshlib.model.match import RouteMatch
-from meshlib.model.policy import Fault, HashPolicy, Hedge, RetryPolicy, RouteLimits
+from meshlib.model.policy import Fault, HashPolicy, Hedge, InternalRedirects, RetryPolicy, RouteLimits
 from meshlib.model.session import Session
 from meshlib.model.subset import NO_LABELS, Labels
 
@@ -117,7 +117,8 @@ class Forward:
     calls are (``metadata_match``).
 
     Which of ``weighted`` a call goes to is drawn, or said: by the number in the header ``share_header``, or by the hash of
-    ``hash_policy`` (``share_by_hash``). ``high``: the limits of priority HIGH hold for its calls.
+    ``hash_policy`` (``share_by_hash``). ``high``: the limits of priority HIGH hold for its calls. ``redirects``: which responses are followed
+    before the caller sees them; None: none.
     """
 
     cluster: str = ""
@@ -144,6 +145,7 @@ class Forward:
     rate_limits: tuple[DescriptorRule, ...] = ()
     include_host_limits: bool = False
     high: bool = False
+    redirects: InternalRedirects | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from meshlib.xds.decode.guards import switches
 from meshlib.xds.decode.headers import header_edits, mutations
 from meshlib.xds.decode.hedge import hedge_policy
 from meshlib.xds.decode.limits import descriptor_rules
+from meshlib.xds.decode.redirects import internal_redirects
 from meshlib.xds.decode.replies import body_format, inline_body
 from meshlib.xds.decode.report import Report, join
 from meshlib.xds.decode.retry import hash_policies, retry_policy
@@ -107,6 +108,7 @@ def _forward(message: WireMessage, path: str, report: Report) -> Forward | None:
         rate_limits=descriptor_rules(message, path, report),
         include_host_limits=boolean(message, "include_vh_rate_limits", False),
         high=_is_high(message, path, report),
+        redirects=internal_redirects(message, path, report),
     )
     return made if cluster or weighted or header else None
 

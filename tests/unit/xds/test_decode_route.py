@@ -8,7 +8,14 @@ import pytest
 
 from meshlib.model.headers import OF_THE_CONNECTION
 from meshlib.model.match import HeaderMatch, PathKind, StringKind, StringMatch
-from meshlib.model.policy import Elsewhere, HashKind, RetryPolicy
+from meshlib.model.policy import (
+    Elsewhere,
+    HashKind,
+    InternalRedirects,
+    PredicateKind,
+    RedirectPredicate,
+    RetryPolicy,
+)
 from meshlib.model.route import (
     ClusterWeight,
     DirectResponse,
@@ -756,3 +763,60 @@ class TestHedges:
     def test_no_request_at_first_is_refused(self):
         problem = action_problem(hedge_policy={"initial_requests": 0})
         assert problem == "hedge_policy.initial_requests: must not be 0"
+
+
+class TestInternalRedirects:
+    NAME = "envoy.extensions.internal_redirect."
+
+    def decoded(self, **action):
+        made = build.route(cluster="a", name="r")
+        made["route"] |= action
+        found = decode.route(raw(build.route_config("r", build.virtual_host("v", made))))
+        return found, found.value.virtual_hosts[0].routes[0].action.redirects
+
+    def predicate(self, kind, **fields):
+        return {"name": "p", "typed_config": build.any_of(f"{self.NAME}{kind}", fields)}
+
+    def test_as_a_rule_they_are_the_callers(self):
+        assert self.decoded()[1] is None
+        assert self.decoded(internal_redirect_policy={})[1] == InternalRedirects()
+
+    def test_what_a_policy_says(self):
+        found, made = self.decoded(
+            internal_redirect_policy={
+                "max_internal_redirects": 3,
+                "redirect_response_codes": [301, 304, 307],
+                "allow_cross_scheme_redirect": True,
+                "response_headers_to_copy": ["X-A"],
+                "predicates": [
+                    self.predicate("previous_routes.v3.PreviousRoutesConfig"),
+                    self.predicate("safe_cross_scheme.v3.SafeCrossSchemeConfig"),
+                    self.predicate(
+                        "allow_listed_routes.v3.AllowListedRoutesConfig", allowed_route_names=["to"]
+                    ),
+                ],
+            }
+        )
+        predicates = (
+            RedirectPredicate(PredicateKind.PREVIOUS_ROUTES),
+            RedirectPredicate(PredicateKind.SAFE_CROSS_SCHEME),
+            RedirectPredicate(PredicateKind.ALLOWED_ROUTES, frozenset({"to"})),
+        )
+        assert made == InternalRedirects(3, frozenset({301, 307}), predicates, True, ("x-a",))
+        assert found.ignored == ()
+
+    def test_with_a_predicate_that_is_not_known_nothing_is_followed(self):
+        other = {"name": "p", "typed_config": build.any_of("envoy.config.core.v3.Locality", {"zone": "z"})}
+        found, made = self.decoded(internal_redirect_policy={"predicates": [other]})
+        assert made is None
+        assert [value for path, value in found.ignored if path.endswith("predicates[0]")] == [
+            "envoy.config.core.v3.Locality"
+        ]
+
+    def test_what_stood_for_it_once(self):
+        handle = "HANDLE_INTERNAL_REDIRECT"
+        assert self.decoded(internal_redirect_action=handle)[1] == InternalRedirects()
+        assert self.decoded(internal_redirect_action=handle, max_internal_redirects=4)[1].most == 4
+        assert self.decoded(max_internal_redirects=4)[1] is None
+        both = {"internal_redirect_policy": {}, "max_internal_redirects": 4}
+        assert self.decoded(internal_redirect_action=handle, **both)[1].most == 1

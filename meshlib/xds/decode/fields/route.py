@@ -104,11 +104,12 @@ ROUTE = {
         honoured="cluster cluster_header weighted_clusters cluster_not_found_response_code prefix_rewrite regex_rewrite"
         " host_rewrite_literal auto_host_rewrite host_rewrite_header host_rewrite_path_regex append_x_forwarded_host"
         " timeout retry_policy hedge_policy idle_timeout max_stream_duration max_grpc_timeout hash_policy metadata_match rate_limits"
-        " include_vh_rate_limits request_mirror_policies priority",
+        " include_vh_rate_limits request_mirror_policies priority internal_redirect_policy"
+        " internal_redirect_action max_internal_redirects",
         rejected="path_rewrite_policy path_rewrite host_rewrite",
         reported="cluster_specifier_plugin inline_cluster_specifier_plugin"
         " retry_policy_typed_config"
-        " internal_redirect_policy internal_redirect_action max_internal_redirects grpc_timeout_offset",
+        " grpc_timeout_offset",
         void="upgrade_configs cors flush_timeout early_data_policy",
         notes={
             "auto_host_rewrite": "for a gRPC call where the control plane is a trusted_xds_server (gRFC A81)",
@@ -120,7 +121,8 @@ ROUTE = {
             "retry_policy_typed_config": "extensions of Envoy's are not run",
             "priority": "not in the target view, as by gRPC",
             "hedge_policy": "of HTTP calls; gRPC has none by xDS",
-            "internal_redirect_policy internal_redirect_action max_internal_redirects": "redirects are the host library's to follow",
+            "internal_redirect_policy": "of HTTP calls; a redirect by 303 of a call that is no GET is the caller's",
+            "internal_redirect_action max_internal_redirects": "deprecated; where internal_redirect_policy is not set",
             "grpc_timeout_offset": "deprecated, and of gRPC calls only",
             "rate_limits": _LIMITS,
             "cors": _CORS,
@@ -138,6 +140,17 @@ ROUTE = {
         honoured="cluster cluster_header runtime_fraction disable_shadow_host_suffix_append host_rewrite_literal"
         " request_headers_mutations",
         void="trace_sampled",
+    ),
+    f"{_ROUTE}InternalRedirectPolicy": rules(
+        honoured="max_internal_redirects redirect_response_codes predicates allow_cross_scheme_redirect response_headers_to_copy",
+        notes={
+            "predicates": "`previous_routes`, `safe_cross_scheme`, `allow_listed_routes`; with another nothing is followed, which is reported"
+        },
+    ),
+    "envoy.extensions.internal_redirect.previous_routes.v3.PreviousRoutesConfig": rules(),
+    "envoy.extensions.internal_redirect.safe_cross_scheme.v3.SafeCrossSchemeConfig": rules(),
+    "envoy.extensions.internal_redirect.allow_listed_routes.v3.AllowListedRoutesConfig": rules(
+        honoured="allowed_route_names"
     ),
     f"{_ROUTE}RouteAction.HashPolicy": rules(
         honoured="header cookie connection_properties query_parameter filter_state terminal"

@@ -308,4 +308,17 @@ message FilterConfig
    1 config      pb.Any
    2 is_optional bool
    3 disabled    bool
+
+package envoy.extensions.internal_redirect.previous_routes.v3
+
+message PreviousRoutesConfig
+
+package envoy.extensions.internal_redirect.safe_cross_scheme.v3
+
+message SafeCrossSchemeConfig
+
+package envoy.extensions.internal_redirect.allow_listed_routes.v3
+
+message AllowListedRoutesConfig
+   1 allowed_route_names [string]
 """
