@@ -26,7 +26,7 @@ JOBS ?= 2
 PYTEST_ARGS ?=
 LOCK_ARGS ?=
 GRPC_TESTS := $(filter-out %/test_fork_grpc.py,$(wildcard tests/e2e/*grpc*.py))
-# With real servers and processes, and of which two may run at once: nothing in them is bounded by a time that another's work could use up.
+# With real servers and processes, and of which several may run at once: nothing in them is bounded by a time that another's work could use up.
 ABREAST := $(GRPC_TESTS) tests/compat tests/e2e/oracle tests/trust $(patsubst %,tests/e2e/test_%.py,\
 	adoption aggregates asgi bad_input balancers broken_handshakes celery cli connectrpc control_planes csds django docs \
 	envoy_file examples extensions fetch first_lines flask guards handoff hosts http2 httpx_options httpx_streams \
@@ -56,8 +56,8 @@ test: $(VENV)/.stamp-dev ## the tests: units, state machines, real processes on 
 	@$(PYTEST) tests/unit tests/machine -n 2 $(PYTEST_ARGS)
 	@echo "2 of 4: every host library by one table, most of it waiting: two minutes or so"
 	@$(PYTEST) tests/hosts -n 4 $(PYTEST_ARGS)
-	@echo "3 of 4: gRPC, an Envoy, libraries and their clients, with real servers and processes, two at a time: eight minutes or so"
-	@$(PYTEST) $(ABREAST) -n 2 --dist loadfile -m "not storm and not fleet" $(PYTEST_ARGS)
+	@echo "3 of 4: gRPC, an Envoy, libraries and their clients, with real servers and processes, three at a time: ten minutes or so"
+	@$(PYTEST) $(ABREAST) -n 3 --dist loadfile -m "not storm and not fleet" $(PYTEST_ARGS)
 	@echo "4 of 4: more of these, one at a time: five minutes or so, most of them waiting; the percentage at the right counts tests"
 	@$(PYTEST) tests/e2e $(addprefix --ignore=,$(ABREAST)) -m "not storm and not fleet" $(PYTEST_ARGS)
 

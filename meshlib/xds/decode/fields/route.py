@@ -41,12 +41,11 @@ ROUTE = {
         " retry_policy hedge_policy metadata typed_per_filter_config rate_limits request_mirror_policies"
         " include_is_timeout_retry_header",
         rejected="matcher",
-        reported="retry_policy_typed_config",
-        void="virtual_clusters cors",
+        void="virtual_clusters cors retry_policy_typed_config",
         notes={
             "metadata": "`meshlib.adoption`: how far clients have joined",
             "request_mirror_policies": "of HTTP calls whose body is at hand whole (RW-04)",
-            "retry_policy_typed_config": "extensions of Envoy's are not run",
+            "retry_policy_typed_config": "not implemented in Envoy either",
             "hedge_policy": "of HTTP calls; gRPC has none by xDS",
             "include_is_timeout_retry_header": "of HTTP calls",
             "rate_limits": _LIMITS,
@@ -107,10 +106,8 @@ ROUTE = {
         " include_vh_rate_limits request_mirror_policies priority internal_redirect_policy"
         " internal_redirect_action max_internal_redirects",
         rejected="path_rewrite_policy path_rewrite host_rewrite",
-        reported="cluster_specifier_plugin inline_cluster_specifier_plugin"
-        " retry_policy_typed_config"
-        " grpc_timeout_offset",
-        void="upgrade_configs cors flush_timeout early_data_policy",
+        reported="cluster_specifier_plugin inline_cluster_specifier_plugin grpc_timeout_offset",
+        void="upgrade_configs cors flush_timeout early_data_policy retry_policy_typed_config",
         notes={
             "auto_host_rewrite": "for a gRPC call where the control plane is a trusted_xds_server (gRFC A81)",
             "timeout": "15 s where a control plane's route sets none, as in Envoy; 0 switches it off",
@@ -118,7 +115,7 @@ ROUTE = {
             "metadata_match": _LABELS,
             "flush_timeout": "what is written to a caller is in its own process",
             "early_data_policy": "no request is sent before a handshake is over",
-            "retry_policy_typed_config": "extensions of Envoy's are not run",
+            "retry_policy_typed_config": "not implemented in Envoy either",
             "priority": "not in the target view, as by gRPC",
             "hedge_policy": "of HTTP calls; gRPC has none by xDS",
             "internal_redirect_policy": "of HTTP calls; a redirect by 303 of a call that is no GET is the caller's",
