@@ -53,7 +53,7 @@ class Send:
     ``number`` counts from 1; ``upstream``: whose endpoint it is, of an aggregate the leaf. ``deadline`` is absolute: the attempt's response, body included, is there by then;
     ``cluster``: as it was then; ``connect_timeout``: seconds, the cluster's; ``began``: when it was decided; ``key`` pairs its events; ``handed``: to a sidecar,
     whose the retries are: what may have been sent is not sent again. ``limits``: of the stream, by its route;
-    ``mirrors``: what is to be sent elsewhere, too; ``try_idle``: seconds between two bytes of this attempt; ``token``: what it is to bring, and nobody but its receiver to see;
+    ``longest``: seconds after which its cluster ends it, where that is its deadline. ``mirrors``: what is to be sent elsewhere, too; ``try_idle``: seconds between two bytes of this attempt; ``token``: what it is to bring, and nobody but its receiver to see;
     ``error``: what the library raises for the status of an RPC, where its retries are to look at that; ``hedge_at``: absolute, when another is to be begun beside it (``woke``) if nothing was heard of it.
     """
 
@@ -70,6 +70,7 @@ class Send:
         "hedge_at",
         "key",
         "limits",
+        "longest",
         "mirrors",
         "number",
         "permit",
@@ -88,6 +89,7 @@ class Send:
         deadline: float | None,
         permit: RetryPermit | None,
         began: float,
+        grpc: bool = False,
     ) -> None:
         self.number = number
         self.handed = False
@@ -102,12 +104,20 @@ class Send:
         self.began = began
         self.key = 0
         self.limits: StreamLimits | None = None
+        self.longest: float | None = None
+        if cluster.stream_limit is not None and not grpc:
+            self._shorten(began, cluster.stream_limit)
         self.try_idle: float | None = None
         self.token: Demand | None = None
         self.hedge_at: float | None = None
         self.error: BaseException | None = None
         self._bare: Head | None = None
         self.mirrors: tuple[Shadow, ...] = ()
+
+    def _shorten(self, began: float, longest: float) -> None:
+        """It may take so many seconds, where its call's time is not over before."""
+        if self.deadline is None or began + longest < self.deadline:
+            self.deadline, self.longest = began + longest, longest
 
     def release(self, now: float, failure: Outcome | None = None) -> None:
         """It is over, its body read or given up: its pick and its permit go back. Effective once; from any thread."""

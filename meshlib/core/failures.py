@@ -99,9 +99,21 @@ _LIMITED: dict[str, tuple[Response, str]] = {
 }
 
 
+#: Outcomes of an attempt whose time is over, and what timers may lack of it, in seconds.
+_TIMES = frozenset({OutcomeKind.TIMEOUT, OutcomeKind.NO_TIME})
+_ROUNDING = 0.001
+
+
 def timed_out(limit: str) -> tuple[Response, str]:
     """What a call is told as whose time by this limit is over, and its flags."""
     return _LIMITED.get(limit, FAILURES[OutcomeKind.TIMEOUT][1:])
+
+
+def took_long(longest: float, outcome: Outcome) -> tuple[Response, str] | None:
+    """The same of one whose last attempt its cluster ended after so many seconds; None: it did not (measured, 1.40)."""
+    if outcome.kind not in _TIMES or outcome.seconds < longest - _ROUNDING:
+        return None
+    return Response(504, TEXT, b"upstream max stream duration reached"), "UMSDR"
 
 
 def after_retries(response: Response) -> Response:

@@ -43,7 +43,15 @@ from typing import TYPE_CHECKING
 
 from meshlib.core.attempt import BLAMELESS, record
 from meshlib.core.effects import Effect, Finish, Pass, Reply, Rest, Send, Sleep, Wait
-from meshlib.core.failures import FAILURES, REFUSALS, TEXT, after_retries, not_overloaded, timed_out
+from meshlib.core.failures import (
+    FAILURES,
+    REFUSALS,
+    TEXT,
+    after_retries,
+    not_overloaded,
+    timed_out,
+    took_long,
+)
 from meshlib.core.faults import drawn, in_force
 from meshlib.core.mirrors import shadows
 from meshlib.core.override import Named, named_by, tell_picked
@@ -377,7 +385,7 @@ class Plan(RedirectedPlan):
             head = head.copy()
             head.headers.raw.extend(self._limiting.request)
         permit, self._permit = self._permit, None
-        attempt = Send(number, picked, head, deadline=deadline, permit=permit, began=now)
+        attempt = Send(number, picked, head, deadline=deadline, permit=permit, began=now, grpc=call.grpc)
         attempt.handed = call.resolution.handed is not None
         attempt.limits = self._limits
         attempt.try_idle = None if self._policy is None else self._policy.per_try_idle_timeout
@@ -469,6 +477,8 @@ class Plan(RedirectedPlan):
             self._status = outcome.status or 0
             return Finish(outcome)
         failure, response, flags = FAILURES[outcome.kind]
+        if self._answered is not None and self._answered.longest is not None:
+            response, flags = took_long(self._answered.longest, outcome) or (response, flags)
         last = self._told_of
         message = f"{self.cluster}: {failed(last.why(), last.told())}"
         return Finish(outcome, failure, message, self._told(response, flags))

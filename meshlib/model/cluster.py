@@ -171,7 +171,7 @@ class Cluster:
     ``unassigned``: why the control plane gave it nobody. ``children``: the clusters that an aggregate names; ``leaves``: those of them,
     and of the aggregates among them, that are no aggregates, in order, whether they are there or not. ``http2``: talk HTTP/2 (prior knowledge in plain text).
     ``token``: the file with the token that calls carry, over TLS only, ``""`` for none.
-    ``idle_timeout``: seconds after which an idle connection ends; ``max_connection_age``: after which one is replaced between two
+    ``stream_limit``: seconds that an attempt of an HTTP call may take, its response included. ``idle_timeout``: seconds after which an idle connection ends; ``max_connection_age``: after which one is replaced between two
     calls; ``max_requests_per_connection``: how many it carries at most.
     ``endpoint_breaker``: each endpoint has one of its own, beside the cluster's ``breaker``.
     ``rate_limit``: of calls to it by this process; over it they are answered 429. ``adaptive``: of those in flight. ``calls``: what it orders of calls beside. ``health_check``: how its endpoints are asked whether they can serve. ``auto_sni``: the name that is asked for by TLS is the request's
@@ -210,6 +210,7 @@ class Cluster:
     auto_sni: bool = False
     auto_san: bool = False
     auto_sni_header: str = ""
+    stream_limit: float | None = None
     idle_timeout: float | None = None
     max_connection_age: float | None = None
     max_requests_per_connection: int | None = None

@@ -113,6 +113,7 @@ def cluster(message: WireMessage, path: str, report: Report) -> Cluster:
         auto_sni=options.names.sni,
         auto_san=options.names.san,
         auto_sni_header=options.names.header,
+        stream_limit=options.stream or None,
         idle_timeout=options.idle,
         max_connection_age=options.age,
         max_requests_per_connection=options.requests,

@@ -27,6 +27,7 @@ class _Common(NamedTuple):
     requests: int | None
     head: int | None
     lines: int | None
+    stream: float | None
 
     def over(self, other: _Common) -> _Common:
         """What is said here, and else what ``other`` says."""
@@ -36,6 +37,7 @@ class _Common(NamedTuple):
             self.requests or other.requests,
             self.head or other.head,
             self.lines or other.lines,
+            other.stream if self.stream is None else self.stream,
         )
 
 
@@ -49,7 +51,7 @@ class Names(NamedTuple):
 
 class Options(NamedTuple):
     """``http2``: what connections speak; ``idle``: seconds after which an idle one ends, ``age``: after which any is replaced;
-    ``requests``: how many one carries at most; ``head``, ``lines``: the bytes and lines of a response's head that are read at most; ``spoken``: what
+    ``requests``: how many one carries at most; ``head``, ``lines``: the bytes and lines of a response's head that are read at most; ``stream``: seconds of a stream; ``spoken``: what
     it says of the protocol itself; ``names``: those of TLS.
     """
 
@@ -60,6 +62,7 @@ class Options(NamedTuple):
     requests: int | None
     head: int | None
     lines: int | None
+    stream: float | None
     spoken: Spoken
 
 
@@ -136,11 +139,14 @@ def _no_guards(message: WireMessage, path: str, report: Report) -> None:
 
 def _common(owner: WireMessage, path: str, report: Report) -> _Common:
     held, path = owner.common_http_protocol_options, join(path, "common_http_protocol_options")
-    idle, age = (seconds(held, name, path, report) for name in ("idle_timeout", "max_connection_duration"))
+    idle, age, stream = (
+        seconds(held, name, path, report)
+        for name in ("idle_timeout", "max_connection_duration", "max_stream_duration")
+    )
     head, lines = number(held, "max_response_headers_kb"), number(held, "max_headers_count")
     if head is not None and not 1 <= head <= _MOST_KB:
         report.problem(join(path, "max_response_headers_kb"), f"must be 1 to {_MOST_KB}, not {head}")
     if lines == 0:
         report.problem(join(path, "max_headers_count"), "must be at least 1")
     requests = number(held, "max_requests_per_connection") or None
-    return _Common(idle, age, requests, None if head is None else head * 1024, lines)
+    return _Common(idle, age, requests, None if head is None else head * 1024, lines, stream)

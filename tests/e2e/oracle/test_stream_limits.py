@@ -49,6 +49,7 @@ def answer(request: Any, tmp_path: Path) -> Iterator[Answer]:
             headers: dict[str, str] | None = None,
             manager: dict[str, Any] | None = None,
             body: bytes = b"",
+            cluster: dict[str, Any] | None = None,
             **action: Any,
         ) -> tuple[int, bytes]:
             held = Ports(1)
@@ -59,7 +60,7 @@ def answer(request: Any, tmp_path: Path) -> Iterator[Answer]:
             config = build.route_config("r", build.virtual_host("v", route, domains=["*"]))
             made = [
                 build.listener("l", config, address=address, manager=manager or {}),
-                build.cluster("c", [upstream]),
+                build.cluster("c", [upstream], **cluster or {}),
             ]
             plane = stack.enter_context(ControlPlane(*made))
             url, headers = f"http://{address}{path}", headers or {}
@@ -164,3 +165,31 @@ def test_a_request_that_is_not_sent_in_time(answer: Answer, silent: str) -> None
     body = bytes(64 * 1024 * 1024)
     got = answer(silent, body=body, manager={"request_timeout": "0.5s"})
     assert got == (408, b"request timeout")
+
+
+CLUSTER_LIMIT = {"common_http_protocol_options": {"max_stream_duration": "0.4s"}}
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        {},
+        {"timeout": "30s"},
+        {"retry_policy": {"retry_on": "reset", "num_retries": 1}},
+        {"retry_policy": {"retry_on": "5xx", "num_retries": 1, "per_try_timeout": "30s"}},
+    ],
+)
+def test_an_attempt_that_takes_longer_than_its_cluster_allows(
+    answer: Answer, silent: str, action: dict[str, Any]
+) -> None:
+    got = answer(silent, cluster=CLUSTER_LIMIT, **action)
+    assert got == (504, b"upstream max stream duration reached")
+
+
+@pytest.mark.parametrize("answer", [host for host in HOSTS if host != "aiohttp-connector"], indirect=True)
+@pytest.mark.parametrize(
+    "action", [{"timeout": "0.2s"}, {"retry_policy": {"retry_on": "reset", "per_try_timeout": "0.1s"}}]
+)
+def test_whichever_is_nearer_holds(answer: Answer, silent: str, action: dict[str, Any]) -> None:
+    """A connector makes no call again, so that a try's time is no matter of its."""
+    assert answer(silent, cluster=CLUSTER_LIMIT, **action) == (504, b"upstream request timeout")

@@ -145,6 +145,12 @@ class TestConnecting:
         [(where, _)] = ignored(self.bound(source_address=source, extra_source_addresses=extra[:1])).items()
         assert where == "upstream_bind_config.extra_source_addresses[0].socket_options.socket_options[0]"
 
+    def test_how_long_a_stream_may_take(self):
+        for text, seconds in (("2s", 2.0), ("0s", None)):
+            common = {"max_stream_duration": text}
+            resource = made(common_http_protocol_options=common)
+            assert (good(resource).stream_limit, ignored(resource)) == (seconds, {})
+
     def test_http1_as_the_mesh_spells_it(self):
         options = {"header_key_format": {"proper_case_words": {}}, "send_fully_qualified_url": True}
         for resource in (made(http_protocol_options=options), http(http_protocol_options=options)):

@@ -181,13 +181,13 @@ CLUSTER = {
     ),
     "envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate": rules(honoured="base_interval max_interval"),
     "envoy.config.core.v3.HttpProtocolOptions#upstream": rules(
-        honoured="idle_timeout max_connection_duration max_requests_per_connection max_headers_count max_response_headers_kb",
-        reported="max_stream_duration",
+        honoured="idle_timeout max_connection_duration max_requests_per_connection max_headers_count max_response_headers_kb"
+        " max_stream_duration",
         void="headers_with_underscores_action",
         notes={
             "max_headers_count": "not of connections of aiohttp's own, nor of grpc's",
             "max_response_headers_kb": "not of connections of aiohttp's own, nor of grpc's",
-            "max_stream_duration": "the route's timeout bounds a call",
+            "max_stream_duration": "of HTTP calls",
             "headers_with_underscores_action": "of a cluster Envoy does not read it either",
         },
     ),
