@@ -126,6 +126,7 @@ class Plan(RedirectedPlan):
             retries = self._deciding()
         late = blameless = False
         if outcome.kind is not OK:
+            self._now = now
             # The call's own time is over: that is the call's end, whatever the last read reported (RT-06).
             late = outcome.limit is not None or (self.deadline is not None and now >= self.deadline)
             # A limit of our own is not retried, as in Envoy (its overflow).
@@ -176,6 +177,7 @@ class Plan(RedirectedPlan):
             return self._send(now)
         fault = self._fault
         if fault is not None:
+            self._now = now
             self._undelay()
             if self.deadline is not None and now >= self.deadline:
                 return self._out_of_time(None)
@@ -251,6 +253,7 @@ class Plan(RedirectedPlan):
                 return limited
         upstream = self._env.upstream(call.resolution.part, self.cluster)
         if isinstance(upstream, str):
+            self._now = now
             if not upstream and now < self._ready_by():
                 return Wait(self._ready_by())
             why = upstream or self._env.awaits(call.resolution.part, self.cluster)
@@ -352,6 +355,7 @@ class Plan(RedirectedPlan):
         assert upstream is not None
         assert match is not None
         if self.deadline is not None and now >= self.deadline:
+            self._now = now
             return self._out_of_time(None)
         number = len(self._attempts) + len(self._flight) + 1
         call = self._call
@@ -417,9 +421,11 @@ class Plan(RedirectedPlan):
             endpoint=self._told_of.attempt.endpoint.name if attempts else "",
             flags=flags,
             attempts=max(len(attempts), int(reached)),
+            seconds=max(0.0, self._now - self.started),
         )
 
     def _refused(self, refusal: Refusal, now: float) -> Effect:
+        self._now = now
         cluster = self._upstream.cluster if self._upstream is not None else None
         if refusal.kind is RefusalKind.NO_ENDPOINT and cluster is not None and cluster.assignment is None:
             # Nothing was ever heard of it: a name being resolved. Worth a wait, once and bounded.

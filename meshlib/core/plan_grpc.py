@@ -143,6 +143,16 @@ class GrpcPlan(Plan):
         words = "the route's timeout" if self._from_file else "the route's max_stream_duration"
         return stream_limit(self._call.resolution, action), words, None
 
+    def _time_limits(self, action: Forward, now: float) -> None:
+        super()._time_limits(action, now)
+        offset, asked = action.grpc_timeout_offset, self._call.deadline
+        if not offset or action.grpc_timeout_header_max is None or asked is None:
+            return
+        # As Envoy: never so much that nothing is left.
+        if now < asked - offset and (self.deadline is None or asked - offset < self.deadline):
+            self.deadline, self._limit_seconds = asked - offset, None
+            self._limit = f"the deadline less the {offset:g} s that its route takes off"
+
     def _try_limit(self, policy: RetryPolicy) -> float | None:
         return (policy.per_try_timeout or None) if self._from_file else None
 

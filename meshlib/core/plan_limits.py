@@ -86,6 +86,7 @@ class LimitedPlan(HedgedPlan):
         if limiting is None:
             limiting = self._limiting = Limiting(self._call, self._env, match, self._weight, self.cluster)
         elif limiting.asked is not None and self.deadline is not None and now >= self.deadline:
+            self._now = now
             return self._out_of_time(None)
         found = limiting.go(now)
         if found is None:
@@ -94,6 +95,7 @@ class LimitedPlan(HedgedPlan):
             if self.deadline is not None:
                 found.seconds = max(0.0, min(found.seconds, self.deadline - now))
             return found
+        self._now = now
         self._words.append(found.words)
         return self._refused_by_filter(found)
 

@@ -61,6 +61,7 @@ class PlanState:
         "_limiting",
         "_limits",
         "_match",
+        "_now",
         "_open",
         "_overrides",
         "_per_try",
@@ -109,6 +110,7 @@ class PlanState:
         self.spent = False
         self.started = 0.0
         self._status = 0
+        self._now = 0.0  # when something went wrong last
         self._fault: Injected | None = None  # that delays the call now
         self._followed: Followed | None = None  # redirects
         self._limiting: Limiting | None = None  # of filters

@@ -23,6 +23,7 @@ from meshlib.model.replies import (
     AnyOf,
     Anything,
     Comparison,
+    DurationTest,
     FlagTest,
     GrpcStatusTest,
     HeaderTest,
@@ -51,9 +52,22 @@ _COMPARE: dict[Comparison, Callable[[int, int], bool]] = {
 
 
 class Reply:
-    """A reply as it is made: what formats and tests may read of it. ``flags`` are Envoy's (``"UH"``, ``"URX,UF"``)."""
+    """A reply as it is made: what formats and tests may read of it. ``flags`` are Envoy's (``"UH"``, ``"URX,UF"``); ``seconds``: since the call
+    began.
+    """
 
-    __slots__ = ("body", "cluster", "content_type", "endpoint", "flags", "head", "lines", "route", "status")
+    __slots__ = (
+        "body",
+        "cluster",
+        "content_type",
+        "endpoint",
+        "flags",
+        "head",
+        "lines",
+        "route",
+        "seconds",
+        "status",
+    )
 
     def __init__(
         self,
@@ -65,8 +79,10 @@ class Reply:
         cluster: str = "",
         endpoint: str = "",
         flags: str = "",
+        seconds: float = 0.0,
     ) -> None:
         self.head = head
+        self.seconds = seconds
         self.status = response.status
         self.lines: Lines = [
             (name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in response.headers
@@ -184,6 +200,9 @@ def _test(test: ReplyTest) -> Callable[[Reply], bool]:
     if isinstance(test, StatusTest):
         compare, wanted = _COMPARE[test.comparison], test.value
         return lambda reply: compare(reply.status, wanted)
+    if isinstance(test, DurationTest):
+        weigh, most = _COMPARE[test.comparison], test.value
+        return lambda reply: weigh(int(reply.seconds * 1000), most)
     if isinstance(test, HeaderTest):
         header = compile_header(test.header)
         return lambda reply: header(reply.head)

@@ -342,11 +342,14 @@ class RouteRewrite:
         endpoint: str = "",
         flags: str = "",
         attempts: int = 0,
+        seconds: float = 0.0,
     ) -> Response:
         """``response``, which tells of a failure on this route, as a sidecar gives it: with the route's response edits.
-        ``flags`` are Envoy's for the failure; ``attempts``: how many were made, the one counted that could not be.
+        ``flags`` are Envoy's for the failure; ``attempts``: how many were made, the one counted that could not be;
+        ``seconds``: since the call began.
         """
-        reply = Reply(head, response, route=self._route.name, cluster=cluster, endpoint=endpoint, flags=flags)
+        reply = Reply(head, response, cluster=cluster, endpoint=endpoint, flags=flags, seconds=seconds)
+        reply.route = self._route.name
         return replies.give(self._edited(reply, weight, attempts))
 
     def _rewritten_host(self, head: Head) -> str:

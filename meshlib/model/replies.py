@@ -14,6 +14,7 @@ __all__ = [
     "AnyOf",
     "Anything",
     "Comparison",
+    "DurationTest",
     "FlagTest",
     "GrpcStatusTest",
     "HeaderTest",
@@ -33,6 +34,14 @@ class Comparison(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StatusTest:
+    comparison: Comparison
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class DurationTest:
+    """Of the whole milliseconds since the call began."""
+
     comparison: Comparison
     value: int
 
@@ -76,7 +85,7 @@ class AnyOf:
     tests: tuple[ReplyTest, ...]
 
 
-ReplyTest = StatusTest | HeaderTest | FlagTest | GrpcStatusTest | Anything | AllOf | AnyOf
+ReplyTest = StatusTest | DurationTest | HeaderTest | FlagTest | GrpcStatusTest | Anything | AllOf | AnyOf
 
 
 @dataclass(frozen=True, slots=True)

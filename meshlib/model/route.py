@@ -113,7 +113,8 @@ class Forward:
     """``RouteAction``. Exactly one of ``cluster``, ``weighted`` and ``cluster_header`` is set.
 
     ``timeout`` in seconds: None where the configuration sets none (core applies the default of the view: 15 s for a
-    control plane's route, none for a configuration file's), 0 switches it off (TO-02). ``labels``: for which subset of the cluster
+    control plane's route, none for a configuration file's), 0 switches it off (TO-02). ``grpc_timeout_offset``: so much earlier than its caller
+    says a gRPC call ends for which there is a ``grpc_timeout_header_max``. ``labels``: for which subset of the cluster
     calls are (``metadata_match``).
 
     Which of ``weighted`` a call goes to is drawn, or said: by the number in the header ``share_header``, or by the hash of
@@ -132,6 +133,7 @@ class Forward:
     idle_timeout: float | None = None
     max_stream_duration: float | None = None
     grpc_timeout_header_max: float | None = None
+    grpc_timeout_offset: float = 0.0
     retry: RetryPolicy | None = None
     hash_policy: tuple[HashPolicy, ...] = ()
     mirrors: tuple[Mirror, ...] = ()

@@ -80,7 +80,7 @@ def _forward(message: WireMessage, path: str, report: Report) -> Forward | None:
         edit = rewrite(message.regex_rewrite, join(path, "regex_rewrite"), report)
         if message.prefix_rewrite:
             report.problem(join(path, "prefix_rewrite"), "cannot stand beside regex_rewrite")
-    limit, grpc_limit = _stream_limits(message, path, report)
+    limit, grpc_limit, offset = _stream_limits(message, path, report)
     split = message.weighted_clusters
     number_from = str(split.header_name)
     if number_from:
@@ -97,6 +97,7 @@ def _forward(message: WireMessage, path: str, report: Report) -> Forward | None:
         idle_timeout=seconds(message, "idle_timeout", path, report),
         max_stream_duration=limit,
         grpc_timeout_header_max=grpc_limit,
+        grpc_timeout_offset=offset,
         retry=retry_policy(message, path, report),
         hedge=hedge_policy(message, path, report),
         hash_policy=hash_policies(message, path, report),
@@ -182,16 +183,33 @@ def _host_rewrite(message: WireMessage, path: str, report: Report) -> HostRewrit
     return None
 
 
-def _stream_limits(message: WireMessage, path: str, report: Report) -> tuple[float | None, float | None]:
+def _stream_limits(
+    message: WireMessage, path: str, report: Report
+) -> tuple[float | None, float | None, float]:
+    """Of any call, of gRPC calls, and how much earlier than their callers say those end."""
     if not message.HasField("max_stream_duration"):
         # Deprecated, and read by Envoy alone (gRFC A31).
-        return None, None if report.target else seconds(message, "max_grpc_timeout", path, report)
-    if message.HasField("max_grpc_timeout") and not report.target:
-        report.ignore(join(path, "max_grpc_timeout"), "max_stream_duration is set")
+        if report.target:
+            if message.HasField("grpc_timeout_offset"):
+                report.ignore(join(path, "grpc_timeout_offset"), "gRPC does not honour it (gRFC A31)")
+            return None, None, 0.0
+        return (
+            None,
+            seconds(message, "max_grpc_timeout", path, report),
+            seconds(message, "grpc_timeout_offset", path, report) or 0.0,
+        )
+    for name in ("max_grpc_timeout", "grpc_timeout_offset"):
+        if message.HasField(name) and not report.target:
+            report.ignore(join(path, name), "max_stream_duration is set")
     held, path = message.max_stream_duration, join(path, "max_stream_duration")
+    offset = seconds(held, "grpc_timeout_header_offset", path, report) or 0.0
+    if offset and report.target:
+        report.ignore(join(path, "grpc_timeout_header_offset"), "gRPC does not honour it (gRFC A31)")
+        offset = 0.0
     return (
         seconds(held, "max_stream_duration", path, report),
         seconds(held, "grpc_timeout_header_max", path, report),
+        offset,
     )
 
 

@@ -11,6 +11,7 @@ from meshlib.model.replies import (
     AnyOf,
     Anything,
     Comparison,
+    DurationTest,
     FlagTest,
     GrpcStatusTest,
     HeaderTest,
@@ -81,6 +82,9 @@ def _test(message: WireMessage, path: str, report: Report, *, traced: bool) -> R
     held, here = getattr(message, which), join(path, which)
     if which == "status_code_filter":
         return _status(held, here, report)
+    if which == "duration_filter":
+        found = _compared(held, here, report)
+        return None if found is None else DurationTest(*found)
     if which == "header_filter":
         return HeaderTest(header_match(held.header, join(here, "header"), report))
     if which == "response_flag_filter":
@@ -106,6 +110,11 @@ def _test(message: WireMessage, path: str, report: Report, *, traced: bool) -> R
 
 
 def _status(message: WireMessage, path: str, report: Report) -> ReplyTest | None:
+    found = _compared(message, path, report)
+    return None if found is None else StatusTest(*found)
+
+
+def _compared(message: WireMessage, path: str, report: Report) -> tuple[Comparison, int] | None:
     if not message.HasField("comparison"):
         report.problem(join(path, "comparison"), "is missing")
         return None
@@ -113,7 +122,7 @@ def _status(message: WireMessage, path: str, report: Report) -> ReplyTest | None
     if comparison is None:
         report.problem(join(path, "comparison.op"), f"{message.comparison.op} is not known")
         return None
-    return StatusTest(comparison, int(message.comparison.value.default_value))
+    return comparison, int(message.comparison.value.default_value)
 
 
 def _flags(message: WireMessage, path: str, report: Report) -> FlagTest:

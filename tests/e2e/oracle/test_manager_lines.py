@@ -69,6 +69,16 @@ STATUSES = {
 }
 
 
+def mapped(op: str, milliseconds: int, status: int) -> dict[str, Any]:
+    comparison = {"op": op, "value": {"default_value": milliseconds, "runtime_key": "nobody.sets.it"}}
+    return {"filter": {"duration_filter": {"comparison": comparison}}, "status_code": status}
+
+
+DURATIONS = {
+    "local_reply_config": {"mappers": [mapped("GE", 200, 599), mapped("EQ", 0, 598), mapped("LE", 199, 598)]}
+}
+
+
 @pytest.fixture(scope="module")
 def beside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beside]:
     held = socket.socket()
@@ -83,6 +93,7 @@ def beside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beside]:
         "response_headers_to_add": [build.header("via", "edit")],
     }
     listeners["edited"] = ([edited], {"manager": quiet | MANAGERS["via"] | MANAGERS["ids"]})
+    listeners["timed"] = (FAILING, {"manager": quiet | DURATIONS})
     listeners |= {name: (FAILING, {"manager": quiet | fields}) for name, fields in STATUSES.items()}
     clusters = (
         build.cluster("empty", []),
@@ -157,3 +168,11 @@ def test_a_failure_is_named(beside: Beside, name: str, path: str) -> None:
     told = (envoy.line("proxy-status") or "").replace("|delayed_connect_error:_Connection_refused", "")
     assert (ours.status, ours.line("proxy-status") or "") == (envoy.status, told)
     assert bool(told) is (path != "/own")
+
+
+@pytest.mark.parametrize(
+    ("path", "status"), [("/own", 598), ("/nobody", 598), ("/nothing", 598), ("/closed", 598), ("/slow", 599)]
+)
+def test_a_reply_is_mapped_by_how_long_the_call_took(beside: Beside, path: str, status: int) -> None:
+    beside.upstream.delay(2.0 if path == "/slow" else 0.0)
+    assert [got.status for got in beside.ask("timed", path)] == [status, status]

@@ -260,3 +260,23 @@ def test_fi_02_a_fault_ends_a_call_with_a_code(fault: Fault, code: int) -> None:
     assert effect.outcome is not None
     assert (effect.outcome.status, effect.outcome.grpc) == (code, True)
     assert not upstream.picks
+
+
+@pytest.mark.parametrize(
+    ("asked", "action", "deadline"),
+    [
+        (10.0, {"grpc_timeout_header_max": 0.0}, 8.0),
+        (10.0, {"grpc_timeout_header_max": 5.0}, 5.0),
+        (10.0, {}, 10.0),
+        # Nothing would be left.
+        (2.0, {"grpc_timeout_header_max": 0.0}, 2.0),
+        (None, {"grpc_timeout_header_max": 0.0}, None),
+    ],
+)
+def test_a_route_may_end_calls_before_their_callers_do(
+    asked: float | None, action: dict[str, float], deadline: float | None
+) -> None:
+    plan, _ = make(Forward("c", grpc_timeout_offset=2.0, **action), deadline=asked)
+    sent = plan.start(0.0)
+    assert isinstance(sent, Send)
+    assert (plan.deadline, sent.deadline) == (deadline, deadline)

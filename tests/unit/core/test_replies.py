@@ -17,6 +17,7 @@ from meshlib.model.replies import (
     AnyOf,
     Anything,
     Comparison,
+    DurationTest,
     FlagTest,
     GrpcStatusTest,
     HeaderTest,
@@ -204,3 +205,18 @@ class TestServer:
     def test_a_listener_that_orders_nothing(self):
         assert compile_replies(HttpManager()) is PLAIN
         assert Replies().give(Reply(head(), Response(404))) == Response(404)
+
+
+@pytest.mark.parametrize(
+    ("test", "seconds", "holds"),
+    [
+        (DurationTest(Comparison.GE, 200), 0.2009, True),
+        (DurationTest(Comparison.GE, 200), 0.1999, False),
+        (DurationTest(Comparison.EQ, 0), 0.0009, True),
+        (DurationTest(Comparison.LE, 5), 0.0059, True),
+        (DurationTest(Comparison.NE, 5), 0.005, False),
+    ],
+)
+def test_a_reply_is_mapped_by_the_milliseconds_of_its_call(test, seconds, holds):
+    made = given(manager(ReplyMapper(test, status=599)), seconds=seconds)
+    assert made.status == (599 if holds else 404)

@@ -11,6 +11,7 @@ from meshlib.model.replies import (
     AnyOf,
     Anything,
     Comparison,
+    DurationTest,
     FlagTest,
     GrpcStatusTest,
     HeaderTest,
@@ -112,6 +113,14 @@ def test_whole():
         ({"log_type_filter": {"types": ["NotSet"], "exclude": True}}, Anything(False)),
         ({"log_type_filter": {"types": ["DownstreamEnd"]}}, Anything(False)),
         ({"traceable_filter": {}}, Anything(False)),
+        (
+            {
+                "duration_filter": {
+                    "comparison": {"op": "GE", "value": {"default_value": 5, "runtime_key": "k"}}
+                }
+            },
+            DurationTest(Comparison.GE, 5),
+        ),
     ],
 )
 def test_filters(given, test):
@@ -122,7 +131,6 @@ def test_filters(given, test):
 @pytest.mark.parametrize(
     "given",
     [
-        {"duration_filter": {"comparison": {"op": "GE", "value": {"default_value": 5, "runtime_key": "k"}}}},
         {"extension_filter": {}},
         share(50),
     ],

@@ -651,14 +651,12 @@ class TestReported:
             config(
                 build.route(
                     cluster="a",
-                    action={"grpc_timeout_offset": "1s"},
                     typed_per_filter_config={"envoy.filters.http.fault": fault},
                 ),
                 host={"include_is_timeout_retry_header": True},
             )
         )
         assert found == {
-            "virtual_hosts[0].routes[0].route.grpc_timeout_offset": '"1s"',
             "virtual_hosts[0].routes[0].typed_per_filter_config[envoy.filters.http.fault]": "google.protobuf.Empty",
         }
 
@@ -820,3 +818,29 @@ class TestInternalRedirects:
         assert self.decoded(max_internal_redirects=4)[1] is None
         both = {"internal_redirect_policy": {}, "max_internal_redirects": 4}
         assert self.decoded(internal_redirect_action=handle, **both)[1].most == 1
+
+
+class TestOffsetsOfDeadlines:
+    def decoded(self, view="auto", **action):
+        made = build.route(cluster="a")
+        made["route"] |= action
+        routes = build.route_config("r", build.virtual_host("v", made))
+        found = decode.route(raw(routes), view)
+        return found.value.virtual_hosts[0].routes[0].action, [path for path, _ in found.ignored]
+
+    def test_of_both_forms(self):
+        held = {"grpc_timeout_header_max": "9s", "grpc_timeout_header_offset": "0.5s"}
+        action, told = self.decoded(max_stream_duration=held)
+        assert (action.grpc_timeout_header_max, action.grpc_timeout_offset, told) == (9.0, 0.5, [])
+        action, told = self.decoded(max_grpc_timeout="9s", grpc_timeout_offset="0.5s")
+        assert (action.grpc_timeout_header_max, action.grpc_timeout_offset, told) == (9.0, 0.5, [])
+        action, told = self.decoded(max_stream_duration={}, grpc_timeout_offset="0.5s")
+        assert action.grpc_timeout_offset == 0.0
+        assert [path.rpartition(".")[2] for path in told] == ["grpc_timeout_offset"]
+
+    def test_in_the_target_view_grpcs_rule_holds(self):
+        held = {"grpc_timeout_header_max": "9s", "grpc_timeout_header_offset": "0.5s"}
+        for fields in ({"max_stream_duration": held}, {"grpc_timeout_offset": "0.5s"}):
+            action, told = self.decoded("target", **fields)
+            assert action.grpc_timeout_offset == 0.0
+            assert [path.rpartition("grpc_timeout_")[2].rpartition("_")[2] for path in told] == ["offset"]

@@ -210,19 +210,20 @@ LISTENER = {
         notes={"filter": "a mapper whose filter holds one that is reported is left out"},
     ),
     f"{_LOG}AccessLogFilter": rules(
-        honoured="status_code_filter not_health_check_filter runtime_filter and_filter or_filter header_filter"
+        honoured="status_code_filter duration_filter not_health_check_filter runtime_filter and_filter or_filter header_filter"
         " response_flag_filter traceable_filter grpc_status_filter metadata_filter log_type_filter",
-        reported="duration_filter extension_filter",
+        reported="extension_filter",
         notes={
             "runtime_filter": "of 0 % and 100 %; others are reported",
             "traceable_filter": "without `tracing` no call is; with it, a mapper with one is left out and reported",
             "metadata_filter": "a call has no dynamic metadata: `match_if_key_not_found` holds",
-            "duration_filter": "how long a call took is not known when a reply is made: a mapper with one is left out",
+            "duration_filter": "of the time since the call began, as the reply is made",
             "extension_filter": "extensions of Envoy's are not run: a mapper with one is left out",
         },
     ),
     f"{_LOG}StatusCodeFilter": rules(honoured="comparison"),
     f"{_LOG}ComparisonFilter": rules(honoured="op value"),
+    f"{_LOG}DurationFilter": rules(honoured="comparison"),
     f"{_LOG}NotHealthCheckFilter": rules(),
     f"{_LOG}TraceableFilter": rules(),
     f"{_LOG}GrpcStatusFilter": rules(honoured="statuses exclude"),

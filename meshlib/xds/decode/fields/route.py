@@ -104,9 +104,9 @@ ROUTE = {
         " host_rewrite_literal auto_host_rewrite host_rewrite_header host_rewrite_path_regex append_x_forwarded_host"
         " timeout retry_policy hedge_policy idle_timeout max_stream_duration max_grpc_timeout hash_policy metadata_match rate_limits"
         " include_vh_rate_limits request_mirror_policies priority internal_redirect_policy"
-        " internal_redirect_action max_internal_redirects",
+        " internal_redirect_action max_internal_redirects grpc_timeout_offset",
         rejected="path_rewrite_policy path_rewrite host_rewrite",
-        reported="cluster_specifier_plugin inline_cluster_specifier_plugin grpc_timeout_offset",
+        reported="cluster_specifier_plugin inline_cluster_specifier_plugin",
         void="upgrade_configs cors flush_timeout early_data_policy retry_policy_typed_config",
         notes={
             "auto_host_rewrite": "for a gRPC call where the control plane is a trusted_xds_server (gRFC A81)",
@@ -120,7 +120,7 @@ ROUTE = {
             "hedge_policy": "of HTTP calls; gRPC has none by xDS",
             "internal_redirect_policy": "of HTTP calls; a redirect by 303 of a call that is no GET is the caller's",
             "internal_redirect_action max_internal_redirects": "deprecated; where internal_redirect_policy is not set",
-            "grpc_timeout_offset": "deprecated, and of gRPC calls only",
+            "grpc_timeout_offset": "of gRPC calls, where max_grpc_timeout is set and max_stream_duration is not; not in the target view (gRFC A31)",
             "rate_limits": _LIMITS,
             "cors": _CORS,
             "cluster_specifier_plugin": "the route is left out and reported",
@@ -165,12 +165,11 @@ ROUTE = {
     ),
     f"{_ROUTE}RouteAction.UpgradeConfig": rules(void="upgrade_type enabled connect_config"),
     f"{_ROUTE}RouteAction.MaxStreamDuration": rules(
-        honoured="max_stream_duration grpc_timeout_header_max",
-        reported="grpc_timeout_header_offset",
+        honoured="max_stream_duration grpc_timeout_header_max grpc_timeout_header_offset",
         notes={
             "max_stream_duration": "of gRPC calls where grpc_timeout_header_max is not set, and of all others",
             "grpc_timeout_header_max": "of gRPC calls; 0 is no limit",
-            "grpc_timeout_header_offset": "an application's deadline is not shortened (gRFC A31)",
+            "grpc_timeout_header_offset": "of gRPC calls, where grpc_timeout_header_max is set; not in the target view (gRFC A31)",
         },
     ),
     f"{_ROUTE}RetryPolicy": rules(

@@ -225,7 +225,7 @@ package envoy.config.accesslog.v3
 
 message AccessLogFilter
    1 status_code_filter      StatusCodeFilter @filter_specifier
-   2 duration_filter         opaque @filter_specifier
+   2 duration_filter         DurationFilter @filter_specifier
    3 not_health_check_filter NotHealthCheckFilter @filter_specifier
    4 traceable_filter        TraceableFilter @filter_specifier
    5 runtime_filter          RuntimeFilter @filter_specifier
@@ -244,6 +244,9 @@ message ComparisonFilter
   enum Op EQ=0 GE=1 LE=2 NE=3
 
 message StatusCodeFilter
+   1 comparison ComparisonFilter
+
+message DurationFilter
    1 comparison ComparisonFilter
 
 message NotHealthCheckFilter
