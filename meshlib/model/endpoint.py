@@ -83,7 +83,8 @@ class Drop:
 @dataclass(frozen=True, slots=True)
 class Assignment:
     """All endpoints of one cluster. ``overprovisioning_factor`` is in percent (Envoy: 140). ``weighted_health``: the health of a priority
-    is the usable share of its endpoints' weights, and not of their number. ``version``: under which the control
+    is the usable share of its endpoints' weights, and not of their number. ``stale_after``: seconds for which it holds unless it comes
+    again, 0: for ever. ``version``: under which the control
     plane sent it, "" where it came with its cluster, or from elsewhere.
     """
 
@@ -92,6 +93,7 @@ class Assignment:
     drops: tuple[Drop, ...] = ()
     overprovisioning_factor: int = 140
     weighted_health: bool = False
+    stale_after: float = 0.0
     version: str = field(default="", compare=False)
 
     @property

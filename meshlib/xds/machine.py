@@ -22,7 +22,8 @@ that is said, and how a server says that a resource is gone, is each protocol's 
     closed                    → None    dropped       nothing; versions and resources stay (CA-01)
 
 A resource that was asked for by name has 15 s to come, counted from the moment the request was handed out to be
-written (EX-01, DL-13); then it counts as not existing, and is used at once should it come later.
+written (EX-01, DL-13); then it counts as not existing, and is used at once should it come later. An assignment that says for how
+long it holds (Envoy ``endpoint_stale_after``) is gone then, stream or no stream, unless it came again.
 
 A server that answers a NACK with what was refused, or an ACK with what was acknowledged, at once and again, would be
 answered as fast as both can (CP-07). So an answer that is the last one again, a refusal in the same words or the
@@ -38,6 +39,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import ClassVar
 
 from meshlib.model.status import Ignored, Rejected
@@ -47,6 +49,7 @@ from meshlib.xds.cache import Cache, State
 from meshlib.xds.decode import ResourceType
 from meshlib.xds.response import Batch, detail, named
 from meshlib.xds.schema import WireMessage
+from meshlib.xds.stale import Stale
 from meshlib.xds.values import AdsStatus, Interest, Received, ServerFeatures, told_counts
 
 __all__ = ["EXISTENCE_TIMEOUT", "TRANSIENT_TIMEOUT", "Machine", "Reply", "TypeState"]
@@ -138,6 +141,7 @@ class Machine(ABC):
         self.silence_tells = False  # whether the server is known to answer: on another stream
         self._failures = 0
         self._last_error = ""
+        self._stale = Stale(self.cache)
         self._changed: dict[str, set[str]] = {item.short: set() for item in types}
 
     # --- what is wanted
@@ -210,7 +214,10 @@ class Machine(ABC):
                     self._expire(short, name)
                 else:  # a server that says nothing at all takes nothing away of what an earlier process left
                     stream.timers[name] = now + EXISTENCE_TIMEOUT
-        return expired
+        stale = self._stale.tick(now)
+        if stale:
+            self._changed["endpoint"].update(stale)
+        return expired or bool(stale)
 
     def next_timer(self) -> float | None:
         """When `tick`, or `outgoing` after it, has something to do."""
@@ -218,7 +225,8 @@ class Machine(ABC):
         held = (
             stream.held_until for stream in self._streams.values() if stream.replies and stream.held_until
         )
-        return min((*timers, *held), default=None)
+        due = min((*timers, *held, self._stale.due))
+        return None if due == inf else due
 
     def changed(self) -> dict[str, set[str]]:
         """Names by type whose value or fate changed since the last call."""
@@ -376,6 +384,8 @@ class Machine(ABC):
                 ignored=found.ignored,
             ):
                 updated.append(name)
+            if short == "endpoint":
+                self._stale.came(name)
         return updated
 
     def _reject(self, stream: TypeState, batch: Batch) -> tuple[Rejected, ...]:

@@ -18,7 +18,7 @@ from meshlib.model.endpoint import Assignment, Drop, Endpoint, Health, Locality,
 from meshlib.xds.decode.address import numeric
 from meshlib.xds.decode.health import checked_at
 from meshlib.xds.decode.report import Report, join, walk
-from meshlib.xds.decode.values import fraction, metadata, number, unpacked
+from meshlib.xds.decode.values import fraction, metadata, number, seconds, unpacked
 from meshlib.xds.schema import WireMessage
 
 __all__ = ["assignment", "load_assignment"]
@@ -94,7 +94,10 @@ def _made(
     else:
         groups = _joined(groups)
     drops, factor = _policy(message, path, report)
-    return Assignment(name, groups, drops, factor, bool(message.policy.weighted_priority_health))
+    stale = seconds(message.policy, "endpoint_stale_after", join(path, "policy"), report)
+    return Assignment(
+        name, groups, drops, factor, bool(message.policy.weighted_priority_health), stale or 0.0
+    )
 
 
 def _plain_endpoints(message: WireMessage, report: Report) -> tuple[Endpoint, ...] | None:

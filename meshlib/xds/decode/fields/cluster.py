@@ -309,10 +309,9 @@ CLUSTER = {
         reason="endpoints by name would be missing",
     ),
     f"{_ENDPOINT}ClusterLoadAssignment.Policy": rules(
-        honoured="drop_overloads overprovisioning_factor weighted_priority_health",
-        reported="endpoint_stale_after",
+        honoured="drop_overloads overprovisioning_factor weighted_priority_health endpoint_stale_after",
         notes={
-            "endpoint_stale_after": "what a control plane said last serves while it is away",
+            "endpoint_stale_after": "of assignments by EDS; of one that an earlier process left, once it comes again",
             "weighted_priority_health": "gRPC calls have no overprovisioning (gRFC A27), and no health in parts",
         },
     ),
