@@ -55,6 +55,7 @@ _LOCAL = {
     OutcomeKind.NO_TIME: CANCELLED,
     OutcomeKind.OWN: CANCELLED,
     OutcomeKind.NO_TOKEN: CANCELLED,
+    OutcomeKind.UNHEALTHY: CANCELLED,
 }
 #: Values are shared: a call makes none.
 _ANSWERED = {status: Verdict(not 500 <= status <= 599, status) for status in range(100, 600)}

@@ -85,6 +85,7 @@ FAILURES: dict[OutcomeKind, tuple[type[MeshError], Response, str]] = {
     OutcomeKind.CANCELLED: (TransportFailed, Response(503, TEXT, _RESET + b"local reset"), "LR"),
     OutcomeKind.OVERFLOW: REFUSALS[RefusalKind.MAX_REQUESTS],
     OutcomeKind.NO_TIME: (DeadlineExceeded, Response(504, TEXT, b"upstream request timeout"), "UT"),
+    OutcomeKind.UNHEALTHY: REFUSALS[RefusalKind.NO_ENDPOINT],
     OutcomeKind.NO_TOKEN: (NoHealthyEndpoint, Response(503, TEXT, _RESET + b"local reset"), "LR"),
     # Of HTTP that is TLS of the mesh's that cannot be had; of gRPC the caller's own error, who is told it as it is.
     OutcomeKind.OWN: REFUSALS[RefusalKind.TLS],

@@ -37,12 +37,14 @@ if TYPE_CHECKING:
     from meshlib.core.upstream import Delays, Upstream
     from meshlib.model.policy import Hedge, RetryBudget, RetryPolicy
 
-__all__ = ["OVERTAKEN", "UNAVAILABLE", "Hedging", "Quantile", "hedging_of", "told"]
+__all__ = ["OVERTAKEN", "UNAVAILABLE", "UNREACHED", "Hedging", "Quantile", "hedging_of", "told"]
 
 #: Said of an attempt that was given up for another's answer.
 OVERTAKEN = "hedged away: another attempt was answered first"
 #: What a connection that broke is to gRPC.
 UNAVAILABLE = 14
+#: Nothing was sent to the endpoint, and another may be reached.
+UNREACHED = frozenset({OutcomeKind.CONNECT, OutcomeKind.UNHEALTHY})
 _TIMED_OUT = "the attempt's time was over, and another was made beside it"
 
 #: Seconds for which a quantile that was read holds.
@@ -153,7 +155,7 @@ class Hedging:
         """Whether others are waited for after such an answer."""
         if self.hedge.own:
             code = UNAVAILABLE if outcome.status is None else outcome.status
-            return outcome.kind is OutcomeKind.CONNECT or code in self.hedge.codes
+            return outcome.kind in UNREACHED or code in self.hedge.codes
         if outcome.kind is not OK:
             return True
         if retries is not None and retries.holds(outcome):

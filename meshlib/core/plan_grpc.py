@@ -5,7 +5,7 @@ What differs is how routes are read (:mod:`meshlib.core.grpc_routes`), time (TO-
 gRPC's channels know which of their connections stand before they choose. Here connections are made on first use, so that a
 choice can be wrong:
 
-    not connected, somebody is untried ──► that one, at once and whatever the policy: nothing was sent
+    not connected, somebody is untried ──► that one, at once and whatever the policy: nothing was sent (so where an endpoint says that it does not serve)
     not connected, all are tried       ──► the last failure, or, with ``wait_for_ready``, a wait
     nobody may be called               ──► a failure, or, with ``wait_for_ready``, a wait
 
@@ -21,7 +21,7 @@ from meshlib.core.attempt import Record, tell, tell_deadline
 from meshlib.core.effects import Finish, Wait
 from meshlib.core.faults import GRPC_CODES
 from meshlib.core.handoff import for_sidecar
-from meshlib.core.hedging import UNAVAILABLE
+from meshlib.core.hedging import UNAVAILABLE, UNREACHED
 from meshlib.core.plan import Plan
 from meshlib.core.retry import RetryAfter
 from meshlib.core.retry_grpc import PUSHBACK, GrpcRetries, grpc_codes, pushback
@@ -226,7 +226,7 @@ class GrpcPlan(Plan):
         return not self._call.replayable or super()._answers(hedging, outcome)
 
     def _instead(self, attempt: Send, outcome: Outcome, now: float) -> Effect | None:
-        if outcome.kind is not OutcomeKind.CONNECT or self._flight:
+        if outcome.kind not in UNREACHED or self._flight:
             return None
         attempt.release(now)
         self._last = outcome
@@ -234,7 +234,7 @@ class GrpcPlan(Plan):
 
     def _tried_again(self, pick: Pick, now: float) -> Effect | None:
         last = self._last
-        if last is None or last.kind is not OutcomeKind.CONNECT or self._flight:
+        if last is None or last.kind not in UNREACHED or self._flight:
             return super()._tried_again(pick, now)
         pick.release(now)
         upstream = self._upstream

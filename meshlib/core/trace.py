@@ -105,6 +105,8 @@ def ending(outcome: Outcome) -> str:
             return said or (
                 "no connection in time" if _late(outcome.error) else _with_own("no connection", outcome)
             )
+        case OutcomeKind.UNHEALTHY:
+            return _with_own("it says that it does not serve", outcome)
         case OutcomeKind.REFUSED:
             return _with_own("request refused", outcome)
         case OutcomeKind.PROTOCOL:

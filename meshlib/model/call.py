@@ -83,7 +83,7 @@ class OutcomeKind(Enum):
     """How an attempt ended. PROTOCOL: the peer sent what is no response; OVERFLOW: a limit of our own was reached before
     anything was sent; NO_TIME: the deadline was over before there was a connection; OWN: what the caller gave could not be sent,
     such as credentials that failed, or the TLS that is demanded cannot be had; NO_TOKEN: what the service wants with it could not be
-    had, or not be sent. The last four are nobody else's fault.
+    had, or not be sent; UNHEALTHY: the endpoint says that it does not serve, so that nothing was sent to it. The last five are nobody else's fault.
     """
 
     OK = "ok"
@@ -98,6 +98,7 @@ class OutcomeKind(Enum):
     NO_TIME = "no_time"
     OWN = "own"
     NO_TOKEN = "no_token"
+    UNHEALTHY = "unhealthy"
 
     @property
     def word(self) -> str:
@@ -114,6 +115,7 @@ _WORDS = {
     OutcomeKind.NO_TIME: "timeout",
     OutcomeKind.OWN: "refused",
     OutcomeKind.NO_TOKEN: "refused",
+    OutcomeKind.UNHEALTHY: "connect",
 }
 
 

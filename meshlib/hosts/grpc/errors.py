@@ -55,6 +55,8 @@ _UNCONNECTED = (
     "connections to all backends failing",
     "DNS resolution failed",
 )
+#: How they end where it is connected, and its own client-side health check (gRFC A17) says that it does not serve, or does not answer.
+_UNHEALTHY = ("backend unhealthy", "health check call failed; will retry after backoff")
 _BROKEN = (
     "Socket closed",
     "Stream removed",
@@ -79,7 +81,7 @@ _CREDENTIALS = {
     grpc.StatusCode.UNAUTHENTICATED: ("Established channel does not have a sufficient security level",),
 }
 
-_UNSENT = (OutcomeKind.CONNECT, OutcomeKind.OWN)
+_UNSENT = (OutcomeKind.CONNECT, OutcomeKind.OWN, OutcomeKind.UNHEALTHY)
 _OF_THE_NETWORK = (ConnectFailed, TransportFailed, ProtocolError)
 #: That a wire raises itself.
 _OURS = (NoHealthyEndpoint,)
@@ -129,7 +131,9 @@ def local_end(
             # A server may repeat what its own channel said; a connection that stands has carried that answer.
             if connected():
                 return None
-            return OutcomeKind.CONNECT if messages is None or messages.whole else OutcomeKind.RESET
+            if messages is not None and not messages.whole:
+                return OutcomeKind.RESET
+            return OutcomeKind.UNHEALTHY if words.endswith(_UNHEALTHY) else OutcomeKind.CONNECT
         return OutcomeKind.RESET if words.startswith(_BROKEN) else None
     if code is grpc.StatusCode.DEADLINE_EXCEEDED and words == LATE:
         return OutcomeKind.TIMEOUT

@@ -11,6 +11,7 @@ import grpc
 
 from meshlib.core.attempt import Send
 from meshlib.core.exchange import GRPC
+from meshlib.core.hedging import UNREACHED
 from meshlib.errors import DeadlineExceeded
 from meshlib.hosts.grpc.errors import LATE, Ended, local_end, number
 from meshlib.hosts.grpc.request import measure, metadata_of, trailers
@@ -179,9 +180,9 @@ class GrpcLater(LaterCall[Any]):
             self.arrived(attempt, number(code), trailers(trailing), GRPC)
         else:
             words = ""
-            if kind is OutcomeKind.CONNECT and sub.endpoint is not None:
+            if kind in UNREACHED and sub.endpoint is not None:
                 words = sub.why(details)
-                self._subchannels.unconnected(sub, words)
+                self._subchannels.unconnected(sub, words, kind)
             self.failed(attempt, Ended(kind, self._error(attempt), words))
         if self.committed:
             self._finish(attempt)

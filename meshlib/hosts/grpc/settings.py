@@ -41,10 +41,11 @@ _OF_THE_MESH = (
 
 class Settings:
     """What the application gave its channel. ``options``: as grpc takes them; ``given``: the credentials, as they are used;
-    ``renew``: what it gave as :data:`RENEW`, None for nothing; ``own``: the retries of its service config, if it has any.
+    ``renew``: what it gave as :data:`RENEW`, None for nothing; ``own``: the retries and hedges of its service config, if it has any; ``checks``: that has
+    health checks.
     """
 
-    __slots__ = ("_brings", "compression", "credentials", "given", "options", "own", "renew")
+    __slots__ = ("_brings", "checks", "compression", "credentials", "given", "options", "own", "renew")
 
     def __init__(self, options: Sequence[tuple[str, Any]], credentials: Any, compression: Any) -> None:
         self.options = tuple(pair for pair in options if pair[0] != RENEW)
@@ -55,6 +56,7 @@ class Settings:
         if not (self.renew is None or callable(self.renew) or isinstance(self.renew, int)):
             raise TypeError(f"{RENEW}: must be 1, 0 or a function without arguments, not {self.renew!r}")
         self.own = _own_retries(self.service_config())
+        self.checks = _checks(self.service_config())
         inner = None if credentials is None else credentials._credentials
         self._brings = isinstance(inner, _WITH_CALL_CREDENTIALS)
 
@@ -79,17 +81,23 @@ class Settings:
 
 
 def inner_options(
-    settings: Settings, authority: str, limits: Limits, generation: int = 0, *, tunnelled: bool = False
+    settings: Settings,
+    authority: str,
+    limits: Limits,
+    generation: int = 0,
+    *,
+    tunnelled: bool = False,
+    checked: bool = False,
 ) -> list[tuple[str, Any]]:
     """The options of a channel to one endpoint: the application's, and what makes it one connection of the mesh. ``generation``: of
-    connections whose age is bounded; ``tunnelled``: they are TLS, though grpc does not see it.
+    connections whose age is bounded; ``tunnelled``: they are TLS, though grpc does not see it; ``checked``: grpc is to make the health checks.
     """
     kept = [pair for pair in settings.options if pair[0] not in {AUTHORITY, _SERVICE_CONFIG}]
     return [
         ("grpc.enable_http_proxy", 0),
         *kept,
         (AUTHORITY, authority),
-        (_SERVICE_CONFIG, _service_config(settings.service_config(), limits)),
+        (_SERVICE_CONFIG, _service_config(settings.service_config(), limits, checked=checked)),
         ("grpc.service_config_disable_resolution", 1),
         # A child process must not meet its parent's connections in grpc's pool.
         ("meshlib.process", os.getpid()),
@@ -105,7 +113,15 @@ def _own_retries(given: Any) -> OwnRetries | None:
         return None
 
 
-def _service_config(given: Any, limits: Limits) -> Any:
+def _checks(given: Any) -> bool:
+    """Whether a service config orders health checks (gRFC A17); a channel's option may still switch them off, in grpc's core."""
+    try:
+        return isinstance(json.loads(given)["healthCheckConfig"]["serviceName"], str)
+    except _WRONG:  # or none of it is there
+        return False
+
+
+def _service_config(given: Any, limits: Limits, *, checked: bool = False) -> Any:
     """The application's, without what the mesh decides or does: a retry of grpc's own would be one within each of ours. How many
     connections an endpoint may have the mesh decides where it says anything (gRFC A105); grpc has its own bound, of 10.
     """
@@ -122,6 +138,9 @@ def _service_config(given: Any, limits: Limits) -> Any:
         for method in config.get("methodConfig", ()):
             for name in _OF_THE_MESH:
                 method.pop(name, None)
+        if checked:
+            # Of grpc's balancers, of which each has one endpoint here, pick_first makes no health checks.
+            config["loadBalancingConfig"] = [{"round_robin": {}}]
     except _WRONG:  # grpc says what is wrong with it
         return given
     return json.dumps(config)

@@ -34,13 +34,15 @@ def limits_of(upstream: Leaf) -> tuple[int | None, int]:
 
 class Subchannel(Generic[C]):
     """A channel of grpc's own, with its callables by method. ``began``: when its connections may have been; ``tls``: what the mesh
-    demands of them, and ``way``: how that is done; None where it demands nothing, or the application does it; ``tunnel``: they go through it.
+    demands of them, and ``way``: how that is done; None where it demands nothing, or the application does it; ``tunnel``: they go through it;
+    ``checked``: grpc asks whether the endpoint serves.
     """
 
     __slots__ = (
         "_callables",
         "began",
         "channel",
+        "checked",
         "direct",
         "endpoint",
         "leaving",
@@ -69,8 +71,10 @@ class Subchannel(Generic[C]):
         tls: Tls | None = None,
         way: Way | None = None,
         tunnel: Tunnel | None = None,
+        checked: bool = False,
     ) -> None:
         self.channel = channel
+        self.checked = checked
         self.way = way
         self.tunnel = tunnel
         self.endpoint = endpoint

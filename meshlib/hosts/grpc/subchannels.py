@@ -15,6 +15,9 @@ connect again, until it stands. One that takes longer than ``_SLOW`` to connect 
 
     new, standing ──an attempt could not connect, or connects for long──► marked ──it stands, or its endpoint left──► standing
 
+Where the application's service config has health checks (gRFC A17), grpc's own core makes them, one ``Watch`` for each connection that is in use: it is told to, and
+one whose endpoint does not serve is not standing. Those are looked at as long as they are there, so that who does not serve is marked before a call meets it.
+
 Who observes connections (gRFC A94, A118) is told of what the looks see, and only then are those that stand looked at, too: one
 that breaks and stands again between two looks is not seen, and one that fails to connect again and again has failed once.
 
@@ -35,7 +38,9 @@ from meshlib.hosts.grpc.out_of_band import LoadStream
 from meshlib.hosts.grpc.settings import inner_options, uri
 from meshlib.hosts.grpc.subchannel import Subchannel, limits_of
 from meshlib.hosts.tls import rotations
+from meshlib.model.call import OutcomeKind
 from meshlib.model.events import CONNECTED, DISCONNECTED, FAILED, ConnectionChanged
+from meshlib.model.policy import Balancer
 from meshlib.sources.stream import channels_closed
 
 if TYPE_CHECKING:
@@ -206,9 +211,10 @@ class Subchannels(Generic[C]):
                 return own
             del own.users[user]
 
-    def unconnected(self, sub: Subchannel[C], words: str) -> None:
-        """An attempt could not connect, in the core's ``words``."""
-        self._tell(sub, FAILED, words)
+    def unconnected(self, sub: Subchannel[C], words: str, kind: OutcomeKind = OutcomeKind.CONNECT) -> None:
+        """An attempt could not connect, or (``kind``) the endpoint does not serve, in the core's ``words``."""
+        if kind is OutcomeKind.CONNECT:
+            self._tell(sub, FAILED, words)
         with self._lock:
             if sub.leaving:
                 return
@@ -323,17 +329,22 @@ class Subchannels(Generic[C]):
     ) -> Subchannel[C]:
         settings, cluster = self.settings, upstream.cluster
         generation, began = _generation(endpoint, cluster.max_connection_age, now)
-        options = inner_options(settings, authority, cluster.limits, generation, tunnelled=way is not None)
+        checked = settings.checks and cluster.balancing.kind is not Balancer.PICK_FIRST
+        options = inner_options(
+            settings, authority, cluster.limits, generation, tunnelled=way is not None, checked=checked
+        )
         if way is None:
             given = settings.given.elsewhere
             channel = self._make(uri(endpoint.address), options, given, settings.compression)
-            return Subchannel(channel, endpoint, upstream, began, tls=tls)
+            return Subchannel(channel, endpoint, upstream, began, tls=tls, checked=checked)
         try:
             tunnel = way.tunnel()
         except ConfigError as error:
             raise _no_tls(upstream, error) from error
         channel = self._make(tunnel.uri, options, settings.given.tunnelled, settings.compression)
-        return Subchannel(channel, endpoint, upstream, began, tls=tls, way=way, tunnel=tunnel)
+        return Subchannel(
+            channel, endpoint, upstream, began, tls=tls, way=way, tunnel=tunnel, checked=checked
+        )
 
     def _refuse_closed(self) -> None:
         if self.closed:
@@ -404,8 +415,10 @@ class Subchannels(Generic[C]):
                 sub.seen_ready = state == READY
                 if stood != sub.seen_ready and not ends:
                     changed.append(sub)
-                if sub.seen_ready or stood or ends or state == SHUTDOWN:
-                    if not (sub.seen_ready and self._observed):
+                if sub.checked and state == TRANSIENT_FAILURE:
+                    self._mark(sub)
+                elif sub.seen_ready or stood or ends or state == SHUTDOWN:
+                    if not (sub.seen_ready and (self._observed or sub.checked)):
                         self._watched.remove(sub)
                     freed = self._unmark(sub) or freed
                 elif state == TRANSIENT_FAILURE or now - sub.since >= _SLOW:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from meshlib.core.hedging import UNREACHED
 from meshlib.hosts.grpc.errors import LATE, Ended, local_end, number
 from meshlib.hosts.grpc.request import Answer, measure, metadata_of, trailers
 from meshlib.hosts.grpc.subchannels import Subchannels
@@ -138,10 +139,10 @@ class GrpcWire:
         kind = local_end(code, error.details(), connected, request.messages, credentials=brings)
         if kind is None:
             return Answer(number(code), error=error, headers=trailers(trailing))
-        if sub.endpoint is None or kind is not OutcomeKind.CONNECT:
+        if sub.endpoint is None or kind not in UNREACHED:
             raise Ended(kind, error) from error
         words = sub.why(error.details())
-        self.subchannels.unconnected(sub, words)
+        self.subchannels.unconnected(sub, words, kind)
         raise Ended(kind, error, words) from error
 
     def discard(self, response: Answer) -> None:

@@ -97,6 +97,31 @@ def test_a105_how_many_connections_an_endpoint_may_have(
 
 
 @pytest.mark.parametrize(
+    ("config", "checks"),
+    [
+        ({"healthCheckConfig": {"serviceName": "s"}}, True),
+        ({"healthCheckConfig": {"serviceName": ""}}, True),
+        ({"healthCheckConfig": {}}, False),
+        ({"healthCheckConfig": {"serviceName": 3}}, False),  # which grpc refuses
+        ({"healthCheckConfig": []}, False),
+        ({}, False),
+        ([], False),
+    ],
+)
+def test_a17_which_service_configs_order_health_checks(config: object, checks: bool) -> None:
+    """grpc's core makes them, by a balancer that has them."""
+    settings = Settings((("grpc.service_config", json.dumps(config)),), None, None)
+    assert settings.checks is checks
+    for checked in (True, False):
+        made = dict(inner_options(settings, "a", _UNLIMITED, checked=checked))["grpc.service_config"]
+        if config == []:
+            assert made == "[]"
+            continue
+        assert ("loadBalancingConfig" in json.loads(made)) is checked
+        assert json.loads(made).get("healthCheckConfig") == config.get("healthCheckConfig")  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
     ("address", "target"),
     [
         ("10.0.0.1:80", "ipv4:10.0.0.1:80"),

@@ -16,6 +16,7 @@ from meshlib.hosts.grpc.settings import Settings
 from meshlib.hosts.grpc.subchannel import Subchannel
 from meshlib.hosts.grpc.subchannels import READY, TRANSIENT_FAILURE, Subchannels
 from meshlib.hosts.grpc.target import read_target
+from meshlib.model.call import OutcomeKind
 from meshlib.model.events import CONNECTED, DISCONNECTED, FAILED
 from meshlib.model.policy import Limits
 from meshlib.runtime.worker import Worker
@@ -38,7 +39,13 @@ class Kit:
     """Subchannels to the endpoints of one cluster."""
 
     def __init__(
-        self, count: int = 1, *, hostname: str = "", metrics: Sequence[str] = (), **fields: Any
+        self,
+        count: int = 1,
+        *,
+        hostname: str = "",
+        metrics: Sequence[str] = (),
+        options: Sequence[tuple[str, Any]] = (),
+        **fields: Any,
     ) -> None:
         self.told: list[Any] = []
         self.streams: list[Any] = []
@@ -59,7 +66,7 @@ class Kit:
             random=lambda: 0.5,
         )
         self.credentials: Any = None
-        self.settings = Settings((), None, None)
+        self.settings = Settings(options, None, None)
         self.all = self.subchannels()
 
     def subchannels(self) -> Subchannels[Channel]:
@@ -192,6 +199,38 @@ def test_one_that_fails_is_passed_over_at_the_next_look() -> None:
     kit.get().channel.state = TRANSIENT_FAILURE
     kit.clock.advance(0.1)
     assert kit.endpoint().unreached == 1
+
+
+CHECKS = [("grpc.service_config", '{"healthCheckConfig": {"serviceName": "s"}}')]
+
+
+def test_one_whose_endpoint_does_not_serve_is_passed_over_before_a_call_meets_it() -> None:
+    """A17: where health checks are ordered, one that stood is looked at as long as it is there."""
+    for options in (CHECKS, ()):
+        kit = Kit(2, options=options)
+        sub, one = kit.get(), kit.endpoint()
+        sub.channel.state = READY
+        kit.clock.advance(1.0)
+        assert one.unreached == 0
+        sub.channel.state = TRANSIENT_FAILURE
+        kit.clock.advance(0.1)
+        assert one.unreached == (1 if options else 0)
+        kit.clock.advance(5.0)
+        assert one.unreached == (1 if options else 0)
+        sub.channel.state = READY
+        kit.clock.advance(0.1)
+        assert (one.unreached, kit.woken) == (0, 1 if options else 0)
+        kit.all.close()
+        kit.clock.advance(1.0)
+        assert kit.clock.timers == ()
+
+
+def test_one_that_does_not_serve_is_no_failed_connection() -> None:
+    kit = Kit(2, options=CHECKS, metrics=["grpc.subchannel"])
+    sub = kit.get()
+    kit.all.unconnected(sub, "backend unhealthy", OutcomeKind.UNHEALTHY)
+    assert (kit.endpoint().unreached, kit.told) == (1, [])
+    kit.all.close()
 
 
 def test_a_mark_ends_with_the_channel() -> None:
