@@ -63,6 +63,7 @@ class AiohttpWire:
         self._found: dict[tuple[LiveEndpoint, Any], tuple[Any, Cluster, _Pool]] = {}
         self._rotations = 0
         rotations.followers.add(self)
+        runtime.clusters.holders.add(self)
         found = connector()
         self._settings = PoolSettings(
             max_connections=found.limit_per_host or None,
@@ -127,6 +128,10 @@ class AiohttpWire:
     def rotated(self) -> None:
         """Material of TLS changed: close the idle connections that were made with the old."""
         self._pools.give_up(_is_stale)
+
+    def failed(self, endpoint: LiveEndpoint) -> None:
+        """Its health failed: end what is idle, and the rest once it comes back. On any thread."""
+        self._pools.drop(endpoint)
 
     def close(self) -> None:
         """Close what is idle now, and what is in use when it is done."""

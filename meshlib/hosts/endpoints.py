@@ -77,10 +77,15 @@ class _Endpoints(Generic[P]):
         self._view: object = None
         self._rotations = 0
         rotations.followers.add(self)
+        runtime.clusters.holders.add(self)
 
     def rotated(self) -> None:
         """Material of TLS changed: close the idle connections that were made with the old."""
         self._pools.give_up(_is_stale)
+
+    def failed(self, endpoint: LiveEndpoint) -> None:
+        """Its health failed: end what is idle, and the rest once it comes back. On any thread."""
+        self._pools.drop(endpoint)
 
     def _pool(self, attempt: Send, host: str) -> P:
         """The pool to ``attempt.endpoint``. ``host``: of an https URL, ``""`` of another. Raises TlsUnusable."""

@@ -176,7 +176,8 @@ class Cluster:
     ``endpoint_breaker``: each endpoint has one of its own, beside the cluster's ``breaker``.
     ``rate_limit``: of calls to it by this process; over it they are answered 429. ``adaptive``: of those in flight. ``calls``: what it orders of calls beside. ``health_check``: how its endpoints are asked whether they can serve. ``auto_sni``: the name that is asked for by TLS is the request's
     host, or the value of its header ``auto_sni_header``; ``auto_san``: that name must be in the certificate.
-    ``high_limits``: of calls of priority HIGH; ``high``: it is the cluster as those see it.
+    ``drains``: connections to an endpoint that fails its checks, or is ejected, take no other call (Envoy
+    ``close_connections_on_host_health_failure``). ``high_limits``: of calls of priority HIGH; ``high``: it is the cluster as those see it.
     ``override_statuses``: the health that an endpoint may have that is named for a call; None: not said. ``version``: under which the control plane sent it, "" where nobody did.
     """
 
@@ -219,6 +220,7 @@ class Cluster:
     adaptive: Adaptive | None = None
     calls: CallPolicies | None = None
     load_report: LoadReport | None = None
+    drains: bool = False
     override_statuses: frozenset[Health] | None = None
     health_check: HealthCheck | None = None
     metadata: Mapping[str, Mapping[str, object]] = field(default_factory=dict, hash=False)

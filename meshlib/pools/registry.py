@@ -85,6 +85,13 @@ class Pools(Generic[K, Q]):
             if is_stale(key):
                 pool.forget()
 
+    def drop(self, endpoint: object) -> None:
+        """As ``give_up``, of the pools to ``endpoint``, which are forgotten at once: a call that comes has a new one."""
+        with self._lock:
+            ended = [self._remove(key) for key in list(self._keys.get(endpoint, ()))]
+        for pool in ended:
+            pool.forget()
+
     def close(self) -> None:
         """Close every pool. Calls that come after this have new ones."""
         with self._lock:

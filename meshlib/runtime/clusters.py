@@ -9,20 +9,23 @@ from __future__ import annotations
 import logging
 import threading
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from meshlib.core.zones import Caller, fleet_of
 from meshlib.model.cluster import Discovery
 from meshlib.model.endpoint import NOWHERE, Locality
+from meshlib.model.events import EndpointChecked, EndpointEjected
 from meshlib.model.snapshot import ANY_CLUSTER
 from meshlib.runtime.aggregate import LiveAggregate
 from meshlib.runtime.delays import LiveDelays
+from meshlib.runtime.known import Known
 from meshlib.runtime.live import LiveCluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from meshlib.core.breaker_saved import Saved
+    from meshlib.core.endpoint import LiveEndpoint
     from meshlib.core.loads import Loads
     from meshlib.model.cluster import Cluster
     from meshlib.model.events import Event
@@ -48,6 +51,7 @@ class Clusters:
 
     Attributes:
         delays: How long attempts took lately, where calls are hedged by that.
+        holders: Who has connections to their endpoints.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class Clusters:
         self.delays = LiveDelays()
         self._lock = threading.Lock()  # guards who observes
         self._observers: tuple[Callable[[Event], None], ...] = ()
+        self.holders: Known[Holder] = Known()
 
     def get(self, part: str, cluster: str) -> LiveCluster | LiveAggregate | None:
         """The cluster of that name in that part."""
@@ -199,7 +204,26 @@ class Clusters:
 
     def tell(self, event: Event) -> None:
         """Tell whoever observes. Never raises."""
+        if isinstance(event, EndpointEjected) or (isinstance(event, EndpointChecked) and event.edge):
+            self._drain(event.cluster, event.endpoint)
         tell_all(self._observers, event)
+
+    def _drain(self, cluster: str, name: str) -> None:
+        """An endpoint failed, where it is called no more: who holds connections to it is told."""
+        for (_, known), live in self._known[0].items():
+            if known == cluster and isinstance(live, LiveCluster) and live.cluster.drains:
+                for endpoint in live.endpoints:
+                    if endpoint.name == name and endpoint.down:
+                        for holder in self.holders:
+                            holder.failed(endpoint)
+
+
+class Holder(Protocol):
+    """Who has connections to endpoints."""
+
+    def failed(self, endpoint: LiveEndpoint) -> None:
+        """Its health failed. On any thread; blocks for nothing."""
+        ...
 
 
 def tell_all(observers: Iterable[Callable[[Event], None]], event: Event) -> None:

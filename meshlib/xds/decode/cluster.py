@@ -129,6 +129,7 @@ def cluster(message: WireMessage, path: str, report: Report) -> Cluster:
         ),
         load_report=_load_report(message, path, report),
         health_check=health_check(message, path, report, http2=options.http2),
+        drains=bool(message.close_connections_on_host_health_failure),
         override_statuses=_override_statuses(message),
         metadata=metadata(message),
     )

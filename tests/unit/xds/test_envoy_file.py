@@ -246,15 +246,9 @@ def test_empty_keys_are_empty():
 
 
 def test_what_is_not_honoured_is_told_with_its_place():
-    made = read(
-        {
-            "clusters": plain(
-                build.cluster("c", ["10.0.0.1:80"], close_connections_on_host_health_failure=True)
-            )
-        }
-    )
+    made = read({"clusters": plain(build.cluster("c", ["10.0.0.1:80"], transport_socket_matcher={"z": 1}))})
     assert [(each.resource, each.type, each.field) for each in made.ignored] == [
-        ("c", "cluster", "clusters[0].close_connections_on_host_health_failure")
+        ("c", "cluster", "clusters[0].transport_socket_matcher")
     ]
 
 
