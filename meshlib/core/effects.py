@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from meshlib.model.sidecar import Sidecar
 
 __all__ = [
+    "DELIVER",
     "Ask",
     "Call",
     "Deliver",
@@ -241,9 +242,16 @@ class Direct:
 
 
 class Deliver:
-    """The response at hand is the caller's."""
+    """The response at hand is the caller's. ``pace``: with so many bytes a second; 0: as it comes."""
 
-    __slots__ = ()
+    __slots__ = ("pace",)
+
+    def __init__(self, pace: int = 0) -> None:
+        self.pace = pace
+
+
+#: As a rule.
+DELIVER = Deliver()
 
 
 @dataclass(slots=True)

@@ -27,7 +27,7 @@ import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from meshlib.core.effects import Deliver, Direct, Fail, Finish, Pass, Reply, Send, Wait
+from meshlib.core.effects import DELIVER, Deliver, Direct, Fail, Finish, Pass, Reply, Send, Wait
 from meshlib.core.failures import SPENT, broken_handoff, direct_info, not_made, not_ready, say_spent
 from meshlib.core.plan import Plan
 from meshlib.core.plan_grpc import GrpcPlan
@@ -214,7 +214,7 @@ class Exchange:
             effect.peer = peer
             self._ended = outcome
             self._tell_beside(outcome, peer)
-            return Deliver()
+            return DELIVER
         assert self._plan is not None
         return self._step(self._plan.outcome(outcome, now, effect.number), now)
 
@@ -406,7 +406,9 @@ class Exchange:
         if kind is Finish:
             assert isinstance(effect, Finish)
             if effect.failure is None:
-                return Deliver()
+                assert self._plan is not None
+                pace = self._plan.pace
+                return Deliver(pace) if pace else DELIVER
             if effect.outcome is not None and self.call.resolution.handed is not None:
                 again = self._lost(effect.outcome, now)
                 if again is not None:

@@ -4,7 +4,7 @@ Of a control plane's, the most specific of weighted cluster, route, virtual host
 in the whole place of the filter's own; those of a file are the route's. A fault may be for calls with certain headers, or to one
 cluster. Delay and answer are drawn each by itself. *By header* the call says itself what is to happen, in
 ``x-envoy-fault-delay-request`` (milliseconds), ``x-envoy-fault-abort-request`` (a status) or ``x-envoy-fault-abort-grpc-request`` (a
-code), and may lower the share by ``…-percentage``; what it says that is no such number is passed over.
+code), a throughput in KiB a second in ``x-envoy-fault-throughput-response``, and may lower the share by ``…-percentage``; what it says that is no such number is passed over.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ __all__ = ["GRPC_CODES", "Injected", "drawn", "faults_of", "in_force", "switches
 _MILLION = 1_000_000
 _DELAY = "x-envoy-fault-delay-request"
 _ABORT = "x-envoy-fault-abort-request"
+_RATE = "x-envoy-fault-throughput-response"
+#: KiB a second; more holds nothing up.
+_MOST_RATE = 1 << 40
 _ABORT_GRPC = "x-envoy-fault-abort-grpc-request"
 #: What an HTTP status is to a gRPC client (grpc: doc/http-grpc-status-mapping.md); any other is UNKNOWN (2).
 GRPC_CODES = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
@@ -42,12 +45,13 @@ _LARGEST_CODE = 16
 @dataclass(frozen=True, slots=True)
 class Injected:
     """``delay`` in seconds. ``status``: what the call is answered, 0: it goes on; ``code``: the same of gRPC, None where an HTTP status
-    was said.
+    was said. ``rate``: with how many bytes a second its response comes, 0: as it does.
     """
 
     delay: float = 0.0
     status: int = 0
     code: int | None = None
+    rate: int = 0
 
 
 def faults_of(manager: HttpManager) -> tuple[HttpFilter, ...]:
@@ -101,12 +105,18 @@ def drawn(fault: Fault, head: Head, cluster: str, random: Callable[[], float]) -
     late = delay > 0 and random() * _MILLION < share
     share = _share(head, _ABORT, fault.abort_per_million, fault.abort_unit, by_header=fault.abort_by_header)
     ended = (status or code is not None) and random() * _MILLION < share
-    if not (late or ended):
+    rate = _drawn_rate(fault, head, random) if fault.rate or fault.rate_by_header else 0
+    if not (late or ended or rate):
         return None
-    made = Injected(delay if late else 0.0)
     if ended:
-        made = Injected(made.delay, status or 200, code)
-    return made
+        return Injected(delay if late else 0.0, status or 200, code, rate)
+    return Injected(delay if late else 0.0, rate=rate)
+
+
+def _drawn_rate(fault: Fault, head: Head, random: Callable[[], float]) -> int:
+    rate = min(_number(head, _RATE) or 0, _MOST_RATE) * 1024 if fault.rate_by_header else fault.rate
+    share = _share(head, _RATE, fault.rate_per_million, fault.rate_unit, by_header=fault.rate_by_header)
+    return rate if rate and random() * _MILLION < share else 0
 
 
 @lru_cache(maxsize=256)

@@ -46,16 +46,14 @@ from meshlib.core.effects import Effect, Finish, Pass, Reply, Rest, Send, Sleep,
 from meshlib.core.failures import (
     FAILURES,
     REFUSALS,
-    TEXT,
     after_retries,
     not_overloaded,
     timed_out,
     took_long,
 )
-from meshlib.core.faults import drawn, in_force
 from meshlib.core.mirrors import shadows
 from meshlib.core.override import Named, named_by, tell_picked
-from meshlib.core.plan_redirects import RedirectedPlan
+from meshlib.core.plan_faults import FaultedPlan
 from meshlib.core.retry import Retries, may_matter
 from meshlib.core.sessions import hold
 from meshlib.core.stages import (
@@ -77,7 +75,6 @@ from meshlib.model.policy import RetryBudget, RetryPolicy
 from meshlib.model.route import Forward
 
 if TYPE_CHECKING:
-    from meshlib.core.faults import Injected
     from meshlib.core.match import Match
     from meshlib.core.retry import Deciding, RetryAfter
     from meshlib.core.stages import StreamLimits
@@ -85,7 +82,7 @@ if TYPE_CHECKING:
 __all__ = ["Plan"]
 
 
-class Plan(RedirectedPlan):
+class Plan(FaultedPlan):
     """The plan of one call. Not thread-safe: a call is driven by one thread or task at a time; only :meth:`close` may
     come from another (a response that is collected).
     """
@@ -294,29 +291,6 @@ class Plan(RedirectedPlan):
             self.cluster, self._weight = held.place(match, self.cluster, self._weight)
             self._words.append(held.words())
             self._overrides = (held,)
-
-    def _faulted(self, match: Match, action: Forward, now: float) -> Effect | None:
-        """What is done to the call on purpose, if it was drawn."""
-        call, env = self._call, self._env
-        fault = in_force(call.resolution.faults, match, self._weight, action)
-        found = None if fault is None else drawn(fault, call.head, self.cluster, env.random)
-        if fault is None or found is None:
-            return None
-        if found.delay and (fault.most is None or len(env.delayed) < fault.most):
-            self._words.append(f"a fault delays the call by {found.delay:g} s")
-            self._fault = found
-            env.delayed.append(None)
-            return Sleep(found.delay if self.deadline is None else min(found.delay, self.deadline - now))
-        return self._aborted(found) if found.status else None
-
-    def _undelay(self) -> None:
-        self._fault = None
-        self._env.delayed.pop()
-
-    def _aborted(self, fault: Injected) -> Effect:
-        words = f"a fault answers {fault.status if fault.code is None else f'gRPC code {fault.code}'}"
-        self._words.append(words)
-        return self._own_answer(self._told(Response(fault.status, TEXT, b"fault filter abort"), "FI"), words)
 
     def _retries_of(self, policy: RetryPolicy) -> Deciding:
         call = self._call

@@ -39,6 +39,7 @@ class PlanState:
     Attributes:
         cluster: Where the call goes, ``""`` while that is not known.
         deadline: When the call's time is over (absolute), as far as it is known yet.
+        pace: With how many bytes a second the caller is to have the response, by a fault; 0: as they come.
         spent: Another attempt was due, and none was left, or no time for it.
         started: When it began, monotonic seconds.
         tried: Every endpoint that was picked, the last one last.
@@ -76,6 +77,7 @@ class PlanState:
         "_words",
         "cluster",
         "deadline",
+        "pace",
         "spent",
         "started",
         "tried",
@@ -108,6 +110,7 @@ class PlanState:
         self._open = [None]  # emptied by whoever closes: taking the last item is atomic
         self.cluster = ""
         self.spent = False
+        self.pace = 0
         self.started = 0.0
         self._status = 0
         self._now = 0.0  # when something went wrong last

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from meshlib.core.attempt import Send
 from meshlib.core.effects import Ask, Deliver, Direct, Fail, Reply, Sleep, Take, Wait
 from meshlib.hosts.body import OpenCall
+from meshlib.hosts.paced import paced
 from meshlib.hosts.protocol import Q, R
 from meshlib.hosts.race import Race
 from meshlib.hosts.steps import BaseCaller, bounds_of, fail, failed
@@ -77,7 +78,8 @@ class Caller(BaseCaller[Q, R]):
                     if won is not None:
                         status, headers, _, _ = won.arrived
                         call = OpenCall(exchange, errors, runtime, won.bounds, status)
-                        return host.deliver(request, won.response, exchange.response_headers(headers), call)
+                        answer = paced(won.response, step, clock, won.bounds)
+                        return host.deliver(request, answer, exchange.response_headers(headers), call)
                 elif type(step) is Send or type(step) is Direct:
                     bounds = bounds_of(exchange, step, clock)
                     try:
@@ -97,6 +99,7 @@ class Caller(BaseCaller[Q, R]):
                         wire.discard(response)
                     elif isinstance(sent, Send):
                         call = OpenCall(exchange, errors, runtime, bounds, status)
+                        response = paced(response, step, clock, bounds) if step.pace else response
                         return host.deliver(request, response, exchange.response_headers(headers), call)
                     else:
                         info = exchange.info(now())

@@ -9,6 +9,7 @@ from meshlib.core.attempt import Send
 from meshlib.core.effects import Ask, Deliver, Direct, Fail, Reply, Sleep, Take, Wait
 from meshlib.hosts.body import OpenCall
 from meshlib.hosts.loops import PerLoop
+from meshlib.hosts.paced import paced
 from meshlib.hosts.protocol import Q, R
 from meshlib.hosts.race_async import AsyncRace
 from meshlib.hosts.steps import BaseCaller, bounds_of, fail, failed
@@ -63,7 +64,8 @@ class AsyncCaller(BaseCaller[Q, R]):
                     if won is not None:
                         status, headers, _, _ = won.arrived
                         call = OpenCall(exchange, errors, runtime, won.bounds, status)
-                        return host.deliver(request, won.response, exchange.response_headers(headers), call)
+                        answer = paced(won.response, step, clock, won.bounds)
+                        return host.deliver(request, answer, exchange.response_headers(headers), call)
                 elif type(step) is Send or type(step) is Direct:
                     bounds = bounds_of(exchange, step, clock)
                     try:
@@ -83,6 +85,7 @@ class AsyncCaller(BaseCaller[Q, R]):
                         await wire.discard(response)
                     elif isinstance(sent, Send):
                         call = OpenCall(exchange, errors, runtime, bounds, status)
+                        response = paced(response, step, clock, bounds) if step.pace else response
                         return host.deliver(request, response, exchange.response_headers(headers), call)
                     else:
                         info = exchange.info(now())

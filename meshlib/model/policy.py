@@ -82,7 +82,7 @@ class Fault:
     """What is done to calls on purpose: of a million so many are delayed by ``delay`` seconds, and so many are answered with the status
     ``abort`` (or, of gRPC, ``abort_code``), after the delay where both hold. Each is drawn by itself (FI-01). ``…_by_header``: the call
     says it; its share is counted in ``…_unit`` of a million then. It is for calls to ``cluster``, ``""``: any, that have ``headers`` and come from one of ``nodes``, if there are any;
-    ``most`` calls at most are delayed at a time.
+    ``most`` calls at most are delayed at a time. So many get their response with ``rate`` bytes a second, 0: as they come.
     """
 
     delay: float = 0.0
@@ -98,6 +98,10 @@ class Fault:
     headers: tuple[HeaderMatch, ...] = ()
     nodes: frozenset[str] = frozenset()
     most: int | None = None
+    rate: int = 0
+    rate_per_million: int = 0
+    rate_by_header: bool = False
+    rate_unit: int = 10_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,12 @@ def fault(outer: WireMessage, path: str, report: Report) -> Fault | None:
         ),
         nodes=frozenset(map(str, message.downstream_nodes)),
         most=number(message, "max_active_faults"),
+        rate=_rate(message.response_rate_limit, join(path, "response_rate_limit"), report)
+        if message.HasField("response_rate_limit")
+        else 0,
+        rate_per_million=_share(message.response_rate_limit, join(path, "response_rate_limit"), report),
+        rate_by_header=message.response_rate_limit.HasField("header_limit"),
+        rate_unit=_UNITS.get(message.response_rate_limit.percentage.denominator, 1),
     )
 
 
@@ -56,6 +62,16 @@ def _abort(message: WireMessage, path: str, report: Report) -> tuple[int, int | 
         report.problem(join(path, which), f"must be a code of gRPC, not {held.grpc_status}")
     status = int(held.http_status) if which == "http_status" else 0
     return status, int(held.grpc_status) if which == "grpc_status" else None
+
+
+def _rate(message: WireMessage, path: str, report: Report) -> int:
+    """Bytes a second."""
+    which = message.WhichOneof("limit_type")
+    if which is None:
+        report.problem(path, "one of fixed_limit and header_limit must be set")
+    if which == "fixed_limit" and not message.fixed_limit.limit_kbps:
+        report.problem(join(path, "fixed_limit.limit_kbps"), "must be more than 0")
+    return int(message.fixed_limit.limit_kbps) * 1024 if which == "fixed_limit" else 0
 
 
 def _share(message: WireMessage, path: str, report: Report) -> int:

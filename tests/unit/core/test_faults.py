@@ -13,6 +13,7 @@ from meshlib.model.match import HeaderMatch
 from meshlib.model.policy import Fault
 from meshlib.model.route import ClusterWeight, FilterSwitch, Forward
 
+HELD = "x-envoy-fault-throughput-response"
 ALL = 1_000_000
 NAME = "envoy.filters.http.fault"
 ONE, TWO, THREE = (
@@ -124,3 +125,26 @@ def test_the_most_specific_place_decides(disabled, places, weight, found):
 def test_a_place_without_the_filter_injects_nothing():
     assert in_force((), match(route=said(ONE)), None, Forward(cluster="c")) is None
     assert in_force((), match(), None, Forward(cluster="c", fault=TWO)) is TWO
+
+
+@pytest.mark.parametrize(
+    ("fault", "lines", "rate"),
+    [
+        (Fault(rate=2048, rate_per_million=1_000_000), (), 2048),
+        (Fault(rate=2048), (), 0),
+        (Fault(rate_by_header=True, rate_per_million=1_000_000), ((HELD, "3"),), 3072),
+        (Fault(rate_by_header=True, rate_per_million=1_000_000), ((HELD, "0"),), 0),
+        (Fault(rate_by_header=True, rate_per_million=1_000_000), ((HELD, "-1"),), 0),
+        (Fault(rate_by_header=True, rate_per_million=1_000_000), ((HELD, "9" * 30),), 0),
+        (Fault(rate_by_header=True, rate_per_million=1_000_000), (), 0),
+        (
+            Fault(rate_by_header=True, rate_per_million=1_000_000),
+            ((HELD, "3"), (f"{HELD}-percentage", "0")),
+            0,
+        ),
+    ],
+)
+def test_how_slowly_a_response_comes(fault, lines, rate):
+    found = drawn(fault, Head("GET", "http", "h", "/", Headers.of(*lines)), "c", lambda: 0.5)
+    assert (0 if found is None else found.rate) == rate
+    assert found is None or (found.delay, found.status) == (0.0, 0)

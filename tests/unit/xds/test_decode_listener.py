@@ -1060,3 +1060,34 @@ class TestLinesOfAManager:
     def test_a_line_that_no_router_checks(self):
         [problem] = self.router(strict_check_headers=["x-envoy-max-retries", "x-user"]).problems
         assert "strict_check_headers[1]: must be one of x-envoy-max-retries, " in problem
+
+
+class TestHeldBodies:
+    def decoded(self, **limit):
+        fault = build.any_of(
+            "envoy.extensions.filters.http.fault.v3.HTTPFault", {"response_rate_limit": limit}
+        )
+        filters = [{"name": "envoy.filters.http.fault", "typed_config": fault}]
+        return decode.listener(raw(build.listener("l", ROUTES, filters=filters)))
+
+    def test_what_is_said(self):
+        found = self.decoded(
+            fixed_limit={"limit_kbps": 2}, percentage={"numerator": 5, "denominator": "MILLION"}
+        )
+        fault = found.value.http.filters[0].fault
+        assert (fault.rate, fault.rate_per_million, fault.rate_by_header) == (2048, 5, False)
+        assert found.ignored == ()
+        fault = self.decoded(header_limit={}, percentage={"numerator": 5}).value.http.filters[0].fault
+        assert (fault.rate, fault.rate_per_million, fault.rate_by_header) == (0, 50_000, True)
+
+    @pytest.mark.parametrize(
+        ("limit", "words"),
+        [
+            ({}, "one of fixed_limit and header_limit must be set"),
+            ({"fixed_limit": {}}, "limit_kbps: must be more than 0"),
+        ],
+    )
+    def test_what_says_nothing(self, limit, words):
+        [problem] = self.decoded(**limit).problems
+        assert "response_rate_limit" in problem
+        assert problem.endswith(words)

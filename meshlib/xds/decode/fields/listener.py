@@ -295,14 +295,13 @@ LISTENER = {
     "envoy.type.http.v3.Cookie": rules(honoured="name ttl path attributes"),
     "envoy.type.http.v3.CookieAttribute": rules(honoured="name value"),
     f"{_FAULT}HTTPFault": rules(
-        honoured="delay abort upstream_cluster headers downstream_nodes max_active_faults",
-        reported="response_rate_limit",
+        honoured="delay abort upstream_cluster headers downstream_nodes max_active_faults response_rate_limit",
         void="disable_downstream_cluster_stats filter_metadata"
         " delay_percent_runtime abort_percent_runtime delay_duration_runtime abort_http_status_runtime"
         " max_active_faults_runtime response_rate_limit_percent_runtime abort_grpc_status_runtime",
         notes={
             "downstream_nodes": "calls that say so (`x-envoy-downstream-service-node`), as all do with `add_user_agent`",
-            "response_rate_limit": "bodies are not held up",
+            "response_rate_limit": "of HTTP calls; not of aiohttp's own connections",
             "delay_percent_runtime": _RUNTIME,
             "abort_percent_runtime delay_duration_runtime abort_http_status_runtime": _RUNTIME,
             "max_active_faults_runtime response_rate_limit_percent_runtime abort_grpc_status_runtime": _RUNTIME,
@@ -311,6 +310,9 @@ LISTENER = {
     ),
     f"{_FAULT}FaultAbort": rules(honoured="http_status grpc_status header_abort percentage"),
     f"{_FAULT}FaultAbort.HeaderAbort": rules(),
+    f"{_COMMON_FAULT}FaultRateLimit": rules(honoured="fixed_limit header_limit percentage"),
+    f"{_COMMON_FAULT}FaultRateLimit.FixedLimit": rules(honoured="limit_kbps"),
+    f"{_COMMON_FAULT}FaultRateLimit.HeaderLimit": rules(),
     f"{_COMMON_FAULT}FaultDelay": rules(honoured="fixed_delay header_delay percentage"),
     f"{_COMMON_FAULT}FaultDelay.HeaderDelay": rules(),
 }
