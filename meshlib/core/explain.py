@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from meshlib.core.destination import bound_for
 from meshlib.core.effects import Call
 from meshlib.core.endpoint import LiveEndpoint
 from meshlib.core.hedging import told
@@ -133,6 +134,11 @@ def _forward(draft: _Draft, match: Match, weight: ClusterWeight | None, env: Env
         draft.lines.append(f"cluster {draft.cluster!r} {why}")
         return
     if upstream.cluster.discovery is Discovery.ORIGINAL_DST:
+        rule = upstream.cluster.destination
+        bound = None if rule is None else bound_for(rule, made)
+        if bound is not None:
+            draft.lines.append(f"a pass-through cluster: the call is bound for {bound.address}")
+            return
         draft.via = "direct"
         draft.lines.append("a pass-through cluster: the URL is called as it is")
         return

@@ -269,7 +269,9 @@ class Plan(FaultedPlan):
         headers = upstream.cluster.balancing.override_headers
         if headers and not begun:
             self._overrides += (Named(headers, self._made_head(match)),)
-        if upstream.cluster.discovery is Discovery.ORIGINAL_DST:
+        if upstream.cluster.discovery is Discovery.ORIGINAL_DST and not self._is_bound(
+            match, upstream.cluster
+        ):
             return Pass(match.compiled.sent(self._made_head(match)), self.deadline)
         policy = self._retry_policy(match, action)
         if policy is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from meshlib.core.attempt import tell, tell_deadline, tell_timeout_retry
+from meshlib.core.destination import bound_for
 from meshlib.core.handoff import for_sidecar
 from meshlib.core.plan_state import PlanState
 from meshlib.model.call import OutcomeKind
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from meshlib.core.endpoint import LiveEndpoint
     from meshlib.core.match import Match
     from meshlib.model.call import Head
+    from meshlib.model.cluster import Cluster
 
 __all__ = ["HeadsPlan"]
 
@@ -21,6 +23,14 @@ class HeadsPlan(PlanState):
     """The part of :class:`meshlib.core.plan.Plan` that writes heads."""
 
     __slots__ = ()
+
+    def _is_bound(self, match: Match, cluster: Cluster) -> bool:
+        """Of a pass-through cluster: whether the call goes to another place than its URL; where is noted."""
+        rule = cluster.destination
+        bound = None if rule is None else bound_for(rule, self._made_head(match))
+        if bound is not None:
+            self._overrides = (bound,)
+        return bound is not None
 
     def _made_head(self, match: Match) -> Head:
         """The head as the route sends it, before an endpoint is chosen. Each attempt's is its own: observers add lines to it."""

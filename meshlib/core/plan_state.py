@@ -11,6 +11,7 @@ from meshlib.model.call import CallInfo
 
 if TYPE_CHECKING:
     from meshlib.core.attempt import Record, Send
+    from meshlib.core.destination import Bound
     from meshlib.core.effects import Call, Env, Take
     from meshlib.core.endpoint import LiveEndpoint
     from meshlib.core.faults import Injected
@@ -104,7 +105,7 @@ class PlanState:
         self._last: Outcome | None = None
         self._hash: Hashed | None = None
         self._session: Held | None = None
-        self._overrides: tuple[Held | Named, ...] = ()
+        self._overrides: tuple[Held | Named | Bound, ...] = ()
         self._hedging: Hedging | None = None
         self._words: list[str] = []
         self._open = [None]  # emptied by whoever closes: taking the last item is atomic

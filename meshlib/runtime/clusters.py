@@ -20,6 +20,7 @@ from meshlib.runtime.aggregate import LiveAggregate
 from meshlib.runtime.delays import LiveDelays
 from meshlib.runtime.known import Known
 from meshlib.runtime.live import LiveCluster
+from meshlib.runtime.live_original import LiveOriginal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -112,7 +113,7 @@ class Clusters:
                 known = live.get((source, name))
                 if isinstance(known, LiveCluster) and known.cluster is cluster and not moved:
                     continue
-                if known is not None and _is_aggregate(cluster) is not isinstance(known, LiveAggregate):
+                if known is not None and _class_of(cluster) is not type(known):
                     left.append(known)
                     self._aggregates.pop((source, name), None)
                     known = None
@@ -158,7 +159,8 @@ class Clusters:
         if _is_aggregate(cluster):
             made = self._aggregates[key] = LiveAggregate(cluster, self._random, self._clock.now)
             return made
-        return LiveCluster(
+        make = LiveOriginal if cluster.discovery is Discovery.ORIGINAL_DST else LiveCluster
+        return make(
             cluster, self._random, self.tell, self._clock.now, now, self._give_way, caller, self._checks
         )
 
@@ -233,6 +235,12 @@ def tell_all(observers: Iterable[Callable[[Event], None]], event: Event) -> None
             observer(event)
         except Exception:  # noqa: BLE001 - an observer must not fail a call
             _log.exception("meshlib: an observer failed")
+
+
+def _class_of(cluster: Cluster) -> type:
+    if _is_aggregate(cluster):
+        return LiveAggregate
+    return LiveOriginal if cluster.discovery is Discovery.ORIGINAL_DST else LiveCluster
 
 
 def _is_aggregate(cluster: Cluster) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from meshlib.core.loads import NAMED, UTILIZATIONS
 from meshlib.model.address import Address
-from meshlib.model.cluster import Cluster, Discovery, DnsTarget, LoadReport
+from meshlib.model.cluster import Cluster, Destination, Discovery, DnsTarget, LoadReport
 from meshlib.model.endpoint import Assignment, Endpoint, Health, LocalityEndpoints
 from meshlib.model.policy import Balancing, HashPolicy, Limits, RetryBudget
 from meshlib.xds.aggregates import MOST
@@ -31,7 +31,7 @@ from meshlib.xds.decode.report import Report, join, shown, walk
 from meshlib.xds.decode.source import config_source
 from meshlib.xds.decode.tls import tls_matches, transport_socket
 from meshlib.xds.decode.upstream import upstream_options
-from meshlib.xds.decode.values import metadata, number, percent, seconds, unpacked
+from meshlib.xds.decode.values import header_name, metadata, number, percent, seconds, unpacked
 from meshlib.xds.names import canonical
 from meshlib.xds.schema import WireMessage, type_name
 
@@ -57,6 +57,9 @@ _KINDS = {
     4: Discovery.ORIGINAL_DST,
 }
 _NO_LIMIT = 2**32 - 1
+#: Where ORIGINAL_DST is told another address.
+_DESTINATION = "x-envoy-original-dst-host"
+_MOST_PORT = 65535
 #: ``RoutingPriority``.
 _DEFAULT, _HIGH = 0, 1
 _Place = tuple[WireMessage, str]
@@ -129,6 +132,7 @@ def cluster(message: WireMessage, path: str, report: Report) -> Cluster:
         ),
         load_report=_load_report(message, path, report),
         health_check=health_check(message, path, report, http2=options.http2),
+        destination=_destination(message, found.kind, path, report),
         drains=bool(message.close_connections_on_host_health_failure),
         override_statuses=_override_statuses(message),
         metadata=metadata(message),
@@ -216,6 +220,25 @@ def _without_endpoints(message: WireMessage, made: Cluster, path: str, report: R
     return replace(
         made, limits=limits, high_limits=high, outlier=None, tls=None, tls_matches=(), load_report=None
     )
+
+
+def _destination(message: WireMessage, kind: Discovery, path: str, report: Report) -> Destination | None:
+    """Of ORIGINAL_DST alone, as in Envoy."""
+    held, path = message.original_dst_lb_config, join(path, "original_dst_lb_config")
+    if message.WhichOneof("lb_config") != "original_dst_lb_config":
+        return None
+    if kind is not Discovery.ORIGINAL_DST:
+        report.ignore(path, f"the cluster is of type {kind.name}")
+        return None
+    header, port = str(held.http_header_name), number(held, "upstream_port_override")
+    if header and not held.use_http_header:
+        report.problem(join(path, "http_header_name"), "is set, and use_http_header is not")
+    if header:
+        header = header_name(header, join(path, "http_header_name"), report)
+    if port is not None and port > _MOST_PORT:
+        report.problem(join(path, "upstream_port_override"), f"must be at most {_MOST_PORT}")
+    chosen = (header.lower() or _DESTINATION) if held.use_http_header else ""
+    return Destination(chosen, port or None) if chosen or port else None
 
 
 def _eds_name(message: WireMessage, path: str, report: Report) -> str:

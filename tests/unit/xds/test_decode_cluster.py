@@ -7,7 +7,16 @@ from dataclasses import replace
 import pytest
 
 from meshlib.model.address import Address
-from meshlib.model.cluster import Connecting, Discovery, DnsTarget, Eyeballs, Keepalive, NameServers, Pings
+from meshlib.model.cluster import (
+    Connecting,
+    Destination,
+    Discovery,
+    DnsTarget,
+    Eyeballs,
+    Keepalive,
+    NameServers,
+    Pings,
+)
 from meshlib.model.endpoint import Drop, Health, Locality
 from meshlib.model.match import HeaderMatch
 from meshlib.model.policy import (
@@ -144,6 +153,29 @@ class TestConnecting:
         extra[0]["socket_options"]["socket_options"] = [{"level": 1, "name": 36, "int_value": 1}]
         [(where, _)] = ignored(self.bound(source_address=source, extra_source_addresses=extra[:1])).items()
         assert where == "upstream_bind_config.extra_source_addresses[0].socket_options.socket_options[0]"
+
+    @pytest.mark.parametrize(
+        ("fields", "found"),
+        [
+            ({"use_http_header": True}, Destination("x-envoy-original-dst-host")),
+            ({"use_http_header": True, "http_header_name": "X-To"}, Destination("x-to")),
+            ({"upstream_port_override": 15001}, Destination(port=15001)),
+            ({}, None),
+        ],
+    )
+    def test_where_calls_that_pass_through_go(self, fields, found):
+        resource = build.cluster(
+            "c", type="ORIGINAL_DST", lb_policy="CLUSTER_PROVIDED", original_dst_lb_config=fields
+        )
+        assert (good(resource).destination, ignored(resource)) == (found, {})
+
+    def test_where_calls_go_is_said_of_what_passes_through_alone(self):
+        resource = made(original_dst_lb_config={"use_http_header": True})
+        assert good(resource).destination is None
+        assert list(ignored(resource)) == ["original_dst_lb_config"]
+        original = {"type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED"}
+        for fields in ({"http_header_name": "x"}, {"upstream_port_override": 65536}):
+            assert problems_of_envoy(build.cluster("c", **original, original_dst_lb_config=fields))
 
     def test_how_long_a_stream_may_take(self):
         for text, seconds in (("2s", 2.0), ("0s", None)):

@@ -30,15 +30,15 @@ CLUSTER = {
         " typed_dns_resolver_config upstream_bind_config upstream_connection_options max_requests_per_connection"
         " outlier_detection round_robin_lb_config least_request_lb_config ring_hash_lb_config maglev_lb_config lb_subset_config common_lb_config transport_socket metadata load_balancing_policy"
         " lrs_server lrs_report_endpoint_metrics upstream_http_protocol_options protocol_selection upstream_config"
-        " health_checks ignore_health_on_host_removal close_connections_on_host_health_failure",
-        reported="transport_socket_matcher original_dst_lb_config preconnect_policy",
+        " health_checks ignore_health_on_host_removal close_connections_on_host_health_failure original_dst_lb_config",
+        reported="transport_socket_matcher preconnect_policy",
         void="alt_stat_name filters wait_for_warm_on_init cleanup_interval"
         " track_timeout_budgets track_cluster_stats per_connection_buffer_limit_bytes connection_pool_per_downstream_connection",
         variants={"common_http_protocol_options": "upstream", "lrs_server": "lrs"},
         notes={
             "transport_socket_matcher": "`transport_socket_matches` is honoured; a matching tree is not evaluated",
             "per_connection_buffer_limit_bytes": "bodies are passed on as they come, and not held",
-            "original_dst_lb_config": "a call goes to its URL, which is the original destination",
+            "original_dst_lb_config": "without it a call goes to its URL, which is the original destination",
             "close_connections_on_host_health_failure": "what is idle ends at once, what carries a call with that, as Envoy's own of HTTP; of a"
             " TCP proxy Envoy breaks those, too. Not of gRPC channels",
             "ignore_health_on_host_removal": "an endpoint that the control plane does not name any more is gone, as in an Envoy with this;"
@@ -63,6 +63,11 @@ CLUSTER = {
             "upstream_connection_options": "connections of aiohttp's own and of grpc's keep their options",
             "max_requests_per_connection": "not of gRPC channels, which grpc keeps",
         },
+    ),
+    f"{_CLUSTER}Cluster.OriginalDstLbConfig": rules(
+        honoured="use_http_header http_header_name upstream_port_override",
+        void="metadata_key",
+        notes={"metadata_key": "calls have no dynamic metadata"},
     ),
     f"{_CLUSTER}Cluster.TransportSocketMatch": rules(honoured="name match transport_socket"),
     f"{_CLUSTER}Cluster.CustomClusterType": rules(honoured="name typed_config"),

@@ -48,7 +48,7 @@ message Cluster
   22 lb_subset_config                          .LbSubsetConfig
   23 ring_hash_lb_config                       .RingHashLbConfig @lb_config
   52 maglev_lb_config                          .MaglevLbConfig @lb_config
-  34 original_dst_lb_config                    opaque @lb_config
+  34 original_dst_lb_config                    Cluster.OriginalDstLbConfig @lb_config
   37 least_request_lb_config                   .LeastRequestLbConfig @lb_config
   56 round_robin_lb_config                     .RoundRobinLbConfig @lb_config
   27 common_lb_config                          .CommonLbConfig
@@ -82,6 +82,12 @@ message UpstreamConnectionOptions
 message UpstreamConnectionOptions.HappyEyeballsConfig
    1 first_address_family_version UpstreamConnectionOptions.FirstAddressFamilyVersion
    2 first_address_family_count   pb.UInt32Value
+
+message Cluster.OriginalDstLbConfig
+   1 use_http_header        bool
+   2 http_header_name       string
+   3 upstream_port_override pb.UInt32Value
+   4 metadata_key           opaque
 
 message Cluster.TransportSocketMatch
    1 name             string
