@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from meshlib.core.match import Match
     from meshlib.core.resolution import Resolution
     from meshlib.model.call import Response
+    from meshlib.model.cluster import Cluster
     from meshlib.model.policy import RetryPolicy
     from meshlib.model.route import ClusterWeight, Mirror
 
@@ -134,13 +135,7 @@ def _forward(draft: _Draft, match: Match, weight: ClusterWeight | None, env: Env
         draft.lines.append(f"cluster {draft.cluster!r} {why}")
         return
     if upstream.cluster.discovery is Discovery.ORIGINAL_DST:
-        rule = upstream.cluster.destination
-        bound = None if rule is None else bound_for(rule, made)
-        if bound is not None:
-            draft.lines.append(f"a pass-through cluster: the call is bound for {bound.address}")
-            return
-        draft.via = "direct"
-        draft.lines.append("a pass-through cluster: the URL is called as it is")
+        _passed(draft, upstream.cluster, made)
         return
     key = None
     if upstream.consistent:
@@ -172,6 +167,17 @@ def _forward(draft: _Draft, match: Match, weight: ClusterWeight | None, env: Env
         return
     draft.leaf = why and cluster.name
     _endpoint(draft, match, action, endpoint, mirrors_of(match, upstream.cluster))
+
+
+def _passed(draft: _Draft, cluster: Cluster, made: Head) -> None:
+    """Of a pass-through cluster."""
+    rule = cluster.destination
+    bound = None if rule is None else bound_for(rule, made)
+    if bound is not None:
+        draft.lines.append(f"a pass-through cluster: the call goes to {bound.address}")
+        return
+    draft.via = "direct"
+    draft.lines.append("a pass-through cluster: the URL is called as it is")
 
 
 def _endpoint(

@@ -87,9 +87,6 @@ def cluster(message: WireMessage, path: str, report: Report) -> Cluster:
     options = upstream_options(message, path, report)
     _judge_pool(message, path, report)
     limits, high_limits = _limits(message, path, report)
-    timeout = seconds(message, "connect_timeout", path, report)
-    if timeout == 0:
-        report.problem(join(path, "connect_timeout"), "must be more than 0")
     calls, hashed = call_policies(message, path, report)
     made = Cluster(
         name=name,
@@ -106,7 +103,7 @@ def cluster(message: WireMessage, path: str, report: Report) -> Cluster:
         name_servers=found.dns.servers,
         balancing=_hashed(balancing(message, path, report, provides=found.provides), hashed),
         calls=calls,
-        connect_timeout=_CONNECT_TIMEOUT if timeout is None else timeout,
+        connect_timeout=_connect_timeout(message, path, report),
         limits=limits,
         high_limits=high_limits,
         outlier=outlier(message, path, report),
@@ -143,6 +140,13 @@ def cluster(message: WireMessage, path: str, report: Report) -> Cluster:
 def _hashed(made: Balancing, own: tuple[HashPolicy, ...]) -> Balancing:
     """With the cluster's ``own`` hash policies, unless its balancer has some."""
     return made if made.hash_policy or not own else replace(made, hash_policy=own)
+
+
+def _connect_timeout(message: WireMessage, path: str, report: Report) -> float:
+    timeout = seconds(message, "connect_timeout", path, report)
+    if timeout == 0:
+        report.problem(join(path, "connect_timeout"), "must be more than 0")
+    return _CONNECT_TIMEOUT if timeout is None else timeout
 
 
 @dataclass(frozen=True, slots=True)
