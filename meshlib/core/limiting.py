@@ -24,7 +24,7 @@ from meshlib.core.conditions import Condition, compile_conditions, header_value,
 from meshlib.core.edits import ONE_LINE_REQUEST, ONE_LINE_RESPONSE, EditPlan
 from meshlib.core.effects import Ask
 from meshlib.core.failures import TEXT
-from meshlib.core.formats import Values
+from meshlib.core.formats import Format, Values, compile_format
 from meshlib.model.call import Response
 from meshlib.model.limits import (
     ActionKind,
@@ -52,6 +52,11 @@ if TYPE_CHECKING:
 __all__ = ["Limited", "Limiting", "descriptors"]
 
 _MILLION = 1_000_000
+#: Envoy's bound of `hits_addend`.
+_MOST_HITS = 1_000_000_000
+#: A number may have a fraction, which does not count (measured with Envoy 1.40).
+_DECIMAL = frozenset("0123456789+-.eE")
+_MOST_DIGITS = 64
 _LOOPBACK = "127.0.0.1"
 #: Where a limit of its own stands: listener, then whatever is more specific.
 Place = tuple[str, ...]
@@ -270,9 +275,28 @@ def descriptors(
             elif not action.skip:
                 break
         else:
-            if entries:
-                found.append(Descriptor(tuple(entries), rule.hits))
+            hits = _hits(rule.hits_format, head, cluster) if rule.hits_format else rule.hits
+            if entries and not (rule.hits_format and hits is None):
+                found.append(Descriptor(tuple(entries), hits))
     return tuple(found)
+
+
+def _hits(text: str, head: Head, cluster: str) -> int | None:
+    """For how many a call counts by its format; None: that gives no number, or one above Envoy's bound."""
+    values = Values(head, cluster=cluster, route="", virtual_host="")
+    said = _format(text).render(values).decode("latin-1")
+    if not said or not _DECIMAL.issuperset(said) or len(said) > _MOST_DIGITS:
+        return None
+    try:
+        found = float(said)
+    except ValueError:
+        return None
+    return int(found) if 0 <= found <= _MOST_HITS else None
+
+
+@lru_cache(maxsize=256)
+def _format(text: str) -> Format:
+    return compile_format(text)
 
 
 def _value(action: Action, head: Head, cluster: str, own: str) -> str | None:

@@ -62,12 +62,13 @@ class Action:
 @dataclass(frozen=True, slots=True)
 class DescriptorRule:
     """Envoy ``RateLimit`` of a route or virtual host: what one descriptor is made of, for filters of ``stage``. ``hits``: how many one
-    call counts for; None: one.
+    call counts for; None: one. ``hits_format``: a format that says so, without whose number there is no descriptor.
     """
 
     actions: tuple[Action, ...]
     stage: int = 0
     hits: int | None = None
+    hits_format: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Mapping
 
+from meshlib.core.formats import check_format, compile_format
 from meshlib.model.limits import (
     Action,
     ActionKind,
@@ -18,6 +19,7 @@ from meshlib.model.limits import (
 )
 from meshlib.model.policy import RateLimit
 from meshlib.xds import schema
+from meshlib.xds.decode.address import cidr
 from meshlib.xds.decode.headers import added
 from meshlib.xds.decode.match import query_match
 from meshlib.xds.decode.report import Report, join, walk
@@ -60,6 +62,7 @@ _MOST_EDITS = 10
 #: Envoy's least interval of a bucket, in seconds.
 _LEAST_FILL = 0.05
 _DEFAULT_WAIT = 0.02
+_LOOPBACK = ipaddress.ip_address("127.0.0.1")
 
 
 def descriptor_rules(
@@ -84,10 +87,32 @@ def _rule(message: WireMessage, path: str, report: Report, more: bool) -> Descri
         for index, item in enumerate(message.actions)
     ]
     hits = number(message.hits_addend, "number") if more else None
-    if message.apply_on_stream_done or message.hits_addend.format:
-        return None  # the table has reported it
+    form = _hits_format(message.hits_addend, join(path, "hits_addend"), report)
+    if message.apply_on_stream_done or form is None:
+        return None  # that has been reported
     kept = tuple(action for action in actions if action is not None)
-    return DescriptorRule(kept, stage, hits) if len(kept) == len(actions) else None
+    made = DescriptorRule(kept, stage, hits, form if more else "")
+    return made if len(kept) == len(actions) else None
+
+
+def _hits_format(message: WireMessage, path: str, report: Report) -> str | None:
+    """One command alone, as Envoy takes it; None: it cannot be followed here."""
+    text = str(message.format)
+    if not text:
+        return ""
+    place = join(path, "format")
+    wrong = check_format(text)
+    if wrong is None and (
+        message.HasField("number") or text.count("%") != 2 or len(text) == 2 or text[0] + text[-1] != "%%"
+    ):
+        wrong = "must be one command, and stand alone"
+    if wrong is not None:
+        report.problem(place, wrong)
+        return None
+    unsupported = compile_format(text).unsupported
+    for name in unsupported:
+        report.ignore(place, f"%{name}% has no value in a client: the rule makes no descriptor")
+    return None if unsupported else text
 
 
 def _action(message: WireMessage, path: str, report: Report) -> Action | None:
@@ -124,7 +149,26 @@ def _action(message: WireMessage, path: str, report: Report) -> Action | None:
         key = _needed(held, "descriptor_key", here, report)
         skips = which == "metadata" and bool(held.skip_if_absent)
         return Action(ActionKind.ABSENT, key, value=str(held.default_value), skip=skips)
+    if which == "remote_address_match":
+        return _of_address(held, here, report)
     return None  # what is not done: the table has reported it
+
+
+def _of_address(held: WireMessage, path: str, report: Report) -> Action | None:
+    """The caller is the loopback address, as a sidecar sees an application beside it: whether it matches is known now."""
+    value, key = _needed(held, "descriptor_value", path, report), str(held.descriptor_key)
+    place = join(path, "address_matcher.ranges")
+    if not len(held.address_matcher.ranges):
+        report.problem(place, "must not be empty")
+    ranges = [
+        cidr(item, f"{place}[{index}]", report) for index, item in enumerate(held.address_matcher.ranges)
+    ]
+    inside = any(_LOOPBACK in ipaddress.ip_network(each) for each in ranges if each)
+    if "%" in value:
+        report.ignore(path, "formats have no value here: the rule makes no descriptor")
+        return None
+    said = "" if inside is held.address_matcher.invert_match else value
+    return Action(ActionKind.ABSENT, key or "remote_address_match", value=said)
 
 
 def _copied(which: str, held: WireMessage, path: str, report: Report) -> Action:

@@ -58,6 +58,14 @@ def header(name: str, to: str, **more: Any) -> dict[str, Any]:
     return {"request_headers": {"header_name": name, "descriptor_key": to, **more}}
 
 
+def address(value: str, *ranges: tuple[str, int], invert: bool = False, **fields: str) -> dict[str, Any]:
+    matcher = {
+        "ranges": [{"address_prefix": prefix, "prefix_len": length} for prefix, length in ranges],
+        "invert_match": invert,
+    }
+    return {"remote_address_match": {"descriptor_value": value, "address_matcher": matcher, **fields}}
+
+
 def edit(name: str, value: str) -> dict[str, Any]:
     return {"header": {"key": name, "value": value}}
 
@@ -80,6 +88,20 @@ MATCH = {"name": "x-tier", "string_match": {"exact": "gold"}}
 LIMITED_HEADERS = [edit("x-limited", "by %REQ(x-user)%")]
 
 CASES: dict[str, Case] = {
+    "global: the caller's address": (
+        [asking()], {"rate_limits": [
+            rule(address("mine", ("127.0.0.0", 8))),
+            rule(address("other", ("10.0.0.0", 8), ("::", 0))),
+            rule(address("no", ("10.0.0.0", 8), default_value="else", descriptor_key="from")),
+            rule(address("not", ("10.0.0.0", 8), invert=True)),
+            rule(address("neither", ("127.0.0.1", 32), invert=True, default_value="here")),
+        ]}, {}, {}, [("/", {})],
+    ),
+    "global: hits of a format": (
+        [asking(rate_limits=[rule(key("cost"), hits_addend={"format": "%REQ(x-cost)%"}), rule(key("other"))])],
+        {}, {}, {},
+        [("/", {"x-cost": cost}) for cost in ("7", "0", "x", "-1", "-0", "1000000000", "1000000001", "1.5", "1e3", "+7", ".9", "7x", "1_0", "1e")] + [("/", {})],
+    ),
     "local: two pass": ([local(token_bucket=bucket(2))], {}, {}, {}, THREE),
     "local: another status": ([local(token_bucket=bucket(1), status={"code": 503})], {}, {}, {}, THREE),
     "local: a status that is none": ([local(token_bucket=bucket(1), status={"code": 200})], {}, {}, {}, THREE),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from meshlib.core.effects import Ask
-from meshlib.model.limits import Descriptor, GlobalLimit, LocalLimit
+from meshlib.model.limits import Action, ActionKind, Descriptor, GlobalLimit, LocalLimit
 from meshlib.model.listener import FilterKind
 from meshlib.model.policy import RateLimit
 from meshlib.testing import build
@@ -155,3 +155,54 @@ def test_what_an_answer_adds_is_bounded():
     assert found.over
     assert len(found.response) == 100
     assert len(found.body) == 64 * 1024
+
+
+def rules_of(**rule):
+    filters = {"rate_limits": [{"actions": [{"source_cluster": {}}], **rule}]}
+    found = decoded(listener(GLOBAL, {}, domain="d", rate_limit_service=SERVICE, **filters))
+    return found, found.value.http.filters[0].limit.rules if found.value is not None else None
+
+
+def test_how_many_a_call_counts_for_may_be_a_format():
+    found, [rule] = rules_of(hits_addend={"format": "%REQ(x-cost)%"})
+    assert (rule.hits, rule.hits_format) == (None, "%REQ(x-cost)%")
+    assert found.ignored == ()
+
+
+@pytest.mark.parametrize("text", ["7", "%REQ(a)%%REQ(b)%", "x%REQ(a)%", "%%", "%NOPE%"])
+def test_a_format_of_hits_is_one_command(text):
+    [problem] = rules_of(hits_addend={"format": text})[0].problems
+    assert "hits_addend.format: " in problem
+
+
+def test_either_a_number_or_a_format():
+    assert rules_of(hits_addend={"format": "%REQ(a)%", "number": 3})[0].problems
+
+
+@pytest.mark.parametrize(
+    ("ranges", "invert", "value"),
+    [
+        ([("127.0.0.0", 8)], False, "here"),
+        ([("10.0.0.0", 8), ("127.0.0.1", 32)], False, "here"),
+        ([("10.0.0.0", 8), ("::", 0)], False, ""),
+        ([("10.0.0.0", 8)], True, "here"),
+        ([("127.0.0.0", 8)], True, ""),
+    ],
+)
+def test_the_callers_address_is_the_loopback_address(ranges, invert, value):
+    matcher = {"ranges": [{"address_prefix": prefix, "prefix_len": length} for prefix, length in ranges]}
+    action = {"descriptor_value": "here", "address_matcher": {**matcher, "invert_match": invert}}
+    _, [rule] = rules_of(actions=[{"remote_address_match": action}])
+    assert rule.actions == (Action(ActionKind.ABSENT, "remote_address_match", value=value),)
+
+
+@pytest.mark.parametrize(
+    ("action", "problem"),
+    [
+        ({"descriptor_value": "v"}, "address_matcher.ranges: must not be empty"),
+        ({"address_matcher": {"ranges": [{"address_prefix": "::"}]}}, "descriptor_value: must not be empty"),
+        ({"descriptor_value": "v", "address_matcher": {"ranges": [{"address_prefix": "x"}]}}, "ranges[0]: "),
+    ],
+)
+def test_an_address_match_that_says_nothing(action, problem):
+    assert problem in rules_of(actions=[{"remote_address_match": action}])[0].problems[0]

@@ -16,23 +16,21 @@ _NO_METADATA = "no filter of a client sets metadata: the default holds"
 LIMITS = {
     _RULE: rules(
         honoured="stage actions hits_addend",
-        reported="limit apply_on_stream_done",
-        void="disable_key",
+        reported="apply_on_stream_done",
+        void="disable_key limit",
         notes={
             "hits_addend": "of the rules that a filter has itself, as in Envoy",
-            "limit": _NO_METADATA,
+            "limit": "a call has no dynamic metadata, of whatever name",
             "apply_on_stream_done": "nothing is counted at the end of a call: the rule makes no descriptor",
         },
     ),
-    f"{_RULE}.HitsAddend": rules(
-        honoured="number", reported="format", notes={"format": "the rule makes no descriptor"}
-    ),
+    f"{_RULE}.HitsAddend": rules(honoured="number format"),
     f"{_RULE}.Action": rules(
         honoured="source_cluster destination_cluster request_headers query_parameters remote_address generic_key"
-        " header_value_match masked_remote_address query_parameter_value_match metadata dynamic_metadata",
-        reported="extension remote_address_match",
+        " header_value_match masked_remote_address query_parameter_value_match metadata dynamic_metadata remote_address_match",
+        reported="extension",
         notes={
-            "remote_address_match": "the rule makes no descriptor",
+            "remote_address_match": "of the loopback address",
             "source_cluster": "the node's cluster",
             "remote_address": "the loopback address: what a sidecar sees of an application beside it",
             "masked_remote_address": "the loopback address's network",
@@ -41,6 +39,16 @@ LIMITS = {
             "extension": "extensions of Envoy's are not run: the rule makes no descriptor",
         },
     ),
+    f"{_RULE}.Action.RemoteAddressMatch": rules(
+        honoured="descriptor_value descriptor_key address_matcher",
+        void="default_value",
+        notes={
+            "default_value": "for a format that gives nothing",
+            "descriptor_value": "a text: with a format the rule makes no descriptor, which is reported",
+        },
+    ),
+    "envoy.type.matcher.v3.AddressMatcher": rules(honoured="ranges invert_match"),
+    "xds.core.v3.CidrRange": rules(honoured="address_prefix prefix_len"),
     f"{_RULE}.Action.SourceCluster": rules(),
     f"{_RULE}.Action.DestinationCluster": rules(),
     f"{_RULE}.Action.RemoteAddress": rules(),

@@ -39,7 +39,13 @@ message RateLimit.Action
    9 extension                   core.TypedExtensionConfig @action_specifier
   10 masked_remote_address       .MaskedRemoteAddress @action_specifier
   11 query_parameter_value_match .QueryParameterValueMatch @action_specifier
-  13 remote_address_match        opaque @action_specifier
+  13 remote_address_match        .RemoteAddressMatch @action_specifier
+
+message RateLimit.Action.RemoteAddressMatch
+   1 descriptor_value string
+   2 descriptor_key   string
+   3 default_value    string
+   4 address_matcher  matcher.AddressMatcher
 
 message RateLimit.Action.SourceCluster
 

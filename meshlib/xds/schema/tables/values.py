@@ -67,6 +67,10 @@ message FilterStateMatcher
    2 string_match  StringMatcher @matcher
    3 address_match opaque @matcher
 
+message AddressMatcher
+   1 ranges       [xds.core.v3.CidrRange]
+   2 invert_match bool
+
 message RegexMatcher
    1 google_re2 .GoogleRE2 @engine_type
    2 regex      string
@@ -86,6 +90,12 @@ message StringMatcher
    7 contains    string @match_pattern
    8 custom      opaque @match_pattern
    6 ignore_case bool
+
+package xds.core.v3
+
+message CidrRange
+   1 address_prefix string
+   2 prefix_len     pb.UInt32Value
 
 package xds.type.v3
 
