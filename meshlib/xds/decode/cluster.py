@@ -87,6 +87,7 @@ def cluster(message: WireMessage, path: str, report: Report) -> Cluster:
     options = upstream_options(message, path, report)
     _judge_pool(message, path, report)
     limits, high_limits = _limits(message, path, report)
+    timeout = _connect_timeout(message, path, report)
     calls, hashed = call_policies(message, path, report)
     made = Cluster(
         name=name,
@@ -103,7 +104,7 @@ def cluster(message: WireMessage, path: str, report: Report) -> Cluster:
         name_servers=found.dns.servers,
         balancing=_hashed(balancing(message, path, report, provides=found.provides), hashed),
         calls=calls,
-        connect_timeout=_connect_timeout(message, path, report),
+        connect_timeout=timeout,
         limits=limits,
         high_limits=high_limits,
         outlier=outlier(message, path, report),
