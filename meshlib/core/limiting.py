@@ -224,7 +224,8 @@ class Limiting:
                 wanted = HostRules.INCLUDE
             both = wanted is HostRules.INCLUDE or (wanted is HostRules.OVERRIDE and not route_rules)
             rules = (*route_rules, *host.rate_limits) if both else route_rules
-        return descriptors(rules, policy.stage, self._call.head, self._cluster, self._env.cluster)
+        told = self._match.route.metadata
+        return descriptors(rules, policy.stage, self._call.head, self._cluster, self._env.cluster, told)
 
     def _counted(
         self, policy: LocalLimit, made: tuple[Descriptor, ...], place: Place, now: float
@@ -260,16 +261,21 @@ class Limiting:
 
 
 def descriptors(
-    rules: Sequence[DescriptorRule], stage: int, head: Head, cluster: str, own: str
+    rules: Sequence[DescriptorRule],
+    stage: int,
+    head: Head,
+    cluster: str,
+    own: str,
+    metadata: tuple[tuple[tuple[str, ...], str], ...] = (),
 ) -> tuple[Descriptor, ...]:
-    """What the rules of that stage make of a call to ``cluster``. ``own``: the cluster that this process is of."""
+    """What the rules of that stage make of a call to ``cluster``. ``own``: the cluster that this process is of; ``metadata``: the route's."""
     found = []
     for rule in rules:
         if rule.stage != stage:
             continue
         entries = []
         for action in rule.actions:
-            value = _value(action, head, cluster, own)
+            value = _value(action, head, cluster, own, metadata)
             if value is not None:
                 entries.append((action.key, value))
             elif not action.skip:
@@ -299,8 +305,12 @@ def _format(text: str) -> Format:
     return compile_format(text)
 
 
-def _value(action: Action, head: Head, cluster: str, own: str) -> str | None:
+def _value(
+    action: Action, head: Head, cluster: str, own: str, metadata: tuple[tuple[tuple[str, ...], str], ...]
+) -> str | None:
     kind = action.kind
+    if kind is ActionKind.ROUTE:
+        return next((value for path, value in metadata if path == action.path), action.value) or None
     if kind is ActionKind.GENERIC_KEY:
         return action.value
     if kind is ActionKind.REQUEST_HEADER:

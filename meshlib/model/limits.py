@@ -29,7 +29,9 @@ Entries = tuple[tuple[str, str], ...]
 
 
 class ActionKind(Enum):
-    """Where the value of a descriptor's entry comes from. ABSENT: from what no client has, so that only a default gives one."""
+    """Where the value of a descriptor's entry comes from. ROUTE: from its route's metadata; ABSENT: from what no client has, so that only a
+    default gives one.
+    """
 
     SOURCE_CLUSTER = "source_cluster"
     DESTINATION_CLUSTER = "destination_cluster"
@@ -39,6 +41,7 @@ class ActionKind(Enum):
     GENERIC_KEY = "generic_key"
     HEADER_MATCH = "header_value_match"
     QUERY_MATCH = "query_parameter_value_match"
+    ROUTE = "route_entry"
     ABSENT = "metadata"
 
 
@@ -46,7 +49,8 @@ class ActionKind(Enum):
 class Action:
     """One entry of a descriptor: ``key``, and a value by ``kind``. ``source``: the header's or parameter's name; ``value``: what is said
     where something else decides, or where there is nothing; ``skip``: without a value the entry is left out, and not the descriptor.
-    ``headers``, ``query``: what must hold for ``value``, or must not (``expect`` False).
+    ``headers``, ``query``: what must hold for ``value``, or must not (``expect`` False). ``path``: of ROUTE, the filter that the metadata is for and
+    the keys in it.
     """
 
     kind: ActionKind
@@ -57,6 +61,7 @@ class Action:
     expect: bool = True
     headers: tuple[HeaderMatch, ...] = ()
     query: tuple[QueryMatch, ...] = ()
+    path: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

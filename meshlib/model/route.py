@@ -183,7 +183,9 @@ Action = Forward | Redirect | DirectResponse | NonForwarding
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """``body_limit``: a call whose body has more bytes is not made again; None: the virtual host's holds."""
+    """``body_limit``: a call whose body has more bytes is not made again; None: the virtual host's holds. ``metadata``: what of it the rules of
+    rate limits ask for, by its path.
+    """
 
     match: RouteMatch
     action: Action
@@ -191,6 +193,7 @@ class Route:
     edits: HeaderEdits = NO_EDITS
     filters: tuple[FilterSwitch, ...] = ()
     body_limit: int | None = None
+    metadata: tuple[tuple[tuple[str, ...], str], ...] = ()
 
     @property
     def shares(self) -> tuple[ClusterWeight, ...]:

@@ -28,6 +28,7 @@ from meshlib.xds.decode.values import (
     header_match,
     header_name,
     header_value,
+    metadata,
     number,
     percent,
     runtime_fraction,
@@ -62,6 +63,7 @@ _MOST_EDITS = 10
 #: Envoy's least interval of a bucket, in seconds.
 _LEAST_FILL = 0.05
 _DEFAULT_WAIT = 0.02
+_ROUTE_ENTRY = 1
 _LOOPBACK = ipaddress.ip_address("127.0.0.1")
 
 
@@ -83,7 +85,7 @@ def _rule(message: WireMessage, path: str, report: Report, more: bool) -> Descri
     if not len(message.actions):
         report.problem(join(path, "actions"), "must not be empty")
     actions = [
-        _action(item, f"{join(path, 'actions')}[{index}]", report)
+        _action(item, f"{join(path, 'actions')}[{index}]", report, of_filter=more)
         for index, item in enumerate(message.actions)
     ]
     hits = number(message.hits_addend, "number") if more else None
@@ -115,7 +117,7 @@ def _hits_format(message: WireMessage, path: str, report: Report) -> str | None:
     return None if unsupported else text
 
 
-def _action(message: WireMessage, path: str, report: Report) -> Action | None:
+def _action(message: WireMessage, path: str, report: Report, *, of_filter: bool) -> Action | None:
     which = message.WhichOneof("action_specifier")
     if which is None:
         report.problem(path, "one kind of action must be set")
@@ -148,10 +150,47 @@ def _action(message: WireMessage, path: str, report: Report) -> Action | None:
     if which in ("metadata", "dynamic_metadata"):
         key = _needed(held, "descriptor_key", here, report)
         skips = which == "metadata" and bool(held.skip_if_absent)
-        return Action(ActionKind.ABSENT, key, value=str(held.default_value), skip=skips)
+        kind = ActionKind.ABSENT
+        where: tuple[str, ...] = ()
+        if _asks_route(message):
+            if of_filter:
+                report.ignore(join(here, "source"), "a filter's own rules do not see it: the default holds")
+            else:
+                kind, where = ActionKind.ROUTE, _path(held.metadata_key)
+        return Action(kind, key, value=str(held.default_value), skip=skips, path=where)
     if which == "remote_address_match":
         return _of_address(held, here, report)
     return None  # what is not done: the table has reported it
+
+
+def _asks_route(action: WireMessage) -> bool:
+    return bool(action.metadata.source == _ROUTE_ENTRY)
+
+
+def _path(key: WireMessage) -> tuple[str, ...]:
+    return (str(key.key), *(str(segment.key) for segment in key.path))
+
+
+def asked_of_routes(owner: WireMessage) -> frozenset[tuple[str, ...]]:
+    """What of a route's metadata `owner.rate_limits` ask for, by its path: nothing, as a rule."""
+    if not len(owner.rate_limits):
+        return frozenset()
+    actions = (action for rule in owner.rate_limits for action in rule.actions)
+    return frozenset(_path(action.metadata.metadata_key) for action in actions if _asks_route(action))
+
+
+def told_of_route(
+    route: WireMessage, asked: frozenset[tuple[str, ...]]
+) -> tuple[tuple[tuple[str, ...], str], ...]:
+    """What of that there is: texts that are not empty, as in Envoy."""
+    held, found = metadata(route), []
+    for path in sorted(asked):
+        value: object = held
+        for key in path:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        if isinstance(value, str) and value:
+            found.append((path, value))
+    return tuple(found)
 
 
 def _of_address(held: WireMessage, path: str, report: Report) -> Action | None:

@@ -8,7 +8,7 @@ from meshlib.xds.decode.action import action, mirrors
 from meshlib.xds.decode.guards import switches
 from meshlib.xds.decode.headers import header_edits
 from meshlib.xds.decode.hedge import hedge_policy, with_hedge
-from meshlib.xds.decode.limits import descriptor_rules
+from meshlib.xds.decode.limits import asked_of_routes, descriptor_rules, told_of_route
 from meshlib.xds.decode.match import route_match
 from meshlib.xds.decode.report import Report, join
 from meshlib.xds.decode.retry import retry_policy
@@ -56,8 +56,9 @@ def _virtual_host(message: WireMessage, path: str, report: Report, longest: int)
         report.problem(join(path, "domains"), "must not be empty")
     if message.require_tls not in _TLS:
         report.problem(join(path, "require_tls"), f"{message.require_tls} is not known")
+    asked = asked_of_routes(message)
     routes = (
-        _route(item, f"{join(path, 'routes')}[{index}]", report, longest)
+        _route(item, f"{join(path, 'routes')}[{index}]", report, longest, asked)
         for index, item in enumerate(message.routes)
     )
     hedge = hedge_policy(message, path, report)
@@ -107,7 +108,9 @@ def _check_domains(hosts: list[VirtualHost], path: str, report: Report) -> None:
             taken.add(domain.lower())
 
 
-def _route(message: WireMessage, path: str, report: Report, longest: int) -> Route | None:
+def _route(
+    message: WireMessage, path: str, report: Report, longest: int, asked: frozenset[tuple[str, ...]]
+) -> Route | None:
     report.give_way()
     if not message.HasField("match"):
         report.problem(join(path, "match"), "is missing")
@@ -117,6 +120,7 @@ def _route(message: WireMessage, path: str, report: Report, longest: int) -> Rou
     edits = header_edits(message, path, report)
     if match is None or does is None:
         return None
+    asked |= asked_of_routes(message.route)
     return Route(
         match,
         does,
@@ -124,6 +128,7 @@ def _route(message: WireMessage, path: str, report: Report, longest: int) -> Rou
         edits,
         switches(message, path, report),
         body_limit=_body_limit(message),
+        metadata=told_of_route(message, asked) if asked else (),
     )
 
 

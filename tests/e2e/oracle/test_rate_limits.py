@@ -66,6 +66,11 @@ def address(value: str, *ranges: tuple[str, int], invert: bool = False, **fields
     return {"remote_address_match": {"descriptor_value": value, "address_matcher": matcher, **fields}}
 
 
+def of_route(to: str, *path: str, **more: Any) -> dict[str, Any]:
+    where = {"key": path[0], "path": [{"key": each} for each in path[1:]]}
+    return {"metadata": {"descriptor_key": to, "metadata_key": where, "source": "ROUTE_ENTRY", **more}}
+
+
 def edit(name: str, value: str) -> dict[str, Any]:
     return {"header": {"key": name, "value": value}}
 
@@ -101,6 +106,19 @@ CASES: dict[str, Case] = {
         [asking(rate_limits=[rule(key("cost"), hits_addend={"format": "%REQ(x-cost)%"}), rule(key("other"))])],
         {}, {}, {},
         [("/", {"x-cost": cost}) for cost in ("7", "0", "x", "-1", "-0", "1000000000", "1000000001", "1.5", "1e3", "+7", ".9", "7x", "1_0", "1e")] + [("/", {})],
+    ),
+    "global: a route's metadata": (
+        [asking()],
+        {"include_vh_rate_limits": True, "rate_limits": [
+            rule(of_route("plan", "team", "plan")),
+            rule(of_route("deep", "team", "of", "a")),
+            rule(of_route("number", "team", "number"), key("beside")),
+            rule(of_route("none", "team", "none", default_value="else")),
+            rule(of_route("skipped", "other", "plan", skip_if_absent=True), key("kept")),
+        ]},
+        {"metadata": {"filter_metadata": {"team": {"plan": "gold", "of": {"a": "b"}, "number": 7, "empty": ""}}}},
+        {"rate_limits": [rule(of_route("host", "team", "plan")), rule(of_route("empty", "team", "empty", default_value="e"))]},
+        [("/", {})],
     ),
     "local: two pass": ([local(token_bucket=bucket(2))], {}, {}, {}, THREE),
     "local: another status": ([local(token_bucket=bucket(1), status={"code": 503})], {}, {}, {}, THREE),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 
 from meshlib.core.effects import Ask
@@ -206,3 +208,35 @@ def test_the_callers_address_is_the_loopback_address(ranges, invert, value):
 )
 def test_an_address_match_that_says_nothing(action, problem):
     assert problem in rules_of(actions=[{"remote_address_match": action}])[0].problems[0]
+
+
+class TestMetadataOfRoutes:
+    ASKS: ClassVar = {
+        "metadata": {
+            "descriptor_key": "plan",
+            "metadata_key": {"key": "team", "path": [{"key": "of"}, {"key": "plan"}]},
+            "source": "ROUTE_ENTRY",
+        }
+    }
+
+    def test_a_route_keeps_what_is_asked_for(self):
+        told = {"metadata": {"filter_metadata": {"team": {"of": {"plan": "gold"}, "more": "x"}, "istio": {}}}}
+        rules = {"rate_limits": [{"actions": [self.ASKS]}]}
+        own = build.route("/own", cluster="a", action=rules, **told)
+        config = build.route_config("r", build.virtual_host("v", own, build.route(cluster="a", **told)))
+        found = decode.route(raw(config)).value.virtual_hosts[0].routes
+        assert [route.metadata for route in found] == [((("team", "of", "plan"), "gold"),), ()]
+        [rule] = found[0].action.rate_limits
+        assert rule.actions == (Action(ActionKind.ROUTE, "plan", path=("team", "of", "plan")),)
+
+    def test_a_virtual_host_asks_all_of_its_routes(self):
+        told = [{"team": {"of": {"plan": "gold"}}}, {"team": {"of": {"plan": 7}}}, {"team": {"of": "x"}}, {}]
+        routes = [build.route(cluster="a", metadata={"filter_metadata": each}) for each in told]
+        host = build.virtual_host("v", *routes, rate_limits=[{"actions": [self.ASKS]}])
+        found = decode.route(raw(build.route_config("r", host))).value.virtual_hosts[0].routes
+        assert [route.metadata for route in found] == [((("team", "of", "plan"), "gold"),), (), (), ()]
+
+    def test_in_a_filters_own_rules_it_is_reported(self):
+        found, [rule] = rules_of(actions=[self.ASKS])
+        assert rule.actions == (Action(ActionKind.ABSENT, "plan"),)
+        assert [path.rpartition(".")[2] for path, _ in found.ignored] == ["source"]

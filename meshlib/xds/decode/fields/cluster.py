@@ -275,8 +275,8 @@ CLUSTER = {
     ),
     f"{_LB}override_host.v3.OverrideHost": rules(
         honoured="override_host_sources fallback_policy",
-        reported="selected_host_key",
-        reason="calls have no dynamic metadata",
+        void="selected_host_key",
+        notes={"selected_host_key": "a call has no dynamic metadata, of whatever name"},
     ),
     f"{_LB}override_host.v3.OverrideHost.OverrideHostSource": rules(
         honoured="header", reported="metadata", reason="calls have no dynamic metadata"

@@ -34,7 +34,7 @@ LIMITS = {
             "source_cluster": "the node's cluster",
             "remote_address": "the loopback address: what a sidecar sees of an application beside it",
             "masked_remote_address": "the loopback address's network",
-            "metadata": _NO_METADATA,
+            "metadata": "a call has no dynamic metadata: the default holds; of the route's see its `source`",
             "dynamic_metadata": _NO_METADATA,
             "extension": "extensions of Envoy's are not run: the rule makes no descriptor",
         },
@@ -64,10 +64,10 @@ LIMITS = {
     ),
     f"{_RULE}.Action.DynamicMetaData": rules(honoured="descriptor_key default_value", void="metadata_key"),
     f"{_RULE}.Action.MetaData": rules(
-        honoured="descriptor_key default_value skip_if_absent",
-        void="metadata_key",
-        reported="source",
-        notes={"source": "a route's metadata is not kept: the default holds"},
+        honoured="metadata_key descriptor_key default_value skip_if_absent source",
+        notes={
+            "source": "of rules of routes and virtual hosts; in a filter's own it is reported, and the default holds"
+        },
     ),
     f"{_COMMON}RateLimitDescriptor": rules(honoured="entries", void="limit hits_addend"),
     f"{_COMMON}RateLimitDescriptor.Entry": rules(honoured="key value"),
@@ -80,8 +80,8 @@ LIMITS = {
         notes={"fill_interval": "tokens come evenly over it, as in Envoy"},
     ),
     "envoy.type.v3.HttpStatus": rules(honoured="code"),
-    "envoy.type.metadata.v3.MetadataKey": rules(honoured="key", void="path"),
-    "envoy.type.metadata.v3.MetadataKey.PathSegment": rules(void="key"),
+    "envoy.type.metadata.v3.MetadataKey": rules(honoured="key path"),
+    "envoy.type.metadata.v3.MetadataKey.PathSegment": rules(honoured="key"),
     f"{_LOCAL}LocalRateLimit": rules(
         honoured="status token_bucket filter_enabled filter_enforced response_headers_to_add"
         " request_headers_to_add_when_not_enforced descriptors stage enable_x_ratelimit_headers vh_rate_limits"
