@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextvars
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Generic, NamedTuple
 
 from meshlib.core.attempt import Send
@@ -103,7 +104,9 @@ class Race(Generic[Q, R]):
 
     def _make(self, attempt: Send) -> Send | None:
         """Make an attempt; another that this thread is to make then."""
-        bounds, response, error, arrived = self._running[attempt], None, None, None
+        bounds, response, error, arrived = self._running.get(attempt), None, None, None
+        if bounds is None:  # another goes on alone
+            return None
         try:
             if attempt.token is not None:
                 bring(attempt)
@@ -114,7 +117,7 @@ class Race(Generic[Q, R]):
         with self._there:
             self.sent = self.sent or bounds.sent
             wanted = False
-            if not self._over:
+            if not self._over and attempt in self._running:
                 del self._running[attempt]
                 exchange, now = self._exchange, self._now()
                 if error is not None:
@@ -136,10 +139,27 @@ class Race(Generic[Q, R]):
             self._wire.discard(response)
         return then
 
+    def _keep(self, bounds: HedgedBounds) -> HedgedBounds | None:
+        """What was sent cannot be sent again: the attempt of ``bounds`` goes on alone, or another if that is over. Which; None: there is none. By any
+        thread.
+        """
+        with self._there:
+            plan = self._exchange.plan
+            if self._over or not self._running or plan is None:
+                return None
+            running = self._running
+            kept = next((attempt for attempt, its in running.items() if its is bounds), next(iter(running)))
+            self._time(None)
+            plan.keep(kept.number, self._now())
+            for attempt in [attempt for attempt in running if attempt is not kept]:
+                running.pop(attempt).stop()
+            return running[kept]
+
     def _follow(self, step: Step) -> Send | None:
         """Do what the exchange says; an attempt that this thread is to make. Under the lock."""
         if isinstance(step, Send):
-            self._running[step] = hedged_bounds_of(self._exchange, step, self._runtime.clock)
+            bounds = self._running[step] = hedged_bounds_of(self._exchange, step, self._runtime.clock)
+            bounds.keep = partial(self._keep, bounds)
             self._time(step.hedge_at)
             return step
         if isinstance(step, Rest):

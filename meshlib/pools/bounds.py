@@ -198,7 +198,7 @@ class HedgedBounds(StreamBounds):
     Lock: guards what is to be stopped. It is held while that is stopped, so that a connection that the attempt has let go of is left alone.
     """
 
-    __slots__ = ("_guard", "_stops", "_virtual", "stopped")
+    __slots__ = ("_guard", "_stops", "_virtual", "keep", "stopped")
 
     def __init__(
         self, clock: Clock, attempt: Send, timeouts: Mapping[str, float | None] = _NO_TIMEOUTS
@@ -209,6 +209,8 @@ class HedgedBounds(StreamBounds):
         self._guard = threading.Lock()
         self._stops: list[Callable[[], object]] = []
         self.stopped = False
+        #: Has the other attempts given up, since what was sent cannot be sent again; gives the bounds of the one that goes on.
+        self.keep: Callable[[], HedgedBounds | None] = lambda: None
 
     @property
     def wakes(self) -> bool:

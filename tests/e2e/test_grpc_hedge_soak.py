@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import random
 import threading
@@ -82,8 +83,13 @@ def blocking(channel: Any, seed: int, wrong: list[BaseException]) -> None:
         for _ in range(CALLS):
             kind = chance.choice(sorted(KINDS))
             message = iter([b"a", b"b"]) if kind.startswith("stream") else b""
+            options: Any = {"timeout": chance.choice((0.008, 20.0)), "metadata": order(chance)}
+            if not kind.endswith("stream") and chance.randrange(2):
+                with contextlib.suppress(grpc.RpcError):
+                    made[kind](message, **options)
+                continue
             begin = made[kind] if kind.endswith("stream") else made[kind].future
-            call = begin(message, timeout=chance.choice((0.008, 20.0)), metadata=order(chance))
+            call = begin(message, **options)
             what = chance.randrange(6)
             if what == 0:
                 del call  # given up

@@ -14,6 +14,7 @@ import pytest
 import meshlib
 from tests.support.asking import asked
 from tests.support.grpc_channels import FACES, SERVICE, Channel, service
+from tests.support.on_clock import begun
 
 Code = grpc.StatusCode
 HEDGE = {"hedge": {"after": 0.05}}
@@ -274,11 +275,46 @@ def test_a_stream_is_committed_with_its_first_message(
         assert asked(lambda: servers[0].calls_open == 0)
 
 
-def test_a_blocking_call_whose_messages_are_a_stream_is_not_hedged(meshlib_grpc_upstream: Any) -> None:
+def test_a_blocking_call_whose_messages_are_a_stream_is_hedged(meshlib_grpc_upstream: Any) -> None:
+    slow, fast = meshlib_grpc_upstream("slow"), meshlib_grpc_upstream("fast")
+    slow.hang()
+    with meshlib.Mesh(service(slow, fast, **HEDGE)) as mesh, channel("sync", mesh) as here:
+        made = here.channel.stream_unary(SERVICE + "StreamUnary")
+        for _ in range(2):
+            answer, call = made.with_call(iter([b"a", b"b"]), timeout=20.0)
+            assert json.loads(answer)["name"] == "fast"
+            assert json.loads(answer)["payload_length"] == 2
+            assert [each.outcome for each in info_of(call).attempts][-1] == "ok"
+        assert slow.requests_total >= 1
+        assert asked(lambda: slow.calls_open == 0)
+        assert info_of(call).endpoint == fast.address
+        assert active(mesh) == 0
+
+
+def test_a_blocking_call_that_is_not_kept_any_more_goes_on_alone_and_whole(
+    meshlib_grpc_upstream: Any,
+) -> None:
     servers = [meshlib_grpc_upstream(f"v{number}") for number in range(2)]
     for server in servers:
-        server.order(delay=0.2)
-    with meshlib.Mesh(service(*servers, **HEDGE)) as mesh, channel("sync", mesh) as here:
-        assert here.client_stream([b"a", b"b"], timeout=20.0)
-        assert sum(server.requests_total for server in servers) == 1
+        server.order(echo=True, delay=1.0)
+    go = threading.Event()
+
+    def messages() -> Iterator[bytes]:
+        yield b"a" * 10
+        assert go.wait(20.0)
+        for _ in range(40):
+            yield b"b" * 10
+
+    size = [("grpc.per_rpc_retry_buffer_size", 100)]
+    with meshlib.Mesh(service(*servers, **HEDGE)) as mesh, channel("sync", mesh, options=size) as here:
+        made = here.channel.stream_unary(SERVICE + "StreamUnary")
+        done = begun(lambda: made.with_call(messages(), timeout=20.0))
+        assert asked(lambda: [server.calls_open for server in servers] == [1, 1])
+        go.set()
+        answer, call = done.result(20.0)
+        assert answer == b"a" * 10 + b"b" * 400
+        assert sorted(attempt.outcome for attempt in info_of(call).attempts) == ["cancelled", "ok"]
+        assert asked(lambda: all(server.calls_open == 0 for server in servers))
+        answered = [received.answered for server in servers for received in server.requests]
+        assert sorted(answered) == [False, True]
         assert active(mesh) == 0

@@ -167,6 +167,19 @@ def info_of(way: Callable[[], tuple[Any, Any]]) -> meshlib.CallInfo:
     return info
 
 
+def test_of_two_attempts_at_one_endpoint_one_ends_and_the_other_goes_on(
+    channel: Any, meshlib_grpc_upstream: Any
+) -> None:
+    one = meshlib_grpc_upstream("v1")
+    here = channel(one, policy=policy(2, "0.05s", "UNAVAILABLE"))
+    for way in ways(here).values():
+        one.behave()
+        one.order(delay=0.3)
+        one.order(delay=0.15, code=Code.UNAVAILABLE, times=1)
+        assert attempts(way)[:2] == (Code.OK, 2)
+    assert sum(cluster.active for cluster in here.mesh.status().clusters.values()) == 0
+
+
 def test_the_throttle_holds_for_hedges(channel: Any, meshlib_grpc_upstream: Any) -> None:
     """Failures that are not fatal take tokens; at half of them only first attempts are made, until enough calls were answered."""
     one = meshlib_grpc_upstream("v1")

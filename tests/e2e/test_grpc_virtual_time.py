@@ -202,8 +202,6 @@ def test_a_hedge_is_begun_when_its_time_is_there_and_ends_with_the_call(
 ) -> None:
     one, other = meshlib_grpc_upstream("v1"), meshlib_grpc_upstream("v2")
     here = make(one, other, hedge={"after": 60.0})
-    if here.kind == "sync" and way == "client stream":
-        pytest.skip("it is not hedged")
     for server in (one, other):
         server.hang()
     future = begun(lambda: WAYS[way](here, timeout=120.0))

@@ -94,7 +94,6 @@ class MeshChannel(BaseChannel, grpc.Channel):
     def _begin(self, request: Request, *, unary: bool) -> Call:
         if self._closed:
             raise ValueError(_CLOSED)
-        request.waits_for_nobody = True
         runtime = self._runtime()
         caller = self._caller
         exchange = caller.begin(request, runtime)

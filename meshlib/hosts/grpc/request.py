@@ -62,7 +62,7 @@ class Method:
 
 class Request:
     """One RPC. ``message``: what is sent; ``messages``, where it is a stream; ``call``: as the plan reads it, once it did;
-    ``brings``: it has credentials of its own; ``waits_for_nobody``: no thread does for it (``hosts/run_later.py``).
+    ``brings``: it has credentials of its own.
     """
 
     __slots__ = (
@@ -80,7 +80,6 @@ class Request:
         "target",
         "timeout",
         "wait_for_ready",
-        "waits_for_nobody",
         "with_call",
     )
 
@@ -114,7 +113,6 @@ class Request:
         self.renews = renews
         self.brings = brings
         self.own = own
-        self.waits_for_nobody = False
         self.call: Call | None = None
         self.binary: list[tuple[str, str | bytes]] = []
 
@@ -186,7 +184,7 @@ class GrpcHost:
             grpc=True,
             patient=bool(request.wait_for_ready),
             strict=target.strict,
-            concurrent=request.messages is None or request.waits_for_nobody,
+            concurrent=True,  # what a stream sent is kept, as long as it can be
             renews=request.renews,
             credentials=request.brings,
             throttle=None if own is None else own.throttle(target.text),

@@ -14,6 +14,7 @@ from meshlib.hosts.grpc.request import Answer, measure, metadata_of, trailers
 from meshlib.hosts.grpc.subchannels import Subchannels
 from meshlib.hosts.grpc.unary import make_direct
 from meshlib.model.call import OutcomeKind
+from meshlib.pools.bounds import HedgedBounds
 from meshlib.runtime import own_channels, threads
 from meshlib.sources.channel import gevent_refusal
 
@@ -74,6 +75,10 @@ def _stream(channel: grpc.Channel) -> Begin:
     return begin
 
 
+def _alone(bounds: HedgedBounds | None) -> HedgedBounds | None:
+    return None if bounds is None else bounds.keep()
+
+
 class GrpcWire:
     """:class:`meshlib.hosts.protocol.Wire`. Thread-safe."""
 
@@ -95,7 +100,7 @@ class GrpcWire:
     def send(self, request: Request, attempt: Send, bounds: Bounds) -> Answer:
         if request.renews:
             self._settings.renewed(request)
-        sub = self.subchannels.get(attempt, request)
+        sub = self.subchannels.get(attempt, attempt)
         seconds = bounds.left("read")
         bounds.sent = True
         wait = False if request.wait_for_ready is False else None
@@ -114,7 +119,7 @@ class GrpcWire:
             attempt.error = error
             return self.refused(request, error, sub)
         finally:
-            del sub.users[request]
+            del sub.users[attempt]
 
     def direct(self, request: Request, call: Direct, bounds: Bounds) -> Answer:
         sub, metadata, seconds = self.subchannels.own_for(request), request.metadata or None, request.timeout
@@ -166,7 +171,11 @@ class GrpcWire:
         method, credentials = request.method, sub.credentials(request.credentials)
         if bounds.alarmed:  # a virtual clock, which says when it ends, not grpc's
             begin = sub.callable(method).future
-            call = begin(request.sending(), seconds, metadata, credentials, wait, request.compression)
+            messages, reader = request.messages, None
+            if messages is not None and isinstance(bounds, HedgedBounds):
+                reader, messages.alone = bounds, _alone
+            sending = request.sending(reader)
+            call = begin(sending, seconds, metadata, credentials, wait, request.compression)
             try:
                 with bounds.ringing(call.cancel):
                     return Answer(0, call.result(), call)
