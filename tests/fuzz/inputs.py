@@ -53,6 +53,7 @@ READ |= dict.fromkeys(
             "decode/action",
             "decode/address",
             "decode/balancing",
+            "decode/calls",
             "decode/chains",
             "decode/cluster",
             "decode/connecting",

@@ -57,7 +57,7 @@ NAMES = {
     "opentelemetry.metrics._internal": "_METER_PROVIDER",
     "opentelemetry.trace": "_TRACER_PROVIDER",
     "os": "_data",
-    "pybreaker": "_create_new_state",
+    "pybreaker": "_cluster_mode _create_new_state _namespace _redis",
     "pyqwest.testing._asgi": "_json",
     "re2": "_Regexp _re2 _regexp",
     "requests.models": "_cookies",
@@ -74,8 +74,8 @@ NAMES = {
 #: Read with `getattr` where the object may be of another library's, and set by ours under a name that cannot be another's.
 OURS = re.compile(r"_meshlib_|_mesh_runtime$")
 #: Of Python's own import system; of named tuples, where it is no private one; of httpcore's pools when they have a socket in
-#: place of an address.
-OTHERS = {"_initializing", "_replace", "_uds"}
+#: place of an address. Of ours, set by object's own `__setattr__`.
+OTHERS = {"_free", "_initializing", "_replace", "_uds"}
 
 
 @pytest.mark.parametrize(("module", "names"), NAMES.items())

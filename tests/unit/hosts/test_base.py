@@ -96,10 +96,12 @@ def direct(request: pytest.FixtureRequest) -> Any:
     """One direct call by a library that does ``does``."""
     settings = WireSettings(lambda _: None, PoolSettings())  # type: ignore[arg-type,return-value]
 
+    runtime: Any = SimpleNamespace(clusters=SimpleNamespace(holders=set()))
+
     def go(does: Any, made: Asked, call: Direct, bounds: Bounds) -> Any:
         if request.param == "blocking":
-            return _Wire(settings, Library(does), SimpleNamespace()).direct(made, call, bounds)  # type: ignore[arg-type]
-        return asyncio.run(_AsyncWire(settings, Library(does), SimpleNamespace()).direct(made, call, bounds))  # type: ignore[arg-type]
+            return _Wire(settings, Library(does), runtime).direct(made, call, bounds)  # type: ignore[arg-type]
+        return asyncio.run(_AsyncWire(settings, Library(does), runtime).direct(made, call, bounds))  # type: ignore[arg-type]
 
     return go
 
