@@ -185,6 +185,9 @@ def _endpoint(
 ) -> None:
     draft.endpoint = endpoint.name
     draft.lines.append(f"endpoint {endpoint.name} (weight {endpoint.weight}, priority {endpoint.priority})")
+    if action.redirects is not None:
+        codes = ", ".join(map(str, sorted(action.redirects.statuses)))
+        draft.lines.append(f"redirects ({codes}) are followed, {action.redirects.most} of a call at most")
     for mirror in mirrors:
         share = "" if mirror.per_million is None else f", {mirror.per_million / 10_000:g} % of the calls"
         draft.lines.append(f"mirrored to cluster {mirror.cluster or mirror.cluster_header}{share}")

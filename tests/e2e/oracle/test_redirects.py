@@ -188,3 +188,10 @@ def test_tasks_follow_as_threads_do(beside: Beside) -> None:
     reached = [(each.method, each.path, each.body_length) for each in beside.upstream.requests[before:]]
     assert reached == [("POST", "/codes", 3), ("POST", "/to", 3)]
     assert [each.status for each in meshlib.call_info(answer).attempts] == [307, 200]
+
+
+def test_it_is_told_beforehand(beside: Beside) -> None:
+    port = beside.ports["l"]
+    told = "\n".join(beside.mesh.explain("GET", f"http://127.0.0.1:{port}/codes").lines)
+    assert "redirects (303, 307) are followed, 1 of a call at most" in told
+    assert "are followed" not in "\n".join(beside.mesh.explain("GET", f"http://127.0.0.1:{port}/plain").lines)
