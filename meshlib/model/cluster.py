@@ -188,7 +188,8 @@ class Cluster:
     ``rate_limit``: of calls to it by this process; over it they are answered 429. ``adaptive``: of those in flight. ``calls``: what it orders of calls beside. ``health_check``: how its endpoints are asked whether they can serve. ``auto_sni``: the name that is asked for by TLS is the request's
     host, or the value of its header ``auto_sni_header``; ``auto_san``: that name must be in the certificate.
     ``drains``: connections to an endpoint that fails its checks, or is ejected, take no other call (Envoy
-    ``close_connections_on_host_health_failure``). ``destination``: of a pass-through cluster. ``high_limits``: of calls of priority HIGH; ``high``: it is the cluster as those see it.
+    ``close_connections_on_host_health_failure``). ``destination``: of a pass-through cluster. ``ahead``: for each
+    request so many connections to its endpoint are made (Envoy ``per_upstream_preconnect_ratio``). ``high_limits``: of calls of priority HIGH; ``high``: it is the cluster as those see it.
     ``override_statuses``: the health that an endpoint may have that is named for a call; None: not said. ``version``: under which the control plane sent it, "" where nobody did.
     """
 
@@ -233,6 +234,7 @@ class Cluster:
     load_report: LoadReport | None = None
     drains: bool = False
     destination: Destination | None = None
+    ahead: float = 1.0
     override_statuses: frozenset[Health] | None = None
     health_check: HealthCheck | None = None
     metadata: Mapping[str, Mapping[str, object]] = field(default_factory=dict, hash=False)

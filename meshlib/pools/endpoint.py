@@ -20,15 +20,16 @@ from os import getpid
 from typing import TYPE_CHECKING, TypeVar
 
 from meshlib.errors import Overloaded
+from meshlib.pools.bounds import Bounds
 from meshlib.pools.reaper import reaper_of
 from meshlib.pools.state import Counted, Pooled, PoolSettings, PoolState, Waiter, is_usable
 from meshlib.pools.tending import Tended
+from meshlib.runtime import threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from meshlib.core.upstream import Connections
-    from meshlib.pools.bounds import Bounds
     from meshlib.pools.reaper import Reaper
     from meshlib.runtime.clock import Clock
     from meshlib.runtime.worker import Worker
@@ -39,6 +40,8 @@ P = TypeVar("P", bound=Pooled)
 
 _log = logging.getLogger("meshlib")
 
+#: Seconds for which a connection is dialed that nobody waits for: Envoy's default of ``connect_timeout``.
+AHEAD_SECONDS = 5.0
 #: Said of a caller whose time was over before its turn came.
 NO_TIME = "max_connections: no connection was free in time"
 
@@ -105,6 +108,7 @@ class EndpointPool(Counted[P]):
         worker: Worker | None = None,
     ) -> None:
         self._dial = dial
+        self._clock = clock
         self._now = clock.now
         self._state: PoolState[P] = PoolState(limits, settings, multiplexed=multiplexed, gone=gone)
         self._lock = threading.RLock()
@@ -113,6 +117,8 @@ class EndpointPool(Counted[P]):
         self._watched = False  # the reaper will come; False may be late, and then it comes twice
         self._abandoned: deque[P] = deque()
         self._tended: Tended[P] | None = None  # once a connection is to be tended
+        self._ahead = settings.ahead > 1.0
+        self._more = self._ahead  # whether a connection that is taken is to be looked after
         self.used = self._now()
 
     def acquire(self, bounds: Bounds) -> P:
@@ -131,8 +137,8 @@ class EndpointPool(Counted[P]):
                 if connection is None:
                     return self._acquire_next(bounds)
                 if connection.free():
-                    if self._tended is not None:
-                        self._ask(connection)
+                    if self._more:
+                        self._look_after(connection)
                     return connection
                 self._refuse(connection)
         finally:
@@ -195,6 +201,8 @@ class EndpointPool(Counted[P]):
         """Other settings hold from now on, and limits may have changed: whoever waits looks again."""
         with self._lock:
             self._state.configure(settings)
+            self._ahead = settings.ahead > 1.0
+            self._more = self._ahead or self._tended is not None
             self._state.expire(self._now())
             self._state.serve(self._now())
             self._watched = False
@@ -278,9 +286,11 @@ class EndpointPool(Counted[P]):
                 state.dialed(connection, self._now())
                 pings = getattr(connection, "pings", None)
                 if pings is not None and self._tended is None:
-                    self._tended = Tended()
+                    self._tended, self._more = Tended(), True
             if pings is not None:
                 self._tend(connection)
+            if self._ahead:
+                self._dial_ahead()
             return connection
         except BaseException as error:
             # Interrupted, killed or out of its own time it says nothing of the endpoint.
@@ -291,11 +301,42 @@ class EndpointPool(Counted[P]):
                 state.not_dialed(self._now(), failed=failed)
             raise
 
-    def _ask(self, connection: P) -> None:
-        """It was idle, perhaps for so long that its peer may be gone."""
+    def _look_after(self, connection: P) -> None:
+        """It was idle, perhaps for so long that its peer may be gone; and others may be needed soon."""
+        if self._ahead:
+            self._dial_ahead()
         tended = self._tended
         if tended is not None and tended.ask(connection, self._now()):
             self._tend(connection)
+
+    def _dial_ahead(self) -> None:
+        """Have a thread dial one more, where so many are to be: one at a time, which no caller waits for."""
+        with self._lock:
+            wanted = self._state.begin_ahead()
+        if not wanted:
+            return
+        try:
+            threads.start(threading.Thread(target=self._dial_one, name="meshlib-ahead", daemon=True))
+        except RuntimeError:  # no thread can be had now
+            with self._lock:
+                self._state.not_dialed(self._now())
+
+    def _dial_one(self) -> None:
+        """In a thread of its own. That it failed is the next caller's to find out."""
+        connection: P | None = None
+        try:
+            connection = self._dial(Bounds(self._clock, connect=AHEAD_SECONDS))
+        except Exception as error:  # noqa: BLE001 - nobody waits for it
+            _log.debug("meshlib: a connection that nobody waits for: %s", error)
+        with self._lock:
+            if connection is None:
+                self._state.not_dialed(self._now())
+            else:
+                self._state.dialed(connection, self._now())
+        if connection is not None:
+            if getattr(connection, "pings", None) is not None and self._tended is not None:
+                self._tend(connection)
+            self.release(connection)
 
     def _tend(self, connection: P) -> None:
         """See that somebody looks after it at its time."""

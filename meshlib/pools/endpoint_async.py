@@ -16,7 +16,8 @@ from math import inf
 from os import getpid
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from meshlib.pools.endpoint import time_left
+from meshlib.pools.bounds import Bounds
+from meshlib.pools.endpoint import AHEAD_SECONDS, time_left
 from meshlib.pools.reaper import reaper_of
 from meshlib.pools.state import Counted, Pooled, PoolSettings, PoolState, Waiter, is_usable
 from meshlib.pools.tending import Tended
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from meshlib.core.upstream import Connections
-    from meshlib.pools.bounds import Bounds
     from meshlib.runtime.clock import Clock
     from meshlib.runtime.worker import Worker
 
@@ -104,6 +104,7 @@ class AsyncEndpointPool(Counted[P]):
         worker: Worker | None = None,
     ) -> None:
         self._dial = dial
+        self._clock = clock
         self._now = clock.now
         self._state: PoolState[P] = PoolState(limits, settings, multiplexed=multiplexed, gone=gone)
         self._loop: Any = loop_key()
@@ -114,6 +115,9 @@ class AsyncEndpointPool(Counted[P]):
         self._timer: asyncio.TimerHandle | None = None
         self._watched = False
         self._tended: Tended[P] | None = None
+        self._ahead = settings.ahead > 1.0 and self._call_soon
+        self._more = self._ahead  # whether a connection that is taken is to be looked after
+        self._dials: set[asyncio.Task[None]] = set()
         self._pid = getpid()
         self.used = self._now()
 
@@ -126,8 +130,8 @@ class AsyncEndpointPool(Counted[P]):
                 if connection is None:
                     return await self._acquire_next(bounds)
                 if connection.free():
-                    if self._tended is not None and self._tended.ask(connection, self._now()):
-                        self._tend(connection)
+                    if self._more:
+                        self._look_after(connection)
                     return connection
                 state.refuse(connection, self._now())
         finally:
@@ -162,6 +166,8 @@ class AsyncEndpointPool(Counted[P]):
     def configure(self, settings: PoolSettings) -> None:
         """As ``EndpointPool.configure``."""
         self._state.configure(settings)
+        self._ahead = settings.ahead > 1.0 and self._call_soon
+        self._more = self._ahead or self._tended is not None
         self._state.serve(self._now())
         self._watched = False
         self._reap()
@@ -220,9 +226,40 @@ class AsyncEndpointPool(Counted[P]):
             raise
         self._state.dialed(connection, self._now())
         if getattr(connection, "pings", None) is not None:
-            self._tended = self._tended or Tended()
+            self._tended, self._more = self._tended or Tended(), True
             self._tend(connection)
+        if self._ahead:
+            self._dial_ahead()
         return connection
+
+    def _look_after(self, connection: P) -> None:
+        """As of ``EndpointPool``."""
+        if self._ahead:
+            self._dial_ahead()
+        if self._tended is not None and self._tended.ask(connection, self._now()):
+            self._tend(connection)
+
+    def _dial_ahead(self) -> None:
+        """As of ``EndpointPool``: a task does it."""
+        if self._state.begin_ahead():
+            task = self._loop.create_task(self._dial_one())
+            self._dials.add(task)
+            task.add_done_callback(self._dials.discard)
+
+    async def _dial_one(self) -> None:
+        connection: P | None = None
+        try:
+            connection = await self._dial(Bounds(self._clock, connect=AHEAD_SECONDS))
+        except Exception as error:  # noqa: BLE001 - nobody waits for it
+            _log.debug("meshlib: a connection that nobody waits for: %s", error)
+        finally:
+            if connection is None:
+                self._state.not_dialed(self._now())
+        if connection is not None:
+            self._state.dialed(connection, self._now())
+            if getattr(connection, "pings", None) is not None and self._tended is not None:
+                self._tend(connection)
+            self.release(connection)
 
     def _tend(self, connection: P) -> None:
         """See that it is looked after at its time."""

@@ -88,7 +88,7 @@ class PoolSettings:
     ``max_connections``: at most so many to the endpoint; ``chosen``: that is the application's word and not the host library's
     default, which gives way to what the mesh orders. ``max_idle``: at most so many are kept idle. ``keepalive``: seconds after
     which an idle one ends. ``max_age``: seconds after which one ends between two requests. ``max_requests``: how many one carries
-    before it ends. None: no bound.
+    before it ends. None: no bound. ``ahead``: so many connections are made for each request.
     """
 
     max_connections: int | None = None
@@ -97,15 +97,20 @@ class PoolSettings:
     keepalive: float | None = 5.0
     max_age: float | None = None
     max_requests: int | None = None
+    ahead: float = 1.0
 
     def within(self, cluster: Cluster) -> PoolSettings:
         """The same within what ``cluster`` orders of its connections."""
         idle, age = cluster.idle_timeout, cluster.max_connection_age
         most = cluster.max_requests_per_connection
-        if idle is None and age is None and most is None:
+        if idle is None and age is None and most is None and cluster.ahead == self.ahead:
             return self
         return replace(
-            self, keepalive=self.keepalive if idle is None else idle, max_age=age, max_requests=most
+            self,
+            keepalive=self.keepalive if idle is None else idle,
+            max_age=age,
+            max_requests=most,
+            ahead=cluster.ahead,
         )
 
 
@@ -293,6 +298,20 @@ class PoolState(Generic[P]):
             self._streams = 1
         self._uncount()
         self.serve(now)
+
+    def begin_ahead(self) -> bool:
+        """Leave to dial one more than is needed now, where so many are to be: it is used as a turn's."""
+        wanted = self._settings.ahead * (sum(self._held.values()) + len(self._waiting))
+        if self.closed or self.dialing or self._gone() or wanted <= self.open * self._streams:
+            return False
+        most = self._settings.max_idle
+        if most is not None and self.open >= most:
+            return False  # it would not be kept
+        if self._is_full() or (self.limits is not None and not self.limits.open_connection()):
+            return False
+        self.open += 1
+        self.dialing += 1
+        return True
 
     # --- what comes back ----------------------------------------------------------------------------------------------
 

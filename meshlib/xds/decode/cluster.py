@@ -14,7 +14,7 @@ from meshlib.xds.aggregates import MOST
 from meshlib.xds.decode.address import named
 from meshlib.xds.decode.balancing import balancing
 from meshlib.xds.decode.calls import call_policies
-from meshlib.xds.decode.connecting import connecting
+from meshlib.xds.decode.connecting import ahead, connecting
 from meshlib.xds.decode.dns import (
     CLUSTER_FAMILIES,
     DNS_FAMILIES,
@@ -131,6 +131,7 @@ def cluster(message: WireMessage, path: str, report: Report) -> Cluster:
         load_report=_load_report(message, path, report),
         health_check=health_check(message, path, report, http2=options.http2),
         destination=_destination(message, found.kind, path, report),
+        ahead=ahead(message, path, report),
         drains=bool(message.close_connections_on_host_health_failure),
         override_statuses=_override_statuses(message),
         metadata=metadata(message),

@@ -19,7 +19,7 @@ from meshlib.xds.schema import WireMessage, message
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["connecting"]
+__all__ = ["ahead", "connecting"]
 
 _SOCKET, _IP, _TCP, _IPV6 = 1, 0, 6, 41
 _FREEBIND, _FREEBIND6 = 15, 78
@@ -34,6 +34,8 @@ _TAKEN = {
 _INTEGER = (-(2**31), 2**31 - 1)
 #: What Linux takes for TCP_KEEPCNT, and for TCP_KEEPIDLE and TCP_KEEPINTVL in seconds.
 _MOST_PROBES, _MOST_SECONDS = 127, 32767
+#: Envoy's bound.
+_MOST_AHEAD = 3.0
 #: ``UpstreamConnectionOptions.FirstAddressFamilyVersion``.
 _FAMILIES = {0: "", 1: "v4", 2: "v6"}
 
@@ -54,6 +56,16 @@ def connecting(cluster: WireMessage, path: str, report: Report) -> Connecting:
         held = cluster.upstream_connection_options.happy_eyeballs_config
         made = replace(made, eyeballs=_eyeballs(held, here, report))
     return made
+
+
+def ahead(cluster: WireMessage, path: str, report: Report) -> float:
+    """Of `preconnect_policy` how many connections to its endpoint are made for each request."""
+    held, path = cluster.preconnect_policy, join(path, "preconnect_policy")
+    for field in ("per_upstream_preconnect_ratio", "predictive_preconnect_ratio"):
+        value = getattr(held, field).value
+        if held.HasField(field) and not 1.0 <= value <= _MOST_AHEAD:
+            report.problem(join(path, field), f"must be 1 to {_MOST_AHEAD:g}, not {value:g}")
+    return float(held.per_upstream_preconnect_ratio.value) or 1.0
 
 
 def _eyeballs(held: WireMessage, path: str, report: Report) -> Eyeballs:

@@ -13,6 +13,7 @@ import pytest
 import meshlib
 from meshlib.testing import ControlPlane, build
 from tests.e2e.oracle.envoy_process import EnvoyProcess, Ports
+from tests.support.asking import asked
 from tests.support.libraries import LIBRARIES, Caller
 from tests.support.raw_server import RawServer
 
@@ -134,6 +135,16 @@ def test_how_requests_are_spelled(statuses: Statuses, server: RawServer, whole: 
     assert names == {b"Host", b"Accept-Encoding"}
     host = next(line for line in head.split(b"\r\n") if line.startswith(b"Host: ")).removeprefix(b"Host: ")
     assert target == (b"http://" + host + b"/" if whole else b"/")
+
+
+@pytest.mark.parametrize("statuses", [host for host in HOSTS if host != "urllib3"], indirect=True)
+@pytest.mark.parametrize("ratio", [None, 2.0])
+def test_connections_ahead_of_requests(statuses: Statuses, server: RawServer, ratio: float | None) -> None:
+    fields = {} if ratio is None else {"preconnect_policy": {"per_upstream_preconnect_ratio": ratio}}
+    assert statuses(4, **fields) == [200] * 4
+    wanted = 1 if ratio is None else 2  # urllib3's pools keep one
+    assert asked(lambda: len(server.peers) >= wanted, 10)
+    assert len(server.peers) == wanted
 
 
 @WITHOUT_AIOHTTP

@@ -95,6 +95,7 @@ class _AsyncWire(AsyncBaseWire):
 def direct(request: pytest.FixtureRequest) -> Any:
     """One direct call by a library that does ``does``."""
     settings = WireSettings(lambda _: None, PoolSettings())  # type: ignore[arg-type,return-value]
+    runtime = SimpleNamespace(clusters=SimpleNamespace(holders=set()))
 
     runtime: Any = SimpleNamespace(clusters=SimpleNamespace(holders=set()))
 

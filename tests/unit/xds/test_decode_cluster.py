@@ -177,6 +177,16 @@ class TestConnecting:
         for fields in ({"http_header_name": "x"}, {"upstream_port_override": 65536}):
             assert problems_of_envoy(build.cluster("c", **original, original_dst_lb_config=fields))
 
+    def test_connections_ahead_of_requests(self):
+        resource = made(preconnect_policy={"per_upstream_preconnect_ratio": 1.5})
+        assert (good(resource).ahead, ignored(resource)) == (1.5, {})
+        assert good(made()).ahead == 1.0
+        predictive = made(preconnect_policy={"predictive_preconnect_ratio": 2})
+        assert list(ignored(predictive)) == ["preconnect_policy.predictive_preconnect_ratio"]
+        for field in ("per_upstream_preconnect_ratio", "predictive_preconnect_ratio"):
+            [problem] = problems(made(preconnect_policy={field: 3.5}))
+            assert problem == f"preconnect_policy.{field}: must be 1 to 3, not 3.5"
+
     def test_how_long_a_stream_may_take(self):
         for text, seconds in (("2s", 2.0), ("0s", None)):
             common = {"max_stream_duration": text}

@@ -30,8 +30,9 @@ CLUSTER = {
         " typed_dns_resolver_config upstream_bind_config upstream_connection_options max_requests_per_connection"
         " outlier_detection round_robin_lb_config least_request_lb_config ring_hash_lb_config maglev_lb_config lb_subset_config common_lb_config transport_socket metadata load_balancing_policy"
         " lrs_server lrs_report_endpoint_metrics upstream_http_protocol_options protocol_selection upstream_config"
-        " health_checks ignore_health_on_host_removal close_connections_on_host_health_failure original_dst_lb_config",
-        reported="transport_socket_matcher preconnect_policy",
+        " health_checks ignore_health_on_host_removal close_connections_on_host_health_failure original_dst_lb_config"
+        " preconnect_policy",
+        reported="transport_socket_matcher",
         void="alt_stat_name filters wait_for_warm_on_init cleanup_interval"
         " track_timeout_budgets track_cluster_stats per_connection_buffer_limit_bytes connection_pool_per_downstream_connection",
         variants={"common_http_protocol_options": "upstream", "lrs_server": "lrs"},
@@ -44,7 +45,7 @@ CLUSTER = {
             "ignore_health_on_host_removal": "an endpoint that the control plane does not name any more is gone, as in an Envoy with this;"
             " without it, Envoy calls one whose checks pass on",
             "upstream_config": "pools of HTTP; others are reported",
-            "preconnect_policy": "connections are made when they are needed",
+            "preconnect_policy": "not of aiohttp's own connections, of grpc's, nor under trio",
             "connection_pool_per_downstream_connection": "there is no downstream connection",
             "type": "EDS, STATIC, STRICT_DNS, LOGICAL_DNS, ORIGINAL_DST",
             "cluster_type": "`envoy.clusters.dns` and `envoy.clusters.aggregate` are honoured; others are rejected",
@@ -62,6 +63,14 @@ CLUSTER = {
             "upstream_bind_config": "connections of aiohttp's own and of grpc's come from where they do",
             "upstream_connection_options": "connections of aiohttp's own and of grpc's keep their options",
             "max_requests_per_connection": "not of gRPC channels, which grpc keeps",
+        },
+    ),
+    f"{_CLUSTER}Cluster.PreconnectPolicy": rules(
+        honoured="per_upstream_preconnect_ratio",
+        reported="predictive_preconnect_ratio",
+        notes={
+            "per_upstream_preconnect_ratio": "one more at a time, while a call is on its way to the endpoint",
+            "predictive_preconnect_ratio": "who will be picked next is not known before",
         },
     ),
     f"{_CLUSTER}Cluster.OriginalDstLbConfig": rules(

@@ -65,7 +65,7 @@ message Cluster
   47 track_timeout_budgets                     bool
   48 upstream_config                           core.TypedExtensionConfig
   49 track_cluster_stats                       opaque
-  50 preconnect_policy                         opaque
+  50 preconnect_policy                         Cluster.PreconnectPolicy
   51 connection_pool_per_downstream_connection bool
   enum DiscoveryType STATIC=0 STRICT_DNS=1 LOGICAL_DNS=2 EDS=3 ORIGINAL_DST=4
   enum LbPolicy ROUND_ROBIN=0 LEAST_REQUEST=1 RING_HASH=2 RANDOM=3 MAGLEV=5 CLUSTER_PROVIDED=6
@@ -82,6 +82,10 @@ message UpstreamConnectionOptions
 message UpstreamConnectionOptions.HappyEyeballsConfig
    1 first_address_family_version UpstreamConnectionOptions.FirstAddressFamilyVersion
    2 first_address_family_count   pb.UInt32Value
+
+message Cluster.PreconnectPolicy
+   1 per_upstream_preconnect_ratio pb.DoubleValue
+   2 predictive_preconnect_ratio   pb.DoubleValue
 
 message Cluster.OriginalDstLbConfig
    1 use_http_header        bool
