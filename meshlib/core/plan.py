@@ -372,7 +372,8 @@ class Plan(FaultedPlan):
         self._flight[number] = attempt
         if self._hedging is not None:
             self._hedging.begun(attempt, self._deciding(), now)
-        if number == 1 and (mirrors := mirrors_of(match, upstream.cluster)) and not call.grpc:
+        if (match.compiled.mirrors or upstream.cluster.calls is not None) and number == 1 and not call.grpc:
+            mirrors = mirrors_of(match, upstream.cluster)
             of = partial(self._made_head, match)
             attempt.mirrors = shadows(mirrors, match, call, of, self.deadline, now, self._env.random)
             self._words.extend(each.words() for each in attempt.mirrors)
