@@ -86,6 +86,7 @@ EXEMPT = {
         "which attempts are made: test_body_limits.py compares them",
     ),
     (f"{_ROUTE}RetryPolicy", "retry_priority"): "which endpoint is tried: test_retry_hosts.py compares that",
+    (f"{_ROUTE}RouteAction", "priority"): "whose limits hold: test_limits.py compares that",
     **dict.fromkeys(
         (
             (f"{_ROUTE}{owner}", "request_mirror_policies")

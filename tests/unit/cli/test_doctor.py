@@ -381,12 +381,12 @@ def test_tls_where_the_control_plane_has_none(doctor: Callable[..., Said]) -> No
 
 def test_what_a_control_plane_sends_wrongly_and_for_nothing(doctor: Callable[..., Said]) -> None:
     wrong = build.cluster("wrong", connect_timeout="-1s")
-    odd = build.cluster("odd", preconnect_policy={})
+    odd = build.cluster("odd", transport_socket_matcher={})
     with ControlPlane(wrong, odd, build.endpoints("odd")) as plane:
         said = doctor(f'[xds]\nserver = "{plane.address}"\n')
     assert "cluster wrong" in said["resource-rejected"]["summary"]
     assert said["setting-ignored"]["severity"] == "info"
-    assert any("odd: preconnect_policy" in line for line in said["setting-ignored"]["evidence"])
+    assert any("odd: transport_socket_matcher" in line for line in said["setting-ignored"]["evidence"])
 
 
 def test_what_a_control_plane_lacks(doctor: Callable[..., Said]) -> None:
