@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from meshlib.core.stages import StreamLimits
     from meshlib.core.upstream import Pick, Refusal, RetryPermit, Upstream
     from meshlib.model.call import Head, Response
-    from meshlib.model.policy import RetryBudget, RetryPolicy
+    from meshlib.model.policy import Hedge, RetryBudget, RetryPolicy
     from meshlib.model.route import Forward
 
 __all__ = ["GrpcPlan"]
@@ -155,6 +155,13 @@ class GrpcPlan(Plan):
 
     def _try_limit(self, policy: RetryPolicy) -> float | None:
         return (policy.per_try_timeout or None) if self._from_file else None
+
+    def _begin_hedging(self, hedge: Hedge, upstream: Upstream, now: float) -> None:
+        found: Hedge | None = hedge
+        if hedge.on_try_timeout:  # a control plane's, which is of HTTP calls
+            found = self._call.default_hedge if self._policy is None else None
+        if found is not None:
+            super()._begin_hedging(found, upstream, now)
 
     def _retries_of(self, policy: RetryPolicy) -> Deciding:
         call = self._call

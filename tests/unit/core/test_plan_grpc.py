@@ -18,7 +18,7 @@ from meshlib.model.endpoint import Assignment, Endpoint, Locality
 from meshlib.model.headers import Headers
 from meshlib.model.listener import HttpManager, Listener
 from meshlib.model.match import PathKind, PathMatch, RouteMatch
-from meshlib.model.policy import Fault, RetryPolicy
+from meshlib.model.policy import Fault, Hedge, RetryPolicy
 from meshlib.model.route import DirectResponse, Forward, Redirect, Route, RouteConfiguration, VirtualHost
 
 ENDPOINTS = [
@@ -280,3 +280,16 @@ def test_a_route_may_end_calls_before_their_callers_do(
     sent = plan.start(0.0)
     assert isinstance(sent, Send)
     assert (plan.deadline, sent.deadline) == (deadline, deadline)
+
+
+@pytest.mark.parametrize("retry", [None, RETRY])
+def test_envoys_hedges_are_of_http_calls_and_an_applications_own_hold(retry: RetryPolicy | None) -> None:
+    envoys = Hedge(on_try_timeout=True, methods=None)
+    own = Hedge(after=0.5, methods=None, budget=None, own=True)
+    for default in (None, own):
+        plan, _ = make(
+            Forward(cluster="c", hedge=envoys, retry=retry), concurrent=True, default_hedge=default
+        )
+        effect = plan.start(10.0)
+        assert isinstance(effect, Send)
+        assert effect.hedge_at == (10.5 if default is own and retry is None else None)
