@@ -18,6 +18,7 @@ _ROUTES = "envoy.config.route.v3.RouteConfiguration"
 _MANAGER = build.HTTP_CONNECTION_MANAGER
 _CORE = "envoy.config.core.v3."
 _ROUTE = "envoy.config.route.v3."
+_ACCESS = "envoy.config.accesslog.v3."
 _HCM = "envoy.extensions.filters.network.http_connection_manager.v3."
 
 #: Honoured, and drawn by nobody, for a reason.
@@ -94,18 +95,68 @@ EXEMPT = {
         ),
         "what is sent beside a call: test_mirrors.py compares that",
     ),
+    **dict.fromkeys(
+        (
+            (_MANAGER, "via"),
+            (_MANAGER, "always_set_request_id_in_response"),
+            (_MANAGER, "early_header_mutation_extensions"),
+            (_MANAGER, "proxy_status_config"),
+        ),
+        "lines of the listener's own: test_manager_lines.py compares them",
+    ),
+    **dict.fromkeys(
+        (
+            (_MANAGER, "internal_address_config"),
+            (f"{_ROUTE}RouteConfiguration", "internal_only_headers"),
+            (f"{_ROUTE}VirtualHost", "include_is_timeout_retry_header"),
+        ),
+        "what the router makes of lines: test_router_lines.py compares it",
+    ),
+    **dict.fromkeys(
+        (
+            (f"{_ROUTE}RouteAction", name)
+            for name in ("internal_redirect_policy", "internal_redirect_action", "max_internal_redirects")
+        ),
+        "what follows a redirect: test_redirects.py compares it",
+    ),
+    (f"{_ACCESS}AccessLogFilter", "duration_filter"): "of time: test_manager_lines.py compares it",
+    **dict.fromkeys(
+        (
+            (f"{_ROUTE}RouteAction", "grpc_timeout_offset"),
+            (f"{_ROUTE}RouteAction.MaxStreamDuration", "grpc_timeout_header_offset"),
+        ),
+        "of gRPC calls",
+    ),
     (f"{_ROUTE}VirtualHost", "metadata"): "what is ours in it is no Envoy's",
     (f"{_CORE}ConfigSource", "api_config_source"): "the tables come from one control plane",
 }
 #: Messages that are only inside of those.
 _EXEMPT_INSIDE = tuple(
-    f"{_CORE}{name}" for name in ("ApiConfigSource", "GrpcService", "ExtensionConfigSource", "Metadata")
+    f"{_CORE}{name}"
+    for name in (
+        "ApiConfigSource",
+        "CidrRange",
+        "GrpcService",
+        "ExtensionConfigSource",
+        "Metadata",
+        "TypedExtensionConfig",
+    )
+)
+_EXEMPT_INSIDE += (
+    f"{_ACCESS}DurationFilter",
+    f"{_HCM}HttpConnectionManager.InternalAddressConfig",
+    f"{_HCM}HttpConnectionManager.ProxyStatusConfig",
+    "envoy.config.common.mutation_rules.v3.HeaderMutation",
+    "envoy.type.matcher.v3.AddressMatcher",
+    "envoy.type.metadata.v3.MetadataKey",
+    "xds.core.v3.CidrRange",
 )
 _EXEMPT_INSIDE += tuple(
     f"{_ROUTE}{name}"
     for name in (
         "RouteAction.HashPolicy",
         "HedgePolicy",
+        "InternalRedirectPolicy",
         "RateLimit",
         "RetryPolicy.RetryPriority",
         "RouteAction.RequestMirrorPolicy",
