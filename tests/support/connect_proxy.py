@@ -47,7 +47,10 @@ class ConnectProxy(Accepting):
     def _hand_on(self, one: socket.socket, two: socket.socket) -> None:
         ways = {one: two, two: one}
         while ways:
-            ready, _, _ = select.select(list(ways), [], [])
+            try:
+                ready, _, _ = select.select(list(ways), [], [])
+            except ValueError:  # the proxy ends, and has closed one of them
+                return
             for source in ready:
                 data = source.recv(65_536)
                 if data:

@@ -121,7 +121,7 @@ def compiled(port: int, chains: list[Match], *, default: bool) -> Chains[str]:
 
 
 def hello(server: str, offered: tuple[str, ...]) -> bytes:
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     if offered:
         context.set_alpn_protocols(list(offered))
