@@ -20,7 +20,10 @@ from tests.support.gevent_calls import Ticks  # noqa: E402
 def checks(argument: dict[str, Any]) -> Any:
     """Two that serve, one that is dead and one that never answers, over plain text and by name; then a fork."""
     check = {"path": "/healthz", "interval": 0.1, "timeout": 0.3}
-    config = {"services": {"reviews": {"endpoints": argument["endpoints"], "health_check": check}}}
+    # Nothing is known of any when a process calls first: two of four do not serve, and that call finds one that does.
+    retry = {"attempts": 4, "on": ["5xx", "connect-failure", "reset"], "per_try_timeout": 0.3}
+    service = {"endpoints": argument["endpoints"], "health_check": check, "retry": retry}
+    config = {"services": {"reviews": service}}
     with meshlib.Mesh(config) as mesh, meshlib.Client(mesh=mesh) as client:
 
         def health() -> list[str]:
