@@ -15,6 +15,7 @@ A fork waits (``_settle``) until the streams that were ended just before it are 
 
 from __future__ import annotations
 
+import gc
 import queue
 import threading
 import time
@@ -250,10 +251,19 @@ def _settle() -> None:
     until = time.monotonic() + _SETTLE
     for stream in list(mine.live):
         stream.cancel(max(0.0, until - time.monotonic()))
+    if _polls():
+        # A channel of asyncio that nobody has any more is in it until it is collected: in the child, which waits for it for ever.
+        gc.collect()
+        mine.closed = mine.closed or not _polls()
     if mine.lately or mine.closed:
         wait_quiet(_QUIET if mine.lately else _QUIET_CHANNELS)
         mine.lately, mine.closed = bool(mine.live), False
     note_fork()
+
+
+def _polls() -> bool:
+    """Whether grpc's thread for channels of asyncio runs: it is there as long as one of them is."""
+    return any("_poll_wrapper" in thread.name for thread in threading.enumerate())
 
 
 def opened(stream: _Live) -> None:

@@ -172,6 +172,31 @@ class TestBothSidesGoOn:
         program(FACES[face], {**static, "target": server.address, "via": "direct"}, column)
 
 
+def test_what_the_collector_has_not_seen_of_asyncio_is_gone_before(static: dict[str, object]) -> None:
+    """grpc waits for ever, in the child, for a thread that it does not have, once the last of the parent's channels is collected there."""
+    program(
+        ASYNCIO
+        + textwrap.dedent("""
+        import gc
+        gc.disable()
+
+        async def leave():
+            left = [grpc.aio.insecure_channel("127.0.0.1:1")]
+            left.append(left)
+
+        def work():
+            asyncio.run(once())
+            asyncio.run(leave())
+            gc.collect(0) if os.getpid() != parent else None
+
+        parent = os.getpid()
+        children(work)
+        """),
+        static,
+        "0",
+    )
+
+
 @pytest.mark.parametrize("over", ["static", "secured"])
 def test_a_call_under_way_is_left_alone(request: pytest.FixtureRequest, over: str) -> None:
     """The parent's stream goes on over the connection that it has, and the child has a connection of its own."""
