@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,6 +11,7 @@ import grpc
 import pytest
 
 import meshlib
+from meshlib.model.events import CONNECTED, DISCONNECTED, ConnectionChanged
 from tests.support.grpc_channels import FACES, Channel, Channels
 
 Open = Callable[..., Channel]
@@ -53,15 +55,24 @@ def test_a_sidecar_that_went_away_gives_the_calls_back_and_takes_them_again(
     channel: Open, meshlib_grpc_upstream: Any
 ) -> None:
     sidecar, one = meshlib_grpc_upstream("sidecar"), meshlib_grpc_upstream("one")
-    here = channel(handed(sidecar.address, one))
+    config = handed(sidecar.address, one)
+    here = channel(config | {"telemetry": {"metrics": ["grpc.subchannel"]}})
+    changes: queue.Queue[str] = queue.Queue()
+    assert here.mesh is not None
+    here.mesh._runtime().observe(
+        lambda event: changes.put(event.change) if isinstance(event, ConnectionChanged) else None, calls=False
+    )
     assert here.who() == "sidecar"
+    assert changes.get(timeout=10) == CONNECTED
     sidecar.kill()
+    assert (
+        changes.get(timeout=10) == DISCONNECTED
+    )  # a call before that is lost with the connection, and may have been sent
     assert here.who(timeout=10) == "one"
     sidecar.restart()
     until = time.monotonic() + 10
     while here.who(timeout=10) != "sidecar":
         assert time.monotonic() < until
-    assert here.mesh is not None
     assert here.mesh.status().sidecar.in_use
 
 
