@@ -1,13 +1,10 @@
-"""How many tables, from which seed on: `MESHLIB_ORACLE_SEEDS` (default 100), `MESHLIB_ORACLE_FIRST` (default 0).
-
-Where the first is set, as by `make oracle`, shares are compared over all calls; else over a third of them.
-"""
+"""How many tables, from which seed on: `MESHLIB_ORACLE_SEEDS` (default 100), `MESHLIB_ORACLE_FIRST` (default 0)."""
 
 from __future__ import annotations
 
 import os
 
-__all__ = ["BATCH", "REQUESTS", "batches", "of_calls"]
+__all__ = ["BATCH", "REQUESTS", "batches"]
 
 #: Tables in one Envoy.
 BATCH = 100
@@ -20,8 +17,3 @@ def batches() -> list[range]:
     count = int(os.environ.get("MESHLIB_ORACLE_SEEDS", "100"))
     first = int(os.environ.get("MESHLIB_ORACLE_FIRST", "0"))
     return [range(start, min(start + BATCH, first + count)) for start in range(first, first + count, BATCH)]
-
-
-def of_calls(whole: int) -> int:
-    """How many of so many calls are made."""
-    return whole if "MESHLIB_ORACLE_SEEDS" in os.environ else whole // 3

@@ -19,11 +19,10 @@ from meshlib.testing import build
 from meshlib.testing.control_plane import ControlPlane
 from tests.e2e.oracle.answering import Answering, allowed, serving
 from tests.e2e.oracle.envoy_process import EnvoyProcess, Ports
-from tests.e2e.oracle.seeds import of_calls
 
 pytestmark = [pytest.mark.oracle, pytest.mark.timeout(180)]
 
-CALLS = of_calls(600)
+CALLS = 600
 H, U, D = "HEALTHY", "UNHEALTHY", "DEGRADED"
 NO_PANIC = {"common_lb_config": {"healthy_panic_threshold": {"value": 0}}}
 RETRY = {"retry_on": "5xx", "num_retries": 2, "retry_back_off": {"base_interval": "0.001s"}}

@@ -22,11 +22,10 @@ from meshlib.testing import build
 from meshlib.testing.control_plane import ControlPlane
 from tests.e2e.oracle.answering import Answering, allowed, serving
 from tests.e2e.oracle.envoy_process import EnvoyProcess, Ports
-from tests.e2e.oracle.seeds import of_calls
 
 pytestmark = [pytest.mark.oracle, pytest.mark.timeout(240)]
 
-CALLS = of_calls(500)
+CALLS = 500
 LEAST = 6
 SHAPES = 24
 DIRE = 8  # of them those of which all is worse than the threshold

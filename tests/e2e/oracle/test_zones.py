@@ -12,12 +12,11 @@ import pytest
 
 from meshlib.testing import build
 from tests.e2e.oracle.envoy_process import Ports
-from tests.e2e.oracle.seeds import of_calls
 from tests.e2e.oracle.shares import Sides, alike, answering, near, table
 
 pytestmark = [pytest.mark.oracle, pytest.mark.timeout(180)]
 
-CALLS = of_calls(900)
+CALLS = 900
 LB = "envoy.extensions.load_balancing_policies"
 ZONE = "zone_aware_lb_config"
 
