@@ -28,12 +28,13 @@ LOCK_ARGS ?=
 GRPC_TESTS := $(filter-out %/test_fork_grpc.py,$(wildcard tests/e2e/*grpc*.py))
 # With real servers and processes, and of which several may run at once: nothing in them is bounded by a time that another's work could use up.
 ABREAST := $(GRPC_TESTS) tests/compat tests/e2e/oracle tests/trust $(patsubst %,tests/e2e/test_%.py,\
-	adoption aggregates asgi bad_input balancers broken_handshakes celery cli connectrpc control_planes csds django docs \
-	envoy_file examples extensions fetch first_lines flask guards handoff hosts http2 httpx_options httpx_streams \
-	identity identity_forks identity_gevent jobs kato last_good llm_clients load_reports mcp_client mcp_sessions metrics \
-	multiprocessing out_of_band outages rate_limits requests requests_options requests_paths requests_rows run saved_breakers sds secrets \
-	secrets_identity separate sessions shared_limits sidecar_detection snippets sources sources_processes tcp_listeners testing_kit tls \
-	tls_and_proxies tls_through_proxies tls_envoy tls_envoy_validation tracing trust_soak use versions words wsgi_asgi_chain wsgi_tracing)
+	admin adoption aggregates asgi bad_input balancers broken_handshakes celery cli client connectrpc control_planes csds demo \
+	django docs envoy_file examples extensions fetch first_lines flask fork_table guards gunicorn handoff hosts http2 httpx_options \
+	httpx_streams identity identity_forks identity_gevent jobs jupyter kato last_good llm_clients load_reports managers mcp_client \
+	mcp_sessions metrics multiprocessing out_of_band outages rate_limits renegotiation requests requests_options requests_paths \
+	requests_rows run saved_breakers sds secrets secrets_identity separate sessions shared_limits sidecar_detection snippets sources \
+	sources_processes tcp_listeners testing_kit tls tls_and_proxies tls_envoy tls_envoy_validation tls_through_proxies tracing \
+	trust_soak use uwsgi versions virtual_time words wsgi_asgi_chain wsgi_tracing)
 SDIST_TESTS ?= tests/unit tests/machine
 
 # ---------------------------------------------------------------------------------------------- what one asks for
@@ -58,7 +59,7 @@ test: $(VENV)/.stamp-dev ## the tests: units, state machines, real processes on 
 	@$(PYTEST) tests/hosts -n 4 $(PYTEST_ARGS)
 	@echo "3 of 4: gRPC, an Envoy, libraries and their clients, with real servers and processes, three at a time: ten minutes or so"
 	@$(PYTEST) $(ABREAST) -n 3 --dist loadfile -m "not storm and not fleet" $(PYTEST_ARGS)
-	@echo "4 of 4: more of these, one at a time: five minutes or so, most of them waiting; the percentage at the right counts tests"
+	@echo "4 of 4: more of these, one at a time: eight minutes or so; the percentage at the right counts tests"
 	@$(PYTEST) tests/e2e $(addprefix --ignore=,$(ABREAST)) -m "not storm and not fleet" $(PYTEST_ARGS)
 
 .PHONY: check
