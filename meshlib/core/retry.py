@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Deciding",
+    "PolicyRetries",
     "Retries",
     "RetryAfter",
     "backoff_ceiling",
@@ -134,8 +135,62 @@ def may_matter(policy: RetryPolicy, outcome: Outcome) -> bool:
     return not good or not policy.on.isdisjoint(_BY_HEADERS)
 
 
-class Retries:
-    """The retries of one call. Not thread-safe: one call, one owner.
+class PolicyRetries:
+    """What the retries of one call keep by a policy, whatever the protocol. Not thread-safe: one call, one owner."""
+
+    __slots__ = ("_random", "_strategies", "attempts", "exhausted", "policy", "why")
+
+    def __init__(self, policy: RetryPolicy, random: Callable[[], float]) -> None:
+        self.policy = policy
+        #: Attempts made so far, the first included.
+        self.attempts = 0
+        #: Whether a condition held and no attempt was left.
+        self.exhausted = False
+        #: Why the last decision was not to retry, in words; ``""`` where it was to retry or nothing had failed.
+        self.why = ""
+        self._random = random
+        self._strategies = strategies_of(policy)
+
+    def spend(self) -> None:
+        self.attempts += 1
+
+    def _asked(self, outcome: Outcome, now: float, started: float) -> str | None:
+        """Why the policy's ``retry`` strategy wants another attempt; None: it does not."""
+        assert self._strategies is not None
+        reason = self._strategies.again(self.attempts, outcome, now, started)
+        if reason is None:
+            self.why = self._strategies.why
+        return reason
+
+    def _used_up(self, most: int) -> bool:
+        """Whether none of ``most`` attempts is left."""
+        self.exhausted = self.attempts >= most
+        if self.exhausted:
+            self.why = f"all {self.attempts} attempts are used"
+        return self.exhausted
+
+    def _again(
+        self,
+        reason: str,
+        told: float | None,
+        backoff: Callable[[], float],
+        outcome: Outcome,
+        now: float,
+        started: float,
+    ) -> RetryAfter | None:
+        """The retry for ``reason``: after what the upstream ``told``, else what ``wait`` says, else ``backoff``; None: ``stop`` forbids it."""
+        strategies = self._strategies
+        if strategies is None:
+            return RetryAfter(backoff() if told is None else told, reason, told is not None)
+        delay = strategies.delay(self.attempts, outcome, now, started, told, backoff)
+        if delay is None:
+            self.why, self.exhausted = strategies.why, strategies.stopped
+            return None
+        return RetryAfter(delay, reason, told is not None)
+
+
+class Retries(PolicyRetries):
+    """The retries of one HTTP call. Not thread-safe: one call, one owner.
 
     Args:
         policy: What the route, the call or the file orders.
@@ -153,14 +208,8 @@ class Retries:
         "_idempotent",
         "_method",
         "_on",
-        "_random",
         "_replayable",
-        "_strategies",
         "_wall",
-        "attempts",
-        "exhausted",
-        "policy",
-        "why",
     )
 
     def __init__(
@@ -174,20 +223,12 @@ class Retries:
         head: Head | None = None,
         wall: Callable[[], float],
     ) -> None:
-        self.policy = policy
-        #: Attempts made so far, the first included.
-        self.attempts = 0
-        #: Whether a condition held and no attempt was left.
-        self.exhausted = False
-        #: Why the last decision was not to retry, in words; ``""`` where it was to retry or nothing had failed.
-        self.why = ""
-        self._random = random
+        super().__init__(policy, random)
         self._method = method
         self._replayable = replayable
         self._idempotent = idempotent
         self._head = head
         self._wall = wall
-        self._strategies = strategies_of(policy)
         self._on = policy.on
         if policy.request_headers and not _asks(policy, head):
             self._on = frozenset()
@@ -205,19 +246,9 @@ class Retries:
         self.why = self._forbidden(outcome)
         if self.why:
             return None
-        if self.attempts > self.policy.retries:
-            self.why = f"all {self.attempts} attempts are used"
-            self.exhausted = True
+        if self._used_up(self.policy.retries + 1):
             return None
-        told = self._told(outcome)
-        strategies = self._strategies
-        if strategies is None:
-            return RetryAfter(self._backoff() if told is None else told, reason, told is not None)
-        delay = strategies.delay(self.attempts, outcome, now, started, told, self._backoff)
-        if delay is None:
-            self.why, self.exhausted = strategies.why, strategies.stopped
-            return None
-        return RetryAfter(delay, reason, told is not None)
+        return self._again(reason, self._told(outcome), self._backoff, outcome, now, started)
 
     def holds(self, outcome: Outcome) -> bool:
         strategies = self._strategies
@@ -230,17 +261,7 @@ class Retries:
             return None
         return self._random() * backoff_ceiling(self.policy, self.attempts + 1)
 
-    def spend(self) -> None:
-        self.attempts += 1
-
     # --- does a condition hold? -----------------------------------------------------------------------------------
-
-    def _asked(self, outcome: Outcome, now: float, started: float) -> str | None:
-        assert self._strategies is not None
-        reason = self._strategies.again(self.attempts, outcome, now, started)
-        if reason is None:
-            self.why = self._strategies.why
-        return reason
 
     def _condition(self, outcome: Outcome) -> str | None:
         if not self._on:

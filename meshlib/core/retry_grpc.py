@@ -22,13 +22,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from meshlib.core.retry import RetryAfter
-from meshlib.core.strategies import strategies_of
+from meshlib.core.retry import PolicyRetries
 from meshlib.model.call import OutcomeKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from meshlib.core.retry import RetryAfter
     from meshlib.model.call import Outcome
     from meshlib.model.headers import Headers
     from meshlib.model.policy import RetryPolicy
@@ -78,7 +78,7 @@ class Throttling(Protocol):
         ...
 
 
-class GrpcRetries:
+class GrpcRetries(PolicyRetries):
     """The retries of one gRPC call; as :class:`meshlib.core.retry.Retries`. Not thread-safe: one call, one owner.
 
     Args:
@@ -91,14 +91,8 @@ class GrpcRetries:
 
     __slots__ = (
         "_codes",
-        "_random",
         "_replayable",
-        "_strategies",
         "_throttle",
-        "attempts",
-        "exhausted",
-        "policy",
-        "why",
     )
 
     def __init__(
@@ -109,15 +103,10 @@ class GrpcRetries:
         replayable: Callable[[], bool],
         throttle: Throttling | None = None,
     ) -> None:
-        self.policy = policy
-        self.attempts = 0
-        self.exhausted = False
-        self.why = ""
+        super().__init__(policy, random)
         self._codes = codes
-        self._random = random
         self._replayable = replayable
         self._throttle = throttle
-        self._strategies = strategies_of(policy)
 
     def after(self, outcome: Outcome, now: float, started: float) -> RetryAfter | None:
         """The decision on an attempt; None: no retry. Call it once for each attempt."""
@@ -132,22 +121,13 @@ class GrpcRetries:
         if outcome.sent and not self._replayable():
             self.why = "its messages cannot be sent again"
             return None
-        if self.attempts >= min(self.policy.retries + 1, _MOST_ATTEMPTS):
-            self.why = f"all {self.attempts} attempts are used"
-            self.exhausted = True
+        if self._used_up(min(self.policy.retries + 1, _MOST_ATTEMPTS)):
             return None
         told = pushback(outcome.headers)
         if told is not None and told < 0:
             self.why = f"the server says not to ({PUSHBACK})"
             return None
-        strategies = self._strategies
-        if strategies is None:
-            return RetryAfter(self._backoff() if told is None else told, reason, told is not None)
-        delay = strategies.delay(self.attempts, outcome, now, started, told, self._backoff)
-        if delay is None:
-            self.why, self.exhausted = strategies.why, strategies.stopped
-            return None
-        return RetryAfter(delay, reason, told is not None)
+        return self._again(reason, told, self._backoff, outcome, now, started)
 
     def holds(self, outcome: Outcome) -> bool:
         if outcome.kind is OutcomeKind.TIMEOUT:
@@ -161,18 +141,12 @@ class GrpcRetries:
         """Its time for an attempt is a configuration file's, and that has no such hedges."""
         return None
 
-    def spend(self) -> None:
-        self.attempts += 1
-
     def _reason(self, outcome: Outcome, now: float, started: float) -> str | None:
         """Why it is a reason to retry, in words; None: it is none."""
         if outcome.kind is OutcomeKind.TIMEOUT:
             return None
-        if self.policy.retry is not None and self._strategies is not None:
-            reason = self._strategies.again(self.attempts, outcome, now, started)
-            if reason is None:
-                self.why = self._strategies.why
-            return reason
+        if self.policy.retry is not None:
+            return self._asked(outcome, now, started)
         code = _code(outcome)
         if code not in self._codes:
             return None

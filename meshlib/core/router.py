@@ -14,6 +14,7 @@ from meshlib.core.lines import first_value
 from meshlib.core.replies import Reply
 from meshlib.model.call import Response
 from meshlib.model.hosts import ip_of
+from meshlib.model.policy import ENVOY_RETRY_GRPC_ON, ENVOY_RETRY_ON
 
 if TYPE_CHECKING:
     from meshlib.core.lines import Lines
@@ -25,25 +26,7 @@ __all__ = ["Internal", "Router", "compile_router"]
 _EXPECTED = "x-envoy-expected-rq-timeout-ms"
 #: What a rewritten path and host were.
 _ORIGINALS = (b"x-envoy-original-path", b"x-envoy-original-host")
-_CONDITIONS = frozenset(
-    [
-        "5xx",
-        "gateway-error",
-        "reset",
-        "reset-before-request",
-        "connect-failure",
-        "envoy-ratelimited",
-        "retriable-4xx",
-        "refused-stream",
-        "retriable-status-codes",
-        "retriable-headers",
-        "http3-post-connect-failure",
-    ]
-)
-_GRPC_CONDITIONS = frozenset(
-    ["cancelled", "deadline-exceeded", "resource-exhausted", "unavailable", "internal"]
-)
-_LISTS = {"x-envoy-retry-on": _CONDITIONS, "x-envoy-retry-grpc-on": _GRPC_CONDITIONS}
+_LISTS = {"x-envoy-retry-on": ENVOY_RETRY_ON, "x-envoy-retry-grpc-on": ENVOY_RETRY_GRPC_ON}
 
 
 class Internal:

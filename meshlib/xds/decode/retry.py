@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from meshlib.model.match import HeaderMatch
-from meshlib.model.policy import Elsewhere, HashKind, HashPolicy, RetryPolicy
+from meshlib.model.policy import (
+    ENVOY_RETRY_GRPC_ON,
+    ENVOY_RETRY_ON,
+    Elsewhere,
+    HashKind,
+    HashPolicy,
+    RetryPolicy,
+)
 from meshlib.xds.decode.report import Report, join, walk
 from meshlib.xds.decode.subset import call_labels
 from meshlib.xds.decode.values import header_match, header_name, number, rewrite, seconds, unpacked
@@ -14,27 +21,7 @@ from meshlib.xds.schema import WireMessage, type_name
 
 __all__ = ["hash_policies", "retry_policy"]
 
-# RT-02, RT-06. `http3-post-connect-failure` cannot happen here, and so is no less honoured.
-CONDITIONS = frozenset(
-    (
-        "5xx",
-        "gateway-error",
-        "reset",
-        "reset-before-request",
-        "connect-failure",
-        "envoy-ratelimited",
-        "retriable-4xx",
-        "refused-stream",
-        "retriable-status-codes",
-        "retriable-headers",
-        "http3-post-connect-failure",
-        "cancelled",
-        "deadline-exceeded",
-        "internal",
-        "resource-exhausted",
-        "unavailable",
-    )
-)
+_CONDITIONS = ENVOY_RETRY_ON | ENVOY_RETRY_GRPC_ON
 _PREVIOUS_HOSTS = "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
 _OMIT_CANARIES = "envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate"
 _OMIT_METADATA = "envoy.extensions.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig"
@@ -79,9 +66,9 @@ def retry_policy(owner: WireMessage, path: str, report: Report) -> RetryPolicy |
 
 def _conditions(text: str, path: str, report: Report) -> frozenset[str]:
     tokens = frozenset(token.strip().lower() for token in text.split(",")) - {""}  # DV-14
-    for token in sorted(tokens - CONDITIONS):
+    for token in sorted(tokens - _CONDITIONS):
         report.ignore(join(path, "retry_on"), token)
-    return tokens & CONDITIONS
+    return tokens & _CONDITIONS
 
 
 def _headers(message: WireMessage, field: str, path: str, report: Report) -> tuple[HeaderMatch, ...]:
