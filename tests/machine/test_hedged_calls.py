@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from dataclasses import dataclass, field
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, invariant, precondition, rule
 
-from meshlib.core.effects import Call, Effect, Env, Finish, Rest, Send, Sleep
+from meshlib.core.effects import Call, Env, Finish, Send
 from meshlib.core.limits import budget_ceiling
 from meshlib.core.match import compile_routes
 from meshlib.core.plan import Plan
@@ -27,6 +26,7 @@ from meshlib.model.match import PathKind, PathMatch, RouteMatch
 from meshlib.model.policy import Hedge, RetryBudget, RetryPolicy
 from meshlib.model.route import Forward, Route, RouteConfiguration, VirtualHost
 from meshlib.runtime.delays import LiveDelays
+from tests.machine.hedging import Hedged, Running
 from tests.support.live_kit import Watched, flat
 
 OUTCOMES = {
@@ -58,18 +58,7 @@ class _Budgeted:
         return permit
 
 
-@dataclass
-class Running:
-    """A call: what it has in flight, and when its plan is to be woken."""
-
-    plan: Plan
-    flight: dict[int, Send] = field(default_factory=dict)
-    until: float | None = None
-    alone: bool = False  # it sleeps, and nothing is in flight
-    answered: bool = False
-
-
-class HedgedCalls(RuleBasedStateMachine):
+class HedgedCalls(Hedged):
     @initialize(
         endpoints=st.integers(1, 4),
         most=st.integers(2, 4),
@@ -119,8 +108,7 @@ class HedgedCalls(RuleBasedStateMachine):
     @precondition(lambda self: any(call.flight for call in self.calls))
     @rule(data=st.data(), kind=st.sampled_from(sorted(OUTCOMES)))
     def end_attempt(self, data, kind):
-        call = data.draw(st.sampled_from([call for call in self.calls if call.flight]))
-        number = data.draw(st.sampled_from(sorted(call.flight)))
+        call, number = self.drawn(data)
         attempt = call.flight.pop(number)
         if kind in BAD - {"own limit"}:
             self.blamed[attempt.endpoint.name] += 1
@@ -138,88 +126,26 @@ class HedgedCalls(RuleBasedStateMachine):
             assert isinstance(effect, Finish), "a good answer is never waited over"
         self.follow(call, effect)
 
-    @rule(seconds=st.sampled_from([0.01, 0.05, 0.3]))
-    def pass_time(self, seconds):
-        """Who is due by then is woken, at its time."""
-        then = self.watched.now + seconds
-        while True:
-            due = [call for call in self.calls if call.until is not None and call.until <= then]
-            if not due:
-                break
-            call = min(due, key=lambda one: one.until)
-            self.watched.now = max(self.watched.now, call.until)
-            call.until, call.alone = None, False
-            self.follow(call, call.plan.woke(self.watched.now))
-        self.watched.now = then
-
-    @precondition(lambda self: self.calls)
-    @rule(data=st.data())
-    def give_up(self, data):
-        call = data.draw(st.sampled_from(self.calls))
-        self.calls.remove(call)
-        call.plan.cancel(Outcome(OutcomeKind.CANCELLED, sent=True), self.watched.now)
-
-    @precondition(lambda self: any(call.answered for call in self.calls))
-    @rule(data=st.data())
-    def read(self, data):
-        call = data.draw(st.sampled_from([call for call in self.calls if call.answered]))
-        self.calls.remove(call)
-        call.plan.close(self.watched.now)
-
-    def follow(self, call: Running, effect: Effect) -> None:
-        if isinstance(effect, Send):
-            hedge = bool(self.events) and isinstance(self.events[-1], HedgeStarted)
-            if hedge and self.mode != "try timeout":
-                taken = {attempt.endpoint for attempt in call.flight.values()}
-                assert effect.endpoint not in taken, "a hedge goes to another endpoint"
-            self.events.clear()
-            call.flight[effect.number] = effect
-            call.until = effect.hedge_at
-        elif isinstance(effect, Rest):
-            call.until = effect.until
-            assert call.flight or call.until is not None, "somebody has to wake it"
-        elif isinstance(effect, Sleep):
-            assert not call.flight
-            call.until, call.alone = self.watched.now + effect.seconds, True
-        else:
-            assert isinstance(effect, Finish)
-            assert not call.plan.in_flight, "who was overtaken is given up at once"
-            call.flight.clear()
-            call.until, call.answered = None, True
-            if effect.outcome is None or effect.outcome.kind is not OutcomeKind.OK:
-                self.calls.remove(call)
-                call.plan.close(self.watched.now)
-
     # --- what holds ---------------------------------------------------------------------------------------------------
 
-    @invariant()
-    def is_bounded(self):
-        if not hasattr(self, "calls"):
-            return
-        live = self.watched.live
-        for call in self.calls:
-            assert set(call.flight) == {attempt.number for attempt in call.plan.in_flight}
-            assert len(call.flight) <= self.allowed
-            assert call.flight or call.answered or call.until is not None, "a call is never lost"
-        held = sum(len(call.flight) + call.answered for call in self.calls)
-        assert live.active == held == sum(endpoint.active for endpoint in live.endpoints)
-        assert live.retries >= 0
+    def sends(self, call, attempt):
+        hedge = bool(self.events) and isinstance(self.events[-1], HedgeStarted)
+        if hedge and self.mode != "try timeout":
+            taken = {each.endpoint for each in call.flight.values()}
+            assert attempt.endpoint not in taken, "a hedge goes to another endpoint"
+        self.events.clear()
+
+    def failed(self, end):
+        return end.outcome is None or end.outcome.kind is not OutcomeKind.OK
+
+    def attempts_are_bounded(self, call):
+        assert len(call.flight) <= self.allowed
 
     @invariant()
     def blames_nobody_else(self):
         if hasattr(self, "calls") and self.mode != "try timeout":
             for endpoint in self.watched.live.endpoints:
                 assert endpoint.failures == self.blamed[endpoint.name]
-
-    def teardown(self):
-        if not hasattr(self, "calls"):
-            return
-        for call in self.calls:
-            call.plan.cancel(Outcome(OutcomeKind.CANCELLED), self.watched.now)
-            call.plan.close(self.watched.now)
-        live = self.watched.live
-        assert (live.active, live.retries) == (0, 0)
-        assert all(endpoint.active == 0 for endpoint in live.endpoints)
 
 
 HedgedCalls.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

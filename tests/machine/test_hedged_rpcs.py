@@ -8,13 +8,13 @@ call that is committed to one attempt has no other in flight, and begins none.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, precondition, rule
 
-from meshlib.core.effects import Call, Effect, Env, Finish, Rest, Send, Sleep
+from meshlib.core.effects import Call, Env, Finish, Rest, Send
 from meshlib.core.match import compile_routes
 from meshlib.core.plan_grpc import GrpcPlan
 from meshlib.core.resolution import Resolution
@@ -26,6 +26,7 @@ from meshlib.model.listener import Listener
 from meshlib.model.match import PathKind, PathMatch, RouteMatch
 from meshlib.model.policy import Hedge, RetryBudget
 from meshlib.model.route import Forward, Route, RouteConfiguration, VirtualHost
+from tests.machine.hedging import Hedged, Running
 from tests.support.live_kit import Watched, flat
 
 DELAY, PUSHED = 0.05, 0.2
@@ -48,19 +49,16 @@ def outcome(kind: str) -> Outcome:
 
 
 @dataclass
-class Running:
+class Rpc(Running):
     plan: GrpcPlan
-    call: Call
-    flight: dict[int, Send] = field(default_factory=dict)
-    until: float | None = None
+    call: Call | None = None
     made: int = 0
     stopped: bool = False  # a server said not to
     not_before: float = 0.0
     kept: bool = False  # to one attempt
-    answered: bool = False
 
 
-class HedgedRpcs(RuleBasedStateMachine):
+class HedgedRpcs(Hedged):
     @initialize(
         endpoints=st.integers(1, 4),
         most=st.integers(2, 5),
@@ -88,7 +86,7 @@ class HedgedRpcs(RuleBasedStateMachine):
         self.resolution = Resolution("mesh", "a test", part="p", listener=listener, routes=routes)
         live = self.watched.live
         self.env = Env(lambda part, name: live, random.Random(seed).random, lambda: 0.0)
-        self.calls: list[Running] = []
+        self.calls: list[Rpc] = []
 
     # --- what happens -------------------------------------------------------------------------------------------------
 
@@ -105,15 +103,14 @@ class HedgedRpcs(RuleBasedStateMachine):
             grpc=True,
             throttle=self.throttle,
         )
-        running = Running(GrpcPlan(call, self.env), call)
+        running = Rpc(GrpcPlan(call, self.env), call=call)
         self.calls.append(running)
         self.follow(running, running.plan.start(now))
 
     @precondition(lambda self: any(call.flight for call in self.calls))
     @rule(data=st.data(), kind=st.sampled_from([*ENDS, "refused"]))
     def end_attempt(self, data, kind):
-        call = data.draw(st.sampled_from([call for call in self.calls if call.flight]))
-        number = data.draw(st.sampled_from(sorted(call.flight)))
+        call, number = self.drawn(data)
         call.flight.pop(number)
         now, late = self.watched.now, self.seconds is not None and call.call.deadline <= self.watched.now
         if kind == "stop":
@@ -129,100 +126,37 @@ class HedgedRpcs(RuleBasedStateMachine):
             assert isinstance(effect, Finish), "what was sent cannot be sent again"
         self.follow(call, effect)
 
-    @rule(seconds=st.sampled_from([0.01, 0.05, 0.3]))
-    def pass_time(self, seconds):
-        """Who is due by then is woken, at its time."""
-        then = self.watched.now + seconds
-        while True:
-            due = [call for call in self.calls if call.until is not None and call.until <= then]
-            if not due:
-                break
-            call = min(due, key=lambda one: one.until)
-            self.watched.now = max(self.watched.now, call.until)
-            call.until = None
-            self.follow(call, call.plan.woke(self.watched.now))
-        self.watched.now = then
-
     @precondition(lambda self: any(call.flight for call in self.calls))
     @rule(data=st.data())
     def fill(self, data):
         """More was sent than is kept: one attempt goes on alone."""
-        call = data.draw(st.sampled_from([call for call in self.calls if call.flight]))
-        number = data.draw(st.sampled_from(sorted(call.flight)))
+        call, number = self.drawn(data)
         call.call.replayable = False
         call.plan.keep(number, self.watched.now)
         call.flight = {number: call.flight[number]}
         call.until, call.kept = None, True
 
-    @precondition(lambda self: self.calls)
-    @rule(data=st.data())
-    def give_up(self, data):
-        call = data.draw(st.sampled_from(self.calls))
-        self.calls.remove(call)
-        call.plan.cancel(Outcome(OutcomeKind.CANCELLED, sent=True), self.watched.now)
-
-    @precondition(lambda self: any(call.answered for call in self.calls))
-    @rule(data=st.data())
-    def read(self, data):
-        call = data.draw(st.sampled_from([call for call in self.calls if call.answered]))
-        self.calls.remove(call)
-        call.plan.close(self.watched.now)
-
-    def follow(self, call: Running, effect: Effect) -> None:
-        now = self.watched.now
-        if isinstance(effect, Send):
-            call.made += 1
-            retried = any(attempt.outcome == "connect" for attempt in call.plan.info(now).attempts)
-            if call.made > 1 and not retried:
-                assert not call.stopped, "a server said not to"
-                assert now >= call.not_before, "a server said when"
-                assert not call.kept
-                # One that follows a failure was decided with it, as a retry is.
-                if self.throttle is not None and call.flight:
-                    assert self.throttle.allows()
-            call.flight[effect.number] = effect
-            call.until = effect.hedge_at
-        elif isinstance(effect, Rest):
-            call.until = effect.until
-            assert call.flight or call.until is not None, "somebody has to wake it"
-        elif isinstance(effect, Sleep):
-            assert not call.flight
-            call.until = now + effect.seconds
-        else:
-            assert isinstance(effect, Finish)
-            assert not call.plan.in_flight, "who was overtaken is given up at once"
-            call.flight.clear()
-            call.until, call.answered = None, True
-            if effect.failure is not None:
-                self.calls.remove(call)
-                call.plan.close(now)
-
     # --- what holds ---------------------------------------------------------------------------------------------------
 
-    @invariant()
-    def is_bounded(self):
-        if not hasattr(self, "calls"):
-            return
-        live = self.watched.live
-        for call in self.calls:
-            assert set(call.flight) == {attempt.number for attempt in call.plan.in_flight}
-            assert len(call.flight) <= self.most
-            refused = sum(each.outcome == "connect" for each in call.plan.info(self.watched.now).attempts)
-            assert call.made - refused <= self.most, "what was never sent does not count"
-            assert call.flight or call.answered or call.until is not None, "a call is never lost"
-        held = sum(len(call.flight) + call.answered for call in self.calls)
-        assert live.active == held == sum(endpoint.active for endpoint in live.endpoints)
-        assert live.retries >= 0
+    def sends(self, call, attempt):
+        now = self.watched.now
+        call.made += 1
+        retried = any(attempt.outcome == "connect" for attempt in call.plan.info(now).attempts)
+        if call.made > 1 and not retried:
+            assert not call.stopped, "a server said not to"
+            assert now >= call.not_before, "a server said when"
+            assert not call.kept
+            # One that follows a failure was decided with it, as a retry is.
+            if self.throttle is not None and call.flight:
+                assert self.throttle.allows()
 
-    def teardown(self):
-        if not hasattr(self, "calls"):
-            return
-        for call in self.calls:
-            call.plan.cancel(Outcome(OutcomeKind.CANCELLED), self.watched.now)
-            call.plan.close(self.watched.now)
-        live = self.watched.live
-        assert (live.active, live.retries) == (0, 0)
-        assert all(endpoint.active == 0 for endpoint in live.endpoints)
+    def failed(self, end):
+        return end.failure is not None
+
+    def attempts_are_bounded(self, call):
+        assert len(call.flight) <= self.most
+        refused = sum(each.outcome == "connect" for each in call.plan.info(self.watched.now).attempts)
+        assert call.made - refused <= self.most, "what was never sent does not count"
 
 
 HedgedRpcs.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
