@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import meshlib
+from tests.support.celery_kit import MISSING, SERVER, Redis
 from tests.support.faces import FACES, Face, FaceFactory
 
 
@@ -18,6 +20,15 @@ def at_once() -> Iterator[None]:
     began = time.monotonic()
     yield
     assert time.monotonic() - began < 30.0
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[Redis]:
+    """A Redis of the test's own."""
+    if SERVER is None:
+        pytest.skip(MISSING)
+    with Redis(tmp_path) as server:
+        yield server
 
 
 @pytest.fixture(params=FACES)

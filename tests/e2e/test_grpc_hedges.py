@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import grpc
@@ -181,6 +182,14 @@ def test_the_deadline_is_that_of_the_call_with_all_of_its_attempts(
         assert cluster.retries == 1
 
 
+def halting(go: threading.Event) -> Iterator[bytes]:
+    """Messages: one, and more than is kept once it may go on."""
+    yield b"a" * 10
+    assert go.wait(20.0)
+    for _ in range(40):
+        yield b"b" * 10
+
+
 @pytest.mark.parametrize("face", FACES)
 @pytest.mark.parametrize("kind", ["client stream", "both streams"])
 def test_a_stream_that_is_not_kept_any_more_goes_on_alone_and_whole(
@@ -192,12 +201,6 @@ def test_a_stream_that_is_not_kept_any_more_goes_on_alone_and_whole(
         server.order(echo=True, delay=1.0)
     go = threading.Event()
 
-    def messages() -> Iterator[bytes]:
-        yield b"a" * 10
-        assert go.wait(20.0)
-        for _ in range(40):
-            yield b"b" * 10
-
     async def these() -> Any:
         yield b"a" * 10
         assert await run_in_thread(go.wait, 20.0)
@@ -206,7 +209,7 @@ def test_a_stream_that_is_not_kept_any_more_goes_on_alone_and_whole(
 
     size = [("grpc.per_rpc_retry_buffer_size", 100)]
     with meshlib.Mesh(service(*servers, **HEDGE)) as mesh, channel(face, mesh, options=size) as here:
-        call = begin(here, kind, these() if face == "aio" else list_once(messages))
+        call = begin(here, kind, these() if face == "aio" else list_once(partial(halting, go)))
         assert asked(lambda: [server.calls_open for server in servers] == [1, 1])
         go.set()
         answers = finish(here, kind, call)
@@ -299,16 +302,10 @@ def test_a_blocking_call_that_is_not_kept_any_more_goes_on_alone_and_whole(
         server.order(echo=True, delay=1.0)
     go = threading.Event()
 
-    def messages() -> Iterator[bytes]:
-        yield b"a" * 10
-        assert go.wait(20.0)
-        for _ in range(40):
-            yield b"b" * 10
-
     size = [("grpc.per_rpc_retry_buffer_size", 100)]
     with meshlib.Mesh(service(*servers, **HEDGE)) as mesh, channel("sync", mesh, options=size) as here:
         made = here.channel.stream_unary(SERVICE + "StreamUnary")
-        done = begun(lambda: made.with_call(messages(), timeout=20.0))
+        done = begun(lambda: made.with_call(halting(go), timeout=20.0))
         assert asked(lambda: [server.calls_open for server in servers] == [1, 1])
         go.set()
         answer, call = done.result(20.0)

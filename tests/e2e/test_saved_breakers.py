@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pybreaker
@@ -14,7 +13,7 @@ import redis
 
 import meshlib
 from meshlib.runtime.pybreaker_bridge import POLL
-from tests.support.celery_kit import MISSING, SERVER, Redis
+from tests.support.celery_kit import Redis
 
 ROUTES = [
     {
@@ -73,30 +72,26 @@ def test_what_is_no_such_value_is_refused(value: Any, upstream: Any) -> None:
         mesh.restore_breakers(value)
 
 
-@pytest.fixture
-def server(tmp_path: Any) -> Iterator[Redis]:
-    if SERVER is None:
-        pytest.skip(MISSING)
-    with Redis(tmp_path) as made:
-        yield made
-
-
 def storage(server: Redis, name: str) -> Any:
     client = redis.Redis.from_url(server.url, socket_timeout=0.3, socket_connect_timeout=0.3)
     return pybreaker.CircuitRedisStorage(pybreaker.STATE_CLOSED, client, namespace=name)
 
 
 def test_two_meshes_share_breakers_by_a_real_redis_and_its_end_fails_no_call(
-    server: Redis, upstream: Any
+    redis_server: Redis, upstream: Any
 ) -> None:
     one = upstream()
 
     def made() -> dict[str, Any]:
         route = {
             **ROUTES[0],
-            "breaker": {"consecutive_failures": 1, "open_for": 60.0, "storage": storage(server, "route")},
+            "breaker": {
+                "consecutive_failures": 1,
+                "open_for": 60.0,
+                "storage": storage(redis_server, "route"),
+            },
         }
-        breaker = {"consecutive_failures": 3, "open_for": 60.0, "storage": storage(server, "service")}
+        breaker = {"consecutive_failures": 3, "open_for": 60.0, "storage": storage(redis_server, "service")}
         return config(one, breaker=breaker, routes=[route])
 
     with (
@@ -117,15 +112,15 @@ def test_two_meshes_share_breakers_by_a_real_redis_and_its_end_fails_no_call(
         assert refused, "the other learns of it, within its next looks"
         assert neighbour.get("http://reviews/").status_code == 200, "the route's alone"
         assert not mesh.breakers()["breakers"], "what a storage keeps is not kept twice"
-        server._process.send_signal(signal.SIGSTOP)
+        redis_server._process.send_signal(signal.SIGSTOP)
         try:
             began = time.monotonic()
             assert [client.get("http://reviews/").status_code for _ in range(20)] == [200] * 20
             assert time.monotonic() - began < 5, "nobody waits for it"
         finally:
-            server._process.send_signal(signal.SIGCONT)
-        server._process.terminate()
-        server._process.wait(10)
+            redis_server._process.send_signal(signal.SIGCONT)
+        redis_server._process.terminate()
+        redis_server._process.wait(10)
         assert [client.get("http://reviews/").status_code for _ in range(5)] == [200] * 5
         one.fail(500, times=3)
         for _ in range(3):
@@ -144,12 +139,12 @@ def settled(mesh: meshlib.Mesh) -> None:
     assert live._breakers.one._bridge.idle(20)
 
 
-def test_a_decision_is_one_script_and_pybreaker_sees_it(server: Redis, upstream: Any) -> None:
+def test_a_decision_is_one_script_and_pybreaker_sees_it(redis_server: Redis, upstream: Any) -> None:
     one = upstream()
     with (
-        meshlib.Mesh(shared(one, server, consecutive_failures=6)) as mesh,
+        meshlib.Mesh(shared(one, redis_server, consecutive_failures=6)) as mesh,
         meshlib.Client(mesh=mesh) as client,
-        redis.Redis.from_url(server.url) as asking,
+        redis.Redis.from_url(redis_server.url) as asking,
     ):
         client.get("http://reviews/")
         settled(mesh)
@@ -168,20 +163,20 @@ def test_a_decision_is_one_script_and_pybreaker_sees_it(server: Redis, upstream:
             *within,
         }
         theirs = pybreaker.CircuitBreaker(
-            fail_max=6, reset_timeout=60, state_storage=storage(server, "shared")
+            fail_max=6, reset_timeout=60, state_storage=storage(redis_server, "shared")
         )
         with pytest.raises(pybreaker.CircuitBreakerError):
             theirs.call(bool)
         assert theirs.fail_counter == 6
 
 
-def test_failures_of_all_count_together_exactly(server: Redis, upstream: Any) -> None:
+def test_failures_of_all_count_together_exactly(redis_server: Redis, upstream: Any) -> None:
     one = upstream()
     one.fail(500, times=100)
-    limit = shared(one, server, consecutive_failures=9)
+    limit = shared(one, redis_server, consecutive_failures=9)
     with (
         meshlib.Mesh(limit) as mesh,
-        meshlib.Mesh(shared(one, server, consecutive_failures=9)) as other,
+        meshlib.Mesh(shared(one, redis_server, consecutive_failures=9)) as other,
         meshlib.Client(mesh=mesh) as client,
         meshlib.Client(mesh=other) as neighbour,
     ):
@@ -196,20 +191,20 @@ def test_failures_of_all_count_together_exactly(server: Redis, upstream: Any) ->
             client.get("http://reviews/")
 
 
-def test_a_redis_that_goes_away_closes_no_breaker(server: Redis, upstream: Any) -> None:
+def test_a_redis_that_goes_away_closes_no_breaker(redis_server: Redis, upstream: Any) -> None:
     """pybreaker says "closed" where it cannot ask."""
     one = upstream()
     with (
-        meshlib.Mesh(shared(one, server, consecutive_failures=2)) as mesh,
+        meshlib.Mesh(shared(one, redis_server, consecutive_failures=2)) as mesh,
         meshlib.Client(mesh=mesh) as client,
     ):
         one.fail(500, times=2)
         for _ in range(2):
             client.get("http://reviews/")
         settled(mesh)
-        assert server._process is not None
-        server._process.kill()
-        server._process.wait(10)
+        assert redis_server._process is not None
+        redis_server._process.kill()
+        redis_server._process.wait(10)
         until = time.monotonic() + 3 * POLL
         while time.monotonic() < until:
             with pytest.raises(meshlib.CircuitOpen):
@@ -220,10 +215,10 @@ def test_a_redis_that_goes_away_closes_no_breaker(server: Redis, upstream: Any) 
 
 
 @pytest.mark.parametrize("kept", [b"\xff\xfe", b"ajar", b""])
-def test_whatever_another_keeps_there_a_call_goes_on(server: Redis, upstream: Any, kept: bytes) -> None:
+def test_whatever_another_keeps_there_a_call_goes_on(redis_server: Redis, upstream: Any, kept: bytes) -> None:
     one = upstream()
-    with redis.Redis.from_url(server.url) as asking:
-        made = shared(one, server, consecutive_failures=3)
+    with redis.Redis.from_url(redis_server.url) as asking:
+        made = shared(one, redis_server, consecutive_failures=3)
         for name in ("state", "opened_at", "fail_counter"):
             asking.set(f"shared:pybreaker:{name}", kept)
         with meshlib.Mesh(made) as mesh, meshlib.Client(mesh=mesh) as client:

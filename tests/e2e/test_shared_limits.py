@@ -21,19 +21,11 @@ import redis
 import redis.asyncio
 
 import meshlib
-from tests.support.celery_kit import MISSING, SERVER, Redis
+from tests.support.celery_kit import Redis
 from tests.support.grpc_channels import FACES, Channel, service
 
 #: So slow that a test sees none of it.
 HOURLY = {"per": 3600.0}
-
-
-@pytest.fixture
-def server(tmp_path: Any) -> Iterator[Redis]:
-    if SERVER is None:
-        pytest.skip(MISSING)
-    with Redis(tmp_path) as made:
-        yield made
 
 
 def config(address: str, server: Redis, **limit: Any) -> dict[str, Any]:
@@ -78,11 +70,11 @@ async def all_at_once(mesh: meshlib.Mesh, calls: int) -> list[int]:
     return [answer.status_code for answer in answers]
 
 
-def test_threads_and_tasks_of_two_meshes_have_one_bucket(server: Redis, upstream: Any) -> None:
+def test_threads_and_tasks_of_two_meshes_have_one_bucket(redis_server: Redis, upstream: Any) -> None:
     one = upstream()
     with (
-        meshlib.Mesh(config(one.address, server, burst=40)) as mesh,
-        meshlib.Mesh(config(one.address, server, burst=40)) as other,
+        meshlib.Mesh(config(one.address, redis_server, burst=40)) as mesh,
+        meshlib.Mesh(config(one.address, redis_server, burst=40)) as other,
         meshlib.Client(mesh=mesh) as client,
         ThreadPoolExecutor(8) as pool,
     ):
@@ -93,7 +85,7 @@ def test_threads_and_tasks_of_two_meshes_have_one_bucket(server: Redis, upstream
         assert client.get("http://reviews/").text == "local_rate_limited"
         info = meshlib.call_info(client.get("http://reviews/"))
         assert "the rate limit of cluster 'reviews' is reached" in info.trace()[-1]
-    ran = scripts(server)
+    ran = scripts(redis_server)
     assert set(ran) <= {"eval", "evalsha"}
     assert ran["eval"] <= 2, "the script's text is sent where it is not known, once"
     assert ran["evalsha"] <= 82 + 2, "one a decision at most: those that come together ask together"
@@ -111,12 +103,14 @@ with meshlib.Mesh({"services": services, "sidecar": {"mode": "off"}}) as mesh, m
 """
 
 
-def test_processes_have_one_bucket(server: Redis, upstream: Any) -> None:
+def test_processes_have_one_bucket(redis_server: Redis, upstream: Any) -> None:
     one = upstream()
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     running = [
         subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, one.address, server.url], stdout=subprocess.PIPE, env=environment
+            [sys.executable, "-c", PROGRAM, one.address, redis_server.url],
+            stdout=subprocess.PIPE,
+            env=environment,
         )
         for _ in range(3)
     ]
@@ -124,9 +118,12 @@ def test_processes_have_one_bucket(server: Redis, upstream: Any) -> None:
     assert Counter(status for each in answers for status in each) == {200: 25, 429: 35}
 
 
-def test_a_fork_has_it_too(server: Redis, upstream: Any) -> None:
+def test_a_fork_has_it_too(redis_server: Redis, upstream: Any) -> None:
     one = upstream()
-    with meshlib.Mesh(config(one.address, server, burst=6)) as mesh, meshlib.Client(mesh=mesh) as client:
+    with (
+        meshlib.Mesh(config(one.address, redis_server, burst=6)) as mesh,
+        meshlib.Client(mesh=mesh) as client,
+    ):
         assert [client.get("http://reviews/").status_code for _ in range(3)] == [200] * 3
         reading, writing = os.pipe()
         child = os.fork()
@@ -145,11 +142,11 @@ def test_a_fork_has_it_too(server: Redis, upstream: Any) -> None:
         assert client.get("http://reviews/").status_code == 429, "the child took what was left"
 
 
-def test_a_route_has_its_own_beside_the_services(server: Redis, upstream: Any) -> None:
+def test_a_route_has_its_own_beside_the_services(redis_server: Redis, upstream: Any) -> None:
     """A call that its route refuses takes nothing from the service."""
     one = upstream()
-    made = config(one.address, server, burst=5)
-    limit = {"rate": 1.0, **HOURLY, "burst": 2, "storage": redis.Redis.from_url(server.url)}
+    made = config(one.address, redis_server, burst=5)
+    limit = {"rate": 1.0, **HOURLY, "burst": 2, "storage": redis.Redis.from_url(redis_server.url)}
     made["services"]["reviews"]["routes"] = [
         {"name": "few", "match": {"prefix": "/few"}, "rate_limit": limit}
     ]
@@ -160,9 +157,9 @@ def test_a_route_has_its_own_beside_the_services(server: Redis, upstream: Any) -
 
 
 @pytest.mark.parametrize("kind", FACES)
-def test_calls_of_grpc_too(server: Redis, meshlib_grpc_upstream: Any, kind: str) -> None:
+def test_calls_of_grpc_too(redis_server: Redis, meshlib_grpc_upstream: Any, kind: str) -> None:
     one = meshlib_grpc_upstream("one")
-    limit = {"rate": 10.0, **HOURLY, "burst": 3, "storage": redis.Redis.from_url(server.url)}
+    limit = {"rate": 10.0, **HOURLY, "burst": 3, "storage": redis.Redis.from_url(redis_server.url)}
     with meshlib.Mesh(service(one, rate_limit=limit)) as mesh, Channel(kind, "stock", mesh) as here:
         for _ in range(3):
             here.call(timeout=20.0)
@@ -171,10 +168,13 @@ def test_calls_of_grpc_too(server: Redis, meshlib_grpc_upstream: Any, kind: str)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
-def test_it_fills_again_by_the_clock_of_redis(server: Redis, upstream: Any) -> None:
+def test_it_fills_again_by_the_clock_of_redis(redis_server: Redis, upstream: Any) -> None:
     one = upstream()
     limits = {"rate": 50.0, "per": 1.0, "burst": 5}
-    with meshlib.Mesh(config(one.address, server, **limits)) as mesh, meshlib.Client(mesh=mesh) as client:
+    with (
+        meshlib.Mesh(config(one.address, redis_server, **limits)) as mesh,
+        meshlib.Client(mesh=mesh) as client,
+    ):
         began = time.monotonic()
         passed = 0
         while time.monotonic() - began < 1.0:
@@ -185,16 +185,16 @@ def test_it_fills_again_by_the_clock_of_redis(server: Redis, upstream: Any) -> N
 
 
 def test_one_that_hangs_or_is_gone_fails_no_call_and_is_heard_again(
-    server: Redis, upstream: Any, caplog: Any
+    redis_server: Redis, upstream: Any, caplog: Any
 ) -> None:
     one = upstream()
-    client_of = redis.Redis.from_url(server.url, socket_timeout=0.5)
+    client_of = redis.Redis.from_url(redis_server.url, socket_timeout=0.5)
     with (
-        meshlib.Mesh(config(one.address, server, burst=30, storage=client_of)) as mesh,
+        meshlib.Mesh(config(one.address, redis_server, burst=30, storage=client_of)) as mesh,
         meshlib.Client(mesh=mesh) as client,
     ):
         assert client.get("http://reviews/").status_code == 200
-        with halted(server):
+        with halted(redis_server):
             began = time.monotonic()
             assert [client.get("http://reviews/").status_code for _ in range(20)] == [200] * 20
             assert time.monotonic() - began < 2.5, "the first waits, the others do not"
@@ -204,19 +204,22 @@ def test_one_that_hangs_or_is_gone_fails_no_call_and_is_heard_again(
             client.get("http://reviews/")
         assert "does not answer within 0.25 s; each process counts for itself" in caplog.text
         assert "answers again" in caplog.text
-        assert server._process is not None
-        server._process.kill()
-        server._process.wait(10)
+        assert redis_server._process is not None
+        redis_server._process.kill()
+        redis_server._process.wait(10)
         statuses = Counter(client.get("http://reviews/").status_code for _ in range(60))
         assert set(statuses) <= {200, 429}
         assert statuses[429], "its own bucket holds"
 
 
-def test_what_stands_in_its_place_is_no_answer(server: Redis, upstream: Any, caplog: Any) -> None:
+def test_what_stands_in_its_place_is_no_answer(redis_server: Redis, upstream: Any, caplog: Any) -> None:
     one = upstream()
-    with redis.Redis.from_url(server.url) as other:
+    with redis.Redis.from_url(redis_server.url) as other:
         other.set("meshlib:rate_limit:reviews", "of somebody else")
-        with meshlib.Mesh(config(one.address, server, burst=2)) as mesh, meshlib.Client(mesh=mesh) as client:
+        with (
+            meshlib.Mesh(config(one.address, redis_server, burst=2)) as mesh,
+            meshlib.Client(mesh=mesh) as client,
+        ):
             assert [client.get("http://reviews/").status_code for _ in range(3)] == [200, 200, 429]
             assert "WRONGTYPE" in caplog.text
         assert other.get("meshlib:rate_limit:reviews") == b"of somebody else"
@@ -227,12 +230,15 @@ def test_what_stands_in_its_place_is_no_answer(server: Redis, upstream: Any, cap
     "kept", [{"tokens": "nan", "at": "nan"}, {"tokens": "1e308", "at": "-1e308"}, {"tokens": "x", "at": ""}]
 )
 def test_whatever_is_kept_no_more_pass_than_a_burst(
-    server: Redis, upstream: Any, kept: dict[str, str]
+    redis_server: Redis, upstream: Any, kept: dict[str, str]
 ) -> None:
     one = upstream()
-    with redis.Redis.from_url(server.url) as other:
+    with redis.Redis.from_url(redis_server.url) as other:
         other.hset("meshlib:rate_limit:reviews", mapping=kept)  # type: ignore[arg-type]
-    with meshlib.Mesh(config(one.address, server, burst=2)) as mesh, meshlib.Client(mesh=mesh) as client:
+    with (
+        meshlib.Mesh(config(one.address, redis_server, burst=2)) as mesh,
+        meshlib.Client(mesh=mesh) as client,
+    ):
         statuses = Counter(client.get("http://reviews/").status_code for _ in range(6))
     assert statuses[200] <= 2
     assert statuses[200] + statuses[429] == 6

@@ -7,24 +7,20 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-import meshlib
-from meshlib.testing import ControlPlane, build
-from tests.e2e.oracle.envoy_process import EnvoyProcess, Ports
+from meshlib.testing import build
+from tests.e2e.oracle.callers import CALLERS, calling
 from tests.support.asking import asked
-from tests.support.libraries import LIBRARIES, Caller
 from tests.support.raw_server import RawServer
 
 pytestmark = [pytest.mark.oracle, pytest.mark.timeout(120)]
 
 #: aiohttp parses what comes over its own connections, and opens them.
 OF_AIOHTTP = ("aiohttp", "aiohttp-connector")
-HOSTS = ("envoy", *LIBRARIES)
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 WITHOUT_AIOHTTP = pytest.mark.parametrize(
-    "statuses", [host for host in HOSTS if host not in OF_AIOHTTP], indirect=True
+    "statuses", [host for host in CALLERS if host not in OF_AIOHTTP], indirect=True
 )
 Statuses = Callable[..., list[int]]
 
@@ -35,32 +31,15 @@ def server() -> Iterator[RawServer]:
         yield running
 
 
-@pytest.fixture(params=HOSTS)
+@pytest.fixture(params=CALLERS)
 def statuses(request: Any, tmp_path: Path, server: RawServer) -> Iterator[Statuses]:
     """The statuses of so many calls, one after the other, to a cluster with these fields."""
     with ExitStack() as stack:
 
         def make(calls: int, **fields: Any) -> list[int]:
-            held = Ports(1)
-            stack.callback(held.close)
-            address = f"127.0.0.1:{held.numbers[0]}"
-            host = build.virtual_host("v", build.route("/", cluster="c"), domains=["*"])
-            made = [
-                build.listener("l", build.route_config("r", host), address=address),
-                build.cluster("c", [server.address], **fields),
-            ]
-            control_plane = stack.enter_context(ControlPlane(*made))
-            url = f"http://{address}/"
-            if request.param == "envoy":
-                envoy = stack.enter_context(EnvoyProcess(control_plane.address, tmp_path))
-                envoy.wait_for_listeners(1)
-                with httpx.Client(timeout=20) as client:
-                    return [client.get(url).status_code for _ in range(calls)]
-            config = {"xds": {"server": control_plane.address, "view": "sidecar"}, "failures": "respond"}
-            mesh = stack.enter_context(meshlib.Mesh(config))
-            mesh.wait_ready(address, timeout=20)
-            with Caller(request.param, mesh) as caller:
-                return [caller("GET", url)[0] for _ in range(calls)]
+            cluster = build.cluster("c", [server.address], **fields)
+            call = stack.enter_context(calling(request.param, cluster, tmp_path))
+            return [call() for _ in range(calls)]
 
         yield make
 
@@ -134,10 +113,10 @@ def test_how_requests_are_spelled(statuses: Statuses, server: RawServer, whole: 
     target, names = spelled(head)
     assert names == {b"Host", b"Accept-Encoding"}
     host = next(line for line in head.split(b"\r\n") if line.startswith(b"Host: ")).removeprefix(b"Host: ")
-    assert target == (b"http://" + host + b"/" if whole else b"/")
+    assert target == (b"http://" + host + b"/path" if whole else b"/path")
 
 
-@pytest.mark.parametrize("statuses", [host for host in HOSTS if host != "urllib3"], indirect=True)
+@pytest.mark.parametrize("statuses", [host for host in CALLERS if host != "urllib3"], indirect=True)
 @pytest.mark.parametrize("ratio", [None, 2.0])
 def test_connections_ahead_of_requests(statuses: Statuses, server: RawServer, ratio: float | None) -> None:
     fields = {} if ratio is None else {"preconnect_policy": {"per_upstream_preconnect_ratio": ratio}}
