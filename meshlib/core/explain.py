@@ -134,6 +134,9 @@ def _forward(draft: _Draft, match: Match, weight: ClusterWeight | None, env: Env
         why = f"{upstream}: {then}" if upstream else f"{awaits}: it is waited for, else {then}"
         draft.lines.append(f"cluster {draft.cluster!r} {why}")
         return
+    if action.high:
+        upstream = upstream.high
+        draft.lines.append("priority HIGH: the cluster's limits for these calls hold")
     if upstream.cluster.discovery is Discovery.ORIGINAL_DST:
         _passed(draft, upstream.cluster, made)
         return
