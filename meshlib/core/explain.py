@@ -148,9 +148,8 @@ def _forward(draft: _Draft, match: Match, weight: ClusterWeight | None, env: Env
     context = PickContext(hash=key, head=draft.asked)
     headers = upstream.cluster.balancing.override_headers
     if held is not None or headers:
-        context.override = (held.override(1) if held is not None else None) or Named(headers, made).override(
-            1
-        )
+        session = None if held is None else held.override(1)
+        context.override = session or Named(headers, made).override(1)
     wanted = ""
     if upstream.labelled:
         context.labels = call_labels(match, weight)

@@ -14,7 +14,7 @@ from meshlib.core.lines import first_value
 from meshlib.core.replies import Reply
 from meshlib.model.call import Response
 from meshlib.model.hosts import ip_of
-from meshlib.model.policy import ENVOY_RETRY_GRPC_ON, ENVOY_RETRY_ON
+from meshlib.model.retry_on import ENVOY_RETRY_GRPC_ON, ENVOY_RETRY_ON
 
 if TYPE_CHECKING:
     from meshlib.core.lines import Lines

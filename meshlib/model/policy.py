@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from meshlib.model.match import HeaderMatch
 
 __all__ = [
-    "ENVOY_RETRY_GRPC_ON",
-    "ENVOY_RETRY_ON",
     "IDEMPOTENT",
     "Adaptive",
     "Aperture",
@@ -267,27 +265,6 @@ class RetryPolicy:
     codes: frozenset[int] = frozenset()
     multiplier: float = 2.0
 
-
-#: Envoy's conditions of a retry, of HTTP and by gRPC's codes (RT-02, RT-06). `http3-post-connect-failure` cannot happen here, and so
-#: is no less honoured.
-ENVOY_RETRY_ON = frozenset(
-    (
-        "5xx",
-        "gateway-error",
-        "reset",
-        "reset-before-request",
-        "connect-failure",
-        "envoy-ratelimited",
-        "retriable-4xx",
-        "refused-stream",
-        "retriable-status-codes",
-        "retriable-headers",
-        "http3-post-connect-failure",
-    )
-)
-ENVOY_RETRY_GRPC_ON = frozenset(
-    ("cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable")
-)
 
 #: Methods that may be sent more than once (RFC 9110, 9.2.2).
 IDEMPOTENT = frozenset(("DELETE", "GET", "HEAD", "OPTIONS", "PUT", "TRACE"))

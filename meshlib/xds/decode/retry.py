@@ -6,14 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from meshlib.model.match import HeaderMatch
-from meshlib.model.policy import (
-    ENVOY_RETRY_GRPC_ON,
-    ENVOY_RETRY_ON,
-    Elsewhere,
-    HashKind,
-    HashPolicy,
-    RetryPolicy,
-)
+from meshlib.model.policy import Elsewhere, HashKind, HashPolicy, RetryPolicy
+from meshlib.model.retry_on import ENVOY_RETRY_GRPC_ON, ENVOY_RETRY_ON
 from meshlib.xds.decode.report import Report, join, walk
 from meshlib.xds.decode.subset import call_labels
 from meshlib.xds.decode.values import header_match, header_name, number, rewrite, seconds, unpacked
