@@ -16,7 +16,7 @@ __all__ = ["KINDS", "TASKS", "cancelled_calls"]
 #: At once. More than the mesh opens connections, so that most wait for one.
 TASKS = 100
 #: Seconds that the bodies of streams take at the server.
-_BODY = 0.02
+_BODY = 0.04
 _URL = "http://reviews/"
 
 #: A whole call; it yields once there is a response.
@@ -53,14 +53,14 @@ async def _uploads(client: Any) -> AsyncIterator[None]:
 
 
 async def _streams(client: Any) -> AsyncIterator[None]:
-    async with client.stream("GET", _URL, headers=_ordered(chunks=5, chunk_delay=0.005)) as response:
+    async with client.stream("GET", _URL, headers=_ordered(chunks=5, chunk_delay=0.01)) as response:
         yield
         async for _ in response.aiter_raw():
             pass
 
 
 async def _leaves_a_stream(client: Any) -> AsyncIterator[None]:
-    headers = _ordered(chunks=3, chunk_delay=0.005, body="x" * 100_000)
+    headers = _ordered(chunks=3, chunk_delay=0.01, body="x" * 100_000)
     async with client.stream("GET", _URL, headers=headers) as response:
         yield
         async for _ in response.aiter_raw():
@@ -91,7 +91,8 @@ class _Pace:
         return 0.0 if self.one_in(8) else self._chance.random() * 1.2 * self._seconds[kind]
 
     def moment_of_a_body(self) -> float:
-        return 0.0 if self.one_in(8) else self._chance.random() * _BODY
+        """As often the next step as some time of it: where a turn of the loop takes as long as a body, all of it is there by then."""
+        return 0.0 if self.one_in(2) else self._chance.random() * _BODY
 
 
 async def cancelled_calls(client: Any, number: int, seed: int) -> Counter[str]:
@@ -110,7 +111,11 @@ async def cancelled_calls(client: Any, number: int, seed: int) -> Counter[str]:
             async for _ in kind(client):
                 reached = "answered"
                 if in_the_body:
-                    loop.call_later(pace.moment_of_a_body(), task.cancel)
+                    moment = pace.moment_of_a_body()
+                    if moment:
+                        loop.call_later(moment, task.cancel)
+                    else:
+                        task.cancel()
             reached = "whole"
 
         task = asyncio.ensure_future(one())
