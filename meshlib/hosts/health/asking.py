@@ -56,6 +56,8 @@ def asking(upstream: Asked, endpoint: LiveEndpoint, check: HealthCheck, worker: 
     elif at is not None and at.port and not address.unix:
         address = replace(address, port=at.port)
     http2 = _http2(check, cluster)
+    if http2:
+        import meshlib.wire.http2  # noqa: F401 - here, where what hinders that is not taken for an answer of the endpoint
     names, context = NONE, None
     if tls is not None:
         names = names_for(tls, endpoint, cluster, "", host)
