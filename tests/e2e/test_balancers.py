@@ -49,7 +49,7 @@ def test_an_endpoint_that_is_gone_moves_nobody_elses_keys(
     retry = {"attempts": 2, "on": ["connect-failure"]}
     client = face(service(*servers, balancer=balancer, hash=[{"header": "x-user"}], retry=retry))
     before = [name_of(client, headers={"x-user": f"u{number}"}) for number in range(30)]
-    servers[1].stop()
+    servers[1].kill()
     after = [name_of(client, headers={"x-user": f"u{number}"}) for number in range(30)]
     assert "v1" not in after
     assert all(now == then for now, then in zip(after, before, strict=True) if then != "v1")

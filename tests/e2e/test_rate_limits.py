@@ -120,7 +120,7 @@ def test_grpc_calls_ask_too(
 
 def test_without_the_service_calls_pass_in_its_time(write: Write, upstream: Any) -> None:
     one, away = upstream(), upstream()
-    away.stop()
+    away.kill()
     with (
         meshlib.Mesh({"services_file": write(one, away.address, timeout="0.3s")}) as mesh,
         meshlib.Client(mesh=mesh) as client,

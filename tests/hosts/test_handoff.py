@@ -120,7 +120,7 @@ def test_a_sidecar_that_went_away_is_an_error_where_calls_may_not_go_without(
 
 def test_a_sidecar_that_is_late_is_waited_for(open_client: Open, meshlib_upstream: UpstreamFactory) -> None:
     sidecar, one = meshlib_upstream("sidecar"), meshlib_upstream("one")
-    sidecar.stop()
+    sidecar.kill()
     client = open_client(handed(sidecar.address, one), connect=0.05)
     runtime = client.mesh._runtime()
     runtime.worker.later(0.4, sidecar.restart)
@@ -133,7 +133,7 @@ def test_a_sidecar_that_does_not_come(
     open_client: Open, meshlib_upstream: UpstreamFactory, fallback: str
 ) -> None:
     sidecar, one = meshlib_upstream("sidecar"), meshlib_upstream("one")
-    sidecar.stop()
+    sidecar.kill()
     client = open_client(handed(sidecar.address, one, start_window=0.2, fallback=fallback))
     if fallback == "when_allowed":
         assert client.call().said["name"] == "one"

@@ -64,7 +64,7 @@ def test_a_mirror_that_fails_is_nobodys_failure(open_client: Open, meshlib_upstr
     shadow.fail(503)
     assert client.call().status == 200
     assert asked(lambda: client.mesh.status().clusters["next"].failures == 1, 20)
-    shadow.stop()
+    shadow.kill()
     assert client.call().status == 200
     assert asked(lambda: client.mesh.status().clusters["next"].failures == 2, 20)
     status = client.mesh.status().clusters["reviews"]
