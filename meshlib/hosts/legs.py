@@ -34,9 +34,10 @@ class Leg(Generic[I]):
     pick: Any = None
     #: Prevents its alarm.
     silence: Callable[[], object] | None = None
-    #: Who reads the first message of a stream, where that is known, and that, in a tuple.
+    #: Who reads the first message of a stream, where that is known; that, in a tuple; and that a thread has done so, or found none.
     watched: Any = None
     first: tuple[Any, ...] = ()
+    read: bool = False
 
     def __init__(self, step: Send | Direct, bounds: Bounds) -> None:
         self.step = step

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -188,6 +189,34 @@ def halting(go: threading.Event) -> Iterator[bytes]:
     assert go.wait(20.0)
     for _ in range(40):
         yield b"b" * 10
+
+
+def test_no_two_read_one_attempt_while_a_call_is_cancelled(
+    meshlib_grpc_upstream: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread reads each attempt's first message; who iterates waits for that one also while its attempt is about to be cancelled."""
+    servers = [meshlib_grpc_upstream(f"v{number}") for number in range(2)]
+    for server in servers:
+        server.hang()
+    with meshlib.Mesh(service(*servers, **HEDGE)) as mesh, channel("sync", mesh) as here:
+        call = begin(here, "server stream")
+        assert asked(lambda: [server.calls_open for server in servers] == [1, 1])
+        later = call._later
+        assert asked(lambda: all(leg.watched for leg in later.legs))
+        reader = begun(lambda: next(call))
+        give_up = later._give_up
+
+        def late(attempt: Any) -> None:
+            later._changed()  # whoever waits looks again
+            with suppress(TimeoutError):
+                reader.exception(0.2)
+            give_up(attempt)
+
+        monkeypatch.setattr(type(later), "_give_up", lambda _, attempt: late(attempt))
+        assert call.cancel()
+        error = reader.exception(20.0)
+        assert isinstance(error, grpc.RpcError), error
+        assert error.code() is Code.CANCELLED  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("face", FACES)

@@ -115,16 +115,22 @@ class _Later(GrpcLater):
             self.commit(attempt)
         finally:
             slots.release()
+            with self.changed:
+                leg.read = True
+                self.changed.notify_all()
 
     def first(self, attempt: Any) -> Any:
         """Its first message, read now or by a thread, and that the call is its; None: it is not. Raises as ``next``."""
         with self._lock:
             leg = self.leg_of(attempt)
+            if leg is None and attempt is not self.attempt:
+                return None
             mine = leg is None or self._claim(leg)
         if not mine:
             assert leg is not None
+            # Also of a call that is over, whose attempts may not be cancelled yet: two may not read one attempt.
             with self.changed:
-                while attempt is self.attempt and not (self.over or (self.committed and leg.first)):
+                while attempt is self.attempt and not leg.read:
                     self.changed.wait()
             if attempt is not self.attempt:
                 return None
