@@ -69,6 +69,8 @@ class Fleet:
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.plane)
             mesh = {"xds": {"server": self.plane.address, "view": "target"}, "node": {"id": "fleet"}}
+            # Instances of two services break: a request that was tried again at the one may meet the other's end.
+            mesh["retry_chains"] = "go_on"
             for name, calls, workers in PLAN if self._gateway else PLAN[:-1]:
                 server = self._make(
                     self._folder / f"{name}.log",
