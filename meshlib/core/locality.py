@@ -93,6 +93,18 @@ class _Level:
         self.groups = groups
         self.blind = blind
         self.total = sum(len(group.endpoints) for group in groups)
+        self.healthy = _share(groups, factor, give_way, degraded=False, reached=bool(grpc), blind=blind)
+        self.degraded = Share([])
+        if (
+            not blind and len(self.healthy.endpoints) == self.total
+        ):  # of whom nothing bad is known: no more is to be looked at
+            self.size = self.total
+            callable_ = [
+                (float(group.weight or 0), members)
+                for group, members in zip(groups, self.healthy.by_group, strict=True)
+            ]
+            self.everybody = Share(self.healthy.endpoints, given=callable_, panic=True)
+            return
         self.size = sum(_counted(group) for group in groups)
         callable_ = [
             (float(group.weight or 0), [item for item in group.endpoints if not item.down & Down.TLS])
@@ -100,8 +112,8 @@ class _Level:
         ]
         everybody = [item for _, members in callable_ for item in members]
         self.everybody = Share(everybody, given=callable_, panic=True)
-        self.healthy = _share(groups, factor, give_way, degraded=False, reached=bool(grpc), blind=blind)
-        self.degraded = _share(groups, factor, give_way, degraded=True) if grpc is None else Share([])
+        if grpc is None:
+            self.degraded = _share(groups, factor, give_way, degraded=True)
 
     @property
     def priority(self) -> int:
@@ -173,7 +185,8 @@ def _share(
         found += usable
         by_group.append(usable)
         if usable and group.weight:
-            ratio = len(usable) / max(len(usable), _counted(group))
+            whole = len(usable) == len(group.endpoints)
+            ratio = 1.0 if whole else len(usable) / max(len(usable), _counted(group))
             parts.append((group.weight * min(1.0, factor / 100.0 * ratio), usable))
     return Share(found, parts, by_group=by_group)
 

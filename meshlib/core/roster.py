@@ -127,24 +127,28 @@ def _add(
     part: LocalityEndpoints,
     give_way: Callable[[], object],
 ) -> None:
-    group = Group(part.priority, part.weight, locality=part.locality)
+    priority, locality, there = part.priority, part.locality, roster.live
+    group = Group(priority, part.weight, locality=locality)
+    members = group.endpoints
     alike = not cluster.tls_matches and (cluster.tls is None or not cluster.tls.proxied)
+    tls = cluster.tls
     for endpoint in part.endpoints:
         give_way()
-        if endpoint.address in roster.live:
+        address = endpoint.address
+        if old and address in there:
             continue
-        tls = cluster.tls if alike else tls_of(cluster, endpoint, part)
-        live = old.get(endpoint.address) if old else None
+        if not alike:
+            tls = tls_of(cluster, endpoint, part)
+        live = old.get(address) if old else None
         if live is None and endpoint.additional_addresses:
             live = _renamed(roster, old, endpoint)
         if live is None:
-            live = LiveEndpoint(
-                endpoint, priority=part.priority, locality=part.locality, tls=tls, down=_down(endpoint, tls)
-            )
+            down = _down(endpoint, tls)
+            live = LiveEndpoint(endpoint, priority=priority, locality=locality, tls=tls, down=down)
         elif not _same(live, endpoint, part, tls):
-            roster.changed.append((live, endpoint, part.locality, part.priority, tls))
-        roster.live[endpoint.address] = live
-        group.endpoints.append(live)
+            roster.changed.append((live, endpoint, locality, priority, tls))
+        if there.setdefault(address, live) is live:  # the first of an address that comes twice
+            members.append(live)
     roster.groups.append(group)
 
 

@@ -86,7 +86,8 @@ def balancing(cluster: WireMessage, path: str, report: Report, *, provides: bool
         made = replace(made, locality_weighted=True)
     if cluster.HasField("lb_subset_config"):
         made = replace(made, subsets=_of_cluster(cluster, path, report))
-    return replace(made, zones=_zones(common, here, report))
+    zones = _zones(common, here, report)
+    return made if zones is None else replace(made, zones=zones)
 
 
 def _of_cluster(cluster: WireMessage, path: str, report: Report) -> Subsets | None:

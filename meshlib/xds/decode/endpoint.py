@@ -119,8 +119,8 @@ def _plain(message: WireMessage) -> Endpoint | None:
     octets = host.split(".")
     if len(octets) != 4 or not _OCTETS.issuperset(octets) or not 0 < port <= _MAX_PORT:
         return None
-    # Three messages in each other, of two bytes each; a tag and a length before the host; a tag before the port.
-    rest = message.ByteSize() - (6 + 2 + len(host) + 1 + _varint(port))
+    # Three messages in each other, of two bytes each; a tag and a length before the host; a tag and one to three bytes of the port.
+    rest = message.ByteSize() - (6 + 2 + len(host) + (2 if port < 1 << 7 else 3 if port < 1 << 14 else 4))
     if not rest:
         return Endpoint(Address(host, port), 1, Health.UNKNOWN, "", _NONE)
     weight, health = message.load_balancing_weight.value, message.health_status
