@@ -105,7 +105,7 @@ class _Level:
             ]
             self.everybody = Share(self.healthy.endpoints, given=callable_, panic=True)
             return
-        self.size = sum(_counted(group) for group in groups)
+        self.size = sum(_counted(group, blind) for group in groups)
         callable_ = [
             (float(group.weight or 0), [item for item in group.endpoints if not item.down & Down.TLS])
             for group in groups
@@ -125,7 +125,7 @@ class _Level:
         if weighted:
             parts = _weight(self.healthy.endpoints), _weight(self.degraded.endpoints)
             counted = (item for group in self.groups for item in group.endpoints)
-            whole = _weight(item for item in counted if not item.down & Down.UNCOUNTED)
+            whole = _weight(item for item in counted if not item.down & Down.UNCOUNTED & ~self.blind)
         worth = (min(100, factor * part // whole) if whole else 0 for part in parts)
         return LevelHealth(self.priority, self.total, self.size, sum(usable), *worth)
 
@@ -186,14 +186,15 @@ def _share(
         by_group.append(usable)
         if usable and group.weight:
             whole = len(usable) == len(group.endpoints)
-            ratio = 1.0 if whole else len(usable) / max(len(usable), _counted(group))
+            ratio = 1.0 if whole else len(usable) / max(len(usable), _counted(group, blind))
             parts.append((group.weight * min(1.0, factor / 100.0 * ratio), usable))
     return Share(found, parts, by_group=by_group)
 
 
-def _counted(group: Group) -> int:
+def _counted(group: Group, blind: int) -> int:
     """How many of it its health is a share of."""
-    return len(group.endpoints) - sum(1 for item in group.endpoints if item.down & Down.UNCOUNTED)
+    uncounted = Down.UNCOUNTED & ~blind
+    return len(group.endpoints) - sum(1 for item in group.endpoints if item.down & uncounted)
 
 
 def _weight(endpoints: Iterable[LiveEndpoint]) -> int:

@@ -209,7 +209,7 @@ class LiveCluster:
     def _blind(self) -> int:
         """What of :class:`meshlib.core.endpoint.Down` gRPC calls pass over: its own clients do not check health by xDS."""
         check = self.cluster.health_check
-        return 0 if check is None or check.grpc else Down.CHECK
+        return 0 if check is None or check.grpc else Down.CHECK | Down.UNCOUNTED
 
     def _pick(self, context: PickContext, now: float, counted: LiveCluster | LiveHigh) -> LivePick | Refusal:
         cluster = self.cluster

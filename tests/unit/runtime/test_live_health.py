@@ -101,6 +101,13 @@ def test_grpc_calls_pass_over_those_that_gRPC_does_not_know():
     assert one.picked() == {None}
     assert one.picked(grpc=True) == names(0, 1)
     assert one.live.reached()
+    one.says(GOOD, GOOD)
+    picked = one.live.pick(PickContext(), one.clock.now())
+    headers = Headers.of(("X-Envoy-Immediate-Health-Check-Fail", "true"))
+    picked.report(Outcome(OutcomeKind.OK, status=200, sent=True, headers=headers), one.clock.now())
+    picked.release(one.clock.now())
+    assert one.picked() == names(0, 1) - {picked.endpoint.name}
+    assert one.picked(grpc=True) == names(0, 1), "nor what an answer to another call said instead of a check"
 
 
 def test_one_that_fails_is_down_before_the_others_are_known():
