@@ -94,26 +94,17 @@ class _Level:
         self.blind = blind
         self.total = sum(len(group.endpoints) for group in groups)
         self.healthy = _share(groups, factor, give_way, degraded=False, reached=bool(grpc), blind=blind)
-        self.degraded = Share([])
-        if (
-            not blind and len(self.healthy.endpoints) == self.total
-        ):  # of whom nothing bad is known: no more is to be looked at
-            self.size = self.total
-            callable_ = [
-                (float(group.weight or 0), members)
-                for group, members in zip(groups, self.healthy.by_group, strict=True)
-            ]
-            self.everybody = Share(self.healthy.endpoints, given=callable_, panic=True)
-            return
-        self.size = sum(_counted(group, blind) for group in groups)
-        callable_ = [
-            (float(group.weight or 0), [item for item in group.endpoints if not item.down & Down.TLS])
-            for group in groups
-        ]
-        everybody = [item for _, members in callable_ for item in members]
-        self.everybody = Share(everybody, given=callable_, panic=True)
-        if grpc is None:
-            self.degraded = _share(groups, factor, give_way, degraded=True)
+        # Of whom nothing bad is known: no more is to be looked at.
+        whole = len(self.healthy.endpoints) == self.total
+        self.size = self.total if whole else sum(_counted(group, blind) for group in groups)
+        called = self.healthy.by_group
+        if not whole:
+            called = [[item for item in group.endpoints if not item.down & Down.TLS] for group in groups]
+        given = [(float(group.weight or 0), part) for group, part in zip(groups, called, strict=True)]
+        everybody = self.healthy.endpoints if whole else [item for part in called for item in part]
+        self.everybody = Share(everybody, given=given, panic=True)
+        none = whole or grpc is not None
+        self.degraded = Share([]) if none else _share(groups, factor, give_way, degraded=True)
 
     @property
     def priority(self) -> int:
@@ -185,8 +176,7 @@ def _share(
         found += usable
         by_group.append(usable)
         if usable and group.weight:
-            whole = len(usable) == len(group.endpoints)
-            ratio = 1.0 if whole else len(usable) / max(len(usable), _counted(group, blind))
+            ratio = len(usable) / max(len(usable), _counted(group, blind))
             parts.append((group.weight * min(1.0, factor / 100.0 * ratio), usable))
     return Share(found, parts, by_group=by_group)
 

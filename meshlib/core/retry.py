@@ -169,20 +169,18 @@ class PolicyRetries:
             self.why = f"all {self.attempts} attempts are used"
         return self.exhausted
 
+    def _backoff(self) -> float:
+        """Seconds, by the protocol's rule."""
+        raise NotImplementedError
+
     def _again(
-        self,
-        reason: str,
-        told: float | None,
-        backoff: Callable[[], float],
-        outcome: Outcome,
-        now: float,
-        started: float,
+        self, reason: str, told: float | None, outcome: Outcome, now: float, started: float
     ) -> RetryAfter | None:
-        """The retry for ``reason``: after what the upstream ``told``, else what ``wait`` says, else ``backoff``; None: ``stop`` forbids it."""
+        """The retry for ``reason``: after what the upstream ``told``, else what ``wait`` says, else the back-off; None: ``stop`` forbids it."""
         strategies = self._strategies
         if strategies is None:
-            return RetryAfter(backoff() if told is None else told, reason, told is not None)
-        delay = strategies.delay(self.attempts, outcome, now, started, told, backoff)
+            return RetryAfter(self._backoff() if told is None else told, reason, told is not None)
+        delay = strategies.delay(self.attempts, outcome, now, started, told, self._backoff)
         if delay is None:
             self.why, self.exhausted = strategies.why, strategies.stopped
             return None
@@ -248,7 +246,7 @@ class Retries(PolicyRetries):
             return None
         if self._used_up(self.policy.retries + 1):
             return None
-        return self._again(reason, self._told(outcome), self._backoff, outcome, now, started)
+        return self._again(reason, self._told(outcome), outcome, now, started)
 
     def holds(self, outcome: Outcome) -> bool:
         strategies = self._strategies

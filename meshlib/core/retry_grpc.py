@@ -127,7 +127,7 @@ class GrpcRetries(PolicyRetries):
         if told is not None and told < 0:
             self.why = f"the server says not to ({PUSHBACK})"
             return None
-        return self._again(reason, told, self._backoff, outcome, now, started)
+        return self._again(reason, told, outcome, now, started)
 
     def holds(self, outcome: Outcome) -> bool:
         if outcome.kind is OutcomeKind.TIMEOUT:

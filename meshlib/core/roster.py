@@ -135,7 +135,7 @@ def _add(
     for endpoint in part.endpoints:
         give_way()
         address = endpoint.address
-        if old and address in there:
+        if address in there:
             continue
         if not alike:
             tls = tls_of(cluster, endpoint, part)
@@ -147,8 +147,8 @@ def _add(
             live = LiveEndpoint(endpoint, priority=priority, locality=locality, tls=tls, down=down)
         elif not _same(live, endpoint, part, tls):
             roster.changed.append((live, endpoint, locality, priority, tls))
-        if there.setdefault(address, live) is live:  # the first of an address that comes twice
-            members.append(live)
+        there[address] = live
+        members.append(live)
     roster.groups.append(group)
 
 

@@ -65,9 +65,8 @@ def test_a_sidecar_that_went_away_gives_the_calls_back_and_takes_them_again(
     assert here.who() == "sidecar"
     assert changes.get(timeout=10) == CONNECTED
     sidecar.kill()
-    assert (
-        changes.get(timeout=10) == DISCONNECTED
-    )  # a call before that is lost with the connection, and may have been sent
+    # A call before that is lost with the connection, and may have been sent.
+    assert changes.get(timeout=10) == DISCONNECTED
     assert here.who(timeout=10) == "one"
     sidecar.restart()
     until = time.monotonic() + 10

@@ -219,6 +219,28 @@ def test_no_two_read_one_attempt_while_a_call_is_cancelled(
         assert error.code() is Code.CANCELLED  # type: ignore[attr-defined]
 
 
+def test_who_iterates_leaves_an_attempt_that_has_lost(
+    meshlib_grpc_upstream: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another was sooner, and a thread still waits for the first message of this one, which is about to be cancelled."""
+    servers = [meshlib_grpc_upstream(f"v{number}") for number in range(2)]
+    for server in servers:
+        server.hang()
+    with meshlib.Mesh(service(*servers, **HEDGE)) as mesh, channel("sync", mesh) as here:
+        call = begin(here, "server stream")
+        assert asked(lambda: [server.calls_open for server in servers] == [1, 1])
+        later = call._later
+        assert asked(lambda: all(leg.watched for leg in later.legs))
+        lost, won = (leg.attempt for leg in later.legs)
+        with monkeypatch.context() as patch:
+            patch.setattr(type(later), "_give_up", lambda *_: None)
+            later.commit(won)
+            assert later.attempt is won
+            assert begun(lambda: later.first(lost)).result(20.0) is None
+        lost.cancel()
+        assert call.cancel()
+
+
 @pytest.mark.parametrize("face", FACES)
 @pytest.mark.parametrize("kind", ["client stream", "both streams"])
 def test_a_stream_that_is_not_kept_any_more_goes_on_alone_and_whole(

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshlib.core.endpoint import Down, LiveEndpoint
+from meshlib.core.hashing import hash_bytes
 from meshlib.core.levels import split_load
 from meshlib.core.locality import Balance, Group
 from meshlib.core.refusals import describe
@@ -98,6 +99,15 @@ def test_no_panic_while_another_level_carries_the_load():
     for _ in range(400):
         assert not made.pick(CONTEXT).down
     assert shares(made, groups)[0] == pytest.approx(0.35, abs=0.03)
+
+
+def test_localities_keep_their_weights_in_a_panic():
+    groups = [level(1, 4, weight=1), level(1, 4, weight=9, start=100)]
+    made = balance(*groups, kind=Balancer.RING_HASH, locality_weighted=True, least_places=4096)
+    first = {id(item) for item in groups[0].endpoints}
+    picked = [made.pick(PickContext(hash=hash_bytes(str(number).encode()))) for number in range(4000)]
+    assert {id(item) for item in picked} == first | {id(item) for item in groups[1].endpoints}
+    assert sum(id(item) in first for item in picked) / 4000 == pytest.approx(0.1, abs=0.03)
 
 
 def test_no_panic_at_half():

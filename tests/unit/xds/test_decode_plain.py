@@ -94,14 +94,15 @@ def test_it_is_read_as_field_by_field(groups: list[list[Any]], view: str) -> Non
         ]
 
 
+@pytest.mark.parametrize("port", [1, 127, 128, 8080, 16383, 16384, 32767, 65535])
 @pytest.mark.parametrize(
     "fields", [{}, {"weight": 7}, {"health": "DRAINING"}, {"weight": 300, "health": "HEALTHY"}]
 )
 def test_what_most_control_planes_send_is_plain(
-    fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    fields: dict[str, Any], port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else an assignment of a hundred thousand takes three times as long."""
-    resource = build.endpoints("c", build.locality(build.endpoint("10.0.0.1:8080", **fields)))
+    resource = build.endpoints("c", build.locality(build.endpoint(f"10.0.0.1:{port}", **fields)))
     raw = schema.from_json(_NAME, build.without_type(resource)).SerializeToString()
     monkeypatch.setattr(decoder, "_endpoint", None)  # what reads field by field
     found = decode.endpoint(raw)

@@ -472,6 +472,15 @@ class TestRetry:
     def test_dv_14_tokens_are_trimmed_and_lower_case(self):
         assert self.policy(retry_on=" 5XX , reset,").on == {"5xx", "reset"}
 
+    def test_every_condition_of_envoys_is_taken(self):  # RT-02, RT-06
+        words = (
+            "5xx,gateway-error,reset,reset-before-request,connect-failure,envoy-ratelimited,retriable-4xx,refused-stream,"
+            "retriable-status-codes,retriable-headers,http3-post-connect-failure,"
+            "cancelled,deadline-exceeded,internal,resource-exhausted,unavailable"
+        )
+        assert self.policy(retry_on=words).on == set(words.split(","))
+        assert ignored(config(build.route(cluster="a", retry={"retry_on": words}))) == {}
+
     def test_unknown_tokens_are_told(self):
         found = ignored(config(build.route(cluster="a", retry={"retry_on": "5xx,moon"})))
         assert found == {"virtual_hosts[0].routes[0].route.retry_policy.retry_on": "moon"}
