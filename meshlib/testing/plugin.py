@@ -10,13 +10,17 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import contextmanager
+from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
 
     from meshlib.mesh import Mesh
     from meshlib.testing.clock import VirtualClock
@@ -38,6 +42,26 @@ __all__ = [
 
 #: What of the environment says something to a mesh.
 _PREFIXES = ("MESHLIB_", "GRPC_XDS_")
+
+
+class _AsItIs:
+    """A finder of meshlib's modules before pytest's, which rewrites the assertions of all that a plugin is distributed with.
+
+    A module that is needed first in the middle of a call would be compiled there, by each thread that needs another:
+    Python before 3.11.9 fails at times when two threads parse (python/cpython#106905), and the call with it.
+    """
+
+    @staticmethod
+    def find_spec(
+        name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        return PathFinder.find_spec(name, path, target) if name.startswith("meshlib.") else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    sys.meta_path.insert(0, _AsItIs)
+    early_config.add_cleanup(lambda: sys.meta_path.remove(_AsItIs))
 
 
 class UpstreamFactory(Protocol):

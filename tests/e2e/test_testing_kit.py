@@ -717,6 +717,22 @@ print(sorted(new & {'asyncio', 'google', 'grpc', 'http', 'httpx', 'ssl'}))
         )
         assert done.stdout.strip() == "[]"
 
+    def test_pytest_leaves_the_modules_of_meshlib_as_they_are(self, pytester_like):
+        assert pytester_like(
+            """
+            import sys
+            from importlib.machinery import SourceFileLoader
+
+            import meshlib.wire.multiplexed
+
+            def test_none_is_compiled_anew():
+                own = [name for name in sys.modules if name.startswith(("meshlib.wire.", "meshlib.pools."))]
+                assert "meshlib.wire.multiplexed" in own
+                assert {type(sys.modules[name].__loader__) for name in own} == {SourceFileLoader}
+                assert type(sys.modules[__name__].__loader__) is not SourceFileLoader  # the tests' own are
+            """
+        )
+
     def test_every_public_name_is_there(self):
         import meshlib.testing
 
