@@ -22,7 +22,7 @@ from typing import Any
 
 from meshlib.core.resolve import Rules, compile_view
 from meshlib.runtime.clock import MonotonicClock
-from meshlib.runtime.clusters import Clusters
+from meshlib.runtime.clusters import Clusters, LiveCluster
 from meshlib.runtime.store import Store
 from meshlib.testing import build
 from meshlib.xds import schema
@@ -80,11 +80,11 @@ class Measured:
         self._nonce = 0
         self._kept: list[tuple[str, bytes]] = []
         gc.callbacks.append(self._collects)
-        live = Clusters(MonotonicClock(), random.Random(1).random, self._step)
+        self._live = Clusters(MonotonicClock(), random.Random(1).random, self._step)
         rules = Rules(has_xds=True, view="sidecar")
         self._store = Store(
             lambda snapshot, before: compile_view(snapshot, rules, before, self._step),
-            live.reconcile,
+            self._live.reconcile,
             MonotonicClock(),
         )
         self._session = Session(
@@ -105,6 +105,7 @@ class Measured:
         held = _resident() - before
         if self._protocol == "sotw":
             self._kept = [(name, made.SerializeToString()) for name, made in self._all("endpoint")]
+        assert self._looked_at("service-1") == self._endpoints, "from now on it is as one that is called"
         told = [self._take(self._changed(turn)) for turn in range(1, _CHANGES + 1)]
         decode, publish = (statistics.median(each) for each in zip(*told, strict=True))
         found = self._store.snapshot.clusters["service-1"].assignment
@@ -122,6 +123,11 @@ class Measured:
             1e3 * publish,
             1e3 * self._longest,
         )
+
+    def _looked_at(self, name: str) -> int:
+        found = self._live.get(self._session.part.source, name)
+        assert isinstance(found, LiveCluster)
+        return len(found.endpoints)
 
     def _step(self) -> None:
         now = time.process_time()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from meshlib.model.endpoint import Endpoint, Locality, LocalityEndpoints
     from meshlib.model.tls import Tls
 
-__all__ = ["Roster", "plan_roster", "tls_of"]
+__all__ = ["Roster", "plan_roster", "tls_of", "told"]
 
 #: Envoy: the endpoint metadata that ``transport_socket_matches`` is held against.
 _SOCKET_MATCH = "envoy.transport_socket_match"
@@ -36,7 +36,7 @@ _Entry = tuple["LiveEndpoint", "Endpoint", "Locality", int, "Tls | None"]
 @dataclass(slots=True)
 class Roster:
     """A cluster's endpoints, by address and by locality, with its overprovisioning factor in percent and whether weights are its
-    levels' health. ``apply`` puts a planned one into force.
+    levels' health. ``apply`` puts a planned one into force. ``planned``: whether its endpoints were made.
     """
 
     live: dict[Address, LiveEndpoint] = field(default_factory=dict)
@@ -45,6 +45,12 @@ class Roster:
     weighted: bool = False
     gone: list[LiveEndpoint] = field(default_factory=list)
     changed: list[_Entry] = field(default_factory=list)
+    planned: bool = True
+
+    @property
+    def made(self) -> Mapping[Address, LiveEndpoint]:
+        """``live`` of one that is planned; nobody else is there yet."""
+        return self.live if self.planned else {}
 
     @property
     def applied(self) -> bool:
@@ -58,7 +64,7 @@ class Roster:
 
     def begin(self, old: Roster, now: float) -> None:
         """Say of those that are not in ``old`` that they came now."""
-        known = {id(live) for live in old.live.values()}
+        known = {id(live) for live in old.made.values()}
         for live in self.live.values():
             if id(live) not in known:
                 live.since = now
@@ -95,15 +101,24 @@ def plan_roster(
     """The roster that ``cluster`` orders, with the endpoints of ``old`` where they stay. Changes none of them yet, so
     it needs no lock as long as one writer plans. ``give_way`` is called at each endpoint.
     """
-    roster = Roster()
+    factor, weighted = told(cluster)
+    roster = Roster(factor=factor, weighted=weighted)
     if cluster.assignment is not None:
-        roster.factor = cluster.assignment.overprovisioning_factor
-        roster.weighted = cluster.assignment.weighted_health
         for part in sorted(cluster.assignment.localities, key=lambda item: item.priority):
             _add(roster, old, cluster, part, give_way)
     if old:
         roster.gone = _gone(old, roster, give_way)
     return roster
+
+
+def told(cluster: Cluster) -> tuple[int, bool]:
+    """The ``factor`` and ``weighted`` of its roster."""
+    assignment = cluster.assignment
+    return (
+        (140, False)
+        if assignment is None
+        else (assignment.overprovisioning_factor, assignment.weighted_health)
+    )
 
 
 def _gone(

@@ -25,6 +25,7 @@ from meshlib.core.upstream import Refusal, RefusalKind
 from meshlib.model.call import OK
 from meshlib.model.events import EndpointEjected, EndpointReturned, EndpointSpared
 from meshlib.model.policy import Balancer
+from meshlib.runtime.later_roster import next_roster
 from meshlib.runtime.limiter import Limiter, limiter_of
 from meshlib.runtime.live_balance import LiveBalances
 from meshlib.runtime.live_breaker import Breakers, LiveBreaker
@@ -147,7 +148,7 @@ class LiveCluster:
         self._breakers = Breakers(self._made_breaker)
         self._told: list[Callable[[], None]] = []
         self._high: LiveHigh | None = None  # once a call of that priority comes
-        self._put(cluster, plan_roster({}, cluster, give_way), now, rebalance=True)
+        self._put(cluster, next_roster(self._roster, cluster, give_way), now, rebalance=True)
 
     # --- a call's side --------------------------------------------------------------------------------------------
 
@@ -368,17 +369,14 @@ class LiveCluster:
             and cluster.tls == old.tls
             and cluster.tls_matches is old.tls_matches
         ):
-            roster = plan_roster(self._roster.live, cluster, self._give_way)
-            if roster.says_again(self._roster):
-                roster = None
+            roster = next_roster(self._roster, cluster, self._give_way)
         moved = moved or cluster.balancing != old.balancing or cluster.health_check != old.health_check
         self._put(cluster, roster, now, rebalance=moved or roster is not None)
 
     def retire(self) -> None:
         """It left the configuration: whoever still holds it is refused; calls in flight run on."""
-        roster = Roster(gone=list(self._roster.live.values()))
         with self._lock:
-            self._roster = roster
+            self._roster = roster = Roster(gone=list(self._roster.made.values()))
             self._balances.put(roster)
             self._balances.reshape()
         self._apply_roster(roster)
@@ -399,10 +397,12 @@ class LiveCluster:
             if cluster.health_check is not None and self._checks is not None and self.health is None:
                 self.health = LiveHealth(self, self._checks)
             self.look()
-            self._breakers.put(cluster.breaker, cluster.endpoint_breaker, self._roster.live.values())
+            self._breakers.put(cluster.breaker, cluster.endpoint_breaker, self._roster.made.values())
             self._put_adaptive(now)
             self.limiter = limiter_of(cluster.rate_limit, self.limiter, cluster.name, now)
             self.loads.put(cluster, now)
+            if roster is not None and not roster.planned and self._roster.made:
+                roster = plan_roster(self._roster.live, cluster)  # a call came meanwhile
             if roster is not None:
                 if balancing.slow_start is not None:
                     roster.begin(self._roster, now)
@@ -419,7 +419,8 @@ class LiveCluster:
         self.loads.steer(cluster.balancing, self._clock)
         if roster is not None:
             self._apply_roster(roster)
-        if rebalance or self._balances.plain is None:
+        at_once = self._roster.planned or self.consistent or self.labelled
+        if at_once and (rebalance or self._balances.plain is None):
             self._balances.remake()
         if self.health is not None:
             self.health.follow()
@@ -467,12 +468,12 @@ class LiveCluster:
     def saved(self, now: float) -> dict[str, dict[str, object]]:
         """What its breakers know (:meth:`meshlib.runtime.live_breaker.Breakers.saved`)."""
         with self._lock:
-            return self._breakers.saved(self._roster.live.values(), now)
+            return self._breakers.saved(self._roster.made.values(), now)
 
     def restore(self, saved: Mapping[str, Saved]) -> None:
         """Have its breakers go on from there."""
         with self._lock:
-            self._breakers.restore(saved, self._roster.live.values())
+            self._breakers.restore(saved, self._roster.made.values())
             told = self._to_tell()
         for tell in told:
             tell()

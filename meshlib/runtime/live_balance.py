@@ -87,9 +87,11 @@ class LiveBalances:
         self._told = False  # that there are too many subsets
 
     def put(self, roster: Roster) -> None:
-        """Others are there."""
+        """Others are there. Of those that are made later there is no balance before."""
         self.roster = roster
         self._index = None
+        if not roster.planned:
+            self.reshape()
 
     def of(self, context: PickContext) -> Balance | SubsetBalance:
         """The one that a call goes by, made where there is none."""

@@ -31,8 +31,10 @@ __all__ = ["DEAF_TO", "GiveWay", "join", "start"]
 #: Seconds for which a thread computes before others may run, and for how long it lets them: docs/decisions/0019.
 SLICE = 0.000_5
 PAUSE = 0.000_05
+#: The first slice of some work: what is short ends in it, and long work costs a call no more than that once.
+FIRST = 0.001
 #: Seconds after the end of a slice from which on a step is the first of other work: that begins without a pause.
-_IDLE = 1.0
+_IDLE = 0.02
 
 #: Raised by the thread's own code, or asked for by a profiler: these must arrive.
 _OWN = ("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGTRAP", "SIGSYS", "SIGPROF", "SIGVTALRM")
@@ -76,10 +78,11 @@ class GiveWay:
         now = self._now()
         if now < self._until:
             return
-        if now - self._until < _IDLE:
-            self._sleep(PAUSE)
-            now = self._now()
-        self._until = now + SLICE
+        if now - self._until >= _IDLE:
+            self._until = now + FIRST
+            return
+        self._sleep(PAUSE)
+        self._until = self._now() + SLICE
 
 
 def join(thread: threading.Thread, timeout: float) -> bool:

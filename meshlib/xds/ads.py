@@ -78,7 +78,7 @@ class AdsMachine(Machine):
             self.cache.listed.add(short)
         if self._features.keeps_deleted:
             return []
-        here = batch.good.keys() | batch.bad.keys() | batch.errors.keys()
+        here = batch.there.union(batch.errors)
         gone = [name for name in self.cache.names(short) if name not in here]
         for name in gone:
             self.cache.lose(short, name, State.DOES_NOT_EXIST, "was deleted by the server")

@@ -143,7 +143,7 @@ class DeltaMachine(Machine):
 
     def _look_for_forgotten(self, stream: TypeState, batch: Batch) -> None:
         """Once a push: the answer to what is then asked is of the same one, or of another that is looked at again."""
-        short, told = stream.type.short, {*batch.good, *batch.bad, *batch.removed}
+        short, told = stream.type.short, batch.there.union(batch.removed)
         if self._pushes.get(short) != batch.version and not stream.interest.names <= told:
             self._forgotten.add(short)
         self._pushes[short] = batch.version

@@ -239,7 +239,7 @@ def _versions(response: schema.WireMessage) -> dict[str, str]:
 
 def _hold(batch: Batch, short: str, cache: Holds, versions: Mapping[str, str]) -> Iterator[str]:
     for name, (raw, found, _) in batch.good.items():
-        if found is not None and found.value is not None:
+        if found.value is not None:
             value = named(found, found.value, name, versions.get(name, ""))
             cache.hold(short, name, value, raw=raw, ignored=found.ignored)
             yield name

@@ -344,7 +344,7 @@ class Machine(ABC):
             rejected,
             error,
             stream.type.full_name,
-            len(batch.good),
+            len(batch.good) + len(batch.again),
         )
 
     def _hold_back(self, stream: TypeState, said: tuple[str, str], now: float, *, news: bool) -> None:
@@ -364,28 +364,26 @@ class Machine(ABC):
     def _accept(self, stream: TypeState, batch: Batch) -> list[str]:
         """ER-01: what is good comes into force, whatever stands beside it. What nobody asked for is dropped (SW-12)."""
         updated: list[str] = []
-        short = stream.type.short
+        short, interest, give_way = stream.type.short, stream.interest, stream.type.give_way
+        for name, (raw, version) in batch.again.items():
+            give_way()
+            if name in interest and self.cache.again(short, name, raw, version):
+                stream.timers.pop(name, None)
+                updated.append(name)
+                if short == "endpoint":
+                    self._stale.came(name)
         for name, (raw, found, version) in batch.good.items():
-            stream.type.give_way()
-            if name not in stream.interest:
+            give_way()
+            if name not in interest:
                 continue
             stream.timers.pop(name, None)
-            known = self.cache.get(short, name)
-            if found is None and known is not None:
-                if known.state is not State.ACKED:
-                    updated.append(name)
-                self.cache.accept(short, name, known.value, raw=raw, version=version)
-            elif found is not None and self.cache.accept(
-                short,
-                name,
-                named(found, found.value, name, version),
-                raw=raw,
-                version=version,
-                ignored=found.ignored,
-            ):
+            value = named(found, found.value, name, version)
+            if self.cache.accept(short, name, value, raw=raw, version=version, ignored=found.ignored):
                 updated.append(name)
             if short == "endpoint":
                 self._stale.came(name)
+        if short == "endpoint":
+            self._stale.again(batch.again.keys())
         return updated
 
     def _reject(self, stream: TypeState, batch: Batch) -> tuple[Rejected, ...]:
@@ -407,8 +405,9 @@ class Machine(ABC):
     def _take_errors(self, stream: TypeState, batch: Batch) -> list[str]:
         """ER-05: the server says in words why there is no resource."""
         taken: list[str] = []
+        there = batch.there if batch.errors else ()
         for name, (code, text) in batch.errors.items():
-            if name not in stream.interest or name in batch.good or name in batch.bad:
+            if name not in stream.interest or name in there:
                 continue
             stream.timers.pop(name, None)
             drop = self._features.fail_on_data_errors and code in (_NOT_FOUND, _PERMISSION_DENIED)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,20 +22,26 @@ _MAX_DETAIL = 16 * 1024
 
 @dataclass(slots=True)
 class Batch:
-    """By name: ``good`` (bytes, the decoding, or None where the bytes are in the cache already, and the version), ``bad``
-    (what is wrong), ``refused`` (bytes and version of those), ``closed`` (values of those among them that refuse what they cover), ``errors`` (code and words of the
-    server). ``unnamed``: what is wrong with resources whose name is unknown. ``removed``: names that are said to be gone,
+    """By name: ``good`` (bytes, the decoding and the version), ``again`` (the same bytes as the cache has, and the version), ``bad`` (what is
+    wrong), ``refused`` (bytes and version of those), ``closed`` (values of those among them that refuse what they cover), ``errors``
+    (code and words of the server). ``unnamed``: what is wrong with resources whose name is unknown. ``removed``: names that are said to be gone,
     in delta. ``version``: of all of it.
     """
 
     version: str = ""
-    good: dict[str, tuple[bytes, Decoded[Any] | None, str]] = field(default_factory=dict)
+    good: dict[str, tuple[bytes, Decoded[Any], str]] = field(default_factory=dict)
+    again: dict[str, tuple[bytes, str]] = field(default_factory=dict)
     bad: dict[str, tuple[str, ...]] = field(default_factory=dict)
     refused: dict[str, tuple[bytes, str]] = field(default_factory=dict)
     closed: dict[str, object] = field(default_factory=dict)
     unnamed: list[tuple[str, ...]] = field(default_factory=list)
     errors: dict[str, tuple[int, str]] = field(default_factory=dict)
     removed: tuple[str, ...] = ()
+
+    @property
+    def there(self) -> set[str]:
+        """Whatever it has, good or bad."""
+        return {*self.good, *self.again, *self.bad}
 
 
 # (name, bytes, decoding, problems); the decoding is None where the bytes are those that are here already.
@@ -45,8 +51,17 @@ _Read = tuple[str, bytes, Decoded[Any] | None, tuple[str, ...]]
 def sort(response: WireMessage, kind: ResourceType, cache: Knows) -> Batch:
     """Reads every resource of a DiscoveryResponse for `kind`; the cache tells which are known already. Never raises."""
     batch = Batch(str(response.version_info))
-    read = ((_read(outer, kind, cache), batch.version) for outer in response.resources)
-    _fill(batch, response, read)
+    again, version, url, short, known = batch.again, batch.version, kind.url, kind.short, cache.known
+    others: list[tuple[int, _Read, str]] = []
+    for index, outer in enumerate(response.resources):
+        kind.give_way()
+        # Most of what comes is here already, to the byte: of that the least is done.
+        entry = known(short, outer.value) if outer.type_url == url else None
+        if entry is not None and entry.name not in again:
+            again[entry.name] = (entry.raw, version)
+        else:
+            others.append((index, _read(outer, kind, cache), version))
+    _fill(batch, response, others)
     return batch
 
 
@@ -64,29 +79,31 @@ def sort_delta(response: WireMessage, kind: ResourceType, cache: Knows, names: f
 def _fill(
     batch: Batch,
     response: WireMessage,
-    read: Iterator[tuple[_Read, str]],
+    read: Iterable[tuple[int, _Read, str]],
     removed: Collection[str] = (),
 ) -> None:
     twice: dict[str, str] = {}
-    for index, ((name, raw, found, problems), version) in enumerate(read):
+    for index, (name, raw, found, problems), version in read:
         if not name:
             texts = problems or ("the name is missing",)
             batch.unnamed.append(tuple(f"resources[{index}]: {text}" for text in texts))
         elif name in removed:
             twice[name] = "is among the removed resources, too"
-        elif name in batch.good or name in batch.bad:
+        elif name in batch.again or name in batch.good or name in batch.bad:
             twice[name] = "is in the response more than once"
         elif problems:
             batch.bad[name] = problems
             batch.refused[name] = (raw, version)
             if found is not None and found.closed is not None:
                 batch.closed[name] = named(found, found.closed, name)
+        elif found is None:
+            batch.again[name] = (raw, version)
         else:
             batch.good[name] = (raw, found, version)
     for name in sorted(twice):  # DV-10, DL-07: none of them is applied
-        good = batch.good.pop(name, None)
-        if good is not None:
-            batch.refused[name] = (good[0], good[2])
+        fine = batch.good.pop(name, None) or batch.again.pop(name, None)
+        if fine is not None:
+            batch.refused[name] = (fine[0], fine[-1])
         batch.closed.pop(name, None)
         batch.bad[name] = (*batch.bad.get(name, ()), twice[name])
     _sort_errors(response, batch)
@@ -94,17 +111,19 @@ def _fill(
 
 def _delta_resources(
     response: WireMessage, kind: ResourceType, cache: Knows, names: frozenset[str]
-) -> Iterator[tuple[_Read, str]]:
-    for outer in response.resources:
+) -> Iterator[tuple[int, _Read, str]]:
+    for index, outer in enumerate(response.resources):
         name = _name(outer.name or outer.resource_name.name)
         if not outer.HasField("resource"):
             if not outer.aliases:  # DL-11: with them it is an alias that leads nowhere yet
-                yield (name, b"", None, ("the resource is missing",)), ""
+                yield index, (name, b"", None, ("the resource is missing",)), ""
             continue
+        kind.give_way()
         read = _open(name, outer.resource, kind, cache)
-        yield read, str(outer.version)
+        yield index, read, str(outer.version)
         for alias in names.intersection(map(_name, outer.aliases)) - {read[0]}:
-            yield (alias, *read[1:]), str(outer.version)
+            _, raw, found, problems = read
+            yield index, (alias, raw, found or _decode(kind, raw), problems), str(outer.version)
 
 
 def _sort_errors(response: WireMessage, batch: Batch) -> None:
@@ -118,7 +137,7 @@ def _sort_errors(response: WireMessage, batch: Batch) -> None:
 
 
 def _read(outer: WireMessage, kind: ResourceType, cache: Knows) -> _Read:
-    if str(outer.type_url) != schema.type_url(_WRAPPER):
+    if outer.type_url != schema.type_url(_WRAPPER):
         return _open("", outer, kind, cache)
     raw = bytes(outer.value)  # SW-10
     try:
@@ -131,13 +150,12 @@ def _read(outer: WireMessage, kind: ResourceType, cache: Knows) -> _Read:
 
 
 def _open(name: str, resource: WireMessage, kind: ResourceType, cache: Knows) -> _Read:
-    kind.give_way()
     url, raw = str(resource.type_url), bytes(resource.value)
     if url != kind.url:  # SW-09, DL-14
         return name, raw, None, (f"is of type {url[:200]!r}, not {kind.url!r}",)
     known = cache.known(kind.short, raw)
     if known is not None and name in ("", known.name):
-        return known.name, raw, None, ()
+        return known.name, known.raw, None, ()
     found = _decode(kind, raw)
     return name or canonical(found.name), raw, found, found.problems
 

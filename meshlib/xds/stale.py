@@ -12,6 +12,8 @@ from meshlib.model.endpoint import Assignment
 from meshlib.xds.cache import State
 
 if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
     from meshlib.xds.cache import Cache
 
 __all__ = ["Stale"]
@@ -39,6 +41,11 @@ class Stale:
             self._until[name] = self._cache.now + seconds, seconds
         else:
             self._until.pop(name, None)
+
+    def again(self, names: AbstractSet[str]) -> None:
+        """They came as they were: those that hold for some time do so from now on."""
+        for name in self._until.keys() & names:
+            self.came(name)
 
     def tick(self, now: float) -> list[str]:
         """Take away those whose time is over: the names of what was there."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshlib.runtime.threads import DEAF_TO, PAUSE, SLICE, GiveWay, join, start
+from meshlib.runtime.threads import DEAF_TO, FIRST, PAUSE, SLICE, GiveWay, join, start
 
 STOPS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD, signal.SIGALRM}
 
@@ -73,20 +73,20 @@ def test_long_work_pauses_when_a_slice_is_over_and_not_before() -> None:
     def sleep(seconds: float) -> None:
         nonlocal now
         pauses.append((round(now, 6), seconds))
-        now += 1.0  # others take their time
+        now += 0.01  # others take their time
 
     give_way = GiveWay(lambda: now, sleep)
     give_way()
-    for _ in range(1000):
+    steps = int(100 * (FIRST / SLICE + 9)) + 1
+    for _ in range(steps):
         now += SLICE / 100
         give_way()
     assert len(pauses) == 10
     assert {seconds for _, seconds in pauses} == {PAUSE}
-    begun = [100.0, *(at + 1.0 for at, _ in pauses)]
-    assert all(
-        SLICE * 0.99 <= later - earlier <= SLICE * 1.02
-        for earlier, (later, _) in zip(begun, pauses, strict=False)
-    )
+    begun = [100.0, *(at + 0.01 for at, _ in pauses)]
+    slices = [later - earlier for earlier, (later, _) in zip(begun, pauses, strict=False)]
+    assert FIRST * 0.99 <= slices[0] <= FIRST * 1.02
+    assert all(SLICE * 0.99 <= each <= SLICE * 1.02 for each in slices[1:])
 
 
 def test_other_work_begins_without_a_pause() -> None:
@@ -94,7 +94,9 @@ def test_other_work_begins_without_a_pause() -> None:
     give_way = GiveWay(lambda: now, pauses.append)
     for _ in range(10):
         give_way()
-        now += 60.0
+        now += 0.9 * FIRST  # it is short
+        give_way()
+        now += 0.1
     assert pauses == []
 
 

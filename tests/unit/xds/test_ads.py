@@ -322,6 +322,19 @@ class TestAnswers:
         assert "more than once" in found.error
         assert ads.cache.value("endpoint", "a") is None
 
+    def test_dv_10_twice_in_one_response_of_what_is_here_already(self):
+        ads = machine()
+        opened(ads, endpoint=names("a", "b"))
+        ads.received(response("endpoint", EDS, build.endpoints("b"), version="1"), 0)
+        here, other = ads.cache.value("endpoint", "a"), build.endpoints("a", "10.0.0.9:80")
+        for version, twice in enumerate(((EDS, EDS), (EDS, other), (other, EDS), (EDS, EDS, other)), 2):
+            found = ads.received(response("endpoint", *twice, build.endpoints("b"), version=str(version)), 0)
+            assert found.error.count("more than once") == 1
+            assert found.updated == ()
+            assert ads.cache.value("endpoint", "a") is here
+            assert ads.cache.get("endpoint", "a").version == "1"
+            assert ads.cache.get("endpoint", "b").version == str(version)
+
     def test_sw_12_unasked_resources_are_checked_and_dropped(self):
         ads = machine()
         opened(ads, cluster=names("a"))

@@ -329,6 +329,18 @@ class TestResponses:
         assert ads.cache.get("cluster", "mine").version == "4"
         assert ads.cache.get("cluster", "theirs") is None
 
+    def test_an_alias_of_what_is_here_already_has_it_too(self):
+        ads = machine()
+        opened(ads, cluster=names("theirs"))
+        made = WRAPPER(name="theirs", aliases=["mine"], version="4", resource=packed(build.cluster("theirs")))
+        assert ads.received(delta_response("cluster", made), 0).updated == ("theirs",)
+        ads.set_interest("cluster", names("theirs", "mine"))
+        ads.outgoing(0)
+        assert ads.received(delta_response("cluster", made), 0).updated == ("mine",)
+        assert ads.cache.value("cluster", "mine").name == "mine"
+        assert ads.cache.value("cluster", "theirs").name == "theirs"
+        assert ads.received(delta_response("cluster", made), 0).updated == ()
+
     def test_sw_10_the_name_beside_the_resource_wins(self):
         ads = machine()
         opened(ads, cluster=names("outer"))
