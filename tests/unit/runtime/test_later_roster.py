@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from meshlib.core.breaker_saved import take
+from meshlib.core.breaker_saved import read
 from meshlib.core.upstream import PickContext, Refusal
 from meshlib.model.policy import Balancer, Balancing, Breaker, SlowStart
 from meshlib.model.subset import Selector, Subsets
@@ -154,7 +154,7 @@ def test_breakers_of_endpoints_that_are_not_made_know_nothing_and_are_restored()
     failed.report(ERROR, 0.0)
     failed.release(0.0)
     saved = one.live.saved(0.0)
-    other.live.restore({name: take(each, 0.0) for name, each in saved.items()})
+    other.live.restore({name: read(each, name, 0.0) for name, each in saved.items()})
     assert not other.live._roster.planned
     assert {pick(other).endpoint.name for _ in range(6)} == {
         item.name for item in other.live.endpoints if item.name != failed.endpoint.name
