@@ -56,7 +56,7 @@ def contrib() -> None:
 def sentry() -> None:
     import sentry_sdk
 
-    sentry_sdk.init(dsn="http://key@127.0.0.1:9/1", traces_sample_rate=1.0)
+    sentry_sdk.init(dsn="http://key@127.0.0.1:9/1", traces_sample_rate=1.0, auto_enabling_integrations=False)
 
 
 def ddtrace() -> None:

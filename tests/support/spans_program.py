@@ -51,6 +51,8 @@ def sentry() -> None:
     import sentry_sdk
 
     spans: list[str] = []
+    # Requests and urllib3 are seen by what Sentry makes of http.client, always.
+    kind = {"httpx": "HttpxIntegration", "aiohttp": "AioHttpIntegration"}.get(NAME)
 
     def kept(event: Any, _: Any) -> None:
         spans.extend(span["op"] for span in event["spans"] if span["op"] == "http.client")
@@ -59,7 +61,11 @@ def sentry() -> None:
         dsn="http://key@127.0.0.1:9/1",
         traces_sample_rate=1.0,
         before_send_transaction=kept,
-        auto_enabling_integrations=True,
+        # Those that look for their library would import everything that is installed here: seconds.
+        auto_enabling_integrations=False,
+        integrations=[getattr(importlib.import_module(f"sentry_sdk.integrations.{NAME}"), kind)()]
+        if kind
+        else [],
     )
     found["sentry"] = lambda: spans
 
