@@ -11,8 +11,8 @@
     the same                                 one to which connections are redirected (``use_original_dst``) a filter
                                              chain of which names it
 
-Within a listener the call is of the filter chain that takes its connection (:mod:`meshlib.core.chains`). Where none does, an Envoy
-would close the connection.
+Within a listener the call is of the filter chain that takes its connection (:mod:`meshlib.core.chains`, `meshlib.core.matched`). Where
+none does, an Envoy would close the connection.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from meshlib.core.chains import Chains, Connection, connection
 from meshlib.core.departure import compile_departure
 from meshlib.core.faults import faults_of
 from meshlib.core.guards import guards_of
+from meshlib.core.matched import MatchedChains
 from meshlib.core.normalize import Entrance, stripped
 from meshlib.core.replies import compile_replies
 from meshlib.core.resolution import Resolution
@@ -124,10 +125,13 @@ class _Reached:
         ]
         self.listener = listener
         self.entries = tuple(each for _, each in made if each is not None)
-        self.chains = Chains(
-            ((chain.match, each) for chain, each in made if not chain.default),
-            next((each for chain, each in made if chain.default), None),
-        )
+        default = next((each for chain, each in made if chain.default), None)
+        self.chains: Chains[Entry | None] | MatchedChains[Entry | None]
+        if listener.matcher is not None:
+            named = {chain.name: each for chain, each in made if not chain.default}
+            self.chains = MatchedChains(named, listener.matcher, default)
+        else:
+            self.chains = Chains(((chain.match, each) for chain, each in made if not chain.default), default)
 
     def connection(self, scheme: str, host: str, port: int) -> Connection:
         return connection(scheme, host, port, inspects_http=self.listener.inspects_http)
@@ -148,8 +152,10 @@ class Listeners:
 
     def add(self, listener: Listener, entry: Callable[[HttpManager], Entry]) -> None:
         """``entry`` makes what is called through a chain. A listener none of whose chains carries a call is none."""
-        carries = listener.unchosen or any(chain.manager is not None for chain in listener.chains)
-        if not listener.outbound or not carries:
+        closes = listener.unchosen or listener.discovered
+        if not listener.outbound or not (
+            closes or any(chain.manager is not None for chain in listener.chains)
+        ):
             return
         reached = _Reached(listener, entry)
         if listener.redirected:

@@ -8,6 +8,7 @@ from enum import Enum, StrEnum
 from meshlib.model.address import Address
 from meshlib.model.edits import Mutation
 from meshlib.model.limits import Admission, GlobalLimit, LocalLimit
+from meshlib.model.matcher import Matcher
 from meshlib.model.policy import Fault
 from meshlib.model.replies import LocalReplies
 from meshlib.model.route import RouteConfiguration
@@ -182,7 +183,8 @@ class ChainMatch:
 @dataclass(frozen=True, slots=True)
 class FilterChain:
     """One of ``http`` and ``tcp`` is set, if it ends a call at all. ``tcp``: what a chain of TCP is to an HTTP call: one route to its
-    clusters, without a policy. ``default``: it takes what no other chain of its listener does, whatever ``match`` says.
+    clusters, without a policy. ``default``: it takes what no other chain of its listener does, whatever ``match`` says. ``version``: under
+    which the control plane sent it, "" where it came with its listener.
     """
 
     name: str = ""
@@ -190,6 +192,7 @@ class FilterChain:
     http: HttpManager | None = None
     tcp: HttpManager | None = None
     default: bool = False
+    version: str = field(default="", compare=False)
 
     @property
     def manager(self) -> HttpManager | None:
@@ -205,7 +208,9 @@ class Listener:
     ``from_file``: it stands for a service of a configuration file, whose routes have no timeout by default. ``virtual``: an Envoy does
     not bind its addresses (``bind_to_port``): what is redirected to another listener comes to it. ``redirected``: such another one, to
     which connections come that were made to any address (``use_original_dst``, or the listener filter). ``inspects_http``: it looks
-    which protocol plain text is. ``unchosen``: which chain takes a connection cannot be told here, so that none does. ``version``:
+    which protocol plain text is. ``matcher``: it chooses among the chains by their names, whatever they match. ``discovered``: those of them that come by
+    themselves. ``unchosen``: which chain
+    takes a connection cannot be told here, so that none does. ``version``:
     under which the control plane sent this, "" where nobody did.
     """
 
@@ -218,6 +223,8 @@ class Listener:
     virtual: bool = False
     redirected: bool = False
     inspects_http: bool = False
+    matcher: Matcher | None = None
+    discovered: tuple[str, ...] = ()
     unchosen: bool = False
     version: str = field(default="", compare=False)
 

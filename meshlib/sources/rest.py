@@ -28,6 +28,7 @@ _KINDS = {
     schema.CLUSTER: "clusters",
     schema.ENDPOINT: "endpoints",
     schema.EXTENSION: "extension_configs",
+    schema.FILTER_CHAIN: "filter_chains",
     schema.LISTENER: "listeners",
     schema.ROUTE: "routes",
     schema.SECRET: "secrets",

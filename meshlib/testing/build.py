@@ -26,6 +26,7 @@ __all__ = [
     "duration",
     "endpoint",
     "endpoints",
+    "filter_chain",
     "header",
     "http_connection_manager",
     "listener",
@@ -43,6 +44,7 @@ Json: TypeAlias = dict[str, Any]
 
 _TYPES = "type.googleapis.com/"
 _LISTENER = "envoy.config.listener.v3.Listener"
+_FILTER_CHAIN = "envoy.config.listener.v3.FilterChain"
 _ROUTE = "envoy.config.route.v3.RouteConfiguration"
 _CLUSTER = "envoy.config.cluster.v3.Cluster"
 _AGGREGATE = "envoy.extensions.clusters.aggregate.v3.ClusterConfig"
@@ -123,11 +125,25 @@ def listener(
 
     `routes` and `filters`: see `http_connection_manager`; `manager`: further fields of it.
     """
-    config = http_connection_manager(routes, filters=filters, **(manager or {}))
-    chain = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": config}]}
+    chain = without_type(filter_chain("", routes, filters=filters, manager=manager))
     return any_of(
         _LISTENER, {"name": name, "address": socket_address(address), "filter_chains": [chain], **fields}
     )
+
+
+def filter_chain(
+    name: str,
+    routes: Mapping[str, Any] | str,
+    *,
+    filters: Sequence[Mapping[str, Any]] = (),
+    manager: Mapping[str, Any] | None = None,
+    **fields: Any,
+) -> Json:
+    """A FilterChain that comes by itself (`fcds_config`): as the one of a `listener`."""
+    config = http_connection_manager(routes, filters=filters, **(manager or {}))
+    held = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": config}]
+    named = {"name": name} if name else {}
+    return any_of(_FILTER_CHAIN, {**named, "filters": held, **fields})
 
 
 def tcp_listener(

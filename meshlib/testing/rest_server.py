@@ -20,6 +20,7 @@ _TYPES = {
     "/v3/discovery:clusters": schema.CLUSTER,
     "/v3/discovery:endpoints": schema.ENDPOINT,
     "/v3/discovery:extension_configs": schema.EXTENSION,
+    "/v3/discovery:filter_chains": schema.FILTER_CHAIN,
     "/v3/discovery:listeners": schema.LISTENER,
     "/v3/discovery:routes": schema.ROUTE,
     "/v3/discovery:secrets": schema.SECRET,

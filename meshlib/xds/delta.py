@@ -119,9 +119,8 @@ class DeltaMachine(Machine):
             self._look_for_forgotten(stream, batch)
         if interest.wildcard and not batch.unnamed:
             self.cache.listed.add(short)
-        keeps = self._features.keeps_deleted or not (
-            stream.type.full_state or self._features.fail_on_data_errors
-        )
+        removed = stream.type.full_state or stream.type.removable or self._features.fail_on_data_errors
+        keeps = self._features.keeps_deleted or not removed
         gone: list[str] = []
         for name in batch.removed:
             entry = self.cache.get(short, name)

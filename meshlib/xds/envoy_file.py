@@ -77,7 +77,7 @@ def read(data: object, source: str = "file") -> EnvoyFile:
 
 class _Reader:
     def __init__(self) -> None:
-        self.cache = Cache((*_LISTS.values(), "extension"), complete=True)
+        self.cache = Cache((*_LISTS.values(), "extension", "filter_chain"), complete=True)
         self.problems: list[str] = []
         self.ignored: list[Ignored] = []
         self.locality = NOWHERE

@@ -21,6 +21,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from meshlib.model.listener import Extension, HttpFilter, Listener
+from meshlib.xds.named import NamedByRoots
 
 if TYPE_CHECKING:
     from meshlib.xds.cache import Resources
@@ -35,38 +36,15 @@ _FAILED = ""
 class Extensions:
     """Which configurations are named, and by whom."""
 
-    __slots__ = ("_cache", "_of", "_users")
+    __slots__ = ("_cache", "named")
 
     def __init__(self, cache: Resources) -> None:
         self._cache = cache
-        self._users: dict[str, set[Root]] = {}
-        self._of: dict[Root, frozenset[str]] = {}
-
-    @property
-    def names(self) -> frozenset[str]:
-        """All that are wanted."""
-        return frozenset(self._users)
-
-    def users(self, name: str) -> frozenset[Root]:
-        """The listeners that name it."""
-        return frozenset(self._users.get(name, ()))
+        self.named = NamedByRoots()
 
     def follow(self, root: Root) -> bool:
         """Takes in what a root names now, by its newest version and by the one in force; whether others are wanted than before."""
-        before, now = self._of.get(root, frozenset()), _named(root.latest) | _named(root.current)
-        if now == before:
-            return False
-        for name in now - before:
-            self._users.setdefault(name, set()).add(root)
-        for name in before - now:
-            self._users[name].discard(root)
-            if not self._users[name]:
-                del self._users[name]
-        if now:
-            self._of[root] = now
-        else:
-            del self._of[root]
-        return True
+        return self.named.follow(root, _named(root.latest) | _named(root.current))
 
     def found(self, listener: Listener) -> tuple[object, ...]:
         """What there is of each that the listener names, in a fixed order; None for one that may come."""

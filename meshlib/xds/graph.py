@@ -37,14 +37,16 @@ from meshlib.model.listener import FilterChain, Listener
 from meshlib.model.route import RouteConfiguration
 from meshlib.model.snapshot import ANY_CLUSTER, Absence, Fate, Part
 from meshlib.xds.aggregates import Parent
-from meshlib.xds.cache import Resources, State
+from meshlib.xds.cache import Resources
 from meshlib.xds.extensions import Extensions
+from meshlib.xds.filter_chains import FilterChains
 from meshlib.xds.hosts import best_host, clusters_of, merge, mirrored, named, read
 from meshlib.xds.links import Links
 from meshlib.xds.roots import (
     Config,
     Key,
     Root,
+    absence,
     keys_of,
     linked,
     nothing,
@@ -71,6 +73,7 @@ class Graph:
         self._by_name = view != "sidecar"
         self._links = Links(cache, all_of_them=self._sidecar, superseded=self._superseded, give_way=give_way)
         self._extensions = Extensions(cache)
+        self._chains = FilterChains(cache)
         self._configs: dict[Key, Config] = {}
         self._targets: dict[str, Root] = {}
         self._listeners: dict[str, Root] = {}
@@ -124,7 +127,8 @@ class Graph:
             "route": Interest(names=frozenset(key for key in self._configs if isinstance(key, str))),
             "cluster": clusters,
             "endpoint": Interest(names=self._links.endpoints),
-            "extension": Interest(names=self._extensions.names),
+            "extension": Interest(names=self._extensions.named.names),
+            "filter_chain": Interest(names=self._chains.named.names),
             "secret": Interest(names=self._links.secrets),
         }
         self._asked_at = (self._generation, self._links.generation)
@@ -146,12 +150,14 @@ class Graph:
                 roots.update(user for user in users if isinstance(user, Root))
         for name in sorted(changed.get("listener", ())):  # so that their order is not left to chance
             self._read_listener(name)
+        for root in self._chains.named.users(changed.get("filter_chain", ())):
+            self._read_root(root)
         for name in changed.get("route", ()):
             config = self._configs.get(name)
             if config is not None:
                 self._read_config(config, self._cache.value("route", name))
                 configs.add(name)
-        roots.update(*map(self._extensions.users, changed.get("extension", ())))
+        roots |= self._extensions.named.users(changed.get("extension", ()))
         for key in configs:
             self._settle(key)
         for root in roots:
@@ -221,8 +227,8 @@ class Graph:
     def _read_root(self, root: Root) -> None:
         """Takes the newest listener, and follows what it names."""
         value = self._cache.value("listener", root.name)
-        root.latest = value if isinstance(value, Listener) else None
-        root.absence = self._absence("listener", root.name, f"listener {root.name!r}")
+        root.latest = self._chains.joined(root, value) if isinstance(value, Listener) else None
+        root.absence = absence(self._cache, "listener", root.name, f"listener {root.name!r}")
         if root.target and root.latest is not None and not root.latest.api:
             words = f"listener {root.name!r} is a listener for a sidecar: it has no api_listener"
             root.absence, root.latest = Absence(Fate.ABSENT, words), None
@@ -239,18 +245,6 @@ class Graph:
                 self._read_config(config, self._cache.value("route", key))
             self._settle(key)
         self._link_root(root)
-
-    def _absence(self, short: str, name: str, called: str) -> Absence | None:
-        """Why a resource will not come; None if it is there or may come."""
-        failed = self._cache.failed(short, name)
-        if not failed:
-            return None
-        entry = self._cache.get(short, name)
-        if entry is None or entry.absent:
-            fate = Fate.ABSENT
-        else:
-            fate = Fate.UNUSABLE if entry.state is State.NACKED else Fate.UNANSWERED
-        return Absence(fate, f"{called} {failed}")
 
     def _inline(self, root: Root, key: tuple[str, int]) -> object:
         if root.latest is None or key[1] >= len(root.latest.chains):
@@ -281,7 +275,7 @@ class Graph:
             self._links.release(name, root)
             self._stale_clusters = True
         root.keys, root.clusters = keys, clusters
-        self._generation += self._extensions.follow(root)
+        self._generation += self._extensions.follow(root) + self._chains.follow(root)
 
     def _release_config(self, key: Key, user: Root) -> None:
         config = self._configs[key]
@@ -401,9 +395,9 @@ class Graph:
             return None
         for key in sorted(keys_of(root.latest), key=str):
             if isinstance(key, str) and self._configs[key].latest is None:
-                absence = self._absence("route", key, f"route configuration {key!r}")
-                if absence is not None:
-                    return Absence(Fate.UNUSABLE, absence.why)
+                found = absence(self._cache, "route", key, f"route configuration {key!r}")
+                if found is not None:
+                    return Absence(Fate.UNUSABLE, found.why)
         return None
 
     def _serves(self, config: Config, authority: str) -> bool:

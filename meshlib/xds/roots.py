@@ -10,10 +10,22 @@ from typing import Any
 
 from meshlib.model.listener import Listener
 from meshlib.model.route import RouteConfiguration
-from meshlib.model.snapshot import Absence, Part
+from meshlib.model.snapshot import Absence, Fate, Part
+from meshlib.xds.cache import Resources, State
 from meshlib.xds.hosts import Named, clusters_of
 
-__all__ = ["Config", "Key", "Root", "keys_of", "linked", "nothing", "retire", "tcp_clusters", "with_what_was"]
+__all__ = [
+    "Config",
+    "Key",
+    "Root",
+    "absence",
+    "keys_of",
+    "linked",
+    "nothing",
+    "retire",
+    "tcp_clusters",
+    "with_what_was",
+]
 
 # A route configuration's key: its name, or the listener and chain that hold it inline.
 Key = str | tuple[str, int]
@@ -54,6 +66,19 @@ class Root:
     def replaced(self) -> bool:
         """Whether another version than the newest is in force, and whole."""
         return self.current is not None and not self.partial and self.made_of[0] is not self.latest
+
+
+def absence(cache: Resources, short: str, name: str, called: str) -> Absence | None:
+    """Why a resource will not come; None if it is there or may come. ``called``: what it is in words."""
+    failed = cache.failed(short, name)
+    if not failed:
+        return None
+    entry = cache.get(short, name)
+    if entry is None or entry.absent:
+        fate = Fate.ABSENT
+    else:
+        fate = Fate.UNUSABLE if entry.state is State.NACKED else Fate.UNANSWERED
+    return Absence(fate, f"{called} {failed}")
 
 
 @lru_cache(maxsize=1024)

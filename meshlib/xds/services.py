@@ -20,6 +20,13 @@ _SERVICES: Mapping[str, tuple[str, str, str, str]] = {
         "ExtensionConfig",
         "ExtensionConfigs",
     ),
+    # Nobody has defined a service for these yet: a server that has none says so, and nothing of them comes.
+    "filter_chain": (
+        "envoy.service.listener.v3",
+        "envoy.service.listener.v3",
+        "FilterChain",
+        "FilterChains",
+    ),
     "secret": ("envoy.service.secret.v3", "envoy.service.discovery.v2", "Secret", "Secrets"),
 }
 assert _SERVICES.keys() == schema.TYPE_URLS.keys()

@@ -65,7 +65,7 @@ class Received:
 
 
 #: Types that most meshes have nothing of.
-RARE = frozenset({"extension", "secret"})
+RARE = frozenset({"extension", "filter_chain", "secret"})
 
 
 def told_counts(counts: Mapping[str, int]) -> dict[str, int]:

@@ -65,6 +65,7 @@ READ |= dict.fromkeys(
             "decode/limits",
             "decode/listener",
             "decode/match",
+            "decode/matcher",
             "decode/outlier",
             "decode/pem",
             "decode/sds",
@@ -90,6 +91,7 @@ READ |= dict.fromkeys(
 ELSEWHERE = {
     "meshlib/cli/doctor/process.py": "variables of the user's own process, for a line that is shown to that user",
     "meshlib/core/chains.py": "addresses that the decoder has made",
+    "meshlib/core/matched.py": "addresses that the decoder has made, or that a call has",
     "meshlib/observe/surroundings.py": "proxies in the user's own variables, for words",
     "meshlib/patching/grpc.py": "targets and options that the program itself gives to grpc",
     "meshlib/sources/fetch.py": "bytes that the decoders of xDS read, which `xds` tries",

@@ -9,6 +9,7 @@ from typing import Any
 
 from meshlib.testing import build
 from meshlib.xds import schema
+from tests.support.matchers import INPUTS, chain_named, extension
 from tests.support.xds_kit import istio, raw
 from tests.support.xds_trees import ROOTS, held, ways
 
@@ -16,7 +17,10 @@ __all__ = ["ANY", "KINDS", "altered", "grown", "made", "mutated", "reached", "se
 
 ANY = schema.message("google.protobuf.Any")
 #: The message of each type of resource.
-KINDS = {**ROOTS, **{short: schema.type_name(schema.TYPE_URLS[short]) for short in ("extension", "secret")}}
+KINDS = {
+    **ROOTS,
+    **{short: schema.type_name(schema.TYPE_URLS[short]) for short in ("extension", "filter_chain", "secret")},
+}
 _DEEPEST = 6
 TEXTS = [
     "", "a", "b", "*", "/", "%", "(", "\0", "é", "x" * 300, "127.0.0.1", "::1", "10.0.0.0/8", "a:80", "%REQ(x)%", "%PROTOCOL%", "*.a", "a.*",
@@ -30,12 +34,44 @@ def _pem(label: str) -> str:
     return f"-----BEGIN {label}-----\nMAA=\n-----END {label}-----\n"
 
 
+def _matched() -> list[dict[str, Any]]:
+    """Listeners whose chains a matcher chooses, each in another way."""
+    then = chain_named("f")
+    networks = [{"ranges": [{"address_prefix": "10.0.0.0", "prefix_len": 8}], "on_match": then}]
+    names = [{"domains": ["a.test", "*.test"], "on_match": {"matcher": {"on_no_match": then}}}]
+    port = extension(f"{INPUTS}DestinationPortInput")
+    holds = {"single_predicate": {"input": port, "value_match": {"exact": "80"}}}
+    both = {"and_matcher": {"predicate": [holds, {"not_matcher": holds}]}}
+    trees = (
+        {"matcher_list": {"matchers": [{"predicate": both, "on_match": then}]}, "on_no_match": then},
+        {"matcher_tree": {"input": port, "prefix_match_map": {"map": {"8": then}}}},
+        *(
+            {
+                "matcher_tree": {
+                    "input": extension(f"{INPUTS}{source}"),
+                    "custom_match": extension(f"xds.type.matcher.v3.{kind}", **held),
+                }
+            }
+            for source, kind, held in (
+                ("DestinationIPInput", "IPMatcher", {"range_matchers": networks}),
+                ("ServerNameInput", "ServerNameMatcher", {"domain_matchers": names}),
+            )
+        ),
+    )
+    source = {"config_source": build.ADS}
+    return [build.listener("l", "r", filter_chain_matcher=tree, fcds_config=source) for tree in trees]
+
+
 @cache
 def seeds(short: str) -> tuple[bytes, ...]:
     """Real resources: what an istiod sent, and what the kit builds."""
     host = build.virtual_host("v", build.route(cluster="c"), build.route("/a", weights={"a": 1, "b": 2}))
     own = {
-        "listener": [build.listener("l", build.route_config("r", host)), build.api_listener("l", "r")],
+        "listener": [
+            build.listener("l", build.route_config("r", host)),
+            build.api_listener("l", "r"),
+            *_matched(),
+        ],
         "route": [build.route_config("r", host)],
         "cluster": [
             build.cluster("c", ["a.example:80"], type="STRICT_DNS", outlier_detection={}),
@@ -53,6 +89,7 @@ def seeds(short: str) -> tuple[bytes, ...]:
             )
             for kind in ("router.v3.Router", "rbac.v3.RBAC", "fault.v3.HTTPFault")
         ],
+        "filter_chain": [build.filter_chain("f", "r")],
         "secret": [
             build.secret("s", certificate=_pem("CERTIFICATE"), key=_pem("PRIVATE KEY")),
             build.secret("s", ca=_pem("CERTIFICATE")),

@@ -32,6 +32,7 @@ _HELD = {
         "envoy.extensions.load_balancing_policies.",
         "xds.type.",
     ),
+    "xds.core.v3.TypedExtensionConfig": ("xds.type.matcher.", "envoy.extensions.matching."),
     "envoy.config.cluster.v3.Cluster": ("envoy.extensions.upstreams.http.",),
     "envoy.config.cluster.v3.Cluster.CustomClusterType": ("envoy.extensions.clusters.",),
     **{

@@ -25,6 +25,7 @@ from meshlib.model.listener import (
     ProxyStatus,
     Underscores,
 )
+from meshlib.model.matcher import Matcher
 from meshlib.model.route import RouteConfiguration
 from meshlib.xds.decode.address import UDP, cidr, numeric
 from meshlib.xds.decode.chains import (
@@ -38,6 +39,7 @@ from meshlib.xds.decode.chains import (
 from meshlib.xds.decode.filters import GUARDS_HERE, http_filters, label
 from meshlib.xds.decode.guards import filter_type, is_guard
 from meshlib.xds.decode.headers import mutations
+from meshlib.xds.decode.matcher import chains_of, matcher
 from meshlib.xds.decode.replies import local_replies
 from meshlib.xds.decode.report import Report, join, walk
 from meshlib.xds.decode.route import route_configuration
@@ -47,7 +49,7 @@ from meshlib.xds.decode.values import boolean, header_value, number, seconds, ty
 from meshlib.xds.names import canonical
 from meshlib.xds.schema import WireMessage
 
-__all__ = ["VIEWS", "listener"]
+__all__ = ["VIEWS", "filter_chain", "listener"]
 
 VIEWS = ("auto", "sidecar", "target")
 _HCM = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
@@ -95,17 +97,24 @@ def listener(message: WireMessage, path: str, report: Report, view: str = "auto"
         _chain(item, f"{join(path, 'filter_chains')}[{index}]", report)
         for index, item in enumerate(message.filter_chains)
     ]
-    if not message.HasField("filter_chain_matcher"):  # which tells them apart by their names
+    chooses: Matcher | None = None
+    if message.HasField("filter_chain_matcher"):
+        _judge_names(message, path, report)
+        chooses = matcher(message.filter_chain_matcher, join(path, "filter_chain_matcher"), report)
+    else:
         judge_overlaps(message, path, report)
     if message.HasField("default_filter_chain"):
         last, covering = _chain(message.default_filter_chain, join(path, "default_filter_chain"), report)
         made.append((replace(last, default=True), covering))
     _judge_covered([covering for _, covering in made], report)
-    unchosen = _is_unchosen(message)
+    by_itself = message.HasField("fcds_config")
+    unchosen = message.HasField("filter_chain_matcher") and chooses is None and (by_itself or len(made) > 1)
     return Listener(
         name,
         () if unchosen else tuple(chain for chain, _ in made),
         addresses,
+        matcher=None if unchosen else chooses,
+        discovered=_discovered(message, chooses, path, report) if by_itself else (),
         unchosen=unchosen,
         virtual=is_virtual(message),
         redirected=is_redirected(message),
@@ -113,10 +122,37 @@ def listener(message: WireMessage, path: str, report: Report, view: str = "auto"
     )
 
 
-def _is_unchosen(message: WireMessage) -> bool:
-    """Whether it is not known which chain takes a connection: a matcher is not evaluated, and others may come by themselves."""
-    several = len(message.filter_chains) + message.HasField("default_filter_chain") > 1
-    return bool(message.HasField("fcds_config") or (message.HasField("filter_chain_matcher") and several))
+def _discovered(message: WireMessage, chooses: Matcher | None, path: str, report: Report) -> tuple[str, ...]:
+    """The chains that the matcher leads to and that are not here: they come by themselves."""
+    here = join(path, "fcds_config")
+    if not message.HasField("filter_chain_matcher"):
+        report.problem(
+            here, "is for the filter chains that a filter_chain_matcher leads to, and there is none"
+        )
+    names = frozenset(chains_of(chooses)) - {str(item.name) for item in message.filter_chains}
+    for name in sorted(names):
+        config_source(message.fcds_config, "config_source", here, report, ("filter_chain", name))
+    return tuple(sorted(names))
+
+
+def filter_chain(message: WireMessage, path: str, report: Report) -> FilterChain:
+    """A FilterChain by itself: others of its listeners serve."""
+    made, covering = _chain(message, path, report)
+    for here, words in covering:
+        report.ignore(here, f"{words}: its filter chain answers 403")
+    return made
+
+
+def _judge_names(message: WireMessage, path: str, report: Report) -> None:
+    """A matcher tells chains by their names."""
+    seen: set[str] = set()
+    for index, item in enumerate(message.filter_chains):
+        here, name = f"{join(path, 'filter_chains')}[{index}].name", str(item.name)
+        if not name:
+            report.problem(here, "must not be empty, beside a filter_chain_matcher")
+        elif name in seen:
+            report.problem(here, f"{name[:80]!r} is there twice")
+        seen.add(name)
 
 
 def _needs_no_chains(message: WireMessage) -> bool:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from meshlib.model.cluster import Cluster
 from meshlib.model.endpoint import Assignment
-from meshlib.model.listener import Extension, Listener
+from meshlib.model.listener import Extension, FilterChain, Listener
 from meshlib.model.route import RouteConfiguration
 from meshlib.model.tls import Secret
 from meshlib.xds import schema
@@ -31,6 +31,7 @@ __all__ = [
     "cluster",
     "endpoint",
     "extension",
+    "filter_chain",
     "listener",
     "read",
     "route",
@@ -45,13 +46,14 @@ _ROUTE = "envoy.config.route.v3.RouteConfiguration"
 _CLUSTER = "envoy.config.cluster.v3.Cluster"
 _ENDPOINT = "envoy.config.endpoint.v3.ClusterLoadAssignment"
 _TYPED_CONFIG = "envoy.config.core.v3.TypedExtensionConfig"
+_FILTER_CHAIN = "envoy.config.listener.v3.FilterChain"
 _SECRET = "envoy.extensions.transport_sockets.tls.v3.Secret"
 
 
 @dataclass(frozen=True, slots=True)
 class ResourceType:
-    """One type of resource on a stream. ``full_state``: a response is everything there is (SW-14). ``give_way`` is called at each
-    resource of a response.
+    """One type of resource on a stream. ``full_state``: a response is everything there is (SW-14). ``removable``: one that the server says
+    is gone is, though others name it. ``give_way`` is called at each resource of a response.
     """
 
     short: str
@@ -59,6 +61,7 @@ class ResourceType:
     full_state: bool
     decode: Callable[[bytes], Decoded[Any]]
     give_way: Callable[[], object] = bool
+    removable: bool = False
 
     @property
     def full_name(self) -> str:
@@ -120,6 +123,17 @@ def extension(raw: bytes, view: str = "auto", give_way: Callable[[], object] = b
     return _decoded(_TYPED_CONFIG, raw, _extension_value, view, give_way)
 
 
+def filter_chain(
+    raw: bytes,
+    view: str = "sidecar",
+    give_way: Callable[[], object] = bool,
+    *,
+    elsewhere: Elsewhere | None = None,
+) -> Decoded[FilterChain]:
+    """A FilterChain that comes by itself, judged as Envoy would."""
+    return _decoded(_FILTER_CHAIN, raw, _filter_chain_value, view, give_way, elsewhere=elsewhere)
+
+
 def secret(raw: bytes, view: str = "auto", give_way: Callable[[], object] = bool) -> Decoded[Secret]:
     """A Secret: a certificate with its key, or a CA."""
     return _decoded(_SECRET, raw, _secret_value, view, give_way, envoy_tls=True)  # gRPC has none
@@ -150,6 +164,13 @@ def types(
         make("cluster", schema.CLUSTER, True, of_clusters),
         make("endpoint", schema.ENDPOINT, False, common(endpoint, view=view)),
         make("extension", schema.EXTENSION, False, common(extension, view=view)),
+        make(
+            "filter_chain",
+            schema.FILTER_CHAIN,
+            False,
+            common(filter_chain, elsewhere=elsewhere),
+            removable=True,  # as in Envoy
+        ),
         make("secret", schema.SECRET, False, common(secret, view=view)),
     )
 
@@ -254,6 +275,13 @@ def _extension_value(message: WireMessage, path: str, report: Report) -> Extensi
     return _extension.extension(message, path, report)
 
 
+def _filter_chain_value(message: WireMessage, path: str, report: Report) -> FilterChain:
+    if not message.name:
+        report.problem(join(path, "name"), "must not be empty")
+    walk(message, path, report)
+    return _listener.filter_chain(message, path, report)
+
+
 def _secret_value(message: WireMessage, path: str, report: Report) -> Secret:
     if not message.name:
         report.problem(join(path, "name"), "must not be empty")
@@ -268,5 +296,6 @@ _READERS: Mapping[str, Callable[[WireMessage, str, Report], Any]] = {
     "cluster": _cluster_value,
     "endpoint": _endpoint_value,
     "extension": _extension_value,
+    "filter_chain": _filter_chain_value,
     "secret": _secret_value,
 }

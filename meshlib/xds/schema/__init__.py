@@ -43,6 +43,7 @@ __all__ = [
     "CSDS",
     "ENDPOINT",
     "EXTENSION",
+    "FILTER_CHAIN",
     "LISTENER",
     "LRS",
     "MAX_DEPTH",
@@ -80,6 +81,7 @@ ENDPOINT = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 SECRET = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 
 EXTENSION = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
+FILTER_CHAIN = "type.googleapis.com/envoy.config.listener.v3.FilterChain"
 
 # Type URL of each resource type by the short name that status and messages use, and back.
 TYPE_URLS: Mapping[str, str] = {
@@ -89,6 +91,7 @@ TYPE_URLS: Mapping[str, str] = {
     "endpoint": ENDPOINT,
     "secret": SECRET,
     "extension": EXTENSION,
+    "filter_chain": FILTER_CHAIN,
 }
 SHORT_NAMES: Mapping[str, str] = {url: short for short, url in TYPE_URLS.items()}
 

@@ -5,36 +5,29 @@ Each chain of the Envoy's says its name and closes; of ours its name is that of 
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import random
-import socket
-import ssl
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from meshlib.core.chains import Chains, Connection
+from meshlib.core.chains import Chains
 from meshlib.model.route import Forward
 from meshlib.testing import build
 from meshlib.xds import decode
-from tests.e2e.oracle.envoy_process import EnvoyProcess, Ports
+from tests.e2e.oracle.connections import INSPECTORS, connected, forwarded, listening, told
+from tests.e2e.oracle.envoy_process import Ports
 from tests.support.envoy_validate import refusal
 from tests.support.xds_kit import raw
 
 pytestmark = [pytest.mark.oracle, pytest.mark.timeout(170)]
 
 TABLES, CONNECTIONS = 40, 25
-ADDRESSES = ("127.0.0.1", "127.0.0.2", "127.1.0.1", "127.1.2.3")
 #: Without 0.0.0.0/0: which of it and of no range at all Envoy takes is left to its hash map.
 RANGES = (("127.0.0.0", 8), ("127.0.0.1", 32), ("127.1.0.0", 16), ("127.1.2.0", 24))
 NAMES = ("www.a.test", "*.a.test", "*.test", "b.test", "WWW.B.test")
-SERVERS = ("", "www.a.test", "x.www.a.test", "a.test", "b.test", "www.b.test", "other.example")
 PROTOCOLS = ("h2", "http/1.1", "h2c", "x")
-OFFERED = ((), ("http/1.1",), ("h2", "http/1.1"), ("y", "x", "h2"))
-PLAIN = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
-_TYPES = "type.googleapis.com/envoy.extensions.filters."
 Match = dict[str, Any]
 
 
@@ -60,13 +53,7 @@ def resource(name: str, port: int, matches: list[Match], filters: Any, *, defaul
     made = {
         "name": name,
         "address": build.socket_address(f"0.0.0.0:{port}"),
-        "listener_filters": [
-            {
-                "name": f"envoy.filters.listener.{kind}_inspector",
-                "typed_config": {"@type": f"{_TYPES}listener.{kind}_inspector.v3.{kind.title()}Inspector"},
-            }
-            for kind in ("tls", "http")
-        ],
+        "listener_filters": INSPECTORS,
         "filter_chains": [
             {"name": str(index), "filter_chain_match": match, "filters": filters(str(index))}
             for index, match in enumerate(matches)
@@ -80,16 +67,6 @@ def resource(name: str, port: int, matches: list[Match], filters: Any, *, defaul
 def ours(port: int, matches: list[Match], *, default: bool = False) -> bytes:
     kind = {"@type": "type.googleapis.com/envoy.config.listener.v3.Listener"}
     return raw(kind | resource("l", port, matches, forwarded, default=default))
-
-
-def told(name: str) -> list[dict[str, Any]]:
-    kind = f"{_TYPES}network.direct_response.v3.Config"
-    return [{"name": "told", "typed_config": {"@type": kind, "response": {"inline_string": name}}}]
-
-
-def forwarded(name: str) -> list[dict[str, Any]]:
-    kind = f"{_TYPES}network.tcp_proxy.v3.TcpProxy"
-    return [{"name": "tcp", "typed_config": {"@type": kind, "stat_prefix": "s", "cluster": name}}]
 
 
 def make_table(seed: int, port: int) -> tuple[list[Match], bool]:
@@ -120,31 +97,6 @@ def compiled(port: int, chains: list[Match], *, default: bool) -> Chains[str]:
     return Chains(made, last)
 
 
-def hello(server: str, offered: tuple[str, ...]) -> bytes:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    if offered:
-        context.set_alpn_protocols(list(offered))
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    try:
-        context.wrap_bio(incoming, outgoing, server_hostname=server or None).do_handshake()
-    except ssl.SSLWantReadError:
-        return outgoing.read()
-    raise AssertionError("a handshake without a peer")
-
-
-def answer(address: str, port: int, first: bytes) -> str:
-    with socket.create_connection((address, port), timeout=20) as connection:
-        connection.sendall(first)
-        found = b""
-        try:
-            while piece := connection.recv(1000):
-                found += piece
-        except ConnectionResetError:
-            pass
-        return found.decode()
-
-
 def test_envoy_and_core_choose_the_same(tmp_path: Path) -> None:
     ports = Ports(TABLES)
     try:
@@ -153,12 +105,7 @@ def test_envoy_and_core_choose_the_same(tmp_path: Path) -> None:
             resource(str(port), port, chains, told, default=default)
             for port, (chains, default) in zip(ports.numbers, tables, strict=True)
         ]
-        bootstrap = {
-            "admin": {"address": build.socket_address("127.0.0.1:0")},
-            "static_resources": {"listeners": listeners},
-        }
-        with EnvoyProcess(bootstrap, tmp_path) as envoy:
-            envoy.wait_for_listeners(TABLES)
+        with listening(listeners, tmp_path):
             chosen = {
                 name
                 for port, (chains, default) in zip(ports.numbers, tables, strict=True)
@@ -173,12 +120,7 @@ def _compare(port: int, chains: list[Match], *, default: bool) -> set[str]:
     draw, seen = random.Random(port), set()
     made = compiled(port, chains, default=default)
     for _ in range(CONNECTIONS):
-        address, secure = draw.choice(ADDRESSES), draw.random() < 0.6
-        server, offered = draw.choice(SERVERS), draw.choice(OFFERED)
-        to = Connection(port, ipaddress.ip_address(address), "", "raw_buffer", ("http/1.1",))
-        if secure:
-            to = Connection(port, ipaddress.ip_address(address), server, "tls", offered)
-        got = answer(address, port, hello(server, offered) if secure else PLAIN)
+        to, got = connected(draw, port)
         assert got == (made.choose(to) or ""), (chains, to)
         seen.add(got)
     return seen

@@ -16,6 +16,7 @@ from meshlib.model.cluster import Cluster
 from meshlib.model.headers import Headers
 from meshlib.model.listener import ChainMatch, FilterChain, HttpManager, Listener, Source
 from meshlib.model.match import PathKind, PathMatch, RouteMatch
+from meshlib.model.matcher import MatcherList
 from meshlib.model.route import ClusterWeight, Forward, Route, RouteConfiguration, VirtualHost
 from meshlib.model.snapshot import Absence, Fate, Part, Snapshot
 
@@ -293,6 +294,10 @@ class TestRule4OfTcp:
     def test_where_the_chain_cannot_be_told_no_call_is_taken_and_none_goes_past(self):
         unchosen = Listener("l", (), (Address("10.0.0.1", 80),), unchosen=True)
         assert via(view(Part("xds", sidecar=(unchosen,))), "http://10.0.0.1") == ("closed", "")
+
+    def test_a_listener_whose_chains_come_by_themselves_takes_its_calls_when_none_is_there(self):
+        made = Listener("l", (), (Address("10.0.0.1", 80),), matcher=MatcherList((), "c"), discovered=("c",))
+        assert via(view(Part("xds", sidecar=(made,))), "http://10.0.0.1") == ("closed", "")
 
     def test_a_virtual_listener_has_what_is_redirected_and_not_loopback(self):
         """Istio's: 0.0.0.0_9080 is not bound, and traffic to loopback is not redirected."""

@@ -17,13 +17,15 @@ from meshlib.model.listener import (
     Underscores,
 )
 from meshlib.model.match import HeaderMatch, StringKind, StringMatch
+from meshlib.model.matcher import MatcherList
 from meshlib.model.policy import Fault, HashKind
 from meshlib.model.route import Forward
 from meshlib.model.subset import labels_of
 from meshlib.model.tls import SecretFrom, SecretKind, SecretName
 from meshlib.testing import build
 from meshlib.xds import decode, schema
-from tests.support.xds_kit import istio, raw
+from tests.support.matchers import INPUTS, chain_named, extension
+from tests.support.xds_kit import istio, message, raw
 
 ROUTES = build.route_config("r", build.virtual_host("v", build.route(cluster="a")))
 HTTP = "type.googleapis.com/envoy.extensions.filters.http."
@@ -32,6 +34,16 @@ LISTENER_FILTERS = "type.googleapis.com/envoy.extensions.filters.listener."
 
 def typed(kind, **fields):
     return {"name": kind.rpartition(".")[2], "typed_config": {"@type": kind, **fields}}
+
+
+ADDRESS, PORT = f"{INPUTS}DestinationIPInput", f"{INPUTS}DestinationPortInput"
+SINGLE = "matcher_list.matchers[0].predicate.single_predicate"
+
+
+def port_is(matches, source=PORT):
+    """A matcher that leads to the chain `a` where the port is so."""
+    predicate = {"single_predicate": {"input": extension(source), **matches}}
+    return {"matcher_list": {"matchers": [{"predicate": predicate, "on_match": chain_named("a")}]}}
 
 
 def struct(kind, **value):
@@ -820,7 +832,7 @@ class TestChains:
             assert problems(chains(*both)) == (
                 "filter_chains[1]: has the same filter_chain_match as filter_chains[0]",
             )
-        assert good({**chains({}, {}), "filter_chain_matcher": {}})
+        assert good({**chains({"name": "a"}, {"name": "b"}), "filter_chain_matcher": {}})
         for one, other in (
             ({"server_names": ["a.test", "b.test"]}, {"server_names": ["B.test"]}),
             ({"application_protocols": ["h2", "h2c"]}, {"application_protocols": ["h2c", "x"]}),
@@ -845,20 +857,104 @@ class TestChains:
             "filter_chains[0]: the chains up to here name more than 100000 kinds of connections",
         )
 
-    def test_which_of_several_a_matcher_means_is_not_known(self):
-        resource = build.listener("l", ROUTES) | {"filter_chain_matcher": {}}
-        assert len(good(resource).chains) == 1
-        resource["default_filter_chain"] = {"filters": [self.tcp(cluster="c")]}
-        assert (good(resource).chains, good(resource).unchosen) == ((), True)
-        assert "filter_chain_matcher" in ignored(resource)
+    def matched(self, matcher, *names):
+        resource = build.listener("l", ROUTES)
+        filters = resource["filter_chains"][0]["filters"]
+        chains = [{"name": name, "filters": filters} for name in names or ("a", "b")]
+        return resource | {"filter_chains": chains, "filter_chain_matcher": matcher}
+
+    def test_a_matcher_chooses_by_names(self):
+        found = good(self.matched({"on_no_match": chain_named("a")}))
+        assert [chain.name for chain in found.chains] == ["a", "b"]
+        assert found.matcher == MatcherList((), "a")
+        assert not found.unchosen
+
+    def test_a_matcher_tells_chains_by_their_names(self):
+        matcher = {"on_no_match": chain_named("a")}
+        assert problems(self.matched(matcher, "a", "a")) == ("filter_chains[1].name: 'a' is there twice",)
+        assert problems(self.matched(matcher, "a", "")) == (
+            "filter_chains[1].name: must not be empty, beside a filter_chain_matcher",
+        )
+
+    @pytest.mark.parametrize(
+        ("matcher", "place"),
+        [
+            (
+                {"on_no_match": {"action": extension("google.protobuf.BoolValue")}},
+                "on_no_match.action.typed_config",
+            ),
+            (port_is({"value_match": {"exact": "1"}}, "envoy.made.up.v3.Input"), f"{SINGLE}.input"),
+            (port_is({"custom_match": extension("envoy.made.up.v3.Match")}), f"{SINGLE}.custom_match"),
+            (
+                port_is({"value_match": {"custom": extension("envoy.made.up.v3.Match")}}),
+                f"{SINGLE}.value_match.custom",
+            ),
+            (
+                {
+                    "matcher_tree": {
+                        "input": extension(PORT),
+                        "custom_match": extension("envoy.made.up.v3.Match"),
+                    }
+                },
+                "matcher_tree.custom_match",
+            ),
+        ],
+    )
+    def test_where_something_of_a_matcher_is_not_evaluated_no_chain_is_chosen(self, matcher, place):
+        found = good(self.matched(matcher))
+        assert (found.chains, found.unchosen, found.matcher) == ((), True, None)
+        assert f"filter_chain_matcher.{place}" in ignored(self.matched(matcher))
+        alone = good(self.matched(matcher, "a"))
+        assert (len(alone.chains), alone.unchosen) == (1, False), "there is none to choose from"
+
+    def test_matchers_within_one_another_have_an_end(self):
+        """Each custom matcher begins anew in an Any, so that no parser ends them."""
+        held = message(self.matched({"on_no_match": chain_named("a")}))
+        for _ in range(60):
+            networks = schema.message("xds.type.matcher.v3.IPMatcher")()
+            entry = networks.range_matchers.add()
+            entry.ranges.add(address_prefix="10.0.0.0")
+            entry.on_match.matcher.CopyFrom(held.filter_chain_matcher)
+            tree = message(self.matched({"matcher_tree": {"input": extension(ADDRESS)}})).filter_chain_matcher
+            tree.matcher_tree.custom_match.typed_config.CopyFrom(schema.pack(networks))
+            held.filter_chain_matcher.CopyFrom(tree)
+        (problem,) = decode.listener(held.SerializeToString()).problems
+        assert problem.endswith("holds more than 32 matchers within one another")
+        predicate = {"single_predicate": {"input": extension(PORT), "value_match": {"exact": "1"}}}
+        for _ in range(40):
+            predicate = {"not_matcher": predicate}
+        rule = {"predicate": predicate, "on_match": chain_named("a")}
+        (problem,) = problems(self.matched({"matcher_list": {"matchers": [rule]}}))
+        assert problem.endswith("holds more than 32 predicates within one another")
 
     def test_chains_that_come_by_themselves(self):
-        """As in Envoy 1.40, which wants a matcher beside them."""
-        config = {"name": "f", "config_source": {"ads": {}}}
-        resource = build.listener("l", ROUTES) | {"fcds_config": config, "filter_chain_matcher": {}}
+        matcher = {"matcher_tree": {"input": extension(PORT), "exact_match_map": {"map": {}}}}
+        table = matcher["matcher_tree"]["exact_match_map"]["map"]
+        table |= {str(port): chain_named(name) for port, name in enumerate("adcb", 80)}
+        resource = self.matched(matcher) | {"fcds_config": {"config_source": {"ads": {}}}}
+        assert good(resource).discovered == ("c", "d")
         del resource["filter_chains"]
-        assert good(resource).unchosen
-        assert "fcds_config" in ignored(resource)
+        assert good(resource).discovered == ("a", "b", "c", "d")
+        (problem, *_) = problems(resource | {"fcds_config": {}})
+        assert problem == "fcds_config.config_source: must be ads or self"
+        del resource["filter_chain_matcher"]
+        assert problems(resource)[0].startswith(
+            "fcds_config: is for the filter chains that a filter_chain_matcher"
+        )
+        unread = port_is({"value_match": {"exact": "1"}}, "envoy.made.up.v3.Input")
+        found = good(resource | {"filter_chain_matcher": unread})
+        assert (found.unchosen, found.discovered) == (True, ())
+
+    def test_a_chain_by_itself(self):
+        found = decode.filter_chain(raw(build.filter_chain("f", ROUTES)))
+        assert found.value.name == "f"
+        assert found.value.http.routes is not None
+        assert decode.filter_chain(raw(build.filter_chain("", "r"))).problems == ("name: must not be empty",)
+        guard = typed(f"type.googleapis.com/{RBAC}")
+        guarded = decode.filter_chain(raw(build.filter_chain("f", "r", filters=[guard])))
+        assert guarded.value.http.filters[0].kind is FilterKind.GUARD
+        (words,) = [text for _, text in guarded.ignored]
+        assert words.endswith("its filter chain answers 403")
 
     @pytest.mark.parametrize(
         ("fields", "virtual", "redirected"),

@@ -12,6 +12,7 @@ from meshlib.testing import build
 from meshlib.xds import schema
 from meshlib.xds.decode import TYPES
 from meshlib.xds.session import Session
+from tests.support.matchers import chain_named
 from tests.support.xds_kit import NODE, REQUEST, packed, response
 
 NAMES = ["a", "b", "c"]
@@ -40,6 +41,15 @@ def _extension(own, kind):
     )
 
 
+def _led_to(own, chain, source):
+    """A listener whose only filter chain comes by itself."""
+    made = build.listener(
+        own, "r", fcds_config=source, filter_chain_matcher={"on_no_match": chain_named(chain)}
+    )
+    del made["filter_chains"]
+    return made
+
+
 def _host(domain, cluster):
     return build.virtual_host(f"v{domain}", build.route(cluster=cluster), domains=[domain])
 
@@ -63,6 +73,8 @@ def resources(draw, short, own=None):
         routes = draw(name) if draw(st.booleans()) else build.route_config("inline", *_hosts(draw))
         make = draw(st.sampled_from([build.api_listener, build.listener]))
         filters = []
+        if make is build.listener and draw(st.integers(0, 3)) == 0:
+            return packed(_led_to(own, draw(name), {} if wrong else {"config_source": {"ads": {}}}))
         if make is build.listener and draw(st.booleans()):
             source = {"config_source": {"ads": {}}, "type_urls": [CORS, RBAC]}
             filters = [{"name": draw(name), "config_discovery": source}]
@@ -77,6 +89,9 @@ def resources(draw, short, own=None):
         return packed(build.cluster(own, service_name=draw(name), connect_timeout=draw(st.integers(1, 2))))
     if short == "extension":
         return packed(_extension("" if wrong else own, draw(st.sampled_from([CORS, RBAC]))))
+    if short == "filter_chain":
+        routes = draw(name) if draw(st.booleans()) else build.route_config("inline", *_hosts(draw))
+        return packed(build.filter_chain("" if wrong else own, routes))
     if short == "secret":
         return packed(build.secret(own, ca="none" if wrong else CA))
     return packed(build.endpoints(own, f"10.0.0.{draw(st.integers(0, 3))}:{0 if wrong else 80}"))
@@ -103,6 +118,7 @@ class Stream(RuleBasedStateMachine):
             },
             "endpoint": {each: packed(build.endpoints(each, "10.0.0.1:80")) for each in NAMES},
             "extension": {"a": packed(_extension("a", CORS))},
+            "filter_chain": {"a": packed(build.filter_chain("a", "a"))},
             "secret": {"a": packed(build.secret("a", ca=CA))},
         }
         self.session.want("a")

@@ -21,6 +21,7 @@ from meshlib.xds.decode.fields.cluster import CLUSTER
 from meshlib.xds.decode.fields.core import CORE
 from meshlib.xds.decode.fields.limits import LIMITS
 from meshlib.xds.decode.fields.listener import LISTENER
+from meshlib.xds.decode.fields.matcher import MATCHER
 from meshlib.xds.decode.fields.protocol import PROTOCOL
 from meshlib.xds.decode.fields.route import ROUTE
 from meshlib.xds.decode.fields.rules import Kind, Rule, Rules
@@ -28,7 +29,16 @@ from meshlib.xds.decode.fields.upstream import UPSTREAM
 
 __all__ = ["DEFAULT", "TABLE", "Kind", "Rule", "Rules", "rule"]
 
-TABLE: Mapping[str, Rules] = {**CORE, **LISTENER, **LIMITS, **ROUTE, **CLUSTER, **PROTOCOL, **UPSTREAM}
+TABLE: Mapping[str, Rules] = {
+    **CORE,
+    **LISTENER,
+    **MATCHER,
+    **LIMITS,
+    **ROUTE,
+    **CLUSTER,
+    **PROTOCOL,
+    **UPSTREAM,
+}
 
 DEFAULT = Rule(Kind.REPORTED)
 

@@ -34,13 +34,12 @@ def _changes_certificates(message: Any) -> bool:
 LISTENER = {
     f"{_LISTENER}Listener": rules(
         honoured="name address additional_addresses filter_chains default_filter_chain api_listener traffic_direction"
-        " use_original_dst bind_to_port deprecated_v1 listener_filters",
+        " use_original_dst bind_to_port deprecated_v1 listener_filters filter_chain_matcher fcds_config",
         void="stat_prefix per_connection_buffer_limit_bytes metadata drain_type"
         " listener_filters_timeout continue_on_listener_filters_timeout transparent freebind"
         " socket_options tcp_fast_open_queue_length udp_listener_config connection_balance_config reuse_port"
         " enable_reuse_port access_log tcp_backlog_size max_connections_to_accept_per_socket_event"
         " enable_mptcp ignore_global_conn_limit bypass_overload_manager internal_listener",
-        reported="fcds_config filter_chain_matcher",
         notes={
             "address": "in the target view it has no meaning beside api_listener",
             "traffic_direction": "INBOUND: kept without its filter chains, which no call of a client enters",
@@ -48,11 +47,13 @@ LISTENER = {
             "bind_to_port": "false: an IP address on the port is the listener's, and loopback is not",
             "listener_filters": "`original_dst` as use_original_dst; `http_inspector` tells `application_protocols` of"
             " plain text; TLS is always looked into. Others have no meaning",
-            "filter_chain_matcher": "which filter chain takes a call is not known then: a listener with several takes none",
-            "fcds_config": "filter chains that come by themselves are chosen by a `filter_chain_matcher`, which is not evaluated: no call is taken",
+            "fcds_config": "the filter chains that `filter_chain_matcher` leads to and that are not in the listener are asked for by name",
             "internal_listener": "nobody but the Envoy that it is in can call it",
             "access_log": "logs and spans are this library's own",
         },
+    ),
+    f"{_LISTENER}Listener.FcdsConfig": rules(
+        honoured="config_source", void="name", notes={"name": "each filter chain is asked for by its own"}
     ),
     f"{_LISTENER}Listener.DeprecatedV1": rules(honoured="bind_to_port"),
     f"{_LISTENER}ListenerFilter": rules(

@@ -10,6 +10,7 @@ from meshlib.xds.schema.tables.filters import FILTERS
 from meshlib.xds.schema.tables.limits import LIMITS
 from meshlib.xds.schema.tables.listener import LISTENER
 from meshlib.xds.schema.tables.load_stats import LOAD_STATS
+from meshlib.xds.schema.tables.matcher import MATCHER
 from meshlib.xds.schema.tables.route import ROUTE
 from meshlib.xds.schema.tables.status import STATUS
 from meshlib.xds.schema.tables.tls import TLS
@@ -28,6 +29,7 @@ TABLES = (
     LIMITS,
     LISTENER,
     LOAD_STATS,
+    MATCHER,
     ROUTE,
     STATUS,
     TLS,

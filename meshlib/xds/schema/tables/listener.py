@@ -14,8 +14,8 @@ message Listener
   33 additional_addresses                       [AdditionalAddress]
   28 stat_prefix                                string
    3 filter_chains                              [FilterChain]
-  36 fcds_config                                opaque
-  32 filter_chain_matcher                       opaque
+  36 fcds_config                                .FcdsConfig
+  32 filter_chain_matcher                       xds.type.matcher.v3.Matcher
    4 use_original_dst                           pb.BoolValue
   25 default_filter_chain                       FilterChain
    5 per_connection_buffer_limit_bytes          pb.UInt32Value
@@ -44,6 +44,10 @@ message Listener
   31 ignore_global_conn_limit                   bool
   35 bypass_overload_manager                    bool
   enum DrainType DEFAULT=0 MODIFY_ONLY=1
+
+message Listener.FcdsConfig
+   1 name          string
+   2 config_source core.ConfigSource
 
 message Listener.DeprecatedV1
    1 bind_to_port pb.BoolValue
