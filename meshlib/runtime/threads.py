@@ -31,8 +31,8 @@ __all__ = ["DEAF_TO", "GiveWay", "join", "start"]
 #: Seconds for which a thread computes before others may run, and for how long it lets them: docs/decisions/0019.
 SLICE = 0.000_5
 PAUSE = 0.000_05
-#: The first slice of some work: what is short ends in it, and long work costs a call no more than that once.
-FIRST = 0.001
+#: The first slice of some work: what is short ends in it, and long work costs a call no more than that once. CPython's own is 5 ms.
+FIRST = 0.004
 #: Seconds after the end of a slice from which on a step is the first of other work: that begins without a pause.
 _IDLE = 0.02
 
