@@ -17,7 +17,6 @@ Not thread-safe: it belongs to a graph.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from meshlib.model.listener import FilterChain, HttpManager, Listener
@@ -28,6 +27,10 @@ if TYPE_CHECKING:
     from meshlib.xds.roots import Root
 
 __all__ = ["FilterChains"]
+
+
+#: Of a chain that may come: one whose routes have not.
+_AWAITED = HttpManager()
 
 
 class FilterChains:
@@ -59,23 +62,21 @@ class FilterChains:
             and all(a is b for a, b in zip(known[1], found, strict=True))
         ):
             return known[2]
-        more = tuple(each for each in found if each is not None)
+        more = [
+            each if isinstance(each, FilterChain) else FilterChain(name, http=each)
+            for name, each in zip(listener.discovered, found, strict=True)
+            if each is not None
+        ]
         made = replace(listener, chains=(*listener.chains, *more))
         self._joined[root] = listener, found, made
         return made
 
-    def _state(self, name: str) -> FilterChain | None:
-        """The chain, or one without routes while it may come; None: it will not."""
+    def _state(self, name: str) -> FilterChain | HttpManager | None:
+        """The chain; `_AWAITED` while it may come; None: it will not."""
         value = self._cache.value("filter_chain", name)
         if isinstance(value, FilterChain):
             return value
-        return None if self._cache.failed("filter_chain", name) else _awaited(name)
-
-
-@lru_cache(maxsize=1024)
-def _awaited(name: str) -> FilterChain:
-    """The same object each time, so that nothing seems to change."""
-    return FilterChain(name, http=HttpManager())
+        return None if self._cache.failed("filter_chain", name) else _AWAITED
 
 
 def _named(listener: Listener | None) -> frozenset[str]:

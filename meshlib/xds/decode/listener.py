@@ -131,6 +131,7 @@ def _discovered(message: WireMessage, chooses: Matcher | None, path: str, report
         )
     names = frozenset(chains_of(chooses)) - {str(item.name) for item in message.filter_chains}
     for name in sorted(names):
+        report.give_way()
         config_source(message.fcds_config, "config_source", here, report, ("filter_chain", name))
     return tuple(sorted(names))
 

@@ -79,7 +79,6 @@ def chains_of(then: Then) -> Iterator[str]:
 
 
 def _matcher(message: WireMessage, path: str, report: Report, depth: int) -> Matcher:
-    report.give_way()
     if not depth:
         report.problem(path, f"holds more than {_DEEPEST} matchers within one another")
         raise _Unread
@@ -103,6 +102,7 @@ def _matcher(message: WireMessage, path: str, report: Report, depth: int) -> Mat
 
 
 def _then(message: WireMessage, path: str, report: Report, depth: int) -> Then:
+    report.give_way()
     which = message.WhichOneof("on_match")
     then: Then = None
     if which == "matcher":
@@ -203,6 +203,7 @@ def _networks(message: WireMessage, path: str, report: Report, depth: int) -> It
             report.problem(join(here, "ranges"), "must not be empty")
         then = _then(item.on_match, join(here, "on_match"), report, depth)
         for number, network in enumerate(item.ranges):
+            report.give_way()
             yield Entry(
                 cidr(network, f"{join(here, 'ranges')}[{number}]", report), then, bool(item.exclusive)
             )
@@ -216,6 +217,7 @@ def _domains(message: WireMessage, path: str, report: Report, depth: int) -> Ite
             report.problem(join(here, "domains"), "must not be empty")
         then = _then(item.on_match, join(here, "on_match"), report, depth)
         for number, name in enumerate(map(str, item.domains)):
+            report.give_way()
             place = f"{join(here, 'domains')}[{number}]"
             if name in seen:
                 report.problem(place, f"{name[:80]!r} is there twice")
