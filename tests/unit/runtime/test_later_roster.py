@@ -1,5 +1,6 @@
 """Endpoints that are made when somebody looks for one, and not before."""
 
+import random
 import threading
 from dataclasses import replace
 
@@ -8,9 +9,12 @@ import pytest
 from meshlib.core.breaker_saved import read
 from meshlib.core.upstream import PickContext, Refusal
 from meshlib.model.policy import Balancer, Balancing, Breaker, SlowStart
+from meshlib.model.snapshot import Part, Snapshot
 from meshlib.model.subset import Selector, Subsets
 from meshlib.runtime import live as live_module
+from meshlib.runtime.clusters import Clusters
 from meshlib.runtime.later_roster import LaterRoster, next_roster
+from meshlib.testing import VirtualClock
 from tests.support.live_kit import ERROR, Watched, changed, cluster, endpoint, flat, locality
 
 CONTEXT = PickContext()
@@ -159,3 +163,46 @@ def test_breakers_of_endpoints_that_are_not_made_know_nothing_and_are_restored()
     assert {pick(other).endpoint.name for _ in range(6)} == {
         item.name for item in other.live.endpoints if item.name != failed.endpoint.name
     }
+
+
+def test_calls_of_many_threads_while_the_writer_updates_let_go_of_all():
+    """Every endpoint that a call has, and that stays, is the one that the cluster has."""
+    live = Clusters(VirtualClock(), random.Random(1).random)
+    draw, over, failed = random.Random(2), threading.Event(), []
+    configs = {f"c{number}": flat(5, name=f"c{number}") for number in range(40)}
+
+    def publish(version):
+        live.reconcile(Snapshot((Part("xds", clusters=dict(configs)),), version), float(version))
+
+    def call(seed):
+        mine, held = random.Random(seed), []
+        while not over.is_set():
+            picked = live.get("xds", mine.choice(list(configs))).pick(CONTEXT, 0.0)
+            if isinstance(picked, Refusal):
+                failed.append(picked)
+                return
+            held.append(picked)
+            if len(held) > 5:
+                held.pop(0).release(0.0)
+        for picked in held:
+            picked.release(0.0)
+
+    publish(1)
+    threads = [threading.Thread(target=call, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for version in range(2, 30):
+        for name in draw.sample(list(configs), 25):
+            numbers = [0, *draw.sample(range(1, 12), 4)]
+            configs[name] = cluster(locality(*map(endpoint, numbers)), name=name)
+        publish(version)
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    for name, config in configs.items():
+        found = live.get("xds", name)
+        assert found.active == sum(item.active for item in found.endpoints) == 0
+        assert {item.address for item in found.endpoints} == {
+            item.address for item in config.assignment.endpoints
+        }
