@@ -299,7 +299,11 @@ def test_what_was_dialled_once_nobody_wanted_it_is_closed(
         wires.post(gone.set)
         assert gone.wait(SECONDS)
         go_on.set()
-        assert (inner.recv(1), outer.recv(1)) == (b"", b"")
+        assert inner.recv(1) == b""
+        with suppress(
+            ConnectionResetError
+        ):  # what the server's handshake sent last (tickets) was not read any more
+            assert outer.recv(1) == b""
         nothing_is_left()
 
 
