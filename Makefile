@@ -35,7 +35,7 @@ ABREAST := $(patsubst %,tests/e2e/test_%.py,\
 	$(GRPC_TESTS) tests/compat tests/e2e/oracle tests/trust $(patsubst %,tests/e2e/test_%.py,\
 	admin adoption aggregates asgi bad_input balancers broken_handshakes cli client connectrpc control_planes csds django docs \
 	envoy_file examples extensions fetch first_lines flask guards gunicorn hosts httpx_options httpx_streams identity identity_forks \
-	identity_gevent jobs jupyter kato llm_clients load_reports managers mcp_client mcp_sessions metrics out_of_band rate_limits \
+	identity_gevent jupyter kato llm_clients load_reports managers mcp_client mcp_sessions metrics out_of_band rate_limits \
 	renegotiation requests requests_options requests_paths requests_rows run saved_breakers sds secrets secrets_identity separate \
 	sessions shared_limits sidecar_detection sources_processes tcp_listeners testing_kit tls tls_and_proxies tls_envoy \
 	tls_envoy_validation tls_through_proxies tracing trust_soak use versions virtual_time words wsgi_asgi_chain wsgi_tracing)

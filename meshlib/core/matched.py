@@ -6,7 +6,7 @@ nobody.
 
 Two things are not known of a call here. Where its URL has a name, its address is not: each chain that some address leads to may take
 it. And which address and port its caller would have at a sidecar is not: what depends on that takes no call. So an evaluation gives all
-outcomes that there may be (:func:`_outcomes`), and what told each from others.
+outcomes that there may be, and what told each from others.
 """
 
 from __future__ import annotations

@@ -174,11 +174,11 @@ class Cache:
         entry.absent, entry.updated, entry.failure = False, self.now, None
         return not same
 
-    def again(self, short: str, name: str, raw: bytes, version: str) -> bool:
-        """Its good version, `raw`, came again. False if nobody had said anything else of it since."""
+    def again(self, short: str, name: str, version: str) -> bool:
+        """The bytes of its good version came again. False if nobody had said anything else of it since."""
         entry = self._entries[short][name]
         if entry.state is not State.ACKED:
-            self.accept(short, name, entry.value, raw=raw, version=version, ignored=entry.ignored)
+            self.accept(short, name, entry.value, raw=entry.raw, version=version, ignored=entry.ignored)
             return True
         entry.version, entry.updated = version, self.now
         return False

@@ -365,9 +365,9 @@ class Machine(ABC):
         """ER-01: what is good comes into force, whatever stands beside it. What nobody asked for is dropped (SW-12)."""
         updated: list[str] = []
         short, interest, give_way = stream.type.short, stream.interest, stream.type.give_way
-        for name, (raw, version) in batch.again.items():
+        for name, (_, version) in batch.again.items():
             give_way()
-            if name in interest and self.cache.again(short, name, raw, version):
+            if name in interest and self.cache.again(short, name, version):
                 stream.timers.pop(name, None)
                 updated.append(name)
                 if short == "endpoint":

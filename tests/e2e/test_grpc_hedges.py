@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -191,11 +191,10 @@ def halting(go: threading.Event) -> Iterator[bytes]:
         yield b"b" * 10
 
 
-def test_no_two_read_one_attempt_while_a_call_is_cancelled(
-    meshlib_grpc_upstream: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A thread reads each attempt's first message; who iterates waits for that one also while its attempt is about to be cancelled."""
-    servers = [meshlib_grpc_upstream(f"v{number}") for number in range(2)]
+@contextmanager
+def silent_attempts(start: Any) -> Iterator[tuple[Any, Any]]:
+    """A hedged stream, two attempts of which wait for their first messages: the call, and what keeps its attempts."""
+    servers = [start(f"v{number}") for number in range(2)]
     for server in servers:
         server.hang()
     with meshlib.Mesh(service(*servers, **HEDGE)) as mesh, channel("sync", mesh) as here:
@@ -203,6 +202,14 @@ def test_no_two_read_one_attempt_while_a_call_is_cancelled(
         assert asked(lambda: [server.calls_open for server in servers] == [1, 1])
         later = call._later
         assert asked(lambda: all(leg.watched for leg in later.legs))
+        yield call, later
+
+
+def test_no_two_read_one_attempt_while_a_call_is_cancelled(
+    meshlib_grpc_upstream: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread reads each attempt's first message; who iterates waits for that one also while its attempt is about to be cancelled."""
+    with silent_attempts(meshlib_grpc_upstream) as (call, later):
         reader = begun(lambda: next(call))
         give_up = later._give_up
 
@@ -223,14 +230,7 @@ def test_who_iterates_leaves_an_attempt_that_has_lost(
     meshlib_grpc_upstream: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another was sooner, and a thread still waits for the first message of this one, which is about to be cancelled."""
-    servers = [meshlib_grpc_upstream(f"v{number}") for number in range(2)]
-    for server in servers:
-        server.hang()
-    with meshlib.Mesh(service(*servers, **HEDGE)) as mesh, channel("sync", mesh) as here:
-        call = begin(here, "server stream")
-        assert asked(lambda: [server.calls_open for server in servers] == [1, 1])
-        later = call._later
-        assert asked(lambda: all(leg.watched for leg in later.legs))
+    with silent_attempts(meshlib_grpc_upstream) as (call, later):
         lost, won = (leg.attempt for leg in later.legs)
         with monkeypatch.context() as patch:
             patch.setattr(type(later), "_give_up", lambda *_: None)

@@ -121,6 +121,15 @@ class Wire:
         return {host.name: host.domains for host in listener.http.routes.virtual_hosts}
 
 
+def wire_of(*listeners):
+    """A session in the sidecar view to which a cluster `c` came, and these."""
+    wire = Wire("sidecar")
+    wire.open()
+    wire.send("cluster", build.cluster("c", ["10.0.0.1:80"]))
+    wire.send("listener", *listeners)
+    return wire
+
+
 def simple(name, *, host=None, cluster=None):
     """A target listener by RDS, its routes, its cluster and the cluster's endpoints."""
     cluster = cluster or name

@@ -129,7 +129,7 @@ def _discovered(message: WireMessage, chooses: Matcher | None, path: str, report
         report.problem(
             here, "is for the filter chains that a filter_chain_matcher leads to, and there is none"
         )
-    names = frozenset(chains_of(chooses)) - {str(item.name) for item in message.filter_chains}
+    names = frozenset(chains_of(chooses)) - {canonical(str(item.name)) for item in message.filter_chains}
     for name in sorted(names):
         report.give_way()
         config_source(message.fcds_config, "config_source", here, report, ("filter_chain", name))
@@ -148,7 +148,7 @@ def _judge_names(message: WireMessage, path: str, report: Report) -> None:
     """A matcher tells chains by their names."""
     seen: set[str] = set()
     for index, item in enumerate(message.filter_chains):
-        here, name = f"{join(path, 'filter_chains')}[{index}].name", str(item.name)
+        here, name = f"{join(path, 'filter_chains')}[{index}].name", canonical(str(item.name))
         if not name:
             report.problem(here, "must not be empty, beside a filter_chain_matcher")
         elif name in seen:
@@ -215,7 +215,7 @@ def _chain(message: WireMessage, path: str, report: Report) -> tuple[FilterChain
         replace(manager, filters=(*guards, *manager.filters)) if manager is not None and guards else manager
         for manager in (found.http, found.tcp)
     )
-    return FilterChain(str(message.name), match, http, tcp), found.covering
+    return FilterChain(canonical(str(message.name)), match, http, tcp), found.covering
 
 
 @dataclass(slots=True)

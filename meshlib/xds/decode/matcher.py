@@ -26,6 +26,7 @@ from meshlib.xds.decode.address import cidr
 from meshlib.xds.decode.guards import filter_type
 from meshlib.xds.decode.report import Report, join, walk
 from meshlib.xds.decode.values import string_match, unpacked
+from meshlib.xds.names import canonical
 from meshlib.xds.schema import WireMessage
 
 __all__ = ["chains_of", "matcher"]
@@ -90,9 +91,8 @@ def _matcher(message: WireMessage, path: str, report: Report, depth: int) -> Mat
         return _table(message.matcher_tree, join(path, which), report, depth, otherwise)
     rules = []
     here = join(path, "matcher_list.matchers")
-    if which and not len(
-        message.matcher_list.matchers
-    ):  # one of neither kind is Envoy's for what follows no match
+    # One of neither kind never matches, as in Envoy.
+    if which and not len(message.matcher_list.matchers):
         report.problem(here, "must not be empty")
     for index, item in enumerate(message.matcher_list.matchers):
         place = f"{here}[{index}]"
@@ -112,7 +112,7 @@ def _then(message: WireMessage, path: str, report: Report, depth: int) -> Then:
         if filter_type(message.action.typed_config) != _NAME:
             _leave(report, here, message.action)
         held = unpacked(message.action.typed_config, here, report, _NAME)
-        then = "" if held is None else str(held.value)
+        then = "" if held is None else canonical(str(held.value))
     else:
         report.problem(path, "one of matcher and action must be set")
     return None if message.keep_matching else then

@@ -945,6 +945,17 @@ class TestChains:
         found = good(resource | {"filter_chain_matcher": unread})
         assert (found.unchosen, found.discovered) == (True, ())
 
+    def test_a_chains_name_is_one_in_all_its_spellings(self):  # FE-01
+        of = "xdstp://a/envoy.config.listener.v3.FilterChain/"
+        asked, told, here = f"{of}f?b=1&a=2", f"{of}f?a=2&b=1", f"{of}%66?b=1&a=2"
+        matcher = {"on_no_match": chain_named(asked)}
+        source = {"fcds_config": {"config_source": {"ads": {}}}}
+        found = good(self.matched(matcher, "x") | source)
+        assert (found.discovered, found.matcher) == ((told,), MatcherList((), told))
+        found = good(self.matched(matcher, here) | source)
+        assert (found.discovered, [chain.name for chain in found.chains]) == ((), [told])
+        assert problems(self.matched(matcher, here, asked))[0].endswith("is there twice")
+
     def test_a_chain_by_itself(self):
         found = decode.filter_chain(raw(build.filter_chain("f", ROUTES)))
         assert found.value.name == "f"

@@ -7,7 +7,7 @@ import pytest
 from meshlib.model.listener import Extension, FilterKind
 from meshlib.testing import build
 from meshlib.xds import decode
-from tests.support.xds_kit import Wire, raw
+from tests.support.xds_kit import raw, wire_of
 
 FILTERS = "envoy.extensions.filters.http."
 RBAC, CORS = f"{FILTERS}rbac.v3.RBAC", f"{FILTERS}cors.v3.Cors"
@@ -41,14 +41,6 @@ def listener(*names, types=(RBAC, CORS), **fields):
         for name in names
     ]
     return build.listener("l", ROUTES, filters=filters)
-
-
-def wire_of(*resources):
-    wire = Wire("sidecar")
-    wire.open()
-    wire.send("cluster", build.cluster("c", ["10.0.0.1:80"]))
-    wire.send("listener", *resources)
-    return wire
 
 
 def kinds(wire):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from meshlib.testing import build
 from meshlib.xds.machine import EXISTENCE_TIMEOUT
 from tests.support.matchers import chain_named
-from tests.support.xds_kit import Wire
+from tests.support.xds_kit import wire_of
 
 
 def routes(name, cluster="c"):
@@ -34,14 +34,6 @@ def one_of(chain):
     }
     single = {"single_predicate": {"input": source, "value_match": {"exact": "1"}}}
     return {"matchers": [{"predicate": single, "on_match": chain_named(chain)}]}
-
-
-def wire_of(*resources):
-    wire = Wire("sidecar")
-    wire.open()
-    wire.send("cluster", build.cluster("c", ["10.0.0.1:80"]))
-    wire.send("listener", *resources)
-    return wire
 
 
 def shown(wire, name="l"):
