@@ -57,12 +57,11 @@ class _Unread(Exception):
 
 
 def matcher(message: WireMessage, path: str, report: Report) -> Matcher | None:
-    """A Matcher whose actions are names of filter chains; None: it is wrong, or something of it is not evaluated, and reported."""
+    """A Matcher whose actions are names of filter chains; None: something of it is wrong, or is not evaluated, and reported."""
     try:
-        made = _matcher(message, path, report, _DEEPEST)
+        return _matcher(message, path, report, _DEEPEST)
     except _Unread:
         return None
-    return None if report.failed else made
 
 
 def chains_of(then: Then) -> Iterator[str]:

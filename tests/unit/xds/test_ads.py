@@ -345,6 +345,14 @@ class TestAnswers:
         ads.received(response("cluster", build.cluster("a")), 0)
         assert ads.status(0).rejected == ()
 
+    def test_sw_12_what_nobody_asks_for_any_more_is_not_taken_in_though_it_is_here(self):
+        ads = machine()
+        opened(ads, endpoint=names("a"))
+        ads.received(response("endpoint", EDS, version="1"), 0)
+        ads.set_interest("endpoint", names("b"))  # the server was not told yet: `a` is here still
+        assert ads.received(response("endpoint", EDS, version="2"), 0).updated == ()
+        assert ads.cache.get("endpoint", "a").version == "1"
+
     def test_sw_13_the_same_again_is_not_even_decoded(self):
         decoded = []
 

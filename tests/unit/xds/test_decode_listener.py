@@ -869,6 +869,13 @@ class TestChains:
         assert found.matcher == MatcherList((), "a")
         assert not found.unchosen
 
+    def test_a_match_that_is_only_noted_is_none(self):
+        noted = chain_named("a") | {"keep_matching": True}
+        matcher = port_is({"value_match": {"exact": "1"}}) | {"on_no_match": noted}
+        matcher["matcher_list"]["matchers"][0]["on_match"] = noted
+        made = good(self.matched(matcher)).matcher
+        assert ([then for _, then in made.rules], made.otherwise) == ([None], None)
+
     def test_a_matcher_tells_chains_by_their_names(self):
         matcher = {"on_no_match": chain_named("a")}
         assert problems(self.matched(matcher, "a", "a")) == ("filter_chains[1].name: 'a' is there twice",)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from meshlib.model.listener import Listener
 from meshlib.testing import build
+from meshlib.xds.cache import Cache
+from meshlib.xds.filter_chains import FilterChains
 from meshlib.xds.machine import EXISTENCE_TIMEOUT
+from meshlib.xds.roots import Root
 from tests.support.matchers import chain_named
 from tests.support.xds_kit import wire_of
 
@@ -99,6 +103,19 @@ def test_one_chain_is_of_all_listeners_that_name_it():
     assert [each for each in wire.part.sidecar if each is before[each.name]] == [before["l"]]
     wire.send("listener", listener("l", "g"))
     assert [ask[1] for ask in wire.asked if ask[0] == "filter_chain"] == [["g"]]
+
+
+def test_what_a_listener_was_made_of_is_let_go_with_it():
+    cache = Cache(["filter_chain"])
+    chains, made = FilterChains(cache), Listener("l", discovered=("f",))
+    root = Root("l", latest=made)
+    joined = chains.joined(root, made)
+    assert chains.joined(root, made) is joined, "nothing changed"
+    assert chains.follow(root)
+    root.latest = None
+    assert chains.follow(root)
+    assert chains.named.names == frozenset()
+    assert chains._joined == {}
 
 
 def test_a_bad_chain_is_refused_and_the_last_good_one_stays():
