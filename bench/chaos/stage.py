@@ -27,7 +27,7 @@ from typing import Any, Self
 from bench.chaos.schedule import Disturbance, Kind, disturbances, weights
 from bench.scale import bootstrap
 from bench.world import end
-from meshlib.testing import ControlPlane, UpstreamProcess, build
+from meshlib.testing import ControlPlane, UpstreamProcess, build, ports
 
 __all__ = ["ENDPOINTS", "PAIRS", "Side", "run"]
 
@@ -108,7 +108,7 @@ def run(
         addresses = [upstream.address for upstream in upstreams]
         planes, children = [], []
         for pair in pairs:
-            listener = f"127.0.0.1:{_free_port()}"
+            listener = f"127.0.0.1:{stack.enter_context(ports.bind(0)).getsockname()[1]}"
             plane = stack.enter_context(ControlPlane(*_resources(listener, addresses)))
             planes.append(plane)
             _envoy(stack, folder / pair, plane.address, listener)
@@ -152,12 +152,6 @@ def _resources(listener: str, addresses: list[str]) -> list[dict[str, Any]]:
 def assignment(addresses: list[str], loads: list[int]) -> dict[str, Any]:
     members = [build.endpoint(address, weight=load) for address, load in zip(addresses, loads, strict=True)]
     return build.endpoints(SERVICE, *members)
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def _envoy(stack: ExitStack, folder: Path, plane: str, listener: str) -> None:

@@ -15,6 +15,7 @@ import http.client
 import itertools
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -316,10 +317,10 @@ def _answers(port: int) -> bool:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        found: int = probe.getsockname()[1]
-    return found
+    """From below those that the system gives to outgoing connections: it stays free until who it is for binds it."""
+    while _answers(port := random.randrange(20000, 32000)):
+        pass
+    return port
 
 
 def _address(port: int) -> dict[str, object]:

@@ -22,9 +22,10 @@ from meshlib.xds import schema
 from tests.corpus.asking import requests_for
 from tests.corpus.loopback import Served, served
 from tests.corpus.progress import told
-from tests.e2e.oracle.envoy_process import EnvoyProcess, Ports
+from tests.e2e.oracle.envoy_process import EnvoyProcess
 from tests.e2e.oracle.exchange import Client, Exchange, Request, Upstreams, described
 from tests.support.asking import asked
+from tests.support.ports import Ports
 
 if TYPE_CHECKING:
     from pathlib import Path

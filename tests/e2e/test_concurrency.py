@@ -23,8 +23,9 @@ import meshlib
 from meshlib.testing import build
 from meshlib.testing.control_plane import ControlPlane
 from meshlib.testing.upstream import Upstream
-from tests.e2e.oracle.envoy_process import EnvoyProcess, Ports
+from tests.e2e.oracle.envoy_process import EnvoyProcess
 from tests.support.http2_servers import go_server
+from tests.support.ports import Ports
 
 UpstreamFactory = Any
 ROOT = Path(__file__).resolve().parents[2]

@@ -25,6 +25,7 @@ from meshlib.sources import csds
 from meshlib.testing import ControlPlane, build
 from meshlib.xds import schema
 from tests.support.asking import asked
+from tests.support.ports import free_port
 
 RESPONSE = schema.message("envoy.service.status.v3.ClientStatusResponse")
 Make = Callable[..., meshlib.Mesh]
@@ -50,19 +51,8 @@ def short_path() -> Iterator[Path]:
 
 
 @pytest.fixture(params=["unix", "tcp"])
-def address(request: pytest.FixtureRequest, short_path: Path, free_port: Callable[[], int]) -> str:
+def address(request: pytest.FixtureRequest, short_path: Path) -> str:
     return f"unix:{short_path}/csds.sock" if request.param == "unix" else f"127.0.0.1:{free_port()}"
-
-
-@pytest.fixture
-def free_port() -> Callable[[], int]:
-    from meshlib.testing.ports import reserve
-
-    def port() -> int:
-        with reserve(0) as held:
-            return int(held.getsockname()[1])
-
-    return port
 
 
 @pytest.fixture
@@ -247,7 +237,6 @@ def app(environ, start_response):
 def test_of_gunicorns_workers_one_serves(
     plane: ControlPlane,
     address: str,
-    free_port: Callable[[], int],
     tmp_path: Path,
     preload: tuple[str, ...],
 ) -> None:

@@ -12,8 +12,8 @@ import pytest
 
 from meshlib.model.tls import Pem, Tls, Validation
 from meshlib.runtime.tls import context_for
-from tests.e2e.oracle.envoy_process import Ports
 from tests.support.certificates import Authority
+from tests.support.ports import Ports
 
 CA = Authority("Mesh")
 

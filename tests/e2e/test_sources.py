@@ -354,15 +354,15 @@ class TestBadServers:
                 each.close()
 
     def test_a_dead_address_is_known_at_once_and_nobody_waits(self, mesh_of):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{free.getsockname()[1]}"
-        mesh = mesh_of({"xds": {"server": address}})
-        assert f"reviews: control plane {address} not reachable: " in not_reachable(mesh)
-        began = time.monotonic()
-        resolution = mesh._runtime().wait_known("http", "ratings", None, "ratings", 5.0)
-        assert resolution.via == "direct"
-        assert time.monotonic() - began < 4.5
+        with socket.socket() as held:
+            held.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{held.getsockname()[1]}"
+            mesh = mesh_of({"xds": {"server": address}})
+            assert f"reviews: control plane {address} not reachable: " in not_reachable(mesh)
+            began = time.monotonic()
+            resolution = mesh._runtime().wait_known("http", "ratings", None, "ratings", 5.0)
+            assert resolution.via == "direct"
+            assert time.monotonic() - began < 4.5
 
     def test_one_that_never_answers_delays_a_host_once(self, mesh_of):
         with self.tcp() as address:

@@ -10,9 +10,10 @@ import pytest
 
 import meshlib
 from meshlib.testing import ControlPlane, build
-from tests.e2e.oracle.envoy_process import EnvoyProcess, Ports
+from tests.e2e.oracle.envoy_process import EnvoyProcess
 from tests.support.certificates import Authority
 from tests.support.faces import FaceFactory
+from tests.support.ports import Ports
 
 ADDRESS = "127.0.0.9:9080"
 SPIFFE = "spiffe://mesh.example/ns/a/sa/reviews"

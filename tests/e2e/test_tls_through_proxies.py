@@ -12,12 +12,13 @@ import pytest
 
 import meshlib
 from meshlib.testing import ControlPlane, Upstream, build
-from tests.e2e.oracle.envoy_process import EnvoyProcess, Ports
+from tests.e2e.oracle.envoy_process import EnvoyProcess
 from tests.support.certificates import Authority
 from tests.support.connect_proxy import ConnectProxy
 from tests.support.faces import FaceFactory
 from tests.support.grpc_channels import FACES, Channels
 from tests.support.grpc_tls import SERVER, socket_of, world
+from tests.support.ports import Ports
 from tests.support.watch import until
 
 NAME = "reviews.test"

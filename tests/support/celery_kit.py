@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from typing import Any, Self
 import redis
 
 from tests.support.log import Log
+from tests.support.ports import free_port
 from tests.support.web_servers import WebServer, gunicorn
 
 __all__ = ["MISSING", "Redis", "Results", "Worker", "page_blocks", "site"]
@@ -51,9 +51,7 @@ class Redis:
 
     def __enter__(self) -> Self:
         for _ in range(5):  # between our look and its start the port may be taken
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                self.port = probe.getsockname()[1]
+            self.port = free_port()
             if self._began():
                 return self
         raise RuntimeError("redis-server does not start")

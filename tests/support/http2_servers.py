@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trustme
 
-from tests.e2e.oracle.envoy_process import Ports
 from tests.interop.build import GoMissing, go_program
 from tests.support.asking import asked
+from tests.support.ports import Ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from meshlib.testing import GrpcUpstream
-from tests.e2e.oracle.envoy_process import EnvoyProcess, Ports
+from tests.e2e.oracle.envoy_process import EnvoyProcess
 from tests.support.asking import asked
+from tests.support.ports import Ports
 
 __all__ = ["ANSWER", "TlsEnvoy", "agent_secret", "file_secret", "inline", "write_secret"]
 

@@ -13,8 +13,9 @@ import grpc
 
 import meshlib
 from meshlib.testing import ControlPlane, GrpcUpstream, build
-from tests.e2e.oracle.envoy_process import EnvoyProcess, Ports
+from tests.e2e.oracle.envoy_process import EnvoyProcess
 from tests.support.envoy_dir import EnvoyDir
+from tests.support.ports import Ports
 from tests.support.tls_server import TlsServer
 from tests.trust.material import (
     CA,

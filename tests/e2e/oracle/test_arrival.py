@@ -11,7 +11,8 @@ import pytest
 
 import meshlib
 from meshlib.testing import ControlPlane, build
-from tests.e2e.oracle.envoy_process import EnvoyProcess, Ports
+from tests.e2e.oracle.envoy_process import EnvoyProcess
+from tests.support.ports import Ports
 
 pytestmark = [pytest.mark.oracle, pytest.mark.timeout(120)]
 

@@ -14,11 +14,10 @@ import pytest
 
 from meshlib.core.chains import Chains
 from meshlib.model.route import Forward
-from meshlib.testing import build
 from meshlib.xds import decode
-from tests.e2e.oracle.connections import INSPECTORS, connected, forwarded, listening, told
-from tests.e2e.oracle.envoy_process import Ports
+from tests.e2e.oracle.connections import ADDRESSES, INSPECTORS, at, connected, forwarded, listening, told
 from tests.support.envoy_validate import refusal
+from tests.support.ports import Ports
 from tests.support.xds_kit import raw
 
 pytestmark = [pytest.mark.oracle, pytest.mark.timeout(170)]
@@ -52,7 +51,7 @@ def make_match(draw: random.Random, port: int) -> Match:
 def resource(name: str, port: int, matches: list[Match], filters: Any, *, default: bool) -> dict[str, Any]:
     made = {
         "name": name,
-        "address": build.socket_address(f"0.0.0.0:{port}"),
+        **at(port),
         "listener_filters": INSPECTORS,
         "filter_chains": [
             {"name": str(index), "filter_chain_match": match, "filters": filters(str(index))}
@@ -98,7 +97,7 @@ def compiled(port: int, chains: list[Match], *, default: bool) -> Chains[str]:
 
 
 def test_envoy_and_core_choose_the_same(tmp_path: Path) -> None:
-    ports = Ports(TABLES)
+    ports = Ports(TABLES, ADDRESSES)
     try:
         tables = [make_table(seed, port) for seed, port in enumerate(ports.numbers)]
         listeners = [

@@ -15,9 +15,11 @@ import meshlib
 from meshlib.testing import Upstream, build
 from meshlib.testing.control_plane import ControlPlane
 from meshlib.xds import decode
-from tests.e2e.oracle.envoy_process import EnvoyProcess, Ports
+from tests.e2e.oracle.connections import at
+from tests.e2e.oracle.envoy_process import EnvoyProcess
 from tests.support.asking import asked
 from tests.support.matchers import INPUTS, chain_named, extension
+from tests.support.ports import Ports
 from tests.support.xds_kit import raw
 
 pytestmark = [pytest.mark.oracle, pytest.mark.timeout(120)]
@@ -35,10 +37,10 @@ def tree(**chains: str) -> dict[str, Any]:
 
 def listener(port: int, matcher: dict[str, Any], *static: dict[str, Any]) -> dict[str, Any]:
     source = {"config_source": build.ADS}
-    made = build.listener(
-        "l", "r", address=f"0.0.0.0:{port}", fcds_config=source, filter_chain_matcher=matcher
+    made = build.listener("l", "r", fcds_config=source, filter_chain_matcher=matcher)
+    return (
+        made | at(port, (ONE, TWO, THREE)) | {"filter_chains": [build.without_type(each) for each in static]}
     )
-    return made | {"filter_chains": [build.without_type(each) for each in static]}
 
 
 def chain(name: str, cluster: str) -> dict[str, Any]:
@@ -89,7 +91,7 @@ def by_meshlib(plane: ControlPlane, port: int, protocol: str, _folder: Path, sta
 @pytest.mark.parametrize("side", [by_envoy, by_meshlib], ids=["envoy", "meshlib"])
 @pytest.mark.parametrize("protocol", ["delta", "sotw"])
 def test_chains_that_come_change_and_go(side: Any, protocol: str, stack: ExitStack, tmp_path: Path) -> None:
-    held = Ports(1)
+    held = Ports(1, (ONE, TWO, THREE))
     stack.callback(held.close)
     (port,) = held.numbers
     a, b = stack.enter_context(Upstream("a")), stack.enter_context(Upstream("b"))
@@ -124,7 +126,7 @@ def test_chains_that_come_change_and_go(side: Any, protocol: str, stack: ExitSta
 
 
 def test_calls_wait_for_a_chain_that_has_not_come(stack: ExitStack) -> None:
-    held = Ports(1)
+    held = Ports(1, (ONE, TWO, THREE))
     stack.callback(held.close)
     (port,) = held.numbers
     with Upstream("a") as a:

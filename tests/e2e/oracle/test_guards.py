@@ -18,8 +18,9 @@ import meshlib
 from meshlib.testing import build
 from meshlib.testing.control_plane import ControlPlane
 from meshlib.testing.upstream import Upstream
-from tests.e2e.oracle.envoy_process import EnvoyProcess, Ports
+from tests.e2e.oracle.envoy_process import EnvoyProcess
 from tests.e2e.oracle.exchange import Client, Request
+from tests.support.ports import Ports
 
 pytestmark = [pytest.mark.oracle, pytest.mark.timeout(170)]
 

@@ -19,8 +19,9 @@ import httpx
 import pytest
 
 from meshlib.testing import ControlPlane, GrpcUpstream, Upstream, build
-from tests.e2e.oracle.envoy_process import EnvoyProcess, Ports
+from tests.e2e.oracle.envoy_process import EnvoyProcess
 from tests.support.asking import asked
+from tests.support.ports import Ports
 
 pytestmark = [pytest.mark.oracle, pytest.mark.timeout(120)]
 

@@ -10,12 +10,20 @@ from typing import Any
 import pytest
 
 from meshlib.core.matched import MatchedChains
-from meshlib.testing import build
 from meshlib.xds import decode
-from tests.e2e.oracle.connections import ADDRESSES, INSPECTORS, SERVERS, connected, forwarded, listening, told
-from tests.e2e.oracle.envoy_process import Ports
+from tests.e2e.oracle.connections import (
+    ADDRESSES,
+    INSPECTORS,
+    SERVERS,
+    at,
+    connected,
+    forwarded,
+    listening,
+    told,
+)
 from tests.support.envoy_validate import refusal
 from tests.support.matchers import INPUTS, chain_named, extension
+from tests.support.ports import Ports
 from tests.support.xds_kit import raw
 
 pytestmark = [pytest.mark.oracle, pytest.mark.timeout(170)]
@@ -123,7 +131,7 @@ def tree(draw: random.Random, depth: int) -> Tree:
 def resource(name: str, port: int, matcher: Tree, filters: Any, *, default: bool) -> dict[str, Any]:
     made = {
         "name": name,
-        "address": build.socket_address(f"0.0.0.0:{port}"),
+        **at(port),
         "listener_filters": INSPECTORS,
         "filter_chains": [{"name": str(each), "filters": filters(str(each))} for each in range(CHAINS)],
         "filter_chain_matcher": matcher,
@@ -144,7 +152,7 @@ def compiled(port: int, matcher: Tree, *, default: bool) -> MatchedChains[str]:
 
 
 def test_envoy_and_core_choose_the_same(tmp_path: Path) -> None:
-    ports = Ports(TABLES)
+    ports = Ports(TABLES, ADDRESSES)
     try:
         tables = [(tree(random.Random(seed), 2), bool(seed % 2)) for seed in range(TABLES)]
         listeners = [

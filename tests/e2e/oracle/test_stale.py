@@ -9,8 +9,9 @@ import pytest
 
 import meshlib
 from meshlib.testing import ControlPlane, build
-from tests.e2e.oracle.envoy_process import EnvoyProcess, Ports
+from tests.e2e.oracle.envoy_process import EnvoyProcess
 from tests.support.asking import asked
+from tests.support.ports import Ports
 from tests.support.raw_server import RawServer
 
 pytestmark = [pytest.mark.oracle, pytest.mark.timeout(120)]

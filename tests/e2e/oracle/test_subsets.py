@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from meshlib.testing import build
-from tests.e2e.oracle.envoy_process import Ports
 from tests.e2e.oracle.shares import Sides, alike, answering, table
+from tests.support.ports import Ports
 
 pytestmark = [pytest.mark.oracle, pytest.mark.timeout(180)]
 

@@ -11,8 +11,9 @@ import pytest
 
 import meshlib
 from meshlib.testing import ControlPlane, Upstream, build
-from tests.e2e.oracle.envoy_process import EnvoyProcess, Ports
+from tests.e2e.oracle.envoy_process import EnvoyProcess
 from tests.support.envoy_dir import EnvoyDir, by_path
+from tests.support.ports import Ports
 from tests.support.watch import Watch
 
 pytestmark = pytest.mark.timeout(120)

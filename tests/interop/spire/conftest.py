@@ -10,8 +10,8 @@ from typing import IO, TYPE_CHECKING, Any
 import pytest
 
 from tests.interop.conftest import built
-from tests.interop.support.programs import _port
 from tests.support.asking import asked
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,7 +69,7 @@ class Spire:
         self._folder = folder
         self.entries: list[str] = []
         self._processes: dict[str, tuple[subprocess.Popen[bytes], IO[bytes]]] = {}
-        settings = {"port": _port(), "folder": folder}
+        settings = {"port": free_port(), "folder": folder}
         (folder / "server.conf").write_text(_SERVER.format(**settings))
         (folder / "agent.conf").write_text(_AGENT.format(**settings))
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import queue
-import random
-import socket
 import subprocess
 import threading
 from dataclasses import asdict
@@ -16,6 +14,7 @@ from urllib.parse import urlencode
 
 from meshlib.testing.kato_resources import Service
 from tests.interop.support.tokens import Tokens
+from tests.support.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -34,7 +33,7 @@ class ControlPlane:
 
     def __init__(self, binary: Path, folder: Path, *options: str) -> None:
         self._binary, self._folder, self._options = binary, folder, options
-        self._addresses = {name: f"127.0.0.1:{_port()}" for name in self._ports}
+        self._addresses = {name: f"127.0.0.1:{free_port()}" for name in self._ports}
         self._process: subprocess.Popen[str] | None = None
         self._log: IO[str] | None = None
 
@@ -122,23 +121,6 @@ def _first_line(process: subprocess.Popen[str], seconds: float) -> str:
         return lines.get(timeout=seconds)
     except queue.Empty:  # the thread ends with the program, which the caller kills
         return ""
-
-
-def _port() -> int:
-    """A free port from below those that the system gives to outgoing connections.
-
-    While the program is down, a port from among those could go to somebody's connection, even to the client's own
-    attempt to reach the program: then the program could not have it back.
-    """
-    for _ in range(100):
-        port = random.randrange(20000, 32000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("no free port from 20000 to 32000")
 
 
 class SnapshotServer(ControlPlane):
