@@ -10,7 +10,9 @@ the peer's buffers. Requests go through a queue that grpc's own thread takes fro
 ``on_ready`` comes once the transport is connected: only then has what is sent really been sent (EX-01). ``on_end`` comes
 exactly once, also after ``cancel``, with why in words. All callbacks run on the worker.
 
-A fork waits (``_settle``) until the streams that were ended just before it are really gone, and grpc's threads with them.
+A fork waits (``_settle``) until the streams that were ended just before it are really gone, and grpc's threads with them, those of
+its core and the one that takes a stream's requests: where the C library forks, Python's own lock stays broken in a child if a
+thread was waiting for it.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import gc
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -45,6 +48,8 @@ _SETTLE = 0.5
 _QUIET = 1.0
 #: The same where channels were closed, of which the application may have more; grpc's threads end in some milliseconds, or not.
 _QUIET_CHANNELS = 0.2
+#: Threads of streams that a fork waits for after their channels were closed: they end within moments.
+_MOST_ENDING = 16
 
 
 class Ears(Protocol):
@@ -88,18 +93,31 @@ class Opener(Protocol):
 
 
 class _Requests(Iterator[bytes]):
-    """What grpc's thread takes requests from."""
+    """What a thread of grpcio's takes requests from."""
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._taker: threading.Thread | None = None
+        self._taken = threading.Event()
 
     def put(self, raw: bytes | None) -> None:
         self._queue.put(raw)
+
+    def join(self, timeout: float) -> None:
+        """Of a call that was made and is over: wait for the end of that thread, which would be in the way of a fork, at most so many
+        seconds.
+        """
+        until = time.monotonic() + timeout
+        if self._taken.wait(timeout) and self._taker is not None:
+            threads.join(self._taker, max(0.0, until - time.monotonic()))
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> bytes:
+        if self._taker is None:
+            self._taker = threading.current_thread()
+            self._taken.set()
         raw = self._queue.get()
         if raw is None:
             raise StopIteration
@@ -159,7 +177,7 @@ class GrpcStream:
         self._consumed.release()
         if call is not None:
             call.cancel()
-        self._thread.join(timeout)
+        threads.join(self._thread, timeout)
 
     # --- the reader thread --------------------------------------------------------------------------------------
 
@@ -173,7 +191,7 @@ class GrpcStream:
         try:
             self._close()
         finally:
-            closed(self)
+            closed(self, self._thread)
 
     def _read(self) -> str:
         call = self._open()
@@ -218,13 +236,16 @@ class GrpcStream:
     def _close(self) -> None:
         self._requests.put(None)
         with self._lock:
-            channel, self._channel, self._call = self._channel, None, None
+            channel, self._channel = self._channel, None
+            call, self._call = self._call, None
         if channel is None:
             return
         if not self._ready:
             self._unwatch(channel)
         time.sleep(max(0.0, self._closable - time.monotonic()))
         channel.close()
+        if call is not None:
+            self._requests.join(_SETTLE)
 
 
 class _Live(Protocol):
@@ -234,10 +255,13 @@ class _Live(Protocol):
 
 
 class _Streams:
-    """Those of one process: ``live`` have a channel or are about to; ``lately``: since grpc was last waited for."""
+    """Those of one process: ``live`` have a channel or are about to; ``ending``: the threads of those that had one last; ``lately``:
+    since grpc was last waited for.
+    """
 
     def __init__(self) -> None:
         self.live: set[_Live] = set()  # adding, discarding and copying are atomic
+        self.ending: deque[threading.Thread] = deque(maxlen=_MOST_ENDING)
         self.lately = False
         self.closed = False  # channels of others, since the last fork
 
@@ -251,6 +275,8 @@ def _settle() -> None:
     until = time.monotonic() + _SETTLE
     for stream in list(mine.live):
         stream.cancel(max(0.0, until - time.monotonic()))
+    for thread in tuple(mine.ending):
+        threads.join(thread, max(0.0, until - time.monotonic()))
     if _polls():
         # A channel of asyncio that nobody has any more is in it until it is collected: in the child, which waits for it for ever.
         gc.collect()
@@ -273,9 +299,12 @@ def opened(stream: _Live) -> None:
     mine.lately = True
 
 
-def closed(stream: _Live) -> None:
-    """Its channel is closed."""
-    _streams.get().live.discard(stream)
+def closed(stream: _Live, thread: threading.Thread | None = None) -> None:
+    """Its channel is closed; ``thread``: has nothing else to do, and ends."""
+    mine = _streams.get()
+    if thread is not None:
+        mine.ending.append(thread)
+    mine.live.discard(stream)
 
 
 def channels_closed() -> None:

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import sys
+import threading
+from unittest.mock import Mock
 
 import pytest
 
 from meshlib.sources import channel, stream
+from meshlib.testing import ControlPlane
+from meshlib.xds.bootstrap import Server
 
 
 @pytest.fixture
@@ -48,6 +52,38 @@ def test_nor_is_it_refused_where_grpc_is_at_rest_or_the_system_does_not_tell(for
     stream._settle()  # another fork of the same parent
     forked(101)
     assert channel.refusal() == ""
+
+
+def test_before_a_fork_grpcs_thread_that_takes_requests_is_waited_for(monkeypatch):
+    """It would wait for Python's lock, which stays broken in a child of the C library's fork."""
+    awaited = threading.Event()
+    take, join = stream._Requests.__next__, stream.threads.join
+
+    def slowly(self):
+        try:
+            return take(self)
+        except StopIteration:
+            awaited.wait()
+            raise
+
+    def joined(thread, timeout):
+        if "(_run)" in thread.name:
+            awaited.set()
+        return join(thread, timeout)
+
+    monkeypatch.setattr(stream._Requests, "__next__", slowly)
+    monkeypatch.setattr(stream.threads, "join", joined)
+    monkeypatch.setattr(stream, "wait_quiet", bool)  # that of grpc's core stay, for the server is here, too
+    before = set(threading.enumerate())
+    with ControlPlane() as plane:
+        told: list[object] = []  # what nobody calls
+        made = stream.GrpcStream(Server(plane.address), Mock(), told.append, "sotw")
+        plane.wait_for_streams()
+        made.cancel()
+        stream._settle()
+        names = [each.name for each in threading.enumerate() if each not in before]
+        awaited.set()
+    assert not [name for name in names if "(_run)" in name or name == "meshlib-xds"]
 
 
 def test_waiting_for_grpc_has_an_end(monkeypatch):
