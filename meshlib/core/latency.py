@@ -11,7 +11,6 @@ Not thread-safe: the lock of the endpoint's cluster guards it.
 from __future__ import annotations
 
 from bisect import bisect
-from collections import deque
 
 __all__ = ["SLICE", "Latency"]
 
@@ -33,7 +32,7 @@ class Latency:
     def __init__(self, now: float) -> None:
         self._counts: dict[int, int] = {}  # by bucket
         self._ends = now + SLICE
-        self._past: deque[dict[int, int]] = deque(maxlen=_KEPT)
+        self._past: tuple[dict[int, int], ...] = ()  # the slices that are over
 
     def add(self, seconds: float, now: float) -> None:
         if now >= self._ends:
@@ -68,8 +67,6 @@ class Latency:
     def _turn(self, now: float) -> None:
         """The present slice is over, and perhaps others in which nothing happened."""
         over = int((now - self._ends) // SLICE) + 1
-        self._past.append(self._counts)
-        for _ in range(min(over - 1, _KEPT)):
-            self._past.append({})
+        self._past = (*self._past, self._counts, *({} for _ in range(min(over - 1, _KEPT))))[-_KEPT:]
         self._counts = {}
         self._ends += over * SLICE

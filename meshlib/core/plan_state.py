@@ -199,6 +199,8 @@ class PlanState:
     def info(self, now: float) -> CallInfo:
         """What has been done so far."""
         call, attempts = self._call, tuple(self._attempts)
+        last, upstream = self._told_of.attempt if attempts else None, self._upstream
+        found = upstream.cluster if last is None and upstream is not None else None
         # Holds what is told and not the plan: a response may be kept for long.
         make = partial(
             mesh_info,
@@ -207,11 +209,11 @@ class PlanState:
             self._match,
             self.cluster,
             self._weight,
-            self._settings(),
+            found if last is None else last.cluster,  # as it found it
             attempts,
             self._words,
             now - self.started,
-            self._told_of.attempt.endpoint.name if attempts else "",
+            "" if last is None else last.endpoint.name,
         )
         # Few are asked for; but an error holds the frames that it went through.
         return CallInfo.later(make) if len(attempts) == 1 and attempts[0].outcome.error is None else make()
@@ -232,9 +234,3 @@ class PlanState:
         if self._hedging is None or answered is None:
             return attempts[-1]
         return next(each for each in attempts if each.attempt is answered)
-
-    def _settings(self) -> Cluster | None:
-        """The cluster, as the last attempt found it."""
-        if self._attempts:
-            return self._told_of.attempt.cluster
-        return self._upstream.cluster if self._upstream is not None else None

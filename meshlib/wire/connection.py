@@ -49,7 +49,7 @@ class Connection(Http1Connection[Stream]):
                 early = self._answered(early, bounds, error)
             head = self._head(bounds, early) if trace is None else self._traced_head(request, bounds, early)
         except BaseException:
-            first = b""  # who reports an error shows what its frames hold
+            first = []  # who reports an error shows what its frames hold
             self.close()
             raise
         return Incoming(self, head, early, bounds, request)

@@ -54,7 +54,7 @@ class AsyncConnection(Http1Connection[AsyncStream]):
             else:
                 head = await self._traced_head(request, bounds, early)
         except BaseException:
-            first = b""  # who reports an error shows what its frames hold
+            first = []  # who reports an error shows what its frames hold
             self.close()
             raise
         return AsyncIncoming(self, head, early, bounds, request)

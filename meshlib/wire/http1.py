@@ -68,6 +68,8 @@ class Interim:
 Event = Interim | Head | bytes | End | None
 
 _NOTHING_ASKED = Asked()
+#: Up to so many bytes a body is put behind its head: to copy more takes longer than to send it in two parts.
+_COPIED = 8192
 
 
 class Http1:
@@ -134,7 +136,7 @@ class Http1:
 
     # ------------------------------------------------------------------------------------------------ the request
 
-    def request(self, method: bytes, target: bytes, headers: Lines, body: bytes | None = None) -> bytes:
+    def request(self, method: bytes, target: bytes, headers: Lines, body: bytes | None = None) -> list[bytes]:
         """Begin a request: what to send for its head, and for ``body`` behind it, if given; it is then the whole body. Where the
         request :attr:`expects_continue`, ``body`` must not be given.
 
@@ -144,15 +146,16 @@ class Http1:
         if not self.reusable:
             raise LocalProtocolError("this connection can carry no further request now")
         head, asked = write_head(method, target, headers)
+        first = [head]
         if body is not None:
             if asked.length != CHUNKED and len(body) != asked.length:
                 raise LocalProtocolError(f"a body of {len(body)} bytes, announced as {asked.length}")
             if asked.expect:
                 raise LocalProtocolError("a body that waits for 100 Continue cannot go with the head")
             if asked.length == CHUNKED:
-                head = b"".join((head, *write_chunk(body), b"0\r\n\r\n"))
+                first = [b"".join((head, *write_chunk(body), b"0\r\n\r\n"))]
             elif body:
-                head += body
+                first = [head, body] if len(body) > _COPIED else [head + body]
         self._method = method
         self._asked = asked
         self._unsent = asked.length if body is None else 0
@@ -161,7 +164,7 @@ class Http1:
         self._interims = 0
         if self.trailers:
             self.trailers = []
-        return head
+        return first
 
     def data(self, part: bytes) -> list[bytes]:
         """What to send for a part of the body. Raises LocalProtocolError beyond the length that was announced."""

@@ -119,10 +119,10 @@ class Stream:
             left = bounds.left("read")
             least = seconds if left is None or seconds < left else left
             if bounds.wakes:
-                found = self._pending() or self._wait_woken(least, bounds)
+                found = (self._tls and self._pending()) or self._wait_woken(least, bounds)
             else:
                 with bounds.ringing(self._stop):
-                    found = self._pending() or self._wait(select.POLLIN, least)
+                    found = (self._tls and self._pending()) or self._wait(select.POLLIN, least)
         except TimeoutError as error:
             raise self._read_timeout(bounds, error) from error
         except OSError as error:
@@ -150,19 +150,21 @@ class Stream:
 
     def _receive(self, receive: Callable[[Any], Any], what: Any, seconds: float | None) -> Any:
         until = None if seconds is None else monotonic() + seconds
-        data, events = None, select.POLLIN
-        if self._more or self._pending():
+        events = select.POLLIN
+        if self._more or (self._tls and self._pending()):
+            data, events = self._attempt(receive, what, events)
+            if data is not None:
+                return data
+        while self._wait(events, seconds):
             data, events = self._attempt(receive, what, select.POLLIN)
-        while data is None:
-            if not self._wait(events, seconds):
-                raise TimeoutError("nothing came in time")
-            data, events = self._attempt(receive, what, select.POLLIN)
+            if data is not None:
+                return data
             seconds = None if until is None else max(0.0, until - monotonic())
-        return data
+        raise TimeoutError("nothing came in time")
 
     def _pending(self) -> bool:
         """Whether OpenSSL holds bytes that were read already: no wait would see them."""
-        return self._tls and bool(self._call(ssl.SSLSocket.pending, self._sock))
+        return bool(self._call(ssl.SSLSocket.pending, self._sock))
 
     def _remember_session(self) -> None:
         remember, self._remember = self._remember, None
@@ -208,12 +210,12 @@ class Stream:
     def _write(
         self, data: bytes | list[bytes], seconds: float | None, bounds: Bounds, listening: bool
     ) -> bool:
-        rest: Sequence[bytes | memoryview] = (*self._unsent, *(data if isinstance(data, list) else (data,)))
-        self._unsent = ()
+        rest: Sequence[bytes | memoryview] = data if isinstance(data, list) else (data,)
+        if self._unsent:
+            rest = (*self._unsent, *rest)
+            self._unsent = ()
         while rest:
-            with self._lock:  # what it waits for is what this send does, not a read in another thread
-                count = self._send(rest, bounds) if rest[0] else 0
-                events = self._wanted or select.POLLOUT
+            count, events = self._send(rest, bounds) if rest[0] else (0, 0)
             if count is not None:
                 rest = rest_after(rest, count)
                 continue
@@ -225,8 +227,8 @@ class Stream:
                 return False
         return True
 
-    def _send(self, parts: Sequence[bytes | memoryview], bounds: Bounds) -> int | None:
-        """How many bytes the system took; None: none now."""
+    def _send(self, parts: Sequence[bytes | memoryview], bounds: Bounds) -> tuple[int | None, int]:
+        """How many bytes the system took, None: none now; and what to wait for before the next."""
         if self._tls:
             part: bytes | memoryview = parts[0]
             most = _TLS_PART if bounds.sent else _RECORD
@@ -237,18 +239,16 @@ class Stream:
             send, what = self._sock.send, parts[0]
         else:
             send, what = self._sock.sendmsg, parts[:_MOST_PARTS]  # type: ignore[assignment]
-        if bounds.sent:
-            return self._call(send, what) or None
         # Set before, since a greenlet may be killed or a signal arrive in the middle; taken back where it is sure.
-        bounds.sent = True
+        before, bounds.sent = bounds.sent, True
         try:
-            count = self._call(send, what)
+            count, events = self._attempt(send, what, select.POLLOUT)
         except OSError:
-            bounds.sent = False
+            bounds.sent = before
             raise
         if count is None and not self._tls:
-            bounds.sent = False
-        return count or None  # gevent's TLS sends 0 bytes where others raise
+            bounds.sent = before
+        return count or None, events  # gevent's TLS sends 0 bytes where others raise
 
     def write_now(self, data: bytes | memoryview) -> int:
         """Have the system take what it takes without waiting; how many bytes that is. What it did not take is to come first the
@@ -303,7 +303,9 @@ class Stream:
 
     def _attempt(self, call: Callable[[Any], Any], what: Any, usual: int) -> tuple[Any, int]:
         """As ``_call``, and what to wait for before it is tried again; ``usual`` where OpenSSL names nothing else."""
-        with self._lock:
+        if not self._tls:
+            return self._call(call, what), usual
+        with self._lock:  # what it waits for is what this call does, not one in another thread
             return self._call(call, what), self._wanted or usual
 
     def _wait(self, events: int, seconds: float | None) -> int:

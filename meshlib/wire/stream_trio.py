@@ -144,7 +144,7 @@ class TrioStream:
         """Have the system take what it takes; whether that is all. Raises OSError."""
         core = self._core
         while core._unsent:
-            count = core._send(core._unsent, bounds) if core._unsent[0] else 0
+            count, _ = core._send(core._unsent, bounds) if core._unsent[0] else (0, 0)
             if count is None:
                 return False
             core._unsent = rest_after(core._unsent, count)

@@ -37,7 +37,7 @@ _TOGETHER = 65_536
 _MOST_EARLY = 1_048_576
 
 
-def begin(machine: Http1, request: Outgoing) -> tuple[bytes, bool]:
+def begin(machine: Http1, request: Outgoing) -> tuple[list[bytes], bool]:
     """The bytes to send first; whether they are all of the request. Raises LocalProtocolError, and nothing has changed then."""
     body, target, headers = request.body, request.target, request.headers
     if machine.spelling is not None:

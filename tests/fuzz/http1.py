@@ -85,9 +85,9 @@ def _request(at_once: bool, data: bytes) -> None:
     wire = Http1()
     try:
         if at_once and body:
-            sent = wire.request(method, target, headers, body)
+            sent = b"".join(wire.request(method, target, headers, body))
         else:
-            sent = wire.request(method, target, headers) + b"".join(wire.data(body)) + wire.end()
+            sent = b"".join((*wire.request(method, target, headers), *wire.data(body), wire.end()))
     except LocalProtocolError:
         return
     server = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)

@@ -189,7 +189,8 @@ def _passed(place: Place, stream: Stream) -> _Doing:
     """The proxy at the other end connects it to ``place``. Raises OSError, WireError, and closes it then."""
     try:
         machine = Http1()
-        yield from _write(stream, machine.request(b"CONNECT", place.target, [(b"Host", place.target)], b""))
+        asked = machine.request(b"CONNECT", place.target, [(b"Host", place.target)], b"")
+        yield from _write(stream, b"".join(asked))
         while not isinstance(head := machine.next(), Head):
             if head is None:
                 machine.feed((yield from _read(stream)))
@@ -276,7 +277,7 @@ def _http1(line: Line, how: HttpCheck, asking: Asking) -> Steps:
     assert stream is not None
     target = how.path.encode("utf-8", "surrogatepass")
     sent = machine.request(how.method.encode("ascii"), target, asking.lines, how.send)
-    yield from _write(stream, sent)
+    yield from _write(stream, b"".join(sent))
     body = _Body(how)
     head: Head | None = None
     while True:

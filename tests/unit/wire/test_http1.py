@@ -21,7 +21,7 @@ def wire(parse):
 
 
 def ask(wire, method=b"GET", headers=(), body=None):
-    return wire.request(method, b"/", [*HOST, *headers], body)
+    return b"".join(wire.request(method, b"/", [*HOST, *headers], body))
 
 
 def events(wire):

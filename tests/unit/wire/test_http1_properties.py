@@ -192,10 +192,10 @@ def send(wire, exchange) -> list[bytes]:
     }[exchange.framing]
     headers = [(b"Host", b"shop"), *exchange.headers, *framing]
     if exchange.framing == "none":
-        return [wire.request(exchange.method, exchange.target, headers)]
+        return wire.request(exchange.method, exchange.target, headers)
     if exchange.at_once:
-        return [wire.request(exchange.method, exchange.target, headers, b"".join(exchange.body))]
-    sent = [wire.request(exchange.method, exchange.target, headers)]
+        return wire.request(exchange.method, exchange.target, headers, b"".join(exchange.body))
+    sent = wire.request(exchange.method, exchange.target, headers)
     for part in exchange.body:
         sent += wire.data(part)
     return [*sent, wire.end()]
