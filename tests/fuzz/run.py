@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
@@ -29,6 +30,8 @@ PLACE = PROJECT / "build" / "fuzz" / f"{sys.implementation.cache_tag}"
 OF = {"http1": 1.0, "inputs": 1.0, "http2": 0.2, "xds": 1.0}
 #: In front of libFuzzer's bytes there is nothing of ours, so that a seed may be as long.
 LONGEST = 2048
+#: Seconds after which it is told how far a run is.
+TELL = 60.0
 #: MiB that a run may need in all.
 MOST_MEMORY = 1024
 
@@ -69,9 +72,11 @@ def run(of: str, options: argparse.Namespace, *, guided: bool) -> int:
         command, environment = [sys.executable, "-m", "tests.fuzz.run", *words], dict(os.environ)
     with tempfile.TemporaryDirectory() as folder:  # libFuzzer ends without a word to Python
         environment["TMPDIR"] = folder
-        done = subprocess.run(
-            command, check=False, cwd=PROJECT, env=environment, capture_output=True, text=True
-        )
+        with subprocess.Popen(
+            command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            assert process.stdout is not None
+            said = list(heard(of, process.stdout, inputs))
     how = (
         "by atheris"
         if guided
@@ -79,12 +84,23 @@ def run(of: str, options: argparse.Namespace, *, guided: bool) -> int:
         if options.random
         else "at random (there is no atheris for this interpreter)"
     )
-    said = f"{inputs} inputs hold" if done.returncode == 0 else "it fails"
-    print(f"fuzz: {of} {how}: {said}, {time.monotonic() - begun:.0f} s", flush=True)
-    if done.returncode:  # without libFuzzer's line for each input that it keeps
-        lines = f"{done.stdout}{done.stderr}".splitlines()
-        print("\n".join(line for line in lines if not line.startswith(("#", "INFO:", "stat::"))), flush=True)
-    return done.returncode
+    found = f"{inputs} inputs hold" if process.returncode == 0 else "it fails"
+    print(f"fuzz: {of} {how}: {found}, {time.monotonic() - begun:.0f} s", flush=True)
+    if process.returncode:
+        print("".join(said), flush=True)
+    return process.returncode
+
+
+def heard(of: str, lines: Iterable[str], inputs: int) -> Iterator[str]:
+    """What is said, without the counts and libFuzzer's line for each input that it keeps; now and then how far it is is told."""
+    told = time.monotonic()
+    for line in lines:
+        if not line.startswith(("#", "INFO:", "stat::")):
+            yield line
+        count = line[1:].split(maxsplit=1)[0] if line.startswith("#") else ""
+        if count.isdecimal() and time.monotonic() - told >= TELL:
+            told = time.monotonic()
+            print(f"fuzz: {of}: {int(count):,} of {inputs:,} inputs", flush=True)
 
 
 def installed() -> bool:
@@ -141,6 +157,8 @@ def at_random(of: str, inputs: int, seed: int) -> int:
     chance, found = random.Random(seed), target.seeds()
     begun = time.monotonic()
     for number in range(inputs):
+        if number % 10_000 == 0:
+            print(f"#{number}", flush=True)
         data = mutated(chance, found, target.WORDS)
         try:
             target.one_input(data)
