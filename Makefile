@@ -167,7 +167,7 @@ fuzz: $(VENV)/.stamp-dev ## INPUTS hostile inputs each to the HTTP/1.1 connectio
 	@$(PY) -m tests.fuzz.run --inputs $(INPUTS)
 
 .PHONY: fuzz-long
-fuzz-long: $(VENV)/.stamp-dev ## the same with ten million inputs each, an hour or two
+fuzz-long: $(VENV)/.stamp-dev ## the same with ten million inputs each, some seven hours on two cores
 	@$(PY) -m tests.fuzz.run --inputs 10000000
 
 .PHONY: fuzz-xds
