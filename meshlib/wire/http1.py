@@ -68,8 +68,9 @@ class Interim:
 Event = Interim | Head | bytes | End | None
 
 _NOTHING_ASKED = Asked()
-#: Up to so many bytes a body is put behind its head: to copy more takes longer than to send it in two parts.
-_COPIED = 8192
+#: Up to so many bytes a body is copied behind its head, as one record of TLS may be long (RFC 8446, 5.1): to copy more takes longer than
+#: to send it as a part of its own.
+_COPIED = 16_384
 
 
 class Http1:
