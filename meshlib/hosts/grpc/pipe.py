@@ -181,9 +181,18 @@ class Pipe:
         except OSError:
             count = 0
         if not count:
+            self._pass_over()
             self.close()
         elif not self._ending and self._lost is None:
             self._send(scratch[:count])
+
+    def _pass_over(self) -> None:
+        """Read what came that nobody wants any more, tickets of TLS above all: closed with it unread, the connection would be reset, and
+        what grpc said last could be lost with it.
+        """
+        if not self._ending:
+            with contextlib.suppress(OSError):
+                self._outer.read(_AT_ONCE, self._poller.scratch)
 
     def _send(self, data: memoryview) -> None:
         self._writes = _OUT
