@@ -120,23 +120,23 @@ trust: $(VENV)/.stamp-dev ## the table: whom each client calls over TLS and whom
 
 .PHONY: interop
 interop: $(VENV)/.stamp-dev ## against go-control-plane, and as Kato has it in xDS v2 (needs Go)
-	@$(PYTEST) tests/interop/go-control-plane tests/interop/kato -n 2 --dist loadfile --timeout=600 $(PYTEST_ARGS)
+	@$(PYTEST) tests/interop/go-control-plane tests/interop/kato -n 2 --dist loadfile --timeout=600 -o faulthandler_timeout=0 $(PYTEST_ARGS)
 
 .PHONY: interop-istio
 interop-istio: $(VENV)/.stamp-dev ## against Istio's discovery server (needs Go; the first build takes minutes)
-	@$(PYTEST) tests/interop/istiod --timeout=1800 $(PYTEST_ARGS)
+	@$(PYTEST) tests/interop/istiod --timeout=1800 -o faulthandler_timeout=0 $(PYTEST_ARGS)
 
 .PHONY: interop-java
 interop-java: $(VENV)/.stamp-dev ## against java-control-plane (needs a JDK and Maven)
-	@$(PYTEST) tests/interop/java-control-plane --timeout=600 $(PYTEST_ARGS)
+	@$(PYTEST) tests/interop/java-control-plane --timeout=600 -o faulthandler_timeout=0 $(PYTEST_ARGS)
 
 .PHONY: interop-gateway
 interop-gateway: $(VENV)/.stamp-dev ## against Envoy Gateway (needs Go, root, iproute2; the first build takes ten minutes)
-	@$(PYTEST) tests/interop/envoy-gateway --timeout=1800 $(PYTEST_ARGS)
+	@$(PYTEST) tests/interop/envoy-gateway --timeout=1800 -o faulthandler_timeout=0 $(PYTEST_ARGS)
 
 .PHONY: interop-spire
 interop-spire: $(VENV)/.stamp-dev ## against SPIRE's server and agent (needs Go; the first build takes ten minutes)
-	@$(PYTEST) tests/interop/spire --timeout=1800 $(PYTEST_ARGS)
+	@$(PYTEST) tests/interop/spire --timeout=1800 -o faulthandler_timeout=0 $(PYTEST_ARGS)
 
 .PHONY: interop-sovereign
 interop-sovereign: $(VENV)/.stamp-dev ## against sovereign, which is polled by REST (installed in an environment of its own)
