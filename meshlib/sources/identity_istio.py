@@ -161,7 +161,7 @@ class _Asking:
             call = self._call
         if call is not None:
             call.cancel()
-        self._thread.join(timeout)
+        threads.join(self._thread, timeout)
 
     def _run(self) -> None:
         answer: tuple[Issued, Sequence[Parsed]] | str
@@ -172,7 +172,7 @@ class _Asking:
         except Exception as problem:  # noqa: BLE001 - whatever it is, the provider must hear of the end
             answer = f"{self._server.uri}: {words(problem)}"
         finally:
-            closed(self)
+            closed(self, self._thread)
         self._worker.post(lambda: self._heard(self, answer))
 
     def _ask(self) -> tuple[Issued, Sequence[Parsed]]:

@@ -78,6 +78,21 @@ class TestOneRequest:
             connection.close()
         assert seen[0].endswith(b"\r\n\r\n" + b"x" * 1000)
 
+    def test_a_body_beside_its_head_arrives_whole(self, driver: Driver) -> None:
+        body, seen = bytes(range(250)) * 200, []  # 50,000 bytes: sent with the head, in a part of its own
+
+        def serve(peer: Peer) -> None:
+            peer.head()
+            seen.append(peer.take(len(body)))
+            peer.ok()
+
+        with Scripted(serve) as server:
+            connection = driver.connect(place(server))
+            assert driver.read(driver.send(connection, post(body))) == b"ok"
+            assert connection.idle
+            connection.close()
+        assert seen == [body]
+
     @pytest.mark.parametrize("whole", [True, False])
     def test_a_large_body_arrives_whole(self, driver: Driver, whole: bool) -> None:
         seen: list[bytes] = []

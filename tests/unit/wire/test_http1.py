@@ -257,6 +257,14 @@ def test_values_as_libraries_send_them():
     assert sent.endswith(b"\r\nX: \r\nY:  a \r\nZ: \xc3\xa9\t\xff\r\nHost2: a\r\n\r\n")
 
 
+@pytest.mark.parametrize("size", [1, 16_384, 16_385, 65_536])
+def test_a_body_goes_with_its_head_whole_and_a_long_one_uncopied(size):
+    body = bytes(size)
+    parts = Http1().request(b"POST", b"/", [*HOST, (b"Content-Length", b"%d" % size)], body)
+    assert b"".join(parts).partition(b"\r\n\r\n")[2] == body
+    assert (parts[-1] is body) is (size > 16_384)
+
+
 # ---------------------------------------------------------------------------------------------- the connection
 
 
