@@ -1,7 +1,7 @@
 """The demo's script: seven acts, each with what it claims. A claim is checked against the calls that were made.
 
-Shares are held against the binomial distribution: with ``n`` calls a share of ``p`` may be off by 4.5 standard deviations,
-which chance exceeds in 7 of a million runs.
+Shares are held against the binomial distribution: with ``n`` calls a share of ``p`` may be off by six standard deviations,
+which chance exceeds in one of two million runs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Act", "Fact", "Script", "Viewer"]
 
-_DEVIATIONS = 4.5
+_DEVIATIONS = 6.0
 #: Seconds that something may take which needs no waiting but for a busy machine.
 _SOON = 10.0
 #: Seconds that a client may take to come back to its control plane: its backoff included.

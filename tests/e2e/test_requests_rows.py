@@ -173,7 +173,7 @@ def test_row_10_health_and_priority_count(
         common_lb_config={"healthy_panic_threshold": {}},
     )
     control_plane.set(*reviews(cluster))
-    found = names(session(xds(control_plane)), 50)
+    found = names(session(xds(control_plane)), 250)  # 70 to 30, drawn: not so once in 10¹⁰ runs
     assert found["bad"] == 0
     assert found["good"] > found["spare"]
 

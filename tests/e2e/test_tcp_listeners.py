@@ -44,12 +44,12 @@ def test_clusters_by_weight_and_no_policy_but_theirs(upstream: UpstreamFactory) 
     with ControlPlane(*made) as plane, meshlib.Mesh(settings(plane)) as mesh:
         mesh.wait_ready(ADDRESS, timeout=20)
         with meshlib.Client(mesh=mesh) as client:
-            for _ in range(60):
+            for _ in range(150):
                 assert client.get(f"http://{ADDRESS}/").status_code == 200
         decision = mesh.explain("GET", f"http://{ADDRESS}/")
         assert (decision.timeout, decision.retry, decision.virtual_host) == (None, None, "tcp_proxy")
     assert 0 < len(one.requests) < len(two.requests)
-    assert len(one.requests) + len(two.requests) == 60
+    assert len(one.requests) + len(two.requests) == 150
 
 
 def test_where_a_listener_takes_no_such_connection(upstream: UpstreamFactory) -> None:

@@ -56,8 +56,8 @@ def serving(names: Iterable[str]) -> Iterator[dict[str, Answering]]:
 
 
 def allowed(one: int, other: int, calls: int) -> float:
-    """By how much the counts of two that draw with the same share, of so many calls each, may differ by chance: five standard
+    """By how much the counts of two that draw with the same share, of so many calls each, may differ by chance: six standard
     deviations, sqrt(2 p (1 - p) calls).
     """
     share = (one + other) / (2 * calls)
-    return 5 * math.sqrt(2 * share * (1 - share) * calls)
+    return 6 * math.sqrt(2 * share * (1 - share) * calls)

@@ -19,8 +19,8 @@ from tests.e2e.oracle.envoy_process import EnvoyProcess
 
 __all__ = ["Sides", "alike", "answering", "near", "table"]
 
-#: Standard deviations that chance may make: one of 15,000 shares is further off.
-_SIGMAS = 4.0
+#: Standard deviations that chance may make: one of 500 million shares is further off.
+_SIGMAS = 6.0
 
 
 class _Answers(BaseHTTPRequestHandler):

