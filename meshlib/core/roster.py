@@ -53,6 +53,11 @@ class Roster:
         return self.live if self.planned else {}
 
     @property
+    def shown(self) -> Mapping[Address, LiveEndpoint]:
+        """Who is there, to be told of and not to be kept: of one that is not planned, endpoints that nobody else sees."""
+        return self.live
+
+    @property
     def applied(self) -> bool:
         """Whether nothing is left to ``apply``."""
         return not (self.changed or self.gone)

@@ -1,7 +1,7 @@
 """When the endpoints of a cluster are made.
 
 A process is often told of many clusters and calls a few of them. So the endpoints of a cluster are made when somebody first looks for
-one: a call, `explain`, the status. Those of a cluster that has many, and those of which much is made (a ring, an index of subsets), the
+one: a call, `explain`, `wait_ready`. The status only tells of them. Those of a cluster that has many, and those of which much is made (a ring, an index of subsets), the
 writer of the configuration makes, so that no call waits for that; as he does all that follows once a cluster is called.
 """
 
@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 from meshlib.core.roster import Roster, plan_roster, told
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from meshlib.core.endpoint import LiveEndpoint
+    from meshlib.model.address import Address
     from meshlib.model.cluster import Cluster
 
 __all__ = ["LaterRoster", "next_roster"]
@@ -50,6 +52,11 @@ class LaterRoster(Roster):
                 self.planned = True
                 del self._cluster
         return object.__getattribute__(self, name)
+
+    @property
+    def shown(self) -> Mapping[Address, LiveEndpoint]:
+        with self._lock:
+            return self.live if self.planned else plan_roster({}, self._cluster).live
 
 
 def next_roster(old: Roster, cluster: Cluster, give_way: Callable[[], object] = bool) -> Roster | None:

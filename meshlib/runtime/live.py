@@ -490,10 +490,10 @@ class LiveCluster:
 
     def status(self, now: float) -> ClusterStatus:
         with self._lock:
-            if self._ejections is not None:
+            if self._ejections is not None and self._roster.planned:
                 self._sweep(now)
-            high = 0 if self._high is None else self._high.active
-            status = cluster_status(self, self._ejections, self._breakers.one, now, high)
+            shown, high = self._roster.shown.values(), 0 if self._high is None else self._high.active
+            status = cluster_status(self, shown, self._ejections, self._breakers.one, now, high)
             told = self._to_tell()
         for tell in told:
             tell()

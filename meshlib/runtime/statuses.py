@@ -10,6 +10,8 @@ from meshlib.model.endpoint import Health
 from meshlib.model.status import ClusterStatus, EndpointStatus, LatencyStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from meshlib.core.endpoint import LiveEndpoint
     from meshlib.core.outlier import Ejections
     from meshlib.model.call import Outcome
@@ -50,18 +52,20 @@ class _Counted(Protocol):
     overflows: int
     ejected: int
 
-    @property
-    def endpoints(self) -> tuple[LiveEndpoint, ...]: ...
-
 
 def cluster_status(
-    live: _Counted, ejections: Ejections | None, breaker: LiveBreaker | None, now: float, high: int = 0
+    live: _Counted,
+    endpoints: Iterable[LiveEndpoint],
+    ejections: Ejections | None,
+    breaker: LiveBreaker | None,
+    now: float,
+    high: int = 0,
 ) -> ClusterStatus:
     """Under the cluster's lock. ``ejections`` and ``breaker``: its own, where it has any; ``high``: how many calls of that priority it
     has.
     """
     return ClusterStatus(
-        tuple(endpoint_status(endpoint, ejections, now) for endpoint in live.endpoints),
+        tuple(endpoint_status(endpoint, ejections, now) for endpoint in endpoints),
         breaker.state.value if breaker is not None else "closed",
         live.active + high,
         live.requests,

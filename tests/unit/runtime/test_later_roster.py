@@ -8,7 +8,7 @@ import pytest
 
 from meshlib.core.breaker_saved import read
 from meshlib.core.upstream import PickContext, Refusal
-from meshlib.model.policy import Balancer, Balancing, Breaker, SlowStart
+from meshlib.model.policy import Balancer, Balancing, Breaker, Outlier, SlowStart
 from meshlib.model.snapshot import Part, Snapshot
 from meshlib.model.subset import Selector, Subsets
 from meshlib.runtime import live as live_module
@@ -83,6 +83,17 @@ def test_threads_that_look_at_the_endpoints_see_the_same_ones():
     assert {name: id(found) for name, found in seen} == {"live": id(roster.live), "groups": id(roster.groups)}
     assert all(id(found) == id(getattr(roster, name)) for name, found in seen)
     assert list(roster.live.values()) == roster.groups[0].endpoints
+
+
+@pytest.mark.parametrize("outliers", [None, Outlier(consecutive_5xx=1)], ids=["plain", "ejecting"])
+def test_the_status_tells_of_them_and_makes_none(outliers):
+    config = flat(3, outlier=outliers)
+    live = Watched(config).live
+    told = live.status(0.0)
+    assert not live._roster.planned
+    assert [each.address for each in told.endpoints] == [str(endpoint(number).address) for number in range(3)]
+    assert len(live.endpoints) == 3
+    assert live.status(0.0) == told
 
 
 def test_a_roster_has_no_other_attributes():

@@ -250,6 +250,8 @@ class TestTrouble:
             polled.control.refuse()
             plane.step(SOONEST)
             plane.in_state("stale")
+            stream = plane.merge.sources[0]._servers[0].stream
+            plane.until(lambda: not stream._busy and not stream._due)  # the polls of all types have failed
             seen = polled.control.seen
             plane.want(*(f"s{number}" for number in range(20)))
             assert polled.control.seen == seen
