@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.grpc_server import ANSWER, MESSAGES, SERVICE
+from bench.shapes import CALLS
 from bench.world import World
 
 UNARY, STREAM = f"/{SERVICE}/Unary", f"/{SERVICE}/Stream"
@@ -22,7 +23,7 @@ class SyncChannel:
     name: str
     make: Callable[[World], Any]
     streams: bool = False
-    calls: int = 150
+    calls: int = CALLS
     _channel: Any = field(default=None, repr=False)
 
     def open(self, world: World) -> None:
@@ -61,7 +62,7 @@ class AioChannel:
     make: Callable[[World], Any]
     streams: bool = False
     tasks: int = 50
-    calls: int = 4
+    calls: int = CALLS // 50
     _channel: Any = field(default=None, repr=False)
     _runner: asyncio.Runner = field(default_factory=asyncio.Runner, repr=False)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from itertools import cycle, islice
 from typing import Any
 
+from bench.shapes import CALLS
 from bench.world import World
 
 
@@ -20,7 +21,7 @@ class Threads:
     name: str
     make: Callable[[World], tuple[Any, str]]
     threads: int = 8
-    calls: int = 25
+    calls: int = CALLS // 8
     _client: Any = field(default=None, repr=False)
     _urls: list[str] = field(default_factory=list, repr=False)
     _pool: ThreadPoolExecutor | None = field(default=None, repr=False)

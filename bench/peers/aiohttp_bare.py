@@ -7,11 +7,8 @@ from typing import Any
 
 import aiohttp
 
-from bench.shapes import AsyncClient
+from bench.shapes import CALLS, AsyncClient
 from bench.world import World
-
-#: One task's calls are so many that the cost of starting its loop does not show.
-ALONE = 150
 
 
 @dataclass(slots=True)
@@ -38,7 +35,7 @@ class Session:
 
 def pair(name: str, make: Any) -> tuple[AsyncClient, AsyncClient]:
     """One task, and 50 of them."""
-    return AsyncClient(name, make, tasks=1, calls=ALONE), AsyncClient(f"{name} × 50", make)
+    return AsyncClient(name, make, tasks=1, calls=CALLS), AsyncClient(f"{name} × 50", make)
 
 
 async def _bare(world: World) -> tuple[Any, str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx2
 
-from bench.shapes import CHUNKS, DOWNLOAD, POST, AsyncClient, SyncClient
+from bench.shapes import CALLS, CHUNKS, DOWNLOAD, POST, AsyncClient, SyncClient
 from bench.world import World
 
 _LIMITS = httpx2.Limits(max_connections=100, max_keepalive_connections=100, keepalive_expiry=60.0)
@@ -37,7 +37,7 @@ PEERS = (
     SyncClient("httpx2.Client, download", _sync, calls=3, work=DOWNLOAD),
     SyncClient("httpx2.Client, chunks", _sync, work=CHUNKS),
     AsyncClient("httpx2.AsyncClient", _async),
-    AsyncClient("httpx2.AsyncClient, 1 task", _async, tasks=1, calls=100),
+    AsyncClient("httpx2.AsyncClient, 1 task", _async, tasks=1, calls=CALLS),
     AsyncClient("httpx2.AsyncClient, TLS", _async_tls),
     AsyncClient("httpx2.AsyncClient, POST", _async, work=POST),
     AsyncClient("httpx2.AsyncClient, download", _async, tasks=1, calls=3, work=DOWNLOAD),

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from bench.shapes import CHUNKS, DOWNLOAD, POST, AsyncClient, SyncClient
+from bench.shapes import CALLS, CHUNKS, DOWNLOAD, POST, AsyncClient, SyncClient
 from bench.world import World
 
 _LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=100, keepalive_expiry=60.0)
@@ -37,7 +37,7 @@ PEERS = (
     SyncClient("httpx.Client, download", _sync, calls=3, work=DOWNLOAD),
     SyncClient("httpx.Client, chunks", _sync, work=CHUNKS),
     AsyncClient("httpx.AsyncClient", _async),
-    AsyncClient("httpx.AsyncClient, 1 task", _async, tasks=1, calls=100),
+    AsyncClient("httpx.AsyncClient, 1 task", _async, tasks=1, calls=CALLS),
     AsyncClient("httpx.AsyncClient, TLS", _async_tls),
     AsyncClient("httpx.AsyncClient, POST", _async, work=POST),
     AsyncClient("httpx.AsyncClient, download", _async, tasks=1, calls=3, work=DOWNLOAD),

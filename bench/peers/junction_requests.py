@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.shapes import Unavailable
+from bench.shapes import CALLS, Unavailable
 from bench.world import World, end
 
 _RELEASE = "junction-python==0.3.3"
@@ -24,7 +24,7 @@ _HOME = _ROOT / "build" / "bench" / "junction"
 @dataclass
 class Junction:
     name: str = "Junction's Session"
-    calls: int = 150
+    calls: int = CALLS
     _process: Any = field(default=None, repr=False)
     _server: Any = field(default=None, repr=False)
 

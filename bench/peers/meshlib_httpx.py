@@ -8,7 +8,7 @@ import httpx
 
 import meshlib
 from bench import routes
-from bench.shapes import CHUNKS, DOWNLOAD, POST, AsyncClient, SyncClient
+from bench.shapes import CALLS, CHUNKS, DOWNLOAD, POST, AsyncClient, SyncClient
 from bench.world import World
 
 _LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=100, keepalive_expiry=60.0)
@@ -39,7 +39,7 @@ PEERS = (
     SyncClient("meshlib.Client, download", _sync, calls=3, work=DOWNLOAD),
     SyncClient("meshlib.Client, chunks", _sync, work=CHUNKS),
     AsyncClient("meshlib.AsyncClient", _async),
-    AsyncClient("meshlib.AsyncClient, 1 task", _async, tasks=1, calls=100),
+    AsyncClient("meshlib.AsyncClient, 1 task", _async, tasks=1, calls=CALLS),
     AsyncClient("meshlib.AsyncClient, TLS", _async_tls),
     AsyncClient("meshlib.AsyncClient, POST", _async, work=POST),
     AsyncClient("meshlib.AsyncClient, download", _async, tasks=1, calls=3, work=DOWNLOAD),

@@ -8,7 +8,7 @@ import httpx2
 
 import meshlib.httpx2
 from bench import routes
-from bench.shapes import CHUNKS, DOWNLOAD, POST, AsyncClient, SyncClient
+from bench.shapes import CALLS, CHUNKS, DOWNLOAD, POST, AsyncClient, SyncClient
 from bench.world import World
 
 _LIMITS = httpx2.Limits(max_connections=100, max_keepalive_connections=100, keepalive_expiry=60.0)
@@ -43,7 +43,7 @@ PEERS = (
     SyncClient("meshlib.httpx2.Client, download", _sync, calls=3, work=DOWNLOAD),
     SyncClient("meshlib.httpx2.Client, chunks", _sync, work=CHUNKS),
     AsyncClient("meshlib.httpx2.AsyncClient", _async),
-    AsyncClient("meshlib.httpx2.AsyncClient, 1 task", _async, tasks=1, calls=100),
+    AsyncClient("meshlib.httpx2.AsyncClient, 1 task", _async, tasks=1, calls=CALLS),
     AsyncClient("meshlib.httpx2.AsyncClient, TLS", _async_tls),
     AsyncClient("meshlib.httpx2.AsyncClient, POST", _async, work=POST),
     AsyncClient("meshlib.httpx2.AsyncClient, download", _async, tasks=1, calls=3, work=DOWNLOAD),
