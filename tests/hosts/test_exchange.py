@@ -201,7 +201,7 @@ def test_a_direct_call_is_an_attempt_too(open_client: Open, meshlib_upstream: Up
 def test_an_idle_connection_ends_by_itself(
     open_client: Open, meshlib_upstream: UpstreamFactory, meshlib_control_plane: ControlPlane
 ) -> None:
-    """Without another call that would look for it."""
+    """Without another call that would look for it, and long before the library's own keep-alive."""
     one = meshlib_upstream("one")
     name = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
     options = {
@@ -213,12 +213,12 @@ def test_an_idle_connection_ends_by_itself(
     meshlib_control_plane.set(
         build.api_listener("reviews", routes), build.cluster("c", [one.address], **extension)
     )
-    client = open_client({"xds": {"server": meshlib_control_plane.address}})
+    client = open_client({"xds": {"server": meshlib_control_plane.address}}, keepalive=60.0)
     client.call()
     if client.is_async:  # a loop that stands still ends nothing
-        client.do(asyncio.to_thread(one.wait_for, lambda: one.connections_open == 0, timeout=2))
+        client.do(asyncio.to_thread(one.wait_for, lambda: one.connections_open == 0, timeout=20))
     else:
-        one.wait_for(lambda: one.connections_open == 0, timeout=2)
+        one.wait_for(lambda: one.connections_open == 0, timeout=20)
 
 
 def test_a_connection_that_the_server_ended_is_not_used_again(

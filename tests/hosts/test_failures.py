@@ -46,7 +46,7 @@ def garbage(server: Upstream, make: Callable[..., Any]) -> Iterator[Any]:
 @contextmanager
 def deadline(server: Upstream, make: Callable[..., Any]) -> Iterator[Any]:
     server.hang()
-    yield make(service(server, timeout=0.2))
+    yield make(service(server, timeout=1.0))  # it is over once the request is written, and not before
     server.release()
 
 
@@ -173,7 +173,7 @@ def test_no_free_connection_is_overloaded_and_nobodys_fault(
         outlier={"consecutive_5xx": 1, "max_ejection_percent": 100},
         retry={"attempts": 3, "on": ["reset", "connect-failure", "5xx"]},
     )
-    client = open_client(config, connections=1, pool=0.1, connect=0.1)
+    client = open_client(config, connections=1, pool=1.0, connect=5.0)  # aiohttp's pool bounds dialling, too
     held = client.begin(Ask())
     with pytest.raises(client.errors["pool"]) as caught:
         client.call()

@@ -16,6 +16,13 @@ UpstreamFactory = Any
 Open = Any
 
 
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A verdict comes within milliseconds; on a machine that stalls, later."""
+    monkeypatch.setattr("meshlib.core.exchange._VERDICT", 20.0)
+    monkeypatch.setattr("meshlib.runtime.runtime._VERDICT", 20.0)
+
+
 def handed(address: str, *others: Upstream, **sidecar: Any) -> dict[str, Any]:
     """A sidecar that was told, and ``reviews`` at ``others`` for when it is not there."""
     return {
@@ -107,7 +114,7 @@ def test_a_sidecar_that_went_away_is_an_error_where_calls_may_not_go_without(
         begun = time.monotonic()
         with pytest.raises(meshlib.MeshError, match="sidecar envoy") as caught:
             client.call()
-        assert time.monotonic() - begun < 1.5
+        assert time.monotonic() - begun < 8  # neither the verdict's time nor the start window of 10 s
         assert isinstance(caught.value, client.errors["connect"])
         assert caught.value.info is not None
         assert caught.value.info.via == "sidecar"

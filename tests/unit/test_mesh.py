@@ -10,6 +10,7 @@ import pytest
 import meshlib
 from meshlib import mesh as module
 from meshlib.config import Config, from_settings
+from tests.support.asking import asked
 
 REVIEWS = {"endpoints": ["127.0.0.1:8080"]}
 
@@ -20,8 +21,10 @@ def mesh():
         yield made
 
 
-def threads():
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("meshlib")]
+def threads(before=()):
+    """Ours, by name, but for those that another test left."""
+    now = [thread for thread in threading.enumerate() if thread not in before]
+    return [thread.name for thread in now if thread.name.startswith("meshlib")]
 
 
 class TestMaking:
@@ -37,8 +40,9 @@ class TestMaking:
             assert made.explain("GET", "http://reviews/").endpoint == "127.0.0.1:8080"
 
     def test_it_starts_nothing(self):
+        before = threading.enumerate()
         made = meshlib.Mesh({"services": {"a": {"dns": "localhost:1"}}, "xds": {"server": "127.0.0.1:1"}})
-        assert threads() == []
+        assert threads(before) == []
         assert made.status().process.started is False
         assert "not started" in repr(made)
 
@@ -201,30 +205,35 @@ class TestDisabled:
 
 class TestClosing:
     def test_it_ends_what_runs(self):
+        before = threading.enumerate()
         made = meshlib.Mesh({"services": {"reviews": REVIEWS}})
         made.snapshot()
-        assert threads() == ["meshlib-worker"]
+        assert threads(before) == ["meshlib-worker"]
         made.close()
         made.close()
-        assert threads() == []
+        assert asked(lambda: threads(before) == [])
         assert made.closed
         with pytest.raises(RuntimeError, match="closed"):
             made.snapshot()
         assert made.status().process.started is False
 
     def test_one_that_was_dropped_without_being_closed_ends_too(self):
+        before = threading.enumerate()
         made = meshlib.Mesh({"services": {"reviews": REVIEWS}})
         made.snapshot()
-        thread = next(each for each in threading.enumerate() if each.name == "meshlib-worker")
+        (thread,) = [
+            each for each in threading.enumerate() if each not in before and each.name == "meshlib-worker"
+        ]
         del made
         gc.collect()
         thread.join(10.0)
-        assert threads() == []
+        assert asked(lambda: threads(before) == [])
 
     def test_before_it_was_used(self):
+        before = threading.enumerate()
         made = meshlib.Mesh({})
         made.close()
-        assert threads() == []
+        assert asked(lambda: threads(before) == [])
 
     async def test_async_with(self):
         async with meshlib.Mesh({"services": {"reviews": REVIEWS}}) as made:
@@ -246,10 +255,11 @@ class TestDefault:
 
     def test_there_is_one(self, monkeypatch):
         monkeypatch.setenv("MESHLIB_NODE_ID", "from-the-environment")
+        before = threading.enumerate()
         made = meshlib.default()
         assert meshlib.default() is made
         assert made.status().node["id"] == "from-the-environment"
-        assert threads() == []
+        assert threads(before) == []
 
     def test_many_threads_get_the_same(self):
         barrier, found = threading.Barrier(8), []

@@ -206,7 +206,7 @@ def test_a_body_that_fails_is_the_callers_own_error(pool: Any, mesh: meshlib.Mes
 def test_total_bounds_connecting_and_reading_together(server: RawServer, pool: Any) -> None:
     server.answer = HEAD + b"Content-Length: 9\r\n\r\nabc"
     with pytest.raises(urllib3.exceptions.ReadTimeoutError):
-        pool.urlopen("GET", "/", timeout=urllib3.Timeout(total=0.2))
+        pool.urlopen("GET", "/", timeout=urllib3.Timeout(total=1.0))
 
 
 # --- who looks on -----------------------------------------------------------------------------------------------------------

@@ -78,6 +78,12 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A control plane's answers come one after the other; on a machine that stalls, with pauses between them."""
+    monkeypatch.setattr("meshlib.cli.doctor.collect.CALM", 0.8)
+
+
+@pytest.fixture
 def doctor(tmp_path: Path) -> Callable[..., Said]:
     def run(config: str | None = None, *more: str) -> Said:
         arguments = ["doctor", "--json", *more]
@@ -146,6 +152,7 @@ def test_text_has_every_finding_with_its_remedy(tmp_path: Path, dead: str) -> No
     assert result.stderr == ""
 
 
+@pytest.mark.usefixtures("patient")
 def test_nothing_that_a_control_plane_says_reaches_the_terminal(tmp_path: Path, dead: str) -> None:
     name = "a\x1b[2Jb"
     with ControlPlane(build.cluster(name), build.endpoints(name, dead)) as plane:
@@ -274,6 +281,7 @@ def test_http2_without_its_extra(facts: Facts) -> None:
 # --- the control plane ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_control_plane_that_answers(doctor: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:
     with ControlPlane(build.cluster("reviews"), build.endpoints("reviews")) as plane:
         monkeypatch.setenv("MESHLIB_XDS_SERVER", plane.address)
@@ -298,6 +306,7 @@ def test_a_control_plane_that_is_dead(
     assert not {"control-plane", "control-plane-silent"} & said.ids
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_control_plane_that_is_dead_with_one_in_reserve(doctor: Callable[..., Said], dead: str) -> None:
     """It is a warning: the other one serves."""
     with ControlPlane(build.cluster("reviews"), build.endpoints("reviews")) as plane:
@@ -309,6 +318,7 @@ def test_a_control_plane_that_is_dead_with_one_in_reserve(doctor: Callable[..., 
     assert "control-plane-silent" not in said
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_control_plane_in_reserve_that_is_dead(doctor: Callable[..., Said], dead: str) -> None:
     with ControlPlane(build.cluster("reviews"), build.endpoints("reviews")) as plane:
         said = doctor(f'[xds]\nserver = ["{plane.address}", "{dead}"]\n')
@@ -330,6 +340,7 @@ def test_a_control_plane_that_takes_connections_and_says_nothing(doctor: Callabl
     assert not {"control-plane", "control-plane-unreachable"} & said.ids
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_control_plane_that_wants_tls_and_gets_none(
     doctor: Callable[..., Said], authority: trustme.CA
 ) -> None:
@@ -357,6 +368,7 @@ def secured(authority: trustme.CA) -> grpc.ServerCredentials:
     )
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("right", [True, False])
 def test_tls_with_the_control_plane(
     doctor: Callable[..., Said], tmp_path: Path, authority: trustme.CA, *, right: bool
@@ -373,12 +385,14 @@ def test_tls_with_the_control_plane(
         assert not {"control-plane", "control-plane-silent"} & said.ids
 
 
+@pytest.mark.usefixtures("patient")
 def test_tls_where_the_control_plane_has_none(doctor: Callable[..., Said]) -> None:
     with ControlPlane() as plane:
         said = doctor(f'[xds]\nserver = "{plane.address}"\ntls = {{}}\n')
     assert said["control-plane-tls"]["severity"] == "error"
 
 
+@pytest.mark.usefixtures("patient")
 def test_what_a_control_plane_sends_wrongly_and_for_nothing(doctor: Callable[..., Said]) -> None:
     wrong = build.cluster("wrong", connect_timeout="-1s")
     odd = build.cluster("odd", transport_socket_matcher={})
@@ -389,6 +403,7 @@ def test_what_a_control_plane_sends_wrongly_and_for_nothing(doctor: Callable[...
     assert any("odd: transport_socket_matcher" in line for line in said["setting-ignored"]["evidence"])
 
 
+@pytest.mark.usefixtures("patient")
 def test_what_a_control_plane_lacks(doctor: Callable[..., Said]) -> None:
     routes = build.route_config(
         "r", build.virtual_host("all", build.route(cluster="gone"), domains=["reviews"])
@@ -398,6 +413,7 @@ def test_what_a_control_plane_lacks(doctor: Callable[..., Said]) -> None:
     assert "gone" in said["resource-missing"]["summary"]
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_control_plane_that_is_asked_by_name(doctor: Callable[..., Said], upstream: Upstream) -> None:
     host = build.virtual_host("all", build.route(cluster="c"))
     plane = ControlPlane(
@@ -444,6 +460,7 @@ def test_what_is_waited_for(facts: Facts) -> None:
     assert "resource-waiting" not in judged(facts)
 
 
+@pytest.mark.usefixtures("patient")
 def test_clusters_without_endpoints(doctor: Callable[..., Said]) -> None:
     away = build.cluster("away", type="ORIGINAL_DST", lb_policy="CLUSTER_PROVIDED", eds_cluster_config=None)
     with ControlPlane(build.cluster("c"), build.endpoints("c"), away) as plane:
@@ -533,6 +550,7 @@ def sidecar_listener(name: str, address: str, domain: str) -> dict[str, Any]:
     return dict(build.listener(name, build.route_config(f"r-{name}", host), address=address))
 
 
+@pytest.mark.usefixtures("patient")
 def test_listeners_that_collide(doctor: Callable[..., Said], dead: str, upstream: Upstream) -> None:
     other = dead.replace("127.0.0.1", "127.0.0.2")
     listeners = [
@@ -562,6 +580,7 @@ def test_services_that_collide(doctor: Callable[..., Said], tmp_path: Path, upst
     assert f"{upstream.address} is an endpoint of reviews, reviews:9080" in said["endpoint-shared"]["summary"]
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_service_in_front_of_the_control_plane(doctor: Callable[..., Said], upstream: Upstream) -> None:
     listener = sidecar_listener("out", "127.0.0.1:1", "reviews")
     with ControlPlane(listener, build.cluster("c"), build.endpoints("c", upstream.address)) as plane:
@@ -647,7 +666,10 @@ def telling(ahead: float) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(("ahead", "off"), [(0, False), (5, False), (120, True), (-3600, True)])
-def test_clocks(doctor: Callable[..., Said], ahead: float, *, off: bool) -> None:
+def test_clocks(
+    doctor: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, ahead: float, *, off: bool
+) -> None:
+    monkeypatch.setattr("meshlib.cli.doctor.probes.PATIENCE", 3.0)
     with telling(ahead) as address:
         said = doctor(service(address))
     assert ("clock-skew" in said) == off
@@ -656,7 +678,10 @@ def test_clocks(doctor: Callable[..., Said], ahead: float, *, off: bool) -> None
         assert ("ahead" if ahead > 0 else "behind") in said["clock-skew"]["summary"]
 
 
-def test_a_clock_that_is_alone_is_the_wrong_one(doctor: Callable[..., Said]) -> None:
+def test_a_clock_that_is_alone_is_the_wrong_one(
+    doctor: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meshlib.cli.doctor.probes.PATIENCE", 3.0)
     with telling(0) as right, telling(900) as wrong:
         found = doctor(service(right, name="a") + service(wrong, name="b"))["clock-skew"]
     assert "theirs, as it seems" in found["summary"]
@@ -795,6 +820,7 @@ def test_who_can_read_a_key(
         assert str(tmp_path / "me.key") in said["file-readable-by-others"]["remedy"]
 
 
+@pytest.mark.usefixtures("patient")
 def test_who_can_read_a_bootstrap(doctor: Callable[..., Said], tmp_path: Path) -> None:
     with ControlPlane() as plane:
         (tmp_path / "bootstrap.json").write_text(json.dumps(plane.bootstrap()))

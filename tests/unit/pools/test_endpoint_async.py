@@ -306,7 +306,7 @@ class TestIdle:
             await asyncio.wait_for(over.wait(), PATIENCE)
             assert (found.open, limits.count) == (0, 0)
             assert all(connection.closed for connection in held)
-            assert threading.active_count() == threads
+            assert threading.active_count() <= threads  # another test's may end meanwhile
 
         asyncio.run(main())
 

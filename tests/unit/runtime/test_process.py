@@ -13,6 +13,7 @@ import pytest
 from meshlib.runtime import process
 from meshlib.runtime.clock import MonotonicClock
 from meshlib.runtime.process import PerProcess, SharedWorker
+from tests.support.asking import asked
 
 
 class Resident:
@@ -328,7 +329,7 @@ class TestSharedWorker:
         shared.release(first)
         assert first.running
         shared.release(first)
-        assert not first.running
+        assert asked(lambda: not first.running)
 
     def test_it_starts_again(self):
         shared = SharedWorker(MonotonicClock())

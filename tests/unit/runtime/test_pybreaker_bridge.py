@@ -186,11 +186,11 @@ def test_two_breakers_share_a_storage():
 
 def test_a_storage_that_is_open_already_opens_a_new_breaker_for_what_is_left():
     storage = pybreaker.CircuitMemoryStorage(pybreaker.STATE_OPEN)
-    storage.opened_at = datetime.now(UTC) - timedelta(seconds=6)
+    storage.opened_at = datetime.now(UTC) - timedelta(seconds=4)
     cluster = watched(storage=storage)
     assert not call(cluster, now=0.0)
-    assert not call(cluster, now=3.0)
-    assert call(cluster, now=5.0)
+    assert not call(cluster, now=1.0)
+    assert call(cluster, now=6.0)
     storage = pybreaker.CircuitMemoryStorage(pybreaker.STATE_OPEN)
     storage.opened_at = (datetime.now(UTC) - timedelta(hours=6)).replace(tzinfo=None)  # naive, long ago
     assert call(watched(storage=storage))

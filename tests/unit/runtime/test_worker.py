@@ -179,7 +179,7 @@ class TestThread:
     def test_starting_twice_is_starting_once(self, threaded):
         before = threading.active_count()
         threaded.start()
-        assert threading.active_count() == before
+        assert threading.active_count() <= before  # another test's may end meanwhile
 
     def test_a_timer_fires_in_real_time(self, threaded):
         fired = threading.Event()

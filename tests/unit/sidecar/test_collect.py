@@ -13,6 +13,7 @@ from meshlib.sidecar import collect
 from meshlib.sidecar.collect import Collector
 from meshlib.sidecar.evidence import Listening
 from meshlib.sidecar.inspect import inspect
+from meshlib.sidecar.probe import Prober
 from meshlib.sidecar.watch import Watch
 from meshlib.testing.clock import VirtualClock
 from tests.support.raw_server import RawServer
@@ -169,7 +170,8 @@ class TestTogether:
         watch.stop()
         assert watch.current.state == "absent"
 
-    def test_an_inspection_asks_what_there_is_to_ask(self):
+    def test_an_inspection_asks_what_there_is_to_ask(self, monkeypatch):
+        monkeypatch.setattr(Prober.__init__, "__defaults__", (10.0,))
         with RawServer(answer=b"HTTP/1.1 204 No Content\r\n\r\n") as server:
             port = server.address.rpartition(":")[2]
             found = inspect(settings(), {"DAPR_HTTP_PORT": port})

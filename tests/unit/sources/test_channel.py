@@ -73,6 +73,7 @@ def test_before_a_fork_grpcs_thread_that_takes_requests_is_waited_for(monkeypatc
 
     monkeypatch.setattr(stream._Requests, "__next__", slowly)
     monkeypatch.setattr(stream.threads, "join", joined)
+    monkeypatch.setattr(stream, "_SETTLE", 20.0)
     monkeypatch.setattr(stream, "wait_quiet", bool)  # that of grpc's core stay, for the server is here, too
     before = set(threading.enumerate())
     with ControlPlane() as plane:

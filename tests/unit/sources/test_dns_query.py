@@ -28,9 +28,7 @@ def hosts(tmp_path):
 
 
 @pytest.fixture
-def resolver(server, hosts, monkeypatch):
-    monkeypatch.setattr(dns_query, "TRY", 0.2)
-    monkeypatch.setattr(dns_query, "LIFETIME", 0.5)
+def resolver(server, hosts):
     return Resolver(DnsConfig(nameservers=("127.0.0.1",), port=server.port), str(hosts))
 
 
@@ -43,9 +41,7 @@ def addresses(resolver, name, family="all"):
 
 
 class TestServersOfACluster:
-    def test_they_are_asked_in_place_of_others(self, server, hosts, monkeypatch):
-        monkeypatch.setattr(dns_query, "TRY", 0.2)
-        monkeypatch.setattr(dns_query, "LIFETIME", 0.5)
+    def test_they_are_asked_in_place_of_others(self, server, hosts):
         server.records = {("a.test", "A"): ["10.0.0.1"]}
         with DnsServer({("a.test", "A"): ["10.0.0.2"]}) as other:
             resolver = Resolver(DnsConfig(nameservers=("127.0.0.1",), port=server.port), str(hosts))
@@ -151,7 +147,9 @@ class TestAddresses:
 
 class TestFailures:
     @pytest.mark.parametrize("mode", ["silent", "servfail", "garbage"])
-    def test_who_cannot_say_is_named(self, server, resolver, mode):
+    def test_who_cannot_say_is_named(self, server, resolver, monkeypatch, mode):
+        monkeypatch.setattr(dns_query, "TRY", 0.2)
+        monkeypatch.setattr(dns_query, "LIFETIME", 0.5)
         server.mode = mode
         with pytest.raises(Unanswered, match=r"a\.test \(A"):
             ask(resolver, "a.test")

@@ -107,9 +107,12 @@ class TestAsking:
                 pickle.dumps(bench.certificate)
 
     def test_no_thread_and_no_channel_stays(self, ca):
+        held = threading.Event()
+        ca.change(lambda chain: held.wait(10) and chain)
         with provided(ca) as bench:
             asking = bench.provider._asking
             assert asking in stream._streams.get().live  # a fork waits for it
+            held.set()
             bench.in_state("ready")
             asking._thread.join(5)
             assert not asking._thread.is_alive()
@@ -220,6 +223,7 @@ class TestRenewal:
         bench = provided(ca)
         with bench:
             asking = bench.provider._asking
+        asking._thread.join(10)
         assert not asking._thread.is_alive()
         bench.step(1)
         assert (bench.status.state, bench.status.last_error) == ("idle", "")

@@ -509,8 +509,9 @@ class TestProcesses:
         writers = [context.Process(target=_write_often, args=(str(path), mark)) for mark in b"abc"]
         for writer in writers:
             writer.start()
-        seen = set()
-        while any(writer.is_alive() for writer in writers):
+        seen, alive = set(), True
+        while alive:  # and once more after the end
+            alive = any(writer.is_alive() for writer in writers)
             data = last_good.read(str(path))
             if data is not None:
                 assert len(data) == 500_000

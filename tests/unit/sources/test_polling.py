@@ -300,7 +300,7 @@ class TestTrouble:
             assert f"{server.asked}: the answer is no DiscoveryResponse: " in plane.xds.last_error
             server.answer("empty")
             seen = len(server.server.bodies)
-            plane.step(60.0)
+            plane.step(1.0)  # enough for the pause, and less than a poll may take
             plane.in_state("ready")
             assert plane.xds.last_error == ""
             refused = server.requests[seen]
@@ -318,7 +318,7 @@ class TestTrouble:
             plane.lost()
             assert f"{server.asked}: no whole answer within {TIMEOUT:g} s" in plane.xds.last_error
             server.answer("empty")
-            plane.step(60.0)
+            plane.step(1.0)  # as above
             plane.in_state("ready")
 
     def test_it_ends_while_an_answer_is_awaited(self, scripted):
@@ -328,7 +328,9 @@ class TestTrouble:
             plane.want("reviews")
             plane.until(lambda: server.server.bodies)
             stream = plane.merge.sources[0]._servers[0].stream
-        assert not stream._thread.is_alive()
+            plane.merge.stop()
+            stream._thread.join(5)  # less than a poll may take, and before the server ends it
+            assert not stream._thread.is_alive()
 
 
 @pytest.mark.parametrize("connected", [True, False])

@@ -166,13 +166,14 @@ class TestLateLoops:
     """What a loop did not look at while it stood still is not the peer's fault."""
 
     @staticmethod
-    def stand_still() -> None:
-        time.sleep(0.5)
+    def stand_still(seconds: float) -> None:
+        time.sleep(seconds)
 
     def test_a_connection_that_was_made_meanwhile_is_made(self) -> None:
         async def main(place: Place) -> None:
-            asyncio.get_running_loop().call_soon(self.stand_still)
-            stream = await open_asyncio(place, bounds(connect=0.3), 0.3)
+            # So long as the loop was late it has the time to look: 0.95 s.
+            asyncio.get_running_loop().call_soon(self.stand_still, 1.0)
+            stream = await open_asyncio(place, bounds(connect=0.05), 0.05)
             stream.close()
 
         with Scripted(serve_ok) as server:
@@ -181,7 +182,7 @@ class TestLateLoops:
     def test_a_peer_that_is_silent_gets_no_more_than_the_loop_stood_still(self) -> None:
         async def main(place: Place) -> float:
             loop = asyncio.get_running_loop()
-            loop.call_soon(self.stand_still)
+            loop.call_soon(self.stand_still, 0.5)
             began = loop.time()
             with pytest.raises(ConnectTimeout):
                 await open_asyncio(place, bounds(connect=0.3), 0.3)
@@ -416,7 +417,7 @@ class TestTls:
         with Scripted(lambda _: done.wait(20)) as server:
             place = Place("127.0.0.1", server.port, context=client_context(ca))
             with pytest.raises(ConnectTimeout, match="TLS handshake"):
-                driver.connect(place, bounds(connect=0.1))
+                driver.connect(place, bounds(connect=1.0))  # the connection stands before that is over
             done.set()
 
     def test_a_peer_that_speaks_no_tls(self, driver: Driver, ca: trustme.CA) -> None:

@@ -215,7 +215,7 @@ def test_who_reads_hands_it_on_when_it_has_what_it_waited_for(pair, pool):
 
 def test_who_reads_hands_it_on_when_its_time_is_over(pair, pool):
     connection, far = pair
-    first = pool.submit(call, connection, within=bounds(read=0.05))
+    first = pool.submit(call, connection, within=bounds(read=1.0))  # the other one comes before that is over
     one = far.hear("head")[1]
     second = pool.submit(call, connection)
     other = far.hear("head")[1]
@@ -246,7 +246,7 @@ def test_who_waits_may_give_up_while_another_one_reads(pair, pool):
 
 def test_bytes_for_others_do_not_prolong_the_time_of_who_reads(pair, pool):
     connection, far = pair
-    first = pool.submit(call, connection, within=bounds(read=0.2))
+    first = pool.submit(call, connection, within=bounds(read=1.0))  # the other one comes before that is over
     far.hear("head")
     waits(connection)
     second = pool.submit(connection.send, request(), bounds())
@@ -706,7 +706,7 @@ def test_who_waits_for_the_system_hands_that_on_too(pair, pool):
     connection, far = pair
     far.say(far.settings(initial_window_size=2**30), far.window(0, 2**30))
     assert connection.free()
-    first = pool.submit(connection.send, request(method=b"POST", body=bytes(8_000_000)), bounds(write=0.2))
+    first = pool.submit(connection.send, request(method=b"POST", body=bytes(8_000_000)), bounds(write=1.0))
     while connection._writer is None:
         os.sched_yield()
     second = pool.submit(call, connection)

@@ -263,7 +263,7 @@ def test_an_endpoint_that_nobody_listens_at(opened: Any) -> None:
 
 
 def test_one_that_does_not_shake_hands_is_given_up_in_time(opened: Any, server: Server) -> None:
-    tunnel = opened(place(server.listener), 0.1)
+    tunnel = opened(place(server.listener), 1.0)  # the connection stands before that is over
     with connected(tunnel) as inner:
         inner.send(b"preface")
         with suppress(ConnectionResetError):
