@@ -41,8 +41,11 @@ if TYPE_CHECKING:
 __all__ = ["AdsStream", "Ears", "GrpcStream", "Opener", "channels_closed", "closed", "opened", "words"]
 
 #: grpcio's connectivity watcher looks every 0.2 s whether anybody still listens, and raises in its thread if the channel
-#: is closed before it looked. Seconds from the last listener's leaving until a channel may be closed.
+#: is closed before it looked. Seconds from the last listener's leaving until a channel may be closed where a grpcio does not say
+#: whether its watcher is there; between two looks whether it is; and the most that is waited for one.
 _WATCHER_ENDS = 0.25
+_WATCHER_LOOKS = 0.01
+_WATCHER_MOST = 5.0
 #: Seconds for which a fork waits for ended streams, and for grpc's own threads after them.
 _SETTLE = 0.5
 _QUIET = 1.0
@@ -233,6 +236,12 @@ class GrpcStream:
         channel.unsubscribe(self._connectivity)
         self._closable = time.monotonic() + _WATCHER_ENDS
 
+    def _watched(self, channel: grpc.Channel) -> bool:
+        """Whether grpcio's watcher may still look at it."""
+        state, now = getattr(channel, "_connectivity_state", None), time.monotonic()
+        known = getattr(state, "polling", None)  # grpcio's own: cleared by the watcher at its end
+        return now < self._closable if known is None else known and now < self._closable + _WATCHER_MOST
+
     def _close(self) -> None:
         self._requests.put(None)
         with self._lock:
@@ -242,7 +251,8 @@ class GrpcStream:
             return
         if not self._ready:
             self._unwatch(channel)
-        time.sleep(max(0.0, self._closable - time.monotonic()))
+        while self._watched(channel):
+            time.sleep(_WATCHER_LOOKS)
         channel.close()
         if call is not None:
             self._requests.join(_SETTLE)

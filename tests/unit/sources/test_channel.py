@@ -5,6 +5,7 @@ import threading
 from unittest.mock import Mock
 
 import pytest
+from grpc import _channel as grpc_channel
 
 from meshlib.sources import channel, stream
 from meshlib.testing import ControlPlane
@@ -85,6 +86,34 @@ def test_before_a_fork_grpcs_thread_that_takes_requests_is_waited_for(monkeypatc
         names = [each.name for each in threading.enumerate() if each not in before]
         awaited.set()
     assert not [name for name in names if "(_run)" in name or name == "meshlib-xds"]
+
+
+def test_a_channel_is_closed_when_grpcios_watcher_has_ended_however_late(monkeypatch):
+    """It raises in its thread where its channel is closed before it looked."""
+    looks, go_on, closed = threading.Event(), threading.Event(), threading.Event()
+
+    def late(_):
+        looks.set()
+        go_on.wait(20)
+
+    def watched(server):
+        made = channel.open_channel(server)
+        close = made.close
+        made.close = lambda: (closed.set(), close())
+        return made
+
+    monkeypatch.setattr(grpc_channel.cygrpc, "block_if_fork_in_progress", late)
+    monkeypatch.setattr(stream, "open_channel", watched)
+    with ControlPlane() as plane:
+        told: list[object] = []  # what nobody calls
+        made = stream.GrpcStream(Server(plane.address), Mock(), told.append, "sotw")
+        try:
+            assert looks.wait(20)
+            made.cancel(3 * stream._WATCHER_ENDS)
+            assert not closed.is_set(), "the watcher is there"
+        finally:
+            go_on.set()
+        assert closed.wait(20)
 
 
 def test_waiting_for_grpc_has_an_end(monkeypatch):
