@@ -83,12 +83,12 @@ class Stage:
         """Calls are split between versions by weight; ``gold``: those with ``x-tier: gold`` go to v2 and v3."""
         shares = {f"{SERVICE}-{version}": weight for version, weight in split.items()}
         name = "split-" + "-".join(str(weight) for weight in split.values())
-        routes = [build.route(weights=shares, timeout=2.0, retry=_RETRY, name=name)]
+        routes = [build.route(weights=shares, timeout=10.0, retry=_RETRY, name=name)]
         clusters: dict[str, tuple[str, ...]] = {f"{SERVICE}-{version}": (version,) for version in split}
         if gold:
             header = {"x-tier": "gold"}
             routes.insert(
-                0, build.route(headers=header, cluster=NEXT, timeout=2.0, retry=_RETRY, name="gold")
+                0, build.route(headers=header, cluster=NEXT, timeout=10.0, retry=_RETRY, name="gold")
             )
             clusters[NEXT] = ("v2", "v3")
         host = build.virtual_host(SERVICE, *routes, domains=[SERVICE])

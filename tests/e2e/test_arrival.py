@@ -215,7 +215,7 @@ class TestAway:
         with ControlPlane() as plane:
             plane.hold()
             with self.mesh(plane.address) as mesh:
-                timeout = httpx.Timeout(5.0, connect=0.2)
+                timeout = httpx.Timeout(5.0, connect=0.5)
                 _, body, info = call("httpx", mesh, "GET", url, timeout=timeout)
                 assert json.loads(body)["name"] == "direct"
                 assert "has not answered" in "\n".join(info.trace())
@@ -229,5 +229,6 @@ class TestAway:
                     call("httpx", mesh, "GET", url, timeout=timeout)  # by name nobody says that there is none
             with self.mesh(plane.address, xds={"cold_start": "fail", "protocol": "delta"}) as mesh:
                 # DL-06: here it is said, and at once: the host is of no mesh.
+                timeout = httpx.Timeout(5.0, connect=20.0)
                 _, body, info = call("httpx", mesh, "GET", url, timeout=timeout)
                 assert (json.loads(body)["name"], info.via) == ("direct", "direct")

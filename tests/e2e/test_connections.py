@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import aiohttp
@@ -30,6 +30,19 @@ def service(*addresses: str, **policies: Any) -> dict[str, Any]:
 def own_retries(library: str) -> dict[str, Any]:
     """What keeps urllib3 from trying again by itself."""
     return {"retries": False} if library == "urllib3" else {}
+
+
+def ended(one: Any, by: Any, seconds: Sequence[float], ask: Callable[[], object]) -> Any:
+    """The error, one of ``by``, of a call that has so many seconds and comes to ``one`` meanwhile. Where it does not, as on a busy
+    machine, it is made again and has the next of them.
+    """
+    for each in seconds:
+        before = one.requests_total
+        with meshlib.deadline(each), pytest.raises(by) as caught:
+            ask()
+        if one.requests_total > before:
+            return caught.value
+    raise AssertionError("it never came there")
 
 
 @pytest.mark.parametrize("library", [name for name in LIBRARIES if name != "aiohttp-connector"])
@@ -59,7 +72,7 @@ def test_a_connection_that_failed_is_given_back(
     if failure == "garbage":
         one.order(garbage="nothing of HTTP\r\n\r\n", times=3)
     elif failure == "timeout":
-        one.hang(times=3)
+        one.hang()
     else:
         getattr(one, failure)(times=3)
     # Not Overloaded: a connection was to be had.
@@ -67,10 +80,10 @@ def test_a_connection_that_failed_is_given_back(
     config = service(one.address, limits={"max_connections": 1})
     with meshlib.Mesh(config) as mesh, Caller(library, mesh) as ask:
         for _ in range(3):
-            with pytest.raises(ends), meshlib.deadline(0.1 if failure == "timeout" else 30):
-                ask("POST", "http://reviews/", **own_retries(library))
-        assert ask("POST", "http://reviews/", **own_retries(library))[0] == 200
+            seconds = (0.1, 1.0, 10.0) if failure == "timeout" else (30.0,)
+            ended(one, ends, seconds, lambda: ask("POST", "http://reviews/", **own_retries(library)))
         one.behave()
+        assert ask("POST", "http://reviews/", **own_retries(library))[0] == 200
         assert mesh.status().clusters["reviews"].active == 0
 
 
@@ -86,11 +99,15 @@ def test_a_deadline_shortens_a_read_that_has_a_timeout_of_its_own(
         timeout = aiohttp.ClientTimeout(sock_read=20)
     with meshlib.Mesh(service(one.address)) as mesh, Caller(library, mesh) as ask:
         began = time.monotonic()
-        with meshlib.deadline(0.2), pytest.raises(meshlib.DeadlineExceeded) as caught:
-            ask("GET", "http://reviews/", timeout=timeout)
-        assert time.monotonic() - began < 10
+        late = ended(
+            one,
+            meshlib.DeadlineExceeded,
+            (0.2, 1.0, 8.0),
+            lambda: ask("GET", "http://reviews/", timeout=timeout),
+        )
+        assert time.monotonic() - began < 15
         one.release()
-    info = caught.value.info
+    info = late.info
     assert info is not None
     assert [attempt.sent for attempt in info.attempts] == [True]
 

@@ -97,13 +97,13 @@ def test_who_has_everything_stays_and_a_new_name_falls_back(
     assert names(client, "reviews") == {a.name}
     assert second.opened == 0
     assert names(client, "ratings") == {b.name}
-    assert second.wait_for_request("listener").names == ("ratings", "reviews")
+    assert second.wait_for_request("listener", timeout=20).names == ("ratings", "reviews")
     assert names(client, "reviews") == {a.name}
     until(mesh, lambda: states(mesh)["xds"] == "ready")
     assert states(mesh) == {"xds": "ready", first.address: "stale", second.address: "ready"}
     first.start()
     until(mesh, lambda: mesh.explain("GET", "http://ratings/").endpoint == a.address)
-    second.wait_for_streams(0)
+    second.wait_for_streams(0, timeout=20)
     assert (names(client, "reviews"), names(client, "ratings")) == ({a.name}, {a.name})
     assert states(mesh) == {"xds": "ready", first.address: "ready", second.address: "idle"}
 
@@ -128,11 +128,11 @@ def test_three_servers_one_by_one(planes: Any, made: Any, upstream: Any, protoco
     assert names(client, "reviews") == {ends[2].name}
     second.start()
     until(mesh, lambda: mesh.explain("GET", "http://reviews/").endpoint == ends[1].address)
-    third.wait_for_streams(0)
+    third.wait_for_streams(0, timeout=20)
     assert names(client, "reviews") == {ends[1].name}
     first.start()
     until(mesh, lambda: mesh.explain("GET", "http://reviews/").endpoint == ends[0].address)
-    second.wait_for_streams(0)
+    second.wait_for_streams(0, timeout=20)
     assert names(client, "reviews") == {ends[0].name}
 
 
@@ -204,7 +204,7 @@ def test_an_outage_of_one_authority_moves_no_other(planes: Any, made: Any, upstr
     assert names(client, "reviews") == {a.name}
     assert (own.opened, spare.opened) == (0, 0)
     mesh._runtime().want(name, "ratings")
-    spare.wait_for_request("listener", lambda request: request.names == (name,))
+    spare.wait_for_request("listener", lambda request: request.names == (name,), timeout=20)
     until(mesh, lambda: name in mesh.snapshot().parts[-1].targets)
     assert names(client, "reviews") == {a.name}
     assert states(mesh) == {
@@ -243,7 +243,7 @@ def test_hosts_by_the_template_of_an_authority(planes: Any, made: Any, upstream:
     bootstrap["client_default_listener_resource_name_template"] = template
     _, client = made({"bootstrap_config": json.dumps(bootstrap), "protocol": protocol})
     assert who(client, "reviews:9080") == a.name
-    assert own.wait_for_request("cluster").names == (cluster,)
+    assert own.wait_for_request("cluster", timeout=20).names == (cluster,)
     assert top.seen == 0
 
 
@@ -265,7 +265,7 @@ def test_a_resource_that_says_where_what_it_names_comes_from(
     mesh, client = made({"bootstrap_config": json.dumps(bootstrap)})
     if allowed:
         assert names(client, "reviews") == {a.name}
-        assert other.wait_for_request("endpoint").names == ("c",)
+        assert other.wait_for_request("endpoint", timeout=20).names == ("c",)
         assert states(mesh) == {"xds": "ready", top.address: "ready", other.address: "ready"}
         other.kill()
         until(mesh, lambda: states(mesh)[other.address] == "stale")
@@ -273,7 +273,7 @@ def test_a_resource_that_says_where_what_it_names_comes_from(
         assert states(mesh)["xds"] == "ready"
     else:
         mesh._runtime().want("reviews", "reviews")
-        assert "is not among the allowed_grpc_services" in str(top.wait_for_nack("cluster").error)
+        assert "is not among the allowed_grpc_services" in str(top.wait_for_nack("cluster", timeout=20).error)
         assert other.opened == 0
 
 
@@ -330,7 +330,7 @@ def test_secrets_of_a_server_that_has_nothing_else(
     mesh, client = made({"bootstrap_config": json.dumps(bootstrap), "protocol": protocol, "view": "sidecar"})
     mesh.wait_ready(timeout=20)
     assert names(client, "127.0.0.9:9080") == {a.name}
-    assert other.wait_for_request("secret").names == ("roots",)
+    assert other.wait_for_request("secret", timeout=20).names == ("roots",)
     seen = other.seen
     other.set(build.secret("roots", ca=later.cert_pem.bytes().decode()))
     other.wait_for_ack("secret", after=seen, timeout=20)
@@ -403,7 +403,9 @@ def test_tokens_of_the_bootstrap_are_read_at_each_stream(secured: Secured, made:
         assert [stream.metadata["authorization"] for stream in plane.streams] == ["Bearer one"]
         token.write_text("two")
         plane.drop_streams()
-        plane.wait_for(lambda: [each.metadata["authorization"] for each in plane.streams] == ["Bearer two"])
+        plane.wait_for(
+            lambda: [each.metadata["authorization"] for each in plane.streams] == ["Bearer two"], timeout=20
+        )
         assert "Bearer" not in json.dumps(mesh.status().to_dict())
 
 

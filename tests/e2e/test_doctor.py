@@ -20,6 +20,8 @@ from tests.support.asking import asked
 from tests.support.netns import EnvoySidecar, Namespace
 from tests.support.web_servers import gunicorn, uwsgi
 
+pytestmark = pytest.mark.timeout(180)  # each test starts several interpreters
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -50,7 +52,7 @@ def doctor(*arguments: object, **more: str) -> tuple[int, list[dict[str, Any]]]:
         [sys.executable, "-m", "meshlib", "doctor", "--json", *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=100,
         check=False,
         env=environment(**more),
     )
@@ -114,9 +116,9 @@ def test_a_process_whose_environment_is_not(upstream: Upstream) -> None:
 def test_a_control_plane_that_went_away() -> None:
     plane = ControlPlane(build.cluster("c"), build.endpoints("c"))
     with plane, running({"xds": {"server": plane.address}}) as pid:
-        assert asked(lambda: "control-plane" in ids(doctor(pid)[1]))
+        assert asked(lambda: "control-plane" in ids(doctor(pid)[1]), 40.0)
         plane.stop()
-        assert asked(lambda: "control-plane-unreachable" in ids(doctor(pid)[1]))
+        assert asked(lambda: "control-plane-unreachable" in ids(doctor(pid)[1]), 40.0)
         code, found = doctor(pid)
     assert (code, one(found, "control-plane-unreachable")["severity"]) == (1, "warning")
 
@@ -188,7 +190,7 @@ def test_gevent(upstream: Upstream) -> None:
         well = stack.enter_context(running(config, "gevent", "init_gevent"))
         bare = stack.enter_context(running(config, "gevent"))
         late = stack.enter_context(running(reviews(upstream.address), "late"))
-        assert asked(lambda: ids(doctor(well)[1]) == {"control-plane"})
+        assert asked(lambda: ids(doctor(well)[1]) == {"control-plane"}, 40.0)
         code, found = doctor(bare)
         assert code == 1
         assert one(found, "gevent-without-grpc")["severity"] == "error"
@@ -228,7 +230,7 @@ def test_the_workers_of_a_master(tmp_path: Path, shop: dict[str, Any]) -> None:
     )
     settings = ["--chdir", str(tmp_path), "-c", str(tmp_path / "gunicorn.conf.py"), "--workers", "2"]
     with gunicorn("shop:app", tmp_path / "log", *settings, **shop) as server:
-        assert asked(lambda: len(list(tmp_path.glob("meshlib/*.sock"))) == 2)
+        assert asked(lambda: len(list(tmp_path.glob("meshlib/*.sock"))) == 2, 40.0)
         workers = sorted(int(path.stem) for path in tmp_path.glob("meshlib/*.sock"))
         code, found = doctor(server.pid)
         assert (code, ids(found)) == (1, {"endpoint-not-listening"})
@@ -241,7 +243,7 @@ def test_the_workers_of_a_master(tmp_path: Path, shop: dict[str, Any]) -> None:
 def test_the_worker_of_uwsgis_master(tmp_path: Path, shop: dict[str, Any]) -> None:
     pytest.importorskip("pyuwsgi")
     with uwsgi("shop:app", tmp_path / "log", "--pythonpath", str(tmp_path), "--lazy-apps", **shop) as server:
-        assert asked(lambda: len(list(tmp_path.glob("meshlib/*.sock"))) == 1)
+        assert asked(lambda: len(list(tmp_path.glob("meshlib/*.sock"))) == 1, 40.0)
         code, found = doctor(server.pid)
     assert (code, ids(found)) == (1, {"endpoint-not-listening"})
 
@@ -261,7 +263,7 @@ def in_pod(pod: Namespace, config: str, tmp_path: Path) -> tuple[int, list[dict[
     (tmp_path / "mesh.toml").write_text(config)
     words = [sys.executable, "-m", "meshlib", "doctor", "--json", "--config", str(tmp_path / "mesh.toml")]
     done = subprocess.run(
-        pod.command(*words), capture_output=True, text=True, timeout=50, check=False, env=environment()
+        pod.command(*words), capture_output=True, text=True, timeout=100, check=False, env=environment()
     )
     assert done.stderr == ""
     return done.returncode, json.loads(done.stdout)["findings"]
@@ -313,9 +315,9 @@ def test_a_process_whose_sidecar_went_away(pod: Namespace, tmp_path: Path) -> No
         )
         assert child.stdout is not None
         pid = int(child.stdout.readline())
-        assert asked(lambda: "carries the calls" in str(doctor(pid)[1]) and doctor(pid)[0] == 0)
+        assert asked(lambda: "carries the calls" in str(doctor(pid)[1]) and doctor(pid)[0] == 0, 40.0)
         sidecar.kill()
-        assert asked(lambda: "sidecar-absent" in ids(doctor(pid)[1]))
+        assert asked(lambda: "sidecar-absent" in ids(doctor(pid)[1]), 40.0)
 
 
 def test_each_step_is_said_on_a_terminal_only(tmp_path: Path) -> None:
@@ -325,7 +327,7 @@ def test_each_step_is_said_on_a_terminal_only(tmp_path: Path) -> None:
             [sys.executable, "-m", "meshlib", "doctor", "--json"],
             stdout=subprocess.PIPE,
             stderr=slave,
-            timeout=50,
+            timeout=100,
             check=False,
             env=environment(TERM="xterm", COLUMNS="160"),
         )

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(180)  # each test is a program
+
 ROOT = Path(__file__).resolve().parents[2]
 PROMISES = {
     "first_call.py": ["{'one': 10, 'three': 20, 'two': 10}", "why the last call", "endpoint 127.0.0.1:"],
@@ -62,7 +64,7 @@ def test_an_example_runs(name: str) -> None:
         [sys.executable, "-W", "error", ROOT / "examples" / name],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
         check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )

@@ -102,13 +102,13 @@ def table(plane, busy_plane, upstream, request):
             "times": 2 if row in ("threads", "first_calls", "closed") else 1,
             "plane": (busy_plane if row == "busy" else plane).address,
             "upstream": upstream.address,
-            "hangs": 4.0 if row == "own_threads" else 20.0,
+            "hangs": 6.0 if row == "own_threads" else 20.0,
         }
         return subprocess.run(
             [sys.executable, str(PROGRAM), json.dumps(order)],
             capture_output=True,
             text=True,
-            timeout=55,
+            timeout=150,
             env=environment(column),
             check=False,
         )
@@ -130,6 +130,7 @@ def name(cell):
     return "-".join([row, column, how, *(["static"] if static else [])])
 
 
+@pytest.mark.timeout(180)  # the cells stand in a queue, and the first waits
 @pytest.mark.parametrize("cell", CELLS, ids=name)
 def test_both_sides_of_a_fork_go_on(table, cell):
     row, column, how, static = cell
@@ -138,9 +139,9 @@ def test_both_sides_of_a_fork_go_on(table, cell):
     *forks, end = [json.loads(line) for line in done.stdout.splitlines()]
     for fork in forks:
         assert "parent_error" not in fork, (fork, done.stderr)
-        assert fork["parent"] < 5, "the parent was kept"
+        assert fork["parent"] < 8, "the parent was kept"
         # In first calls a fork waits for the modules that they load.
-        assert fork["fork"] < (10 if row == "first_calls" else 3)
+        assert fork["fork"] < (10 if row == "first_calls" else 8)
         if row == "own_threads" and "error" in fork:
             # Threads that are in calls at the fork: grpc itself hangs in the child, inside fork, or crashes it.
             assert fork["error"] in ("hangs in fork itself", "died in fork itself"), (fork, done.stderr)
@@ -149,14 +150,14 @@ def test_both_sides_of_a_fork_go_on(table, cell):
         assert fork["status"] == 0
         assert fork["exit"] < 8
         if row in WARM:
-            assert fork["first"] < 1.5, "the first call waited"
+            assert fork["first"] < 5, "the first call waited"
         if row == "hook":
             assert fork["left"] == []
         if row in OWN and column == "0" and not static:
             assert "GRPC_ENABLE_FORK_SUPPORT" in fork["refused"], "the child would have crashed"
         elif not static:
             assert fork["stream"] < 16
-    assert end["closed"] < 1.5
+    assert end["closed"] < 5
     warned = done.stderr.count("ran before fork")
     # In first calls the fork may come before the stream.
     lines = {0} if static or row in ("imported", "closed") else {0, 1} if row == "first_calls" else {1}

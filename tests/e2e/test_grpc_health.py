@@ -15,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 import meshlib
 from tests.support.asking import asked
 from tests.support.grpc_channels import FACES, Channel, Channels, service
+from tests.support.on_clock import begun
 
 Code = grpc.StatusCode
 Status = health_pb2.HealthCheckResponse
@@ -184,8 +185,19 @@ def test_who_is_not_to_be_asked_is_called(channels: Channels, server: Any, how: 
 
 def test_a_stream_of_answers_goes_on_where_its_server_stops_to_serve(channels: Channels, server: Any) -> None:
     one, health = server("v1")
-    one.order(messages=2, message_delay=0.5)
+    one.order(messages=2, hold="body", where=lambda received: received.method.endswith("UnaryStream"))
     here = checked(channels, one)
-    timer = threading.Timer(0.2, health.say, [Status.NOT_SERVING])
-    timer.start()
-    assert len(here.server_stream(timeout=20.0)) == 2
+    answers = begun(here.server_stream, timeout=20.0)
+    one.wait_for(lambda: one.held == 1, timeout=20.0)
+    health.say(Status.NOT_SERVING)
+    assert asked(lambda: refused(here)), "the channel knows it before the stream goes on"
+    one.release()
+    assert len(answers.result(20.0)) == 2
+
+
+def refused(here: Channel) -> bool:
+    try:
+        here.who(timeout=20.0)
+    except meshlib.NoHealthyEndpoint:
+        return True
+    return False

@@ -38,6 +38,14 @@ def channel(kind: str, mesh: meshlib.Mesh, **options: Any) -> Channel:
     return Channel(kind, "stock", mesh, **options)
 
 
+def release_once_refused(mesh: Any, call: Any, slow: Any, bad: Any, before: int) -> None:
+    """The slow one answers once the call knows what the bad one said, which had ``before`` calls, or is over by it."""
+    assert asked(
+        lambda: call.done() or (slow.held == 1 and bad.requests_total > before and active(mesh) == 1)
+    )
+    slow.release()
+
+
 def begin(here: Channel, kind: str, messages: Any = (b"a", b"b"), **options: Any) -> Any:
     """A call under way: of a blocking channel a future or a stream."""
     factory = "stream_" if kind in ("client stream", "both streams") else "unary_"
@@ -74,13 +82,18 @@ def info_of(call: Any) -> meshlib.CallInfo:
     return found
 
 
-def hedged(here: Channel, kind: str, slow: Any) -> tuple[list[bytes], Any]:
-    """A call whose first attempt went to ``slow``."""
-    for _ in range(2):
+def hedged(here: Channel, kind: str, slow: Any) -> tuple[list[bytes], Any, int]:
+    """A call whose first attempt went to ``slow``, and how many hedges there were up to it."""
+    hedges = 0
+    for _ in range(
+        20
+    ):  # on a busy machine a call to the other one is hedged, too, and takes the turn of ``slow``
         call = begin(here, kind)
         answers = finish(here, kind, call)
-        if info_of(call).attempts[0].endpoint == slow.address:
-            return answers, call
+        attempts = info_of(call).attempts
+        hedges += len(attempts) - 1
+        if attempts[0].endpoint == slow.address:
+            return answers, call, hedges
     raise AssertionError("round robin comes to each")
 
 
@@ -93,7 +106,7 @@ def test_a_slow_endpoint_is_not_waited_for_and_its_call_is_cancelled(
     slow.hang()
     fast.order(trailers=(("by", "fast"),), metadata=(("head", "fast"),))
     with meshlib.Mesh(service(slow, fast, **HEDGE)) as mesh, channel(face, mesh) as here:
-        answers, call = hedged(here, kind, slow)
+        answers, call, hedges = hedged(here, kind, slow)
         info = info_of(call)
         assert [attempt.outcome for attempt in info.attempts] == ["cancelled", "ok"]
         assert info.endpoint == fast.address
@@ -103,7 +116,7 @@ def test_a_slow_endpoint_is_not_waited_for_and_its_call_is_cancelled(
         assert ("head", "fast") in list(fact(here, call, "initial_metadata"))
         assert asked(lambda: slow.calls_open == 0), "the server is told that nobody waits any more"
         (cluster,) = mesh.status().clusters.values()
-        assert (active(mesh), cluster.failures, cluster.retries) == (0, 0, 1)
+        assert (active(mesh), cluster.failures, cluster.retries) == (0, 0, hedges)
         assert any("hedged away" in line for line in info.trace())
 
 
@@ -116,11 +129,14 @@ def test_unavailable_is_waited_over_and_another_code_is_the_answer(
     for code, outcome in ((Code.UNAVAILABLE, "ok"), (Code.NOT_FOUND, "status")):
         slow.behave()
         bad.behave()
-        slow.order(delay=0.4)
+        slow.hang()
         bad.order(code=code, trailers=(("by", "bad"),))
         with meshlib.Mesh(service(slow, bad, **HEDGE)) as mesh, channel(face, mesh) as here:
             for _ in range(2):
+                before = bad.requests_total
                 call, caught = begin(here, kind), None
+                if outcome == "ok":
+                    release_once_refused(mesh, call, slow, bad, before)
                 try:
                     finish(here, kind, call)
                 except grpc.RpcError as error:
@@ -171,10 +187,10 @@ def test_the_deadline_is_that_of_the_call_with_all_of_its_attempts(
         server.hang()
     with meshlib.Mesh(service(*servers, **HEDGE)) as mesh, channel(face, mesh) as here:
         began = time.monotonic()
-        call = begin(here, kind, timeout=0.4)
+        call = begin(here, kind, timeout=1.5)  # the hedge is begun in time on a busy machine, too
         with pytest.raises(grpc.RpcError):
             finish(here, kind, call)
-        assert 0.35 < time.monotonic() - began < 5.0
+        assert 1.45 < time.monotonic() - began < 7.0
         assert fact(here, call, "code") is Code.DEADLINE_EXCEEDED
         assert len(info_of(call).attempts) == 2
         assert asked(lambda: active(mesh) == 0)
@@ -249,7 +265,7 @@ def test_a_stream_that_is_not_kept_any_more_goes_on_alone_and_whole(
     """gRFC A6, "Memory Management": the attempt that came furthest goes on, the others are cancelled; none ends as if it were whole."""
     servers = [meshlib_grpc_upstream(f"v{number}") for number in range(2)]
     for server in servers:
-        server.order(echo=True, delay=1.0)
+        server.order(echo=True, hold="head")
     go = threading.Event()
 
     async def these() -> Any:
@@ -263,6 +279,7 @@ def test_a_stream_that_is_not_kept_any_more_goes_on_alone_and_whole(
         call = begin(here, kind, these() if face == "aio" else list_once(partial(halting, go)))
         assert asked(lambda: [server.calls_open for server in servers] == [1, 1])
         go.set()
+        let_go(servers)
         answers = finish(here, kind, call)
         assert b"".join(answers) == b"a" * 10 + b"b" * 400
         outcomes = sorted(attempt.outcome for attempt in info_of(call).attempts)
@@ -271,6 +288,14 @@ def test_a_stream_that_is_not_kept_any_more_goes_on_alone_and_whole(
         answered = [received.answered for server in servers for received in server.requests]
         assert sorted(answered) == [False, True]
         assert active(mesh) == 0
+
+
+def let_go(servers: list[Any]) -> None:
+    """One of two attempts is cancelled, and the other answered then."""
+    assert asked(lambda: sum(server.calls_open for server in servers) == 1)
+    assert asked(lambda: sum(server.held for server in servers) == 1)
+    for server in servers:
+        server.release()
 
 
 async def run_in_thread(work: Callable[..., Any], *arguments: Any) -> Any:
@@ -296,10 +321,11 @@ def test_a_stream_that_has_begun_is_not_hedged_though_nobody_reads_it(
     servers = [meshlib_grpc_upstream(f"v{number}") for number in range(2)]
     for server in servers:
         server.order(messages=3)
-    with meshlib.Mesh(service(*servers, hedge={"after": 0.3})) as mesh, channel(face, mesh) as here:
+    # A busy machine brings the first message in time, too.
+    with meshlib.Mesh(service(*servers, hedge={"after": 1.5})) as mesh, channel(face, mesh) as here:
         call = begin(here, "server stream")
         assert asked(lambda: sum(server.requests_total for server in servers) == 1)
-        assert not asked(lambda: sum(server.requests_total for server in servers) > 1, 0.6)
+        assert not asked(lambda: sum(server.requests_total for server in servers) > 1, 1.8)
         assert len(finish(here, "server stream", call)) == 3
         assert sum(server.requests_total for server in servers) == 1
         assert [attempt.outcome for attempt in info_of(call).attempts] == ["ok"]
@@ -350,7 +376,7 @@ def test_a_blocking_call_that_is_not_kept_any_more_goes_on_alone_and_whole(
 ) -> None:
     servers = [meshlib_grpc_upstream(f"v{number}") for number in range(2)]
     for server in servers:
-        server.order(echo=True, delay=1.0)
+        server.order(echo=True, hold="head")
     go = threading.Event()
 
     size = [("grpc.per_rpc_retry_buffer_size", 100)]
@@ -359,6 +385,7 @@ def test_a_blocking_call_that_is_not_kept_any_more_goes_on_alone_and_whole(
         done = begun(lambda: made.with_call(halting(go), timeout=20.0))
         assert asked(lambda: [server.calls_open for server in servers] == [1, 1])
         go.set()
+        let_go(servers)
         answer, call = done.result(20.0)
         assert answer == b"a" * 10 + b"b" * 400
         assert sorted(attempt.outcome for attempt in info_of(call).attempts) == ["cancelled", "ok"]

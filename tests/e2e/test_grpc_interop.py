@@ -334,7 +334,7 @@ class Cases:
         """Wait for so many more, or for a failure."""
         with self._lock:
             until = self.done + number
-            assert self._lock.wait_for(lambda: self.done >= until or self.stopped, 30)
+            assert self._lock.wait_for(lambda: self.done >= until or self.stopped, 60)
 
     def stop(self) -> None:
         with self._lock:
@@ -348,6 +348,7 @@ class Cases:
             running.result()
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_cases_while_servers_are_killed_and_come_back(kind: str) -> None:
     """No call fails that may be made again; on a stream that did not break nothing is lost, and nothing comes twice."""

@@ -16,6 +16,7 @@ import meshlib
 from meshlib.core.retry_grpc import PUSHBACK
 from tests.support.asking import asked
 from tests.support.grpc_channels import FACES, SERVICE, Channel, Channels, service
+from tests.support.on_clock import begun
 
 Code = grpc.StatusCode
 _cases = itertools.count()
@@ -79,10 +80,13 @@ def test_without_a_delay_all_are_made_at_once_also_to_one_endpoint(
 ) -> None:
     one = meshlib_grpc_upstream("v1")
     here = channel(one, policy=policy(3, None))
+    one.hang()
     for way in ways(here).values():
-        one.order(delay=0.5)
         before = one.requests_total
-        code, made, _ = attempts(way)
+        done = begun(attempts, way)
+        assert asked(lambda: one.held == 3, 5.0), "no answer is waited for"
+        one.release()
+        code, made, _ = done.result(20.0)
         assert (code, made) == (Code.OK, 3)
         assert one.requests_total == before + 3
         assert asked(lambda: one.calls_open == 0)
@@ -91,13 +95,19 @@ def test_without_a_delay_all_are_made_at_once_also_to_one_endpoint(
 def test_after_each_delay_another_is_made_up_to_the_number(channel: Any, meshlib_grpc_upstream: Any) -> None:
     servers = [meshlib_grpc_upstream(f"v{n}") for n in range(4)]
     here = channel(*servers, policy=policy(3, "0.1s"))
+    for server in servers:
+        server.hang()
     for way in ways(here).values():
-        for server in servers:
-            server.order(delay=0.6)
         before = sum(server.requests_total for server in servers)
-        code, made, _ = attempts(way)
+        done = begun(attempts, way)
+        assert asked(lambda: sum(server.held for server in servers) == 3)
+        assert not asked(lambda: sum(server.held for server in servers) > 3, 0.3)
+        for server in servers:
+            server.release()
+        code, made, _ = done.result(20.0)
         assert (code, made) == (Code.OK, 3)
         assert sum(server.requests_total for server in servers) == before + 3
+        assert asked(lambda: sum(server.calls_open for server in servers) == 0)
 
 
 @pytest.mark.parametrize(
@@ -134,27 +144,40 @@ def test_what_follows_a_failure(
 
 def test_a_pushback_puts_off_the_next_hedge_beside_others(channel: Any, meshlib_grpc_upstream: Any) -> None:
     """A6: the next hedge comes when the server says, not by the delay; one that says not to ends them, and the rest goes on."""
-    slow, bad = meshlib_grpc_upstream("slow"), meshlib_grpc_upstream("bad")
+    one = meshlib_grpc_upstream("v1")
     for said, made in (("600", 3), ("-1", 2)):
-        here = channel(slow, bad, policy=policy(3, "0.3s", "UNAVAILABLE"))
-        slow.behave()
-        bad.behave()
-        slow.order(delay=1.6)
-        bad.order(code=Code.UNAVAILABLE, trailers=((PUSHBACK, said),))
+        here = channel(one, policy=policy(3, "0.3s", "UNAVAILABLE"))
         for way in ways(here).values():
-            info = next(
-                info for info in (info_of(way) for _ in range(3)) if info.attempts[0].endpoint == slow.address
-            )
-            assert [each.endpoint for each in info.attempts][:2] == [slow.address, bad.address]
-            assert len(info.attempts) == made
-            assert info.endpoint == slow.address
+            info = answered_after(one, way, said, made)
+            outcomes = [each.outcome for each in info.attempts]
+            assert len(outcomes) == made
+            assert outcomes.pop(1) == "status"
+            assert "ok" in outcomes
             trace = "\n".join(info.trace())
             if made == 3:
-                begun = re.search(r"attempt 3 beside it: attempt 1 has no answer after ([\d.]+) s", trace)
-                assert begun is not None
-                assert 0.9 <= float(begun[1]) < 1.3
+                third = re.search(r"attempt 3 beside it: attempt 1 has no answer after ([\d.]+) s", trace)
+                assert third is not None
+                assert 0.9 <= float(third[1]) < 2.4
             else:
                 assert "no other hedge: the server says not to" in trace
+
+
+def answered_after(one: Any, way: Callable[[], tuple[Any, Any]], said: str, made: int) -> meshlib.CallInfo:
+    """Of a call whose second attempt fails with such a pushback, and which has no answer before so many are made."""
+    before = one.requests_total
+    one.behave()
+    one.hang()
+    pushback = ((PUSHBACK, said),)
+    one.order(code=Code.UNAVAILABLE, trailers=pushback, where=lambda seen: seen.number == before + 2)
+    done = begun(info_of, way)
+    assert asked(lambda: one.requests_total >= before + 2)
+    # By the delay the third would come 0.3 s behind the second.
+    third = asked(lambda: one.held == 2, 10.0 if made == 3 else 0.9)
+    assert third is (made == 3)
+    one.release()
+    info: meshlib.CallInfo = done.result(20.0)
+    assert asked(lambda: one.calls_open == 0)
+    return info
 
 
 def info_of(way: Callable[[], tuple[Any, Any]]) -> meshlib.CallInfo:

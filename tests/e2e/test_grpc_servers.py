@@ -605,7 +605,6 @@ class TestChains:
 
     def test_three_hops_have_one_deadline(self, mesh, serve):
         """The deadline that ends the last call is the first caller's."""
-        mesh.last.hang()
         failed = queue.SimpleQueue()
         with (
             ThreadPoolExecutor(4) as pool,
@@ -622,12 +621,16 @@ class TestChains:
             behind = serve(Methods(unary_unary=second), pool=pool)
             first = functools.partial(self.hand_on, behind)
             channel = serve(Methods(unary_unary=first), pool=pool)
+            call(
+                channel, "unary_unary", timeout=30
+            )  # all are connected, so the time is enough to get to the last
+            mesh.last.hang()
             with pytest.raises(grpc.RpcError) as caught:
-                call(channel, "unary_unary", timeout=0.5)
+                call(channel, "unary_unary", timeout=1.5)
             assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
             assert failed.get(timeout=20).code() is grpc.StatusCode.DEADLINE_EXCEEDED
             mesh.last.wait_for(lambda: mesh.last.calls_open == 0)
-        assert mesh.last.requests[0].time_remaining <= 0.6
+        assert mesh.last.requests[1].time_remaining <= 1.6
 
     @staticmethod
     def hand_on(channel, message, context):

@@ -188,6 +188,7 @@ def check(load: Load) -> None:
     assert load.calls >= load.callers * ROTATIONS
 
 
+@pytest.mark.timeout(300)
 def test_certificates_change_under_20_threads(mesh: Mesh) -> None:
     """A stream that is open stays on its connection; no call fails."""
     first, load = mesh.shown, Load(THREADS)
@@ -214,6 +215,7 @@ def test_certificates_change_under_20_threads(mesh: Mesh) -> None:
     nothing_is_left()
 
 
+@pytest.mark.timeout(300)
 def test_certificates_change_under_100_tasks(mesh: Mesh) -> None:
     first, load = mesh.shown, Load(TASKS)
 
@@ -297,6 +299,12 @@ def test_an_endpoint_that_left_is_connected_to_no_more(
     assert str(here.do(held.code)) == "StatusCode.OK"
 
 
+def not_the_servers(threads: tuple[str, ...]) -> list[str]:
+    """A server's pool grows by one whenever a call comes while the thread of the last is not back yet."""
+    return [name for name in threads if not name.startswith("grpc-upstream")]
+
+
+@pytest.mark.timeout(300)
 def test_a_thousand_channels_leave_nothing(mesh: Mesh, meshlib_grpc_upstream: Any) -> None:
     servers = [meshlib_grpc_upstream(f"v{number}", credentials=mesh.server()) for number in range(2)]
     mesh.say(*(server.address for server in servers))
@@ -318,5 +326,5 @@ def test_a_thousand_channels_leave_nothing(mesh: Mesh, meshlib_grpc_upstream: An
         for _ in range(50):
             some(1)
         after = Footprint.now()
-    assert after.threads == before.threads
+    assert not_the_servers(after.threads) == not_the_servers(before.threads)
     assert len(after.descriptors) <= len(before.descriptors)

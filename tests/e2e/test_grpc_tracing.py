@@ -219,7 +219,8 @@ def test_a_stream_that_breaks_is_an_error_of_its_attempt_too(
 def test_a_call_whose_time_is_over(recorded: Recorded, server: RpcServer, channel: Make, kind: str) -> None:
     server.held.clear()
     with pytest.raises(grpc.RpcError):
-        channel(server.address).call(kind, timeout=0.05)
+        # An attempt is begun within that time on a busy machine, too.
+        channel(server.address).call(kind, timeout=1.0)
     for span in ended(recorded):
         assert span.attributes["rpc.response.status_code"] == "DEADLINE_EXCEEDED"
         assert span.attributes["error.type"] == "DEADLINE_EXCEEDED"

@@ -127,7 +127,7 @@ def test_it_serves_while_all_around_it_is_restarted(
         os.kill(victim, signal.SIGKILL)
         replaced(server, victim, 2)
         assert set(crowd(server, 40)) == {"a", "b"}
-        assert server.stop() < 6
+        assert server.stop() < 20
         for unwanted in (FORKED, "init_gevent", "MonkeyPatchWarning", "Traceback"):
             assert unwanted not in server.log
 
@@ -142,7 +142,7 @@ def test_a_call_while_the_application_is_preloaded_is_told_once_and_harms_nothin
         os.kill(victim, signal.SIGKILL)
         replaced(server, victim, 2)
         assert set(crowd(server, 40)) == {"a", "b"}
-        assert server.stop() < 6
+        assert server.stop() < 20
         assert server.log.count(FORKED) == 1
 
 
@@ -154,7 +154,7 @@ def test_workers_that_are_warm_before_their_first_request(
         plane.kill()  # each has what it needs
         assert set(crowd(server, 40)) == {"a", "b"}
         plane.start()
-        assert server.stop() < 6
+        assert server.stop() < 20
         assert FORKED not in server.log
 
 
@@ -162,7 +162,7 @@ def test_gevent_without_init_gevent_says_what_to_do(serve: Callable[..., WebServ
     conf = "worker_class = 'gevent'\nworkers = 2\n"
     with serve("gevent", conf=conf) as server:
         assert set(crowd(server, 20)) == {"500"}
-        assert server.stop() < 6
+        assert server.stop() < 20
         assert "grpc.experimental.gevent.init_gevent()" in server.log
 
 
@@ -174,5 +174,5 @@ def test_gevent_prepared_when_a_worker_has_loaded_the_application(serve: Callabl
     )
     with serve("gevent", conf=conf) as server:
         assert set(crowd(server, 40)) == {"a", "b"}
-        assert server.stop() < 6
+        assert server.stop() < 20
         assert "init_gevent" not in server.log

@@ -57,10 +57,6 @@ def check_nothing_is_left(mesh: meshlib.Mesh, servers: list[UpstreamProcess]) ->
     assert asked(lambda: sum(one.counts()["connections_open"] - 1 for one in servers) == live.connections)
 
 
-def p99(seconds: list[float]) -> float:
-    return sorted(seconds)[int(len(seconds) * 0.99)]
-
-
 def timed(mesh: meshlib.Mesh, count: int) -> list[float]:
     def call(_: int) -> float:
         began = time.monotonic()
@@ -73,14 +69,15 @@ def timed(mesh: meshlib.Mesh, count: int) -> list[float]:
 
 def test_one_slow_endpoint_of_three_is_felt_in_the_tail_and_with_hedges_is_not(servers) -> None:
     with meshlib.Mesh(service(servers)) as mesh:
-        without = p99(timed(mesh, 60))
+        without = timed(mesh, 60)
     with meshlib.Mesh(service(servers, hedge={"after": SLOW / 4}, **UNBOUNDED)) as mesh:
-        hedged = p99(timed(mesh, 60))
+        hedged = timed(mesh, 60)
         check_nothing_is_left(mesh, servers)
         assert mesh.status().clusters["reviews"].failures == 0
-    print(f"p99: {without * 1000:.0f} ms without hedges, {hedged * 1000:.0f} ms with them")
-    assert without >= SLOW
-    assert hedged < without
+    slow = [sum(each >= SLOW for each in seconds) for seconds in (without, hedged)]
+    print(f"of 60 calls {slow[0]} were slow without hedges, {slow[1]} with them")
+    assert slow[0] >= 15  # round robin: every third
+    assert slow[1] <= slow[0] // 3  # a few, where the machine stands still for a moment
 
 
 @pytest.mark.parametrize("kind", ["httpx", "requests"])

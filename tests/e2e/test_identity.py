@@ -99,6 +99,8 @@ def test_an_identity_that_does_not_come_in_time_is_an_error_that_names_it(
 ) -> None:
     (folder / "key.pem").unlink()
     client = face(config(server, folder), timeout=0.5)
+    mesh = client.mesh  # type: ignore[attr-defined]
+    Watch(mesh).until(lambda: mesh.status().identity[0].last_error)
     with pytest.raises(meshlib.NoHealthyEndpoint) as refused:
         client.get("http://reviews/")
     words = (
@@ -131,11 +133,12 @@ def test_it_is_waited_for_fifteen_seconds_and_then_calls_fail_at_once(
 def test_ready_is_who_has_its_identity(server: TlsServer, folder: Path) -> None:
     (folder / "key.pem").rename(folder / "held.pem")
     with meshlib.Mesh(config(server, folder)) as mesh:
+        Watch(mesh).until(lambda: mesh.status().identity[0].last_error)
         for names in ((), ("reviews",)):
             with pytest.raises(
                 meshlib.NotReady, match=r"waits for secret 'default' of files .*key.pem is not there"
             ):
-                mesh.wait_ready(*names, timeout=0.5)
+                mesh.wait_ready(*names, timeout=0.1)
         (folder / "held.pem").rename(folder / "key.pem")
         mesh.wait_ready(timeout=20)
         mesh.wait_ready("reviews", timeout=1)

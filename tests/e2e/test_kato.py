@@ -53,7 +53,7 @@ class TestServer(ServerCases):
         stream = client.stream("Clusters")
         stream.send(NODE)
         stream.ack(stream.receive())
-        request = kato.wait_for_ack("cluster", kato.version(NODE))
+        request = kato.wait_for_ack("cluster", kato.version(NODE), timeout=20)
         assert (request.protocol, request.names, request.is_ack) == ("v2", (), True)
         assert (kato.streams, kato.opened) == (("cluster",), 1)
         kato.drop_streams(grpc.StatusCode.ABORTED, "enough")
@@ -110,7 +110,7 @@ class TestPages:
 class TestMesh(MeshCases):
     def test_each_streams_first_request_has_no_version_and_all_have_our_name(self, kato, ready):
         kato.drop_streams()
-        kato.wait_for(lambda: len({each.stream for each in kato.requests}) == 6)
+        kato.wait_for(lambda: len({each.stream for each in kato.requests}) == 6, timeout=20)
         first = {}
         for request in kato.requests:
             first.setdefault(request.stream, request)
@@ -121,12 +121,12 @@ class TestMesh(MeshCases):
     def test_a_refusal_backs_off(self, kato, ready):
         """1.4: it ignores refusals, and answers one that repeats an older version at once."""
         version = kato.version(NODE)
-        kato.wait_for_ack("endpoint", version)
+        kato.wait_for_ack("endpoint", version, timeout=20)
         before = len(kato.requests)
         kato.send_bytes(self.bad_cluster(), "cluster")
-        kato.wait_for_request("cluster", lambda each: each.is_nack, after=before)
+        kato.wait_for_request("cluster", lambda each: each.is_nack, after=before, timeout=20)
         kato.serve("gr2", 5000, "10.0.0.1:1")
-        kato.wait_for_ack("cluster", kato.version(NODE))
+        kato.wait_for_ack("cluster", kato.version(NODE), timeout=20)
         assert len([each for each in kato.requests if each.is_nack]) == 1
 
     def bad_cluster(self):

@@ -31,7 +31,7 @@ def stopped(tmp_path: Path) -> Iterator[Any]:
     """Its mesh, by which ``name`` is called; and how it is stopped, and goes on."""
     (tmp_path / "a").write_text("fine")
     told: list[Any] = []
-    keepalive = {"interval": "0.1s", "timeout": "0.3s"}
+    keepalive = {"interval": "0.1s", "timeout": "1.5s"}
     options = {
         "connection_keepalive": keepalive,
         "custom_settings_parameters": [{"identifier": 9, "value": 1}],

@@ -22,6 +22,8 @@ from meshlib.sources.last_good import LastGood
 from meshlib.testing import ControlPlane, build
 from tests.e2e.test_cli import run
 
+pytestmark = pytest.mark.timeout(180)  # each test starts several processes
+
 ROOT = Path(__file__).resolve().parents[2]
 
 #: A process that has a mesh, and does what each line on its standard input says; it answers each with a line of JSON.
@@ -343,7 +345,7 @@ def _settings(case: Case, path: Path) -> Path:
 def test_a_command_reads_the_file(case: Case, tmp_path: Path) -> None:
     one = case.fill()
     config = str(_settings(case, tmp_path / "mesh.toml"))
-    said = run("route", "GET", "http://reviews/", "--config", config, "--wait", "2")
+    said = run("route", "GET", "http://reviews/", "--config", config, "--wait", "10")
     assert one.address in said.stdout, said
 
 

@@ -226,7 +226,7 @@ def test_row_14_what_fails_is_requests_and_meshlibs(
     session: SessionFactory, upstream: UpstreamFactory
 ) -> None:
     one = upstream("v1")
-    config = service(one, timeout=0.2, breaker={"consecutive_failures": 3, "open_for": 60.0})
+    config = service(one, timeout=1.5, breaker={"consecutive_failures": 3, "open_for": 60.0})
     config["services"]["empty"] = {"endpoints": [dead_address()]}
     client = session(config)
     with pytest.raises(requests.ConnectionError) as connect:
@@ -240,7 +240,7 @@ def test_row_14_what_fails_is_requests_and_meshlibs(
     with pytest.raises(requests.ReadTimeout) as late:
         client.get("http://reviews/")
     assert isinstance(late.value, meshlib.DeadlineExceeded)
-    assert "0.2 s" in str(late.value)
+    assert "1.5 s" in str(late.value)
     one.reset(times=2)
     for _ in range(2):
         with pytest.raises(requests.ConnectionError) as broken:
@@ -260,7 +260,7 @@ def test_row_15_the_callers_timeout_covers_finding_out_whom_to_call(session: Ses
         begun = time.monotonic()
         with pytest.raises(requests.ConnectionError):
             client.get("http://nobody-has-this-name/", timeout=0.5)
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 4.5  # a call without a timeout would wait for 5 s
 
 
 def test_row_16_host_is_what_was_asked(session: SessionFactory, upstream: UpstreamFactory) -> None:

@@ -23,6 +23,8 @@ from tests.support.asgi_server import AsgiServer
 from tests.support.model_server import ModelServer
 from tests.support.pages import PAGES, ROOT, blocks
 
+pytestmark = pytest.mark.timeout(180)  # each test is a program
+
 BIN = Path(sys.executable).parent
 
 #: Pages whose blocks belong together and are run so → where. Each of these tests reads the page.
@@ -221,7 +223,7 @@ def run(command, directory, **environment):
         },
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=150,
         check=False,
     )
 

@@ -61,7 +61,7 @@ def test_a_child_is_warm_and_gets_updates_of_its_own(plane, fork_support):
         if not pid:
             began = time.monotonic()
             assert mesh.explain("GET", "http://reviews/").endpoint == "127.0.0.1:9001"
-            assert time.monotonic() - began < 2, "not warm"
+            assert time.monotonic() - began < 5, "not warm"
             process = mesh.status().process
             assert process.forked and process.started and process.pid == os.getpid()
             mesh.wait_ready("reviews", timeout=10)
@@ -143,7 +143,7 @@ def test_a_process_ends_cleanly_with_an_open_stream_and_soon(plane):
         """
         import atexit, sys, time
         ended = []
-        atexit.register(lambda: print("exit took less than 2 s" if time.monotonic() - ended[0] < 2 else "slow"))
+        atexit.register(lambda: print("exit took less than 6 s" if time.monotonic() - ended[0] < 6 else "slow"))
         import meshlib
         mesh = meshlib.Mesh({"xds": {"server": sys.argv[1]}})
         mesh.wait_ready("reviews", timeout=10)
@@ -151,7 +151,7 @@ def test_a_process_ends_cleanly_with_an_open_stream_and_soon(plane):
         """,
         plane.address,
     )
-    assert out.strip() == "exit took less than 2 s"
+    assert out.strip() == "exit took less than 6 s"
     assert err == ""
 
 
@@ -174,7 +174,7 @@ def test_a_process_ends_soon_whatever_the_control_plane_does(plane, state):
                 pass
             """,
             f"127.0.0.1:{listening.getsockname()[1]}",
-            timeout=15.0,
+            timeout=45.0,
         )
 
 

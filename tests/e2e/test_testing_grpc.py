@@ -264,7 +264,8 @@ class TestOrders:
         server = grpc_upstream()
         get = channel(server).unary_unary("/a.B/C")
         server.hang(times=1)
-        assert failure(get, b"", timeout=0.05).code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        # It is connected within that time on a busy machine, too.
+        assert failure(get, b"", timeout=1.0).code() is grpc.StatusCode.DEADLINE_EXCEEDED
         server.wait_for(lambda: server.held == 0 and server.calls_open == 0)
         assert (server.requests[0].answered, server.requests[0].ended) == (False, True)
         server.hang(times=1)

@@ -266,7 +266,7 @@ class TestControlPlane:
         followers = [threading.Thread(target=follow) for _ in range(20)]
         for thread in followers:
             thread.start()
-        control_plane.wait_for_streams(20, timeout=10)
+        control_plane.wait_for_streams(20, timeout=40)
         changers = [
             threading.Thread(
                 target=lambda n=n: [control_plane.update(build.cluster(f"{n}.{i}")) for i in range(10)]
@@ -276,12 +276,12 @@ class TestControlPlane:
         for thread in changers:
             thread.start()
         for thread in changers:
-            thread.join(10)
+            thread.join(40)
         control_plane.update(build.cluster("last"))
         for thread in followers:
-            thread.join(10)
+            thread.join(40)
         assert failed == []
-        control_plane.wait_for_streams(0)
+        control_plane.wait_for_streams(0, timeout=20)
         assert len(control_plane.names("cluster")) == 42
 
     def test_nothing_is_left_after_it_stops(self):

@@ -226,7 +226,7 @@ class _Load:
         self.failed: list[BaseException] = []
         self.calls = 0
         self._threads = [threading.Thread(target=self._run_tasks)]
-        self._client = meshlib.Client(mesh=mesh)
+        self._client = meshlib.Client(mesh=mesh, timeout=30)
         self._threads += [threading.Thread(target=self._call) for _ in range(20)]
 
     def __enter__(self) -> Self:
@@ -259,7 +259,7 @@ class _Load:
                 self.calls += 1
 
         async def run() -> None:
-            async with meshlib.AsyncClient(mesh=self._mesh) as client:
+            async with meshlib.AsyncClient(mesh=self._mesh, timeout=30) as client:
                 await asyncio.gather(*(call(client) for _ in range(100)))
 
         asyncio.run(run())

@@ -18,7 +18,7 @@ from tests.support.trust_soak import ACCOUNT, Load, Rotation, Server
 
 SECONDS = float(os.environ.get("MESHLIB_TRUST_SECONDS", "20"))
 LONG = SECONDS >= 120
-LIFETIME = 10.0 if LONG else 6.0
+LIFETIME = 10.0
 THREADS, TASKS = 20, 100
 
 
@@ -68,7 +68,7 @@ def _config(ca: IstioCa, server: Server) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _calling(mesh: meshlib.Mesh, load: Load):
-    with meshlib.Client(mesh=mesh) as client, meshlib.grpc.channel("stock", mesh=mesh) as channel:
+    with meshlib.Client(mesh=mesh, timeout=30) as client, meshlib.grpc.channel("stock", mesh=mesh) as channel:
         unary = channel.unary_unary("/shop.Stock/Get")
         load.threads("http threads", THREADS, 0.2, lambda: client.get("http://reviews/").text)
         load.threads("grpc threads", THREADS, 0.2, lambda: unary(b"x") and "served")
@@ -82,7 +82,7 @@ def _calling(mesh: meshlib.Mesh, load: Load):
 @contextlib.asynccontextmanager
 async def _tasks(mesh: meshlib.Mesh) -> AsyncIterator[dict[str, Callable[[], Any]]]:
     async with (
-        meshlib.AsyncClient(mesh=mesh) as client,
+        meshlib.AsyncClient(mesh=mesh, timeout=30) as client,
         meshlib.grpc.aio.channel("stock", mesh=mesh) as channel,
     ):
         unary = channel.unary_unary("/shop.Stock/Get")

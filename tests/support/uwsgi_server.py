@@ -19,7 +19,7 @@ from tests.support.log import Log
 __all__ = ["Uwsgi", "workers_ready"]
 
 ROOT = Path(__file__).resolve().parents[2]
-_START, _END = 30.0, 15.0
+_START, _END = 30.0, 30.0
 
 #: A worker takes its own handlers of signals when it begins to serve: of SIGUSR2 last, of which the master has none.
 _READY = 1 << signal.SIGUSR2 - 1

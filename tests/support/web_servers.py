@@ -23,7 +23,7 @@ __all__ = ["WebServer", "gunicorn", "uvicorn", "uwsgi"]
 ROOT = Path(__file__).resolve().parents[2]
 
 #: Seconds for a server to answer, and to end.
-_START, _END = 30.0, 10.0
+_START, _END = 30.0, 30.0
 
 
 class WebServer:

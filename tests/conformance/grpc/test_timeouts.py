@@ -13,7 +13,7 @@ import pytest
 from meshlib.testing import build
 
 LATE = grpc.StatusCode.DEADLINE_EXCEEDED
-LONG = 1.5  # seconds that a call has where another limit is to end it; and no less where none does
+LONG = 6.0  # seconds that a call has where another limit is to end it; and no less where none does
 
 
 @pytest.fixture
@@ -37,8 +37,10 @@ def held(scene, connect):
 
 
 def ended(answer, seconds):
-    """Whether a call was too late after so many seconds: not sooner, and within a second of a machine that is slow."""
-    return answer.code is LATE and seconds - 0.05 <= answer.seconds < seconds + 0.9
+    """Whether a call was too late after so many seconds: not sooner, and before any other limit of its case ends it. A machine
+    may be slow.
+    """
+    return answer.code is LATE and seconds - 0.05 <= answer.seconds < seconds + 4.0
 
 
 def test_route_limits_a_call(held, limit):
@@ -63,7 +65,7 @@ def test_zero_of_the_route_is_no_limit(held, limit):
 
 def test_header_max_wins_over_the_duration(held, limit):
     """TO-01: where it is shorter."""
-    both = {"max_stream_duration": limit(3), "grpc_timeout_header_max": limit(0.3)}
+    both = {"max_stream_duration": limit(9), "grpc_timeout_header_max": limit(0.3)}
     assert ended(held(both), 0.3)
 
 
@@ -86,7 +88,7 @@ def test_header_max_of_zero_is_no_limit(held, limit):
 
 def test_shorter_deadline_of_the_application_stands(held, limit):
     """TO-01: a configuration never puts it off."""
-    assert ended(held({"max_stream_duration": limit(3)}, timeout=0.3), 0.3)
+    assert ended(held({"max_stream_duration": limit(9)}, timeout=0.3), 0.3)
 
 
 def test_call_without_a_deadline_is_limited(held, limit):
@@ -96,7 +98,7 @@ def test_call_without_a_deadline_is_limited(held, limit):
 
 def test_header_offset_counts_for_nothing(held, limit):
     """TO-01: ``grpc_timeout_header_offset`` takes nothing from a deadline."""
-    both = {"grpc_timeout_header_max": limit(3), "grpc_timeout_header_offset": "0.4s"}
+    both = {"grpc_timeout_header_max": limit(9), "grpc_timeout_header_offset": "0.4s"}
     assert ended(held(both, timeout=0.6), 0.6)
 
 
@@ -129,9 +131,11 @@ def test_stream_is_limited(scene, connect, limit):
     """TO-01: a stream that says something all the time, too."""
     scene.simple("a")
     scene.route(
-        build.route(cluster="main", action={"max_stream_duration": {"max_stream_duration": limit(0.5)}})
+        build.route(cluster="main", action={"max_stream_duration": {"max_stream_duration": limit(1.5)}})
     )
-    talk = connect().talk(timeout=None)
+    caller = connect()
+    caller.becomes("a")  # the time of the stream is not spent on connecting
+    talk = caller.talk(timeout=None)
     assert talk.say() == "a"
     assert talk.say() == "a"
     assert talk.over() is LATE
@@ -146,15 +150,15 @@ def test_limit_changes_for_the_calls_behind_it(scene, connect, limit):
     scene.route(
         build.route(cluster="main", action={"max_stream_duration": {"max_stream_duration": limit(0.2)}})
     )
-    caller.until(lambda answer: answer.seconds < 0.6, timeout=LONG)
+    caller.until(lambda answer: answer.seconds < 0.6, timeout=1.5)
 
 
 def test_server_sees_the_applications_deadline(scene, connect):
     """TO-01: what is left of it travels with the call."""
     scene.simple("a")
-    left = connect().call(timeout=7).left
+    left = connect().call(timeout=20).left
     assert left is not None
-    assert 5 < left <= 7.2
+    assert 12 < left <= 20.2
 
 
 def test_limit_below_zero_is_refused(scene, connect):

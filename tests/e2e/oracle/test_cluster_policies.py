@@ -181,6 +181,10 @@ def test_which_responses_are_errors(
     for which in range(2):
         world.beside.one(which, "plain", f"/judged/{name}")
         world.beside.one(which, "plain", f"/judged/{name}")
+        if which and ejected:
+            # Envoy ejects after the answer, and tells nobody of it.
+            key = f"cluster.judged-{name}.outlier_detection.ejections_active"
+            assert asked(lambda key=key: world.beside.envoy.stats(key).get(key) == 1, 20)
         before = one.requests_total, other.requests_total
         for _ in range(8):
             world.beside.one(which, "plain", f"/judged/{name}")

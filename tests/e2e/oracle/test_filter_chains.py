@@ -135,6 +135,8 @@ def test_calls_wait_for_a_chain_that_has_not_come(stack: ExitStack) -> None:
         )
         config = {"xds": {"server": plane.address, "view": "sidecar"}}
         mesh = stack.enter_context(meshlib.Mesh(config))
+        mesh.snapshot()  # it begins to ask, and asks for the chain once it has the listener
+        plane.wait_for_request("filter_chain", lambda each: "one" in each.names, timeout=20)
         with pytest.raises(meshlib.NotReady, match="listener l have not come yet"):
             mesh.wait_ready(f"{ONE}:{port}", timeout=0.3)
         plane.update(chain("one", "a"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -44,10 +44,15 @@ def beside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beside]:
         yield made
 
 
-def timed(beside: Beside, which: int, name: str, **headers: str) -> tuple[bytes, float]:
-    began = time.monotonic()
-    body = beside.one(which, name, headers=headers).body
-    return body, time.monotonic() - began
+def within(least: float, most: float, timed: Callable[[], float]) -> None:
+    """``timed``, which gives its seconds, takes at least ``least`` each time, and less than ``most`` in one of five: what a busy
+    machine adds, it adds now and then, and a delay that is too long is so each time.
+    """
+    took: list[float] = []
+    while not took or took[-1] >= most:
+        assert len(took) < 5, took
+        took.append(timed())
+        assert took[-1] >= least, took
 
 
 @pytest.mark.parametrize(
@@ -65,17 +70,22 @@ def timed(beside: Beside, which: int, name: str, **headers: str) -> tuple[bytes,
         ("never", {}, 0.0),
     ],
 )
-def test_a_body_takes_as_long(beside: Beside, name: str, headers: dict[str, str], seconds: float) -> None:
-    for which in range(2):
-        body, took = timed(beside, which, name, **headers)
-        assert body == BODY.encode()
-        assert seconds - 0.1 <= took < seconds + 0.6, (which, took)
+@pytest.mark.parametrize("which", [0, 1], ids=["meshlib", "envoy"])
+def test_a_body_takes_as_long(
+    beside: Beside, name: str, headers: dict[str, str], seconds: float, which: int
+) -> None:
+    def read() -> float:
+        began = time.monotonic()
+        assert beside.one(which, name, headers=headers).body == BODY.encode()
+        return time.monotonic() - began
+
+    within(seconds - 0.1, seconds + 0.6, read)
 
 
 def test_tasks_wait_too_and_give_up_cleanly(beside: Beside) -> None:
     url = f"http://127.0.0.1:{beside.ports['fixed']}/"
 
-    async def run() -> tuple[bytes, float, int]:
+    async def run() -> float:
         async with meshlib.AsyncClient(mesh=beside.mesh) as client:
             began = time.monotonic()
             body = (await client.get(url)).content
@@ -84,34 +94,40 @@ def test_tasks_wait_too_and_give_up_cleanly(beside: Beside) -> None:
                 await asyncio.wait_for(client.get(url), 0.3)
             async with client.stream("GET", url) as answer:
                 parts = [part async for part in answer.aiter_raw()]
-            assert b"".join(parts) == BODY.encode()
-            return body, took, len(parts)
+        assert body == b"".join(parts) == BODY.encode()
+        assert len(parts) == 16
+        return took
 
-    body, took, parts = asyncio.run(run())
-    assert body == BODY.encode()
-    assert 0.8 < took < 1.6
-    assert parts == 16
+    within(0.8, 1.6, lambda: asyncio.run(run()))
     assert [cluster.active for cluster in beside.mesh.status().clusters.values()] == [0]
 
 
 def test_the_deadline_holds_meanwhile(beside: Beside) -> None:
-    with meshlib.Client(mesh=beside.mesh) as client:
+    def cut() -> float:
         began = time.monotonic()
         with pytest.raises(meshlib.DeadlineExceeded) as raised:
             client.get(f"http://127.0.0.1:{beside.ports['short']}/")
-        assert 0.4 < time.monotonic() - began < 1.2
-    assert isinstance(raised.value, httpx.TimeoutException)
+        assert isinstance(raised.value, httpx.TimeoutException)
+        return time.monotonic() - began
+
+    with meshlib.Client(mesh=beside.mesh) as client:
+        within(0.4, 1.2, cut)
 
 
 def test_requests_and_pyqwest_are_held_up_too(beside: Beside) -> None:
     url = f"http://127.0.0.1:{beside.ports['fixed']}/"
-    with meshlib_requests.Session(mesh=beside.mesh) as session:
+
+    def timed(read: Callable[[], bytes]) -> float:
         began = time.monotonic()
-        assert session.get(url).content == BODY.encode()
+        assert read() == BODY.encode()
+        return time.monotonic() - began
+
+    def streamed() -> bytes:
         with session.get(url, stream=True) as answer:
-            assert b"".join(answer.iter_content(1000)) == BODY.encode()
-            assert 1.6 < time.monotonic() - began < 3.2
+            return b"".join(answer.iter_content(1000))
+
+    with meshlib_requests.Session(mesh=beside.mesh) as session:
+        within(0.8, 1.6, lambda: timed(lambda: session.get(url).content))
+        within(0.8, 1.6, lambda: timed(streamed))
     client = pyqwest.SyncClient(transport=meshlib_pyqwest.SyncTransport(mesh=beside.mesh))
-    began = time.monotonic()
-    assert client.get(url).content == BODY.encode()
-    assert 0.8 < time.monotonic() - began < 1.6
+    within(0.8, 1.6, lambda: timed(lambda: client.get(url).content))

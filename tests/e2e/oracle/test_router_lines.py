@@ -20,7 +20,7 @@ FULL = {"thresholds": [{"max_requests": 0, "max_pending_requests": 0}]}
 RETRY = {
     "retry_on": "5xx,reset",
     "num_retries": 1,
-    "per_try_timeout": "0.4s",
+    "per_try_timeout": "1.2s",  # within which the tries that are answered must be
     "retry_back_off": {"base_interval": "0.001s"},
 }
 
@@ -46,7 +46,7 @@ def beside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beside]:
         build.route("/full", cluster="full"),
         build.route("/own", respond=(201, "x")),
         build.route("/again", cluster="c", retry=RETRY),
-        build.route("/ok", cluster="c", timeout=3),
+        build.route("/ok", cluster="c", timeout=15),
     ]
     listeners = {
         "plain": (routes, router()),
@@ -136,7 +136,7 @@ def test_a_call_may_say_how_much_time_it_has(beside: Beside, name: str, said: st
 
 def test_a_retry_says_whether_it_follows_a_timeout(beside: Beside) -> None:
     found: list[list[str | None]] = []
-    for order in (lambda: beside.upstream.delay(1.0, times=1), lambda: beside.upstream.fail(503, times=1)):
+    for order in (lambda: beside.upstream.delay(6.0, times=1), lambda: beside.upstream.fail(503, times=1)):
         for client in range(2):
             order()
             got = beside.one(client, "plain", "/again")

@@ -259,7 +259,7 @@ class TestOutage:
         mesh = make_mesh(config(plane, view))
         with pytest.raises(meshlib.NotReady):
             mesh.wait_ready(f"reviews:{PORT}", timeout=0.5)
-        assert xds(mesh).last_error
+        until(mesh, lambda: xds(mesh).last_error, PATIENCE)
         plane.start()
         mesh.wait_ready(f"reviews:{PORT}", timeout=READY)
         with meshlib.Client(mesh=mesh) as client:

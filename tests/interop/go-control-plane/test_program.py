@@ -11,10 +11,10 @@ from tests.interop.support.programs import SnapshotServer
 from tests.interop.support.snapshots import Service, snapshot
 
 
-def serves(address: str) -> bool:
+def serves(address: str, seconds: float = 10.0) -> bool:
     with grpc.insecure_channel(address) as channel:
         try:
-            grpc.channel_ready_future(channel).result(timeout=2)
+            grpc.channel_ready_future(channel).result(timeout=seconds)
         except grpc.FutureTimeoutError:
             return False
         return True
@@ -25,7 +25,7 @@ def test_it_comes_back_at_the_same_port(plane):
     assert serves(before)
     for end in (plane.stop, plane.kill):
         end()
-        assert not serves(before)
+        assert not serves(before, 2.0)
         plane.start()
         assert plane.server == before
         assert serves(before)
