@@ -46,7 +46,7 @@ class Program:
         return found
 
     def until(self, url: str, answer: list[Any]) -> None:
-        """Call until ``answer`` comes: an edit has 5 seconds, and a busy machine some more."""
+        """Call until ``answer`` comes: an edit has 5 seconds, of which a look at the file may take one, and a busy machine some more."""
         import time
 
         end = time.monotonic() + 20

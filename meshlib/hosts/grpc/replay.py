@@ -7,6 +7,7 @@ what is kept can be counted: beyond ``limit`` nothing is kept any more, and the 
 
 Attempts may be under way beside each other (hedges), as long as all is kept. When that ends, one of them goes on alone, the one that
 came furthest, and the others are given up *before* (``alone``): a stream of theirs that just ended would be a whole one to its server.
+So a reader that was given up ends when its RPC has (``drop``), and not before.
 
 But for a call that was not sent: an attempt that cannot connect takes a message, and another before it learns that it is over, since
 grpc gives up the first before it tells why. So the last two stay. Where more was taken, no attempt is made (``whole``).
@@ -130,18 +131,21 @@ class Messages:
             if reader is not None:
                 self._turns[reader] = self._turn
             self._there.notify_all()
-            return self._read(self._turn)
+            return self._read(self._turn, reader)
 
     def drop(self, reader: Any) -> None:
-        """It reads no more."""
-        self._turns.pop(reader, None)
+        """Its RPC is over."""
+        with self._there:
+            self._turns.pop(reader, None)
+            self._there.notify_all()
 
-    def _read(self, turn: int) -> Iterator[Any]:
+    def _read(self, turn: int, reader: Any) -> Iterator[Any]:
         number = 0
         while self._come(number, turn):
             with self._there:
                 if not self.kept:
                     if turn != self._turn:
+                        self._await_end(reader)
                         return
                     first = number if self._committed else max(self._base, number - 1)
                     del self._waiting[: first - self._base]
@@ -151,6 +155,7 @@ class Messages:
             yield message
         with self._there:
             if turn != self._turn and not self.kept:
+                self._await_end(reader)
                 return
             if self._committed:
                 self._waiting.clear()
@@ -158,6 +163,11 @@ class Messages:
         if not isinstance(self._end, StopIteration):
             assert self._end is not None
             raise self._end
+
+    def _await_end(self, reader: Any) -> None:
+        """Under the lock. Of one that was given up."""
+        while reader in self._turns:
+            self._there.wait()
 
     def _come(self, number: int, turn: int) -> bool:
         """Wait for that message; False: there is none, or it is not for this attempt."""

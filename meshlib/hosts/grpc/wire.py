@@ -75,6 +75,27 @@ def _stream(channel: grpc.Channel) -> Begin:
     return begin
 
 
+class _Stop:
+    """Cancels one RPC, also where it is rung for while the RPC begins. Any thread may ring."""
+
+    __slots__ = ("_call", "_rung")
+
+    def __init__(self) -> None:
+        self._call: Any = None
+        self._rung = False
+
+    def begun(self, call: Any) -> None:
+        self._call = call
+        if self._rung:
+            call.cancel()
+
+    def ring(self) -> None:
+        self._rung = True
+        call = self._call
+        if call is not None:
+            call.cancel()
+
+
 def _alone(bounds: HedgedBounds | None) -> HedgedBounds | None:
     return None if bounds is None else bounds.keep()
 
@@ -174,13 +195,18 @@ class GrpcWire:
             messages, reader = request.messages, None
             if messages is not None and isinstance(bounds, HedgedBounds):
                 reader, messages.alone = bounds, _alone
-            sending = request.sending(reader)
-            call = begin(sending, seconds, metadata, credentials, wait, request.compression)
+            sending, stop = request.sending(reader), _Stop()
             try:
-                with bounds.ringing(call.cancel):
+                # Rung for before it begins: from then on it may be given up, and is not to be forgotten.
+                with bounds.ringing(stop.ring):
+                    call = begin(sending, seconds, metadata, credentials, wait, request.compression)
+                    stop.begun(call)
                     return Answer(0, call.result(), call)
             except TimeoutError:
                 raise Ended(OutcomeKind.TIMEOUT, TimeoutError(LATE)) from None
+            finally:
+                if reader is not None and messages is not None:
+                    messages.drop(reader)
         if not (whole or request.with_call or request.messages or request.compression or wait):
             direct = sub.direct.get(method, _UNKNOWN)
             if direct is _UNKNOWN:

@@ -213,16 +213,27 @@ def test_of_two_readers_one_goes_on_alone_and_the_other_ends_only_then() -> None
     messages.alone = alone
     first, second = messages.read("first"), messages.read("second")
     assert [next(first), next(second)] == [b"x" * 6, b"x" * 6]
+    rest: list[list[bytes]] = []
+    taking = threading.Thread(target=lambda: rest.append(list(second)))
     assert next(first) == b"y" * 6
     assert asked == ["first"], "and not the last one to begin"
-    assert list(second) == [], "it was given up"
+    taking.start()
     assert list(first) == [b"z", b"w"]
+    assert taking.is_alive(), "its attempt is not over"
+    messages.drop("second")
+    taking.join(20)
+    assert rest == [[]], "it was given up"
     assert asked == ["first"]
 
 
 def test_where_who_came_to_the_limit_is_over_another_goes_on_with_all() -> None:
     messages = Messages([b"x" * 6, b"y" * 6, b"z"], None, limit=10)
-    messages.alone = lambda _: "second"
+
+    def alone(_: object) -> object:
+        messages.drop("first")
+        return "second"
+
+    messages.alone = alone
     first, second = messages.read("first"), messages.read("second")
     assert list(first) == [b"x" * 6]
     assert list(second) == [b"x" * 6, b"y" * 6, b"z"]
@@ -233,5 +244,6 @@ def test_once_one_is_the_calls_the_messages_are_its_alone() -> None:
     first, second = messages.read("first"), messages.read("second")
     assert [next(first), next(second), next(second)] == [b"a", b"a", b"b"]
     messages.commit("first")
+    messages.drop("second")
     assert list(second) == []
     assert list(first) == [b"b", b"c"]
