@@ -35,7 +35,7 @@ NAMES = {
     "aiohttp.payload": "_value",
     "aiohttp.streams": "_eof_callbacks _exception _protocol",
     "email.message": "_headers",
-    "grpc._channel": "_InactiveRpcError _RPCState _registered_call_handle",
+    "grpc._channel": "_InactiveRpcError _RPCState _connectivity_state _registered_call_handle polling",
     "grpc._cython.cygrpc": (
         "_call_credentialses _channel_credentials _fallback_credentials _metadata_plugin _name"
     ),
