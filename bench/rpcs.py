@@ -13,6 +13,8 @@ from bench.grpc_server import ANSWER, MESSAGES, SERVICE
 from bench.shapes import CALLS
 from bench.world import World
 
+#: Streams of a sample, one after the other.
+STREAMS = 10
 UNARY, STREAM = f"/{SERVICE}/Unary", f"/{SERVICE}/Stream"
 
 
@@ -45,10 +47,10 @@ class SyncChannel:
     def _streams(self) -> float:
         call = self._channel.unary_stream(STREAM)
         began = time.perf_counter()
-        for _ in range(4):
+        for _ in range(STREAMS):
             if sum(len(message) for message in call(b"y", timeout=30.0)) != len(ANSWER) * MESSAGES:
                 raise RuntimeError(f"{self.name}: another answer")
-        return (time.perf_counter() - began) / (4 * MESSAGES)
+        return (time.perf_counter() - began) / (STREAMS * MESSAGES)
 
     def close(self) -> None:
         self._channel.close()
@@ -93,13 +95,13 @@ class AioChannel:
     async def _streams(self) -> float:
         call = self._channel.unary_stream(STREAM)
         began = time.perf_counter()
-        for _ in range(4):
+        for _ in range(STREAMS):
             size = 0
             async for message in call(b"y", timeout=30.0):
                 size += len(message)
             if size != len(ANSWER) * MESSAGES:
                 raise RuntimeError(f"{self.name}: another answer")
-        return (time.perf_counter() - began) / (4 * MESSAGES)
+        return (time.perf_counter() - began) / (STREAMS * MESSAGES)
 
     def close(self) -> None:
         self._runner.run(self._channel.close())
