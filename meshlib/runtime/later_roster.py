@@ -1,8 +1,9 @@
 """When the endpoints of a cluster are made.
 
 A process is often told of many clusters and calls a few of them. So the endpoints of a cluster are made when somebody first looks for
-one: a call, `explain`, `wait_ready`. The status only tells of them. Those of a cluster that has many, and those of which much is made (a ring, an index of subsets), the
-writer of the configuration makes, so that no call waits for that; as he does all that follows once a cluster is called.
+one: a call, `explain`, `wait_ready`. The status tells of them without keeping them. Those of a cluster that has many, and those of which
+much is made (a ring, an index of subsets), the writer of the configuration makes, so that no call waits for that; as he does all that
+follows once a cluster is called.
 """
 
 from __future__ import annotations

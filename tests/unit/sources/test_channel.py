@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
@@ -88,32 +90,85 @@ def test_before_a_fork_grpcs_thread_that_takes_requests_is_waited_for(monkeypatc
     assert not [name for name in names if "(_run)" in name or name == "meshlib-xds"]
 
 
-def test_a_channel_is_closed_when_grpcios_watcher_has_ended_however_late(monkeypatch):
-    """It raises in its thread where its channel is closed before it looked."""
-    looks, go_on, closed = threading.Event(), threading.Event(), threading.Event()
+class Told:
+    """A channel to a control plane, of which it is told when nobody listens to it any more and when it is closed. ``says``: whether
+    its grpcio has a watcher that can be looked at.
+    """
+
+    def __init__(self, monkeypatch, *, says: bool = True) -> None:
+        self.left, self.closed_at, self.closed = 0.0, 0.0, threading.Event()
+        self._says = says
+        monkeypatch.setattr(stream, "open_channel", self._open)
+
+    def _open(self, server):
+        made = channel.open_channel(server)
+        names = {name: getattr(made, name) for name in ("stream_stream", "subscribe")}
+        if self._says:
+            names["_connectivity_state"] = made._connectivity_state
+
+        def unsubscribe(callback):
+            made.unsubscribe(callback)
+            self.left = time.monotonic()
+
+        def close():
+            self.closed_at = time.monotonic()
+            self.closed.set()
+            made.close()
+
+        return SimpleNamespace(**names, unsubscribe=unsubscribe, close=close)
+
+
+@pytest.fixture
+def watcher(monkeypatch):
+    """grpcio's own looks (the first event) and goes on (the second)."""
+    looks, go_on = threading.Event(), threading.Event()
 
     def late(_):
         looks.set()
         go_on.wait(20)
 
-    def watched(server):
-        made = channel.open_channel(server)
-        close = made.close
-        made.close = lambda: (closed.set(), close())
-        return made
-
     monkeypatch.setattr(grpc_channel.cygrpc, "block_if_fork_in_progress", late)
-    monkeypatch.setattr(stream, "open_channel", watched)
+    yield looks, go_on
+    go_on.set()
+
+
+def stream_to(plane):
+    told: list[object] = []  # what nobody calls
+    return stream.GrpcStream(Server(plane.address), Mock(), told.append, "sotw")
+
+
+def test_a_channel_is_closed_when_grpcios_watcher_has_ended_however_late(monkeypatch, watcher):
+    """It raises in its thread where its channel is closed before it looked."""
+    looks, go_on = watcher
+    told = Told(monkeypatch)
     with ControlPlane() as plane:
-        told: list[object] = []  # what nobody calls
-        made = stream.GrpcStream(Server(plane.address), Mock(), told.append, "sotw")
-        try:
-            assert looks.wait(20)
-            made.cancel(3 * stream._WATCHER_ENDS)
-            assert not closed.is_set(), "the watcher is there"
-        finally:
-            go_on.set()
-        assert closed.wait(20)
+        made = stream_to(plane)
+        assert looks.wait(20)
+        made.cancel(3 * stream._WATCHER_ENDS)
+        assert not told.closed.is_set(), "the watcher is there"
+        go_on.set()
+        assert told.closed.wait(20)
+
+
+def test_a_watcher_that_does_not_end_is_waited_for_no_longer_than_it_may_take(monkeypatch, watcher):
+    monkeypatch.setattr(stream, "_WATCHER_MOST", 0.0)
+    looks, _ = watcher
+    told = Told(monkeypatch)
+    with ControlPlane() as plane:
+        made = stream_to(plane)
+        assert looks.wait(20)
+        made.cancel()
+        assert told.closed.wait(15)
+
+
+def test_where_grpcio_says_nothing_of_its_watcher_it_has_the_time_of_a_look(monkeypatch):
+    told = Told(monkeypatch, says=False)
+    with ControlPlane() as plane:
+        made = stream_to(plane)
+        plane.wait_for_streams()
+        made.cancel()
+        assert told.closed.wait(20)
+    assert told.closed_at - told.left >= stream._WATCHER_ENDS
 
 
 def test_waiting_for_grpc_has_an_end(monkeypatch):

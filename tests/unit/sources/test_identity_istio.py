@@ -115,6 +115,7 @@ class TestAsking:
             held.set()
             bench.in_state("ready")
             asking._thread.join(5)
+            assert asking._thread in stream._streams.get().ending  # and for its thread, which ends
             assert not asking._thread.is_alive()
             assert asking not in stream._streams.get().live
             assert bench.provider._asking is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 
@@ -214,11 +215,13 @@ def test_of_two_readers_one_goes_on_alone_and_the_other_ends_only_then() -> None
     first, second = messages.read("first"), messages.read("second")
     assert [next(first), next(second)] == [b"x" * 6, b"x" * 6]
     rest: list[list[bytes]] = []
-    taking = threading.Thread(target=lambda: rest.append(list(second)))
+    taking = threading.Thread(target=lambda: rest.append(list(second)), daemon=True)
     assert next(first) == b"y" * 6
     assert asked == ["first"], "and not the last one to begin"
     taking.start()
     assert list(first) == [b"z", b"w"]
+    while not messages._there._waiters:  # type: ignore[attr-defined]
+        os.sched_yield()
     assert taking.is_alive(), "its attempt is not over"
     messages.drop("second")
     taking.join(20)
