@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["RATE", "Call", "Calls", "Tally"]
 
 #: Calls a second.
-RATE = 50
+RATE = 90
 #: So many may be under way at a time: a call that waits for a retry does not slow the others down.
 _CALLERS = 5
 

@@ -12,7 +12,7 @@ from tests.conformance.support.scene import endpoint, locality
 from tests.interop.support.calling import fits
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
-CALLS = 600
+CALLS = 864
 
 
 def test_calls_take_turns(scene, connect):

@@ -8,7 +8,7 @@ import pytest
 from meshlib.testing import build
 from tests.interop.support.calling import fits
 
-CALLS = 600
+CALLS = 864
 
 
 def fraction(numerator: int, denominator: str = "HUNDRED") -> dict[str, object]:

@@ -20,7 +20,7 @@ NAME, KIND = (
     "envoy.filters.http.admission_control",
     "envoy.extensions.filters.http.admission_control.v3.AdmissionControl",
 )
-CALLS = 500
+CALLS = 900
 SHARE = {"default_value": {"value": 40}}
 LOW = {"http_criteria": {"http_success_status": [{"start": 100, "end": 600}]}}
 
@@ -35,7 +35,7 @@ CASES: dict[str, tuple[dict[str, Any], float]] = {
 
 
 def test_both_refuse_the_same_share(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Of 500 calls the share is 2 % off, as a standard deviation, where it is 40 %: six of them are allowed to Envoy, and the first calls."""
+    """Of 900 calls the share is 1.6 % off, as a standard deviation, where it is 40 %: six of them are allowed, and the first calls."""
     with ExitStack() as stack:
         upstream = stack.enter_context(Upstream("v1"))
         upstream.fail(500)
@@ -66,5 +66,5 @@ def test_both_refuse_the_same_share(tmp_path_factory: pytest.TempPathFactory) ->
             found[case] = (expected, *shares)
         print(found)
         for expected, ours, theirs in found.values():
-            assert abs(ours - expected) < 0.1  # from one seed
-            assert abs(theirs - expected) < 0.13  # six standard deviations
+            assert abs(ours - expected) < 0.1
+            assert abs(theirs - expected) < 0.1

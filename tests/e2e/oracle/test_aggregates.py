@@ -23,7 +23,7 @@ from tests.support.ports import Ports
 
 pytestmark = [pytest.mark.oracle, pytest.mark.timeout(180)]
 
-CALLS = 600
+CALLS = 864
 H, U, D = "HEALTHY", "UNHEALTHY", "DEGRADED"
 NO_PANIC = {"common_lb_config": {"healthy_panic_threshold": {"value": 0}}}
 RETRY = {"retry_on": "5xx", "num_retries": 2, "retry_back_off": {"base_interval": "0.001s"}}

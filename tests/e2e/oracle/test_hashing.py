@@ -18,7 +18,7 @@ from tests.support.ports import Ports
 
 pytestmark = [pytest.mark.oracle, pytest.mark.timeout(120)]
 
-KEYS = 150
+KEYS = 400
 LB = "envoy.extensions.load_balancing_policies"
 
 
@@ -171,6 +171,6 @@ def place(response: httpx.Response) -> int:
 @pytest.mark.parametrize("case", CASES)
 def test_each_key_leads_to_the_same_endpoint(case, unwell, answers):
     ours, theirs = answers(case, unwell)
-    if case != "small ring":  # on a few places an endpoint may have none
-        assert len(set(ours)) > 1, "all keys lead to one"
+    fewest = 1 if case == "small ring" else 2  # on a few places two endpoints may have none
+    assert len(set(ours)) > fewest, "all keys lead to one"
     assert sum(a != b for a, b in zip(ours, theirs, strict=True)) == 0

@@ -13,7 +13,7 @@ from tests.support.ports import Ports
 
 pytestmark = [pytest.mark.oracle, pytest.mark.timeout(180)]
 
-CALLS = 120
+CALLS = 270
 RETRY = "envoy.extensions.retry."
 
 

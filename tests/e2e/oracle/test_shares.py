@@ -26,7 +26,7 @@ from tests.support.ports import Ports
 
 pytestmark = [pytest.mark.oracle, pytest.mark.timeout(240)]
 
-CALLS = 500
+CALLS = 720
 LEAST = 6
 SHAPES = 24
 DIRE = 8  # of them those of which all is worse than the threshold

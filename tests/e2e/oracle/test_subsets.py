@@ -13,7 +13,7 @@ from tests.support.ports import Ports
 
 pytestmark = [pytest.mark.oracle, pytest.mark.timeout(180)]
 
-CALLS = 200
+CALLS = 450
 #: Endpoints: labels, and what else; the first six are of priority 0.
 MEMBERS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"v": "1", "stage": "prod"}, {}),
@@ -193,7 +193,7 @@ def test_labels_lead_to_the_same_endpoints(name, sides):
     assert not [source.rejected for source in sides[0].mesh.status().sources if source.rejected]
     rows, wrong = [], []
     for number, labels in enumerate(WANTED):
-        calls = CALLS if name in ("weighed", "scaled") else 24
+        calls = CALLS if name in ("weighed", "scaled") else 54
         ours, theirs, far = compared(sides, f"/{number}/{name.replace(' ', '-')}", calls)
         shown = [" ".join(f"{who}:{counts[who]}" for who in sorted(counts)) for counts in (ours, theirs)]
         rows.append((labels, *shown))
@@ -204,6 +204,6 @@ def test_labels_lead_to_the_same_endpoints(name, sides):
 
 
 def test_a_part_of_a_split_has_the_last_word(sides):
-    ours, theirs, far = compared(sides, "/weighted", 200)
+    ours, theirs, far = compared(sides, "/weighted", CALLS)
     assert not far
     assert set(ours) == set(theirs) == {"0", "2", "3"}

@@ -16,7 +16,7 @@ from tests.support.ports import Ports
 
 pytestmark = [pytest.mark.oracle, pytest.mark.timeout(180)]
 
-CALLS = 900
+CALLS = 2_025
 LB = "envoy.extensions.load_balancing_policies"
 ZONE = "zone_aware_lb_config"
 

@@ -30,7 +30,7 @@ class TestSplit:
         mesh = make_mesh(config(plane, view))
         mesh.wait_ready(f"reviews:{PORT}", timeout=READY)
         with meshlib.Client(mesh=mesh) as client:
-            responses = [client.get(URL) for _ in range(1000)]
+            responses = [client.get(URL) for _ in range(1440)]
         names = Counter(response.json()["name"] for response in responses)
         assert set(names) == {"v1", "v2"}
         assert fits(names, "v2", 0.2), names
@@ -51,9 +51,9 @@ class TestSplit:
             async def some(count: int) -> list[str]:
                 return [(await client.get(URL)).json()["name"] for _ in range(count)]
 
-            batches = await asyncio.gather(*(some(50) for _ in range(20)))
+            batches = await asyncio.gather(*(some(72) for _ in range(20)))
         names = Counter(name for batch in batches for name in batch)
-        assert names.total() == 1000
+        assert names.total() == 1440
         assert fits(names, "v2", 0.2), names
 
     def test_endpoints_of_a_cluster_take_turns(self, view, plane, make_mesh, upstream):

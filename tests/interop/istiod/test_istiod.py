@@ -29,7 +29,7 @@ class TestServiceEntry:
         istiod.apply(istio.virtual_service("reviews", {"route": to("reviews", v1=80, v2=20)}))
         mesh = join(view, f"reviews:{PORT}")
         with meshlib.Client(mesh=mesh) as client:
-            responses = [client.get(f"{URL}/api") for _ in range(1000)]
+            responses = [client.get(f"{URL}/api") for _ in range(1440)]
         names = Counter(response.json()["name"] for response in responses)
         assert set(names) == {"v1", "v2"}
         assert fits(names, "v2", 0.2), names
@@ -48,9 +48,9 @@ class TestServiceEntry:
             async def some(count: int) -> list[str]:
                 return [(await client.get(URL)).json()["name"] for _ in range(count)]
 
-            batches = await asyncio.gather(*(some(50) for _ in range(20)))
+            batches = await asyncio.gather(*(some(72) for _ in range(20)))
         names = Counter(name for batch in batches for name in batch)
-        assert names.total() == 1000
+        assert names.total() == 1440
         assert fits(names, "v2", 0.2), names
 
     def test_without_a_route_of_ours_all_endpoints_take_turns(self, view, istiod, join, reviews):

@@ -28,7 +28,7 @@ def test_shares_and_versions(view, protocol, plane, make_mesh, upstream):
     mesh = make_mesh(config(plane, view))
     mesh.wait_ready(f"reviews:{PORT}", timeout=READY)
     with meshlib.Client(mesh=mesh) as client:
-        names = Counter(client.get(URL).json()["name"] for _ in range(500))
+        names = Counter(client.get(URL).json()["name"] for _ in range(720))
     assert fits(names, "v2", 0.2), names
     status = until(mesh, lambda: (found := xds(mesh)).state == "ready" and found, PATIENCE)
     assert set(status.versions.values()) == {"7"}
