@@ -20,7 +20,7 @@ import trustme
 import meshlib
 import meshlib.grpc
 from meshlib.testing import ControlPlane, Upstream, build
-from tests.support.watch import until
+from tests.support.watch import arrived, until
 
 PROTOCOLS = pytest.mark.parametrize("protocol", ["sotw", "delta"])
 
@@ -329,6 +329,7 @@ def test_secrets_of_a_server_that_has_nothing_else(
     agent.start()
     mesh, client = made({"bootstrap_config": json.dumps(bootstrap), "protocol": protocol, "view": "sidecar"})
     mesh.wait_ready(timeout=20)
+    arrived(mesh, "127.0.0.9:9080")
     assert names(client, "127.0.0.9:9080") == {a.name}
     assert other.wait_for_request("secret", timeout=20).names == ("roots",)
     seen = other.seen

@@ -23,7 +23,7 @@ from tests.support.dns_server import DnsServer
 from tests.support.faces import FaceFactory
 from tests.support.grpc_tls import Witness
 from tests.support.tls_server import TlsServer
-from tests.support.watch import Watch
+from tests.support.watch import Watch, arrived
 
 MINE, THEIRS = "spiffe://td/ns/shop/sa/me", "spiffe://td/ns/shop/sa/reviews"
 CA = Authority("Mesh")
@@ -332,6 +332,7 @@ def test_what_istios_agent_has_is_of_identity(face: FaceFactory, server: TlsServ
         told = {"xds": {"server": plane.address, "view": "sidecar"}}
         client = face({**told, "identity": config(server, folder)["identity"]})
         client.mesh.wait_ready(timeout=20)  # type: ignore[attr-defined]
+        arrived(client.mesh, ADDRESS)  # type: ignore[attr-defined]
         assert client.get(f"http://{ADDRESS}/").text.split()[0] == MINE
 
 
@@ -344,6 +345,7 @@ def test_a_rotation_reaches_the_clusters_of_a_control_plane(server: TlsServer, f
         with meshlib.Mesh(made) as mesh, meshlib.Client(mesh=mesh) as client:
             watch = Watch(mesh)
             mesh.wait_ready(timeout=20)
+            arrived(mesh, ADDRESS)
             assert client.get(f"http://{ADDRESS}/").text.split()[0] == MINE
             CA.issue("spiffe://td/ns/shop/sa/renewed").write(folder)
             watch.until(lambda: client.get(f"http://{ADDRESS}/").text.split()[0].endswith("/renewed"))
@@ -354,6 +356,7 @@ def test_without_an_identity_such_a_cluster_is_closed_in_words(face: FaceFactory
     with ControlPlane(listener(), istios(server.address)) as plane:
         client = face({"xds": {"server": plane.address, "view": "sidecar"}})
         client.mesh.wait_ready(timeout=20)  # type: ignore[attr-defined]
+        arrived(client.mesh, ADDRESS)  # type: ignore[attr-defined]
         with pytest.raises(
             meshlib.NoHealthyEndpoint, match=r"'default' cannot be had: nobody gives an identity"
         ):
@@ -481,6 +484,7 @@ def test_whoever_answers_is_accepted_and_told_of(
         client = face({"xds": {"server": plane.address, "view": "sidecar"}})
         mesh = client.mesh  # type: ignore[attr-defined]
         mesh.wait_ready(timeout=20)
+        arrived(mesh, ADDRESS)
         assert client.get(f"http://{ADDRESS}/").status_code == 200
         client.get(f"http://{ADDRESS}/")
         assert caplog.text.count(f"cluster {name!r}: its TLS verifies nobody") == 1
@@ -493,6 +497,7 @@ def test_with_verify_always_nobody_is_called_who_is_not_known(face: FaceFactory,
         xds = {"server": plane.address, "view": "sidecar"}
         client = face({"xds": xds, "identity": {"verify": "always"}})
         client.mesh.wait_ready(timeout=20)  # type: ignore[attr-defined]
+        arrived(client.mesh, ADDRESS)  # type: ignore[attr-defined]
         with pytest.raises(meshlib.ConnectFailed) as refused:
             client.get(f"http://{ADDRESS}/")
         assert not refused.value.sent

@@ -14,7 +14,7 @@ import trustme
 import meshlib
 from meshlib.testing import ControlPlane, build
 from meshlib.xds import schema
-from tests.support.watch import Watch
+from tests.support.watch import Watch, arrived
 
 RESPONSE = schema.message("envoy.service.status.v3.ClientStatusResponse")
 TLS = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
@@ -78,6 +78,7 @@ def test_calls_are_refused_in_words(upstream: Any, meshlib_mesh: Any, protocol: 
         watch = Watch(mesh)
         with meshlib.Client(mesh=mesh) as client:
             mesh.wait_ready(timeout=20)  # though the secrets are not there
+            arrived(mesh, ADDRESS)
             plane.wait_for_request("secret", timeout=20)
             told_to_calls = refusal(client)
             assert "cluster 'closed', which waits for the secrets 'pair', 'roots'" in told_to_calls
@@ -118,6 +119,7 @@ def test_by_rest(upstream: Any, meshlib_mesh: Any) -> None:
         mesh = meshlib_mesh({"xds": {"server": server.url, "view": "sidecar", "protocol": "rest"}})
         watch = Watch(mesh)
         watch.until(lambda: told(mesh).resources.get("secret") == 2)
+        arrived(mesh, ADDRESS)
         with meshlib.Client(mesh=mesh) as client:
             assert "no connection in time" in refusal(client)
 
@@ -140,6 +142,7 @@ def test_no_key_is_told(
                 answer = plane.wait_for_nack if secret == bad() else plane.wait_for_ack
                 said.append(repr(answer("secret", after=seen, timeout=20)).encode())
                 watch.until(lambda: told(mesh).resources.get("secret") == 2)
+                arrived(mesh, ADDRESS)
                 said.append(refusal(client).encode())
                 said.append(json.dumps(mesh.status().to_dict()).encode() + repr(mesh.status()).encode())
                 with grpc.insecure_channel(socket) as channel:

@@ -46,6 +46,11 @@ def failure(call, *arguments, **options):
     return caught.value
 
 
+def refuses(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
 def pairs(metadata):
     return [(key, value) for key, value in metadata or () if key.startswith("x-")]
 
@@ -368,8 +373,7 @@ class TestLife:
         open_ended.set()
         assert (server.held, server.calls_open, server.running) == (0, 0, False)
         assert failure(to.unary_unary("/x/Y"), b"", timeout=20).code() is UNAVAILABLE
-        with socket.socket() as probe:
-            assert probe.connect_ex(("127.0.0.1", port)) != 0
+        assert refuses(port)
         with pytest.raises(OSError, match="in use"), socket.socket() as other:  # nobody else gets the port
             other.bind(("127.0.0.1", port))
         server.behave()
@@ -384,6 +388,7 @@ class TestLife:
         server.wait_for(lambda: server.held == 1)
         stopping = threading.Thread(target=server.stop, args=(20.0,))
         stopping.start()
+        assert asked(lambda: refuses(server.port))  # before, grpcio accepts the connection and cancels its call
         late = channel(server).unary_unary("/a.B/C")
         assert failure(late, b"", timeout=20).code() is UNAVAILABLE
         server.release()

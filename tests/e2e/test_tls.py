@@ -25,7 +25,7 @@ from tests.support.certificates import Authority, Issued, replaced
 from tests.support.faces import FaceFactory
 from tests.support.libraries import LIBRARIES, Caller
 from tests.support.tls_server import TlsServer
-from tests.support.watch import Watch
+from tests.support.watch import Watch, arrived
 
 SPIFFE = "spiffe://mesh.example/ns/a/sa/reviews"
 CA = Authority("Mesh")
@@ -342,6 +342,7 @@ def ordering(*clusters: dict[str, Any]) -> Iterator[tuple[ControlPlane, meshlib.
         meshlib.Mesh({"xds": {"server": plane.address, "view": "sidecar"}}) as mesh,
     ):
         mesh.wait_ready(timeout=20)
+        arrived(mesh, ADDRESS)
         yield plane, mesh
 
 

@@ -14,6 +14,7 @@ from tests.e2e.oracle.envoy_process import EnvoyProcess
 from tests.support.certificates import Authority
 from tests.support.faces import FaceFactory
 from tests.support.ports import Ports
+from tests.support.watch import arrived
 
 ADDRESS = "127.0.0.9:9080"
 SPIFFE = "spiffe://mesh.example/ns/a/sa/reviews"
@@ -136,6 +137,7 @@ def test_a_permissive_server_knows_the_mesh(
     with ControlPlane(listener, build.cluster("c", [envoy], **fields)) as plane:
         client = face(meshlib.Mesh({"xds": {"server": plane.address, "view": "sidecar"}}))
         client.mesh.wait_ready(timeout=20)  # type: ignore[attr-defined]
+        arrived(client.mesh, ADDRESS)  # type: ignore[attr-defined]
         for _ in range(2):
             said = client.get(f"http://{ADDRESS}/").text.split()
             assert said[:2] == [seen, "HTTP/2" if http2 else "HTTP/1.1"]
@@ -176,6 +178,7 @@ def test_files_that_are_rotated_are_shown_by_new_connections(
     with ControlPlane(listener, cluster) as plane:
         mesh = meshlib.Mesh({"xds": {"server": plane.address, "view": "sidecar"}})
         mesh.wait_ready(timeout=20)
+        arrived(mesh, ADDRESS)
         client = face(mesh)
         for name in ("second", "third", "fourth"):
             said = client.get(f"http://{ADDRESS}/").text.split()

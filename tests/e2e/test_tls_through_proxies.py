@@ -19,7 +19,7 @@ from tests.support.faces import FaceFactory
 from tests.support.grpc_channels import FACES, Channels
 from tests.support.grpc_tls import SERVER, socket_of, world
 from tests.support.ports import Ports
-from tests.support.watch import until
+from tests.support.watch import arrived, until
 
 NAME = "reviews.test"
 CA = Authority("Mesh")
@@ -77,7 +77,10 @@ def cluster(servers: Sequence[Upstream], proxies: Sequence[ConnectProxy]) -> Any
 
 
 def sidecar_view(face: FaceFactory, plane: ControlPlane) -> Any:
-    return face(meshlib.Mesh({"xds": {"server": plane.address, "view": "sidecar"}}))
+    mesh = meshlib.Mesh({"xds": {"server": plane.address, "view": "sidecar"}})
+    mesh.wait_ready(timeout=20)
+    arrived(mesh, ADDRESS)
+    return face(mesh)
 
 
 def clusters(client: Any) -> Any:
@@ -97,7 +100,6 @@ def test_each_endpoint_by_its_proxy_as_a_real_envoy(
     made = cluster(servers, proxies)
     with ControlPlane(LISTENER, made) as plane:
         client = sidecar_view(face, plane)
-        client.mesh.wait_ready(timeout=20)
         names = [client.get(f"http://{ADDRESS}/").json()["name"] for _ in range(6)]
         client.mesh.close()
     assert sorted(names) == ["one", "one", "three", "three", "two", "two"]
@@ -152,7 +154,6 @@ def test_a_real_envoy_is_the_proxy(face: FaceFactory, servers: Sequence[Upstream
         )
         with ControlPlane(LISTENER, made) as plane:
             client = sidecar_view(face, plane)
-            client.mesh.wait_ready(timeout=20)
             assert client.get(f"http://{ADDRESS}/").json()["name"] == "one"
             client.mesh.close()
         assert envoy.stats("http.s.downstream_cx_upgrades_total") == {
@@ -173,7 +174,6 @@ def test_a_proxy_that_refuses_and_one_that_comes(
 
     with ControlPlane(LISTENER, by(one)) as plane:
         client = sidecar_view(face, plane)
-        client.mesh.wait_ready(timeout=20)
         with pytest.raises(meshlib.ConnectFailed, match="answers CONNECT with 403"):
             client.get(f"http://{ADDRESS}/")
         assert servers[0].connections_total == 0

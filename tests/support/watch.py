@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from meshlib.model.events import Event
     from meshlib.runtime.store import Store
 
-__all__ = ["Waiters", "Watch", "until"]
+__all__ = ["Waiters", "Watch", "arrived", "until"]
 
 T = TypeVar("T")
 
@@ -51,6 +51,13 @@ def until(mesh: meshlib.Mesh, condition: Callable[[], T], seconds: float = 30.0)
         sources = mesh.status().to_dict()["sources"]
         raise AssertionError(f"not within {seconds:g} s: {found!r}; {sources}")
     return found[0]
+
+
+def arrived(mesh: meshlib.Mesh, address: str, seconds: float = 30.0) -> None:
+    """Until a listener has the IP address and port: before, and with a control plane that has said other things alone, calls to it go
+    there directly. ``wait_ready`` of the address would wait for its clusters as well.
+    """
+    until(mesh, lambda: mesh.explain("GET", f"http://{address}/").via != "direct", seconds)
 
 
 class Waiters:
