@@ -21,6 +21,7 @@ import pytest
 import meshlib
 from meshlib.observe import admin
 from meshlib.observe.peer import NotReadable, ask
+from tests.support.late import again_if_late, soon
 
 CONFIG = {"services": {"reviews": {"endpoints": ["127.0.0.1:9"]}}}
 
@@ -126,6 +127,7 @@ def said(connection: socket.socket) -> bytes:
         (b"\xff" * 1000 + b"\n", False),
     ],
 )
+@again_if_late
 def test_requests_are_bounded(
     directory: Path, request_: bytes, answered: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,9 +136,11 @@ def test_requests_are_bounded(
         mesh.snapshot()
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(20)
+            began = time.monotonic()
             connection.connect(str(own(directory)))
             connection.sendall(request_)
             answer = said(connection)
+            soon(time.monotonic() - began, 5.0)
         assert (b'"meshes"' in answer) is answered
         monkeypatch.setattr(admin, "PATIENCE", 5.0)
         # It serves the next one all the same.

@@ -15,6 +15,7 @@ import pytest
 import meshlib
 from meshlib.testing import build
 from meshlib.testing.control_plane import ControlPlane
+from tests.support.late import again_if_late, soon, within
 from tests.support.watch import Watch, until
 
 UpstreamFactory = Any
@@ -63,6 +64,7 @@ def resources(*addresses: str, version: str = "good") -> list[Any]:
     [None, b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x00" * 64],
     ids=["dead", "silent", "http1", "zeros"],
 )
+@again_if_late
 def test_a_control_plane_that_does_not_work_costs_one_connect_timeout(reply: bytes | None) -> None:
     """CA-09, and the contract: no hang beyond the caller's connect timeout; a name then goes by rule 6."""
     with silent_server(reply or b"") as address:
@@ -74,11 +76,11 @@ def test_a_control_plane_that_does_not_work_costs_one_connect_timeout(reply: byt
             begun = time.monotonic()
             with pytest.raises(httpx.ConnectError):
                 client.get("http://reviews/", timeout=httpx.Timeout(5.0, connect=0.5))
-            assert time.monotonic() - begun < 4.5
+            soon(time.monotonic() - begun, 2.5)
             begun = time.monotonic()
             with pytest.raises(httpx.ConnectError):
-                client.get("http://reviews/", timeout=httpx.Timeout(5.0, connect=3.0))
-            assert time.monotonic() - begun < 2.9, "the wait is not repeated"
+                client.get("http://reviews/", timeout=httpx.Timeout(5.0, connect=0.5))
+            soon(time.monotonic() - begun, 0.5, "the wait is not repeated")
             with pytest.raises(meshlib.NotReady, match="reviews") as caught:
                 mesh.wait_ready("reviews", timeout=0.3)
             assert server in str(caught.value)
@@ -87,6 +89,7 @@ def test_a_control_plane_that_does_not_work_costs_one_connect_timeout(reply: byt
                 until(mesh, lambda: source(mesh).last_error)
 
 
+@again_if_late
 def test_hosts_that_are_not_of_the_mesh_never_wait(upstream: UpstreamFactory) -> None:
     one = upstream()
     with (
@@ -96,7 +99,7 @@ def test_hosts_that_are_not_of_the_mesh_never_wait(upstream: UpstreamFactory) ->
     ):
         begun = time.monotonic()
         assert client.get(one.url).status_code == 200
-        assert time.monotonic() - begun < 4.0
+        soon(time.monotonic() - begun, 1.0)
 
 
 def test_garbage_on_the_stream_is_told_and_the_last_good_state_serves(
@@ -189,9 +192,13 @@ def test_a_control_plane_that_goes_leaves_the_last_good_state(
         mesh.wait_ready("reviews", timeout=5)
         control_plane.kill()
         until(mesh, lambda: source(mesh).state == "stale")
-        begun = time.monotonic()
-        assert [client.get("http://reviews/").json()["name"] for _ in range(20)] == ["v1"] * 20
-        assert time.monotonic() - begun < 4.5
+
+        def calls() -> float:
+            begun = time.monotonic()
+            assert [client.get("http://reviews/").json()["name"] for _ in range(20)] == ["v1"] * 20
+            return time.monotonic() - begun
+
+        within(0.0, 3.0, calls)
         control_plane.restart()
         control_plane.set(*resources(two.address))
         until(mesh, lambda: mesh.explain("GET", "http://reviews/").endpoint == two.address)

@@ -15,6 +15,7 @@ import pytest
 import meshlib
 from meshlib.testing.upstream import Upstream
 from tests.support.faces import Face, FaceFactory
+from tests.support.late import again_if_late, soon
 from tests.support.watch import Watch
 
 UpstreamFactory = Any
@@ -225,18 +226,21 @@ def test_a_deadline_bounds_everything_inside(face: FaceFactory, upstream: Upstre
     one.release()
 
 
+@again_if_late
 def test_the_services_timeout_covers_its_retries(face: FaceFactory, upstream: UpstreamFactory) -> None:
     one = upstream()
     one.order(hold="head")
-    retry = {"attempts": 20, "on": ["5xx"], "per_try_timeout": 0.15}
-    client = face(service(one, timeout=1.1, retry=retry), timeout=None)
+    retry = {"attempts": 9, "on": ["5xx"], "per_try_timeout": 0.15}
+    client = face(service(one, timeout=0.4, retry=retry), timeout=None)
     begun = time.monotonic()
     with pytest.raises(meshlib.DeadlineExceeded) as caught:
         client.get("http://reviews/")
-    assert time.monotonic() - begun > 0.6
-    assert caught.value.info is not None
-    assert 2 <= len(caught.value.info.attempts) <= 8  # a ninth would begin after 1.2 s
+    assert time.monotonic() - begun > 0.2
     one.release()
+    assert caught.value.info is not None
+    made = len(caught.value.info.attempts)
+    assert made <= 3  # a fourth would begin after 0.45 s
+    soon(3 - made, 2, "attempts that were not begun in time")
 
 
 def test_the_applications_own_read_timeout_holds(face: FaceFactory, upstream: UpstreamFactory) -> None:

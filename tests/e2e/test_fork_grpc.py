@@ -21,6 +21,9 @@ from meshlib.testing import ControlPlane, build
 from tests.support.certificates import Authority
 from tests.support.grpc_echo import EchoServer
 from tests.support.grpc_tls import CLIENT, SERVER
+from tests.support.late import again_if_late, soon
+
+pytestmark = pytest.mark.timeout(180)
 
 ROOT = Path(__file__).resolve().parents[2]
 #: ``GRPC_ENABLE_FORK_SUPPORT``.
@@ -38,7 +41,8 @@ target = ORDER["target"]
 UNARY, STREAM = "/echo.Echo/unary_unary", "/echo.Echo/stream_stream"
 
 def children(work, count=3):
-    \"\"\"One after another: each is forked, while the parent goes on.\"\"\"
+    \"\"\"One after another: each is forked, while the parent goes on. Prints what each fork took.\"\"\"
+    forks = []
     for _ in range(count):
         work()
         began = time.monotonic()
@@ -51,12 +55,12 @@ def children(work, count=3):
                 print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
                 os._exit(1)
             os._exit(0)
-        took = time.monotonic() - began
-        assert took < 8, f"the fork took {took:.1f} s"
+        forks.append(time.monotonic() - began)
         for _ in range(3):
             work()
         seconds, status = reap(pid, 15)
         assert status == 0, (status, seconds)
+    print(json.dumps(forks))
 
 """
 
@@ -111,6 +115,12 @@ def program(lines: str, order: dict[str, object], column: str = "unset") -> str:
     return done.stdout
 
 
+@again_if_late
+def forked(lines: str, order: dict[str, object], column: str = "unset") -> None:
+    """A program that has ``children``: no fork takes long."""
+    soon(max(json.loads(program(lines, order, column))), 3.0, "a fork")
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[EchoServer]:
     with EchoServer("a") as server:
@@ -158,23 +168,23 @@ class TestBothSidesGoOn:
     def test_with_services_of_the_configuration(
         self, static: dict[str, object], face: str, column: str
     ) -> None:
-        program(FACES[face], static, column)
+        forked(FACES[face], static, column)
 
     def test_with_a_stream_to_a_control_plane(self, plane: dict[str, object], face: str, column: str) -> None:
-        program(FACES[face], plane, column)
+        forked(FACES[face], plane, column)
 
     def test_over_TLS_of_the_mesh(self, secured: dict[str, object], face: str, column: str) -> None:
-        program(FACES[face], secured, column)
+        forked(FACES[face], secured, column)
 
     def test_with_a_target_that_the_mesh_does_not_know(
         self, static: dict[str, object], server: EchoServer, face: str, column: str
     ) -> None:
-        program(FACES[face], {**static, "target": server.address, "via": "direct"}, column)
+        forked(FACES[face], {**static, "target": server.address, "via": "direct"}, column)
 
 
 def test_what_the_collector_has_not_seen_of_asyncio_is_gone_before(static: dict[str, object]) -> None:
     """grpc waits for ever, in the child, for a thread that it does not have, once the last of the parent's channels is collected there."""
-    program(
+    forked(
         ASYNCIO
         + textwrap.dedent("""
         import gc

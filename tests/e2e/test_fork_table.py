@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from meshlib.testing import ControlPlane, Upstream, build
+from tests.support.late import again_if_late, soon
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "tests" / "support" / "fork_program.py"
@@ -90,7 +91,7 @@ def busy_plane(upstream):
 
 @pytest.fixture(scope="module")
 def table(plane, busy_plane, upstream, request):
-    """Every cell that is to be looked at, begun: most of their time they wait."""
+    """Of a cell what it said. Every one that is to be looked at is begun: most of their time they wait. Asked again it is run again."""
     wanted = [item.callspec.params["cell"] for item in request.session.items if "cell" in _params(item)]
 
     def work(cell):
@@ -102,7 +103,7 @@ def table(plane, busy_plane, upstream, request):
             "times": 2 if row in ("threads", "first_calls", "closed") else 1,
             "plane": (busy_plane if row == "busy" else plane).address,
             "upstream": upstream.address,
-            "hangs": 6.0 if row == "own_threads" else 20.0,
+            "hangs": 4.0 if row == "own_threads" else 20.0,
         }
         return subprocess.run(
             [sys.executable, str(PROGRAM), json.dumps(order)],
@@ -117,7 +118,7 @@ def table(plane, busy_plane, upstream, request):
     futures: dict[Cell, Future[subprocess.CompletedProcess[str]]] = {
         cell: pool.submit(work, cell) for cell in wanted
     }
-    yield futures
+    yield lambda cell: (futures.pop(cell, None) or pool.submit(work, cell)).result()
     pool.shutdown(cancel_futures=True)
 
 
@@ -130,18 +131,16 @@ def name(cell):
     return "-".join([row, column, how, *(["static"] if static else [])])
 
 
-@pytest.mark.timeout(180)  # the cells stand in a queue, and the first waits
+@pytest.mark.timeout(480)  # the cells stand in a queue, and the first waits
 @pytest.mark.parametrize("cell", CELLS, ids=name)
+@again_if_late
 def test_both_sides_of_a_fork_go_on(table, cell):
     row, column, how, static = cell
-    done = table[cell].result()
+    done = table(cell)
     assert done.returncode == 0, done.stderr
     *forks, end = [json.loads(line) for line in done.stdout.splitlines()]
     for fork in forks:
         assert "parent_error" not in fork, (fork, done.stderr)
-        assert fork["parent"] < 8, "the parent was kept"
-        # In first calls a fork waits for the modules that they load.
-        assert fork["fork"] < (10 if row == "first_calls" else 8)
         if row == "own_threads" and "error" in fork:
             # Threads that are in calls at the fork: grpc itself hangs in the child, inside fork, or crashes it.
             assert fork["error"] in ("hangs in fork itself", "died in fork itself"), (fork, done.stderr)
@@ -149,15 +148,12 @@ def test_both_sides_of_a_fork_go_on(table, cell):
         assert "error" not in fork, (fork, done.stderr)
         assert fork["status"] == 0
         assert fork["exit"] < 8
-        if row in WARM:
-            assert fork["first"] < 5, "the first call waited"
         if row == "hook":
             assert fork["left"] == []
         if row in OWN and column == "0" and not static:
             assert "GRPC_ENABLE_FORK_SUPPORT" in fork["refused"], "the child would have crashed"
         elif not static:
             assert fork["stream"] < 16
-    assert end["closed"] < 5
     warned = done.stderr.count("ran before fork")
     # In first calls the fork may come before the stream.
     lines = {0} if static or row in ("imported", "closed") else {0, 1} if row == "first_calls" else {1}
@@ -166,6 +162,17 @@ def test_both_sides_of_a_fork_go_on(table, cell):
         line = next(line for line in done.stderr.splitlines() if "ran before fork" in line)
         assert "meshlib" in line
         assert how != "uwsgi" or "lazy-apps" in line
+    all_in_time(row, forks, end)
+
+
+def all_in_time(row, forks, end):
+    for fork in forks:
+        soon(fork["parent"], 5.0, "the parent was kept")
+        # In first calls a fork waits for the modules that they load.
+        soon(fork["fork"], 10.0 if row == "first_calls" else 3.0, "the fork")
+        if row in WARM and "error" not in fork:
+            soon(fork["first"], 1.5, "the first call waited")
+    soon(end["closed"], 1.5, "the close")
 
 
 # --- what else there may be at a fork -----------------------------------------------------------------------------------

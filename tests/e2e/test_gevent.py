@@ -21,6 +21,7 @@ import trustme
 from meshlib.testing import ControlPlane, Upstream, UpstreamProcess, build
 from meshlib.testing.ports import reserve
 from tests.support.dns_server import DnsServer
+from tests.support.late import again_if_late, soon
 
 pytest.importorskip("gevent")
 
@@ -274,14 +275,20 @@ class Commanded:
                 pipe.close()
 
 
-@pytest.fixture
-def plane(addresses: list[str]) -> Iterator[ControlPlane]:
+@contextlib.contextmanager
+def planes(addresses: list[str]) -> Iterator[ControlPlane]:
     host = build.virtual_host("reviews", build.route("/", cluster="c1"), domains=["reviews"])
     with ControlPlane(
         build.api_listener("reviews", build.route_config("r", host)),
         build.cluster("c1"),
         build.endpoints("c1", addresses[0]),
     ) as running:
+        yield running
+
+
+@pytest.fixture
+def plane(addresses: list[str]) -> Iterator[ControlPlane]:
+    with planes(addresses) as running:
         yield running
 
 
@@ -296,11 +303,13 @@ def commanded(
         program.kill()
 
 
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("xds", [{}, POLLED], ids=["streams", "fetch"])
+@again_if_late
 def test_with_grpc_prepared_a_control_plane_works_and_the_hub_lives(
-    plane: ControlPlane, addresses: list[str], xds: dict[str, Any]
+    addresses: list[str], xds: dict[str, Any]
 ) -> None:
-    with commanded(True, plane, addresses[1], xds) as program:
+    with planes(addresses) as plane, commanded(True, plane, addresses[1], xds) as program:
         assert program.ask("call reviews")[0] == "a"
         program.ask("calls")
         plane.kill()
@@ -314,10 +323,12 @@ def test_with_grpc_prepared_a_control_plane_works_and_the_hub_lives(
         assert set(counted["found"]) == {"200"}
         assert counted["found"]["200"] > 20
         assert counted["ticks"] > 20
-        assert counted["worst"] < 4.5  # a stream that is waited for in the hub's thread blocks it for good
         assert program.ask("killed") is False
-        assert program.ask("close") < 5
+        closed = program.ask("close")
         assert "Traceback" not in program.end()
+        # A stream that is waited for in the hub's thread blocks it for good.
+        soon(counted["worst"], 0.5, "a turn of the hub")
+        soon(closed, 2.0, "the close")
 
 
 @pytest.mark.parametrize("support", ["", "0", "1"])
@@ -348,22 +359,26 @@ def test_a_forked_child_is_warm_and_has_a_stream_of_its_own(
         assert "fork" in program.end()
 
 
+@pytest.mark.timeout(180)
+@again_if_late
 def test_without_it_a_call_fails_at_once_with_the_remedy_and_others_work(
     plane: ControlPlane, addresses: list[str]
 ) -> None:
     with commanded(False, plane, addresses[1]) as program:
-        said, seconds = program.ask("call reviews")
+        said, first = program.ask("call reviews")
         assert said.startswith("NotReady: ")
         assert "grpc.experimental.gevent.init_gevent()" in said
-        assert seconds < 4.5  # it does not wait: the client would for 5 s
         assert program.ask("call local")[0] == "b"
-        assert program.ask("call reviews")[1] < 4.5
+        second = program.ask("call reviews")[1]
         program.ask("calls")
         assert program.ask("call local")[0] == "b"
-        assert program.ask("count")["worst"] < 4.5
+        counted = program.ask("count")
         assert program.ask("state") == "failed"
         program.ask("close")
         assert "init_gevent" in program.end()
+        soon(first, 3.0, "the first call")
+        soon(second, 0.5, "the second call")
+        soon(counted["worst"], 0.5, "a turn of the hub")
 
 
 def test_health_checks_are_a_greenlet_that_holds_up_nobody(addresses: list[str]) -> None:

@@ -16,6 +16,7 @@ import pytest
 import meshlib
 from tests.support.asking import asked
 from tests.support.grpc_channels import FACES, SERVICE, Channel, service
+from tests.support.late import again_if_late, soon
 from tests.support.on_clock import begun
 
 Code = grpc.StatusCode
@@ -179,6 +180,7 @@ def test_who_cancels_the_call_cancels_all_of_its_attempts(
 
 
 @every
+@again_if_late
 def test_the_deadline_is_that_of_the_call_with_all_of_its_attempts(
     meshlib_grpc_upstream: Any, face: str, kind: str
 ) -> None:
@@ -190,7 +192,9 @@ def test_the_deadline_is_that_of_the_call_with_all_of_its_attempts(
         call = begin(here, kind, timeout=1.5)  # the hedge is begun in time on a busy machine, too
         with pytest.raises(grpc.RpcError):
             finish(here, kind, call)
-        assert 1.45 < time.monotonic() - began < 7.0
+        took = time.monotonic() - began
+        assert took > 1.45
+        soon(took, 5.0)
         assert fact(here, call, "code") is Code.DEADLINE_EXCEEDED
         assert len(info_of(call).attempts) == 2
         assert asked(lambda: active(mesh) == 0)

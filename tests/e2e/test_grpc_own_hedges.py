@@ -16,6 +16,7 @@ import meshlib
 from meshlib.core.retry_grpc import PUSHBACK
 from tests.support.asking import asked
 from tests.support.grpc_channels import FACES, SERVICE, Channel, Channels, service
+from tests.support.late import again_if_late, soon
 from tests.support.on_clock import begun
 
 Code = grpc.StatusCode
@@ -75,6 +76,24 @@ def attempts(make: Callable[[], tuple[Any, Any]]) -> tuple[Any, int, float]:
     return code, len(info.attempts), time.monotonic() - began
 
 
+@again_if_late
+def three_are_held(servers: list[Any], way: Callable[[], tuple[Any, Any]], seconds: float) -> None:
+    """So soon a call has three attempts, and no more of them, at servers that hold each until then."""
+    before = sum(server.requests_total for server in servers)
+    began = time.monotonic()
+    done = begun(attempts, way)
+    assert asked(lambda: sum(server.held for server in servers) == 3), "no answer is waited for"
+    took = time.monotonic() - began
+    assert not asked(lambda: sum(server.held for server in servers) > 3, 0.3)
+    for server in servers:
+        server.release()
+    code, made, _ = done.result(20.0)
+    assert (code, made) == (Code.OK, 3)
+    assert sum(server.requests_total for server in servers) == before + 3
+    assert asked(lambda: sum(server.calls_open for server in servers) == 0)
+    soon(took, seconds, "three attempts")
+
+
 def test_without_a_delay_all_are_made_at_once_also_to_one_endpoint(
     channel: Any, meshlib_grpc_upstream: Any
 ) -> None:
@@ -82,14 +101,7 @@ def test_without_a_delay_all_are_made_at_once_also_to_one_endpoint(
     here = channel(one, policy=policy(3, None))
     one.hang()
     for way in ways(here).values():
-        before = one.requests_total
-        done = begun(attempts, way)
-        assert asked(lambda: one.held == 3, 5.0), "no answer is waited for"
-        one.release()
-        code, made, _ = done.result(20.0)
-        assert (code, made) == (Code.OK, 3)
-        assert one.requests_total == before + 3
-        assert asked(lambda: one.calls_open == 0)
+        three_are_held([one], way, 0.5)
 
 
 def test_after_each_delay_another_is_made_up_to_the_number(channel: Any, meshlib_grpc_upstream: Any) -> None:
@@ -98,16 +110,7 @@ def test_after_each_delay_another_is_made_up_to_the_number(channel: Any, meshlib
     for server in servers:
         server.hang()
     for way in ways(here).values():
-        before = sum(server.requests_total for server in servers)
-        done = begun(attempts, way)
-        assert asked(lambda: sum(server.held for server in servers) == 3)
-        assert not asked(lambda: sum(server.held for server in servers) > 3, 0.3)
-        for server in servers:
-            server.release()
-        code, made, _ = done.result(20.0)
-        assert (code, made) == (Code.OK, 3)
-        assert sum(server.requests_total for server in servers) == before + 3
-        assert asked(lambda: sum(server.calls_open for server in servers) == 0)
+        three_are_held(servers, way, 0.6)
 
 
 @pytest.mark.parametrize(
@@ -145,21 +148,28 @@ def test_what_follows_a_failure(
 def test_a_pushback_puts_off_the_next_hedge_beside_others(channel: Any, meshlib_grpc_upstream: Any) -> None:
     """A6: the next hedge comes when the server says, not by the delay; one that says not to ends them, and the rest goes on."""
     one = meshlib_grpc_upstream("v1")
-    for said, made in (("600", 3), ("-1", 2)):
+    for said, made in (("400", 3), ("-1", 2)):
         here = channel(one, policy=policy(3, "0.3s", "UNAVAILABLE"))
         for way in ways(here).values():
-            info = answered_after(one, way, said, made)
-            outcomes = [each.outcome for each in info.attempts]
-            assert len(outcomes) == made
-            assert outcomes.pop(1) == "status"
-            assert "ok" in outcomes
-            trace = "\n".join(info.trace())
-            if made == 3:
-                third = re.search(r"attempt 3 beside it: attempt 1 has no answer after ([\d.]+) s", trace)
-                assert third is not None
-                assert 0.9 <= float(third[1]) < 2.4
-            else:
-                assert "no other hedge: the server says not to" in trace
+            put_off(one, way, said, made)
+
+
+@again_if_late
+def put_off(one: Any, way: Callable[[], tuple[Any, Any]], said: str, made: int) -> None:
+    """The server says so of the third attempt, of which there are so many."""
+    info = answered_after(one, way, said, made)
+    outcomes = [each.outcome for each in info.attempts]
+    assert len(outcomes) == made
+    assert outcomes.pop(1) == "status"
+    assert "ok" in outcomes
+    trace = "\n".join(info.trace())
+    if made == 3:
+        third = re.search(r"attempt 3 beside it: attempt 1 has no answer after ([\d.]+) s", trace)
+        assert third is not None
+        assert float(third[1]) >= 0.7
+        soon(float(third[1]), 1.1, "the third")
+    else:
+        assert "no other hedge: the server says not to" in trace
 
 
 def answered_after(one: Any, way: Callable[[], tuple[Any, Any]], said: str, made: int) -> meshlib.CallInfo:

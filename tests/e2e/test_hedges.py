@@ -21,6 +21,7 @@ import meshlib_requests
 from meshlib.testing import UpstreamProcess
 from tests.support.asking import asked
 from tests.support.http2_servers import go_server, nghttpd
+from tests.support.late import again_if_late, soon
 from tests.support.relay import Relay
 
 pytestmark = pytest.mark.timeout(120)
@@ -57,6 +58,10 @@ def check_nothing_is_left(mesh: meshlib.Mesh, servers: list[UpstreamProcess]) ->
     assert asked(lambda: sum(one.counts()["connections_open"] - 1 for one in servers) == live.connections)
 
 
+def p99(seconds: list[float]) -> float:
+    return sorted(seconds)[int(len(seconds) * 0.99)]
+
+
 def timed(mesh: meshlib.Mesh, count: int) -> list[float]:
     def call(_: int) -> float:
         began = time.monotonic()
@@ -67,6 +72,7 @@ def timed(mesh: meshlib.Mesh, count: int) -> list[float]:
         return list(pool.map(call, range(count)))
 
 
+@again_if_late
 def test_one_slow_endpoint_of_three_is_felt_in_the_tail_and_with_hedges_is_not(servers) -> None:
     with meshlib.Mesh(service(servers)) as mesh:
         without = timed(mesh, 60)
@@ -77,7 +83,9 @@ def test_one_slow_endpoint_of_three_is_felt_in_the_tail_and_with_hedges_is_not(s
     slow = [sum(each >= SLOW for each in seconds) for seconds in (without, hedged)]
     print(f"of 60 calls {slow[0]} were slow without hedges, {slow[1]} with them")
     assert slow[0] >= 15  # round robin: every third
-    assert slow[1] <= slow[0] // 3  # a few, where the machine stands still for a moment
+    assert p99(without) >= SLOW
+    soon(slow[1], slow[0] // 3 + 1, "slow ones with hedges")
+    soon(p99(hedged), p99(without), "the 99th percentile with hedges")
 
 
 @pytest.mark.parametrize("kind", ["httpx", "requests"])

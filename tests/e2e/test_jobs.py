@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.test_cli import environment
+from tests.support.late import again_if_late, soon
 
 #: Makes calls of every kind, closes nothing, and says when it is done.
 PROGRAM = """
@@ -49,8 +50,10 @@ def silent() -> Iterator[str]:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
 
 
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("end", ["return", "exit", "error"])
 @pytest.mark.parametrize("plane", ["silent", "gone", "alive"])
+@again_if_late
 def test_a_job_ends_when_its_program_ends(
     end: str,
     plane: str,
@@ -73,5 +76,5 @@ def test_a_job_ends_when_its_program_ends(
     lines = done.stdout.splitlines()
     assert lines[:1] == ["200 200"], done.stderr
     assert done.returncode == (1 if end == "error" else 0), done.stderr
-    assert ended - float(lines[-1]) < 6.0
     assert ("the job's own" in done.stderr) == (end == "error")
+    soon(ended - float(lines[-1]), 2.0, "the end")

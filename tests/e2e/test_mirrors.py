@@ -18,6 +18,7 @@ from meshlib.hosts import mirrors as module
 from meshlib.hosts.mirrors import mirrors_of
 from meshlib.testing import ControlPlane, Upstream, build
 from tests.support.asking import asked
+from tests.support.late import again_if_late, soon
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -50,10 +51,12 @@ def busy(mesh: meshlib.Mesh) -> int:
     return mirrors_of(mesh._runtime())._threads
 
 
+@again_if_late
 def test_fifty_threads_and_a_mirror_that_hangs(
     one: Upstream, shadow: Upstream, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Calls are as fast as those that are not mirrored; what hangs holds a few threads, and the rest is dropped and counted."""
+    caplog.clear()
     shadow.hang()
     seconds: dict[str, list[float]] = {"/plain": [], "/mirrored": []}
     with made(one, shadow) as mesh, meshlib.Client(mesh=mesh, timeout=60) as client:
@@ -82,10 +85,10 @@ def test_fifty_threads_and_a_mirror_that_hangs(
     p50 = {path: statistics.median(found) for path, found in seconds.items()}
     p99 = {path: statistics.quantiles(found, n=100)[98] for path, found in seconds.items()}
     print(f"p50 {p50}, p99 {p99}")
-    # Neither would be so if a call ever waited for a mirror, which hangs for as long as the test goes on.
-    assert p99["/mirrored"] < p99["/plain"] * 3 + 5.0
     told = [record for record in caplog.records if "mirrored" in record.message]
     assert [record.levelno for record in told] == [logging.WARNING]
+    # Neither would be so if a call ever waited for a mirror, which hangs for as long as the test goes on.
+    soon(p99["/mirrored"], p99["/plain"] * 3 + 0.1, "the 99th percentile of the mirrored")
 
 
 async def test_a_hundred_tasks_and_a_mirror_that_hangs(one: Upstream, shadow: Upstream) -> None:

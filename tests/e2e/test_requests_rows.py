@@ -23,6 +23,7 @@ import meshlib
 import meshlib_requests
 from meshlib.testing import ControlPlane, build
 from meshlib.testing.upstream import Upstream
+from tests.support.late import again_if_late, soon
 from tests.support.watch import until
 
 UpstreamFactory = Any
@@ -254,13 +255,14 @@ def test_row_14_what_fails_is_requests_and_meshlibs(
     assert again.info.cluster == "empty"
 
 
+@again_if_late
 def test_row_15_the_callers_timeout_covers_finding_out_whom_to_call(session: SessionFactory) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         client = session({"xds": {"server": f"127.0.0.1:{silent.getsockname()[1]}"}})
         begun = time.monotonic()
         with pytest.raises(requests.ConnectionError):
             client.get("http://nobody-has-this-name/", timeout=0.5)
-        assert time.monotonic() - begun < 4.5  # a call without a timeout would wait for 5 s
+        soon(time.monotonic() - begun, 2.0)
 
 
 def test_row_16_host_is_what_was_asked(session: SessionFactory, upstream: UpstreamFactory) -> None:

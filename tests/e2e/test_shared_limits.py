@@ -25,6 +25,7 @@ from meshlib.core import plan_limits
 from meshlib.runtime import shared
 from tests.support.celery_kit import Redis
 from tests.support.grpc_channels import FACES, Channel, service
+from tests.support.late import again_if_late, soon
 
 #: So slow that a test sees none of it.
 HOURLY = {"per": 3600.0}
@@ -188,6 +189,7 @@ def test_calls_of_grpc_too(redis_server: Redis, meshlib_grpc_upstream: Any, kind
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
+@again_if_late  # a machine that stands still for a moment loses what is more than a burst
 def test_it_fills_again_by_the_clock_of_redis(redis_server: Redis, upstream: Any) -> None:
     one = upstream()
     limits = {"rate": 50.0, "per": 1.0, "burst": 5}
@@ -195,23 +197,23 @@ def test_it_fills_again_by_the_clock_of_redis(redis_server: Redis, upstream: Any
         meshlib.Mesh(config(one.address, redis_server, **limits)) as mesh,
         meshlib.Client(mesh=mesh) as client,
     ):
-        for _ in range(5):  # a machine that stands still for a moment loses what is more than a burst
-            began = time.monotonic()
-            passed = 0
-            while time.monotonic() - began < 1.0:
-                passed += client.get("http://reviews/").status_code == 200
-            lasted = time.monotonic() - began
-            assert passed <= 5 + 50 * lasted + 1
-            if passed >= 40:
-                break
-        else:
-            raise AssertionError(passed)
+        began = time.monotonic()
+        passed = 0
+        while time.monotonic() - began < 1.0:
+            passed += client.get("http://reviews/").status_code == 200
+        lasted = time.monotonic() - began
+    assert passed <= 5 + 50 * lasted + 1
+    soon(50 - passed, 11, "of 50 a second did not pass")
 
 
+@again_if_late
 def test_one_that_hangs_or_is_gone_fails_no_call_and_is_heard_again(
     redis_server: Redis, upstream: Any, caplog: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wait(monkeypatch, SECONDS)
+    caplog.clear()
+    with redis.Redis.from_url(redis_server.url) as other:
+        other.flushall()
     one = upstream()
     client_of = redis.Redis.from_url(redis_server.url, socket_timeout=0.5)
     with (
@@ -222,7 +224,7 @@ def test_one_that_hangs_or_is_gone_fails_no_call_and_is_heard_again(
         with halted(redis_server):
             began = time.monotonic()
             assert [client.get("http://reviews/").status_code for _ in range(20)] == [200] * 20
-            assert time.monotonic() - began < 4.5, "the first waits, the others do not: that were 5 s"
+            soon(time.monotonic() - began, 2.5, "the first waits, the others do not")
             assert asyncio.run(all_at_once(mesh, 5)) == [200] * 5
         answered = time.monotonic() + 20
         while "answers again" not in caplog.text and time.monotonic() < answered:

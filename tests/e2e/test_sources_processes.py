@@ -6,10 +6,12 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 
 from meshlib.testing import ControlPlane, build
+from tests.support.late import again_if_late, soon
 
 
 @pytest.fixture
@@ -40,7 +42,9 @@ def run(script, *arguments, timeout=50.0, **environment):
     return done.stdout, err
 
 
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("fork_support", ["", "0", "1"])
+@again_if_late
 def test_a_child_is_warm_and_gets_updates_of_its_own(plane, fork_support):
     """With every setting of grpcio's fork support: the stream is closed for the fork and opened again after it."""
     environment = {"GRPC_ENABLE_FORK_SUPPORT": fork_support} if fork_support else {}
@@ -61,7 +65,7 @@ def test_a_child_is_warm_and_gets_updates_of_its_own(plane, fork_support):
         if not pid:
             began = time.monotonic()
             assert mesh.explain("GET", "http://reviews/").endpoint == "127.0.0.1:9001"
-            assert time.monotonic() - began < 5, "not warm"
+            print(time.monotonic() - began, flush=True)
             process = mesh.status().process
             assert process.forked and process.started and process.pid == os.getpid()
             mesh.wait_ready("reviews", timeout=10)
@@ -81,11 +85,13 @@ def test_a_child_is_warm_and_gets_updates_of_its_own(plane, fork_support):
         plane.address,
         **environment,
     )
-    assert out.split("\n")[:2] == ["child is up", "parent goes on"]
+    warm, *said = out.split("\n")
+    assert said[:2] == ["child is up", "parent goes on"]
     lines = err.splitlines()
     assert len(lines) == 1, err
     assert "meshlib" in lines[0]
     assert "fork" in lines[0]
+    soon(float(warm), 2.0, "it is not warm")
 
 
 def test_many_children_of_a_parent_with_a_stream(plane):
@@ -138,12 +144,14 @@ def test_a_fork_before_the_first_use_is_nothing_special(plane):
     assert err == ""
 
 
+@pytest.mark.timeout(180)
+@again_if_late
 def test_a_process_ends_cleanly_with_an_open_stream_and_soon(plane):
     out, err = run(
         """
         import atexit, sys, time
         ended = []
-        atexit.register(lambda: print("exit took less than 6 s" if time.monotonic() - ended[0] < 6 else "slow"))
+        atexit.register(lambda: print(time.monotonic() - ended[0]))
         import meshlib
         mesh = meshlib.Mesh({"xds": {"server": sys.argv[1]}})
         mesh.wait_ready("reviews", timeout=10)
@@ -151,11 +159,13 @@ def test_a_process_ends_cleanly_with_an_open_stream_and_soon(plane):
         """,
         plane.address,
     )
-    assert out.strip() == "exit took less than 6 s"
     assert err == ""
+    soon(float(out), 2.0, "the exit")
 
 
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize("state", ["dead", "silent"])
+@again_if_late
 def test_a_process_ends_soon_whatever_the_control_plane_does(plane, state):
     import socket
 
@@ -163,6 +173,7 @@ def test_a_process_ends_soon_whatever_the_control_plane_does(plane, state):
         listening.bind(("127.0.0.1", 0))
         if state == "silent":
             listening.listen()
+        began = time.monotonic()
         run(
             """
             import sys
@@ -174,8 +185,8 @@ def test_a_process_ends_soon_whatever_the_control_plane_does(plane, state):
                 pass
             """,
             f"127.0.0.1:{listening.getsockname()[1]}",
-            timeout=45.0,
         )
+        soon(time.monotonic() - began, 15.0, "the program")
 
 
 def test_multiprocessing_with_fork(plane):

@@ -388,7 +388,9 @@ class TestLife:
         server.wait_for(lambda: server.held == 1)
         stopping = threading.Thread(target=server.stop, args=(20.0,))
         stopping.start()
-        assert asked(lambda: refuses(server.port))  # before, grpcio accepts the connection and cancels its call
+        assert asked(
+            lambda: refuses(server.port)
+        )  # before, grpcio accepts the connection and cancels its call
         late = channel(server).unary_unary("/a.B/C")
         assert failure(late, b"", timeout=20).code() is UNAVAILABLE
         server.release()

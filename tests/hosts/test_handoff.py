@@ -11,6 +11,7 @@ import pytest
 import meshlib
 from meshlib.model.policy import RetryPolicy
 from meshlib.testing import Upstream
+from tests.support.late import again_if_late, soon
 
 UpstreamFactory = Any
 Open = Any
@@ -103,6 +104,7 @@ def test_a_sidecar_that_went_away_gives_the_calls_back(
     assert one.requests_total == 1
 
 
+@again_if_late
 def test_a_sidecar_that_went_away_is_an_error_where_calls_may_not_go_without(
     open_client: Open, meshlib_upstream: UpstreamFactory
 ) -> None:
@@ -114,7 +116,7 @@ def test_a_sidecar_that_went_away_is_an_error_where_calls_may_not_go_without(
         begun = time.monotonic()
         with pytest.raises(meshlib.MeshError, match="sidecar envoy") as caught:
             client.call()
-        assert time.monotonic() - begun < 8  # neither the verdict's time nor the start window of 10 s
+        soon(time.monotonic() - begun, 1.5)  # neither the verdict's time nor the start window of 10 s
         assert isinstance(caught.value, client.errors["connect"])
         assert caught.value.info is not None
         assert caught.value.info.via == "sidecar"

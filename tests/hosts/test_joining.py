@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from meshlib.core.joining import Adoption, Joinings
-from meshlib.sources.kill_switch import PERIOD
 from meshlib.testing import ControlPlane, Upstream, build
+from tests.support.late import again_if_late, soon
 
 UpstreamFactory = Any
 Open = Any
@@ -89,11 +90,13 @@ def test_a_default_is_for_all_that_is_not_named(
     assert open_client(named).call(url=old.url).said["name"] == "new"
 
 
+@again_if_late
 def test_a_kill_switch_makes_every_call_plain(
     open_client: Open, meshlib_upstream: UpstreamFactory, tmp_path: Path
 ) -> None:
     old, new = meshlib_upstream("old"), meshlib_upstream("new")
     switch = tmp_path / "off"
+    switch.unlink(missing_ok=True)
     client = open_client(joined(new, "on", kill_switch=str(switch)))
     assert client.call(url=old.url).said["name"] == "new"
     changed = client.mesh._runtime().store
@@ -101,13 +104,16 @@ def test_a_kill_switch_makes_every_call_plain(
     def is_off(view: Any) -> bool:
         return bool(view.rules.disabled)
 
+    began = time.monotonic()
     switch.touch()
-    assert PERIOD <= 1  # 2 s are promised; how long a look may take is the machine's matter
     assert changed.wait(is_off, 20)
+    soon(time.monotonic() - began, 2.0, "off")
     answer = client.call(url=old.url)
     assert (answer.said["name"], answer.info) == ("old", None)
+    began = time.monotonic()
     switch.unlink()
     assert changed.wait(lambda view: not is_off(view), 20)
+    soon(time.monotonic() - began, 2.0, "on again")
     assert client.call(url=old.url).said["name"] == "new"
 
 

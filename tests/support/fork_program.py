@@ -314,6 +314,7 @@ def run_child(site: Site, parents: set[int], write: int, *, clean: bool) -> None
 
 
 def read_report(read: int, seconds: float) -> dict[str, Any]:
+    """What the child says: it has ``seconds`` to come out of fork, and then HANGS."""
     data, end = b"", time.monotonic() + seconds
     while data.count(b"\n") < 2:
         where = "after the fork" if data else "in fork itself"
@@ -323,6 +324,8 @@ def read_report(read: int, seconds: float) -> dict[str, Any]:
         more = os.read(read, 65536)
         if not more:
             return {"error": f"died {where}"}
+        if not data:
+            end = time.monotonic() + HANGS
         data += more
     found: dict[str, Any] = json.loads(data)
     return found
@@ -365,10 +368,9 @@ def one_fork(site: Site, number: int) -> dict[str, Any]:
         site.connected()
     except Exception as error:  # noqa: BLE001 - told to the test
         result["parent_error"] = f"{type(error).__name__}: {error}"
-    patience = site.order.get("hangs", HANGS)
-    result.update(read_report(read, patience))
+    result.update(read_report(read, site.order.get("hangs", HANGS)))
     hung = result.get("error", "").startswith("hangs")
-    seconds, status = reap(pid, 1.0 if hung else patience)
+    seconds, status = reap(pid, 1.0 if hung else HANGS)
     if status is None and not hung:
         result["error"] = "hangs at its end"
     result["exit"], result["status"] = seconds, status

@@ -14,12 +14,13 @@ from typing import Any, Self
 
 import httpx
 
+from tests.support.late import Late
 from tests.support.log import Log
 
 __all__ = ["Uwsgi", "workers_ready"]
 
 ROOT = Path(__file__).resolve().parents[2]
-_START, _END = 30.0, 30.0
+_START, _END = 30.0, 15.0
 
 #: A worker takes its own handlers of signals when it begins to serve: of SIGUSR2 last, of which the master has none.
 _READY = 1 << signal.SIGUSR2 - 1
@@ -143,7 +144,7 @@ class Uwsgi:
         os.kill(self.pid, number)
 
     def stop(self) -> float:
-        """Ask it to end, once the workers are ready; the seconds that it took. An AssertionError where it does not."""
+        """Ask it to end, once the workers are ready; the seconds that it took. Late where it does not."""
         assert self._process is not None
         self.settle()
         since = time.monotonic()
@@ -152,21 +153,22 @@ class Uwsgi:
             self._process.wait(_END)
         except subprocess.TimeoutExpired:
             self._kill()
-            raise AssertionError(f"uWSGI did not end:\n{self.log}") from None
+            raise Late(f"uWSGI did not end:\n{self.log}") from None
         took = time.monotonic() - since
         self._heard()
         return took
 
     def __exit__(self, *exception: object) -> None:
         if self._process is not None and self._process.poll() is None:
-            self.stop()
+            # A test that failed has its own error to tell.
+            self._kill() if any(exception) else self.stop()
 
     def _kill(self) -> None:
         assert self._process is not None
         if self._process.poll() is None:
             # The group is its own: it was started as the leader of a session.
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait(_END)
+        self._process.wait(_START)
         self._heard()
 
     def _heard(self) -> None:

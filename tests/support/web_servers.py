@@ -16,6 +16,7 @@ from typing import Any, Self
 import httpx
 
 from meshlib.testing.ports import bind, reserve
+from tests.support.late import Late
 from tests.support.uwsgi_server import workers_ready
 
 __all__ = ["WebServer", "gunicorn", "uvicorn", "uwsgi"]
@@ -23,7 +24,7 @@ __all__ = ["WebServer", "gunicorn", "uvicorn", "uwsgi"]
 ROOT = Path(__file__).resolve().parents[2]
 
 #: Seconds for a server to answer, and to end.
-_START, _END = 30.0, 30.0
+_START, _END = 30.0, 10.0
 
 
 class WebServer:
@@ -115,7 +116,7 @@ class WebServer:
                 return
 
     def stop(self) -> float:
-        """Ask it to end; the seconds that it took. An AssertionError where it does not."""
+        """Ask it to end; the seconds that it took. Late where it does not, and killed."""
         assert self._process is not None
         since = time.monotonic()
         self._process.terminate()
@@ -123,13 +124,14 @@ class WebServer:
             self._process.wait(_END)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise AssertionError(f"the server did not end:\n{self.log}") from None
+            raise Late(f"the server did not end:\n{self.log}") from None
         return time.monotonic() - since
 
     def __exit__(self, *exception: object) -> None:
         try:
             if self._process is not None and self._process.poll() is None:
-                self.stop()
+                # A test that failed has its own error to tell.
+                self.kill() if any(exception) else self.stop()
         finally:
             if self._reserved is not None:
                 self._reserved.close()
@@ -140,7 +142,7 @@ class WebServer:
         # The group is this server's own: it was started as the leader of a session. It may be gone already.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait(_END)
+        self._process.wait(_START)
 
 
 class _Uwsgi(WebServer):

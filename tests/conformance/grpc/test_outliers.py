@@ -14,7 +14,7 @@ LOOK = 0.6  # seconds between two looks
 SOON = f"{LOOK}s"
 
 
-def percentage(threshold=50, volume=3, hosts=1, **fields):
+def percentage(threshold=50, volume=5, hosts=1, **fields):
     """Detection by the share of failures alone."""
     return {
         "interval": SOON,
@@ -29,7 +29,7 @@ def percentage(threshold=50, volume=3, hosts=1, **fields):
     } | fields
 
 
-def success(factor=1000, volume=3, hosts=1, **fields):
+def success(factor=1000, volume=5, hosts=1, **fields):
     """Detection by the rate of success alone; ``factor``: thousandths of the standard deviation below the mean."""
     return {
         "interval": SOON,
@@ -60,7 +60,7 @@ def watched(scene, connect):
     return make
 
 
-def stays(caller, looks=2):
+def stays(caller, looks=4):
     """Whether the one that fails is called on: over some looks, each with calls enough to judge by."""
     until = time.monotonic() + (looks + 0.5) * LOOK
     caller.until(lambda answer: answer.outcome == "UNAVAILABLE")
@@ -135,7 +135,7 @@ def test_failures_in_a_row_eject_nobody(watched):
     _, caller = watched(
         percentage(enforcing_failure_percentage=0, enforcing_consecutive_5xx=100, consecutive_5xx=3)
     )
-    assert stays(caller)
+    assert stays(caller, 2)
 
 
 @pytest.mark.parametrize("detection", [percentage, success])

@@ -23,14 +23,13 @@ from meshlib.testing import build
 from meshlib.testing.control_plane import ControlPlane
 from tests.e2e.oracle.envoy_process import EnvoyProcess
 from tests.support.asking import asked
+from tests.support.late import TRIES
 from tests.support.ports import Ports
 
 pytestmark = [pytest.mark.oracle, pytest.mark.timeout(120)]
 
 #: Seconds of an attempt; scripts count in them.
 TRY = 0.8
-#: What a busy machine holds up for too long differs now and then, and what is compared here differs each time.
-ROUNDS = 3
 MANY = httpx.Limits(max_connections=99)
 
 
@@ -238,7 +237,7 @@ def _faults(number: int, rows: Sequence[tuple[int, str, int]], whos: Sequence[st
 
 def test_the_same_attempts_are_made_and_the_same_answer_is_given(listening, tmp_path):
     faults: dict[int, list[str]] = {number: [] for number in range(len(CASES))}
-    for turn in range(ROUNDS):
+    for turn in range(TRIES):  # what differs by itself does so each time
         numbers, whos = list(faults), [f"{side}{turn}-" for side in SIDES]
         sides = zip(whos, SIDES.values(), strict=True)
         told = [ask(listening, who, numbers, tmp_path / who) for who, ask in sides]

@@ -16,6 +16,7 @@ import meshlib_pyqwest
 import meshlib_requests
 from meshlib.testing import build
 from tests.e2e.oracle.beside import Beside
+from tests.support.late import within
 
 pytestmark = [pytest.mark.oracle, pytest.mark.timeout(120)]
 
@@ -42,17 +43,6 @@ def beside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Beside]:
     with Beside(tmp_path_factory.mktemp("envoy"), listeners) as made:
         made.upstream.order(body=BODY)
         yield made
-
-
-def within(least: float, most: float, timed: Callable[[], float]) -> None:
-    """``timed``, which gives its seconds, takes at least ``least`` each time, and less than ``most`` in one of five: what a busy
-    machine adds, it adds now and then, and a delay that is too long is so each time.
-    """
-    took: list[float] = []
-    while not took or took[-1] >= most:
-        assert len(took) < 5, took
-        took.append(timed())
-        assert took[-1] >= least, took
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from meshlib.pools.endpoint import NO_TIME
 from meshlib.pools.state import PoolState
 from meshlib.runtime.worker import Worker
 from meshlib.testing.clock import VirtualClock
+from tests.support.late import again_if_late, soon
 from tests.support.pool_kit import CLOCK, FakeConnection, FakeLimits, attempt
 
 PATIENCE = 20.0
@@ -91,6 +92,7 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
 
 
 class TestTurns:
+    @again_if_late  # who is held up by the machine loses some turns
     def test_four_threads_on_one_connection_have_a_quarter_each(self, queue):
         """Not 5,476 / 1 / 1 / 1: whoever gives it back and comes again stands behind the others."""
         found, limits = pool(1)
@@ -112,9 +114,8 @@ class TestTurns:
         found.release(held)
         for thread in threads:
             thread.join(PATIENCE)
-        # Who was held up lost some turns, and no more.
-        assert max(calls.values()) - min(calls.values()) <= 400, calls
         assert (found.open, found.idle, limits.count, limits.pending) == (1, 1, 1, 0)
+        soon(max(calls.values()) - min(calls.values()), 6, f"turns of one more than of another, {calls}")
 
     def test_who_waits_is_served_in_the_order_of_coming(self, queue):
         found, limits = pool(1)
@@ -311,7 +312,7 @@ class TestReaper:
 
     def test_20_of_20_end_by_themselves_at_keep_alives_end(self, clock, worker):
         found, limits = pool(clock=clock, worker=worker, keepalive=5.0)
-        threads = threading.active_count()
+        threads = set(threading.enumerate())
         held = [found.acquire(attempt(clock=clock)) for _ in range(20)]
         for connection in held:
             found.release(connection)
@@ -320,7 +321,7 @@ class TestReaper:
         clock.advance(0.1)
         assert (found.idle, found.open, limits.count) == (0, 0, 0)
         assert all(connection.closed for connection in held)
-        assert threading.active_count() <= threads  # another test's may end meanwhile
+        assert set(threading.enumerate()) <= threads
 
     def test_each_at_its_own_time_and_again_after_a_rest(self, clock, worker):
         found, _ = pool(clock=clock, worker=worker, keepalive=5.0)
