@@ -18,6 +18,7 @@ thread was waiting for it.
 from __future__ import annotations
 
 import gc
+import math
 import queue
 import threading
 import time
@@ -158,7 +159,7 @@ class GrpcStream:
         self._consumed = threading.Semaphore(0)
         self._lock = threading.Lock()
         self._cancelled = False
-        self._ready = not announces
+        self._listens = announces
         self._closable = 0.0  # when (monotonic) the connectivity watcher is surely gone
         self._channel: grpc.Channel | None = None
         self._call: Any = None
@@ -220,21 +221,25 @@ class GrpcStream:
             # None: bytes as they are. No deadline and no context of anybody's call (ST-12).
             method = self._method or (ADS_DELTA if self._protocol == "delta" else ADS_SOTW)
             self._call = channel.stream_stream(method, None, None)(self._requests, metadata=metadata or None)
-        if not self._ready:
+        if self._listens:
             channel.subscribe(self._connectivity, try_to_connect=True)
         return self._call
 
     def _connectivity(self, state: grpc.ChannelConnectivity) -> None:
         """In a thread of grpc's."""
-        if state.name != "READY" or self._ready or self._channel is None:
+        channel = self._channel
+        if state.name != "READY" or not self._listens or channel is None:
             return
-        self._ready = True
-        self._unwatch(self._channel)
+        self._unwatch(channel)
         self._post(lambda: self._ears.on_ready(self))
 
     def _unwatch(self, channel: grpc.Channel) -> None:
-        channel.unsubscribe(self._connectivity)
-        self._closable = time.monotonic() + _WATCHER_ENDS
+        self._closable = math.inf  # first: the reader thread, which closes, may find that another is about to leave it
+        self._listens = False
+        try:
+            channel.unsubscribe(self._connectivity)
+        finally:
+            self._closable = time.monotonic() + _WATCHER_ENDS
 
     def _watched(self, channel: grpc.Channel) -> bool:
         """Whether grpcio's watcher may still look at it."""
@@ -249,7 +254,7 @@ class GrpcStream:
             call, self._call = self._call, None
         if channel is None:
             return
-        if not self._ready:
+        if self._listens:
             self._unwatch(channel)
         while self._watched(channel):
             time.sleep(_WATCHER_LOOKS)

@@ -90,25 +90,51 @@ def test_before_a_fork_grpcs_thread_that_takes_requests_is_waited_for(monkeypatc
     assert not [name for name in names if "(_run)" in name or name == "meshlib-xds"]
 
 
+class Watcher:
+    """grpcio's own of one channel: when it looks, and when it goes on. Threads of RPCs are held up at the same place, and go on."""
+
+    def __init__(self) -> None:
+        self.of: object = None
+        self.looks, self.go_on = threading.Event(), threading.Event()
+
+    def late(self, state: object) -> None:
+        if state is self.of:
+            self.looks.set()
+            self.go_on.wait(20)
+
+
+@pytest.fixture
+def watcher(monkeypatch):
+    made = Watcher()
+    monkeypatch.setattr(grpc_channel.cygrpc, "block_if_fork_in_progress", made.late)
+    yield made
+    made.go_on.set()
+
+
 class Told:
-    """A channel to a control plane, of which it is told when nobody listens to it any more and when it is closed. ``says``: whether
-    its grpcio has a watcher that can be looked at.
+    """A channel to a control plane, of which it is told when nobody listens to it any more and when it is closed. ``watcher``: what holds
+    up its grpcio's; None: of that nothing is known. ``leaves``, ``may_leave``: who listens to it is about to go, and goes.
     """
 
-    def __init__(self, monkeypatch, *, says: bool = True) -> None:
+    def __init__(self, monkeypatch, watcher: Watcher | None = None) -> None:
         self.left, self.closed_at, self.closed = 0.0, 0.0, threading.Event()
-        self._says = says
+        self.leaves, self.may_leave = threading.Event(), threading.Event()
+        self.may_leave.set()
+        self._watcher = watcher
         monkeypatch.setattr(stream, "open_channel", self._open)
 
     def _open(self, server):
         made = channel.open_channel(server)
         names = {name: getattr(made, name) for name in ("stream_stream", "subscribe")}
-        if self._says:
-            names["_connectivity_state"] = made._connectivity_state
+        if self._watcher is not None:
+            names["_connectivity_state"] = self._watcher.of = made._connectivity_state
 
         def unsubscribe(callback):
+            self.leaves.set()
+            self.may_leave.wait(20)
             made.unsubscribe(callback)
-            self.left = time.monotonic()
+            if not self.closed.is_set():  # grpc's thread may leave it as well, and at any time
+                self.left = time.monotonic()
 
         def close():
             self.closed_at = time.monotonic()
@@ -118,20 +144,6 @@ class Told:
         return SimpleNamespace(**names, unsubscribe=unsubscribe, close=close)
 
 
-@pytest.fixture
-def watcher(monkeypatch):
-    """grpcio's own looks (the first event) and goes on (the second)."""
-    looks, go_on = threading.Event(), threading.Event()
-
-    def late(_):
-        looks.set()
-        go_on.wait(20)
-
-    monkeypatch.setattr(grpc_channel.cygrpc, "block_if_fork_in_progress", late)
-    yield looks, go_on
-    go_on.set()
-
-
 def stream_to(plane):
     told: list[object] = []  # what nobody calls
     return stream.GrpcStream(Server(plane.address), Mock(), told.append, "sotw")
@@ -139,34 +151,45 @@ def stream_to(plane):
 
 def test_a_channel_is_closed_when_grpcios_watcher_has_ended_however_late(monkeypatch, watcher):
     """It raises in its thread where its channel is closed before it looked."""
-    looks, go_on = watcher
-    told = Told(monkeypatch)
+    told = Told(monkeypatch, watcher)
     with ControlPlane() as plane:
         made = stream_to(plane)
-        assert looks.wait(20)
+        assert watcher.looks.wait(20)
         made.cancel(3 * stream._WATCHER_ENDS)
         assert not told.closed.is_set(), "the watcher is there"
-        go_on.set()
+        watcher.go_on.set()
         assert told.closed.wait(20)
 
 
 def test_a_watcher_that_does_not_end_is_waited_for_no_longer_than_it_may_take(monkeypatch, watcher):
     monkeypatch.setattr(stream, "_WATCHER_MOST", 0.0)
-    looks, _ = watcher
-    told = Told(monkeypatch)
+    told = Told(monkeypatch, watcher)
     with ControlPlane() as plane:
         made = stream_to(plane)
-        assert looks.wait(20)
+        assert watcher.looks.wait(20)
         made.cancel()
         assert told.closed.wait(15)
 
 
 def test_where_grpcio_says_nothing_of_its_watcher_it_has_the_time_of_a_look(monkeypatch):
-    told = Told(monkeypatch, says=False)
+    told = Told(monkeypatch)
     with ControlPlane() as plane:
         made = stream_to(plane)
         plane.wait_for_streams()
         made.cancel()
+        assert told.closed.wait(20)
+    assert told.closed_at - told.left >= stream._WATCHER_ENDS
+
+
+def test_where_grpcs_thread_is_about_to_leave_it_the_channel_is_closed_after_that(monkeypatch):
+    told = Told(monkeypatch)
+    told.may_leave.clear()
+    with ControlPlane() as plane:
+        made = stream_to(plane)
+        assert told.leaves.wait(20)
+        made.cancel(3 * stream._WATCHER_ENDS)
+        assert not told.closed.is_set()
+        told.may_leave.set()
         assert told.closed.wait(20)
     assert told.closed_at - told.left >= stream._WATCHER_ENDS
 
