@@ -279,8 +279,8 @@ def _listen(directory: Path, path: Path) -> socket.socket:
 
 
 def _sweep(directory: Path) -> None:
-    """Remove what killed processes left."""
-    for path in directory.glob("*.sock"):
+    """Remove what killed processes left, but for what another is about to rename: nobody listens there yet."""
+    for path in directory.glob("[!.]*.sock"):
         probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             probe.setblocking(False)

@@ -104,8 +104,7 @@ class FileSource(Source):
 
     def open(self, inherited: Part | None) -> None:
         """Raises ConfigError if the file of services is wrong and nothing good was inherited."""
-        if self._config is not None:
-            self._config.edited()
+        # The first look reads the configuration file again: it may have been edited since the mesh was made, or before a fork.
         if self._services is not None:
             self._services.edited()
             if inherited is not None:

@@ -206,6 +206,18 @@ def test_a_path_that_is_too_long_is_said(tmp_path: Path, caplog: pytest.LogCaptu
     assert "no admin socket in" in caplog.text
 
 
+def test_a_socket_that_another_process_is_making_stays(directory: Path) -> None:
+    """It is bound by another name, and nobody listens there yet."""
+    directory.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(directory / ".1.sock"))
+        with shown(directory) as mesh:
+            mesh.snapshot()
+            other.listen()
+            (directory / ".1.sock").rename(directory / "1.sock")
+    assert [path.name for path in directory.iterdir()] == ["1.sock"]
+
+
 def test_a_socket_that_a_killed_process_left_is_cleaned(directory: Path) -> None:
     directory.mkdir(mode=0o700)
     with socket.socket(socket.AF_UNIX) as dead, socket.socket(socket.AF_UNIX) as alive:

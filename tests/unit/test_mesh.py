@@ -11,6 +11,7 @@ import meshlib
 from meshlib import mesh as module
 from meshlib.config import Config, from_settings
 from tests.support.asking import asked
+from tests.support.watch import until
 
 REVIEWS = {"endpoints": ["127.0.0.1:8080"]}
 
@@ -203,7 +204,35 @@ class TestDisabled:
             assert runtime.view.resolve("http", "nosuch", None, "nosuch").via == "refused"
 
 
+class TestItsFile:
+    @pytest.fixture
+    def path(self, tmp_path):
+        made = tmp_path / "mesh.toml"
+        made.write_text('[services.reviews]\nendpoints = ["127.0.0.1:8080"]\n')
+        return made
+
+    def test_what_is_edited_before_the_first_use_takes_effect(self, path):
+        with meshlib.Mesh(path) as made:
+            path.write_text(path.read_text().replace("8080", "8081"))
+            until(made, lambda: made.explain("GET", "http://reviews/").endpoint == "127.0.0.1:8081")
+
+    def test_read_again_it_changes_nothing_that_it_said_already(self, path, monkeypatch):
+        again, reload = threading.Event(), module.reload
+        monkeypatch.setattr(module, "reload", lambda config: (again.set(), reload(config))[1])
+        with meshlib.Mesh(path) as made:
+            view = made._runtime().view
+            assert again.wait(20)
+            made._runtime().worker.call(bool, 20.0)  # after that turn of it
+            assert made._runtime().view is view
+
+
 class TestClosing:
+    @pytest.fixture(autouse=True)
+    def _alone(self):
+        """The worker is the process's: it runs on for a mesh that another test left to the collector, which tells nobody."""
+        gc.collect()
+        assert asked(lambda: "meshlib-worker" not in threads())
+
     def test_it_ends_what_runs(self):
         before = threading.enumerate()
         made = meshlib.Mesh({"services": {"reviews": REVIEWS}})
