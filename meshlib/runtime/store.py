@@ -68,8 +68,8 @@ class Store:
         view = self._compile(snapshot, self.view)
         self._retire(before, snapshot, now)
         self._reconcile(self._with_retired(snapshot), now)
-        self.snapshot = snapshot
         self.view = view
+        self.snapshot = snapshot  # second: calls go by what it shows
         self.wake()
 
     def recompile(self) -> None:

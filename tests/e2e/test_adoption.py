@@ -15,6 +15,7 @@ import pytest
 
 from meshlib.testing import Upstream
 from tests.e2e.test_cli import environment, run
+from tests.support.asking import asked
 from tests.support.late import again_if_late, soon
 
 #: Makes as many calls as a line says, and says who answered them.
@@ -122,6 +123,8 @@ def test_edits_take_effect_in_a_running_process(meshlib_upstream: Any, tmp_path:
         assert one.call(old.url) == [["old", None]]
         write(config, new, "observe")
         one.until(old.url, ["old", "direct"])
+        # Its socket comes after the rules that calls go by, and it tells nobody.
+        assert asked((runtime / "meshlib" / f"{one.pid}.sock").exists)
         done = run("adoption", str(one.pid), "--json", XDG_RUNTIME_DIR=str(runtime))
         assert json.loads(done.stdout)["services"][0]["mode"] == "observe"
         write(config, new, "on")

@@ -8,7 +8,7 @@ import pty
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -224,14 +224,19 @@ def shop(tmp_path: Path, upstream: Upstream) -> dict[str, Any]:
     return {"mesh": {}, "calls": "", "name": "shop", **variables}
 
 
+def sockets(place: Path) -> list[Path]:
+    """Those that listen: before that a socket's name begins with a dot."""
+    return list(place.glob("meshlib/[0-9]*.sock"))
+
+
 def test_the_workers_of_a_master(tmp_path: Path, shop: dict[str, Any]) -> None:
     (tmp_path / "gunicorn.conf.py").write_text(
         "def post_worker_init(worker):\n    import meshlib\n\n    meshlib.default().snapshot()\n"
     )
     settings = ["--chdir", str(tmp_path), "-c", str(tmp_path / "gunicorn.conf.py"), "--workers", "2"]
     with gunicorn("shop:app", tmp_path / "log", *settings, **shop) as server:
-        assert asked(lambda: len(list(tmp_path.glob("meshlib/*.sock"))) == 2, 40.0)
-        workers = sorted(int(path.stem) for path in tmp_path.glob("meshlib/*.sock"))
+        assert asked(lambda: len(sockets(tmp_path)) == 2, 40.0)
+        workers = sorted(int(path.stem) for path in sockets(tmp_path))
         code, found = doctor(server.pid)
         assert (code, ids(found)) == (1, {"endpoint-not-listening"})
         assert found[0]["evidence"][-1] == f"processes {workers[0]}, {workers[1]}"
@@ -243,7 +248,7 @@ def test_the_workers_of_a_master(tmp_path: Path, shop: dict[str, Any]) -> None:
 def test_the_worker_of_uwsgis_master(tmp_path: Path, shop: dict[str, Any]) -> None:
     pytest.importorskip("pyuwsgi")
     with uwsgi("shop:app", tmp_path / "log", "--pythonpath", str(tmp_path), "--lazy-apps", **shop) as server:
-        assert asked(lambda: len(list(tmp_path.glob("meshlib/*.sock"))) == 1, 40.0)
+        assert asked(lambda: len(sockets(tmp_path)) == 1, 40.0)
         code, found = doctor(server.pid)
     assert (code, ids(found)) == (1, {"endpoint-not-listening"})
 
@@ -320,21 +325,32 @@ def test_a_process_whose_sidecar_went_away(pod: Namespace, tmp_path: Path) -> No
         assert asked(lambda: "sidecar-absent" in ids(doctor(pid)[1]), 40.0)
 
 
+def read_all(terminal: int) -> str:
+    """What was written at its other end, which is closed."""
+    said = b""
+    with suppress(OSError):  # there is no more
+        while data := os.read(terminal, 10_000):
+            said += data
+    return said.decode()
+
+
 def test_each_step_is_said_on_a_terminal_only(tmp_path: Path) -> None:
     master, slave = pty.openpty()
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "meshlib", "doctor", "--json"],
-            stdout=subprocess.PIPE,
-            stderr=slave,
-            timeout=100,
-            check=False,
-            env=environment(TERM="xterm", COLUMNS="160"),
-        )
-        said = os.read(master, 10_000).decode()
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "meshlib", "doctor", "--json"],
+                stdout=subprocess.PIPE,
+                stderr=slave,
+                timeout=100,
+                check=False,
+                env=environment(TERM="xterm", COLUMNS="160"),
+            )
+        finally:
+            os.close(slave)
+        said = read_all(master)
     finally:
         os.close(master)
-        os.close(slave)
     assert ids(json.loads(done.stdout)["findings"]) == {"nothing-configured"}
     lines = [line.strip() for line in said.splitlines()]
     assert [line for line in lines if "…" in line] == lines

@@ -278,6 +278,7 @@ def test_no_connection_in_time_is_requests_own_error_too(upstream: UpstreamFacto
         meshlib_requests.Session(mesh=mesh) as session,
     ):
         held = session.get("http://reviews/", stream=True)
+        one.wait_for(lambda: one.held)
         with pytest.raises(requests.ConnectionError) as caught:
             session.get("http://reviews/", timeout=(0.05, 5))
         one.release()

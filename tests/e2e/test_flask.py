@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+from tests.support.asking import asked
 from tests.support.late import again_if_late, soon
 from tests.support.web_servers import gunicorn
 
@@ -50,5 +51,6 @@ def test_nothing_is_left(tmp_path_factory, worker):
         with ThreadPoolExecutor(4) as pool:
             assert all(pool.map(some, range(40)))
         assert [left({}) for _ in range(20)] == [nothing] * 20
-        assert server.log.count('"request_id": "one"') >= 40
+        # A worker writes a line after the answer, while others serve; of one that was cut off perhaps with its next request.
+        assert asked(lambda: left({}) == nothing and server.log.count('"request_id": "one"') >= 40)
         soon(server.stop(), 5.0, "the end")

@@ -121,7 +121,7 @@ def story(calls: Calls, sidecar: EnvoySidecar, beyond: Upstream, own: Upstream, 
     told = calls.end()
 
     for call in told:
-        if killed + 1.0 < call["begun"] < back:  # without it
+        if killed + 1.0 < call["begun"] and call["ended"] < back:  # without it
             if fallback == "never":
                 assert call["of_the_mesh"], call
                 assert call["via"] == "sidecar"

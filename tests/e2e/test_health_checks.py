@@ -8,6 +8,7 @@ import selectors
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import ExitStack, suppress
@@ -33,6 +34,8 @@ INTERVAL = 0.1
 
 
 _turns = threading.Condition()
+#: How often the prober has put into force what it heard of each.
+_settled: Counter[LiveHealth] = Counter()
 
 
 @pytest.fixture(autouse=True)
@@ -43,9 +46,11 @@ def _turns_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def told(health: LiveHealth) -> None:
         settle(health)
         with _turns:
+            _settled[health] += 1
             _turns.notify_all()
 
     monkeypatch.setattr(LiveHealth, "settle", told)
+    _settled.clear()
 
 
 def eventually(holds: Callable[[], Any], seconds: float = 10.0) -> Any:
@@ -100,8 +105,10 @@ class Service:
     def become(self, *health: str) -> None:
         """And calls go by it."""
         eventually(lambda: self.health() == list(health))
-        with _turns:
-            _turns.wait(1.0)
+        live = self.mesh._runtime().clusters.get("static", "reviews")
+        assert live is not None
+        before = _settled[live.health]
+        eventually(lambda: _settled[live.health] > before)
 
     def checked(self, more: int = 1) -> None:
         """So many more checks of each have ended."""
@@ -421,7 +428,8 @@ def test_a_fork_begins_anew_and_the_parent_goes_on(service, upstream) -> None:
     one = upstream("v1")
     here = service([one.address]).wake()
     here.checked()
-    child = os.fork()
+    with _turns:  # which the prober's thread holds now and then: it would stay so in the child
+        child = os.fork()
     if not child:
         code = 1
         try:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -58,11 +60,17 @@ def stopped(tmp_path: Path) -> Iterator[Any]:
 URL = "http://127.0.0.1:9/a"
 
 
+def stop(server: subprocess.Popen[bytes]) -> None:
+    """And wait until it stands still: a signal that is sent has not arrived yet."""
+    server.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, server.pid, os.WSTOPPED)
+
+
 def test_threads(stopped: Any) -> None:
     mesh, server = stopped
     with meshlib.Client(mesh=mesh, timeout=LONG) as client, ThreadPoolExecutor(4) as threads:
         assert client.get(URL).text == "fine"
-        server.send_signal(signal.SIGSTOP)
+        stop(server)
         begun = time.monotonic()
         found = [threads.submit(client.get, URL) for _ in range(4)]
         for one in found:
@@ -80,7 +88,7 @@ def test_tasks(stopped: Any, run: Any) -> None:
     async def main() -> None:
         async with meshlib.AsyncClient(mesh=mesh, timeout=LONG) as client:
             assert (await client.get(URL)).text == "fine"
-            server.send_signal(signal.SIGSTOP)
+            stop(server)
             with pytest.raises(httpx.TransportError, match="did not answer a PING"):
                 await client.get(URL)
             server.send_signal(signal.SIGCONT)

@@ -171,6 +171,7 @@ def test_a_child_mirrors_by_itself(one: Upstream, shadow: Upstream) -> None:
     with made(one, shadow) as mesh, meshlib.Client(mesh=mesh, timeout=30) as client:
         for _ in range(40):
             client.get("http://reviews/mirrored")
+        shadow.wait_for(lambda: shadow.held == module.MOST_THREADS)
         before = len(shadow.requests)
         child = os.fork()
         if not child:

@@ -45,9 +45,10 @@ class Service:
     def _stream(self, request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
         self.asked += 1
         every = REQUEST.FromString(request).report_interval.ToNanoseconds() / 1e9
+        refuse = self.refuse  # whoever hears of the request may change it at once
         self.requests.put((every, context.peer()))
-        if self.refuse is not None:
-            context.abort(self.refuse, "told so by the test")
+        if refuse is not None:
+            context.abort(refuse, "told so by the test")
         context.add_callback(lambda: self._said.put(None))
         yield from iter(self._said.get, None)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.test_cli import environment, run
+from tests.support.asking import asked
 
 #: A master that makes no mesh, and workers that each make calls when they are told to.
 PROGRAM = """
@@ -115,6 +117,12 @@ def service(*addresses: str, **more: Any) -> dict[str, Any]:
     return {"services": {"reviews": {"endpoints": list(addresses), **more}}}
 
 
+def stands_still(pid: int) -> bool:
+    """Whether all of its threads are stopped."""
+    stats = [each.read_text() for each in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(stat.rpartition(") ")[2].startswith("T") for stat in stats)
+
+
 def read(*arguments: str) -> Any:
     done = run(*arguments)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
@@ -134,7 +142,11 @@ def test_ps_lists_who_can_be_asked(directory: Path, config: str, upstream: Any) 
             assert row["command"].startswith(sys.executable)
         shown = run("ps", "--config", config).stdout
         assert all(str(pid) in shown for pid in (*some.workers, some.master))
+        killed = os.pidfd_open(some.workers[0])
         os.kill(some.workers[0], signal.SIGKILL)
+        ended, _, _ = select.select([killed], [], [], 10.0)
+        os.close(killed)
+        assert ended
         rows = read("ps", "--config", config, "--json")["processes"]
         assert [row["pid"] for row in rows] == some.workers[1:]
 
@@ -144,6 +156,7 @@ def test_a_process_that_does_not_answer_is_listed(directory: Path, config: str, 
         some.call(1)
         os.kill(some.workers[0], signal.SIGSTOP)
         try:
+            assert asked(lambda: stands_still(some.workers[0])), "nobody is told of a stranger's child"
             rows = {row["pid"]: row for row in read("ps", "--config", config, "--json")["processes"]}
         finally:
             os.kill(some.workers[0], signal.SIGCONT)
@@ -202,10 +215,12 @@ def test_watch_follows_a_process_until_it_ends(directory: Path, config: str, ups
         )
         assert watching.stdout is not None
         counted: dict[int, int] = {}
+        told = False  # a line may come twice with the same number of requests
         for line in watching.stdout:
             status = json.loads(line)
             counted[status["process"]["pid"]] = status["clusters"]["reviews"]["requests"]
-            if counted == dict.fromkeys(some.workers, 1):
+            if counted == dict.fromkeys(some.workers, 1) and not told:
+                told = True
                 some.call(4)
             if counted == dict.fromkeys(some.workers, 5):
                 break

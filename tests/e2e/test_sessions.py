@@ -207,13 +207,17 @@ def test_nor_by_an_envelope(replicas: list[Replica]) -> None:
         mesh = stack.enter_context(meshlib.Mesh({"xds": {"server": plane.address, "view": "sidecar"}}))
         mesh.wait_ready("127.0.0.1:18080", timeout=30)
         client = stack.enter_context(meshlib.Client(mesh=mesh, timeout=60))
-        coming = Coming(replicas, lambda present: plane.update(*resources(replicas, present)))
+
+        def put(present: set[int]) -> None:
+            seen = plane.seen
+            plane.update(*resources(replicas, present))
+            plane.wait_for_ack("endpoint", after=seen, timeout=20)
 
         def get(session: str | None) -> tuple[int, str, str]:
             answer = client.get("http://127.0.0.1:18080/", headers={HEADER: session} if session else {})
             return answer.status_code, answer.text, answer.headers.get(HEADER, "")
 
-        run(coming, get)
+        run(Coming(replicas, put), get)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")

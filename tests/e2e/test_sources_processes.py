@@ -222,7 +222,10 @@ def test_no_thread_but_the_applications_takes_a_signal(plane):
             mesh.wait_ready("reviews", timeout=10)
             for task in Path("/proc/self/task").iterdir():
                 if int(task.name) != os.getpid():
-                    lines = dict(line.split(":", 1) for line in (task / "status").read_text().splitlines())
+                    try:
+                        lines = dict(line.split(":", 1) for line in (task / "status").read_text().splitlines())
+                    except (FileNotFoundError, ProcessLookupError):
+                        continue  # it has ended
                     blocked = int(lines["SigBlk"], 16)
                     stops = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
                     print(lines["Name"].strip(), all(blocked >> (number - 1) & 1 for number in stops))

@@ -271,7 +271,7 @@ class TestOrders:
         server.hang(times=1)
         # It is connected within that time on a busy machine, too.
         assert failure(get, b"", timeout=1.0).code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        server.wait_for(lambda: server.held == 0 and server.calls_open == 0)
+        server.wait_for(lambda: server.requests and server.held == 0 and server.calls_open == 0)
         assert (server.requests[0].answered, server.requests[0].ended) == (False, True)
         server.hang(times=1)
         future = get.future(b"", timeout=20)

@@ -410,7 +410,8 @@ class TestUpstream:
         server.hang(times=1)
         with pytest.raises(httpx.ReadTimeout):
             httpx.get(server.url, timeout=0.05)
-        server.wait_for(lambda: server.connections_open == 0)
+        # Where it came late, it would take the next order.
+        server.wait_for(lambda: server.requests and server.connections_open == 0)
         server.order(hold="body", times=1)
         with httpx.stream("GET", server.url) as response:
             parts = response.iter_raw()
@@ -443,6 +444,8 @@ class TestUpstream:
             assert server.connections_total == 2
             server.close_connections()
             assert server.connections_open == 0
+            # A FIN that has arrived tells nobody.
+            assert asked(lambda: all(each.has_expired() for each in client._transport._pool.connections))
             assert client.get(server.url).json()["connection"] == 3
         server.wait_for(lambda: server.connections_open == 0)
 
@@ -550,7 +553,11 @@ class TestUpstream:
         before = set(threading.enumerate())
         with Upstream() as server, httpx.Client() as client:
             client.get(server.url)
-        assert set(threading.enumerate()) <= before
+        # That of a connection which has ended already is not waited for.
+        left = set(threading.enumerate()) - before
+        for thread in left:
+            thread.join(5)
+        assert not any(thread.is_alive() for thread in left)
 
     def test_a_taken_port_is_an_error_and_not_shared(self, upstream):
         with pytest.raises(OSError, match="somebody listens on"):

@@ -147,6 +147,7 @@ def test_of_names_that_nobody_knows_a_hundred_are_kept(
             for number in range(400):
                 runtime.want(f"unknown-{number}", f"unknown-{number}")
             wanted.until(lambda: f"unknown-{399}" in wanted.names("listener"))
+            assert runtime.worker.call(lambda: None, 20)  # which sets its timers once it has asked
             meshlib_clock.advance(16.0)
             meshlib_clock.advance(16.0)
             wanted.until(lambda: len(wanted.names("listener")) == 101)

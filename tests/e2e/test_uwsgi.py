@@ -84,6 +84,7 @@ def test_both_workers_serve_and_so_does_one_that_takes_a_killed_ones_place(
         variables["GRPC_ENABLE_FORK_SUPPORT"] = fork_support
     with site(*options, **variables) as server:
         calls(server)
+        server.wait_for("spawned uWSGI worker", 2)  # one of them may have answered all
         workers = server.workers
         assert len(workers) == 2
         os.kill(workers[0], signal.SIGKILL)
@@ -101,12 +102,20 @@ def test_both_workers_serve_and_so_does_one_that_takes_a_killed_ones_place(
     soon(ended, 5.0, "the end")
 
 
+def heard_by_all(plane):
+    """Whether each open stream has accepted the newest endpoints."""
+    newest = plane.version("endpoint")
+    accepted = [each for each in plane.requests if each.kind == "endpoint" and each.is_ack]
+    there = {each.number for each in plane.streams}
+    return there <= {each.stream for each in accepted if each.version == newest}
+
+
 def test_each_worker_has_a_stream_of_its_own_and_gets_updates(plane, site, upstream):
     with Upstream("stock 2") as second, site(THREADS, CALL_AT_IMPORT="1") as server:
         calls(server, 40)
         plane.wait_for(lambda: len(plane.streams) == 4, timeout=15)  # two workers, two views
         plane.update(build.endpoints("c1", second.address))
-        plane.wait_for_ack("endpoint")
+        plane.wait_for(lambda: heard_by_all(plane), timeout=15)
         served = second.requests_total
         for _ in range(100):
             if server.get("/")["next"]["name"] == "stock 2":
@@ -158,6 +167,7 @@ def test_what_the_page_shows(plane, tmp_path, warmed):
         with ThreadPoolExecutor(6) as pool:
             answers = list(pool.map(lambda _: server.get("/"), range(12)))
         assert {answer["name"] for answer in answers} == {"stock"}
+        server.wait_for("spawned uWSGI worker", 4)
         assert len(server.workers) == 4
         ended = server.stop()
         assert "meshlib" not in server.log

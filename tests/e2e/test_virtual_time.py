@@ -278,11 +278,11 @@ class TestTheRest:
         assert (since(first), since(second)) == (100.0, 0.0)
 
     def test_nothing_is_left_when_it_is_closed(self, meshlib_clock: VirtualClock) -> None:
-        before = {thread.name for thread in threading.enumerate()}
+        before = set(threading.enumerate())  # of which some may end meanwhile
         with meshlib.Mesh(meshlib.Config.from_mapping(service("127.0.0.1:9")), clock=meshlib_clock) as mesh:
             mesh.snapshot()
         meshlib_clock.advance(1e5)
-        assert {thread.name for thread in threading.enumerate()} == before
+        assert set(threading.enumerate()) <= before
 
 
 @pytest.mark.parametrize("library", LIBRARIES)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from meshlib.testing import Upstream, build
+from tests.support.asking import asked
 
-__all__ = ["active", "names", "service", "serving"]
+__all__ = ["active", "ended_here", "names", "service", "serving"]
 
 
 def service(*upstreams: Upstream | str, **policies: Any) -> dict[str, Any]:
@@ -33,3 +35,14 @@ def names(client: Any, count: int) -> Counter[str]:
 def active(client: Any) -> int:
     """Calls that are counted as in flight."""
     return sum(cluster.active for cluster in client.mesh.status().clusters.values())
+
+
+def ended_here(server: Upstream) -> bool:
+    """Wait until no connection to it is open on the client's side: a FIN or RST that has arrived tells nobody."""
+    port = f":{server.port:04X}"
+
+    def ended() -> bool:
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        return not any(row[2].endswith(port) and row[3] == "01" for row in rows)
+
+    return asked(ended)

@@ -15,7 +15,7 @@ import meshlib
 from meshlib.model.events import AttemptEnded, AttemptStarted, CallEnded
 from meshlib.testing import ControlPlane, build
 from tests.hosts.columns import Ask
-from tests.hosts.kit import active, names, service
+from tests.hosts.kit import active, ended_here, names, service
 from tests.support.late import within
 
 UpstreamFactory = Any
@@ -238,6 +238,7 @@ def test_a_connection_that_the_server_ended_is_not_used_again(
         assert client.call().said["name"] == "one"
         one.close_connections()
         one.wait_for(lambda: one.connections_open == 0)
+        assert ended_here(one)
         client.settle()
 
 

@@ -11,6 +11,7 @@ import pytest
 import meshlib
 from meshlib.model.policy import RetryPolicy
 from meshlib.testing import Upstream
+from tests.hosts.kit import ended_here
 from tests.support.late import again_if_late, soon
 
 UpstreamFactory = Any
@@ -32,9 +33,17 @@ def handed(address: str, *others: Upstream, **sidecar: Any) -> dict[str, Any]:
     }
 
 
-def is_back(client: Any) -> bool:
-    """Wait until the sidecar carries calls again."""
-    found: bool = client.mesh._runtime().store.wait(lambda _: client.mesh.status().sidecar.in_use, 10)
+def is_back(client: Any, sidecar: Upstream) -> bool:
+    """Wait until the sidecar carries calls again: its state is known before that is in force."""
+
+    def carries(_: object) -> bool:
+        found = client.mesh.explain("GET", "http://reviews/")
+        return bool(client.mesh.status().sidecar.in_use) and (found.via, found.endpoint) == (
+            "sidecar",
+            sidecar.address,
+        )
+
+    found: bool = client.mesh._runtime().store.wait(carries, 10)
     return found
 
 
@@ -94,12 +103,13 @@ def test_a_sidecar_that_went_away_gives_the_calls_back(
     client = open_client(handed(sidecar.address, one))
     assert client.call().said["name"] == "sidecar"
     sidecar.kill()
+    assert ended_here(sidecar)
     answer = client.call()
     assert answer.said["name"] == "one"
     assert answer.info is not None
     assert answer.info.via == "mesh"
     sidecar.restart()
-    assert is_back(client)
+    assert is_back(client, sidecar)
     assert client.call().said["name"] == "sidecar"
     assert one.requests_total == 1
 
@@ -112,6 +122,7 @@ def test_a_sidecar_that_went_away_is_an_error_where_calls_may_not_go_without(
     client = open_client(handed(sidecar.address, one, fallback="never"))
     assert client.call().said["name"] == "sidecar"
     sidecar.kill()
+    assert ended_here(sidecar)
     for _ in range(2):
         begun = time.monotonic()
         with pytest.raises(meshlib.MeshError, match="sidecar envoy") as caught:
@@ -123,7 +134,7 @@ def test_a_sidecar_that_went_away_is_an_error_where_calls_may_not_go_without(
         assert sidecar.address in str(caught.value)
     assert one.requests_total == 0
     sidecar.restart()
-    assert is_back(client)
+    assert is_back(client, sidecar)
     assert client.call().said["name"] == "sidecar"
 
 

@@ -28,7 +28,7 @@ for _ in range(3):
     child = os.fork()
     if not child:
         same = client.get("http://shop/").json()["name"] == "v1"
-        until(mesh, lambda: next(each for each in mesh.status().sources if each.kind == "xds").state == "ready")
+        until(mesh, lambda: "endpoint" in next(each for each in mesh.status().sources if each.kind == "xds").versions)
         os._exit(0 if same and client.get("http://shop/").is_success else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 assert client.get("http://shop/").json()["name"] == "v1"

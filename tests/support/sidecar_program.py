@@ -41,6 +41,7 @@ def main():
             case "suspect":
                 watch.suspect()
             case "now":
+                worker.call(bool, 5.0)  # after what was suspected before
                 tell(watch.current)
             case "fork":
                 worker.call(watch.stop, 5.0)

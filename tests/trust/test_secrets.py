@@ -45,8 +45,10 @@ class Stage:
         cluster = build.cluster("c", [address], transport_socket=socket, **cluster)
         plane.set(listening({"reviews": "c"}), cluster)
         self.mesh = meshlib.Mesh({"xds": {"server": plane.address, "view": "sidecar"}})
-        # What a call then waits for is the secret alone.
-        Watch(self.mesh).until(lambda: any(part.sidecar for part in self.mesh.snapshot().parts))
+        # What a call then waits for is the secret alone. The listener comes before the cluster.
+        Watch(self.mesh).until(
+            lambda: any(part.sidecar and "c" in part.awaited for part in self.mesh.snapshot().parts)
+        )
 
 
 @pytest.fixture
@@ -130,7 +132,7 @@ def broken_and_mended(stage: Stage, call: Callable[[float], None], lacks: str) -
     stage.plane.update(
         *(each for name, each in stage.secrets.items() if name != lacks), build.secret(lacks, **spoilt)
     )
-    stage.mesh.wait_ready(timeout=20)
+    stage.plane.wait_for_nack("secret", timeout=20)  # by then it is known here
     told = refused(call)
     assert lacks in told, told
     assert "refused" in told, told

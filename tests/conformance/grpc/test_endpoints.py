@@ -10,6 +10,7 @@ import pytest
 from meshlib.testing import build
 from tests.conformance.support.scene import endpoint, locality
 from tests.interop.support.calling import fits
+from tests.support.asking import asked
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 CALLS = 864
@@ -74,8 +75,10 @@ def test_health_changes(scene, connect):
     with caller.calling() as seen:
         scene.plane.update(scene.endpoints("main", a, endpoint(b, health="UNHEALTHY")))
         caller.becomes("a", calls=12)
+        assert asked(lambda: seen["a"])  # nobody tells of a call of another thread
         scene.plane.update(scene.endpoints("main", endpoint(a, health="DRAINING"), b))
         caller.becomes("b", calls=12)
+        assert asked(lambda: seen["b"])
         scene.plane.update(scene.endpoints("main", a, b))
         caller.becomes("a", "b")
     assert set(seen) == {"a", "b"}

@@ -193,21 +193,29 @@ class Caller:
 
     @contextlib.contextmanager
     def calling(self, path: str = SAY) -> Iterator[Counter[str]]:
-        """Inside, calls are made all the time; gives how often each outcome has come so far. At the end all have come back."""
+        """Inside, calls are made all the time; gives how often each outcome has come so far. One has come back before, and one
+        begins after; at the end all have come back.
+        """
         seen: Counter[str] = Counter()
-        over = threading.Event()
-        thread = threading.Thread(target=self._go_on, args=(path, seen, over), name="calling", daemon=True)
+        begun, over = threading.Event(), threading.Event()
+        thread = threading.Thread(
+            target=self._go_on, args=(path, seen, begun, over), name="calling", daemon=True
+        )
         thread.start()
         try:
+            assert begun.wait(PATIENCE), "the first call has not come back"
             yield seen
         finally:
             over.set()
             thread.join(PATIENCE)
         assert not thread.is_alive(), "a call has not come back"
 
-    def _go_on(self, path: str, seen: Counter[str], over: threading.Event) -> None:
-        while not over.is_set():
+    def _go_on(self, path: str, seen: Counter[str], begun: threading.Event, over: threading.Event) -> None:
+        last = False
+        while not last:
+            last = over.is_set()
             seen[self.call(path).outcome] += 1
+            begun.set()
 
     def close(self) -> None:
         self._calls.close()

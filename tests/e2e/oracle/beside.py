@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["Beside", "Got"]
 
 Json = dict[str, Any]
+
+#: A call's number, by which what arrives is known to be its own: an attempt that was given up may arrive when the next call is made.
+_CALL = "x-oracle-call"
 
 
 class Got(NamedTuple):
@@ -63,6 +67,7 @@ class Beside:
         self._cluster = cluster or {}
         self._table = {"validate_clusters": False} | (table or {})
         self._stack = ExitStack()
+        self._numbers = map(str, itertools.count(1))
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -109,11 +114,18 @@ class Beside:
     def one(self, which: int, name: str, path: str = "/", method: str = "GET", **request: Any) -> Got:
         """What one of them has: 0 is meshlib, 1 Envoy."""
         client, url = (self._ours, self._plain)[which], f"http://127.0.0.1:{self.ports[name]}{path}"
+        number, headers = next(self._numbers), httpx.Headers(request.pop("headers", None))
+        headers[_CALL] = number
         before = self.upstream.requests_total
-        answer = client.request(method, url, **request)
+        answer = client.request(method, url, headers=headers, **request)
         arrived = [
-            (each.method, each.path, [(name.lower(), value) for name, value in each.headers])
+            (
+                each.method,
+                each.path,
+                [(name.lower(), value) for name, value in each.headers if name.lower() != _CALL],
+            )
             for each in self.upstream.requests[before:]
+            if each.header(_CALL) == number
         ]
         lines = [(name.lower(), value) for name, value in answer.headers.multi_items()]
         return Got(answer.status_code, lines, answer.content, arrived)

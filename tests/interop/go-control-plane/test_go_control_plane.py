@@ -146,6 +146,8 @@ class TestUse:
             runtime = mesh._runtime()
             runtime.worker.call(lambda: let_go(runtime), PATIENCE)
             said(lambda: not plane.watch("ClusterLoadAssignment")["names"], "the names to be given up")
+            # What was given up is taken out of force after that is said.
+            runtime.worker.call(lambda: None, PATIENCE)
             if changed:
                 plane.put(snapshot("target", NODE, "2", reviews({"v1": 1}, v1=[b])))
             assert client.get(URL).json()["name"] == ("b" if changed else "a")
@@ -325,4 +327,4 @@ class TestRefusal:
             Watch(mesh).until(lambda: not xds(mesh).rejected, PATIENCE)  # told with each call
             calls.only("a")
         assert calls.failures == []
-        assert plane.watch("Cluster")["acked"] == "3"
+        said(lambda: plane.watch("Cluster")["acked"] == "3", "the good cluster to be acknowledged")

@@ -80,6 +80,6 @@ def test_both_views_have_theirs(plane, make_mesh, upstream):
     plane.put(snapshot("sidecar", NODE, "1", reviews({"v1": 1}, v1=[upstream("v1")])))
     mesh = make_mesh(config(plane, "auto", streams="separate"))
     mesh.wait_ready(f"reviews:{PORT}", timeout=READY)
-    assert types(plane).count(["Listener"]) == 2
+    said(lambda: types(plane).count(["Listener"]) == 2, "two streams of listeners")
     with meshlib.Client(mesh=mesh) as client:
         assert client.get(URL).json()["name"] == "v1"

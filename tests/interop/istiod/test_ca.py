@@ -97,8 +97,8 @@ def test_a_ca_that_lost_its_root(short, authority, identity):
 
 def test_a_ca_that_is_away_takes_nothing(short, authority, identity):
     identity.ready()
+    authority.kill()  # which could renew it until then
     held = identity.provider.secret(CERTIFICATE)
-    authority.kill()
     identity.until(lambda: identity.provider.status().state == "stale")
     assert identity.provider.secret(CERTIFICATE) is held
     identity.until(lambda: isinstance(identity.provider.secret(CERTIFICATE), str))

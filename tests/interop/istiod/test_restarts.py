@@ -59,6 +59,7 @@ def test_it_comes_back_with_nothing(view, istiod, join, reviews, upstream):
         until(mesh, lambda: cluster not in mesh.status().clusters, PATIENCE)
         istiod.apply(*objects)
         until(mesh, lambda: cluster in mesh.status().clusters, PATIENCE)
+        mesh.wait_ready(f"reviews:{PORT}", timeout=READY)  # by way of routes, which come after their clusters
         with calling(lambda: client.get(URL)) as calls:
             calls.only("v1", "v2")
         assert calls.failures == []

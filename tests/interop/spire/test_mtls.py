@@ -107,6 +107,8 @@ def test_an_identity_that_is_withdrawn_calls_nobody(spire, envoy, settings, make
         for entry in spire.entries:
             spire.ask("entry", "delete", "-entryID", entry)
         until(mesh, lambda: mesh.status().identity[0].state == "failed", PATIENCE)
+        for _ in range(2):  # the worker that has said so, and then has the clusters go without
+            mesh._runtime().worker.call(lambda: None, PATIENCE)
         arrived = envoy.requests()
         with pytest.raises(
             meshlib.NoHealthyEndpoint, match="was withdrawn: the Workload API has no identity"

@@ -403,6 +403,7 @@ class TestFinalizers:
         done: list[int] = []
         abandon()
         assert caller.end() not in (held, None)
+        assert worker.call(lambda: None, PATIENCE)  # it closes one after its place is another's
         assert (done, held.closed, limits.count) == ([1], True, 1)
         assert worker.stop(PATIENCE)
 

@@ -136,6 +136,7 @@ def test_one_that_the_server_closed_is_not_used_again(server: Server) -> None:
     first = pool.acquire(attempt())
     first.ask(b"quit\n")
     server.until_open(0)
+    assert select.select([first.socket], [], [], PATIENCE)[0], "its end has come"
     pool.release(first)
     second = pool.acquire(attempt())
     assert (first.closed, pool.open) == (True, 1)

@@ -389,6 +389,8 @@ class TestFork:
                 assert mesh.snapshot().version > version
                 assert mine.worker.running and mine.worker is not parents.worker
                 mesh.close()
+                for thread in threading.enumerate():
+                    thread is threading.main_thread() or thread.join(10)  # close waits for a second
                 assert [t.name for t in threading.enumerate()] == ["MainThread"], threading.enumerate()
                 print("child", flush=True)
                 os._exit(0)

@@ -97,6 +97,7 @@ class TestChannel:
             plane.until(lambda: plane.xds.versions)
             plane.step(SOONEST)
             plane.until(lambda: len(server.bodies) == 2)
+            plane.until(lambda: not plane.merge.sources[0]._servers[0].stream._busy)
             assert len(made) == 1
             server.answer = (grpc.StatusCode.INTERNAL, "no")
             plane.step(SOONEST)
@@ -167,22 +168,24 @@ class TestChannel:
             assert "none.pem" in plane.xds.last_error
 
     def test_before_a_fork_a_poll_is_ended_and_its_channel_closed(self):
+        live = stream._streams.get().live
+        before = live.copy()  # those of other tests may be about to end
         with FetchServer(None) as server, fetched(server) as plane:
             server.bodies = Noted(plane.posted)
             plane.want("reviews")
             plane.until(lambda: server.bodies)
-            live = stream._streams.get().live
-            (wire,) = [each for each in live if type(each).__name__ == "FetchWire"]
+            (wire,) = [each for each in live - before if type(each).__name__ == "FetchWire"]
             stream._settle()
             assert wire not in live
             assert wire._channel is None
 
     def test_nothing_is_left_of_one_that_ended(self):
+        before = stream._streams.get().live.copy()  # as above
         with ControlPlane(*resources().values()) as control:
             with fetched(control, view="auto") as plane:
                 plane.ready()
             assert asked(lambda: "meshlib-xds-poll" not in [each.name for each in threading.enumerate()])
-            assert not stream._streams.get().live
+            assert not stream._streams.get().live - before
 
 
 class TestV2:

@@ -146,7 +146,7 @@ def test_a_signal_closes_the_connection(at: str) -> None:
         reached.set()
         done.wait(20)
 
-    reached, done = threading.Event(), threading.Event()
+    reached, done, answered = threading.Event(), threading.Event(), threading.Event()
     main = threading.main_thread().ident
     assert main is not None
     before = signal.signal(signal.SIGUSR1, interrupt)
@@ -155,14 +155,19 @@ def test_a_signal_closes_the_connection(at: str) -> None:
             connection = connect(Place("127.0.0.1", server.port), bounds())
 
             def wake() -> None:
-                reached.wait(20)
+                (answered if at == "body" else reached).wait(20)
                 until_waiting(connection.stream)
                 signal.pthread_kill(main, signal.SIGUSR1)
+
+            def call() -> None:
+                response = connection.send(post(MUCH) if at == "upload" else get(), bounds())
+                answered.set()
+                response.read()
 
             thread = threading.Thread(target=wake)
             thread.start()
             with pytest.raises(KeyboardInterrupt):
-                connection.send(post(MUCH) if at == "upload" else get(), bounds()).read()
+                call()
             thread.join(20)
             assert connection.closed
             assert connection.stream._sock.fileno() == -1
