@@ -53,6 +53,7 @@ class LaterCall(Legs[I]):
     Attributes:
         committed: ``attempt`` is the caller's.
         over: Nothing will come any more.
+        closed: And the call is counted, traced and measured.
         error: Why, where it is not for ``attempt`` to say.
     """
 
@@ -67,6 +68,7 @@ class LaterCall(Legs[I]):
         "_runtime",
         "_seen",
         "_step",
+        "closed",
         "committed",
         "error",
         "over",
@@ -84,7 +86,7 @@ class LaterCall(Legs[I]):
         self._seen: I | None = None  # whose answer may have begun
         self._pending: Callable[[], object] | None = None  # ends a sleep or a wait
         self.committed = False
-        self.over = False
+        self.over = self.closed = False
         self.error: BaseException | None = None
 
     # --- the library's ----------------------------------------------------------------------------------------------------
@@ -174,8 +176,7 @@ class LaterCall(Legs[I]):
             if self.over:
                 return
             self.over = True
-        self._exchange.close(self._now(), failure)
-        self._changed()
+        self._close(failure)
 
     def overdue(self, attempt: I, error: BaseException, failure: Outcome) -> None:
         """The mesh gives up the answer that the caller reads, which gets ``error``."""
@@ -183,8 +184,7 @@ class LaterCall(Legs[I]):
             if self.over or not self.committed or attempt is not self.attempt:
                 return
             self.attempt, self.over, self.error = None, True, error
-        self._exchange.close(self._now(), failure)
-        self._changed()
+        self._close(failure)
 
     def keep(self, leg: Leg[I] | None) -> Leg[I] | None:
         """What was sent cannot be sent again: ``leg`` goes on alone, or another if that is over. Which; None: there is none."""
@@ -217,6 +217,7 @@ class LaterCall(Legs[I]):
             self._time(None)
             step = None if self.committed else self._step
             self._exchange.cancel(step, error, sent, self._now())
+            self.closed = True
         if pending is not None:
             pending()
         self._went_on(None)
@@ -254,6 +255,14 @@ class LaterCall(Legs[I]):
             self._watch(begun)
         self._changed()
 
+    def _close(self, failure: Outcome | None) -> None:
+        """Of an answer: its caller may learn that it is over, and what it reads then is counted. Without the lock: observers are told."""
+        try:
+            self._exchange.close(self._now(), failure)
+        finally:
+            self.closed = True
+            self._changed()
+
     def _fail(self, error: BaseException, ended: Leg[I] | None = None) -> None:
         """It ends by ``error``, since ``ended`` did. Under the lock."""
         sent = self._sent()
@@ -264,6 +273,7 @@ class LaterCall(Legs[I]):
         self._front, self.attempt = None, None
         self.over, self.error = True, error
         self._exchange.cancel(self._step, error, sent, self._now())
+        self.closed = True
 
     def _do(self, step: Step, ended: Leg[I] | None = None) -> I | None:
         """Begin what ``step`` says, which follows from how ``ended`` did; what attempt that began. Under the lock."""

@@ -215,7 +215,8 @@ def test_an_endpoint_that_is_dead_is_passed_over_and_taken_again(channel, meshli
     here = channel(service(*servers), options=options)
     assert {here.who() for _ in range(4)} == {"v0", "v1"}
     servers[0].kill()
-    eventually(lambda: _fine(here.who) == "v1")
+    # Of two calls one has its turn, and is lost until the connection is known to be gone.
+    eventually(lambda: [_fine(here.who) for _ in range(2)] == ["v1", "v1"])
     assert {here.who() for _ in range(6)} == {"v1"}
     servers[0].restart()
     eventually(lambda: here.who() == "v0")

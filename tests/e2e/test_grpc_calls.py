@@ -6,7 +6,7 @@ import gc
 import itertools
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import grpc
@@ -15,6 +15,7 @@ import trustme
 
 import meshlib
 import meshlib.grpc
+from meshlib.model.events import CallEnded
 from tests.support.asking import asked
 from tests.support.grpc_faces import FACES, KINDS, Face, Stream, make_face
 from tests.support.grpc_interop import Interop, Message, pack, unpack
@@ -336,6 +337,55 @@ class TestActive:
             assert stream.code() is grpc.StatusCode.CANCELLED
             assert server.idle()
             assert active(mesh) == 0
+
+
+def refused(call: Any) -> None:
+    with pytest.raises(grpc.RpcError):
+        list(call)
+
+
+ENDS: dict[str, tuple[str, Message, Callable[[Any], object]]] = {
+    "a future's answer": ("Unary", Message(), lambda call: call.result()),
+    "a future's error": ("Unary", Message(code=5), lambda call: call.exception()),
+    "a future's code": ("Unary", Message(), lambda call: call.code()),
+    "a stream's end": ("Output", Message(sizes=()), list),
+    "a stream's error": (
+        "Output",
+        Message(sizes=(), code=5),
+        refused,
+    ),
+    "a stream's trailing metadata": ("Output", Message(sizes=()), lambda call: call.trailing_metadata()),
+}
+
+
+@pytest.mark.parametrize("what", ENDS)
+def test_who_learns_of_the_end_finds_it_told(mesh: meshlib.Mesh, what: str) -> None:
+    """grpc's thread ends a call of a blocking channel: its counters, spans and metrics come before its caller learns of it."""
+    method, message, learn = ENDS[what]
+    ends, go_on = threading.Event(), threading.Event()
+
+    def told(event: object) -> None:
+        if isinstance(event, CallEnded):
+            ends.set()
+            go_on.wait(LIMIT)
+
+    mesh._observe(told)
+    with make_face("future", "test", mesh) as face:
+        made = face.method(method)
+
+        def call() -> None:
+            begun = (made.future if method == "Unary" else made)(message, timeout=LIMIT)
+            ends.wait(LIMIT)
+            learn(begun)
+
+        caller = threading.Thread(target=call)
+        caller.start()
+        assert ends.wait(LIMIT)
+        caller.join(0.3)
+        waits = caller.is_alive()
+        go_on.set()
+        caller.join(LIMIT)
+        assert (waits, caller.is_alive()) == (True, False)
 
 
 def test_a_client_stream_has_a_future(mesh: meshlib.Mesh) -> None:

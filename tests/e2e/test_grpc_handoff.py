@@ -15,6 +15,8 @@ from meshlib.model.events import CONNECTED, DISCONNECTED, ConnectionChanged
 from tests.support.grpc_channels import FACES, Channel, Channels
 
 Open = Callable[..., Channel]
+#: Of a mesh that tells of connections.
+OBSERVED = {"telemetry": {"metrics": ["grpc.subchannel"]}}
 
 
 @pytest.fixture(params=FACES)
@@ -27,6 +29,16 @@ def channel(request: pytest.FixtureRequest) -> Iterator[Open]:
 def handed(address: str, *others: Any, **sidecar: Any) -> dict[str, Any]:
     services = {"stock": {"endpoints": [one.address for one in others]}} if others else {}
     return {"sidecar": {"mode": "envoy", "address": address, **sidecar}, "services": services}
+
+
+def changes_of(here: Channel) -> queue.Queue[str]:
+    """What becomes of its connections, from now on."""
+    changes: queue.Queue[str] = queue.Queue()
+    assert here.mesh is not None
+    here.mesh._runtime().observe(
+        lambda event: changes.put(event.change) if isinstance(event, ConnectionChanged) else None, calls=False
+    )
+    return changes
 
 
 def test_a_listener_of_a_sidecar_carries_the_call(channel: Open, meshlib_grpc_upstream: Any) -> None:
@@ -56,12 +68,9 @@ def test_a_sidecar_that_went_away_gives_the_calls_back_and_takes_them_again(
 ) -> None:
     sidecar, one = meshlib_grpc_upstream("sidecar"), meshlib_grpc_upstream("one")
     config = handed(sidecar.address, one)
-    here = channel(config | {"telemetry": {"metrics": ["grpc.subchannel"]}})
-    changes: queue.Queue[str] = queue.Queue()
+    here = channel(config | OBSERVED)
     assert here.mesh is not None
-    here.mesh._runtime().observe(
-        lambda event: changes.put(event.change) if isinstance(event, ConnectionChanged) else None, calls=False
-    )
+    changes = changes_of(here)
     assert here.who() == "sidecar"
     assert changes.get(timeout=10) == CONNECTED
     sidecar.kill()
@@ -79,9 +88,13 @@ def test_a_sidecar_that_went_away_is_an_error_where_calls_may_not_go_without(
     channel: Open, meshlib_grpc_upstream: Any
 ) -> None:
     sidecar, one = meshlib_grpc_upstream("sidecar"), meshlib_grpc_upstream("one")
-    here = channel(handed(sidecar.address, one, fallback="never"))
+    here = channel(handed(sidecar.address, one, fallback="never") | OBSERVED)
+    changes = changes_of(here)
     assert here.who() == "sidecar"
+    assert changes.get(timeout=10) == CONNECTED
     sidecar.kill()
+    # A call before that is lost with the connection, and nothing is said of the sidecar.
+    assert changes.get(timeout=10) == DISCONNECTED
     for _ in range(2):
         with pytest.raises(grpc.RpcError) as caught:
             here.unary(timeout=10)

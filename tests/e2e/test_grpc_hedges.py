@@ -369,7 +369,8 @@ def test_a_blocking_call_whose_messages_are_a_stream_is_hedged(meshlib_grpc_upst
             assert json.loads(answer)["name"] == "fast"
             assert json.loads(answer)["payload_length"] == 2
             assert [each.outcome for each in info_of(call).attempts][-1] == "ok"
-        assert slow.requests_total >= 1
+        # Who is overtaken may be taken by its server later than the answer comes.
+        assert asked(lambda: slow.requests_total >= 1)
         assert asked(lambda: slow.calls_open == 0)
         assert info_of(call).endpoint == fast.address
         assert active(mesh) == 0

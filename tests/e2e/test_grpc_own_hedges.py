@@ -184,6 +184,7 @@ def answered_after(one: Any, way: Callable[[], tuple[Any, Any]], said: str, made
     # By the delay the third would come 0.3 s behind the second.
     third = asked(lambda: one.held == 2, 10.0 if made == 3 else 0.9)
     assert third is (made == 3)
+    assert asked(lambda: one.held == made - 1), "what is not held yet is not released"
     one.release()
     info: meshlib.CallInfo = done.result(20.0)
     assert asked(lambda: one.calls_open == 0)

@@ -629,7 +629,7 @@ class TestChains:
                 call(channel, "unary_unary", timeout=1.5)
             assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
             assert failed.get(timeout=20).code() is grpc.StatusCode.DEADLINE_EXCEEDED
-            mesh.last.wait_for(lambda: mesh.last.calls_open == 0)
+            mesh.last.wait_for(lambda: mesh.last.requests_total == 2 and mesh.last.calls_open == 0)
         assert mesh.last.requests[1].time_remaining <= 1.6
 
     @staticmethod

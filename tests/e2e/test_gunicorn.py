@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from meshlib.testing import ControlPlane, UpstreamProcess, build
+from tests.support.asking import asked
 from tests.support.late import again_if_late, soon
 from tests.support.web_servers import WebServer, gunicorn
 
@@ -70,6 +71,12 @@ def serve(tmp_path: Path, plane: ControlPlane) -> Callable[..., WebServer]:
 def workers(server: WebServer) -> set[int]:
     children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
     return {int(pid) for pid in children}
+
+
+def both(server: WebServer) -> set[int]:
+    """Two workers, once they are there: nobody tells when the second is forked, and the first answers before."""
+    assert asked(lambda: len(workers(server)) == 2, 30.0), server.log
+    return workers(server)
 
 
 def replaced(server: WebServer, pid: int, count: int) -> None:
@@ -129,9 +136,7 @@ def test_it_serves_while_all_around_it_is_restarted(
             finally:
                 over.set()
             assert set(calls.result(timeout=90)) <= {"a", "b"}, server.log
-        before = workers(server)
-        assert len(before) == 2
-        victim = min(before)
+        victim = min(both(server))
         os.kill(victim, signal.SIGKILL)
         replaced(server, victim, 2)
         assert set(crowd(server, 40)) == {"a", "b"}
@@ -157,13 +162,20 @@ def test_a_call_while_the_application_is_preloaded_is_told_once_and_harms_nothin
         soon(ended, 6.0, "the end")
 
 
+def warm(plane: ControlPlane) -> bool:
+    """Whether two workers have all that the control plane has. Each has two streams, on which endpoints come last."""
+    served = {each.stream for each in plane.requests if each.kind == "endpoint" and each.is_ack}
+    return len(served & {each.number for each in plane.streams}) == 4
+
+
 @again_if_late
 def test_workers_that_are_warm_before_their_first_request(
     serve: Callable[..., WebServer], plane: ControlPlane
 ) -> None:
     conf = BLOCKS['"""gunicorn.conf.py that warms each worker"""']
     with serve("sync", "--preload", conf=conf) as server:
-        plane.kill()  # each has what it needs
+        plane.wait_for(lambda: warm(plane), timeout=30.0, what="what each worker needs")
+        plane.kill()
         assert set(crowd(server, 40)) == {"a", "b"}
         plane.start()
         ended = server.stop()

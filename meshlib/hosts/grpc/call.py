@@ -165,7 +165,7 @@ class _Later(GrpcLater):
     def _changed(self) -> None:
         with self.changed:
             self.changed.notify_all()
-            told = self._leave() if self.over else ()
+            told = self._leave() if self.closed else ()
         for callback in told:
             _guarded(callback)
 
@@ -181,7 +181,7 @@ class _Later(GrpcLater):
     def wait_over(self, timeout: float | None = None) -> bool:
         """Wait for the end, at most ``timeout`` seconds; whether it came."""
         with self.changed:
-            return self.changed.wait_for(lambda: self.over, timeout)
+            return self.changed.wait_for(lambda: self.closed, timeout)
 
 
 def _is_headed(attempt: Any) -> bool:
@@ -227,11 +227,16 @@ class Call(grpc.Call, grpc.Future):  # grpc's own are both
         attempt = self._reading
         if attempt is None:
             return self._first()
+        later = self._later
         try:
             return next(attempt)
-        except grpc.RpcError as error:
-            later = self._later
+        except StopIteration:
             later.ended(attempt)
+            later.wait_over()  # where grpc's thread ends it just now
+            raise
+        except grpc.RpcError as error:
+            later.ended(attempt)
+            later.wait_over()
             if later.error is not None:  # the mesh has given the answer up
                 raise later.error from None
             self._raise(error)
@@ -244,6 +249,7 @@ class Call(grpc.Call, grpc.Future):  # grpc's own are both
         while True:
             attempt = later.wait_attempt(attempt)
             if attempt is None:
+                later.wait_over()
                 assert later.error is not None
                 raise later.error
             try:
@@ -251,10 +257,12 @@ class Call(grpc.Call, grpc.Future):  # grpc's own are both
             except StopIteration:
                 later.ended(attempt)
                 if attempt is later.attempt:
+                    later.wait_over()
                     raise
             except grpc.RpcError as error:
                 later.ended(attempt)
                 if attempt is later.attempt:
+                    later.wait_over()
                     self._raise(error)
             else:
                 if first is not None:  # else another attempt was sooner
@@ -334,10 +342,10 @@ class Call(grpc.Call, grpc.Future):  # grpc's own are both
         return self._cancelled
 
     def running(self) -> bool:
-        return not self._later.over
+        return not self._later.closed
 
     def done(self) -> bool:
-        return self._later.over
+        return self._later.closed
 
     def result(self, timeout: float | None = None) -> Any:
         error = self._outcome(timeout)
@@ -371,7 +379,7 @@ class Call(grpc.Call, grpc.Future):  # grpc's own are both
 
     def __repr__(self) -> str:
         later = self._later
-        if not later.over:
+        if not later.closed:
             return f"<{type(self).__name__} of an RPC under way>"
         code = self.code()
         return f"<{type(self).__name__} of an RPC that ended with {code.name}: {self.details()!r}>"
