@@ -21,6 +21,7 @@ from meshlib.hosts.grpc.replay import Messages
 from meshlib.model.call import OutcomeKind
 from meshlib.sources import stream
 from meshlib.testing import ControlPlane, build
+from tests.support.asking import asked
 from tests.support.grpc_channels import FACES, Channel, Channels, service
 
 Code = grpc.StatusCode
@@ -516,10 +517,13 @@ def test_a_fork_waits_for_grpcs_threads_after_a_channel_was_closed(
     here.who()
     waited: list[float] = []
     monkeypatch.setattr(stream, "wait_quiet", waited.append)
-    stream._settle()
-    waited.clear()
-    stream._settle()
-    assert waited == [], "nothing was closed since"
+
+    def at_rest() -> bool:
+        waited.clear()
+        stream._settle()
+        return waited == []
+
+    assert asked(at_rest), "nothing is closed any more"  # channels of other tests may end late
     here.do(here.channel.close)
     stream._settle()
     assert len(waited) == 1
