@@ -1,13 +1,18 @@
-"""What a process says, kept in a file as it comes, and told to who waits for it."""
+"""What a process says, kept in a file as it comes, and told to who waits for it; and what a thread says to the log."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
-__all__ = ["Log"]
+if TYPE_CHECKING:
+    import logging
+
+    import pytest
+
+__all__ = ["Log", "told_here"]
 
 
 class Log:
@@ -50,3 +55,8 @@ class Log:
     def close(self, seconds: float = 5.0) -> None:
         """Until all of it is in the file, once the process has ended."""
         self._reader.join(seconds)
+
+
+def told_here(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    """What the calling thread logged: the threads of tests before may still have something to say."""
+    return [record for record in caplog.records if record.thread == threading.get_ident()]

@@ -14,6 +14,7 @@ from meshlib.runtime import process
 from meshlib.runtime.clock import MonotonicClock
 from meshlib.runtime.process import PerProcess, SharedWorker
 from tests.support.asking import asked
+from tests.support.log import told_here
 
 
 class Resident:
@@ -71,7 +72,7 @@ class TestAChildThatOnlyExecutes:
         resident.streaming = False
         holder.after_fork_in_parent()
         assert resident.journal == ["pause", "resume"]
-        assert not caplog.records
+        assert not told_here(caplog)
 
     def test_what_has_no_stream_is_left_alone(self):
         holder = PerProcess(Resident)
@@ -88,7 +89,7 @@ class TestAChildThatOnlyExecutes:
         holder.close()
         holder.after_fork_in_parent()
         assert resident.journal == ["pause", "close"]
-        assert not caplog.records
+        assert not told_here(caplog)
 
 
 class TestOneProcess:
@@ -308,7 +309,7 @@ class TestAroundFork:
         holder.get()
         holder.before_fork()
         holder.after_fork_in_parent()
-        assert caplog.records == []
+        assert told_here(caplog) == []
 
     def test_a_closed_one_stays_closed_in_the_child(self, monkeypatch):
         holder = PerProcess(Resident)
