@@ -56,9 +56,13 @@ class Store:
         self._lock = threading.Lock()  # guards _callbacks
         self._callbacks: dict[object, Callable[[], object]] = {}
         self._retired: dict[tuple[str, str], tuple[Cluster, float]] = {}
-        self.snapshot = snapshot
         self.view: View = compile_view(snapshot, previous)
         reconcile(snapshot, clock.now())
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What calls go by."""
+        return self.view.snapshot
 
     def publish(self, parts: tuple[Part, ...]) -> None:
         """Put ``parts``, in order of precedence, into force. Only the writer calls this."""
@@ -69,7 +73,6 @@ class Store:
         self._retire(before, snapshot, now)
         self._reconcile(self._with_retired(snapshot), now)
         self.view = view
-        self.snapshot = snapshot  # second: calls go by what it shows
         self.wake()
 
     def recompile(self) -> None:

@@ -234,9 +234,8 @@ class GrpcStream:
         self._post(lambda: self._ears.on_ready(self))
 
     def _unwatch(self, channel: grpc.Channel) -> None:
-        self._closable = (
-            math.inf
-        )  # first: the reader thread, which closes, may find that another is about to leave it
+        # First: the reader thread, which closes, may find that another is about to leave it.
+        self._closable = math.inf
         self._listens = False
         try:
             channel.unsubscribe(self._connectivity)
