@@ -103,11 +103,11 @@ def test_both_workers_serve_and_so_does_one_that_takes_a_killed_ones_place(
 
 
 def heard_by_all(plane):
-    """Whether each open stream has accepted the newest endpoints."""
+    """Whether each stream has accepted the newest endpoints: two of each of two workers."""
     newest = plane.version("endpoint")
     accepted = [each for each in plane.requests if each.kind == "endpoint" and each.is_ack]
     there = {each.number for each in plane.streams}
-    return there <= {each.stream for each in accepted if each.version == newest}
+    return len(there) == 4 and there <= {each.stream for each in accepted if each.version == newest}
 
 
 def test_each_worker_has_a_stream_of_its_own_and_gets_updates(plane, site, upstream):
