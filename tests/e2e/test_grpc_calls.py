@@ -387,6 +387,27 @@ def test_who_learns_of_the_end_finds_it_told(mesh: meshlib.Mesh, what: str) -> N
         assert (waits, caller.is_alive()) == (True, False)
 
 
+@pytest.mark.parametrize("method", ["Input", "Duplex"])
+def test_who_cancels_a_call_need_not_wait_for_its_end(mesh: meshlib.Mesh, method: str) -> None:
+    more, told = threading.Event(), threading.Event()
+
+    def messages() -> Iterator[Message]:
+        yield Message(sizes=())
+        more.wait(LIMIT)
+
+    with make_face("future", "test", mesh) as face:
+        made = face.method(method)
+        call = (made.future if method == "Input" else made)(messages(), timeout=LIMIT)
+        call.add_done_callback(lambda _: told.set())
+        assert call.cancel()
+        assert told.is_set()
+        assert (call.done(), call.running(), call.cancelled(), call.is_active()) == (True, False, True, False)
+        with pytest.raises(grpc.FutureCancelledError):
+            call.result(0.0)
+        assert active(mesh) == 0
+        more.set()
+
+
 def test_a_client_stream_has_a_future(mesh: meshlib.Mesh) -> None:
     with make_face("blocking", "test", mesh) as face:
         told = threading.Event()
